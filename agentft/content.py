@@ -1,0 +1,29 @@
+"""Where the shipped content (tools/, datasets/, evals/) lies: in a checkout beside the package, in a wheel inside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["content_root", "find_content"]
+
+
+def content_root() -> Path:
+    """The folder that holds `tools/`, `datasets/` and `evals/`."""
+    package = Path(__file__).resolve().parent
+    packed = package / "_content"
+    return packed if packed.is_dir() else package.parent
+
+
+def find_content(kind: str, name: str) -> Path | None:
+    """A user's path first (`./mytools`), then the shipped `<kind>/<name>`; None if neither exists.
+
+    Args:
+        kind: `tools`, `datasets` or `evals`.
+        name: a path, or the bare name of a shipped entry.
+    """
+    if ("/" in name or name.startswith(".")) and Path(name).exists():
+        return Path(name)
+    shipped = content_root() / kind / name
+    if shipped.exists() and Path(name).name == name:
+        return shipped
+    return Path(name) if Path(name).exists() else None

@@ -1,0 +1,60 @@
+"""Every error that agentft raises on purpose.
+
+    AgentftError                 exit code 2
+    ├── InputError               bad input: names the place, the value and the remedy
+    │   ├── RowError             one row of a data file; becomes a counted rejection, never a crash
+    │   └── FrameError           a chat template that cannot be used
+    ├── MissingError             exit code 3: an extra, a model, a GPU or a server is not here; names the remedy
+    └── ToolError                a tool's own refusal, answered as a 4xx that a model can act on
+"""
+
+from __future__ import annotations
+
+__all__ = ["AgentftError", "FrameError", "InputError", "MissingError", "RowError", "ToolError"]
+
+
+class AgentftError(Exception):
+    """The base of all errors that are shown as one line and end the command with `exit_code`."""
+
+    exit_code = 2
+
+
+class InputError(AgentftError):
+    """Input that cannot be used. The message says where, what, and what to do."""
+
+
+class RowError(InputError):
+    """One row that cannot become a conversation.
+
+    Args:
+        reason: a short stable slug that rejections are counted by, for example `no-assistant`.
+        detail: a sentence for a person.
+        turn: index of the turn in the row, if known.
+        offset: character offset inside that turn's text, if known.
+    """
+
+    def __init__(self, reason: str, detail: str, *, turn: int | None = None, offset: int | None = None) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+        self.turn = turn
+        self.offset = offset
+
+
+class FrameError(InputError):
+    """A chat template that is missing, or that cannot carry a conversation faithfully."""
+
+
+class MissingError(AgentftError):
+    """Something that is needed is not on this machine."""
+
+    exit_code = 3
+
+
+class ToolError(AgentftError):
+    """A tool refused a call; `status` is the HTTP status (400 to 499) and the message is meant for the model."""
+
+    def __init__(self, message: str, *, status: int = 400, **details: object) -> None:
+        super().__init__(message)
+        self.status = status
+        self.details = details

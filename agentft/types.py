@@ -1,0 +1,247 @@
+"""The data model: typed turns with spans, segments to render, tokens with weights, and what an evaluation is made of.
+
+Standard library only. Everything is frozen; mappings inside are never written to after construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+__all__ = [
+    "CallExpectation",
+    "Case",
+    "CaseTurn",
+    "Conversation",
+    "Declarations",
+    "Encoded",
+    "Exchange",
+    "Json",
+    "Part",
+    "Role",
+    "Score",
+    "Segment",
+    "SegmentKind",
+    "Span",
+    "Step",
+    "Text",
+    "ToolCall",
+    "ToolDefinition",
+    "ToolResult",
+    "Trajectory",
+    "Turn",
+]
+
+Json: TypeAlias = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+Role = Literal["system", "user", "assistant", "tool"]
+SegmentKind = Literal[
+    "frame",  # what the chat template puts around messages
+    "system",
+    "user",
+    "result",  # a tool's result with its markers
+    "thought",  # reasoning
+    "preamble",  # text before a call, in a run that calls
+    "call",
+    "terminator",  # what ends a run that calls: the call format's end marker or the frame's stop token
+    "answer",  # text of a run that does not call
+    "end",  # the stop token of a run that does not call
+    "unreadable",  # a call that no reader understands: never learnt
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Half-open range of characters in `Turn.raw`."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Plain text. `thought` marks reasoning that is not meant for the user."""
+
+    text: str
+    span: Span
+    thought: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Declarations:
+    """The place in a system turn where tools are declared; what is declared is in `Conversation.tools`."""
+
+    text: str
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call as the model wrote it.
+
+    `parse_error` is None for a readable call; otherwise it says what was wrong, and `name`/`arguments` hold what could
+    be read (possibly nothing). `endpoint` is the URL that the call itself names, if the format has one.
+    """
+
+    id: str
+    name: str
+    arguments: Mapping[str, Json]
+    span: Span
+    parse_error: str | None = None
+    endpoint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """A tool's result; `content` stays raw text whatever it looks like."""
+
+    call_id: str
+    content: str
+    span: Span
+    is_error: bool = False
+
+
+Part: TypeAlias = Text | Declarations | ToolCall | ToolResult
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One speaker's turn. The parts' spans tile `raw`: joined in order they give it back."""
+
+    role: Role
+    parts: tuple[Part, ...]
+    raw: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolDefinition:
+    """A tool as a model sees it. `parameters` is a JSON Schema object; a tool may have several endpoints (URLs)."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Json]
+    endpoints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What every parser makes. `source` names the conversation format that it was read from."""
+
+    id: str
+    turns: tuple[Turn, ...]
+    tools: tuple[ToolDefinition, ...]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of rendered text. `sampled`: the model must produce it (else it is given to the model)."""
+
+    text: str
+    sampled: bool
+    kind: SegmentKind
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A rendered row as tokens, each list `[tokens]` long.
+
+    `loss_weights`: 0 = context, more = learnt with that weight. `segments`: index of the segment that a token's first
+    character belongs to.
+    """
+
+    input_ids: tuple[int, ...]
+    loss_weights: tuple[float, ...]
+    segments: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CallExpectation:
+    """A call that a case expects. Every argument must equal; one with alternatives may equal any of them.
+
+    `alternatives`: argument name -> other accepted values. `optional`: argument name -> value that may be left out or
+    given exactly so.
+    """
+
+    name: str
+    arguments: Mapping[str, Json]
+    alternatives: Mapping[str, tuple[Json, ...]] = field(default_factory=dict)
+    optional: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CaseTurn:
+    """One user turn of a case and what must follow: the calls (none: it must not call) and values of the answer.
+
+    `failing`: how many of the leading `calls` are expected to be answered with an error (they are optional: a model
+    that avoids the error at once is right too). `answer`: texts that the final answer must hold.
+    """
+
+    user: str
+    calls: tuple[CallExpectation, ...] = ()
+    answer: tuple[str, ...] = ()
+    failing: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a suite asks: scripted user turns over the given tool worlds."""
+
+    id: str
+    suite: str
+    category: str
+    lang: str
+    worlds: tuple[str, ...]
+    turns: tuple[CaseTurn, ...]
+    comparators: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One tool call's way over the wire. `status` None: it was never sent, and `received` says why."""
+
+    call: ToolCall
+    method: str
+    url: str | None
+    sent: Json
+    status: int | None
+    received: str
+    is_error: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One completion of the model inside a case turn, with the exchanges that its calls led to."""
+
+    turn: int
+    completion: str
+    parts: tuple[Part, ...]
+    finish: str
+    exchanges: tuple[Exchange, ...]
+    prompt_tokens: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """What a run of one case produced.
+
+    `outcome`: `done`, `step-limit`, or `invalid` (infrastructure or our own bug; `problem` says which, and it never
+    enters a mean). `state` is the digest of the tool worlds' state at the end.
+    """
+
+    case_id: str
+    trial: int
+    prompt: str
+    steps: tuple[Step, ...]
+    outcome: str
+    state: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A metric's verdict on one trajectory, 0 to 1. None = does not apply, and stays out of the mean."""
+
+    value: float | None
+    reason: str
