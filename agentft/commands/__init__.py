@@ -1,0 +1,184 @@
+"""The command line: the table of commands, and `main`, the one place where errors become exit codes.
+
+Exit codes: 0 done and good, 1 done and the verdict is bad, 2 wrong usage or bad input, 3 something is missing here,
+70 a bug of ours (with its traceback), 130 interrupted. A command returns nothing, or raises `typer.Exit(code)`.
+
+Command modules import only what is light at the top (typer, pathlib, errors), so that `agentft --help` stays quick.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from agentft import __version__
+from agentft.commands.chat import chat_command
+from agentft.commands.doctor import doctor_command
+from agentft.commands.models import list_command as models_list
+from agentft.commands.models import pull_command as models_pull
+from agentft.commands.tools import list_command as tools_list
+from agentft.commands.tools import show_command as tools_show
+from agentft.errors import AgentftError
+
+__all__ = ["app", "main", "run"]
+
+BUG = 70
+INTERRUPTED = 130
+
+
+def _landed(commands: dict[str, str]) -> dict[str, Callable[..., Any]]:
+    """The commands whose modules exist already (a guard for the first days; plain imports follow)."""
+    found: dict[str, Callable[..., Any]] = {}
+    for command, place in commands.items():
+        module, _, function = place.partition(":")
+        if importlib.util.find_spec(f"agentft.commands.{module}"):
+            found[command] = getattr(importlib.import_module(f"agentft.commands.{module}"), function)
+    return found
+
+
+# Keys are what the user types; the order is the order of `--help`.
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "chat": chat_command,
+    **_landed(
+        {
+            "quickstart": "quickstart:quickstart_command",
+            "train": "train:train_command",
+            "eval": "evaluate:eval_command",
+            "data inspect": "data_inspect:inspect_command",
+            "data mask": "data_mask:mask_command",
+            "data build": "data_build:build_command",
+        }
+    ),
+    "tools list": tools_list,
+    "tools show": tools_show,
+    "models list": models_list,
+    "models pull": models_pull,
+    "doctor": doctor_command,
+}
+GROUPS = {
+    "data": "Look into data files, see what is learnt, build data sets.",
+    "tools": "The tool worlds: mock servers that a model can call.",
+    "models": "The models that come from the Python package index.",
+}
+
+
+def _help(function: Callable[..., Any]) -> str:
+    """The docstring for the terminal: brackets are no markup, and the lines of the example stay lines."""
+    shown = (inspect.getdoc(function) or "").replace("[", "\\[")
+    text, mark, example = shown.partition("\n\nExample")
+    return f"{text}\n\n\b\nExample{example}" if mark else text
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"agentft {__version__}")
+        raise typer.Exit
+
+
+def _start(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Tune small open models to call tools, and measure whether it helped.
+
+    Without a command: the terminal agent, the same as `agentft chat`.
+
+    Example:
+      agentft quickstart
+      agentft chat --adapter last
+    """
+    del version
+    if context.invoked_subcommand is None:
+        chat_command()
+
+
+def _build() -> typer.Typer:
+    settings: dict[str, Any] = {
+        "pretty_exceptions_enable": False,
+        "add_completion": False,
+        "context_settings": {"help_option_names": ["-h", "--help"]},
+        "rich_markup_mode": "rich",
+    }
+    root = typer.Typer(name="agentft", invoke_without_command=True, callback=_start, help=_help(_start), **settings)
+    groups = {
+        name: typer.Typer(name=name, help=text, no_args_is_help=True, **settings) for name, text in GROUPS.items()
+    }
+    for name, function in COMMANDS.items():
+        group, _, command = name.rpartition(" ")
+        (groups[group] if group else root).command(command, help=_help(function))(function)
+    for group in groups.values():
+        root.add_typer(group)
+    return root
+
+
+app = _build()
+
+
+def main() -> None:
+    """The console script `agentft`."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and give its exit code; every error of ours becomes one line on stderr."""
+    try:
+        code = typer.main.get_command(app).main(list(arguments), prog_name="agentft", standalone_mode=False)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _complain("interrupted", INTERRUPTED)
+    except typer.Abort:
+        return _complain("interrupted", INTERRUPTED)
+    except typer.TyperException as error:
+        return _complain(_usage(error), error.exit_code)
+    except AgentftError as error:
+        return _complain(str(error), error.exit_code)
+    except OSError as error:
+        return _system(error)
+    except Exception:  # the command boundary: a bug must not look like a verdict
+        traceback.print_exc()
+        return _complain("this is a bug in agentft; please report it with the lines above", BUG)
+    if code == INTERRUPTED:
+        return _complain("interrupted", INTERRUPTED)
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    text = error.format_message().rstrip(".").replace("\n", " ").replace("\t", "")
+    if context is None:
+        return text
+    return f"{text[:1].lower()}{text[1:]} (see `{context.command_path} --help`)"
+
+
+def _system(error: OSError) -> int:
+    if error.errno == errno.EPIPE:
+        # The reader went away (`| head`): point stdout at nothing, so that the flush at exit is quiet too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if error.errno == errno.ENOSPC:
+        return _complain(
+            f"the disk is full{_place(error)}; what was complete before is kept, free some space and run again", 2
+        )
+    return _complain(f"{error.strerror or error}{_place(error)}", 2)
+
+
+def _place(error: OSError) -> str:
+    return f" at {error.filename}" if error.filename else ""
+
+
+def _complain(message: str, code: int) -> int:
+    if os.environ.get("AGENTFT_DEBUG") == "1" and code not in (BUG, INTERRUPTED):
+        traceback.print_exc()
+    typer.echo(f"error: {message}" if code != INTERRUPTED else message, err=True)
+    return code
