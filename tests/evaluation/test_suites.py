@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentft.errors import InputError
+from agentft.evaluation.suites import CATEGORIES, load_suite, select_suites, stratified
+from agentft.types import Case, CaseTurn
+
+HEAD = """name = "mini"
+description = "A small one."
+persona = "You help."
+worlds = ["weather"]
+[comparators]
+"current_weather.city" = "casefold"
+"""
+CASE: dict[str, Any] = {
+    "id": "m1",
+    "category": "single",
+    "lang": "en",
+    "turns": [
+        {
+            "user": "Weather in Paris?",
+            "calls": [
+                {
+                    "name": "current_weather",
+                    "arguments": {"city": "Paris"},
+                    "alternatives": {"city": ["paris"]},
+                    "optional": {"unit": "celsius"},
+                }
+            ],
+            "answer": ["Paris"],
+            "failing": 1,
+        }
+    ],
+}
+
+
+def write(folder: Path, *cases: object, head: str = HEAD) -> str:
+    folder.mkdir(exist_ok=True)
+    (folder / "suite.toml").write_text(head)
+    (folder / "cases.jsonl").write_text("\n".join(c if isinstance(c, str) else json.dumps(c) for c in cases))
+    return str(folder)
+
+
+def test_a_suite_is_read_with_all_its_fields(tmp_path: Path) -> None:
+    suite = load_suite(write(tmp_path / "mini", CASE, "", {**CASE, "id": "m2"}))
+    assert (suite.name, suite.persona, suite.worlds) == ("mini", "You help.", ("weather",))
+    assert suite.comparators == {"current_weather.city": "casefold"}
+    assert [case.id for case in suite.cases] == ["m1", "m2"]
+    case = suite.cases[0]
+    assert (case.suite, case.category, case.lang, case.worlds) == ("mini", "single", "en", ("weather",))
+    call = case.turns[0].calls[0]
+    assert call.alternatives == {"city": ("paris",)}
+    assert call.optional == {"unit": "celsius"}
+    assert case.turns[0].failing == 1
+    assert len(suite.digest) == 64
+
+
+def test_the_digest_changes_with_the_cases(tmp_path: Path) -> None:
+    first = load_suite(write(tmp_path / "mini", CASE)).digest
+    assert load_suite(write(tmp_path / "mini", {**CASE, "lang": "zh"})).digest != first
+
+
+def edited(**changes: object) -> dict[str, object]:
+    return {**CASE, **changes}
+
+
+TURN: dict[str, Any] = CASE["turns"][0]
+CALL: dict[str, Any] = TURN["calls"][0]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("{", "cases.jsonl:2: it is not a JSON object"),
+        ("[]", "cases.jsonl:2: it is list, not a JSON object"),
+        ('{"id": NaN}', "NaN is not JSON"),
+        ('{"id": "a", "id": "b"}', "the key 'id' stands twice"),
+        (edited(), "case id 'm1' was used in line 1"),
+        (edited(categry="single"), "cases.jsonl:2: a case has no key 'categry'; did you mean 'category'?"),
+        (edited(id="x", category="singel"), "`category` is 'singel', which is not known; did you mean 'single'?"),
+        (edited(id=" "), "`id` is ' '; it must be a string that is not blank"),
+        (edited(id="x", turns=[]), "`turns` is empty"),
+        (edited(id="x", turns="no"), "`turns` is 'no'; it must be a list of objects"),
+        (edited(id="x", category="irrelevance"), "an irrelevance case must expect no calls"),
+        (edited(id="x", turns=[{**TURN, "failing": 2}]), "turns[0]: `failing` is 2; it must be a count from 0 to 1"),
+        (edited(id="x", turns=[{**TURN, "failing": True}]), "`failing` is True"),
+        (edited(id="x", turns=[{"calls": []}]), "turns[0]: `user` is missing"),
+        (edited(id="x", turns=[{**TURN, "answer": [1]}]), "`answer` is [1]"),
+        (edited(id="x", turns=[{**TURN, "calls": [{"name": "a"}]}]), "turns[0].calls[0]: `arguments` is missing"),
+        (edited(id="x", turns=[{**TURN, "calls": [{**CALL, "alternatives": {"town": ["a"]}}]}]), "alternatives of"),
+        (edited(id="x", turns=[{**TURN, "calls": [{**CALL, "optional": {"city": "a"}}]}]), "is in both"),
+        (edited(id="x", turns=[{**TURN, "calls": [{**CALL, "args": {}}]}]), "a call has no key 'args'"),
+    ],
+)
+def test_a_bad_case_is_named_with_its_place(tmp_path: Path, bad: object, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_suite(write(tmp_path / "mini", CASE, bad))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ("name = ", "suite.toml: it is not TOML"),
+        ('name = "mini"\nworld = ["weather"]', "a suite has no key 'world'; did you mean 'worlds'?"),
+        ('name = "mini"\nworlds = []', "`worlds` is empty"),
+        ('name = "mini"', "`worlds` is missing"),
+        (HEAD.replace("casefold", "fuzzy"), "comparator 'fuzzy' is not known; known: exact, casefold, spaceless"),
+        (HEAD.replace("current_weather.city", "city"), "comparator key 'city' must be"),
+        ('name = "mini"\nworlds = ["a"]\ncomparators = 1', "`comparators` must be a table"),
+    ],
+)
+def test_a_bad_head_is_named(tmp_path: Path, head: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_suite(write(tmp_path / "mini", CASE, head=head))
+    assert message in str(caught.value)
+
+
+def test_missing_files_and_suites_are_named(tmp_path: Path) -> None:
+    folder = Path(write(tmp_path / "mini", CASE))
+    (folder / "cases.jsonl").unlink()
+    with pytest.raises(InputError, match="cannot be read"):
+        load_suite(str(folder))
+    with pytest.raises(InputError, match="there is no suite 'nosuch'"):
+        load_suite("nosuch")
+    with pytest.raises(InputError, match="it holds no case"):
+        load_suite(write(tmp_path / "empty"))
+
+
+def test_suites_are_selected_by_the_tools_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentft.evaluation.suites.content_root", lambda: tmp_path)
+    monkeypatch.setattr("agentft.content.content_root", lambda: tmp_path)
+    (tmp_path / "evals").mkdir()
+    write(tmp_path / "evals" / "mini", CASE)
+    write(tmp_path / "evals" / "both", CASE, head='name = "both"\nworlds = ["weather", "search"]')
+    assert [suite.name for suite in select_suites([], ["weather"])] == ["mini"]
+    assert [suite.name for suite in select_suites([], ["search", "weather"])] == ["both", "mini"]
+    assert [suite.name for suite in select_suites(["mini", "mini"], [])] == ["mini"]
+    with pytest.raises(InputError, match="suite both needs the tools search"):
+        select_suites(["both"], ["weather"])
+    with pytest.raises(InputError, match="no shipped suite fits the tools calculator"):
+        select_suites([], ["calculator"])
+
+
+def make(count: int, category: str) -> list[Case]:
+    return [Case(f"{category}{i}", "s", category, "en", ("w",), (CaseTurn("u"),)) for i in range(count)]
+
+
+def test_a_limit_keeps_the_proportions_and_is_the_same_every_time() -> None:
+    cases = make(40, "single") + make(20, "irrelevance") + make(20, "parallel")
+    chosen = stratified(cases, 20)
+    counts = {category: sum(case.category == category for case in chosen) for category in CATEGORIES}
+    assert counts["single"] == 10
+    assert counts["irrelevance"] == 5
+    assert counts["parallel"] == 5
+    assert chosen == stratified(cases, 20)
+    assert [cases.index(case) for case in chosen] == sorted(cases.index(case) for case in chosen)
+    assert {case.id for case in stratified(cases, 8)} <= {case.id for case in chosen}
+    assert stratified(cases, None) == tuple(cases)
+    assert stratified(cases, 99) == tuple(cases)
