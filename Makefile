@@ -1,0 +1,57 @@
+# What a contributor runs and what CI runs are the same names: quickstart, test, check, bench.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST_ARGS ?=
+
+# Without a working NVIDIA driver, pip takes the CPU build of PyTorch (2 GB less to download).
+HAS_GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
+CONSTRAINTS := $(if $(HAS_GPU),,-c constraints-cpu.txt)
+
+# The parts that need a model or a GPU to be exercised in full are judged by their own tests, not by a percentage.
+NOT_COUNTED := agentft/training/*,agentft/models/*
+
+.DEFAULT_GOAL := help
+.PHONY: help venv quickstart test check bench format clean
+
+help:
+	@echo "make quickstart   install, tune the small model, evaluate it before and after, print the table"
+	@echo "make test         run all tests and check the coverage"
+	@echo "make check        ruff, mypy, import-linter"
+	@echo "make bench        measure the speed of parsing, encoding and starting"
+	@echo "make format       let ruff rewrite the files"
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml constraints-cpu.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: agentft needs Python 3.11 or newer, and $(PYTHON) is older or missing;" \
+	       "try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e '.[dev]'
+	@touch $(STAMP)
+
+quickstart: $(STAMP)
+	$(BIN)/agentft quickstart
+
+test: $(STAMP)
+	HF_HUB_OFFLINE=1 $(BIN)/pytest --cov --cov-report= $(PYTEST_ARGS)
+	$(BIN)/coverage report --skip-covered --skip-empty --show-missing --omit='$(NOT_COUNTED)' --fail-under=90
+
+check: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.bench
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage
