@@ -11,6 +11,7 @@ from typing import Protocol
 from agentft.errors import InputError
 from agentft.formats.hermes import HERMES
 from agentft.formats.msagent import MSAGENT
+from agentft.formats.pieces import Piece
 from agentft.types import Part, ToolDefinition, ToolResult
 
 __all__ = ["CALL_FORMATS", "CallFormat", "call_format"]
@@ -38,8 +39,16 @@ class CallFormat(Protocol):
         """The system message that declares `tools`."""
         ...
 
+    def write_run(self, parts: Sequence[Part]) -> list[Piece]:
+        """Text and calls of one run in their canonical form, cut where the weight may change."""
+        ...
+
+    def read_run(self, parts: Sequence[Part], raw: str) -> list[Piece]:
+        """The same for a run that `raw` holds in this format already: kept as it stands."""
+        ...
+
     def write_parts(self, parts: Sequence[Part]) -> str:
-        """Text and calls (and, with `inline_results`, results) in their canonical form."""
+        """Text and calls (and, with `inline_results`, results) in their canonical form, as one text."""
         ...
 
     def write_results(self, results: Sequence[ToolResult]) -> str:

@@ -1,0 +1,164 @@
+"""The frame: how a chat template delimits roles. It is the tokenizer's own template, probed once for what we rely on.
+
+A frame is asked only for what stands *around* the messages' contents. Contents are put in afterwards, and the result is
+compared with what the template itself makes of them, so that a template which rewrites contents is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Protocol
+
+from agentft.errors import FrameError
+
+__all__ = ["CHATML", "ChatTokenizer", "Frame"]
+
+Template = Callable[[Sequence[Mapping[str, str]], bool], str]
+"""(messages with `role` and `content`, add generation prompt) -> text; raises FrameError for roles it cannot carry."""
+
+# Private-use characters: no template looks for them, and contents never meet them (they are put in afterwards).
+MARK = "\ue0f0{}\ue0f1"
+
+
+class ChatTokenizer(Protocol):
+    """The part of a transformers tokenizer that a frame needs."""
+
+    chat_template: str | None
+    all_special_tokens: list[str]
+
+    def apply_chat_template(
+        self, conversation: object, *, tokenize: bool, add_generation_prompt: bool, enable_thinking: bool
+    ) -> str:
+        """Render messages with the tokenizer's own template."""
+        ...
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A chat template with what was found out about it.
+
+    `stop`: the text that ends an assistant's message (the stop token). `stable`: rendering more turns only appends, so
+    one row can hold every turn. `strips`: contents lose their outer whitespace. `has_system`: a system role exists; if
+    not, the system text is put before the first user's.
+    """
+
+    template: Template
+    fingerprint: str
+    stop: str
+    stable: bool
+    strips: bool
+    has_system: bool
+    _pieces: Callable[[tuple[str, ...], bool], tuple[str, ...]] = field(repr=False)
+
+    @classmethod
+    def of_template(cls, template: Template, specials: Sequence[str], source: str) -> Frame:
+        """Probe a template.
+
+        Args:
+            template: see `Template`.
+            specials: texts of the tokenizer's special tokens, among which the stop token is looked for.
+            source: the template's text; its SHA-256 is the fingerprint.
+
+        Raises:
+            FrameError: the template drops contents, or ends an assistant's message with no special token.
+        """
+        has_system = _renders(template, ["system", "user", "assistant"])
+        roles = ["system"] * has_system + ["user", "assistant", "user", "assistant"]
+        pieces = lru_cache(maxsize=4096)(lambda roles, prompt: _split(template, roles, prompt))
+        after = pieces(tuple(roles), False)[-1]
+        stop = _first_special(after, specials)
+        if stop is None:
+            raise FrameError(
+                f"the chat template ends an assistant's turn with {after!r}, which holds no special token, so the "
+                "model could not learn to stop; use the tokenizer of an instruction-tuned model"
+            )
+        return cls(
+            template=template,
+            fingerprint=hashlib.sha256(source.encode()).hexdigest(),
+            stop=stop,
+            stable=_is_stable(pieces, roles),
+            strips=" x " not in template([{"role": "user", "content": " x "}], False),
+            has_system=has_system,
+            _pieces=pieces,
+        )
+
+    @classmethod
+    def of_tokenizer(cls, tokenizer: ChatTokenizer) -> Frame:
+        """The frame of a transformers tokenizer.
+
+        Raises:
+            FrameError: the tokenizer has no chat template, or an unusable one.
+        """
+        if not tokenizer.chat_template:
+            raise FrameError(
+                "the tokenizer has no chat template, so turns cannot be told apart; use the model's -Instruct or -Chat "
+                "version, or put its template as chat_template.jinja beside the tokenizer"
+            )
+
+        def template(messages: Sequence[Mapping[str, str]], prompt: bool) -> str:
+            return tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=prompt, enable_thinking=False
+            )
+
+        return cls.of_template(template, tokenizer.all_special_tokens, str(tokenizer.chat_template))
+
+    def wrap(self, roles: Sequence[str], *, generation_prompt: bool = False) -> tuple[str, ...]:
+        """What stands before, between and after the contents of messages with these roles (`len(roles) + 1` texts)."""
+        return self._pieces(tuple(roles), generation_prompt)
+
+    def agrees(self, roles: Sequence[str], contents: Sequence[str], *, generation_prompt: bool = False) -> bool:
+        """Whether the template itself renders these messages exactly as `wrap` with the contents put in."""
+        pieces = self.wrap(roles, generation_prompt=generation_prompt)
+        ours = pieces[0] + "".join(content + piece for content, piece in zip(contents, pieces[1:], strict=True))
+        messages = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=True)]
+        return self.template(messages, generation_prompt) == ours
+
+
+def _renders(template: Template, roles: Sequence[str]) -> bool:
+    try:
+        _split(template, tuple(roles), False)
+    except Exception:
+        return False
+    return True
+
+
+def _split(template: Template, roles: tuple[str, ...], prompt: bool) -> tuple[str, ...]:
+    marks = [MARK.format(index) for index in range(len(roles))]
+    messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
+    rest = template(messages, prompt)
+    pieces = []
+    for index, mark in enumerate(marks):
+        before, found, rest = rest.partition(mark)
+        if not found:
+            raise FrameError(f"the chat template leaves out message {index} ({roles[index]}) of {'/'.join(roles)}")
+        pieces.append(before)
+    return (*pieces, rest)
+
+
+def _first_special(text: str, specials: Sequence[str]) -> str | None:
+    """`text` up to and with its earliest special token."""
+    ends = [(text.index(token), -len(token), text.index(token) + len(token)) for token in specials if token in text]
+    return text[: min(ends)[2]] if ends else None
+
+
+def _is_stable(pieces: Callable[[tuple[str, ...], bool], tuple[str, ...]], roles: Sequence[str]) -> bool:
+    """Does each prompt stay a prefix of the full row?"""
+    full = pieces(tuple(roles), False)
+    for index, role in enumerate(roles):
+        if role != "assistant":
+            continue
+        if pieces(tuple(roles[:index]), True) != full[: index + 1]:
+            return False
+    return True
+
+
+def _chatml(messages: Sequence[Mapping[str, str]], prompt: bool) -> str:
+    text = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
+    return text + ("<|im_start|>assistant\n" if prompt else "")
+
+
+CHATML = Frame.of_template(_chatml, ("<|im_start|>", "<|im_end|>"), "agentft-chatml")
+"""A built-in frame for backends without a tokenizer (scripted answers) and for tests."""

@@ -1,0 +1,131 @@
+"""The MS-Agent call format: `<|startofthink|>` calls and `<|startofexec|>` results inside the assistant's own message.
+
+Serving stops at the end of a call block, so one block is one step. Calls that are made at once therefore share a block,
+as a JSON list; calls that follow one another are blocks of their own with their results between them, which is how the
+data set itself writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from agentft.formats.msagent_grammar import parse_parts
+from agentft.formats.pieces import Piece, dump_json, has_call, text_kind, verbatim
+from agentft.types import Json, Part, Text, ToolCall, ToolDefinition, ToolResult
+
+__all__ = ["INSTRUCTION", "MSAGENT", "MsAgentFormat"]
+
+CALL_OPEN, CALL_CLOSE = "<|startofthink|>", "<|endofthink|>"
+RESULT_OPEN, RESULT_CLOSE = "<|startofexec|>", "<|endofexec|>"
+
+INSTRUCTION = (
+    'To use a tool write <|startofthink|>```JSON\n{"api_name": NAME, "url": URL, "parameters": {...}}\n```'
+    "<|endofthink|> and wait for its result. The tools are:"
+)
+"""Stands between the persona and the tools, so that a model which was never tuned has a fair chance too."""
+
+
+class MsAgentFormat:
+    """See the module. Stateless; use the constant `MSAGENT`."""
+
+    name = "msagent"
+    stop = (CALL_CLOSE,)
+    inline_results = True
+
+    def write_system(self, persona: str, tools: Sequence[ToolDefinition]) -> str:
+        """Persona, instruction, and the tools as a numbered list of JSON objects (one for each address)."""
+        if not tools:
+            return persona
+        endpoints = [(tool, url) for tool in tools for url in (tool.endpoints or ("",))]
+        blocks = [f"{number}. {_declare(tool, url)}" for number, (tool, url) in enumerate(endpoints, 1)]
+        head = f"{persona}\n\n{INSTRUCTION}" if persona else INSTRUCTION
+        return head + "\n\n" + "\n\n".join(blocks)
+
+    def write_run(self, parts: Sequence[Part]) -> list[Piece]:
+        """Text and calls of one run; neighbouring calls share one block."""
+        calls = has_call(parts)
+        pieces: list[Piece] = []
+        waiting: list[ToolCall] = []
+        for part in [*parts, None]:
+            if isinstance(part, ToolCall):
+                waiting.append(part)
+            elif part is None or not (isinstance(part, Text) and waiting and not part.text.strip()):
+                pieces += _block(waiting)
+                waiting = []
+                if isinstance(part, Text) and part.text:
+                    pieces.append(Piece(part.text, text_kind(part, calls)))
+        return pieces
+
+    def read_run(self, parts: Sequence[Part], raw: str) -> list[Piece]:
+        """The run as it stands in `raw`, except that neighbouring call blocks become one (see the module)."""
+        shut = [i for i, p in enumerate(parts) if isinstance(p, ToolCall) and _closes(p, raw)]
+        later = [i for i, p in enumerate(parts) if isinstance(p, ToolCall)]
+        readable = all(p.parse_error is None for p in parts if isinstance(p, ToolCall))
+        if readable and shut and later and shut[0] < later[-1]:
+            return self.write_run(parts)
+        return verbatim(parts, raw, CALL_CLOSE)
+
+    def write_parts(self, parts: Sequence[Part]) -> str:
+        """A whole assistant value: runs and results in order."""
+        text, run = "", list[Part]()
+        for part in parts:
+            if isinstance(part, ToolResult):
+                text += "".join(piece.text for piece in self.write_run(run)) + self.write_results([part])
+                run = []
+            else:
+                run.append(part)
+        return text + "".join(piece.text for piece in self.write_run(run))
+
+    def write_results(self, results: Sequence[ToolResult]) -> str:
+        """Each result in a block of its own, set off as the data set does."""
+        return "".join(f"\n\n{RESULT_OPEN}```JSON\n{r.content}\n```{RESULT_CLOSE}\n" for r in results)
+
+    def parse(self, text: str) -> tuple[Part, ...]:
+        """See `agentft.formats.msagent_grammar`."""
+        return parse_parts(text)
+
+
+def _closes(call: ToolCall, raw: str) -> bool:
+    return raw[call.span.start : call.span.end].endswith(CALL_CLOSE)
+
+
+def _block(calls: Sequence[ToolCall]) -> list[Piece]:
+    if not calls:
+        return []
+    bodies = [dump_json(_call_object(call)) for call in calls]
+    body = bodies[0] if len(bodies) == 1 else "[" + ", ".join(bodies) + "]"
+    return [Piece(f"{CALL_OPEN}```JSON\n{body}\n```", "call"), Piece(CALL_CLOSE, "terminator")]
+
+
+def _call_object(call: ToolCall) -> dict[str, Json]:
+    url: dict[str, Json] = {"url": call.endpoint} if call.endpoint is not None else {}
+    return {"api_name": call.name, **url, "parameters": dict(call.arguments)}
+
+
+def _declare(tool: ToolDefinition, url: str) -> str:
+    """One tool at one address, in the shape that the data set's plugins have."""
+    split = urlsplit(url)
+    base = f"{split.scheme}://{split.netloc}" if url else ""
+    path: dict[str, Json] = {"name": tool.name}
+    if url:
+        path["model_id"] = split.path + (f"?{split.query}" if split.query else "")
+    path["parameters"] = _declare_parameters(tool.parameters)
+    head: dict[str, Json] = {"name": tool.name, "description": tool.description}
+    if url:
+        head["url"] = base
+    return dump_json({**head, "paths": [path]})
+
+
+def _declare_parameters(schema: Mapping[str, Any]) -> list[Json]:
+    required = schema.get("required", [])
+    rows: list[Json] = []
+    for name, spec in schema.get("properties", {}).items():
+        row: dict[str, Json] = {"name": name, "description": spec.get("description", "")}
+        row |= {key: value for key, value in spec.items() if key not in ("description", "title")}
+        rows.append({**row, "required": str(name in required)})
+    return rows
+
+
+MSAGENT = MsAgentFormat()

@@ -1,0 +1,239 @@
+"""Conversation -> segments, for training and for serving alike: both go through `_messages` and `Frame.wrap`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+
+from agentft.errors import FrameError
+from agentft.formats import CallFormat
+from agentft.formats.frame import Frame
+from agentft.formats.pieces import Piece, has_call
+from agentft.types import (
+    Conversation,
+    Declarations,
+    Json,
+    Part,
+    Segment,
+    SegmentKind,
+    Text,
+    ToolDefinition,
+    ToolResult,
+    Turn,
+)
+
+__all__ = ["describe", "render", "render_prompt", "render_samples"]
+
+
+@dataclass(slots=True)
+class _Message:
+    """One message of the frame: a role and the segments of its content."""
+
+    role: str
+    segments: list[Segment] = field(default_factory=list)
+
+    @property
+    def content(self) -> str:
+        return "".join(segment.text for segment in self.segments)
+
+
+def render(conversation: Conversation, fmt: CallFormat, frame: Frame) -> tuple[Segment, ...]:
+    """The whole conversation as one training row.
+
+    Raises:
+        FrameError: the template does not carry this conversation faithfully, or it is not stable (a later turn changes
+            how an earlier one is rendered): use `render_samples`.
+    """
+    if not frame.stable:
+        raise FrameError("the chat template rewrites earlier turns, so a row cannot hold several: use render_samples")
+    return _assemble(_messages(conversation, fmt, frame), fmt, frame, generation_prompt=False)
+
+
+def render_samples(conversation: Conversation, fmt: CallFormat, frame: Frame) -> list[tuple[Segment, ...]]:
+    """The conversation as training rows: one with a stable frame, else one for each of the assistant's messages."""
+    if frame.stable:
+        return [render(conversation, fmt, frame)]
+    messages = _messages(conversation, fmt, frame)
+    rows = []
+    for index, message in enumerate(messages):
+        if message.role == "assistant":
+            prompt = _assemble(messages[:index], fmt, frame, generation_prompt=True)
+            said = _ended(_trimmed(message.segments, frame), frame.stop, fmt, frame)
+            rows.append((*_as_context(prompt), *(segment for segment in said if segment.text)))
+    return rows
+
+
+def render_prompt(conversation: Conversation, fmt: CallFormat, frame: Frame) -> tuple[Segment, ...]:
+    """What serving sends when the model must speak next: everything up to there, and nothing that it has yet to say."""
+    messages = _messages(conversation, fmt, frame)
+    tail = messages.pop().segments if messages and messages[-1].role == "assistant" else []
+    prompt = _assemble(messages, fmt, frame, generation_prompt=True)
+    return (*(prompt if frame.stable else _as_context(prompt)), *_trimmed(tail, frame, end=False))
+
+
+def describe(fmt: CallFormat, frame: Frame) -> dict[str, Json]:
+    """What is stored with an adapter so that serving renders as training did."""
+    probe = ToolDefinition("probe", "A probe.", {"type": "object", "properties": {}}, ("http://probe.test/probe",))
+    system = fmt.write_system("Persona.", [probe])
+    return {
+        "call_format": fmt.name,
+        "stop": [*fmt.stop, frame.stop],
+        "frame_sha256": frame.fingerprint,
+        "frame_stable": frame.stable,
+        "system_sha256": hashlib.sha256(system.encode()).hexdigest(),
+    }
+
+
+def _messages(conversation: Conversation, fmt: CallFormat, frame: Frame) -> list[_Message]:
+    """Turns as the frame's messages: results inside the assistant's, or in a user's of their own."""
+    messages: list[_Message] = []
+    verbatim = conversation.source == fmt.name
+    system = _system(conversation, fmt, verbatim)
+    if system:
+        messages.append(_Message("system", [Segment(system, False, "system")]))
+    for turn in conversation.turns:
+        if turn.role == "user":
+            messages.append(_Message("user", [Segment(turn.raw, False, "user")]))
+        elif turn.role != "system":
+            for injected, parts in groupby(turn.parts, lambda part: isinstance(part, ToolResult)):
+                group = list(parts)
+                if injected:
+                    _add_results(messages, group, turn, fmt, verbatim and turn.role == "assistant")
+                else:
+                    _add_run(messages, group, turn, fmt, verbatim)
+    return _fold_system(messages) if system and not frame.has_system else messages
+
+
+def _system(conversation: Conversation, fmt: CallFormat, verbatim: bool) -> str:
+    turn = next((turn for turn in conversation.turns if turn.role == "system"), None)
+    parts = turn.parts if turn else ()
+    if turn and verbatim and any(isinstance(part, Declarations) for part in parts):
+        return turn.raw
+    persona = "".join(part.text for part in parts if isinstance(part, Text))
+    return fmt.write_system(persona.strip() if conversation.tools else persona, conversation.tools)
+
+
+def _fold_system(messages: list[_Message]) -> list[_Message]:
+    """For frames without a system role: the system text leads the first user message."""
+    system, first, *rest = messages
+    gap = Segment("\n\n", False, "system")
+    return [_Message(first.role, [*system.segments, gap, *first.segments]), *rest]
+
+
+def _assistant(messages: list[_Message]) -> _Message:
+    if not messages or messages[-1].role != "assistant":
+        messages.append(_Message("assistant"))
+    return messages[-1]
+
+
+def _add_run(messages: list[_Message], parts: list[Part], turn: Turn, fmt: CallFormat, verbatim: bool) -> None:
+    pieces = fmt.read_run(parts, turn.raw) if verbatim else fmt.write_run(parts)
+    message = _assistant(messages)
+    for run in _split_runs(pieces, fmt):
+        closed = bool(message.segments) and message.segments[-1].kind == "terminator"
+        if closed and not "".join(piece.text for piece in run).strip():
+            message.segments += [Segment(piece.text, False, "frame") for piece in run]
+            continue
+        calls = has_call(parts) and any(piece.kind in ("call", "unreadable") for piece in run)
+        for text, kind in run:
+            fitting = "answer" if kind == "preamble" and not calls else kind
+            message.segments.append(Segment(text, True, fitting))
+
+
+def _split_runs(pieces: Sequence[Piece], fmt: CallFormat) -> Iterator[list[Piece]]:
+    """Serving stops after a terminator, so what follows one is a run of its own."""
+    run: list[Piece] = []
+    for piece in pieces:
+        run.append(piece)
+        if fmt.stop and piece.kind == "terminator":
+            yield run
+            run = []
+    if run:
+        yield run
+
+
+def _add_results(messages: list[_Message], parts: list[Part], turn: Turn, fmt: CallFormat, verbatim: bool) -> None:
+    results = [part for part in parts if isinstance(part, ToolResult)]
+    if verbatim:
+        text = "".join(turn.raw[part.span.start : part.span.end] for part in results)
+    else:
+        text = fmt.write_results(results)
+    segment = Segment(text, False, "result")
+    if fmt.inline_results:
+        _assistant(messages).segments.append(segment)
+    elif len(messages) > 1 and messages[-1].segments[-1].kind == "result":
+        # Results of one step that came in turns of their own still share a message, as the vendor's template has it.
+        messages[-1].segments[-1] = Segment(f"{messages[-1].content}\n{text}", False, "result")
+    else:
+        messages.append(_Message("user", [segment]))
+
+
+def _assemble(
+    messages: Sequence[_Message], fmt: CallFormat, frame: Frame, *, generation_prompt: bool
+) -> tuple[Segment, ...]:
+    """Messages with what the frame puts around them; the stop token is said by the model where serving waits for it."""
+    roles = [message.role for message in messages]
+    contents = [_trimmed(message.segments, frame) for message in messages]
+    texts = ["".join(segment.text for segment in content) for content in contents]
+    if not frame.agrees(roles, texts, generation_prompt=generation_prompt):
+        raise FrameError(
+            "the chat template changes what messages say (it looks into their contents), so the row would not be what "
+            "is served; use a tokenizer with a plainer template"
+        )
+    pieces = frame.wrap(roles, generation_prompt=generation_prompt)
+    segments = [Segment(pieces[0], False, "frame")]
+    for content, role, after in zip(contents, roles, pieces[1:], strict=True):
+        segments += _ended(content, after, fmt, frame) if role == "assistant" else [*content, _frame(after)]
+    return tuple(segment for segment in segments if segment.text)
+
+
+def _ended(content: list[Segment], after: str, fmt: CallFormat, frame: Frame) -> list[Segment]:
+    """An assistant's content, its stop token, and the rest of what the frame puts after it."""
+    stop = _stop_kind(content, fmt)
+    if stop is None or not after.startswith(frame.stop):
+        return [*content, _frame(after)]
+    return [*content, Segment(frame.stop, True, stop), _frame(after[len(frame.stop) :])]
+
+
+def _frame(text: str) -> Segment:
+    return Segment(text, False, "frame")
+
+
+def _stop_kind(content: Sequence[Segment], fmt: CallFormat) -> SegmentKind | None:
+    """What the stop token after an assistant's message is: None if serving never waits for it there."""
+    if not content or not content[-1].sampled:
+        return None
+    kinds: list[SegmentKind] = []  # of the message's last run
+    for segment in content:
+        if not segment.sampled or (fmt.stop and "terminator" in kinds):
+            kinds = []
+        if segment.sampled:
+            kinds.append(segment.kind)
+    if "unreadable" in kinds:
+        return "unreadable"
+    if "call" not in kinds:
+        return "end"
+    return None if "terminator" in kinds else "terminator"
+
+
+def _trimmed(segments: Sequence[Segment], frame: Frame, *, end: bool = True) -> list[Segment]:
+    """The content as the frame will keep it: without outer whitespace where the template strips."""
+    kept = list(segments)
+    if not frame.strips:
+        return kept
+    while kept and not (text := kept[0].text.lstrip()):
+        kept.pop(0)
+    if kept:
+        kept[0] = replace(kept[0], text=text)
+    while end and kept and not (text := kept[-1].text.rstrip()):
+        kept.pop()
+    if end and kept:
+        kept[-1] = replace(kept[-1], text=text)
+    return kept
+
+
+def _as_context(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """Nothing of it is said now: with an unstable frame history is rendered anew at each step."""
+    return tuple(replace(segment, sampled=False) for segment in segments)
