@@ -1,0 +1,154 @@
+"""Reading JSON and Python literals out of text that nobody vouches for: bounded, and never by evaluating it.
+
+Every function raises ValueError, and nothing else, with a message for a person.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+import warnings
+from typing import cast
+
+from agentft.types import Json
+
+__all__ = ["MAX_DEPTH", "read_json", "read_literal", "read_value"]
+
+MAX_DEPTH = 100  # levels of brackets: far above real data, far below where a later json.dumps would overflow the stack
+MAX_LITERAL = 200_000  # characters: the Python parser takes about 100 times the memory of its input
+_BRACKETS = re.compile(r"[\[({]|[\])}]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]|\\[uU](?:0000)?[dD][89a-fA-F]")
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
+
+
+_DECODER = json.JSONDecoder(strict=False, parse_constant=_refuse_constant, parse_float=_finite)
+
+
+def read_json(text: str, start: int = 0) -> tuple[Json, int]:
+    """The JSON value that begins exactly at `start`, and the index after it.
+
+    Raw newlines and tabs inside strings are allowed. NaN, Infinity, lone surrogates, integers beyond Python's limit and
+    nesting above `MAX_DEPTH` are not.
+    """
+    try:
+        value, end = _decode(text, start)
+    except RecursionError:
+        raise ValueError(f"nested more than {MAX_DEPTH} levels deep") from None
+    if text.count("{", start, end) + text.count("[", start, end) > MAX_DEPTH:
+        _check_depth(value)
+    if _SURROGATE.search(text, start, end):
+        _check_encodable(value)
+    return cast(Json, value), end
+
+
+def read_literal(text: str) -> Json:
+    """The Python literal that `text` is, as JSON: tuples become lists; sets, bytes and non-text keys are refused."""
+    if len(text) > MAX_LITERAL:
+        raise ValueError(f"a Python literal of {len(text)} characters is too long")
+    if _bracket_depth(text) > MAX_DEPTH:
+        raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+    try:
+        with warnings.catch_warnings():  # an unknown escape such as '\d' in data is no business of our users
+            warnings.simplefilter("ignore")
+            value = ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        raise ValueError("not a Python literal") from None
+    converted = _to_json(value)
+    if _SURROGATE.search(text):
+        _check_encodable(converted)
+    return converted
+
+
+def read_value(text: str) -> Json:
+    """The whole of `text` (white space around it aside) as JSON or, failing that, as a Python literal."""
+    text = text.strip()
+    try:
+        value, end = read_json(text)
+        if end == len(text):
+            return value
+        problem = f"not JSON (text after the value at character {end})"
+    except ValueError as error:
+        problem = str(error)
+    try:
+        return read_literal(text)
+    except ValueError:
+        raise ValueError(problem) from None
+
+
+def _decode(text: str, start: int) -> tuple[object, int]:
+    """`raw_decode` by windows: its errors count lines from the start of the text, quadratic over many bad values."""
+    size = 4096
+    while True:
+        window, cut = text[start : start + size], start + size < len(text)
+        try:
+            value, end = _DECODER.raw_decode(window)
+        except json.JSONDecodeError as error:
+            if not cut or (error.pos < size - 16 and not error.msg.startswith("Unterminated")):
+                raise ValueError(f"not JSON ({error.msg} at character {start + error.pos})") from None
+        else:
+            if end < len(window) or not cut:
+                return value, start + end
+        size *= 8
+
+
+def _bracket_depth(text: str) -> int:
+    """An upper bound on nesting: brackets inside strings count too."""
+    depth = deepest = 0
+    for match in _BRACKETS.finditer(text):
+        depth = depth + 1 if match[0] in "[({" else max(0, depth - 1)
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _check_depth(value: object) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [inner for item in level for inner in _children(item)]
+        if not level:
+            return
+    raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+
+
+def _children(value: object) -> list[object]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+def _check_encodable(value: object) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a lone surrogate, which is not text") from None
+
+
+def _to_json(value: object) -> Json:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        raise ValueError("a number that is too large")
+    if isinstance(value, list | tuple):
+        return [_to_json(item) for item in value]
+    if isinstance(value, dict):
+        return {_to_key(key): _to_json(item) for key, item in value.items()}
+    raise ValueError(f"a {type(value).__name__} is not JSON")
+
+
+def _to_key(key: object) -> str:
+    if isinstance(key, str):
+        return key
+    raise ValueError(f"the key {key!r} is not text")
