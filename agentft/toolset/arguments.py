@@ -1,0 +1,161 @@
+"""Checking a call's arguments against a tool's schema, with messages that a model can mend its call by."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import SchemaError, ValidationError
+from jsonschema.validators import extend
+from referencing import Registry
+
+from agentft.errors import InputError, ToolError
+from agentft.types import Json, ToolDefinition
+
+__all__ = ["ArgumentCheck", "nearest"]
+
+# In the order of decision: what is asked for first, then what is there too much, then types, then values.
+_ORDER = ("required", "additionalProperties", "type")
+_NOUNS = {
+    "string": "a string",
+    "integer": "an integer",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+
+
+def _is_number(_: object, value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _is_integer(_: object, value: object) -> bool:
+    return _is_number(_, value) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
+
+
+_Validator: type[Draft202012Validator] = extend(  # type: ignore[no-untyped-call]
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("number", _is_number).redefine("integer", _is_integer),
+)
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """`; did you mean 'x'?` for the known name that is closest, or nothing when none is close."""
+    close = difflib.get_close_matches(name[:64], known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class ArgumentCheck:
+    """Checks arguments of one tool. Remote `$ref`s are never followed: the registry is empty.
+
+    Raises:
+        InputError: the tool's schema is not a valid JSON Schema (2020-12).
+    """
+
+    def __init__(self, definition: ToolDefinition) -> None:
+        self._name = definition.name
+        self._properties: dict[str, Any] = dict(definition.parameters.get("properties", {}))  # type: ignore[arg-type]
+        try:
+            Draft202012Validator.check_schema(definition.parameters)
+        except SchemaError as error:
+            raise InputError(f"tool {definition.name}: its schema is not valid: {error.message}") from None
+        self._validator = _Validator(definition.parameters, registry=Registry())
+
+    def __call__(self, arguments: Mapping[str, Json]) -> dict[str, Json]:
+        """The arguments as the handler gets them (3.0 for an integer becomes 3).
+
+        Raises:
+            ToolError: 400 for what is missing, unknown or of the wrong type, 422 for a value that is not allowed.
+        """
+        errors = sorted(self._validator.iter_errors(dict(arguments)), key=_rank)
+        if errors:
+            raise self._refusal(errors[0], arguments)
+        return {key: self._native(key, value) for key, value in arguments.items()}
+
+    def _native(self, key: str, value: Json) -> Json:
+        types = self._properties[key].get("type")
+        whole = isinstance(value, float) and value.is_integer()
+        return int(value) if whole and types in ("integer", ["integer", "null"]) else value  # type: ignore[arg-type]
+
+    def _refusal(self, error: ValidationError, arguments: Mapping[str, Json]) -> ToolError:
+        if error.validator == "required" and not error.absolute_path:
+            return self._missing(arguments, error)
+        if error.validator == "additionalProperties" and not error.absolute_path:
+            return self._unknown(arguments)
+        place = "/".join(str(part) for part in error.absolute_path)
+        wanted = _wanted(error)
+        status = 400 if error.validator == "type" else 422
+        return ToolError(
+            f"argument {place!r} must be {wanted}, not {_shown(error.instance)}", status=status, argument=place
+        )
+
+    def _missing(self, arguments: Mapping[str, Json], error: ValidationError) -> ToolError:
+        required: list[str] = list(error.validator_value)  # type: ignore[arg-type]
+        absent = [name for name in required if name not in arguments]
+        shown = ", ".join(f"{name!r} ({_kind(self._properties[name])})" for name in absent)
+        noun = "argument" if len(absent) == 1 else "arguments"
+        return ToolError(f"missing {noun} {shown}", status=400, argument=absent[0])
+
+    def _unknown(self, arguments: Mapping[str, Json]) -> ToolError:
+        known = list(self._properties)
+        name = next(key for key in arguments if key not in self._properties)
+        takes = f"takes {', '.join(known)}" if known else "takes no arguments"
+        return ToolError(f"unknown argument {_clip(name)!r}; {self._name} {takes}", status=400, argument=_clip(name))
+
+
+def _rank(error: ValidationError) -> int:
+    return _ORDER.index(error.validator) if error.validator in _ORDER else len(_ORDER)
+
+
+def _kind(schema: Mapping[str, Any]) -> str:
+    values = schema.get("enum")
+    if values:
+        return f"one of {_listed(values)}"
+    types = schema["type"]
+    return " or ".join(types) if isinstance(types, list) else str(types)
+
+
+def _wanted(error: ValidationError) -> str:
+    value: Any = error.validator_value
+    match error.validator:
+        case "type":
+            return " or ".join(_NOUNS[kind] for kind in (value if isinstance(value, list) else [value]))
+        case "enum":
+            return f"one of {_listed(value)}"
+        case "minimum" | "maximum":
+            schema = error.schema if isinstance(error.schema, dict) else {}
+            low, high = schema.get("minimum"), schema.get("maximum")
+            if low is not None and high is not None:
+                return f"from {low} to {high}"
+            return f"at least {low}" if high is None else f"at most {high}"
+    return f"valid ({error.validator} {_clip(str(value))})"
+
+
+def _listed(values: list[Any]) -> str:
+    return ", ".join(json.dumps(value, ensure_ascii=False) for value in values)
+
+
+def _shown(value: object) -> str:
+    """A value in a message: short, and of a known size whatever the model wrote."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 64:
+        return "a number so large"
+    return json.dumps(_clip(value) if isinstance(value, str) else value, ensure_ascii=False)
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."

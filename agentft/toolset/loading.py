@@ -1,0 +1,139 @@
+"""Loading a world from its folder. `tools.py` is loaded by path under a private name, never imported by name."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from urllib.parse import urlsplit
+
+from agentft.content import content_root, find_content
+from agentft.errors import InputError
+from agentft.toolset.arguments import ArgumentCheck
+from agentft.toolset.marks import Handler, State, access_of
+from agentft.toolset.signature import define
+from agentft.toolset.world import Tool, Toolset
+
+__all__ = ["load_toolset", "load_toolsets"]
+
+
+def load_toolsets(names: Sequence[str], seed: int = 0) -> tuple[Toolset, ...]:
+    """Load several worlds to be used together.
+
+    Raises:
+        InputError: a folder is broken, or two worlds share a name or the name of a tool.
+    """
+    toolsets = tuple(load_toolset(name, seed) for name in names)
+    owners: dict[str, str] = {}
+    worlds: set[str] = set()
+    for toolset in toolsets:
+        if toolset.name in worlds:
+            raise InputError(f"tool world {toolset.name!r} is given twice; name each world once")
+        worlds.add(toolset.name)
+        for tool in toolset.tools:
+            if tool in owners:
+                both = f"{owners[tool]} and {toolset.name}"
+                raise InputError(f"tool {tool!r} is in both {both}; rename it in one of them, or load one world only")
+            owners[tool] = toolset.name
+    return toolsets
+
+
+def load_toolset(path_or_name: str, seed: int = 0) -> Toolset:
+    """Load a world: a shipped one by its name, any folder by its path.
+
+    Raises:
+        InputError: no such world, or its folder is broken; the message names the place and the remedy.
+    """
+    folder = find_content("tools", path_or_name)
+    if folder is None:
+        shipped = sorted(path.parent.name for path in (content_root() / "tools").glob("*/tools.py"))
+        raise InputError(
+            f"no tool world {path_or_name!r}; the shipped ones are {', '.join(shipped)}, or give the path of a folder"
+        )
+    source = folder / "tools.py"
+    if not source.is_file():
+        raise InputError(f"{folder}: no tools.py; a tool world is a folder with tools.py and state.json")
+    state = _read_state(folder / "state.json")
+    module = _load_module(source)
+    base_url = _base_url(module, source)
+    tools = {function.__name__: _tool(function, source, base_url) for function in _functions(module, source)}
+    comparators = getattr(module, "COMPARATORS", {})
+    return Toolset(folder.resolve().name, base_url, tools, state, seed=seed, comparators=comparators)
+
+
+def _read_state(path: Path) -> State:
+    try:
+        state = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing; write {{}} there if the world keeps no state") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON: {error}") from None
+    if not isinstance(state, dict):
+        raise InputError(f"{path}: must be a JSON object, not {type(state).__name__}")
+    if "seed" in state:
+        raise InputError(f"{path}: the key 'seed' is taken by the run's seed; rename it")
+    return state
+
+
+def _load_module(source: Path) -> ModuleType:
+    name = f"_agentft_world_{hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(name, source)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{source}: cannot be loaded as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and the like look their module up while it is being executed
+    try:
+        spec.loader.exec_module(module)
+    # The tool boundary: a user's file may raise anything at all.
+    except Exception as error:
+        del sys.modules[name]
+        raise InputError(f"{source}: {_line(error, source)}{type(error).__name__}: {error}") from error
+    return module
+
+
+def _line(error: Exception, source: Path) -> str:
+    trace = error.__traceback__
+    line = None
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(source):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f"line {line}: " if line else ""
+
+
+def _base_url(module: ModuleType, source: Path) -> str:
+    base = getattr(module, "BASE_URL", None)
+    remedy = 'write for example BASE_URL = "http://weather.test"'
+    if not isinstance(base, str):
+        raise InputError(f"{source}: no BASE_URL; {remedy}")
+    parts = urlsplit(base)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise InputError(f"{source}: BASE_URL {base!r} is not an http address; {remedy}")
+    return base.rstrip("/")
+
+
+def _functions(module: ModuleType, source: Path) -> list[Handler]:
+    own = [
+        value for value in vars(module).values() if inspect.isfunction(value) and value.__module__ == module.__name__
+    ]
+    for function in own:
+        if access_of(function) is None and not function.__name__.startswith("_"):
+            raise InputError(f"{source}: {function.__name__}: mark it @read or @write, or start its name with _")
+    tools: list[Handler] = [function for function in own if access_of(function)]
+    if not tools:
+        raise InputError(f"{source}: no tool; mark at least one function @read or @write (from agentft.toolset)")
+    return tools
+
+
+def _tool(function: Handler, source: Path, base_url: str) -> Tool:
+    name = function.__name__
+    definition, example = define(function, f"{source}: {name}", f"{base_url}/{name}")
+    access = access_of(function)
+    if access is None:
+        raise InputError(f"{source}: {name}: not marked")
+    return Tool(definition, function, access, ArgumentCheck(definition), example)

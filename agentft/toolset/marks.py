@@ -1,0 +1,41 @@
+"""What a world's `tools.py` imports: the marks of its functions and the bounds of their arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, TypeVar
+
+__all__ = ["Access", "Handler", "Range", "State", "access_of", "read", "write"]
+
+State: TypeAlias = dict[str, Any]
+Handler: TypeAlias = Callable[..., Any]
+Access = Literal["read", "write"]
+_Function = TypeVar("_Function", bound=Handler)
+_MARK = "__agentft_access__"
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Inclusive bounds of a number: `days: Annotated[int, Range(1, 7)]`."""
+
+    low: float | None = None
+    high: float | None = None
+
+
+def read(function: _Function) -> _Function:
+    """Mark a tool that leaves the state as it is."""
+    setattr(function, _MARK, "read")
+    return function
+
+
+def write(function: _Function) -> _Function:
+    """Mark a tool that may change the state."""
+    setattr(function, _MARK, "write")
+    return function
+
+
+def access_of(function: Handler) -> Access | None:
+    """How a function is marked; None: it is no tool."""
+    access: Access | None = getattr(function, _MARK, None)
+    return access

@@ -1,0 +1,111 @@
+"""A loaded tool world: its definitions, its handlers and its state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agentft.errors import AgentftError, ToolError
+from agentft.toolset.arguments import ArgumentCheck, nearest
+from agentft.toolset.marks import Access, Handler, State
+from agentft.toolset.state import copy_json, digest
+from agentft.types import Json, ToolDefinition
+
+__all__ = ["HandlerError", "Tool", "Toolset", "nearest"]
+
+
+class HandlerError(AgentftError):
+    """A handler failed in a way that is its own bug; `__cause__` is what it raised. Answered as a 500."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One tool of a world. `example`: the arguments of the docstring's example."""
+
+    definition: ToolDefinition
+    handler: Handler
+    access: Access
+    check: ArgumentCheck
+    example: Mapping[str, Json]
+
+
+class Toolset:
+    """The tools of one world. It holds no session: callers make states with `new_state` and pass them to `call`.
+
+    Args:
+        name: the world's name, that of its folder.
+        base_url: where the world's tools stand for a model: a tool's endpoint is `<base_url>/<tool>`.
+        tools: by name.
+        initial: the state that sessions begin with.
+        seed: what, with the arguments and the state, fixes every result. Handlers find it at `state["seed"]`.
+        comparators: `tool.argument` -> name of the comparison that scoring uses for it instead of equality.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        tools: Mapping[str, Tool],
+        initial: State,
+        *,
+        seed: int = 0,
+        comparators: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.base_url = base_url
+        self.tools = dict(tools)
+        self.comparators = dict(comparators or {})
+        self._initial: State = {**copy_json(initial), "seed": seed}
+
+    @property
+    def definitions(self) -> tuple[ToolDefinition, ...]:
+        """What a model is told, in the order of the functions in the file."""
+        return tuple(tool.definition for tool in self.tools.values())
+
+    def new_state(self) -> State:
+        """A fresh state, shared with nobody."""
+        state: State = copy_json(self._initial)
+        return state
+
+    def is_write(self, name: str) -> bool:
+        """Whether the tool may change the state; False for an unknown name."""
+        return name in self.tools and self.tools[name].access == "write"
+
+    def digest(self, state: State) -> str:
+        """SHA-256 of the state, in which 25 and 25.0 are one number."""
+        return digest(state)
+
+    def call(self, name: str, arguments: Mapping[str, Json], state: State) -> Json:
+        """Run a tool. The handler works on a copy of `state`, which replaces its content only when a write succeeds.
+
+        Callers must not run two calls on one state at a time.
+
+        Raises:
+            ToolError: the tool or an argument is refused; the message is meant for the model.
+            HandlerError: the handler has a bug.
+        """
+        tool = self.tools.get(name)
+        if tool is None:
+            raise ToolError(f"there is no tool {name!r}{nearest(name, list(self.tools))}", status=404)
+        checked = tool.check(arguments)
+        working: State = copy_json(state)
+        try:
+            result: Json = copy_json(tool.handler(working, **checked))
+            _keep(tool, working, state)
+        except ToolError:
+            raise
+        # The tool boundary: whatever a world's code raises, the server and the other sessions go on.
+        except Exception as error:
+            raise HandlerError(f"internal error in tool {name}") from error
+        return result
+
+
+def _keep(tool: Tool, working: State, state: State) -> None:
+    if tool.access == "read":
+        if working != state:
+            raise RuntimeError(f"{tool.definition.name} is marked @read and changed the state; mark it @write")
+        return
+    kept: Any = copy_json(working)
+    state.clear()
+    state.update(kept)
