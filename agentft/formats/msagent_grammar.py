@@ -39,8 +39,8 @@ def parse_parts(text: str) -> tuple[Part, ...]:
     """The parts of an assistant value; their spans tile `text`. Never raises: a bad call carries `parse_error`.
 
     Calls are numbered `call_0`, `call_1`, ...; a result answers the earliest call before it that has none yet (`""` if
-    there is none). A result's content is the text between its markers, without the fence; white space before it (behind a
-    call or a result) and the newline after it belong to its span, since a model says neither.
+    there is none). A result's content is the text between its markers, without the fence. White space before it (behind
+    a call or a result) and the newline after it belong to its span, since a model says neither.
     """
     if "<|startof" not in text:
         return (Text(text, Span(0, len(text))),) if text else ()

@@ -1,6 +1,6 @@
 """Reading JSON and Python literals out of text that nobody vouches for: bounded, and never by evaluating it.
 
-Every function raises ValueError, and nothing else, with a message for a person.
+Every function raises UnreadableError (a ValueError), and nothing else, with a message for a person.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import cast
 
 from agentft.types import Json
 
-__all__ = ["MAX_DEPTH", "read_json", "read_literal", "read_value"]
+__all__ = ["MAX_DEPTH", "UnreadableError", "read_json", "read_literal", "read_value"]
 
 MAX_DEPTH = 100  # levels of brackets: far above real data, far below where a later json.dumps would overflow the stack
 MAX_LITERAL = 200_000  # characters: the Python parser takes about 100 times the memory of its input
@@ -22,14 +22,27 @@ _BRACKETS = re.compile(r"[\[({]|[\])}]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]|\\[uU](?:0000)?[dD][89a-fA-F]")
 
 
+class UnreadableError(ValueError):
+    """Text that is no usable value. `reason`: `invalid-json`, `too-deep` or `lone-surrogate`; `position` if known."""
+
+    def __init__(self, detail: str, reason: str = "invalid-json", position: int | None = None) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.position = position
+
+
+def _too_deep() -> UnreadableError:
+    return UnreadableError(f"nested more than {MAX_DEPTH} levels deep", "too-deep")
+
+
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
+    raise UnreadableError(f"{name} is not JSON")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if math.isinf(value):
-        raise ValueError(f"the number {text[:40]} is too large")
+        raise UnreadableError(f"the number {text[:40]} is too large")
     return value
 
 
@@ -45,7 +58,7 @@ def read_json(text: str, start: int = 0) -> tuple[Json, int]:
     try:
         value, end = _decode(text, start)
     except RecursionError:
-        raise ValueError(f"nested more than {MAX_DEPTH} levels deep") from None
+        raise _too_deep() from None
     if text.count("{", start, end) + text.count("[", start, end) > MAX_DEPTH:
         _check_depth(value)
     if _SURROGATE.search(text, start, end):
@@ -56,15 +69,15 @@ def read_json(text: str, start: int = 0) -> tuple[Json, int]:
 def read_literal(text: str) -> Json:
     """The Python literal that `text` is, as JSON: tuples become lists; sets, bytes and non-text keys are refused."""
     if len(text) > MAX_LITERAL:
-        raise ValueError(f"a Python literal of {len(text)} characters is too long")
+        raise UnreadableError(f"a Python literal of {len(text)} characters is too long")
     if _bracket_depth(text) > MAX_DEPTH:
-        raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+        raise _too_deep()
     try:
         with warnings.catch_warnings():  # an unknown escape such as '\d' in data is no business of our users
             warnings.simplefilter("ignore")
             value = ast.literal_eval(text)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        raise ValueError("not a Python literal") from None
+        raise UnreadableError("not a Python literal") from None
     converted = _to_json(value)
     if _SURROGATE.search(text):
         _check_encodable(converted)
@@ -78,25 +91,30 @@ def read_value(text: str) -> Json:
         value, end = read_json(text)
         if end == len(text):
             return value
-        problem = f"not JSON (text after the value at character {end})"
-    except ValueError as error:
-        problem = str(error)
+        problem = UnreadableError(f"not JSON (text after the value at character {end})", position=end)
+    except UnreadableError as error:
+        problem = error
     try:
         return read_literal(text)
-    except ValueError:
-        raise ValueError(problem) from None
+    except UnreadableError:
+        raise problem from None
 
 
 def _decode(text: str, start: int) -> tuple[object, int]:
     """`raw_decode` by windows: its errors count lines from the start of the text, quadratic over many bad values."""
-    size = 4096
+    size = 4096 if start else len(text)
     while True:
         window, cut = text[start : start + size], start + size < len(text)
         try:
             value, end = _DECODER.raw_decode(window)
         except json.JSONDecodeError as error:
             if not cut or (error.pos < size - 16 and not error.msg.startswith("Unterminated")):
-                raise ValueError(f"not JSON ({error.msg} at character {start + error.pos})") from None
+                place = start + error.pos
+                raise UnreadableError(f"not JSON ({error.msg} at character {place})", position=place) from None
+        except UnreadableError:
+            raise
+        except ValueError as error:  # an integer of thousands of digits
+            raise UnreadableError(str(error)) from None
         else:
             if end < len(window) or not cut:
                 return value, start + end
@@ -118,7 +136,7 @@ def _check_depth(value: object) -> None:
         level = [inner for item in level for inner in _children(item)]
         if not level:
             return
-    raise ValueError(f"nested more than {MAX_DEPTH} levels deep")
+    raise _too_deep()
 
 
 def _children(value: object) -> list[object]:
@@ -131,7 +149,7 @@ def _check_encodable(value: object) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise ValueError("a lone surrogate, which is not text") from None
+        raise UnreadableError("a lone surrogate, which is not text", "lone-surrogate") from None
 
 
 def _to_json(value: object) -> Json:
@@ -140,15 +158,15 @@ def _to_json(value: object) -> Json:
     if isinstance(value, float):
         if math.isfinite(value):
             return value
-        raise ValueError("a number that is too large")
+        raise UnreadableError("a number that is too large")
     if isinstance(value, list | tuple):
         return [_to_json(item) for item in value]
     if isinstance(value, dict):
         return {_to_key(key): _to_json(item) for key, item in value.items()}
-    raise ValueError(f"a {type(value).__name__} is not JSON")
+    raise UnreadableError(f"a {type(value).__name__} is not JSON")
 
 
 def _to_key(key: object) -> str:
     if isinstance(key, str):
         return key
-    raise ValueError(f"the key {key!r} is not text")
+    raise UnreadableError(f"the key {key!r} is not text")
