@@ -1,0 +1,75 @@
+"""Parameters as data sets write them -> a JSON Schema object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agentft.formats.values import UnreadableError, read_value
+from agentft.types import Json
+
+__all__ = ["read_parameters"]
+
+_TYPES = {name: name for name in ("string", "number", "integer", "boolean", "array", "object", "null")}
+_TYPES |= {
+    "str": "string",
+    "text": "string",
+    "int": "integer",
+    "long": "integer",
+    "float": "number",
+    "double": "number",
+}
+_TYPES |= {"bool": "boolean", "list": "array", "tuple": "array", "dict": "object", "map": "object"}
+_YES = frozenset({"true", "required", "yes", "1"})
+
+
+def read_parameters(value: Json) -> dict[str, Json]:
+    """A JSON Schema object from a list of `{"name", "description", "required": "True", "type"?}`, from a mapping of
+    names to such entries, from a JSON Schema object (kept as it is), or from the JSON text of one of these.
+
+    A parameter without a known type is text.
+
+    Raises:
+        UnreadableError: none of these, or a parameter without a name.
+    """
+    if isinstance(value, str):
+        value = read_value(value) if value.strip() else None
+    if isinstance(value, dict):
+        if value.get("type") == "object" or isinstance(value.get("properties"), dict):
+            return {"type": "object", "properties": {}, **value}
+        value = [{"name": name, **_entry(spec)} for name, spec in value.items()]
+    if value is not None and not isinstance(value, list):
+        raise UnreadableError(f"neither a list nor an object, but {type(value).__name__}")
+    properties: dict[str, Json] = {}
+    required: list[Json] = []
+    for item in value or ():
+        name, spec, needed = _read_parameter(item)
+        properties[name] = spec
+        if needed and name not in required:
+            required.append(name)
+    return {"type": "object", "properties": properties, "required": required}
+
+
+def _entry(spec: Json) -> Mapping[str, Json]:
+    return spec if isinstance(spec, dict) else {"description": spec if isinstance(spec, str) else ""}
+
+
+def _read_parameter(item: Json) -> tuple[str, dict[str, Json], bool]:
+    entry: Mapping[str, Json] = {"name": item} if isinstance(item, str) else item if isinstance(item, dict) else {}
+    name = entry.get("name")
+    if not (isinstance(name, str) and name):
+        raise UnreadableError("a parameter has no name")
+    needed = entry.get("required")
+    spec: dict[str, Json] = {"type": _read_type(entry)}
+    spec |= {key: value for key, value in entry.items() if key not in ("name", "type", "required")}
+    if isinstance(needed, list):  # the entry is a JSON Schema of its own, and this speaks of its inner properties
+        spec["required"] = needed
+    return name, spec, str(needed).lower() in _YES
+
+
+def _read_type(entry: Mapping[str, Json]) -> Json:
+    given = entry.get("type")
+    if isinstance(given, list) and given and all(isinstance(one, str) and one in _TYPES for one in given):
+        return given
+    named = given.get("type") if isinstance(given, dict) else given
+    fallback = "object" if isinstance(entry.get("properties"), dict) else "array" if "items" in entry else "string"
+    return _TYPES.get(named.lower().strip(), "string") if isinstance(named, str) else fallback
