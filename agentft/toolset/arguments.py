@@ -78,7 +78,10 @@ class ArgumentCheck:
         Raises:
             ToolError: 400 for what is missing, unknown or of the wrong type, 422 for a value that is not allowed.
         """
-        errors = sorted(self._validator.iter_errors(dict(arguments)), key=_rank)
+        try:
+            errors = sorted(self._validator.iter_errors(dict(arguments)), key=_rank)
+        except RecursionError:
+            raise ToolError("the arguments are nested too deeply; use plain values", status=400) from None
         if errors:
             raise self._refusal(errors[0], arguments)
         return {key: self._native(key, value) for key, value in arguments.items()}

@@ -63,10 +63,10 @@ class Toolset:
         """What a model is told, in the order of the functions in the file."""
         return tuple(tool.definition for tool in self.tools.values())
 
-    def new_state(self) -> State:
-        """A fresh state, shared with nobody."""
+    def new_state(self, seed: int | None = None) -> State:
+        """A fresh state, shared with nobody; `seed` replaces the one that the world was loaded with."""
         state: State = copy_json(self._initial)
-        return state
+        return state if seed is None else {**state, "seed": seed}
 
     def is_write(self, name: str) -> bool:
         """Whether the tool may change the state; False for an unknown name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+
 from agentft.errors import ToolError
 from agentft.toolset import State, read, write
 from agentft.types import Json

@@ -1,0 +1,124 @@
+"""The only way from a model's output to the network: to registered tools, at registered addresses, on loopback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from agentft.errors import InputError, MissingError
+from agentft.types import Exchange, Json, ToolCall, ToolDefinition
+
+__all__ = ["ServerGone", "ToolClient"]
+
+
+class ServerGone(MissingError):  # noqa: N818  (named in the design: what a runner catches to call a case invalid)
+    """Our own tool server did not answer: never the model's fault."""
+
+
+class ToolClient:
+    """Sends calls to a tool server, keeps its connections, and may be used by several threads.
+
+    Args:
+        address: the server, `http://127.0.0.1:<port>`. Nothing else is ever connected to, whatever a call says.
+        token: the server's bearer token.
+        definitions: the registered tools with their endpoints.
+        timeout: seconds for each step of a request.
+    """
+
+    def __init__(
+        self, address: str, token: str, definitions: Sequence[ToolDefinition], *, timeout: float = 10.0
+    ) -> None:
+        if urlsplit(address).hostname != "127.0.0.1":
+            raise InputError(f"{address} is not on loopback; tool servers are reached at http://127.0.0.1:<port> only")
+        self._address = address.rstrip("/")
+        self._tools = {definition.name: definition for definition in definitions}
+        # No redirects and no proxies: either would let an answer or the environment choose where a call goes.
+        self._http = httpx.Client(
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=timeout,
+            follow_redirects=False,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=100, max_keepalive_connections=50),
+        )
+
+    def call(self, call: ToolCall, session: str) -> Exchange:
+        """Send a call, or say why it is not sent (`Exchange.status` None).
+
+        Raises:
+            ServerGone: the server does not answer.
+        """
+        if refusal := self._refusal(call):
+            return _unsent(call, refusal)
+        try:
+            # Escaped, so that any text a model wrote travels; the server refuses what is not Unicode.
+            body = json.dumps(dict(call.arguments)).encode()
+        except (ValueError, TypeError, RecursionError):
+            return _unsent(call, {"error": "the arguments cannot be written as JSON; use plain values"})
+        target = urlsplit(call.endpoint) if call.endpoint is not None else None
+        headers = {"Content-Type": "application/json"} | ({"Host": target.netloc} if target else {})
+        path = target.path if target else f"/tools/{call.name}"
+        answer = self._send("POST", path, session, headers, body)
+        return Exchange(
+            call=call,
+            method="POST",
+            url=call.endpoint if call.endpoint is not None else path,
+            sent=dict(call.arguments),
+            status=answer.status_code,
+            received=answer.text,
+            is_error=answer.is_error,
+        )
+
+    def state_digest(self, session: str) -> str:
+        """The digest of all worlds' states in a session.
+
+        Raises:
+            ServerGone: the server does not answer, or not with a digest.
+        """
+        answer = self._send("GET", "/state", session, {}, b"")
+        if answer.status_code != 200:
+            raise ServerGone(f"the tool server at {self._address} gave no state: {answer.status_code} {answer.text}")
+        return str(answer.json()["digest"])
+
+    def _refusal(self, call: ToolCall) -> dict[str, Json] | None:
+        if call.parse_error is not None:
+            return {"error": f"the call could not be read: {call.parse_error}"}
+        definition = self._tools.get(call.name)
+        if definition is None:
+            return {"error": f"there is no tool {call.name[:60]}", "tools": [*self._tools]}
+        if call.endpoint is not None and call.endpoint not in definition.endpoints:
+            right = list(definition.endpoints)
+            error = f"{call.endpoint[:200]} is not the address of {call.name}"
+            return {"error": error, "url": right[0] if len(right) == 1 else [*right]}
+        return None
+
+    def _send(self, method: str, path: str, session: str, headers: dict[str, str], body: bytes) -> httpx.Response:
+        headers = headers | {"X-Session": quote(session, safe="/:@ ")}
+        try:
+            return self._http.request(method, f"{self._address}{path}", headers=headers, content=body)
+        except httpx.TransportError as error:
+            raise ServerGone(
+                f"the tool server at {self._address} does not answer ({type(error).__name__}: {error}); start it again"
+            ) from error
+
+    def close(self) -> None:
+        """Close the connections. Closing twice is fine."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _unsent(call: ToolCall, answer: dict[str, Json]) -> Exchange:
+    # A model can write half a surrogate pair, which no log could be written with.
+    received = json.dumps(answer, ensure_ascii=False).encode(errors="replace").decode()
+    return Exchange(call, "POST", call.endpoint, None, None, received, is_error=True)
