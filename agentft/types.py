@@ -174,13 +174,15 @@ class CaseTurn:
     """One user turn of a case and what must follow: the calls (none: it must not call) and values of the answer.
 
     `failing`: how many of the leading `calls` are expected to be answered with an error (they are optional: a model
-    that avoids the error at once is right too). `answer`: texts that the final answer must hold.
+    that avoids the error at once is right too). `answer`: texts that the final answer must hold. `reference`: a whole
+    model answer, for metrics that compare texts.
     """
 
     user: str
     calls: tuple[CallExpectation, ...] = ()
     answer: tuple[str, ...] = ()
     failing: int = 0
+    reference: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ cases.jsonl, one object a line::
          "calls": [{"name": "...", "arguments": {...},
                     "alternatives": {"arg": [value, ...]}, "optional": {"arg": value}}],
          "answer": ["21.5", "Paris"],       # texts that the final answer must hold
-         "failing": 1}]}                    # how many leading calls are answered with an error
+         "failing": 1,                      # how many leading calls are answered with an error
+         "reference": "..."}]}              # a whole model answer, for ROUGE-L only
 """
 
 from __future__ import annotations
@@ -214,7 +215,7 @@ def _case(
 
 
 def _turn(row: Mapping[str, Any], place: Place) -> CaseTurn:
-    place.known_keys(row, ("user", "calls", "answer", "failing"), "turn")
+    place.known_keys(row, ("user", "calls", "answer", "failing", "reference"), "turn")
     calls = tuple(
         _call(call, place.inside(f"calls[{index}]")) for index, call in enumerate(place.objects(row, "calls"))
     )
@@ -222,7 +223,11 @@ def _turn(row: Mapping[str, Any], place: Place) -> CaseTurn:
     if type(failing) is not int or not 0 <= failing <= len(calls):
         raise InputError(f"{place.at}: `failing` is {failing!r}; it must be a count from 0 to {len(calls)}")
     return CaseTurn(
-        user=place.text(row, "user", required=True), calls=calls, answer=place.texts(row, "answer"), failing=failing
+        user=place.text(row, "user", required=True),
+        calls=calls,
+        answer=place.texts(row, "answer"),
+        failing=failing,
+        reference=place.text(row, "reference"),
     )
 
 

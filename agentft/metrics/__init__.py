@@ -1,0 +1,66 @@
+"""Metrics: (Case, Trajectory, Context) -> Score. One table; to add one: a module here, its cases, and a line.
+
+Every metric is 0 to 1 and more is better; None means that it does not apply. Nothing is repaired before scoring.
+A change of what any metric gives for any trajectory raises `SCORER_VERSION`.
+"""
+
+from __future__ import annotations
+
+from agentft.metrics.answer import answer
+from agentft.metrics.argument_f1 import argument_f1
+from agentft.metrics.context import Context, Metric
+from agentft.metrics.decision import abstention, call_decision, decisions
+from agentft.metrics.end_state import end_state
+from agentft.metrics.errors import ERROR_CLASSES, Finding, classify
+from agentft.metrics.exact_call import exact_call, tool_name
+from agentft.metrics.msagent import action_em, input_em, msagent_f1, rouge_l
+from agentft.metrics.recovery import recovery
+from agentft.metrics.validity import json_valid, known_tool, schema_valid, url
+from agentft.types import Case, Score, Trajectory
+
+__all__ = [
+    "ERROR_CLASSES",
+    "METRICS",
+    "SCORER_VERSION",
+    "Context",
+    "Finding",
+    "Metric",
+    "classify",
+    "decisions",
+    "score_case",
+]
+
+SCORER_VERSION = 1
+
+METRICS: dict[str, Metric] = {
+    "exact_call": exact_call,
+    "abstention": abstention,
+    "answer": answer,
+    "end_state": end_state,
+    "recovery": recovery,
+    "call_decision": call_decision,
+    "tool_name": tool_name,
+    "argument_f1": argument_f1,
+    "json_valid": json_valid,
+    "schema_valid": schema_valid,
+    "known_tool": known_tool,
+    "url": url,
+    "action_em": action_em,
+    "input_em": input_em,
+    "msagent_f1": msagent_f1,
+    "rouge_l": rouge_l,
+}
+
+SUCCESS = ("exact_call", "abstention", "end_state", "answer")
+"""A case is solved when all of these that apply are 1."""
+
+
+def score_case(case: Case, trajectory: Trajectory, context: Context) -> dict[str, Score]:
+    """All metrics of one trajectory, and `success`; of an invalid one, none applies."""
+    if trajectory.outcome == "invalid":
+        nothing = Score(None, f"invalid: {trajectory.problem}")
+        return dict.fromkeys(["success", *METRICS], nothing)
+    scores = {name: metric(case, trajectory, context) for name, metric in METRICS.items()}
+    failed = [name for name in SUCCESS if scores[name].value not in (None, 1.0)]
+    success = Score(float(not failed), f"{failed[0]}: {scores[failed[0]].reason}" if failed else "solved")
+    return {"success": success, **scores}

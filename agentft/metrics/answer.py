@@ -1,0 +1,62 @@
+"""Whether the final answer holds what the tools said; numbers are compared as numbers (1,234 is 1234 is 1234.0)."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from decimal import Decimal, InvalidOperation
+
+from agentft.metrics.context import Context
+from agentft.metrics.reading import final_text
+from agentft.types import Case, Score, Trajectory
+
+__all__ = ["answer", "holds"]
+
+# Not inside a word or another number ("p17" holds no 17); grouped thousands, a fraction, an exponent.
+_NUMBER = re.compile(r"(?<![\dA-Za-z_.])(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_WHOLE = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_MINUS = re.compile(r"(?:(?<![\w)])[-−–]|\bminus |\bnegative |零下|负)\s*$", re.IGNORECASE)
+_WORD = re.compile(r"[0-9A-Za-z_]")
+
+
+def answer(case: Case, trajectory: Trajectory, _context: Context) -> Score:
+    """1 if the final answer of each turn holds all of the turn's `answer` values, else 0."""
+    if not any(turn.answer for turn in case.turns):
+        return Score(None, "the case names no values")
+    for index, turn in enumerate(case.turns):
+        text = final_text(trajectory, index)
+        missing = [value for value in turn.answer if not holds(text, value)]
+        if missing:
+            return Score(0.0, f"turn {index}: the answer lacks {missing[0]!r}" if text else f"turn {index}: no answer")
+    return Score(1.0, "the answer holds every value")
+
+
+def holds(text: str, value: str) -> bool:
+    """Whether `text` holds `value`: as a number if it is one, else as words, without regard to case and width."""
+    text, value = _plain(text), _plain(value)
+    if _WHOLE.fullmatch(value):
+        return _number(value) in _numbers(text)
+    before = r"(?<![0-9A-Za-z_])" if _WORD.match(value[:1]) else ""
+    after = r"(?![0-9A-Za-z_])" if _WORD.match(value[-1:]) else ""
+    return re.search(f"{before}{re.escape(value)}{after}", text) is not None
+
+
+def _plain(text: str) -> str:
+    folded = unicodedata.normalize("NFKC", text).replace("−", "-").casefold()
+    return " ".join(folded.split())
+
+
+def _numbers(text: str) -> set[Decimal]:
+    found: set[Decimal] = set()
+    for match in _NUMBER.finditer(text):
+        value = _number(match[0])
+        if value is not None:
+            found.add(-value if _MINUS.search(text[: match.start()][-12:]) else value)
+    return found
+
+
+def _number(text: str) -> Decimal | None:
+    try:
+        return Decimal(text.replace(",", "")).normalize()
+    except InvalidOperation:
+        return None

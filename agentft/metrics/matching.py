@@ -1,0 +1,140 @@
+"""Which call answers which expectation: the best assignment of the whole turn, whatever the order of the calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from agentft.metrics.context import Context
+from agentft.metrics.equality import same
+from agentft.metrics.reading import turn_calls
+from agentft.types import CallExpectation, Case, Json, ToolCall, Trajectory
+
+__all__ = ["Difference", "Matching", "Pair", "case_matchings", "compare", "match"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One way in which a call is not what was expected; `argument` is empty for the tool itself."""
+
+    kind: Literal["tool", "missing", "surplus", "value"]
+    argument: str = ""
+    expected: Json = None
+    actual: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An expectation with the call that was assigned to it (None: there was no call left)."""
+
+    expected: CallExpectation
+    required: bool
+    call: ToolCall | None
+    differences: tuple[Difference, ...] = ()
+
+    @property
+    def exact(self) -> bool:
+        """Whether the call is what was expected."""
+        return self.call is not None and not self.differences
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """A turn's calls against its expectations. `extra`: readable calls that nothing expected."""
+
+    pairs: tuple[Pair, ...]
+    extra: tuple[ToolCall, ...]
+    unreadable: tuple[ToolCall, ...]
+
+    @property
+    def exact(self) -> bool:
+        """Every required call is there exactly, and nothing else but exact optional ones."""
+        clean = not self.extra and not self.unreadable
+        return clean and all(pair.exact or (pair.call is None and not pair.required) for pair in self.pairs)
+
+
+def case_matchings(case: Case, trajectory: Trajectory, context: Context) -> list[Matching]:
+    """A matching for each user turn of the case; turns that were never reached have no calls."""
+    return [
+        match(turn.calls, turn.failing, turn_calls(trajectory, index), context, case.comparators)
+        for index, turn in enumerate(case.turns)
+    ]
+
+
+def match(
+    expected: Sequence[CallExpectation],
+    failing: int,
+    calls: Sequence[ToolCall],
+    context: Context,
+    comparators: Mapping[str, str],
+) -> Matching:
+    """Assign calls to expectations so that as many as possible are exact, then as many arguments as possible.
+
+    Args:
+        failing: how many leading expectations are optional.
+    """
+    readable = [call for call in calls if call.parse_error is None]
+    table = [[compare(want, call, context, comparators) for call in readable] for want in expected]
+    rewards = np.array(
+        [[_reward(want, row[i], index >= failing) for i in range(len(readable))] for index, (want, row) in
+         enumerate(zip(expected, table, strict=True))]
+    ).reshape(len(expected), len(readable))  # fmt: skip
+    rows, columns = linear_sum_assignment(rewards, maximize=True)
+    assigned = dict(zip(rows.tolist(), columns.tolist(), strict=True))
+    pairs = tuple(
+        Pair(want, index >= failing, readable[assigned[index]], table[index][assigned[index]])
+        if index in assigned
+        else Pair(want, index >= failing, None)
+        for index, want in enumerate(expected)
+    )
+    taken = set(assigned.values())
+    return Matching(
+        pairs,
+        extra=tuple(call for index, call in enumerate(readable) if index not in taken),
+        unreadable=tuple(call for call in calls if call.parse_error is not None),
+    )
+
+
+def compare(
+    want: CallExpectation, call: ToolCall, context: Context, comparators: Mapping[str, str]
+) -> tuple[Difference, ...]:
+    """All differences between a readable call and an expectation; none: it is exact."""
+    if call.name != want.name:
+        return (Difference("tool", expected=want.name, actual=call.name),)
+    found: list[Difference] = []
+    for key, value in want.arguments.items():
+        if key not in call.arguments:
+            found.append(Difference("missing", key, expected=value))
+        elif not _accepted(want, key, call.arguments[key], context, comparators):
+            found.append(Difference("value", key, expected=value, actual=call.arguments[key]))
+    for key, actual in call.arguments.items():
+        if key in want.arguments:
+            continue
+        if key not in want.optional:
+            found.append(Difference("surplus", key, actual=actual))
+        elif not _accepted(want, key, actual, context, comparators):
+            found.append(Difference("value", key, expected=want.optional[key], actual=actual))
+    return tuple(found)
+
+
+def _accepted(want: CallExpectation, key: str, actual: Json, context: Context, comparators: Mapping[str, str]) -> bool:
+    tool = context.tools.get(want.name)
+    properties: Any = tool.parameters.get("properties", {}) if tool else {}
+    comparator = comparators.get(f"{want.name}.{key}", "exact")
+    first = want.arguments[key] if key in want.arguments else want.optional[key]
+    options = (first, *want.alternatives.get(key, ()))
+    return any(same(option, actual, properties.get(key), comparator) for option in options)
+
+
+def _reward(want: CallExpectation, differences: Sequence[Difference], required: bool) -> float:
+    """Exact calls outweigh everything; then the tool's name, then the share of right arguments, then being required."""
+    if not differences:
+        return 1000.0 + 0.5 * required
+    if differences[0].kind == "tool":
+        return 0.1 * required
+    wrong = sum(difference.kind != "surplus" for difference in differences)
+    return 1.0 + 0.4 * (1 - wrong / (len(want.arguments) + 1)) + 0.5 * required

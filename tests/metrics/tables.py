@@ -1,0 +1,113 @@
+"""Reads the tables of tests/metrics/*.toml: what a case expects, what a model said, what must come out.
+
+[[case]]
+name = "..."                  # what is shown when it fails
+category = "single"           # optional
+format = "hermes"             # optional: the call format that `said` is written in
+turns = [{calls = [...], answer = [...], failing = 0}]         # as in a suite's cases.jsonl, `user` left out
+said = [{turn = 0, text = "..."}, {calls = [{name = "...", arguments = {}}], error = true, sent = true}]
+value = 1.0                   # or "n/a"
+reason = "..."                # optional: part of the score's reason
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from agentft.formats import call_format
+from agentft.metrics import Context
+from agentft.types import (
+    CallExpectation,
+    Case,
+    CaseTurn,
+    Exchange,
+    Json,
+    Span,
+    Step,
+    ToolCall,
+    ToolDefinition,
+    Trajectory,
+)
+
+HERE = Path(__file__).parent
+STRING: dict[str, Json] = {"type": "string"}
+
+
+def tool(name: str, required: list[str], /, **properties: dict[str, Json]) -> ToolDefinition:
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+    return ToolDefinition(name, f"Does {name}.", schema, (f"http://w.test/{name}", f"http://w.test/v2/{name}"))
+
+
+TOOLS = {
+    definition.name: definition
+    for definition in (
+        tool("weather", ["city"], city=STRING, unit={"enum": ["celsius", "fahrenheit"]}, days={"type": "integer"}),
+        tool("search", ["query"], query=STRING),
+        tool("convert", ["value", "to"], value={"type": "number"}, to=STRING),
+        tool("alert", ["city"], city=STRING, tags={"type": "array"}),
+        tool("ping", []),
+    )
+}
+
+
+def read_table(name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = tomllib.loads((HERE / f"{name}.toml").read_text(encoding="utf-8"))["case"]
+    return rows
+
+
+def make_case(row: dict[str, Any]) -> Case:
+    turns = [
+        CaseTurn(
+            user="Please.",
+            calls=tuple(
+                CallExpectation(
+                    call["name"],
+                    call.get("arguments", {}),
+                    {key: tuple(values) for key, values in call.get("alternatives", {}).items()},
+                    call.get("optional", {}),
+                )
+                for call in turn.get("calls", [])
+            ),
+            answer=tuple(turn.get("answer", [])),
+            failing=turn.get("failing", 0),
+            reference=turn.get("reference", ""),
+        )
+        for turn in row.get("turns", [{}])
+    ]
+    return Case("c", "s", row.get("category", "single"), "en", ("w",), tuple(turns), row.get("comparators", {}))
+
+
+def make_trajectory(row: dict[str, Any]) -> Trajectory:
+    steps = tuple(make_step(said, row.get("format", "hermes")) for said in row.get("said", []))
+    return Trajectory("c", 0, "prompt", steps, row.get("outcome", "done"), row.get("state", ""))
+
+
+def make_step(said: dict[str, Any], name: str) -> Step:
+    fmt = call_format(name)
+    text = said.get("text", "")
+    if "calls" in said:
+        text += fmt.write_parts(
+            [
+                ToolCall("c", call["name"], call.get("arguments", {}), Span(0, 0), endpoint=call.get("url"))
+                for call in said["calls"]
+            ]
+        )
+    parts = fmt.parse(text)
+    error = said.get("error", False)
+    exchanges = tuple(
+        Exchange(part, "POST", "", {}, (404 if error else 200) if said.get("sent", True) else None, "{}", error)
+        for part in parts
+        if isinstance(part, ToolCall)
+    )
+    return Step(said.get("turn", 0), text, parts, "end", exchanges)
+
+
+def make_context(row: dict[str, Any]) -> Context:
+    return Context(TOOLS, row.get("gold_state"))

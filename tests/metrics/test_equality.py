@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentft.metrics.equality import same
+from agentft.types import Json
+
+NUMBER = {"type": "number"}
+INTEGER = {"type": "integer"}
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "schema", "comparator", "equal"),
+    [
+        (1, 1, {}, "exact", True),
+        (1, True, {}, "exact", False),
+        (True, 1, NUMBER, "exact", False),
+        (False, 0, {}, "exact", False),
+        (1, 1.0, {}, "exact", False),
+        (1, 1.0, INTEGER, "exact", False),
+        (1, 1.0, NUMBER, "exact", True),
+        (1.0, 1, {"type": ["number", "null"]}, "exact", True),
+        (1.0, 1, {"anyOf": [{"type": "string"}, NUMBER]}, "exact", True),
+        (0.3, 0.1 + 0.2, NUMBER, "exact", True),
+        (0.3, 0.31, NUMBER, "exact", False),
+        (10**400, 1.0, NUMBER, "exact", False),
+        (10**400, 10**400, {}, "exact", True),
+        ("1", 1, NUMBER, "exact", False),
+        (None, None, {}, "exact", True),
+        (None, False, {}, "exact", False),
+        ("a", "A", {}, "exact", False),
+        ("straße", "STRASSE", {}, "casefold", True),
+        ("a b", "ab", {}, "spaceless", True),
+        ("a b", "AB", {}, "spaceless", False),
+        ([1], [1.0], {"items": NUMBER}, "exact", True),
+        ([1], [1.0], {}, "exact", False),
+        ([1], [1, 1], {}, "exact", False),
+        ([], {}, {}, "exact", False),
+        ({"a": 1}, {"a": 1.0}, {"properties": {"a": NUMBER}}, "exact", True),
+        ({"a": 1}, {"a": 1, "b": 2}, {}, "exact", False),
+        ({"a": "X"}, {"a": "x"}, {}, "casefold", True),
+    ],
+)
+def test_type_before_value(expected: Json, actual: Json, schema: dict[str, Any], comparator: str, equal: bool) -> None:
+    assert same(expected, actual, schema, comparator) is equal
+    assert same(actual, expected, schema, comparator) is equal
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(JSON)
+def test_a_value_is_itself_under_every_comparator(value: Json) -> None:
+    for comparator in ("exact", "casefold", "spaceless"):
+        assert same(value, value, NUMBER, comparator)
+
+
+@given(JSON, JSON)
+def test_equality_is_symmetric(left: Json, right: Json) -> None:
+    assert same(left, right) is same(right, left)

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agentft.metrics import ERROR_CLASSES, METRICS, classify, score_case
+from agentft.metrics.answer import holds
+from agentft.metrics.decision import decisions
+from agentft.types import Json, Trajectory
+from tests.metrics.tables import HERE, make_case, make_context, make_trajectory, read_table
+
+ROWS = [
+    (row.get("metric", path.stem), row)
+    for path in sorted(HERE.glob("*.toml"))
+    if path.stem != "errors"
+    for row in read_table(path.stem)
+]
+
+
+@pytest.mark.parametrize(("metric", "row"), ROWS, ids=[f"{name}: {row['name']}" for name, row in ROWS])
+def test_metric(metric: str, row: dict[str, Any]) -> None:
+    score = METRICS[metric](make_case(row), make_trajectory(row), make_context(row))
+    expected = None if row["value"] == "n/a" else pytest.approx(row["value"])
+    assert score.value == expected, score.reason
+    assert row.get("reason", "") in score.reason
+    assert score.reason
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_has_cases_that_pass_fail_and_do_not_apply(name: str) -> None:
+    values = {row["value"] for metric, row in ROWS if metric == name}
+    assert 1.0 in values
+    assert values & {0.0, 0.5}
+    assert name == "call_decision" or "n/a" in values
+
+
+@pytest.mark.parametrize("row", read_table("errors"), ids=lambda row: row["name"])
+def test_error_classes(row: dict[str, Any]) -> None:
+    found = classify(make_case(row), make_trajectory(row), make_context(row))
+    assert [finding.kind for finding in found] == row["kinds"]
+    for finding, pointer in zip(found, row.get("pointers", []), strict=False):
+        assert finding.pointer == pointer
+
+
+def test_every_error_class_has_a_case() -> None:
+    assert {kind for row in read_table("errors") for kind in row["kinds"]} == set(ERROR_CLASSES)
+
+
+@pytest.mark.parametrize("row", [row for _, row in ROWS], ids=[f"{n}: {r['name']}" for n, r in ROWS])
+def test_a_case_that_is_not_solved_has_an_error_class_and_a_solved_one_has_none(row: dict[str, Any]) -> None:
+    case, trajectory, context = make_case(row), make_trajectory(row), make_context(row)
+    if not any(turn.calls or turn.answer for turn in case.turns):
+        return
+    solved = score_case(case, trajectory, context)["success"].value == 1.0
+    assert solved == (not classify(case, trajectory, context))
+
+
+def test_of_an_invalid_trajectory_nothing_applies() -> None:
+    row = {"turns": [{"calls": [{"name": "ping"}]}]}
+    trajectory = Trajectory("c", 0, "", (), "invalid", problem="the server is gone")
+    scores = score_case(make_case(row), trajectory, make_context(row))
+    assert {score.value for score in scores.values()} == {None}
+    assert scores["exact_call"].reason == "invalid: the server is gone"
+
+
+def test_decisions_are_given_for_every_turn() -> None:
+    row = {
+        "turns": [{}, {"calls": [{"name": "ping"}]}, {"calls": [{"name": "ping"}]}],
+        "said": [{"turn": 0, "calls": [{"name": "ping"}]}, {"turn": 1, "text": "No."}],
+    }
+    assert decisions(make_case(row), make_trajectory(row)) == [(False, True), (True, False), (True, False)]
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "expected"),
+    [
+        ("It costs 1,234 euros.", "1234", True),
+        ("It costs 1234.0 euros.", "1,234", True),
+        ("It costs 1,2345 euros.", "12345", False),
+        ("It costs 234 euros.", "1234", False),
+        ("It costs 12345 euros.", "1234", False),
+        ("Chapter 3.14.", "3.14", True),
+        ("It is 21.50 °C", "21.5", True),
+        ("It is 21.5。", "21", False),
+        ("气温21.5℃", "21.5", True),
+        ("气温２１度", "21", True),
+        ("气温零下3度", "-3", True),
+        ("minus 3 degrees", "-3", True),
+        ("−3 °C", "-3", True),
+        ("between 5-7", "7", True),
+        ("between 5-7", "-7", False),
+        ("-7 degrees", "7", False),
+        ("page p17", "17", False),
+        ("page p17", "p17", True),
+        ("page p171", "p17", False),
+        ("6.02e23 things", "602000000000000000000000", True),
+        ("Rain in PARIS", "paris", True),
+        ("the train", "rain", False),
+        ("北京今天下雨", "下雨", True),
+        ("New\n York", "new york", True),
+        ("99999999999999999999999999 is big", "99999999999999999999999998", False),
+        ("", "1", False),
+    ],
+)
+def test_what_an_answer_holds(text: str, value: str, expected: bool) -> None:
+    assert holds(text, value) is expected
+
+
+def test_the_tables_cover_json_values_that_toml_has_not() -> None:
+    row: dict[str, Any] = {"turns": [{"calls": [{"name": "alert", "arguments": {"city": None}}]}]}
+    values: list[tuple[Json, float]] = [(None, 1.0), ("", 0.0), (False, 0.0), (0, 0.0)]
+    for value, expected in values:
+        row["said"] = [{"calls": [{"name": "alert", "arguments": {"city": value}}]}]
+        score = METRICS["exact_call"](make_case(row), make_trajectory(row), make_context(row))
+        assert score.value == expected
