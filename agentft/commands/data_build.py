@@ -1,0 +1,49 @@
+"""`agentft data build`: make training rows, or a suite's cases, from a recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agentft.content import find_content
+from agentft.data.build import BuildReport, build
+from agentft.errors import InputError
+from agentft.toolserver import ToolServer
+
+__all__ = ["build_command"]
+
+
+def build_command(
+    recipe: Annotated[str, typer.Argument(help="A recipe (TOML), or the name of a shipped one: quickstart.")],
+    output: Annotated[Path | None, typer.Option(help="The file to write. Default: the recipe's name, here.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's seed.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False,
+) -> None:
+    """Build the data that a recipe describes; results come from really calling the tool worlds.
+
+    Example: agentft data build datasets/quickstart.toml
+    """
+    path = _find_recipe(recipe)
+    report = build(path, output or Path(f"{path.stem}.jsonl"), ToolServer, seed=seed)
+    typer.echo(json.dumps(dataclasses.asdict(report), ensure_ascii=False) if as_json else _summary(report))
+
+
+def _find_recipe(name: str) -> Path:
+    if Path(name).is_file():
+        return Path(name)
+    found = find_content("datasets", name) or find_content("datasets", f"{name}.toml")
+    if found is None or not found.is_file():
+        raise InputError(f"there is no recipe {name!r}; give the path of a TOML file, or `quickstart`")
+    return found
+
+
+def _summary(report: BuildReport) -> str:
+    unit = "rows" if report.form == "rows" else "cases"
+    counts = (("category", report.categories), ("language", report.languages), ("tool calls", report.tools))
+    lines = [f"{report.output}: {report.rows} {unit}, {report.turns} user turns, {report.quiet_turns} without a call"]
+    lines += [f"  {title}: " + ", ".join(f"{k} {n}" for k, n in table.items()) for title, table in counts]
+    return "\n".join([*lines, f"  seed {report.seed}, sha256 {report.sha256}"])

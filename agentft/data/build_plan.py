@@ -1,0 +1,160 @@
+"""Planning: which intents a recipe's counts call for, in which words, under which system text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from agentft.data.build_compose import chain, follow_up, join, wrap
+from agentft.data.build_recipe import Intent, Phrases, Recipe, SystemPattern
+from agentft.data.build_slots import Decks
+from agentft.errors import InputError
+
+__all__ = ["Planned", "Planner"]
+
+QUIET = "irrelevance"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A conversation to play: its intent (first wording chosen, templates not filled yet) and its system text."""
+
+    intent: Intent
+    system: SystemPattern
+
+
+class Planner:
+    """Draws from decks until the recipe's counts are met.
+
+    Args:
+        recipe: what to make.
+        decks: the source of every choice.
+        world_of: tool name -> the world that has it.
+    """
+
+    def __init__(self, recipe: Recipe, decks: Decks, world_of: Mapping[str, str]) -> None:
+        self._recipe = recipe
+        self._decks = decks
+        self._world_of = world_of
+        self._systems = [system for system in recipe.systems for _ in range(system.share)]
+        for intent in recipe.intents:
+            _worlds(intent, world_of)  # an unknown tool is refused before anything runs
+
+    def plan(self) -> Iterator[Planned]:
+        """Every conversation of the recipe, category by category and language by language."""
+        for category, count in self._recipe.counts.items():
+            for lang, share in _portions(count, self._recipe.languages).items():
+                joined = round(share * self._recipe.composed.get(category, 0))
+                for index in range(share):
+                    yield self._composed(category, lang) if index < joined else self._explicit(category, lang)
+
+    def _explicit(self, category: str, lang: str) -> Planned:
+        intent = self._worded(self._draw(f"intent {category} {lang}", self._intents(category, lang), category, lang))
+        worlds = _worlds(intent, self._world_of)
+        fitting = [system for system in self._systems if worlds <= set(system.worlds)]
+        if not fitting:
+            raise InputError(f"{self._recipe.path}: no system has all of {', '.join(sorted(worlds))} ({intent.id})")
+        system = self._decks.draw(f"system {' '.join(sorted(worlds))}", fitting)
+        return Planned(self._in_context(replace(intent, category=category), lang), system)
+
+    def _composed(self, category: str, lang: str) -> Planned:
+        system = self._decks.draw(f"system for {category}", self._systems)
+        inside = [
+            intent
+            for intent in self._intents("single", lang)
+            if _worlds(intent, self._world_of) <= set(system.worlds) and intent.rounds[0].calls
+        ]
+        make = {"several_tools": self._several, "parallel": self._parallel, "multi_round": self._multi_round}
+        if category not in make:
+            raise InputError(f"{self._recipe.path}: composed: rows of {category} cannot be joined from others")
+        deck = f"{category} {lang} {' '.join(sorted(system.worlds))}"
+        return Planned(self._in_context(make[category](inside, deck, lang), lang), system)
+
+    def _several(self, inside: Sequence[Intent], deck: str, lang: str) -> Intent:
+        able = [intent for intent in inside if intent.do]
+        first = self._draw(deck, able, "several_tools", lang)
+        others = [intent for intent in able if _tools(intent).isdisjoint(_tools(first))]
+        second = self._draw(f"{deck} after {sorted(_tools(first))}", others, "several_tools", lang)
+        return join((first, second), self._joint(lang), self._decks, "several_tools")
+
+    def _parallel(self, inside: Sequence[Intent], deck: str, lang: str) -> Intent:
+        intent = self._draw(deck, [intent for intent in inside if intent.do], "parallel", lang)
+        return join((intent, intent), self._joint(lang), self._decks, "parallel")
+
+    def _multi_round(self, inside: Sequence[Intent], deck: str, lang: str) -> Intent:
+        kind = self._decks.draw(f"{deck} kind", ("follow", "follow", "long", "other", "talk", "greet"))
+        if kind in ("follow", "long"):
+            able = [intent for intent in inside if intent.follow]
+            intent = self._worded(self._draw(f"{deck} follow", able, "multi_round", lang))
+            return follow_up(intent, self._decks, 2 if kind == "long" else 1)
+        first = self._worded(self._draw(deck, inside, "multi_round", lang))
+        if kind == "other":
+            return chain(first, self._worded(self._draw(deck, inside, "multi_round", lang)))
+        talk = self._worded(self._draw(f"intent {QUIET} {lang}", self._intents(QUIET, lang), QUIET, lang))
+        return chain(first, talk) if kind == "talk" else chain(talk, first)
+
+    def _worded(self, intent: Intent) -> Intent:
+        """The intent with one wording of its first round: one of its own, or a `do` clause in a wrap."""
+        opening, wraps = intent.rounds[0], self._phrases(intent.lang).wraps
+        wrapped = bool(intent.do and wraps) and (not opening.say or self._decks.chance(f"wrap {intent.id}", 0.4))
+        if wrapped:
+            clause = self._decks.draw(f"do {intent.id}", intent.do)
+            say = wrap(clause, self._decks.draw(f"wrap {intent.lang}", wraps))
+        else:
+            say = self._decks.draw(f"say {intent.id}", opening.say)
+        return replace(intent, rounds=(replace(opening, say=(say,)), *intent.rounds[1:]))
+
+    def _in_context(self, intent: Intent, lang: str) -> Intent:
+        """Sometimes with a sentence before or after the first request."""
+        phrases, say = self._phrases(lang), intent.rounds[0].say[0]
+        gap = "" if lang == "zh" else " "
+        if intent.category == QUIET:
+            return intent
+        if phrases.before and self._decks.chance(f"before {lang}", self._recipe.context.get("before", 0)):
+            say = self._decks.draw(f"before {lang}", phrases.before) + gap + say
+        elif phrases.after and self._decks.chance(f"after {lang}", self._recipe.context.get("after", 0)):
+            say = say + gap + self._decks.draw(f"after {lang}", phrases.after)
+        return replace(intent, rounds=(replace(intent.rounds[0], say=(say,)), *intent.rounds[1:]))
+
+    def _intents(self, category: str, lang: str) -> list[Intent]:
+        return [
+            intent
+            for intent in self._recipe.intents
+            if intent.category == category and intent.lang == lang
+            for _ in range(intent.share)
+        ]
+
+    def _draw(self, deck: str, intents: Sequence[Intent], category: str, lang: str) -> Intent:
+        if not intents:
+            raise InputError(f"{self._recipe.path}: nothing makes a {category} row in {lang!r}; add an intent for it")
+        return self._decks.draw(deck, intents)
+
+    def _joint(self, lang: str) -> str:
+        joins = self._phrases(lang).joins
+        if not joins:
+            raise InputError(f"{self._recipe.path}: phrases.{lang} has no `joins`; add some or set `composed` to 0")
+        return self._decks.draw(f"joins {lang}", joins)
+
+    def _phrases(self, lang: str) -> Phrases:
+        return self._recipe.phrases.get(lang, Phrases())
+
+
+def _tools(intent: Intent) -> set[str]:
+    return {call.tool for item in intent.rounds for call in item.calls}
+
+
+def _worlds(intent: Intent, world_of: Mapping[str, str]) -> set[str]:
+    unknown = sorted(_tools(intent) - set(world_of))
+    if unknown:
+        raise InputError(
+            f"{intent.id}: no world of this recipe has a tool {unknown[0]!r}; known: {', '.join(world_of)}"
+        )
+    return {world_of[tool] for tool in _tools(intent)}
+
+
+def _portions(count: int, languages: Mapping[str, float]) -> dict[str, int]:
+    """`count` split by share; what rounding leaves over goes to the first language."""
+    total = sum(languages.values())
+    portions = {lang: round(count * share / total) for lang, share in languages.items()}
+    portions[next(iter(portions))] += count - sum(portions.values())
+    return portions

@@ -1,0 +1,114 @@
+"""Playing a planned conversation: slots are filled, and every call is really made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from agentft.data.build_plan import Planned
+from agentft.data.build_recipe import CallPattern, Recipe, Round
+from agentft.data.build_slots import Decks, Filler
+from agentft.errors import InputError
+from agentft.types import Exchange, Json, Span, ToolCall, ToolDefinition, ToolResult
+
+__all__ = ["Caller", "Played", "PlayedRound", "Stage"]
+
+NOWHERE = Span(0, 0)
+
+
+class Caller(Protocol):
+    """Sends a call to a running tool server."""
+
+    def call(self, call: ToolCall, session: str) -> Exchange:
+        """The call's way over the wire; state is kept per `session`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlayedRound:
+    """One user turn with what followed: calls, their patterns and their results; the answer; what it must hold."""
+
+    user: str
+    calls: tuple[ToolCall, ...]
+    patterns: tuple[CallPattern, ...]
+    results: tuple[ToolResult, ...]
+    answer: str
+    holds: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """A conversation that took place against the worlds."""
+
+    category: str
+    lang: str
+    persona: str
+    worlds: tuple[str, ...]
+    rounds: tuple[PlayedRound, ...]
+
+
+class Stage:
+    """Where conversations are played: the recipe's words, the decks and a client of the running worlds."""
+
+    def __init__(self, recipe: Recipe, decks: Decks, tools: Mapping[str, ToolDefinition], client: Caller) -> None:
+        self._recipe = recipe
+        self._decks = decks
+        self._tools = tools
+        self._client = client
+
+    def play(self, planned: Planned, session: str) -> Played:
+        """Play every round in a session of its own.
+
+        Raises:
+            InputError: a world answered otherwise than the recipe expects, or a template names what is not there.
+        """
+        intent, system = planned.intent, planned.system
+        filler = Filler(self._decks, self._recipe.slots, intent.lang, intent.id)
+        filler.words = self._recipe.words.get(intent.lang, {})
+        rounds = tuple(
+            self._round(item, filler, f"{intent.id}/{index}", session) for index, item in enumerate(intent.rounds)
+        )
+        return Played(intent.category, intent.lang, system.persona, system.worlds, rounds)
+
+    def _round(self, item: Round, filler: Filler, place: str, session: str) -> PlayedRound:
+        user = filler.text(self._decks.draw(f"say {place}", item.say))
+        made = [self._call(pattern, filler, place, session) for pattern in item.calls]
+        answer = filler.text(self._decks.draw(f"answer {place}", item.answer)) if item.answer else ""
+        return PlayedRound(
+            user=user,
+            calls=tuple(call for call, _ in made),
+            patterns=tuple(_filled(pattern, filler) for pattern in item.calls),
+            results=tuple(result for _, result in made),
+            answer=answer,
+            holds=tuple(filler.text(text) for text in item.holds),
+        )
+
+    def _call(self, pattern: CallPattern, filler: Filler, place: str, session: str) -> tuple[ToolCall, ToolResult]:
+        arguments = {key: filler.value(value) for key, value in pattern.arguments.items()}
+        endpoint = next(iter(self._tools[pattern.tool].endpoints), None)
+        call = ToolCall(f"call_{len(filler.results) + 1}", pattern.tool, arguments, NOWHERE, endpoint=endpoint)
+        exchange = self._client.call(call, session)
+        if exchange.is_error != pattern.fails:
+            wanted = "refused" if pattern.fails else "answered"
+            said = f"{pattern.tool}{json.dumps(arguments, ensure_ascii=False)}"
+            raise InputError(f"{place}: {said} was to be {wanted}, but the world said {exchange.received[:200]}")
+        filler.results.append(_result_value(exchange.received))
+        return call, ToolResult(call.id, exchange.received, NOWHERE, exchange.is_error)
+
+
+def _filled(pattern: CallPattern, filler: Filler) -> CallPattern:
+    return replace(
+        pattern,
+        optional={key: filler.value(value) for key, value in pattern.optional.items()},
+        alternatives={key: filler.value(value) for key, value in pattern.alternatives.items()},
+    )
+
+
+def _result_value(received: str) -> Json:
+    try:
+        value: Json = json.loads(received)
+    except ValueError:
+        return received
+    return value
