@@ -72,6 +72,11 @@ class ArgumentCheck:
             raise InputError(f"tool {definition.name}: its schema is not valid: {error.message}") from None
         self._validator = _Validator(definition.parameters, registry=Registry())
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The arguments that the tool takes."""
+        return tuple(self._properties)
+
     def __call__(self, arguments: Mapping[str, Json]) -> dict[str, Json]:
         """The arguments as the handler gets them (3.0 for an integer becomes 3).
 

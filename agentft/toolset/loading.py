@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlsplit
@@ -62,7 +62,7 @@ def load_toolset(path_or_name: str, seed: int = 0) -> Toolset:
     module = _load_module(source)
     base_url = _base_url(module, source)
     tools = {function.__name__: _tool(function, source, base_url) for function in _functions(module, source)}
-    comparators = getattr(module, "COMPARATORS", {})
+    comparators = _comparators(module, source, tools)
     return Toolset(folder.resolve().name, base_url, tools, state, seed=seed, comparators=comparators)
 
 
@@ -98,7 +98,7 @@ def _load_module(source: Path) -> ModuleType:
 
 def _line(error: Exception, source: Path) -> str:
     trace = error.__traceback__
-    line = None
+    line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(source) else None
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == str(source):
             line = trace.tb_lineno
@@ -111,10 +111,28 @@ def _base_url(module: ModuleType, source: Path) -> str:
     remedy = 'write for example BASE_URL = "http://weather.test"'
     if not isinstance(base, str):
         raise InputError(f"{source}: no BASE_URL; {remedy}")
-    parts = urlsplit(base)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+    if not _is_http(base):
         raise InputError(f"{source}: BASE_URL {base!r} is not an http address; {remedy}")
     return base.rstrip("/")
+
+
+def _is_http(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and not parts.query and not parts.fragment
+
+
+def _comparators(module: ModuleType, source: Path, tools: Mapping[str, Tool]) -> dict[str, str]:
+    """`COMPARATORS` is optional; each key names an argument, as `tool.argument`."""
+    comparators = getattr(module, "COMPARATORS", {})
+    known = {f"{name}.{argument}" for name, tool in tools.items() for argument in tool.check.names}
+    if not isinstance(comparators, dict) or not all(isinstance(value, str) for value in comparators.values()):
+        raise InputError(f"{source}: COMPARATORS must map `tool.argument` to the name of a comparator")
+    if strangers := set(comparators) - known:
+        raise InputError(f"{source}: COMPARATORS: {sorted(strangers)[0]!r} is not an argument; write `tool.argument`")
+    return comparators
 
 
 def _functions(module: ModuleType, source: Path) -> list[Handler]:
