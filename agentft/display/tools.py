@@ -1,0 +1,61 @@
+"""Tables of tool worlds and their tools."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from agentft.display.safe import safe_text
+from agentft.toolset import Toolset
+
+__all__ = ["tool_table", "world_table"]
+
+
+def tool_table(toolsets: Sequence[Toolset]) -> Table:
+    """Every tool with its arguments, and whether it reads or writes."""
+    table = Table(box=None, padding=(0, 2, 1, 0), header_style="bold")
+    for heading in ("tool", "", "what it does, and its arguments"):
+        table.add_column(heading)
+    for toolset in toolsets:
+        for definition in toolset.definitions:
+            writes = toolset.is_write(definition.name)
+            about = Text("\n").join([safe_text(definition.description), *_arguments(definition.parameters)])
+            mark = Text("write", "yellow") if writes else Text("read", "green")
+            table.add_row(safe_text(definition.name, "bold cyan"), mark, about)
+    return table
+
+
+def world_table(toolsets: Sequence[Toolset]) -> Table:
+    """One line a world: its address, and its tools (those that write with a star)."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("world", "address", "tools (* writes)"):
+        table.add_column(heading)
+    for toolset in toolsets:
+        names = [tool.name + "*" * toolset.is_write(tool.name) for tool in toolset.definitions]
+        table.add_row(safe_text(toolset.name, "bold cyan"), safe_text(toolset.base_url), safe_text(", ".join(names)))
+    return table
+
+
+def _arguments(schema: Mapping[str, Any]) -> list[Text]:
+    """One line an argument: `city: string, required - the city`."""
+    required = schema.get("required", [])
+    lines = []
+    for name, spec in schema.get("properties", {}).items():
+        line = Text.assemble("  ", safe_text(name, "bold"), safe_text(f": {_kind(spec)}", "dim"))
+        if name not in required:
+            line.append_text(safe_text(f" = {spec['default']}" if "default" in spec else " (optional)", "dim"))
+        if spec.get("description"):
+            line.append_text(safe_text(f"  {spec['description']}"))
+        lines.append(line)
+    return lines
+
+
+def _kind(spec: Mapping[str, Any]) -> str:
+    if "enum" in spec:
+        return " | ".join(str(value) for value in spec["enum"])
+    kind = str(spec.get("type", "any"))
+    low, high = spec.get("minimum"), spec.get("maximum")
+    return kind if low is None and high is None else f"{kind} {low}..{high}"

@@ -1,0 +1,163 @@
+"""The loop of the terminal agent: read, answer or obey, keep."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from pathlib import Path
+
+from rich.text import Text
+
+from agentft.agent import INFRASTRUCTURE
+from agentft.display.chat import ChatView
+from agentft.display.tools import tool_table
+from agentft.errors import AgentftError, InputError
+from agentft.repl.reading import Reader
+from agentft.repl.saving import append_row, check_place
+from agentft.repl.session import Session
+from agentft.toolset import Toolset
+from agentft.types import Conversation, Step
+
+__all__ = ["COMMANDS", "Repl"]
+
+COMMANDS = {
+    "/help": "what can be typed here",
+    "/tools": "the tools with their arguments",
+    "/reset": "forget the conversation and begin anew",
+    "/save FILE": "add the conversation to a JSONL file of MS-Agent rows",
+    "/quit": "leave (Ctrl-D does too)",
+}
+NAMES = [usage.split()[0] for usage in COMMANDS]
+
+
+class Repl:
+    """The terminal agent.
+
+    Args:
+        save_to: file that each conversation is added to when it ends.
+        interactive: a person is typing: Ctrl-C stops an answer and errors are shown. Otherwise both end the run.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        view: ChatView,
+        read: Reader,
+        toolsets: tuple[Toolset, ...],
+        *,
+        save_to: Path | None = None,
+        interactive: bool = True,
+    ) -> None:
+        self._session = session
+        self._view = view
+        self._read = read
+        self._toolsets = toolsets
+        self._save_to = save_to
+        self._interactive = interactive
+        self._saved: list[tuple[Path, Conversation]] = []
+
+    def run(self) -> None:
+        """Until the input ends or `/quit`. The conversation is kept whatever ends it."""
+        try:
+            while (text := self._next()) is not None:
+                if text.startswith("/"):
+                    if not self._obey(text):
+                        break
+                elif text:
+                    self._answer(text)
+        finally:
+            self._keep()
+
+    def _next(self) -> str | None:
+        try:
+            text = self._read().strip()
+        except EOFError:
+            return None
+        except KeyboardInterrupt:
+            if not self._interactive:
+                raise
+            self._view.note("Ctrl-D or /quit leaves", "dim")
+            return ""
+        if text and not self._interactive:
+            self._view.echo(text)
+        return text
+
+    def _answer(self, text: str) -> None:
+        before, begun = self._session.conversation, time.monotonic()
+        steps: list[Step] = []
+        try:
+            for step in self._session.ask(text, self._view.listening):
+                steps.append(step)
+                self._view.step(step)
+        except KeyboardInterrupt:
+            self._session.conversation = before
+            if not self._interactive:
+                raise
+            self._view.note("stopped; the question is taken back")
+            return
+        except (AgentftError, *INFRASTRUCTURE) as error:
+            self._session.conversation = before
+            if not self._interactive:
+                raise
+            self._view.note(f"error: {error}", "red")
+            return
+        self._view.answered(steps, time.monotonic() - begun)
+        self._remark(steps)
+
+    def _remark(self, steps: list[Step]) -> None:
+        if steps[-1].exchanges:
+            self._view.note(f"stopped after {len(steps)} steps without an answer; ask on, or /reset")
+        elif steps[-1].finish == "length":
+            limit = self._session.sampling.max_new_tokens
+            self._view.note(f"cut at {limit} tokens; --max-new-tokens allows more")
+
+    def _obey(self, line: str) -> bool:
+        """Run a slash command; False ends the chat."""
+        name, _, rest = line.partition(" ")
+        if name == "/quit":
+            return False
+        if name == "/help":
+            self._view.show(_help())
+        elif name == "/tools":
+            self._view.show(tool_table(self._toolsets) if self._toolsets else Text("no tools", "dim"))
+        elif name == "/reset":
+            self._keep()
+            self._session.reset()
+            self._view.note("a new conversation", "dim")
+        elif name == "/save":
+            self._save(rest.strip())
+        else:
+            near = difflib.get_close_matches(name, NAMES, 1)
+            self._view.note(f"there is no command {name}; {f'did you mean {near[0]}?' if near else 'try /help'}")
+        return True
+
+    def _save(self, name: str) -> None:
+        path = Path(name).expanduser()
+        try:
+            if not name:
+                raise InputError("give a file: /save chats.jsonl")
+            check_place(path)
+            self._add_to(path)
+        except (InputError, OSError) as error:
+            self._view.note(str(error), "red")
+
+    def _keep(self) -> None:
+        if self._save_to is not None:
+            self._add_to(self._save_to)
+
+    def _add_to(self, path: Path) -> None:
+        if not self._session.asked:
+            self._view.note("nothing was said, so nothing was saved", "dim")
+            return
+        done = (path.resolve(), self._session.conversation)
+        if done not in self._saved:
+            append_row(*done)
+            self._saved.append(done)
+        self._view.note(f"saved to {path}", "dim")
+
+
+def _help() -> Text:
+    width = max(map(len, COMMANDS))
+    lines = [Text.assemble("  ", (usage.ljust(width), "cyan"), "  ", about) for usage, about in COMMANDS.items()]
+    keys = "  Ctrl-C stops an answer · a pasted text may have several lines"
+    return Text("\n").join([*lines, Text(keys, "dim")])

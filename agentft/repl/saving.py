@@ -1,0 +1,91 @@
+"""Keeping chats as training data: a conversation becomes one MS-Agent row at the end of a JSONL file."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from itertools import groupby
+from pathlib import Path
+
+from agentft.errors import InputError
+from agentft.formats.msagent import MSAGENT
+from agentft.types import Conversation, Json, Part, Span, Text, ToolCall, ToolResult, Turn
+
+__all__ = ["append_row", "check_place", "msagent_row"]
+
+
+def msagent_row(conversation: Conversation) -> dict[str, Json]:
+    """The conversation in MS-Agent form: each run of assistant and tool turns is one assistant value."""
+    persona = next((turn.raw for turn in conversation.turns if turn.role == "system"), "")
+    values: list[Json] = [{"from": "system", "value": MSAGENT.write_system(persona, conversation.tools)}]
+    spoken = [turn for turn in conversation.turns if turn.role != "system"]
+    for is_user, group in groupby(spoken, key=lambda turn: turn.role == "user"):
+        turns = list(group)
+        if is_user:
+            values += [{"from": "user", "value": turn.raw} for turn in turns]
+        else:
+            values.append({"from": "assistant", "value": "".join(_value(turn, conversation) for turn in turns)})
+    return {"id": conversation.id, "conversations": values}
+
+
+def check_place(path: Path) -> None:
+    """Refuse a place that cannot be written to, before the chat begins.
+
+    Raises:
+        InputError: it is a folder, or it may not be written.
+    """
+    if path.is_dir():
+        raise InputError(f"--save {path}: this is a folder; give a file, for example {path / 'chats.jsonl'}")
+    holder = path if path.exists() else path.parent
+    if not holder.exists():
+        raise InputError(f"--save {path}: the folder {holder} is not there; make it, or give another file")
+    if not os.access(holder, os.W_OK):
+        raise InputError(f"--save {path}: no permission to write there; give another file")
+
+
+def append_row(path: Path, conversation: Conversation) -> None:
+    """Add the conversation to the end of `path`: all of it or nothing; other rows, and other writers', stay.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written; the file is as it was before.
+    """
+    line = json.dumps(msagent_row(conversation), ensure_ascii=False).encode(errors="replace") + b"\n"
+    with path.open("ab+", buffering=0) as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        before = os.fstat(stream.fileno()).st_size
+        if before:
+            stream.seek(before - 1)
+            line = line if stream.read(1) == b"\n" else b"\n" + line
+        try:
+            _write_all(stream.fileno(), line)
+            os.fsync(stream.fileno())
+        except OSError:
+            os.ftruncate(stream.fileno(), before)
+            raise
+
+
+def _write_all(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]
+
+
+def _value(turn: Turn, conversation: Conversation) -> str:
+    """The text of one assistant or tool turn inside an MS-Agent value."""
+    if turn.role == "tool":
+        return MSAGENT.write_results([part for part in turn.parts if isinstance(part, ToolResult)])
+    if conversation.source == MSAGENT.name:
+        return turn.raw
+    return MSAGENT.write_parts([_readable(part, turn, conversation) for part in turn.parts])
+
+
+def _readable(part: Part, turn: Turn, conversation: Conversation) -> Part:
+    """The call with the address that MS-Agent names in it; what no reader understands stays the text that it was."""
+    if not isinstance(part, ToolCall):
+        return part
+    if part.parse_error is not None:
+        text = turn.raw[part.span.start : part.span.end]
+        return Text(text, Span(0, len(text)))
+    endpoints = next((tool.endpoints for tool in conversation.tools if tool.name == part.name), ())
+    endpoint = part.endpoint or (endpoints[0] if endpoints else None)
+    return ToolCall(part.id, part.name, part.arguments, part.span, endpoint=endpoint)
