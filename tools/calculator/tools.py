@@ -98,7 +98,7 @@ def _unit(state: State, name: str) -> tuple[str, float, float]:
     wanted = " ".join(name.strip().casefold().replace("°", "").replace("degrees ", "").split())
     unit = names.get(wanted, wanted)
     if unit not in units:
-        close = difflib.get_close_matches(wanted[:40], [*units, *names], n=1)
+        close = difflib.get_close_matches(wanted[:40], [*units, *names], n=1, cutoff=0.7)
         hint = f"; did you mean {close[0]!r}?" if close else f"; known units: {', '.join(list(units)[:12])}, ..."
         raise ToolError(f"unknown unit {name[:40]!r}{hint}", status=422)
     kind, factor, offset = units[unit]
