@@ -19,7 +19,7 @@ __all__ = ["MAX_DEPTH", "UnreadableError", "read_json", "read_literal", "read_va
 MAX_DEPTH = 100  # levels of brackets: far above real data, far below where a later json.dumps would overflow the stack
 MAX_LITERAL = 200_000  # characters: the Python parser takes about 100 times the memory of its input
 _BRACKETS = re.compile(r"[\[({]|[\])}]")
-_SURROGATE = re.compile(r"[\ud800-\udfff]|\\[uU](?:0000)?[dD][89a-fA-F]")
+_ESCAPED_SURROGATE = re.compile(r"\\[uU](?:0000)?[dD][89a-fA-F]")
 
 
 class UnreadableError(ValueError):
@@ -61,8 +61,7 @@ def read_json(text: str, start: int = 0) -> tuple[Json, int]:
         raise _too_deep() from None
     if text.count("{", start, end) + text.count("[", start, end) > MAX_DEPTH:
         _check_depth(value)
-    if _SURROGATE.search(text, start, end):
-        _check_encodable(value)
+    _check_surrogates(text if start == 0 else text[start:end], value)
     return cast(Json, value), end
 
 
@@ -79,8 +78,7 @@ def read_literal(text: str) -> Json:
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise UnreadableError("not a Python literal") from None
     converted = _to_json(value)
-    if _SURROGATE.search(text):
-        _check_encodable(converted)
+    _check_surrogates(text, converted)
     return converted
 
 
@@ -145,9 +143,13 @@ def _children(value: object) -> list[object]:
     return value if isinstance(value, list) else []
 
 
-def _check_encodable(value: object) -> None:
+def _check_surrogates(text: str, value: object) -> None:
+    """No tokenizer and no file takes half of a surrogate pair. A suspicious `text` has its `value` looked through."""
     try:
-        json.dumps(value, ensure_ascii=False).encode()
+        if not text.isascii():
+            text.encode()
+        if "\\" in text and _ESCAPED_SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise UnreadableError("a lone surrogate, which is not text", "lone-surrogate") from None
 

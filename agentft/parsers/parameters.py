@@ -54,22 +54,25 @@ def _entry(spec: Json) -> Mapping[str, Json]:
 
 
 def _read_parameter(item: Json) -> tuple[str, dict[str, Json], bool]:
-    entry: Mapping[str, Json] = {"name": item} if isinstance(item, str) else item if isinstance(item, dict) else {}
+    entry: dict[str, Json] = {"name": item} if isinstance(item, str) else item if isinstance(item, dict) else {}
     name = entry.get("name")
     if not (isinstance(name, str) and name):
         raise UnreadableError("a parameter has no name")
     needed = entry.get("required")
-    spec: dict[str, Json] = {"type": _read_type(entry)}
-    spec |= {key: value for key, value in entry.items() if key not in ("name", "type", "required")}
+    spec: dict[str, Json] = {"type": "string", **entry}
+    del spec["name"]
+    if "type" in entry or "properties" in entry or "items" in entry:
+        spec["type"] = _read_type(entry)
     if isinstance(needed, list):  # the entry is a JSON Schema of its own, and this speaks of its inner properties
-        spec["required"] = needed
-    return name, spec, str(needed).lower() in _YES
+        return name, spec, False
+    spec.pop("required", None)
+    return name, spec, needed in ("True", "true") or str(needed).lower() in _YES
 
 
 def _read_type(entry: Mapping[str, Json]) -> Json:
     given = entry.get("type")
     if isinstance(given, list) and given and all(isinstance(one, str) and one in _TYPES for one in given):
         return given
-    named = given.get("type") if isinstance(given, dict) else given
-    fallback = "object" if isinstance(entry.get("properties"), dict) else "array" if "items" in entry else "string"
-    return _TYPES.get(named.lower().strip(), "string") if isinstance(named, str) else fallback
+    if isinstance(given, str):
+        return _TYPES.get(given.lower().strip(), "string")
+    return "object" if isinstance(entry.get("properties"), dict) else "array" if "items" in entry else "string"

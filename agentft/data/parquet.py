@@ -1,0 +1,60 @@
+"""Rows of a parquet file, read in batches through the `datasets` library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from agentft.errors import InputError, RowError
+from agentft.types import Json
+
+__all__ = ["check_arguments", "iter_parquet"]
+
+
+def iter_parquet(path: Path) -> Iterator[dict[str, Json]]:
+    """The rows as objects. Arrow gives every struct all keys that any row has, as nulls; in tools they are dropped
+    again (a schema has no use for them), in arguments they cannot be told from real ones (see `check_arguments`).
+
+    Raises:
+        InputError: the file cannot be read as parquet.
+    """
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset("parquet", data_files=str(path), split="train", streaming=True)
+        for row in rows:
+            yield _without_nulls(row, ("tools", "functions"))
+    except (ValueError, OSError, NotImplementedError) as error:
+        raise InputError(
+            f"{path} cannot be read as parquet ({str(error).splitlines()[0]:.120}); write it anew"
+        ) from None
+
+
+def check_arguments(row: dict[str, Json]) -> None:
+    """Refuse calls whose arguments are a struct with nulls.
+
+    Raises:
+        RowError: `null-arguments`, with the turn.
+    """
+    messages = row.get("messages")
+    for index, message in enumerate(messages if isinstance(messages, list) else ()):
+        calls = message.get("tool_calls") if isinstance(message, dict) else None
+        for call in calls if isinstance(calls, list) else ():
+            function = call.get("function") or call if isinstance(call, dict) else None
+            arguments = function.get("arguments") if isinstance(function, dict) else None
+            if isinstance(arguments, dict) and None in arguments.values():
+                detail = (
+                    "arguments are a struct with nulls, which Arrow adds for keys that a call lacks; store JSON text"
+                )
+                raise RowError("null-arguments", detail, turn=index)
+
+
+def _without_nulls(row: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Json]:
+    return {key: _drop_nulls(value) if key in keys else value for key, value in row.items()}
+
+
+def _drop_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _drop_nulls(item) for key, item in value.items() if item is not None}
+    return [_drop_nulls(item) for item in value] if isinstance(value, list) else value

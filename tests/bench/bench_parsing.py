@@ -1,0 +1,91 @@
+"""Rows a second of parsing, by the processor's time on one core, and the memory it takes; run by `make bench`.
+
+The rows are MS-Agent's: about 900 characters of system text, one call, one result, one answer. `same` shares the system
+text among all rows, `different` gives each row its own (nothing can be cached), `file` reads them from a JSONL file.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from agentft.data.rows import Accounting, read_conversations
+from agentft.parsers import parse_row
+from agentft.types import Json
+
+ROWS = 20_000
+FILE_ROWS = 100_000
+
+
+def make_row(number: int, system: int) -> dict[str, Json]:
+    """One row; `system` numbers its system text."""
+    parameters = [
+        {"name": "city", "description": f"The city to look up, for example city {system}", "required": "True"},
+        {"name": "days", "description": "How many days ahead, from 1 to 7", "required": "False", "type": "integer"},
+    ]
+    tools = [
+        {
+            "name": f"{name}_{system}",
+            "description": f"{name} of a city, at the hour of asking",
+            "url": "http://weather.test",
+            "paths": [{"name": f"{name}_{system}", "model_id": f"/{name}", "method": "post", "parameters": parameters}],
+        }
+        for name in ("current_weather", "air_quality")
+    ]
+    blocks = "\n\n".join(f"{index}. {json.dumps(tool)}" for index, tool in enumerate(tools, 1))
+    call = {"api_name": "current_weather", "url": "http://weather.test/current_weather", "parameters": {"city": "Rome"}}
+    said = (
+        f"Let me look.\n<|startofthink|> ```JSON\n{json.dumps(call)}\n``` <|endofthink|>\n\n"
+        '<|startofexec|> ```JSON\n{"temperature": 21.5, "unit": "celsius"}\n``` <|endofexec|>\nIt is 21.5 degrees.'
+    )
+    turns: list[Json] = [
+        {"from": "system", "value": f"You are a helpful assistant. Use a tool where one helps.\n\n{blocks}"},
+        {"from": "user", "value": f"What is the weather in Rome, question {number}?"},
+        {"from": "assistant", "value": said},
+    ]
+    return {"id": f"row-{number}", "conversations": turns}
+
+
+def measure(name: str, lines: list[str]) -> None:
+    """Print rows/s of reading JSON and parsing `lines`."""
+    start = time.process_time()
+    for line in lines:
+        parse_row(json.loads(line), "row")
+    sys.stdout.write(f"{name:>10}: {len(lines) / (time.process_time() - start):>8,.0f} rows/s\n")
+
+
+def measure_file() -> None:
+    """Print rows/s and the growth of memory over `FILE_ROWS` rows of a file, each with its own system text."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.jsonl"
+        with path.open("w", encoding="utf-8") as stream:
+            for number in range(FILE_ROWS):
+                stream.write(json.dumps(make_row(number, number)) + "\n")
+        start, marks = time.process_time(), []
+        for number, _ in enumerate(read_conversations(path, Accounting()), 1):
+            if number % (FILE_ROWS // 10) == 0:
+                marks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        sys.stdout.write(
+            f"{'file':>10}: {FILE_ROWS / (time.process_time() - start):>8,.0f} rows/s, peak MiB by tenth: {marks}\n"
+        )
+
+
+def main() -> int:
+    """Run all measurements."""
+    same = [json.dumps(make_row(number, 0)) for number in range(ROWS)]
+    different = [json.dumps(make_row(number, number)) for number in range(ROWS)]
+    system = len(json.loads(different[0])["conversations"][0]["value"])
+    sys.stdout.write(f"{ROWS:,} rows, {system} characters of system text, {len(different[0])} characters a row\n")
+    for _ in range(3):
+        measure("same", same)
+        measure("different", different)
+    measure_file()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
