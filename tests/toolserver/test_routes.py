@@ -1,0 +1,236 @@
+"""Every route over a real socket: what it answers, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agentft.toolserver import ToolServer
+from agentft.toolset import load_toolset
+
+TOOLS = [name for world in ("weather", "search", "calculator") for name in load_toolset(world).tools]
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=[])),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+arguments = st.dictionaries(
+    st.sampled_from(["city", "days", "unit", "condition", "query", "page", "label", "expression", "value", "name"])
+    | st.sampled_from(["from_unit", "to_unit"])
+    | st.text(max_size=5),
+    json_values | st.sampled_from(["Paris", "celsius", "km", "p1", 1, 2.0, "rain"]),
+    max_size=4,
+)
+fuzz = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def post(http: httpx.Client, path: str, body: object, **headers: str) -> tuple[int, Any]:
+    answer = http.post(path, content=json.dumps(body).encode(), headers=headers)
+    assert answer.headers["content-type"] == "application/json"
+    return answer.status_code, answer.json()
+
+
+def test_a_tool_answers(http: httpx.Client) -> None:
+    status, answer = post(http, "/tools/current_weather", {"city": "巴黎"})
+    assert status == 200
+    assert list(answer) == ["city", "condition", "temperature", "unit", "humidity"]
+    assert answer["city"] == "巴黎"
+
+
+def test_chinese_is_answered_unescaped(http: httpx.Client) -> None:
+    answer = http.post("/tools/web_search", content='{"query": "绿茶"}'.encode())
+    assert "如何泡绿茶" in answer.text
+
+
+def test_the_address_of_a_tool_is_the_tool(http: httpx.Client) -> None:
+    direct = post(http, "/tools/air_quality", {"city": "Rome"})
+    assert post(http, "/air_quality", {"city": "Rome"}, Host="weather.test") == direct
+    assert post(http, "/air_quality", {"city": "Rome"}, Host="WEATHER.test") == direct
+    assert post(http, "/v1/crash", {}, Host="broken.test")[0] == 500
+
+
+@pytest.mark.parametrize(
+    ("path", "host"),
+    [("/air_quality", "search.test"), ("/air_quality", "127.0.0.1"), ("/crash", "broken.test"), ("/", "weather.test")],
+)
+def test_an_address_is_host_and_path_together(http: httpx.Client, path: str, host: str) -> None:
+    status, answer = post(http, path, {"city": "Rome"}, Host=host)
+    assert (status, answer) == (404, {"error": f"nothing is served at {path}; tools are at /tools/<name>"})
+
+
+def test_the_definitions_are_listed(http: httpx.Client) -> None:
+    listed = {tool["name"]: tool for tool in http.get("/tools").json()}
+    assert set(TOOLS) <= set(listed)
+    definition = load_toolset("weather").definitions[1]
+    assert listed["weather_forecast"] == {
+        "name": "weather_forecast",
+        "description": definition.description,
+        "parameters": definition.parameters,
+        "endpoints": ["http://weather.test/weather_forecast"],
+    }
+
+
+def test_health_needs_no_token(server: ToolServer) -> None:
+    answer = httpx.get(f"{server.address}/health", trust_env=False)
+    assert answer.json() == {"status": "ok", "worlds": ["weather", "search", "calculator", "broken", "fixture_world"]}
+
+
+@pytest.mark.parametrize("path", ["/tools", "/state", "/tools/calculate", "/nothing"])
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic x"}])
+def test_a_missing_or_wrong_token_is_a_401(server: ToolServer, path: str, headers: dict[str, str]) -> None:
+    for answer in (
+        httpx.get(f"{server.address}{path}", headers=headers, trust_env=False),
+        httpx.post(f"{server.address}{path}", headers=headers, content=b"{}", trust_env=False),
+    ):
+        assert (answer.status_code, answer.json()) == (401, {"error": "missing or wrong bearer token"})
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_a_token_is_of_one_run(server: ToolServer) -> None:
+    with ToolServer([load_toolset("search")]) as other:
+        assert other.token != server.token
+        assert len(other.token) >= 32
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "weather.test.evil.example", "10.0.0.1", "[bad"])
+def test_another_host_is_refused_even_with_the_token(http: httpx.Client, host: str) -> None:
+    status, answer = post(http, "/tools/calculate", {"expression": "1"}, Host=host)
+    assert (status, answer) == (403, {"error": "this host is not served here"})
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:1234", "127.0.0.1", "[::1]:80"])
+def test_loopback_names_are_served(http: httpx.Client, host: str) -> None:
+    assert post(http, "/tools/calculate", {"expression": "1"}, Host=host)[0] == 200
+
+
+def test_a_request_without_a_host_is_refused(server: ToolServer) -> None:
+    parts = urlsplit(server.address)
+    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=5) as raw:
+        raw.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+        assert b" 403 " in raw.recv(4096)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"", "the body is not valid JSON: Expecting value"),
+        (b"{", "the body is not valid JSON: Expecting property name"),
+        (b"city=Paris", "the body is not valid JSON"),
+        (b'{"expression": "\xff"}', "the body is not valid JSON: 'utf-8' codec can't decode"),
+        (b'\xef\xbb\xbf{"expression": "1"}', "the body is not valid JSON: Unexpected UTF-8 BOM"),
+        (b'{"value": NaN}', "the body is not valid JSON: NaN is not a JSON number"),
+        (b'{"value": -Infinity}', "the body is not valid JSON: -Infinity is not a JSON number"),
+        (b'{"value": ' + b"9" * 5000 + b"}", "the body is not valid JSON: Exceeds the limit"),
+        (b'{"expression": "\\ud800"}', "the body is not valid JSON: a \\u escape is half a surrogate pair"),
+        (b"[" * 100_000, "the body is not valid JSON: it is nested too deeply"),
+        (b"[1]", "the body must be a JSON object of arguments"),
+        (b'"x"', "the body must be a JSON object of arguments"),
+        (b"null", "the body must be a JSON object of arguments"),
+    ],
+)
+def test_a_body_that_is_no_json_object_is_a_400(http: httpx.Client, body: bytes, message: str) -> None:
+    answer = http.post("/tools/calculate", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith(message)
+
+
+@pytest.mark.parametrize("size", [(1 << 20) + 1, 3 << 20])
+def test_a_body_over_a_mebibyte_is_a_413_and_the_connection_lives(http: httpx.Client, size: int) -> None:
+    answer = http.post("/tools/calculate", content=b'{"expression": "1"}'.ljust(size))
+    assert (answer.status_code, answer.json()) == (413, {"error": "the body is larger than 1048576 bytes"})
+    assert post(http, "/tools/calculate", {"expression": "1"})[0] == 200
+
+
+def test_a_body_of_a_mebibyte_is_read(http: httpx.Client) -> None:
+    assert http.post("/tools/calculate", content=b'{"expression": "1"}'.ljust(1 << 20)).status_code == 200
+
+
+def test_a_flood_is_cut_off(http: httpx.Client) -> None:
+    try:
+        status = http.post("/tools/calculate", content=b" " * (24 << 20)).status_code
+    except httpx.TransportError:
+        status = 413
+    assert status == 413
+    assert http.get("/health").status_code == 200
+
+
+def test_a_refusal_is_a_message_and_its_argument(http: httpx.Client) -> None:
+    assert post(http, "/tools/weather_forecast", {"city": "Rome", "days": 9}) == (
+        422,
+        {"error": "argument 'days' must be from 1 to 7, not 9", "argument": "days"},
+    )
+    assert post(http, "/tools/calculate", {"expression": "1/0"}) == (422, {"error": "division by zero"})
+    assert post(http, "/tools/current_weather", {"city": "Peking"}) == (
+        404,
+        {"error": "unknown city 'Peking'; did you mean 'Beijing'?"},
+    )
+
+
+def test_an_unknown_tool_names_a_near_one(http: httpx.Client) -> None:
+    error = "there is no tool 'current_wether'; did you mean 'current_weather'?"
+    assert post(http, "/tools/current_wether", {}) == (404, {"error": error})
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/tools/calculate"), ("PUT", "/tools"), ("DELETE", "/state")])
+def test_a_wrong_method_is_a_405(http: httpx.Client, method: str, path: str) -> None:
+    answer = http.request(method, path)
+    assert answer.status_code == 405
+    assert answer.json() == {"error": f"{path} does not take {method}; a tool is called with POST"}
+
+
+def test_a_handlers_bug_is_a_500_without_a_trace_and_is_kept(server: ToolServer, http: httpx.Client) -> None:
+    assert post(http, "/tools/crash", {}) == (500, {"error": "internal error in tool crash"})
+    assert repr(server.crashes[-1].__cause__) == "KeyError('a secret')"
+
+
+def test_a_slow_tool_holds_up_nobody_else(http: httpx.Client, server: ToolServer) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        http.post("/tools/slow", content=b'{"seconds": 1.0}', timeout=0.05)
+    answer = httpx.get(f"{server.address}/health", trust_env=False, timeout=0.5)
+    assert answer.status_code == 200
+
+
+def test_sessions_have_their_own_state(http: httpx.Client) -> None:
+    body = {"name": "rent", "value": 950}
+    assert post(http, "/tools/store_number", body, **{"X-Session": "one"})[0] == 200
+    assert post(http, "/tools/recall_number", {"name": "rent"}, **{"X-Session": "one"})[0] == 200
+    assert post(http, "/tools/recall_number", {"name": "rent"}, **{"X-Session": "two"})[0] == 404
+    digests = [http.get("/state", headers={"X-Session": name}).json()["digest"] for name in ("one", "two", "three")]
+    assert digests[0] != digests[1] == digests[2]
+
+
+def test_a_session_name_has_a_limit(http: httpx.Client) -> None:
+    error = {"error": "X-Session is longer than 256 characters"}
+    headers = {"X-Session": "x" * 257}
+    assert post(http, "/tools/calculate", {"expression": "1"}, **headers) == (400, error)
+    answer = http.get("/state", headers=headers)
+    assert (answer.status_code, answer.json()) == (400, error)
+
+
+@fuzz
+@given(tool=st.sampled_from(TOOLS), body=arguments)
+def test_any_arguments_are_answered_or_refused(http: httpx.Client, tool: str, body: dict[str, Any]) -> None:
+    status, answer = post(http, f"/tools/{tool}", body)
+    assert status in {200, 400, 404, 409, 422}
+    assert isinstance(answer, dict)
+    assert ("error" in answer) == (status != 200)
+
+
+@fuzz
+@given(tool=st.sampled_from(TOOLS), body=st.binary(max_size=200))
+def test_any_bytes_are_answered_or_refused(http: httpx.Client, tool: str, body: bytes) -> None:
+    assert http.post(f"/tools/{tool}", content=body).status_code in {200, 400, 404, 409, 422}
+
+
+@fuzz
+@given(path=st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30))
+def test_any_path_is_answered_or_refused(http: httpx.Client, path: str) -> None:
+    assert http.post(f"/{quote(path)}", content=b"{}").status_code in {200, 400, 404, 405}
