@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from agentft.data.build_recipe import CallPattern, Intent, Round
 from agentft.data.build_slots import REFERENCE, Decks
 from agentft.types import Json
 
-__all__ = ["chain", "follow_up", "join", "retag", "wrap"]
+__all__ = ["Retag", "chain", "follow_up", "join", "wrap"]
 
 
 def wrap(clause: str, pattern: str, number: str = "") -> str:
@@ -22,69 +22,76 @@ def wrap(clause: str, pattern: str, number: str = "") -> str:
 def join(parts: Sequence[Intent], pattern: str, decks: Decks, category: str) -> Intent:
     """One request for all of `parts` (single-round intents with `do` clauses), joined by `pattern`."""
     say, calls, answers = pattern, list[CallPattern](), list[str]()
-    for index, part in enumerate(parts, start=1):
-        own = retag(part.rounds[0], str(index), offset=len(calls))
-        clause = _retag_text(decks.draw(f"do {part.id}", part.do), str(index), 0, None)
-        say = wrap(clause, say, str(index))
-        answers.append(decks.draw(f"answer {part.id}", own.answer) if own.answer else "")
+    for number, part in enumerate(parts, start=1):
+        tag = Retag(str(number), len(calls))
+        own = tag.round(part.rounds[0])
+        say = wrap(tag.text(decks.draw(f"do {part.id}", part.do)), say, str(number))
+        answers += [decks.draw(f"answer {part.id}", own.answer)] if own.answer else []
         calls += own.calls
-    joined = Round((say,), tuple(calls), (" ".join(filter(None, answers)),))
-    return Intent("+".join(part.id for part in parts), parts[0].lang, category, 1, (joined,))
+    lang = parts[0].lang
+    answer = ("" if lang == "zh" else " ").join(answers)
+    joined = Round((say,), tuple(calls), (answer,) if answer else ())
+    return Intent("+".join(part.id for part in parts), lang, category, 1, (joined,))
 
 
 def follow_up(intent: Intent, decks: Decks, rounds: int) -> Intent:
     """The intent, then `rounds` follow-ups, each with new values for the slots that it mentions."""
-    chained, newest = list(intent.rounds), intent.rounds[-1]
-    for number in range(rounds):
+    base, chained = intent.rounds[-1], list(intent.rounds)
+    tags: dict[str, str] = {}
+    for number in range(1, rounds + 1):
         phrase = decks.draw(f"follow {intent.id}", intent.follow)
-        fresh = {match["slot"] for match in REFERENCE.finditer(phrase)}
-        renamed = replace(newest, say=(phrase,))
-        chained.append(retag(renamed, f"f{number}", offset=len(newest.calls), only=fresh))
-        newest = retag(newest, f"f{number}", offset=len(newest.calls), only=fresh)
+        tags |= {match["slot"]: f"f{number}" for match in REFERENCE.finditer(phrase)}
+        chained.append(Retag("", number * len(base.calls), tags).round(replace(base, say=(phrase,))))
     return replace(intent, category="multi_round", rounds=tuple(chained))
 
 
 def chain(first: Intent, second: Intent) -> Intent:
     """The rounds of one intent, then those of another."""
-    offset = sum(len(item.calls) for item in first.rounds)
-    rounds = tuple(retag(item, "z", offset=offset) for item in second.rounds)
-    return replace(first, id=f"{first.id}>{second.id}", category="multi_round", rounds=(*first.rounds, *rounds))
+    tag = Retag("z", sum(len(item.calls) for item in first.rounds))
+    rounds = (*first.rounds, *(tag.round(item) for item in second.rounds))
+    return replace(first, id=f"{first.id}>{second.id}", category="multi_round", rounds=rounds)
 
 
-def retag(item: Round, tag: str, *, offset: int = 0, only: set[str] | None = None) -> Round:
-    """The round with `tag` added to its slots (to those in `only`, if given) and `offset` to its result numbers."""
+@dataclass(frozen=True, slots=True)
+class Retag:
+    """Renames what templates refer to, so that two intents can stand in one conversation.
 
-    def texts(values: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_retag_text(value, tag, offset, only) for value in values)
+    `tag` is added to every slot (`tags`: to the named slots only, each its own), `offset` to result numbers.
+    """
 
-    def values(table: Mapping[str, Json]) -> dict[str, Json]:
-        return {key: _retag_value(value, tag, offset, only) for key, value in table.items()}
+    tag: str
+    offset: int
+    tags: Mapping[str, str] | None = None
 
-    calls = tuple(
-        replace(
-            call,
-            arguments=values(call.arguments),
-            optional=values(call.optional),
-            alternatives=values(call.alternatives),
+    def round(self, item: Round) -> Round:
+        """The round with all its templates renamed."""
+        calls = tuple(
+            replace(
+                call,
+                arguments=self._values(call.arguments),
+                optional=self._values(call.optional),
+                alternatives=self._values(call.alternatives),
+            )
+            for call in item.calls
         )
-        for call in item.calls
-    )
-    return Round(texts(item.say), calls, texts(item.answer), texts(item.holds))
+        say, answer, holds = (tuple(map(self.text, texts)) for texts in (item.say, item.answer, item.holds))
+        return Round(say, calls, answer, holds)
 
+    def text(self, template: str) -> str:
+        """One template."""
+        return REFERENCE.sub(self._renamed, template)
 
-def _retag_value(value: Json, tag: str, offset: int, only: set[str] | None) -> Json:
-    if isinstance(value, list):
-        return [_retag_value(item, tag, offset, only) for item in value]
-    return _retag_text(value, tag, offset, only) if isinstance(value, str) else value
+    def _values(self, table: Mapping[str, Json]) -> dict[str, Json]:
+        return {key: self._value(value) for key, value in table.items()}
 
+    def _value(self, value: Json) -> Json:
+        if isinstance(value, list):
+            return [self._value(item) for item in value]
+        return self.text(value) if isinstance(value, str) else value
 
-def _retag_text(text: str, tag: str, offset: int, only: set[str] | None) -> str:
-    def renamed(match: re.Match[str]) -> str:
+    def _renamed(self, match: re.Match[str]) -> str:
         field = f".{match['field']}" if match["field"] else ""
         if match["slot"].isdigit():
-            return f"{{{int(match['slot']) + offset}{field}}}"
-        if only is not None and match["slot"] not in only:
-            return match[0]
-        return f"{{{match['slot']}:{match['tag'] or ''}{tag}{field}}}"
-
-    return REFERENCE.sub(renamed, text)
+            return f"{{{int(match['slot']) + self.offset}{field}}}"
+        tag = (match["tag"] or "") + (self.tag if self.tags is None else self.tags.get(match["slot"], ""))
+        return f"{{{match['slot']}{tag and ':' + tag}{field}}}"

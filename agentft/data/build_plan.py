@@ -105,11 +105,11 @@ class Planner:
         return replace(intent, rounds=(replace(opening, say=(say,)), *intent.rounds[1:]))
 
     def _in_context(self, intent: Intent, lang: str) -> Intent:
-        """Sometimes with a sentence before or after the first request."""
+        """Sometimes with a sentence before or after the first request (not around talk)."""
+        if intent.category in (QUIET, "multi_round") and not intent.rounds[0].calls:
+            return intent
         phrases, say = self._phrases(lang), intent.rounds[0].say[0]
         gap = "" if lang == "zh" else " "
-        if intent.category == QUIET:
-            return intent
         if phrases.before and self._decks.chance(f"before {lang}", self._recipe.context.get("before", 0)):
             say = self._decks.draw(f"before {lang}", phrases.before) + gap + say
         elif phrases.after and self._decks.chance(f"after {lang}", self._recipe.context.get("after", 0)):
