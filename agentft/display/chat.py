@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
+from rich.constrain import Constrain
 from rich.highlighter import JSONHighlighter
 from rich.panel import Panel
 from rich.rule import Rule
@@ -22,6 +23,8 @@ __all__ = ["ChatView", "call_panel", "spoken", "status_line"]
 Parse = Callable[[str], tuple[Part, ...]]
 
 MARGIN = "  "
+WIDEST = 100  # lines longer than this are hard to read
+ONE_LINE = 72  # JSON up to this width stays on one line
 LINES_SHOWN = 24  # of a result; the model gets all of it
 # While text streams in, a tail that may turn out to begin a call (or is only space so far) waits.
 WAITING = re.compile(r"\s*(<[^\s<>]{0,40})?\Z")
@@ -55,6 +58,7 @@ class Stream:
         self._console = console
         self._written = 0
         self._word = ""
+        self._gap = 0  # spaces before the word
         self._column = 0
 
     def show(self, text: str) -> None:
@@ -72,32 +76,35 @@ class Stream:
 
     def _place(self, character: str) -> str:
         if character == "\n":
-            self._column, out = 0, self._flush() + "\n"
+            out = self._flush() + "\n"
+            self._column = self._gap = 0
             return out
-        if character == " " or cell_len(character) > 1:  # Chinese and its like break anywhere
-            return self._flush() + self._put(character)
+        if character == " ":
+            out = self._flush()
+            self._gap += 1
+            return out
         self._word += character
-        return self._flush() if cell_len(self._word) >= self._width else ""
+        # Chinese and its like break anywhere; a word longer than the line must break somewhere.
+        breaks = cell_len(character) > 1 or cell_len(self._word) >= self._width
+        return self._flush() if breaks else ""
 
     def _flush(self) -> str:
+        """The waiting word with the space before it, on a new line if it does not fit on this one."""
         word, self._word = self._word, ""
-        return self._put(word) if word else ""
-
-    def _put(self, piece: str) -> str:
-        width = cell_len(piece)
-        if self._column and self._column + width > self._width:
-            self._column = 0
-            if piece == " ":
-                return ""
-            self._column = width
-            return f"\n{MARGIN}{piece}"
-        start = "" if self._column else MARGIN
-        self._column += width
-        return start + piece
+        if not word:
+            return ""
+        gap, self._gap = self._gap, 0
+        if self._column and self._column + gap + cell_len(word) > self._width:
+            self._column, start = 0, f"\n{MARGIN}"
+        else:
+            start = (MARGIN if not self._column else "") + " " * gap
+            self._column += gap
+        self._column += cell_len(word)
+        return start + word
 
     @property
     def _width(self) -> int:
-        return max(20, self._console.width - 2 * len(MARGIN))
+        return max(20, min(self._console.width, WIDEST) - 2 * len(MARGIN))
 
 
 class ChatView:
@@ -148,7 +155,8 @@ class ChatView:
         if not self._streaming and (said := spoken(step.completion, self._parse, whole=True).strip("\n")):
             self._say(said)
         for exchange in step.exchanges:
-            self.console.print(call_panel(exchange))
+            span = exchange.call.span
+            self.console.print(call_panel(exchange, step.completion[span.start : span.end]))
         if later := afterwards(step):
             self._say(later)
 
@@ -179,17 +187,22 @@ def status_line(steps: Sequence[Step], seconds: float) -> str:
     return " · ".join([*parts, f"{tokens / seconds:.0f} tokens/s"] if seconds > 0.1 else parts)
 
 
-def call_panel(exchange: Exchange) -> Panel:
-    """A call with its arguments and what came back; the border says how it went."""
+def call_panel(exchange: Exchange, written: str) -> Constrain:
+    """A call with its arguments and what came back; the border says how it went.
+
+    Args:
+        exchange: the call's way over the wire.
+        written: the call as the model wrote it, shown where it could not be read.
+    """
     call, colour = exchange.call, _colour(exchange)
     head = safe_text(call.name or "unreadable call", f"bold {colour}")
     body: list[RenderableType] = []
     if call.parse_error is None:
         body.append(_pretty(json.dumps(dict(call.arguments), ensure_ascii=False)))
     else:
-        body.append(safe_text(call.parse_error, "red"))
+        body.append(safe_text(written, "red"))
     body += [Rule(style="dim"), _pretty(exchange.received)]
-    return Panel(
+    panel = Panel(
         Group(*body),
         title=Text.assemble("⚙ ", head),
         title_align="left",
@@ -198,6 +211,7 @@ def call_panel(exchange: Exchange) -> Panel:
         border_style=colour,
         padding=(0, 1),
     )
+    return Constrain(panel, WIDEST)
 
 
 def _colour(exchange: Exchange) -> str:
@@ -213,13 +227,15 @@ def _outcome(exchange: Exchange) -> Text:
 
 
 def _pretty(text: str) -> Text:
-    """JSON over several lines with colours; anything else as it is. Long texts are cut, and it is said by how much."""
+    """JSON with colours, over several lines if it is long; anything else as it is. A cut is said, with its size."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         shown, is_json = text, False
     else:
-        shown, is_json = json.dumps(value, ensure_ascii=False, indent=2), isinstance(value, dict | list)
+        line = json.dumps(value, ensure_ascii=False)
+        shown = line if cell_len(line) <= ONE_LINE else json.dumps(value, ensure_ascii=False, indent=2)
+        is_json = isinstance(value, dict | list)
     lines = shown.split("\n")
     kept = safe_text("\n".join(lines[:LINES_SHOWN]))
     if is_json:

@@ -46,6 +46,5 @@ def pull_progress(name: str, console: Console, *, quiet: bool = False) -> Iterat
     try:
         yield show
     finally:
-        for task in tasks.values():
-            bar.stop_task(task)
-        bar.stop()
+        if bar.live.is_started:
+            bar.stop()

@@ -1,0 +1,188 @@
+"""What the terminal agent shows, at a fixed width, to the character."""
+
+from __future__ import annotations
+
+import io
+import json
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
+
+from agentft.display.chat import LINES_SHOWN, ChatView, Stream, call_panel, spoken, status_line
+from agentft.formats import CALL_FORMATS
+from agentft.formats.hermes import HERMES
+from agentft.formats.msagent import MSAGENT
+from agentft.types import Exchange, Json, Span, Step, ToolCall
+
+CALL = '<|startofthink|>```JSON\n{"api_name": "f", "parameters": {"x": 1}}\n```<|endofthink|>'
+OPENINGS = {"msagent": "<|startofthink|>", "hermes": "<tool_call>"}
+
+
+def make_console(width: int = 60) -> Console:
+    return Console(file=io.StringIO(), width=width, color_system=None, highlight=False, legacy_windows=False)
+
+
+def output(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def exchange(
+    received: str = '{"y": 2}', status: int | None = 200, error: bool = False, parse_error: str | None = None
+) -> Exchange:
+    arguments: dict[str, Json] = {} if parse_error else {"city": "北京"}
+    call = ToolCall("c", "weather", arguments, Span(0, 4), parse_error)
+    return Exchange(call, "POST", "http://weather.test/weather", None, status, received, error)
+
+
+def panel_text(made: Exchange, written: str = "") -> str:
+    console = make_console()
+    console.print(call_panel(made, written))
+    return output(console)
+
+
+def test_a_call_is_a_panel_with_arguments_result_and_status() -> None:
+    assert panel_text(exchange()) == (
+        "╭─ ⚙ weather ──────────────────────────────────────────────╮\n"
+        '│ {"city": "北京"}                                         │\n'
+        "│ ──────────────────────────────────────────────────────── │\n"
+        '│ {"y": 2}                                                 │\n'
+        "╰───────────────── POST http://weather.test/weather · 200 ─╯\n"
+    )
+
+
+def test_long_json_stands_on_several_lines_and_is_cut_with_a_count() -> None:
+    shown = panel_text(exchange(json.dumps({f"key{n}": n for n in range(50)})))
+    assert '│   "key0": 0,' in shown
+    assert f"… {52 - LINES_SHOWN} more lines" in shown
+    assert '"key49"' not in shown
+
+
+@pytest.mark.parametrize(
+    ("made", "mark"),
+    [
+        (exchange(status=None, error=True), "not sent"),
+        (exchange(status=404, error=True), "· 404"),
+        (exchange("plain words", 200), "plain words"),
+        (exchange("[" * 5000), "[[["),
+    ],
+)
+def test_outcomes(made: Exchange, mark: str) -> None:
+    assert mark in panel_text(made)
+
+
+def test_an_unreadable_call_is_shown_as_it_was_written() -> None:
+    shown = panel_text(exchange(parse_error="not JSON"), written='{"api_name" [red]oops[/red]')
+    assert '{"api_name" [red]oops[/red]' in shown
+
+
+def test_markup_and_control_sequences_stay_text() -> None:
+    shown = panel_text(exchange("[bold]x[/bold] \x1b[31mred\x07"))
+    assert "[bold]x[/bold] ␛[31mred␇" in shown
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("name", CALL_FORMATS)
+def test_text_before_a_call_is_spoken_and_the_call_is_not(name: str) -> None:
+    fmt, opening = CALL_FORMATS[name], OPENINGS[name]
+    text = f"I look.\n\n{opening}" + '{"name": "f"}'
+    seen = [spoken(text[:end], fmt.parse, whole=False) for end in range(len(text) + 1)]
+    assert seen[-1] == "I look."
+    assert all("<" not in piece for piece in seen), "no part of a marker ever appears"
+    assert all(later.startswith(earlier) for earlier, later in pairwise(seen))
+
+
+def test_a_tail_that_looks_like_a_marker_is_spoken_in_the_end() -> None:
+    assert spoken("a <b", MSAGENT.parse, whole=False) == "a"
+    assert spoken("a <b", MSAGENT.parse, whole=True) == "a <b"
+    assert spoken("if a < b then", HERMES.parse, whole=False) == "if a < b then"
+
+
+def test_a_result_that_the_model_made_up_is_shown() -> None:
+    text = "x <|startofexec|>{}<|endofexec|> y"
+    assert spoken(text, MSAGENT.parse, whole=True) == text
+
+
+def stream(text: str, width: int, sizes: list[int]) -> str:
+    """Show a text that grows by pieces of these sizes."""
+    console, at = make_console(width), 0
+    writer = Stream(console)
+    for size in sizes:
+        at += size
+        writer.show(text[:at])
+    writer.show(text)
+    writer.end()
+    return output(console)
+
+
+def test_a_stream_breaks_lines_between_words() -> None:
+    assert stream("one two three four five six", 24, []) == "  one two three four\n  five six\n"
+    assert stream("a\n\n  b", 40, []) == "  a\n\n    b\n"
+
+
+def test_a_stream_breaks_chinese_anywhere_and_long_words_somewhere() -> None:
+    assert stream("北京今天天气很好适合出去散步", 24, []) == "  北京今天天气很好适合\n  出去散步\n"
+    assert stream("x" * 45, 24, []) == f"  {'x' * 20}\n  {'x' * 20}\n  {'x' * 5}\n"
+
+
+@given(st.text(max_size=200), st.lists(st.integers(1, 9), max_size=30), st.integers(24, 60))
+def test_a_stream_shows_every_character_whatever_the_pieces(text: str, sizes: list[int], width: int) -> None:
+    shown = stream(text, width, sizes)
+    assert shown == stream(text, width, [])
+    assert shown.count("\x1b") == 0
+    assert all(cell_len(line) <= width for line in shown.split("\n"))
+
+
+def step(completion: str, *exchanges: Exchange) -> Step:
+    return Step(0, completion, MSAGENT.parse(completion), "stop", exchanges, tokens=10)
+
+
+def test_what_was_streamed_is_not_shown_twice() -> None:
+    console = make_console()
+    view = ChatView(console, make_console(), MSAGENT.parse)
+    with view.listening() as hear:
+        assert hear is not None
+        for piece in ("Let me ", "look. <|star", CALL[6:]):
+            hear(0, piece)
+    view.step(step(f"Let me look. {CALL}", exchange()))
+    assert output(console).count("Let me look.") == 1
+    assert "startofthink" not in output(console)
+    assert "⚙ weather" in output(console)
+
+
+def test_without_streaming_the_text_is_shown_whole() -> None:
+    console = make_console()
+    view = ChatView(console, make_console(), MSAGENT.parse, streaming=False)
+    with view.listening() as hear:
+        assert hear is None
+    view.step(step("The answer is 4."))
+    assert output(console) == "  The answer is 4.\n"
+
+
+def test_text_after_a_call_is_shown_after_its_panel() -> None:
+    console = make_console()
+    call = '<tool_call>\n{"name": "weather", "arguments": {}}\n</tool_call>'
+    made = Step(0, f"{call} and so on", HERMES.parse(f"{call} and so on"), "end", (exchange(),))
+    ChatView(console, make_console(), HERMES.parse).step(made)
+    assert output(console).endswith("╯\n  and so on\n")
+
+
+def test_status_line() -> None:
+    assert status_line([step("x")], 0.01) == "10 tokens · 0.0 s"
+    assert status_line([step("x", exchange()), step("y")], 4.0) == "1 call · 20 tokens · 4.0 s · 5 tokens/s"
+    assert status_line([step("x", exchange(), exchange())], 2.0).startswith("2 calls")
+
+
+def test_notes_go_to_the_other_console() -> None:
+    console, notes = make_console(), make_console()
+    view = ChatView(console, notes, MSAGENT.parse)
+    view.welcome("[red]m", "msagent", ["weather", "search"])
+    view.note("careful")
+    assert output(console) == ""
+    assert output(notes) == (
+        "agentft chat · [red]m · msagent\nweather, search  ·  /help for commands, Ctrl-D to leave\ncareful\n"
+    )

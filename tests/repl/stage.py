@@ -1,0 +1,90 @@
+"""A chat with scripted answers and scripted tools, for tests."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from agentft.display.chat import ChatView
+from agentft.formats import CALL_FORMATS
+from agentft.models import Sampling
+from agentft.models.scripted import ScriptedBackend
+from agentft.repl.loop import Repl
+from agentft.repl.session import Session
+from agentft.types import Exchange, ToolCall, ToolDefinition
+
+DOUBLE = ToolDefinition(
+    "double",
+    "Double a number.",
+    {"type": "object", "properties": {"x": {"type": "number"}}, "required": ["x"]},
+    ("http://math.test/double",),
+)
+CALL = (
+    '<|startofthink|>```JSON\n{"api_name": "double", "url": "http://math.test/double", "parameters": {"x": 4}}\n'
+    "```<|endofthink|>"
+)
+ANSWERS = {"*/0/0": f"I work it out.{CALL}", "*/0/1": "It is 8.", "*/1/0": "You are welcome."}
+
+
+class Doubler:
+    """A tool client that doubles."""
+
+    def __init__(self) -> None:
+        self.sessions: list[str] = []
+
+    def call(self, call: ToolCall, session: str) -> Exchange:
+        self.sessions.append(session)
+        x = call.arguments["x"]
+        assert isinstance(x, int)
+        return Exchange(call, "POST", call.endpoint, None, 200, json.dumps({"result": 2 * x}), is_error=False)
+
+    def state_digest(self, session: str) -> str:
+        return ""
+
+
+class Stage:
+    """A Repl whose questions are given, with what it showed. A question may be an exception to raise."""
+
+    def __init__(
+        self,
+        questions: Sequence[str | BaseException],
+        answers: Mapping[str, str] | None = None,
+        *,
+        fmt: str = "msagent",
+        save_to: Path | None = None,
+        interactive: bool = True,
+    ) -> None:
+        self._questions = list(questions)
+        self.screen, self.notes, self.tools = io.StringIO(), io.StringIO(), Doubler()
+        view = ChatView(self._console(self.screen), self._console(self.notes), CALL_FORMATS[fmt].parse)
+        backend = ScriptedBackend(ANSWERS if answers is None else answers)
+        self.session = Session(backend, CALL_FORMATS[fmt], self.tools, Sampling(), (DOUBLE,))
+        self.repl = Repl(self.session, view, self._read, (), save_to=save_to, interactive=interactive)
+
+    def run(self) -> Stage:
+        self.repl.run()
+        return self
+
+    @property
+    def shown(self) -> str:
+        return self.screen.getvalue()
+
+    @property
+    def noted(self) -> str:
+        return self.notes.getvalue()
+
+    def _read(self) -> str:
+        if not self._questions:
+            raise EOFError
+        question = self._questions.pop(0)
+        if isinstance(question, BaseException):
+            raise question
+        return question
+
+    @staticmethod
+    def _console(file: io.StringIO) -> Console:
+        return Console(file=file, width=80, color_system=None, highlight=False)

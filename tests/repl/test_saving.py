@@ -1,0 +1,127 @@
+"""Chats kept as MS-Agent rows: what is written can be read back, and nothing else in the file is touched."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentft.agent import open_conversation, say
+from agentft.errors import InputError
+from agentft.parsers.msagent import parse_msagent
+from agentft.repl.saving import append_row, check_place, msagent_row
+from agentft.types import Conversation, ToolCall, ToolResult
+from tests.repl.stage import CALL, DOUBLE, Stage
+
+RESULT = '\n\n<|startofexec|>```JSON\n{"result": 8}\n```<|endofexec|>\n'
+HERMES_CALL = '<tool_call>\n{"name": "double", "arguments": {"x": 4}}\n</tool_call>'
+
+
+def chat(fmt: str, *answers: str) -> Conversation:
+    """A conversation of one question with these completions."""
+    script = {f"*/0/{number}": answer for number, answer in enumerate(answers)}
+    return Stage(["double 4"], answers=script, fmt=fmt).run().session.conversation
+
+
+def test_steps_become_one_assistant_value() -> None:
+    row = msagent_row(chat("msagent", f"I work it out.{CALL}", "It is 8."))
+    turns = row["conversations"]
+    assert isinstance(turns, list)
+    assert turns[1:] == [
+        {"from": "user", "value": "double 4"},
+        {"from": "assistant", "value": f"I work it out.{CALL}{RESULT}It is 8."},
+    ]
+
+
+@pytest.mark.parametrize(("fmt", "call"), [("msagent", CALL), ("hermes", HERMES_CALL)])
+def test_a_saved_chat_reads_back_as_what_happened(fmt: str, call: str) -> None:
+    read = parse_msagent(json.loads(json.dumps(msagent_row(chat(fmt, f"Well. {call}", "It is 8.")))), "row")
+    assert [tool.name for tool in read.tools] == ["double"]
+    assert read.tools[0].endpoints == DOUBLE.endpoints
+    parts = read.turns[-1].parts
+    calls = [part for part in parts if isinstance(part, ToolCall)]
+    assert [(c.name, dict(c.arguments), c.endpoint) for c in calls] == [("double", {"x": 4}, "http://math.test/double")]
+    assert [part.content for part in parts if isinstance(part, ToolResult)] == ['{"result": 8}']
+    assert read.turns[-1].raw.endswith("It is 8.")
+
+
+@pytest.mark.parametrize(
+    ("fmt", "broken"), [("msagent", "<|startofthink|>{oops<|endofthink|>"), ("hermes", "<tool_call>{oops</tool_call>")]
+)
+def test_what_could_not_be_read_is_kept_as_it_was_said(fmt: str, broken: str) -> None:
+    turns = msagent_row(chat(fmt, broken, "Sorry."))["conversations"]
+    assert isinstance(turns, list)
+    assert isinstance(turns[-1], dict)
+    assert str(turns[-1]["value"]).startswith(broken)
+
+
+def conversation(text: str) -> Conversation:
+    return say(open_conversation("c1", "Persona.", (), "msagent"), text)
+
+
+def test_rows_are_added_and_others_stay(tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    path.write_bytes(b'{"mine": 1}')
+    append_row(path, conversation("北京"))
+    append_row(path, conversation("two"))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == '{"mine": 1}', "a last line without its newline is not joined to ours"
+    assert [json.loads(line)["id"] for line in lines[1:]] == ["c1", "c1"]
+    assert "北京" in lines[1]
+
+
+@given(st.text(alphabet=st.characters(), max_size=30))
+def test_any_text_is_one_valid_line(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.mktemp("chat") / "chats.jsonl"
+    append_row(path, conversation(text))
+    data = path.read_bytes()
+    assert data.count(b"\n") == 1
+    assert len(json.loads(data)["conversations"]) == 2
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "chats.jsonl"
+    append_row(path, conversation("one"))
+    before, write = path.read_bytes(), os.write
+
+    def full(file: int, data: bytes) -> int:
+        if len(data) > 10:
+            return write(file, data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def writes_then_full(file: int, data: bytes) -> int:
+        monkeypatch.setattr(os, "write", lambda *_: full(file, b"x"))
+        return full(file, data)
+
+    monkeypatch.setattr(os, "write", writes_then_full)
+    with pytest.raises(OSError, match="No space left"):
+        append_row(path, conversation("two"))
+    assert path.read_bytes() == before
+
+
+def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    threads = [threading.Thread(target=append_row, args=(path, conversation(f"{n}" * 5000))) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    said = {json.loads(line)["conversations"][1]["value"] for line in path.read_text().splitlines()}
+    assert said == {f"{n}" * 5000 for n in range(8)}
+
+
+def test_places_that_cannot_be_written_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_place(tmp_path / "new.jsonl")
+    with pytest.raises(InputError, match="this is a folder"):
+        check_place(tmp_path)
+    with pytest.raises(InputError, match="is not there"):
+        check_place(tmp_path / "no" / "chats.jsonl")
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(InputError, match="no permission"):
+        check_place(tmp_path / "new.jsonl")
