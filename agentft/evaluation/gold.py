@@ -1,0 +1,60 @@
+"""Running the expected calls for real: it shows that a suite fits its worlds, and gives the end states to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from agentft.agent import ToolRunner
+from agentft.errors import InputError
+from agentft.types import CallExpectation, Case, Exchange, Span, ToolCall
+
+__all__ = ["gold_calls", "gold_states"]
+
+NOWHERE = Span(0, 0)
+
+
+def gold_calls(case: Case) -> list[tuple[CallExpectation, bool]]:
+    """All expected calls in order, each with whether it is expected to fail."""
+    return [(call, index < turn.failing) for turn in case.turns for index, call in enumerate(turn.calls)]
+
+
+def gold_states(
+    cases: Iterable[Case], client: ToolRunner, is_write: Callable[[str], bool], run: str
+) -> dict[str, str | None]:
+    """For each case id, the state's digest after its expected calls; None if none of them writes.
+
+    Raises:
+        InputError: an expected call is refused by its tool (or one that should fail is not): the suite is wrong.
+    """
+    states: dict[str, str | None] = {}
+    for case in cases:
+        # One session a case, apart from those of the models.
+        session = f"{run}-gold-{len(states)}"
+        writes = False
+        for call, fails in gold_calls(case):
+            _check(case, call, fails, client.call(as_call(call), session))
+            writes = writes or (is_write(call.name) and not fails)
+        states[case.id] = client.state_digest(session) if writes else None
+    return states
+
+
+def as_call(expected: CallExpectation) -> ToolCall:
+    """The call that fulfils an expectation, with the required arguments only."""
+    return ToolCall("gold", expected.name, dict(expected.arguments), NOWHERE)
+
+
+def with_comparators(case: Case, world: dict[str, str]) -> Case:
+    """The case with its worlds' comparators, over which the suite's own go."""
+    return replace(case, comparators={**world, **case.comparators})
+
+
+def _check(case: Case, call: CallExpectation, fails: bool, exchange: Exchange) -> None:
+    if exchange.is_error == fails:
+        return
+    arguments = ", ".join(f"{key}={value!r}" for key, value in call.arguments.items())
+    told = f"answers {exchange.status}: {exchange.received:.200}"
+    wanted = "it is expected to fail" if fails else "it is expected to succeed"
+    raise InputError(
+        f"suite {case.suite}, case {case.id}: {call.name}({arguments}) {told}; {wanted}, so mend the case or the world"
+    )

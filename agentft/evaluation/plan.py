@@ -1,0 +1,137 @@
+"""What an evaluation will do, worked out before anything is loaded: cases, tools, and what their number can show."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+
+from agentft.agent import Job
+from agentft.errors import InputError
+from agentft.evaluation.gold import with_comparators
+from agentft.evaluation.statistics import smallest_difference
+from agentft.evaluation.suites import Suite, stratified
+from agentft.toolset import Toolset
+from agentft.types import Case, ToolDefinition
+
+__all__ = ["Plan", "make_plan"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cases of an evaluation with their tools. `cases` are in the order of their suites, ids are unique.
+
+    `world_seed` fixes what the tools answer; suites are written for 0, so the seed of sampling leaves it alone.
+    """
+
+    suites: tuple[Suite, ...]
+    toolsets: tuple[Toolset, ...]
+    cases: tuple[Case, ...]
+    trials: int = 1
+    world_seed: int = 0
+    max_steps: int = 6
+    _personas: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def tools(self, case: Case) -> tuple[ToolDefinition, ...]:
+        """The tools that a case's model sees: those of the suite's worlds, whatever else is served."""
+        worlds = {toolset.name: toolset for toolset in self.toolsets}
+        return tuple(tool for name in case.worlds for tool in worlds[name].definitions)
+
+    def job(self, case: Case, trial: int = 0) -> Job:
+        """The case as the agent runs it."""
+        return Job(case, self._personas[case.suite], self.tools(case), trial)
+
+    def is_write(self, tool: str) -> bool:
+        """Whether the tool changes state."""
+        return any(toolset.is_write(tool) for toolset in self.toolsets)
+
+    @cached_property
+    def categories(self) -> dict[str, int]:
+        """Cases per category, in the order of the suites."""
+        return dict(Counter(case.category for case in self.cases))
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """What scores depend on beside the model: suites and tools, each as a SHA-256."""
+        tools = [
+            [toolset.name, toolset.digest(toolset.new_state()), [asdict(tool) for tool in toolset.definitions]]
+            for toolset in self.toolsets
+            if any(toolset.name in suite.worlds for suite in self.suites)
+        ]
+        return {
+            "suites": _sha([[suite.name, suite.digest] for suite in self.suites]),
+            "tools": _sha(tools),
+            "cases": _sha([case.id for case in self.cases]),
+        }
+
+    def describe(self) -> list[str]:
+        """The lines that are shown before a run."""
+        tools = {tool.name for case in self.cases for tool in self.tools(case)}
+        per_category = ", ".join(f"{name} {count}" for name, count in self.categories.items())
+        shown = smallest_difference(len(self.cases))
+        power = "no difference can be shown with so few" if shown is None else f"{shown * 100:.1f} points"
+        return [
+            f"{len(self.cases)} cases of {', '.join(suite.name for suite in self.suites)}: {per_category}",
+            f"{len(tools)} tools: {', '.join(sorted(tools))}",
+            f"smallest difference that these cases can show (20 % of them coming out differently): {power}",
+        ]
+
+
+def make_plan(
+    suites: Sequence[Suite],
+    toolsets: Sequence[Toolset],
+    *,
+    limit: int | None = None,
+    trials: int = 1,
+    max_steps: int = 6,
+) -> Plan:
+    """Choose the cases and check that their tools are there.
+
+    Raises:
+        InputError: a world is missing, an expected call names no tool of its world, or a case id is used twice.
+    """
+    worlds = {toolset.name: toolset for toolset in toolsets}
+    chosen: list[Case] = []
+    for suite in suites:
+        if lacking := [name for name in suite.worlds if name not in worlds]:
+            raise InputError(f"suite {suite.name} needs the tools {', '.join(lacking)}; add them to --tools")
+        merged = {key: value for name in suite.worlds for key, value in worlds[name].comparators.items()}
+        chosen += [with_comparators(case, merged) for case in suite.cases]
+    _check_ids(chosen)
+    plan = Plan(
+        suites=tuple(suites),
+        toolsets=tuple(toolsets),
+        cases=stratified(chosen, limit),
+        trials=trials,
+        max_steps=max_steps,
+        _personas={suite.name: suite.persona for suite in suites},
+    )
+    _check_tools(plan)
+    return plan
+
+
+def _check_ids(cases: Sequence[Case]) -> None:
+    seen: dict[str, str] = {}
+    for case in cases:
+        if case.id in seen:
+            raise InputError(f"case id {case.id!r} is in suite {seen[case.id]} and in {case.suite}; rename one")
+        seen[case.id] = case.suite
+
+
+def _check_tools(plan: Plan) -> None:
+    for case in plan.cases:
+        names = {tool.name for tool in plan.tools(case)}
+        for call in (call for turn in case.turns for call in turn.calls):
+            if call.name not in names:
+                known = ", ".join(sorted(names))
+                raise InputError(
+                    f"suite {case.suite}, case {case.id}: there is no tool {call.name!r} in {', '.join(case.worlds)}; "
+                    f"the tools are {known}"
+                )
+
+
+def _sha(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,199 @@
+"""One line of `cases.jsonl`: everything that a model was asked, said, sent and received, with its scores.
+
+What was said is kept raw, so that a stored run can be graded again by a newer scorer: `read_trajectory` parses it anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from agentft.errors import InputError
+from agentft.formats import CallFormat, call_format
+from agentft.metrics import SCORER_VERSION, Context, classify, decisions, score_case
+from agentft.types import Case, Exchange, Json, Part, Step, ToolCall, Trajectory
+
+__all__ = ["Record", "case_digest", "dump_line", "grade", "make_record", "read_records", "read_trajectory"]
+
+Record = dict[str, Any]
+
+
+def make_record(
+    case: Case, trajectory: Trajectory, context: Context, *, arm: str, fingerprint: str, fmt: CallFormat
+) -> Record:
+    """The line of one case in one arm."""
+    return {
+        "arm": arm,
+        "suite": case.suite,
+        "case": case.id,
+        "trial": trajectory.trial,
+        "category": case.category,
+        "lang": case.lang,
+        "outcome": trajectory.outcome,
+        "problem": trajectory.problem,
+        **grade(case, trajectory, context),
+        "users": [turn.user for turn in case.turns],
+        "prompt": trajectory.prompt,
+        "steps": [_step(step) for step in trajectory.steps],
+        "state": trajectory.state,
+        "gold_state": context.gold_state,
+        "format": fmt.name,
+        "case_digest": case_digest(case),
+        "fingerprint": fingerprint,
+    }
+
+
+def grade(case: Case, trajectory: Trajectory, context: Context) -> Record:
+    """The part of a record that the scorer makes: scores with reasons, decisions, error classes."""
+    scores = score_case(case, trajectory, context)
+    invalid = trajectory.outcome == "invalid"
+    failed = not invalid and scores["success"].value == 0
+    findings = [asdict(finding) for finding in classify(case, trajectory, context)] if failed else []
+    return {
+        "error": findings[0]["kind"] if findings else None,
+        "findings": findings,
+        "scores": {name: {"value": score.value, "reason": score.reason} for name, score in scores.items()},
+        "decisions": [] if invalid else [list(decision) for decision in decisions(case, trajectory)],
+        "scorer_version": SCORER_VERSION,
+    }
+
+
+def read_trajectory(record: Record) -> Trajectory:
+    """The trajectory that a record was made from.
+
+    Raises:
+        InputError: the record's call format is not known, or something in it is missing.
+    """
+    fmt = call_format(record["format"])
+    try:
+        steps = tuple(_read_step(step, fmt) for step in record["steps"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"the stored run of case {record['case']!r} is damaged ({error}); run it again") from None
+    return Trajectory(
+        case_id=record["case"],
+        trial=record["trial"],
+        prompt=record["prompt"],
+        steps=steps,
+        outcome=record["outcome"],
+        state=record["state"],
+        problem=record["problem"],
+    )
+
+
+def case_digest(case: Case) -> str:
+    """SHA-256 of all that a case asks: runs of equal cases can be compared."""
+    return hashlib.sha256(json.dumps(asdict(case), sort_keys=True).encode()).hexdigest()
+
+
+def dump_line(record: Mapping[str, Json]) -> str:
+    """One line of valid JSON in UTF-8, whatever a model wrote (no NaN, no half surrogate pair), newline included."""
+    clean = _finite(dict(record))
+    text = json.dumps(clean, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(clean, allow_nan=False)
+    return text + "\n"
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """The records of a file; a last line that a crash cut off is left out.
+
+    Raises:
+        InputError: the file cannot be read, or another line is not a record.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give the cases.jsonl of an evaluation") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                return
+            raise InputError(f"{path}:{number}: it is not JSON: {error}") from None
+        if not isinstance(record, dict) or not record.keys() >= _KEYS:
+            raise InputError(f"{path}:{number}: it is not a line of an evaluation's cases.jsonl")
+        yield record
+
+
+_KEYS = {
+    "arm",
+    "case",
+    "trial",
+    "outcome",
+    "problem",
+    "prompt",
+    "steps",
+    "state",
+    "format",
+    "case_digest",
+    "fingerprint",
+}
+
+
+def _step(step: Step) -> Record:
+    return {
+        "turn": step.turn,
+        "completion": step.completion,
+        "finish": step.finish,
+        "calls": [_call(part) for part in step.parts if isinstance(part, ToolCall)],
+        "exchanges": [_exchange(exchange) for exchange in step.exchanges],
+        "prompt_tokens": step.prompt_tokens,
+        "tokens": step.tokens,
+    }
+
+
+def _call(call: ToolCall) -> Record:
+    return {
+        "id": call.id,
+        "name": call.name,
+        "arguments": dict(call.arguments),
+        "endpoint": call.endpoint,
+        "parse_error": call.parse_error,
+    }
+
+
+def _exchange(exchange: Exchange) -> Record:
+    return {
+        "call": exchange.call.id,
+        "method": exchange.method,
+        "url": exchange.url,
+        "sent": exchange.sent,
+        "status": exchange.status,
+        "received": exchange.received,
+        "is_error": exchange.is_error,
+    }
+
+
+def _read_step(row: Record, fmt: CallFormat) -> Step:
+    parts: tuple[Part, ...] = fmt.parse(row["completion"])
+    calls = [part for part in parts if isinstance(part, ToolCall)]
+    exchanges: Sequence[Record] = row["exchanges"]
+    return Step(
+        turn=row["turn"],
+        completion=row["completion"],
+        parts=parts,
+        finish=row["finish"],
+        exchanges=tuple(
+            Exchange(**{**exchange, "call": call}) for call, exchange in zip(calls, exchanges, strict=False)
+        ),
+        prompt_tokens=row["prompt_tokens"],
+        tokens=row["tokens"],
+    )
+
+
+def _finite(value: Json) -> Json:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value

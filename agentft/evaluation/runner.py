@@ -1,0 +1,198 @@
+"""Runs the arms of an evaluation (tuned, base) over its cases, keeps every finished case, and sums up."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+
+from agentft.agent import Options, run_cases
+from agentft.errors import InputError
+from agentft.evaluation.gold import gold_states
+from agentft.evaluation.plan import Plan
+from agentft.evaluation.records import Record, case_digest, grade, make_record, read_records, read_trajectory
+from agentft.evaluation.store import Store
+from agentft.evaluation.summary import Gate, RunFacts, Summary, summarise
+from agentft.files import write_text
+from agentft.formats import CallFormat
+from agentft.metrics import SCORER_VERSION, Context
+from agentft.models import Backend, Sampling
+from agentft.toolserver import ToolClient, ToolServer
+from agentft.types import Case, Trajectory
+
+__all__ = ["Arm", "Settings", "evaluate", "read_baseline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One side of a comparison.
+
+    `open` loads the model when its turn comes, so that two models never need memory at once. `identity` is everything
+    that the answers depend on (model, adapter's hash, bits); two arms of one identity share their finished cases.
+    """
+
+    label: str
+    name: str
+    identity: str
+    fmt: CallFormat
+    open: Callable[[], Backend]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to run and to judge. `on_case(arm, record, done, total)` is called after every case."""
+
+    output: Path
+    sampling: Sampling = field(default_factory=Sampling)
+    batch_size: int = 16
+    gates: tuple[Gate, ...] = ()
+    on_arm: Callable[[Arm], None] = lambda _: None
+    on_case: Callable[[str, Record, int, int], None] = lambda *_: None
+
+
+def evaluate(
+    plan: Plan, arms: Sequence[Arm], settings: Settings, baseline: Mapping[str, list[Record]] | None = None
+) -> Summary:
+    """Run what is not finished yet, and write `cases.jsonl` and `summary.json` into the output folder.
+
+    Args:
+        baseline: stored records by arm label (see `read_baseline`), compared with but not run.
+
+    Returns:
+        The content of summary.json. After Ctrl-C it sums up what is done, and says `interrupted`.
+
+    Raises:
+        InputError: a suite does not fit its worlds, or the output folder holds another evaluation.
+    """
+    started = time.monotonic()
+    prints = {arm.label: fingerprint(plan, arm, settings.sampling) for arm in arms}
+    with ToolServer(plan.toolsets, plan.world_seed) as server, Store(settings.output, set(prints.values())) as store:
+        run = secrets.token_hex(8)
+        gold = gold_states(plan.cases, server.client(), plan.is_write, run)
+        contexts = {
+            case.id: Context({tool.name: tool for tool in plan.tools(case)}, gold[case.id]) for case in plan.cases
+        }
+        interrupted = False
+        try:
+            for arm in arms:
+                _run_arm(plan, arm, prints[arm.label], settings, _Place(server, store, contexts, run))
+        except KeyboardInterrupt:
+            interrupted = True
+        records = {arm.label: _select(plan, store, prints[arm.label], contexts) for arm in arms}
+    stored = {label: _regrade(plan, rows, contexts) for label, rows in (baseline or {}).items()}
+    facts = RunFacts(
+        names={arm.label: arm.name for arm in arms},
+        formats={arm.label: arm.fmt.name for arm in arms},
+        fingerprints=prints,
+        sampling=asdict(settings.sampling),
+        seconds=time.monotonic() - started,
+        interrupted=interrupted,
+        kept=store.kept,
+    )
+    summary = summarise(plan, {**records, **stored}, facts, settings.gates)
+    write_text(settings.output / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    return summary
+
+
+def fingerprint(plan: Plan, arm: Arm, sampling: Sampling) -> str:
+    """What an arm's answers to a case depend on; the choice of cases and the number of trials are not in it."""
+    hashes = {key: plan.hashes[key] for key in ("suites", "tools")}
+    shown = [arm.fmt.write_system(suite.persona, plan.tools(suite.cases[0])) for suite in plan.suites]
+    parts = [arm.identity, arm.fmt.name, shown, asdict(sampling), plan.world_seed, plan.max_steps, hashes]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def read_baseline(path: Path, plan: Plan) -> list[Record]:
+    """The records of an earlier run that asked the same cases; of its arms, the one labelled `tuned` or the only one.
+
+    Raises:
+        InputError: the file is no cases.jsonl, or none of its cases is asked here.
+    """
+    rows = list(read_records(path))
+    labels = {row["arm"] for row in rows}
+    wanted = "tuned" if "tuned" in labels else next(iter(sorted(labels)), "")
+    digests = {case.id: case_digest(case) for case in plan.cases}
+    same = [row for row in rows if row["arm"] == wanted and digests.get(row["case"]) == row["case_digest"]]
+    if not same:
+        raise InputError(f"{path}: none of its cases is asked here in the same words; evaluate the same suites")
+    return same
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    server: ToolServer
+    store: Store
+    contexts: Mapping[str, Context]
+    run: str
+
+
+def _run_arm(plan: Plan, arm: Arm, print_: str, settings: Settings, place: _Place) -> None:
+    waiting = [
+        (trial, case)
+        for trial in range(plan.trials)
+        for case in plan.cases
+        if not place.store.has(print_, case.id, trial)
+    ]
+    total = plan.trials * len(plan.cases)
+    done = total - len(waiting)
+    if not waiting:
+        return
+    settings.on_arm(arm)
+    backend = arm.open()
+    cases = {case.id: case for case in plan.cases}
+    for trajectory in _trajectories(plan, waiting, arm, backend, settings, place):
+        case = cases[trajectory.case_id]
+        record = make_record(case, trajectory, place.contexts[case.id], arm=arm.label, fingerprint=print_, fmt=arm.fmt)
+        place.store.add(record)
+        done += 1
+        settings.on_case(arm.label, record, done, total)
+
+
+def _trajectories(  # noqa: PLR0917
+    plan: Plan,
+    waiting: Sequence[tuple[int, Case]],
+    arm: Arm,
+    backend: Backend,
+    settings: Settings,
+    place: _Place,
+) -> Iterator[Trajectory]:
+    """Cases of one suite and trial go together: they share their prompt's start and a client that knows their tools."""
+    for (trial, _), group in groupby(waiting, key=lambda item: (item[0], item[1].suite)):
+        jobs = [plan.job(case, trial) for _, case in group]
+        sampling = replace(settings.sampling, seed=settings.sampling.seed + trial)
+        options = Options(settings.batch_size, plan.max_steps, sampling, f"{place.run}-{arm.label}")
+        with ToolClient(place.server.address, place.server.token, jobs[0].tools) as client:
+            for trajectory in run_cases(jobs, backend, arm.fmt, client, options):
+                yield _our_fault(trajectory)
+
+
+def _our_fault(trajectory: Trajectory) -> Trajectory:
+    """A tool that crashed is our bug, never the model's failure."""
+    for step in trajectory.steps:
+        for exchange in step.exchanges:
+            if exchange.status is not None and exchange.status >= 500:
+                problem = f"tool {exchange.call.name} answered {exchange.status}: {exchange.received:.200}"
+                return replace(trajectory, outcome="invalid", problem=problem)
+    return trajectory
+
+
+def _select(plan: Plan, store: Store, print_: str, contexts: Mapping[str, Context]) -> list[Record]:
+    keys = [(print_, case.id, trial) for trial in range(plan.trials) for case in plan.cases]
+    return _regrade(plan, [store.records[key] for key in keys if key in store.records], contexts)
+
+
+def _regrade(plan: Plan, rows: Sequence[Record], contexts: Mapping[str, Context]) -> list[Record]:
+    """Records with the scores of this scorer: what an older one gave is not mixed in."""
+    cases = {case.id: case for case in plan.cases}
+    graded: list[Record] = []
+    for row in rows:
+        fresh = row
+        if row.get("scorer_version") != SCORER_VERSION:
+            fresh = {**row, **grade(cases[row["case"]], read_trajectory(row), contexts[row["case"]])}
+        graded.append(fresh)
+    return graded

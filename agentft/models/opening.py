@@ -1,0 +1,135 @@
+"""From what a user names (`--model`, `--adapter`) to a backend, and what a run folder says about its model.
+
+A run folder holds `recipe.toml` (its `model`), `format.json` (its `call_format`) and `adapter/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentft.errors import InputError, MissingError
+from agentft.models import Backend
+from agentft.models.scripted import ScriptedBackend, read_answers
+
+__all__ = ["DEFAULT_MODEL", "RunFolder", "find_run", "identify", "open_backend"]
+
+DEFAULT_MODEL = "smollm2-135m"
+SCRIPTED = "scripted"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """What a training run left: the model it started from, its call format, and where the adapter lies."""
+
+    path: Path
+    model: str
+    call_format: str
+    adapter: Path
+
+
+def find_run(name: str, root: Path = Path("runs")) -> RunFolder:
+    """The run folder of that path or name; `last` is the newest run under `root` that has an adapter.
+
+    Raises:
+        InputError: there is no such run, or its files cannot be used.
+    """
+    path = _newest(root) if name == "last" else next((p for p in (Path(name), root / name) if p.is_dir()), None)
+    if path is None:
+        raise InputError(f"there is no run {name!r}; give a run folder, or train one with `agentft train`")
+    if not (path / "adapter").is_dir():
+        raise InputError(f"{path}: it holds no adapter/; the run did not finish, so resume it with `agentft train`")
+    return RunFolder(
+        path=path,
+        model=_text(path / "recipe.toml", "model"),
+        call_format=_text(path / "format.json", "call_format"),
+        adapter=path / "adapter",
+    )
+
+
+def open_backend(model: str | None, adapter: str | None = None, bits: int = 16, seed: int = 0) -> Backend:
+    """Load a model, with a run's adapter on top if one is named.
+
+    Args:
+        model: a folder, a hub id, an embedded name, or `scripted:FILE`; None: the adapter's, or the default.
+        adapter: a run folder, or `last`.
+        bits: 4, 8 or 16.
+        seed: sampling is seeded by each request's `Sampling`; kept for backends that draw at loading.
+
+    Raises:
+        InputError: the run or the answers file cannot be used.
+        MissingError: the model is not here.
+    """
+    del seed
+    if model == SCRIPTED or (model or "").startswith(f"{SCRIPTED}:"):
+        return _scripted(str(model), adapter)
+    run = find_run(adapter) if adapter else None
+    name = model or (run.model if run else DEFAULT_MODEL)
+    from agentft.models.hf import HfBackend  # torch and transformers take seconds
+
+    if run and not (run.adapter / "adapter_config.json").exists():
+        return HfBackend.open(str(run.adapter), None, bits)  # full training leaves a whole model
+    return HfBackend.open(name, run.adapter if run else None, bits)
+
+
+def identify(model: str | None, adapter: str | None, bits: int) -> tuple[str, str]:
+    """A backend's name for reports, and all that its answers depend on: names, and hashes of what is in files here.
+
+    Raises:
+        InputError: the run cannot be used.
+    """
+    run = find_run(adapter) if adapter else None
+    name = model or (run.model if run else DEFAULT_MODEL)
+    shown = f"{name}+{run.path.resolve().name}" if run else name
+    source = Path(name.removeprefix(f"{SCRIPTED}:"))
+    parts = [name, f"{bits} bits", *(_listing(source) if source.exists() else [])]
+    if run:
+        parts += [f"{path.name} {_sha(path)}" for path in sorted(run.adapter.iterdir()) if path.is_file()]
+    return shown, hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _scripted(model: str, adapter: str | None) -> Backend:
+    if adapter:
+        raise InputError("scripted answers have no adapter; leave --adapter out")
+    path = model.partition(":")[2]
+    if not path:
+        raise InputError("the answers of `scripted` come from a file here: --model scripted:FILE")
+    return ScriptedBackend(read_answers(Path(path)), path)
+
+
+def _newest(root: Path) -> Path:
+    runs = [path.parent for path in root.glob("*/adapter") if path.is_dir()]
+    if not runs:
+        raise MissingError(f"there is no finished run under {root}/ yet; train one with `agentft train`")
+    return max(runs, key=lambda path: ((path / "adapter").stat().st_mtime_ns, path.name))
+
+
+def _text(path: Path, key: str) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+        table = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a run folder of `agentft train`") from None
+    except ValueError as error:
+        raise InputError(f"{path}: it is damaged ({error}); train again") from None
+    value = table.get(key) if isinstance(table, dict) else None
+    if not isinstance(value, str):
+        raise InputError(f"{path}: `{key}` is missing; give a run folder of `agentft train`")
+    return value
+
+
+def _listing(path: Path) -> Iterator[str]:
+    """A model's folder by names, sizes and times: hashing gigabytes at every evaluation is not worth it."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    for file in files:
+        if file.is_file():
+            yield f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}"
+
+
+def _sha(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentft.errors import InputError
+from agentft.evaluation.oracle import oracle_answers
+from agentft.evaluation.plan import Plan, make_plan
+from agentft.evaluation.records import dump_line, read_records, read_trajectory
+from agentft.evaluation.runner import Arm, Settings, evaluate, read_baseline
+from agentft.evaluation.suites import load_suite
+from agentft.evaluation.summary import SCORES, Gate
+from agentft.formats import CALL_FORMATS, call_format
+from agentft.formats.frame import CHATML, Frame
+from agentft.models import Completion, OnText, Request, Sampling
+from agentft.models.scripted import ScriptedBackend
+from agentft.toolset import load_toolset
+from tests.evaluation.world import CASES, call, small_plan, write_suite, write_world
+
+
+def scripted(
+    label: str, answers: dict[str, str], fmt: str = "hermes", on_key: Callable[[str], None] | None = None
+) -> Arm:
+    backend = _Watched(answers, on_key)
+    return Arm(label, f"scripted {label}", json.dumps([label, answers]), call_format(fmt), lambda: backend)
+
+
+class _Watched:
+    """Scripted answers that tell which keys were asked for."""
+
+    def __init__(self, answers: dict[str, str], on_key: Callable[[str], None] | None) -> None:
+        self.inner = ScriptedBackend(answers)
+        self.on_key = on_key or (lambda _: None)
+        self.name = "watched"
+        self.frame: Frame = CHATML
+
+    def complete(
+        self, requests: Sequence[Request], sampling: Sampling, on_text: OnText | None = None
+    ) -> list[Completion]:
+        for request in requests:
+            self.on_key(request.key)
+        return self.inner.complete(requests, sampling, on_text)
+
+
+def oracle(plan: Plan, fmt: str = "hermes") -> dict[str, str]:
+    return oracle_answers([plan.job(case) for case in plan.cases], call_format(fmt))
+
+
+def run(plan: Plan, output: Path, *arms: Arm, **settings: Any) -> dict[str, Any]:
+    return evaluate(plan, arms, Settings(output, **settings))
+
+
+def value(summary: dict[str, Any], metric: str, arm: str = "tuned") -> float | None:
+    found: float | None = summary["metrics"][metric][arm]["value"]
+    return found
+
+
+@pytest.mark.parametrize("fmt", CALL_FORMATS)
+def test_the_oracle_solves_every_case_over_real_http(tmp_path: Path, fmt: str) -> None:
+    plan = small_plan(tmp_path)
+    summary = run(plan, tmp_path / "out", scripted("tuned", oracle(plan, fmt), fmt))
+    unsolved = {name: value(summary, name) for name in SCORES if value(summary, name) not in (1.0, None)}
+    assert set(unsolved) <= {"rouge_l"}
+    assert summary["verdict"] == "pass"
+    assert (summary["cases"], summary["invalid"], summary["errors"]) == (7, 0, {})
+    assert summary["metrics"]["exact_call"]["tuned"]["n"] == 6
+    assert summary["metrics"]["abstention"]["tuned"]["n"] == 2
+    assert summary["metrics"]["end_state"]["tuned"]["n"] == 3
+    assert (value(summary, "url") is None) == (fmt == "hermes")
+    assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
+
+
+def test_a_record_holds_all_that_was_said_and_sent(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    run(plan, tmp_path / "out", scripted("tuned", oracle(plan)))
+    records = {record["case"]: record for record in read_records(tmp_path / "out" / "cases.jsonl")}
+    assert len(records) == 7
+    record = records["p1"]
+    assert "You run a shop." in record["prompt"]
+    assert "茶和蛋糕多少钱？" in (tmp_path / "out" / "cases.jsonl").read_text(encoding="utf-8")
+    first = record["steps"][0]
+    assert first["completion"].startswith("<tool_call>")
+    assert [made["arguments"] for made in first["calls"]] == [{"item": "tea"}, {"item": "cake"}]
+    assert [exchange["status"] for exchange in first["exchanges"]] == [200, 200]
+    assert json.loads(first["exchanges"][1]["received"]) == {"item": "cake", "price": 1200}
+    assert record["scores"]["exact_call"] == {"value": 1.0, "reason": "every call is exact"}
+    assert record["error"] is None
+    failed = records["e1"]["steps"][0]["exchanges"][0]
+    assert (failed["status"], failed["is_error"]) == (404, True)
+    assert read_trajectory(record).steps[0].exchanges[0].call.arguments == {"item": "tea"}
+
+
+def test_two_arms_are_compared_in_pairs(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    summary = run(plan, tmp_path / "out", scripted("tuned", oracle(plan)), scripted("base", {"*": "I like tea."}))
+    row = summary["metrics"]["exact_call"]
+    assert (row["tuned"]["value"], row["base"]["value"]) == (1.0, 0.0)
+    assert row["delta"]["value"] == 1.0
+    assert row["delta"]["low"] > 0.3
+    assert row["delta"]["p"] == pytest.approx(2 / 2**6)
+    assert summary["metrics"]["call_recall"]["base"]["value"] == 0.0
+    assert summary["metrics"]["call_precision"]["base"] == {"value": None, "low": None, "high": None, "n": 0}
+    assert value(summary, "abstention", "base") == 1.0
+    assert summary["errors"] == {"no-call": {"tuned": 0, "base": 6}}
+    assert summary["categories"]["single"]["metrics"]["exact_call"]["tuned"]["n"] == 2
+    assert set(summary["categories"]["irrelevance"]["metrics"]) == {"success", "abstention"}
+    assert set(summary["languages"]) == {"en", "zh"}
+    assert "tuned is better than base" in summary["finding"] or "No difference" in summary["finding"]
+    assert summary["arms"]["base"]["format"] == "hermes"
+
+
+def test_finished_cases_are_kept_and_only_the_rest_is_run(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    answers, output = oracle(plan), tmp_path / "out"
+    first = run(small_plan(tmp_path, limit=3), output, scripted("tuned", answers))
+    asked: list[str] = []
+    second = run(plan, output, scripted("tuned", answers, on_key=asked.append))
+    finished = {record["case"] for record in list(read_records(output / "cases.jsonl"))[:3]}
+    assert (first["cases"], second["cases"], second["kept"]) == (3, 7, 3)
+    assert not {key.partition("/")[0] for key in asked} & finished
+    assert len(list(read_records(output / "cases.jsonl"))) == 7
+    assert run(plan, output, scripted("tuned", answers, on_key=asked.append))["metrics"] == second["metrics"]
+
+
+def test_a_line_that_a_crash_cut_off_is_run_again(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    path = tmp_path / "out" / "cases.jsonl"
+    run(plan, tmp_path / "out", scripted("tuned", oracle(plan)))
+    path.write_bytes(path.read_bytes()[:-40])
+    asked: list[str] = []
+    summary = run(plan, tmp_path / "out", scripted("tuned", oracle(plan), on_key=asked.append))
+    assert summary["kept"] == 6
+    assert len({key.partition("/")[0] for key in asked}) == 1
+    assert len(list(read_records(path))) == 7
+
+
+def test_a_folder_of_another_evaluation_is_refused(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    run(plan, tmp_path / "out", scripted("tuned", oracle(plan)))
+    with pytest.raises(InputError, match="holds another evaluation"):
+        run(plan, tmp_path / "out", scripted("tuned", {"*": "Hm."}))
+    with pytest.raises(InputError, match="holds another evaluation"):
+        run(plan, tmp_path / "out", scripted("tuned", oracle(plan)), sampling=Sampling(max_new_tokens=5))
+
+
+def test_after_an_interrupt_what_is_finished_is_kept_and_summed_up(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+
+    def stop(key: str) -> None:
+        if key.startswith("p1"):
+            raise KeyboardInterrupt
+
+    output = tmp_path / "out"
+    summary = run(plan, output, scripted("tuned", oracle(plan), on_key=stop), batch_size=1)
+    assert (summary["verdict"], summary["interrupted"]) == ("interrupted", True)
+    assert summary["done"] == {"tuned": 2}
+    assert summary["metrics"]["exact_call"]["tuned"]["n"] == 2
+    assert len(list(read_records(output / "cases.jsonl"))) == 2
+    assert run(plan, output, scripted("tuned", oracle(plan)))["kept"] == 2
+
+
+def test_a_tool_that_crashes_makes_the_case_invalid_and_is_tried_again(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    bomb = call_format("hermes").write_parts(read_call(call("price", item="bomb")))
+    answers = {**oracle(plan), "s1/0/0": bomb}
+    summary = run(plan, tmp_path / "out", scripted("tuned", answers))
+    assert (summary["verdict"], summary["invalid"]) == ("invalid", 1)
+    assert summary["metrics"]["exact_call"]["tuned"] == {**summary["metrics"]["exact_call"]["tuned"], "n": 5}
+    record = next(r for r in read_records(tmp_path / "out" / "cases.jsonl") if r["case"] == "s1")
+    assert "tool price answered 500" in record["problem"]
+    assert record["scores"]["exact_call"]["value"] is None
+    assert run(plan, tmp_path / "out", scripted("tuned", answers))["kept"] == 6
+
+
+def read_call(row: dict[str, Any]) -> list[Any]:
+    text = json.dumps({"name": row["name"], "arguments": row["arguments"]})
+    return list(call_format("hermes").parse(f"<tool_call>\n{text}\n</tool_call>"))
+
+
+@pytest.mark.parametrize(
+    ("gate", "verdict"),
+    [(Gate("exact_call", 1.0), "pass"), (Gate("url", 0.1), "fail"), (Gate("success", 0.99), "pass")],
+)
+def test_gates_decide_the_verdict(tmp_path: Path, gate: Gate, verdict: str) -> None:
+    plan = small_plan(tmp_path)
+    summary = run(plan, tmp_path / "out", scripted("tuned", oracle(plan)), gates=(gate,))
+    assert summary["verdict"] == verdict
+    assert summary["gates"][0]["metric"] == gate.metric
+
+
+def test_trials_are_averaged_per_case(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path, trials=2)
+    seeds: list[int] = []
+    summary = run(plan, tmp_path / "out", scripted("tuned", oracle(plan)))
+    assert summary["done"] == {"tuned": 14}
+    assert summary["metrics"]["exact_call"]["tuned"]["n"] == 6
+    assert not seeds
+
+
+def test_a_stored_run_is_a_baseline_for_the_same_cases(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    run(plan, tmp_path / "old", scripted("tuned", {"*": "Hm."}))
+    rows = read_baseline(tmp_path / "old" / "cases.jsonl", plan)
+    summary = evaluate(plan, [scripted("tuned", oracle(plan))], Settings(tmp_path / "new"), {"base": rows})
+    assert summary["metrics"]["exact_call"]["delta"]["value"] == 1.0
+    assert summary["arms"]["base"]["name"] == "stored run"
+    other = small_plan(tmp_path, [{**CASES[0], "turns": [{"user": "Other?"}], "category": "irrelevance"}])
+    with pytest.raises(InputError, match="none of its cases is asked here"):
+        read_baseline(tmp_path / "old" / "cases.jsonl", other)
+
+
+def test_stored_runs_of_an_older_scorer_are_graded_again(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    path = tmp_path / "old" / "cases.jsonl"
+    run(plan, tmp_path / "old", scripted("tuned", oracle(plan)))
+    rows = [{**row, "scorer_version": 0, "scores": {}, "decisions": []} for row in read_records(path)]
+    path.write_text("".join(dump_line(row) for row in rows))
+    summary = evaluate(
+        plan, [scripted("tuned", {"*": "Hm."})], Settings(tmp_path / "new"), {"base": read_baseline(path, plan)}
+    )
+    assert value(summary, "exact_call", "base") == 1.0
+    assert value(summary, "end_state", "base") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"turns": [{"user": "?", "calls": [call("price", item="gold")]}]}, "price(item='gold') answers 404"),
+        ({"turns": [{"user": "?", "failing": 1, "calls": [call("price", item="tea")]}]}, "it is expected to fail"),
+        ({"turns": [{"user": "?", "calls": [call("prize", item="tea")]}]}, "there is no tool 'prize'"),
+    ],
+)
+def test_a_suite_that_does_not_fit_its_world_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        run(small_plan(tmp_path, [{**CASES[0], **changes}]), tmp_path / "out", scripted("tuned", {"*": "Hm."}))
+    assert message in str(caught.value)
+    assert "case s1" in str(caught.value)
+
+
+def test_plans_are_checked_and_described(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    lines = plan.describe()
+    assert lines[0] == (
+        "7 cases of shopping: single 2, parallel 1, missing_parameter 1, irrelevance 1, tool_error 1, multi_round 1"
+    )
+    assert lines[1] == "2 tools: order, price"
+    assert "no difference can be shown" in lines[2]
+    suite = load_suite(write_suite(tmp_path))
+    with pytest.raises(InputError, match="needs the tools shop"):
+        make_plan([suite], [])
+    with pytest.raises(InputError, match="case id 's1' is in suite"):
+        make_plan([suite, suite], [load_toolset(write_world(tmp_path))])
+
+
+def test_what_no_log_could_be_written_with_is_written_all_the_same(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    odd = '<tool_call>\n{"name": "price", "arguments": {"item": "\\ud800", "n": NaN}}\n</tool_call>'
+    run(plan, tmp_path / "out", scripted("tuned", {**oracle(plan), "s1/0/0": odd}))
+    records = {record["case"]: record for record in read_records(tmp_path / "out" / "cases.jsonl")}
+    assert records["s1"]["steps"][0]["calls"][0]["arguments"]["n"] == "nan"
+    assert records["s1"]["error"] == "unknown-argument"
+
+
+def test_a_damaged_file_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "cases.jsonl"
+    for content, message in [("{\n{}\n", ":1: it is not JSON"), ("{}\n", ":1: it is not a line of an evaluation")]:
+        path.write_text(content)
+        with pytest.raises(InputError, match=message):
+            list(read_records(path))
+    with pytest.raises(InputError, match="cannot be read"):
+        list(read_records(tmp_path))
