@@ -25,7 +25,7 @@ from agentft.formats import call_format
 from agentft.toolset import Toolset, load_toolset
 from agentft.types import Json, Part, Text, ToolCall, ToolDefinition
 
-__all__ = ["BuildReport", "Serve", "Serving", "build"]
+__all__ = ["BuildReport", "Serve", "Serving", "build", "play_recipe", "recipe_toolsets"]
 
 WORLD_SEED = 0
 
@@ -73,10 +73,9 @@ def build(recipe_path: Path, out: Path, serve: Serve, *, seed: int | None = None
     recipe = read_recipe(recipe_path)
     if seed is not None:
         recipe = replace(recipe, seed=seed)
-    names = dict.fromkeys(world for system in recipe.systems for world in system.worlds)
-    toolsets = {name: load_toolset(name, WORLD_SEED) for name in names}
+    toolsets = recipe_toolsets(recipe)
     with serve(list(toolsets.values()), WORLD_SEED) as server:
-        played = _play_all(recipe, toolsets, server.client())
+        played = play_recipe(recipe, toolsets, server.client())
     if recipe.form == "rows":
         rows = _rows(recipe, played, {name: toolset.definitions for name, toolset in toolsets.items()})
     else:
@@ -86,7 +85,14 @@ def build(recipe_path: Path, out: Path, serve: Serve, *, seed: int | None = None
     return _report(recipe, played, out, hashlib.sha256(text.encode()).hexdigest())
 
 
-def _play_all(recipe: Recipe, toolsets: Mapping[str, Toolset], client: Caller) -> list[Played]:
+def recipe_toolsets(recipe: Recipe) -> dict[str, Toolset]:
+    """The worlds that the recipe's systems name, loaded."""
+    names = dict.fromkeys(world for system in recipe.systems for world in system.worlds)
+    return {name: load_toolset(name, WORLD_SEED) for name in names}
+
+
+def play_recipe(recipe: Recipe, toolsets: Mapping[str, Toolset], client: Caller) -> list[Played]:
+    """Every conversation of the recipe, played against the worlds, in the order of the file."""
     decks = Decks(recipe.seed)
     tools = {tool.name: tool for toolset in toolsets.values() for tool in toolset.definitions}
     world_of = {tool.name: world for world, toolset in toolsets.items() for tool in toolset.definitions}

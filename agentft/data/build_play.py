@@ -28,8 +28,12 @@ class Caller(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PlayedRound:
-    """One user turn with what followed: calls, their patterns and their results; the answer; what it must hold."""
+    """One user turn with what followed: calls, their patterns and their results; the answer; what it must hold.
 
+    `template` is the wording that `user` was filled from.
+    """
+
+    template: str
     user: str
     calls: tuple[ToolCall, ...]
     patterns: tuple[CallPattern, ...]
@@ -73,10 +77,12 @@ class Stage:
         return Played(intent.category, intent.lang, system.persona, system.worlds, rounds)
 
     def _round(self, item: Round, filler: Filler, place: str, session: str) -> PlayedRound:
-        user = filler.text(self._decks.draw(f"say {place}", item.say))
+        template = self._decks.draw(f"say {place}", item.say)
+        user = filler.text(template)
         made = [self._call(pattern, filler, place, session) for pattern in item.calls]
         answer = filler.text(self._decks.draw(f"answer {place}", item.answer)) if item.answer else ""
         return PlayedRound(
+            template=template,
             user=user,
             calls=tuple(call for call, _ in made),
             patterns=tuple(_filled(pattern, filler) for pattern in item.calls),
