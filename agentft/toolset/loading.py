@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from agentft.content import content_root, find_content
 from agentft.errors import InputError
 from agentft.toolset.arguments import ArgumentCheck
-from agentft.toolset.marks import Handler, State, access_of
+from agentft.toolset.marks import Access, Handler, State, access_of
 from agentft.toolset.signature import define
 from agentft.toolset.world import Tool, Toolset
 
@@ -61,7 +61,9 @@ def load_toolset(path_or_name: str, seed: int = 0) -> Toolset:
     state = _read_state(folder / "state.json")
     module = _load_module(source)
     base_url = _base_url(module, source)
-    tools = {function.__name__: _tool(function, source, base_url) for function in _functions(module, source)}
+    tools = {
+        function.__name__: _tool(function, access, source, base_url) for function, access in _functions(module, source)
+    }
     comparators = _comparators(module, source, tools)
     return Toolset(folder.resolve().name, base_url, tools, state, seed=seed, comparators=comparators)
 
@@ -135,23 +137,22 @@ def _comparators(module: ModuleType, source: Path, tools: Mapping[str, Tool]) ->
     return comparators
 
 
-def _functions(module: ModuleType, source: Path) -> list[Handler]:
-    own = [
-        value for value in vars(module).values() if inspect.isfunction(value) and value.__module__ == module.__name__
-    ]
-    for function in own:
-        if access_of(function) is None and not function.__name__.startswith("_"):
+def _functions(module: ModuleType, source: Path) -> list[tuple[Handler, Access]]:
+    functions = [value for value in vars(module).values() if inspect.isfunction(value)]
+    tools: list[tuple[Handler, Access]] = []
+    for function in functions:
+        if function.__module__ != module.__name__:
+            continue
+        if access := access_of(function):
+            tools.append((function, access))
+        elif not function.__name__.startswith("_"):
             raise InputError(f"{source}: {function.__name__}: mark it @read or @write, or start its name with _")
-    tools: list[Handler] = [function for function in own if access_of(function)]
     if not tools:
         raise InputError(f"{source}: no tool; mark at least one function @read or @write (from agentft.toolset)")
     return tools
 
 
-def _tool(function: Handler, source: Path, base_url: str) -> Tool:
+def _tool(function: Handler, access: Access, source: Path, base_url: str) -> Tool:
     name = function.__name__
     definition, example = define(function, f"{source}: {name}", f"{base_url}/{name}")
-    access = access_of(function)
-    if access is None:
-        raise InputError(f"{source}: {name}: not marked")
     return Tool(definition, function, access, ArgumentCheck(definition), example)
