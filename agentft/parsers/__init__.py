@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from agentft.errors import RowError
 from agentft.parsers.msagent import parse_msagent
 from agentft.parsers.openai import parse_openai
+from agentft.parsers.tools import read_list
 from agentft.types import Conversation, Json
 
 __all__ = ["PARSERS", "Parser", "parse_row"]
@@ -30,14 +31,16 @@ def parse_row(row: Mapping[str, Json], default_id: str) -> Conversation:
     if "conversations" in row:
         return parse_msagent(row, default_id)
     if "messages" in row:
-        return (parse_msagent if _holds_markers(row["messages"]) else parse_openai)(row, default_id)
+        messages = read_list(row["messages"], "messages", "no-turns")
+        parse = parse_msagent if _holds_markers(messages or []) else parse_openai
+        return parse({**row, "messages": messages}, default_id)
     keys = ", ".join(row) or "none"
     raise RowError("unknown-format", f"the row has neither `conversations` nor `messages`; its keys are {keys:.100}")
 
 
-def _holds_markers(messages: Json) -> bool:
+def _holds_markers(messages: Sequence[Json]) -> bool:
     """MS-Agent values in OpenAI's envelope: as plain text, their results would be learnt as if the model said them."""
-    for message in messages if isinstance(messages, list) else ():
+    for message in messages:
         if isinstance(message, dict) and message.get("role") == "assistant" and not message.get("tool_calls"):
             content = message.get("content")
             if isinstance(content, str) and ("<|startofthink|>" in content or "<|startofexec|>" in content):
