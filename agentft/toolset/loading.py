@@ -92,13 +92,13 @@ def _load_module(source: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     # The tool boundary: a user's file may raise anything at all.
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise InputError(f"{source}: {_line(error, source)}{type(error).__name__}: {error}") from error
     return module
 
 
-def _line(error: Exception, source: Path) -> str:
+def _line(error: BaseException, source: Path) -> str:
     trace = error.__traceback__
     line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(source) else None
     while trace is not None:

@@ -96,7 +96,7 @@ class Toolset:
         except ToolError:
             raise
         # The tool boundary: whatever a world's code raises, the server and the other sessions go on.
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise HandlerError(f"internal error in tool {name}") from error
         return result
 

@@ -103,6 +103,7 @@ def test_an_unknown_world_names_the_shipped_ones() -> None:
         (GOOD_TOOLS, '{"seed": 1}', "the key 'seed' is taken"),
         ("def f(:\n", "{}", r"tools.py: line 1: SyntaxError"),
         ("x = 1\nraise ValueError('bad')", "{}", "tools.py: line 2: ValueError: bad"),
+        ("import sys; sys.exit(0)", "{}", "tools.py: line 1: SystemExit: 0"),
         ("import nowhere_at_all", "{}", "ModuleNotFoundError"),
         (GOOD_TOOLS.replace("BASE_URL", "URL"), "{}", "no BASE_URL; write for example"),
         (GOOD_TOOLS.replace("http://x.test/", "x.test"), "{}", "BASE_URL 'x.test' is not an http address"),

@@ -27,6 +27,8 @@ def add(state, item: str):
         raise ToolError("not this one", status=409)
     if item == "broken":
         raise KeyError(item)
+    if item == "exit":
+        raise SystemExit(0)
     if item == "strange":
         return {"n": {1, 2}}
     return {"n": len(state["items"])}
@@ -76,13 +78,14 @@ def test_a_refusal_passes_and_leaves_the_state_as_it_was(world: Toolset) -> None
     ("name", "item", "cause"),
     [
         ("add", "broken", KeyError),
+        ("add", "exit", SystemExit),
         ("add", "strange", TypeError),
         ("hoard", None, TypeError),
         ("sneak", None, RuntimeError),
     ],
 )
 def test_a_handlers_bug_is_kept_as_the_cause(
-    world: Toolset, name: str, item: str | None, cause: type[Exception]
+    world: Toolset, name: str, item: str | None, cause: type[BaseException]
 ) -> None:
     state = world.new_state()
     with pytest.raises(HandlerError, match=f"^internal error in tool {name}$") as caught:
