@@ -1,0 +1,71 @@
+"""Checkpoints that are complete or not there: written under another name, synced, and renamed at the very end."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from agentft.files import fsync_folder
+
+__all__ = ["clear_partial", "complete_folder", "last_checkpoint", "prune_checkpoints", "step_of"]
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+_PARTIAL = ".partial-"
+
+
+@contextmanager
+def complete_folder(target: Path) -> Iterator[Path]:
+    """Fill the folder that is given; at the end it becomes `target`, in place of what was there."""
+    partial = target.with_name(_PARTIAL + target.name)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        _sync(partial)
+        if target.exists():
+            shutil.rmtree(target)
+        partial.rename(target)
+        fsync_folder(target.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def clear_partial(folder: Path) -> None:
+    """Remove what a killed process had begun to write in `folder`."""
+    for partial in folder.glob(f"{_PARTIAL}*"):
+        shutil.rmtree(partial)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint of the latest step in `folder`."""
+    return max(_checkpoints(folder), key=step_of, default=None)
+
+
+def prune_checkpoints(folder: Path, keep: int) -> None:
+    """Remove all but the latest `keep`; each vanishes by a rename first, so that none is ever half there."""
+    for old in sorted(_checkpoints(folder), key=step_of)[:-keep]:
+        doomed = old.with_name(_PARTIAL + old.name)
+        old.rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step after which `checkpoint` was saved."""
+    match = _NAME.fullmatch(checkpoint.name)
+    return int(match[1]) if match else -1
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return [entry for entry in folder.glob("checkpoint-*") if step_of(entry) >= 0]
+
+
+def _sync(folder: Path) -> None:
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(root, name), "rb") as stream:
+                os.fsync(stream.fileno())
+        fsync_folder(Path(root))

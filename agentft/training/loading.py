@@ -1,0 +1,153 @@
+"""Loading what is trained: tokenizer, weights (4-bit, bf16 or fp32) and fresh adapters."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import warnings
+from typing import Any, Literal
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from agentft.errors import InputError, MissingError
+from agentft.models.embedded import resolve
+from agentft.models.hf import quantisation
+from agentft.training.recipe import Recipe
+
+__all__ = ["count_parameters", "load_model", "load_tokenizer", "pick_dtype", "pick_lr", "resolve_model", "silence"]
+
+SMALL = 500_000_000
+"""Parameters below which LoRA likes a higher learning rate, and checkpointing buys nothing on a CPU."""
+
+
+def silence() -> None:
+    """Keep the libraries' bars and remarks off the user's terminal."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+
+
+def resolve_model(name: str) -> str:
+    """A folder or hub id for `name`; an embedded model is fetched on first use."""
+    return resolve(name)
+
+
+def load_tokenizer(where: str) -> Any:
+    """The fast tokenizer of a model folder or hub id.
+
+    Raises:
+        MissingError: it is not here and cannot be fetched.
+        InputError: there is only a slow one, which cannot tell where in the text its tokens lie.
+    """
+    tokenizer = _fetch(AutoTokenizer.from_pretrained, where)
+    if not tokenizer.is_fast:
+        raise InputError(f"{where} has no tokenizer.json (a fast tokenizer); convert its tokenizer first")
+    return tokenizer
+
+
+def load_model(recipe: Recipe, where: str) -> Any:
+    """The model of a resolved recipe, with adapters unless all of it is trained, seeded by the recipe.
+
+    Weights are 4-bit (qlora), in the recipe's dtype (lora), or fp32 (full, computed in the recipe's dtype).
+
+    Raises:
+        MissingError: it is not here and cannot be fetched.
+        InputError: it cannot compute the head on chosen rows only, or has recurrent layers.
+    """
+    dtype = torch.bfloat16 if recipe.dtype == "bf16" and recipe.method != "full" else torch.float32
+    model = _fetch(
+        AutoModelForCausalLM.from_pretrained,
+        where,
+        dtype=dtype,
+        quantization_config=quantisation(4) if recipe.method == "qlora" else None,
+        attn_implementation="sdpa",
+        device_map={"": 0} if torch.cuda.is_available() else None,
+    )
+    return prepare_model(recipe, model, where)
+
+
+def prepare_model(recipe: Recipe, model: Any, where: str) -> Any:
+    """Put adapters on a loaded model and set it up for training."""
+    _check_architecture(model, where)
+    model.config.use_cache = False
+    if recipe.method != "full":
+        model = _add_adapters(model, recipe)
+    if _wants_checkpointing(recipe, model):
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        if recipe.method != "full":
+            model.enable_input_require_grads()
+    return model
+
+
+def pick_dtype(recipe: Recipe) -> Literal["bf16", "fp32"]:
+    """`auto` is bf16 where this machine multiplies it natively."""
+    if recipe.dtype != "auto":
+        return recipe.dtype
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def pick_lr(recipe: Recipe, model: Any) -> float:
+    """0 is 1e-3 for adapters on a small model, 2e-4 on a larger one, and 2e-5 for all weights."""
+    if recipe.lr:
+        return recipe.lr
+    if recipe.method == "full":
+        return 2e-5
+    return 1e-3 if count_parameters(model)[1] < SMALL else 2e-4
+
+
+def count_parameters(model: Any) -> tuple[int, int]:
+    """(trainable, all), with a 4-bit matrix counted by its elements."""
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return trainable, int(model.num_parameters()) if hasattr(model, "num_parameters") else trainable
+
+
+def _add_adapters(model: Any, recipe: Recipe) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=recipe.lora_r,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(recipe.seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a property by its old name
+        return get_peft_model(model, config)  # the adapters themselves stay fp32
+
+
+def _wants_checkpointing(recipe: Recipe, model: Any) -> bool:
+    if recipe.checkpointing != "auto":
+        return recipe.checkpointing == "on"
+    return torch.cuda.is_available() or count_parameters(model)[1] >= SMALL
+
+
+def _check_architecture(model: Any, where: str) -> None:
+    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+        raise InputError(
+            f"{where}: {type(model).__name__} cannot compute its head on chosen rows (no logits_to_keep); use a model "
+            "whose architecture transformers keeps up to date"
+        )
+    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
+    if kinds - {"full_attention"}:
+        raise InputError(
+            f"{where}: {type(model).__name__} has layers of the kinds {', '.join(sorted(kinds))}; packs need full "
+            "attention in every layer"
+        )
+
+
+def _fetch(load: Any, where: str, **settings: Any) -> Any:
+    try:
+        return load(where, **settings)
+    except (OSError, ValueError) as error:
+        line = str(error).strip().split("\n")[0]
+        raise MissingError(
+            f"the model {where!r} cannot be loaded ({line}); give a folder, a hub id that can be reached from here, "
+            "or the embedded smollm2-135m"
+        ) from error

@@ -1,0 +1,280 @@
+"""One training run from recipe to adapter, or what is left of one that was interrupted."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from agentft import __version__
+from agentft.data.packing import Pack, epoch_packs, report_packing
+from agentft.data.preparation import DataReport, Encoder, Prepared, prepare
+from agentft.encoding import learn_rule
+from agentft.errors import InputError
+from agentft.files import write_text
+from agentft.formats import call_format
+from agentft.formats.frame import Frame
+from agentft.formats.render import describe
+from agentft.training.checkpoints import clear_partial, complete_folder, last_checkpoint, step_of
+from agentft.training.events import DataReady, Event, Finished, Note, OnEvent, Plan, RunResult, Saved, Started, StepDone
+from agentft.training.loading import (
+    count_parameters,
+    load_model,
+    load_tokenizer,
+    pick_dtype,
+    pick_lr,
+    resolve_model,
+    silence,
+)
+from agentft.training.recipe import Recipe, read_resolved, write_recipe
+from agentft.training.run_folder import RunFolder, new_run
+from agentft.training.trainer import PackTrainer, deterministic, save_weights, training_arguments
+from agentft.types import Json
+
+__all__ = ["StrictError", "dry_run", "resume", "train"]
+
+Stop = Callable[[], bool]
+
+
+class StrictError(InputError):
+    """Rows were rejected, and the user asked for none."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A recipe with everything read that it names."""
+
+    recipe: Recipe
+    where: str
+    encoder: Encoder
+    prepared: Prepared
+    packs: list[Pack]
+    plan: Plan
+
+
+def train(recipe: Recipe, on_event: OnEvent, should_stop: Stop = lambda: False, *, strict: bool = False) -> RunResult:
+    """Train as the recipe says, in a new run folder.
+
+    Args:
+        recipe: see `Recipe`; what is `auto` in it is resolved and written to the run folder.
+        on_event: told of everything that happens.
+        should_stop: asked after each step; True saves a checkpoint and ends the run as interrupted.
+        strict: stop before training if a row is rejected.
+
+    Raises:
+        InputError: settings, data or model that cannot be used.
+        MissingError: the model is not here.
+        StrictError: see `strict`.
+        OSError: the run folder cannot be written.
+    """
+    silence()
+    _check_data(recipe)
+    where = resolve_model(recipe.model)
+    encoder = _encoder(recipe, where)
+    folder = new_run(Path(recipe.data[0]).name.split(".")[0], recipe.output)
+    try:
+        job = _prepare(recipe, where, encoder, folder.quarantine)
+    except InputError:
+        _remove_if_empty(folder)
+        raise
+    watcher = _Watcher(folder, on_event)
+    _announce(job, watcher, strict)
+    model, job = _load(job, folder)
+    folder.write_json(folder.format, describe(encoder.format, encoder.frame) | _learning(job.recipe))
+    folder.write_json(folder.data, _data_document(job))
+    write_text(folder.recipe, write_recipe(job.recipe))
+    return _fit(job, model, watcher, should_stop, None)
+
+
+def resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop = lambda: False) -> RunResult:
+    """Go on with a run after its last complete checkpoint; on the CPU it ends in the same weights, bit for bit.
+
+    Raises:
+        InputError: the data are not those that the run began with.
+    """
+    silence()
+    recipe = read_resolved(folder.recipe)
+    where = resolve_model(recipe.model)
+    job = _prepare(recipe, where, _encoder(recipe, where), None)
+    watcher = _Watcher(folder, on_event)
+    _check_fingerprint(folder, job)
+    _announce(job, watcher, False)
+    clear_partial(folder.path)
+    clear_partial(folder.checkpoints)
+    checkpoint = last_checkpoint(folder.checkpoints)
+    watcher.losses = [step.loss for step in folder.rewind(step_of(checkpoint) if checkpoint else 0)]
+    weights = folder.weights(recipe.method)
+    if checkpoint and step_of(checkpoint) == job.plan.steps and weights.is_dir():
+        watcher(Note(f"{folder.path} is complete already"))
+        return _finish(job, watcher, weights, job.plan.steps, 0.0)
+    model, job = _load(job, folder)
+    return _fit(job, model, watcher, should_stop, checkpoint)
+
+
+def dry_run(recipe: Recipe, on_event: OnEvent, *, strict: bool = False) -> tuple[DataReport, Plan]:
+    """Read, encode and pack the data, and say what training would do; nothing is written, no weights are loaded."""
+    silence()
+    _check_data(recipe)
+    where = resolve_model(recipe.model)
+    job = _prepare(recipe, where, _encoder(recipe, where), None)
+    _announce(job, on_event, strict)
+    return job.prepared.report, job.plan
+
+
+class _Watcher:
+    """Writes what happens into the run folder, and passes it on."""
+
+    def __init__(self, folder: RunFolder, on_event: OnEvent) -> None:
+        self.folder = folder
+        self.on_event = on_event
+        self.losses: list[float] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StepDone):
+            self.losses.append(event.loss)
+            self.folder.add_step(event)
+        elif isinstance(event, Note):
+            self.folder.add_log(event.text)
+        elif isinstance(event, Saved):
+            self.folder.add_log(f"saved {event.path.name}")
+        elif isinstance(event, Started):
+            self.folder.add_log(f"agentft {__version__}: steps {event.step} to {event.steps} on {event.device}")
+        self.on_event(event)
+
+
+def _check_data(recipe: Recipe) -> None:
+    if not recipe.data:
+        raise InputError("no data were named; give --data FILE, or data = [...] in the recipe")
+
+
+def _encoder(recipe: Recipe, where: str) -> Encoder:
+    tokenizer = load_tokenizer(where)
+    return Encoder(
+        tokenizer=tokenizer,
+        format=call_format(recipe.format),
+        frame=Frame.of_tokenizer(tokenizer),
+        learn=learn_rule(recipe.learn, recipe.weights),
+        max_length=recipe.max_length,
+    )
+
+
+def _prepare(recipe: Recipe, where: str, encoder: Encoder, quarantine: Path | None) -> _Job:
+    prepared = prepare([Path(path) for path in recipe.data], encoder, quarantine)
+    packs: list[Pack] = []
+    for epoch in range(recipe.epochs):
+        packs += epoch_packs(prepared.samples, recipe.pack_tokens, recipe.seed, epoch)
+        if epoch == 0:
+            packing = report_packing(packs, recipe.pack_tokens)
+    if recipe.max_steps:
+        packs = packs[: recipe.max_steps * recipe.batch]
+    plan = Plan(steps=-(-len(packs) // recipe.batch), epochs=recipe.epochs, packing=packing)
+    return _Job(recipe, where, encoder, prepared, packs, plan)
+
+
+def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
+    report = job.prepared.report
+    on_event(DataReady(report, job.plan))
+    if strict and report.rejected:
+        why = ", ".join(f"{reason} {count}" for reason, count in report.reasons.items())
+        raise StrictError(
+            f"{report.rejected} of {report.rows} rows were rejected ({reasons}), and --strict allows none"
+        )
+    if report.trimmed:
+        on_event(
+            Note(
+                f"{report.trimmed} rows are longer than max_length = {job.recipe.max_length}: their last turns, with "
+                f"{report.left_out} supervised tokens, are left out",
+                warning=True,
+            )
+        )
+    if report.quiet and not report.quiet_learnt:
+        on_event(
+            Note(
+                f"{report.quiet} turns of the data rightly do not call, and learn = {job.recipe.learn!r} does not learn "
+                "from them, so the model may call where it should not; --learn balanced learns when not to call",
+                warning=True,
+            )
+        )
+
+
+def _load(job: _Job, folder: RunFolder) -> tuple[Any, _Job]:
+    """The model, and the job with what `auto` means on this machine."""
+    recipe = replace(job.recipe, dtype=pick_dtype(job.recipe), output=str(folder.path))
+    model = load_model(recipe, job.where)
+    return model, replace(job, recipe=replace(recipe, lr=pick_lr(recipe, model)))
+
+
+def _fit(job: _Job, model: Any, watcher: _Watcher, should_stop: Stop, checkpoint: Path | None) -> RunResult:
+    folder, recipe, began = watcher.folder, job.recipe, time.monotonic()
+    trainable, parameters = count_parameters(model)
+    trainer = PackTrainer(
+        model,
+        training_arguments(recipe, folder.checkpoints, job.plan.steps),
+        job.prepared.samples,
+        job.packs,
+        on_event=watcher,
+        should_stop=should_stop,
+        keep=recipe.keep_checkpoints,
+        autocast=recipe.method == "full" and recipe.dtype == "bf16",
+    )
+    done = step_of(checkpoint) if checkpoint else 0
+    watcher(Started(folder.path, done, job.plan.steps, trainable, parameters, trainer.args.device.type))
+    with deterministic():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    steps = trainer.state.global_step
+    seconds = time.monotonic() - began
+    if steps < job.plan.steps:
+        return _finish(job, watcher, None, steps, seconds)
+    with complete_folder(folder.weights(recipe.method)) as partial:
+        save_weights(trainer.model, partial)
+        if recipe.method == "full":
+            load_tokenizer(job.where).save_pretrained(str(partial))
+    return _finish(job, watcher, folder.weights(recipe.method), steps, seconds)
+
+
+def _finish(job: _Job, watcher: _Watcher, weights: Path | None, steps: int, seconds: float) -> RunResult:
+    losses = watcher.losses
+    result = RunResult(
+        folder=watcher.folder.path,
+        weights=weights,
+        steps=steps,
+        loss=losses[-1] if losses else None,
+        interrupted=weights is None,
+        data=job.prepared.report,
+        seconds=seconds,
+    )
+    watcher.folder.add_log(f"{'interrupted' if result.interrupted else 'finished'} after step {steps}")
+    watcher(Finished(result, tuple(losses)))
+    return result
+
+
+def _learning(recipe: Recipe) -> dict[str, Json]:
+    return {"learn": recipe.learn, "weights": dict(recipe.weights), "model": recipe.model, "method": recipe.method}
+
+
+def _data_document(job: _Job) -> dict[str, Json]:
+    report = job.prepared.report
+    document: dict[str, Json] = {"files": list(job.recipe.data), "rejected": report.rejected}
+    document.update(asdict(report))
+    document.update(asdict(job.plan))
+    return document
+
+
+def _check_fingerprint(folder: RunFolder, job: _Job) -> None:
+    known = json.loads(folder.data.read_text(encoding="utf-8"))["fingerprint"] if folder.data.exists() else None
+    if known != job.prepared.report.fingerprint:
+        raise InputError(
+            f"the rows of {', '.join(job.recipe.data)} (or the tokenizer) are not those that {folder.path} began with; "
+            "put the old ones back, or start a new run"
+        )
+
+
+def _remove_if_empty(folder: RunFolder) -> None:
+    if folder.quarantine.is_dir():
+        return
+    folder.path.rmdir()

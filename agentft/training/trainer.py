@@ -1,0 +1,242 @@
+"""transformers' plain `Trainer`, with packs as its batches and the loss weighted over the whole optimizer step."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import SequentialSampler
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from agentft.data.collation import Batch, collate
+from agentft.data.packing import Pack, Sample
+from agentft.errors import AgentftError
+from agentft.training.checkpoints import complete_folder, prune_checkpoints
+from agentft.training.events import OnEvent, Saved, StepDone
+from agentft.training.loss import weighted_loss
+from agentft.training.recipe import Recipe
+
+__all__ = ["PackTrainer", "deterministic", "training_arguments"]
+
+SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+
+
+def training_arguments(recipe: Recipe, checkpoints: Path, steps: int) -> TrainingArguments:
+    """A recipe as transformers wants it: one pack a micro-batch, no reports, no progress bars."""
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=recipe.batch,
+        num_train_epochs=1,  # the packs of all epochs stand in one list
+        learning_rate=recipe.lr,
+        lr_scheduler_type=SCHEDULES[recipe.schedule],
+        warmup_steps=math.ceil(recipe.warmup * steps),
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.clip,
+        optim="adamw_torch",
+        seed=recipe.seed,
+        save_strategy="steps",
+        save_steps=recipe.save_steps,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        log_level="error",
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=False,
+        use_cpu=not torch.cuda.is_available(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one optimizer step computes."""
+
+    samples: int
+    tokens: int
+    supervised: int
+    weight: float
+
+
+class PackTrainer(Trainer):  # type: ignore[misc]
+    """Trains on packs in the order given.
+
+    Args:
+        model: a causal model, with adapters or without, on its device.
+        arguments: see `training_arguments`.
+        samples: what the packs' members index into.
+        packs: those of the whole run, in order.
+        on_event: told of each step and each checkpoint.
+        should_stop: asked after each step; True saves a checkpoint and ends.
+        keep: how many checkpoints are kept.
+        autocast: compute in bf16 with weights in fp32.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: Any,
+        arguments: TrainingArguments,
+        samples: Sequence[Sample],
+        packs: Sequence[Pack],
+        *,
+        on_event: OnEvent,
+        should_stop: Callable[[], bool] = lambda: False,
+        keep: int = 2,
+        autocast: bool = False,
+    ) -> None:
+        super().__init__(
+            model=model,
+            args=arguments,
+            train_dataset=list(packs),
+            data_collator=lambda packs: collate(packs[0], samples),
+            callbacks=[_StopCallback(should_stop)],
+        )
+        self.remove_callback(PrinterCallback)
+        self._on_event = on_event
+        self._keep = keep
+        self._autocast = autocast
+        self._seen = list(accumulate(sum(1 for _ in pack.members) for pack in packs))
+        self._rows = len(samples)
+        self._step = Step(0, 0, 0, 0.0)
+        self._clock = time.monotonic()
+        self._partial: Path | None = None
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> tuple[list[Batch], Tensor]:
+        """The packs of one optimizer step, and the sum of all their weights, over all ranks."""
+        self._clock = time.monotonic()
+        batches, total = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._step = Step(
+            samples=sum(len(batch["owners"].unique()) for batch in batches),
+            tokens=sum(batch["input_ids"].numel() for batch in batches),
+            supervised=sum(batch["targets"].numel() for batch in batches),
+            weight=float(total),
+        )
+        return batches, total
+
+    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Tensor:
+        total = sum(
+            (batch["weights"].sum(dtype=torch.float64) for batch in batch_samples), torch.zeros((), device="cpu")
+        )
+        total = total.to(device)
+        return self.accelerator.gather(total).sum() if self.args.world_size > 1 else total
+
+    def compute_loss(
+        self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | None = None
+    ) -> Tensor:
+        """This pack's part of the step's loss; times the ranks, because their gradients are averaged."""
+        if return_outputs or num_items_in_batch is None:
+            raise NotImplementedError("packs are for training only")
+        loss = weighted_loss(model, inputs, num_items_in_batch.to(torch.float32))
+        return loss * self.args.world_size if self.args.world_size > 1 else loss
+
+    def autocast_smart_context_manager(self, cache_enabled: bool | None = True) -> Any:  # noqa: ARG002
+        """bf16 computation for weights that are kept in fp32."""
+        return torch.autocast(self.args.device.type, torch.bfloat16, enabled=self._autocast)
+
+    def floating_point_ops(self, inputs: Batch) -> int:  # noqa: ARG002
+        """Not counted."""
+        return 0
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:  # noqa: ARG002
+        """Tell the watcher of a step."""
+        if "loss" not in logs:
+            return
+        step = self.state.global_step
+        if not math.isfinite(logs["loss"]):
+            raise AgentftError(
+                f"the loss is {logs['loss']} at step {step}, so training cannot go on; try a lower lr, or dtype=fp32"
+            )
+        done = self._seen[min(step * self.args.gradient_accumulation_steps, len(self._seen)) - 1]
+        self._on_event(
+            StepDone(
+                step=step,
+                epoch=done / self._rows,
+                loss=logs["loss"],
+                lr=logs["learning_rate"],
+                grad_norm=logs.get("grad_norm", 0.0),
+                samples=self._step.samples,
+                tokens=self._step.tokens,
+                supervised=self._step.supervised,
+                weight=self._step.weight,
+                seconds=time.monotonic() - self._clock,
+                memory=_peak_memory(),
+            )
+        )
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self.args.output_dir)
+        target = folder / f"checkpoint-{self.state.global_step}"
+        with complete_folder(target) as partial:
+            self._partial = partial
+            super()._save_checkpoint(model, trial)
+            for entry in (partial / target.name).iterdir():
+                entry.rename(partial / entry.name)
+            (partial / target.name).rmdir()
+            self._partial = None
+        prune_checkpoints(folder, self._keep)
+        self._on_event(Saved(target, self.state.global_step))
+
+    def _get_output_dir(self, trial: Any) -> str:  # noqa: ARG002
+        return str(self._partial or self.args.output_dir)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:  # noqa: ARG002
+        save_weights(self.model, Path(output_dir or self.args.output_dir))
+
+
+def save_weights(model: Any, folder: Path) -> None:
+    """The adapter, or with no adapter the model, without asking a hub about its vocabulary."""
+    adapter = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
+    model.save_pretrained(str(folder), **adapter)
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """On the CPU, sum in the same order in every run (rows repeat in the head's gradient)."""
+    before = torch.are_deterministic_algorithms_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    if not torch.cuda.is_available():
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = filled
+
+
+class _StopCallback(TrainerCallback):  # type: ignore[misc]
+    """Ends the run after the step in which someone asked for it, with a checkpoint."""
+
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
+        self.should_stop = should_stop
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        if self.should_stop():
+            control.should_save = True
+            control.should_training_stop = True
+
+
+def _peak_memory() -> int:
+    """Bytes: of the GPU if there is one, else of this process."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,100 @@
+"""The packed, shared, row-compacted loss is the plain one: in value, in gradient, and sample by sample."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from agentft.data.collation import collate
+from agentft.data.packing import Pack, Sample, epoch_packs
+from agentft.training.loss import target_losses, weighted_loss
+from tests.data.test_packing import forests
+from tests.tiny import tiny_model
+from tests.training.samples import make
+
+MODEL = tiny_model()
+
+
+def plain_loss(model: Any, samples: Sequence[Sample]) -> Tensor:
+    """The reference: each sample alone, full logits, no mask, no packing."""
+    total = torch.zeros((), dtype=torch.float64)
+    weight = sum(sum(sample.weights) for sample in samples)
+    for sample in samples:
+        logits = model(input_ids=torch.tensor([sample.tokens]), use_cache=False).logits[0].double()
+        for place, part in zip(sample.places, sample.weights, strict=True):
+            total = total - part * torch.log_softmax(logits[place - 1], -1)[sample.tokens[place]]
+    return total / weight
+
+
+def packed_loss(model: Any, samples: Sequence[Sample], packs: Sequence[Pack]) -> Tensor:
+    weight = sum(sum(sample.weights) for sample in samples)
+    return torch.stack([weighted_loss(model, collate(pack, samples), weight) for pack in packs]).sum()
+
+
+def gradient(model: Any, loss: Tensor) -> Tensor:
+    model.zero_grad()
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+@settings(max_examples=25, deadline=None)
+@given(forests(), st.integers(16, 120))
+def test_loss_and_gradient_equal_those_of_the_samples_one_by_one(samples: list[Sample], budget: int) -> None:
+    packs = epoch_packs(samples, budget, 0, 0)
+
+    expected = plain_loss(MODEL, samples)
+    slopes = gradient(MODEL, expected)
+    found = packed_loss(MODEL, samples, packs)
+    packed_slopes = gradient(MODEL, found)
+
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert (packed_slopes - slopes).norm() <= 1e-5 * slopes.norm()
+
+
+@settings(max_examples=25, deadline=None)
+@given(forests(), st.data())
+def test_changing_one_sample_changes_no_other_by_one_bit(samples: list[Sample], data: st.DataObject) -> None:
+    (pack, *_) = epoch_packs(samples, 100, 0, 0)
+    tree = data.draw(st.sampled_from(pack.trees))
+    changed = data.draw(st.sampled_from(tree.members))
+    sample = samples[changed]
+    end = len(sample.tokens)
+    if end - tree.prefix < 2:
+        return
+    tokens = array("i", [*sample.tokens[: tree.prefix], *(61 + t % 7 for t in sample.tokens[tree.prefix :])])
+    others = list(samples)
+    others[changed] = Sample(sample.row, sample.id, tokens, sample.places, sample.weights, sample.stem)
+
+    before, after = collate(pack, samples), collate(pack, others)
+    with torch.no_grad():
+        first, second = target_losses(MODEL, before), target_losses(MODEL, after)
+
+    own = before["owners"] == changed
+    assert torch.equal(first[~own], second[~own])
+    assert not torch.equal(first[own], second[own])
+
+
+def test_tokens_after_the_last_target_and_unsupervised_rows_cost_nothing() -> None:
+    sample = make([5, 6, 7, 8, 9], {2: 1.0, 4: 0.5})
+    (pack,) = epoch_packs([sample], 100, 0, 0)
+    batch = collate(pack, [sample])
+
+    assert batch["input_ids"].shape == (1, 4)
+    assert batch["logits_to_keep"].tolist() == [1, 3]
+    assert target_losses(MODEL, batch).shape == (2,)
+
+
+def test_the_loss_is_computed_in_fp32_for_a_bf16_model() -> None:
+    sample = make([5, 6, 7, 8, 9], {4: 1.0})
+    (pack,) = epoch_packs([sample], 100, 0, 0)
+
+    loss = target_losses(tiny_model().to(torch.bfloat16), collate(pack, [sample]))
+
+    assert loss.dtype == torch.float32

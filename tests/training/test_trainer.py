@@ -1,0 +1,134 @@
+"""The trainer: one loss over the whole optimizer step, and steps that are told as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agentft.data.packing import Pack, Sample, Tree, epoch_packs
+from agentft.errors import AgentftError
+from agentft.training.events import Event, Saved, StepDone
+from agentft.training.loading import prepare_model
+from agentft.training.recipe import Recipe
+from agentft.training.trainer import PackTrainer, deterministic, training_arguments
+from tests.tiny import tiny_model
+from tests.training.samples import alone, make
+from tests.training.test_loss import plain_loss
+
+STEM = list(range(3, 23))
+SAMPLES = [make([*STEM, 30 + row, 40, 41 + row, 43], {22: 1.0 + row, 23: 0.25}, row, len(STEM)) for row in range(4)]
+
+
+def trainer_of(
+    folder: Path,
+    packs: Sequence[Pack],
+    samples: Sequence[Sample] = SAMPLES,
+    events: list[Event] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    **settings: Any,
+) -> PackTrainer:
+    defaults: dict[str, Any] = {"method": "full", "lr": 0.01, "warmup": 0.0, "dtype": "fp32", "clip": 0.0}
+    recipe = Recipe(**(defaults | settings))
+    model = prepare_model(recipe, tiny_model(), "tiny")
+    arguments = training_arguments(recipe, folder / "checkpoints", -(-len(packs) // recipe.batch))
+    told = [] if events is None else events
+    return PackTrainer(model, arguments, samples, packs, on_event=told.append, should_stop=should_stop)
+
+
+def weights(trainer: PackTrainer) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in trainer.model.named_parameters() if value.requires_grad}
+
+
+def test_one_pack_of_four_is_one_step_of_four_packs_with_unequal_weights(tmp_path: Path) -> None:
+    events: list[Event] = []
+    more: list[Event] = []
+    whole = trainer_of(tmp_path / "a", [Pack((Tree(len(STEM), (0, 1, 2, 3)),), 32, 92)], events=events)
+    apart = trainer_of(tmp_path / "b", alone(SAMPLES), events=more, batch=4)
+
+    expected = plain_loss(tiny_model(), SAMPLES).item()
+    whole.train()
+    apart.train()
+
+    (one,) = [event for event in events if isinstance(event, StepDone)]
+    (four,) = [event for event in more if isinstance(event, StepDone)]
+    assert one.loss == pytest.approx(expected, rel=1e-6)
+    assert four.loss == pytest.approx(expected, rel=1e-6)
+    assert one.grad_norm == pytest.approx(four.grad_norm, rel=1e-5)
+    assert (one.samples, one.supervised, one.weight) == (four.samples, four.supervised, four.weight) == (4, 8, 11.0)
+    assert (one.tokens, four.tokens) == (32, 92)
+
+
+def test_accumulation_moves_the_weights_as_one_batch_does(tmp_path: Path) -> None:
+    whole = trainer_of(tmp_path / "a", [Pack((Tree(len(STEM), (0, 1, 2, 3)),), 32, 92)], method="lora")
+    apart = trainer_of(tmp_path / "b", alone(SAMPLES), batch=4, method="lora")
+
+    whole.train()
+    apart.train()
+
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(weights(apart)[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_the_last_step_takes_what_is_left(tmp_path: Path) -> None:
+    events: list[Event] = []
+    trainer_of(tmp_path, alone(SAMPLES), batch=3, events=events).train()
+
+    steps = [event for event in events if isinstance(event, StepDone)]
+    assert [step.samples for step in steps] == [3, 1]
+    assert [step.epoch for step in steps] == [0.75, 1.0]
+    assert steps[1].loss > 0
+
+
+def test_a_stop_finishes_the_step_and_saves(tmp_path: Path) -> None:
+    events: list[Event] = []
+    asked = iter([False, True])
+    trainer_of(tmp_path, alone(SAMPLES), events=events, should_stop=lambda: next(asked)).train()
+
+    assert [event.step for event in events if isinstance(event, StepDone)] == [1, 2]
+    assert [event.path.name for event in events if isinstance(event, Saved)] == ["checkpoint-2"]
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_with_the_remedy(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, alone(SAMPLES))
+    with torch.no_grad():
+        trainer.model.lm_head.weight.fill_(float("nan"))
+
+    with pytest.raises(AgentftError, match=r"the loss is nan at step 1.*lower lr"):
+        trainer.train()
+
+
+def test_only_whole_checkpoints_are_there_and_the_oldest_go(tmp_path: Path) -> None:
+    trainer_of(tmp_path, alone(SAMPLES), save_steps=1).train()
+
+    names = sorted(entry.name for entry in (tmp_path / "checkpoints").iterdir())
+    assert names == ["checkpoint-3", "checkpoint-4"]
+    files = {entry.name for entry in (tmp_path / "checkpoints" / "checkpoint-4").iterdir()}
+    assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} <= files
+    assert "training_args.bin" not in files, "that one is a pickle"
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    events: list[Event] = []
+    packs = [pack for epoch in range(12) for pack in epoch_packs(SAMPLES, 100, 0, epoch)]
+    with deterministic():
+        trainer_of(tmp_path, packs, events=events, method="lora", lr=0.02).train()
+
+    losses = [event.loss for event in events if isinstance(event, StepDone)]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_checkpointing_changes_nothing_but_memory(tmp_path: Path) -> None:
+    packs = epoch_packs(SAMPLES, 100, 0, 0)
+    plain = trainer_of(tmp_path / "a", packs, method="lora", checkpointing="off")
+    frugal = trainer_of(tmp_path / "b", packs, method="lora", checkpointing="on")
+
+    plain.train()
+    frugal.train()
+
+    assert frugal.model.is_activation_checkpointing
+    for name, value in weights(plain).items():
+        torch.testing.assert_close(weights(frugal)[name], value)
