@@ -144,6 +144,8 @@ def _case_turn(item: PlayedRound) -> dict[str, Json]:
         turn["answer"] = list(item.holds)
     if failing := sum(result.is_error for result in item.results):
         turn["failing"] = failing
+    if item.answer:
+        turn["reference"] = item.answer
     return turn
 
 

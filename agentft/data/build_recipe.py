@@ -14,7 +14,7 @@
     [words.zh]    "light rain" = "小雨"          # a result's words in the language of the answer
     [phrases.en]  wraps, joins, before, after = [...]
     [[intents]]   id, lang, category, share, say, do, follow, calls, answer, holds, [[intents.then]]
-    [[talks]]     lang, category, pairs = [["question", "answer"], ...]
+    [[talks]]     lang, category, pairs = [["question", "answer"], ...]       # cases need no answer
 
 Included files may hold the last five; lists are joined in the order of the files.
 """
@@ -25,6 +25,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -372,8 +373,9 @@ def _talk(row: Mapping[str, Any], at: str) -> list[Intent]:
     lang, category = str(row.get("lang", "en")), _category(row, "irrelevance", at)
     intents = []
     for index, pair in enumerate(row.get("pairs", [])):
-        if not isinstance(pair, list) or len(pair) < 2 or len(pair) % 2 or not all(isinstance(p, str) for p in pair):
-            _refuse(f"{at}: pairs[{index}]", "pair", pair, "question and answer, in turn")
-        rounds = tuple(Round((said,), answer=(answered,)) for said, answered in zip(pair[::2], pair[1::2], strict=True))
+        if not isinstance(pair, list) or not pair or not all(isinstance(text, str) for text in pair):
+            _refuse(f"{at}: pairs[{index}]", "pair", pair, "a list of question and answer, in turn")
+        turns = zip_longest(pair[::2], pair[1::2])
+        rounds = tuple(Round((said,), answer=(answered,) if answered else ()) for said, answered in turns)
         intents.append(Intent(f"{at}: pairs[{index}]", lang, category, 1, rounds))
     return intents

@@ -1,0 +1,185 @@
+"""The shipped suites: what they cover, that their calls run, and that their answers are what the worlds say."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agentft.content import content_root
+from agentft.data.build import build
+from agentft.evaluation.suites import CATEGORIES, Suite, load_suite
+from agentft.toolserver import ToolClient, ToolServer
+from agentft.toolset import Toolset, load_toolset
+from agentft.types import CallExpectation, Case, Exchange, Json, Span, ToolCall
+
+SUITES = ("weather", "search", "calculator")
+SAID = {
+    "1": "tomorrow 明天",
+    "2": "two 两",
+    "3": "three 三",
+    "4": "four 四",
+    "5": "five 五",
+    "6": "six 六",
+    "7": "seven 七",
+    "rain": "下雨",
+    "snow": "下雪",
+    "wind": "大风",
+    "heat": "高温",
+    "frost": "霜冻",
+    "fahrenheit": "华氏度",
+}
+WRITES = {"set_weather_alert", "save_bookmark", "store_number"}
+
+
+@pytest.fixture(scope="module")
+def suites() -> tuple[Suite, ...]:
+    return tuple(load_suite(name) for name in SUITES)
+
+
+@pytest.fixture(scope="module")
+def cases(suites: tuple[Suite, ...]) -> list[Case]:
+    return [case for suite in suites for case in suite.cases]
+
+
+@pytest.fixture(scope="module")
+def toolsets() -> dict[str, Toolset]:
+    return {name: load_toolset(name) for name in SUITES}
+
+
+@pytest.fixture(scope="module")
+def client(toolsets: dict[str, Toolset]) -> Iterator[ToolClient]:
+    with ToolServer(list(toolsets.values()), 0) as server:
+        yield server.client()
+
+
+def make(call: CallExpectation, client: ToolClient, session: str) -> Exchange:
+    """The expected call, really made."""
+    return client.call(ToolCall("gold", call.name, dict(call.arguments), Span(0, 0)), session)
+
+
+def values(value: Json) -> set[str]:
+    """Every value of a result as text."""
+    if isinstance(value, dict):
+        return set[str]().union(*(values(item) for item in value.values()))
+    return {value if isinstance(value, str) else json.dumps(value)}
+
+
+def test_at_least_240_cases_cover_the_categories(cases: list[Case]) -> None:
+    counts = Counter(case.category for case in cases)
+    assert len(cases) >= 240
+    assert set(counts) == set(CATEGORIES)
+    assert min(counts.values()) >= 30
+
+
+def test_every_suite_has_every_category_and_tool(suites: tuple[Suite, ...], toolsets: dict[str, Toolset]) -> None:
+    for suite in suites:
+        assert {case.category for case in suite.cases} == set(CATEGORIES)
+        called = {call.name for case in suite.cases for turn in case.turns for call in turn.calls}
+        assert called == {tool.name for tool in toolsets[suite.name].definitions}
+
+
+def test_at_least_15_percent_are_chinese(suites: tuple[Suite, ...]) -> None:
+    for suite in suites:
+        share = sum(case.lang == "zh" for case in suite.cases) / len(suite.cases)
+        assert 0.15 <= share <= 0.35
+
+
+def test_language_is_what_it_says(cases: list[Case]) -> None:
+    for case in cases:
+        for turn in case.turns:
+            assert any("\u4e00" <= letter <= "\u9fff" for letter in turn.user) == (case.lang == "zh"), turn.user
+
+
+def test_ids_and_requests_are_unique(cases: list[Case]) -> None:
+    assert len({case.id for case in cases}) == len(cases)
+    assert len({tuple(turn.user for turn in case.turns) for case in cases}) == len(cases)
+
+
+def test_gold_calls_run_and_answers_are_what_the_worlds_say(cases: list[Case], client: ToolClient) -> None:
+    for case in cases:
+        for turn in case.turns:
+            exchanges = [make(call, client, f"gold-{case.id}") for call in turn.calls]
+            failed = [exchange.is_error for exchange in exchanges]
+            assert failed == [index < turn.failing for index in range(len(failed))], case.id
+            said = {text for exchange in exchanges for text in values(json.loads(exchange.received))}
+            assert set(turn.answer) <= said, case.id
+
+
+def test_calls_fit_their_schemas_with_optional_and_alternative_values(
+    cases: list[Case], toolsets: dict[str, Toolset]
+) -> None:
+    tools = {tool.name: tool.parameters for toolset in toolsets.values() for tool in toolset.definitions}
+    for case in cases:
+        for call in (call for turn in case.turns for call in turn.calls):
+            properties = tools[call.name]["properties"]
+            assert isinstance(properties, dict)
+            assert {*call.arguments, *call.optional} <= set(properties)
+            assert set(call.alternatives) <= set(call.arguments)
+
+
+def test_arguments_are_said_or_come_from_a_result(cases: list[Case], client: ToolClient) -> None:
+    """What cannot be known from the conversation cannot be asked for."""
+    for case in cases:
+        heard = ""
+        for turn in case.turns:
+            heard += f" {turn.user.casefold()} "
+            for call in turn.calls:
+                for value in call.arguments.values():
+                    assert any(way in heard for way in ways_to_say(value)), (case.id, value)
+                heard += make(call, client, f"said-{case.id}").received.casefold()
+
+
+def ways_to_say(value: Json) -> set[str]:
+    """How a user may have put an argument; an expression is looked for by its numbers."""
+    if isinstance(value, str) and any(letter in value for letter in "+-*/"):
+        return {re.findall(r"[\d.]+", value)[0]}
+    written = (value if isinstance(value, str) else json.dumps(value)).casefold()
+    bare_page = {written[1:]} if re.fullmatch(r"p\d+", written) else set()
+    return {written, *SAID.get(written, "").split(), *bare_page}
+
+
+def test_missing_parameter_asks_first_and_calls_then(cases: list[Case]) -> None:
+    for case in (case for case in cases if case.category == "missing_parameter"):
+        assert not case.turns[0].calls
+        assert len(case.turns) == 2
+        assert case.turns[1].calls
+
+
+def test_categories_are_what_they_say(cases: list[Case]) -> None:
+    for case in cases:
+        calls = [[call.name for call in turn.calls] for turn in case.turns]
+        match case.category:
+            case "single":
+                assert [len(turn) for turn in calls] == [1]
+            case "several_tools":
+                assert len(set(calls[0])) >= 2
+            case "parallel":
+                assert len(calls[0]) >= 2
+                assert len(set(calls[0])) == 1
+            case "multi_round":
+                assert 2 <= len(calls) <= 3
+                assert calls[0]
+            case "irrelevance":
+                assert not any(calls)
+            case "tool_error":
+                assert any(turn.failing for turn in case.turns)
+                assert sum(len(turn.calls) - turn.failing for turn in case.turns) >= 1
+
+
+def test_tools_that_write_are_called_alone_and_in_parallel(cases: list[Case]) -> None:
+    for category in ("single", "parallel"):
+        names = {call.name for case in cases if case.category == category for call in case.turns[0].calls}
+        assert names >= WRITES
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_cases_are_what_their_recipe_makes(name: str, tmp_path: Path) -> None:
+    """A world that changed its answers asks for a rebuild: agentft data build evals/NAME/build.toml --output ..."""
+    folder = content_root() / "evals" / name
+    build(folder / "build.toml", tmp_path / "cases.jsonl", ToolServer)
+    assert (tmp_path / "cases.jsonl").read_bytes() == (folder / "cases.jsonl").read_bytes()
