@@ -1,0 +1,197 @@
+"""A transformers model on this machine: batched, with the shared start of the prompts computed once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import logging as transformers_logging
+
+from agentft.encoding import tokens_of
+from agentft.errors import InputError, MissingError
+from agentft.formats.frame import Frame
+from agentft.models import Completion, Finish, OnText, Request, Sampling
+from agentft.models.decoding import ATTENTION, Prefix, can_share, compute_prefix, decode
+from agentft.models.embedded import resolve
+
+__all__ = ["HfBackend", "quantisation"]
+
+# Below this many shared tokens a prefix costs more than it saves.
+WORTH_SHARING = 32
+
+
+def quantisation(bits: int) -> BitsAndBytesConfig | None:
+    """bitsandbytes' settings for 4 (NF4, double quantisation, bf16 compute) or 8 bits; None for 16.
+
+    Raises:
+        InputError: another number of bits.
+    """
+    if bits == 16:
+        return None
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    if bits == 4:
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+    raise InputError(f"bits {bits} is not known; it is 4, 8 or 16")
+
+
+def _dtype(bits: int) -> torch.dtype:
+    """bf16, but fp32 for whole weights on a CPU: measured with SmolLM2 on two cores, a step of 32 rows takes a third."""
+    return torch.float32 if bits == 16 and not torch.cuda.is_available() else torch.bfloat16
+
+
+class HfBackend:
+    """See the module. Greedy decoding is deterministic for the same requests in the same batches."""
+
+    def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
+        self.name = name
+        self.frame = Frame.of_tokenizer(tokenizer)
+        self._model = model.eval()
+        self._tokenizer = tokenizer
+        self._ends = _end_tokens(model, tokenizer, self.frame)
+        self._prefix: Prefix | None = None
+        self._shares = can_share(model)
+        if self._shares:
+            self._model.set_attn_implementation(ATTENTION)
+
+    @classmethod
+    def open(cls, model: str, adapter: Path | None = None, bits: int = 16) -> HfBackend:
+        """Load a model, and an adapter on top of it.
+
+        With 16 bits the adapter is merged into the weights in memory: decoding is then as fast as the base model's.
+
+        Args:
+            model: a folder, a hub id or an embedded name.
+            adapter: a folder in peft's layout.
+
+        Raises:
+            MissingError: the model is not here and cannot be fetched.
+        """
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        where = resolve(model)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(where)
+            loaded = AutoModelForCausalLM.from_pretrained(
+                where,
+                dtype=_dtype(bits),
+                quantization_config=quantisation(bits),
+                device_map={"": 0} if torch.cuda.is_available() else None,
+            )
+        except OSError as error:
+            line = str(error).strip().split("\n")[0]
+            raise MissingError(
+                f"the model {model!r} cannot be loaded ({line}); give a folder, a hub id that can be "
+                "reached from here, or the embedded smollm2-135m"
+            ) from error
+        name = model
+        if adapter is not None:
+            from peft import PeftModel
+
+            loaded = PeftModel.from_pretrained(loaded, str(adapter))
+            loaded = loaded.merge_and_unload() if bits == 16 else loaded
+            name = f"{model}+{adapter.parent.name}"
+        return cls(loaded, tokenizer, name)
+
+    def complete(
+        self, requests: Sequence[Request], sampling: Sampling, on_text: OnText | None = None
+    ) -> list[Completion]:
+        """See `Backend.complete`. All requests go through the model in one batch."""
+        if not requests:
+            return []
+        prompts = [tokens_of(request.segments, self._tokenizer) for request in requests]
+        watch = _Watch(self._tokenizer, [request.stop for request in requests], self._ends, on_text)
+        draw = hashlib.sha256(repr((sampling.seed, [request.key for request in requests])).encode()).digest()
+        sampling = replace(sampling, seed=int.from_bytes(draw[:7], "big"))
+        with torch.inference_mode():
+            prefix = self._shared_prefix(prompts)
+            said = decode(self._model, prompts, prefix, sampling, watch.ended)
+        rows = zip(requests, prompts, said, strict=True)
+        return [self._completion(request, len(prompt), row) for request, prompt, row in rows]
+
+    def _shared_prefix(self, prompts: list[list[int]]) -> Prefix | None:
+        """The start that all prompts share, from memory if it was computed before."""
+        if not self._shares:
+            return None
+        columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
+        same = prompts[0][: sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))]
+        kept = self._prefix.tokens if self._prefix else ()
+        known = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(same, kept, strict=False)))
+        # A lone prompt shares everything with itself: what was computed before is enough then.
+        if self._prefix and known >= WORTH_SHARING and (len(prompts) == 1 or known == len(same)):
+            return self._prefix.cut(known)
+        if len(same) < WORTH_SHARING:
+            return None
+        self._prefix = compute_prefix(self._model, same)
+        return self._prefix
+
+    def _completion(self, request: Request, prompt_tokens: int, row: list[int]) -> Completion:
+        said = list(takewhile(lambda token: token not in self._ends, row))
+        text = _decode(self._tokenizer, said)
+        finish: Finish = "end" if len(said) < len(row) else "length"
+        cut = _stop_end(text, request.stop)
+        if cut is not None:
+            text, finish = text[:cut], "stop"
+        return Completion(text, finish, prompt_tokens, len(said))
+
+
+class _Watch:
+    """Ends a row at its stop strings, and hands out text as it appears."""
+
+    def __init__(self, tokenizer: Any, stops: list[tuple[str, ...]], ends: list[int], on_text: OnText | None) -> None:
+        self._tokenizer = tokenizer
+        self._stops = stops
+        self._ends = set(ends)
+        self._on_text = on_text
+        self._shown = [""] * len(stops)
+        # A stop string of n characters lies within the last n tokens and a little: a token holds a character or more,
+        # but for characters that are cut in bytes.
+        self._tail = 4 + max((len(stop) for row in stops for stop in row), default=0)
+
+    def ended(self, index: int, row: list[int]) -> bool:
+        """Whether the row is over with its last token."""
+        if self._on_text is not None:
+            self._show(index, row, self._on_text)
+        if row[-1] in self._ends:
+            return True
+        tail = _decode(self._tokenizer, row[-self._tail :])
+        return any(stop in tail for stop in self._stops[index])
+
+    def _show(self, index: int, row: list[int], on_text: OnText) -> None:
+        text = _decode(self._tokenizer, takewhile(lambda token: token not in self._ends, row))
+        cut = _stop_end(text, self._stops[index])
+        text = text[:cut] if cut is not None else text
+        shown = self._shown[index]
+        if text.startswith(shown) and len(text) > len(shown) and not text.endswith("\ufffd"):
+            on_text(index, text[len(shown) :])
+            self._shown[index] = text
+
+
+def _decode(tokenizer: Any, tokens: Any) -> str:
+    text: str = tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text
+
+
+def _stop_end(text: str, stops: Sequence[str]) -> int | None:
+    """Where the earliest stop string ends."""
+    found = [text.index(stop) + len(stop) for stop in stops if stop in text]
+    return min(found) if found else None
+
+
+def _end_tokens(model: Any, tokenizer: Any, frame: Frame) -> list[int]:
+    """The frame's stop token first, then the model's own end-of-sequence tokens."""
+    stop = tokenizer(frame.stop, add_special_tokens=False)["input_ids"][-1:]
+    configured = model.generation_config.eos_token_id
+    more = configured if isinstance(configured, list) else [configured]
+    return list(dict.fromkeys([*stop, *(token for token in more if token is not None)]))
