@@ -82,6 +82,7 @@ def read_conversations(
         InputError: see `read_rows`; also a quarantine file that cannot be used.
     """
     ids = _Ids()
+    fallback = f"{path.name}:"  # ids of this form are ours and hold the line, so they need no check
     with open_quarantine(path, quarantine) as kept:
         for item in read_rows(path):
             accounting.rows += 1
@@ -92,7 +93,8 @@ def read_conversations(
                     kept.write(outcome)
                 continue
             accounting.parsed += 1
-            unique = ids.make_unique(outcome.id)
+            unnamed = outcome.id == f"{fallback}{item.line}"
+            unique = outcome.id if unnamed else ids.make_unique(outcome.id)
             if unique != outcome.id:
                 accounting.duplicate_ids += 1
                 outcome = replace(outcome, id=unique)
@@ -116,10 +118,10 @@ def _read_raw(raw: Raw) -> Row | Rejection:
         detail = f"the byte 0x{raw.data[error.start]:02x} is not UTF-8 here"
         return Rejection(raw.number, "invalid-utf8", detail, None, error.start, raw.data)
     try:
-        value, end = read_json(text)
+        value, end = read_json(text, len(text) - len(text.lstrip()))
     except UnreadableError as error:
         return Rejection(raw.number, error.reason, str(error), None, error.position, text)
-    if end < len(text):
+    if end < len(text.rstrip()):
         detail = f"not JSON (text after the value at character {end})"
         return Rejection(raw.number, "invalid-json", detail, None, end, text)
     if not isinstance(value, dict):
@@ -128,18 +130,19 @@ def _read_raw(raw: Raw) -> Row | Rejection:
 
 
 class _Ids:
-    """Ids that were seen, by hash: eight bytes of meaning each, however long the ids are."""
+    """Ids that were seen, by their hashes: some 60 bytes a row, however long the ids are."""
 
     def __init__(self) -> None:
         self.seen: set[int] = set()
         self.repeats: Counter[str] = Counter()
 
     def make_unique(self, identity: str) -> str:
-        if hash(identity) not in self.seen:
-            self.seen.add(hash(identity))
-            return identity
-        self.repeats[identity] += 1
-        return self.make_unique(f"{identity}#{self.repeats[identity] + 1}")
+        unique = identity
+        while hash(unique) in self.seen:
+            self.repeats[identity] += 1
+            unique = f"{identity}#{self.repeats[identity] + 1}"
+        self.seen.add(hash(unique))
+        return unique
 
 
 def _read_parquet(path: Path) -> Iterator[Row | Rejection]:

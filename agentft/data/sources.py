@@ -96,8 +96,8 @@ def _iter_lines(stream: IO[bytes], start: int, number: int) -> Iterator[Raw]:
                 length += len(line)
         if data is None:
             yield Raw(number, start, length, None)
-        elif stripped := data.strip():
-            yield Raw(number, start, length, stripped)
+        elif data.strip():
+            yield Raw(number, start, length, data.rstrip(b"\r\n"))
         start += length
         number += 1
 
