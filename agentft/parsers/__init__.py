@@ -29,6 +29,9 @@ def parse_row(row: Mapping[str, Json], default_id: str) -> Conversation:
         RowError: `unknown-format`, or what the parser found.
     """
     if "conversations" in row:
+        turns = row["conversations"]
+        if isinstance(turns, list) and any(_calls_beside_content(turn) for turn in turns):
+            return parse_openai({**row, "messages": turns}, default_id)
         return parse_msagent(row, default_id)
     if "messages" in row:
         messages = read_list(row["messages"], "messages", "no-turns")
@@ -36,6 +39,11 @@ def parse_row(row: Mapping[str, Json], default_id: str) -> Conversation:
         return parse({**row, "messages": messages}, default_id)
     keys = ", ".join(row) or "none"
     raise RowError("unknown-format", f"the row has neither `conversations` nor `messages`; its keys are {keys:.100}")
+
+
+def _calls_beside_content(turn: Json) -> bool:
+    """OpenAI's turns under MS-Agent's key: read as plain text, their calls would be lost."""
+    return isinstance(turn, dict) and bool(turn.get("tool_calls") or turn.get("function_call"))
 
 
 def _holds_markers(messages: Sequence[Json]) -> bool:

@@ -145,6 +145,13 @@ def test_rejections_have_a_reason_and_a_turn(row: dict[str, Any], reason: str, t
     assert (caught.value.reason, caught.value.turn) == (reason, turn)
 
 
+def test_openai_s_turns_under_the_other_key_keep_their_calls() -> None:
+    for name in ("parallel", "legacy-function-call"):
+        row = ROWS[name]
+        moved = {**{key: value for key, value in row.items() if key != "messages"}, "conversations": row["messages"]}
+        assert parse_row(moved, "x") == parse(name)
+
+
 def test_the_table_of_parsers() -> None:
     assert list(PARSERS) == ["msagent", "openai"]
     for name in PARSERS:
