@@ -51,10 +51,9 @@ class Store:
         return (fingerprint, case, trial) in self.records
 
     def add(self, record: Record) -> None:
-        """Write one finished case, to the disk."""
+        """Write one finished case; it outlives a crash of this process from here on."""
         self._stream.write(dump_line(record))
         self._stream.flush()
-        os.fsync(self._stream.fileno())
         self.records[_key(record)] = record
 
     def __enter__(self) -> Self:
@@ -63,6 +62,8 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
         self._stream.close()
 
 

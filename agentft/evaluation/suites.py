@@ -83,14 +83,14 @@ def shipped_suites() -> tuple[str, ...]:
 
 
 def select_suites(names: Sequence[str], worlds: Sequence[str]) -> tuple[Suite, ...]:
-    """The named suites; with no names, every shipped suite that needs only `worlds`.
+    """The named suites; with no names, every shipped suite that needs only `worlds` (any, if none are given).
 
     Raises:
         InputError: a named suite needs a world that is not given, or nothing fits.
     """
     if not names:
         suites = [load_suite(name) for name in shipped_suites()]
-        fitting = tuple(suite for suite in suites if set(suite.worlds) <= set(worlds))
+        fitting = tuple(suite for suite in suites if not worlds or set(suite.worlds) <= set(worlds))
         if not fitting:
             raise InputError(f"no shipped suite fits the tools {', '.join(worlds)}; name a suite or add tools")
         return fitting
@@ -131,15 +131,15 @@ def read_suite(folder: Path) -> Suite:
 
 
 def stratified(cases: Sequence[Case], limit: int | None) -> tuple[Case, ...]:
-    """At most `limit` cases, spread over the categories in proportion, the same ones every time.
+    """At most `limit` cases, spread over suites and categories in proportion, the same ones every time.
 
     The cases of a smaller limit are among those of a larger one.
     """
     if limit is None or limit >= len(cases):
         return tuple(cases)
-    groups: dict[str, list[int]] = {}
+    groups: dict[tuple[str, str], list[int]] = {}
     for index, case in enumerate(cases):
-        groups.setdefault(case.category, []).append(index)
+        groups.setdefault((case.suite, case.category), []).append(index)
     ranked: list[tuple[float, int, int]] = []
     for order, members in enumerate(groups.values()):
         shuffled = sorted(members, key=lambda index: hashlib.sha256(cases[index].id.encode()).digest())

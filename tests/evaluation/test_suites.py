@@ -140,6 +140,7 @@ def test_suites_are_selected_by_the_tools_given(tmp_path: Path, monkeypatch: pyt
     write(tmp_path / "evals" / "both", CASE, head='name = "both"\nworlds = ["weather", "search"]')
     assert [suite.name for suite in select_suites([], ["weather"])] == ["mini"]
     assert [suite.name for suite in select_suites([], ["search", "weather"])] == ["both", "mini"]
+    assert [suite.name for suite in select_suites([], [])] == ["both", "mini"]
     assert [suite.name for suite in select_suites(["mini", "mini"], [])] == ["mini"]
     with pytest.raises(InputError, match="suite both needs the tools search"):
         select_suites(["both"], ["weather"])

@@ -1,0 +1,158 @@
+"""An evaluation in the terminal: its progress, tuned beside base with intervals, categories, and what went wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from agentft.display.safe import safe_text
+from agentft.evaluation.runner import Arm
+from agentft.evaluation.summary import HEADLINES
+from agentft.metrics import ERROR_CLASSES
+
+__all__ = ["EvaluationProgress", "evaluation_progress", "show_summary"]
+
+LOG_SECONDS = 15.0
+VERDICT_STYLES = {"pass": "bold green", "fail": "bold red"}
+
+
+class EvaluationProgress:
+    """Callbacks for `agentft.evaluation.runner.Settings`: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, console: Console, bar: Progress | None, quiet: bool) -> None:
+        self._console = console
+        self._bar = bar
+        self._quiet = quiet
+        self._task: TaskID | None = None
+        self._last = time.monotonic()
+        self._failed = 0
+
+    def on_arm(self, arm: Arm) -> None:
+        """A model's turn has come; it is about to be loaded."""
+        self._failed = 0
+        if self._bar is not None:
+            self._task = self._bar.add_task(safe_text(f"{arm.label}: {arm.name}").plain, total=None)
+        elif not self._quiet:
+            self._console.print(safe_text(f"{arm.label}: {arm.name}"))
+
+    def on_case(self, arm: str, record: Mapping[str, Any], done: int, total: int) -> None:
+        """A case is finished."""
+        self._failed += record["scores"]["success"]["value"] != 1
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total)
+        elif not self._quiet and (done == total or time.monotonic() - self._last > LOG_SECONDS):
+            self._last = time.monotonic()
+            self._console.print(safe_text(f"{arm}: {done}/{total} cases, {self._failed} not solved"))
+
+
+@contextmanager
+def evaluation_progress(console: Console, *, quiet: bool = False) -> Iterator[EvaluationProgress]:
+    """Show an evaluation's progress on `console` (stderr) while the block lasts."""
+    if quiet or not console.is_terminal:
+        yield EvaluationProgress(console, None, quiet)
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        yield EvaluationProgress(console, bar, quiet)
+
+
+def show_summary(summary: Mapping[str, Any]) -> RenderableType:
+    """The report of a summary: figures, categories, error classes, gates, verdict."""
+    arms = list(summary["arms"])
+    blocks: list[RenderableType] = [_metrics(summary["metrics"], arms)]
+    for part in ("categories", "languages"):
+        blocks += ["", _breakdown(part, summary[part], arms)]
+    if summary["errors"]:
+        blocks += ["", _errors(summary["errors"], arms)]
+    return Group(*blocks, "", *_closing(summary))
+
+
+def _metrics(metrics: Mapping[str, Any], arms: Sequence[str]) -> Table:
+    table = _table("metric", arms)
+    for name, row in metrics.items():
+        if any(row[arm]["n"] for arm in arms):
+            table.add_row(Text(name, style="bold" if name in HEADLINES else ""), *_cells(row, arms))
+    return table
+
+
+def _breakdown(title: str, parts: Mapping[str, Any], arms: Sequence[str]) -> Table:
+    """One row a part: exact calls, or abstention where no call is expected (the closing lines say so)."""
+    table = _table(title, arms)
+    for name, part in parts.items():
+        shown = "exact_call" if "exact_call" in part["metrics"] else "abstention"
+        row = part["metrics"].get(shown)
+        if row:
+            table.add_row(safe_text(name), *_cells(row, arms))
+    return table
+
+
+def _table(title: str, arms: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column(title, no_wrap=True)
+    for arm in arms:
+        table.add_column(safe_text(arm), justify="right", no_wrap=True)
+    if len(arms) == 2:
+        table.add_column("difference", justify="right", no_wrap=True)
+        table.add_column("p", justify="right", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
+    return table
+
+
+def _cells(row: Mapping[str, Any], arms: Sequence[str]) -> list[Text]:
+    cells = [_figure(row[arm]) for arm in arms]
+    if len(arms) == 2:
+        cells += [_difference(row["delta"]), Text(_p_value(row["delta"]["p"]))]
+    counts = [str(row[arm]["n"]) for arm in arms]
+    return [*cells, Text("/".join(counts) if len(set(counts)) > 1 else counts[0])]
+
+
+def _figure(found: Mapping[str, Any]) -> Text:
+    if found["value"] is None:
+        return Text("-", style="dim")
+    interval = f" {found['low'] * 100:3.0f}-{found['high'] * 100:<3.0f}"
+    return Text.assemble(f"{found['value'] * 100:.1f}", (interval, "dim"))
+
+
+def _difference(found: Mapping[str, Any]) -> Text:
+    if found["value"] is None:
+        return Text("-", style="dim")
+    style = "" if found["low"] <= 0 <= found["high"] else "green" if found["value"] > 0 else "red"
+    interval = f" {found['low'] * 100:+.0f}..{found['high'] * 100:+.0f}"
+    return Text.assemble((f"{found['value'] * 100:+.1f}", style), (interval, "dim"))
+
+
+def _p_value(p: float | None) -> str:
+    return "" if p is None else "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
+def _errors(errors: Mapping[str, Mapping[str, int]], arms: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("first error of a case", no_wrap=True)
+    for arm in arms:
+        table.add_column(safe_text(arm), justify="right")
+    table.add_column("")
+    for kind, counts in errors.items():
+        meaning = Text(ERROR_CLASSES.get(kind, ""), style="dim")
+        table.add_row(safe_text(kind), *(str(counts[arm]) for arm in arms), meaning)
+    return table
+
+
+def _closing(summary: Mapping[str, Any]) -> Iterator[Text]:
+    yield Text("Percent with 95 % intervals; differences are over the same cases.", style="dim")
+    yield Text("Per category: exact calls, or abstention where no call is expected.", style="dim")
+    if summary["invalid"]:
+        yield Text(f"{summary['invalid']} invalid cases (not the model's fault) count nowhere.", style="yellow")
+    for gate in summary["gates"]:
+        value = "does not apply" if gate["value"] is None else f"{gate['value']:.3f}"
+        passed = gate["passed"]
+        text = f"{gate['metric']} {value}, at least {gate['minimum']:g} asked: {'passed' if passed else 'failed'}"
+        yield Text(text, style="green" if passed else "red")
+    yield safe_text(summary["finding"], style="bold")
+    yield Text(f"verdict: {summary['verdict']}", style=VERDICT_STYLES.get(summary["verdict"], "bold yellow"))

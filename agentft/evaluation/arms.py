@@ -1,0 +1,81 @@
+"""From what a user names (a model, a run, an earlier evaluation) to the arms of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agentft.errors import InputError
+from agentft.evaluation.oracle import oracle_answers
+from agentft.evaluation.plan import Plan
+from agentft.evaluation.records import Record
+from agentft.evaluation.runner import Arm, read_baseline
+from agentft.formats import call_format
+from agentft.models import Backend
+from agentft.models.opening import DEFAULT_MODEL, SCRIPTED, find_run, identify, open_backend
+from agentft.models.scripted import ScriptedBackend
+
+__all__ = ["ModelChoice", "make_arm", "make_arms"]
+
+DEFAULT_FORMAT = "msagent"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """A model as the user names it. `call_format` None: the adapter's, else `msagent`."""
+
+    model: str | None = None
+    adapter: str | None = None
+    bits: int = 16
+    call_format: str | None = None
+
+
+def make_arm(label: str, plan: Plan, choice: ModelChoice, prepare: Callable[[str], None] = lambda _: None) -> Arm:
+    """An arm that opens its model when its turn comes.
+
+    Args:
+        prepare: called with the model's name just before it is opened (to fetch it with a progress display).
+
+    Raises:
+        InputError: the run or the call format is not known.
+    """
+    run = find_run(choice.adapter) if choice.adapter else None
+    fmt = call_format(choice.call_format or (run.call_format if run else DEFAULT_FORMAT))
+    if choice.model == SCRIPTED and run is None:
+        answers = oracle_answers([plan.job(case) for case in plan.cases], fmt)
+        return Arm(label, "scripted: the expected calls", "oracle", fmt, lambda: ScriptedBackend(answers, "oracle"))
+    name, identity = identify(choice.model, choice.adapter, choice.bits)
+
+    def load() -> Backend:
+        prepare(choice.model or (run.model if run else DEFAULT_MODEL))
+        return open_backend(choice.model, choice.adapter, choice.bits)
+
+    return Arm(label, name, identity, fmt, load)
+
+
+def make_arms(
+    plan: Plan, choice: ModelChoice, baseline: str | None, prepare: Callable[[str], None] = lambda _: None
+) -> tuple[list[Arm], dict[str, list[Record]]]:
+    """The arms to run, and the stored records to compare with.
+
+    Args:
+        baseline: `base` (the same model without its adapter), a run folder, or the cases.jsonl of an earlier run.
+
+    Raises:
+        InputError: the baseline does not fit.
+    """
+    arms = [make_arm("tuned", plan, choice, prepare)]
+    if baseline is None:
+        return arms, {}
+    if baseline == "base":
+        if choice.adapter is None:
+            raise InputError("--baseline base is the model without its adapter; give --adapter, or another baseline")
+        run = find_run(choice.adapter)
+        bare = replace(
+            choice, model=choice.model or run.model, adapter=None, call_format=choice.call_format or run.call_format
+        )
+        return [*arms, make_arm("base", plan, bare, prepare)], {}
+    if Path(baseline).is_file():
+        return arms, {"base": read_baseline(Path(baseline), plan)}
+    return [*arms, make_arm("base", plan, replace(choice, model=None, adapter=baseline), prepare)], {}

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentft.commands import run
+from agentft.models import Completion
+from agentft.models.scripted import ScriptedBackend
+from tests.evaluation.world import write_suite, write_world
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    write_suite(tmp_path)
+    write_world(tmp_path)
+    (tmp_path / "silent.jsonl").write_text('{"key": "*", "text": "I like tea."}\n')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+SHOP = ["eval", "./shopping", "--tools", "./shop"]
+
+
+def as_json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return document
+
+
+def test_perfect_answers_pass_and_the_report_is_on_stdout(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*SHOP, "--model", "scripted"]) == 0
+    told = capsys.readouterr()
+    assert "verdict: pass" in told.out
+    assert "exact_call" in told.out
+    assert "7 cases of shopping" in told.err
+    assert "smallest difference" in told.err
+    assert len(list(place.glob("runs/eval-*/cases.jsonl"))) == 1
+
+
+def test_json_is_the_summary_and_nothing_else(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*SHOP, "--model", "scripted", "--json", "--output", "out", "--format", "hermes"]) == 0
+    document = as_json(capsys)
+    assert document == json.loads((place / "out" / "summary.json").read_text())
+    assert document["metrics"]["exact_call"]["tuned"] == {
+        **document["metrics"]["exact_call"]["tuned"], "value": 1.0, "n": 6,
+    }  # fmt: skip
+    assert document["arms"]["tuned"]["format"] == "hermes"
+    assert {"python", "agentft", "scipy"} <= document["versions"].keys()
+    assert {"suites", "tools", "cases"} == document["hashes"].keys()
+
+
+def test_quiet_tells_nothing_on_stderr(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*SHOP, "--model", "scripted", "--quiet", "--json"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_an_earlier_run_is_a_baseline(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*SHOP, "--model", "scripted:silent.jsonl", "--output", "old", "--quiet"]) == 0
+    capsys.readouterr()
+    assert run([*SHOP, "--model", "scripted", "--baseline", "old/cases.jsonl", "--json"]) == 0
+    assert as_json(capsys)["metrics"]["exact_call"]["delta"]["value"] == 1.0
+
+
+@pytest.mark.parametrize(("gate", "code"), [("exact_call=1", 0), ("rouge_l=1.0", 1), ("success=0.5", 0)])
+def test_a_gate_decides_the_exit_code(place: Path, capsys: pytest.CaptureFixture[str], gate: str, code: int) -> None:
+    model = "scripted:silent.jsonl" if code else "scripted"
+    gates = ["--fail-under", "abstention=1", "--fail-under", gate]
+    assert run([*SHOP, *gates, "--model", model, "--json"]) == code
+    assert as_json(capsys)["verdict"] == ("fail" if code else "pass")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fail-under", "exact_cal=1"], "there is no metric 'exact_cal'; did you mean 'exact_call'?"),
+        (["--fail-under", "exact_call=80"], "'80' is not a number from 0 to 1; write exact_call=0.8"),
+        (["--fail-under", "exact_call"], "'' is not a number from 0 to 1"),
+        (["--model", "scripted:none.jsonl"], "none.jsonl: cannot be read"),
+        (["--model", "scripted", "--baseline", "base"], "give --adapter, or another baseline"),
+        (["--model", "scripted", "--baseline", "nowhere"], "there is no run 'nowhere'"),
+        (["--model", "scripted", "--format", "xml"], "call format 'xml' is not known"),
+        (["--adapter", "nowhere"], "there is no run 'nowhere'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(
+    place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert run([*SHOP, *arguments, "--quiet"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
+
+
+def test_a_suite_that_needs_more_tools_is_told_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["eval", "./shopping", "--tools", "weather", "--model", "scripted"]) == 2
+    assert "suite shopping needs the tools shop" in capsys.readouterr().err
+    assert run(["eval", "nosuch", "--model", "scripted"]) == 2
+    assert "there is no suite 'nosuch'" in capsys.readouterr().err
+
+
+def test_last_without_a_run_is_something_missing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*SHOP, "--adapter", "last"]) == 3
+    assert "train one with `agentft train`" in capsys.readouterr().err
+
+
+def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete = ScriptedBackend.complete
+    left = iter(range(4))
+
+    def stopping(self: ScriptedBackend, *arguments: Any) -> list[Completion]:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return complete(self, *arguments)
+
+    monkeypatch.setattr(ScriptedBackend, "complete", stopping)
+    asked = [*SHOP, "--model", "scripted", "--batch-size", "1", "--json", "--output", "out"]
+    assert run(asked) == 130
+    stopped = as_json(capsys)
+    assert stopped["verdict"] == "interrupted"
+    assert 0 < stopped["done"]["tuned"] < 7
+    monkeypatch.setattr(ScriptedBackend, "complete", complete)
+    assert run(asked) == 0
+    assert as_json(capsys)["kept"] == stopped["done"]["tuned"]
+
+
+@pytest.mark.parametrize("name", ["msagent", "hermes"])
+def test_every_shipped_case_can_be_solved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ["eval", "--tools", "weather,search,calculator", "--model", "scripted", "--format", name]
+    assert run([*asked, "--json", "--quiet", "--fail-under", "success=1"]) == 0
+    document = as_json(capsys)
+    assert document["cases"] >= 240
+    assert document["errors"] == {}
+    assert set(document["suites"]) == {"weather", "search", "calculator"}
+
+
+def test_a_limit_keeps_every_category(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["eval", "--limit", "42", "--model", "scripted", "--json", "--quiet"]) == 0
+    document = as_json(capsys)
+    assert document["cases"] == 42
+    assert len(document["categories"]) == 7
+    assert len(document["suites"]) == 3

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from agentft.display.evaluation import evaluation_progress, show_summary
+from agentft.evaluation.runner import Arm
+from agentft.evaluation.statistics import estimate, paired_delta
+from agentft.formats import call_format
+from agentft.models.scripted import ScriptedBackend
+
+
+def shown(summary: dict[str, Any], width: int = 80) -> list[str]:
+    stream = StringIO()
+    Console(file=stream, width=width).print(show_summary(summary))
+    return [line.rstrip() for line in stream.getvalue().splitlines()]
+
+
+def row(tuned: list[float], base: list[float] | None = None) -> dict[str, Any]:
+    found: dict[str, Any] = {"tuned": estimate(tuned)}
+    if base is not None:
+        found |= {"base": estimate(base), "delta": paired_delta(tuned, base) if base else paired_delta([], [])}
+    return found
+
+
+def summary(**changes: Any) -> dict[str, Any]:
+    tuned, base = [1.0] * 9 + [0.0], [0.0] * 10
+    return {
+        "arms": {"tuned": {}, "base": {}},
+        "metrics": {"exact_call": row(tuned, base), "url": row([], []), "schema_valid": row(tuned, [])},
+        "categories": {
+            "single": {"cases": 10, "metrics": {"exact_call": row(tuned, base)}},
+            "irrelevance": {"cases": 10, "metrics": {"abstention": row(base, tuned)}},
+        },
+        "languages": {"en": {"cases": 10, "metrics": {"exact_call": row(tuned, base)}}},
+        "errors": {"no-call": {"tuned": 1, "base": 10}},
+        "gates": [],
+        "invalid": 0,
+        "finding": "tuned is better.",
+        "verdict": "pass",
+        **changes,
+    }
+
+
+def test_tuned_and_base_stand_side_by_side() -> None:
+    lines = shown(summary())
+    assert lines[0].split() == ["metric", "tuned", "base", "difference", "p", "n"]
+    assert lines[1].split() == ["exact_call", "90.0", "60-98", "0.0", "0-28", "+90.0", "+49..+98", ".004", "10"]
+    assert lines[2].split() == ["schema_valid", "90.0", "60-98", "-", "-", "10/0"]
+    assert not any(line.startswith("url") for line in lines)
+    assert [line.split()[0] for line in lines[4:7]] == ["categories", "single", "irrelevance"]
+    assert "-90.0" in lines[6]
+    assert any(line.split()[:3] == ["no-call", "1", "10"] for line in lines)
+    assert lines[-2:] == ["tuned is better.", "verdict: pass"]
+
+
+def test_nothing_is_cut_on_a_narrow_terminal() -> None:
+    assert not any("…" in line for line in shown(summary()))
+
+
+def test_one_arm_has_no_difference() -> None:
+    alone = {"exact_call": row([1.0])}
+    lines = shown(summary(arms={"tuned": {}}, metrics=alone, categories={}, languages={}, errors={}))
+    assert lines[0].split() == ["metric", "tuned", "n"]
+    assert lines[1].split() == ["exact_call", "100.0", "21-100", "1"]
+
+
+def test_gates_and_invalid_cases_are_told() -> None:
+    gates = [
+        {"metric": "exact_call", "minimum": 0.8, "value": 0.9, "passed": True},
+        {"metric": "url", "minimum": 0.5, "value": None, "passed": False},
+    ]
+    lines = shown(summary(gates=gates, invalid=2, verdict="fail"))
+    assert "exact_call 0.900, at least 0.8 asked: passed" in lines
+    assert "url does not apply, at least 0.5 asked: failed" in lines
+    assert "2 invalid cases (not the model's fault) count nowhere." in lines
+    assert lines[-1] == "verdict: fail"
+
+
+def test_names_are_never_markup_or_control_sequences() -> None:
+    odd = {"[red]x[/red]\x1b[2J": {"cases": 1, "metrics": {"exact_call": row([1.0], [1.0])}}}
+    text = "\n".join(shown(summary(categories=odd), 120))
+    assert "[red]x[/red]␛[2J" in text
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(terminal: bool) -> None:
+    stream = StringIO()
+    console = Console(file=stream, force_terminal=terminal, width=80)
+    arm = Arm("tuned", "my[bold]model", "", call_format("hermes"), lambda: ScriptedBackend({}))
+    with evaluation_progress(console) as progress:
+        progress.on_arm(arm)
+        for done, value in ((1, 1.0), (2, 0.0)):
+            progress.on_case("tuned", {"scores": {"success": {"value": value}}}, done, 2)
+    text = stream.getvalue()
+    assert "my[bold]model" in text
+    assert ("tuned: 2/2 cases, 1 not solved" in text) is not terminal
+    assert ("2/2" in text) is True
+
+
+def test_quiet_progress_says_nothing() -> None:
+    stream = StringIO()
+    arm = Arm("tuned", "m", "", call_format("hermes"), lambda: ScriptedBackend({}))
+    with evaluation_progress(Console(file=stream, force_terminal=True), quiet=True) as progress:
+        progress.on_arm(arm)
+        progress.on_case("tuned", {"scores": {"success": {"value": 1.0}}}, 1, 1)
+    assert stream.getvalue() == ""

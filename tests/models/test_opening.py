@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from agentft.errors import InputError, MissingError
+from agentft.models.opening import find_run, identify, open_backend
+
+
+def make_run(root: Path, name: str, *, weights: str = "w", when: int = 1) -> Path:
+    folder = root / name
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "recipe.toml").write_text('model = "some-model"\n')
+    (folder / "format.json").write_text(json.dumps({"call_format": "hermes"}))
+    (folder / "adapter" / "adapter_config.json").write_text("{}")
+    (folder / "adapter" / "adapter_model.safetensors").write_text(weights)
+    os.utime(folder / "adapter", (when, when))
+    return folder
+
+
+def test_a_run_is_found_by_path_by_name_and_as_the_newest(tmp_path: Path) -> None:
+    old, new = make_run(tmp_path, "a", when=5), make_run(tmp_path, "b", when=9)
+    (tmp_path / "c").mkdir()
+    assert find_run(str(old)).path == old
+    assert find_run("a", tmp_path).path == old
+    run = find_run("last", tmp_path)
+    assert (run.path, run.model, run.call_format, run.adapter) == (new, "some-model", "hermes", new / "adapter")
+
+
+def test_what_cannot_be_a_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match="no finished run"):
+        find_run("last", tmp_path)
+    with pytest.raises(InputError, match="there is no run 'x'"):
+        find_run("x", tmp_path)
+    (tmp_path / "half").mkdir()
+    with pytest.raises(InputError, match="holds no adapter/"):
+        find_run("half", tmp_path)
+    run = make_run(tmp_path, "a")
+    (run / "format.json").write_text("{")
+    with pytest.raises(InputError, match=r"format\.json: it is damaged"):
+        find_run(str(run))
+    (run / "format.json").write_text("{}")
+    with pytest.raises(InputError, match="`call_format` is missing"):
+        find_run(str(run))
+    (run / "recipe.toml").unlink()
+    with pytest.raises(InputError, match=r"recipe\.toml: cannot be read"):
+        find_run(str(run))
+
+
+def test_an_identity_changes_with_the_weights_and_the_bits(tmp_path: Path) -> None:
+    one = make_run(tmp_path, "a")
+    name, identity = identify(None, str(one), 16)
+    assert name == "some-model+a"
+    assert identify(None, str(one), 16)[1] == identity
+    assert identify(None, str(one), 4)[1] != identity
+    (one / "adapter" / "adapter_model.safetensors").write_text("v")
+    assert identify(None, str(one), 16)[1] != identity
+    assert identify(None, None, 16)[0] == "smollm2-135m"
+
+
+def test_scripted_answers_come_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"key": "*", "text": "Hi."}\n')
+    assert open_backend(f"scripted:{path}").name == f"scripted:{path}"
+    first = identify(f"scripted:{path}", None, 16)[1]
+    path.write_text('{"key": "*", "text": "Hello."}\n')
+    assert identify(f"scripted:{path}", None, 16)[1] != first
+    with pytest.raises(InputError, match="have no adapter"):
+        open_backend(f"scripted:{path}", "a-run")
+    with pytest.raises(InputError, match="--model scripted:FILE"):
+        open_backend("scripted")
