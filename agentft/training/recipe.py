@@ -213,9 +213,11 @@ def _parse_override(text: str) -> tuple[str, Any]:
 
 
 def _located(values: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Data paths made absolute, so that a run can be resumed from any folder."""
+    """Paths made absolute, so that a run can be resumed from any folder."""
     if "data" in values:
         values["data"] = tuple(_locate(name, base) for name in values["data"])
+    if "model" in values and (base / values["model"]).is_dir():
+        values["model"] = str((base / values["model"]).resolve())
     return values
 
 

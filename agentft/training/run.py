@@ -84,7 +84,7 @@ def train(recipe: Recipe, on_event: OnEvent, should_stop: Stop = lambda: False, 
         raise
     watcher = _Watcher(folder, on_event)
     _announce(job, watcher, strict)
-    model, job = _load(job, folder)
+    model, job = _load(job)
     folder.write_json(folder.format, describe(encoder.format, encoder.frame) | _learning(job.recipe))
     folder.write_json(folder.data, _data_document(job))
     write_text(folder.recipe, write_recipe(job.recipe))
@@ -112,7 +112,7 @@ def resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop = lambda: Fal
     if checkpoint and step_of(checkpoint) == job.plan.steps and weights.is_dir():
         watcher(Note(f"{folder.path} is complete already"))
         return _finish(job, watcher, weights, job.plan.steps, 0.0)
-    model, job = _load(job, folder)
+    model, job = _load(job)
     return _fit(job, model, watcher, should_stop, checkpoint)
 
 
@@ -181,9 +181,7 @@ def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
     on_event(DataReady(report, job.plan))
     if strict and report.rejected:
         why = ", ".join(f"{reason} {count}" for reason, count in report.reasons.items())
-        raise StrictError(
-            f"{report.rejected} of {report.rows} rows were rejected ({reasons}), and --strict allows none"
-        )
+        raise StrictError(f"{report.rejected} of {report.rows} rows were rejected ({why}), and --strict allows none")
     if report.trimmed:
         on_event(
             Note(
@@ -195,16 +193,16 @@ def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
     if report.quiet and not report.quiet_learnt:
         on_event(
             Note(
-                f"{report.quiet} turns of the data rightly do not call, and learn = {job.recipe.learn!r} does not learn "
-                "from them, so the model may call where it should not; --learn balanced learns when not to call",
+                f"{report.quiet} turns of the data rightly do not call, and learn = {job.recipe.learn!r} learns "
+                "nothing from them, so the model may call where it should not; --learn balanced teaches it when",
                 warning=True,
             )
         )
 
 
-def _load(job: _Job, folder: RunFolder) -> tuple[Any, _Job]:
+def _load(job: _Job) -> tuple[Any, _Job]:
     """The model, and the job with what `auto` means on this machine."""
-    recipe = replace(job.recipe, dtype=pick_dtype(job.recipe), output=str(folder.path))
+    recipe = replace(job.recipe, dtype=pick_dtype(job.recipe))
     model = load_model(recipe, job.where)
     return model, replace(job, recipe=replace(recipe, lr=pick_lr(recipe, model)))
 

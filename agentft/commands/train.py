@@ -1,0 +1,201 @@
+"""`agentft train`: tune a model on conversations, so that it calls tools."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agentft.errors import InputError
+
+if TYPE_CHECKING:
+    from agentft.display.training import TrainingView
+    from agentft.training.events import Event, RunResult
+    from agentft.training.recipe import Recipe
+
+__all__ = ["train_command"]
+
+
+def train_command(
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help="A TOML file; settings on top of it.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A folder, a hub id or an embedded name.")] = None,
+    data: Annotated[list[str] | None, typer.Option(help="A data file; may be given several times.")] = None,
+    method: Annotated[str | None, typer.Option(help="qlora, lora or full.")] = None,
+    learn: Annotated[str | None, typer.Option(help="calls, balanced or assistant.")] = None,
+    call_format: Annotated[str | None, typer.Option("--format", help="msagent or hermes.")] = None,
+    output: Annotated[str | None, typer.Option(help="The run folder. Default: a new one in runs/.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of order, packs and adapters.")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="last|PATH", help="Go on with an interrupted run.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show rows, tokens and steps; train nothing.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Train nothing if a row is rejected; exit 1.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes, only warnings.")] = False,
+) -> None:
+    """Tune a model on conversations, so that it calls tools.
+
+    The run folder gets the adapter, checkpoints, the resolved recipe, the account of all rows and the metrics. Ctrl-C
+    once finishes the step and saves; `--resume last` goes on.
+
+    Example:
+      agentft train --data rows.jsonl --learn balanced epochs=2
+      agentft train --resume last
+    """
+    from rich.console import Console
+
+    from agentft.display.training import TrainingView
+
+    options = {
+        "model": model,
+        "data": data,
+        "method": method,
+        "learn": learn,
+        "format": call_format,
+        "output": output,
+        "seed": seed,
+    }
+    with TrainingView(Console(stderr=True), quiet=quiet) as view, _Interrupts(view) as interrupts:
+        if resume is not None:
+            if settings or strict or dry_run or any(value is not None for value in options.values()):
+                raise InputError("--resume takes every setting from the run; leave the other settings out")
+            result = _resume(resume, view, interrupts)
+        else:
+            recipe = _recipe(settings or [], options)
+            if dry_run:
+                _dry_run(recipe, view, strict, as_json)
+                return
+            result = _train(recipe, view, interrupts, strict)
+    _show(result, view, interrupts.losses, as_json=as_json, quiet=quiet)
+
+
+class _Interrupts:
+    """Ctrl-C once during training: finish the step and save. Twice, or at another time: at once."""
+
+    def __init__(self, view: TrainingView) -> None:
+        self.view = view
+        self.training = False
+        self.asked = False
+        self.losses: tuple[float, ...] = ()
+
+    def __enter__(self) -> _Interrupts:
+        self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def __call__(self, event: Event) -> None:
+        """Show an event, and notice when training begins and ends."""
+        from agentft.training.events import Finished, Started
+
+        if isinstance(event, Started):
+            self.training = True
+        elif isinstance(event, Finished):
+            self.training = False
+            self.losses = event.losses
+        self.view(event)
+
+    def should_stop(self) -> bool:
+        """Whether the user asked for an end."""
+        return self.asked
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if self.asked or not self.training:
+            raise KeyboardInterrupt
+        self.asked = True
+        self.view.say("finishing this step and saving; press Ctrl-C again to stop at once")
+
+
+@contextmanager
+def _killed_hint(view: TrainingView, interrupts: _Interrupts) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        if interrupts.training:
+            view.say("stopped; go on after the last checkpoint with: agentft train --resume last")
+        raise
+
+
+def _recipe(settings: list[str], options: dict[str, Any]) -> Recipe:
+    from agentft.training.recipe import read_recipe
+
+    path = Path(settings[0]) if settings and "=" not in settings[0] else None
+    return read_recipe(path, settings[1:] if path else settings, options)
+
+
+def _train(recipe: Recipe, view: TrainingView, interrupts: _Interrupts, strict: bool) -> RunResult:
+    from agentft.training.run import train
+
+    with _killed_hint(view, interrupts):
+        return train(recipe, interrupts, interrupts.should_stop, strict=strict)
+
+
+def _resume(name: str, view: TrainingView, interrupts: _Interrupts) -> RunResult:
+    from agentft.training.run import resume
+    from agentft.training.run_folder import find_run
+
+    with _killed_hint(view, interrupts):
+        return resume(find_run(name), interrupts, interrupts.should_stop)
+
+
+def _dry_run(recipe: Recipe, view: TrainingView, strict: bool, as_json: bool) -> None:
+    from agentft.display.training import data_lines, plan_lines
+    from agentft.training.events import DataReady
+    from agentft.training.run import dry_run
+
+    def on_event(event: Event) -> None:
+        if not isinstance(event, DataReady):
+            view(event)
+
+    data, plan = dry_run(recipe, on_event, strict=strict)
+    if as_json:
+        share = {"rejected": data.rejected, "supervised_share": data.supervised / max(data.tokens, 1)}
+        typer.echo(json.dumps(asdict(data) | share | asdict(plan), ensure_ascii=False))
+        return
+    for line in [*data_lines(data), *plan_lines(plan, data), "longest samples:"]:
+        typer.echo(line)
+    for row, name, tokens in data.longest:
+        typer.echo(f"  {tokens:,} tokens: row {row}, {name!r}")
+
+
+def _show(result: RunResult, view: TrainingView, losses: tuple[float, ...], *, as_json: bool, quiet: bool) -> None:
+    from agentft.display.training import loss_curve
+
+    if as_json:
+        typer.echo(json.dumps(_document(result), ensure_ascii=False))
+    else:
+        data = result.data
+        for line in [] if quiet else loss_curve(losses):
+            typer.echo(line)
+        typer.echo(f"rows: {data.trained} trained + {data.rejected} rejected = {data.rows} given")
+        loss = "" if result.loss is None else f", last loss {result.loss:.3f}"
+        typer.echo(f"{result.steps} steps in {result.seconds:.0f} s{loss}")
+        typer.echo(str(result.weights or result.folder))
+    if result.interrupted:
+        view.say(f"stopped after step {result.steps}; go on with: agentft train --resume {result.folder}")
+        raise typer.Exit(130)
+
+
+def _document(result: RunResult) -> dict[str, object]:
+    data = result.data
+    return {
+        "run": str(result.folder),
+        "weights": str(result.weights) if result.weights else None,
+        "steps": result.steps,
+        "loss": result.loss,
+        "seconds": round(result.seconds, 1),
+        "interrupted": result.interrupted,
+        "rows": data.rows,
+        "trained": data.trained,
+        "rejected": data.rejected,
+        "reasons": data.reasons,
+    }

@@ -1,0 +1,159 @@
+"""What a training run shows: the account of the rows, a progress bar or plain lines, and the loss curve."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from agentft.data.preparation import DataReport
+from agentft.display.safe import safe_str, safe_text
+from agentft.training.events import DataReady, Event, Finished, Note, Plan, Saved, Started, StepDone
+
+__all__ = ["TrainingView", "data_lines", "loss_curve", "plan_lines"]
+
+LINE_SECONDS = 15.0
+"""Off a terminal a step is told at most this often."""
+
+_LEVELS = " ▁▂▃▄▅▆▇█"
+
+
+class TrainingView:
+    """Shows the events of a run on `console` (stderr). Use it as a context manager.
+
+    With `quiet` only warnings are shown.
+    """
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self._console = console
+        self._quiet = quiet
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        self._tokens = 0
+        self._seconds = 0.0
+        self._total = 0
+        self._told = time.monotonic()
+
+    def __enter__(self) -> TrainingView:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, Note):
+            self._note(event)
+        elif self._quiet:
+            return
+        elif isinstance(event, DataReady):
+            for line in [*data_lines(event.data), *plan_lines(event.plan, event.data)]:
+                self._print(line)
+        elif isinstance(event, Started):
+            self._start(event)
+        elif isinstance(event, StepDone):
+            self._step(event)
+        elif isinstance(event, Saved) and not self._progress:
+            self._print(f"saved {event.path}")
+        elif isinstance(event, Finished) and self._progress:
+            self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """Show a sentence, unless quiet."""
+        if not self._quiet:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        self._console.print(safe_text(text), soft_wrap=True)
+
+    def _note(self, note: Note) -> None:
+        if note.warning:
+            self._console.print(safe_text("warning: ", "yellow") + safe_text(note.text), soft_wrap=True)
+        elif not self._quiet:
+            self._print(note.text)
+
+    def _start(self, event: Started) -> None:
+        share = event.trainable / max(event.parameters, 1)
+        self._print(
+            f"{event.folder}: steps {event.step + 1} to {event.steps} on {event.device}, "
+            f"{event.trainable / 1e6:.1f} M of {event.parameters / 1e6:.0f} M parameters trained ({share:.1%})"
+        )
+        self._total = event.steps
+        if not self._console.is_terminal:
+            return
+        self._progress = Progress(
+            TextColumn("step {task.completed}/{task.total}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            expand=True,
+        )
+        self._task = self._progress.add_task("", total=event.steps, completed=event.step, figures="")
+        self._progress.start()
+
+    def _step(self, step: StepDone) -> None:
+        self._tokens += step.tokens
+        self._seconds += step.seconds
+        figures = (
+            f"loss {step.loss:.3f}  {self._tokens / max(self._seconds, 1e-9):,.0f} tokens/s  "
+            f"{step.supervised / max(step.tokens, 1):.0%} learnt  {step.memory / 2**30:.1f} GiB"
+        )
+        if self._progress:
+            self._progress.update(self._task, completed=step.step, figures=figures)
+        elif time.monotonic() - self._told >= LINE_SECONDS or step.step in (1, self._total):
+            self._told = time.monotonic()
+            self._print(f"step {step.step}/{self._total}  {figures}")
+
+
+def data_lines(data: DataReport) -> list[str]:
+    """The account of the rows, and what is learnt from them."""
+    lines = [f"rows: {data.trained:,} trained + {data.rejected:,} rejected = {data.rows:,} given"]
+    for reason, count in data.reasons.items():
+        lines.append(f"  {count:,} {reason}, the first: {safe_str(data.first[reason])}")
+    share = data.supervised / max(data.tokens, 1)
+    lines.append(f"tokens: {data.tokens:,} in {data.samples:,} samples, {data.supervised:,} learnt ({share:.1%})")
+    return lines
+
+
+def plan_lines(plan: Plan, data: DataReport) -> list[str]:
+    """How the samples are packed, and how many steps that makes."""
+    packing = plan.packing
+    saved = f"{packing.tokens:,} tokens computed an epoch instead of {packing.unshared:,}"
+    return [
+        f"packs: {packing.packs:,} of {data.samples:,} samples, {packing.fill:.0%} full; shared prefixes: {saved} "
+        f"(x{packing.sharing:.1f} fewer)",
+        f"steps: {plan.steps:,} over {plan.epochs} epoch{'s' * (plan.epochs > 1)}",
+    ]
+
+
+def loss_curve(losses: Sequence[float], width: int = 60, height: int = 8) -> list[str]:
+    """The losses as columns over the steps; each column is the mean of the steps that it stands for.
+
+    The axis begins at 0, so that heights compare as the losses do.
+    """
+    if len(losses) < 2:
+        return []
+    columns = _columns(losses, width)
+    top = max(columns) or 1.0
+    lines = []
+    for row in range(height, 0, -1):
+        label = f"{top:8.3f}" if row == height else " " * 8
+        cells = (_LEVELS[max(0, min(8, round((value / top * height - row + 1) * 8)))] for value in columns)
+        lines.append(f"{label} ┤{''.join(cells)}")
+    ends = f"{'step 1':<{len(columns)}}"[: -len(str(len(losses)))] + str(len(losses)) if len(columns) > 12 else ""
+    return [*lines, f"{0:8.3f} ┼{'─' * len(columns)}", *([f"{'':10}{ends}"] if ends else [])]
+
+
+def _columns(losses: Sequence[float], width: int) -> list[float]:
+    count = min(width, len(losses))
+    edges = [index * len(losses) // count for index in range(count + 1)]
+    return [sum(losses[a:b]) / (b - a) for a, b in pairwise(edges)]
