@@ -33,12 +33,11 @@ def build_command(
 
 
 def _find_recipe(name: str) -> Path:
-    if Path(name).is_file():
-        return Path(name)
-    found = find_content("datasets", name) or find_content("datasets", f"{name}.toml")
-    if found is None or not found.is_file():
-        raise InputError(f"there is no recipe {name!r}; give the path of a TOML file, or `quickstart`")
-    return found
+    candidates = (find_content("datasets", file) for file in (name, f"{name}.toml"))
+    for found in candidates:
+        if found is not None and found.is_file():
+            return found
+    raise InputError(f"there is no recipe {name!r}; give the path of a TOML file, or `quickstart`")
 
 
 def _summary(report: BuildReport) -> str:

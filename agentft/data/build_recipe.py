@@ -185,7 +185,7 @@ def read_recipe(path: Path) -> Recipe:
     if form not in ("rows", "cases"):
         _refuse(str(path), "form", form, "'rows' or 'cases'")
     counts = _numbers(table, "counts", str(path))
-    _check_keys(counts, CATEGORIES, f"{path}: counts", "recipe's counts")
+    _check_keys(counts, CATEGORIES, f"{path}: counts", "table of counts")
     return Recipe(
         path=path,
         name=str(table.get("name", path.stem)),
@@ -218,7 +218,8 @@ def _check_keys(table: Mapping[str, Any], known: Sequence[str], at: str, what: s
         if key not in known:
             close = difflib.get_close_matches(key, known, n=1)
             remedy = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-            raise InputError(f"{at}: a {what} has no key {key!r}; {remedy}")
+            article = "an" if what[0] in "aeiou" else "a"
+            raise InputError(f"{at}: {article} {what} has no key {key!r}; {remedy}")
 
 
 def _refuse(at: str, key: str, value: object, expected: str) -> NoReturn:
@@ -262,7 +263,7 @@ def _systems(table: Mapping[str, Any], at: str) -> tuple[SystemPattern, ...]:
     for index, row in enumerate(_tables(table, "systems", at)):
         place = f"{at}: systems[{index}]"
         _check_keys(row, ("persona", "worlds", "share"), place, "system")
-        _check_keys({row.get("persona", ""): None}, tuple(personas), place, "recipe's `personas`")
+        _check_keys({row.get("persona", ""): None}, tuple(personas), place, "table of personas")
         persona = str(personas[row["persona"]])
         systems.append(SystemPattern(persona, _texts(row, "worlds", place), int(row.get("share", 1))))
     if not systems:
@@ -351,7 +352,7 @@ def _intent(row: Mapping[str, Any], at: str) -> Intent:
 
 def _category(row: Mapping[str, Any], default: str, at: str) -> str:
     category = str(row.get("category", default))
-    _check_keys({category: None}, CATEGORIES, at, "category list")
+    _check_keys({category: None}, CATEGORIES, at, "list of categories")
     return category
 
 
