@@ -8,6 +8,7 @@ data set itself writes them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +28,10 @@ INSTRUCTION = (
 """Stands between the persona and the tools, so that a model which was never tuned has a fair chance too."""
 
 
+UNSAID = frozenset({"description", "title", "default"})
+"""Keys of a parameter's schema that are written elsewhere or not at all."""
+
+
 class MsAgentFormat:
     """See the module. Stateless; use the constant `MSAGENT`."""
 
@@ -35,13 +40,16 @@ class MsAgentFormat:
     inline_results = True
 
     def write_system(self, persona: str, tools: Sequence[ToolDefinition]) -> str:
-        """Persona, instruction, and the tools as a numbered list of JSON objects (one for each address)."""
+        """Persona, instruction, and a numbered list of plugins: the tools of one address, each with its path."""
         if not tools:
             return persona
-        endpoints = [(tool, url) for tool in tools for url in (tool.endpoints or ("",))]
-        blocks = [f"{number}. {_declare(tool, url)}" for number, (tool, url) in enumerate(endpoints, 1)]
+        routes = [(*_split(url), tool) for tool in tools for url in (tool.endpoints or ("",))]
+        plugins = [
+            _declare(base, [(path, tool) for _, path, tool in group])
+            for base, group in groupby(routes, key=lambda route: route[0])
+        ]
         head = f"{persona}\n\n{INSTRUCTION}" if persona else INSTRUCTION
-        return head + "\n\n" + "\n\n".join(blocks)
+        return head + "".join(f"\n\n{number}. {plugin}" for number, plugin in enumerate(plugins, 1))
 
     def write_run(self, parts: Sequence[Part]) -> list[Piece]:
         """Text and calls of one run; neighbouring calls share one block."""
@@ -104,18 +112,25 @@ def _call_object(call: ToolCall) -> dict[str, Json]:
     return {"api_name": call.name, **url, "parameters": dict(call.arguments)}
 
 
-def _declare(tool: ToolDefinition, url: str) -> str:
-    """One tool at one address, in the shape that the data set's plugins have."""
-    split = urlsplit(url)
-    base = f"{split.scheme}://{split.netloc}" if url else ""
-    path: dict[str, Json] = {"name": tool.name}
-    if url:
-        path["model_id"] = split.path + (f"?{split.query}" if split.query else "")
-    path["parameters"] = _declare_parameters(tool.parameters)
-    head: dict[str, Json] = {"name": tool.name, "description": tool.description}
-    if url:
-        head["url"] = base
-    return dump_json({**head, "paths": [path]})
+def _split(url: str) -> tuple[str, str]:
+    """An address as the plugin's part and the path's; both empty for a tool without one."""
+    parts = urlsplit(url)
+    base = f"{parts.scheme}://{parts.netloc}" if url else ""
+    return base, url[len(base) :]
+
+
+def _declare(base: str, routes: Sequence[tuple[str, ToolDefinition]]) -> str:
+    """The tools at one address, in the shape that the data set's plugins have."""
+    paths: list[Json] = []
+    for route, tool in routes:
+        path: dict[str, Json] = {"name": tool.name}
+        if base:
+            path["model_id"] = route
+        path |= {"description": tool.description, "parameters": _declare_parameters(tool.parameters)}
+        paths.append(path)
+    name = (urlsplit(base).hostname or "tools").split(".")[0]
+    address: dict[str, Json] = {"url": base} if base else {}
+    return dump_json({"name": name, **address, "paths": paths})
 
 
 def _declare_parameters(schema: Mapping[str, Any]) -> list[Json]:
@@ -123,7 +138,8 @@ def _declare_parameters(schema: Mapping[str, Any]) -> list[Json]:
     rows: list[Json] = []
     for name, spec in schema.get("properties", {}).items():
         row: dict[str, Json] = {"name": name, "description": spec.get("description", "")}
-        row |= {key: value for key, value in spec.items() if key not in ("description", "title")}
+        # Parameters without a type are strings in this format, so that needs no words.
+        row |= {key: value for key, value in spec.items() if key not in UNSAID and (key, value) != ("type", "string")}
         rows.append({**row, "required": str(name in required)})
     return rows
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-from transformers.utils import logging as transformers_logging
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from agentft.encoding import tokens_of
-from agentft.errors import InputError, MissingError
+from agentft.errors import InputError
 from agentft.formats.frame import Frame
 from agentft.models import Completion, Finish, OnText, Request, Sampling
 from agentft.models.decoding import ATTENTION, Prefix, can_share, compute_prefix, decode
 from agentft.models.embedded import resolve
+from agentft.models.tokenizers import load_tokenizer, located
 
 __all__ = ["HfBackend", "quantisation"]
 
@@ -47,7 +47,7 @@ def quantisation(bits: int) -> BitsAndBytesConfig | None:
 
 
 def _dtype(bits: int) -> torch.dtype:
-    """bf16, but fp32 for whole weights on a CPU: measured with SmolLM2 on two cores, a step of 32 rows takes a third."""
+    """bf16; but fp32 for whole weights on a CPU, whose small bf16 products are slow (32 rows of SmolLM2: three times)."""
     return torch.float32 if bits == 16 and not torch.cuda.is_available() else torch.bfloat16
 
 
@@ -78,23 +78,15 @@ class HfBackend:
         Raises:
             MissingError: the model is not here and cannot be fetched.
         """
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        where = resolve(model)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(where)
-            loaded = AutoModelForCausalLM.from_pretrained(
-                where,
-                dtype=_dtype(bits),
-                quantization_config=quantisation(bits),
-                device_map={"": 0} if torch.cuda.is_available() else None,
-            )
-        except OSError as error:
-            line = str(error).strip().split("\n")[0]
-            raise MissingError(
-                f"the model {model!r} cannot be loaded ({line}); give a folder, a hub id that can be "
-                "reached from here, or the embedded smollm2-135m"
-            ) from error
+        tokenizer = load_tokenizer(model)
+        loaded = located(
+            model,
+            AutoModelForCausalLM.from_pretrained,
+            resolve(model),
+            dtype=_dtype(bits),
+            quantization_config=quantisation(bits),
+            device_map={"": 0} if torch.cuda.is_available() else None,
+        )
         name = model
         if adapter is not None:
             from peft import PeftModel
