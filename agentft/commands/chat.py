@@ -2,20 +2,98 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from agentft.formats import CallFormat
+    from agentft.models import Backend, Sampling
+    from agentft.repl.reading import Reader
 
 __all__ = ["chat_command"]
 
 
 def chat_command(
-    model: Annotated[str, typer.Option(help="A folder, a hub id or an embedded name.")] = "smollm2-135m",
-    adapter: Annotated[str | None, typer.Option(help="A run folder, or `last`.")] = None,
-    tools: Annotated[str, typer.Option(help="Tool worlds, with commas between.")] = "weather,search,calculator",
+    *,
+    model: Annotated[str | None, typer.Option(help="A folder, a hub id or an embedded name.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="A run folder, or `last` for the newest run.")] = None,
+    tools: Annotated[str, typer.Option(help="Tool worlds, with commas between; '' for none.")] = (
+        "weather,search,calculator"
+    ),
+    bits: Annotated[Literal["4", "8", "16"], typer.Option(help="Bits of a weight in memory.")] = "16",
+    stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Show the answer as it is written.")] = True,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token each time.")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Sample from this share of probability.")] = 1.0,
+    top_k: Annotated[int, typer.Option(min=0, help="Sample from the likeliest K tokens; 0: all.")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Limit of one completion.")] = 256,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    system: Annotated[str | None, typer.Option(help="The persona, told to the model before the tools.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Add the chat to this JSONL file of MS-Agent rows.")] = None,
 ) -> None:
-    """Talk to a model that calls tools.
+    """Talk to a model that calls tools; its calls go to mock servers on this machine.
+
+    Questions are typed, or read from standard input one a line. /help shows what else can be typed.
 
     Example:
-      agentft chat --adapter last
+      agentft chat --adapter last --tools weather
+      echo "What is 17% of 2,340?" | agentft chat --save chats.jsonl
     """
+    from agentft.models import Sampling
+    from agentft.repl.saving import check_place
+
+    if save is not None:
+        check_place(save)
+    backend, fmt = _open(model, adapter, int(bits))
+    sampling = Sampling(max_new_tokens, temperature, top_p, top_k, seed)
+    worlds = [name.strip() for name in tools.split(",") if name.strip()]
+    _chat(backend, fmt, worlds, sampling, persona=system, stream=stream, save=save)
+
+
+def _open(model: str | None, adapter: str | None, bits: int) -> tuple[Backend, CallFormat]:
+    """The model, and the call format that its adapter was trained with."""
+    from agentft.display.pulling import ensure_pulled
+    from agentft.formats import call_format
+    from agentft.models.opening import DEFAULT_MODEL, find_run, open_backend
+
+    run = find_run(adapter) if adapter else None
+    ensure_pulled(model or (run.model if run else DEFAULT_MODEL))
+    return open_backend(model, adapter, bits), call_format(run.call_format if run else "msagent")
+
+
+def _chat(
+    backend: Backend,
+    fmt: CallFormat,
+    worlds: list[str],
+    sampling: Sampling,
+    *,
+    persona: str | None,
+    stream: bool,
+    save: Path | None,
+) -> None:
+    from rich.console import Console
+
+    from agentft.display.chat import ChatView
+    from agentft.repl.loop import Repl
+    from agentft.repl.session import PERSONA, Session
+    from agentft.toolserver import ToolServer
+    from agentft.toolset import load_toolsets
+
+    toolsets = load_toolsets(worlds)
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    view = ChatView(Console(highlight=False), Console(stderr=True, highlight=False), fmt.parse, streaming=stream)
+    with ToolServer(toolsets) as server:
+        definitions = tuple(tool for toolset in toolsets for tool in toolset.definitions)
+        session = Session(backend, fmt, server.client(), sampling, definitions, PERSONA if persona is None else persona)
+        view.welcome(backend.name, fmt.name, [toolset.name for toolset in toolsets])
+        Repl(session, view, _reader(interactive), toolsets, save_to=save, interactive=interactive).run()
+
+
+def _reader(interactive: bool) -> Reader:
+    from agentft.models.embedded import cache_folder
+    from agentft.repl.loop import NAMES
+    from agentft.repl.reading import line_reader, terminal_reader
+
+    return terminal_reader(cache_folder() / "chat_history", NAMES) if interactive else line_reader(sys.stdin)

@@ -64,7 +64,7 @@ class Stream:
     def show(self, text: str) -> None:
         """Write what is new in `text`, which begins with what was shown before."""
         new, self._written = text[self._written :], max(self._written, len(text))
-        out = "".join(map(self._place, safe_str(new).expandtabs(4)))
+        out = "".join(map(self._place, safe_str(new).replace("\t", "    ")))
         self._console.file.write(out)
         self._console.file.flush()
 
@@ -97,6 +97,7 @@ class Stream:
         if self._column and self._column + gap + cell_len(word) > self._width:
             self._column, start = 0, f"\n{MARGIN}"
         else:
+            gap = min(gap, max(0, self._width - cell_len(word)))  # deep indents do not push words off the line
             start = (MARGIN if not self._column else "") + " " * gap
             self._column += gap
         self._column += cell_len(word)
@@ -119,9 +120,9 @@ class ChatView:
     def welcome(self, model: str, fmt: str, tools: Sequence[str]) -> None:
         """Say who is talking, with which tools."""
         line = Text.assemble(("agentft chat", "bold"), " · ", safe_text(model, "cyan"), " · ", (fmt, "dim"))
-        self._notes.print(line)
+        self._notes.print(line, soft_wrap=True)
         offered = ", ".join(tools) or "no tools"
-        self._notes.print(safe_text(f"{offered}  ·  /help for commands, Ctrl-D to leave", "dim"))
+        self._notes.print(safe_text(f"{offered}  ·  /help for commands, Ctrl-D to leave", "dim"), soft_wrap=True)
 
     def echo(self, text: str) -> None:
         """Show a question that was not typed here (piped input)."""
@@ -176,15 +177,16 @@ class ChatView:
 
     def note(self, text: str, style: str = "yellow") -> None:
         """A remark about the chat itself."""
-        self._notes.print(safe_text(text, style))
+        self._notes.print(safe_text(text, style), soft_wrap=True)
 
 
 def status_line(steps: Sequence[Step], seconds: float) -> str:
-    """`2 calls · 87 tokens · 3.2 s · 27 tokens/s`."""
+    """`2 calls · 87 tokens · 3.2 s · 27 tokens/s`; the seconds hold everything, the tools too."""
     calls, tokens = sum(len(step.exchanges) for step in steps), sum(step.tokens for step in steps)
     parts = [f"{calls} call{'s' * (calls != 1)}"] if calls else []
     parts += [f"{tokens} token{'s' * (tokens != 1)}", f"{seconds:.1f} s"]
-    return " · ".join([*parts, f"{tokens / seconds:.0f} tokens/s"] if seconds > 0.1 else parts)
+    rate = tokens / max(seconds, 0.001)
+    return " · ".join([*parts, f"{rate:.{int(rate < 10)}f} tokens/s"] if seconds > 0.1 else parts)
 
 
 def call_panel(exchange: Exchange, written: str) -> Constrain:

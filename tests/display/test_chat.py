@@ -173,7 +173,7 @@ def test_text_after_a_call_is_shown_after_its_panel() -> None:
 
 def test_status_line() -> None:
     assert status_line([step("x")], 0.01) == "10 tokens · 0.0 s"
-    assert status_line([step("x", exchange()), step("y")], 4.0) == "1 call · 20 tokens · 4.0 s · 5 tokens/s"
+    assert status_line([step("x", exchange()), step("y")], 4.0) == "1 call · 20 tokens · 4.0 s · 5.0 tokens/s"
     assert status_line([step("x", exchange(), exchange())], 2.0).startswith("2 calls")
 
 

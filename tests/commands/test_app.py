@@ -1,0 +1,227 @@
+"""The command line as a whole: help, exit codes, errors in one line, and how fast it starts."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+import agentft
+from agentft import commands
+from agentft.commands import COMMANDS, GROUPS, run
+from agentft.errors import InputError, MissingError
+from tests.commands.run import REPOSITORY, run_process
+
+HEAVY = ["torch", "transformers", "peft", "httpx", "uvicorn", "starlette", "datasets", "scipy", "numpy", "jsonschema"]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom agentft.commands import run\nassert run(['--help']) == 0\n"
+        f"sys.exit(','.join(name for name in {HEAVY} if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert done.returncode == 0, f"`agentft --help` imports {done.stderr.strip().splitlines()[-1]}"
+
+
+def test_help_is_quick() -> None:
+    """Under 0.4 s on an idle machine: processor time is measured, so that neighbours do not count."""
+    import resource
+
+    used = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        run_process(["--help"])
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(used) < 0.4
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*name.split(), "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Example:" in shown
+    assert f"agentft {name}" in shown
+    assert "Raises:" not in shown
+
+
+def test_commands_are_listed_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    shown = capsys.readouterr().out
+    first = [name for name in COMMANDS if " " not in name]
+    places = [shown.index(f"│ {name} ") for name in first]
+    assert places == sorted(places)
+    assert {name.split()[0] for name in COMMANDS if " " in name} == set(GROUPS)
+
+
+def test_version_and_module() -> None:
+    assert run_process(["--version"]).stdout == f"agentft {agentft.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["chta"], "error: no such command 'chta'. Did you mean 'chat'? (see `agentft --help`)\n"),
+        (["models", "pul"], "error: no such command 'pul'. Did you mean 'pull'? (see `agentft models --help`)\n"),
+        (
+            ["chat", "--modle", "x"],
+            "error: no such option: --modle (Possible options: --model) (see `agentft chat --help`)\n",
+        ),
+        (["models", "pull"], "error: missing argument 'name' (see `agentft models pull --help`)\n"),
+        (["models", "pull", "x"], "error: there is no embedded model 'x'; the embedded models are: smollm2-135m\n"),
+        (["tools", "show", "wether"], "error: no tool world 'wether'; the shipped ones are "),
+    ],
+)
+def test_wrong_usage_is_one_line_and_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(message)
+    assert captured.err.count("\n") == 1
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def command() -> None:
+        raise error
+
+    return command
+
+
+@pytest.fixture
+def with_command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any]], None]:
+    """Put a command named `probe` into the app."""
+
+    def put(function: Callable[..., Any]) -> None:
+        app = typer.Typer(callback=lambda: None)
+        app.command("probe")(function)
+        monkeypatch.setattr(commands, "app", app)
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (InputError("a.jsonl:3: bad; mend it"), 2, "error: a.jsonl:3: bad; mend it\n"),
+        (MissingError("no GPU; use one"), 3, "error: no GPU; use one\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (typer.Abort(), 130, "interrupted\n"),
+        (OSError(errno.ENOSPC, "No space left", "/d/f"), 2, "error: the disk is full at /d/f; what was complete"),
+        (PermissionError(errno.EACCES, "Permission denied", "/d/f"), 2, "error: Permission denied at /d/f\n"),
+        (OSError("odd"), 2, "error: odd\n"),
+    ],
+)
+def test_errors_become_one_line_and_a_code(
+    error: BaseException,
+    code: int,
+    message: str,
+    with_command: Callable[[Callable[..., Any]], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with_command(raising(error))
+    assert run(["probe"]) == code
+    captured = capsys.readouterr()
+    assert captured.err.startswith(message)
+    assert captured.err.count("\n") == 1
+
+
+def test_a_bug_keeps_its_traceback_and_is_no_verdict(
+    with_command: Callable[[Callable[..., Any]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_command(raising(ZeroDivisionError("oops")))
+    assert run(["probe"]) == 70
+    shown = capsys.readouterr().err
+    assert "ZeroDivisionError: oops" in shown
+    assert shown.endswith("error: this is a bug in agentft; please report it with the lines above\n")
+
+
+def test_debug_shows_the_traceback(
+    with_command: Callable[[Callable[..., Any]], None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AGENTFT_DEBUG", "1")
+    with_command(raising(InputError("bad")))
+    assert run(["probe"]) == 2
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert shown.endswith("error: bad\n")
+
+
+def test_a_verdict_is_the_exit_code(with_command: Callable[[Callable[..., Any]], None]) -> None:
+    with_command(raising(typer.Exit(1)))
+    assert run(["probe"]) == 1
+    with_command(lambda: None)
+    assert run(["probe"]) == 0
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    command = f"{sys.executable} -m agentft tools show weather --json | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert done.stderr == ""
+
+
+def test_no_arguments_is_the_chat(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[bool] = []
+    monkeypatch.setattr(commands, "chat_command", lambda: called.append(True))
+    assert run([]) == 0
+    assert called == [True]
+
+
+def test_no_colour_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = run_process(["--help"], env={"NO_COLOR": "1", "FORCE_COLOR": "1"}).stdout
+    assert "\x1b[3" not in plain
+    assert "\x1b" not in run_process(["--help"]).stdout
+
+
+def test_models_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("AGENTFT_CACHE", str(tmp_path))
+    assert run(["models", "list", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["models"]
+    assert (row["name"], row["folder"], row["licence"]) == ("smollm2-135m", None, "Apache-2.0")
+    assert run(["models", "list"]) == 0
+    assert "agentft models pull smollm2-135m" in capsys.readouterr().out
+
+
+def test_models_pull_prints_the_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AGENTFT_CACHE", str(tmp_path))
+    folder = tmp_path / "models" / "smollm2-135m-0.1.2"
+    folder.mkdir(parents=True)
+    (folder / "origin.json").write_text("{}")
+    assert run(["models", "pull", "smollm2-135m"]) == 0
+    assert capsys.readouterr().out == f"{folder}\n"
+
+
+def test_offline_with_nothing_cached_is_3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    offline = {"AGENTFT_CACHE": str(tmp_path), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
+    done = run_process(["chat"], stdin="hi\n", env=offline)
+    assert done.returncode == 3
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("error: smollm2-135m is not in the cache and could not be fetched")
+    assert "agentft models pull smollm2-135m" in last
+
+
+def test_tools_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["tools", "list", "--json"]) == 0
+    worlds = json.loads(capsys.readouterr().out)["worlds"]
+    assert {"weather", "search", "calculator"} <= {world["name"] for world in worlds}
+    assert run(["tools", "list"]) == 0
+    assert "set_weather_alert*" in capsys.readouterr().out
+    assert run(["tools", "show", "weather", "--json"]) == 0
+    tools = {tool["name"]: tool for tool in json.loads(capsys.readouterr().out)["tools"]}
+    assert tools["set_weather_alert"]["access"] == "write"
+    assert tools["current_weather"]["endpoints"] == ["http://weather.test/current_weather"]
+    assert run(["tools", "show", str(REPOSITORY / "tools" / "search")]) == 0
+    assert "open_page" in capsys.readouterr().out

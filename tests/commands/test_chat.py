@@ -1,0 +1,163 @@
+"""`agentft chat` as a user runs it, with scripted answers and the real tool servers."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agentft.parsers.msagent import parse_msagent
+from agentft.types import ToolCall, ToolResult
+from tests.commands.run import REPOSITORY, run_process
+
+
+def call(**value: object) -> str:
+    return f"<|startofthink|>```JSON\n{json.dumps(value)}\n```<|endofthink|>"
+
+
+URL = "http://weather.test/current_weather"
+ANSWERS = {
+    "*/0/0": "I look. " + call(api_name="current_weather", url=URL, parameters={"city": "Oslo"}),
+    "*/0/1": "Dress warmly. [bold]\x1b[31m",
+    "*/1/0": call(api_name="current_weather", url="http://evil.test/x", parameters={"city": "Oslo"}),
+    "*/1/1": "I was not let through.",
+}
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> str:
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps({"key": key, "text": text}) + "\n" for key, text in ANSWERS.items()))
+    return f"scripted:{path}"
+
+
+def test_a_piped_chat_calls_the_tools_and_is_saved(script: str, tmp_path: Path) -> None:
+    kept = tmp_path / "chats.jsonl"
+    options = ["--model", script, "--tools", "weather", "--save", str(kept), "--system", "Be brief."]
+    done = run_process(["chat", *options], stdin="How is Oslo?\nAnd now?\n")
+    assert done.returncode == 0, done.stderr
+    assert "POST http://weather.test/current_weather · 200" in done.stdout
+    assert '"city": "Oslo"' in done.stdout
+    assert "Dress warmly. [bold]␛[31m" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert "not sent" in done.stdout, "an address that nobody registered is never called"
+    assert done.stderr.startswith(f"agentft chat · {script} · msagent\n")
+    read = parse_msagent(json.loads(kept.read_text(encoding="utf-8")), "row")
+    assert read.turns[0].raw.startswith("Be brief.")
+    parts = read.turns[2].parts
+    assert [part.name for part in parts if isinstance(part, ToolCall)] == ["current_weather"]
+    results = [json.loads(part.content) for part in parts if isinstance(part, ToolResult)]
+    assert results[0]["city"] == "Oslo"
+
+
+@pytest.mark.parametrize("extra", [["--no-stream"], ["--tools", "weather,search", "--bits", "4"], ["--top-k", "5"]])
+def test_options(script: str, extra: list[str]) -> None:
+    done = run_process(["chat", "--model", script, *extra], stdin="How is Oslo?\n/quit\n")
+    assert done.returncode == 0, done.stderr
+    assert "Dress warmly." in done.stdout
+
+
+def test_without_tools_it_is_a_plain_chat(tmp_path: Path) -> None:
+    answers = tmp_path / "a.jsonl"
+    answers.write_text('{"key": "*", "text": "Hello."}\n')
+    done = run_process(["chat", "--model", f"scripted:{answers}", "--tools", ""], stdin="hi\n/tools\n")
+    assert (done.returncode, done.stdout.splitlines()[:2]) == (0, ["› hi", "  Hello."])
+    assert "no tools" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--tools", "wether"], 2, "no tool world 'wether'"),
+        (["--save", "/"], 2, "--save /: this is a folder"),
+        (["--save", "/no/such/place.jsonl"], 2, "is not there"),
+        (["--adapter", "no-such-run"], 2, "there is no run 'no-such-run'"),
+        (["--bits", "5"], 2, "--bits"),
+        (["--temperature", "-1"], 2, "--temperature"),
+        (["--model", "scripted:/no/such.jsonl"], 2, "cannot be read"),
+        (["--model", "./no-such-model"], 2, "no such folder"),
+    ],
+)
+def test_bad_options_are_one_line(script: str, options: list[str], code: int, message: str) -> None:
+    given = options if "--model" in options or "--adapter" in options else ["--model", script, *options]
+    done = run_process(["chat", *given], stdin="hi\n")
+    assert done.returncode == code
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_script_that_ends_too_soon_is_an_error_in_a_pipe(script: str) -> None:
+    done = run_process(["chat", "--model", script, "--tools", "weather"], stdin="a\nb\nc\n")
+    assert done.returncode == 2
+    assert "no answer for" in done.stderr
+
+
+EDITING = "\x1b[?25h"  # the cursor is shown again: the editor waits for keys
+
+
+class Terminal:
+    """A process on a terminal of its own."""
+
+    def __init__(self, arguments: list[str], cache: Path) -> None:
+        ours, theirs = pty.openpty()
+        self._screen, self._seen = ours, ""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "agentft", *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            cwd=REPOSITORY,
+            env={**os.environ, "AGENTFT_CACHE": str(cache), "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
+        )
+        os.close(theirs)
+
+    def type(self, keys: str) -> None:
+        os.write(self._screen, keys.encode())
+
+    def wait_for(self, text: str, seconds: float = 30) -> str:
+        until = time.monotonic() + seconds
+        while text not in self._seen:
+            ready, _, _ = select.select([self._screen], [], [], max(0.0, until - time.monotonic()))
+            assert ready, f"{text!r} did not appear in {self._seen!r}"
+            self._seen += os.read(self._screen, 65536).decode(errors="replace")
+        seen, _, self._seen = self._seen.partition(text)
+        return seen
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        os.close(self._screen)
+
+
+def test_on_a_terminal_there_is_an_editor_and_ctrl_d_leaves(script: str, tmp_path: Path) -> None:
+    terminal = Terminal(["chat", "--model", script, "--tools", "weather"], tmp_path)
+    try:
+        terminal.wait_for("Ctrl-D to leave")
+        terminal.wait_for("›")
+        terminal.wait_for(EDITING)
+        terminal.type("How is Oslo?\r")
+        terminal.wait_for("current_weather")
+        terminal.wait_for("Dress warmly. [bold]␛[31m")
+        terminal.wait_for("›")
+        terminal.wait_for(EDITING)
+        terminal.type("\x03")
+        terminal.wait_for("Ctrl-D or /quit leaves")
+        terminal.wait_for("›")
+        terminal.wait_for(EDITING)
+        terminal.type("\x04")
+        assert terminal.process.wait(20) == 0
+    finally:
+        terminal.close()
+    assert "How is Oslo?" in (tmp_path / "chat_history").read_text()
