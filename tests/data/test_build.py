@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from agentft.content import content_root
 from agentft.data.build import BuildReport, build
 from agentft.data.build_compose import Retag, wrap
-from agentft.data.build_recipe import CallPattern, Round, read_recipe
+from agentft.data.build_recipe import CallPattern, Round, Slot, read_recipe
 from agentft.data.build_slots import REFERENCE, Decks, Filler
 from agentft.data.rows import Accounting, read_conversations
-from agentft.errors import InputError
+from agentft.errors import InputError, ToolError
 from agentft.toolserver import ToolServer
-from agentft.types import Conversation, ToolCall, ToolResult
+from agentft.toolset import load_toolset
+from agentft.types import Conversation, Json, ToolCall, ToolResult
 
 QUICKSTART = content_root() / "datasets" / "quickstart.toml"
 
@@ -168,6 +169,28 @@ def test_arguments_of_shipped_rows_were_said_or_returned(conversations: list[Con
                         assert key not in copied or any(way in heard for way in ways), (one.id, key, value)
                 else:
                     heard += getattr(part, "text", "") or getattr(part, "content", "")
+
+
+@pytest.mark.parametrize(
+    "recipe", ["datasets/quickstart.toml", "evals/weather/build.toml", "evals/calculator/build.toml"]
+)
+def test_the_message_of_a_wrong_name_holds_the_right_one(recipe: str) -> None:
+    slots = read_recipe(content_root() / recipe).slots
+    wrong: list[tuple[str, str, dict[str, Json], Slot]] = [
+        ("weather", "current_weather", {"city": slot.say}, slot)
+        for lang in slots.values()
+        for slot in lang.get("old", ())
+    ]
+    wrong += [
+        ("calculator", "convert_units", {"value": 3, "from_unit": slot.say, "to_unit": str(slot.fields["to"])}, slot)
+        for lang in slots.values()
+        for slot in lang.get("bad", ())
+    ]
+    assert wrong
+    for world, tool, arguments, slot in wrong:
+        toolset = load_toolset(world)
+        with pytest.raises(ToolError, match=f"did you mean {str(slot.fields['right'])!r}"):
+            toolset.call(tool, arguments, toolset.new_state())
 
 
 def test_numbers_of_expressions_were_said(conversations: list[Conversation]) -> None:
