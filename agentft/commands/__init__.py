@@ -22,11 +22,16 @@ import typer
 
 from agentft import __version__
 from agentft.commands.chat import chat_command
+from agentft.commands.data_build import build_command
+from agentft.commands.data_inspect import inspect_command
+from agentft.commands.data_mask import mask_command
 from agentft.commands.doctor import doctor_command
+from agentft.commands.evaluate import eval_command
 from agentft.commands.models import list_command as models_list
 from agentft.commands.models import pull_command as models_pull
 from agentft.commands.tools import list_command as tools_list
 from agentft.commands.tools import show_command as tools_show
+from agentft.commands.train import train_command
 from agentft.errors import AgentftError
 
 __all__ = ["app", "main", "run"]
@@ -48,16 +53,12 @@ def _landed(commands: dict[str, str]) -> dict[str, Callable[..., Any]]:
 # Keys are what the user types; the order is the order of `--help`.
 COMMANDS: dict[str, Callable[..., Any]] = {
     "chat": chat_command,
-    **_landed(
-        {
-            "quickstart": "quickstart:quickstart_command",
-            "train": "train:train_command",
-            "eval": "evaluate:eval_command",
-            "data inspect": "data_inspect:inspect_command",
-            "data mask": "data_mask:mask_command",
-            "data build": "data_build:build_command",
-        }
-    ),
+    **_landed({"quickstart": "quickstart:quickstart_command"}),
+    "train": train_command,
+    "eval": eval_command,
+    "data inspect": inspect_command,
+    "data mask": mask_command,
+    "data build": build_command,
     "tools list": tools_list,
     "tools show": tools_show,
     "models list": models_list,
@@ -72,10 +73,11 @@ GROUPS = {
 
 
 def _help(function: Callable[..., Any]) -> str:
-    """The docstring for the terminal: brackets are no markup, and the lines of the example stay lines."""
+    """The docstring for the terminal: brackets are no markup, paragraphs flow, and the example's lines stay lines."""
     shown = (inspect.getdoc(function) or "").replace("[", "\\[")
     text, mark, example = shown.partition("\n\nExample")
-    return f"{text}\n\n\b\nExample{example}" if mark else text
+    flowing = "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+    return f"{flowing}\n\n\b\nExample{example}" if mark else flowing
 
 
 def _version(wanted: bool) -> None:
@@ -115,10 +117,10 @@ def _build() -> typer.Typer:
         name: typer.Typer(name=name, help=text, no_args_is_help=True, **settings) for name, text in GROUPS.items()
     }
     for name, function in COMMANDS.items():
-        group, _, command = name.rpartition(" ")
-        (groups[group] if group else root).command(command, help=_help(function))(function)
-    for group in groups.values():
-        root.add_typer(group)
+        parent, _, command = name.rpartition(" ")
+        (groups[parent] if parent else root).command(command, help=_help(function))(function)
+    for made in groups.values():
+        root.add_typer(made)
     return root
 
 

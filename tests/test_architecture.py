@@ -1,0 +1,163 @@
+"""The shape of the code: layers without cycles, sizes, names, public names, and where content may not hold code."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = sorted((ROOT / "agentft").rglob("*.py"))
+CONTENT = sorted((ROOT / "tools").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+LONGEST_FILE, LONGEST_FUNCTION, PACKAGE_LINES = 400, 50, 15_000
+FORBIDDEN_NAMES = re.compile(r"(^|_)(utils?|common|helpers?|manager|misc)(_|$)")
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_MODULES = {"pickle", "dill", "shelve", "marshal", "cloudpickle"}
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def named(paths: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", paths, ids=[str(path.relative_to(ROOT)) for path in paths])
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def test_layers_hold() -> None:
+    lint_imports = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([lint_imports, "--no-cache"], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def imported(path: Path, modules: set[str]) -> set[str]:
+    """The modules of ours that this one imports when it is loaded: not inside functions, not for types only."""
+    found: set[str] = set()
+    waiting: list[ast.stmt] = list(tree(path).body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inside = {f"{node.module}.{alias.name}" for alias in node.names} & modules
+            found |= inside or {node.module}
+        elif isinstance(node, ast.If | ast.Try) and "TYPE_CHECKING" not in ast.dump(node):
+            waiting += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+    return (found & modules) - {module_name(path)}
+
+
+def test_no_module_is_in_an_import_cycle() -> None:
+    modules = {module_name(path) for path in PACKAGE}
+    graph = {module_name(path): imported(path, modules) for path in PACKAGE}
+    try:
+        order = list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+    assert order.index("agentft.errors") < order.index("agentft.commands")
+
+
+@named(PACKAGE + CONTENT + TESTS)
+def test_files_are_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+
+
+@named(PACKAGE + CONTENT)
+def test_functions_are_short(path: Path) -> None:
+    long = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions(path)}
+    assert {name: lines for name, lines in long.items() if lines > LONGEST_FUNCTION} == {}
+
+
+def test_the_package_stays_within_its_budget() -> None:
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE) <= PACKAGE_LINES
+
+
+def test_there_is_as_much_test_code_as_code() -> None:
+    def count(paths: list[Path]) -> int:
+        return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
+
+    assert count(TESTS) >= count(PACKAGE)
+
+
+@named(PACKAGE + CONTENT)
+def test_nothing_is_evaluated_or_unpickled(path: Path) -> None:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in FORBIDDEN_CALLS, f"{path}:{node.lineno}: {node.func.id}()"
+        elif isinstance(node, ast.Import):
+            assert not FORBIDDEN_MODULES & {alias.name.split(".")[0] for alias in node.names}, f"{path}:{node.lineno}"
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.module.split(".")[0] not in FORBIDDEN_MODULES, f"{path}:{node.lineno}"
+
+
+@named(PACKAGE)
+def test_trust_remote_code_is_never_given(path: Path) -> None:
+    keywords = {keyword.arg for node in ast.walk(tree(path)) if isinstance(node, ast.Call) for keyword in node.keywords}
+    assert "trust_remote_code" not in keywords
+
+
+def test_no_module_is_named_after_nothing() -> None:
+    assert [str(path) for path in PACKAGE + CONTENT if FORBIDDEN_NAMES.search(path.stem)] == []
+
+
+@named([path for path in PACKAGE if path.name != "__main__.py"])
+def test_all_is_the_public_names(path: Path) -> None:
+    """Names that a module defines, assigns or (in a package's face) imports without `_` are in `__all__`, and back."""
+    module = importlib.import_module(module_name(path))
+    declared = list(getattr(module, "__all__", []))
+    assert declared == sorted(declared)
+    assert len(set(declared)) == len(declared)
+    assert [name for name in declared if not hasattr(module, name)] == []
+    types = {node.name for node in tree(path).body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    public = {name for name in types if not name.startswith("_")}
+    assert public - set(declared) == set(), f"public, but not in __all__ of {module_name(path)}"
+
+
+@named(PACKAGE)
+def test_every_public_thing_has_a_docstring(path: Path) -> None:
+    assert ast.get_docstring(tree(path)) or not tree(path).body, "the module has no docstring"
+    things = [node for node in tree(path).body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    assert [node.name for node in things if not node.name.startswith("_") and not ast.get_docstring(node)] == []
+
+
+@pytest.mark.parametrize("folder", ["datasets", "evals", "tools"])
+def test_content_is_no_package(folder: str) -> None:
+    """`datasets/` must not shadow the library of that name; all of it is loaded by path."""
+    assert list((ROOT / folder).rglob("__init__.py")) == []
+    if folder != "tools":
+        assert list((ROOT / folder).rglob("*.py")) == []
+
+
+def test_the_library_never_prints() -> None:
+    for path in PACKAGE:
+        if "commands" in path.parts or "display" in path.parts or "repl" in path.parts:
+            continue
+        names = {
+            node.func.id
+            for node in ast.walk(tree(path))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        }
+        assert "print" not in names, path
+
+
+def test_tests_mirror_the_package() -> None:
+    """Each folder of the package has a folder of tests."""
+    folders = {path.parent.name for path in PACKAGE if path.parent != ROOT / "agentft"}
+    assert {name for name in folders if not list((ROOT / "tests" / name).glob("test_*.py"))} == set()
