@@ -18,7 +18,7 @@ from rich.text import Text
 from agentft.display.safe import safe_str, safe_text
 from agentft.types import Exchange, Part, Step, ToolCall
 
-__all__ = ["ChatView", "call_panel", "spoken", "status_line"]
+__all__ = ["ChatView", "Stream", "call_panel", "spoken", "status_line"]
 
 Parse = Callable[[str], tuple[Part, ...]]
 
@@ -45,7 +45,7 @@ def spoken(text: str, parse: Parse, *, whole: bool) -> str:
     return text.rstrip() if whole else WAITING.sub("", text)
 
 
-def afterwards(step: Step) -> str:
+def _afterwards(step: Step) -> str:
     """What the model said after its last call in the same breath."""
     ends = [part.span.end for part in step.parts if isinstance(part, ToolCall)]
     return step.completion[ends[-1] :].strip() if ends else ""
@@ -158,7 +158,7 @@ class ChatView:
         for exchange in step.exchanges:
             span = exchange.call.span
             self.console.print(call_panel(exchange, step.completion[span.start : span.end]))
-        if later := afterwards(step):
+        if later := _afterwards(step):
             self._say(later)
 
     def _say(self, text: str) -> None:
