@@ -47,7 +47,9 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	$(BIN)/python -m tests.bench
+	@for file in tests/bench/bench_*.py; do \
+	  echo "== $$file"; $(BIN)/python -m tests.bench.$$(basename $$file .py) || exit 1; \
+	done
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix

@@ -156,3 +156,17 @@ def test_tests_mirror_the_package() -> None:
     """Each folder of the package has a folder of tests."""
     folders = {path.parent.name for path in PACKAGE if path.parent != ROOT / "agentft"}
     assert {name for name in folders if not list((ROOT / "tests" / name).glob("test_*.py"))} == set()
+
+
+def test_the_tree_in_the_readme_is_true() -> None:
+    """Every module of a folder but `commands/` is in the README with its five words, and nothing else is."""
+    told = (ROOT / "README.md").read_text(encoding="utf-8").partition("## The tree")[2].partition("```\n\n")[0]
+    listed: set[str] = set()
+    folder = ""
+    for line in told.splitlines():
+        if match := re.match(r"( +)(\w+(?:/|\.py)) +\S", line):
+            indent, name = match.groups()
+            folder = name if name.endswith("/") else folder if len(indent) > 2 else ""
+            listed |= set() if name.endswith("/") else {folder + name}
+    modules = {str(path.relative_to(ROOT / "agentft")) for path in PACKAGE if not path.name.startswith("__")}
+    assert listed == {name for name in modules if not name.startswith("commands/")}
