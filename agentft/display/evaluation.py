@@ -20,6 +20,7 @@ from agentft.metrics import ERROR_CLASSES
 __all__ = ["EvaluationProgress", "evaluation_progress", "show_summary"]
 
 LOG_SECONDS = 15.0
+MAX_PROBLEMS = 3
 VERDICT_STYLES = {"pass": "bold green", "fail": "bold red"}
 
 
@@ -149,6 +150,8 @@ def _closing(summary: Mapping[str, Any]) -> Iterator[Text]:
     yield Text("Per category: exact calls, or abstention where no call is expected.", style="dim")
     if summary["invalid"]:
         yield Text(f"{summary['invalid']} invalid cases (not the model's fault) count nowhere.", style="yellow")
+        for problem, count in list(summary["problems"].items())[:MAX_PROBLEMS]:
+            yield safe_text(f"  {count} x {problem}", style="yellow")
     for gate in summary["gates"]:
         value = "does not apply" if gate["value"] is None else f"{gate['value']:.3f}"
         passed = gate["passed"]

@@ -24,9 +24,9 @@ Record = dict[str, Any]
 
 
 def make_record(
-    case: Case, trajectory: Trajectory, context: Context, *, arm: str, fingerprint: str, fmt: CallFormat
+    case: Case, trajectory: Trajectory, context: Context, *, arm: str, fingerprint: str, fmt: CallFormat, frame: str
 ) -> Record:
-    """The line of one case in one arm."""
+    """The line of one case in one arm. `frame`: the fingerprint of the model's chat template."""
     return {
         "arm": arm,
         "suite": case.suite,
@@ -43,6 +43,7 @@ def make_record(
         "state": trajectory.state,
         "gold_state": context.gold_state,
         "format": fmt.name,
+        "frame_sha256": frame,
         "case_digest": case_digest(case),
         "fingerprint": fingerprint,
     }

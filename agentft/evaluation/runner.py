@@ -32,8 +32,8 @@ __all__ = ["Arm", "Settings", "evaluate", "read_baseline"]
 class Arm:
     """One side of a comparison.
 
-    `open` loads the model when its turn comes, so that two models never need memory at once. `identity` is everything
-    that the answers depend on (model, adapter's hash, bits); two arms of one identity share their finished cases.
+    `open` loads the model when its turn comes, so that two models never need memory at once. `identity` is a hash of
+    all that the answers depend on (model, adapter, bits); two arms of one identity share their finished cases.
     """
 
     label: str
@@ -88,6 +88,7 @@ def evaluate(
     facts = RunFacts(
         names={arm.label: arm.name for arm in arms},
         formats={arm.label: arm.fmt.name for arm in arms},
+        identities={arm.label: arm.identity for arm in arms},
         fingerprints=prints,
         sampling=asdict(settings.sampling),
         seconds=time.monotonic() - started,
@@ -147,7 +148,15 @@ def _run_arm(plan: Plan, arm: Arm, print_: str, settings: Settings, place: _Plac
     cases = {case.id: case for case in plan.cases}
     for trajectory in _trajectories(plan, waiting, arm, backend, settings, place):
         case = cases[trajectory.case_id]
-        record = make_record(case, trajectory, place.contexts[case.id], arm=arm.label, fingerprint=print_, fmt=arm.fmt)
+        record = make_record(
+            case,
+            trajectory,
+            place.contexts[case.id],
+            arm=arm.label,
+            fingerprint=print_,
+            fmt=arm.fmt,
+            frame=backend.frame.fingerprint,
+        )
         place.store.add(record)
         done += 1
         settings.on_case(arm.label, record, done, total)

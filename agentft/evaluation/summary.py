@@ -53,6 +53,7 @@ class RunFacts:
 
     names: Mapping[str, str]
     formats: Mapping[str, str]
+    identities: Mapping[str, str]
     fingerprints: Mapping[str, str]
     sampling: Mapping[str, Any]
     seconds: float
@@ -76,6 +77,7 @@ def summarise(plan: Plan, arms: Mapping[str, Sequence[Record]], facts: RunFacts,
         "done": {label: len(rows) for label, rows in arms.items()},
         "invalid": sum(invalid.values()),
         "invalid_by_arm": invalid,
+        "problems": dict(Counter(row["problem"] for rows in arms.values() for row in rows if row["problem"])),
         "gates": judged,
         "metrics": metrics,
         "categories": _breakdown(plan, arms, "category"),
@@ -174,7 +176,9 @@ def _describe(label: str, rows: Sequence[Record], facts: RunFacts) -> dict[str, 
     stored = rows[0] if rows else {}
     return {
         "name": facts.names.get(label, "stored run"),
+        "identity": facts.identities.get(label),
         "format": facts.formats.get(label) or stored.get("format"),
+        "frame_sha256": stored.get("frame_sha256"),
         "fingerprint": facts.fingerprints.get(label) or stored.get("fingerprint"),
         "steps": sum(len(row["steps"]) for row in rows),
         "tokens": sum(step["tokens"] for row in rows for step in row["steps"]),

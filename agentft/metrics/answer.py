@@ -13,9 +13,10 @@ from agentft.types import Case, Score, Trajectory
 __all__ = ["answer", "holds"]
 
 # Not inside a word or another number ("p17" holds no 17); grouped thousands, a fraction, an exponent.
-_NUMBER = re.compile(r"(?<![\dA-Za-z_.])(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_NUMBER = re.compile(r"(?<![\dA-Za-z_])(?<!\d\.)(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _WHOLE = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?")
-_MINUS = re.compile(r"(?:(?<![\w)])[-−–]|\bminus |\bnegative |零下|负)\s*$", re.IGNORECASE)
+# A sign stands close to its number: "- 7" is a list's bullet, "5-7" a range.
+_MINUS = re.compile(r"(?:(?<![\w)])[-–]|\bminus |\bnegative |零下 ?|负 ?)$")
 _WORD = re.compile(r"[0-9A-Za-z_]")
 
 
@@ -42,6 +43,8 @@ def holds(text: str, value: str) -> bool:
 
 
 def _plain(text: str) -> str:
+    # Before NFKC makes a comma of it: "20，150" is two numbers.
+    text = text.replace("，", "； ")
     folded = unicodedata.normalize("NFKC", text).replace("−", "-").casefold()
     return " ".join(folded.split())
 
@@ -51,12 +54,12 @@ def _numbers(text: str) -> set[Decimal]:
     for match in _NUMBER.finditer(text):
         value = _number(match[0])
         if value is not None:
-            found.add(-value if _MINUS.search(text[: match.start()][-12:]) else value)
+            found.add(value.copy_negate() if _MINUS.search(text[: match.start()][-12:]) else value)
     return found
 
 
 def _number(text: str) -> Decimal | None:
     try:
-        return Decimal(text.replace(",", "")).normalize()
+        return Decimal(text.replace(",", ""))
     except InvalidOperation:
         return None

@@ -20,7 +20,7 @@ __all__ = ["ERROR_CLASSES", "Finding", "classify"]
 ERROR_CLASSES = {
     "no-call": "it wrote prose where a call was due",
     "refusal": "it declined where a call was due",
-    "broken-wrapper": "the call's markers are wrong or missing",
+    "broken-wrapper": "the call's markers or its shape are wrong",
     "invalid-json": "the call's JSON cannot be read",
     "unknown-tool": "there is no such tool",
     "unwanted-call": "it called where none was due",
@@ -139,7 +139,8 @@ def _unreadable_kind(call: ToolCall, trajectory: Trajectory) -> str:
     if "{" not in raw:
         return "broken-wrapper"
     try:
-        json.loads(body, strict=False)
+        # NaN and half surrogate pairs are not JSON either, though Python reads them.
+        json.dumps(json.loads(body, strict=False), ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         return "invalid-json"
     return "broken-wrapper"

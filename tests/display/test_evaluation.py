@@ -73,10 +73,11 @@ def test_gates_and_invalid_cases_are_told() -> None:
         {"metric": "exact_call", "minimum": 0.8, "value": 0.9, "passed": True},
         {"metric": "url", "minimum": 0.5, "value": None, "passed": False},
     ]
-    lines = shown(summary(gates=gates, invalid=2, verdict="fail"))
+    lines = shown(summary(gates=gates, invalid=2, problems={"OSError: \x1bgone": 2}, verdict="fail"))
     assert "exact_call 0.900, at least 0.8 asked: passed" in lines
     assert "url does not apply, at least 0.5 asked: failed" in lines
     assert "2 invalid cases (not the model's fault) count nowhere." in lines
+    assert "  2 x OSError: ␛gone" in lines
     assert lines[-1] == "verdict: fail"
 
 

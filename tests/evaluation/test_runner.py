@@ -111,6 +111,8 @@ def test_two_arms_are_compared_in_pairs(tmp_path: Path) -> None:
     assert set(summary["languages"]) == {"en", "zh"}
     assert "tuned is better than base" in summary["finding"] or "No difference" in summary["finding"]
     assert summary["arms"]["base"]["format"] == "hermes"
+    assert summary["arms"]["base"]["frame_sha256"] == CHATML.fingerprint
+    assert summary["arms"]["base"]["identity"] != summary["arms"]["tuned"]["identity"]
 
 
 def test_finished_cases_are_kept_and_only_the_rest_is_run(tmp_path: Path) -> None:
@@ -169,6 +171,7 @@ def test_a_tool_that_crashes_makes_the_case_invalid_and_is_tried_again(tmp_path:
     answers = {**oracle(plan), "s1/0/0": bomb}
     summary = run(plan, tmp_path / "out", scripted("tuned", answers))
     assert (summary["verdict"], summary["invalid"]) == ("invalid", 1)
+    assert [text.partition(":")[0] for text in summary["problems"]] == ["tool price answered 500"]
     assert summary["metrics"]["exact_call"]["tuned"] == {**summary["metrics"]["exact_call"]["tuned"], "n": 5}
     record = next(r for r in read_records(tmp_path / "out" / "cases.jsonl") if r["case"] == "s1")
     assert "tool price answered 500" in record["problem"]
@@ -258,11 +261,13 @@ def test_plans_are_checked_and_described(tmp_path: Path) -> None:
 
 def test_what_no_log_could_be_written_with_is_written_all_the_same(tmp_path: Path) -> None:
     plan = small_plan(tmp_path)
-    odd = '<tool_call>\n{"name": "price", "arguments": {"item": "\\ud800", "n": NaN}}\n</tool_call>'
+    odd = '<tool_call>\n{"name": "price", "arguments": {"item": "\\ud800", "n": 1}}\n</tool_call>'
     run(plan, tmp_path / "out", scripted("tuned", {**oracle(plan), "s1/0/0": odd}))
     records = {record["case"]: record for record in read_records(tmp_path / "out" / "cases.jsonl")}
-    assert records["s1"]["steps"][0]["calls"][0]["arguments"]["n"] == "nan"
-    assert records["s1"]["error"] == "unknown-argument"
+    assert records["s1"]["outcome"] == "done"
+    assert records["s1"]["error"] in ("unknown-argument", "invalid-json")
+    assert json.loads(dump_line({"item": "\ud800", "n": 1})) == {"item": "\ud800", "n": 1}
+    assert json.loads(dump_line({"n": [float("nan"), {"m": float("-inf")}]})) == {"n": ["nan", {"m": "-inf"}]}
 
 
 def test_a_damaged_file_is_named_with_its_line(tmp_path: Path) -> None:
