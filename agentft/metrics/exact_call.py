@@ -5,7 +5,7 @@ from __future__ import annotations
 from agentft.metrics.context import Context
 from agentft.metrics.matching import Matching, case_matchings
 from agentft.metrics.reading import expects_calls
-from agentft.types import Case, Score, Trajectory
+from agentft.types import Case, Score, ToolCall, Trajectory
 
 __all__ = ["exact_call", "tool_name"]
 
@@ -47,5 +47,5 @@ def _why(matching: Matching) -> str:
     return f"{_shown(matching.extra[0])} was not expected"
 
 
-def _shown(call: object) -> str:
-    return "no call" if call is None else f"{getattr(call, 'name', '')}"
+def _shown(call: ToolCall | None) -> str:
+    return "no call" if call is None else f"{call.name:.60}"
