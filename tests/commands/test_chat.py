@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -14,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from agentft.commands import run
 from agentft.parsers.msagent import parse_msagent
+from agentft.repl.session import PERSONA
 from agentft.types import ToolCall, ToolResult
 from tests.commands.run import REPOSITORY, run_process
 
@@ -56,6 +59,19 @@ def test_a_piped_chat_calls_the_tools_and_is_saved(script: str, tmp_path: Path) 
     assert [part.name for part in parts if isinstance(part, ToolCall)] == ["current_weather"]
     results = [json.loads(part.content) for part in parts if isinstance(part, ToolResult)]
     assert results[0]["city"] == "Oslo"
+
+
+def test_inside_this_process_too(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("How is Oslo?\n"))
+    monkeypatch.chdir(tmp_path)
+    assert run(["chat", "--model", script, "--tools", "weather", "--save", "chats.jsonl"]) == 0
+    captured = capsys.readouterr()
+    assert "Dress warmly." in captured.out
+    assert captured.err.endswith("saved to chats.jsonl\n")
+    row = json.loads(Path("chats.jsonl").read_text(encoding="utf-8"))
+    assert row["conversations"][0]["value"].startswith(PERSONA)
 
 
 @pytest.mark.parametrize("extra", [["--no-stream"], ["--tools", "weather,search", "--bits", "4"], ["--top-k", "5"]])

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
+import pytest
 from rich.console import Console
 
-from agentft.display.pulling import pull_progress
+from agentft.display import pulling
+from agentft.display.pulling import ensure_pulled, pull_progress
+from agentft.models.embedded import OnProgress
 
 
 def run(*, terminal: bool, quiet: bool = False) -> str:
@@ -29,3 +33,24 @@ def test_a_bar_on_a_terminal() -> None:
 
 def test_quiet() -> None:
     assert run(terminal=True, quiet=True) == ""
+
+
+def test_only_what_is_missing_is_pulled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pulled: list[str] = []
+
+    def pull(name: str, report: OnProgress) -> Path:
+        pulled.append(name)
+        report("converting", 0, 0)
+        return tmp_path
+
+    monkeypatch.setenv("AGENTFT_CACHE", str(tmp_path))
+    monkeypatch.setattr(pulling, "pull", pull)
+    ensure_pulled("smollm2-135m")
+    assert capsys.readouterr().err == "smollm2-135m: converting to safetensors\n"
+    ensure_pulled("some/hub-id")
+    (tmp_path / "models" / "smollm2-135m-0.1.2").mkdir(parents=True)
+    (tmp_path / "models" / "smollm2-135m-0.1.2" / "origin.json").write_text("{}")
+    ensure_pulled("smollm2-135m")
+    assert pulled == ["smollm2-135m"]
