@@ -1,0 +1,304 @@
+"""A run from data file to adapter, its folder, and a run that was killed at any moment."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from agentft.data.rows import read_rows
+from agentft.errors import FrameError, InputError, MissingError
+from agentft.training import run
+from agentft.training.events import DataReady, Event, Finished, Note, Started, StepDone
+from agentft.training.recipe import Recipe, read_resolved
+from agentft.training.run_folder import RunFolder, find_run, new_run
+from tests.tiny import save_tiny, tiny_tokenizer
+from tests.training.samples import write_rows
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    return write_rows(tmp_path / "rows.jsonl", 12, quiet=2)
+
+
+def recipe_of(tiny: Path, rows: Path, output: Path, **settings: Any) -> Recipe:
+    defaults: dict[str, Any] = {"pack_tokens": 512, "lr": 0.01, "save_steps": 2, "epochs": 2, "dtype": "fp32"}
+    return Recipe(model=str(tiny), data=(str(rows),), output=str(output), **(defaults | settings))
+
+
+def adapter(folder: Path) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = load_file(folder / "adapter" / "adapter_model.safetensors")
+    return tensors
+
+
+def test_a_run_leaves_everything_that_the_contract_names(tiny: Path, rows: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    result = run.train(recipe_of(tiny, rows, tmp_path / "run", learn="calls"), events.append)
+
+    folder = RunFolder(tmp_path / "run")
+    assert result.weights == tmp_path / "run" / "adapter"
+    assert {entry.name for entry in folder.path.iterdir()} == {
+        *("recipe.toml", "format.json", "data.json", "metrics.jsonl", "adapter", "checkpoints", "log.txt"),
+        "quarantine",
+    }
+    losses = [event.loss for event in events if isinstance(event, StepDone)]
+    assert [json.loads(line)["loss"] for line in folder.metrics.read_text().splitlines()] == losses
+    assert [step.step for step in folder.read_steps()] == list(range(1, result.steps + 1))
+    assert losses[-1] < losses[0]
+    assert isinstance(events[-1], Finished)
+    assert events[-1].losses == tuple(losses)
+    document = json.loads(folder.data.read_text())
+    assert (document["rows"], document["trained"], document["rejected"]) == (14, 12, 2)
+    assert document["reasons"] == {"nothing-learnt": 2}
+    kept = json.loads(folder.format.read_text())
+    assert (kept["call_format"], kept["learn"], kept["stop"][0]) == ("msagent", "calls", "<|endofthink|>")
+    resolved = read_resolved(folder.recipe)
+    assert (resolved.lr, resolved.dtype, resolved.data) == (0.01, "fp32", (str(rows),))
+    assert "finished after step" in (folder.path / "log.txt").read_text()
+
+
+def test_rejected_rows_are_kept_whole(tiny: Path, rows: Path, tmp_path: Path) -> None:
+    broken = rows.read_text() + "{not json\n"
+    rows.write_text(broken)
+
+    result = run.train(recipe_of(tiny, rows, tmp_path / "run", max_steps=1), lambda event: None)
+
+    assert result.data.trained + result.data.rejected == result.data.rows == 15
+    (file,) = (tmp_path / "run" / "quarantine").iterdir()
+    kept = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(entry["line"], entry["reason"]) for entry in kept] == [
+        (13, "nothing-learnt"),
+        (14, "nothing-learnt"),
+        (15, "invalid-json"),
+    ]
+    assert kept[0]["raw"] == broken.splitlines()[12]
+
+
+def test_call_only_learning_warns_of_turns_that_rightly_do_not_call(tiny: Path, rows: Path, tmp_path: Path) -> None:
+    notes: dict[str, list[str]] = {}
+    for learn in ("calls", "balanced"):
+        events: list[Event] = []
+        run.dry_run(recipe_of(tiny, rows, tmp_path, learn=learn), events.append)
+        notes[learn] = [event.text for event in events if isinstance(event, Note)]
+
+    assert len(notes["calls"]) == 1
+    assert "2 turns of the data rightly do not call" in notes["calls"][0]
+    assert notes["balanced"] == []
+
+
+def test_a_dry_run_writes_nothing(tiny: Path, rows: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    data, plan = run.dry_run(recipe_of(tiny, rows, tmp_path / "run"), events.append)
+
+    assert not (tmp_path / "run").exists()
+    assert plan.steps == 2 * plan.packing.packs
+    assert plan.packing.tokens < plan.packing.unshared
+    assert isinstance(events[0], DataReady)
+    assert data.samples == 12
+
+
+def test_the_steps_planned_are_the_steps_done(tiny: Path, rows: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(tiny, rows, tmp_path / "run", batch=2, epochs=3)
+
+    _, plan = run.dry_run(recipe, lambda event: None)
+
+    assert run.train(recipe, lambda event: None).steps == plan.steps
+
+
+def test_strict_stops_before_training(tiny: Path, rows: Path, tmp_path: Path) -> None:
+    with pytest.raises(run.StrictError, match="2 of 14 rows"):
+        run.train(recipe_of(tiny, rows, tmp_path / "run"), lambda event: None, strict=True)
+
+    assert not (tmp_path / "run" / "recipe.toml").exists()
+
+
+@pytest.mark.slow
+def test_all_weights_are_saved_as_a_model_folder(tiny: Path, rows: Path, tmp_path: Path) -> None:
+    result = run.train(recipe_of(tiny, rows, tmp_path / "run", method="full", dtype="bf16", lr=1e-3), lambda e: None)
+
+    assert result.weights == tmp_path / "run" / "model"
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {entry.name for entry in result.weights.iterdir()}
+
+
+@pytest.mark.slow
+def test_qlora_runs_on_the_cpu_with_nf4_and_trains_adapters_only(tiny: Path, rows: Path, tmp_path: Path) -> None:
+    from agentft.training.loading import load_model
+
+    recipe = recipe_of(tiny, rows, tmp_path / "run", method="qlora", dtype="bf16")
+    model = load_model(recipe, str(tiny))
+    layer = model.base_model.model.model.layers[0].self_attn.q_proj
+    assert layer.base_layer.weight.quant_type == "nf4"
+    assert layer.base_layer.weight.quant_state.nested
+    assert layer.base_layer.compute_dtype == torch.bfloat16
+    embedding = model.get_input_embeddings().weight
+    assert embedding.dtype == torch.bfloat16, "prepare_model_for_kbit_training would have made it fp32"
+    assert {name.split(".")[-3] for name, p in model.named_parameters() if p.requires_grad} == {"lora_A", "lora_B"}
+
+    events: list[Event] = []
+    result = run.train(recipe, events.append)
+
+    losses = [event.loss for event in events if isinstance(event, StepDone)]
+    assert losses[-1] < losses[0]
+    assert result.weights is not None
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from agentft.training import checkpoints, run, trainer
+from agentft.training.events import StepDone
+from agentft.training.run_folder import RunFolder
+from agentft.training.recipe import read_recipe
+
+folder, recipe, step, moment = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+now = 0
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def watch(event):
+    global now
+    if isinstance(event, StepDone):
+        now = event.step
+        if now == step and moment == "step":
+            kill()
+
+sync = checkpoints._sync
+def killing_sync(target):
+    if now == step and moment == "save":
+        (target / "optimizer.pt").write_bytes(b"half")
+        kill()
+    sync(target)
+
+checkpoints._sync = killing_sync
+if (folder / "recipe.toml").exists():
+    run.resume(RunFolder(folder), watch)
+else:
+    run.train(read_recipe(recipe, [], {"output": str(folder)}), watch)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_ends_in_the_same_weights(tiny: Path, rows: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(tiny, rows, tmp_path / "whole")
+    whole = run.train(recipe, lambda event: None)
+    assert whole.steps >= 6
+    target = tmp_path / "killed"
+    file = tmp_path / "recipe.toml"
+    file.write_text((tmp_path / "whole" / "recipe.toml").read_text())
+    for step, moment in ((1, "step"), (4, "save"), (5, "step")):
+        command = [sys.executable, "-c", KILLED, str(target), str(file), str(step), moment]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not list(target.glob("adapter"))
+
+    events: list[Event] = []
+    result = run.resume(RunFolder(target), events.append)
+
+    assert [event.step for event in events if isinstance(event, Started)] == [4]
+    assert result.steps == whole.steps
+    ours, theirs = adapter(target), adapter(tmp_path / "whole")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    unkilled = RunFolder(tmp_path / "whole").read_steps()
+    assert [(s.step, s.loss) for s in RunFolder(target).read_steps()] == [(s.step, s.loss) for s in unkilled]
+    assert not [entry.name for entry in (target / "checkpoints").iterdir() if entry.name.startswith(".")]
+
+
+def test_resuming_what_is_complete_says_so(tiny: Path, rows: Path, tmp_path: Path) -> None:
+    first = run.train(recipe_of(tiny, rows, tmp_path / "run"), lambda event: None)
+    events: list[Event] = []
+
+    again = run.resume(RunFolder(tmp_path / "run"), events.append)
+
+    assert any(isinstance(event, Note) and "complete already" in event.text for event in events)
+    assert (again.steps, again.loss, again.weights) == (first.steps, first.loss, first.weights)
+
+
+def test_other_data_are_not_resumed_with(tiny: Path, rows: Path, tmp_path: Path) -> None:
+    run.train(recipe_of(tiny, rows, tmp_path / "run", max_steps=1), lambda event: None)
+    write_rows(rows, 13)
+
+    with pytest.raises(InputError, match="are not those that"):
+        run.resume(RunFolder(tmp_path / "run"), lambda event: None)
+
+
+def test_a_stopped_run_goes_on(tiny: Path, rows: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(tiny, rows, tmp_path / "stopped", save_steps=50)
+    whole = run.train(recipe_of(tiny, rows, tmp_path / "whole", save_steps=50), lambda event: None)
+    seen: list[Event] = []
+
+    stopped = run.train(recipe, seen.append, lambda: sum(isinstance(event, StepDone) for event in seen) == 2)
+    resumed = run.resume(RunFolder(tmp_path / "stopped"), lambda event: None)
+
+    assert (stopped.steps, stopped.interrupted, stopped.weights) == (3, True, None)
+    assert (resumed.steps, resumed.interrupted) == (whole.steps, False)
+    ours, theirs = adapter(tmp_path / "stopped"), adapter(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_tokenizer_without_a_template_is_named(tiny: Path, rows: Path, tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    save_tiny(plain)
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = None
+    (plain / "chat_template.jinja").unlink(missing_ok=True)
+    tokenizer.save_pretrained(plain)
+
+    with pytest.raises(FrameError, match="no chat template"):
+        run.train(recipe_of(plain, rows, tmp_path / "run"), lambda event: None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_is_not_there_is_missing(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(MissingError, match="cannot be loaded"):
+        run.train(recipe_of(Path("nobody/nothing"), rows, tmp_path / "run"), lambda event: None)
+
+
+def test_nothing_to_train_on(tiny: Path, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", 0, quiet=3)
+    with pytest.raises(InputError, match=r"none of the 3 rows .*rows.jsonl:1: .*\(nothing-learnt\)"):
+        run.train(recipe_of(tiny, rows, tmp_path / "run"), lambda event: None)
+    with pytest.raises(InputError, match="no data were named"):
+        run.train(Recipe(model=str(tiny)), lambda event: None)
+    assert sum(1 for _ in read_rows(rows)) == 3
+
+
+def test_runs_are_numbered_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="there is no run"):
+        find_run("last")
+    for _ in range(2):
+        made = new_run("rows")
+        made.recipe.write_text("")
+    assert find_run("last").path == Path("runs/rows-2")
+    assert find_run("rows-1").path == Path("runs/rows-1")
+    with pytest.raises(InputError, match="is not empty"):
+        new_run("rows", "runs/rows-1")
+    with pytest.raises(InputError, match="no run folder"):
+        find_run("runs/none")
+
+
+def test_a_half_written_line_of_metrics_is_dropped(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for number in (1, 2, 3):
+        folder.add_step(StepDone(number, 1.0, 0.5, 0.1, 1.0, 1, 2, 3, 4.0, 0.1, 5))
+    with folder.metrics.open("a") as stream:
+        stream.write('{"step": 4, "epo')
+
+    assert [step.step for step in folder.read_steps()] == [1, 2, 3]
+    assert [step.step for step in folder.rewind(2)] == [1, 2]
+    assert len(folder.metrics.read_text().splitlines()) == 2
