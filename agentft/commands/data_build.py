@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agentft.content import find_content
-from agentft.data.build import BuildReport, build
 from agentft.errors import InputError
-from agentft.toolserver import ToolServer
+
+if TYPE_CHECKING:
+    from agentft.data.build import BuildReport
 
 __all__ = ["build_command"]
 
@@ -27,6 +28,9 @@ def build_command(
 
     Example: agentft data build datasets/quickstart.toml
     """
+    from agentft.data.build import build
+    from agentft.toolserver import ToolServer
+
     path = _find_recipe(recipe)
     report = build(path, output or Path(f"{path.stem}.jsonl"), ToolServer, seed=seed)
     typer.echo(json.dumps(dataclasses.asdict(report), ensure_ascii=False) if as_json else _summary(report))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 from agentft.formats.pieces import Piece, dump_json, has_call, text_kind, verbatim
+from agentft.formats.values import UnreadableError, read_value
 from agentft.types import Json, Part, Span, Text, ToolCall, ToolDefinition, ToolResult
 
 __all__ = ["HERMES", "HermesFormat"]
@@ -81,17 +82,15 @@ def _declare(tool: ToolDefinition) -> Json:
 
 def _read_call(body: str, call_id: str, span: Span) -> ToolCall:
     try:
-        value = json.loads(body, strict=False)
-    except (ValueError, RecursionError) as error:
+        value = read_value(body.strip())
+    except UnreadableError as error:
         return ToolCall(call_id, "", {}, span, parse_error=f"not JSON: {error}")
     if not isinstance(value, dict):
         return ToolCall(call_id, "", {}, span, parse_error=f"a call must be an object, not {type(value).__name__}")
     name, arguments = value.get("name"), value.get("arguments", {})
     if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments, strict=False)
-        except (ValueError, RecursionError):
-            arguments = None
+        with suppress(UnreadableError):
+            arguments = read_value(arguments)
     if not isinstance(name, str) or not name:
         return ToolCall(call_id, "", {}, span, parse_error="the call has no name")
     if not isinstance(arguments, dict):

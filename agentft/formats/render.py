@@ -19,6 +19,7 @@ from agentft.types import (
     Segment,
     SegmentKind,
     Text,
+    ToolCall,
     ToolDefinition,
     ToolResult,
     Turn,
@@ -129,7 +130,7 @@ def _assistant(messages: list[_Message]) -> _Message:
 
 
 def _add_run(messages: list[_Message], parts: list[Part], turn: Turn, fmt: CallFormat, verbatim: bool) -> None:
-    pieces = fmt.read_run(parts, turn.raw) if verbatim else fmt.write_run(parts)
+    pieces = fmt.read_run(parts, turn.raw) if verbatim else _rewritten(parts, turn.raw, fmt)
     message = _assistant(messages)
     for run in _split_runs(pieces, fmt):
         closed = bool(message.segments) and message.segments[-1].kind == "terminator"
@@ -140,6 +141,17 @@ def _add_run(messages: list[_Message], parts: list[Part], turn: Turn, fmt: CallF
         for text, kind in run:
             fitting = "answer" if kind == "preamble" and not calls else kind
             message.segments.append(Segment(text, True, fitting))
+
+
+def _rewritten(parts: list[Part], raw: str, fmt: CallFormat) -> list[Piece]:
+    """The run in another format than it was written in; what cannot be read stays as it is."""
+    pieces: list[Piece] = []
+    for unreadable, group in groupby(parts, lambda part: isinstance(part, ToolCall) and part.parse_error is not None):
+        if unreadable:
+            pieces += [Piece(raw[part.span.start : part.span.end], "unreadable") for part in group]
+        else:
+            pieces += fmt.write_run(list(group))
+    return pieces
 
 
 def _split_runs(pieces: Sequence[Piece], fmt: CallFormat) -> Iterator[list[Piece]]:

@@ -47,7 +47,7 @@ def quantisation(bits: int) -> BitsAndBytesConfig | None:
 
 
 def _dtype(bits: int) -> torch.dtype:
-    """bf16; but fp32 for whole weights on a CPU, whose small bf16 products are slow (32 rows of SmolLM2: three times)."""
+    """bf16; fp32 for whole weights on a CPU, whose small bf16 products are slow (32 rows of SmolLM2: three times)."""
     return torch.float32 if bits == 16 and not torch.cuda.is_available() else torch.bfloat16
 
 
