@@ -159,7 +159,7 @@ def _from_table(table: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 def _coerce(key: str, value: Any) -> Any:
     if key == "data":
-        return tuple([value] if isinstance(value, str) else value)
+        return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else value
     kind = _kinds()[key]
     if kind is float and type(value) is int:
         return float(value)

@@ -1,0 +1,165 @@
+"""`agentft train` as users run it: results on stdout, notes on stderr, exit codes, Ctrl-C, a full disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from agentft.commands import run
+from tests.commands.run import REPOSITORY
+from tests.tiny import save_tiny
+from tests.training.samples import write_rows
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with data, to work in."""
+    write_rows(tmp_path / "rows.jsonl", 8, quiet=1)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_run_prints_its_result_and_the_curve(tiny: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    code = run(["train", "--model", str(tiny), "--data", "rows.jsonl", "pack_tokens=512", "lr=0.01", "epochs=2"])
+
+    out, err = capfd.readouterr()
+    assert code == 0, err
+    assert "rows: 8 trained + 1 rejected = 9 given" in out
+    assert "┤" in out
+    assert out.splitlines()[-1] == "runs/rows-1/adapter"
+    assert "step 1/" in err
+    assert "warning: 1 turns of the data rightly do not call" in err
+
+
+def test_json_is_one_document_and_quiet_is_quiet(tiny: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (here / "recipe.toml").write_text('data = "rows.jsonl"\npack_tokens = 512\nmax_steps = 1\nlearn = "balanced"\n')
+
+    code = run(["train", "recipe.toml", "--model", str(tiny), "--json", "--quiet", "--output", "out"])
+
+    out, err = capfd.readouterr()
+    assert (code, err) == (0, "")
+    document = json.loads(out)
+    assert document["run"] == "out"
+    assert (document["rows"], document["trained"], document["rejected"], document["steps"]) == (9, 9, 0, 1)
+
+
+def test_a_dry_run_as_json(tiny: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    code = run(["train", "--model", str(tiny), "--data", "rows.jsonl", "--dry-run", "--json"])
+
+    document = json.loads(capfd.readouterr().out)
+    assert code == 0
+    assert (document["rows"], document["trained"], document["rejected"]) == (9, 8, 1)
+    assert 0 < document["supervised_share"] < 1
+    assert document["steps"] == document["packing"]["packs"]
+    assert len(document["longest"]) == 5
+    assert not (here / "runs").exists()
+
+
+def test_a_dry_run_as_text(tiny: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "--model", str(tiny), "--data", "rows.jsonl", "--dry-run"]) == 0
+
+    out = capfd.readouterr().out
+    assert "rows: 8 trained + 1 rejected = 9 given" in out
+    assert "longest samples:" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "none.jsonl"], "none.jsonl does not exist"),
+        ([], "no data were named"),
+        (["--data", "rows.jsonl", "epoch=1"], "did you mean 'epochs'"),
+        (["none.toml"], "there is no recipe none.toml"),
+        (["--data", "rows.jsonl", "--output", "taken"], "taken exists already and is not empty"),
+        (["--resume", "last"], "there is no run in runs/"),
+        (["--resume", "last", "--data", "rows.jsonl"], "--resume takes every setting from the run"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_2(
+    tiny: Path, here: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    (here / "taken").mkdir()
+    (here / "taken" / "x").touch()
+    model = [] if "--resume" in arguments else ["--model", str(tiny)]
+
+    code = run(["train", *arguments, *model])
+
+    out, err = capfd.readouterr()
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_strict_exits_1(tiny: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "--model", str(tiny), "--data", "rows.jsonl", "--strict"]) == 1
+    assert "1 of 9 rows were rejected (nothing-learnt 1)" in capfd.readouterr().err
+
+
+def test_an_output_that_cannot_be_written_is_one_line(
+    tiny: Path, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (here / "file").touch()
+
+    code = run(["train", "--model", str(tiny), "--data", "rows.jsonl", "--output", "file/run", "--quiet"])
+
+    assert code == 2
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_a_full_disk_is_one_line(tiny: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    (here / "run").mkdir()
+    from agentft.training.run_folder import RunFolder
+
+    before = RunFolder.metrics
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "metrics", property(lambda self: Path("/dev/full")))
+        code = run(["train", "--model", str(tiny), "--data", "rows.jsonl", "--learn", "balanced", "--quiet"])
+
+    assert RunFolder.metrics is before
+    err = capfd.readouterr().err
+    assert code == 2
+    assert "the disk is full" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_resume_goes_on(tiny: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command = [sys.executable, "-m", "agentft", "train", "--model", str(tiny), "--data", "rows.jsonl"]
+    settings = ["pack_tokens=256", "epochs=60", "save_steps=1000", "--learn", "balanced"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(
+        [*command, *settings], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as child:
+        metrics = here / "runs" / "rows-1" / "metrics.jsonl"
+        for _ in range(1200):
+            if metrics.exists() and metrics.read_text().count("\n") >= 2:
+                break
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=60)
+
+    assert child.returncode == 130, err
+    assert "finishing this step and saving" in err
+    assert "agentft train --resume runs/rows-1" in err
+    assert "rows: 9 trained + 0 rejected = 9 given" in out
+    steps = metrics.read_text().count("\n")
+    assert [entry.name for entry in (here / "runs/rows-1/checkpoints").iterdir()] == [f"checkpoint-{steps}"]
+
+    assert run(["train", "--resume", "last", "--json"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert document["interrupted"] is False
+    assert metrics.read_text().count("\n") == document["steps"] > steps

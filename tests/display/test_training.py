@@ -1,0 +1,105 @@
+"""What a run shows, on a terminal and off it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from agentft.data.packing import PackingReport
+from agentft.data.preparation import DataReport
+from agentft.display.training import TrainingView, data_lines, loss_curve
+from agentft.training.events import DataReady, Event, Finished, Note, Plan, RunResult, Saved, Started, StepDone
+
+DATA = DataReport(
+    rows=12,
+    trained=10,
+    reasons={"nothing-learnt": 2},
+    first={"nothing-learnt": "rows.jsonl:3: \x1b[31mx"},
+    samples=10,
+    tokens=2000,
+    supervised=500,
+    weight=500.0,
+    quiet=0,
+    quiet_learnt=False,
+    trimmed=0,
+    left_out=0,
+    longest=((1, "a", 300),),
+    fingerprint="f",
+)
+PLAN = Plan(3, 1, PackingReport(10, 3, 1000, 1990, 0.9, 1.99))
+RESULT = RunResult(Path("runs/x-1"), Path("runs/x-1/adapter"), 3, 0.5, False, DATA, 1.0)
+
+
+def step(number: int) -> StepDone:
+    return StepDone(number, number / 3, 1.0 / number, 1e-3, 0.5, 3, 300, 60, 60.0, 0.5, 2**30)
+
+
+EVENTS: list[Event] = [
+    DataReady(DATA, PLAN),
+    Note("mind the gap", warning=True),
+    Started(Path("runs/x-1"), 0, 3, 5_000_000, 135_000_000, "cpu"),
+    *(step(number) for number in (1, 2, 3)),
+    Saved(Path("runs/x-1/checkpoints/checkpoint-3"), 3),
+    Finished(RESULT, (1.0, 0.5, 0.33)),
+]
+
+
+def shown(*, terminal: bool = False, quiet: bool = False) -> str:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=terminal, width=100, color_system=None)
+    with TrainingView(console, quiet=quiet) as view:
+        for event in EVENTS:
+            view(event)
+    return stream.getvalue()
+
+
+def test_plain_lines_off_a_terminal() -> None:
+    text = shown()
+
+    assert "rows: 10 trained + 2 rejected = 12 given" in text
+    assert "tokens: 2,000 in 10 samples, 500 learnt (25.0%)" in text
+    assert "1,000 tokens computed an epoch instead of 1,990" in text
+    assert "warning: mind the gap" in text
+    assert "5.0 M of 135 M parameters trained (3.7%)" in text
+    assert "step 1/3  loss 1.000  600 tokens/s  20% learnt  1.0 GiB" in text
+    assert "step 2/3" not in text, "steps in between are told at most every few seconds"
+    assert "step 3/3" in text
+    assert "saved runs/x-1/checkpoints/checkpoint-3" in text
+
+
+def test_a_bar_on_a_terminal() -> None:
+    text = shown(terminal=True)
+
+    assert "step 3/3" in text
+    assert "loss 0.333" in text
+
+
+def test_quiet_shows_warnings_only() -> None:
+    assert shown(quiet=True) == "warning: mind the gap\n"
+
+
+def test_texts_from_data_cannot_steer_the_terminal() -> None:
+    assert "\x1b" not in "".join(data_lines(DATA))
+
+
+def test_the_curve_falls_with_the_loss() -> None:
+    lines = loss_curve([2.0, 1.0, 0.5, 0.0], height=4)
+
+    assert lines == [
+        "   2.000 ┤█   ",
+        "         ┤█   ",
+        "         ┤██  ",
+        "         ┤███ ",
+        "   0.000 ┼────",
+    ]
+
+
+def test_the_curve_of_many_steps_fits_and_names_its_ends() -> None:
+    lines = loss_curve([10.0 / (1 + number) for number in range(500)], width=40)
+
+    assert max(map(len, lines)) == 50
+    assert lines[-1].split() == ["step", "1", "500"]
+    assert loss_curve([1.0]) == []
+    assert len(loss_curve([0.0, 0.0])) == 9

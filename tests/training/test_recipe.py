@@ -1,0 +1,103 @@
+"""Recipes: defaults, TOML, overrides, and errors that name the key, the value and the place."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentft.errors import InputError
+from agentft.training.recipe import Recipe, read_recipe, read_resolved, recipe_docs, write_recipe
+
+
+def test_file_then_overrides_then_options(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('lr = 0.5\nepochs = 2\nlearn = "balanced"\ndata = "rows.jsonl"\n[weights]\nanswer = 0.5\n')
+    (tmp_path / "rows.jsonl").write_text("")
+
+    recipe = read_recipe(path, ["epochs=3", "lr=1", "schedule=linear", "weights.end=2"], {"learn": "calls", "seed": 7})
+
+    assert (recipe.lr, recipe.epochs, recipe.learn, recipe.schedule, recipe.seed) == (1.0, 3, "calls", "linear", 7)
+    assert recipe.data == (str(tmp_path / "rows.jsonl"),)
+    assert recipe.weights == {"end": 2}
+
+
+def test_options_that_were_not_given_change_nothing() -> None:
+    assert read_recipe(None, [], {"model": None, "data": [], "seed": None}) == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["learning_rate=1"], "the command line: there is no key 'learning_rate'"),
+        (["epoch=1"], "there is no key 'epoch'; did you mean 'epochs'"),
+        (["epochs=two"], "epochs = 'two' is not a whole number"),
+        (["epochs=1.5"], "epochs = 1.5 is not a whole number"),
+        (["epochs=true"], "epochs = True is not a whole number"),
+        (["epochs=0"], "epochs = 0 is out of range; it is 1 or more"),
+        (["lr=-1"], "lr = -1.0 is out of range; it is 0 or more, and at most 1"),
+        (["lr=nan"], "lr = nan is out of range"),
+        (["method=dora"], "method = 'dora' is not known; it is one of: qlora, lora, full"),
+        (["learn=all"], "learn 'all' is not known"),
+        (["format=xml"], "call format 'xml' is not known"),
+        (["weights.result=1"], "weights.result: no such kind"),
+        (["weights=1"], "weights = 1 is not a table"),
+        (["data=3"], "data = 3 is not a path or a list of paths"),
+        (["lora_dropout=0.1"], "lora_dropout = 0.1: dropout is refused, because rows that share a prefix"),
+        (["lr"], "'lr' is not KEY=VALUE"),
+    ],
+)
+def test_bad_settings_are_named(overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_recipe(None, overrides)
+    assert message in str(caught.value)
+
+
+def test_bad_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no recipe"):
+        read_recipe(tmp_path / "none.toml")
+    with pytest.raises(InputError, match="is a folder"):
+        read_recipe(tmp_path)
+    path = tmp_path / "bad.toml"
+    path.write_text("lr = \n")
+    with pytest.raises(InputError, match=r"bad.toml is not a TOML file: .*line 1"):
+        read_recipe(path)
+    path.write_text("lerning = 1\n")
+    with pytest.raises(InputError, match=r"bad.toml: there is no key 'lerning'; did you mean 'learn'"):
+        read_recipe(path)
+
+
+def test_the_written_recipe_explains_every_key_and_reads_back(tmp_path: Path) -> None:
+    recipe = Recipe(data=("/a b/ü.jsonl", 'quo"te\\'), lr=1e-5, weights={"call": 2.0}, max_steps=3)
+    text = write_recipe(recipe)
+    (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
+
+    assert read_resolved(tmp_path / "recipe.toml") == recipe
+    assert text.count("\n# ") == len(fields(Recipe))
+    assert [key for key, _, _ in recipe_docs()] == [entry.name for entry in fields(Recipe)]
+    assert all(doc for _, _, doc in recipe_docs())
+
+
+@given(st.text(), st.floats(0, 1), st.lists(st.text()))
+def test_any_text_and_number_survives_the_toml(name: str, rate: float, paths: list[str]) -> None:
+    recipe = replace(Recipe(), model=name, lr=rate, data=tuple(paths))
+    try:
+        text = write_recipe(recipe)
+        text.encode()
+    except UnicodeEncodeError:
+        return
+    table: dict[str, Any] = tomllib.loads(text)
+    assert (table["model"], table["lr"], table["data"]) == (name, rate, paths)
+
+
+def test_model_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    assert read_recipe(None, ["model=mine"]).model == str(tmp_path / "mine")
+    assert read_recipe(None, ["model=smollm2-135m"]).model == "smollm2-135m"
