@@ -17,7 +17,8 @@ class Batch(TypedDict):
     """One pack of L tokens with R supervised targets.
 
     `attention_mask` `[1, 1, L, L]`: True where row may see column. `logits_to_keep` `[R]`: the row that predicts each
-    target; rows repeat where samples branch off a shared prefix. `owners` `[R]`: index of the target's sample.
+    target; rows repeat where samples branch off a shared prefix. `owners` `[R]`: index of the target's sample. `trees`:
+    for each tree the length of its prefix, then those of its suffixes (the mask in other words).
     """
 
     input_ids: Tensor
@@ -27,6 +28,7 @@ class Batch(TypedDict):
     targets: Tensor
     weights: Tensor
     owners: Tensor
+    trees: list[list[int]]
 
 
 class _Row:
@@ -76,6 +78,7 @@ def collate(pack: Pack, samples: Sequence[Sample]) -> Batch:
         targets=torch.tensor(row.targets),
         weights=torch.tensor(row.weights, dtype=torch.float32),
         owners=torch.tensor(row.owners),
+        trees=[[tree.prefix, *(samples[m].inputs - tree.prefix for m in tree.members)] for tree in pack.trees],
     )
 
 

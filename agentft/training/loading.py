@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 from agentft.errors import InputError, MissingError
 from agentft.models.embedded import resolve
 from agentft.models.hf import quantisation
+from agentft.training.attention import TREE_ATTENTION
 from agentft.training.recipe import Recipe
 
 __all__ = ["count_parameters", "load_model", "load_tokenizer", "pick_dtype", "pick_lr", "resolve_model", "silence"]
@@ -63,7 +64,7 @@ def load_model(recipe: Recipe, where: str) -> Any:
         where,
         dtype=dtype,
         quantization_config=quantisation(4) if recipe.method == "qlora" else None,
-        attn_implementation="sdpa",
+        attn_implementation="sdpa" if torch.cuda.is_available() else TREE_ATTENTION,
         device_map={"": 0} if torch.cuda.is_available() else None,
     )
     return prepare_model(recipe, model, where)

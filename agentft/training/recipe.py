@@ -49,7 +49,7 @@ class Recipe:
     )
     warmup: float = field(default=0.05, metadata=_doc("Share of the steps in which the rate rises", 0, 1))
     batch: int = field(default=1, metadata=_doc("Packs for each optimizer step", 1))
-    pack_tokens: int = field(default=1536, metadata=_doc("Tokens of one pack (a longer row gets its own)", 16))
+    pack_tokens: int = field(default=2048, metadata=_doc("Tokens of one pack (a longer row gets its own)", 16))
     max_length: int = field(
         default=4096, metadata=_doc("Tokens of the longest row; longer ones are cut after a whole turn", 16)
     )

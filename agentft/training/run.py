@@ -212,13 +212,12 @@ def _fit(job: _Job, model: Any, watcher: _Watcher, should_stop: Stop, checkpoint
     trainable, parameters = count_parameters(model)
     trainer = PackTrainer(
         model,
-        training_arguments(recipe, folder.checkpoints, job.plan.steps),
+        training_arguments(recipe, folder.checkpoints),
         job.prepared.samples,
         job.packs,
         on_event=watcher,
         should_stop=should_stop,
-        keep=recipe.keep_checkpoints,
-        autocast=recipe.method == "full" and recipe.dtype == "bf16",
+        recipe=recipe,
     )
     done = step_of(checkpoint) if checkpoint else 0
     watcher(Started(folder.path, done, job.plan.steps, trainable, parameters, trainer.args.device.type))

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -28,10 +29,8 @@ from agentft.training.recipe import Recipe
 
 __all__ = ["PackTrainer", "deterministic", "training_arguments"]
 
-SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
 
-
-def training_arguments(recipe: Recipe, checkpoints: Path, steps: int) -> TrainingArguments:
+def training_arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
     """A recipe as transformers wants it: one pack a micro-batch, no reports, no progress bars."""
     return TrainingArguments(
         output_dir=str(checkpoints),
@@ -39,8 +38,6 @@ def training_arguments(recipe: Recipe, checkpoints: Path, steps: int) -> Trainin
         gradient_accumulation_steps=recipe.batch,
         num_train_epochs=1,  # the packs of all epochs stand in one list
         learning_rate=recipe.lr,
-        lr_scheduler_type=SCHEDULES[recipe.schedule],
-        warmup_steps=math.ceil(recipe.warmup * steps),
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.clip,
         optim="adamw_torch",
@@ -57,6 +54,18 @@ def training_arguments(recipe: Recipe, checkpoints: Path, steps: int) -> Trainin
         dataloader_pin_memory=False,
         use_cpu=not torch.cuda.is_available(),
     )
+
+
+def rate_factor(schedule: str, warmup: float, steps: int, step: int) -> float:
+    """The share of the peak rate at `step` (from 0) of `steps`.
+
+    transformers' schedules begin at 0, which makes the first step a loss of time; in a short run that matters.
+    """
+    rising = math.ceil(warmup * steps)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    left = (steps - step) / max(steps - rising, 1)
+    return {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}[schedule]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +88,7 @@ class PackTrainer(Trainer):  # type: ignore[misc]
         packs: those of the whole run, in order.
         on_event: told of each step and each checkpoint.
         should_stop: asked after each step; True saves a checkpoint and ends.
-        keep: how many checkpoints are kept.
-        autocast: compute in bf16 with weights in fp32.
+        recipe: the schedule, and how many checkpoints are kept.
     """
 
     loss_is_scaled_for_ga = True
@@ -94,8 +102,7 @@ class PackTrainer(Trainer):  # type: ignore[misc]
         *,
         on_event: OnEvent,
         should_stop: Callable[[], bool] = lambda: False,
-        keep: int = 2,
-        autocast: bool = False,
+        recipe: Recipe,
     ) -> None:
         super().__init__(
             model=model,
@@ -106,8 +113,9 @@ class PackTrainer(Trainer):  # type: ignore[misc]
         )
         self.remove_callback(PrinterCallback)
         self._on_event = on_event
-        self._keep = keep
-        self._autocast = autocast
+        self._recipe = recipe
+        # All weights are kept in fp32 and computed with in bf16.
+        self._autocast = recipe.method == "full" and recipe.dtype == "bf16"
         self._seen = list(accumulate(sum(1 for _ in pack.members) for pack in packs))
         self._rows = len(samples)
         self._step = Step(0, 0, 0, 0.0)
@@ -116,6 +124,15 @@ class PackTrainer(Trainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """See `rate_factor`."""
+        chosen, warmup = self._recipe.schedule, self._recipe.warmup
+        self.lr_scheduler = LambdaLR(
+            optimizer or self.optimizer, lambda step: rate_factor(chosen, warmup, num_training_steps, step)
+        )
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
@@ -191,7 +208,7 @@ class PackTrainer(Trainer):  # type: ignore[misc]
                 entry.rename(partial / entry.name)
             (partial / target.name).rmdir()
             self._partial = None
-        prune_checkpoints(folder, self._keep)
+        prune_checkpoints(folder, self._recipe.keep_checkpoints)
         self._on_event(Saved(target, self.state.global_step))
 
     def _get_output_dir(self, trial: Any) -> str:  # noqa: ARG002

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from agentft.data.collation import collate
 from agentft.data.packing import Pack, Sample, epoch_packs
+from agentft.training.attention import TREE_ATTENTION
 from agentft.training.loss import target_losses, weighted_loss
 from tests.data.test_packing import forests
 from tests.tiny import tiny_model
@@ -44,14 +45,28 @@ def gradient(model: Any, loss: Tensor) -> Tensor:
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
+@pytest.fixture(params=["sdpa", TREE_ATTENTION], scope="module")
+def attention(request: pytest.FixtureRequest) -> str:
+    """The dense mask, and the blocks of the tree."""
+    return str(request.param)
+
+
+def tuned(attention: str) -> Any:
+    model = MODEL
+    model.set_attn_implementation(attention)
+    return model
+
+
 @settings(max_examples=25, deadline=None)
 @given(forests(), st.integers(16, 120))
-def test_loss_and_gradient_equal_those_of_the_samples_one_by_one(samples: list[Sample], budget: int) -> None:
+def test_loss_and_gradient_equal_those_of_the_samples_one_by_one(
+    attention: str, samples: list[Sample], budget: int
+) -> None:
     packs = epoch_packs(samples, budget, 0, 0)
 
-    expected = plain_loss(MODEL, samples)
+    expected = plain_loss(tuned("sdpa"), samples)
     slopes = gradient(MODEL, expected)
-    found = packed_loss(MODEL, samples, packs)
+    found = packed_loss(tuned(attention), samples, packs)
     packed_slopes = gradient(MODEL, found)
 
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
@@ -60,7 +75,9 @@ def test_loss_and_gradient_equal_those_of_the_samples_one_by_one(samples: list[S
 
 @settings(max_examples=25, deadline=None)
 @given(forests(), st.data())
-def test_changing_one_sample_changes_no_other_by_one_bit(samples: list[Sample], data: st.DataObject) -> None:
+def test_changing_one_sample_changes_no_other_by_one_bit(
+    attention: str, samples: list[Sample], data: st.DataObject
+) -> None:
     (pack, *_) = epoch_packs(samples, 100, 0, 0)
     tree = data.draw(st.sampled_from(pack.trees))
     changed = data.draw(st.sampled_from(tree.members))
@@ -74,7 +91,8 @@ def test_changing_one_sample_changes_no_other_by_one_bit(samples: list[Sample], 
 
     before, after = collate(pack, samples), collate(pack, others)
     with torch.no_grad():
-        first, second = target_losses(MODEL, before), target_losses(MODEL, after)
+        model = tuned(attention)
+        first, second = target_losses(model, before), target_losses(model, after)
 
     own = before["owners"] == changed
     assert torch.equal(first[~own], second[~own])
@@ -88,7 +106,7 @@ def test_tokens_after_the_last_target_and_unsupervised_rows_cost_nothing() -> No
 
     assert batch["input_ids"].shape == (1, 4)
     assert batch["logits_to_keep"].tolist() == [1, 3]
-    assert target_losses(MODEL, batch).shape == (2,)
+    assert target_losses(tuned("sdpa"), batch).shape == (2,)
 
 
 def test_the_loss_is_computed_in_fp32_for_a_bf16_model() -> None:

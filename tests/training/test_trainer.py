@@ -14,7 +14,7 @@ from agentft.errors import AgentftError
 from agentft.training.events import Event, Saved, StepDone
 from agentft.training.loading import prepare_model
 from agentft.training.recipe import Recipe
-from agentft.training.trainer import PackTrainer, deterministic, training_arguments
+from agentft.training.trainer import PackTrainer, deterministic, rate_factor, training_arguments
 from tests.tiny import tiny_model
 from tests.training.samples import alone, make
 from tests.training.test_loss import plain_loss
@@ -34,9 +34,9 @@ def trainer_of(
     defaults: dict[str, Any] = {"method": "full", "lr": 0.01, "warmup": 0.0, "dtype": "fp32", "clip": 0.0}
     recipe = Recipe(**(defaults | settings))
     model = prepare_model(recipe, tiny_model(), "tiny")
-    arguments = training_arguments(recipe, folder / "checkpoints", -(-len(packs) // recipe.batch))
+    arguments = training_arguments(recipe, folder / "checkpoints")
     told = [] if events is None else events
-    return PackTrainer(model, arguments, samples, packs, on_event=told.append, should_stop=should_stop)
+    return PackTrainer(model, arguments, samples, packs, on_event=told.append, should_stop=should_stop, recipe=recipe)
 
 
 def weights(trainer: PackTrainer) -> dict[str, torch.Tensor]:
@@ -132,3 +132,23 @@ def test_checkpointing_changes_nothing_but_memory(tmp_path: Path) -> None:
     assert frugal.model.is_activation_checkpointing
     for name, value in weights(plain).items():
         torch.testing.assert_close(weights(frugal)[name], value)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_the_rate_rises_to_its_peak_and_no_step_is_wasted(schedule: str) -> None:
+    rates = [rate_factor(schedule, 0.25, 12, step) for step in range(12)]
+
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert all(0 < rate <= 1 for rate in rates)
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+    assert rate_factor(schedule, 0.0, 5, 0) == 1.0
+    if schedule != "constant":
+        assert rates[-1] < 0.12
+
+
+def test_the_rate_that_was_used_is_the_rate_that_is_told(tmp_path: Path) -> None:
+    events: list[Event] = []
+    trainer_of(tmp_path, alone(SAMPLES), events=events, schedule="linear").train()
+
+    steps = [event for event in events if isinstance(event, StepDone)]
+    assert [step.lr for step in steps] == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
