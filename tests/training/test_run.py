@@ -263,7 +263,7 @@ def test_a_tokenizer_without_a_template_is_named(tiny: Path, rows: Path, tmp_pat
 
 
 def test_a_model_that_is_not_there_is_missing(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(MissingError, match="cannot be loaded"):
         run.train(recipe_of(Path("nobody/nothing"), rows, tmp_path / "run"), lambda event: None)
 
