@@ -15,7 +15,7 @@ from typing import Protocol, TypedDict
 from agentft.errors import InputError
 from agentft.types import Encoded, Segment
 
-__all__ = ["LEARN_RULES", "LearnRule", "Tokenizer", "encode", "learn_rule", "tokens_of"]
+__all__ = ["LEARN_RULES", "LearnRule", "Tokenizer", "Tokens", "encode", "learn_rule", "tokens_of"]
 
 
 class Tokens(TypedDict):

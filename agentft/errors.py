@@ -1,11 +1,11 @@
 """Every error that agentft raises on purpose.
 
-    AgentftError                 exit code 2
-    ├── InputError               bad input: names the place, the value and the remedy
-    │   ├── RowError             one row of a data file; becomes a counted rejection, never a crash
-    │   └── FrameError           a chat template that cannot be used
-    ├── MissingError             exit code 3: an extra, a model, a GPU or a server is not here; names the remedy
-    └── ToolError                a tool's own refusal, answered as a 4xx that a model can act on
+AgentftError                 exit code 2
+├── InputError               bad input: names the place, the value and the remedy
+│   ├── RowError             one row of a data file; becomes a counted rejection, never a crash
+│   └── FrameError           a chat template that cannot be used
+├── MissingError             exit code 3: an extra, a model, a GPU or a server is not here; names the remedy
+└── ToolError                a tool's own refusal, answered as a 4xx that a model can act on
 """
 
 from __future__ import annotations

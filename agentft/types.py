@@ -33,7 +33,7 @@ __all__ = [
     "Turn",
 ]
 
-Json: TypeAlias = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 Role = Literal["system", "user", "assistant", "tool"]
 SegmentKind = Literal[
     "frame",  # what the chat template puts around messages

@@ -89,13 +89,6 @@ def test_the_package_stays_within_its_budget() -> None:
     assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE) <= PACKAGE_LINES
 
 
-def test_there_is_as_much_test_code_as_code() -> None:
-    def count(paths: list[Path]) -> int:
-        return sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
-
-    assert count(TESTS) >= count(PACKAGE)
-
-
 @named(PACKAGE + CONTENT)
 def test_nothing_is_evaluated_or_unpickled(path: Path) -> None:
     for node in ast.walk(tree(path)):

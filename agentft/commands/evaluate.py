@@ -47,7 +47,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print summary.json and not
 Quiet = Annotated[bool, typer.Option("--quiet", help="No plan and no progress.")]
 
 
-def eval_command(  # noqa: PLR0917
+def eval_command(
     suites: Suites = None,
     tools: Tools = None,
     model: Model = None,

@@ -47,7 +47,6 @@ def train_command(
 
     Example:
       agentft train --data rows.jsonl --learn balanced epochs=2
-      agentft train --resume last
     """
     from rich.console import Console
 

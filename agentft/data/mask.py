@@ -16,7 +16,7 @@ from agentft.formats.render import render_samples
 from agentft.parsers import parse_row
 from agentft.types import SegmentKind
 
-__all__ = ["MaskedRow", "MaskedToken", "mask_rows"]
+__all__ = ["DecodingTokenizer", "MaskedRow", "MaskedToken", "mask_rows"]
 
 
 class DecodingTokenizer(Tokenizer, Protocol):

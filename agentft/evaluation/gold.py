@@ -9,7 +9,7 @@ from agentft.agent import ToolRunner
 from agentft.errors import InputError
 from agentft.types import CallExpectation, Case, Exchange, Span, ToolCall
 
-__all__ = ["gold_calls", "gold_states"]
+__all__ = ["as_call", "gold_calls", "gold_states", "with_comparators"]
 
 NOWHERE = Span(0, 0)
 

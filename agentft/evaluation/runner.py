@@ -25,7 +25,7 @@ from agentft.models import Backend, Sampling
 from agentft.toolserver import ToolClient, ToolServer
 from agentft.types import Case, Trajectory
 
-__all__ = ["Arm", "Settings", "evaluate", "read_baseline"]
+__all__ = ["Arm", "Settings", "evaluate", "fingerprint", "read_baseline"]
 
 
 @dataclass(frozen=True, slots=True)

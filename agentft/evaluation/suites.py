@@ -34,7 +34,16 @@ from agentft.errors import InputError
 from agentft.evaluation.strict import Place, read_json_line
 from agentft.types import CallExpectation, Case, CaseTurn
 
-__all__ = ["CATEGORIES", "COMPARATORS", "Suite", "load_suite", "select_suites", "stratified"]
+__all__ = [
+    "CATEGORIES",
+    "COMPARATORS",
+    "Suite",
+    "load_suite",
+    "read_suite",
+    "select_suites",
+    "shipped_suites",
+    "stratified",
+]
 
 CATEGORIES = (
     "single",

@@ -15,7 +15,7 @@ from agentft.evaluation.records import Record
 from agentft.evaluation.statistics import Delta, estimate, paired_delta, paired_ratio_delta, ratio
 from agentft.metrics import METRICS, SCORER_VERSION
 
-__all__ = ["HEADLINES", "SCORES", "Gate", "RunFacts", "Summary", "summarise"]
+__all__ = ["HEADLINES", "SCORES", "Gate", "RunFacts", "Summary", "compare", "summarise"]
 
 Summary: TypeAlias = dict[str, Any]
 

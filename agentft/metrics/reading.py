@@ -7,7 +7,16 @@ from collections.abc import Iterable
 
 from agentft.types import Case, Exchange, Step, Text, ToolCall, Trajectory
 
-__all__ = ["all_calls", "attempted", "exchanges", "expects_calls", "final_text", "looks_like_call", "turn_calls"]
+__all__ = [
+    "all_calls",
+    "attempted",
+    "exchanges",
+    "expects_calls",
+    "final_text",
+    "looks_like_call",
+    "turn_calls",
+    "turn_steps",
+]
 
 _MARKER = re.compile(r"<\|?/?(?:tool_call|tool_calls|startofthink|endofthink|function_call|function)\b", re.IGNORECASE)
 _NAME = r"""["'](?:api_name|name|function|tool|tool_name|action)["']\s*:"""

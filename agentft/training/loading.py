@@ -17,7 +17,16 @@ from agentft.models.hf import quantisation
 from agentft.training.attention import TREE_ATTENTION
 from agentft.training.recipe import Recipe
 
-__all__ = ["count_parameters", "load_model", "load_tokenizer", "pick_dtype", "pick_lr", "resolve_model", "silence"]
+__all__ = [
+    "count_parameters",
+    "load_model",
+    "load_tokenizer",
+    "pick_dtype",
+    "pick_lr",
+    "prepare_model",
+    "resolve_model",
+    "silence",
+]
 
 SMALL = 500_000_000
 """Parameters below which LoRA likes a higher learning rate, and checkpointing buys nothing on a CPU."""
