@@ -27,7 +27,7 @@ from agentft.training.events import OnEvent, Saved, StepDone
 from agentft.training.loss import weighted_loss
 from agentft.training.recipe import Recipe
 
-__all__ = ["PackTrainer", "Step", "deterministic", "save_weights", "training_arguments"]
+__all__ = ["PackTrainer", "Step", "deterministic", "rate_factor", "save_weights", "training_arguments"]
 
 
 def training_arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
