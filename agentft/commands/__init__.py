@@ -40,20 +40,9 @@ BUG = 70
 INTERRUPTED = 130
 
 
-def _landed(commands: dict[str, str]) -> dict[str, Callable[..., Any]]:
-    """The commands whose modules exist already (a guard for the first days; plain imports follow)."""
-    found: dict[str, Callable[..., Any]] = {}
-    for command, place in commands.items():
-        module, _, function = place.partition(":")
-        if importlib.util.find_spec(f"agentft.commands.{module}"):
-            found[command] = getattr(importlib.import_module(f"agentft.commands.{module}"), function)
-    return found
-
-
 # Keys are what the user types; the order is the order of `--help`.
 COMMANDS: dict[str, Callable[..., Any]] = {
     "chat": chat_command,
-    **_landed({"quickstart": "quickstart:quickstart_command"}),
     "train": train_command,
     "eval": eval_command,
     "data inspect": inspect_command,
@@ -97,7 +86,7 @@ def _start(
     Without a command: the terminal agent, the same as `agentft chat`.
 
     Example:
-      agentft quickstart
+      agentft train --data rows.jsonl
       agentft chat --adapter last
     """
     del version
