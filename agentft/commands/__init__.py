@@ -9,8 +9,6 @@ Command modules import only what is light at the top (typer, pathlib, errors), s
 from __future__ import annotations
 
 import errno
-import importlib
-import importlib.util
 import inspect
 import os
 import sys
