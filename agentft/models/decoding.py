@@ -1,15 +1,16 @@
-"""Decoding a batch of prompts that begin alike: the shared start is computed and kept once, not once a row.
+"""Decoding a batch of prompts that begin alike: a shared start is computed and kept once, not once a row.
 
 Attention of a row over `[shared prefix, own tokens]` is one softmax over two blocks of scores. The prefix's keys and
-values stay single (`[1, heads, prefix, dim]`), so a step reads them once for the whole batch. Rows leave the batch as
-they end. A model whose attention is not the plain kind (sliding windows, soft caps, recurrence) gets prefix 0 and the
-library's own attention: slower, same loop.
+values stay single (`[1, heads, prefix, dim]`), so a step reads them once for all rows that begin with it. Rows leave the
+batch as they end. A model whose attention is not the plain kind (sliding windows, soft caps, recurrence) gets no prefix
+and the library's own attention: slower, same loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -62,50 +63,80 @@ def compute_prefix(model: Any, tokens: Sequence[int]) -> Prefix:
 
 
 def decode(
-    model: Any, prompts: Sequence[Sequence[int]], prefix: Prefix | None, sampling: Sampling, on_tokens: OnTokens
+    model: Any, prompts: Sequence[Sequence[int]], prefixes: Sequence[Prefix], sampling: Sampling, on_tokens: OnTokens
 ) -> list[list[int]]:
     """Sample until every row has ended or has `max_new_tokens`.
 
     Args:
-        prompts: whole prompts; with a prefix each begins with its tokens and has at least one more.
+        prompts: whole prompts.
+        prefixes: one for each prompt, which begins with its tokens and has at least one more; prompts with the same
+            prefix stand together. None at all: the model's own attention is used.
         on_tokens: called after each step for each row that is still going.
 
     Returns:
         The new tokens of each row, the one that ended it included.
     """
-    device = model.device
-    start = len(prefix.tokens) if prefix else 0
-    rest = [list(prompt[start:]) for prompt in prompts]
-    width = max(map(len, rest))
-    ids = torch.tensor([[0] * (width - len(row)) + row for row in rest], device=device)
-    real = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rest], device=device)
-    positions = start + (real.long().cumsum(1) - 1).clamp(min=0)
-    cache = DynamicCache(config=model.config)
-    shared: dict[str, Any] = {"shared_prefix": prefix.layers} if prefix else {}
+    batch = _Batch(model, prompts, prefixes)
     said: list[list[int]] = [[] for _ in prompts]
-    rows = list(range(len(prompts)))
-    pick = _picker(sampling, torch.Generator(device=device).manual_seed(sampling.seed))
+    pick = _picker(sampling, torch.Generator(device=model.device).manual_seed(sampling.seed))
     for _ in range(sampling.max_new_tokens):
-        mask = _mask(real, ids.shape[1]) if prefix else real.long()
-        output = model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
-            logits_to_keep=1, **shared,
-        )  # fmt: skip
-        tokens = pick(output.logits[:, -1].float())
+        tokens = pick(batch.step())
         going = []
-        for index, (row, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
+        for index, (row, token) in enumerate(zip(batch.rows, tokens.tolist(), strict=True)):
             said[row].append(token)
             if not on_tokens(row, said[row]):
                 going.append(index)
         if not going:
             break
-        positions = positions[going, -1:] + 1
-        ids = tokens[going, None]
-        real = torch.cat([real[going], real.new_ones(len(going), 1)], dim=1)
-        if len(going) < len(rows):
-            cache.batch_select_indices(torch.tensor(going, device=device))
-            rows = [rows[index] for index in going]
+        batch.go_on(going, tokens)
     return said
+
+
+class _Batch:
+    """The rows that are still going: what each sees, where it is, and what goes in next.
+
+    `rows[i]`: which prompt row i of the tensors is. `ids`: `[rows, new]`; `real`: `[rows, own tokens]`, False is padding.
+    """
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], prefixes: Sequence[Prefix]) -> None:
+        self._model = model
+        self._prefixes = list(prefixes)
+        self._cache = DynamicCache(config=model.config)
+        self.rows = list(range(len(prompts)))
+        starts = [len(prefix.tokens) for prefix in prefixes] or [0] * len(prompts)
+        own = [list(prompt[start:]) for prompt, start in zip(prompts, starts, strict=True)]
+        width = max(map(len, own))
+        device = model.device
+        self._ids = torch.tensor([[0] * (width - len(row)) + row for row in own], device=device)
+        self._real = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in own], device=device)
+        self._positions = torch.tensor(starts, device=device)[:, None] + (self._real.long().cumsum(1) - 1).clamp(min=0)
+
+    def step(self) -> torch.Tensor:
+        """Run what is new; the logits `[rows, vocabulary]` of what comes next, fp32."""
+        structure: dict[str, Any] = {"attention_mask": self._real.long()}
+        if self._prefixes:
+            groups = [(next(group), 1 + sum(1 for _ in group)) for _, group in groupby(self._prefixes, key=id)]
+            structure = {"attention_mask": _mask(self._real, self._ids.shape[1]), "shared_prefix": groups}
+        output = self._model(
+            input_ids=self._ids,
+            position_ids=self._positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+            **structure,
+        )
+        logits: torch.Tensor = output.logits[:, -1].float()
+        return logits
+
+    def go_on(self, going: list[int], tokens: torch.Tensor) -> None:
+        """Keep these rows of the tensors, with the tokens that they said."""
+        self._positions = self._positions[going, -1:] + 1
+        self._ids = tokens[going, None]
+        self._real = torch.cat([self._real[going], self._real.new_ones(len(going), 1)], dim=1)
+        if len(going) < len(self.rows):
+            self._cache.batch_select_indices(torch.tensor(going, device=tokens.device))
+            self.rows = [self.rows[index] for index in going]
+            self._prefixes = [self._prefixes[index] for index in going] if self._prefixes else []
 
 
 def _picker(sampling: Sampling, generator: torch.Generator) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -136,16 +167,21 @@ def _attend(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **kwargs: Any
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention interface: query `[rows, heads, queries, dim]` -> `[rows, queries, heads, dim]`."""
-    prefix = kwargs.pop("shared_prefix", None)
-    if prefix is None:
+    groups: list[tuple[Prefix, int]] | None = kwargs.pop("shared_prefix", None)
+    if groups is None:
         plain: tuple[torch.Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return plain
-    shared = prefix[module.layer_idx]
     query = query * (kwargs.get("scaling") or query.shape[-1] ** -0.5)
-    per_row = query.shape[1] * query.shape[2] * (key.shape[2] + shared[0].shape[1])
-    step = max(1, SCORES_AT_ONCE // per_row)
-    slices = [slice(at, at + step) for at in range(0, query.shape[0], step)]
-    blocks = [_two_blocks(query[s], key[s], value[s], attention_mask[s], shared) for s in slices]
+    blocks = []
+    start = 0
+    for prefix, rows in groups:
+        shared = prefix.layers[module.layer_idx]
+        per_row = query.shape[1] * query.shape[2] * (key.shape[2] + shared[0].shape[1])
+        step = max(1, SCORES_AT_ONCE // per_row)
+        for at in range(start, start + rows, step):
+            s = slice(at, min(at + step, start + rows))
+            blocks.append(_two_blocks(query[s], key[s], value[s], attention_mask[s], shared))
+        start += rows
     return torch.cat(blocks).transpose(1, 2), None
 
 

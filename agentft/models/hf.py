@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import takewhile
+from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ __all__ = ["HfBackend", "quantisation"]
 
 # Below this many shared tokens a prefix costs more than it saves.
 WORTH_SHARING = 32
+# Prefixes that are remembered: one for each suite of an evaluation, and a few.
+KEPT_PREFIXES = 6
+NONE: tuple[int, Prefix | None] = (0, None)
 
 
 def quantisation(bits: int) -> BitsAndBytesConfig | None:
@@ -61,7 +64,7 @@ class HfBackend:
         self._model = model.eval()
         self._tokenizer = tokenizer
         self._ends = _end_tokens(model, tokenizer, self.frame)
-        self._prefix: Prefix | None = None
+        self._prefixes: list[Prefix] = []
         self._shares = can_share(model)
         if self._shares:
             self._model.set_attn_implementation(ATTENTION)
@@ -103,31 +106,48 @@ class HfBackend:
         """See `Backend.complete`. All requests go through the model in one batch."""
         if not requests:
             return []
-        prompts = [tokens_of(request.segments, self._tokenizer) for request in requests]
-        watch = _Watch(self._tokenizer, [request.stop for request in requests], self._ends, on_text)
+        # Requests with the same system text stand together, so that they can share its computation.
+        order = sorted(range(len(requests)), key=lambda index: (_system_text(requests[index]), index))
+        prompts = [tokens_of(requests[index].segments, self._tokenizer) for index in order]
+        watch = _Watch(self._tokenizer, [requests[index].stop for index in order], self._ends, order, on_text)
         draw = hashlib.sha256(repr((sampling.seed, [request.key for request in requests])).encode()).digest()
         sampling = replace(sampling, seed=int.from_bytes(draw[:7], "big"))
         with torch.inference_mode():
-            prefix = self._shared_prefix(prompts)
-            said = decode(self._model, prompts, prefix, sampling, watch.ended)
-        rows = zip(requests, prompts, said, strict=True)
-        return [self._completion(request, len(prompt), row) for request, prompt, row in rows]
+            prefixes = self._share([_system_text(requests[index]) for index in order], prompts)
+            said = decode(self._model, prompts, prefixes, sampling, watch.ended)
+        done = {
+            index: self._completion(requests[index], len(prompt), row)
+            for index, prompt, row in zip(order, prompts, said, strict=True)
+        }
+        return [done[index] for index in range(len(requests))]
+
+    def _share(self, systems: list[str], prompts: list[list[int]]) -> list[Prefix]:
+        """A prefix for each prompt; none at all if some share nothing worth it."""
+        if not self._shares:
+            return []
+        prefixes: list[Prefix] = []
+        for _, group in groupby(range(len(prompts)), key=lambda index: systems[index]):
+            alike = [prompts[index] for index in group]
+            prefix = self._shared_prefix(alike)
+            if prefix is None:
+                return []
+            prefixes += [prefix] * len(alike)
+        return prefixes
 
     def _shared_prefix(self, prompts: list[list[int]]) -> Prefix | None:
-        """The start that all prompts share, from memory if it was computed before."""
-        if not self._shares:
-            return None
+        """The start that all prompts share, or most of it if that was computed before."""
         columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
         same = prompts[0][: sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))]
-        kept = self._prefix.tokens if self._prefix else ()
-        known = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(same, kept, strict=False)))
-        # A lone prompt shares everything with itself: what was computed before is enough then.
-        if self._prefix and known >= WORTH_SHARING and (len(prompts) == 1 or known == len(same)):
-            return self._prefix.cut(known)
+        known, kept = max(
+            ((_alike(same, prefix.tokens), prefix) for prefix in self._prefixes), key=_first, default=NONE
+        )
+        # A lone prompt shares everything with itself, and a few more shared words are not worth a computation.
+        if kept and known >= WORTH_SHARING and (len(prompts) == 1 or 2 * known >= len(same)):
+            return kept.cut(known)
         if len(same) < WORTH_SHARING:
             return None
-        self._prefix = compute_prefix(self._model, same)
-        return self._prefix
+        self._prefixes = [compute_prefix(self._model, same), *self._prefixes[: KEPT_PREFIXES - 1]]
+        return self._prefixes[0]
 
     def _completion(self, request: Request, prompt_tokens: int, row: list[int]) -> Completion:
         said = list(takewhile(lambda token: token not in self._ends, row))
@@ -139,10 +159,32 @@ class HfBackend:
         return Completion(text, finish, prompt_tokens, len(said))
 
 
+def _system_text(request: Request) -> str:
+    """What stands before the conversation itself."""
+    return "".join(s.text for s in takewhile(lambda segment: segment.kind in ("frame", "system"), request.segments))
+
+
+def _alike(tokens: Sequence[int], others: Sequence[int]) -> int:
+    """How many leading tokens are the same."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(tokens, others, strict=False)))
+
+
+def _first(pair: tuple[int, Prefix | None]) -> int:
+    return pair[0]
+
+
 class _Watch:
     """Ends a row at its stop strings, and hands out text as it appears."""
 
-    def __init__(self, tokenizer: Any, stops: list[tuple[str, ...]], ends: list[int], on_text: OnText | None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        stops: list[tuple[str, ...]],
+        ends: list[int],
+        names: list[int],
+        on_text: OnText | None,
+    ) -> None:
+        self._names = names
         self._tokenizer = tokenizer
         self._stops = stops
         self._ends = set(ends)
@@ -167,7 +209,7 @@ class _Watch:
         text = text[:cut] if cut is not None else text
         shown = self._shown[index]
         if text.startswith(shown) and len(text) > len(shown) and not text.endswith("\ufffd"):
-            on_text(index, text[len(shown) :])
+            on_text(self._names[index], text[len(shown) :])
             self._shown[index] = text
 
 
