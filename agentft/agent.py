@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -139,9 +139,11 @@ def step(  # noqa: PLR0917
 
 
 def run_cases(
-    jobs: Iterable[Job], backend: Backend, fmt: CallFormat, client: ToolRunner, options: Options
+    jobs: Iterable[Job], backend: Backend, fmt: CallFormat, client_for: Callable[[Job], ToolRunner], options: Options
 ) -> Iterator[Trajectory]:
     """Run jobs, up to `options.batch_size` at a time, and give each trajectory as soon as it is finished.
+
+    `client_for` gives the client that knows a job's tools and no others.
 
     A batch is refilled when a case ends, so that the device stays busy. A case that meets an `INFRASTRUCTURE` error
     ends as `invalid`; the others go on.
@@ -150,18 +152,20 @@ def run_cases(
     active: list[_Run] = []
     while waiting or active:
         while waiting and len(active) < options.batch_size:
-            active.append(_Run(waiting.popleft(), fmt, options))
+            job = waiting.popleft()
+            active.append(_Run(job, client_for(job), fmt, options))
         for run, completion in _complete(active, backend, fmt, options.sampling):
-            run.take(completion, fmt, client, options.max_steps)
-        yield from (run.trajectory(client) for run in active if run.outcome)
+            run.take(completion, fmt, options.max_steps)
+        yield from (run.trajectory() for run in active if run.outcome)
         active = [run for run in active if not run.outcome]
 
 
 class _Run:
     """One case under way."""
 
-    def __init__(self, job: Job, fmt: CallFormat, options: Options) -> None:
+    def __init__(self, job: Job, client: ToolRunner, fmt: CallFormat, options: Options) -> None:
         self.job = job
+        self.client = client
         # A hash, since a session's name travels in a header and ids may hold anything.
         name = f"{options.run}\0{job.case.suite}\0{job.case.id}\0{job.trial}"
         self.session = hashlib.sha256(name.encode()).hexdigest()[:32]
@@ -179,9 +183,9 @@ class _Run:
         self.prompt = self.prompt or "".join(segment.text for segment in request.segments)
         return request
 
-    def take(self, completion: Completion, fmt: CallFormat, client: ToolRunner, max_steps: int) -> None:
+    def take(self, completion: Completion, fmt: CallFormat, max_steps: int) -> None:
         try:
-            self.conversation, made = advance(self.conversation, completion, fmt, client, self.session, self.turn)
+            self.conversation, made = advance(self.conversation, completion, fmt, self.client, self.session, self.turn)
         except INFRASTRUCTURE as error:
             self.fail(error)
             return
@@ -203,11 +207,11 @@ class _Run:
         self.outcome = "invalid"
         self.problem = f"{type(error).__name__}: {error}"
 
-    def trajectory(self, client: ToolRunner) -> Trajectory:
+    def trajectory(self) -> Trajectory:
         state = ""
         if self.outcome != "invalid":
             try:
-                state = client.state_digest(self.session)
+                state = self.client.state_digest(self.session)
             except INFRASTRUCTURE as error:
                 self.fail(error)
         return Trajectory(

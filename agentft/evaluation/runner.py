@@ -7,11 +7,12 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
-from agentft.agent import Options, run_cases
+from agentft.agent import Job, Options, run_cases
 from agentft.errors import InputError
 from agentft.evaluation.gold import gold_states
 from agentft.evaluation.plan import Plan
@@ -170,13 +171,21 @@ def _trajectories(  # noqa: PLR0917
     settings: Settings,
     place: _Place,
 ) -> Iterator[Trajectory]:
-    """Cases of one suite and trial go together: they share their prompt's start and a client that knows their tools."""
-    for (trial, _), group in groupby(waiting, key=lambda item: (item[0], item[1].suite)):
-        jobs = [plan.job(case, trial) for _, case in group]
-        sampling = replace(settings.sampling, seed=settings.sampling.seed + trial)
-        options = Options(settings.batch_size, plan.max_steps, sampling, f"{place.run}-{arm.label}")
-        with ToolClient(place.server.address, place.server.token, jobs[0].tools) as client:
-            for trajectory in run_cases(jobs, backend, arm.fmt, client, options):
+    """Cases of one trial go together; each suite has a client that knows the tools of its cases and no others."""
+    with ExitStack() as stack:
+        clients: dict[str, ToolClient] = {}
+
+        def client_for(job: Job) -> ToolClient:
+            if job.case.suite not in clients:
+                client = ToolClient(place.server.address, place.server.token, job.tools)
+                clients[job.case.suite] = stack.enter_context(client)
+            return clients[job.case.suite]
+
+        for trial, group in groupby(waiting, key=lambda item: item[0]):
+            jobs = [plan.job(case, trial) for _, case in group]
+            sampling = replace(settings.sampling, seed=settings.sampling.seed + trial)
+            options = Options(settings.batch_size, plan.max_steps, sampling, f"{place.run}-{arm.label}")
+            for trajectory in run_cases(jobs, backend, arm.fmt, client_for, options):
                 yield _our_fault(trajectory)
 
 

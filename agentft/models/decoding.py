@@ -2,8 +2,8 @@
 
 Attention of a row over `[shared prefix, own tokens]` is one softmax over two blocks of scores. The prefix's keys and
 values stay single (`[1, heads, prefix, dim]`), so a step reads them once for all rows that begin with it. Rows leave the
-batch as they end. A model whose attention is not the plain kind (sliding windows, soft caps, recurrence) gets no prefix
-and the library's own attention: slower, same loop.
+batch as they end. A model whose attention is not the plain kind (sliding windows, soft caps, recurrence) gets no
+prefix and the library's own attention: slower, same loop.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from agentft.models import Sampling
 
-__all__ = ["ATTENTION", "Prefix", "can_share", "compute_prefix", "decode"]
+__all__ = ["ATTENTION", "Prefix", "Start", "can_share", "compute_prefix", "decode"]
 
 ATTENTION = "agentft_shared_prefix"
 PLAIN = frozenset({"llama", "qwen2", "qwen3", "mistral", "smollm3"})
@@ -45,6 +45,27 @@ class Prefix:
         return Prefix(self.tokens[:length], layers)
 
 
+@dataclass(frozen=True)
+class Start:
+    """What of a prompt is computed already: a prefix that rows share, and the row's own tokens after it.
+
+    `own`: as `Prefix.layers`, for the tokens after the prefix; None: nothing.
+    """
+
+    shared: Prefix
+    own: Prefix | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens that need no computation."""
+        return len(self.shared.tokens) + self.own_length
+
+    @property
+    def own_length(self) -> int:
+        """Those of them that are the row's own."""
+        return len(self.own.tokens) if self.own else 0
+
+
 def can_share(model: Any) -> bool:
     """Whether the model's attention is the plain kind that a shared prefix is exact for."""
     config = model.config
@@ -63,59 +84,81 @@ def compute_prefix(model: Any, tokens: Sequence[int]) -> Prefix:
 
 
 def decode(
-    model: Any, prompts: Sequence[Sequence[int]], prefixes: Sequence[Prefix], sampling: Sampling, on_tokens: OnTokens
-) -> list[list[int]]:
+    model: Any, prompts: Sequence[Sequence[int]], starts: Sequence[Start], sampling: Sampling, on_tokens: OnTokens
+) -> tuple[list[list[int]], list[Prefix]]:
     """Sample until every row has ended or has `max_new_tokens`.
 
     Args:
         prompts: whole prompts.
-        prefixes: one for each prompt, which begins with its tokens and has at least one more; prompts with the same
-            prefix stand together. None at all: the model's own attention is used.
+        starts: one for each prompt, which begins with its tokens and has at least one more; prompts with the same
+            shared prefix stand together. None at all: the model's own attention is used.
         on_tokens: called after each step for each row that is still going.
 
     Returns:
-        The new tokens of each row, the one that ended it included.
+        The new tokens of each row, the one that ended it included; and what each row computed after its shared prefix,
+        for a later `Start` (none without starts).
     """
-    batch = _Batch(model, prompts, prefixes)
+    batch = _Batch(model, prompts, starts)
     said: list[list[int]] = [[] for _ in prompts]
+    owns: dict[int, Prefix] = {}
     pick = _picker(sampling, torch.Generator(device=model.device).manual_seed(sampling.seed))
-    for _ in range(sampling.max_new_tokens):
+    for number in range(1, sampling.max_new_tokens + 1):
         tokens = pick(batch.step())
         going = []
         for index, (row, token) in enumerate(zip(batch.rows, tokens.tolist(), strict=True)):
             said[row].append(token)
-            if not on_tokens(row, said[row]):
+            if not on_tokens(row, said[row]) and number < sampling.max_new_tokens:
                 going.append(index)
+            elif starts:
+                owns[row] = batch.computed(index, [*prompts[row], *said[row][:-1]])
         if not going:
             break
         batch.go_on(going, tokens)
-    return said
+    return said, [owns[row] for row in range(len(owns))]
 
 
 class _Batch:
     """The rows that are still going: what each sees, where it is, and what goes in next.
 
-    `rows[i]`: which prompt row i of the tensors is. `ids`: `[rows, new]`; `real`: `[rows, own tokens]`, False is padding.
+    `rows[i]`: which prompt row i of the tensors is. `ids`: `[rows, new]`; `real`: `[rows, own tokens]`, False is a gap.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], prefixes: Sequence[Prefix]) -> None:
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], starts: Sequence[Start]) -> None:
         self._model = model
-        self._prefixes = list(prefixes)
+        self._starts = list(starts)
         self._cache = DynamicCache(config=model.config)
         self.rows = list(range(len(prompts)))
-        starts = [len(prefix.tokens) for prefix in prefixes] or [0] * len(prompts)
-        own = [list(prompt[start:]) for prompt, start in zip(prompts, starts, strict=True)]
-        width = max(map(len, own))
         device = model.device
-        self._ids = torch.tensor([[0] * (width - len(row)) + row for row in own], device=device)
-        self._real = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in own], device=device)
-        self._positions = torch.tensor(starts, device=device)[:, None] + (self._real.long().cumsum(1) - 1).clamp(min=0)
+        known = [start.length for start in starts] or [0] * len(prompts)
+        new = [list(prompt[length:]) for prompt, length in zip(prompts, known, strict=True)]
+        width = max(map(len, new))
+        self._ids = torch.tensor([[0] * (width - len(row)) + row for row in new], device=device)
+        fresh = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in new], device=device)
+        self._positions = torch.tensor(known, device=device)[:, None] + (fresh.long().cumsum(1) - 1).clamp(min=0)
+        self._real = torch.cat([self._remember(device), fresh], dim=1)
+
+    def _remember(self, device: Any) -> torch.Tensor:
+        """Put the rows' own keys and values into the cache, flush right; `[rows, longest]`, True where there is one."""
+        lengths = [start.own_length for start in self._starts] or [0] * len(self.rows)
+        longest = max(lengths)
+        real = torch.tensor([[False] * (longest - n) + [True] * n for n in lengths], dtype=torch.bool, device=device)
+        for layer, (keys, values) in enumerate(self._starts[0].shared.layers if longest else ()):
+            padded = [
+                tensor.new_zeros(len(lengths), tensor.shape[0], longest, tensor.shape[2]) for tensor in (keys, values)
+            ]
+            for row, start in enumerate(self._starts):
+                if start.own:
+                    for whole, part in zip(padded, start.own.layers[layer], strict=True):
+                        whole[row, :, longest - start.own_length :] = part
+            self._cache.update(*padded, layer)
+        return real
 
     def step(self) -> torch.Tensor:
         """Run what is new; the logits `[rows, vocabulary]` of what comes next, fp32."""
         structure: dict[str, Any] = {"attention_mask": self._real.long()}
-        if self._prefixes:
-            groups = [(next(group), 1 + sum(1 for _ in group)) for _, group in groupby(self._prefixes, key=id)]
+        if self._starts:
+            prefixes = (start.shared for start in self._starts)
+            groups = [(next(group), 1 + sum(1 for _ in group)) for _, group in groupby(prefixes, key=id)]
             structure = {"attention_mask": _mask(self._real, self._ids.shape[1]), "shared_prefix": groups}
         output = self._model(
             input_ids=self._ids,
@@ -128,6 +171,12 @@ class _Batch:
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
 
+    def computed(self, index: int, tokens: Sequence[int]) -> Prefix:
+        """What row `index` of the tensors has computed of `tokens` after its shared prefix."""
+        real = self._real[index]
+        layers = tuple((layer.keys[index][:, real], layer.values[index][:, real]) for layer in self._cache.layers)
+        return Prefix(tuple(tokens[len(self._starts[index].shared.tokens) :]), layers)
+
     def go_on(self, going: list[int], tokens: torch.Tensor) -> None:
         """Keep these rows of the tensors, with the tokens that they said."""
         self._positions = self._positions[going, -1:] + 1
@@ -136,7 +185,7 @@ class _Batch:
         if len(going) < len(self.rows):
             self._cache.batch_select_indices(torch.tensor(going, device=tokens.device))
             self.rows = [self.rows[index] for index in going]
-            self._prefixes = [self._prefixes[index] for index in going] if self._prefixes else []
+            self._starts = [self._starts[index] for index in going] if self._starts else []
 
 
 def _picker(sampling: Sampling, generator: torch.Generator) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -202,7 +251,7 @@ def _two_blocks(
     own = grouped @ key.transpose(2, 3)
     hidden = ~mask.expand(rows, 1, queries, -1).repeat(1, 1, groups, 1)
     own = own.masked_fill(hidden, torch.finfo(own.dtype).min)
-    weights = torch.cat([first, own], dim=-1).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = torch.cat([first, own], dim=-1).softmax(dim=-1)
     split = first.shape[-1]
     of_prefix = weights[..., :split].transpose(0, 1).reshape(keys.shape[0], -1, split) @ values
     of_own = weights[..., split:] @ value

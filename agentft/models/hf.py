@@ -16,7 +16,7 @@ from agentft.encoding import tokens_of
 from agentft.errors import InputError
 from agentft.formats.frame import Frame
 from agentft.models import Completion, Finish, OnText, Request, Sampling
-from agentft.models.decoding import ATTENTION, Prefix, can_share, compute_prefix, decode
+from agentft.models.decoding import ATTENTION, Prefix, Start, can_share, compute_prefix, decode
 from agentft.models.embedded import resolve
 from agentft.models.tokenizers import load_tokenizer, located
 
@@ -65,6 +65,7 @@ class HfBackend:
         self._tokenizer = tokenizer
         self._ends = _end_tokens(model, tokenizer, self.frame)
         self._prefixes: list[Prefix] = []
+        self._said: list[Start] = []
         self._shares = can_share(model)
         if self._shares:
             self._model.set_attn_implementation(ATTENTION)
@@ -113,26 +114,35 @@ class HfBackend:
         draw = hashlib.sha256(repr((sampling.seed, [request.key for request in requests])).encode()).digest()
         sampling = replace(sampling, seed=int.from_bytes(draw[:7], "big"))
         with torch.inference_mode():
-            prefixes = self._share([_system_text(requests[index]) for index in order], prompts)
-            said = decode(self._model, prompts, prefixes, sampling, watch.ended)
+            starts = self._starts([_system_text(requests[index]) for index in order], prompts)
+            said, owns = decode(self._model, prompts, starts, sampling, watch.ended)
+        # A conversation mostly goes on in the very next batch, so that is how long its keys and values are kept.
+        self._said = [Start(start.shared, own) for start, own in zip(starts, owns, strict=True)]
         done = {
             index: self._completion(requests[index], len(prompt), row)
             for index, prompt, row in zip(order, prompts, said, strict=True)
         }
         return [done[index] for index in range(len(requests))]
 
-    def _share(self, systems: list[str], prompts: list[list[int]]) -> list[Prefix]:
-        """A prefix for each prompt; none at all if some share nothing worth it."""
+    def _starts(self, systems: list[str], prompts: list[list[int]]) -> list[Start]:
+        """What is computed already of each prompt; none at all if some share nothing worth it."""
         if not self._shares:
             return []
-        prefixes: list[Prefix] = []
+        starts: list[Start] = []
         for _, group in groupby(range(len(prompts)), key=lambda index: systems[index]):
             alike = [prompts[index] for index in group]
             prefix = self._shared_prefix(alike)
             if prefix is None:
                 return []
-            prefixes += [prefix] * len(alike)
-        return prefixes
+            starts += [self._recall(prefix, prompt) for prompt in alike]
+        return starts
+
+    def _recall(self, prefix: Prefix, prompt: list[int]) -> Start:
+        """The longest beginning of a prompt, after its shared prefix, that the last batch computed."""
+        at = len(prefix.tokens)
+        known = [start.own for start in self._said if start.own and start.shared.tokens == prefix.tokens]
+        length, own = max(((_alike(prompt[at:-1], own.tokens), own) for own in known), key=_first, default=NONE)
+        return Start(prefix, own.cut(length) if own and length else None)
 
     def _shared_prefix(self, prompts: list[list[int]]) -> Prefix | None:
         """The start that all prompts share, or most of it if that was computed before."""

@@ -68,7 +68,7 @@ def job(name: str, *users: str) -> Job:
 def run(
     jobs: Sequence[Job], backend: CountingBackend, client: FakeClient, fmt: CallFormat, **options: int
 ) -> dict[str, Trajectory]:
-    done = run_cases(jobs, backend, fmt, client, Options(**options))  # type: ignore[arg-type]
+    done = run_cases(jobs, backend, fmt, lambda _: client, Options(**options))  # type: ignore[arg-type]
     return {trajectory.case_id: trajectory for trajectory in done}
 
 
@@ -105,7 +105,8 @@ def test_cases_share_batches_that_are_refilled() -> None:
     answers = {"a/0/0": call_text(fmt, "x"), "a/0/1": "A.", "b/0/0": "B.", "c/0/0": "C."}
     backend = CountingBackend(answers)
     jobs = [job(name, "Go") for name in "abc"]
-    done = [t.case_id for t in run_cases(jobs, backend, fmt, FakeClient(), Options(batch_size=2))]
+    client = FakeClient()
+    done = [t.case_id for t in run_cases(jobs, backend, fmt, lambda _: client, Options(batch_size=2))]
     assert backend.batches == [["a/0/0", "b/0/0"], ["a/0/1", "c/0/0"]]
     assert done == ["b", "a", "c"]
 
@@ -116,8 +117,8 @@ def test_sessions_differ_between_cases_trials_and_runs() -> None:
     backend = CountingBackend({"*/0/0": call_text(fmt, "x"), "*/0/1": "Done."})
     first = job("a", "Go")
     jobs = [first, job("b", "Go"), Job(first.case, first.persona, first.tools, trial=1)]
-    list(run_cases(jobs, backend, fmt, client, Options()))
-    list(run_cases(jobs, backend, fmt, client, Options(run="other")))
+    list(run_cases(jobs, backend, fmt, lambda _: client, Options()))
+    list(run_cases(jobs, backend, fmt, lambda _: client, Options(run="other")))
     assert len({session for session, _ in client.calls}) == 6
 
 
