@@ -27,6 +27,7 @@ from agentft.commands.doctor import doctor_command
 from agentft.commands.evaluate import eval_command
 from agentft.commands.models import list_command as models_list
 from agentft.commands.models import pull_command as models_pull
+from agentft.commands.quickstart import quickstart_command
 from agentft.commands.tools import list_command as tools_list
 from agentft.commands.tools import show_command as tools_show
 from agentft.commands.train import train_command
@@ -41,6 +42,7 @@ INTERRUPTED = 130
 # Keys are what the user types; the order is the order of `--help`.
 COMMANDS: dict[str, Callable[..., Any]] = {
     "chat": chat_command,
+    "quickstart": quickstart_command,
     "train": train_command,
     "eval": eval_command,
     "data inspect": inspect_command,
@@ -84,7 +86,7 @@ def _start(
     Without a command: the terminal agent, the same as `agentft chat`.
 
     Example:
-      agentft train --data rows.jsonl
+      agentft quickstart
       agentft chat --adapter last
     """
     del version

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from agentft.training.events import Event, RunResult
     from agentft.training.recipe import Recipe
 
-__all__ = ["train_command"]
+__all__ = ["run_recipe", "train_command"]
 
 
 def train_command(
@@ -73,6 +73,24 @@ def train_command(
                 return
             result = _train(recipe, view, interrupts, strict)
     _show(result, view, interrupts.losses, as_json=as_json, quiet=quiet)
+
+
+def run_recipe(recipe: Recipe, *, quiet: bool) -> RunResult:
+    """Train as the command does, with its progress and its Ctrl-C; everything is shown on stderr.
+
+    Raises:
+        typer.Exit: 130 after an interruption; the checkpoint is saved.
+    """
+    from rich.console import Console
+
+    from agentft.display.training import TrainingView, loss_curve
+
+    with TrainingView(Console(stderr=True), quiet=quiet) as view, _Interrupts(view) as interrupts:
+        result = _train(recipe, view, interrupts, strict=False)
+        for line in [*([] if quiet else loss_curve(interrupts.losses)), *_account(result)]:
+            view.say(line)
+        _end_if_interrupted(result, view)
+    return result
 
 
 class _Interrupts:
@@ -172,13 +190,22 @@ def _show(result: RunResult, view: TrainingView, losses: tuple[float, ...], *, a
     if as_json:
         typer.echo(json.dumps(_document(result), ensure_ascii=False))
     else:
-        data = result.data
-        for line in [] if quiet else loss_curve(losses):
+        for line in [*([] if quiet else loss_curve(losses)), *_account(result)]:
             typer.echo(line)
-        typer.echo(f"rows: {data.trained} trained + {data.rejected} rejected = {data.rows} given")
-        loss = "" if result.loss is None else f", last loss {result.loss:.3f}"
-        typer.echo(f"{result.steps} steps in {result.seconds:.0f} s{loss}")
-        typer.echo(str(result.weights or result.folder))
+    _end_if_interrupted(result, view)
+
+
+def _account(result: RunResult) -> list[str]:
+    data = result.data
+    loss = "" if result.loss is None else f", last loss {result.loss:.3f}"
+    return [
+        f"rows: {data.trained} trained + {data.rejected} rejected = {data.rows} given",
+        f"{result.steps} steps in {result.seconds:.0f} s{loss}",
+        str(result.weights or result.folder),
+    ]
+
+
+def _end_if_interrupted(result: RunResult, view: TrainingView) -> None:
     if result.interrupted:
         view.say(f"stopped after step {result.steps}; go on with: agentft train --resume {result.folder}")
         raise typer.Exit(130)

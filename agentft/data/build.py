@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -109,13 +110,18 @@ def _rows(
 ) -> Iterable[dict[str, Json]]:
     """MS-Agent rows."""
     fmt = call_format("msagent")
+    chance = random.Random(f"unanswered {recipe.seed}")
     for number, one in enumerate(played):
+        ends_at_call = chance.random() < recipe.unanswered
         tools = [tool for world in one.worlds for tool in definitions[world]]
         turns: list[Json] = [{"from": "system", "value": fmt.write_system(one.persona, tools)}]
-        for item in one.rounds:
+        for place, item in enumerate(one.rounds, 1):
             if not item.answer:
                 raise InputError(f"{recipe.path}: the request {item.user!r} has no `answer`; rows need one")
-            value = fmt.write_parts(_parts(item))
+            parts = _parts(item)
+            if ends_at_call and place == len(one.rounds) and item.calls and not item.results[-1].is_error:
+                parts = parts[:-2]
+            value = fmt.write_parts(parts)
             turns += [{"from": "user", "value": item.user}, {"from": "assistant", "value": value}]
         yield {"id": f"{recipe.name}-{number:04d}", "conversations": turns}
 

@@ -4,6 +4,7 @@
     form = "rows"                               # rows: MS-Agent training rows; cases: the cases of a suite
     worlds = ["weather"]                        # for cases; for rows each system names its own
     shuffle = true                              # mix the rows (default for rows)
+    unanswered = 0.5                            # share of rows that end at their last call (they train at half the cost)
     [counts]      single = 150 ...              # rows per category
     [languages]   en = 0.8, zh = 0.2            # share of each language in every category
     [composed]    parallel = 0.5                # share of a category's rows joined from `do` and `follow` phrases
@@ -56,7 +57,7 @@ CATEGORIES = (
 )
 BOOK_KEYS = ("slots", "words", "phrases", "intents", "talks")
 RECIPE_KEYS = (
-    *("name", "description", "seed", "include", "form", "worlds", "shuffle"),
+    *("name", "description", "seed", "include", "form", "worlds", "shuffle", "unanswered"),
     *("counts", "languages", "composed", "context", "personas", "systems"),
 )
 ROUND_KEYS = ("say", "calls", "answer", "holds")
@@ -155,6 +156,7 @@ class Recipe:
     form: str
     seed: int
     shuffle: bool
+    unanswered: float
     counts: Mapping[str, int]
     languages: Mapping[str, float]
     composed: Mapping[str, float]
@@ -192,6 +194,7 @@ def read_recipe(path: Path) -> Recipe:
         form=form,
         seed=int(table.get("seed", 0)),
         shuffle=bool(table.get("shuffle", form == "rows")),
+        unanswered=float(table.get("unanswered", 0)),
         counts={category: int(counts[category]) for category in CATEGORIES if category in counts},
         languages=_numbers(table, "languages", str(path)) or {"en": 1.0},
         composed=_numbers(table, "composed", str(path)),
