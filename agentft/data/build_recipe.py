@@ -4,7 +4,7 @@
     form = "rows"                               # rows: MS-Agent training rows; cases: the cases of a suite
     worlds = ["weather"]                        # for cases; for rows each system names its own
     shuffle = true                              # mix the rows (default for rows)
-    unanswered = 0.5                            # share of rows that end at their last call (they train at half the cost)
+    unanswered = 0.5                            # share of rows that end at their last call (cheaper to train)
     [counts]      single = 150 ...              # rows per category
     [languages]   en = 0.8, zh = 0.2            # share of each language in every category
     [composed]    parallel = 0.5                # share of a category's rows joined from `do` and `follow` phrases

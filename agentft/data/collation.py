@@ -58,6 +58,20 @@ class _Row:
                 self.weights.append(weight)
                 self.owners.append(member)
 
+    def pad(self, number: int, multiple: int) -> int:
+        """Fill up to a multiple of tokens and of targets, which weigh nothing; the number of tokens added."""
+        tokens = -len(self.tokens) % multiple
+        self.tokens.extend([0] * tokens)
+        self.positions.extend(range(tokens))
+        self.trees.extend([number] * tokens)
+        self.branches.extend([0] * tokens)
+        targets = -len(self.targets) % multiple
+        self.sources.extend(self.sources[:1] * targets)
+        self.targets.extend(self.targets[:1] * targets)
+        self.weights.extend([0.0] * targets)
+        self.owners.extend(self.owners[:1] * targets)
+        return tokens
+
     def _add_tokens(self, number: int, branch: int, sample: Sample, start: int, end: int) -> None:
         self.tokens.extend(sample.tokens[start:end])
         self.positions.extend(range(start, end))
@@ -65,11 +79,18 @@ class _Row:
         self.branches.extend([branch] * (end - start))
 
 
-def collate(pack: Pack, samples: Sequence[Sample]) -> Batch:
-    """The tensors of `pack`, whose trees index into `samples`."""
+def collate(pack: Pack, samples: Sequence[Sample], multiple: int = 1) -> Batch:
+    """The tensors of `pack`, whose trees index into `samples`.
+
+    `multiple`: L and R are filled up to a multiple of it, by tokens that nothing sees and targets without weight. Some
+    libraries compile for each new shape (oneDNN's bf16 products: two seconds a step), so there should be few.
+    """
     row = _Row()
     for number, tree in enumerate(pack.trees):
         row.add_tree(number, tree, samples)
+    trees = [[tree.prefix, *(samples[m].inputs - tree.prefix for m in tree.members)] for tree in pack.trees]
+    if padding := row.pad(len(trees), multiple):
+        trees.append([padding])
     return Batch(
         input_ids=torch.tensor([row.tokens]),
         position_ids=torch.tensor([row.positions]),
@@ -78,7 +99,7 @@ def collate(pack: Pack, samples: Sequence[Sample]) -> Batch:
         targets=torch.tensor(row.targets),
         weights=torch.tensor(row.weights, dtype=torch.float32),
         owners=torch.tensor(row.owners),
-        trees=[[tree.prefix, *(samples[m].inputs - tree.prefix for m in tree.members)] for tree in pack.trees],
+        trees=trees,
     )
 
 

@@ -1,8 +1,8 @@
 """Decoding a batch of prompts that begin alike: a shared start is computed and kept once, not once a row.
 
 Attention of a row over `[shared prefix, own tokens]` is one softmax over two blocks of scores. The prefix's keys and
-values stay single (`[1, heads, prefix, dim]`), so a step reads them once for all rows that begin with it. Rows leave the
-batch as they end. A model whose attention is not the plain kind (sliding windows, soft caps, recurrence) gets no
+values stay single (`[1, heads, prefix, dim]`), so a step reads them once for all rows that begin with it. Rows leave
+the batch as they end. A model whose attention is not the plain kind (sliding windows, soft caps, recurrence) gets no
 prefix and the library's own attention: slower, same loop.
 """
 
@@ -20,6 +20,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from agentft.models import Sampling
+from agentft.models.attention import attend_after
 
 __all__ = ["ATTENTION", "Prefix", "Start", "can_share", "compute_prefix", "decode"]
 
@@ -229,34 +230,9 @@ def _attend(
         step = max(1, SCORES_AT_ONCE // per_row)
         for at in range(start, start + rows, step):
             s = slice(at, min(at + step, start + rows))
-            blocks.append(_two_blocks(query[s], key[s], value[s], attention_mask[s], shared))
+            blocks.append(attend_after(query[s], key[s], value[s], attention_mask[s], shared))
         start += rows
     return torch.cat(blocks).transpose(1, 2), None
-
-
-def _two_blocks(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor,
-    shared: tuple[torch.Tensor, torch.Tensor],
-) -> torch.Tensor:
-    """One softmax over the shared prefix's scores and the row's own; `query` comes scaled."""
-    keys, values = shared
-    rows, heads, queries, dim = query.shape
-    groups = heads // keys.shape[0]
-    grouped = query.reshape(rows, keys.shape[0], groups * queries, dim)
-    together = grouped.transpose(0, 1).reshape(keys.shape[0], -1, dim)
-    first = (together @ keys.transpose(1, 2)).view(keys.shape[0], rows, groups * queries, -1).transpose(0, 1)
-    own = grouped @ key.transpose(2, 3)
-    hidden = ~mask.expand(rows, 1, queries, -1).repeat(1, 1, groups, 1)
-    own = own.masked_fill(hidden, torch.finfo(own.dtype).min)
-    weights = torch.cat([first, own], dim=-1).softmax(dim=-1)
-    split = first.shape[-1]
-    of_prefix = weights[..., :split].transpose(0, 1).reshape(keys.shape[0], -1, split) @ values
-    of_own = weights[..., split:] @ value
-    mixed = of_prefix.view(keys.shape[0], rows, groups * queries, dim).transpose(0, 1) + of_own
-    return mixed.reshape(rows, heads, queries, dim)
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attend)

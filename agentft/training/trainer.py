@@ -29,6 +29,9 @@ from agentft.training.recipe import Recipe
 
 __all__ = ["PackTrainer", "Step", "deterministic", "rate_factor", "save_weights", "training_arguments"]
 
+SHAPES = 128
+"""Rows have a multiple of so many tokens and of so many targets."""
+
 
 def training_arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
     """A recipe as transformers wants it: one pack a micro-batch, no reports, no progress bars."""
@@ -108,7 +111,7 @@ class PackTrainer(Trainer):  # type: ignore[misc]
             model=model,
             args=arguments,
             train_dataset=list(packs),
-            data_collator=lambda packs: collate(packs[0], samples),
+            data_collator=lambda packs: collate(packs[0], samples, SHAPES),
             callbacks=[_StopCallback(should_stop)],
         )
         self.remove_callback(PrinterCallback)
@@ -142,8 +145,8 @@ class PackTrainer(Trainer):  # type: ignore[misc]
         batches, total = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._step = Step(
             samples=sum(len(batch["owners"].unique()) for batch in batches),
-            tokens=sum(batch["input_ids"].numel() for batch in batches),
-            supervised=sum(batch["targets"].numel() for batch in batches),
+            tokens=sum(sum(tree) for batch in batches for tree in batch["trees"] if len(tree) > 1),  # a lone one is padding
+            supervised=sum(int((batch["weights"] > 0).sum()) for batch in batches),
             weight=float(total),
         )
         return batches, total

@@ -1,0 +1,65 @@
+"""The token view: every token is there, what is learnt is marked, and the counts are right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from agentft.commands import run
+from agentft.data.mask import mask_rows
+from agentft.display.mask import MaskView
+from agentft.encoding import LEARN_RULES
+from agentft.errors import InputError
+from agentft.formats import call_format
+from tests.tiny import save_tiny, tiny_tokenizer
+
+CALL = '<|startofthink|>```JSON\n{"api_name": "w", "parameters": {"city": "北京"}}\n```<|endofthink|>'
+ROWS = [
+    {"id": "one", "conversations": [{"from": "user", "value": "[red]hi\u001b[31m"}, {"from": "assistant", "value": CALL}]},
+    {"id": "none", "conversations": []},
+]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS), encoding="utf-8")
+    return path
+
+
+def test_the_tokens_texts_joined_are_the_row_and_the_learnt_ones_the_call(file: Path) -> None:
+    (row,) = mask_rows(file, tiny_tokenizer(), call_format("msagent"), LEARN_RULES["calls"])
+    assert "".join(token.text for token in row.tokens if token.weight) == CALL
+    assert "北京" in "".join(token.text for token in row.tokens)
+
+
+def test_what_a_person_sees(file: Path) -> None:
+    (row,) = mask_rows(file, tiny_tokenizer(), call_format("msagent"), LEARN_RULES["calls"], 1)
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(MaskView(row))
+    console.file.close()
+    shown = console.export_text()
+    learnt = sum(token.weight > 0 for token in row.tokens)
+    assert f"{learnt} tokens learnt" in shown
+    assert f"of {len(row.tokens)} tokens" in shown
+    assert "[red]hi␛[31m" in shown
+    assert shown.count("▏") == learnt + 1, "one for each learnt token, and one in the legend"
+
+
+def test_the_document_of_the_command(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = str(save_tiny(tmp_path / "model"))
+    assert run(["data", "mask", str(file), "--model", model, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["id"] == "one"
+    assert {"id", "text", "weight", "kind"} <= set(row["tokens"][0])
+    assert run(["data", "mask", str(file), "--model", model]) == 0
+    assert "tokens learnt" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("row", "problem"), [(2, "no-turns"), (3, "has 2 rows")])
+def test_a_row_that_cannot_be_shown_is_named(file: Path, row: int, problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        list(mask_rows(file, tiny_tokenizer(), call_format("msagent"), LEARN_RULES["calls"], row))

@@ -1,0 +1,133 @@
+"""Decoding in batches with shared starts gives what transformers' own generate gives, prompt by prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from agentft.formats.frame import Frame
+from agentft.models import Completion, Request, Sampling
+from agentft.models.decoding import can_share
+from agentft.models.hf import HfBackend
+from agentft.types import Segment
+from tests.tiny import tiny_model, tiny_tokenizer
+
+LONG = "You are a helpful assistant. What is the weather in Beijing or in Paris? " * 4
+OTHER = "Lisbon is a city, and this is another system text that is long enough to be shared. " * 4
+USERS = ["What is it?", "Is it fine in Paris, and what of Lisbon and Beijing?", "天气怎么样？", "a"]
+
+
+def request(key: str, system: str, user: str, *said: str, stop: tuple[str, ...] = ()) -> Request:
+    segments = [
+        Segment("<|im_start|>system\n", False, "frame"),
+        Segment(system, False, "system"),
+        Segment("<|im_end|>\n<|im_start|>user\n", False, "frame"),
+        Segment(user, False, "user"),
+        Segment("<|im_end|>\n<|im_start|>assistant\n", False, "frame"),
+    ]
+    for text in said:
+        segments += [Segment(text, True, "answer"), Segment("\nmore\n", False, "result")]
+    return Request(key, tuple(segments), stop)
+
+
+def backend(share: bool = True) -> HfBackend:
+    model = tiny_model()
+    if not share:
+        model.config.model_type = "unheard-of"
+    made = HfBackend(model, tiny_tokenizer(), "tiny")
+    assert can_share(model) == share
+    return made
+
+
+def generated(requests: Sequence[Request], tokens: int) -> list[str]:
+    """The oracle: one prompt at a time through `generate`."""
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    texts = []
+    for one in requests:
+        runs = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in runs_of(one)]
+        ids = torch.tensor([[token for run in runs for token in run]])
+        output = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, use_cache=True,
+            eos_token_id=2, pad_token_id=2,
+        )  # fmt: skip
+        new = output[0, ids.shape[1] :].tolist()
+        texts.append(tokenizer.decode(new[: new.index(2)] if 2 in new else new))
+    return texts
+
+
+def runs_of(one: Request) -> list[str]:
+    texts: list[str] = []
+    sampled: bool | None = None
+    for segment in one.segments:
+        if segment.sampled == sampled:
+            texts[-1] += segment.text
+        else:
+            texts.append(segment.text)
+        sampled = segment.sampled
+    return texts
+
+
+@pytest.mark.parametrize("share", [True, False], ids=["shared", "the model's own attention"])
+def test_batches_of_several_systems_give_what_generate_gives(share: bool) -> None:
+    requests = [request(f"{n}", system, user) for n, user in enumerate(USERS) for system in (LONG, OTHER)]
+    done = backend(share).complete(requests, Sampling(max_new_tokens=12))
+    assert [completion.text for completion in done] == generated(requests, 12)
+
+
+def test_a_conversation_that_goes_on_gives_what_generate_gives() -> None:
+    served = backend()
+    first = [request(f"{n}", LONG, user) for n, user in enumerate(USERS)]
+    said = [completion.text for completion in served.complete(first, Sampling(max_new_tokens=8))]
+    second = [request(f"{n}", LONG, user, text) for n, (user, text) in enumerate(zip(USERS, said, strict=True))]
+    done = served.complete(second[1:], Sampling(max_new_tokens=8))
+    assert [completion.text for completion in done] == generated(second[1:], 8)
+
+
+def test_a_lone_prompt_that_goes_on_too() -> None:
+    served = backend()
+    said = served.complete([request("a", LONG, USERS[0])], Sampling(max_new_tokens=8))[0].text
+    more = request("b", LONG, USERS[0], said)
+    assert served.complete([more], Sampling(max_new_tokens=8))[0].text == generated([more], 8)[0]
+
+
+def test_a_stop_string_ends_a_row_and_is_kept() -> None:
+    free = backend().complete([request("a", LONG, USERS[0])], Sampling(max_new_tokens=12))[0]
+    stop = free.text[3:6]
+    held = backend().complete([request("a", LONG, USERS[0], stop=(stop,))], Sampling(max_new_tokens=12))[0]
+    assert held.finish == "stop"
+    assert held.text == free.text[: free.text.index(stop) + len(stop)]
+
+
+def test_text_is_handed_out_as_it_appears() -> None:
+    pieces: dict[int, list[str]] = {0: [], 1: []}
+    requests = [request("a", OTHER, USERS[1]), request("b", LONG, USERS[0])]
+    done = backend().complete(requests, Sampling(max_new_tokens=12), lambda row, text: pieces[row].append(text))
+    for row, completion in enumerate(done):
+        assert completion.text.startswith("".join(pieces[row]))
+        assert len(pieces[row]) > 1
+
+
+def test_sampling_is_seeded() -> None:
+    def draw(seed: int) -> list[Completion]:
+        hot = Sampling(max_new_tokens=12, temperature=1.5, top_p=0.9, top_k=50, seed=seed)
+        return backend().complete([request("a", LONG, USERS[0])], hot)
+
+    assert draw(1) == draw(1)
+    assert draw(1) != draw(2)
+
+
+def test_nothing_asked_nothing_done() -> None:
+    assert backend().complete([], Sampling()) == []
+
+
+def test_the_frame_is_the_tokenizers(  ) -> None:
+    assert backend().frame.fingerprint == Frame.of_tokenizer(tiny_tokenizer()).fingerprint
+
+
+def test_rows_that_share_too_little_go_without() -> None:
+    requests: list[Any] = [request("a", "x", "y"), request("b", "z", "y")]
+    done = backend().complete(requests, Sampling(max_new_tokens=6))
+    assert [completion.text for completion in done] == generated(requests, 6)
