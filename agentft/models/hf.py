@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby, takewhile
@@ -96,7 +97,9 @@ class HfBackend:
         if adapter is not None:
             from peft import PeftModel
 
-            loaded = PeftModel.from_pretrained(loaded, str(adapter))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a property by its old name
+                loaded = PeftModel.from_pretrained(loaded, str(adapter))
             loaded = loaded.merge_and_unload() if bits == 16 else loaded
             name = f"{model}+{adapter.parent.name}"
         return cls(loaded, tokenizer, name)

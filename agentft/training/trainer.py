@@ -145,7 +145,7 @@ class PackTrainer(Trainer):  # type: ignore[misc]
         batches, total = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._step = Step(
             samples=sum(len(batch["owners"].unique()) for batch in batches),
-            tokens=sum(sum(tree) for batch in batches for tree in batch["trees"] if len(tree) > 1),  # a lone one is padding
+            tokens=sum(sum(tree) for batch in batches for tree in batch["trees"] if len(tree) > 1),  # else padding
             supervised=sum(int((batch["weights"] > 0).sum()) for batch in batches),
             weight=float(total),
         )

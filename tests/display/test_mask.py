@@ -17,8 +17,9 @@ from agentft.formats import call_format
 from tests.tiny import save_tiny, tiny_tokenizer
 
 CALL = '<|startofthink|>```JSON\n{"api_name": "w", "parameters": {"city": "北京"}}\n```<|endofthink|>'
+TURNS = [{"from": "user", "value": "[red]hi\u001b[31m"}, {"from": "assistant", "value": CALL}]
 ROWS = [
-    {"id": "one", "conversations": [{"from": "user", "value": "[red]hi\u001b[31m"}, {"from": "assistant", "value": CALL}]},
+    {"id": "one", "conversations": TURNS},
     {"id": "none", "conversations": []},
 ]
 

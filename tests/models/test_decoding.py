@@ -123,7 +123,7 @@ def test_nothing_asked_nothing_done() -> None:
     assert backend().complete([], Sampling()) == []
 
 
-def test_the_frame_is_the_tokenizers(  ) -> None:
+def test_the_frame_is_the_tokenizers() -> None:
     assert backend().frame.fingerprint == Frame.of_tokenizer(tiny_tokenizer()).fingerprint
 
 
