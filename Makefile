@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n 2
 
 # Without a working NVIDIA driver, pip takes the CPU build of PyTorch (2 GB less to download).
 HAS_GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
