@@ -135,7 +135,7 @@ def test_the_shipped_data_has_the_mix_that_it_needs(quickstart: tuple[Path, Buil
 
 
 def test_system_texts_are_those_of_an_evaluation(conversations: list[Conversation]) -> None:
-    """An evaluation shows a case the tools of its suite's world, in the world's order: so do the rows, each world often."""
+    """An evaluation shows a case the tools of its suite's world, in the world's order, and so do the rows."""
     shown = Counter(
         (one.tools[0].endpoints[0].split("/")[2], tuple(tool.name for tool in one.tools)) for one in conversations
     )
