@@ -1,6 +1,7 @@
 """From what a user names (`--model`, `--adapter`) to a backend, and what a run folder says about its model.
 
-A run folder holds `recipe.toml` (its `model`), `format.json` (its `call_format`) and `adapter/`.
+A run folder holds `recipe.toml` (its `model`), `format.json` (its `call_format`) and `adapter/`, or `model/` if all
+weights were trained.
 """
 
 from __future__ import annotations
@@ -20,20 +21,27 @@ __all__ = ["DEFAULT_MODEL", "RunFolder", "find_run", "identify", "open_backend"]
 
 DEFAULT_MODEL = "smollm2-135m"
 SCRIPTED = "scripted"
+ADAPTER, WHOLE = "adapter", "model"
+"""What a finished run holds: one of these folders."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """What a training run left: the model it started from, its call format, and where the adapter lies."""
+    """What a training run left: the model it started from, its call format, and its adapter or whole model."""
 
     path: Path
     model: str
     call_format: str
     adapter: Path
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether `adapter` is a whole model, to be opened instead of `model` rather than on top of it."""
+        return self.adapter.name != ADAPTER
+
 
 def find_run(name: str, root: Path = Path("runs")) -> RunFolder:
-    """The run folder of that path or name; `last` is the newest run under `root` that has an adapter.
+    """The run folder of that path or name; `last` is the newest finished run under `root`.
 
     Raises:
         InputError: there is no such run, or its files cannot be used.
@@ -41,13 +49,17 @@ def find_run(name: str, root: Path = Path("runs")) -> RunFolder:
     path = _newest(root) if name == "last" else next((p for p in (Path(name), root / name) if p.is_dir()), None)
     if path is None:
         raise InputError(f"there is no run {name!r}; give a run folder, or train one with `agentft train`")
-    if not (path / "adapter").is_dir():
-        raise InputError(f"{path}: it holds no adapter/; the run did not finish, so resume it with `agentft train`")
+    weights = next((path / kind for kind in (ADAPTER, WHOLE) if (path / kind).is_dir()), None)
+    if weights is None:
+        raise InputError(
+            f"{path}: it holds no adapter/ (nor model/); the run did not finish, so go on with it: "
+            f"agentft train --resume {path}"
+        )
     return RunFolder(
         path=path,
         model=_text(path / "recipe.toml", "model"),
         call_format=_text(path / "format.json", "call_format"),
-        adapter=path / "adapter",
+        adapter=weights,
     )
 
 
@@ -56,7 +68,7 @@ def open_backend(model: str | None, adapter: str | None = None, bits: int = 16, 
 
     Args:
         model: a folder, a hub id, an embedded name, or `scripted:FILE`; None: the adapter's, or the default.
-        adapter: a run folder, or `last`.
+        adapter: a run folder, or `last`. What full training left is opened alone, and `model` is not needed.
         bits: 4, 8 or 16.
         seed: sampling is seeded by each request's `Sampling`; kept for backends that draw at loading.
 
@@ -71,8 +83,8 @@ def open_backend(model: str | None, adapter: str | None = None, bits: int = 16, 
     name = model or (run.model if run else DEFAULT_MODEL)
     from agentft.models.hf import HfBackend  # torch and transformers take seconds
 
-    if run and not (run.adapter / "adapter_config.json").exists():
-        return HfBackend.open(str(run.adapter), None, bits)  # full training leaves a whole model
+    if run and run.is_whole:
+        return HfBackend.open(str(run.adapter), None, bits)
     return HfBackend.open(name, run.adapter if run else None, bits)
 
 
@@ -87,7 +99,9 @@ def identify(model: str | None, adapter: str | None, bits: int) -> tuple[str, st
     shown = f"{name}+{run.path.resolve().name}" if run else name
     source = Path(name.removeprefix(f"{SCRIPTED}:"))
     parts = [name, f"{bits} bits", *(_listing(source) if source.exists() else [])]
-    if run:
+    if run and run.is_whole:
+        parts += _listing(run.adapter)
+    elif run:
         parts += [f"{path.name} {_sha(path)}" for path in sorted(run.adapter.iterdir()) if path.is_file()]
     return shown, hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -102,10 +116,10 @@ def _scripted(model: str, adapter: str | None) -> Backend:
 
 
 def _newest(root: Path) -> Path:
-    runs = [path.parent for path in root.glob("*/adapter") if path.is_dir()]
-    if not runs:
+    done = [path for kind in (ADAPTER, WHOLE) for path in root.glob(f"*/{kind}") if path.is_dir()]
+    if not done:
         raise MissingError(f"there is no finished run under {root}/ yet; train one with `agentft train`")
-    return max(runs, key=lambda path: ((path / "adapter").stat().st_mtime_ns, path.name))
+    return max(done, key=lambda path: (path.stat().st_mtime_ns, path.parent.name)).parent
 
 
 def _text(path: Path, key: str) -> str:

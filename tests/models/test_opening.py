@@ -10,14 +10,13 @@ from agentft.errors import InputError, MissingError
 from agentft.models.opening import find_run, identify, open_backend
 
 
-def make_run(root: Path, name: str, *, weights: str = "w", when: int = 1) -> Path:
+def make_run(root: Path, name: str, *, kind: str = "adapter", weights: str = "w", when: int = 1) -> Path:
     folder = root / name
-    (folder / "adapter").mkdir(parents=True)
+    (folder / kind).mkdir(parents=True)
     (folder / "recipe.toml").write_text('model = "some-model"\n')
     (folder / "format.json").write_text(json.dumps({"call_format": "hermes"}))
-    (folder / "adapter" / "adapter_config.json").write_text("{}")
-    (folder / "adapter" / "adapter_model.safetensors").write_text(weights)
-    os.utime(folder / "adapter", (when, when))
+    (folder / kind / "weights.safetensors").write_text(weights)
+    os.utime(folder / kind, (when, when))
     return folder
 
 
@@ -30,13 +29,35 @@ def test_a_run_is_found_by_path_by_name_and_as_the_newest(tmp_path: Path) -> Non
     assert (run.path, run.model, run.call_format, run.adapter) == (new, "some-model", "hermes", new / "adapter")
 
 
+def test_a_run_that_trained_all_weights_is_opened_as_a_whole_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make_run(tmp_path, "whole", kind="model", when=9)
+    run = find_run("last", tmp_path)
+    assert (run.path, run.model, run.adapter, run.is_whole) == (whole, "some-model", whole / "model", True)
+    opened: list[tuple[object, ...]] = []
+    monkeypatch.setattr("agentft.models.hf.HfBackend.open", lambda *given: opened.append(given))
+    open_backend(None, str(whole))
+    open_backend(None, str(make_run(tmp_path, "adapted", when=9)), 4)
+    adapter = tmp_path / "adapted" / "adapter"
+    assert opened == [(str(whole / "model"), None, 16), ("some-model", adapter, 4)]
+
+
+def test_the_newest_of_both_kinds_of_runs_is_the_last(tmp_path: Path) -> None:
+    make_run(tmp_path, "a", kind="model", when=5)
+    make_run(tmp_path, "b", when=7)
+    assert find_run("last", tmp_path).path.name == "b"
+    make_run(tmp_path, "c", kind="model", when=9)
+    assert find_run("last", tmp_path).path.name == "c"
+
+
 def test_what_cannot_be_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="no finished run"):
         find_run("last", tmp_path)
     with pytest.raises(InputError, match="there is no run 'x'"):
         find_run("x", tmp_path)
     (tmp_path / "half").mkdir()
-    with pytest.raises(InputError, match="holds no adapter/"):
+    with pytest.raises(InputError, match=r"no adapter/ \(nor model/\).*--resume"):
         find_run("half", tmp_path)
     run = make_run(tmp_path, "a")
     (run / "format.json").write_text("{")
@@ -50,13 +71,14 @@ def test_what_cannot_be_a_run_is_named(tmp_path: Path) -> None:
         find_run(str(run))
 
 
-def test_an_identity_changes_with_the_weights_and_the_bits(tmp_path: Path) -> None:
-    one = make_run(tmp_path, "a")
+@pytest.mark.parametrize("kind", ["adapter", "model"])
+def test_an_identity_changes_with_the_weights_and_the_bits(tmp_path: Path, kind: str) -> None:
+    one = make_run(tmp_path, "a", kind=kind)
     name, identity = identify(None, str(one), 16)
     assert name == "some-model+a"
     assert identify(None, str(one), 16)[1] == identity
     assert identify(None, str(one), 4)[1] != identity
-    (one / "adapter" / "adapter_model.safetensors").write_text("v")
+    (one / kind / "weights.safetensors").write_text("vw")
     assert identify(None, str(one), 16)[1] != identity
     assert identify(None, None, 16)[0] == "smollm2-135m"
 
