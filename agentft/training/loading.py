@@ -1,61 +1,24 @@
-"""Loading what is trained: tokenizer, weights (4-bit, bf16 or fp32) and fresh adapters."""
+"""Loading what is trained: weights (4-bit, bf16 or fp32) and fresh adapters."""
 
 from __future__ import annotations
 
 import inspect
-import logging
 import warnings
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging as transformers_logging
+from transformers import AutoModelForCausalLM
 
-from agentft.errors import InputError, MissingError
-from agentft.models.embedded import resolve
+from agentft.errors import InputError
 from agentft.models.hf import quantisation
+from agentft.models.tokenizers import located
 from agentft.training.attention import TREE_ATTENTION
 from agentft.training.recipe import Recipe
 
-__all__ = [
-    "count_parameters",
-    "load_model",
-    "load_tokenizer",
-    "pick_dtype",
-    "pick_lr",
-    "prepare_model",
-    "resolve_model",
-    "silence",
-]
+__all__ = ["count_parameters", "load_model", "pick_dtype", "pick_lr", "prepare_model"]
 
 SMALL = 500_000_000
 """Parameters below which LoRA likes a higher learning rate, and checkpointing buys nothing on a CPU."""
-
-
-def silence() -> None:
-    """Keep the libraries' bars and remarks off the user's terminal."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    logging.getLogger("accelerate").setLevel(logging.ERROR)
-
-
-def resolve_model(name: str) -> str:
-    """A folder or hub id for `name`; an embedded model is fetched on first use."""
-    return resolve(name)
-
-
-def load_tokenizer(where: str) -> Any:
-    """The fast tokenizer of a model folder or hub id.
-
-    Raises:
-        MissingError: it is not here and cannot be fetched.
-        InputError: there is only a slow one, which cannot tell where in the text its tokens lie.
-    """
-    tokenizer = _fetch(AutoTokenizer.from_pretrained, where)
-    if not tokenizer.is_fast:
-        raise InputError(f"{where} has no tokenizer.json (a fast tokenizer); convert its tokenizer first")
-    return tokenizer
 
 
 def load_model(recipe: Recipe, where: str) -> Any:
@@ -68,7 +31,8 @@ def load_model(recipe: Recipe, where: str) -> Any:
         InputError: it cannot compute the head on chosen rows only, or has recurrent layers.
     """
     dtype = torch.bfloat16 if recipe.dtype == "bf16" and recipe.method != "full" else torch.float32
-    model = _fetch(
+    model = located(
+        recipe.model,
         AutoModelForCausalLM.from_pretrained,
         where,
         dtype=dtype,
@@ -150,14 +114,3 @@ def _check_architecture(model: Any, where: str) -> None:
             f"{where}: {type(model).__name__} has layers of the kinds {', '.join(sorted(kinds))}; packs need full "
             "attention in every layer"
         )
-
-
-def _fetch(load: Any, where: str, **settings: Any) -> Any:
-    try:
-        return load(where, **settings)
-    except (OSError, ValueError) as error:
-        line = str(error).strip().split("\n")[0]
-        raise MissingError(
-            f"the model {where!r} cannot be loaded ({line}); give a folder, a hub id that can be reached from here, "
-            "or the embedded smollm2-135m"
-        ) from error

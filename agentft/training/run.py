@@ -18,17 +18,11 @@ from agentft.files import write_text
 from agentft.formats import call_format
 from agentft.formats.frame import Frame
 from agentft.formats.render import describe
+from agentft.models.embedded import resolve
+from agentft.models.tokenizers import load_tokenizer
 from agentft.training.checkpoints import clear_partial, complete_folder, last_checkpoint, step_of
 from agentft.training.events import DataReady, Event, Finished, Note, OnEvent, Plan, RunResult, Saved, Started, StepDone
-from agentft.training.loading import (
-    count_parameters,
-    load_model,
-    load_tokenizer,
-    pick_dtype,
-    pick_lr,
-    resolve_model,
-    silence,
-)
+from agentft.training.loading import count_parameters, load_model, pick_dtype, pick_lr
 from agentft.training.recipe import Recipe, read_resolved, write_recipe
 from agentft.training.run_folder import RunFolder, new_run
 from agentft.training.trainer import PackTrainer, deterministic, save_weights, training_arguments
@@ -50,7 +44,6 @@ class _Job:
     """A recipe with everything read that it names."""
 
     recipe: Recipe
-    where: str
     encoder: Encoder
     prepared: Prepared
     packs: list[Pack]
@@ -72,13 +65,11 @@ def train(recipe: Recipe, on_event: OnEvent, should_stop: Stop = lambda: False, 
         StrictError: see `strict`.
         OSError: the run folder cannot be written.
     """
-    silence()
     _check_data(recipe)
-    where = resolve_model(recipe.model)
-    encoder = _encoder(recipe, where)
+    encoder = _encoder(recipe)
     folder = new_run(Path(recipe.data[0]).name.split(".")[0], recipe.output)
     try:
-        job = _prepare(recipe, where, encoder, folder.quarantine)
+        job = _prepare(recipe, encoder, folder.quarantine)
     except InputError:
         _remove_if_empty(folder)
         raise
@@ -97,10 +88,8 @@ def resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop = lambda: Fal
     Raises:
         InputError: the data are not those that the run began with.
     """
-    silence()
     recipe = read_resolved(folder.recipe)
-    where = resolve_model(recipe.model)
-    job = _prepare(recipe, where, _encoder(recipe, where), None)
+    job = _prepare(recipe, _encoder(recipe), None)
     watcher = _Watcher(folder, on_event)
     _check_fingerprint(folder, job)
     _announce(job, watcher, False)
@@ -118,10 +107,8 @@ def resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop = lambda: Fal
 
 def dry_run(recipe: Recipe, on_event: OnEvent, *, strict: bool = False) -> tuple[DataReport, Plan]:
     """Read, encode and pack the data, and say what training would do; nothing is written, no weights are loaded."""
-    silence()
     _check_data(recipe)
-    where = resolve_model(recipe.model)
-    job = _prepare(recipe, where, _encoder(recipe, where), None)
+    job = _prepare(recipe, _encoder(recipe), None)
     _announce(job, on_event, strict)
     return job.prepared.report, job.plan
 
@@ -152,8 +139,8 @@ def _check_data(recipe: Recipe) -> None:
         raise InputError("no data were named; give --data FILE, or data = [...] in the recipe")
 
 
-def _encoder(recipe: Recipe, where: str) -> Encoder:
-    tokenizer = load_tokenizer(where)
+def _encoder(recipe: Recipe) -> Encoder:
+    tokenizer = load_tokenizer(recipe.model)
     return Encoder(
         tokenizer=tokenizer,
         format=call_format(recipe.format),
@@ -163,7 +150,7 @@ def _encoder(recipe: Recipe, where: str) -> Encoder:
     )
 
 
-def _prepare(recipe: Recipe, where: str, encoder: Encoder, quarantine: Path | None) -> _Job:
+def _prepare(recipe: Recipe, encoder: Encoder, quarantine: Path | None) -> _Job:
     prepared = prepare([Path(path) for path in recipe.data], encoder, quarantine)
     packs: list[Pack] = []
     for epoch in range(recipe.epochs):
@@ -173,7 +160,7 @@ def _prepare(recipe: Recipe, where: str, encoder: Encoder, quarantine: Path | No
     if recipe.max_steps:
         packs = packs[: recipe.max_steps * recipe.batch]
     plan = Plan(steps=-(-len(packs) // recipe.batch), epochs=recipe.epochs, packing=packing)
-    return _Job(recipe, where, encoder, prepared, packs, plan)
+    return _Job(recipe, encoder, prepared, packs, plan)
 
 
 def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
@@ -203,7 +190,7 @@ def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
 def _load(job: _Job) -> tuple[Any, _Job]:
     """The model, and the job with what `auto` means on this machine."""
     recipe = replace(job.recipe, dtype=pick_dtype(job.recipe))
-    model = load_model(recipe, job.where)
+    model = load_model(recipe, resolve(recipe.model))
     return model, replace(job, recipe=replace(recipe, lr=pick_lr(recipe, model)))
 
 
@@ -230,7 +217,7 @@ def _fit(job: _Job, model: Any, watcher: _Watcher, should_stop: Stop, checkpoint
     with complete_folder(folder.weights(recipe.method)) as partial:
         save_weights(trainer.model, partial)
         if recipe.method == "full":
-            load_tokenizer(job.where).save_pretrained(str(partial))
+            load_tokenizer(recipe.model).save_pretrained(str(partial))
     return _finish(job, watcher, folder.weights(recipe.method), steps, seconds)
 
 
