@@ -1,4 +1,4 @@
-"""Weather of about 240 cities: plausible for the city's climate and the state's date, fixed by the seed."""
+"""Weather of about 1,500 cities: plausible for the city's climate and the state's date, fixed by the seed."""
 
 from __future__ import annotations
 
