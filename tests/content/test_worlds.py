@@ -249,7 +249,7 @@ def test_no_hit_is_a_404_that_says_what_to_try(query: str) -> None:
 
 
 def test_an_unknown_page_is_a_404() -> None:
-    message = "there is no page 'p999'; use the page id of a search result, such as 'p17'"
+    message = "there is no page 'p999'; use the page id of a search result: p and a number"
     assert refusal(SEARCH, "open_page", page="p999") == (404, message)
     assert refusal(SEARCH, "save_bookmark", page="p999", label="x") == (404, message)
 

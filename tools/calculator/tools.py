@@ -23,7 +23,7 @@ def calculate(_state: State, expression: str) -> dict[str, Json]:
     """Work out an arithmetic expression.
 
     Args:
-        expression: Numbers with + - * / ** % and parentheses, for example "(12 + 5) * 3".
+        expression: Numbers with + - * / ** % and parentheses.
 
     Example:
         {"expression": "(12 + 5) * 3"}
@@ -38,9 +38,9 @@ def convert_units(state: State, value: float, from_unit: str, to_unit: str) -> d
     """Convert a value from one unit to another: length, mass, temperature, volume, speed or time.
 
     Args:
-        value: The number to convert.
-        from_unit: Unit of the value, for example "km".
-        to_unit: Unit to convert to, for example "mile".
+        value: Number to convert.
+        from_unit: Unit of the value.
+        to_unit: Unit to convert to.
 
     Example:
         {"value": 10, "from_unit": "km", "to_unit": "mile"}
@@ -63,7 +63,7 @@ def store_number(state: State, name: str, value: float) -> dict[str, Json]:
 
     Args:
         name: Name to store it under.
-        value: The number.
+        value: Number to store.
 
     Example:
         {"name": "rent", "value": 950}
@@ -79,7 +79,7 @@ def recall_number(state: State, name: str) -> dict[str, Json]:
     """Get a number that was stored earlier.
 
     Args:
-        name: Name that it was stored under.
+        name: Name it was stored under.
 
     Example:
         {"name": "pi"}

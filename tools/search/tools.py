@@ -22,7 +22,7 @@ def web_search(state: State, query: str) -> dict[str, Json]:
     """Search the web and get the best page.
 
     Args:
-        query: A few words to search for.
+        query: Words to search for.
 
     Example:
         {"query": "honey bees"}
@@ -47,7 +47,7 @@ def open_page(state: State, page: str) -> dict[str, Json]:
     """Open a page and read its content.
 
     Args:
-        page: Id of the page as a search gives it, such as "p17".
+        page: Page id, from a search.
 
     Example:
         {"page": "p17"}
@@ -61,8 +61,8 @@ def save_bookmark(state: State, page: str, label: str) -> dict[str, Json]:
     """Save a page as a bookmark under a label.
 
     Args:
-        page: Id of the page, such as "p17".
-        label: Label of the bookmark.
+        page: Page id, from a search.
+        label: Bookmark label.
 
     Example:
         {"page": "p17", "label": "astronomy"}
@@ -80,7 +80,7 @@ def _page(state: State, page: str) -> dict[str, str]:
     facts = pages.get(page.strip().lower())
     if facts is None:
         raise ToolError(
-            f"there is no page {page[:60]!r}; use the page id of a search result, such as 'p17'", status=404
+            f"there is no page {page[:60]!r}; use the page id of a search result: p and a number", status=404
         )
     return facts
 

@@ -20,8 +20,8 @@ def current_weather(state: State, city: str, unit: Literal["celsius", "fahrenhei
     """Get the current weather of a city.
 
     Args:
-        city: Name of the city, in English or Chinese.
-        unit: Unit of the temperature.
+        city: City, in English or Chinese.
+        unit: Temperature unit.
 
     Example:
         {"city": "Paris", "unit": "celsius"}
@@ -46,8 +46,8 @@ def weather_forecast(state: State, city: str, days: Annotated[int, Range(1, 7)])
     """Get the weather forecast of a city for the next days.
 
     Args:
-        city: Name of the city, in English or Chinese.
-        days: Number of days, 1 to 7.
+        city: City, in English or Chinese.
+        days: How many, 1 to 7.
 
     Example:
         {"city": "Tokyo", "days": 3}
@@ -70,7 +70,7 @@ def air_quality(state: State, city: str) -> dict[str, Json]:
     """Get the air quality index (AQI) of a city.
 
     Args:
-        city: Name of the city, in English or Chinese.
+        city: City, in English or Chinese.
 
     Example:
         {"city": "Delhi"}
@@ -87,8 +87,8 @@ def set_weather_alert(
     """Set an alert that tells the user when a weather condition is coming to a city.
 
     Args:
-        city: Name of the city, in English or Chinese.
-        condition: The condition to be told about.
+        city: City, in English or Chinese.
+        condition: What to be told about.
 
     Example:
         {"city": "Oslo", "condition": "snow"}
