@@ -133,10 +133,17 @@ def _declare(base: str, routes: Sequence[tuple[str, ToolDefinition]]) -> str:
     return dump_json({"name": name, **address, "paths": paths})
 
 
-def _declare_parameters(schema: Mapping[str, Any]) -> list[Json]:
-    required = schema.get("required", [])
+def _declare_parameters(schema: Mapping[str, Any]) -> Json:
+    """A row for each parameter, as the data set writes them.
+
+    There `required` says whether the parameter itself is needed. If one is an object that says which of its own
+    properties are, rows cannot hold that, and the whole schema stands in their place.
+    """
+    properties, required = schema.get("properties", {}), schema.get("required", [])
+    if any(isinstance(spec.get("required"), list) for spec in properties.values()):
+        return dict(schema)
     rows: list[Json] = []
-    for name, spec in schema.get("properties", {}).items():
+    for name, spec in properties.items():
         row: dict[str, Json] = {"name": name, "description": spec.get("description", "")}
         # Parameters without a type are strings in this format, so that needs no words.
         row |= {key: value for key, value in spec.items() if key not in UNSAID and (key, value) != ("type", "string")}

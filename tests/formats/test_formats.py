@@ -15,6 +15,7 @@ from agentft.errors import InputError
 from agentft.formats import CALL_FORMATS, CallFormat, call_format
 from agentft.formats.pieces import Piece
 from agentft.parsers import parse_row
+from agentft.parsers.declarations import parse_system
 from agentft.types import Json, Part, Span, Text, ToolCall, ToolDefinition, ToolResult
 
 NOWHERE = Span(0, 0)
@@ -162,6 +163,17 @@ def test_msagent_tools_are_read_back_as_they_were_declared(persona: str) -> None
     assert {tool.name: tool for tool in conversation.tools} == {"weather": TOOL, "time": other, "bare": bare_tool}
     first = conversation.turns[0].parts[0]
     assert not persona or (isinstance(first, Text) and first.text.strip() == persona)
+
+
+def test_msagent_keeps_which_properties_an_object_parameter_needs() -> None:
+    place: Json = {"type": "object", "properties": {"city": {"type": "string"}, "zip": {}}, "required": ["city"]}
+    schema: dict[str, Json] = {
+        "type": "object",
+        "properties": {"place": place, "days": {"type": "integer"}},
+        "required": ["place"],
+    }
+    tool = ToolDefinition("weather", "The weather.", schema)
+    assert parse_system(call_format("msagent").write_system("", [tool]))[1] == (tool,)
 
 
 @pytest.mark.parametrize("fmt", CALL_FORMATS.values(), ids=CALL_FORMATS)
