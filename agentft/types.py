@@ -173,9 +173,8 @@ class CallExpectation:
 class CaseTurn:
     """One user turn of a case and what must follow: the calls (none: it must not call) and values of the answer.
 
-    `failing`: how many of the leading `calls` are expected to be answered with an error (they are optional: a model
-    that avoids the error at once is right too). `answer`: texts that the final answer must hold. `reference`: a whole
-    model answer, for metrics that compare texts.
+    `failing`: how many of the leading `calls` are expected to be answered with an error. `answer`: texts that the final
+    answer must hold. `reference`: a whole model answer, for metrics that compare texts.
     """
 
     user: str
@@ -183,6 +182,11 @@ class CaseTurn:
     answer: tuple[str, ...] = ()
     failing: int = 0
     reference: str = ""
+
+    @property
+    def skippable(self) -> int:
+        """How many leading calls may be left out: those that fail, if later ones mend them; else none."""
+        return self.failing if self.failing < len(self.calls) else 0
 
 
 @dataclass(frozen=True, slots=True)

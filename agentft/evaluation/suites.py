@@ -16,7 +16,7 @@ cases.jsonl, one object a line::
          "calls": [{"name": "...", "arguments": {...},
                     "alternatives": {"arg": [value, ...]}, "optional": {"arg": value}}],
          "answer": ["21.5", "Paris"],       # texts that the final answer must hold
-         "failing": 1,                      # how many leading calls are answered with an error
+         "failing": 1,                      # how many leading calls are answered with an error; see CaseTurn
          "reference": "..."}]}              # a whole model answer, for ROUGE-L only
 """
 

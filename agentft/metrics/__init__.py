@@ -30,7 +30,7 @@ __all__ = [
     "score_case",
 ]
 
-SCORER_VERSION = 1
+SCORER_VERSION = 2
 
 METRICS: dict[str, Metric] = {
     "exact_call": exact_call,

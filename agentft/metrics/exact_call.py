@@ -11,7 +11,7 @@ __all__ = ["exact_call", "tool_name"]
 
 
 def exact_call(case: Case, trajectory: Trajectory, context: Context) -> Score:
-    """1 if every turn has exactly its expected calls (leading failing ones are optional), else 0."""
+    """1 if every turn has exactly its expected calls (those that a later one mends are optional), else 0."""
     if not expects_calls(case):
         return Score(None, "the case expects no call")
     for index, matching in enumerate(case_matchings(case, trajectory, context)):

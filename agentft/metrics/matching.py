@@ -60,14 +60,14 @@ class Matching:
 def case_matchings(case: Case, trajectory: Trajectory, context: Context) -> list[Matching]:
     """A matching for each user turn of the case; turns that were never reached have no calls."""
     return [
-        match(turn.calls, turn.failing, turn_calls(trajectory, index), context, case.comparators)
+        match(turn.calls, turn.skippable, turn_calls(trajectory, index), context, case.comparators)
         for index, turn in enumerate(case.turns)
     ]
 
 
 def match(
     expected: Sequence[CallExpectation],
-    failing: int,
+    skippable: int,
     calls: Sequence[ToolCall],
     context: Context,
     comparators: Mapping[str, str],
@@ -75,20 +75,20 @@ def match(
     """Assign calls to expectations so that as many as possible are exact, then as many arguments as possible.
 
     Args:
-        failing: how many leading expectations are optional.
+        skippable: how many leading expectations are not required.
     """
     readable = [call for call in calls if call.parse_error is None]
     table = [[compare(want, call, context, comparators) for call in readable] for want in expected]
     rewards = np.array(
-        [[_reward(want, row[i], index >= failing) for i in range(len(readable))] for index, (want, row) in
+        [[_reward(want, row[i], index >= skippable) for i in range(len(readable))] for index, (want, row) in
          enumerate(zip(expected, table, strict=True))]
     ).reshape(len(expected), len(readable))  # fmt: skip
     rows, columns = linear_sum_assignment(rewards, maximize=True)
     assigned = dict(zip(rows.tolist(), columns.tolist(), strict=True))
     pairs = tuple(
-        Pair(want, index >= failing, readable[assigned[index]], table[index][assigned[index]])
+        Pair(want, index >= skippable, readable[assigned[index]], table[index][assigned[index]])
         if index in assigned
-        else Pair(want, index >= failing, None)
+        else Pair(want, index >= skippable, None)
         for index, want in enumerate(expected)
     )
     taken = set(assigned.values())

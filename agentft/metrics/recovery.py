@@ -1,4 +1,4 @@
-"""After a tool's error: mended, or avoided from the start."""
+"""After a tool's error: mended, reported to the user, or avoided from the start."""
 
 from __future__ import annotations
 
@@ -26,4 +26,4 @@ def recovery(case: Case, trajectory: Trajectory, context: Context) -> Score:
             return Score(0.0, f"turn {index}: the right call was not made{' after the error' if met else ''}")
         if not final_text(trajectory, index):
             return Score(0.0, f"turn {index}: it never came to an answer")
-    return Score(1.0, "mended after the error" if met else "avoided the error")
+    return Score(1.0, "answered after the error" if met else "avoided the error")
