@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 __all__ = [
+    "CATEGORIES",
     "CallExpectation",
     "Case",
     "CaseTurn",
@@ -153,6 +154,13 @@ class Encoded:
     input_ids: tuple[int, ...]
     loss_weights: tuple[float, ...]
     segments: tuple[int, ...]
+
+
+CATEGORIES = (
+    *("single", "several_tools", "parallel", "multi_round"),
+    *("missing_parameter", "irrelevance", "tool_error"),
+)
+"""What a case may be about."""
 
 
 @dataclass(frozen=True, slots=True)

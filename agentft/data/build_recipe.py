@@ -22,45 +22,17 @@ Included files may hold the last five; lists are joined in the order of the file
 
 from __future__ import annotations
 
-import difflib
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal
 
 from agentft.errors import InputError
-from agentft.types import Json
+from agentft.strict import one_of, read_as, read_toml
+from agentft.types import CATEGORIES, Json
 
-__all__ = [
-    "CATEGORIES",
-    "CallPattern",
-    "Intent",
-    "NumberRange",
-    "Phrases",
-    "Recipe",
-    "Round",
-    "Slot",
-    "SystemPattern",
-    "read_recipe",
-]
-
-CATEGORIES = (
-    "single",
-    "several_tools",
-    "parallel",
-    "multi_round",
-    "missing_parameter",
-    "irrelevance",
-    "tool_error",
-)
-BOOK_KEYS = ("slots", "words", "phrases", "intents", "talks")
-RECIPE_KEYS = (
-    *("name", "description", "seed", "include", "form", "worlds", "shuffle", "unanswered"),
-    *("counts", "languages", "composed", "context", "personas", "systems"),
-)
-ROUND_KEYS = ("say", "calls", "answer", "holds")
+__all__ = ["CallPattern", "Intent", "Phrases", "Recipe", "Round", "Slot", "SystemPattern", "read_recipe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +40,10 @@ class CallPattern:
     """A call whose argument values may hold {slots}; `fails`: the tool is expected to refuse it."""
 
     tool: str
-    arguments: Mapping[str, Json]
-    optional: Mapping[str, Json]
-    alternatives: Mapping[str, Json]
-    fails: bool
+    arguments: Mapping[str, Json] = field(default_factory=dict)
+    optional: Mapping[str, Json] = field(default_factory=dict)
+    alternatives: Mapping[str, Json] = field(default_factory=dict)
+    fails: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +53,7 @@ class Round:
     `holds`: what an answer must contain (for cases). `{2.temperature}` is a value of the conversation's second result.
     """
 
-    say: tuple[str, ...]
+    say: tuple[str, ...] = ()
     calls: tuple[CallPattern, ...] = ()
     answer: tuple[str, ...] = ()
     holds: tuple[str, ...] = ()
@@ -124,27 +96,12 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class NumberRange:
-    """The integers from `low` to `high` whose remainder by `modulo` is in `remainders`."""
-
-    low: int
-    high: int
-    modulo: int
-    remainders: tuple[int, ...]
-
-    def slots(self) -> tuple[Slot, ...]:
-        """All numbers of the range, as slots."""
-        numbers = (n for n in range(self.low, self.high + 1) if n % self.modulo in self.remainders)
-        return tuple(Slot(str(n), n, {}) for n in numbers)
-
-
-@dataclass(frozen=True, slots=True)
 class SystemPattern:
     """One system text: a persona over worlds in this order, and its weight."""
 
     persona: str
     worlds: tuple[str, ...]
-    share: int
+    share: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,38 +125,92 @@ class Recipe:
     intents: tuple[Intent, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _NumberRange:
+    low: int
+    high: int
+    modulo: int = 1
+    remainders: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _IntentTable(Round):
+    id: str = ""
+    lang: str = "en"
+    category: str = "single"
+    share: int = 1
+    do: tuple[str, ...] = ()
+    follow: tuple[str, ...] = ()
+    then: tuple[Round, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _TalkTable:
+    lang: str = "en"
+    category: str = "irrelevance"
+    pairs: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Book:
+    """What an included file may say."""
+
+    slots: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    phrases: Mapping[str, Phrases] = field(default_factory=dict)
+    intents: tuple[_IntentTable, ...] = ()
+    talks: tuple[_TalkTable, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _RecipeFile(_Book):
+    name: str = ""
+    description: str = ""
+    seed: int = 0
+    include: tuple[str, ...] = ()
+    form: Literal["rows", "cases"] = "rows"
+    worlds: tuple[str, ...] = ()
+    shuffle: bool | None = None
+    unanswered: float = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
+    languages: Mapping[str, float] = field(default_factory=dict)
+    composed: Mapping[str, float] = field(default_factory=dict)
+    context: Mapping[str, float] = field(default_factory=dict)
+    personas: Mapping[str, str] = field(default_factory=dict)
+    systems: tuple[SystemPattern, ...] = ()
+
+
+Books = Sequence[tuple[Path, _Book]]
+
+
 def read_recipe(path: Path) -> Recipe:
     """Read a recipe and its included files.
 
     Raises:
         InputError: a file cannot be read, or says something that is not known (with the nearest known word).
     """
-    table = _read_toml(path)
-    known = (*RECIPE_KEYS, *BOOK_KEYS)
-    _check_keys(table, known, str(path), "recipe")
-    books = [(path, table)]
-    for name in _texts(table, "include", str(path)):
-        included = path.parent / name
-        book = _read_toml(included)
-        _check_keys(book, BOOK_KEYS, str(included), "phrasing file")
-        books.append((included, book))
-    form = table.get("form", "rows")
-    if form not in ("rows", "cases"):
-        _refuse(str(path), "form", form, "'rows' or 'cases'")
-    counts = _numbers(table, "counts", str(path))
-    _check_keys(counts, CATEGORIES, f"{path}: counts", "table of counts")
+    remedy = "give the path of a recipe"
+    file = read_as(_RecipeFile, read_toml(path, remedy), str(path))
+    included = [path.parent / name for name in file.include]
+    books: Books = [(path, file), *((one, read_as(_Book, read_toml(one, remedy), str(one))) for one in included)]
+    for key, numbers in (("counts", file.counts), ("languages", file.languages)):
+        for name, number in numbers.items():
+            if number < 0:
+                raise InputError(f"{path}: {key}: `{name}` is {number}; it must be a number that is not negative")
+    for category in file.counts:
+        one_of(category, CATEGORIES, str(path), "counts")
     return Recipe(
         path=path,
-        name=str(table.get("name", path.stem)),
-        form=form,
-        seed=int(table.get("seed", 0)),
-        shuffle=bool(table.get("shuffle", form == "rows")),
-        unanswered=float(table.get("unanswered", 0)),
-        counts={category: int(counts[category]) for category in CATEGORIES if category in counts},
-        languages=_numbers(table, "languages", str(path)) or {"en": 1.0},
-        composed=_numbers(table, "composed", str(path)),
-        context=_numbers(table, "context", str(path)),
-        systems=_systems(table, str(path)),
+        name=file.name or path.stem,
+        form=file.form,
+        seed=file.seed,
+        shuffle=file.form == "rows" if file.shuffle is None else file.shuffle,
+        unanswered=file.unanswered,
+        counts={category: file.counts[category] for category in CATEGORIES if category in file.counts},
+        languages=file.languages or {"en": 1.0},
+        composed=file.composed,
+        context=file.context,
+        systems=_systems(file, str(path)),
         slots=_slots(books),
         words=_words(books),
         phrases=_phrases(books),
@@ -207,179 +218,90 @@ def read_recipe(path: Path) -> Recipe:
     )
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a recipe") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: it is not TOML: {error}") from None
-
-
-def _check_keys(table: Mapping[str, Any], known: Sequence[str], at: str, what: str) -> None:
-    for key in table:
-        if key not in known:
-            close = difflib.get_close_matches(key, known, n=1)
-            remedy = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-            article = "an" if what[0] in "aeiou" else "a"
-            raise InputError(f"{at}: {article} {what} has no key {key!r}; {remedy}")
-
-
-def _refuse(at: str, key: str, value: object, expected: str) -> NoReturn:
-    raise InputError(f"{at}: `{key}` is {value!r:.60}; it must be {expected}")
-
-
-def _texts(table: Mapping[str, Any], key: str, at: str) -> tuple[str, ...]:
-    value = table.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-        _refuse(at, key, value, "a list of texts")
-    return tuple(value)
-
-
-def _table(table: Mapping[str, Any], key: str, at: str) -> dict[str, Any]:
-    value = table.get(key, {})
-    if not isinstance(value, dict):
-        _refuse(at, key, value, "a table")
-    return value
-
-
-def _tables(table: Mapping[str, Any], key: str, at: str) -> list[dict[str, Any]]:
-    value = table.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        _refuse(at, key, value, "a list of tables")
-    return value
-
-
-def _numbers(table: Mapping[str, Any], key: str, at: str) -> dict[str, float]:
-    value = _table(table, key, at)
-    for name, number in value.items():
-        if type(number) not in (int, float) or number < 0:
-            _refuse(f"{at}: {key}", name, number, "a number that is not negative")
-    return value
-
-
-def _systems(table: Mapping[str, Any], at: str) -> tuple[SystemPattern, ...]:
-    personas = _table(table, "personas", at)
-    if worlds := _texts(table, "worlds", at):
-        return (SystemPattern("", worlds, 1),)
-    systems = []
-    for index, row in enumerate(_tables(table, "systems", at)):
-        place = f"{at}: systems[{index}]"
-        _check_keys(row, ("persona", "worlds", "share"), place, "system")
-        _check_keys({row.get("persona", ""): None}, tuple(personas), place, "table of personas")
-        persona = str(personas[row["persona"]])
-        systems.append(SystemPattern(persona, _texts(row, "worlds", place), int(row.get("share", 1))))
-    if not systems:
+def _systems(file: _RecipeFile, at: str) -> tuple[SystemPattern, ...]:
+    if file.worlds:
+        return (SystemPattern("", file.worlds),)
+    if not file.systems:
         raise InputError(f"{at}: no tools are named; add [[systems]] (rows) or `worlds` (cases)")
-    return tuple(systems)
+    for index, system in enumerate(file.systems):
+        one_of(system.persona, list(file.personas), f"{at}: systems[{index}]", "persona")
+    return tuple(replace(system, persona=file.personas[system.persona]) for system in file.systems)
 
 
-def _slots(books: Sequence[tuple[Path, Mapping[str, Any]]]) -> dict[str, dict[str, tuple[Slot, ...]]]:
+def _slots(books: Books) -> dict[str, dict[str, tuple[Slot, ...]]]:
     slots: dict[str, dict[str, tuple[Slot, ...]]] = {}
     for path, book in books:
-        for lang, named in _table(book, "slots", str(path)).items():
+        for lang, named in book.slots.items():
+            mine = slots.setdefault(lang, {})
             for name, value in named.items():
-                entries = _slot_entries(value, f"{path}: slots.{lang}.{name}")
-                mine = slots.setdefault(lang, {})
-                mine[name] = mine.get(name, ()) + entries
+                mine[name] = mine.get(name, ()) + tuple(_slot_entries(value, f"{path}: slots.{lang}.{name}"))
     return slots
 
 
-def _slot_entries(value: Any, at: str) -> tuple[Slot, ...]:
+def _slot_entries(value: Any, at: str) -> Iterator[Slot]:
     if isinstance(value, dict):
-        _check_keys(value, ("low", "high", "modulo", "remainders"), at, "number range")
-        modulo = int(value.get("modulo", 1))
-        return NumberRange(value["low"], value["high"], modulo, tuple(value.get("remainders", range(modulo)))).slots()
+        of = read_as(_NumberRange, value, at)
+        for number in range(of.low, of.high + 1):
+            if not of.remainders or number % of.modulo in of.remainders:
+                yield Slot(str(number), number, {})
+        return
     if not isinstance(value, list) or not value:
-        _refuse(at, "slot", value, "a list of values or a number range")
-    return tuple(_slot(entry, at) for entry in value)
+        raise InputError(f"{at}: it is {value!r:.60}; it must be a list of values or a number range")
+    for entry in value:
+        if not isinstance(entry, dict):
+            yield Slot(str(entry), entry, {})
+        elif "say" in entry:
+            yield Slot(str(entry["say"]), entry.get("value", entry["say"]), entry)
+        else:
+            raise InputError(f"{at}: a value of {entry!r:.60} needs words; add `say`")
 
 
-def _slot(entry: Any, at: str) -> Slot:
-    if not isinstance(entry, dict):
-        return Slot(str(entry), entry, {})
-    if "say" not in entry:
-        _refuse(at, "say", None, "the words for this value")
-    return Slot(str(entry["say"]), entry.get("value", entry["say"]), entry)
-
-
-def _words(books: Sequence[tuple[Path, Mapping[str, Any]]]) -> dict[str, dict[str, str]]:
+def _words(books: Books) -> dict[str, dict[str, str]]:
     words: dict[str, dict[str, str]] = {}
-    for path, book in books:
-        for lang, mapping in _table(book, "words", str(path)).items():
+    for _, book in books:
+        for lang, mapping in book.words.items():
             words.setdefault(lang, {}).update(mapping)
     return words
 
 
-def _phrases(books: Sequence[tuple[Path, Mapping[str, Any]]]) -> dict[str, Phrases]:
-    keys = ("wraps", "joins", "before", "after")
-    lists: dict[str, dict[str, tuple[str, ...]]] = {}
+def _phrases(books: Books) -> dict[str, Phrases]:
+    found: dict[str, Phrases] = {}
+    for _, book in books:
+        for lang, more in book.phrases.items():
+            known = astuple(found.get(lang, Phrases()))
+            found[lang] = Phrases(*(old + new for old, new in zip(known, astuple(more), strict=True)))
+    return found
+
+
+def _intents(books: Books) -> Iterator[Intent]:
     for path, book in books:
-        for lang, table in _table(book, "phrases", str(path)).items():
-            at = f"{path}: phrases.{lang}"
-            _check_keys(table, keys, at, "phrases table")
-            mine = lists.setdefault(lang, dict.fromkeys(keys, ()))
-            for key in keys:
-                mine[key] += _texts(table, key, at)
-    return {lang: Phrases(**mine) for lang, mine in lists.items()}
+        for index, table in enumerate(book.intents):
+            yield _intent(table, f"{path}: intents[{index}]")
+        for index, talk in enumerate(book.talks):
+            yield from _talk(talk, f"{path}: talks[{index}]")
 
 
-def _intents(books: Sequence[tuple[Path, Mapping[str, Any]]]) -> list[Intent]:
-    intents: list[Intent] = []
-    for path, book in books:
-        intents += [_intent(row, f"{path}: intents[{i}]") for i, row in enumerate(_tables(book, "intents", str(path)))]
-        for index, talk in enumerate(_tables(book, "talks", str(path))):
-            intents += _talk(talk, f"{path}: talks[{index}]")
-    return intents
-
-
-def _intent(row: Mapping[str, Any], at: str) -> Intent:
-    _check_keys(row, ("id", "lang", "category", "share", "do", "follow", "then", *ROUND_KEYS), at, "intent")
-    rounds = [_round(row, at)]
-    for index, further in enumerate(_tables(row, "then", at)):
-        _check_keys(further, ROUND_KEYS, f"{at}.then[{index}]", "round")
-        rounds.append(_round(further, f"{at}.then[{index}]"))
-    do = _texts(row, "do", at)
-    if not all(item.say for item in rounds) and not (do and len(rounds) == 1):
-        _refuse(at, "say", [], "a list of at least one wording")
+def _intent(table: _IntentTable, at: str) -> Intent:
+    rounds = (Round(table.say, table.calls, table.answer, table.holds), *table.then)
+    if not all(item.say for item in rounds) and not (table.do and len(rounds) == 1):
+        raise InputError(f"{at}: `say` is empty; it must be a list of at least one wording")
     return Intent(
-        id=str(row.get("id", at)),
-        lang=str(row.get("lang", "en")),
-        category=_category(row, "single", at),
-        share=int(row.get("share", 1)),
-        rounds=tuple(rounds),
-        do=do,
-        follow=_texts(row, "follow", at),
+        id=table.id or at,
+        lang=table.lang,
+        category=one_of(table.category, CATEGORIES, at, "category"),
+        share=table.share,
+        rounds=rounds,
+        do=table.do,
+        follow=table.follow,
     )
 
 
-def _category(row: Mapping[str, Any], default: str, at: str) -> str:
-    category = str(row.get("category", default))
-    _check_keys({category: None}, CATEGORIES, at, "list of categories")
-    return category
-
-
-def _round(row: Mapping[str, Any], at: str) -> Round:
-    calls = tuple(_call(call, f"{at}.calls[{index}]") for index, call in enumerate(_tables(row, "calls", at)))
-    return Round(_texts(row, "say", at), calls, _texts(row, "answer", at), _texts(row, "holds", at))
-
-
-def _call(row: Mapping[str, Any], at: str) -> CallPattern:
-    _check_keys(row, ("tool", "arguments", "optional", "alternatives", "fails"), at, "call")
-    if not isinstance(row.get("tool"), str):
-        _refuse(at, "tool", row.get("tool"), "the name of a tool")
-    arguments, optional, others = (_table(row, key, at) for key in ("arguments", "optional", "alternatives"))
-    return CallPattern(row["tool"], arguments, optional, others, bool(row.get("fails", False)))
-
-
-def _talk(row: Mapping[str, Any], at: str) -> list[Intent]:
-    _check_keys(row, ("lang", "category", "pairs"), at, "talk")
-    lang, category = str(row.get("lang", "en")), _category(row, "irrelevance", at)
-    intents = []
-    for index, pair in enumerate(row.get("pairs", [])):
-        if not isinstance(pair, list) or not pair or not all(isinstance(text, str) for text in pair):
-            _refuse(f"{at}: pairs[{index}]", "pair", pair, "a list of question and answer, in turn")
+def _talk(table: _TalkTable, at: str) -> Iterator[Intent]:
+    category = one_of(table.category, CATEGORIES, at, "category")
+    for index, pair in enumerate(table.pairs):
+        place = f"{at}: pairs[{index}]"
+        if not pair:
+            raise InputError(f"{place} is empty; it must be a list of question and answer, in turn")
         turns = zip_longest(pair[::2], pair[1::2])
         rounds = tuple(Round((said,), answer=(answered,) if answered else ()) for said, answered in turns)
-        intents.append(Intent(f"{at}: pairs[{index}]", lang, category, 1, rounds))
-    return intents
+        yield Intent(place, table.lang, category, 1, rounds)

@@ -23,39 +23,18 @@ cases.jsonl, one object a line::
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from agentft.content import content_root, find_content
 from agentft.errors import InputError
-from agentft.evaluation.strict import Place, read_json_line
-from agentft.types import CallExpectation, Case, CaseTurn
+from agentft.strict import nearest, one_of, read_as, read_json_line, read_toml
+from agentft.types import CATEGORIES, CallExpectation, Case
 
-__all__ = [
-    "CATEGORIES",
-    "COMPARATORS",
-    "Suite",
-    "load_suite",
-    "read_suite",
-    "select_suites",
-    "shipped_suites",
-    "stratified",
-]
+__all__ = ["COMPARATORS", "Suite", "load_suite", "read_suite", "select_suites", "shipped_suites", "stratified"]
 
-CATEGORIES = (
-    "single",
-    "several_tools",
-    "parallel",
-    "multi_round",
-    "missing_parameter",
-    "irrelevance",
-    "tool_error",
-)
 COMPARATORS = ("exact", "casefold", "spaceless")
-SUITE_KEYS = ("name", "description", "persona", "worlds", "comparators")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +42,13 @@ class Suite:
     """A read suite. `digest` is the SHA-256 of its two files; `folder` is where they lie."""
 
     name: str
-    description: str
-    persona: str
     worlds: tuple[str, ...]
-    comparators: Mapping[str, str]
-    cases: tuple[Case, ...]
-    digest: str
     folder: Path
+    description: str = ""
+    persona: str = ""
+    comparators: Mapping[str, str] = field(default_factory=dict)
+    cases: tuple[Case, ...] = ()
+    digest: str = ""
 
 
 def load_suite(name: str) -> Suite:
@@ -112,31 +91,29 @@ def select_suites(names: Sequence[str], worlds: Sequence[str]) -> tuple[Suite, .
 
 
 def read_suite(folder: Path) -> Suite:
-    """Read and check the two files of a suite folder."""
-    head = folder / "suite.toml"
-    table, raw_head = _read_toml(head)
-    place = Place(str(head))
-    place.known_keys(table, SUITE_KEYS, "suite")
-    worlds = place.texts(table, "worlds", required=True)
-    if not worlds:
-        raise InputError(f"{place.at}: `worlds` is empty; name at least one tool world")
-    comparators = _comparators(table.get("comparators", {}), place)
-    path = folder / "cases.jsonl"
-    raw_cases = _read_bytes(path)
-    name = place.text(table, "name", required=True)
-    cases = tuple(_cases(path, raw_cases, name, worlds, comparators))
+    """Read and check the two files of a suite folder.
+
+    Raises:
+        InputError: a file cannot be read or is wrong.
+    """
+    remedy = "a suite is suite.toml and cases.jsonl"
+    head, path = folder / "suite.toml", folder / "cases.jsonl"
+    suite = read_as(Suite, read_toml(head, remedy), str(head), folder=folder, cases=(), digest="")
+    if not suite.worlds:
+        raise InputError(f"{head}: `worlds` is empty; name at least one tool world")
+    for key, name in suite.comparators.items():
+        if key.count(".") != 1:
+            raise InputError(f'{head}: comparator key {key!r} must be "tool.argument"')
+        if name not in COMPARATORS:
+            raise InputError(f"{head}: comparator {name!r} is not known; {nearest(name, COMPARATORS)}")
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    cases = tuple(_cases(suite, path, raw))
     if not cases:
         raise InputError(f"{path}: it holds no case; write one JSON object a line")
-    return Suite(
-        name=name,
-        description=place.text(table, "description"),
-        persona=place.text(table, "persona"),
-        worlds=worlds,
-        comparators=comparators,
-        cases=cases,
-        digest=hashlib.sha256(raw_head + b"\0" + raw_cases).hexdigest(),
-        folder=folder,
-    )
+    return replace(suite, cases=cases, digest=hashlib.sha256(head.read_bytes() + b"\0" + raw).hexdigest())
 
 
 def stratified(cases: Sequence[Case], limit: int | None) -> tuple[Case, ...]:
@@ -157,103 +134,37 @@ def stratified(cases: Sequence[Case], limit: int | None) -> tuple[Case, ...]:
     return tuple(cases[index] for index in taken)
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); a suite is suite.toml and cases.jsonl") from None
-
-
-def _read_toml(path: Path) -> tuple[dict[str, Any], bytes]:
-    raw = _read_bytes(path)
-    try:
-        return tomllib.loads(raw.decode("utf-8-sig")), raw
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: it is not TOML: {error}") from None
-
-
-def _comparators(value: object, place: Place) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise InputError(f'{place.at}: `comparators` must be a table of "tool.argument" = "comparator"')
-    for key, name in value.items():
-        if key.count(".") != 1:
-            raise InputError(f'{place.at}: comparator key {key!r} must be "tool.argument"')
-        if name not in COMPARATORS:
-            raise InputError(f"{place.at}: comparator {name!r} is not known; known: {', '.join(COMPARATORS)}")
-    return dict(value)
-
-
-def _cases(
-    path: Path, raw: bytes, suite: str, worlds: tuple[str, ...], comparators: Mapping[str, str]
-) -> Iterable[Case]:
+def _cases(suite: Suite, path: Path, raw: bytes) -> Iterable[Case]:
     seen: dict[str, int] = {}
     for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         if not line.strip():
             continue
-        place = Place(f"{path}:{number}")
-        row = read_json_line(line, place)
-        case = _case(row, place, suite, worlds, comparators)
+        at = f"{path}:{number}"
+        row = read_json_line(line, at)
+        case = read_as(Case, row, at, suite=suite.name, worlds=suite.worlds, comparators=suite.comparators)
+        _check(case, at)
         if case.id in seen:
-            raise InputError(f"{place.at}: case id {case.id!r} was used in line {seen[case.id]}; ids must differ")
+            raise InputError(f"{at}: case id {case.id!r} was used in line {seen[case.id]}; ids must differ")
         seen[case.id] = number
         yield case
 
 
-def _case(
-    row: Mapping[str, Any], place: Place, suite: str, worlds: tuple[str, ...], comparators: Mapping[str, str]
-) -> Case:
-    place.known_keys(row, ("id", "category", "lang", "turns"), "case")
-    category = place.choice(row, "category", CATEGORIES)
-    turns = tuple(
-        _turn(turn, place.inside(f"turns[{index}]"))
-        for index, turn in enumerate(place.objects(row, "turns", required=True))
-    )
-    if not turns:
-        raise InputError(f"{place.at}: `turns` is empty; a case asks at least one thing")
-    if category == "irrelevance" and any(turn.calls for turn in turns):
-        raise InputError(f"{place.at}: an irrelevance case must expect no calls")
-    return Case(
-        id=place.text(row, "id", required=True),
-        suite=suite,
-        category=category,
-        lang=place.text(row, "lang", required=True),
-        worlds=worlds,
-        turns=turns,
-        comparators=comparators,
-    )
+def _check(case: Case, at: str) -> None:
+    one_of(case.category, CATEGORIES, at, "category")
+    if not case.turns:
+        raise InputError(f"{at}: `turns` is empty; a case asks at least one thing")
+    if case.category == "irrelevance" and any(turn.calls for turn in case.turns):
+        raise InputError(f"{at}: an irrelevance case must expect no calls")
+    for index, turn in enumerate(case.turns):
+        if not 0 <= turn.failing <= len(turn.calls):
+            what = f"`failing` is {turn.failing}; it must be a count from 0 to {len(turn.calls)}"
+            raise InputError(f"{at}: turns[{index}]: {what}")
+        for number, call in enumerate(turn.calls):
+            _check_call(call, f"{at}: turns[{index}].calls[{number}]")
 
 
-def _turn(row: Mapping[str, Any], place: Place) -> CaseTurn:
-    place.known_keys(row, ("user", "calls", "answer", "failing", "reference"), "turn")
-    calls = tuple(
-        _call(call, place.inside(f"calls[{index}]")) for index, call in enumerate(place.objects(row, "calls"))
-    )
-    failing = row.get("failing", 0)
-    if type(failing) is not int or not 0 <= failing <= len(calls):
-        raise InputError(f"{place.at}: `failing` is {failing!r}; it must be a count from 0 to {len(calls)}")
-    return CaseTurn(
-        user=place.text(row, "user", required=True),
-        calls=calls,
-        answer=place.texts(row, "answer"),
-        failing=failing,
-        reference=place.text(row, "reference"),
-    )
-
-
-def _call(row: Mapping[str, Any], place: Place) -> CallExpectation:
-    place.known_keys(row, ("name", "arguments", "alternatives", "optional"), "call")
-    arguments = place.mapping(row, "arguments", required=True)
-    alternatives = place.mapping(row, "alternatives")
-    optional = place.mapping(row, "optional")
-    for name, values in alternatives.items():
-        if not isinstance(values, list) or name not in arguments:
-            raise InputError(f"{place.at}: alternatives of {name!r} must be a list for one of `arguments`")
-    for name in optional:
-        if name in arguments:
-            raise InputError(f"{place.at}: {name!r} is in both `arguments` and `optional`; keep one")
-    return CallExpectation(
-        name=place.text(row, "name", required=True),
-        arguments=arguments,
-        alternatives={name: tuple(values) for name, values in alternatives.items()},
-        optional=optional,
-    )
+def _check_call(call: CallExpectation, at: str) -> None:
+    if strangers := set(call.alternatives) - set(call.arguments):
+        raise InputError(f"{at}: alternatives of {min(strangers)!r} must be a list for one of `arguments`")
+    if both := set(call.optional) & set(call.arguments):
+        raise InputError(f"{at}: {min(both)!r} is in both `arguments` and `optional`; keep one")

@@ -12,10 +12,10 @@ import pytest
 
 from agentft.content import content_root
 from agentft.data.build import build
-from agentft.evaluation.suites import CATEGORIES, Suite, load_suite
+from agentft.evaluation.suites import Suite, load_suite
 from agentft.toolserver import ToolClient, ToolServer
 from agentft.toolset import Toolset, load_toolset
-from agentft.types import CallExpectation, Case, Exchange, Json, Span, ToolCall
+from agentft.types import CATEGORIES, CallExpectation, Case, Exchange, Json, Span, ToolCall
 
 SUITES = ("weather", "search", "calculator")
 SAID = {

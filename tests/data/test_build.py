@@ -217,7 +217,7 @@ def test_follow_ups_ask_for_the_slot_that_they_name(tmp_path: Path) -> None:
     [
         ("seed = 3", "sede = 3", "no key 'sede'; did you mean 'seed'"),
         ("single = 6", "singel = 6", "did you mean 'single'"),
-        ('id = "air"', 'idd = "air"', "intents[0]: an intent has no key 'idd'"),
+        ('id = "air"', 'idd = "air"', "intents[0]: there is no key 'idd'"),
         ('tool = "air_quality", ', 'tool = "air_qualty", ', "no world of this recipe has a tool 'air_qualty'"),
         ('worlds = ["weather"]', 'worldz = ["weather"]', "did you mean 'worlds'"),
         ('persona = "plain"', 'persona = "plan"', "did you mean 'plain'"),

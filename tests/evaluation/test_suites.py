@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from agentft.errors import InputError
-from agentft.evaluation.suites import CATEGORIES, load_suite, select_suites, stratified
-from agentft.types import Case, CaseTurn
+from agentft.evaluation.suites import load_suite, select_suites, stratified
+from agentft.types import CATEGORIES, Case, CaseTurn
 
 HEAD = """name = "mini"
 description = "A small one."
@@ -81,20 +81,23 @@ CALL: dict[str, Any] = TURN["calls"][0]
         ('{"id": NaN}', "NaN is not JSON"),
         ('{"id": "a", "id": "b"}', "the key 'id' stands twice"),
         (edited(), "case id 'm1' was used in line 1"),
-        (edited(categry="single"), "cases.jsonl:2: a case has no key 'categry'; did you mean 'category'?"),
+        (edited(categry="single"), "cases.jsonl:2: there is no key 'categry'; did you mean 'category'?"),
         (edited(id="x", category="singel"), "`category` is 'singel', which is not known; did you mean 'single'?"),
-        (edited(id=" "), "`id` is ' '; it must be a string that is not blank"),
+        (edited(id=" "), "`id` is ' '; it must be a text that is not blank"),
         (edited(id="x", turns=[]), "`turns` is empty"),
-        (edited(id="x", turns="no"), "`turns` is 'no'; it must be a list of objects"),
+        (edited(id="x", turns="no"), "`turns` is 'no'; it must be a list"),
         (edited(id="x", category="irrelevance"), "an irrelevance case must expect no calls"),
         (edited(id="x", turns=[{**TURN, "failing": 2}]), "turns[0]: `failing` is 2; it must be a count from 0 to 1"),
         (edited(id="x", turns=[{**TURN, "failing": True}]), "`failing` is True"),
         (edited(id="x", turns=[{"calls": []}]), "turns[0]: `user` is missing"),
-        (edited(id="x", turns=[{**TURN, "answer": [1]}]), "`answer` is [1]"),
+        (edited(id="x", turns=[{**TURN, "answer": [1]}]), "`answer[0]` is 1; it must be a text"),
         (edited(id="x", turns=[{**TURN, "calls": [{"name": "a"}]}]), "turns[0].calls[0]: `arguments` is missing"),
         (edited(id="x", turns=[{**TURN, "calls": [{**CALL, "alternatives": {"town": ["a"]}}]}]), "alternatives of"),
         (edited(id="x", turns=[{**TURN, "calls": [{**CALL, "optional": {"city": "a"}}]}]), "is in both"),
-        (edited(id="x", turns=[{**TURN, "calls": [{**CALL, "args": {}}]}]), "a call has no key 'args'"),
+        (
+            edited(id="x", turns=[{**TURN, "calls": [{**CALL, "args": {}}]}]),
+            "calls[0]: there is no key 'args'",
+        ),
     ],
 )
 def test_a_bad_case_is_named_with_its_place(tmp_path: Path, bad: object, message: str) -> None:
@@ -107,12 +110,12 @@ def test_a_bad_case_is_named_with_its_place(tmp_path: Path, bad: object, message
     ("head", "message"),
     [
         ("name = ", "suite.toml: it is not TOML"),
-        ('name = "mini"\nworld = ["weather"]', "a suite has no key 'world'; did you mean 'worlds'?"),
+        ('name = "mini"\nworld = ["weather"]', "there is no key 'world'; did you mean 'worlds'?"),
         ('name = "mini"\nworlds = []', "`worlds` is empty"),
         ('name = "mini"', "`worlds` is missing"),
         (HEAD.replace("casefold", "fuzzy"), "comparator 'fuzzy' is not known; known: exact, casefold, spaceless"),
         (HEAD.replace("current_weather.city", "city"), "comparator key 'city' must be"),
-        ('name = "mini"\nworlds = ["a"]\ncomparators = 1', "`comparators` must be a table"),
+        ('name = "mini"\nworlds = ["a"]\ncomparators = 1', "`comparators` is 1; it must be a table"),
     ],
 )
 def test_a_bad_head_is_named(tmp_path: Path, head: str, message: str) -> None:

@@ -1,0 +1,151 @@
+"""Reading hand-written files strictly: every complaint names the place, the value and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from agentft.errors import InputError
+
+__all__ = ["nearest", "one_of", "read_as", "read_json_line", "read_toml"]
+
+T = TypeVar("T")
+_NOUNS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list"}
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """`did you mean 'x'?` for the known word that is closest, or all of them if none is close."""
+    close = difflib.get_close_matches(word[:64], known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def one_of(value: str, known: Sequence[str], at: str, key: str) -> str:
+    """`value`, if it is known.
+
+    Raises:
+        InputError: it is not.
+    """
+    if value not in known:
+        raise InputError(f"{at}: `{key}` is {value!r}, which is not known; {nearest(value, known)}")
+    return value
+
+
+def read_as(kind: type[T], row: Mapping[str, Any], at: str, **given: Any) -> T:
+    """A dataclass from a record: its fields are the keys, their types say what the values may be.
+
+    A field with a default may be left out. Texts that may not, and those in lists, must not be blank. Types are str,
+    int, float, bool, Literal, tuple[X, ...] (from a list), Mapping[str, X], X | None and other dataclasses; of any
+    other type everything is taken as it is.
+
+    Args:
+        kind: the dataclass.
+        row: the record.
+        at: its place, for messages: `file`, `file:line`, or one of these with `: path`.
+        given: fields that are no keys of the record.
+
+    Raises:
+        InputError: an unknown key, a missing one, or a value of another type.
+    """
+    keys = _keys(cast(Any, kind))
+    known = [name for name in keys if name not in given]
+    for key in row:
+        if key not in known:
+            raise InputError(f"{at}: there is no key {key!r}; {nearest(key, known)}")
+    values = dict(given)
+    for name in known:
+        hint, needed = keys[name]
+        if name in row:
+            values[name] = _read(row[name], hint, at, name, needed=needed)
+        elif needed:
+            raise InputError(f"{at}: `{name}` is missing; it must be {_noun(hint)}")
+    return kind(**values)
+
+
+def read_toml(path: Path, remedy: str) -> dict[str, Any]:
+    """The tables of a TOML file.
+
+    Raises:
+        InputError: it cannot be read (with the remedy), or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: it is not TOML: {error}") from None
+
+
+def read_json_line(line: bytes, at: str) -> dict[str, Any]:
+    """One JSON object of a JSONL file. NaN, Infinity and repeated keys are refused.
+
+    Raises:
+        InputError: the line is not such an object.
+    """
+    try:
+        value = json.loads(line.decode(), parse_constant=_no_constant, object_pairs_hook=_no_repeats)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{at}: it is not a JSON object: {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{at}: it is {type(value).__name__}, not a JSON object; write one object a line")
+    return value
+
+
+@cache
+def _keys(kind: Any) -> dict[str, tuple[Any, bool]]:
+    """A dataclass's fields: their types, and whether a record must have them."""
+    hints = get_type_hints(kind)
+    return {
+        field.name: (hints[field.name], field.default is MISSING and field.default_factory is MISSING)
+        for field in fields(kind)
+    }
+
+
+def _read(value: Any, hint: Any, at: str, key: str, *, needed: bool) -> Any:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        others = [option for option in inner if option is not NoneType]
+        return _read(value, others[0], at, key, needed=needed) if len(others) == 1 else value
+    if origin is tuple and isinstance(value, list):
+        return tuple(_read(item, inner[0], at, f"{key}[{index}]", needed=True) for index, item in enumerate(value))
+    if origin is Mapping and isinstance(value, dict):
+        return {name: _read(item, inner[1], at, f"{key}.{name}", needed=False) for name, item in value.items()}
+    if is_dataclass(hint) and isinstance(value, dict):
+        return read_as(hint, value, f"{at}.{key}" if ": " in at else f"{at}: {key}")  # type: ignore[arg-type]
+    if origin is Literal:
+        right = value in inner
+    elif hint is str:
+        right = isinstance(value, str) and (not needed or bool(value.strip()))
+    elif hint in (int, float, bool):
+        right = type(value) is hint or (hint is float and type(value) is int)
+    else:
+        right = not (origin in (tuple, Mapping) or is_dataclass(hint))
+    if not right:
+        blank = " that is not blank" if isinstance(value, str) and hint is str else ""
+        raise InputError(f"{at}: `{key}` is {value!r:.60}; it must be {_noun(hint)}{blank}")
+    return value
+
+
+def _noun(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " or ".join(map(repr, get_args(hint)))
+    return _NOUNS.get(get_origin(hint) or hint, "a table")
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _no_repeats(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {key!r} stands twice")
+        result[key] = value
+    return result
