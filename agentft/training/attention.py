@@ -6,7 +6,10 @@ SmolLM2's shape in bf16 on one core, a layer's attention takes 0.51 s forward an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -63,44 +66,86 @@ def tree_attention(
 def _tree(query: Tensor, key: Tensor, value: Tensor, tree: Sequence[int]) -> Tensor:
     """One tree: `[heads, tokens, d]` in and out. The prefix attends to itself; suffixes in groups of like length."""
     prefix = tree[0]
+    plan = _plan(tuple(tree), query.device)
+    query, key, value = (plan.spread(tensor) for tensor in (query, key, value))
     outputs: list[Tensor] = []
-    places: list[Tensor] = []
     if prefix:
         repeat = query.shape[0] // key.shape[0]
         keys, values = (repeat_kv(tensor[None, :, :prefix], repeat) for tensor in (key, value))
         own = scaled_dot_product_attention(query[None, :, :prefix], keys, values, is_causal=True, scale=1.0)
         outputs.append(own[0])
-        places.append(torch.arange(prefix, device=query.device))
     shared = (key[:, :prefix], value[:, :prefix])
-    for index, real in _grouped(tree, query.device):
-        rows, width = index.shape
-        q, k, v = (tensor[:, index].transpose(0, 1) for tensor in (query, key, value))
-        mask = (torch.ones(width, width, dtype=torch.bool, device=query.device).tril() & real[:, None, :])[:, None]
-        said = attend_after(q, k, v, mask, shared).transpose(0, 1)
-        outputs.append(said.reshape(query.shape[0], rows * width, -1)[:, real.flatten()])
-        places.append(index[real])
-    order = torch.cat(places).argsort()
-    return torch.cat(outputs, dim=1)[:, order]
+    start = prefix
+    for mask in plan.masks:
+        rows, _, width, _ = mask.shape
+        end = start + rows * width
+        q, k, v = (tensor[:, start:end].unflatten(1, (rows, width)).transpose(0, 1) for tensor in (query, key, value))
+        outputs.append(attend_after(q, k, v, mask, shared).transpose(0, 1).flatten(1, 2))
+        start = end
+    return plan.gather(torch.cat(outputs, dim=1))
 
 
-def _grouped(tree: Sequence[int], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Suffixes as rows of a table, those together whose lengths differ by a quarter at most.
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """Where a tree's tokens stand when its suffixes are rows of tables, one table for each group of like length.
 
-    Yields:
-        (places `[rows, width]` in the tree, padded at the end with the row's first; which of them are real).
+    `slots` `[S]`: the token in each place: the prefix, then table by table; places that fill up a row hold its first.
+    `real` `[S]`: whether a place is not such a filler. `homes` `[tokens]`: the place of each token. `masks`: for each
+    table `[rows, 1, width, width]`, True where a place may look.
     """
-    starts = [sum(tree[: number + 1]) for number in range(len(tree) - 1)]
+
+    slots: Tensor
+    real: Tensor
+    homes: Tensor
+    masks: tuple[Tensor, ...]
+
+    def spread(self, tokens: Tensor) -> Tensor:
+        """`[heads, tokens, d]` -> `[heads, S, d]`."""
+        return _Rearrange.apply(tokens, self.slots, self.homes, None)
+
+    def gather(self, places: Tensor) -> Tensor:
+        """`[heads, S, d]` -> `[heads, tokens, d]`."""
+        return _Rearrange.apply(places, self.homes, self.slots, self.real)
+
+
+class _Rearrange(torch.autograd.Function):  # type: ignore[misc]
+    """`x[:, index]`, whose gradient is `g[:, back]` (0 where not `kept`): two selections, where autograd's would add.
+
+    Fillers take no part in the loss: masked as keys, and as queries never gathered. So theirs is no gradient to add.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, index: Tensor, back: Tensor, kept: Tensor | None) -> Tensor:
+        ctx.save_for_backward(back, kept)
+        return tensor.index_select(1, index)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        back, kept = ctx.saved_tensors
+        selected = gradient.index_select(1, back)
+        return (selected if kept is None else selected.mul_(kept[:, None])), None, None, None
+
+
+@lru_cache(maxsize=8)
+def _plan(tree: tuple[int, ...], device: torch.device) -> _Plan:
+    """Suffixes whose lengths differ by a quarter at most share a table. All layers of a step ask for the same."""
+    prefix = tree[0]
+    starts = accumulate(tree[:-1])
     spans = sorted((length, start) for length, start in zip(tree[1:], starts, strict=True) if length)
+    slots, real, masks = [torch.arange(prefix)], [torch.ones(prefix, dtype=torch.bool)], list[Tensor]()
     while spans:
-        shortest = spans[0][0]
-        group = [span for span in spans if span[0] <= shortest * 1.25 + 8]
+        group = [span for span in spans if span[0] <= spans[0][0] * 1.25 + 8]
         spans = spans[len(group) :]
-        width = group[-1][0]
-        steps = torch.arange(width, device=device)
-        lengths = torch.tensor([length for length, _ in group], device=device)[:, None]
-        places = torch.tensor([start for _, start in group], device=device)[:, None]
-        real = steps[None] < lengths
-        yield places + steps[None] * real, real
+        steps = torch.arange(group[-1][0])
+        lengths, firsts = torch.tensor(group).T[:, :, None]
+        inside = steps[None] < lengths
+        slots.append((firsts + steps[None] * inside).flatten())
+        real.append(inside.flatten())
+        masks.append((torch.ones(len(steps), len(steps), dtype=torch.bool).tril() & inside[:, None, :])[:, None])
+    order, kept = torch.cat(slots), torch.cat(real)
+    homes = torch.empty(sum(tree), dtype=torch.long)
+    homes[order[kept]] = kept.nonzero()[:, 0]
+    return _Plan(order.to(device), kept.to(device), homes.to(device), tuple(mask.to(device) for mask in masks))
 
 
 AttentionInterface.register(TREE_ATTENTION, tree_attention)

@@ -7,12 +7,14 @@ import warnings
 from typing import Any, Literal
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 from agentft.errors import InputError
 from agentft.models.hf import quantisation
 from agentft.models.tokenizers import located
 from agentft.training.attention import TREE_ATTENTION
+from agentft.training.lora import use_lean_products
 from agentft.training.recipe import Recipe
 
 __all__ = ["count_parameters", "load_model", "pick_dtype", "pick_lr", "prepare_model"]
@@ -87,13 +89,29 @@ def _add_adapters(model: Any, recipe: Recipe) -> Any:
         r=recipe.lora_r,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=0.0,
-        target_modules="all-linear",
         task_type="CAUSAL_LM",
+        **_adapted(model, recipe.lora_layers),
     )
     torch.manual_seed(recipe.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a property by its old name
-        return get_peft_model(model, config)  # the adapters themselves stay fp32
+        tuned = get_peft_model(model, config)  # the adapters themselves stay fp32
+    use_lean_products(tuned)
+    return tuned
+
+
+def _adapted(model: Any, last: int) -> dict[str, Any]:
+    """peft's settings for all linear layers inside the last `last` decoder layers; 0: inside all."""
+    if not last:
+        return {"target_modules": "all-linear"}
+    layers = model.config.num_hidden_layers
+    if last > layers:
+        raise InputError(
+            f"lora_layers = {last}, but the model has {layers} layers; give at most {layers}, or 0 for all"
+        )
+    decoder = model.get_decoder().layers
+    names = sorted({name.split(".")[-1] for name, part in decoder.named_modules() if isinstance(part, nn.Linear)})
+    return {"target_modules": names, "layers_to_transform": list(range(layers - last, layers))}
 
 
 def _wants_checkpointing(recipe: Recipe, model: Any) -> bool:

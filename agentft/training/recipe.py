@@ -34,7 +34,7 @@ class Recipe:
     data: tuple[str, ...] = field(default=(), metadata=_doc("Data files: a path, or a list of paths"))
     output: str = field(default="", metadata=_doc("The run folder; empty: a new one in runs/"))
     method: Method = field(
-        default="lora", metadata=_doc("qlora: 4-bit weights and LoRA; lora: LoRA; full: all weights")
+        default="qlora", metadata=_doc("qlora: 4-bit weights and LoRA; lora: LoRA; full: all weights")
     )
     format: str = field(default="msagent", metadata=_doc("How calls are written: msagent or hermes"))
     learn: str = field(default="calls", metadata=_doc("What is learnt: calls, balanced or assistant"))
@@ -57,6 +57,14 @@ class Recipe:
     weight_decay: float = field(default=0.0, metadata=_doc("Weight decay of AdamW", 0, 1))
     lora_r: int = field(default=16, metadata=_doc("Rank of the adapters", 1))
     lora_alpha: int = field(default=32, metadata=_doc("Adapters are scaled by lora_alpha / lora_r", 1))
+    lora_layers: int = field(
+        default=0,
+        metadata=_doc("Adapt only so many of the last layers, below which no gradient is computed; 0: all", 0),
+    )
+    lora_plus: float = field(
+        default=1.0,
+        metadata=_doc("LoRA+: the learning rate of the B matrices is so many times lr, which pays in short runs", 1),
+    )
     lora_dropout: float = field(
         default=0.0, metadata=_doc("Must be 0: rows that share a prefix cannot be dropped out apart", 0)
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.optimizers import create_loraplus_optimizer
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import SequentialSampler
@@ -127,6 +128,20 @@ class PackTrainer(Trainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """transformers' AdamW, or with `lora_plus` peft's groups of it."""
+        if self._recipe.method == "full" or self._recipe.lora_plus == 1:
+            return super().create_optimizer(model)
+        kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+        self.optimizer: Any = create_loraplus_optimizer(
+            self.model,
+            kind,
+            loraplus_lr_ratio=self._recipe.lora_plus,
+            loraplus_weight_decay=self.args.weight_decay,
+            **settings,
+        )
+        return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """See `rate_factor`."""

@@ -1,0 +1,94 @@
+"""The lean LoRA products are peft's: same output, same gradients, and peft's own path where they do not apply."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+
+from agentft.training.lora import use_lean_products
+from tests.tiny import tiny_model
+
+# peft asks transformers for a property by its old name.
+pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+
+
+class Biased(nn.Module):  # type: ignore[misc]
+    """Two layers, the first with a bias as Qwen's attention has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(12, 20)
+        self.second = nn.Linear(20, 8, bias=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        result: Tensor = self.second(torch.tanh(self.first(inputs)))
+        return result
+
+
+def adapted(model: Any, **settings: Any) -> Any:
+    """The model with adapters whose B is not 0, or nothing could be told apart."""
+    torch.manual_seed(3)
+    tuned = get_peft_model(copy.deepcopy(model), LoraConfig(r=4, lora_alpha=8, **settings))
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.3)
+    return tuned
+
+
+def run(model: Any, inputs: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Output, gradient of the inputs, gradients of the adapters."""
+    fed = inputs.clone().requires_grad_()
+    output = model(fed)
+    (output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum().backward()
+    assert fed.grad is not None
+    return output, fed.grad, [p.grad for p in model.parameters() if p.grad is not None]
+
+
+def test_output_and_gradients_are_pefts() -> None:
+    plain = adapted(Biased(), target_modules=["first", "second"])
+    lean = copy.deepcopy(plain)
+    assert use_lean_products(lean) == 2
+    inputs = torch.randn(3, 5, 12, generator=torch.Generator().manual_seed(1))
+
+    expected, found = run(plain, inputs), run(lean, inputs)
+
+    assert len(found[2]) == 4
+    for mine, theirs in zip((found[0], found[1], *found[2]), (expected[0], expected[1], *expected[2]), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_every_projection_of_a_model_is_lean_and_its_first_inputs_need_no_gradient() -> None:
+    plain = adapted(tiny_model(), target_modules="all-linear", task_type="CAUSAL_LM")
+    lean = copy.deepcopy(plain)
+    assert use_lean_products(lean) == 7 * tiny_model().config.num_hidden_layers
+    ids = torch.arange(3, 40)[None]
+
+    losses = [model(input_ids=ids, labels=ids).loss for model in (plain, lean)]
+    for loss in losses:
+        loss.backward()
+
+    torch.testing.assert_close(losses[1], losses[0])
+    slopes = [torch.cat([p.grad.flatten() for p in m.parameters() if p.grad is not None]) for m in (plain, lean)]
+    assert (slopes[1] - slopes[0]).norm() <= 1e-5 * slopes[0].norm()
+
+
+def test_adapters_can_be_switched_off() -> None:
+    lean = adapted(Biased(), target_modules=["first", "second"])
+    use_lean_products(lean)
+    inputs = torch.ones(2, 12)
+    with lean.disable_adapter():
+        off = lean(inputs)
+    assert torch.equal(
+        off, lean.base_model.model.second.base_layer(torch.tanh(lean.base_model.model.first.base_layer(inputs)))
+    )
+    assert not torch.allclose(off, lean(inputs))
+
+
+@pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_dropout": 0.1}, {"lora_bias": True, "bias": "none"}])
+def test_variants_are_left_to_peft(settings: dict[str, Any]) -> None:
+    assert use_lean_products(adapted(Biased(), target_modules=["first"], **settings)) == 0
