@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from agentft.agent import ToolRunner
 from agentft.errors import InputError
 from agentft.types import CallExpectation, Case, Exchange, Span, ToolCall
 
-__all__ = ["as_call", "gold_calls", "gold_states", "with_comparators"]
-
-NOWHERE = Span(0, 0)
-
-
-def gold_calls(case: Case) -> list[tuple[CallExpectation, bool]]:
-    """All expected calls in order, each with whether it is expected to fail."""
-    return [(call, index < turn.failing) for turn in case.turns for index, call in enumerate(turn.calls)]
+__all__ = ["as_call", "gold_states"]
 
 
 def gold_states(
@@ -32,21 +24,18 @@ def gold_states(
         # One session a case, apart from those of the models.
         session = f"{run}-gold-{len(states)}"
         writes = False
-        for call, fails in gold_calls(case):
-            _check(case, call, fails, client.call(as_call(call), session))
-            writes = writes or (is_write(call.name) and not fails)
+        for turn in case.turns:
+            for index, call in enumerate(turn.calls):
+                fails = index < turn.failing
+                _check(case, call, fails, client.call(as_call(call), session))
+                writes = writes or (is_write(call.name) and not fails)
         states[case.id] = client.state_digest(session) if writes else None
     return states
 
 
-def as_call(expected: CallExpectation) -> ToolCall:
+def as_call(expected: CallExpectation, endpoint: str | None = None) -> ToolCall:
     """The call that fulfils an expectation, with the required arguments only."""
-    return ToolCall("gold", expected.name, dict(expected.arguments), NOWHERE)
-
-
-def with_comparators(case: Case, world: dict[str, str]) -> Case:
-    """The case with its worlds' comparators, over which the suite's own go."""
-    return replace(case, comparators={**world, **case.comparators})
+    return ToolCall("gold", expected.name, dict(expected.arguments), Span(0, 0), endpoint=endpoint)
 
 
 def _check(case: Case, call: CallExpectation, fails: bool, exchange: Exchange) -> None:

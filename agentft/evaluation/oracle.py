@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from agentft.agent import Job
+from agentft.evaluation.gold import as_call
 from agentft.formats import CallFormat
-from agentft.types import CallExpectation, CaseTurn, Part, Span, ToolCall, ToolDefinition
+from agentft.types import CaseTurn, Part, ToolDefinition
 
 __all__ = ["oracle_answers"]
 
@@ -28,20 +29,12 @@ def oracle_answers(jobs: Iterable[Job], fmt: CallFormat) -> dict[str, str]:
 
 
 def _call_texts(turn: CaseTurn, tools: Mapping[str, ToolDefinition], fmt: CallFormat, *, one_by_one: bool) -> list[str]:
-    calls: list[Part] = [_call(call, tools, index) for index, call in enumerate(turn.calls)]
+    calls: list[Part] = []
+    for call in turn.calls:
+        endpoints = tools[call.name].endpoints if call.name in tools else ()
+        calls.append(as_call(call, next(iter(endpoints), None)))
     steps = [[call] for call in calls] if one_by_one else [calls] if calls else []
     return [fmt.write_parts(step) for step in steps]
-
-
-def _call(expected: CallExpectation, tools: Mapping[str, ToolDefinition], index: int) -> ToolCall:
-    endpoints = tools[expected.name].endpoints if expected.name in tools else ()
-    return ToolCall(
-        f"call_{index}",
-        expected.name,
-        dict(expected.arguments),
-        Span(0, 0),
-        endpoint=endpoints[0] if endpoints else None,
-    )
 
 
 def _final(turn: CaseTurn) -> str:

@@ -6,12 +6,11 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
 from agentft.agent import Job
 from agentft.errors import InputError
-from agentft.evaluation.gold import with_comparators
 from agentft.evaluation.statistics import smallest_difference
 from agentft.evaluation.suites import Suite, stratified
 from agentft.toolset import Toolset
@@ -99,7 +98,8 @@ def make_plan(
         if lacking := [name for name in suite.worlds if name not in worlds]:
             raise InputError(f"suite {suite.name} needs the tools {', '.join(lacking)}; add them to --tools")
         merged = {key: value for name in suite.worlds for key, value in worlds[name].comparators.items()}
-        chosen += [with_comparators(case, merged) for case in suite.cases]
+        # The suite's own comparators go over those of its worlds.
+        chosen += [replace(case, comparators={**merged, **case.comparators}) for case in suite.cases]
     _check_ids(chosen)
     plan = Plan(
         suites=tuple(suites),

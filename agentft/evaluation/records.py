@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from agentft.errors import InputError
 from agentft.formats import CallFormat, call_format
 from agentft.metrics import SCORER_VERSION, Context, classify, decisions, score_case
-from agentft.types import Case, Exchange, Json, Part, Step, ToolCall, Trajectory
+from agentft.types import Case, Exchange, Json, Step, ToolCall, Trajectory
 
 __all__ = ["Record", "case_digest", "dump_line", "grade", "make_record", "read_records", "read_trajectory"]
 
@@ -126,19 +126,8 @@ def read_records(path: Path) -> Iterator[Record]:
         yield record
 
 
-_KEYS = {
-    "arm",
-    "case",
-    "trial",
-    "outcome",
-    "problem",
-    "prompt",
-    "steps",
-    "state",
-    "format",
-    "case_digest",
-    "fingerprint",
-}
+_KEYS = {"arm", "case", "trial", "outcome", "problem", "prompt", "steps", "state"}
+_KEYS |= {"format", "case_digest", "fingerprint"}
 
 
 def _step(step: Step) -> Record:
@@ -147,46 +136,26 @@ def _step(step: Step) -> Record:
         "completion": step.completion,
         "finish": step.finish,
         "calls": [_call(part) for part in step.parts if isinstance(part, ToolCall)],
-        "exchanges": [_exchange(exchange) for exchange in step.exchanges],
+        "exchanges": [{**asdict(exchange), "call": exchange.call.id} for exchange in step.exchanges],
         "prompt_tokens": step.prompt_tokens,
         "tokens": step.tokens,
     }
 
 
 def _call(call: ToolCall) -> Record:
-    return {
-        "id": call.id,
-        "name": call.name,
-        "arguments": dict(call.arguments),
-        "endpoint": call.endpoint,
-        "parse_error": call.parse_error,
-    }
-
-
-def _exchange(exchange: Exchange) -> Record:
-    return {
-        "call": exchange.call.id,
-        "method": exchange.method,
-        "url": exchange.url,
-        "sent": exchange.sent,
-        "status": exchange.status,
-        "received": exchange.received,
-        "is_error": exchange.is_error,
-    }
+    return {key: value for key, value in asdict(call).items() if key != "span"}
 
 
 def _read_step(row: Record, fmt: CallFormat) -> Step:
-    parts: tuple[Part, ...] = fmt.parse(row["completion"])
+    parts = fmt.parse(row["completion"])
     calls = [part for part in parts if isinstance(part, ToolCall)]
-    exchanges: Sequence[Record] = row["exchanges"]
+    pairs = zip(calls, row["exchanges"], strict=False)
     return Step(
         turn=row["turn"],
         completion=row["completion"],
         parts=parts,
         finish=row["finish"],
-        exchanges=tuple(
-            Exchange(**{**exchange, "call": call}) for call, exchange in zip(calls, exchanges, strict=False)
-        ),
+        exchanges=tuple(Exchange(**{**exchange, "call": call}) for call, exchange in pairs),
         prompt_tokens=row["prompt_tokens"],
         tokens=row["tokens"],
     )

@@ -24,7 +24,7 @@ from agentft.formats import CallFormat
 from agentft.metrics import SCORER_VERSION, Context
 from agentft.models import Backend, Sampling
 from agentft.toolserver import ToolClient, ToolServer
-from agentft.types import Case, Trajectory
+from agentft.types import Trajectory
 
 __all__ = ["Arm", "Settings", "evaluate", "fingerprint", "read_baseline"]
 
@@ -73,19 +73,14 @@ def evaluate(
     started = time.monotonic()
     prints = {arm.label: fingerprint(plan, arm, settings.sampling) for arm in arms}
     with ToolServer(plan.toolsets, plan.world_seed) as server, Store(settings.output, set(prints.values())) as store:
-        run = secrets.token_hex(8)
-        gold = gold_states(plan.cases, server.client(), plan.is_write, run)
-        contexts = {
-            case.id: Context({tool.name: tool for tool in plan.tools(case)}, gold[case.id]) for case in plan.cases
-        }
+        run = _Run(plan, settings, server, store)
         interrupted = False
         try:
             for arm in arms:
-                _run_arm(plan, arm, prints[arm.label], settings, _Place(server, store, contexts, run))
+                run.finish(arm, prints[arm.label])
         except KeyboardInterrupt:
             interrupted = True
-        records = {arm.label: _select(plan, store, prints[arm.label], contexts) for arm in arms}
-    stored = {label: _regrade(plan, rows, contexts) for label, rows in (baseline or {}).items()}
+    found = {arm.label: run.finished(prints[arm.label]) for arm in arms} | dict(baseline or {})
     facts = RunFacts(
         names={arm.label: arm.name for arm in arms},
         formats={arm.label: arm.fmt.name for arm in arms},
@@ -96,7 +91,7 @@ def evaluate(
         interrupted=interrupted,
         kept=store.kept,
     )
-    summary = summarise(plan, {**records, **stored}, facts, settings.gates)
+    summary = summarise(plan, {label: run.regraded(rows) for label, rows in found.items()}, facts, settings.gates)
     write_text(settings.output / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     return summary
 
@@ -125,92 +120,80 @@ def read_baseline(path: Path, plan: Plan) -> list[Record]:
     return same
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    server: ToolServer
-    store: Store
-    contexts: Mapping[str, Context]
-    run: str
+class _Run:
+    """The cases of one evaluation, before its server and its store."""
 
+    def __init__(self, plan: Plan, settings: Settings, server: ToolServer, store: Store) -> None:
+        self._plan = plan
+        self._settings = settings
+        self._server = server
+        self._store = store
+        self._name = secrets.token_hex(8)
+        self._cases = {case.id: case for case in plan.cases}
+        gold = gold_states(plan.cases, server.client(), plan.is_write, self._name)
+        self._contexts = {
+            case.id: Context({tool.name: tool for tool in plan.tools(case)}, gold[case.id]) for case in plan.cases
+        }
+        self._keys = [(case.id, trial) for trial in range(plan.trials) for case in plan.cases]
 
-def _run_arm(plan: Plan, arm: Arm, print_: str, settings: Settings, place: _Place) -> None:
-    waiting = [
-        (trial, case)
-        for trial in range(plan.trials)
-        for case in plan.cases
-        if not place.store.has(print_, case.id, trial)
-    ]
-    total = plan.trials * len(plan.cases)
-    done = total - len(waiting)
-    if not waiting:
-        return
-    settings.on_arm(arm)
-    backend = arm.open()
-    cases = {case.id: case for case in plan.cases}
-    for trajectory in _trajectories(plan, waiting, arm, backend, settings, place):
-        case = cases[trajectory.case_id]
-        record = make_record(
-            case,
-            trajectory,
-            place.contexts[case.id],
-            arm=arm.label,
-            fingerprint=print_,
-            fmt=arm.fmt,
-            frame=backend.frame.fingerprint,
-        )
-        place.store.add(record)
-        done += 1
-        settings.on_case(arm.label, record, done, total)
+    def finish(self, arm: Arm, print_: str) -> None:
+        """Run the cases of an arm that are not finished yet."""
+        waiting = [key for key in self._keys if not self._store.has(print_, *key)]
+        if not waiting:
+            return
+        self._settings.on_arm(arm)
+        backend = arm.open()
+        total = len(self._keys)
+        for done, trajectory in enumerate(self._trajectories(waiting, arm, backend), total - len(waiting) + 1):
+            case = self._cases[trajectory.case_id]
+            record = make_record(
+                case,
+                trajectory,
+                self._contexts[case.id],
+                arm=arm.label,
+                fingerprint=print_,
+                fmt=arm.fmt,
+                frame=backend.frame.fingerprint,
+            )
+            self._store.add(record)
+            self._settings.on_case(arm.label, record, done, total)
 
+    def finished(self, print_: str) -> list[Record]:
+        """The stored records of an arm, in the order of the plan."""
+        keys = [(print_, *key) for key in self._keys]
+        return [self._store.records[key] for key in keys if key in self._store.records]
 
-def _trajectories(  # noqa: PLR0917
-    plan: Plan,
-    waiting: Sequence[tuple[int, Case]],
-    arm: Arm,
-    backend: Backend,
-    settings: Settings,
-    place: _Place,
-) -> Iterator[Trajectory]:
-    """Cases of one trial go together; each suite has a client that knows the tools of its cases and no others."""
-    with ExitStack() as stack:
-        clients: dict[str, ToolClient] = {}
+    def regraded(self, rows: Sequence[Record]) -> list[Record]:
+        """Records with the scores of this scorer: what an older one gave is not mixed in."""
+        return [row if row.get("scorer_version") == SCORER_VERSION else self._regrade(row) for row in rows]
 
-        def client_for(job: Job) -> ToolClient:
-            if job.case.suite not in clients:
-                client = ToolClient(place.server.address, place.server.token, job.tools)
-                clients[job.case.suite] = stack.enter_context(client)
-            return clients[job.case.suite]
+    def _regrade(self, row: Record) -> Record:
+        case = self._cases[row["case"]]
+        return {**row, **grade(case, read_trajectory(row), self._contexts[case.id])}
 
-        for trial, group in groupby(waiting, key=lambda item: item[0]):
-            jobs = [plan.job(case, trial) for _, case in group]
-            sampling = replace(settings.sampling, seed=settings.sampling.seed + trial)
-            options = Options(settings.batch_size, plan.max_steps, sampling, f"{place.run}-{arm.label}")
-            for trajectory in run_cases(jobs, backend, arm.fmt, client_for, options):
-                yield _our_fault(trajectory)
+    def _trajectories(self, waiting: Sequence[tuple[str, int]], arm: Arm, backend: Backend) -> Iterator[Trajectory]:
+        """Cases of one trial go together; each suite has a client that knows the tools of its cases and no others."""
+        settings = self._settings
+        with ExitStack() as stack:
+            clients: dict[str, ToolClient] = {}
+
+            def client_for(job: Job) -> ToolClient:
+                if job.case.suite not in clients:
+                    client = ToolClient(self._server.address, self._server.token, job.tools)
+                    clients[job.case.suite] = stack.enter_context(client)
+                return clients[job.case.suite]
+
+            for trial, group in groupby(waiting, key=lambda key: key[1]):
+                jobs = [self._plan.job(self._cases[case], trial) for case, _ in group]
+                sampling = replace(settings.sampling, seed=settings.sampling.seed + trial)
+                options = Options(settings.batch_size, self._plan.max_steps, sampling, f"{self._name}-{arm.label}")
+                yield from map(_our_fault, run_cases(jobs, backend, arm.fmt, client_for, options))
 
 
 def _our_fault(trajectory: Trajectory) -> Trajectory:
     """A tool that crashed is our bug, never the model's failure."""
-    for step in trajectory.steps:
-        for exchange in step.exchanges:
-            if exchange.status is not None and exchange.status >= 500:
-                problem = f"tool {exchange.call.name} answered {exchange.status}: {exchange.received:.200}"
-                return replace(trajectory, outcome="invalid", problem=problem)
+    for exchange in (exchange for step in trajectory.steps for exchange in step.exchanges):
+        if exchange.status is not None and exchange.status >= 500:
+            problem = f"tool {exchange.call.name} answered {exchange.status}: {exchange.received:.200}"
+            return replace(trajectory, outcome="invalid", problem=problem)
     return trajectory
-
-
-def _select(plan: Plan, store: Store, print_: str, contexts: Mapping[str, Context]) -> list[Record]:
-    keys = [(print_, case.id, trial) for trial in range(plan.trials) for case in plan.cases]
-    return _regrade(plan, [store.records[key] for key in keys if key in store.records], contexts)
-
-
-def _regrade(plan: Plan, rows: Sequence[Record], contexts: Mapping[str, Context]) -> list[Record]:
-    """Records with the scores of this scorer: what an older one gave is not mixed in."""
-    cases = {case.id: case for case in plan.cases}
-    graded: list[Record] = []
-    for row in rows:
-        fresh = row
-        if row.get("scorer_version") != SCORER_VERSION:
-            fresh = {**row, **grade(cases[row["case"]], read_trajectory(row), contexts[row["case"]])}
-        graded.append(fresh)
-    return graded

@@ -36,15 +36,16 @@ def estimate(values: Sequence[float]) -> Estimate:
     if not values:
         return Estimate(value=None, low=None, high=None, n=0)
     if _binary(values):
-        return ratio(round(sum(values)), len(values))
+        return ratio([(round(sum(values)), len(values))])
     mean = float(np.mean(values))
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.inf
     reach = float(stats.t.ppf(0.975, max(len(values) - 1, 1))) * spread / math.sqrt(len(values))
     return Estimate(value=mean, low=max(0.0, mean - reach), high=min(1.0, mean + reach), n=len(values))
 
 
-def ratio(part: int, whole: int) -> Estimate:
-    """A proportion with Wilson's score interval."""
+def ratio(counts: Sequence[tuple[int, int]]) -> Estimate:
+    """The proportion of sums, (part, whole) for each case, with Wilson's score interval."""
+    part, whole = (sum(pair[index] for pair in counts) for index in (0, 1))
     if whole == 0:
         return Estimate(value=None, low=None, high=None, n=0)
     low, high = _wilson(part, whole)

@@ -7,17 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import agentft
 from agentft.evaluation.plan import Plan
 from agentft.evaluation.records import Record
-from agentft.evaluation.statistics import Delta, estimate, paired_delta, paired_ratio_delta, ratio
+from agentft.evaluation.statistics import Delta, Estimate, estimate, paired_delta, paired_ratio_delta, ratio
 from agentft.metrics import METRICS, SCORER_VERSION
 
 __all__ = ["HEADLINES", "SCORES", "Gate", "RunFacts", "Summary", "compare", "summarise"]
 
 Summary: TypeAlias = dict[str, Any]
+T = TypeVar("T")
 
 SCORES = ("success", *METRICS, "call_precision", "call_recall")
 """All figures that a summary holds and a gate may name."""
@@ -99,14 +100,21 @@ def summarise(plan: Plan, arms: Mapping[str, Sequence[Record]], facts: RunFacts,
 
 def compare(arms: Mapping[str, Sequence[Record]], name: str) -> dict[str, Any]:
     """One figure for every arm and, of two arms, their paired difference over the cases that both have."""
-    if name in _RATIOS:
-        return _compare_ratio(arms, _RATIOS[name])
-    values = {label: _by_case(rows, name) for label, rows in arms.items()}
-    row: dict[str, Any] = {label: estimate(list(found.values())) for label, found in values.items()}
-    if len(arms) == 2:
+    if counts := _RATIOS.get(name):
+        return _compared({label: _counts(rows, counts) for label, rows in arms.items()}, ratio, paired_ratio_delta)
+    return _compared({label: _by_case(rows, name) for label, rows in arms.items()}, estimate, paired_delta)
+
+
+def _compared(
+    values: Mapping[str, Mapping[str, T]],
+    figure: Callable[[Sequence[T]], Estimate],
+    difference: Callable[[Sequence[T], Sequence[T]], Delta],
+) -> dict[str, Any]:
+    row: dict[str, Any] = {label: figure(list(found.values())) for label, found in values.items()}
+    if len(values) == 2:
         left, right = values.values()
         shared = [key for key in left if key in right]
-        row["delta"] = paired_delta([left[key] for key in shared], [right[key] for key in shared])
+        row["delta"] = difference([left[key] for key in shared], [right[key] for key in shared])
     return row
 
 
@@ -126,19 +134,6 @@ _RATIOS: dict[str, Count] = {
     "call_recall": lambda should, _: should,
 }
 """Figures over user turns: of those in which this holds, the share in which it should call and did."""
-
-
-def _compare_ratio(arms: Mapping[str, Sequence[Record]], counts: Count) -> dict[str, Any]:
-    sums = {label: _counts(rows, counts) for label, rows in arms.items()}
-    row: dict[str, Any] = {
-        label: ratio(sum(part for part, _ in found.values()), sum(whole for _, whole in found.values()))
-        for label, found in sums.items()
-    }
-    if len(arms) == 2:
-        left, right = sums.values()
-        shared = [key for key in left if key in right]
-        row["delta"] = paired_ratio_delta([left[key] for key in shared], [right[key] for key in shared])
-    return row
 
 
 def _counts(rows: Sequence[Record], counts: Count) -> dict[str, tuple[int, int]]:
