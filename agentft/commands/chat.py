@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from agentft.formats import CallFormat
-    from agentft.models import Backend, Sampling
+    from agentft.models import Backend
     from agentft.repl.reading import Reader
 
 __all__ = ["chat_command"]
@@ -41,15 +41,29 @@ def chat_command(
       agentft chat --adapter last --tools weather
       echo "What is 17% of 2,340?" | agentft chat --save chats.jsonl
     """
+    from rich.console import Console
+
+    from agentft.display.chat import ChatView
     from agentft.models import Sampling
+    from agentft.repl.loop import Repl
     from agentft.repl.saving import check_place
+    from agentft.repl.session import PERSONA, Session
+    from agentft.toolserver import ToolServer
+    from agentft.toolset import load_toolsets
 
     if save is not None:
         check_place(save)
+    toolsets = load_toolsets([name.strip() for name in tools.split(",") if name.strip()])
     backend, fmt = _open(model, adapter, int(bits))
+    interactive = sys.stdin.isatty() and sys.stdout.isatty()
+    view = ChatView(Console(highlight=False), Console(stderr=True, highlight=False), fmt.parse, streaming=stream)
     sampling = Sampling(max_new_tokens, temperature, top_p, top_k, seed)
-    worlds = [name.strip() for name in tools.split(",") if name.strip()]
-    _chat(backend, fmt, worlds, sampling, persona=system, stream=stream, save=save)
+    with ToolServer(toolsets) as server:
+        definitions = tuple(tool for toolset in toolsets for tool in toolset.definitions)
+        persona = PERSONA if system is None else system
+        session = Session(backend, fmt, server.client(), sampling, definitions, persona)
+        view.welcome(backend.name, fmt.name, [toolset.name for toolset in toolsets])
+        Repl(session, view, _reader(interactive), toolsets, save_to=save, interactive=interactive).run()
 
 
 def _open(model: str | None, adapter: str | None, bits: int) -> tuple[Backend, CallFormat]:
@@ -61,34 +75,6 @@ def _open(model: str | None, adapter: str | None, bits: int) -> tuple[Backend, C
     run = find_run(adapter) if adapter else None
     ensure_pulled(model or (run.model if run else DEFAULT_MODEL))
     return open_backend(model, adapter, bits), call_format(run.call_format if run else "msagent")
-
-
-def _chat(
-    backend: Backend,
-    fmt: CallFormat,
-    worlds: list[str],
-    sampling: Sampling,
-    *,
-    persona: str | None,
-    stream: bool,
-    save: Path | None,
-) -> None:
-    from rich.console import Console
-
-    from agentft.display.chat import ChatView
-    from agentft.repl.loop import Repl
-    from agentft.repl.session import PERSONA, Session
-    from agentft.toolserver import ToolServer
-    from agentft.toolset import load_toolsets
-
-    toolsets = load_toolsets(worlds)
-    interactive = sys.stdin.isatty() and sys.stdout.isatty()
-    view = ChatView(Console(highlight=False), Console(stderr=True, highlight=False), fmt.parse, streaming=stream)
-    with ToolServer(toolsets) as server:
-        definitions = tuple(tool for toolset in toolsets for tool in toolset.definitions)
-        session = Session(backend, fmt, server.client(), sampling, definitions, PERSONA if persona is None else persona)
-        view.welcome(backend.name, fmt.name, [toolset.name for toolset in toolsets])
-        Repl(session, view, _reader(interactive), toolsets, save_to=save, interactive=interactive).run()
 
 
 def _reader(interactive: bool) -> Reader:

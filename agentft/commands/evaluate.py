@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agentft.errors import InputError
+from agentft.strict import nearest
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from collections.abc import Mapping
 
     from agentft.evaluation.plan import Plan
-    from agentft.evaluation.summary import Gate
+    from agentft.evaluation.records import Record
+    from agentft.evaluation.runner import Arm, Settings
+    from agentft.evaluation.summary import Gate, Summary
 
-__all__ = ["eval_command"]
+__all__ = ["EXIT_CODES", "choose_cases", "eval_command", "run_plan", "show"]
 
 EXIT_CODES = {"pass": 0, "fail": 1, "invalid": 1, "interrupted": 130}
 
@@ -29,76 +32,57 @@ Model = Annotated[
     str | None,
     typer.Option(help="A folder, a hub id or an embedded name; `scripted:FILE`, or `scripted` for perfect answers."),
 ]
-Adapter = Annotated[str | None, typer.Option(help="A run folder, or `last`.")]
 Baseline = Annotated[
     str | None, typer.Option(help="Compare with `base` (no adapter), a run folder, or an earlier cases.jsonl.")
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many cases, spread over suites and categories.")]
-Trials = Annotated[int, typer.Option(min=1, help="Runs of each case; more than one needs --temperature.")]
-Temperature = Annotated[float, typer.Option(min=0, help="0 is greedy.")]
-Seed = Annotated[int, typer.Option(help="The seed of sampling.")]
-Bits = Annotated[int, typer.Option(help="4, 8 or 16 bits for the weights.")]
 Output = Annotated[Path | None, typer.Option(help="Folder of the results; what is finished there is not run again.")]
 FailUnder = Annotated[list[str] | None, typer.Option(help="METRIC=X, X from 0 to 1: below it the exit code is 1.")]
-MaxNewTokens = Annotated[int, typer.Option(min=1, help="Tokens of one completion.")]
-BatchSize = Annotated[int, typer.Option(min=1, help="Cases that run at once.")]
 Format = Annotated[str | None, typer.Option("--format", help="The call format. Default: the adapter's, or msagent.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print summary.json and nothing else on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No plan and no progress.")]
 
 
 def eval_command(
     suites: Suites = None,
     tools: Tools = None,
     model: Model = None,
-    adapter: Adapter = None,
+    adapter: Annotated[str | None, typer.Option(help="A run folder, or `last`.")] = None,
     baseline: Baseline = None,
     limit: Limit = None,
-    trials: Trials = 1,
-    temperature: Temperature = 0.0,
-    seed: Seed = 0,
-    bits: Bits = 16,
+    trials: Annotated[int, typer.Option(min=1, help="Runs of each case; more than one needs --temperature.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="The seed of sampling.")] = 0,
+    bits: Annotated[int, typer.Option(help="4, 8 or 16 bits for the weights.")] = 16,
     output: Output = None,
     fail_under: FailUnder = None,
-    max_new_tokens: MaxNewTokens = 256,
-    batch_size: BatchSize = 16,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of one completion.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Cases that run at once.")] = 16,
     call_format: Format = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json and nothing else on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No plan and no progress.")] = False,
 ) -> None:
     """Evaluate a model's tool calls on suites, over real HTTP to mock tools.
 
     Example:
       agentft eval --tools weather,search --adapter last --baseline base
     """
-    from rich.console import Console
-
-    from agentft.display.evaluation import evaluation_progress, show_summary
     from agentft.display.pulling import ensure_pulled
     from agentft.evaluation.arms import ModelChoice, make_arms
-    from agentft.evaluation.runner import Settings, evaluate, fingerprint
+    from agentft.evaluation.runner import Settings, fingerprint
     from agentft.models import Sampling
 
     gates = tuple(_gate(text) for text in fail_under or [])
-    plan = _plan(suites or [], tools, limit, trials)
+    plan = choose_cases(suites or [], tools, limit, trials)
     choice = ModelChoice(model, adapter, bits, call_format)
     arms, stored = make_arms(plan, choice, baseline, lambda name: ensure_pulled(name, quiet=quiet))
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     where = output or _default_output(adapter, "-".join(fingerprint(plan, arm, sampling)[:8] for arm in arms))
-    notes = Console(stderr=True)
-    if not quiet:
-        _tell([*plan.describe(), *_warnings(trials, temperature), f"results: {where}"], notes)
-    with evaluation_progress(notes, quiet=quiet) as progress:
-        settings = Settings(where, sampling, batch_size, gates, progress.on_arm, progress.on_case)
-        summary = evaluate(plan, arms, settings, stored)
-    if as_json:
-        typer.echo(json.dumps(summary, ensure_ascii=False))
-    else:
-        Console().print(show_summary(summary))
+    summary = run_plan(plan, arms, stored, Settings(where, sampling, batch_size, gates), quiet=quiet)
+    show(summary, as_json=as_json)
     raise typer.Exit(EXIT_CODES[summary["verdict"]])
 
 
-def _plan(suites: list[str], tools: str | None, limit: int | None, trials: int) -> Plan:
+def choose_cases(suites: list[str], tools: str | None, limit: int | None, trials: int = 1) -> Plan:
+    """The cases of the named suites, or of all that the named tool worlds (with commas between) allow."""
     from agentft.evaluation.plan import make_plan
     from agentft.evaluation.suites import select_suites
     from agentft.toolset import load_toolsets
@@ -123,9 +107,7 @@ def _gate(text: str) -> Gate:
 
     metric, _, number = text.partition("=")
     if metric not in SCORES:
-        close = difflib.get_close_matches(metric, SCORES, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(SCORES)}"
-        raise InputError(f"--fail-under {text}: there is no metric {metric!r}; {hint}")
+        raise InputError(f"--fail-under {text}: there is no metric {metric!r}; {nearest(metric, SCORES)}")
     try:
         minimum = float(number)
     except ValueError:
@@ -135,12 +117,33 @@ def _gate(text: str) -> Gate:
     return Gate(metric, minimum)
 
 
-def _warnings(trials: int, temperature: float) -> list[str]:
-    if trials > 1 and temperature == 0:
-        return ["note: at temperature 0 every trial is the same; give --temperature"]
-    return []
+def run_plan(
+    plan: Plan, arms: list[Arm], stored: Mapping[str, list[Record]], settings: Settings, *, quiet: bool
+) -> Summary:
+    """Evaluate, with the plan and the progress on stderr unless `quiet`."""
+    from rich.console import Console
 
+    from agentft.display.evaluation import evaluation_progress
+    from agentft.evaluation.runner import evaluate
 
-def _tell(lines: list[str], console: Console) -> None:
+    notes = Console(stderr=True, quiet=quiet)
+    lines = [*plan.describe(), f"results: {settings.output}"]
+    if plan.trials > 1 and settings.sampling.temperature == 0:
+        lines.append("note: at temperature 0 every trial is the same; give --temperature")
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        notes.print(line, markup=False, highlight=False, soft_wrap=True)
+    with evaluation_progress(notes, quiet=quiet) as progress:
+        settings = replace(settings, on_arm=progress.on_arm, on_case=progress.on_case)
+        return evaluate(plan, arms, settings, stored)
+
+
+def show(summary: Summary, *, as_json: bool) -> None:
+    """Print the report, or the summary as one document."""
+    from rich.console import Console
+
+    from agentft.display.evaluation import show_summary
+
+    if as_json:
+        typer.echo(json.dumps(summary, ensure_ascii=False))
+    else:
+        Console().print(show_summary(summary))

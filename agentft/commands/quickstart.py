@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from agentft.training.events import RunResult
 
 __all__ = ["quickstart_command"]
 
 MODEL = "smollm2-135m"
 DATA = Path("runs/data/quickstart.jsonl")
-WORLDS = ("weather", "search", "calculator")
+WORLDS = "weather,search,calculator"
 CASES = 63
 """A fixed subset, the same share of every suite and category; `agentft eval` without --limit asks all."""
 TOKENS = 88
@@ -40,10 +34,14 @@ def quickstart_command(
     """
     from rich.console import Console
 
+    from agentft.commands.evaluate import EXIT_CODES, choose_cases, run_plan, show
     from agentft.commands.train import run_recipe
     from agentft.content import content_root
     from agentft.data.build import build
     from agentft.display.pulling import ensure_pulled
+    from agentft.evaluation.arms import ModelChoice, make_arms
+    from agentft.evaluation.runner import Settings
+    from agentft.models import Sampling
     from agentft.toolserver import ToolServer
     from agentft.training.recipe import read_recipe
 
@@ -57,47 +55,16 @@ def quickstart_command(
         f"{DATA}: {report.rows} rows, {sum(report.tools.values())} calls, {report.quiet_turns} turns without one"
     )
     notes.rule("2 of 3: training")
-    settings = {"model": MODEL, "data": [str(DATA)], "output": str(output or "")}
-    result = run_recipe(read_recipe(shipped / "quickstart-training.toml", (), settings), quiet=quiet or as_json)
+    given = {"model": MODEL, "data": [str(DATA)], "output": str(output or "")}
+    result = run_recipe(read_recipe(shipped / "quickstart-training.toml", (), given), quiet=quiet or as_json)
     notes.rule("3 of 3: evaluation, before and after")
-    summary = _evaluate(result.folder, limit, notes, quiet)
-    _show(summary, result, time.monotonic() - began, as_json)
-
-
-def _evaluate(run: Path, limit: int, notes: Console, quiet: bool) -> dict[str, Any]:
-    from agentft.display.evaluation import evaluation_progress
-    from agentft.evaluation.arms import ModelChoice, make_arms
-    from agentft.evaluation.plan import make_plan
-    from agentft.evaluation.runner import Settings, evaluate
-    from agentft.evaluation.suites import select_suites
-    from agentft.models import Sampling
-    from agentft.toolset import load_toolsets
-
-    toolsets = load_toolsets(WORLDS)
-    plan = make_plan(select_suites([], [toolset.name for toolset in toolsets]), toolsets, limit=limit)
-    arms, stored = make_arms(plan, ModelChoice(adapter=str(run)), "base")
-    for line in plan.describe():
-        notes.print(line, markup=False, highlight=False, soft_wrap=True)
-    with evaluation_progress(notes, quiet=quiet) as progress:
-        settings = Settings(
-            run / "eval" / "quickstart",
-            Sampling(max_new_tokens=TOKENS),
-            batch_size=limit,
-            on_arm=progress.on_arm,
-            on_case=progress.on_case,
-        )
-        return dict(evaluate(plan, arms, settings, stored))
-
-
-def _show(summary: dict[str, Any], result: RunResult, seconds: float, as_json: bool) -> None:
-    from rich.console import Console
-
-    from agentft.commands.evaluate import EXIT_CODES
-    from agentft.display.evaluation import show_summary
-
-    if as_json:
-        typer.echo(json.dumps(summary, ensure_ascii=False))
-    else:
-        Console().print(show_summary(summary))
-        typer.echo(f"{seconds / 60:.1f} minutes in all. Try the model: agentft chat --adapter {result.folder}")
+    plan = choose_cases([], WORLDS, limit)
+    arms, stored = make_arms(plan, ModelChoice(adapter=str(result.folder)), "base")
+    sampling = Sampling(max_new_tokens=TOKENS)
+    settings = Settings(result.folder / "eval" / "quickstart", sampling, batch_size=limit)
+    summary = run_plan(plan, arms, stored, settings, quiet=quiet)
+    show(summary, as_json=as_json)
+    if not as_json:
+        minutes = (time.monotonic() - began) / 60
+        typer.echo(f"{minutes:.1f} minutes in all. Try the model: agentft chat --adapter {result.folder}")
     raise typer.Exit(EXIT_CODES[summary["verdict"]])

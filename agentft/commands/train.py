@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -65,13 +63,13 @@ def train_command(
         if resume is not None:
             if settings or strict or dry_run or any(value is not None for value in options.values()):
                 raise InputError("--resume takes every setting from the run; leave the other settings out")
-            result = _resume(resume, view, interrupts)
+            result = _resume(resume, interrupts)
         else:
             recipe = _recipe(settings or [], options)
             if dry_run:
                 _dry_run(recipe, view, strict, as_json)
                 return
-            result = _train(recipe, view, interrupts, strict)
+            result = _train(recipe, interrupts, strict)
     _show(result, view, interrupts.losses, as_json=as_json, quiet=quiet)
 
 
@@ -86,7 +84,7 @@ def run_recipe(recipe: Recipe, *, quiet: bool) -> RunResult:
     from agentft.display.training import TrainingView, loss_curve
 
     with TrainingView(Console(stderr=True), quiet=quiet) as view, _Interrupts(view) as interrupts:
-        result = _train(recipe, view, interrupts, strict=False)
+        result = _train(recipe, interrupts, strict=False)
         for line in [*([] if quiet else loss_curve(interrupts.losses)), *_account(result)]:
             view.say(line)
         _end_if_interrupted(result, view)
@@ -106,8 +104,10 @@ class _Interrupts:
         self._before = signal.signal(signal.SIGINT, self._handle)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         signal.signal(signal.SIGINT, self._before)
+        if self.training and kind is KeyboardInterrupt:
+            self.view.say("stopped; go on after the last checkpoint with: agentft train --resume last")
 
     def __call__(self, event: Event) -> None:
         """Show an event, and notice when training begins and ends."""
@@ -132,16 +132,6 @@ class _Interrupts:
         self.view.say("finishing this step and saving; press Ctrl-C again to stop at once")
 
 
-@contextmanager
-def _killed_hint(view: TrainingView, interrupts: _Interrupts) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        if interrupts.training:
-            view.say("stopped; go on after the last checkpoint with: agentft train --resume last")
-        raise
-
-
 def _recipe(settings: list[str], options: dict[str, Any]) -> Recipe:
     from agentft.training.recipe import read_recipe
 
@@ -149,19 +139,17 @@ def _recipe(settings: list[str], options: dict[str, Any]) -> Recipe:
     return read_recipe(path, settings[1:] if path else settings, options)
 
 
-def _train(recipe: Recipe, view: TrainingView, interrupts: _Interrupts, strict: bool) -> RunResult:
+def _train(recipe: Recipe, interrupts: _Interrupts, strict: bool) -> RunResult:
     from agentft.training.run import train
 
-    with _killed_hint(view, interrupts):
-        return train(recipe, interrupts, interrupts.should_stop, strict=strict)
+    return train(recipe, interrupts, interrupts.should_stop, strict=strict)
 
 
-def _resume(name: str, view: TrainingView, interrupts: _Interrupts) -> RunResult:
+def _resume(name: str, interrupts: _Interrupts) -> RunResult:
     from agentft.training.run import resume
     from agentft.training.run_folder import find_run
 
-    with _killed_hint(view, interrupts):
-        return resume(find_run(name), interrupts, interrupts.should_stop)
+    return resume(find_run(name), interrupts, interrupts.should_stop)
 
 
 def _dry_run(recipe: Recipe, view: TrainingView, strict: bool, as_json: bool) -> None:

@@ -63,20 +63,18 @@ def find_run(name: str, root: Path = Path("runs")) -> RunFolder:
     )
 
 
-def open_backend(model: str | None, adapter: str | None = None, bits: int = 16, seed: int = 0) -> Backend:
+def open_backend(model: str | None, adapter: str | None = None, bits: int = 16) -> Backend:
     """Load a model, with a run's adapter on top if one is named.
 
     Args:
         model: a folder, a hub id, an embedded name, or `scripted:FILE`; None: the adapter's, or the default.
         adapter: a run folder, or `last`. What full training left is opened alone, and `model` is not needed.
         bits: 4, 8 or 16.
-        seed: sampling is seeded by each request's `Sampling`; kept for backends that draw at loading.
 
     Raises:
         InputError: the run or the answers file cannot be used.
         MissingError: the model is not here.
     """
-    del seed
     if model == SCRIPTED or (model or "").startswith(f"{SCRIPTED}:"):
         return _scripted(str(model), adapter)
     run = find_run(adapter) if adapter else None

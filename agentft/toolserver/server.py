@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Sequence
 from threading import Thread
-from types import TracebackType
 from typing import Self
 
 import uvicorn
@@ -91,9 +90,7 @@ class ToolServer:
                 raise MissingError(f"the tool server did not start on {self.address}; try another port")
             time.sleep(0.002)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
