@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -59,14 +60,7 @@ def show_command(
 
 def _world(toolset: Toolset) -> dict[str, Any]:
     tools = [
-        {
-            "name": tool.name,
-            "access": "write" if toolset.is_write(tool.name) else "read",
-            "description": tool.description,
-            "parameters": dict(tool.parameters),
-            "endpoints": list(tool.endpoints),
-        }
-        for tool in toolset.definitions
+        {**asdict(tool), "access": "write" if toolset.is_write(tool.name) else "read"} for tool in toolset.definitions
     ]
     return {"name": toolset.name, "base_url": toolset.base_url, "tools": tools}
 

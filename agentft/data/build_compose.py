@@ -65,24 +65,13 @@ class Retag:
 
     def round(self, item: Round) -> Round:
         """The round with all its templates renamed."""
-        calls = tuple(
-            replace(
-                call,
-                arguments=self._values(call.arguments),
-                optional=self._values(call.optional),
-                alternatives=self._values(call.alternatives),
-            )
-            for call in item.calls
-        )
+        calls = tuple(call.mapped(self._value) for call in item.calls)
         say, answer, holds = (tuple(map(self.text, texts)) for texts in (item.say, item.answer, item.holds))
         return Round(say, calls, answer, holds)
 
     def text(self, template: str) -> str:
         """One template."""
         return REFERENCE.sub(self._renamed, template)
-
-    def _values(self, table: Mapping[str, Json]) -> dict[str, Json]:
-        return {key: self._value(value) for key, value in table.items()}
 
     def _value(self, value: Json) -> Json:
         if isinstance(value, list):

@@ -102,7 +102,7 @@ class Planner:
             say = wrap(clause, self._decks.draw(f"wrap {intent.lang}", wraps))
         else:
             say = self._decks.draw(f"say {intent.id}", opening.say)
-        return replace(intent, rounds=(replace(opening, say=(say,)), *intent.rounds[1:]))
+        return _saying(intent, say)
 
     def _in_context(self, intent: Intent, lang: str) -> Intent:
         """Sometimes with a sentence before or after the first request (not around talk)."""
@@ -114,7 +114,7 @@ class Planner:
             say = self._decks.draw(f"before {lang}", phrases.before) + gap + say
         elif phrases.after and self._decks.chance(f"after {lang}", self._recipe.context.get("after", 0)):
             say = say + gap + self._decks.draw(f"after {lang}", phrases.after)
-        return replace(intent, rounds=(replace(intent.rounds[0], say=(say,)), *intent.rounds[1:]))
+        return _saying(intent, say)
 
     def _intents(self, category: str, lang: str) -> list[Intent]:
         return [
@@ -137,6 +137,11 @@ class Planner:
 
     def _phrases(self, lang: str) -> Phrases:
         return self._recipe.phrases.get(lang, Phrases())
+
+
+def _saying(intent: Intent, words: str) -> Intent:
+    """The intent with these words for its first round."""
+    return replace(intent, rounds=(replace(intent.rounds[0], say=(words,)), *intent.rounds[1:]))
 
 
 def _tools(intent: Intent) -> set[str]:

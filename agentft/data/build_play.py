@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from agentft.data.build_plan import Planned
@@ -85,7 +85,7 @@ class Stage:
             template=template,
             user=user,
             calls=tuple(call for call, _ in made),
-            patterns=tuple(_filled(pattern, filler) for pattern in item.calls),
+            patterns=tuple(pattern.mapped(filler.value) for pattern in item.calls),
             results=tuple(result for _, result in made),
             answer=answer,
             holds=tuple(filler.text(text) for text in item.holds),
@@ -102,14 +102,6 @@ class Stage:
             raise InputError(f"{place}: {said} was to be {wanted}, but the world said {exchange.received[:200]}")
         filler.results.append(_result_value(exchange.received))
         return call, ToolResult(call.id, exchange.received, NOWHERE, exchange.is_error)
-
-
-def _filled(pattern: CallPattern, filler: Filler) -> CallPattern:
-    return replace(
-        pattern,
-        optional={key: filler.value(value) for key, value in pattern.optional.items()},
-        alternatives={key: filler.value(value) for key, value in pattern.alternatives.items()},
-    )
 
 
 def _result_value(received: str) -> Json:

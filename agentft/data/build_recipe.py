@@ -22,7 +22,7 @@ Included files may hold the last five; lists are joined in the order of the file
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -44,6 +44,12 @@ class CallPattern:
     optional: Mapping[str, Json] = field(default_factory=dict)
     alternatives: Mapping[str, Json] = field(default_factory=dict)
     fails: bool = False
+
+    def mapped(self, change: Callable[[Json], Json]) -> CallPattern:
+        """The call with every value of its tables changed."""
+        tables = (self.arguments, self.optional, self.alternatives)
+        arguments, optional, others = ({key: change(value) for key, value in table.items()} for table in tables)
+        return CallPattern(self.tool, arguments, optional, others, self.fails)
 
 
 @dataclass(frozen=True, slots=True)

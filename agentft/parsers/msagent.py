@@ -7,14 +7,13 @@ from collections.abc import Mapping
 
 from agentft.errors import RowError
 from agentft.formats.msagent_grammar import parse_parts
-from agentft.formats.values import UnreadableError, read_value
 from agentft.parsers.declarations import parse_system
-from agentft.parsers.tools import read_tools
+from agentft.parsers.tools import conversation_of, read_list, read_role, read_tools
 from agentft.types import Conversation, Json, Role, Span, Text, ToolDefinition, Turn
 
 __all__ = ["parse_msagent"]
 
-_ROLES: dict[Json, Role] = {
+_ROLES: dict[str, Role] = {
     "system": "system",
     "user": "user",
     "human": "user",
@@ -39,8 +38,14 @@ def parse_msagent(row: Mapping[str, Json], default_id: str) -> Conversation:
     """
     turns: list[Turn] = []
     tools: tuple[ToolDefinition, ...] = ()
-    for index, item in enumerate(_read_turns(row)):
-        role, value = _read_turn(item, index)
+    values = read_list(row.get("conversations", row.get("messages")), "conversations", "no-turns")
+    if not values:
+        raise RowError("no-turns", "`conversations` has no turns")
+    for index, item in enumerate(values):
+        try:
+            role, value = _read_turn(item)
+        except RowError as error:
+            raise RowError(error.reason, error.detail, turn=index) from None
         _check_order(turns, role, index)
         if role == "system":
             turn, tools = _read_system(value, index)
@@ -50,35 +55,16 @@ def parse_msagent(row: Mapping[str, Json], default_id: str) -> Conversation:
         else:
             turn = Turn(role, (Text(value, Span(0, len(value))),) if value else (), value)
         turns.append(turn)
-    if not any(turn.role == "assistant" for turn in turns):
-        raise RowError("no-assistant", "no turn of the assistant, so there is nothing to learn")
-    identity = row.get("id")
-    named = isinstance(identity, str | int) and not isinstance(identity, bool) and identity != ""
-    return Conversation(str(identity) if named else default_id, tuple(turns), tools or read_tools(row), "msagent")
+    return conversation_of(row, default_id, turns, tools or read_tools(row), "msagent")
 
 
-def _read_turns(row: Mapping[str, Json]) -> list[Json]:
-    turns = row.get("conversations", row.get("messages"))
-    if isinstance(turns, str):
-        try:
-            turns = read_value(turns)
-        except UnreadableError as error:
-            raise RowError("no-turns", f"the text of `conversations` is {error}") from None
-    if not isinstance(turns, list) or not turns:
-        raise RowError("no-turns", f"`conversations` must be a list of turns, not {turns!r:.60}")
-    return turns
-
-
-def _read_turn(item: Json, index: int) -> tuple[Role, str]:
+def _read_turn(item: Json) -> tuple[Role, str]:
     if not isinstance(item, dict):
-        raise RowError("turn-not-object", f"a turn must be an object, not {item!r:.60}", turn=index)
-    named = item.get("from", item.get("role"))
-    role = _ROLES.get(named) if isinstance(named, str) else None
-    if role is None:
-        raise RowError("unknown-role", f"the role {named!r:.60} is none of {', '.join(map(str, _ROLES))}", turn=index)
+        raise RowError("turn-not-object", f"a turn must be an object, not {item!r:.60}")
+    role = read_role(item.get("from", item.get("role")), _ROLES)
     value = item.get("value", item.get("content"))
     if not isinstance(value, str):
-        raise RowError("value-not-text", f"the value must be text, not {value!r:.60}", turn=index)
+        raise RowError("value-not-text", f"the value must be text, not {value!r:.60}")
     return role, value
 
 

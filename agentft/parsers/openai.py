@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from agentft.errors import RowError
 from agentft.formats.values import UnreadableError, read_value
-from agentft.parsers.tools import read_list, read_tools
+from agentft.parsers.tools import conversation_of, read_list, read_role, read_tools
 from agentft.types import Conversation, Json, Part, Role, Span, Text, ToolCall, ToolResult, Turn
 
 __all__ = ["parse_openai"]
@@ -42,12 +42,7 @@ def parse_openai(row: Mapping[str, Json], default_id: str) -> Conversation:
             raise RowError(error.reason, error.detail, turn=index) from None
     if not reader.turns:
         raise RowError("no-turns", "`messages` is empty")
-    if not any(turn.role == "assistant" for turn in reader.turns):
-        raise RowError("no-assistant", "no turn of the assistant, so there is nothing to learn")
-    identity = row.get("id")
-    named = isinstance(identity, str | int) and not isinstance(identity, bool) and identity != ""
-    tools = read_tools(row)
-    return Conversation(str(identity) if named else default_id, tuple(reader.turns), tools, "openai")
+    return conversation_of(row, default_id, reader.turns, read_tools(row), "openai")
 
 
 @dataclass(slots=True)
@@ -61,10 +56,7 @@ class _Reader:
     def add(self, message: Json) -> None:
         if not isinstance(message, dict):
             raise RowError("turn-not-object", f"a message must be an object, not {message!r:.60}")
-        named = message.get("role")
-        role = _ROLES.get(named) if isinstance(named, str) else None
-        if role is None:
-            raise RowError("unknown-role", f"the role {named!r:.60} is none of {', '.join(_ROLES)}")
+        role = read_role(message.get("role"), _ROLES)
         if role == "system" and self.turns:
             raise RowError("turn-order", "a system message that is not the first")
         turn = _Turn()

@@ -1,15 +1,15 @@
-"""Tools beside the turns: `tools` (or the older `functions`) of a row."""
+"""What is the same in the records of all formats: lists, roles, ids, and the tools beside the turns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from agentft.errors import RowError
 from agentft.formats.values import UnreadableError, read_value
 from agentft.parsers.parameters import read_parameters
-from agentft.types import Json, ToolDefinition
+from agentft.types import Conversation, Json, Role, ToolDefinition, Turn
 
-__all__ = ["read_list", "read_tools"]
+__all__ = ["conversation_of", "read_list", "read_role", "read_tools"]
 
 
 def read_list(value: Json, key: str, reason: str) -> list[Json] | None:
@@ -22,6 +22,25 @@ def read_list(value: Json, key: str, reason: str) -> list[Json] | None:
     if not isinstance(value, list | None):
         raise RowError(reason, f"`{key}` must be a list, not {value!r:.60}")
     return value
+
+
+def read_role(named: Json, roles: Mapping[str, Role]) -> Role:
+    """The role that a turn names. Raises RowError `unknown-role`."""
+    role = roles.get(named) if isinstance(named, str) else None
+    if role is None:
+        raise RowError("unknown-role", f"the role {named!r:.60} is none of {', '.join(roles)}")
+    return role
+
+
+def conversation_of(
+    row: Mapping[str, Json], default_id: str, turns: Sequence[Turn], tools: tuple[ToolDefinition, ...], source: str
+) -> Conversation:
+    """The conversation of a row's turns, under the row's id if it has one. Raises RowError `no-assistant`."""
+    if not any(turn.role == "assistant" for turn in turns):
+        raise RowError("no-assistant", "no turn of the assistant, so there is nothing to learn")
+    identity = row.get("id")
+    named = isinstance(identity, str | int) and not isinstance(identity, bool) and identity != ""
+    return Conversation(str(identity) if named else default_id, tuple(turns), tools, source)
 
 
 def read_tools(row: Mapping[str, Json]) -> tuple[ToolDefinition, ...]:

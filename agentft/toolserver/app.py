@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -49,17 +50,7 @@ class Service:
 
     async def tools(self, _: Request) -> Response:
         """The definitions of all tools."""
-        return _answer(
-            [
-                {
-                    "name": definition.name,
-                    "description": definition.description,
-                    "parameters": definition.parameters,
-                    "endpoints": list(definition.endpoints),
-                }
-                for definition in self.definitions
-            ]
-        )
+        return _answer([asdict(definition) for definition in self.definitions])
 
     async def state(self, request: Request) -> Response:
         """The digest of a session's state."""
