@@ -40,8 +40,8 @@ class DataReport:
     """What became of the rows, and what is learnt from them.
 
     `tokens`: of all samples, each cut after its last supervised token. `quiet`: turns that answer a user without a
-    call; `quiet_learnt`: whether the rule learns from them. `trimmed`: rows whose last turns were left out to fit
-    `max_length`, with `left_out` supervised tokens. `longest`: (row, id, tokens) of the longest samples.
+    call; `quiet_learnt`: whether the rule learns from them. `trimmed`: samples whose last turns, or all, were left out
+    to fit `max_length`, with `left_out` supervised tokens. `longest`: (row, id, tokens) of the longest samples.
     `first`: place and detail of the first rejection of each reason.
     """
 
@@ -139,7 +139,7 @@ def _samples(row: Row, path: Path, encoder: Encoder, count: _Count) -> Iterator[
     except FrameError as error:
         raise RowError("template", str(error)) from None
     count.quiet += sum(_quiet_turns(segments) for segments in rendered)
-    long = empty = 0
+    long, empty, lost = 0, 0, 0
     for segments in rendered:
         encoded = encode(segments, encoder.tokenizer, encoder.learn)
         fitting = _fit(encoded, segments, encoder.max_length)
@@ -151,10 +151,13 @@ def _samples(row: Row, path: Path, encoder: Encoder, count: _Count) -> Iterator[
             yield sample
         elif _supervised(encoded):
             long += 1
+            lost += _supervised(encoded)
         else:
             empty += 1
     if long + empty == len(rendered):
         raise _nothing_left(conversation.id, long > 0, encoder)
+    count.trimmed += long
+    count.left_out += lost
 
 
 def _nothing_left(name: str, long: bool, encoder: Encoder) -> RowError:

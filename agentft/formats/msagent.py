@@ -137,10 +137,10 @@ def _declare_parameters(schema: Mapping[str, Any]) -> Json:
     """A row for each parameter, as the data set writes them.
 
     There `required` says whether the parameter itself is needed. If one is an object that says which of its own
-    properties are, rows cannot hold that, and the whole schema stands in their place.
+    properties are, or is `true` or `false`, rows cannot hold that, and the whole schema stands in their place.
     """
-    properties, required = schema.get("properties", {}), schema.get("required", [])
-    if any(isinstance(spec.get("required"), list) for spec in properties.values()):
+    properties, required = schema.get("properties") or {}, schema.get("required") or []
+    if any(not isinstance(spec, Mapping) or isinstance(spec.get("required"), list) for spec in properties.values()):
         return dict(schema)
     rows: list[Json] = []
     for name, spec in properties.items():

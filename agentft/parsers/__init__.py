@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 from agentft.errors import RowError
@@ -30,6 +31,9 @@ def parse_row(row: Mapping[str, Json], default_id: str) -> Conversation:
     """
     if "conversations" in row:
         turns = row["conversations"]
+        if isinstance(turns, str):
+            with suppress(RowError):  # parse_msagent says what is wrong with it
+                turns = read_list(turns, "conversations", "no-turns")
         if isinstance(turns, list) and any(_calls_beside_content(turn) for turn in turns):
             return parse_openai({**row, "messages": turns}, default_id)
         return parse_msagent(row, default_id)

@@ -185,3 +185,9 @@ def test_hermes_declares_schemas_as_they_are() -> None:
     system = call_format("hermes").write_system("P", [TOOL])
     line = next(line for line in system.splitlines() if line.startswith("{"))
     assert json.loads(line)["function"]["parameters"] == TOOL.parameters
+
+
+@pytest.mark.parametrize("schema", [{"properties": None, "required": None}, {"properties": {"x": True}}])
+def test_msagent_declares_every_legal_schema(schema: dict[str, Any]) -> None:
+    tool = ToolDefinition("look", "Look.", {"type": "object", **schema}, ())
+    assert '"name": "look"' in call_format("msagent").write_system("Hi.", [tool])

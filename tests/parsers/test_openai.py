@@ -150,6 +150,8 @@ def test_openai_s_turns_under_the_other_key_keep_their_calls() -> None:
         row = ROWS[name]
         moved = {**{key: value for key, value in row.items() if key != "messages"}, "conversations": row["messages"]}
         assert parse_row(moved, "x") == parse(name)
+        as_text = {**moved, "conversations": json.dumps(row["messages"])}
+        assert parse_row(as_text, "x") == parse(name), "the JSON text of the turns keeps their calls too"
 
 
 def test_the_table_of_parsers() -> None:
