@@ -1,4 +1,4 @@
-# What a contributor runs and what CI runs are the same names: venv, test, check, bench.
+# What a contributor runs and what CI runs are the same names: venv, quickstart, test, check, bench.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,10 +14,11 @@ CONSTRAINTS := $(if $(HAS_GPU),,-c constraints-cpu.txt)
 NOT_COUNTED := agentft/training/*,agentft/models/*
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test check bench format clean
+.PHONY: help venv quickstart test check bench format clean
 
 help:
 	@echo "make venv         install agentft into .venv"
+	@echo "make quickstart   the whole loop once: data, training, evaluation before and after"
 	@echo "make test         run all tests and check the coverage"
 	@echo "make check        ruff, mypy, import-linter"
 	@echo "make bench        measure the speed of parsing, encoding and starting"
@@ -32,6 +33,9 @@ $(STAMP): pyproject.toml constraints-cpu.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e '.[dev]'
 	@touch $(STAMP)
+
+quickstart: $(STAMP)
+	$(BIN)/agentft quickstart
 
 test: $(STAMP)
 	HF_HUB_OFFLINE=1 $(BIN)/pytest --cov --cov-report= $(PYTEST_ARGS)

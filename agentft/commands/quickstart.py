@@ -27,7 +27,8 @@ def quickstart_command(
 ) -> None:
     """Build data, tune SmolLM2-135M on it, and evaluate it before and after, on real tool servers.
 
-    Takes some ten minutes on two cores without a GPU. The run folder holds the data, the adapter and the evaluation.
+    Takes some ten minutes on two cores without a GPU. The data go to
+    runs/data/; the run folder holds the adapter and the evaluation.
 
     Example:
       agentft quickstart

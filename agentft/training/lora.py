@@ -1,4 +1,4 @@
-"""LoRA's products without what peft does around them: half of a step on two cores was casts, scalings and additions.
+"""LoRA's products without what peft does around them: casts, scalings and additions, which cost time on a CPU.
 
 peft computes an adapter's part in fp32 from a copy of the input in fp32, scales it and adds it to the layer's own
 output. Here one function has forward and backward by hand: in the layer's number type, the scale folded into B, the
