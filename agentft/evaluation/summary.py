@@ -71,7 +71,7 @@ def summarise(plan: Plan, arms: Mapping[str, Sequence[Record]], facts: RunFacts,
     judged = [_judge(gate, metrics[gate.metric].get(first)) for gate in gates]
     return {
         "verdict": _verdict(judged, max(invalid.values()), asked, facts.interrupted),
-        "finding": _finding(metrics["exact_call"], list(arms)),
+        "finding": _finding(metrics["exact_call"], list(arms)) + _caution(metrics["abstention"], list(arms)),
         "interrupted": facts.interrupted,
         "cases": len(plan.cases),
         "trials": plan.trials,
@@ -206,6 +206,15 @@ def _finding(row: Mapping[str, Any], labels: Sequence[str]) -> str:
     if delta["p"] >= 0.05:
         return f"No difference between {labels[0]} and {labels[1]} in exact calls is shown ({size})."
     return f"{labels[0]} is {'better' if delta['value'] > 0 else 'worse'} than {labels[1]} in exact calls ({size})."
+
+
+def _caution(row: Mapping[str, Any], labels: Sequence[str]) -> str:
+    """What must not be left unsaid beside better calls: that the model now calls where it should not."""
+    delta: Delta | None = row.get("delta")
+    if delta is None or delta["value"] is None or delta["p"] is None or delta["value"] >= 0 or delta["p"] >= 0.05:
+        return ""
+    size = f"{-delta['value'] * 100:.1f} points over {delta['n']} cases, p = {delta['p']:.2g}"
+    return f" {labels[0]} is worse than {labels[1]} in abstention: it calls where no call is due ({size})."
 
 
 def _versions() -> dict[str, str]:

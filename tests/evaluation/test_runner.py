@@ -94,6 +94,20 @@ def test_a_record_holds_all_that_was_said_and_sent(tmp_path: Path) -> None:
     assert read_trajectory(record).steps[0].exchanges[0].call.arguments == {"item": "tea"}
 
 
+def test_better_calls_do_not_hide_worse_abstention(tmp_path: Path) -> None:
+    calls = [case for case in CASES if case["category"] == "single"] * 3
+    talk = [case for case in CASES if case["category"] == "irrelevance"] * 6
+    plan = small_plan(tmp_path, [{**case, "id": f"c{number}"} for number, case in enumerate(calls + talk)])
+    eager = dict.fromkeys(oracle(plan), '<tool_call>\n{"name": "price", "arguments": {"item": "tea"}}\n</tool_call>')
+    eager |= {key: said for key, said in oracle(plan).items() if int(key.removeprefix("c").partition("/")[0]) < 6}
+    eager["*"] = "Done."
+    summary = run(plan, tmp_path / "out", scripted("tuned", eager), scripted("base", {"*": "I like tea."}))
+    assert summary["finding"] == (
+        "tuned is better than base in exact calls (100.0 points over 6 cases, p = 0.031). "
+        "tuned is worse than base in abstention: it calls where no call is due (100.0 points over 6 cases, p = 0.031)."
+    )
+
+
 def test_two_arms_are_compared_in_pairs(tmp_path: Path) -> None:
     plan = small_plan(tmp_path)
     summary = run(plan, tmp_path / "out", scripted("tuned", oracle(plan)), scripted("base", {"*": "I like tea."}))
@@ -109,7 +123,7 @@ def test_two_arms_are_compared_in_pairs(tmp_path: Path) -> None:
     assert summary["categories"]["single"]["metrics"]["exact_call"]["tuned"]["n"] == 2
     assert set(summary["categories"]["irrelevance"]["metrics"]) == {"success", "abstention"}
     assert set(summary["languages"]) == {"en", "zh"}
-    assert "tuned is better than base" in summary["finding"] or "No difference" in summary["finding"]
+    assert summary["finding"] == "tuned is better than base in exact calls (100.0 points over 6 cases, p = 0.031)."
     assert summary["arms"]["base"]["format"] == "hermes"
     assert summary["arms"]["base"]["frame_sha256"] == CHATML.fingerprint
     assert summary["arms"]["base"]["identity"] != summary["arms"]["tuned"]["identity"]
