@@ -8,7 +8,7 @@ PYTEST_ARGS ?= -n 2
 
 # Without a working NVIDIA driver, pip takes the CPU build of PyTorch (2 GB less to download).
 HAS_GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
-CONSTRAINTS := $(if $(HAS_GPU),,-c constraints-cpu.txt)
+CONSTRAINTS := -c constraints.txt $(if $(HAS_GPU),,-c constraints-cpu.txt)
 
 # The parts that need a model or a GPU to be exercised in full are judged by their own tests, not by a percentage.
 NOT_COUNTED := agentft/training/*,agentft/models/*
@@ -26,7 +26,7 @@ help:
 
 venv: $(STAMP)
 
-$(STAMP): pyproject.toml constraints-cpu.txt
+$(STAMP): pyproject.toml constraints.txt constraints-cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "error: agentft needs Python 3.11 or newer, and $(PYTHON) is older or missing;" \
 	       "try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }

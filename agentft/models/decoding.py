@@ -80,7 +80,7 @@ def compute_prefix(model: Any, tokens: Sequence[int]) -> Prefix:
     """Run the prefix once."""
     ids = torch.tensor([list(tokens)], device=model.device)
     cache = DynamicCache()
-    model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    model(input_ids=ids, cache=cache, use_cache=True, logits_to_keep=1)
     return Prefix(tuple(tokens), tuple((layer.keys[0], layer.values[0]) for layer in cache.layers))
 
 
@@ -164,7 +164,7 @@ class _Batch:
         output = self._model(
             input_ids=self._ids,
             position_ids=self._positions,
-            past_key_values=self._cache,
+            cache=self._cache,
             use_cache=True,
             logits_to_keep=1,
             **structure,
