@@ -199,7 +199,7 @@ class CaseTurn:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a suite asks: scripted user turns over the given tool worlds."""
+    """What a suite asks: scripted user turns over the given tool worlds, or over those `tools` of them if any are named."""
 
     id: str
     suite: str
@@ -207,6 +207,7 @@ class Case:
     lang: str
     worlds: tuple[str, ...]
     turns: tuple[CaseTurn, ...]
+    tools: tuple[str, ...] = ()
     comparators: Mapping[str, str] = field(default_factory=dict)
 
 

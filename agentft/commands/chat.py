@@ -20,7 +20,7 @@ def chat_command(
     *,
     model: Annotated[str | None, typer.Option(help="A folder, a hub id or an embedded name.")] = None,
     adapter: Annotated[str | None, typer.Option(help="A run folder, or `last` for the newest run.")] = None,
-    tools: Annotated[str, typer.Option(help="Tool worlds, with commas between; '' for none.")] = (
+    tools: Annotated[str, typer.Option(help="Tool worlds, or single tools as `weather.air_quality`, with commas between; '' for none.")] = (
         "weather,search,calculator"
     ),
     bits: Annotated[Literal["4", "8", "16"], typer.Option(help="Bits of a weight in memory.")] = "16",

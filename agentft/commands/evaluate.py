@@ -27,7 +27,7 @@ EXIT_CODES = {"pass": 0, "fail": 1, "invalid": 1, "interrupted": 130}
 Suites = Annotated[
     list[str] | None, typer.Argument(help="Suites: shipped names or folders. Default: all that --tools allow.")
 ]
-Tools = Annotated[str | None, typer.Option(help="Tool worlds, with commas between. Default: those of the suites.")]
+Tools = Annotated[str | None, typer.Option(help="Tool worlds, or single tools as `weather.air_quality`, with commas between. Default: those of the suites.")]
 Model = Annotated[
     str | None,
     typer.Option(help="A folder, a hub id or an embedded name; `scripted:FILE`, or `scripted` for perfect answers."),
@@ -89,7 +89,8 @@ def choose_cases(suites: list[str], tools: str | None, limit: int | None, trials
 
     given = [name for part in (tools or "").split(",") if (name := part.strip())]
     toolsets = load_toolsets(given)
-    chosen = select_suites(suites, [toolset.name for toolset in toolsets])
+    offered = [tool for toolset in toolsets for tool in toolset.tools]
+    chosen = select_suites(suites, [toolset.name for toolset in toolsets], offered)
     if not given:
         toolsets = load_toolsets(list(dict.fromkeys(world for suite in chosen for world in suite.worlds)))
     return make_plan(chosen, toolsets, limit=limit, trials=trials)

@@ -12,20 +12,19 @@ __all__ = ["quickstart_command"]
 
 MODEL = "smollm2-135m"
 DATA = Path("runs/data/quickstart.jsonl")
-WORLDS = "weather,search,calculator"
-CASES = 63
-"""A fixed subset, the same share of every suite and category; `agentft eval` without --limit asks all."""
+SUITE = "basics"
+TOOLS = "weather.current_weather,search.web_search,calculator.calculate"
 TOKENS = 88
 """Of one completion: the longest expected call has some 80."""
 
 
 def quickstart_command(
     output: Annotated[Path | None, typer.Option(help="The run folder. Default: a new one in runs/.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Cases to ask, spread over suites and categories.")] = CASES,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many cases, spread over categories.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the evaluation's summary as one document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Build data, tune SmolLM2-135M on it, and evaluate it before and after, on real tool servers.
+    """Build data for three tools, tune SmolLM2-135M on it, and evaluate it before and after, on real tool servers.
 
     Takes some ten minutes on two cores without a GPU. The data go to
     runs/data/; the run folder holds the adapter and the evaluation.
@@ -59,13 +58,14 @@ def quickstart_command(
     given = {"model": MODEL, "data": [str(DATA)], "output": str(output or "")}
     result = run_recipe(read_recipe(shipped / "quickstart-training.toml", (), given), quiet=quiet or as_json)
     notes.rule("3 of 3: evaluation, before and after")
-    plan = choose_cases([], WORLDS, limit)
+    plan = choose_cases([SUITE], TOOLS, limit)
     arms, stored = make_arms(plan, ModelChoice(adapter=str(result.folder)), "base")
     sampling = Sampling(max_new_tokens=TOKENS)
-    settings = Settings(result.folder / "eval" / "quickstart", sampling, batch_size=limit)
+    settings = Settings(result.folder / "eval" / "quickstart", sampling, batch_size=len(plan.cases))
     summary = run_plan(plan, arms, stored, settings, quiet=quiet)
     show(summary, as_json=as_json)
     if not as_json:
         minutes = (time.monotonic() - began) / 60
-        typer.echo(f"{minutes:.1f} minutes in all. Try the model: agentft chat --adapter {result.folder}")
+        typer.echo(f"{minutes:.1f} minutes in all. Try the model:")
+        typer.echo(f"  agentft chat --adapter {result.folder} --tools {TOOLS}")
     raise typer.Exit(EXIT_CODES[summary["verdict"]])

@@ -113,8 +113,9 @@ def _rows(
     chance = random.Random(f"unanswered {recipe.seed}")
     for number, one in enumerate(played):
         ends_at_call = chance.random() < recipe.unanswered
-        tools = [tool for world in one.worlds for tool in definitions[world]]
-        turns: list[Json] = [{"from": "system", "value": fmt.write_system(one.persona, tools)}]
+        system = one.system
+        tools = [tool for world in system.worlds for tool in definitions[world] if system.has(tool.name)]
+        turns: list[Json] = [{"from": "system", "value": fmt.write_system(system.persona, tools)}]
         for place, item in enumerate(one.rounds, 1):
             if not item.answer:
                 raise InputError(f"{recipe.path}: the request {item.user!r} has no `answer`; rows need one")
@@ -157,8 +158,8 @@ def _case_turn(item: PlayedRound) -> dict[str, Json]:
 
 def _case_call(call: ToolCall, pattern: CallPattern) -> dict[str, Json]:
     row: dict[str, Json] = {"name": call.name, "arguments": dict(call.arguments)}
-    if pattern.alternatives:
-        row["alternatives"] = dict(pattern.alternatives)
+    if others := {name: values for name, values in pattern.alternatives.items() if values}:
+        row["alternatives"] = others
     if pattern.optional:
         row["optional"] = dict(pattern.optional)
     return row
@@ -174,7 +175,7 @@ def _report(recipe: Recipe, played: Sequence[Played], out: Path, digest: str) ->
         rows=len(played),
         turns=len(rounds),
         quiet_turns=sum(not item.calls for item in rounds),
-        systems=len({(one.persona, one.worlds) for one in played}),
+        systems=len({one.system for one in played}),
         categories=dict(Counter(one.category for one in played)),
         languages=dict(Counter(one.lang for one in played)),
         tools=dict(sorted(Counter(call.name for item in rounds for call in item.calls).items())),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agentft.data.build_compose import chain, follow_up, join, wrap
@@ -24,7 +24,7 @@ class Planned:
 
 
 class Planner:
-    """Draws from decks until the recipe's counts are met.
+    """Draws from decks until the recipe's counts are met. An intent whose tools no system has is left out.
 
     Args:
         recipe: what to make.
@@ -37,8 +37,11 @@ class Planner:
         self._decks = decks
         self._world_of = world_of
         self._systems = [system for system in recipe.systems for _ in range(system.share)]
+        for system in recipe.systems:
+            _check_known(f"{recipe.path}", system.tools, [tool for tool in world_of if world_of[tool] in system.worlds])
         for intent in recipe.intents:
-            _worlds(intent, world_of)  # an unknown tool is refused before anything runs
+            _check_known(intent.id, _tools(intent), list(world_of))  # before anything runs
+        self._usable = [intent for intent in recipe.intents if any(self._fits(intent, one) for one in self._systems)]
 
     def plan(self) -> Iterator[Planned]:
         """Every conversation of the recipe, category by category and language by language."""
@@ -50,10 +53,8 @@ class Planner:
 
     def _explicit(self, category: str, lang: str) -> Planned:
         intent = self._worded(self._draw(f"intent {category} {lang}", self._intents(category, lang), category, lang))
-        worlds = _worlds(intent, self._world_of)
-        fitting = [system for system in self._systems if worlds <= set(system.worlds)]
-        if not fitting:
-            raise InputError(f"{self._recipe.path}: no system has all of {', '.join(sorted(worlds))} ({intent.id})")
+        worlds = {self._world_of[tool] for tool in _tools(intent)}
+        fitting = [system for system in self._systems if self._fits(intent, system)]
         system = self._decks.draw(f"system {' '.join(sorted(worlds))}", fitting)
         return Planned(self._in_context(replace(intent, category=category), lang), system)
 
@@ -62,7 +63,7 @@ class Planner:
         inside = [
             intent
             for intent in self._intents("single", lang)
-            if _worlds(intent, self._world_of) <= set(system.worlds) and intent.rounds[0].calls
+            if intent.rounds[0].calls and self._fits(intent, system)
         ]
         make = {"several_tools": self._several, "parallel": self._parallel, "multi_round": self._multi_round}
         if category not in make:
@@ -116,10 +117,13 @@ class Planner:
             say = say + gap + self._decks.draw(f"after {lang}", phrases.after)
         return _saying(intent, say)
 
+    def _fits(self, intent: Intent, system: SystemPattern) -> bool:
+        return all(self._world_of[tool] in system.worlds and system.has(tool) for tool in _tools(intent))
+
     def _intents(self, category: str, lang: str) -> list[Intent]:
         return [
             intent
-            for intent in self._recipe.intents
+            for intent in self._usable
             if intent.category == category and intent.lang == lang
             for _ in range(intent.share)
         ]
@@ -148,13 +152,10 @@ def _tools(intent: Intent) -> set[str]:
     return {call.tool for item in intent.rounds for call in item.calls}
 
 
-def _worlds(intent: Intent, world_of: Mapping[str, str]) -> set[str]:
-    unknown = sorted(_tools(intent) - set(world_of))
-    if unknown:
-        raise InputError(
-            f"{intent.id}: no world of this recipe has a tool {unknown[0]!r}; known: {', '.join(world_of)}"
-        )
-    return {world_of[tool] for tool in _tools(intent)}
+def _check_known(place: str, tools: Iterable[str], known: Sequence[str]) -> None:
+    for tool in sorted(tools):
+        if tool not in known:
+            raise InputError(f"{place}: no world of this recipe has a tool {tool!r}; known: {', '.join(known)}")
 
 
 def _portions(count: int, languages: Mapping[str, float]) -> dict[str, int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agentft.data.build_plan import Planned
-from agentft.data.build_recipe import CallPattern, Recipe, Round
+from agentft.data.build_recipe import CallPattern, Recipe, Round, SystemPattern
 from agentft.data.build_slots import Decks, Filler
 from agentft.errors import InputError
 from agentft.types import Exchange, Json, Span, ToolCall, ToolDefinition, ToolResult
@@ -48,8 +48,7 @@ class Played:
 
     category: str
     lang: str
-    persona: str
-    worlds: tuple[str, ...]
+    system: SystemPattern
     rounds: tuple[PlayedRound, ...]
 
 
@@ -74,7 +73,7 @@ class Stage:
         rounds = tuple(
             self._round(item, filler, f"{intent.id}/{index}", session) for index, item in enumerate(intent.rounds)
         )
-        return Played(intent.category, intent.lang, system.persona, system.worlds, rounds)
+        return Played(intent.category, intent.lang, system, rounds)
 
     def _round(self, item: Round, filler: Filler, place: str, session: str) -> PlayedRound:
         template = self._decks.draw(f"say {place}", item.say)

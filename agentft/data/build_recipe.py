@@ -3,6 +3,7 @@
     name, description, seed, include = ["quickstart/weather.toml", ...]
     form = "rows"                               # rows: MS-Agent training rows; cases: the cases of a suite
     worlds = ["weather"]                        # for cases; for rows each system names its own
+    tools = ["current_weather"]                 # only these tools of the worlds; so too in [[systems]]
     shuffle = true                              # mix the rows (default for rows)
     unanswered = 0.5                            # share of rows that end at their last call (cheaper to train)
     [counts]      single = 150 ...              # rows per category
@@ -103,11 +104,16 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class SystemPattern:
-    """One system text: a persona over worlds in this order, and its weight."""
+    """One system text: a persona over worlds in this order, or some `tools` of them, and its weight."""
 
     persona: str
     worlds: tuple[str, ...]
     share: int = 1
+    tools: tuple[str, ...] = ()
+
+    def has(self, tool: str) -> bool:
+        """Whether a tool of its worlds is in it."""
+        return not self.tools or tool in self.tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +182,7 @@ class _RecipeFile(_Book):
     include: tuple[str, ...] = ()
     form: Literal["rows", "cases"] = "rows"
     worlds: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
     shuffle: bool | None = None
     unanswered: float = 0
     counts: Mapping[str, int] = field(default_factory=dict)
@@ -226,7 +233,7 @@ def read_recipe(path: Path) -> Recipe:
 
 def _systems(file: _RecipeFile, at: str) -> tuple[SystemPattern, ...]:
     if file.worlds:
-        return (SystemPattern("", file.worlds),)
+        return (SystemPattern("", file.worlds, tools=file.tools),)
     if not file.systems:
         raise InputError(f"{at}: no tools are named; add [[systems]] (rows) or `worlds` (cases)")
     for index, system in enumerate(file.systems):

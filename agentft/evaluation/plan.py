@@ -13,6 +13,7 @@ from agentft.agent import Job
 from agentft.errors import InputError
 from agentft.evaluation.statistics import smallest_difference
 from agentft.evaluation.suites import Suite, stratified
+from agentft.strict import nearest
 from agentft.toolset import Toolset
 from agentft.types import Case, ToolDefinition
 
@@ -35,9 +36,10 @@ class Plan:
     _personas: dict[str, str] = field(default_factory=dict, repr=False)
 
     def tools(self, case: Case) -> tuple[ToolDefinition, ...]:
-        """The tools that a case's model sees: those of the suite's worlds, whatever else is served."""
+        """The tools that a case's model sees: those that its suite names, whatever else is served."""
         worlds = {toolset.name: toolset for toolset in self.toolsets}
-        return tuple(tool for name in case.worlds for tool in worlds[name].definitions)
+        tools = (tool for name in case.worlds for tool in worlds[name].definitions)
+        return tuple(tool for tool in tools if not case.tools or tool.name in case.tools)
 
     def job(self, case: Case, trial: int = 0) -> Job:
         """The case as the agent runs it."""
@@ -97,6 +99,9 @@ def make_plan(
     for suite in suites:
         if lacking := [name for name in suite.worlds if name not in worlds]:
             raise InputError(f"suite {suite.name} needs the tools {', '.join(lacking)}; add them to --tools")
+        offered = {tool for name in suite.worlds for tool in worlds[name].tools}
+        if strangers := [tool for tool in suite.tools if tool not in offered]:
+            raise InputError(f"suite {suite.name}: no world of it has a tool {strangers[0]!r}; {nearest(strangers[0], sorted(offered))}")
         merged = {key: value for name in suite.worlds for key, value in worlds[name].comparators.items()}
         # The suite's own comparators go over those of its worlds.
         chosen += [replace(case, comparators={**merged, **case.comparators}) for case in suite.cases]

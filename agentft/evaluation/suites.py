@@ -6,6 +6,7 @@ suite.toml::
     description = "..."                    # one sentence
     persona = "You are ..."                # the system text before the declared tools
     worlds = ["weather"]                   # required: the tool worlds that its cases see
+    tools = ["current_weather"]            # optional: only these tools of them
     [comparators]                          # optional: "<tool>.<argument>" = "exact" | "casefold" | "spaceless"
     "calculate.expression" = "spaceless"
 
@@ -23,7 +24,7 @@ cases.jsonl, one object a line::
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -46,6 +47,7 @@ class Suite:
     folder: Path
     description: str = ""
     persona: str = ""
+    tools: tuple[str, ...] = ()
     comparators: Mapping[str, str] = field(default_factory=dict)
     cases: tuple[Case, ...] = ()
     digest: str = ""
@@ -70,15 +72,19 @@ def shipped_suites() -> tuple[str, ...]:
     return tuple(sorted(entry.parent.name for entry in root.glob("*/suite.toml")))
 
 
-def select_suites(names: Sequence[str], worlds: Sequence[str]) -> tuple[Suite, ...]:
-    """The named suites; with no names, every shipped suite that needs only `worlds` (any, if none are given).
+def select_suites(names: Sequence[str], worlds: Sequence[str], tools: Collection[str] = ()) -> tuple[Suite, ...]:
+    """The named suites; with no names, every shipped suite that needs only `worlds` and `tools` (any, if none are given).
 
     Raises:
         InputError: a named suite needs a world that is not given, or nothing fits.
     """
     if not names:
         suites = [load_suite(name) for name in shipped_suites()]
-        fitting = tuple(suite for suite in suites if not worlds or set(suite.worlds) <= set(worlds))
+        fitting = tuple(
+            suite
+            for suite in suites
+            if (not worlds or set(suite.worlds) <= set(worlds)) and (not tools or _needed(suite) <= set(tools))
+        )
         if not fitting:
             raise InputError(f"no shipped suite fits the tools {', '.join(worlds)}; name a suite or add tools")
         return fitting
@@ -88,6 +94,11 @@ def select_suites(names: Sequence[str], worlds: Sequence[str]) -> tuple[Suite, .
         if lacking:
             raise InputError(f"suite {suite.name} needs the tools {', '.join(lacking)}; add them to --tools")
     return chosen
+
+
+def _needed(suite: Suite) -> set[str]:
+    """The tools that its cases call, and those that it names."""
+    return {call.name for case in suite.cases for turn in case.turns for call in turn.calls} | set(suite.tools)
 
 
 def read_suite(folder: Path) -> Suite:
@@ -141,7 +152,7 @@ def _cases(suite: Suite, path: Path, raw: bytes) -> Iterable[Case]:
             continue
         at = f"{path}:{number}"
         row = read_json_line(line, at)
-        case = read_as(Case, row, at, suite=suite.name, worlds=suite.worlds, comparators=suite.comparators)
+        case = read_as(Case, row, at, suite=suite.name, worlds=suite.worlds, tools=suite.tools, comparators=suite.comparators)
         _check(case, at)
         if case.id in seen:
             raise InputError(f"{at}: case id {case.id!r} was used in line {seen[case.id]}; ids must differ")

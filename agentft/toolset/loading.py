@@ -23,12 +23,19 @@ __all__ = ["load_toolset", "load_toolsets"]
 
 
 def load_toolsets(names: Sequence[str], seed: int = 0) -> tuple[Toolset, ...]:
-    """Load several worlds to be used together.
+    """Load several worlds to be used together; `weather.current_weather` stands for that tool of a world alone.
 
     Raises:
-        InputError: a folder is broken, or two worlds share a name or the name of a tool.
+        InputError: a folder is broken, a world has no such tool, or two worlds share a name or the name of a tool.
     """
-    toolsets = tuple(load_toolset(name, seed) for name in names)
+    wanted: dict[str, list[str]] = {}  # by world; no tools: all of them
+    for name in names:
+        world, tool = _world_and_tool(name)
+        if world in wanted and not (tool and wanted[world]):
+            raise InputError(f"tool world {world!r} is given twice; name each world once")
+        wanted.setdefault(world, []).extend([tool] if tool else [])
+    loaded = ((load_toolset(world, seed), tools) for world, tools in wanted.items())
+    toolsets = tuple(toolset.only(tools) if tools else toolset for toolset, tools in loaded)
     owners: dict[str, str] = {}
     worlds: set[str] = set()
     for toolset in toolsets:
@@ -66,6 +73,13 @@ def load_toolset(path_or_name: str, seed: int = 0) -> Toolset:
     }
     comparators = _comparators(module, source, tools)
     return Toolset(folder.resolve().name, base_url, tools, state, seed=seed, comparators=comparators)
+
+
+def _world_and_tool(name: str) -> tuple[str, str]:
+    """`weather.current_weather` -> both parts; a world alone, or what is none -> it and ""."""
+    world, _, tool = name.rpartition(".")
+    single = find_content("tools", name) is None and bool(world) and find_content("tools", world) is not None
+    return (world, tool) if single else (name, "")
 
 
 def _read_state(path: Path) -> State:

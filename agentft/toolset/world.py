@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentft.errors import AgentftError, ToolError
+from agentft.errors import AgentftError, InputError, ToolError
 from agentft.toolset.arguments import ArgumentCheck, nearest
 from agentft.toolset.marks import Access, Handler, State
 from agentft.toolset.state import copy_json, digest
@@ -62,6 +62,20 @@ class Toolset:
     def definitions(self) -> tuple[ToolDefinition, ...]:
         """What a model is told, in the order of the functions in the file."""
         return tuple(tool.definition for tool in self.tools.values())
+
+    def only(self, names: Sequence[str]) -> Toolset:
+        """The same world with these tools alone.
+
+        Raises:
+            InputError: it has no such tool.
+        """
+        for name in names:
+            if name not in self.tools:
+                raise InputError(f"tool world {self.name} has no tool {name!r}{nearest(name, list(self.tools))}")
+        tools = {name: tool for name, tool in self.tools.items() if name in names}
+        return Toolset(
+            self.name, self.base_url, tools, self._initial, seed=self._initial["seed"], comparators=self.comparators
+        )
 
     def new_state(self, seed: int | None = None) -> State:
         """A fresh state, shared with nobody; `seed` replaces the one that the world was loaded with."""

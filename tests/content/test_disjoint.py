@@ -24,8 +24,8 @@ from agentft.toolserver import ToolServer
 from agentft.types import Json
 
 NEAR = 0.7
-TRAINING = "datasets/quickstart.toml"
-SUITES = ("weather", "search", "calculator")
+TRAINING = ("datasets/quickstart.toml", "datasets/worlds.toml")
+SUITES = ("weather", "search", "calculator", "basics")
 VALUE = "\0"
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 SHARED = {"unit", "days", "condition", "from_unit", "to_unit"}  # the world knows a handful of values for these
@@ -95,19 +95,19 @@ def test_no_request_is_shared(path: str) -> None:
     suite = load_suite(path.split("/")[1])
     shipped = {turn.user for case in suite.cases for turn in case.turns}
     assert shipped == requests(path)
-    assert not shipped & requests(TRAINING)
+    assert not shipped & set().union(*map(requests, TRAINING))
 
 
 @pytest.mark.parametrize("path", suite_recipes())
 def test_no_wording_is_shared(path: str) -> None:
-    known = {words(template) for template in wordings(TRAINING)}
+    known = {words(template) for training in TRAINING for template in wordings(training)}
     shared = [template for template in wordings(path) if words(template) in known]
     assert shared == []
 
 
 @pytest.mark.parametrize("path", suite_recipes())
 def test_no_wording_is_nearly_shared(path: str) -> None:
-    known = [pairs(template) for template in wordings(TRAINING)]
+    known = [pairs(template) for template in set().union(*map(wordings, TRAINING))]
     near = {}
     for template in wordings(path):
         mine = pairs(template)
@@ -119,14 +119,14 @@ def test_no_wording_is_nearly_shared(path: str) -> None:
 
 @pytest.mark.parametrize("path", suite_recipes())
 def test_no_value_is_shared(path: str) -> None:
-    training = spoken_values(TRAINING)
-    for name, mine in spoken_values(path).items():
-        assert not mine & training.get(name, set()), name
+    for training in map(spoken_values, TRAINING):
+        for name, mine in spoken_values(path).items():
+            assert not mine & training.get(name, set()), name
 
 
 def test_value_lists_are_disjoint_whatever_the_seed() -> None:
     """Not only the drawn values: the lists themselves."""
-    training = recipe_of(TRAINING)
+    training = recipe_of(TRAINING[0])  # both include the same lists
     suites = [recipe_of(path) for path in suite_recipes()]
     for slot in (
         "city",
@@ -152,10 +152,10 @@ def test_value_lists_are_disjoint_whatever_the_seed() -> None:
 
 
 def test_a_city_is_on_one_side_under_all_its_names() -> None:
-    cities = recipe_toolsets(recipe_of(TRAINING))["weather"].new_state()["cities"]
+    cities = recipe_toolsets(recipe_of(TRAINING[0]))["weather"].new_state()["cities"]
     english = {str(facts.get("zh", name)): name for name, facts in cities.items()}
     sides = []
-    for paths in ([TRAINING], suite_recipes()):
+    for paths in (TRAINING, suite_recipes()):
         names = {str(value) for path in paths for name, value in arguments(path) if name == "city"}
         sides.append({english.get(name, name) for name in names})
     assert not sides[0] & sides[1]
@@ -163,7 +163,7 @@ def test_a_city_is_on_one_side_under_all_its_names() -> None:
 
 def test_pages_that_are_found_are_on_one_side() -> None:
     sides = []
-    for paths in ([TRAINING], suite_recipes()):
+    for paths in (TRAINING, suite_recipes()):
         results = [
             result.content
             for path in paths

@@ -23,10 +23,15 @@ from agentft.data.build_slots import REFERENCE, Decks, Filler
 from agentft.data.rows import Accounting, read_conversations
 from agentft.errors import InputError, ToolError
 from agentft.toolserver import ToolServer
-from agentft.toolset import load_toolset
+from agentft.evaluation.plan import make_plan
+from agentft.evaluation.suites import load_suite
+from agentft.toolset import load_toolset, load_toolsets
 from agentft.types import Conversation, Json, ToolCall, ToolResult
 
-QUICKSTART = content_root() / "datasets" / "quickstart.toml"
+DATASETS = content_root() / "datasets"
+QUICKSTART = DATASETS / "quickstart.toml"
+
+WORLDS = ("weather", "search", "calculator")
 
 SMALL = """
 name = "small"
@@ -59,15 +64,16 @@ pairs = [["Hi", "Hello!"]]
 """
 
 
-@pytest.fixture(scope="module")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, BuildReport]:
-    out = tmp_path_factory.mktemp("built") / "quickstart.jsonl"
-    return out, build(QUICKSTART, out, ToolServer)
+@pytest.fixture(scope="module", params=["quickstart", "worlds"])
+def shipped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, BuildReport]:
+    """The rows of a shipped recipe."""
+    out = tmp_path_factory.mktemp("built") / f"{request.param}.jsonl"
+    return out, build(DATASETS / f"{request.param}.toml", out, ToolServer)
 
 
 @pytest.fixture(scope="module")
-def conversations(quickstart: tuple[Path, BuildReport]) -> list[Conversation]:
-    return [conversation for _, conversation in read_conversations(quickstart[0], Accounting())]
+def conversations(shipped: tuple[Path, BuildReport]) -> list[Conversation]:
+    return [conversation for _, conversation in read_conversations(shipped[0], Accounting())]
 
 
 def small(tmp_path: Path, old: str = "", new: str = "") -> Path:
@@ -92,10 +98,11 @@ def build_elsewhere(out: Path, hash_seed: str) -> str:
     return run.stdout.strip()
 
 
-def test_two_processes_build_the_same_bytes(tmp_path: Path, quickstart: tuple[Path, BuildReport]) -> None:
+def test_two_processes_build_the_same_bytes(tmp_path: Path) -> None:
+    here = build(QUICKSTART, tmp_path / "here.jsonl", ToolServer).sha256
     digests = {build_elsewhere(tmp_path / f"{seed}.jsonl", seed) for seed in ("1", "4242")}
-    assert digests == {quickstart[1].sha256}
-    assert hashlib.sha256((tmp_path / "1.jsonl").read_bytes()).hexdigest() == quickstart[1].sha256
+    assert digests == {here}
+    assert hashlib.sha256((tmp_path / "1.jsonl").read_bytes()).hexdigest() == here
 
 
 def test_another_seed_builds_other_rows(tmp_path: Path) -> None:
@@ -104,19 +111,19 @@ def test_another_seed_builds_other_rows(tmp_path: Path) -> None:
     assert reports[0].seed == 1
 
 
-def test_every_shipped_row_is_read_back(quickstart: tuple[Path, BuildReport]) -> None:
+def test_every_shipped_row_is_read_back(shipped: tuple[Path, BuildReport]) -> None:
     accounting = Accounting()
-    read = [conversation for _, conversation in read_conversations(quickstart[0], accounting)]
+    read = [conversation for _, conversation in read_conversations(shipped[0], accounting)]
     assert accounting.rejected == 0
-    assert accounting.rows == accounting.parsed == len(read) == quickstart[1].rows
+    assert accounting.rows == accounting.parsed == len(read) == shipped[1].rows
     assert accounting.duplicate_ids == 0
 
 
 def test_the_report_counts_what_is_in_the_file(
-    quickstart: tuple[Path, BuildReport], conversations: list[Conversation]
+    shipped: tuple[Path, BuildReport], conversations: list[Conversation]
 ) -> None:
-    report = quickstart[1]
-    recipe = read_recipe(QUICKSTART)
+    report = shipped[1]
+    recipe = read_recipe(DATASETS / f"{shipped[0].stem}.toml")
     assert dict(report.categories) == dict(recipe.counts)
     assistant = [turn for one in conversations for turn in one.turns if turn.role == "assistant"]
     calls = Counter(part.name for turn in assistant for part in turn.parts if isinstance(part, ToolCall))
@@ -125,23 +132,23 @@ def test_the_report_counts_what_is_in_the_file(
     assert sum(not any(isinstance(part, ToolCall) for part in turn.parts) for turn in assistant) == report.quiet_turns
 
 
-def test_the_shipped_data_has_the_mix_that_it_needs(quickstart: tuple[Path, BuildReport]) -> None:
-    report = quickstart[1]
-    assert 400 <= report.rows <= 600
+def test_the_shipped_data_has_the_mix_that_it_needs(shipped: tuple[Path, BuildReport]) -> None:
+    report = shipped[1]
+    assert 400 <= report.rows <= 1000
     assert 0.15 <= report.languages["zh"] / report.rows <= 0.25
     assert 0.2 <= report.quiet_turns / report.turns <= 0.35
-    assert report.systems <= 8
+    assert report.systems == {"quickstart": 1, "worlds": 3}[shipped[0].stem]
     assert min(report.tools.values()) >= 10
 
 
-def test_system_texts_are_those_of_an_evaluation(conversations: list[Conversation]) -> None:
-    """An evaluation shows a case the tools of its suite's world, in the world's order, and so do the rows."""
-    shown = Counter(
-        (one.tools[0].endpoints[0].split("/")[2], tuple(tool.name for tool in one.tools)) for one in conversations
-    )
-    assert {base for base, _ in shown} == {"weather.test", "search.test", "calculator.test"}
-    for base, names in shown:
-        assert names == tuple(tool.name for tool in load_toolset(base.removesuffix(".test")).definitions)
+def test_system_texts_are_those_of_an_evaluation(
+    shipped: tuple[Path, BuildReport], conversations: list[Conversation]
+) -> None:
+    """An evaluation shows a case its suite's tools, in the worlds' order, and so do the rows."""
+    suites = [load_suite(name) for name in {"quickstart": ["basics"], "worlds": list(WORLDS)}[shipped[0].stem]]
+    plans = [make_plan([suite], load_toolsets(suite.worlds)) for suite in suites]
+    shown = Counter(tuple(tool.name for tool in one.tools) for one in conversations)
+    assert set(shown) == {tuple(tool.name for tool in plan.tools(plan.cases[0])) for plan in plans}
     assert min(shown.values()) > len(conversations) / 6
 
 

@@ -151,6 +151,20 @@ def test_suites_are_selected_by_the_tools_given(tmp_path: Path, monkeypatch: pyt
         select_suites([], ["calculator"])
 
 
+def test_suites_are_selected_by_single_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentft.evaluation.suites.content_root", lambda: tmp_path)
+    monkeypatch.setattr("agentft.content.content_root", lambda: tmp_path)
+    (tmp_path / "evals").mkdir()
+    write(tmp_path / "evals" / "mini", CASE)
+    some = load_suite(write(tmp_path / "evals" / "some", CASE, head='name = "some"\nworlds = ["weather"]\ntools = ["x"]'))
+    assert some.cases[0].tools == ("x",)
+    called = {call.name for turn in some.cases[0].turns for call in turn.calls}
+    assert [suite.name for suite in select_suites([], ["weather"], called)] == ["mini"]
+    assert [suite.name for suite in select_suites([], ["weather"], called | {"x"})] == ["mini", "some"]
+    with pytest.raises(InputError, match="no shipped suite fits"):
+        select_suites([], ["weather"], {"other"})
+
+
 def make(count: int, category: str) -> list[Case]:
     return [Case(f"{category}{i}", "s", category, "en", ("w",), (CaseTurn("u"),)) for i in range(count)]
 

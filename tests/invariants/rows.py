@@ -14,21 +14,21 @@ from agentft.toolserver import ToolServer
 from agentft.types import Conversation, Part, Span, Text, ToolCall, ToolResult, Turn
 from tests.parsers.rows import HERE, PUBLIC, load
 
-__all__ = ["conversations", "quickstart_file", "served"]
+__all__ = ["built", "conversations", "served"]
 
 ROOT = Path(__file__).parents[2]
 
 
 @cache
-def quickstart_file(folder: Path) -> Path:
-    """The quickstart's training data, built in `folder`."""
-    build(ROOT / "datasets" / "quickstart.toml", folder / "quickstart.jsonl", ToolServer)
-    return folder / "quickstart.jsonl"
+def built(name: str, folder: Path) -> Path:
+    """The training data of a shipped recipe, built in `folder`."""
+    build(ROOT / "datasets" / f"{name}.toml", folder / f"{name}.jsonl", ToolServer)
+    return folder / f"{name}.jsonl"
 
 
 def conversations(folder: Path) -> Iterator[Conversation]:
     """All of them; rows that a parser must reject are left to its own tests."""
-    for path in (HERE / "msagent.jsonl", HERE / "openai.jsonl", PUBLIC, quickstart_file(folder)):
+    for path in (HERE / "msagent.jsonl", HERE / "openai.jsonl", PUBLIC, built("quickstart", folder), built("worlds", folder)):
         for number, row in enumerate(load(path), 1):
             with contextlib.suppress(RowError):
                 yield parse_row(row, f"{path.name}:{number}")

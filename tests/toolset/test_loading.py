@@ -145,6 +145,30 @@ def test_a_world_given_twice_is_refused() -> None:
         load_toolsets(["weather", "weather"])
 
 
+def test_single_tools_of_a_world_are_loaded_alone() -> None:
+    weather, search = load_toolsets(["weather.air_quality", "search", "weather.current_weather"])
+    assert list(weather.tools) == ["current_weather", "air_quality"]
+    assert len(search.tools) == 3
+    whole = load_toolset("weather")
+    assert weather.digest(weather.new_state()) == whole.digest(whole.new_state())
+    assert weather.definitions[0] == whole.tools["current_weather"].definition
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["weather.air_qualty"], "tool world weather has no tool 'air_qualty'; did you mean 'air_quality'?"),
+        (["weather", "weather.air_quality"], "'weather' is given twice"),
+        (["weather.air_quality", "weather"], "'weather' is given twice"),
+        (["wether.air_quality"], "no tool world 'wether.air_quality'"),
+    ],
+)
+def test_single_tools_that_cannot_be_are_named(names: list[str], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_toolsets(names)
+    assert message in str(caught.value)
+
+
 def test_two_processes_agree() -> None:
     script = (
         "from agentft.toolset import load_toolset\n"
