@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 
 __all__ = [
     "CATEGORIES",
+    "COMPARATORS",
     "CallExpectation",
     "Case",
     "CaseTurn",
@@ -161,6 +162,9 @@ CATEGORIES = (
     *("missing_parameter", "irrelevance", "tool_error"),
 )
 """What a case may be about."""
+
+COMPARATORS = ("exact", "casefold", "spaceless")
+"""How a text argument is compared with the expected one."""
 
 
 @dataclass(frozen=True, slots=True)

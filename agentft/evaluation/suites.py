@@ -31,12 +31,9 @@ from pathlib import Path
 from agentft.content import content_root, find_content
 from agentft.errors import InputError
 from agentft.strict import nearest, one_of, read_as, read_json_line, read_toml
-from agentft.types import CATEGORIES, CallExpectation, Case
+from agentft.types import CATEGORIES, COMPARATORS, CallExpectation, Case
 
-__all__ = ["COMPARATORS", "Suite", "load_suite", "read_suite", "select_suites", "shipped_suites", "stratified"]
-
-COMPARATORS = ("exact", "casefold", "spaceless")
-
+__all__ = ["Suite", "load_suite", "read_suite", "select_suites", "shipped_suites", "stratified"]
 
 @dataclass(frozen=True, slots=True)
 class Suite:

@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentft.errors import InputError, MissingError
+from agentft.formats import call_format
+from agentft.formats.frame import Frame
+from agentft.formats.render import describe
 from agentft.models import Backend
 from agentft.models.scripted import ScriptedBackend, read_answers
 
-__all__ = ["DEFAULT_MODEL", "RunFolder", "find_run", "identify", "open_backend"]
+__all__ = ["DEFAULT_MODEL", "RunFolder", "check_rendering", "find_run", "identify", "open_backend"]
 
 DEFAULT_MODEL = "smollm2-135m"
 SCRIPTED = "scripted"
@@ -72,7 +75,7 @@ def open_backend(model: str | None, adapter: str | None = None, bits: int = 16) 
         bits: 4, 8 or 16.
 
     Raises:
-        InputError: the run or the answers file cannot be used.
+        InputError: the run or the answers file cannot be used, or the run was trained on other text than this model's.
         MissingError: the model is not here.
     """
     if model == SCRIPTED or (model or "").startswith(f"{SCRIPTED}:"):
@@ -81,9 +84,29 @@ def open_backend(model: str | None, adapter: str | None = None, bits: int = 16) 
     name = model or (run.model if run else DEFAULT_MODEL)
     from agentft.models.hf import HfBackend  # torch and transformers take seconds
 
-    if run and run.is_whole:
-        return HfBackend.open(str(run.adapter), None, bits)
-    return HfBackend.open(name, run.adapter if run else None, bits)
+    if run is None:
+        return HfBackend.open(name, None, bits)
+    backend = HfBackend.open(str(run.adapter) if run.is_whole else name, None if run.is_whole else run.adapter, bits)
+    check_rendering(run, backend.frame, name)
+    return backend
+
+
+def check_rendering(run: RunFolder, frame: Frame, model: str) -> None:
+    """Refuse a model whose text would be rendered otherwise than the run's was: it would only score worse.
+
+    Raises:
+        InputError: the chat template, the system text or the stop rule is not what `format.json` says.
+    """
+    place = run.path / "format.json"
+    stored = json.loads(place.read_text(encoding="utf-8"))
+    now = describe(call_format(run.call_format), frame)
+    for key in ("frame_sha256", "stop", "system_sha256"):
+        if key in stored and stored[key] != now[key]:
+            if key == "frame_sha256" and model != run.model:
+                remedy = f"leave --model out, or give {run.model}"
+            else:
+                remedy = "the model's template or agentft has changed since the training; train again"
+            raise InputError(f"{place}: {key} is not that of {model}, so prompts would differ from training; {remedy}")
 
 
 def identify(model: str | None, adapter: str | None, bits: int) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from agentft.toolset.arguments import ArgumentCheck
 from agentft.toolset.marks import Access, Handler, State, access_of
 from agentft.toolset.signature import define
 from agentft.toolset.world import Tool, Toolset
+from agentft.types import COMPARATORS
 
 __all__ = ["load_toolset", "load_toolsets"]
 
@@ -146,6 +147,9 @@ def _comparators(module: ModuleType, source: Path, tools: Mapping[str, Tool]) ->
     known = {f"{name}.{argument}" for name, tool in tools.items() for argument in tool.check.names}
     if not isinstance(comparators, dict) or not all(isinstance(value, str) for value in comparators.values()):
         raise InputError(f"{source}: COMPARATORS must map `tool.argument` to the name of a comparator")
+    for key, name in comparators.items():
+        if name not in COMPARATORS:
+            raise InputError(f"{source}: COMPARATORS: {key} is {name!r}; it must be {', '.join(COMPARATORS)}")
     if strangers := set(comparators) - known:
         raise InputError(f"{source}: COMPARATORS: {sorted(strangers)[0]!r} is not an argument; write `tool.argument`")
     return comparators

@@ -1,7 +1,8 @@
 """Rows a second of parsing, by the processor's time on one core, and the memory it takes; run by `make bench`.
 
 The rows are MS-Agent's: about 900 characters of system text, one call, one result, one answer. `same` shares the system
-text among all rows, `different` gives each row its own (nothing can be cached), `file` reads them from a JSONL file.
+text among all rows, `different` gives each row its own (nothing can be cached), `file` reads them from a JSONL file,
+`hostile` is text of broken markers.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 
 from agentft.data.rows import Accounting, read_conversations
+from agentft.formats.msagent_grammar import CALL_END, CALL_START, RESULT_END, RESULT_START, parse_parts
 from agentft.parsers import parse_row
 from agentft.types import Json
 
@@ -74,6 +76,17 @@ def measure_file() -> None:
         )
 
 
+def measure_hostile() -> None:
+    """Print by how much parsing takes longer for eight times as many broken markers: 8 is linear."""
+    for unit in (CALL_START, RESULT_START, CALL_START + '{"', f"{CALL_START}{{'a{CALL_END}", f'{RESULT_START}{{"x{RESULT_END}'):
+        seconds = []
+        for count in (4_000, 32_000):
+            start = time.process_time()
+            parse_parts(unit * count)
+            seconds.append(time.process_time() - start)
+        sys.stdout.write(f"{'hostile':>10}: {unit!r} takes {seconds[1] / seconds[0]:.1f} times as long 8 times\n")
+
+
 def main() -> int:
     """Run all measurements."""
     same = [json.dumps(make_row(number, 0)) for number in range(ROWS)]
@@ -84,6 +97,7 @@ def main() -> int:
         measure("same", same)
         measure("different", different)
     measure_file()
+    measure_hostile()
     return 0
 
 

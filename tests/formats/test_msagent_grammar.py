@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 from hypothesis import given
@@ -244,17 +243,3 @@ arguments = st.dictionaries(st.text(), st.none() | st.booleans() | st.integers()
 def test_a_written_call_is_read_back(name: str, given_arguments: dict[str, object], fence: str) -> None:
     call = one_call("Text\n" + write_call({"api_name": name, "parameters": given_arguments}, fence))
     assert (call.name, call.arguments, call.parse_error) == (name, given_arguments, None)
-
-
-@pytest.mark.parametrize(
-    "unit",
-    [CALL_START, RESULT_START, CALL_START + '{"', CALL_START + "{'a" + CALL_END, RESULT_START + '{"x' + RESULT_END],
-)
-def test_time_grows_with_length_only(unit: str) -> None:
-    def measure(count: int) -> float:
-        start = time.process_time()
-        parse_parts(unit * count)
-        return time.process_time() - start
-
-    measure(100)
-    assert measure(8000) < 24 * measure(1000) + 0.1

@@ -3,11 +3,18 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from agentft.errors import InputError, MissingError
-from agentft.models.opening import find_run, identify, open_backend
+from agentft.formats import call_format
+from agentft.formats.render import describe
+from agentft.models.opening import check_rendering, find_run, identify, open_backend
+
+
+FRAME: Any = SimpleNamespace(fingerprint="f", stop="</s>", stable=True)
 
 
 def make_run(root: Path, name: str, *, kind: str = "adapter", weights: str = "w", when: int = 1) -> Path:
@@ -36,11 +43,30 @@ def test_a_run_that_trained_all_weights_is_opened_as_a_whole_model(
     run = find_run("last", tmp_path)
     assert (run.path, run.model, run.adapter, run.is_whole) == (whole, "some-model", whole / "model", True)
     opened: list[tuple[object, ...]] = []
-    monkeypatch.setattr("agentft.models.hf.HfBackend.open", lambda *given: opened.append(given))
+
+    def fake(*given: object) -> SimpleNamespace:
+        opened.append(given)
+        return SimpleNamespace(frame=FRAME)
+
+    monkeypatch.setattr("agentft.models.hf.HfBackend.open", fake)
     open_backend(None, str(whole))
     open_backend(None, str(make_run(tmp_path, "adapted", when=9)), 4)
     adapter = tmp_path / "adapted" / "adapter"
     assert opened == [(str(whole / "model"), None, 16), ("some-model", adapter, 4)]
+
+
+def test_a_run_is_only_opened_on_the_text_that_it_was_trained_on(tmp_path: Path) -> None:
+    place = make_run(tmp_path, "a")
+    stored = describe(call_format("hermes"), FRAME)
+    (place / "format.json").write_text(json.dumps(stored))
+    check_rendering(find_run(str(place)), FRAME, "some-model")
+    other: Any = SimpleNamespace(fingerprint="g", stop="</s>", stable=True)
+    with pytest.raises(InputError, match="frame_sha256 is not that of other-model.*leave --model out, or give some-model"):
+        check_rendering(find_run(str(place)), other, "other-model")
+    for key in ("frame_sha256", "system_sha256", "stop"):
+        (place / "format.json").write_text(json.dumps(stored | {key: "older"}))
+        with pytest.raises(InputError, match=rf"format\.json: {key} is not that of some-model.*train again"):
+            check_rendering(find_run(str(place)), FRAME, "some-model")
 
 
 def test_the_newest_of_both_kinds_of_runs_is_the_last(tmp_path: Path) -> None:
