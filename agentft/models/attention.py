@@ -32,9 +32,8 @@ def attend_after(
     grouped = query.reshape(rows, keys.shape[0], groups * queries, dim)
     together = grouped.transpose(0, 1).reshape(keys.shape[0], -1, dim)
     first = (together @ keys.transpose(1, 2)).view(keys.shape[0], rows, groups * queries, keys.shape[1]).transpose(0, 1)
-    own = grouped @ key.transpose(2, 3)
-    hidden = ~mask.expand(rows, 1, queries, -1).repeat(1, 1, groups, 1)
-    own = own.masked_fill(hidden, torch.finfo(own.dtype).min)
+    own = (grouped @ key.transpose(2, 3)).unflatten(2, (groups, queries))
+    own = own.masked_fill(~mask[:, :, None], torch.finfo(own.dtype).min).flatten(2, 3)
     weights = torch.cat([first, own], dim=-1).softmax(dim=-1)
     split = first.shape[-1]
     of_prefix = weights[..., :split].transpose(0, 1).reshape(keys.shape[0], rows * groups * queries, split) @ values

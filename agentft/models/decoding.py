@@ -2,7 +2,7 @@
 
 Attention of a row over `[shared prefix, own tokens]` is one softmax over two blocks of scores. The prefix's keys and
 values stay single (`[1, heads, prefix, dim]`), so a step reads them once for all rows that begin with it. Rows leave
-the batch as they end. A model whose attention is not the plain kind (sliding windows, soft caps, recurrence) gets no
+the batch when some have ended. A model whose attention is not the plain kind (sliding windows, soft caps, recurrence) gets no
 prefix and the library's own attention: slower, same loop.
 """
 
@@ -28,6 +28,7 @@ ATTENTION = "agentft_shared_prefix"
 PLAIN = frozenset({"llama", "qwen2", "qwen3", "mistral", "smollm3"})
 # Scores of one block of rows while prefilling: above this the batch is attended in slices.
 SCORES_AT_ONCE = 2**27
+ROWS = 16
 
 OnTokens = Callable[[int, list[int]], bool]
 """(row, all its new tokens) -> whether the row has ended."""
@@ -103,19 +104,33 @@ def decode(
     said: list[list[int]] = [[] for _ in prompts]
     owns: dict[int, Prefix] = {}
     pick = _picker(sampling, torch.Generator(device=model.device).manual_seed(sampling.seed))
+    going = list(range(len(prompts)))
     for number in range(1, sampling.max_new_tokens + 1):
         tokens = pick(batch.step())
-        going = []
-        for index, (row, token) in enumerate(zip(batch.rows, tokens.tolist(), strict=True)):
-            said[row].append(token)
+        spoken, running, going = tokens.tolist(), going, []
+        for index in running:
+            row = batch.rows[index]
+            said[row].append(spoken[index])
             if not on_tokens(row, said[row]) and number < sampling.max_new_tokens:
                 going.append(index)
             elif starts:
                 owns[row] = batch.computed(index, [*prompts[row], *said[row][:-1]])
         if not going:
             break
-        batch.go_on(going, tokens)
+        kept = _kept(len(spoken), going)
+        batch.go_on(kept, tokens)
+        going = [kept.index(index) for index in going]
     return said, [owns[row] for row in range(len(owns))]
+
+
+def _kept(rows: int, going: list[int]) -> list[int]:
+    """Those of `rows` that stay: the ones that go on, and of the ended so many that there are a multiple of `ROWS`.
+
+    oneDNN compiles its bf16 products for each new number of rows, which costs more than to compute a few for nothing.
+    """
+    spare = min(rows, -(-len(going) // ROWS) * ROWS) - len(going)
+    ended = [index for index in range(rows) if index not in set(going)]
+    return sorted(going + ended[:spare])
 
 
 class _Batch:
@@ -137,6 +152,8 @@ class _Batch:
         fresh = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in new], device=device)
         self._positions = torch.tensor(known, device=device)[:, None] + (fresh.long().cumsum(1) - 1).clamp(min=0)
         self._real = torch.cat([self._remember(device), fresh], dim=1)
+        # Selected by a tensor, the last states are a copy; of a slice, which has gaps, the head's product takes seconds.
+        self._last = torch.tensor([-1], device=device)
 
     def _remember(self, device: Any) -> torch.Tensor:
         """Put the rows' own keys and values into the cache, flush right; `[rows, longest]`, True where there is one."""
@@ -166,7 +183,7 @@ class _Batch:
             position_ids=self._positions,
             cache=self._cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=self._last,
             **structure,
         )
         logits: torch.Tensor = output.logits[:, -1].float()
