@@ -203,7 +203,7 @@ class CaseTurn:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a suite asks: scripted user turns over the given tool worlds, or over those `tools` of them if any are named."""
+    """What a suite asks: scripted user turns over tool worlds, or over those `tools` of them if any are named."""
 
     id: str
     suite: str

@@ -20,9 +20,10 @@ def chat_command(
     *,
     model: Annotated[str | None, typer.Option(help="A folder, a hub id or an embedded name.")] = None,
     adapter: Annotated[str | None, typer.Option(help="A run folder, or `last` for the newest run.")] = None,
-    tools: Annotated[str, typer.Option(help="Tool worlds, or single tools as `weather.air_quality`, with commas between; '' for none.")] = (
-        "weather,search,calculator"
-    ),
+    tools: Annotated[
+        str,
+        typer.Option(help="Tool worlds, or tools as `world.tool`, with commas between; '' for none."),
+    ] = ("weather,search,calculator"),
     bits: Annotated[Literal["4", "8", "16"], typer.Option(help="Bits of a weight in memory.")] = "16",
     stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Show the answer as it is written.")] = True,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token each time.")] = 0.0,

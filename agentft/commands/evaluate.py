@@ -27,7 +27,10 @@ EXIT_CODES = {"pass": 0, "fail": 1, "invalid": 1, "interrupted": 130}
 Suites = Annotated[
     list[str] | None, typer.Argument(help="Suites: shipped names or folders. Default: all that --tools allow.")
 ]
-Tools = Annotated[str | None, typer.Option(help="Tool worlds, or single tools as `weather.air_quality`, with commas between. Default: those of the suites.")]
+Tools = Annotated[
+    str | None,
+    typer.Option(help="Tool worlds, or tools as `world.tool`, with commas. Default: the suites' worlds."),
+]
 Model = Annotated[
     str | None,
     typer.Option(help="A folder, a hub id or an embedded name; `scripted:FILE`, or `scripted` for perfect answers."),

@@ -61,9 +61,7 @@ class Planner:
     def _composed(self, category: str, lang: str) -> Planned:
         system = self._decks.draw(f"system for {category}", self._systems)
         inside = [
-            intent
-            for intent in self._intents("single", lang)
-            if intent.rounds[0].calls and self._fits(intent, system)
+            intent for intent in self._intents("single", lang) if intent.rounds[0].calls and self._fits(intent, system)
         ]
         make = {"several_tools": self._several, "parallel": self._parallel, "multi_round": self._multi_round}
         if category not in make:

@@ -99,9 +99,10 @@ def make_plan(
     for suite in suites:
         if lacking := [name for name in suite.worlds if name not in worlds]:
             raise InputError(f"suite {suite.name} needs the tools {', '.join(lacking)}; add them to --tools")
-        offered = {tool for name in suite.worlds for tool in worlds[name].tools}
-        if strangers := [tool for tool in suite.tools if tool not in offered]:
-            raise InputError(f"suite {suite.name}: no world of it has a tool {strangers[0]!r}; {nearest(strangers[0], sorted(offered))}")
+        offered = [tool for name in suite.worlds for tool in worlds[name].tools]
+        for tool in suite.tools:
+            if tool not in offered:
+                raise InputError(f"suite {suite.name}: no world of it has a tool {tool!r}; {nearest(tool, offered)}")
         merged = {key: value for name in suite.worlds for key, value in worlds[name].comparators.items()}
         # The suite's own comparators go over those of its worlds.
         chosen += [replace(case, comparators={**merged, **case.comparators}) for case in suite.cases]

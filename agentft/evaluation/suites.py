@@ -35,6 +35,7 @@ from agentft.types import CATEGORIES, COMPARATORS, CallExpectation, Case
 
 __all__ = ["Suite", "load_suite", "read_suite", "select_suites", "shipped_suites", "stratified"]
 
+
 @dataclass(frozen=True, slots=True)
 class Suite:
     """A read suite. `digest` is the SHA-256 of its two files; `folder` is where they lie."""
@@ -70,7 +71,7 @@ def shipped_suites() -> tuple[str, ...]:
 
 
 def select_suites(names: Sequence[str], worlds: Sequence[str], tools: Collection[str] = ()) -> tuple[Suite, ...]:
-    """The named suites; with no names, every shipped suite that needs only `worlds` and `tools` (any, if none are given).
+    """The named suites; with no names, every shipped suite that needs no more than `worlds` and `tools`; empty: any.
 
     Raises:
         InputError: a named suite needs a world that is not given, or nothing fits.
@@ -149,7 +150,9 @@ def _cases(suite: Suite, path: Path, raw: bytes) -> Iterable[Case]:
             continue
         at = f"{path}:{number}"
         row = read_json_line(line, at)
-        case = read_as(Case, row, at, suite=suite.name, worlds=suite.worlds, tools=suite.tools, comparators=suite.comparators)
+        case = read_as(
+            Case, row, at, suite=suite.name, worlds=suite.worlds, tools=suite.tools, comparators=suite.comparators
+        )
         _check(case, at)
         if case.id in seen:
             raise InputError(f"{at}: case id {case.id!r} was used in line {seen[case.id]}; ids must differ")

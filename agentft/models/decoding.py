@@ -2,8 +2,8 @@
 
 Attention of a row over `[shared prefix, own tokens]` is one softmax over two blocks of scores. The prefix's keys and
 values stay single (`[1, heads, prefix, dim]`), so a step reads them once for all rows that begin with it. Rows leave
-the batch when some have ended. A model whose attention is not the plain kind (sliding windows, soft caps, recurrence) gets no
-prefix and the library's own attention: slower, same loop.
+the batch when some have ended. A model whose attention is not the plain kind (sliding windows, soft caps, recurrence)
+gets no prefix and the library's own attention: slower, same loop.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class _Batch:
         fresh = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in new], device=device)
         self._positions = torch.tensor(known, device=device)[:, None] + (fresh.long().cumsum(1) - 1).clamp(min=0)
         self._real = torch.cat([self._remember(device), fresh], dim=1)
-        # Selected by a tensor, the last states are a copy; of a slice, which has gaps, the head's product takes seconds.
+        # Selected by a tensor, the last states are a copy; of a slice, with its gaps, the head's product takes seconds.
         self._last = torch.tensor([-1], device=device)
 
     def _remember(self, device: Any) -> torch.Tensor:

@@ -78,7 +78,13 @@ def measure_file() -> None:
 
 def measure_hostile() -> None:
     """Print by how much parsing takes longer for eight times as many broken markers: 8 is linear."""
-    for unit in (CALL_START, RESULT_START, CALL_START + '{"', f"{CALL_START}{{'a{CALL_END}", f'{RESULT_START}{{"x{RESULT_END}'):
+    for unit in (
+        CALL_START,
+        RESULT_START,
+        CALL_START + '{"',
+        f"{CALL_START}{{'a{CALL_END}",
+        f'{RESULT_START}{{"x{RESULT_END}',
+    ):
         seconds = []
         for count in (4_000, 32_000):
             start = time.process_time()

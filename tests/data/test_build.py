@@ -22,9 +22,9 @@ from agentft.data.build_recipe import CallPattern, Round, Slot, read_recipe
 from agentft.data.build_slots import REFERENCE, Decks, Filler
 from agentft.data.rows import Accounting, read_conversations
 from agentft.errors import InputError, ToolError
-from agentft.toolserver import ToolServer
 from agentft.evaluation.plan import make_plan
 from agentft.evaluation.suites import load_suite
+from agentft.toolserver import ToolServer
 from agentft.toolset import load_toolset, load_toolsets
 from agentft.types import Conversation, Json, ToolCall, ToolResult
 

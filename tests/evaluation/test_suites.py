@@ -156,7 +156,9 @@ def test_suites_are_selected_by_single_tools(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("agentft.content.content_root", lambda: tmp_path)
     (tmp_path / "evals").mkdir()
     write(tmp_path / "evals" / "mini", CASE)
-    some = load_suite(write(tmp_path / "evals" / "some", CASE, head='name = "some"\nworlds = ["weather"]\ntools = ["x"]'))
+    some = load_suite(
+        write(tmp_path / "evals" / "some", CASE, head='name = "some"\nworlds = ["weather"]\ntools = ["x"]')
+    )
     assert some.cases[0].tools == ("x",)
     called = {call.name for turn in some.cases[0].turns for call in turn.calls}
     assert [suite.name for suite in select_suites([], ["weather"], called)] == ["mini"]

@@ -28,7 +28,13 @@ def built(name: str, folder: Path) -> Path:
 
 def conversations(folder: Path) -> Iterator[Conversation]:
     """All of them; rows that a parser must reject are left to its own tests."""
-    for path in (HERE / "msagent.jsonl", HERE / "openai.jsonl", PUBLIC, built("quickstart", folder), built("worlds", folder)):
+    for path in (
+        HERE / "msagent.jsonl",
+        HERE / "openai.jsonl",
+        PUBLIC,
+        built("quickstart", folder),
+        built("worlds", folder),
+    ):
         for number, row in enumerate(load(path), 1):
             with contextlib.suppress(RowError):
                 yield parse_row(row, f"{path.name}:{number}")

@@ -13,7 +13,6 @@ from agentft.formats import call_format
 from agentft.formats.render import describe
 from agentft.models.opening import check_rendering, find_run, identify, open_backend
 
-
 FRAME: Any = SimpleNamespace(fingerprint="f", stop="</s>", stable=True)
 
 
@@ -61,7 +60,7 @@ def test_a_run_is_only_opened_on_the_text_that_it_was_trained_on(tmp_path: Path)
     (place / "format.json").write_text(json.dumps(stored))
     check_rendering(find_run(str(place)), FRAME, "some-model")
     other: Any = SimpleNamespace(fingerprint="g", stop="</s>", stable=True)
-    with pytest.raises(InputError, match="frame_sha256 is not that of other-model.*leave --model out, or give some-model"):
+    with pytest.raises(InputError, match=r"frame_sha256 is not that of other-model.*or give some-model"):
         check_rendering(find_run(str(place)), other, "other-model")
     for key in ("frame_sha256", "system_sha256", "stop"):
         (place / "format.json").write_text(json.dumps(stored | {key: "older"}))

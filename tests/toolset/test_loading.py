@@ -82,7 +82,9 @@ def test_comparators_are_read(tmp_path: Path) -> None:
     assert load_toolset("weather").comparators == {}
 
 
-@pytest.mark.parametrize("comparators", ['{"ping.whom": "casefold"}', '["ping.who"]', '{"ping.who": 1}', '{"ping.who": "casefolded"}'])
+@pytest.mark.parametrize(
+    "comparators", ['{"ping.whom": "casefold"}', '["ping.who"]', '{"ping.who": 1}', '{"ping.who": "casefolded"}']
+)
 def test_comparators_must_name_an_argument_and_a_comparison(tmp_path: Path, comparators: str) -> None:
     with pytest.raises(InputError, match="COMPARATORS"):
         load_toolset(make_world(tmp_path, GOOD_TOOLS + f"COMPARATORS = {comparators}\n"))
