@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -9,17 +10,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from agentft.files import fsync_folder
 
 __all__ = ["clear_partial", "complete_folder", "last_checkpoint", "prune_checkpoints", "step_of"]
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _PARTIAL = ".partial-"
+_ROOM = 1 << 20
+"""Bytes: a disk with less is full."""
 
 
 @contextmanager
 def complete_folder(target: Path) -> Iterator[Path]:
-    """Fill the folder that is given; at the end it becomes `target`, in place of what was there."""
+    """Fill the folder that is given; at the end it becomes `target`, in place of what was there.
+
+    Raises:
+        OSError: the disk is full, however torch or safetensors have put it.
+    """
     partial = target.with_name(_PARTIAL + target.name)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -30,6 +39,10 @@ def complete_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(target)
         partial.rename(target)
         fsync_folder(target.parent)
+    except (RuntimeError, SafetensorError) as error:
+        if shutil.disk_usage(partial).free < _ROOM:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

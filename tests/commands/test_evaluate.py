@@ -51,6 +51,16 @@ def test_json_is_the_summary_and_nothing_else(place: Path, capsys: pytest.Captur
     assert {"suites", "tools", "cases"} == document["hashes"].keys()
 
 
+def test_single_tools_choose_the_suites_that_need_no_more(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tools = "weather.current_weather,search.web_search,calculator.calculate"
+    assert run(["eval", "--tools", tools, "--model", "scripted", "--limit", "7"]) == 0
+    told = capsys.readouterr().err
+    assert "7 cases of basics" in told
+    assert "3 tools: calculate, current_weather, web_search" in told
+    assert run(["eval", "basics", "--tools", "weather.air_quality,search,calculator", "--model", "scripted"]) == 2
+    assert "suite basics: no world of it has a tool 'current_weather'" in capsys.readouterr().err
+
+
 def test_quiet_tells_nothing_on_stderr(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*SHOP, "--model", "scripted", "--quiet", "--json"]) == 0
     assert capsys.readouterr().err == ""

@@ -80,11 +80,12 @@ def arguments(path: str) -> Iterator[tuple[str, Json]]:
 
 
 def spoken_values(path: str) -> Mapping[str, set[str]]:
-    """Argument name -> its values; numbers of all arguments and of expressions are under `number`."""
+    """Argument name -> its values; numbers that were said and stand in arguments are under `number`, not results."""
     found: dict[str, set[str]] = {"number": set()}
+    said = {number for request in requests(path) for number in NUMBER.findall(request)}
     for name, value in arguments(path):
         if name in {"expression", "value"}:
-            found["number"] |= set(NUMBER.findall(str(value))) - {"0", "2"}
+            found["number"] |= said & set(NUMBER.findall(str(value))) - {"0", "2"}
         elif name not in SHARED:
             found.setdefault(name, set()).add(str(value).casefold())
     return found

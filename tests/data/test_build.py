@@ -227,6 +227,8 @@ def test_follow_ups_ask_for_the_slot_that_they_name(tmp_path: Path) -> None:
         ('id = "air"', 'idd = "air"', "intents[0]: there is no key 'idd'"),
         ('tool = "air_quality", ', 'tool = "air_qualty", ', "no world of this recipe has a tool 'air_qualty'"),
         ('worlds = ["weather"]', 'worldz = ["weather"]', "did you mean 'worlds'"),
+        ('worlds = ["weather"]', 'worlds = ["weather"]\ntools = ["air"]', "no world of this recipe has a tool 'air'"),
+        ('worlds = ["weather"]', 'worlds = ["weather"]\ntools = ["current_weather"]', "nothing makes a single row"),
         ('persona = "plain"', 'persona = "plan"', "did you mean 'plain'"),
         ('"Oslo"', '"Atlantis"', "was to be answered, but the world said"),
         ("{1.aqi}", "{1.smog}", "result 1 has no 'smog'"),
