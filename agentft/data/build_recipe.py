@@ -289,17 +289,18 @@ def _phrases(books: Books) -> dict[str, Phrases]:
 def _intents(books: Books) -> Iterator[Intent]:
     for path, book in books:
         for index, table in enumerate(book.intents):
-            yield _intent(table, f"{path}: intents[{index}]")
+            yield _intent(table, f"{path}: intents[{index}]", f"{path.name}: intents[{index}]")
         for index, talk in enumerate(book.talks):
-            yield from _talk(talk, f"{path}: talks[{index}]")
+            yield from _talk(talk, f"{path}: talks[{index}]", f"{path.name}: talks[{index}]")
 
 
-def _intent(table: _IntentTable, at: str) -> Intent:
+def _intent(table: _IntentTable, at: str, name: str) -> Intent:
+    """`name`, without the file's folder, is the id if none is given: choices hang on it, which no folder may change."""
     rounds = (Round(table.say, table.calls, table.answer, table.holds), *table.then)
     if not all(item.say for item in rounds) and not (table.do and len(rounds) == 1):
         raise InputError(f"{at}: `say` is empty; it must be a list of at least one wording")
     return Intent(
-        id=table.id or at,
+        id=table.id or name,
         lang=table.lang,
         category=one_of(table.category, CATEGORIES, at, "category"),
         share=table.share,
@@ -309,7 +310,7 @@ def _intent(table: _IntentTable, at: str) -> Intent:
     )
 
 
-def _talk(table: _TalkTable, at: str) -> Iterator[Intent]:
+def _talk(table: _TalkTable, at: str, name: str) -> Iterator[Intent]:
     category = one_of(table.category, CATEGORIES, at, "category")
     for index, pair in enumerate(table.pairs):
         place = f"{at}: pairs[{index}]"
@@ -317,4 +318,4 @@ def _talk(table: _TalkTable, at: str) -> Iterator[Intent]:
             raise InputError(f"{place} is empty; it must be a list of question and answer, in turn")
         turns = zip_longest(pair[::2], pair[1::2])
         rounds = tuple(Round((said,), answer=(answered,) if answered else ()) for said, answered in turns)
-        yield Intent(place, table.lang, category, 1, rounds)
+        yield Intent(f"{name}: pairs[{index}]", table.lang, category, 1, rounds)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -82,14 +83,14 @@ def small(tmp_path: Path, old: str = "", new: str = "") -> Path:
     return tmp_path / "small.toml"
 
 
-def build_elsewhere(out: Path, hash_seed: str) -> str:
+def build_elsewhere(recipe: Path, out: Path, hash_seed: str) -> str:
     code = (
         "import sys; from pathlib import Path; from agentft.data.build import build; "
         "from agentft.toolserver import ToolServer; "
         "print(build(Path(sys.argv[1]), Path(sys.argv[2]), ToolServer).sha256)"
     )
     run = subprocess.run(
-        [sys.executable, "-c", code, str(QUICKSTART), str(out)],
+        [sys.executable, "-c", code, str(recipe), str(out)],
         env={**os.environ, "PYTHONHASHSEED": hash_seed},
         capture_output=True,
         text=True,
@@ -98,9 +99,11 @@ def build_elsewhere(out: Path, hash_seed: str) -> str:
     return run.stdout.strip()
 
 
-def test_two_processes_build_the_same_bytes(tmp_path: Path) -> None:
+def test_two_processes_build_the_same_bytes_from_any_folder(tmp_path: Path) -> None:
     here = build(QUICKSTART, tmp_path / "here.jsonl", ToolServer).sha256
-    digests = {build_elsewhere(tmp_path / f"{seed}.jsonl", seed) for seed in ("1", "4242")}
+    copy = shutil.copytree(DATASETS, tmp_path / "copied") / QUICKSTART.name
+    recipes = {"1": QUICKSTART, "4242": copy}
+    digests = {build_elsewhere(recipe, tmp_path / f"{seed}.jsonl", seed) for seed, recipe in recipes.items()}
     assert digests == {here}
     assert hashlib.sha256((tmp_path / "1.jsonl").read_bytes()).hexdigest() == here
 
