@@ -60,12 +60,11 @@ def quickstart_command(
     notes.rule("3 of 3: evaluation, before and after")
     plan = choose_cases([SUITE], TOOLS, limit)
     arms, stored = make_arms(plan, ModelChoice(adapter=str(result.folder)), "base")
-    sampling = Sampling(max_new_tokens=TOKENS)
-    settings = Settings(result.folder / "eval" / "quickstart", sampling, batch_size=len(plan.cases))
+    where, sampling = result.folder / "eval" / "quickstart", Sampling(max_new_tokens=TOKENS)
+    settings = Settings(where, sampling, batch_size=len(plan.cases))
     summary = run_plan(plan, arms, stored, settings, quiet=quiet)
     show(summary, as_json=as_json)
     if not as_json:
-        minutes = (time.monotonic() - began) / 60
-        typer.echo(f"{minutes:.1f} minutes in all. Try the model:")
+        typer.echo(f"{(time.monotonic() - began) / 60:.1f} minutes in all. Try the model:")
         typer.echo(f"  agentft chat --adapter {result.folder} --tools {TOOLS}")
     raise typer.Exit(EXIT_CODES[summary["verdict"]])

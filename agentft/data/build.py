@@ -158,7 +158,8 @@ def _case_turn(item: PlayedRound) -> dict[str, Json]:
 
 def _case_call(call: ToolCall, pattern: CallPattern) -> dict[str, Json]:
     row: dict[str, Json] = {"name": call.name, "arguments": dict(call.arguments)}
-    if others := {name: values for name, values in pattern.alternatives.items() if values}:
+    others: dict[str, Json] = {name: values for name, values in pattern.alternatives.items() if values}
+    if others:
         row["alternatives"] = others
     if pattern.optional:
         row["optional"] = dict(pattern.optional)

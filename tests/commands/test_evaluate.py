@@ -147,7 +147,7 @@ def test_every_shipped_case_can_be_solved(
     document = as_json(capsys)
     assert document["cases"] >= 240
     assert document["errors"] == {}
-    assert set(document["suites"]) == {"weather", "search", "calculator"}
+    assert set(document["suites"]) == {"weather", "search", "calculator", "basics"}
 
 
 def test_a_limit_keeps_every_category(
@@ -158,4 +158,4 @@ def test_a_limit_keeps_every_category(
     document = as_json(capsys)
     assert document["cases"] == 42
     assert len(document["categories"]) == 7
-    assert len(document["suites"]) == 3
+    assert len(document["suites"]) == 4
