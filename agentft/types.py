@@ -211,8 +211,8 @@ class Case:
     lang: str
     worlds: tuple[str, ...]
     turns: tuple[CaseTurn, ...]
-    tools: tuple[str, ...] = ()
     comparators: Mapping[str, str] = field(default_factory=dict)
+    tools: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

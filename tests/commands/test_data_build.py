@@ -24,7 +24,7 @@ def test_the_shipped_recipe_is_built_by_name_into_the_current_folder(
     assert run.exit_code == 0
     rows = (tmp_path / "quickstart.jsonl").read_text(encoding="utf-8").splitlines()
     assert run.stdout.startswith(f"quickstart.jsonl: {len(rows)} rows, ")
-    assert "tool calls: air_quality " in run.stdout
+    assert "tool calls: calculate " in run.stdout
 
 
 def test_json_is_one_document_and_output_and_seed_are_taken(tmp_path: Path) -> None:
