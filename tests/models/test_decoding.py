@@ -20,6 +20,12 @@ OTHER = "Lisbon is a city, and this is another system text that is long enough t
 USERS = ["What is it?", "Is it fine in Paris, and what of Lisbon and Beijing?", "天气怎么样？", "a"]
 
 
+@pytest.fixture(autouse=True)
+def few_rows_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With so small batches no row would leave: ended ones stay until there are a multiple of ROWS."""
+    monkeypatch.setattr("agentft.models.decoding.ROWS", 2)
+
+
 def request(key: str, system: str, user: str, *said: str, stop: tuple[str, ...] = ()) -> Request:
     segments = [
         Segment("<|im_start|>system\n", False, "frame"),
