@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,8 +13,12 @@ if TYPE_CHECKING:
     from agentft.formats import CallFormat
     from agentft.models import Backend
     from agentft.repl.reading import Reader
+    from agentft.toolset import Toolset
 
 __all__ = ["chat_command"]
+
+WORLDS = ("weather", "search", "calculator")
+FEW = 6
 
 
 def chat_command(
@@ -21,9 +26,11 @@ def chat_command(
     model: Annotated[str | None, typer.Option(help="A folder, a hub id or an embedded name.")] = None,
     adapter: Annotated[str | None, typer.Option(help="A run folder, or `last` for the newest run.")] = None,
     tools: Annotated[
-        str,
-        typer.Option(help="Tool worlds, or tools as `world.tool`, with commas between; '' for none."),
-    ] = ("weather,search,calculator"),
+        str | None,
+        typer.Option(
+            help="Worlds, or tools as `world.tool`, with commas; '' for none. Default: the adapter's, or all."
+        ),
+    ] = None,
     bits: Annotated[Literal["4", "8", "16"], typer.Option(help="Bits of a weight in memory.")] = "16",
     stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Show the answer as it is written.")] = True,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token each time.")] = 0.0,
@@ -50,11 +57,10 @@ def chat_command(
     from agentft.repl.saving import check_place
     from agentft.repl.session import PERSONA, Session
     from agentft.toolserver import ToolServer
-    from agentft.toolset import load_toolsets
 
     if save is not None:
         check_place(save)
-    toolsets = load_toolsets([name.strip() for name in tools.split(",") if name.strip()])
+    toolsets = _toolsets(tools, adapter)
     backend, fmt = _open(model, adapter, int(bits))
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     view = ChatView(Console(highlight=False), Console(stderr=True, highlight=False), fmt.parse, streaming=stream)
@@ -63,8 +69,25 @@ def chat_command(
         definitions = tuple(tool for toolset in toolsets for tool in toolset.definitions)
         persona = PERSONA if system is None else system
         session = Session(backend, fmt, server.client(), sampling, definitions, persona)
-        view.welcome(backend.name, fmt.name, [toolset.name for toolset in toolsets])
+        view.welcome(backend.name, fmt.name, _offered(toolsets))
         Repl(session, view, _reader(interactive), toolsets, save_to=save, interactive=interactive).run()
+
+
+def _toolsets(tools: str | None, adapter: str | None) -> tuple[Toolset, ...]:
+    """The tools that were asked for, or those that the adapter knows: others would only confuse a small model."""
+    from agentft.models.opening import find_run
+    from agentft.toolset import find_tools, load_toolsets
+
+    if tools is not None:
+        return load_toolsets([name.strip() for name in tools.split(",") if name.strip()])
+    known = find_run(adapter).tools if adapter else ()
+    return (known and find_tools(known, WORLDS)) or load_toolsets(WORLDS)
+
+
+def _offered(toolsets: Sequence[Toolset]) -> list[str]:
+    """What the greeting names: a few tools themselves, many by their worlds."""
+    names = [name for toolset in toolsets for name in toolset.tools]
+    return names if len(names) <= FEW else [toolset.name for toolset in toolsets]
 
 
 def _open(model: str | None, adapter: str | None, bits: int) -> tuple[Backend, CallFormat]:

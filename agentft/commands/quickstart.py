@@ -66,5 +66,5 @@ def quickstart_command(
     show(summary, as_json=as_json)
     if not as_json:
         typer.echo(f"{(time.monotonic() - began) / 60:.1f} minutes in all. Try the model:")
-        typer.echo(f"  agentft chat --adapter {result.folder} --tools {TOOLS}")
+        typer.echo(f"  agentft chat --adapter {result.folder}")
     raise typer.Exit(EXIT_CODES[summary["verdict"]])

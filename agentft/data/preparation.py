@@ -22,6 +22,7 @@ from agentft.types import Encoded, Segment
 __all__ = ["DataReport", "Encoder", "Prepared", "prepare"]
 
 _LONGEST = 5
+_MOST_TOOLS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class DataReport:
     `tokens`: of all samples, each cut after its last supervised token. `quiet`: turns that answer a user without a
     call; `quiet_learnt`: whether the rule learns from them. `trimmed`: samples whose last turns, or all, were left out
     to fit `max_length`, with `left_out` supervised tokens. `longest`: (row, id, tokens) of the longest samples.
-    `first`: place and detail of the first rejection of each reason.
+    `first`: place and detail of the first rejection of each reason. `tools`: names of all tools that the rows declare;
+    none if they are more than 64, which is no set that a user would be offered at once.
     """
 
     rows: int
@@ -59,6 +61,7 @@ class DataReport:
     left_out: int
     longest: tuple[tuple[int, str, int], ...]
     fingerprint: str
+    tools: tuple[str, ...] = ()
 
     @property
     def rejected(self) -> int:
@@ -84,6 +87,7 @@ class _Count:
     reasons: Counter[str] = field(default_factory=Counter)
     first: dict[str, str] = field(default_factory=dict)
     samples: list[Sample] = field(default_factory=list)
+    tools: dict[str, None] = field(default_factory=dict)
 
 
 def prepare(paths: Sequence[Path], encoder: Encoder, quarantine: Path | None = None) -> Prepared:
@@ -138,6 +142,7 @@ def _samples(row: Row, path: Path, encoder: Encoder, count: _Count) -> Iterator[
         rendered = render_samples(conversation, encoder.format, encoder.frame)
     except FrameError as error:
         raise RowError("template", str(error)) from None
+    count.tools |= dict.fromkeys(tool.name for tool in conversation.tools)
     count.quiet += sum(_quiet_turns(segments) for segments in rendered)
     long, empty, lost = 0, 0, 0
     for segments in rendered:
@@ -237,4 +242,5 @@ def _report(count: _Count, encoder: Encoder) -> DataReport:
         left_out=count.left_out,
         longest=tuple((sample.row, sample.id, len(sample.tokens)) for sample in longest),
         fingerprint=digest.hexdigest(),
+        tools=tuple(count.tools) if len(count.tools) <= _MOST_TOOLS else (),
     )

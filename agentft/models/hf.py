@@ -34,7 +34,7 @@ def native_bf16() -> bool:
     """Whether this machine multiplies bf16 itself; without it a CPU takes 50 times as long as for fp32."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def quantisation(bits: int, compute: torch.dtype) -> BitsAndBytesConfig | None:

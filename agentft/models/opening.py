@@ -1,7 +1,7 @@
 """From what a user names (`--model`, `--adapter`) to a backend, and what a run folder says about its model.
 
-A run folder holds `recipe.toml` (its `model`), `format.json` (its `call_format`) and `adapter/`, or `model/` if all
-weights were trained.
+A run folder holds `recipe.toml` (its `model`), `format.json` (its `call_format`), `data.json` (its `tools`) and
+`adapter/`, or `model/` if all weights were trained.
 """
 
 from __future__ import annotations
@@ -30,12 +30,16 @@ ADAPTER, WHOLE = "adapter", "model"
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """What a training run left: the model it started from, its call format, and its adapter or whole model."""
+    """What a training run left: the model it started from, its call format, and its adapter or whole model.
+
+    `tools`: names of those that its data declared; none if it is not known, or they are very many.
+    """
 
     path: Path
     model: str
     call_format: str
     adapter: Path
+    tools: tuple[str, ...] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -63,6 +67,7 @@ def find_run(name: str, root: Path = Path("runs")) -> RunFolder:
         model=_text(path / "recipe.toml", "model"),
         call_format=_text(path / "format.json", "call_format"),
         adapter=weights,
+        tools=_tools(path / "data.json"),
     )
 
 
@@ -155,6 +160,15 @@ def _text(path: Path, key: str) -> str:
     if not isinstance(value, str):
         raise InputError(f"{path}: `{key}` is missing; give a run folder of `agentft train`")
     return value
+
+
+def _tools(path: Path) -> tuple[str, ...]:
+    """Only a default hangs on them, so a run of an earlier version, which did not note them, has none."""
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))["tools"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+    return tuple(str(name) for name in names) if isinstance(names, list) else ()
 
 
 def _listing(path: Path) -> Iterator[str]:

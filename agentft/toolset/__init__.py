@@ -6,7 +6,7 @@ Handlers get the session's state first; the other parameters are the tool's argu
 
 from __future__ import annotations
 
-from agentft.toolset.loading import load_toolset, load_toolsets
+from agentft.toolset.loading import find_tools, load_toolset, load_toolsets
 from agentft.toolset.marks import Range, State, read, write
 from agentft.toolset.state import digest
 from agentft.toolset.world import HandlerError, Tool, Toolset, nearest
@@ -18,6 +18,7 @@ __all__ = [
     "Tool",
     "Toolset",
     "digest",
+    "find_tools",
     "load_toolset",
     "load_toolsets",
     "nearest",

@@ -20,7 +20,7 @@ from agentft.toolset.signature import define
 from agentft.toolset.world import Tool, Toolset
 from agentft.types import COMPARATORS
 
-__all__ = ["load_toolset", "load_toolsets"]
+__all__ = ["find_tools", "load_toolset", "load_toolsets"]
 
 
 def load_toolsets(names: Sequence[str], seed: int = 0) -> tuple[Toolset, ...]:
@@ -49,6 +49,15 @@ def load_toolsets(names: Sequence[str], seed: int = 0) -> tuple[Toolset, ...]:
                 raise InputError(f"tool {tool!r} is in both {both}; rename it in one of them, or load one world only")
             owners[tool] = toolset.name
     return toolsets
+
+
+def find_tools(names: Sequence[str], worlds: Sequence[str]) -> tuple[Toolset, ...]:
+    """Of some worlds just the tools of these names, each world in its place; () if a tool is in none of them."""
+    wanted = set(names)
+    toolsets = load_toolsets(worlds)
+    found = ((toolset, [tool for tool in toolset.tools if tool in wanted]) for toolset in toolsets)
+    chosen = tuple(toolset.only(tools) for toolset, tools in found if tools)
+    return chosen if sum(len(toolset.tools) for toolset in chosen) == len(wanted) else ()
 
 
 def load_toolset(path_or_name: str, seed: int = 0) -> Toolset:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agentft.errors import InputError
-from agentft.toolset import load_toolset, load_toolsets
+from agentft.toolset import find_tools, load_toolset, load_toolsets
 
 FIXTURE = Path(__file__).parent / "fixture_world"
 
@@ -190,3 +190,13 @@ def test_two_processes_agree() -> None:
     }
     assert len(outputs) == 1
     assert "北京" in outputs.pop()
+
+
+def test_tools_are_found_in_their_worlds_by_name() -> None:
+    found = find_tools(["web_search", "current_weather", "calculate"], ["weather", "search", "calculator"])
+    assert [(world.name, list(world.tools)) for world in found] == [
+        ("weather", ["current_weather"]),
+        ("search", ["web_search"]),
+        ("calculator", ["calculate"]),
+    ]
+    assert find_tools(["web_search", "book_flight"], ["weather", "search"]) == ()

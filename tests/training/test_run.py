@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from agentft.data.rows import read_rows
 from agentft.errors import FrameError, InputError, MissingError
+from agentft.models.opening import find_run as find_opening
 from agentft.training import run
 from agentft.training.events import DataReady, Event, Finished, Note, Started, StepDone
 from agentft.training.recipe import Recipe, read_resolved
@@ -62,6 +63,7 @@ def test_a_run_leaves_everything_that_the_contract_names(tiny: Path, rows: Path,
     document = json.loads(folder.data.read_text())
     assert (document["rows"], document["trained"], document["rejected"]) == (14, 12, 2)
     assert document["reasons"] == {"nothing-learnt": 2}
+    assert find_opening(str(folder.path)).tools == tuple(document["tools"]) != ()
     kept = json.loads(folder.format.read_text())
     assert (kept["call_format"], kept["learn"], kept["stop"][0]) == ("msagent", "calls", "<|endofthink|>")
     resolved = read_resolved(folder.recipe)
