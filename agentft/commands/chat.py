@@ -94,8 +94,10 @@ def _open(model: str | None, adapter: str | None, bits: int) -> tuple[Backend, C
     """The model, and the call format that its adapter was trained with."""
     from agentft.display.pulling import ensure_pulled
     from agentft.formats import call_format
-    from agentft.models.opening import DEFAULT_MODEL, find_run, open_backend
+    from agentft.models.opening import DEFAULT_MODEL, doubt_bits, find_run, open_backend
 
+    if doubt := doubt_bits(adapter, bits):
+        typer.echo(f"note: {doubt}", err=True)
     run = find_run(adapter) if adapter else None
     ensure_pulled(model or (run.model if run else DEFAULT_MODEL))
     return open_backend(model, adapter, bits), call_format(run.call_format if run else "msagent")

@@ -72,7 +72,10 @@ def eval_command(
     from agentft.evaluation.arms import ModelChoice, make_arms
     from agentft.evaluation.runner import Settings, fingerprint
     from agentft.models import Sampling
+    from agentft.models.opening import doubt_bits
 
+    if (doubt := doubt_bits(adapter, bits)) and not quiet:
+        typer.echo(f"note: {doubt}", err=True)
     gates = tuple(_gate(text) for text in fail_under or [])
     plan = choose_cases(suites or [], tools, limit, trials)
     choice = ModelChoice(model, adapter, bits, call_format)

@@ -78,7 +78,7 @@ class HfBackend:
             self._model.set_attn_implementation(ATTENTION)
 
     @classmethod
-    def open(cls, model: str, adapter: Path | None = None, bits: int = 16) -> HfBackend:
+    def open(cls, model: str, adapter: Path | None = None, bits: int = 16, *, rounded: bool = False) -> HfBackend:
         """Load a model, and an adapter on top of it.
 
         With 16 bits the adapter is merged into the weights in memory: decoding is then as fast as the base model's.
@@ -86,19 +86,22 @@ class HfBackend:
         Args:
             model: a folder, a hub id or an embedded name.
             adapter: a folder in peft's layout.
+            rounded: with 16 bits, take the weights that 4 bits can hold, which are those that QLoRA trains on.
 
         Raises:
             MissingError: the model is not here and cannot be fetched.
         """
         tokenizer = load_tokenizer(model)
+        rounded = rounded and bits == 16
         loaded = located(
             model,
             AutoModelForCausalLM.from_pretrained,
             resolve(model),
             dtype=_dtype(),
-            quantization_config=quantisation(bits, _dtype()),
+            quantization_config=quantisation(4 if rounded else bits, _dtype()),
             device_map={"": 0} if torch.cuda.is_available() else None,
         )
+        loaded = loaded.dequantize() if rounded else loaded
         name = model
         if adapter is not None:
             from peft import PeftModel

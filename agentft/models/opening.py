@@ -1,7 +1,7 @@
 """From what a user names (`--model`, `--adapter`) to a backend, and what a run folder says about its model.
 
-A run folder holds `recipe.toml` (its `model`), `format.json` (its `call_format`), `data.json` (its `tools`) and
-`adapter/`, or `model/` if all weights were trained.
+A run folder holds `recipe.toml` (its `model` and `method`), `format.json` (its `call_format`), `data.json` (its
+`tools`) and `adapter/`, or `model/` if all weights were trained.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from agentft.formats.render import describe
 from agentft.models import Backend
 from agentft.models.scripted import ScriptedBackend, read_answers
 
-__all__ = ["DEFAULT_MODEL", "RunFolder", "check_rendering", "find_run", "identify", "open_backend"]
+__all__ = ["DEFAULT_MODEL", "RunFolder", "check_rendering", "doubt_bits", "find_run", "identify", "open_backend"]
 
 DEFAULT_MODEL = "smollm2-135m"
 SCRIPTED = "scripted"
@@ -33,6 +33,7 @@ class RunFolder:
     """What a training run left: the model it started from, its call format, and its adapter or whole model.
 
     `tools`: names of those that its data declared; none if it is not known, or they are very many.
+    `method`: qlora, lora or full.
     """
 
     path: Path
@@ -40,6 +41,12 @@ class RunFolder:
     call_format: str
     adapter: Path
     tools: tuple[str, ...] = ()
+    method: str = ""
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether the adapter was trained on weights of 4 bits, and so belongs on those."""
+        return self.method == "qlora"
 
     @property
     def is_whole(self) -> bool:
@@ -68,6 +75,7 @@ def find_run(name: str, root: Path = Path("runs")) -> RunFolder:
         call_format=_text(path / "format.json", "call_format"),
         adapter=weights,
         tools=_tools(path / "data.json"),
+        method=_text(path / "recipe.toml", "method"),
     )
 
 
@@ -91,9 +99,27 @@ def open_backend(model: str | None, adapter: str | None = None, bits: int = 16) 
 
     if run is None:
         return HfBackend.open(name, None, bits)
-    backend = HfBackend.open(str(run.adapter) if run.is_whole else name, None if run.is_whole else run.adapter, bits)
+    if run.is_whole:
+        backend = HfBackend.open(str(run.adapter), None, bits)
+    else:
+        backend = HfBackend.open(name, run.adapter, bits, rounded=run.is_rounded)
     check_rendering(run, backend.frame, name)
     return backend
+
+
+def doubt_bits(adapter: str | None, bits: int) -> str | None:
+    """A sentence for the user if `bits` puts a run on other weights than it was trained on.
+
+    Raises:
+        InputError: the run cannot be used.
+    """
+    run = find_run(adapter) if adapter else None
+    if run is None or bits == 16 or (bits == 4 and run.is_rounded):
+        return None
+    return (
+        f"{run.path} was trained on {'4-bit' if run.is_rounded else 'unrounded'} weights and is now put on {bits}-bit "
+        "ones: small models lose much by it; --bits 16 gives it the weights that it was trained on"
+    )
 
 
 def check_rendering(run: RunFolder, frame: Frame, model: str) -> None:
@@ -128,6 +154,7 @@ def identify(model: str | None, adapter: str | None, bits: int) -> tuple[str, st
     if run and run.is_whole:
         parts += _listing(run.adapter)
     elif run:
+        parts += ["rounded"] if run.is_rounded else []
         parts += [f"{path.name} {_sha(path)}" for path in sorted(run.adapter.iterdir()) if path.is_file()]
     return shown, hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

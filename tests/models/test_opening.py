@@ -11,15 +11,17 @@ import pytest
 from agentft.errors import InputError, MissingError
 from agentft.formats import call_format
 from agentft.formats.render import describe
-from agentft.models.opening import check_rendering, find_run, identify, open_backend
+from agentft.models.opening import check_rendering, doubt_bits, find_run, identify, open_backend
 
 FRAME: Any = SimpleNamespace(fingerprint="f", stop="</s>", stable=True)
 
 
-def make_run(root: Path, name: str, *, kind: str = "adapter", weights: str = "w", when: int = 1) -> Path:
+def make_run(
+    root: Path, name: str, *, kind: str = "adapter", weights: str = "w", when: int = 1, method: str = "lora"
+) -> Path:
     folder = root / name
     (folder / kind).mkdir(parents=True)
-    (folder / "recipe.toml").write_text('model = "some-model"\n')
+    (folder / "recipe.toml").write_text(f'model = "some-model"\nmethod = "{method}"\n')
     (folder / "format.json").write_text(json.dumps({"call_format": "hermes"}))
     (folder / kind / "weights.safetensors").write_text(weights)
     os.utime(folder / kind, (when, when))
@@ -43,15 +45,29 @@ def test_a_run_that_trained_all_weights_is_opened_as_a_whole_model(
     assert (run.path, run.model, run.adapter, run.is_whole) == (whole, "some-model", whole / "model", True)
     opened: list[tuple[object, ...]] = []
 
-    def fake(*given: object) -> SimpleNamespace:
-        opened.append(given)
+    def fake(*given: object, **more: object) -> SimpleNamespace:
+        opened.append((*given, *more.values()))
         return SimpleNamespace(frame=FRAME)
 
     monkeypatch.setattr("agentft.models.hf.HfBackend.open", fake)
     open_backend(None, str(whole))
     open_backend(None, str(make_run(tmp_path, "adapted", when=9)), 4)
-    adapter = tmp_path / "adapted" / "adapter"
-    assert opened == [(str(whole / "model"), None, 16), ("some-model", adapter, 4)]
+    open_backend(None, str(make_run(tmp_path, "rounded", when=9, method="qlora")))
+    adapter, rounded = tmp_path / "adapted" / "adapter", tmp_path / "rounded" / "adapter"
+    assert opened == [
+        (str(whole / "model"), None, 16),
+        ("some-model", adapter, 4, False),
+        ("some-model", rounded, 16, True),
+    ]
+
+
+def test_other_bits_than_those_of_the_training_are_doubted(tmp_path: Path) -> None:
+    lora, qlora = (str(make_run(tmp_path, method, method=method)) for method in ("lora", "qlora"))
+    assert doubt_bits(None, 4) is None
+    assert [doubt_bits(run, 16) for run in (lora, qlora)] == [None, None]
+    assert doubt_bits(qlora, 4) is None
+    assert "was trained on unrounded weights and is now put on 4-bit ones" in (doubt_bits(lora, 4) or "")
+    assert "was trained on 4-bit weights and is now put on 8-bit ones" in (doubt_bits(qlora, 8) or "")
 
 
 def test_a_run_is_only_opened_on_the_text_that_it_was_trained_on(tmp_path: Path) -> None:
@@ -105,6 +121,9 @@ def test_an_identity_changes_with_the_weights_and_the_bits(tmp_path: Path, kind:
     assert identify(None, str(one), 4)[1] != identity
     (one / kind / "weights.safetensors").write_text("vw")
     assert identify(None, str(one), 16)[1] != identity
+    if kind == "adapter":
+        rounded = make_run(tmp_path, "r", weights="vw", method="qlora")
+        assert identify(None, str(rounded), 16)[1] != identify(None, str(one), 16)[1]
     assert identify(None, None, 16)[0] == "smollm2-135m"
 
 
