@@ -1,0 +1,45 @@
+"""Which weights a model is opened with."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from agentft.models.hf import HfBackend
+from tests.tiny import save_tiny, tiny_model
+
+IDS = torch.arange(3, 40)[None]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model with its tokenizer, and an adapter that changes what it says in `adapter/`."""
+    from peft import LoraConfig, get_peft_model
+
+    place = save_tiny(tmp_path_factory.mktemp("model"))
+    torch.manual_seed(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a property by its old name
+        tuned = get_peft_model(tiny_model(), LoraConfig(target_modules="all-linear", init_lora_weights=False))
+        tuned.save_pretrained(str(place / "adapter"))
+    return place
+
+
+def logits(folder: Path, bits: int, *, rounded: bool = False, adapter: bool = True) -> torch.Tensor:
+    made: Any = HfBackend.open(str(folder), folder / "adapter" if adapter else None, bits, rounded=rounded)
+    with torch.inference_mode():
+        result: torch.Tensor = made._model(IDS).logits.float()
+    return result
+
+
+def test_rounded_weights_are_those_of_4_bits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentft.models.hf.native_bf16", lambda: False)
+    packed, rounded, whole = (logits(folder, 4), logits(folder, 16, rounded=True), logits(folder, 16))
+    torch.testing.assert_close(rounded, packed, rtol=1e-4, atol=1e-4)
+    assert (whole - packed).abs().max() > 1e-2
+    bare = logits(folder, 4, adapter=False)
+    assert (bare - packed).abs().max() > 1e-2
