@@ -75,12 +75,12 @@ def chat_command(
 
 def _toolsets(tools: str | None, adapter: str | None) -> tuple[Toolset, ...]:
     """The tools that were asked for, or those that the adapter knows: others would only confuse a small model."""
-    from agentft.models.opening import find_run
+    from agentft.models.opening import find_tuned
     from agentft.toolset import find_tools, load_toolsets
 
     if tools is not None:
         return load_toolsets([name.strip() for name in tools.split(",") if name.strip()])
-    known = find_run(adapter).tools if adapter else ()
+    known = find_tuned(adapter).tools if adapter else ()
     return (known and find_tools(known, WORLDS)) or load_toolsets(WORLDS)
 
 
@@ -94,11 +94,11 @@ def _open(model: str | None, adapter: str | None, bits: int) -> tuple[Backend, C
     """The model, and the call format that its adapter was trained with."""
     from agentft.display.pulling import ensure_pulled
     from agentft.formats import call_format
-    from agentft.models.opening import DEFAULT_MODEL, doubt_bits, find_run, open_backend
+    from agentft.models.opening import DEFAULT_MODEL, doubt_bits, find_tuned, open_backend
 
     if doubt := doubt_bits(adapter, bits):
         typer.echo(f"note: {doubt}", err=True)
-    run = find_run(adapter) if adapter else None
+    run = find_tuned(adapter) if adapter else None
     ensure_pulled(model or (run.model if run else DEFAULT_MODEL))
     return open_backend(model, adapter, bits), call_format(run.call_format if run else "msagent")
 

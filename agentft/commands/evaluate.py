@@ -104,9 +104,9 @@ def choose_cases(suites: list[str], tools: str | None, limit: int | None, trials
 
 def _default_output(adapter: str | None, name: str) -> Path:
     """A folder named after what is evaluated: the same command again goes on where it was."""
-    from agentft.models.opening import find_run
+    from agentft.models.opening import find_tuned
 
-    return find_run(adapter).path / "eval" / name if adapter else Path("runs") / f"eval-{name}"
+    return find_tuned(adapter).path / "eval" / name if adapter else Path("runs") / f"eval-{name}"
 
 
 def _gate(text: str) -> Gate:

@@ -13,7 +13,7 @@ from agentft.evaluation.records import Record
 from agentft.evaluation.runner import Arm, read_baseline
 from agentft.formats import call_format
 from agentft.models import Backend
-from agentft.models.opening import DEFAULT_MODEL, SCRIPTED, find_run, identify, open_backend
+from agentft.models.opening import DEFAULT_MODEL, SCRIPTED, find_tuned, identify, open_backend
 from agentft.models.scripted import ScriptedBackend
 
 __all__ = ["ModelChoice", "make_arm", "make_arms"]
@@ -40,7 +40,7 @@ def make_arm(label: str, plan: Plan, choice: ModelChoice, prepare: Callable[[str
     Raises:
         InputError: the run or the call format is not known.
     """
-    run = find_run(choice.adapter) if choice.adapter else None
+    run = find_tuned(choice.adapter) if choice.adapter else None
     fmt = call_format(choice.call_format or (run.call_format if run else DEFAULT_FORMAT))
     if choice.model == SCRIPTED and run is None:
         answers = oracle_answers([plan.job(case) for case in plan.cases], fmt)
@@ -71,7 +71,7 @@ def make_arms(
     if baseline == "base":
         if choice.adapter is None:
             raise InputError("--baseline base is the model without its adapter; give --adapter, or another baseline")
-        run = find_run(choice.adapter)
+        run = find_tuned(choice.adapter)
         bare = replace(
             choice, model=choice.model or run.model, adapter=None, call_format=choice.call_format or run.call_format
         )

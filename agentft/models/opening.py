@@ -20,7 +20,7 @@ from agentft.formats.render import describe
 from agentft.models import Backend
 from agentft.models.scripted import ScriptedBackend, read_answers
 
-__all__ = ["DEFAULT_MODEL", "RunFolder", "check_rendering", "doubt_bits", "find_run", "identify", "open_backend"]
+__all__ = ["DEFAULT_MODEL", "TunedRun", "check_rendering", "doubt_bits", "find_tuned", "identify", "open_backend"]
 
 DEFAULT_MODEL = "smollm2-135m"
 SCRIPTED = "scripted"
@@ -29,8 +29,8 @@ ADAPTER, WHOLE = "adapter", "model"
 
 
 @dataclass(frozen=True, slots=True)
-class RunFolder:
-    """What a training run left: the model it started from, its call format, and its adapter or whole model.
+class TunedRun:
+    """What a finished training run left: the model it started from, its call format, and its adapter or whole model.
 
     `tools`: names of those that its data declared; none if it is not known, or they are very many.
     `method`: qlora, lora or full.
@@ -54,7 +54,7 @@ class RunFolder:
         return self.adapter.name != ADAPTER
 
 
-def find_run(name: str, root: Path = Path("runs")) -> RunFolder:
+def find_tuned(name: str, root: Path = Path("runs")) -> TunedRun:
     """The run folder of that path or name; `last` is the newest finished run under `root`.
 
     Raises:
@@ -69,7 +69,7 @@ def find_run(name: str, root: Path = Path("runs")) -> RunFolder:
             f"{path}: it holds no adapter/ (nor model/); the run did not finish, so go on with it: "
             f"agentft train --resume {path}"
         )
-    return RunFolder(
+    return TunedRun(
         path=path,
         model=_text(path / "recipe.toml", "model"),
         call_format=_text(path / "format.json", "call_format"),
@@ -93,7 +93,7 @@ def open_backend(model: str | None, adapter: str | None = None, bits: int = 16) 
     """
     if model == SCRIPTED or (model or "").startswith(f"{SCRIPTED}:"):
         return _scripted(str(model), adapter)
-    run = find_run(adapter) if adapter else None
+    run = find_tuned(adapter) if adapter else None
     name = model or (run.model if run else DEFAULT_MODEL)
     from agentft.models.hf import HfBackend  # torch and transformers take seconds
 
@@ -113,7 +113,7 @@ def doubt_bits(adapter: str | None, bits: int) -> str | None:
     Raises:
         InputError: the run cannot be used.
     """
-    run = find_run(adapter) if adapter else None
+    run = find_tuned(adapter) if adapter else None
     if run is None or bits == 16 or (bits == 4 and run.is_rounded):
         return None
     return (
@@ -122,7 +122,7 @@ def doubt_bits(adapter: str | None, bits: int) -> str | None:
     )
 
 
-def check_rendering(run: RunFolder, frame: Frame, model: str) -> None:
+def check_rendering(run: TunedRun, frame: Frame, model: str) -> None:
     """Refuse a model whose text would be rendered otherwise than the run's was: it would only score worse.
 
     Raises:
@@ -146,7 +146,7 @@ def identify(model: str | None, adapter: str | None, bits: int) -> tuple[str, st
     Raises:
         InputError: the run cannot be used.
     """
-    run = find_run(adapter) if adapter else None
+    run = find_tuned(adapter) if adapter else None
     name = model or (run.model if run else DEFAULT_MODEL)
     shown = f"{name}+{run.path.resolve().name}" if run else name
     source = Path(name.removeprefix(f"{SCRIPTED}:"))
