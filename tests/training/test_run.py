@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 
 from agentft.data.rows import read_rows
 from agentft.errors import FrameError, InputError, MissingError
-from agentft.models.opening import find_run as find_opening
+from agentft.models.opening import find_tuned as find_opening
 from agentft.training import run
 from agentft.training.events import DataReady, Event, Finished, Note, Started, StepDone
 from agentft.training.recipe import Recipe, read_resolved
-from agentft.training.run_folder import RunFolder, find_run, new_run
+from agentft.training.run_folder import RunFolder, find_tuned, new_run
 from tests.tiny import save_tiny, tiny_tokenizer
 from tests.training.samples import write_rows
 
@@ -282,16 +282,16 @@ def test_nothing_to_train_on(tiny: Path, tmp_path: Path) -> None:
 def test_runs_are_numbered_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="there is no run"):
-        find_run("last")
+        find_tuned("last")
     for _ in range(2):
         made = new_run("rows")
         made.recipe.write_text("")
-    assert find_run("last").path == Path("runs/rows-2")
-    assert find_run("rows-1").path == Path("runs/rows-1")
+    assert find_tuned("last").path == Path("runs/rows-2")
+    assert find_tuned("rows-1").path == Path("runs/rows-1")
     with pytest.raises(InputError, match="is not empty"):
         new_run("rows", "runs/rows-1")
     with pytest.raises(InputError, match="no run folder"):
-        find_run("runs/none")
+        find_tuned("runs/none")
 
 
 def test_a_half_written_line_of_metrics_is_dropped(tmp_path: Path) -> None:
