@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 
 from agentft.data.rows import read_rows
 from agentft.errors import FrameError, InputError, MissingError
-from agentft.models.opening import find_tuned as find_opening
+from agentft.models.opening import find_tuned
 from agentft.training import run
 from agentft.training.events import DataReady, Event, Finished, Note, Started, StepDone
 from agentft.training.recipe import Recipe, read_resolved
-from agentft.training.run_folder import RunFolder, find_tuned, new_run
+from agentft.training.run_folder import RunFolder, find_run, new_run
 from tests.tiny import save_tiny, tiny_tokenizer
 from tests.training.samples import write_rows
 
@@ -63,7 +63,7 @@ def test_a_run_leaves_everything_that_the_contract_names(tiny: Path, rows: Path,
     document = json.loads(folder.data.read_text())
     assert (document["rows"], document["trained"], document["rejected"]) == (14, 12, 2)
     assert document["reasons"] == {"nothing-learnt": 2}
-    assert find_opening(str(folder.path)).tools == tuple(document["tools"]) != ()
+    assert find_tuned(str(folder.path)).tools == tuple(document["tools"]) != ()
     kept = json.loads(folder.format.read_text())
     assert (kept["call_format"], kept["learn"], kept["stop"][0]) == ("msagent", "calls", "<|endofthink|>")
     resolved = read_resolved(folder.recipe)
@@ -282,16 +282,16 @@ def test_nothing_to_train_on(tiny: Path, tmp_path: Path) -> None:
 def test_runs_are_numbered_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="there is no run"):
-        find_tuned("last")
+        find_run("last")
     for _ in range(2):
         made = new_run("rows")
         made.recipe.write_text("")
-    assert find_tuned("last").path == Path("runs/rows-2")
-    assert find_tuned("rows-1").path == Path("runs/rows-1")
+    assert find_run("last").path == Path("runs/rows-2")
+    assert find_run("rows-1").path == Path("runs/rows-1")
     with pytest.raises(InputError, match="is not empty"):
         new_run("rows", "runs/rows-1")
     with pytest.raises(InputError, match="no run folder"):
-        find_tuned("runs/none")
+        find_run("runs/none")
 
 
 def test_a_half_written_line_of_metrics_is_dropped(tmp_path: Path) -> None:
