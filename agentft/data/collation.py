@@ -1,112 +1,128 @@
-"""A pack as the tensors of one row: positions that restart after the prefix, a tree mask, and supervised rows only."""
+"""Packs as the tensors of one row: positions as in each sample alone, who sees whom, and supervised rows only."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TypedDict
 
 import torch
 from torch import Tensor
 
-from agentft.data.packing import Pack, Sample, Tree
+from agentft.data.packing import Node, Pack, Sample
 
-__all__ = ["Batch", "collate"]
+__all__ = ["Batch", "collate", "dense_mask"]
 
 
 class Batch(TypedDict):
-    """One pack of L tokens with R supervised targets.
+    """Packs as one row of L tokens with R supervised targets.
 
-    `attention_mask` `[1, 1, L, L]`: True where row may see column. `logits_to_keep` `[R]`: the row that predicts each
-    target; rows repeat where samples branch off a shared prefix. `owners` `[R]`: index of the target's sample. `trees`:
-    for each tree the length of its prefix, then those of its suffixes (the mask in other words).
+    `input_ids`, `position_ids` `[1, L]`. `ends` `[L]`: where the subtree of each token's node ends, so that place `i`
+    sees place `j` if `j <= i < ends[j]`. `nodes`: (tokens, parent) of each node in the row's order, parent -1 for
+    roots: the same in other words. `tokens`: L without what fills it up. `logits_to_keep` `[R]`: the place that
+    predicts each target; places repeat where samples branch. `targets`, `weights`, `owners` `[R]`: its token, weight
+    and sample.
     """
 
     input_ids: Tensor
     position_ids: Tensor
-    attention_mask: Tensor
+    ends: Tensor
+    nodes: list[tuple[int, int]]
+    tokens: int
     logits_to_keep: Tensor
     targets: Tensor
     weights: Tensor
     owners: Tensor
-    trees: list[list[int]]
 
 
 class _Row:
-    """The lists that a pack's tensors are made from, grown tree by tree."""
+    """The lists that the tensors are made from, grown pack by pack."""
 
     def __init__(self) -> None:
         self.tokens: list[int] = []
         self.positions: list[int] = []
-        self.trees: list[int] = []
-        self.branches: list[int] = []
+        self.ends: list[int] = []
+        self.nodes: list[tuple[int, int]] = []
         self.sources: list[int] = []
         self.targets: list[int] = []
         self.weights: list[float] = []
         self.owners: list[int] = []
 
-    def add_tree(self, number: int, tree: Tree, samples: Sequence[Sample]) -> None:
-        start = len(self.tokens)
-        self._add_tokens(number, 0, samples[tree.members[0]], 0, tree.prefix)
-        for branch, member in enumerate(tree.members, 1):
-            sample = samples[member]
-            shift = len(self.tokens) - tree.prefix
-            self._add_tokens(number, branch, sample, tree.prefix, sample.inputs)
-            for place, weight in zip(sample.places, sample.weights, strict=True):
-                source = place - 1
-                self.sources.append(source + (start if source < tree.prefix else shift))
-                self.targets.append(sample.tokens[place])
-                self.weights.append(weight)
-                self.owners.append(member)
+    def add(self, pack: Pack, samples: Sequence[Sample]) -> None:
+        """Append a pack."""
+        base, first = len(self.nodes), len(self.tokens)
+        starts = list(accumulate((node.end - node.start for node in pack.nodes), initial=first))
+        for node in pack.nodes:
+            self.tokens.extend(samples[node.sample].tokens[node.start : node.end])
+            self.positions.extend(range(node.start, node.end))
+            self.nodes.append((node.end - node.start, node.parent + base if node.parent >= 0 else -1))
+        for node, end in zip(pack.nodes, _subtree_ends(pack.nodes, starts), strict=True):
+            self.ends.extend([end] * (node.end - node.start))
+        for index, leaf in pack.members:
+            self._add_targets(index, samples[index], pack.nodes, starts, leaf)
 
-    def pad(self, number: int, multiple: int) -> int:
-        """Fill up to a multiple of tokens and of targets, which weigh nothing; the number of tokens added."""
+    def pad(self, multiple: int) -> None:
+        """Fill up to a multiple of tokens, which nothing sees, and of targets, which weigh nothing."""
         tokens = -len(self.tokens) % multiple
+        if tokens:
+            self.nodes.append((tokens, -1))
         self.tokens.extend([0] * tokens)
         self.positions.extend(range(tokens))
-        self.trees.extend([number] * tokens)
-        self.branches.extend([0] * tokens)
+        self.ends.extend([len(self.tokens)] * tokens)
         targets = -len(self.targets) % multiple
         self.sources.extend(self.sources[:1] * targets)
         self.targets.extend(self.targets[:1] * targets)
         self.weights.extend([0.0] * targets)
         self.owners.extend(self.owners[:1] * targets)
-        return tokens
 
-    def _add_tokens(self, number: int, branch: int, sample: Sample, start: int, end: int) -> None:
-        self.tokens.extend(sample.tokens[start:end])
-        self.positions.extend(range(start, end))
-        self.trees.extend([number] * (end - start))
-        self.branches.extend([branch] * (end - start))
+    def _add_targets(self, index: int, sample: Sample, nodes: Sequence[Node], starts: Sequence[int], leaf: int) -> None:
+        path = [leaf]
+        while nodes[path[-1]].parent >= 0:
+            path.append(nodes[path[-1]].parent)
+        for place, weight in zip(sample.places, sample.weights, strict=True):
+            while nodes[path[-1]].end < place:
+                path.pop()
+            node = path[-1]
+            self.sources.append(starts[node] + place - 1 - nodes[node].start)
+            self.targets.append(sample.tokens[place])
+            self.weights.append(weight)
+            self.owners.append(index)
 
 
-def collate(pack: Pack, samples: Sequence[Sample], multiple: int = 1) -> Batch:
-    """The tensors of `pack`, whose trees index into `samples`.
+def collate(packs: Sequence[Pack], samples: Sequence[Sample], multiple: int = 1) -> Batch:
+    """The tensors of `packs`, whose nodes index into `samples`.
 
-    `multiple`: L and R are filled up to a multiple of it, by tokens that nothing sees and targets without weight. Some
-    libraries compile for each new shape (oneDNN's bf16 products: two seconds a step), so there should be few.
+    `multiple`: L and R are filled up to a multiple of it. Some libraries compile for each new shape (oneDNN's bf16
+    products: two seconds a step), so there should be few.
     """
     row = _Row()
-    for number, tree in enumerate(pack.trees):
-        row.add_tree(number, tree, samples)
-    trees = [[tree.prefix, *(samples[m].inputs - tree.prefix for m in tree.members)] for tree in pack.trees]
-    if padding := row.pad(len(trees), multiple):
-        trees.append([padding])
+    for pack in packs:
+        row.add(pack, samples)
+    row.pad(multiple)
     return Batch(
         input_ids=torch.tensor([row.tokens]),
         position_ids=torch.tensor([row.positions]),
-        attention_mask=_tree_mask(torch.tensor(row.trees), torch.tensor(row.branches))[None, None],
+        ends=torch.tensor(row.ends),
+        nodes=row.nodes,
+        tokens=sum(pack.tokens for pack in packs),
         logits_to_keep=torch.tensor(row.sources),
         targets=torch.tensor(row.targets),
         weights=torch.tensor(row.weights, dtype=torch.float32),
         owners=torch.tensor(row.owners),
-        trees=trees,
     )
 
 
-def _tree_mask(trees: Tensor, branches: Tensor) -> Tensor:
-    """`[L, L]`: a token sees what stands before it in its own tree: the prefix (branch 0) and its own branch."""
-    order = torch.arange(len(trees))
-    before = order[:, None] >= order[None, :]
-    kin = trees[:, None] == trees[None, :]
-    branch = (branches[None, :] == 0) | (branches[:, None] == branches[None, :])
-    return before & kin & branch
+def dense_mask(ends: Tensor) -> Tensor:
+    """`[L, L]` of `Batch.ends`: True where the row may see the column."""
+    order = torch.arange(len(ends), device=ends.device)
+    return (order[:, None] >= order[None, :]) & (order[:, None] < ends[None, :])
+
+
+def _subtree_ends(nodes: Sequence[Node], starts: Sequence[int]) -> list[int]:
+    """The place after the last token of each node's subtree; `starts` holds the row's end too."""
+    ends = list(starts[1:])
+    for number in range(len(nodes) - 1, -1, -1):
+        parent = nodes[number].parent
+        if parent >= 0:
+            ends[parent] = max(ends[parent], ends[number])
+    return ends

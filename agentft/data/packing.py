@@ -1,19 +1,27 @@
-"""Packs: samples that open with the same tokens (the same system text and tools) share the computation of that prefix.
+"""Packs: samples that open with the same tokens share the computation of those tokens, to any depth.
 
-A pack is one row for the model. It holds one or more trees: a prefix, and the suffixes that continue it. No token sees
-a token outside its own sample, so loss and gradient are those of the samples trained one by one.
+A pack is one row for the model and holds prefix trees: a node's tokens are computed once for all samples below it. The
+same system text and tools, the rounds of one conversation and the samples of its turns nest. No token sees a token
+outside its own sample, so loss and gradient are those of the samples trained one by one.
 """
 
 from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
 
 from agentft.types import Encoded
 
-__all__ = ["Pack", "PackingReport", "Sample", "Tree", "epoch_packs", "make_sample", "report_packing"]
+__all__ = ["Node", "Pack", "PackingReport", "Sample", "epoch_packs", "make_sample", "plant", "report_packing"]
+
+WORTH_SHARING = 16
+"""Fewer tokens than these are computed again: each node costs the attention a block of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +29,7 @@ class Sample:
     """A row that can be trained on, cut after its last supervised token.
 
     `tokens` `[n]`: the last one is a target only, never an input. `places` `[r]`: indices of the supervised tokens,
-    with their `weights` `[r]`. `stem`: how many leading tokens are system text and tools.
+    with their `weights` `[r]`.
     """
 
     row: int
@@ -29,7 +37,6 @@ class Sample:
     tokens: array[int]
     places: array[int]
     weights: array[float]
-    stem: int = 0
 
     @property
     def inputs(self) -> int:
@@ -38,25 +45,27 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
-    """Samples (by index) that share their first `prefix` tokens."""
+class Node:
+    """Tokens `[start, end)` of `sample`, and of every sample below. `parent`: its index in the pack; -1: a root."""
 
-    prefix: int
-    members: tuple[int, ...]
+    sample: int
+    start: int
+    end: int
+    parent: int
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Trees that are computed as one row of `tokens` tokens; apart, the samples would be `unshared` tokens."""
+    """Trees that are computed as one row of `tokens` tokens; apart, the samples would be `unshared` tokens.
 
-    trees: tuple[Tree, ...]
+    `nodes`: in preorder, which is how their tokens stand in the row. `members`: (sample, the node that it ends in), in
+    that order too.
+    """
+
+    nodes: tuple[Node, ...]
+    members: tuple[tuple[int, int], ...]
     tokens: int
     unshared: int
-
-    @property
-    def members(self) -> Iterator[int]:
-        """The indices of the samples, in the order in which they stand in the row."""
-        return (member for tree in self.trees for member in tree.members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,39 +81,39 @@ class PackingReport:
 
 
 @dataclass(slots=True)
-class _Open:
-    """A pack that is still being filled."""
+class _Tree:
+    """A tree while it grows: samples with the place where each leaves the one before it."""
 
-    trees: list[Tree] = field(default_factory=list)
+    members: list[tuple[int, int]] = field(default_factory=list)
     tokens: int = 0
 
 
-def make_sample(row: int, name: str, encoded: Encoded, stem: int = 0) -> Sample | None:
+def make_sample(row: int, name: str, encoded: Encoded) -> Sample | None:
     """Cut `encoded` after its last supervised token; None if nothing that can be predicted is supervised."""
     places = [place for place, weight in enumerate(encoded.loss_weights) if weight > 0 and place > 0]
     if not places:
         return None
     end = places[-1] + 1
     weights = array("d", (encoded.loss_weights[place] for place in places))
-    return Sample(row, name, array("i", encoded.input_ids[:end]), array("i", places), weights, min(stem, end))
+    return Sample(row, name, array("i", encoded.input_ids[:end]), array("i", places), weights)
 
 
 def epoch_packs(samples: Sequence[Sample], budget: int, seed: int, epoch: int) -> list[Pack]:
     """All samples, each exactly once, in packs of at most `budget` tokens, in the order of `seed` and `epoch`.
 
-    A sample that is longer than the budget gets a pack of its own.
+    Samples that share much stand together, in an order of the dice among those that share as much. A sample that is
+    longer than the budget gets a pack of its own.
     """
     dice = random.Random(f"agentft/{seed}/{epoch}")
-    full: list[_Open] = []
-    rest: list[tuple[Tree, int]] = []
-    for group in _groups(samples):
-        dice.shuffle(group)
-        trees = _grow(samples, group, budget)
-        full += (_Open([tree], tokens) for tree, tokens in trees[:-1])
-        rest.append(trees[-1])
-    packs = [_close(samples, pack) for pack in full + _first_fit(rest, budget)]
+    packs = [_close(samples, trees) for trees in _fill(_grow(samples, _order(samples, dice), budget), budget)]
     dice.shuffle(packs)
     return packs
+
+
+def plant(samples: Sequence[Sample], members: Sequence[int], budget: int = 1 << 60) -> list[Pack]:
+    """Packs of these samples in this order, which share all they can; a new one where the next does not fit."""
+    shared = [0, *(_common(samples[one], samples[two]) for one, two in pairwise(members))]
+    return [_close(samples, [tree]) for tree in _grow(samples, zip(members, shared, strict=True), budget, apart=False)]
 
 
 def report_packing(packs: Sequence[Pack], budget: int) -> PackingReport:
@@ -112,56 +121,100 @@ def report_packing(packs: Sequence[Pack], budget: int) -> PackingReport:
     tokens = sum(pack.tokens for pack in packs)
     unshared = sum(pack.unshared for pack in packs)
     room = sum(max(budget, pack.tokens) for pack in packs)
-    members = sum(len(tree.members) for pack in packs for tree in pack.trees)
+    members = sum(len(pack.members) for pack in packs)
     return PackingReport(members, len(packs), tokens, unshared, tokens / max(room, 1), unshared / max(tokens, 1))
 
 
-def _groups(samples: Sequence[Sample]) -> list[list[int]]:
-    """Indices of samples with the same stem."""
-    groups: dict[bytes, list[int]] = {}
-    for index, sample in enumerate(samples):
-        groups.setdefault(sample.tokens[: sample.stem].tobytes(), []).append(index)
-    return list(groups.values())
+def _common(one: Sample, two: Sample) -> int:
+    """How many leading inputs two samples share."""
+    most = min(one.inputs, two.inputs)
+    unlike = np.frombuffer(one.tokens, np.intc, most) != np.frombuffer(two.tokens, np.intc, most)
+    return int(unlike.argmax()) if unlike.any() else most
 
 
-def _grow(samples: Sequence[Sample], group: Sequence[int], budget: int) -> list[tuple[Tree, int]]:
-    """Trees of one group with their sizes, filled in order; only the last may be far from full."""
-    prefix = _common_prefix([samples[index] for index in group])
-    trees: list[tuple[Tree, int]] = []
-    members: list[int] = []
-    size = prefix
-    for index in group:
-        suffix = samples[index].inputs - prefix
-        if members and size + suffix > budget:
-            trees.append((Tree(prefix, tuple(members)), size))
-            members, size = [], prefix
-        members.append(index)
-        size += suffix
-    trees.append((Tree(prefix, tuple(members)), size))
-    return trees
+def _order(samples: Sequence[Sample], dice: random.Random) -> Iterator[tuple[int, int]]:
+    """The samples, those that share the most beside each other, with how much to share with the one before."""
+    ranked = sorted(range(len(samples)), key=lambda index: samples[index].tokens)
+    common = [0, *(_common(samples[one], samples[two]) for one, two in pairwise(ranked))]
+    # Ranges of samples that share `shared` tokens; the first of them leaves what stands before at `branch`.
+    ranges = [(0, len(ranked), 0, 0)]
+    while ranges:
+        low, high, shared, branch = ranges.pop()
+        if high - low == 1:
+            yield ranked[low], branch
+            continue
+        cuts = [place for place in range(low + 1, high) if common[place] < shared + WORTH_SHARING]
+        if not cuts:
+            ranges.append((low, high, min(common[low + 1 : high]), branch))
+            continue
+        parts = list(pairwise([low, *cuts, high]))
+        dice.shuffle(parts)
+        ranges += [(start, end, shared, shared) for start, end in parts[1:]]
+        ranges.append((*parts[0], shared, branch))
 
 
-def _common_prefix(group: Sequence[Sample]) -> int:
-    """How many input tokens all samples share: the common prefix of the least and the greatest is that of all."""
-    low = min(group, key=lambda sample: sample.tokens).tokens
-    high = max(group, key=lambda sample: sample.tokens).tokens
-    most = min(sample.inputs for sample in group)
-    return next((place for place in range(most) if low[place] != high[place]), most)
+def _grow(
+    samples: Sequence[Sample], members: Iterable[tuple[int, int]], budget: int, *, apart: bool = True
+) -> Iterator[_Tree]:
+    """Trees of neighbours, each at most `budget` tokens; `apart`: what shares nothing begins a tree."""
+    tree = _Tree()
+    for index, shared in members:
+        added = samples[index].inputs - shared
+        if tree.members and (tree.tokens + added > budget or (apart and not shared)):
+            yield tree
+            tree = _Tree()
+        branch = shared if tree.members else 0
+        tree.members.append((index, branch))
+        tree.tokens += samples[index].inputs - branch
+    if tree.members:
+        yield tree
 
 
-def _first_fit(trees: list[tuple[Tree, int]], budget: int) -> list[_Open]:
-    """Put whole trees together, longest first."""
-    packs: list[_Open] = []
-    for tree, tokens in sorted(trees, key=lambda entry: -entry[1]):
-        pack = next((pack for pack in packs if pack.tokens + tokens <= budget), None)
-        if pack is None:
-            pack = _Open()
-            packs.append(pack)
-        pack.trees.append(tree)
-        pack.tokens += tokens
-    return packs
+def _fill(trees: Iterator[_Tree], budget: int) -> list[list[_Tree]]:
+    """Put whole trees together, longest first, each where the least room is left."""
+    bins: list[list[_Tree]] = []
+    rooms: list[tuple[int, int]] = []
+    for tree in sorted(trees, key=lambda tree: -tree.tokens):
+        place = bisect_left(rooms, (tree.tokens, -1))
+        if place == len(rooms):
+            bins.append([tree])
+            insort(rooms, (budget - tree.tokens, len(bins) - 1))
+        else:
+            room, number = rooms.pop(place)
+            bins[number].append(tree)
+            insort(rooms, (room - tree.tokens, number))
+    return bins
 
 
-def _close(samples: Sequence[Sample], pack: _Open) -> Pack:
-    unshared = sum(samples[member].inputs for tree in pack.trees for member in tree.members)
-    return Pack(tuple(pack.trees), pack.tokens, unshared)
+def _close(samples: Sequence[Sample], trees: Sequence[_Tree]) -> Pack:
+    nodes: list[Node] = []
+    members: list[tuple[int, int]] = []
+    for tree in trees:
+        _add_nodes(samples, tree, nodes, members)
+    unshared = sum(samples[index].inputs for index, _ in members)
+    return Pack(tuple(nodes), tuple(members), sum(tree.tokens for tree in trees), unshared)
+
+
+def _add_nodes(samples: Sequence[Sample], tree: _Tree, nodes: list[Node], members: list[tuple[int, int]]) -> None:
+    """The nodes of a tree, each cut where a later sample leaves it, appended to `nodes`."""
+    path: list[int] = []
+    for number, (index, branch) in enumerate(tree.members):
+        path = [node for node in path if nodes[node].end <= branch]
+        start = branch
+        for cut in [*_cuts(tree.members, number, samples[index].inputs), samples[index].inputs]:
+            if cut > start:
+                nodes.append(Node(index, start, cut, path[-1] if path else -1))
+                path.append(len(nodes) - 1)
+                start = cut
+        members.append((index, path[-1]))
+
+
+def _cuts(members: Sequence[tuple[int, int]], number: int, inputs: int) -> list[int]:
+    """Where later samples leave the tokens that the `number`-th one adds."""
+    own, cuts, reach = members[number][1], set[int](), inputs
+    for _, branch in members[number + 1 :]:
+        reach = min(reach, branch)
+        if reach <= own:
+            break
+        cuts.add(reach)
+    return sorted(cuts)

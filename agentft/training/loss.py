@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agentft.data.collation import Batch
+from agentft.data.collation import Batch, dense_mask
 from agentft.training.attention import TREE_ATTENTION
 
 __all__ = ["target_losses", "weighted_loss"]
@@ -16,10 +16,10 @@ __all__ = ["target_losses", "weighted_loss"]
 def target_losses(model: Any, batch: Batch) -> Tensor:
     """The cross-entropy `[R]` of each supervised target, in nats, fp32.
 
-    A model that was loaded with our tree attention is given the trees, any other the dense mask.
+    A model that was loaded with our tree attention is given the nodes, any other the dense mask.
     """
     by_tree = getattr(getattr(model, "config", None), "_attn_implementation", None) == TREE_ATTENTION
-    structure = {"trees": batch["trees"]} if by_tree else {"attention_mask": batch["attention_mask"]}
+    structure = {"nodes": batch["nodes"]} if by_tree else {"attention_mask": dense_mask(batch["ends"])[None, None]}
     logits = model(
         input_ids=batch["input_ids"],
         position_ids=batch["position_ids"],

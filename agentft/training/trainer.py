@@ -112,7 +112,7 @@ class PackTrainer(Trainer):  # type: ignore[misc]
             model=model,
             args=arguments,
             train_dataset=list(packs),
-            data_collator=lambda packs: collate(packs[0], samples, SHAPES),
+            data_collator=lambda packs: collate(packs, samples, SHAPES),
             callbacks=[_StopCallback(should_stop)],
         )
         self.remove_callback(PrinterCallback)
@@ -120,7 +120,7 @@ class PackTrainer(Trainer):  # type: ignore[misc]
         self._recipe = recipe
         # All weights are kept in fp32 and computed with in bf16.
         self._autocast = recipe.method == "full" and recipe.dtype == "bf16"
-        self._seen = list(accumulate(sum(1 for _ in pack.members) for pack in packs))
+        self._seen = list(accumulate(len(pack.members) for pack in packs))
         self._rows = len(samples)
         self._step = Step(0, 0, 0, 0.0)
         self._clock = time.monotonic()
@@ -160,7 +160,7 @@ class PackTrainer(Trainer):  # type: ignore[misc]
         batches, total = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._step = Step(
             samples=sum(len(batch["owners"].unique()) for batch in batches),
-            tokens=sum(sum(tree) for batch in batches for tree in batch["trees"] if len(tree) > 1),  # else padding
+            tokens=sum(batch["tokens"] for batch in batches),
             supervised=sum(int((batch["weights"] > 0).sum()) for batch in batches),
             weight=float(total),
         )

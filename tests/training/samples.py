@@ -7,22 +7,22 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
-from agentft.data.packing import Pack, Sample, Tree
+from agentft.data.packing import Pack, Sample, plant
 
 __all__ = ["alone", "make", "msagent_row", "write_rows"]
 
 
-def make(tokens: Sequence[int], weights: dict[int, float], row: int = 0, stem: int = 0) -> Sample:
+def make(tokens: Sequence[int], weights: dict[int, float], row: int = 0) -> Sample:
     """A sample with weights at these places; `tokens` ends with its last supervised token."""
     places = sorted(weights)
     return Sample(
-        row, f"row{row}", array("i", tokens), array("i", places), array("d", [weights[place] for place in places]), stem
+        row, f"row{row}", array("i", tokens), array("i", places), array("d", [weights[place] for place in places])
     )
 
 
 def alone(samples: Sequence[Sample]) -> list[Pack]:
     """Each sample in a pack of its own, nothing shared."""
-    return [Pack((Tree(0, (index,)),), sample.inputs, sample.inputs) for index, sample in enumerate(samples)]
+    return plant(samples, range(len(samples)), 0)
 
 
 def msagent_row(city: str, number: int, call: bool = True) -> dict[str, object]:

@@ -16,9 +16,11 @@ from agentft.data.collation import collate
 from agentft.data.packing import Pack, Sample, epoch_packs
 from agentft.training.attention import TREE_ATTENTION
 from agentft.training.loss import target_losses, weighted_loss
-from tests.data.test_packing import forests
+from tests.data.test_packing import forests, short_stems
 from tests.tiny import tiny_model
 from tests.training.samples import make
+
+__all__ = ["short_stems"]
 
 MODEL = tiny_model()
 
@@ -36,7 +38,7 @@ def plain_loss(model: Any, samples: Sequence[Sample]) -> Tensor:
 
 def packed_loss(model: Any, samples: Sequence[Sample], packs: Sequence[Pack]) -> Tensor:
     weight = sum(sum(sample.weights) for sample in samples)
-    return torch.stack([weighted_loss(model, collate(pack, samples), weight) for pack in packs]).sum()
+    return torch.stack([weighted_loss(model, collate([pack], samples), weight) for pack in packs]).sum()
 
 
 def gradient(model: Any, loss: Tensor) -> Tensor:
@@ -79,17 +81,16 @@ def test_changing_one_sample_changes_no_other_by_one_bit(
     attention: str, samples: list[Sample], data: st.DataObject
 ) -> None:
     (pack, *_) = epoch_packs(samples, 100, 0, 0)
-    tree = data.draw(st.sampled_from(pack.trees))
-    changed = data.draw(st.sampled_from(tree.members))
-    sample = samples[changed]
-    end = len(sample.tokens)
-    if end - tree.prefix < 2:
+    changed, leaf = data.draw(st.sampled_from(pack.members))
+    sample, node = samples[changed], pack.nodes[leaf]
+    alone = node.sample == changed and sum(last == leaf for _, last in pack.members) == 1
+    if not alone or any(other.parent == leaf for other in pack.nodes):
         return
-    tokens = array("i", [*sample.tokens[: tree.prefix], *(61 + t % 7 for t in sample.tokens[tree.prefix :])])
+    tokens = array("i", [*sample.tokens[: node.start], *(61 + t % 7 for t in sample.tokens[node.start :])])
     others = list(samples)
-    others[changed] = Sample(sample.row, sample.id, tokens, sample.places, sample.weights, sample.stem)
+    others[changed] = Sample(sample.row, sample.id, tokens, sample.places, sample.weights)
 
-    before, after = collate(pack, samples), collate(pack, others)
+    before, after = collate([pack], samples), collate([pack], others)
     with torch.no_grad():
         model = tuned(attention)
         first, second = target_losses(model, before), target_losses(model, after)
@@ -102,7 +103,7 @@ def test_changing_one_sample_changes_no_other_by_one_bit(
 def test_tokens_after_the_last_target_and_unsupervised_rows_cost_nothing() -> None:
     sample = make([5, 6, 7, 8, 9], {2: 1.0, 4: 0.5})
     (pack,) = epoch_packs([sample], 100, 0, 0)
-    batch = collate(pack, [sample])
+    batch = collate([pack], [sample])
 
     assert batch["input_ids"].shape == (1, 4)
     assert batch["logits_to_keep"].tolist() == [1, 3]
@@ -113,6 +114,6 @@ def test_the_loss_is_computed_in_fp32_for_a_bf16_model() -> None:
     sample = make([5, 6, 7, 8, 9], {4: 1.0})
     (pack,) = epoch_packs([sample], 100, 0, 0)
 
-    loss = target_losses(tiny_model().to(torch.bfloat16), collate(pack, [sample]))
+    loss = target_losses(tiny_model().to(torch.bfloat16), collate([pack], [sample]))
 
     assert loss.dtype == torch.float32

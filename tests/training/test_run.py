@@ -35,7 +35,7 @@ def rows(tmp_path: Path) -> Path:
 
 
 def recipe_of(tiny: Path, rows: Path, output: Path, **settings: Any) -> Recipe:
-    defaults: dict[str, Any] = {"pack_tokens": 512, "lr": 0.01, "save_steps": 2, "epochs": 2, "dtype": "fp32"}
+    defaults: dict[str, Any] = {"pack_tokens": 320, "lr": 0.01, "save_steps": 2, "epochs": 2, "dtype": "fp32"}
     return Recipe(model=str(tiny), data=(str(rows),), output=str(output), **(defaults | settings))
 
 

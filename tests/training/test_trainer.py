@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from agentft.data.packing import Pack, Sample, Tree, epoch_packs
+from agentft.data.packing import Pack, Sample, epoch_packs, plant
 from agentft.errors import AgentftError
 from agentft.training.events import Event, Saved, StepDone
 from agentft.training.loading import prepare_model
@@ -20,7 +20,7 @@ from tests.training.samples import alone, make
 from tests.training.test_loss import plain_loss
 
 STEM = list(range(3, 23))
-SAMPLES = [make([*STEM, 30 + row, 40, 41 + row, 43], {22: 1.0 + row, 23: 0.25}, row, len(STEM)) for row in range(4)]
+SAMPLES = [make([*STEM, 30 + row, 40, 41 + row, 43], {22: 1.0 + row, 23: 0.25}, row) for row in range(4)]
 
 
 def trainer_of(
@@ -46,7 +46,7 @@ def weights(trainer: PackTrainer) -> dict[str, torch.Tensor]:
 def test_one_pack_of_four_is_one_step_of_four_packs_with_unequal_weights(tmp_path: Path) -> None:
     events: list[Event] = []
     more: list[Event] = []
-    whole = trainer_of(tmp_path / "a", [Pack((Tree(len(STEM), (0, 1, 2, 3)),), 32, 92)], events=events)
+    whole = trainer_of(tmp_path / "a", plant(SAMPLES, range(4)), events=events)
     apart = trainer_of(tmp_path / "b", alone(SAMPLES), events=more, batch=4)
 
     expected = plain_loss(tiny_model(), SAMPLES).item()
@@ -63,7 +63,7 @@ def test_one_pack_of_four_is_one_step_of_four_packs_with_unequal_weights(tmp_pat
 
 
 def test_accumulation_moves_the_weights_as_one_batch_does(tmp_path: Path) -> None:
-    whole = trainer_of(tmp_path / "a", [Pack((Tree(len(STEM), (0, 1, 2, 3)),), 32, 92)], method="lora")
+    whole = trainer_of(tmp_path / "a", plant(SAMPLES, range(4)), method="lora")
     apart = trainer_of(tmp_path / "b", alone(SAMPLES), batch=4, method="lora")
 
     whole.train()
