@@ -11,7 +11,7 @@ from torch import Tensor
 
 from agentft.data.packing import Node, Pack, Sample
 
-__all__ = ["Batch", "collate", "dense_mask"]
+__all__ = ["Batch", "collate"]
 
 
 class Batch(TypedDict):
@@ -110,12 +110,6 @@ def collate(packs: Sequence[Pack], samples: Sequence[Sample], multiple: int = 1)
         weights=torch.tensor(row.weights, dtype=torch.float32),
         owners=torch.tensor(row.owners),
     )
-
-
-def dense_mask(ends: Tensor) -> Tensor:
-    """`[L, L]` of `Batch.ends`: True where the row may see the column."""
-    order = torch.arange(len(ends), device=ends.device)
-    return (order[:, None] >= order[None, :]) & (order[:, None] < ends[None, :])
 
 
 def _subtree_ends(nodes: Sequence[Node], starts: Sequence[int]) -> list[int]:

@@ -39,7 +39,7 @@ def load_model(recipe: Recipe, where: str) -> Any:
         where,
         dtype=dtype,
         quantization_config=quantisation(4, dtype) if recipe.method == "qlora" else None,
-        attn_implementation="sdpa" if torch.cuda.is_available() else TREE_ATTENTION,
+        attn_implementation=TREE_ATTENTION,
         device_map={"": 0} if torch.cuda.is_available() else None,
     )
     return prepare_model(recipe, model, where)

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agentft.data.collation import Batch, dense_mask
+from agentft.data.collation import Batch
 from agentft.training.attention import TREE_ATTENTION
+from agentft.training.head import frozen_head, head_losses
+from agentft.training.structure import Structure
 
 __all__ = ["target_losses", "weighted_loss"]
 
@@ -16,17 +18,20 @@ __all__ = ["target_losses", "weighted_loss"]
 def target_losses(model: Any, batch: Batch) -> Tensor:
     """The cross-entropy `[R]` of each supervised target, in nats, fp32.
 
-    A model that was loaded with our tree attention is given the nodes, any other the dense mask.
+    A model that was loaded with our tree attention is given the structure, any other the dense mask.
     """
-    by_tree = getattr(getattr(model, "config", None), "_attn_implementation", None) == TREE_ATTENTION
-    structure = {"nodes": batch["nodes"]} if by_tree else {"attention_mask": dense_mask(batch["ends"])[None, None]}
-    logits = model(
-        input_ids=batch["input_ids"],
-        position_ids=batch["position_ids"],
-        **structure,
-        logits_to_keep=batch["logits_to_keep"],
-        use_cache=False,
-    ).logits[0]
+    seen = Structure.of(batch)
+    wrapped = hasattr(model, "module")  # by what spreads it over processes, which must see the call itself
+    causal = model.module if wrapped else model
+    causal = causal.get_base_model() if hasattr(causal, "get_base_model") else causal
+    by_tree = causal.config._attn_implementation == TREE_ATTENTION
+    inputs: dict[str, Any] = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"]}
+    inputs |= {"structure": seen} if by_tree else {"attention_mask": seen.dense()}
+    head = None if wrapped else frozen_head(causal)
+    if head is not None:
+        hidden = causal.get_decoder()(**inputs, use_cache=False).last_hidden_state
+        return head_losses(hidden[0].index_select(0, batch["logits_to_keep"]), head, batch["targets"])
+    logits = model(**inputs, logits_to_keep=batch["logits_to_keep"], use_cache=False).logits[0]
     return torch.nn.functional.cross_entropy(logits.float(), batch["targets"], reduction="none")
 
 

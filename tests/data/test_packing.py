@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentft.data.collation import collate, dense_mask
+from agentft.data.collation import Batch, collate
 from agentft.data.packing import Sample, epoch_packs, make_sample, plant, report_packing
 from agentft.types import Encoded
 from tests.training.samples import make
@@ -23,6 +23,12 @@ def short_stems() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("agentft.data.packing.WORTH_SHARING", 4)
         yield
+
+
+def mask_of(batch: Batch) -> torch.Tensor:
+    """`[L, L]`: what `Batch.ends` says."""
+    order = torch.arange(len(batch["ends"]))
+    return (order[:, None] >= order) & (order[:, None] < batch["ends"])
 
 
 @st.composite
@@ -84,7 +90,7 @@ def test_a_target_sees_its_own_sample_in_order_and_nothing_else(samples: list[Sa
         batch = collate([pack], samples)
         rows = zip(batch["owners"].tolist(), batch["logits_to_keep"].tolist(), batch["targets"].tolist(), strict=True)
         for owner, row, target in rows:
-            seen = dense_mask(batch["ends"])[row]
+            seen = mask_of(batch)[row]
             tokens = samples[owner].tokens
             length = int(seen.sum())
             assert batch["input_ids"][0, seen].tolist() == list(tokens[:length])
@@ -197,7 +203,7 @@ def test_the_mask_of_two_trees() -> None:
         [0, 0, 0, 0, 1, 0],
         [0, 0, 0, 0, 1, 1],
     ]
-    assert torch.equal(dense_mask(batch["ends"]), torch.tensor(expected, dtype=torch.bool))
+    assert torch.equal(mask_of(batch), torch.tensor(expected, dtype=torch.bool))
 
 
 @settings(deadline=None, max_examples=30)
@@ -208,9 +214,9 @@ def test_packs_side_by_side_are_one_row(samples: list[Sample], budget: int, mult
 
     together = collate(packs, samples, multiple)
 
-    blocks = torch.block_diag(*(dense_mask(batch["ends"]).int() for batch in apart))
+    blocks = torch.block_diag(*(mask_of(batch).int() for batch in apart))
     real = len(blocks)
-    assert torch.equal(dense_mask(together["ends"])[:real, :real], blocks.bool())
+    assert torch.equal(mask_of(together)[:real, :real], blocks.bool())
     assert together["tokens"] == real
     assert together["input_ids"].shape[1] % multiple == 0
     assert len(together["targets"]) % multiple == 0

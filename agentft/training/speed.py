@@ -1,0 +1,66 @@
+"""What makes a GPU's step faster or leaner, each lever alone: none changes what is computed beyond rounding."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["HostEmbedding", "compile_layers", "embed_on_host", "has_liger", "set_checkpointing", "use_liger"]
+
+
+def has_liger() -> bool:
+    """Whether Liger's kernels can be used here."""
+    return torch.cuda.is_available() and importlib.util.find_spec("liger_kernel") is not None
+
+
+def use_liger(model: Any) -> None:
+    """Norms, rotary positions and gated layers by Liger's kernels, for the families that it knows."""
+    from liger_kernel.transformers import _apply_liger_kernel_to_instance
+
+    _apply_liger_kernel_to_instance(
+        model=model, rope=True, rms_norm=True, swiglu=True, geglu=True, cross_entropy=False,
+        fused_linear_cross_entropy=False,
+    )  # fmt: skip
+
+
+def compile_layers(model: Any) -> None:
+    """Compile each decoder layer; layers of one shape share the compiled code."""
+    for layer in model.get_decoder().layers:
+        layer.compile(dynamic=False)
+
+
+def set_checkpointing(model: Any, every: int) -> None:
+    """Recompute the activations of each `every`-th decoder layer, and keep those of the others."""
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    for number, layer in enumerate(model.get_decoder().layers):
+        layer.gradient_checkpointing = number % every == 0
+
+
+class HostEmbedding(nn.Module):  # type: ignore[misc]
+    """A frozen embedding whose table stays in the host's memory; only the rows that are looked up travel.
+
+    The table is no parameter, so nothing moves it.
+    """
+
+    def __init__(self, table: Tensor, device: torch.device) -> None:
+        super().__init__()
+        self.table = table.detach().to("cpu").pin_memory() if device.type == "cuda" else table.detach()
+        self.device = device
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """`[...]` -> `[..., d]` on the device."""
+        rows = nn.functional.embedding(tokens.to("cpu"), self.table)
+        return rows.to(self.device, non_blocking=True)
+
+
+def embed_on_host(model: Any) -> int:
+    """Keep the table of input embeddings in the host's memory, if it is not the head's too; the bytes that it frees."""
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    table = embedding.weight
+    if type(embedding) is not nn.Embedding or table.requires_grad or (head is not None and head.weight is table):
+        return 0
+    model.set_input_embeddings(HostEmbedding(table, table.device))
+    return table.numel() * table.element_size()
