@@ -16,6 +16,7 @@ from agentft.models.tokenizers import located
 from agentft.training.attention import TREE_ATTENTION
 from agentft.training.lora import use_lean_products
 from agentft.training.recipe import Recipe
+from agentft.training.speed import HostEmbedding, embed_on_host, has_liger, set_checkpointing, use_liger
 
 __all__ = ["count_parameters", "load_model", "pick_dtype", "pick_lr", "prepare_model"]
 
@@ -42,6 +43,8 @@ def load_model(recipe: Recipe, where: str) -> Any:
         attn_implementation=TREE_ATTENTION,
         device_map={"": 0} if torch.cuda.is_available() else None,
     )
+    if recipe.method == "qlora" and recipe.unpack == "on":
+        model = model.dequantize()
     return prepare_model(recipe, model, where)
 
 
@@ -49,13 +52,14 @@ def prepare_model(recipe: Recipe, model: Any, where: str) -> Any:
     """Put adapters on a loaded model and set it up for training."""
     _check_architecture(model, where)
     model.config.use_cache = False
-    if recipe.method != "full":
-        model = _add_adapters(model, recipe)
-    if _wants_checkpointing(recipe, model):
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-        if recipe.method != "full":
-            model.enable_input_require_grads()
-    return model
+    if recipe.liger == "on" or (recipe.liger == "auto" and has_liger()):
+        use_liger(model)
+    tuned = model if recipe.method == "full" else _add_adapters(model, recipe)
+    if recipe.method != "full" and _wants_host_embeddings(recipe):
+        embed_on_host(model)
+    if _wants_checkpointing(recipe, tuned):
+        set_checkpointing(model, recipe.checkpoint_every)
+    return tuned
 
 
 def pick_dtype(recipe: Recipe) -> Literal["bf16", "fp32"]:
@@ -77,7 +81,8 @@ def pick_lr(recipe: Recipe, model: Any) -> float:
 def count_parameters(model: Any) -> tuple[int, int]:
     """(trainable, all), with a 4-bit matrix counted by its elements."""
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return trainable, int(model.num_parameters()) if hasattr(model, "num_parameters") else trainable
+    known = int(model.num_parameters()) if hasattr(model, "num_parameters") else trainable
+    return trainable, known + sum(part.table.numel() for part in model.modules() if isinstance(part, HostEmbedding))
 
 
 def _add_adapters(model: Any, recipe: Recipe) -> Any:
@@ -112,6 +117,12 @@ def _adapted(model: Any, last: int) -> dict[str, Any]:
     return {"target_modules": names, "layers_to_transform": list(range(layers - last, layers))}
 
 
+def _wants_host_embeddings(recipe: Recipe) -> bool:
+    if recipe.host_embeddings != "auto":
+        return recipe.host_embeddings == "on"
+    return torch.cuda.is_available() and recipe.method == "qlora"
+
+
 def _wants_checkpointing(recipe: Recipe, model: Any) -> bool:
     if recipe.checkpointing != "auto":
         return recipe.checkpointing == "on"
@@ -125,8 +136,8 @@ def _check_architecture(model: Any, where: str) -> None:
             "whose architecture transformers keeps up to date"
         )
     kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
-    if kinds - {"full_attention"}:
+    if kinds - {"full_attention", "sliding_attention"}:
         raise InputError(
-            f"{where}: {type(model).__name__} has layers of the kinds {', '.join(sorted(kinds))}; packs need full "
-            "attention in every layer"
+            f"{where}: {type(model).__name__} has layers of the kinds {', '.join(sorted(kinds))}; packs need "
+            "attention, full or in windows, in every layer"
         )

@@ -74,6 +74,24 @@ class Recipe:
     checkpointing: Literal["auto", "on", "off"] = field(
         default="auto", metadata=_doc("Recompute activations to save memory")
     )
+    checkpoint_every: int = field(
+        default=1, metadata=_doc("With checkpointing: recompute each so-many-th layer, keep the others' activations", 1)
+    )
+    unpack: Literal["on", "off"] = field(
+        default="off",
+        metadata=_doc(
+            "qlora: keep the weights that 4 bits hold unpacked, which takes their 16-bit memory and less time"
+        ),
+    )
+    liger: Literal["auto", "on", "off"] = field(
+        default="auto", metadata=_doc("Liger's kernels for norms, positions and gates; auto: if they are installed")
+    )
+    host_embeddings: Literal["auto", "on", "off"] = field(
+        default="auto", metadata=_doc("Keep frozen input embeddings in the host's memory; auto: qlora on a GPU")
+    )
+    optimizer: Literal["adamw", "adamw_8bit"] = field(
+        default="adamw", metadata=_doc("adamw_8bit: bitsandbytes' paged one, whose state takes a quarter")
+    )
     save_steps: int = field(default=50, metadata=_doc("Save a checkpoint after so many steps", 1))
     keep_checkpoints: int = field(default=2, metadata=_doc("How many checkpoints are kept", 1))
     seed: int = field(default=0, metadata=_doc("Seed of order, packs and adapters", 0, 2**32 - 1))

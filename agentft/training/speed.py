@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["HostEmbedding", "compile_layers", "embed_on_host", "has_liger", "set_checkpointing", "use_liger"]
+__all__ = ["HostEmbedding", "embed_on_host", "has_liger", "set_checkpointing", "use_liger"]
 
 
 def has_liger() -> bool:
@@ -24,12 +24,6 @@ def use_liger(model: Any) -> None:
         model=model, rope=True, rms_norm=True, swiglu=True, geglu=True, cross_entropy=False,
         fused_linear_cross_entropy=False,
     )  # fmt: skip
-
-
-def compile_layers(model: Any) -> None:
-    """Compile each decoder layer; layers of one shape share the compiled code."""
-    for layer in model.get_decoder().layers:
-        layer.compile(dynamic=False)
 
 
 def set_checkpointing(model: Any, every: int) -> None:
@@ -63,4 +57,4 @@ def embed_on_host(model: Any) -> int:
     if type(embedding) is not nn.Embedding or table.requires_grad or (head is not None and head.weight is table):
         return 0
     model.set_input_embeddings(HostEmbedding(table, table.device))
-    return table.numel() * table.element_size()
+    return int(table.numel()) * int(table.element_size())

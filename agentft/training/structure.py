@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from agentft.data.collation import Batch
+from agentft.training.cascade import Part, cascade_parts
 
 __all__ = ["Structure"]
 
@@ -26,6 +27,7 @@ class Structure:
         self.positions = positions
         self._masks: dict[int | None, Tensor] = {}
         self._blocks: dict[int | None, Any] = {}
+        self._parts: list[Part] = []
 
     @classmethod
     def of(cls, batch: Batch) -> Structure:
@@ -45,6 +47,11 @@ class Structure:
                 mask &= self.positions[:, None] - self.positions[None, :] < window
             self._masks[window] = mask[None, None]
         return self._masks[window]
+
+    def parts(self) -> list[Part]:
+        """FlashAttention's calls, see `cascade_parts`."""
+        self._parts = self._parts or cascade_parts(self.nodes, self.ends.device)
+        return self._parts
 
     def blocks(self, window: int | None = None) -> Any:
         """flex_attention's `BlockMask`, `[1, 1, L, L]` in blocks of 128."""

@@ -28,7 +28,7 @@ from agentft.training.events import OnEvent, Saved, StepDone
 from agentft.training.loss import weighted_loss
 from agentft.training.recipe import Recipe
 
-__all__ = ["PackTrainer", "Step", "deterministic", "rate_factor", "save_weights", "training_arguments"]
+__all__ = ["PackTrainer", "Step", "deterministic", "peak_memory", "rate_factor", "save_weights", "training_arguments"]
 
 SHAPES = 128
 """Rows have a multiple of so many tokens and of so many targets."""
@@ -44,7 +44,7 @@ def training_arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
         learning_rate=recipe.lr,
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.clip,
-        optim="adamw_torch",
+        optim="paged_adamw_8bit" if recipe.optimizer == "adamw_8bit" else "adamw_torch",
         seed=recipe.seed,
         save_strategy="steps",
         save_steps=recipe.save_steps,
@@ -212,7 +212,7 @@ class PackTrainer(Trainer):  # type: ignore[misc]
                 supervised=self._step.supervised,
                 weight=self._step.weight,
                 seconds=time.monotonic() - self._clock,
-                memory=_peak_memory(),
+                memory=peak_memory(),
             )
         )
 
@@ -269,7 +269,7 @@ class _StopCallback(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
 
 
-def _peak_memory() -> int:
+def peak_memory() -> int:
     """Bytes: of the GPU if there is one, else of this process."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())

@@ -62,6 +62,25 @@ def test_output_and_gradients_are_pefts() -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
+def test_4_bit_weights_give_what_pefts_give() -> None:
+    import bitsandbytes
+
+    torch.manual_seed(0)
+    packed = nn.Sequential(bitsandbytes.nn.Linear4bit(64, 128, compute_dtype=torch.float32, quant_type="nf4"))
+    packed[0].load_state_dict(nn.Linear(64, 128).state_dict())
+    packed.is_loaded_in_4bit = True
+    plain = adapted(packed.to("cpu"), target_modules=["0"])
+    lean = copy.deepcopy(plain)
+    assert use_lean_products(lean) == 1
+    inputs = torch.randn(3, 5, 64, generator=torch.Generator().manual_seed(1))
+
+    expected, found = run(plain, inputs), run(lean, inputs)
+
+    assert len(found[2]) == 2
+    for mine, theirs in zip((found[0], found[1], *found[2]), (expected[0], expected[1], *expected[2]), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+
+
 def test_every_projection_of_a_model_is_lean_and_its_first_inputs_need_no_gradient() -> None:
     plain = adapted(tiny_model(), target_modules="all-linear", task_type="CAUSAL_LM")
     lean = copy.deepcopy(plain)

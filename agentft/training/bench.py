@@ -1,0 +1,253 @@
+"""How fast the trainer is on known shapes of samples, beside the plain way of training and the machine's limit."""
+
+from __future__ import annotations
+
+import gc
+import random
+import tempfile
+import time
+import warnings
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
+
+from agentft.data.packing import Pack, Sample, epoch_packs
+from agentft.errors import InputError
+from agentft.models.embedded import resolve
+from agentft.models.hf import quantisation
+from agentft.strict import nearest
+from agentft.training.attention import TREE_ATTENTION
+from agentft.training.events import StepDone
+from agentft.training.loading import load_model, pick_dtype, prepare_model
+from agentft.training.recipe import Recipe
+from agentft.training.trainer import PackTrainer, training_arguments
+
+__all__ = ["SHAPES", "Measured", "Shape", "bench_plain", "bench_train", "limit"]
+
+RANDOM_7B = "random-7b"
+"""Stands for a model of Qwen2.5-7B's shape with random weights, which is as fast and as large as the real one."""
+SEVEN_B = {
+    "vocab_size": 152_064, "hidden_size": 3_584, "intermediate_size": 18_944, "num_hidden_layers": 28,
+    "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False,
+}  # fmt: skip
+WARM_UP = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Samples of `shared` tokens that all have, `own` tokens each, `learnt` ones, and a `tail` that no loss sees."""
+
+    shared: int
+    own: int
+    learnt: int
+    tail: int
+
+    @property
+    def tokens(self) -> int:
+        """Of one sample as it stands in the data."""
+        return self.shared + self.own + self.learnt + self.tail
+
+
+SHAPES = {
+    "agent930": Shape(600, 40, 60, 230),
+    "agent930-unique": Shape(0, 640, 60, 230),
+    "agent730": Shape(400, 40, 60, 230),
+    "long4k": Shape(0, 3_686, 410, 0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The middle of the measured steps. `tokens_per_second`: computed ones. `memory`: peak bytes."""
+
+    name: str
+    samples_per_second: float
+    tokens_per_second: float
+    memory: int
+    samples: int
+    loss: float
+
+
+def bench_train(recipe: Recipe, shape: str, steps: int) -> Measured:
+    """Train `steps` steps, after a few to warm up, on packs as full as they come.
+
+    Raises:
+        InputError: the shape is not known, or nothing of it fits into a pack.
+    """
+    samples = list(_samples(_shape(shape), recipe, steps))
+    packs = epoch_packs(samples, recipe.pack_tokens, recipe.seed, 0)
+    fullest = max(len(pack.members) for pack in packs)
+    chosen = [pack for pack in packs if len(pack.members) == fullest]
+    chosen = (chosen * (steps + WARM_UP))[: (steps + WARM_UP) * recipe.batch]
+    events = _run(recipe, _model(recipe), samples, chosen)
+    timed = sorted(events[WARM_UP:], key=lambda event: event.seconds)
+    middle = timed[len(timed) // 2]
+    return Measured(
+        shape, middle.samples / middle.seconds, middle.tokens / middle.seconds, max(e.memory for e in events),
+        middle.samples, events[-1].loss,
+    )  # fmt: skip
+
+
+def bench_plain(recipe: Recipe, shape: str, steps: int, batch: int = 4) -> Measured:
+    """The usual way: transformers and peft, whole samples in rows, logits of every token.
+
+    Raises:
+        InputError: the shape is not known.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    kind = _shape(shape)
+    dice = random.Random(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = _model(recipe, "sdpa")
+    vocabulary = model.config.vocab_size
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a property by its old name
+        settings = LoraConfig(r=recipe.lora_r, target_modules="all-linear", task_type="CAUSAL_LM")
+        tuned = get_peft_model(model, settings).train()
+    optimizer = torch.optim.AdamW([p for p in tuned.parameters() if p.requires_grad], lr=1e-4)
+    rows = [[dice.randrange(vocabulary) for _ in range(kind.tokens)] for _ in range(batch)]
+    ids = torch.tensor(rows, device=device)
+    labels = torch.full_like(ids, -100)
+    start = kind.shared + kind.own
+    labels[:, start : start + kind.learnt] = ids[:, start : start + kind.learnt]
+    seconds, loss = [], 0.0
+    for _ in range(steps + 1):
+        began = time.perf_counter()
+        found = tuned(input_ids=ids, labels=labels).loss
+        found.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        loss = found.item()
+        seconds.append(time.perf_counter() - began)
+    middle = sorted(seconds[1:])[steps // 2]
+    return Measured(f"{shape}, plain", batch / middle, ids.numel() / middle, _memory(), batch, loss)
+
+
+def limit(recipe: Recipe, shape: str, samples: int) -> float:
+    """Samples a second if a step were only its products, at the rate of a large product on this machine.
+
+    Frozen weights take 4 operations a weight and token (forward, and the gradient of the inputs).
+    """
+    kind, config = _shape(shape), _config(recipe)
+    hidden, layers = config.hidden_size, config.num_hidden_layers
+    heads = config.num_attention_heads
+    narrow = hidden * getattr(config, "num_key_value_heads", heads) // heads
+    weights = layers * (2 * hidden * (hidden + narrow) + 3 * hidden * config.intermediate_size)
+    tokens = kind.own + kind.learnt + kind.shared / samples
+    return float(_rate(recipe) / (4 * weights * tokens))
+
+
+def _shape(name: str) -> Shape:
+    if name not in SHAPES:
+        raise InputError(f"there is no shape {name!r}; {nearest(name, list(SHAPES))}")
+    return SHAPES[name]
+
+
+def _samples(shape: Shape, recipe: Recipe, steps: int) -> Iterator[Sample]:
+    """Enough for all steps, of random tokens."""
+    dice = random.Random(recipe.seed)
+    own = shape.own + shape.learnt
+    room = (recipe.pack_tokens - shape.shared) // own
+    if room < 1:
+        raise InputError(f"pack_tokens = {recipe.pack_tokens}: a sample has {shape.shared + own} tokens; give more")
+    vocabulary = _config(recipe).vocab_size
+    stem = [dice.randrange(vocabulary) for _ in range(shape.shared)]
+    for row in range(room * recipe.batch * min(steps + WARM_UP, 8)):
+        tokens = array("i", [*stem, *(dice.randrange(vocabulary) for _ in range(own + 1))])
+        places = array("i", range(len(tokens) - shape.learnt, len(tokens)))
+        yield Sample(row, str(row), tokens, places, array("d", [1.0] * shape.learnt))
+
+
+def _config(recipe: Recipe) -> Any:
+    return Qwen2Config(**SEVEN_B) if recipe.model == RANDOM_7B else AutoConfig.from_pretrained(resolve(recipe.model))
+
+
+def _model(recipe: Recipe, attention: str = "") -> Any:
+    """The recipe's model, with adapters unless another attention is named."""
+    if recipe.model != RANDOM_7B:
+        where = resolve(recipe.model)
+        if not attention:
+            return load_model(recipe, where)
+        dtype = torch.bfloat16 if recipe.dtype == "bf16" else torch.float32
+        return AutoModelForCausalLM.from_pretrained(
+            where, dtype=dtype, attn_implementation=attention,
+            quantization_config=quantisation(4, dtype) if recipe.method == "qlora" else None,
+        )  # fmt: skip
+    if not torch.cuda.is_available():
+        raise InputError(f"{RANDOM_7B} needs a GPU; give --model smollm2-135m")
+    model = _random_model(_config(recipe), recipe, attention or TREE_ATTENTION)
+    return model if attention else prepare_model(recipe, model, RANDOM_7B)
+
+
+def _random_model(config: Any, recipe: Recipe, attention: str) -> Any:
+    """Made on the GPU, and packed to 4 bits there."""
+    torch.manual_seed(recipe.seed)
+    with torch.device("cuda"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation=attention)
+    model.requires_grad_(False)
+    if recipe.method == "qlora" and recipe.unpack == "off":
+        _pack(model)
+        model.is_loaded_in_4bit = True
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    return model
+
+
+def _pack(model: Any) -> None:
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    for part in list(model.get_decoder().modules()):
+        for name, layer in list(part.named_children()):
+            if type(layer) is not nn.Linear:
+                continue
+            packed = Linear4bit(
+                layer.in_features, layer.out_features, layer.bias is not None, torch.bfloat16, quant_type="nf4",
+                device="meta",
+            )  # fmt: skip
+            packed.weight = Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4").to("cuda")
+            packed.bias = layer.bias
+            setattr(part, name, packed)
+
+
+def _run(recipe: Recipe, model: Any, samples: Sequence[Sample], packs: Sequence[Pack]) -> list[StepDone]:
+    told: list[StepDone] = []
+
+    def keep(event: Any) -> None:
+        if isinstance(event, StepDone):
+            told.append(event)
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = training_arguments(recipe, Path(folder))
+        arguments.save_strategy = "no"
+        PackTrainer(model, arguments, samples, packs, on_event=keep, recipe=recipe).train()
+    return told
+
+
+def _memory() -> int:
+    from agentft.training.trainer import peak_memory
+
+    return peak_memory()
+
+
+def _rate(recipe: Recipe) -> float:
+    """Operations a second of a large product in the recipe's number type."""
+    dtype = torch.bfloat16 if pick_dtype(recipe) == "bf16" else torch.float32
+    device, size = ("cuda", 8_192) if torch.cuda.is_available() else ("cpu", 1_536)
+    one, two = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    wait: Callable[[], object] = torch.cuda.synchronize if device == "cuda" else lambda: None
+    best = float("inf")
+    for _ in range(6):
+        wait()
+        began = time.perf_counter()
+        torch.matmul(one, two)
+        wait()
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
