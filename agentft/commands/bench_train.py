@@ -19,6 +19,7 @@ def bench_train_command(
     method: Annotated[str, typer.Option(help="qlora, lora or full.")] = "lora",
     shape: Annotated[list[str] | None, typer.Option(help="agent930, agent930-unique, agent730 or long4k.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Measured steps, after a few to warm up.")] = 5,
+    memory: Annotated[float | None, typer.Option(help="GiB of the card to keep to. Default: all that is free.")] = None,
     plain: Annotated[bool, typer.Option(help="Also train the usual way, with transformers and peft alone.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
@@ -29,12 +30,12 @@ def bench_train_command(
 
     Example:
       agentft bench train --shape agent730 --plain pack_tokens=1536
-      agentft bench train --model random-7b --method qlora --shape agent930 pack_tokens=7000
+      agentft bench train --model random-7b --method qlora --shape agent930 --memory 24
     """
     from rich.console import Console
 
     from agentft.display.bench import bench_table
-    from agentft.training.bench import Measured, bench_plain, bench_train, limit
+    from agentft.training.bench import Measured, bench_plain, bench_train, limit, plan_bench
     from agentft.training.loading import pick_dtype
     from agentft.training.recipe import read_recipe
 
@@ -43,7 +44,10 @@ def bench_train_command(
     recipe = read_recipe(None, settings or [], given | {"dtype": pick_dtype(recipe), "lr": recipe.lr or 1e-4})
     rows: list[tuple[Measured, float]] = []
     for name in shape or ["agent930"]:
-        found = bench_train(recipe, name, steps)
+        planned, chosen = plan_bench(recipe, name, memory)
+        if chosen:
+            typer.echo(f"{name}: {chosen}", err=True)
+        found = bench_train(planned, name, steps)
         most = limit(recipe, name, found.samples)
         rows.append((found, found.samples_per_second / most))
         if plain:

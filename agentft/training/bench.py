@@ -8,8 +8,8 @@ import tempfile
 import time
 import warnings
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,12 @@ from agentft.strict import nearest
 from agentft.training.attention import TREE_ATTENTION
 from agentft.training.events import StepDone
 from agentft.training.loading import load_model, pick_dtype, prepare_model
+from agentft.training.planner import Card, Workload, dimensions
+from agentft.training.planning import CPU_PACK, apply, choose_for, explain, measure_rate, this_card
 from agentft.training.recipe import Recipe
 from agentft.training.trainer import PackTrainer, training_arguments
 
-__all__ = ["SHAPES", "Measured", "Shape", "bench_plain", "bench_train", "limit"]
+__all__ = ["SHAPES", "Measured", "Shape", "bench_plain", "bench_train", "limit", "plan_bench"]
 
 RANDOM_7B = "random-7b"
 """Stands for a model of Qwen2.5-7B's shape with random weights, which is as fast and as large as the real one."""
@@ -37,6 +39,8 @@ SEVEN_B = {
     "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False,
 }  # fmt: skip
 WARM_UP = 3
+LONG_RUN = 100_000
+"""Samples of the run that settings are chosen for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,36 @@ class Measured:
     memory: int
     samples: int
     loss: float
+
+
+def plan_bench(recipe: Recipe, shape: str, memory: float | None = None) -> tuple[Recipe, str]:
+    """The recipe with the planner's settings for a long run on this shape, and what was chosen.
+
+    Args:
+        recipe: its settings stay as they are.
+        shape: a key of `SHAPES`.
+        memory: GiB of the card; None: what is free.
+
+    Raises:
+        InputError: the shape is not known, or nothing fits.
+    """
+    kind = _shape(shape)
+    own = kind.own + kind.learnt
+    if not torch.cuda.is_available():
+        return replace(recipe, pack_tokens=recipe.pack_tokens or CPU_PACK), ""
+    gc.collect()
+    torch.cuda.empty_cache()  # of what was measured before
+    card = this_card()
+    card = Card(min(card.free, memory * 2**30) if memory else card.free, card.rate)
+
+    def computed(pack: int) -> int:
+        return LONG_RUN * (kind.shared // max((pack - kind.shared) // own, 1) + own)
+
+    work = Workload(LONG_RUN, 1, kind.shared + own, computed)
+    choice = choose_for(recipe, dimensions(_config(recipe)), card, work)
+    if choice is None:
+        raise InputError(f"nothing fits into {card.free / 2**30:.1f} GiB")
+    return apply(recipe, choice), explain(choice, card)
 
 
 def bench_train(recipe: Recipe, shape: str, steps: int) -> Measured:
@@ -135,13 +169,9 @@ def limit(recipe: Recipe, shape: str, samples: int) -> float:
 
     Frozen weights take 4 operations a weight and token (forward, and the gradient of the inputs).
     """
-    kind, config = _shape(shape), _config(recipe)
-    hidden, layers = config.hidden_size, config.num_hidden_layers
-    heads = config.num_attention_heads
-    narrow = hidden * getattr(config, "num_key_value_heads", heads) // heads
-    weights = layers * (2 * hidden * (hidden + narrow) + 3 * hidden * config.intermediate_size)
-    tokens = kind.own + kind.learnt + kind.shared / samples
-    return float(_rate(recipe) / (4 * weights * tokens))
+    kind, model = _shape(shape), dimensions(_config(recipe))
+    dtype = torch.bfloat16 if pick_dtype(recipe) == "bf16" else torch.float32
+    return measure_rate(dtype) / (4 * model.body * (kind.own + kind.learnt + kind.shared / samples))
 
 
 def _shape(name: str) -> Shape:
@@ -192,7 +222,7 @@ def _random_model(config: Any, recipe: Recipe, attention: str) -> Any:
     with torch.device("cuda"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation=attention)
     model.requires_grad_(False)
-    if recipe.method == "qlora" and recipe.unpack == "off":
+    if recipe.method == "qlora" and recipe.unpack != "on":
         _pack(model)
         model.is_loaded_in_4bit = True
     gc.collect()
@@ -235,19 +265,3 @@ def _memory() -> int:
     from agentft.training.trainer import peak_memory
 
     return peak_memory()
-
-
-def _rate(recipe: Recipe) -> float:
-    """Operations a second of a large product in the recipe's number type."""
-    dtype = torch.bfloat16 if pick_dtype(recipe) == "bf16" else torch.float32
-    device, size = ("cuda", 8_192) if torch.cuda.is_available() else ("cpu", 1_536)
-    one, two = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    wait: Callable[[], object] = torch.cuda.synchronize if device == "cuda" else lambda: None
-    best = float("inf")
-    for _ in range(6):
-        wait()
-        began = time.perf_counter()
-        torch.matmul(one, two)
-        wait()
-        best = min(best, time.perf_counter() - began)
-    return 2 * size**3 / best

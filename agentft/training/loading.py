@@ -55,10 +55,10 @@ def prepare_model(recipe: Recipe, model: Any, where: str) -> Any:
     if recipe.liger == "on" or (recipe.liger == "auto" and has_liger()):
         use_liger(model)
     tuned = model if recipe.method == "full" else _add_adapters(model, recipe)
-    if recipe.method != "full" and _wants_host_embeddings(recipe):
+    if recipe.method != "full" and recipe.host_embeddings == "on":
         embed_on_host(model)
     if _wants_checkpointing(recipe, tuned):
-        set_checkpointing(model, recipe.checkpoint_every)
+        set_checkpointing(model, max(recipe.checkpoint_every, 1))
     return tuned
 
 
@@ -115,12 +115,6 @@ def _adapted(model: Any, last: int) -> dict[str, Any]:
     decoder = model.get_decoder().layers
     names = sorted({name.split(".")[-1] for name, part in decoder.named_modules() if isinstance(part, nn.Linear)})
     return {"target_modules": names, "layers_to_transform": list(range(layers - last, layers))}
-
-
-def _wants_host_embeddings(recipe: Recipe) -> bool:
-    if recipe.host_embeddings != "auto":
-        return recipe.host_embeddings == "on"
-    return torch.cuda.is_available() and recipe.method == "qlora"
 
 
 def _wants_checkpointing(recipe: Recipe, model: Any) -> bool:

@@ -49,7 +49,9 @@ class Recipe:
     )
     warmup: float = field(default=0.05, metadata=_doc("Share of the steps in which the rate rises", 0, 1))
     batch: int = field(default=1, metadata=_doc("Packs for each optimizer step", 1))
-    pack_tokens: int = field(default=2048, metadata=_doc("Tokens of one pack (a longer row gets its own)", 16))
+    pack_tokens: int = field(
+        default=0, metadata=_doc("Tokens of one pack (a longer row gets its own); 0: by the planner, 2048 on a CPU", 0)
+    )
     max_length: int = field(
         default=4096, metadata=_doc("Tokens of the longest row; longer ones are cut after a whole turn", 16)
     )
@@ -75,19 +77,18 @@ class Recipe:
         default="auto", metadata=_doc("Recompute activations to save memory")
     )
     checkpoint_every: int = field(
-        default=1, metadata=_doc("With checkpointing: recompute each so-many-th layer, keep the others' activations", 1)
+        default=0,
+        metadata=_doc("With checkpointing: recompute each so-many-th layer, keep the others' activations; 0: auto", 0),
     )
-    unpack: Literal["on", "off"] = field(
-        default="off",
-        metadata=_doc(
-            "qlora: keep the weights that 4 bits hold unpacked, which takes their 16-bit memory and less time"
-        ),
+    unpack: Literal["auto", "on", "off"] = field(
+        default="auto",
+        metadata=_doc("qlora: keep what the 4 bits hold unpacked, for 16-bit memory and less time; auto: if it fits"),
     )
     liger: Literal["auto", "on", "off"] = field(
         default="auto", metadata=_doc("Liger's kernels for norms, positions and gates; auto: if they are installed")
     )
     host_embeddings: Literal["auto", "on", "off"] = field(
-        default="auto", metadata=_doc("Keep frozen input embeddings in the host's memory; auto: qlora on a GPU")
+        default="auto", metadata=_doc("Keep frozen input embeddings in the host's memory; auto: if it helps")
     )
     optimizer: Literal["adamw", "adamw_8bit"] = field(
         default="adamw", metadata=_doc("adamw_8bit: bitsandbytes' paged one, whose state takes a quarter")

@@ -21,10 +21,10 @@ from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from agentft.data.collation import Batch, collate
-from agentft.data.packing import Pack, Sample
-from agentft.errors import AgentftError
+from agentft.data.packing import Pack, Sample, plant
+from agentft.errors import AgentftError, InputError
 from agentft.training.checkpoints import complete_folder, prune_checkpoints
-from agentft.training.events import OnEvent, Saved, StepDone
+from agentft.training.events import Note, OnEvent, Saved, StepDone
 from agentft.training.loss import weighted_loss
 from agentft.training.recipe import Recipe
 
@@ -122,7 +122,11 @@ class PackTrainer(Trainer):  # type: ignore[misc]
         self._autocast = recipe.method == "full" and recipe.dtype == "bf16"
         self._seen = list(accumulate(len(pack.members) for pack in packs))
         self._rows = len(samples)
+        self._samples = samples
         self._step = Step(0, 0, 0, 0.0)
+        self._batches: list[Batch] = []
+        self._done = 0
+        self._most = 0
         self._clock = time.monotonic()
         self._partial: Path | None = None
 
@@ -158,6 +162,7 @@ class PackTrainer(Trainer):  # type: ignore[misc]
         """The packs of one optimizer step, and the sum of all their weights, over all ranks."""
         self._clock = time.monotonic()
         batches, total = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._batches, self._done = batches, 0
         self._step = Step(
             samples=sum(len(batch["owners"].unique()) for batch in batches),
             tokens=sum(batch["tokens"] for batch in batches),
@@ -172,6 +177,47 @@ class PackTrainer(Trainer):  # type: ignore[misc]
         )
         total = total.to(device)
         return self.accelerator.gather(total).sum() if self.args.world_size > 1 else total
+
+    def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Tensor | None = None) -> Tensor:
+        """Forward and backward; what the memory cannot hold is done in smaller packs, from then on at once."""
+        batch, self._done = self._batches[self._done], self._done + 1
+        if not self._most or batch["tokens"] <= self._most:
+            try:
+                return super().training_step(model, inputs, num_items_in_batch)
+            except torch.OutOfMemoryError:
+                if len(batch["owners"].unique()) == 1:
+                    raise InputError(
+                        f"the memory cannot hold a row of {batch['tokens']:,} tokens; lower max_length, or train with "
+                        "method = qlora and checkpointing = on"
+                    ) from None
+            # Some gradients of this pack may be there already, so the whole optimizer step begins again.
+            self._most = batch["tokens"] // 2
+            self._tell_of_memory(batch["tokens"])
+            model.zero_grad()
+            again = self._batches[: self._done]
+        else:
+            again = [batch]
+        parts = [self._in_parts(model, one, num_items_in_batch) for one in again]
+        return parts[-1]
+
+    def _in_parts(self, model: Any, batch: Batch, total: Tensor | None) -> Tensor:
+        members = list(dict.fromkeys(batch["owners"].tolist()))
+        losses = [
+            super(PackTrainer, self).training_step(model, collate([pack], self._samples, SHAPES), total)
+            for pack in plant(self._samples, members, self._most)
+        ]
+        return torch.stack(losses).sum()
+
+    def _tell_of_memory(self, tokens: int) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._on_event(
+            Note(
+                f"a pack of {tokens:,} tokens did not fit into memory, against the plan; going on with packs of "
+                f"{self._most:,}. pack_tokens = {self._most} would avoid it",
+                warning=True,
+            )
+        )
 
     def compute_loss(
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | None = None

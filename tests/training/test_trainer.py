@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from agentft.data.packing import Pack, Sample, epoch_packs, plant
-from agentft.errors import AgentftError
-from agentft.training.events import Event, Saved, StepDone
+from agentft.errors import AgentftError, InputError
+from agentft.training.events import Event, Note, Saved, StepDone
 from agentft.training.loading import prepare_model
+from agentft.training.loss import weighted_loss
 from agentft.training.recipe import Recipe
 from agentft.training.trainer import PackTrainer, deterministic, rate_factor, training_arguments
 from tests.tiny import tiny_model
@@ -90,6 +91,44 @@ def test_a_stop_finishes_the_step_and_saves(tmp_path: Path) -> None:
 
     assert [event.step for event in events if isinstance(event, StepDone)] == [1, 2]
     assert [event.path.name for event in events if isinstance(event, Saved)] == ["checkpoint-2"]
+
+
+def test_a_pack_that_does_not_fit_is_done_in_smaller_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Event] = []
+    more: list[Event] = []
+    packs = [*plant(SAMPLES, range(4)), *alone(SAMPLES), *plant(SAMPLES, range(4))]
+    roomy = trainer_of(tmp_path / "a", packs, batch=2, events=events)
+    tight = trainer_of(tmp_path / "b", packs, batch=2, events=more)
+    roomy.train()
+    sizes: list[int] = []
+
+    def limited(model: Any, batch: Any, total: Any) -> Any:
+        sizes.append(batch["tokens"])
+        loss = weighted_loss(model, batch, total)
+        if batch["tokens"] > 30:
+            loss.backward()  # the memory ends when some gradients are there already
+            raise torch.OutOfMemoryError
+        return loss
+
+    monkeypatch.setattr("agentft.training.trainer.weighted_loss", limited)
+    tight.train()
+
+    steps = [[event.loss for event in told if isinstance(event, StepDone)] for told in (events, more)]
+    assert steps[1] == pytest.approx(steps[0], rel=1e-5)
+    for name, value in weights(roomy).items():
+        torch.testing.assert_close(weights(tight)[name], value, rtol=1e-3, atol=2e-5)
+    assert sizes.count(32) == 1, "the second time it is known beforehand"
+    (note,) = [event for event in more if isinstance(event, Note)]
+    assert "a pack of 32 tokens did not fit into memory" in note.text
+
+
+def test_a_single_sample_that_does_not_fit_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: Any) -> Any:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("agentft.training.trainer.weighted_loss", none)
+    with pytest.raises(InputError, match=r"cannot hold a row of 23 tokens; lower max_length"):
+        trainer_of(tmp_path, alone(SAMPLES)).train()
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_with_the_remedy(tmp_path: Path) -> None:

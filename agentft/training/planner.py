@@ -1,0 +1,225 @@
+"""What a run will take, and the settings that make the most of a card: by formulas that measurements bear out.
+
+Memory is counted in the tensors that are kept: weights, adapters with their optimizer, what each layer keeps for the
+backward pass, what one layer needs on top while it runs backward, and the head's chunk. Time is the operations of the
+products at a share of the card's rate, and a constant for each layer. docs/results.md has both against measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from agentft.training.recipe import Method
+
+__all__ = ["Card", "Choice", "Dimensions", "Estimate", "Levers", "Workload", "choose", "dimensions", "estimate"]
+
+GIB = 1 << 30
+HALF, SINGLE = 2, 4
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Of a weight, with its share of the block scales, which are quantised themselves."""
+ADAM = {"adamw": 16, "adamw_8bit": 10}
+"""Bytes of a trained number: itself and its gradient in fp32, and two moments."""
+PRODUCTS = 0.56
+"""The share of a card's rate that a step's products reach."""
+LAYER_SECONDS, UNPACK_SECONDS = 0.0011, 0.0003
+"""Of one pass through one layer of a 7B, beside its products: launches; unpacking of 4-bit weights."""
+HOST_BYTES = 20e9
+"""A second, of looked-up embeddings on their way to the card."""
+HEAD_CHUNK = (1 << 28) * 2
+"""Logits of one chunk in fp32 and twice in bf16."""
+SLACK = 0.4 * GIB
+"""What the allocator and the libraries hold beyond our tensors."""
+TARGET_STEPS = 100
+"""Fewer optimizer steps than these teach little, so packs are not made longer than that."""
+LENGTHS = (512, 768, 1_024, 1_536, 2_048, 3_072, 4_096, 6_144, 8_192, 12_288, 16_384, 24_576)
+CHECKPOINTS = (0, 4, 3, 2, 1)
+"""Each so-many-th layer is recomputed; 0: none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dimensions:
+    """Of a model: hidden, gate and head widths, numbers of layers and of words. `tied`: the head is the embedding."""
+
+    hidden: int
+    gate: int
+    queries: int
+    keys: int
+    layers: int
+    words: int
+    tied: bool
+
+    @property
+    def body(self) -> int:
+        """Weights of the decoder layers."""
+        return self.layers * (self.hidden * (2 * self.queries + 2 * self.keys) + 3 * self.hidden * self.gate)
+
+    def adapters(self, rank: int) -> int:
+        """Weights of adapters on all linear layers."""
+        both = self.hidden + self.queries
+        return self.layers * rank * (2 * both + 2 * (self.hidden + self.keys) + 3 * (self.hidden + self.gate))
+
+
+@dataclass(frozen=True, slots=True)
+class Levers:
+    """What a plan sets. `every`: each so-many-th layer is recomputed, 0: none. `pack`: tokens of one pack."""
+
+    pack: int
+    every: int
+    unpack: bool = False
+    host: bool = False
+    liger: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """`memory`: peak bytes of tensors. `seconds`: of one pack, forward and backward."""
+
+    memory: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """Bytes that are free, and operations a second of a large bf16 product."""
+
+    free: float
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What is trained on. `computed`: tokens that an epoch computes in packs of so many. `longest`: of one sample."""
+
+    samples: int
+    epochs: int
+    longest: int
+    computed: Callable[[int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The settings, what they are predicted to take, and why. `seconds`: of an epoch."""
+
+    levers: Levers
+    estimate: Estimate
+    seconds: float
+    samples_per_second: float
+
+
+def dimensions(config: Any) -> Dimensions:
+    """From a transformers config."""
+    text = config.get_text_config()
+    heads = text.num_attention_heads
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    return Dimensions(
+        hidden=text.hidden_size,
+        gate=text.intermediate_size,
+        queries=heads * width,
+        keys=(getattr(text, "num_key_value_heads", None) or heads) * width,
+        layers=text.num_hidden_layers,
+        words=text.vocab_size,
+        tied=bool(text.tie_word_embeddings),
+    )
+
+
+def estimate(
+    model: Dimensions,
+    levers: Levers,
+    method: Method = "qlora",
+    *,
+    rank: int = 16,
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw",
+    rate: float = 1.0,
+) -> Estimate:
+    """What one step of one pack takes."""
+    tokens, recomputed = levers.pack, -(-model.layers // levers.every) if levers.every else 0
+    saved = tokens * _saved(model, levers)
+    gradients = tokens * HALF * (2 * model.gate + 3 * model.hidden)
+    kept = (model.layers - recomputed) * saved + recomputed * tokens * HALF * model.hidden
+    running = gradients + (saved if recomputed else 0) + HALF * model.hidden * model.gate
+    memory = _static(model, levers, method, rank, optimizer) + kept + max(running, HEAD_CHUNK)
+    passes = 2 + recomputed / model.layers
+    products = 2 * model.body * tokens * (passes + (1 if method == "full" else 0))
+    layer = LAYER_SECONDS + (UNPACK_SECONDS if method == "qlora" and not levers.unpack else 0)
+    travel = tokens * HALF * model.hidden / HOST_BYTES if levers.host else 0
+    return Estimate(memory, products / (PRODUCTS * rate) + layer * model.layers * passes + travel)
+
+
+def choose(
+    model: Dimensions,
+    card: Card,
+    work: Workload,
+    method: Method = "qlora",
+    *,
+    rank: int = 16,
+    fixed: dict[str, Any] | None = None,
+    liger: bool = True,
+) -> Choice | None:
+    """The fastest settings that fit; None if nothing does.
+
+    Args:
+        model: its dimensions.
+        card: what there is.
+        work: what is to be done.
+        method: qlora, lora or full.
+        rank: of the adapters.
+        fixed: fields of `Levers` that the user has set.
+        liger: whether Liger's kernels are there.
+    """
+    room = card.free - SLACK
+    best: Choice | None = None
+    for levers in _candidates(model, work, method, fixed or {}, liger):
+        # A sample longer than a pack gets a pack of its own.
+        largest = replace(levers, pack=max(levers.pack, work.longest))
+        if estimate(model, largest, method, rank=rank, rate=card.rate).memory > room:
+            continue
+        found = estimate(model, levers, method, rank=rank, rate=card.rate)
+        computed = work.computed(levers.pack)
+        seconds = found.seconds * computed / levers.pack
+        if best is None or seconds < best.seconds:
+            best = Choice(levers, found, seconds, work.samples / seconds)
+    return best
+
+
+def _candidates(
+    model: Dimensions, work: Workload, method: Method, fixed: dict[str, Any], liger: bool
+) -> Sequence[Levers]:
+    lengths = [fixed["pack"]] if "pack" in fixed else _lengths(work)
+    host = [fixed["host"]] if "host" in fixed else [False, True] if method != "full" and not model.tied else [False]
+    unpack = [fixed["unpack"]] if "unpack" in fixed else [False, True] if method == "qlora" else [False]
+    every = [fixed["every"]] if "every" in fixed else CHECKPOINTS
+    return [
+        Levers(pack, number, whole, away, liger)
+        for pack in lengths
+        for number in every
+        for whole in unpack
+        for away in host
+    ]
+
+
+def _lengths(work: Workload) -> list[int]:
+    """Those that leave enough steps, or else the shortest."""
+    enough = [pack for pack in LENGTHS if work.epochs * work.computed(pack) >= TARGET_STEPS * pack]
+    return enough or [LENGTHS[0]]
+
+
+def _saved(model: Dimensions, levers: Levers) -> int:
+    """Bytes of a token that a layer keeps for its backward pass.
+
+    Residuals and norms, twice each; queries and attention's output; keys and values; gate, up and their product.
+    transformers' own norms and gates keep more.
+    """
+    kept = HALF * (4 * model.hidden + 2 * model.queries + 2 * model.keys + 3 * model.gate)
+    return kept if levers.liger else kept + HALF * model.gate + 3 * SINGLE * model.hidden
+
+
+def _static(model: Dimensions, levers: Levers, method: Method, rank: int, optimizer: str) -> float:
+    """Bytes that are there all the time."""
+    table = model.words * model.hidden
+    if method == "full":
+        return ADAM["adamw"] * (model.body + table * (1 if model.tied else 2))
+    weight = NF4_BYTES if method == "qlora" and not levers.unpack else HALF
+    tables = 1 if model.tied or levers.host else 2
+    return weight * model.body + HALF * tables * table + ADAM[optimizer] * model.adapters(rank)

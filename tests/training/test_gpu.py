@@ -1,0 +1,87 @@
+"""On a GPU: packed is one by one in fp32, and in bf16 the two kinds of attention are the dense mask within rounding.
+
+Run by hand where there is one: `pytest -m gpu`.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from agentft.data.collation import Batch, collate
+from agentft.data.packing import epoch_packs, plant
+from agentft.training.attention import TREE_ATTENTION, tree_attention
+from agentft.training.loss import weighted_loss
+from agentft.training.structure import Structure
+from tests.training.samples import make
+from tests.training.test_families import FAMILIES, nested
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+]
+
+
+def on_gpu(batch: Batch) -> Any:
+    return {key: value.cuda() if torch.is_tensor(value) else value for key, value in batch.items()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_is_one_by_one_in_fp32(family: str) -> None:
+    torch.manual_seed(0)
+    samples = nested()
+    config = copy.deepcopy(FAMILIES[family])
+    config.head_dim = 16  # the kernels' least
+    model: Any = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval().cuda()
+    total = sum(sum(sample.weights) for sample in samples)
+
+    def run(attention: str, packs: list[Any]) -> tuple[float, torch.Tensor]:
+        model.set_attn_implementation(attention)
+        model.zero_grad()
+        loss = sum(weighted_loss(model, on_gpu(collate([pack], samples, 128)), total) for pack in packs)
+        assert isinstance(loss, torch.Tensor)
+        loss.backward()
+        return loss.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    expected, slopes = run("eager", plant(samples, range(len(samples)), 0))
+    found, packed = run(TREE_ATTENTION, epoch_packs(samples, 200, 0, 0))
+
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert (packed - slopes).norm() <= 1e-5 * slopes.norm()
+
+
+@pytest.mark.parametrize("window", [None, 150])
+def test_in_bf16_output_and_gradients_are_the_dense_masks_within_rounding(window: int | None) -> None:
+    dice = random.Random(3)
+    shared = [dice.randrange(9) for _ in range(300)]
+    deeper = [*shared, *(dice.randrange(9) for _ in range(80))]
+    rows = [[*(shared if row % 3 else deeper), *(dice.randrange(9) for _ in range(40 + row))] for row in range(12)]
+    samples = [make(ids, {len(ids) - 1: 1.0}, row) for row, ids in enumerate(rows)]
+    (pack,) = epoch_packs(samples, 4_000, 0, 0)
+    structure = Structure.of(on_gpu(collate([pack], samples, 128)))
+    torch.manual_seed(1)
+    given = [torch.randn(1, heads, len(structure.ends), 64, device="cuda", dtype=torch.bfloat16) for heads in (8, 2, 2)]
+    slope = torch.randn(1, len(structure.ends), 8, 64, device="cuda")
+
+    def run(attention: Any, dtype: torch.dtype) -> list[torch.Tensor]:
+        inputs = [tensor.to(dtype).requires_grad_() for tensor in given]
+        output = attention(*inputs)
+        (output.float() * slope).sum().backward()
+        return [output.detach().float(), *(tensor.grad.float() for tensor in inputs if tensor.grad is not None)]
+
+    def dense(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        key, value = key.repeat_interleave(4, 1), value.repeat_interleave(4, 1)
+        mask = structure.dense(window)
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
+
+    found = run(
+        lambda q, k, v: tree_attention(None, q, k, v, None, structure=structure, sliding_window=window)[0],
+        torch.bfloat16,
+    )
+    for mine, exact in zip(found, run(dense, torch.float32), strict=True):
+        assert (mine - exact).norm() <= 0.01 * exact.norm()
