@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import TypedDict
+from typing import Any, TypeAlias, TypedDict
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from agentft.data.packing import Node, Pack, Sample
 
 __all__ = ["Batch", "collate"]
+
+Array: TypeAlias = npt.NDArray[Any]
 
 
 class Batch(TypedDict):
@@ -36,57 +41,58 @@ class Batch(TypedDict):
 
 
 class _Row:
-    """The lists that the tensors are made from, grown pack by pack."""
+    """The arrays that the tensors are joined from, grown pack by pack."""
 
     def __init__(self) -> None:
-        self.tokens: list[int] = []
-        self.positions: list[int] = []
-        self.ends: list[int] = []
+        self.length = 0
         self.nodes: list[tuple[int, int]] = []
-        self.sources: list[int] = []
-        self.targets: list[int] = []
-        self.weights: list[float] = []
-        self.owners: list[int] = []
+        self.tokens: list[Array] = []
+        self.positions: list[Array] = []
+        self.ends: list[Array] = []
+        self.sources: list[Array] = []
+        self.targets: list[Array] = []
+        self.weights: list[Array] = []
+        self.owners: list[Array] = []
 
     def add(self, pack: Pack, samples: Sequence[Sample]) -> None:
         """Append a pack."""
-        base, first = len(self.nodes), len(self.tokens)
-        starts = list(accumulate((node.end - node.start for node in pack.nodes), initial=first))
-        for node in pack.nodes:
-            self.tokens.extend(samples[node.sample].tokens[node.start : node.end])
-            self.positions.extend(range(node.start, node.end))
-            self.nodes.append((node.end - node.start, node.parent + base if node.parent >= 0 else -1))
+        base = len(self.nodes)
+        starts = list(accumulate((node.end - node.start for node in pack.nodes), initial=self.length))
         for node, end in zip(pack.nodes, _subtree_ends(pack.nodes, starts), strict=True):
-            self.ends.extend([end] * (node.end - node.start))
+            self.tokens.append(_view(samples[node.sample].tokens)[node.start : node.end])
+            self.positions.append(np.arange(node.start, node.end))
+            self.ends.append(np.full(node.end - node.start, end))
+            self.nodes.append((node.end - node.start, node.parent + base if node.parent >= 0 else -1))
+        self.length = starts[-1]
         for index, leaf in pack.members:
             self._add_targets(index, samples[index], pack.nodes, starts, leaf)
 
     def pad(self, multiple: int) -> None:
         """Fill up to a multiple of tokens, which nothing sees, and of targets, which weigh nothing."""
-        tokens = -len(self.tokens) % multiple
-        if tokens:
+        if tokens := -self.length % multiple:
+            self.length += tokens
             self.nodes.append((tokens, -1))
-        self.tokens.extend([0] * tokens)
-        self.positions.extend(range(tokens))
-        self.ends.extend([len(self.tokens)] * tokens)
-        targets = -len(self.targets) % multiple
-        self.sources.extend(self.sources[:1] * targets)
-        self.targets.extend(self.targets[:1] * targets)
-        self.weights.extend([0.0] * targets)
-        self.owners.extend(self.owners[:1] * targets)
+            self.tokens.append(np.zeros(tokens, np.int64))
+            self.positions.append(np.arange(tokens))
+            self.ends.append(np.full(tokens, self.length))
+        if targets := -sum(map(len, self.targets)) % multiple:
+            for arrays in (self.sources, self.targets, self.owners):
+                arrays.append(np.full(targets, arrays[0][0]))
+            self.weights.append(np.zeros(targets))
 
     def _add_targets(self, index: int, sample: Sample, nodes: Sequence[Node], starts: Sequence[int], leaf: int) -> None:
-        path = [leaf]
-        while nodes[path[-1]].parent >= 0:
-            path.append(nodes[path[-1]].parent)
-        for place, weight in zip(sample.places, sample.weights, strict=True):
-            while nodes[path[-1]].end < place:
-                path.pop()
-            node = path[-1]
-            self.sources.append(starts[node] + place - 1 - nodes[node].start)
-            self.targets.append(sample.tokens[place])
-            self.weights.append(weight)
-            self.owners.append(index)
+        places = _view(sample.places)
+        sources = np.empty(len(places), np.int64)
+        node = leaf
+        while node >= 0:
+            # A target is predicted by the place before it, which lies in the node `[start, end)`.
+            inside = (places > nodes[node].start) & (places <= nodes[node].end)
+            sources[inside] = places[inside] - 1 + starts[node] - nodes[node].start
+            node = nodes[node].parent
+        self.sources.append(sources)
+        self.targets.append(_view(sample.tokens)[places])
+        self.weights.append(np.frombuffer(sample.weights, np.double))
+        self.owners.append(np.full(len(places), index))
 
 
 def collate(packs: Sequence[Pack], samples: Sequence[Sample], multiple: int = 1) -> Batch:
@@ -100,16 +106,24 @@ def collate(packs: Sequence[Pack], samples: Sequence[Sample], multiple: int = 1)
         row.add(pack, samples)
     row.pad(multiple)
     return Batch(
-        input_ids=torch.tensor([row.tokens]),
-        position_ids=torch.tensor([row.positions]),
-        ends=torch.tensor(row.ends),
+        input_ids=_join(row.tokens)[None],
+        position_ids=_join(row.positions)[None],
+        ends=_join(row.ends),
         nodes=row.nodes,
         tokens=sum(pack.tokens for pack in packs),
-        logits_to_keep=torch.tensor(row.sources),
-        targets=torch.tensor(row.targets),
-        weights=torch.tensor(row.weights, dtype=torch.float32),
-        owners=torch.tensor(row.owners),
+        logits_to_keep=_join(row.sources),
+        targets=_join(row.targets),
+        weights=torch.from_numpy(np.concatenate(row.weights).astype(np.float32)),
+        owners=_join(row.owners),
     )
+
+
+def _view(numbers: array[int]) -> Array:
+    return np.frombuffer(numbers, np.intc)
+
+
+def _join(arrays: Sequence[Array]) -> Tensor:
+    return torch.from_numpy(np.concatenate(arrays).astype(np.int64))
 
 
 def _subtree_ends(nodes: Sequence[Node], starts: Sequence[int]) -> list[int]:

@@ -29,7 +29,7 @@ class Sample:
     """A row that can be trained on, cut after its last supervised token.
 
     `tokens` `[n]`: the last one is a target only, never an input. `places` `[r]`: indices of the supervised tokens,
-    with their `weights` `[r]`.
+    with their `weights` `[r]`. `stem`: how many leading tokens are system text and tools.
     """
 
     row: int
@@ -37,6 +37,7 @@ class Sample:
     tokens: array[int]
     places: array[int]
     weights: array[float]
+    stem: int = 0
 
     @property
     def inputs(self) -> int:
@@ -88,21 +89,20 @@ class _Tree:
     tokens: int = 0
 
 
-def make_sample(row: int, name: str, encoded: Encoded) -> Sample | None:
+def make_sample(row: int, name: str, encoded: Encoded, stem: int = 0) -> Sample | None:
     """Cut `encoded` after its last supervised token; None if nothing that can be predicted is supervised."""
     places = [place for place, weight in enumerate(encoded.loss_weights) if weight > 0 and place > 0]
     if not places:
         return None
     end = places[-1] + 1
     weights = array("d", (encoded.loss_weights[place] for place in places))
-    return Sample(row, name, array("i", encoded.input_ids[:end]), array("i", places), weights)
+    return Sample(row, name, array("i", encoded.input_ids[:end]), array("i", places), weights, min(stem, end))
 
 
 def epoch_packs(samples: Sequence[Sample], budget: int, seed: int, epoch: int) -> list[Pack]:
     """All samples, each exactly once, in packs of at most `budget` tokens, in the order of `seed` and `epoch`.
 
-    Samples that share much stand together, in an order of the dice among those that share as much. A sample that is
-    longer than the budget gets a pack of its own.
+    A sample that is longer than the budget gets a pack of its own.
     """
     dice = random.Random(f"agentft/{seed}/{epoch}")
     packs = [_close(samples, trees) for trees in _fill(_grow(samples, _order(samples, dice), budget), budget)]
@@ -133,23 +133,41 @@ def _common(one: Sample, two: Sample) -> int:
 
 
 def _order(samples: Sequence[Sample], dice: random.Random) -> Iterator[tuple[int, int]]:
-    """The samples, those that share the most beside each other, with how much to share with the one before."""
-    ranked = sorted(range(len(samples)), key=lambda index: samples[index].tokens)
+    """The samples in an order of the dice, with how much each is to share with the one before.
+
+    Those with one stem stand together, and among them those that share at least half of what is left, as the turns of
+    one conversation do. Others do not, though they may open alike: a step should see samples as they come.
+    """
+    stems: dict[bytes, list[int]] = {}
+    for index, sample in enumerate(samples):
+        stems.setdefault(sample.tokens[: sample.stem].tobytes(), []).append(index)
+    for alike in stems.values():
+        yield from _order_group(samples, alike, dice)
+
+
+def _order_group(samples: Sequence[Sample], members: Sequence[int], dice: random.Random) -> Iterator[tuple[int, int]]:
+    ranked = sorted(members, key=lambda index: samples[index].tokens)
     common = [0, *(_common(samples[one], samples[two]) for one, two in pairwise(ranked))]
+    shorter = [0, *(min(samples[one].inputs, samples[two].inputs) for one, two in pairwise(ranked))]
     # Ranges of samples that share `shared` tokens; the first of them leaves what stands before at `branch`.
-    ranges = [(0, len(ranked), 0, 0)]
+    first = min(common[1:], default=0)
+    ranges = [(0, len(ranked), first if first >= WORTH_SHARING else 0, 0)]
     while ranges:
         low, high, shared, branch = ranges.pop()
         if high - low == 1:
             yield ranked[low], branch
             continue
-        cuts = [place for place in range(low + 1, high) if common[place] < shared + WORTH_SHARING]
+        cuts = [
+            place
+            for place in range(low + 1, high)
+            if common[place] < shared + max(WORTH_SHARING, (shorter[place] - shared) // 2)
+        ]
         if not cuts:
             ranges.append((low, high, min(common[low + 1 : high]), branch))
             continue
-        parts = list(pairwise([low, *cuts, high]))
+        parts = sorted(pairwise([low, *cuts, high]), key=lambda part: min(ranked[part[0] : part[1]]))
         dice.shuffle(parts)
-        ranges += [(start, end, shared, shared) for start, end in parts[1:]]
+        ranges += [(start, end, shared, shared) for start, end in reversed(parts[1:])]
         ranges.append((*parts[0], shared, branch))
 
 
@@ -171,19 +189,21 @@ def _grow(
 
 
 def _fill(trees: Iterator[_Tree], budget: int) -> list[list[_Tree]]:
-    """Put whole trees together, longest first, each where the least room is left."""
-    bins: list[list[_Tree]] = []
+    """Put whole trees together, longest first, each where the least room is left; in the order of their first ones."""
+    grown = list(trees)
+    bins: list[list[int]] = []
     rooms: list[tuple[int, int]] = []
-    for tree in sorted(trees, key=lambda tree: -tree.tokens):
-        place = bisect_left(rooms, (tree.tokens, -1))
+    for number in sorted(range(len(grown)), key=lambda number: -grown[number].tokens):
+        tokens = grown[number].tokens
+        place = bisect_left(rooms, (tokens, -1))
         if place == len(rooms):
-            bins.append([tree])
-            insort(rooms, (budget - tree.tokens, len(bins) - 1))
+            bins.append([number])
+            insort(rooms, (budget - tokens, len(bins) - 1))
         else:
-            room, number = rooms.pop(place)
-            bins[number].append(tree)
-            insort(rooms, (room - tree.tokens, number))
-    return bins
+            room, chosen = rooms.pop(place)
+            bins[chosen].append(number)
+            insort(rooms, (room - tokens, chosen))
+    return [[grown[number] for number in chosen] for chosen in sorted(bins, key=min)]
 
 
 def _close(samples: Sequence[Sample], trees: Sequence[_Tree]) -> Pack:

@@ -148,7 +148,7 @@ def _samples(row: Row, path: Path, encoder: Encoder, count: _Count) -> Iterator[
     for segments in rendered:
         encoded = encode(segments, encoder.tokenizer, encoder.learn)
         fitting = _fit(encoded, segments, encoder.max_length)
-        sample = make_sample(row.line, conversation.id, fitting)
+        sample = make_sample(row.line, conversation.id, fitting, _stem(encoded, segments))
         if sample:
             left_out = _supervised(encoded) - _supervised(fitting)
             count.trimmed += left_out > 0
@@ -198,6 +198,14 @@ def _sampled_runs(encoded: Encoded, segments: Sequence[Segment]) -> Iterator[tup
             start = None
     if start is not None:
         yield start, len(encoded.segments)
+
+
+def _stem(encoded: Encoded, segments: Sequence[Segment]) -> int:
+    """How many leading tokens are system text and tools (what the frame puts before them included)."""
+    first = next((place for place, segment in enumerate(segments) if segment.kind == "system"), None)
+    if first is None:
+        return 0
+    return next((place for place, segment in enumerate(encoded.segments) if segment > first), len(encoded.segments))
 
 
 def _quiet_turns(segments: Sequence[Segment]) -> int:

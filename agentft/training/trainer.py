@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def training_arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
         learning_rate=recipe.lr,
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.clip,
-        optim="paged_adamw_8bit" if recipe.optimizer == "adamw_8bit" else "adamw_torch",
+        optim=_optimizer(recipe),
         seed=recipe.seed,
         save_strategy="steps",
         save_steps=recipe.save_steps,
@@ -58,6 +59,13 @@ def training_arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
         dataloader_pin_memory=False,
         use_cpu=not torch.cuda.is_available(),
     )
+
+
+def _optimizer(recipe: Recipe) -> str:
+    """transformers' name of it."""
+    if recipe.optimizer == "adamw_8bit":
+        return "paged_adamw_8bit"
+    return "adamw_torch_fused" if torch.cuda.is_available() else "adamw_torch"
 
 
 def rate_factor(schedule: str, warmup: float, steps: int, step: int) -> float:
@@ -125,6 +133,7 @@ class PackTrainer(Trainer):  # type: ignore[misc]
         self._samples = samples
         self._step = Step(0, 0, 0, 0.0)
         self._batches: list[Batch] = []
+        self._ahead: tuple[list[Batch], Tensor] | None = None
         self._done = 0
         self._most = 0
         self._clock = time.monotonic()
@@ -161,8 +170,9 @@ class PackTrainer(Trainer):  # type: ignore[misc]
     ) -> tuple[list[Batch], Tensor]:
         """The packs of one optimizer step, and the sum of all their weights, over all ranks."""
         self._clock = time.monotonic()
-        batches, total = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._batches, self._done = batches, 0
+        batches, total = self._ahead or super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._batches, self._done, self._ahead = batches, 0, None
+        self._fetch = partial(super().get_batch_samples, epoch_iterator, self.args.gradient_accumulation_steps, device)
         self._step = Step(
             samples=sum(len(batch["owners"].unique()) for batch in batches),
             tokens=sum(batch["tokens"] for batch in batches),
@@ -179,7 +189,14 @@ class PackTrainer(Trainer):  # type: ignore[misc]
         return self.accelerator.gather(total).sum() if self.args.world_size > 1 else total
 
     def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Tensor | None = None) -> Tensor:
-        """Forward and backward; what the memory cannot hold is done in smaller packs, from then on at once."""
+        """Forward and backward. While a GPU is at it, the next step's packs are made."""
+        loss = self._fitting_step(model, inputs, num_items_in_batch)
+        if self._done == len(self._batches):
+            self._ahead = self._fetch()
+        return loss
+
+    def _fitting_step(self, model: Any, inputs: Batch, num_items_in_batch: Tensor | None) -> Tensor:
+        """What the memory cannot hold is done in smaller packs, from then on at once."""
         batch, self._done = self._batches[self._done], self._done + 1
         if not self._most or batch["tokens"] <= self._most:
             try:

@@ -60,6 +60,14 @@ def test_samples_learn_exactly_the_calls(tmp_path: Path) -> None:
         assert sample.places[-1] == len(sample.tokens) - 1, "cut after the last supervised token"
 
 
+def test_rows_with_the_same_tools_have_the_same_stem(tmp_path: Path) -> None:
+    made = prepare([write_rows(tmp_path / "rows.jsonl", 4)], encoder())
+
+    stems = {tuple(sample.tokens[: sample.stem]) for sample in made.samples}
+    assert len(stems) == 1
+    assert "APIs" in TOKENIZER.decode(list(stems.pop()))
+
+
 def test_every_row_is_accounted_for_across_files(tmp_path: Path) -> None:
     good = write_rows(tmp_path / "good.jsonl", 3, quiet=1)
     bad = tmp_path / "bad.jsonl"

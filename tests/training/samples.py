@@ -12,11 +12,11 @@ from agentft.data.packing import Pack, Sample, plant
 __all__ = ["alone", "make", "msagent_row", "write_rows"]
 
 
-def make(tokens: Sequence[int], weights: dict[int, float], row: int = 0) -> Sample:
+def make(tokens: Sequence[int], weights: dict[int, float], row: int = 0, stem: int = 0) -> Sample:
     """A sample with weights at these places; `tokens` ends with its last supervised token."""
     places = sorted(weights)
     return Sample(
-        row, f"row{row}", array("i", tokens), array("i", places), array("d", [weights[place] for place in places])
+        row, f"row{row}", array("i", tokens), array("i", places), array("d", [weights[place] for place in places]), stem
     )
 
 

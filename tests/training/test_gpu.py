@@ -13,8 +13,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from agentft.data.collation import Batch, collate
-from agentft.data.packing import epoch_packs, plant
+from agentft.data.collation import collate
+from agentft.data.packing import epoch_packs
 from agentft.training.attention import TREE_ATTENTION, tree_attention
 from agentft.training.loss import weighted_loss
 from agentft.training.structure import Structure
@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 
-def on_gpu(batch: Batch) -> Any:
+def on_gpu(batch: Any) -> Any:
     return {key: value.cuda() if torch.is_tensor(value) else value for key, value in batch.items()}
 
 
@@ -40,16 +40,21 @@ def test_packed_is_one_by_one_in_fp32(family: str) -> None:
     model: Any = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval().cuda()
     total = sum(sum(sample.weights) for sample in samples)
 
-    def run(attention: str, packs: list[Any]) -> tuple[float, torch.Tensor]:
-        model.set_attn_implementation(attention)
+    def slopes_of(loss: Any) -> torch.Tensor:
         model.zero_grad()
-        loss = sum(weighted_loss(model, on_gpu(collate([pack], samples, 128)), total) for pack in packs)
-        assert isinstance(loss, torch.Tensor)
         loss.backward()
-        return loss.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
-    expected, slopes = run("eager", plant(samples, range(len(samples)), 0))
-    found, packed = run(TREE_ATTENTION, epoch_packs(samples, 200, 0, 0))
+    alone: Any = torch.zeros((), dtype=torch.float64, device="cuda")
+    for sample in samples:
+        logits = model(input_ids=torch.tensor([sample.tokens], device="cuda"), use_cache=False).logits[0].double()
+        for place, weight in zip(sample.places, sample.weights, strict=True):
+            alone = alone - weight * torch.log_softmax(logits[place - 1], -1)[sample.tokens[place]] / total
+    expected, slopes = alone.item(), slopes_of(alone)
+    model.set_attn_implementation(TREE_ATTENTION)
+    batches = [collate([pack], samples, 128) for pack in epoch_packs(samples, 200, 0, 0)]
+    together: Any = sum(weighted_loss(model, on_gpu(batch), total) for batch in batches)
+    found, packed = together.item(), slopes_of(together)
 
     assert found == pytest.approx(expected, rel=1e-6)
     assert (packed - slopes).norm() <= 1e-5 * slopes.norm()
@@ -69,7 +74,7 @@ def test_in_bf16_output_and_gradients_are_the_dense_masks_within_rounding(window
     slope = torch.randn(1, len(structure.ends), 8, 64, device="cuda")
 
     def run(attention: Any, dtype: torch.dtype) -> list[torch.Tensor]:
-        inputs = [tensor.to(dtype).requires_grad_() for tensor in given]
+        inputs = [tensor.to(dtype, copy=True).requires_grad_() for tensor in given]
         output = attention(*inputs)
         (output.float() * slope).sum().backward()
         return [output.detach().float(), *(tensor.grad.float() for tensor in inputs if tensor.grad is not None)]
