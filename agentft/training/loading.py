@@ -16,7 +16,14 @@ from agentft.models.tokenizers import located
 from agentft.training.attention import TREE_ATTENTION
 from agentft.training.lora import use_lean_products
 from agentft.training.recipe import Recipe
-from agentft.training.speed import HostEmbedding, embed_on_host, has_liger, set_checkpointing, use_liger
+from agentft.training.speed import (
+    HostEmbedding,
+    embed_on_host,
+    has_liger,
+    recompute_gates,
+    set_checkpointing,
+    use_liger,
+)
 
 __all__ = ["count_parameters", "load_model", "pick_dtype", "pick_lr", "prepare_model"]
 
@@ -52,13 +59,16 @@ def prepare_model(recipe: Recipe, model: Any, where: str) -> Any:
     """Put adapters on a loaded model and set it up for training."""
     _check_architecture(model, where)
     model.config.use_cache = False
-    if recipe.liger == "on" or (recipe.liger == "auto" and has_liger()):
+    liger = recipe.liger == "on" or (recipe.liger == "auto" and has_liger())
+    if liger:
         use_liger(model)
     tuned = model if recipe.method == "full" else _add_adapters(model, recipe)
     if recipe.method != "full" and recipe.host_embeddings == "on":
         embed_on_host(model)
     if _wants_checkpointing(recipe, tuned):
         set_checkpointing(model, max(recipe.checkpoint_every, 1))
+    if liger and recipe.method != "full":
+        recompute_gates(model)
     return tuned
 
 

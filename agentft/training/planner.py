@@ -136,9 +136,11 @@ def estimate(
     """What one step of one pack takes."""
     tokens, recomputed = levers.pack, -(-model.layers // levers.every) if levers.every else 0
     saved = tokens * _saved(model, levers)
-    gradients = tokens * HALF * (2 * model.gate + 3 * model.hidden)
-    kept = (model.layers - recomputed) * saved + recomputed * tokens * HALF * model.hidden
-    running = gradients + (saved if recomputed else 0) + HALF * model.hidden * model.gate
+    gates = tokens * HALF * model.gate
+    frugal = gates if levers.liger and method != "full" else 0  # see `recompute_gates`
+    kept = (model.layers - recomputed) * (saved - frugal) + recomputed * tokens * HALF * model.hidden
+    running = 2 * gates + 3 * tokens * HALF * model.hidden + HALF * model.hidden * model.gate
+    running += saved if recomputed else frugal
     memory = _static(model, levers, method, rank, optimizer) + kept + max(running, HEAD_CHUNK)
     passes = 2 + recomputed / model.layers
     products = 2 * model.body * tokens * (passes + (1 if method == "full" else 0))

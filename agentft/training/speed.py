@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.activations import SiLUActivation
 
-__all__ = ["HostEmbedding", "embed_on_host", "has_liger", "set_checkpointing", "use_liger"]
+__all__ = ["HostEmbedding", "embed_on_host", "has_liger", "recompute_gates", "set_checkpointing", "use_liger"]
 
 
 def has_liger() -> bool:
@@ -31,6 +34,56 @@ def set_checkpointing(model: Any, every: int) -> None:
     model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     for number, layer in enumerate(model.get_decoder().layers):
         layer.gradient_checkpointing = number % every == 0
+
+
+def recompute_gates(model: Any, gated: Callable[[Tensor, Tensor], Tensor] | None = None) -> int:
+    """In layers that keep their activations, do not keep the product of gate and up, which is quick to have again.
+
+    Args:
+        model: its layers are to have an `mlp` of `gate_proj`, `up_proj` and `down_proj` with SiLU, or are left alone.
+        gated: `silu(gate) * up`; None: Liger's.
+
+    Returns:
+        How many layers do it.
+    """
+    product = gated or _liger_product()
+    layers = [layer for layer in model.get_decoder().layers if not layer.gradient_checkpointing and _is_silu(layer)]
+    for layer in layers:
+        layer.mlp.forward = partial(_frugal_mlp, layer.mlp, product)
+    return len(layers)
+
+
+def _liger_product() -> Callable[[Tensor, Tensor], Tensor]:
+    from liger_kernel.ops.swiglu import LigerSiLUMulFunction
+
+    chosen: Callable[[Tensor, Tensor], Tensor] = LigerSiLUMulFunction.apply
+    return chosen
+
+
+def _is_silu(layer: Any) -> bool:
+    mlp = getattr(layer, "mlp", None)
+    parts = all(hasattr(mlp, name) for name in ("gate_proj", "up_proj", "down_proj"))
+    return parts and isinstance(getattr(mlp, "act_fn", None), nn.SiLU | SiLUActivation)
+
+
+def _frugal_mlp(mlp: Any, product: Callable[[Tensor, Tensor], Tensor], inputs: Tensor) -> Tensor:
+    gate, up = mlp.gate_proj(inputs), mlp.up_proj(inputs)
+    whole = product(gate, up)
+
+    def pack(kept: Tensor) -> Tensor | torch.Size:
+        same = kept.data_ptr() == whole.data_ptr() and kept.numel() == whole.numel()
+        return kept.shape if same else kept
+
+    def unpack(kept: Tensor | torch.Size) -> Tensor:
+        if not isinstance(kept, torch.Size):
+            return kept
+        # The product's own backward pass, which may write over gate and up, comes after that of the layer on top of it.
+        with torch.no_grad():
+            return product(gate.detach(), up.detach()).view(kept)
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        output: Tensor = mlp.down_proj(whole)
+    return output
 
 
 class HostEmbedding(nn.Module):  # type: ignore[misc]

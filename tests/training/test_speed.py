@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from agentft.training import head
 from agentft.training.head import frozen_head, head_losses
-from agentft.training.speed import HostEmbedding, embed_on_host, set_checkpointing
+from agentft.training.speed import HostEmbedding, embed_on_host, recompute_gates, set_checkpointing
 from tests.tiny import tiny_model
 
 IDS = torch.arange(3, 40)[None]
@@ -51,6 +51,26 @@ def test_each_second_layer_is_recomputed() -> None:
     flags = [layer.gradient_checkpointing for layer in model.get_decoder().layers]
     assert flags == [number % 2 == 0 for number in range(len(flags))]
     assert len(flags) > 1
+
+
+def test_a_product_that_is_computed_again_changes_no_gradient() -> None:
+    plain, frugal = (copy.deepcopy(tiny_model()) for _ in range(2))
+    frugal.get_decoder().layers[0].gradient_checkpointing = True
+    calls: list[int] = []
+
+    def gated(gate: Tensor, up: Tensor) -> Tensor:
+        calls.append(gate.numel())
+        return nn.functional.silu(gate) * up
+
+    layers = len(frugal.get_decoder().layers)
+    assert recompute_gates(frugal, gated) == layers - 1
+    for model in (plain, frugal.eval()):
+        model(input_ids=IDS, labels=IDS).loss.backward()
+
+    assert len(calls) == 2 * (layers - 1), "forward, and again backward"
+    for one, two in zip(plain.parameters(), frugal.parameters(), strict=True):
+        assert one.grad is not None
+        torch.testing.assert_close(two.grad, one.grad, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("bias", [False, True])
