@@ -69,10 +69,10 @@ def _is_silu(layer: Any) -> bool:
 def _frugal_mlp(mlp: Any, product: Callable[[Tensor, Tensor], Tensor], inputs: Tensor) -> Tensor:
     gate, up = mlp.gate_proj(inputs), mlp.up_proj(inputs)
     whole = product(gate, up)
+    place, size = whole.data_ptr(), whole.numel()  # not itself, which these functions would keep
 
     def pack(kept: Tensor) -> Tensor | torch.Size:
-        same = kept.data_ptr() == whole.data_ptr() and kept.numel() == whole.numel()
-        return kept.shape if same else kept
+        return kept.shape if kept.data_ptr() == place and kept.numel() == size else kept
 
     def unpack(kept: Tensor | torch.Size) -> Tensor:
         if not isinstance(kept, torch.Size):

@@ -37,7 +37,7 @@ SHAPES = 128
 
 def training_arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
     """A recipe as transformers wants it: one pack a micro-batch, no reports, no progress bars."""
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(checkpoints),
         per_device_train_batch_size=1,
         gradient_accumulation_steps=recipe.batch,
@@ -59,6 +59,9 @@ def training_arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
         dataloader_pin_memory=False,
         use_cpu=not torch.cuda.is_available(),
     )
+    # In one process transformers would split batches over all GPUs in sight, and a pack is one row.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def _optimizer(recipe: Recipe) -> str:
@@ -200,7 +203,7 @@ class PackTrainer(Trainer):  # type: ignore[misc]
         batch, self._done = self._batches[self._done], self._done + 1
         if not self._most or batch["tokens"] <= self._most:
             try:
-                return super().training_step(model, inputs, num_items_in_batch)
+                return self._forward_backward(model, inputs, num_items_in_batch)
             except torch.OutOfMemoryError:
                 if len(batch["owners"].unique()) == 1:
                     raise InputError(
@@ -217,10 +220,19 @@ class PackTrainer(Trainer):  # type: ignore[misc]
         parts = [self._in_parts(model, one, num_items_in_batch) for one in again]
         return parts[-1]
 
+    def _forward_backward(self, model: Any, batch: Batch, total: Tensor | None) -> Tensor:
+        """What transformers' own step does, but that sets each of some thousand modules to training every time."""
+        if not model.training:
+            model.train()
+        with self.compute_loss_context_manager():
+            loss = self.compute_loss(model, self._prepare_inputs(batch), num_items_in_batch=total)
+        self.accelerator.backward(loss, **({"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}))
+        return loss.detach()
+
     def _in_parts(self, model: Any, batch: Batch, total: Tensor | None) -> Tensor:
         members = list(dict.fromkeys(batch["owners"].tolist()))
         losses = [
-            super(PackTrainer, self).training_step(model, collate([pack], self._samples, SHAPES), total)
+            self._forward_backward(model, collate([pack], self._samples, SHAPES), total)
             for pack in plant(self._samples, members, self._most)
         ]
         return torch.stack(losses).sum()
