@@ -28,6 +28,7 @@ from agentft.commands.doctor import doctor_command
 from agentft.commands.evaluate import eval_command
 from agentft.commands.models import list_command as models_list
 from agentft.commands.models import pull_command as models_pull
+from agentft.commands.plan import plan_command
 from agentft.commands.quickstart import quickstart_command
 from agentft.commands.tools import list_command as tools_list
 from agentft.commands.tools import show_command as tools_show
@@ -45,6 +46,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "chat": chat_command,
     "quickstart": quickstart_command,
     "train": train_command,
+    "plan": plan_command,
     "eval": eval_command,
     "data inspect": inspect_command,
     "data mask": mask_command,

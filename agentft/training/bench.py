@@ -25,19 +25,23 @@ from agentft.strict import nearest
 from agentft.training.attention import TREE_ATTENTION
 from agentft.training.events import StepDone
 from agentft.training.loading import load_model, pick_dtype, prepare_model
-from agentft.training.planner import Card, Workload, dimensions
-from agentft.training.planning import CPU_PACK, apply, choose_for, explain, measure_rate, this_card
+from agentft.training.planner import Card, Workload
+from agentft.training.planning import (
+    CPU_PACK,
+    RANDOM_7B,
+    SEVEN_B,
+    apply,
+    choose_for,
+    explain,
+    measure_rate,
+    model_dimensions,
+    this_card,
+)
 from agentft.training.recipe import Recipe
 from agentft.training.trainer import PackTrainer, training_arguments
 
 __all__ = ["SHAPES", "Measured", "Shape", "bench_plain", "bench_train", "limit", "plan_bench"]
 
-RANDOM_7B = "random-7b"
-"""Stands for a model of Qwen2.5-7B's shape with random weights, which is as fast and as large as the real one."""
-SEVEN_B = {
-    "vocab_size": 152_064, "hidden_size": 3_584, "intermediate_size": 18_944, "num_hidden_layers": 28,
-    "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False,
-}  # fmt: skip
 WARM_UP = 3
 LONG_RUN = 100_000
 """Samples of the run that settings are chosen for."""
@@ -102,7 +106,7 @@ def plan_bench(recipe: Recipe, shape: str, memory: float | None = None) -> tuple
         return LONG_RUN * (kind.shared // max((pack - kind.shared) // own, 1) + own)
 
     work = Workload(LONG_RUN, 1, kind.shared + own, computed)
-    choice = choose_for(recipe, dimensions(_config(recipe)), card, work)
+    choice = choose_for(recipe, model_dimensions(recipe), card, work)
     if choice is None:
         raise InputError(f"nothing fits into {card.free / 2**30:.1f} GiB")
     return apply(recipe, choice), explain(choice, card)
@@ -169,7 +173,7 @@ def limit(recipe: Recipe, shape: str, samples: int) -> float:
 
     Frozen weights take 4 operations a weight and token (forward, and the gradient of the inputs).
     """
-    kind, model = _shape(shape), dimensions(_config(recipe))
+    kind, model = _shape(shape), model_dimensions(recipe)
     dtype = torch.bfloat16 if pick_dtype(recipe) == "bf16" else torch.float32
     return measure_rate(dtype) / (4 * model.body * (kind.own + kind.learnt + kind.shared / samples))
 

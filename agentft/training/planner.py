@@ -13,7 +13,10 @@ from typing import Any, Literal
 
 from agentft.training.recipe import Method
 
-__all__ = ["Card", "Choice", "Dimensions", "Estimate", "Levers", "Workload", "choose", "dimensions", "estimate"]
+__all__ = [
+    "CARDS", "TAKEN", "Card", "Choice", "Dimensions", "Estimate", "Levers", "Workload", "choose", "dimensions",
+    "estimate",
+]  # fmt: skip
 
 GIB = 1 << 30
 HALF, SINGLE = 2, 4
@@ -31,9 +34,16 @@ HEAD_CHUNK = (1 << 28) * 2
 """Logits of one chunk in fp32 and twice in bf16."""
 SLACK = 0.4 * GIB
 """What the allocator and the libraries hold beyond our tensors."""
+CARDS = {
+    "RTX 4060": (8, 30e12), "RTX 4070": (12, 58e12), "RTX 4080": (16, 97e12), "RTX 4090": (24, 165e12),
+    "L40S": (48, 362e12), "H100": (80, 775e12),
+}  # fmt: skip
+"""GiB, and operations a second: the vendor's dense bf16 figure, but for the H100, which was measured."""
+TAKEN = 0.05
+"""The share of a card's memory that the system and CUDA take before any tensor."""
 TARGET_STEPS = 100
 """Fewer optimizer steps than these teach little, so packs are not made longer than that."""
-LENGTHS = (512, 768, 1_024, 1_536, 2_048, 3_072, 4_096, 6_144, 8_192, 12_288, 16_384, 24_576)
+LENGTHS = tuple(512 * count for count in (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48))
 CHECKPOINTS = (0, 4, 3, 2, 1)
 """Each so-many-th layer is recomputed; 0: none."""
 

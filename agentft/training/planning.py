@@ -9,20 +9,26 @@ from functools import cache
 from typing import Any
 
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, Qwen2Config
 
 from agentft.data.packing import Sample, epoch_packs
 from agentft.models.embedded import resolve
 from agentft.models.tokenizers import located
-from agentft.training.planner import Card, Choice, Dimensions, Workload, choose, dimensions
+from agentft.training.planner import CARDS, TAKEN, Card, Choice, Dimensions, Workload, choose, dimensions
 from agentft.training.recipe import Recipe
 from agentft.training.speed import has_liger
 
 __all__ = [
-    "CPU_PACK", "apply", "choose_for", "explain", "measure_rate", "model_dimensions", "plan_recipe", "this_card",
-    "workload_of",
+    "CPU_PACK", "RANDOM_7B", "SEVEN_B", "apply", "choose_for", "even_workload", "explain", "measure_rate",
+    "model_dimensions", "plan_cards", "plan_recipe", "this_card", "workload_of",
 ]  # fmt: skip
 
+RANDOM_7B = "random-7b"
+"""Stands for a model of Qwen2.5-7B's shape with random weights, which is as fast and as large as the real one."""
+SEVEN_B = {
+    "vocab_size": 152_064, "hidden_size": 3_584, "intermediate_size": 18_944, "num_hidden_layers": 28,
+    "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False,
+}  # fmt: skip
 CPU_PACK = 2_048
 SEEN = 20_000
 """Samples that are packed to foresee a whole epoch."""
@@ -81,12 +87,31 @@ def explain(choice: Choice, card: Card) -> str:
     )
 
 
+def plan_cards(recipe: Recipe, work: Workload) -> list[tuple[str, int, Choice | None]]:
+    """(card, GiB, the choice for it) of common cards; None where nothing fits. Liger is taken to be installed."""
+    model, fixed = model_dimensions(recipe), _fixed(recipe)
+    return [
+        (name, gib, choose(
+            model, Card((1 - TAKEN) * gib * 2**30, rate), work, recipe.method, rank=recipe.lora_r, fixed=fixed,
+            liger=recipe.liger != "off",
+        ))
+        for name, (gib, rate) in CARDS.items()
+    ]  # fmt: skip
+
+
+def even_workload(samples: int, length: int, epochs: int) -> Workload:
+    """Samples of one length that share nothing."""
+    return Workload(samples, epochs, length, lambda _: samples * length)
+
+
 def model_dimensions(recipe: Recipe) -> Dimensions:
     """Of the recipe's model.
 
     Raises:
         MissingError: it is not here and cannot be fetched.
     """
+    if recipe.model == RANDOM_7B:
+        return dimensions(Qwen2Config(**SEVEN_B))
     return dimensions(located(recipe.model, AutoConfig.from_pretrained, resolve(recipe.model)))
 
 

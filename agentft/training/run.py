@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agentft import __version__
-from agentft.data.packing import Pack, epoch_packs, report_packing
+from agentft.data.packing import Pack, Sample, epoch_packs, report_packing
 from agentft.data.preparation import DataReport, Encoder, Prepared, prepare
 from agentft.encoding import learn_rule
 from agentft.errors import InputError
@@ -29,7 +29,7 @@ from agentft.training.run_folder import RunFolder, new_run
 from agentft.training.trainer import PackTrainer, deterministic, save_weights, training_arguments
 from agentft.types import Json
 
-__all__ = ["StrictError", "dry_run", "resume", "train"]
+__all__ = ["StrictError", "dry_run", "read_samples", "resume", "train"]
 
 Stop = Callable[[], bool]
 
@@ -113,6 +113,15 @@ def dry_run(recipe: Recipe, on_event: OnEvent, *, strict: bool = False) -> tuple
     job = _prepare(recipe, _encoder(recipe), None)
     _announce(job, on_event, strict)
     return job.prepared.report, job.plan
+
+
+def read_samples(recipe: Recipe) -> list[Sample]:
+    """What the recipe's data would be trained as.
+
+    Raises:
+        InputError: data that cannot be read or trained on.
+    """
+    return prepare([Path(path) for path in recipe.data], _encoder(recipe)).samples
 
 
 class _Watcher:

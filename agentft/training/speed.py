@@ -63,7 +63,10 @@ def _liger_product() -> Callable[[Tensor, Tensor], Tensor]:
 def _is_silu(layer: Any) -> bool:
     mlp = getattr(layer, "mlp", None)
     parts = all(hasattr(mlp, name) for name in ("gate_proj", "up_proj", "down_proj"))
-    return parts and isinstance(getattr(mlp, "act_fn", None), nn.SiLU | SiLUActivation)
+    # Liger puts its own class, which knows no other activation, in the place of the family's for all later models.
+    return parts and (
+        isinstance(getattr(mlp, "act_fn", None), nn.SiLU | SiLUActivation) or type(mlp).__name__ == "LigerSwiGLUMLP"
+    )
 
 
 def _frugal_mlp(mlp: Any, product: Callable[[Tensor, Tensor], Tensor], inputs: Tensor) -> Tensor:

@@ -1,0 +1,50 @@
+"""`agentft plan` and `agentft bench train`, on a throw-away model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agentft.commands import run
+from tests.tiny import save_tiny
+from tests.training.samples import write_rows
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_tiny(tmp_path_factory.mktemp("model") / "tiny"))
+
+
+def test_a_plan_names_the_settings_for_each_card(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", "--model", "random-7b"]) == 0
+    shown = capsys.readouterr().out
+    assert "random-7b, qlora: 10,000 rows, the longest of 2,048 tokens" in " ".join(shown.split())
+    assert "recomputes each layer" in " ".join(shown.split())
+    assert run(["plan", "--model", "random-7b", "--method", "full", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [card["choice"] for card in found["cards"]] == [None] * 6, "a 7B in full takes 122 GB"
+
+
+def test_a_plan_looks_at_the_data(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", 12)
+    assert run(["plan", "pack_tokens=512", "--model", tiny, "--data", str(rows), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["samples"] == 12
+    assert {card["choice"]["levers"]["pack"] for card in found["cards"]} == {512}
+
+
+def test_a_bench_measures_our_way_and_the_plain_one(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["bench", "train", "--model", tiny, "--shape", "agent930", "--steps", "1", "dtype=fp32"]
+    assert run([*command, "--plain", "--json"]) == 0
+    ours, plain = json.loads(capsys.readouterr().out)
+    assert (ours["name"], ours["samples"]) == ("agent930", 14)
+    assert plain["name"] == "agent930, plain"
+    assert ours["share_of_limit"] > 0
+    assert run([*command, "pack_tokens=640"]) == 2
+    assert "a sample has 700 tokens" in capsys.readouterr().err
+    assert run(["bench", "train", "--model", tiny, "--shape", "agent93"]) == 2
+    assert "there is no shape 'agent93'" in capsys.readouterr().err
+    assert run([*command]) == 0
+    assert "of the limit" in " ".join(capsys.readouterr().out.split())
