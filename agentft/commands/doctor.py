@@ -42,9 +42,7 @@ class Check:
     remedy: str = ""
 
 
-def doctor_command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
+def doctor_command(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
     """Say what works here, and what to do about the rest.
 
     Example:

@@ -28,8 +28,7 @@ Suites = Annotated[
     list[str] | None, typer.Argument(help="Suites: shipped names or folders. Default: all that --tools allow.")
 ]
 Tools = Annotated[
-    str | None,
-    typer.Option(help="Tool worlds, or tools as `world.tool`, with commas. Default: the suites' worlds."),
+    str | None, typer.Option(help="Tool worlds, or tools as `world.tool`, with commas. Default: the suites' worlds.")
 ]
 Model = Annotated[
     str | None,

@@ -30,9 +30,7 @@ def pull_command(
     typer.echo(folder)
 
 
-def list_command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
+def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
     """List the embedded models, and say where those lie that are here.
 
     Example:

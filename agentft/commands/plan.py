@@ -32,19 +32,20 @@ def plan_command(
       agentft plan --model random-7b --length 2048
       agentft plan --data rows.jsonl --method lora
     """
-    from rich.console import Console
-
-    from agentft.display.plan import plan_table
-    from agentft.training.planning import even_workload, plan_cards, workload_of
+    from agentft.training.planner import Workload
+    from agentft.training.planning import describe, plan_cards, workload_of
     from agentft.training.recipe import read_recipe
     from agentft.training.run import read_samples
 
     given: dict[str, Any] = {"model": model, "method": method, "data": [str(path) for path in data or []]}
     recipe = read_recipe(None, settings or [], given)
-    work = workload_of(read_samples(recipe), recipe) if data else even_workload(rows, length, recipe.epochs)
+    even = Workload(rows, recipe.epochs, length, lambda _: rows * length)
+    work = workload_of(read_samples(recipe), recipe) if data else even
     cards = plan_cards(recipe, work)
     if as_json:
         found = [{"card": name, "gib": gib, "choice": choice and asdict(choice)} for name, gib, choice in cards]
         typer.echo(json.dumps({"samples": work.samples, "longest": work.longest, "cards": found}))
-    else:
-        Console().print(plan_table(recipe.model, recipe.method, work.samples, work.longest, cards))
+        return
+    typer.echo(f"{model}, {method}: {work.samples:,} rows, the longest of {work.longest:,} tokens; predicted:")
+    for name, gib, choice in cards:
+        typer.echo(f"  {name:8}  {gib:2} GiB  {describe(choice) if choice else 'does not fit'}")

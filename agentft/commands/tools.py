@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["list_command", "show_command"]
 
 
-def list_command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-) -> None:
+def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
     """List the shipped tool worlds with their tools.
 
     Example:

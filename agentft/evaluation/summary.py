@@ -129,10 +129,7 @@ def _by_case(rows: Sequence[Record], name: str) -> dict[str, float]:
 
 
 Count = Callable[[bool, bool], bool]
-_RATIOS: dict[str, Count] = {
-    "call_precision": lambda _, did: did,
-    "call_recall": lambda should, _: should,
-}
+_RATIOS: dict[str, Count] = {"call_precision": lambda _, did: did, "call_recall": lambda should, _: should}
 """Figures over user turns: of those in which this holds, the share in which it should call and did."""
 
 

@@ -60,10 +60,7 @@ class CallFormat(Protocol):
         ...
 
 
-CALL_FORMATS: dict[str, CallFormat] = {
-    "msagent": MSAGENT,
-    "hermes": HERMES,
-}
+CALL_FORMATS: dict[str, CallFormat] = {"msagent": MSAGENT, "hermes": HERMES}
 
 
 def call_format(name: str) -> CallFormat:

@@ -58,7 +58,7 @@ EMBEDDED: dict[str, EmbeddedModel] = {
         licence="Apache-2.0",
         context=8192,
         about="SmolLM2 135M Instruct by HuggingFaceTB, from its 4-bit GGUF",
-    ),
+    )
 }
 
 

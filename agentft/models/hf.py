@@ -49,10 +49,7 @@ def quantisation(bits: int, compute: torch.dtype) -> BitsAndBytesConfig | None:
         return BitsAndBytesConfig(load_in_8bit=True)
     if bits == 4:
         return BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=compute,
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
         )
     raise InputError(f"bits {bits} is not known; it is 4, 8 or 16")
 
@@ -199,12 +196,7 @@ class _Watch:
     """Ends a row at its stop strings, and hands out text as it appears."""
 
     def __init__(
-        self,
-        tokenizer: Any,
-        stops: list[tuple[str, ...]],
-        ends: list[int],
-        names: list[int],
-        on_text: OnText | None,
+        self, tokenizer: Any, stops: list[tuple[str, ...]], ends: list[int], names: list[int], on_text: OnText | None
     ) -> None:
         self._names = names
         self._tokenizer = tokenizer

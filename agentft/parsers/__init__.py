@@ -17,10 +17,7 @@ __all__ = ["PARSERS", "Parser", "parse_row"]
 Parser: TypeAlias = Callable[[Mapping[str, Json], str], Conversation]
 """(row, id for a row that has none) -> conversation; raises RowError."""
 
-PARSERS: dict[str, Parser] = {
-    "msagent": parse_msagent,
-    "openai": parse_openai,
-}
+PARSERS: dict[str, Parser] = {"msagent": parse_msagent, "openai": parse_openai}
 
 
 def parse_row(row: Mapping[str, Json], default_id: str) -> Conversation:

@@ -58,13 +58,7 @@ class Session:
         for _ in range(self.max_steps):
             with listening() as on_text:
                 self.conversation, made = step(
-                    self.conversation,
-                    self.backend,
-                    self.fmt,
-                    self.client,
-                    self.sampling,
-                    self.conversation.id,
-                    on_text,
+                    self.conversation, self.backend, self.fmt, self.client, self.sampling, self.conversation.id, on_text
                 )
             yield made
             if not made.exchanges:

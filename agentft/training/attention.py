@@ -47,16 +47,13 @@ def tree_attention(
     softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention as transformers calls it, for one row.
+    """Attention as transformers calls it, for one row of packs.
 
     Args:
         module: the layer.
-        query: `[1, heads, L, d]`.
-        key: `[1, key heads, L, d]`.
-        value: `[1, key heads, L, d]`.
+        query: `[1, heads, L, d]`; key and value `[1, key heads, L, d]`.
         attention_mask: must be None; the structure says it all.
         structure: who sees whom.
-        scaling: factor on the products; None: `d ** -0.5`.
         sliding_window: how many tokens of its own sample a token sees, itself included; None: all before it.
         softcap: scaled products are bent to stay within plus and minus this; None: they are not.
 

@@ -39,12 +39,7 @@ class Part:
 
 
 def cascade_parts(nodes: Sequence[tuple[int, int]], device: torch.device) -> list[Part]:
-    """The nodes on themselves, then for each level the nodes that have children, seen by all below them.
-
-    Args:
-        nodes: (tokens, parent) of each, in preorder.
-        device: of the tensors.
-    """
+    """The nodes, (tokens, parent) in preorder, on themselves; then for each level those that are seen from below."""
     starts = list(accumulate((length for length, _ in nodes), initial=0))
     ends, depths, inner = starts[1:], list[int](), set[int]()
     for _, parent in nodes:

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Literal
 
 from agentft.training.recipe import Method
 
-__all__ = [
-    "CARDS", "TAKEN", "Card", "Choice", "Dimensions", "Estimate", "Levers", "Workload", "choose", "dimensions",
-    "estimate",
-]  # fmt: skip
+__all__ = ["CARDS", "Card", "Choice", "Dimensions", "Levers", "Workload", "choose", "dimensions", "estimate"]
 
 GIB = 1 << 30
-HALF, SINGLE = 2, 4
+HALF = 2
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Of a weight, with its share of the block scales, which are quantised themselves."""
 ADAM = {"adamw": 16, "adamw_8bit": 10}
@@ -28,10 +26,8 @@ PRODUCTS = 0.56
 """The share of a card's rate that a step's products reach."""
 LAYER_SECONDS, UNPACK_SECONDS = 0.0011, 0.0003
 """Of one pass through one layer of a 7B, beside its products: launches; unpacking of 4-bit weights."""
-HOST_BYTES = 20e9
-"""A second, of looked-up embeddings on their way to the card."""
-HEAD_CHUNK = (1 << 28) * 2
-"""Logits of one chunk in fp32 and twice in bf16."""
+HOST_BYTES, HEAD_CHUNK = 20e9, (1 << 28) * 2
+"""A second, of looked-up embeddings on their way to the card; logits of one chunk, in fp32 and twice in bf16."""
 SLACK = 0.4 * GIB
 """What the allocator and the libraries hold beyond our tensors."""
 CARDS = {
@@ -39,8 +35,6 @@ CARDS = {
     "L40S": (48, 362e12), "H100": (80, 775e12),
 }  # fmt: skip
 """GiB, and operations a second: the vendor's dense bf16 figure, but for the H100, which was measured."""
-TAKEN = 0.05
-"""The share of a card's memory that the system and CUDA take before any tensor."""
 TARGET_STEPS = 100
 """Fewer optimizer steps than these teach little, so packs are not made longer than that."""
 LENGTHS = tuple(512 * count for count in (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48))
@@ -169,17 +163,7 @@ def choose(
     fixed: dict[str, Any] | None = None,
     liger: bool = True,
 ) -> Choice | None:
-    """The fastest settings that fit; None if nothing does.
-
-    Args:
-        model: its dimensions.
-        card: what there is.
-        work: what is to be done.
-        method: qlora, lora or full.
-        rank: of the adapters.
-        fixed: fields of `Levers` that the user has set.
-        liger: whether Liger's kernels are there.
-    """
+    """The fastest settings that fit; None if nothing does. `fixed`: fields of `Levers` that the user has set."""
     room = card.free - SLACK
     best: Choice | None = None
     for levers in _candidates(model, work, method, fixed or {}, liger):
@@ -202,13 +186,8 @@ def _candidates(
     host = [fixed["host"]] if "host" in fixed else [False, True] if method != "full" and not model.tied else [False]
     unpack = [fixed["unpack"]] if "unpack" in fixed else [False, True] if method == "qlora" else [False]
     every = [fixed["every"]] if "every" in fixed else CHECKPOINTS
-    return [
-        Levers(pack, number, whole, away, liger)
-        for pack in lengths
-        for number in every
-        for whole in unpack
-        for away in host
-    ]
+    ways = product(lengths, every, unpack, host)
+    return [Levers(pack, number, whole, away, liger) for pack, number, whole, away in ways]
 
 
 def _lengths(work: Workload) -> list[int]:
@@ -224,7 +203,7 @@ def _saved(model: Dimensions, levers: Levers) -> int:
     transformers' own norms and gates keep more.
     """
     kept = HALF * (4 * model.hidden + 2 * model.queries + 2 * model.keys + 3 * model.gate)
-    return kept if levers.liger else kept + HALF * model.gate + 3 * SINGLE * model.hidden
+    return kept if levers.liger else kept + HALF * model.gate + 12 * model.hidden
 
 
 def _static(model: Dimensions, levers: Levers, method: Method, rank: int, optimizer: str) -> float:

@@ -14,12 +14,12 @@ from transformers import AutoConfig, Qwen2Config
 from agentft.data.packing import Sample, epoch_packs
 from agentft.models.embedded import resolve
 from agentft.models.tokenizers import located
-from agentft.training.planner import CARDS, TAKEN, Card, Choice, Dimensions, Workload, choose, dimensions
+from agentft.training.planner import CARDS, Card, Choice, Dimensions, Workload, choose, dimensions
 from agentft.training.recipe import Recipe
 from agentft.training.speed import has_liger
 
 __all__ = [
-    "CPU_PACK", "RANDOM_7B", "SEVEN_B", "apply", "choose_for", "even_workload", "explain", "measure_rate",
+    "CPU_PACK", "RANDOM_7B", "SEVEN_B", "apply", "choose_for", "describe", "measure_rate",
     "model_dimensions", "plan_cards", "plan_recipe", "this_card", "workload_of",
 ]  # fmt: skip
 
@@ -42,7 +42,7 @@ def plan_recipe(recipe: Recipe, samples: Sequence[Sample]) -> tuple[Recipe, str,
     model, card, work = model_dimensions(recipe), this_card(), workload_of(samples, recipe)
     choice = choose_for(recipe, model, card, work)
     if choice is not None:
-        return apply(recipe, choice), f"plan: {explain(choice, card)}", False
+        return apply(recipe, choice), f"plan, the fastest of what fits: {describe(choice)}", False
     frugal = replace(
         recipe, pack_tokens=recipe.pack_tokens or CPU_PACK, checkpointing="on", checkpoint_every=1, unpack="off",
         host_embeddings="off" if recipe.method == "full" else "on",
@@ -63,53 +63,33 @@ def apply(recipe: Recipe, choice: Choice) -> Recipe:
     """The recipe with a choice's settings."""
     levers = choice.levers
     return replace(
-        recipe,
-        pack_tokens=levers.pack,
-        checkpointing="on" if levers.every else "off",
-        checkpoint_every=max(levers.every, 1),
-        unpack="on" if levers.unpack else "off",
+        recipe, pack_tokens=levers.pack, checkpoint_every=max(levers.every, 1),
+        checkpointing="on" if levers.every else "off", unpack="on" if levers.unpack else "off",
         host_embeddings="on" if levers.host else "off",
-    )
+    )  # fmt: skip
 
 
-def explain(choice: Choice, card: Card) -> str:
-    """What was chosen and why, in words."""
+def describe(choice: Choice) -> str:
+    """What was chosen, and what it is predicted to take."""
     levers = choice.levers
-    kept = {0: "all activations kept", 1: "each layer recomputed"}.get(
-        levers.every, f"each {levers.every}th layer recomputed" if levers.every > 2 else "each second layer recomputed"
-    )
-    words = [f"packs of {levers.pack:,} tokens", kept]
-    words += ["4-bit weights kept unpacked"] if levers.unpack else []
-    words += ["input embeddings in the host's memory"] if levers.host else []
-    return (
-        f"{', '.join(words)}: the fastest that fits into {card.free / 2**30:.1f} GiB; predicted "
-        f"{choice.estimate.memory / 2**30:.1f} GiB and {choice.samples_per_second:.3g} samples/s"
-    )
+    which = {1: "each", 2: "each 2nd", 3: "each 3rd"}.get(levers.every, f"each {levers.every}th")
+    words = [f"packs of {levers.pack:,}", f"{which} layer recomputed" if levers.every else "nothing recomputed"]
+    words += ["weights unpacked"] if levers.unpack else []
+    words += ["embeddings on the host"] if levers.host else []
+    memory = choice.estimate.memory / 2**30
+    return f"{memory:.1f} GiB, {choice.samples_per_second:.3g} samples/s with {', '.join(words)}"
 
 
 def plan_cards(recipe: Recipe, work: Workload) -> list[tuple[str, int, Choice | None]]:
-    """(card, GiB, the choice for it) of common cards; None where nothing fits. Liger is taken to be installed."""
+    """(card, GiB, the choice for it or None) of common cards, of which the system takes a twentieth; with Liger."""
     model, fixed = model_dimensions(recipe), _fixed(recipe)
-    return [
-        (name, gib, choose(
-            model, Card((1 - TAKEN) * gib * 2**30, rate), work, recipe.method, rank=recipe.lora_r, fixed=fixed,
-            liger=recipe.liger != "off",
-        ))
-        for name, (gib, rate) in CARDS.items()
-    ]  # fmt: skip
-
-
-def even_workload(samples: int, length: int, epochs: int) -> Workload:
-    """Samples of one length that share nothing."""
-    return Workload(samples, epochs, length, lambda _: samples * length)
+    cards = [(name, gib, Card(0.95 * gib * 2**30, rate)) for name, (gib, rate) in CARDS.items()]
+    levers: dict[str, Any] = {"rank": recipe.lora_r, "fixed": fixed, "liger": recipe.liger != "off"}
+    return [(name, gib, choose(model, card, work, recipe.method, **levers)) for name, gib, card in cards]
 
 
 def model_dimensions(recipe: Recipe) -> Dimensions:
-    """Of the recipe's model.
-
-    Raises:
-        MissingError: it is not here and cannot be fetched.
-    """
+    """Of the recipe's model; MissingError if it is not here and cannot be fetched."""
     if recipe.model == RANDOM_7B:
         return dimensions(Qwen2Config(**SEVEN_B))
     return dimensions(located(recipe.model, AutoConfig.from_pretrained, resolve(recipe.model)))

@@ -116,11 +116,7 @@ def dry_run(recipe: Recipe, on_event: OnEvent, *, strict: bool = False) -> tuple
 
 
 def read_samples(recipe: Recipe) -> list[Sample]:
-    """What the recipe's data would be trained as.
-
-    Raises:
-        InputError: data that cannot be read or trained on.
-    """
+    """What the recipe's data would be trained as; InputError if nothing."""
     return prepare([Path(path) for path in recipe.data], _encoder(recipe)).samples
 
 

@@ -39,12 +39,8 @@ def set_checkpointing(model: Any, every: int) -> None:
 def recompute_gates(model: Any, gated: Callable[[Tensor, Tensor], Tensor] | None = None) -> int:
     """In layers that keep their activations, do not keep the product of gate and up, which is quick to have again.
 
-    Args:
-        model: its layers are to have an `mlp` of `gate_proj`, `up_proj` and `down_proj` with SiLU, or are left alone.
-        gated: `silu(gate) * up`; None: Liger's.
-
-    Returns:
-        How many layers do it.
+    Layers without an `mlp` of `gate_proj`, `up_proj` and `down_proj` with SiLU are left alone. `gated` is
+    `silu(gate) * up`; None: Liger's. Returns how many layers do it.
     """
     product = gated or _liger_product()
     layers = [layer for layer in model.get_decoder().layers if not layer.gradient_checkpointing and _is_silu(layer)]

@@ -214,11 +214,9 @@ class PackTrainer(Trainer):  # type: ignore[misc]
             self._most = batch["tokens"] // 2
             self._tell_of_memory(batch["tokens"])
             model.zero_grad()
-            again = self._batches[: self._done]
-        else:
-            again = [batch]
-        parts = [self._in_parts(model, one, num_items_in_batch) for one in again]
-        return parts[-1]
+            for one in self._batches[: self._done - 1]:
+                self._in_parts(model, one, num_items_in_batch)
+        return self._in_parts(model, batch, num_items_in_batch)
 
     def _forward_backward(self, model: Any, batch: Batch, total: Tensor | None) -> Tensor:
         """What transformers' own step does, but that sets each of some thousand modules to training every time."""
@@ -240,13 +238,11 @@ class PackTrainer(Trainer):  # type: ignore[misc]
     def _tell_of_memory(self, tokens: int) -> None:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self._on_event(
-            Note(
-                f"a pack of {tokens:,} tokens did not fit into memory, against the plan; going on with packs of "
-                f"{self._most:,}. pack_tokens = {self._most} would avoid it",
-                warning=True,
-            )
+        text = (
+            f"a pack of {tokens:,} tokens did not fit into memory, against the plan; going on with packs of "
+            f"{self._most:,}. pack_tokens = {self._most} would avoid it"
         )
+        self._on_event(Note(text, warning=True))
 
     def compute_loss(
         self, model: Any, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Tensor | None = None

@@ -18,10 +18,7 @@ from tests.tiny import save_tiny, tiny_tokenizer
 
 CALL = '<|startofthink|>```JSON\n{"api_name": "w", "parameters": {"city": "北京"}}\n```<|endofthink|>'
 TURNS = [{"from": "user", "value": "[red]hi\u001b[31m"}, {"from": "assistant", "value": CALL}]
-ROWS = [
-    {"id": "one", "conversations": TURNS},
-    {"id": "none", "conversations": []},
-]
+ROWS = [{"id": "one", "conversations": TURNS}, {"id": "none", "conversations": []}]
 
 
 @pytest.fixture

@@ -87,13 +87,7 @@ def test_texts_from_data_cannot_steer_the_terminal() -> None:
 def test_the_curve_falls_with_the_loss() -> None:
     lines = loss_curve([2.0, 1.0, 0.5, 0.0], height=4)
 
-    assert lines == [
-        "   2.000 ┤█   ",
-        "         ┤█   ",
-        "         ┤██  ",
-        "         ┤███ ",
-        "   0.000 ┼────",
-    ]
+    assert lines == ["   2.000 ┤█   ", "         ┤█   ", "         ┤██  ", "         ┤███ ", "   0.000 ┼────"]
 
 
 def test_the_curve_of_many_steps_fits_and_names_its_ends() -> None:

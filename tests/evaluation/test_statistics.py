@@ -5,13 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentft.evaluation.statistics import (
-    estimate,
-    paired_delta,
-    paired_ratio_delta,
-    ratio,
-    smallest_difference,
-)
+from agentft.evaluation.statistics import estimate, paired_delta, paired_ratio_delta, ratio, smallest_difference
 
 BITS = st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 1.0])), min_size=1, max_size=40)
 

@@ -94,10 +94,7 @@ CALL: dict[str, Any] = TURN["calls"][0]
         (edited(id="x", turns=[{**TURN, "calls": [{"name": "a"}]}]), "turns[0].calls[0]: `arguments` is missing"),
         (edited(id="x", turns=[{**TURN, "calls": [{**CALL, "alternatives": {"town": ["a"]}}]}]), "alternatives of"),
         (edited(id="x", turns=[{**TURN, "calls": [{**CALL, "optional": {"city": "a"}}]}]), "is in both"),
-        (
-            edited(id="x", turns=[{**TURN, "calls": [{**CALL, "args": {}}]}]),
-            "calls[0]: there is no key 'args'",
-        ),
+        (edited(id="x", turns=[{**TURN, "calls": [{**CALL, "args": {}}]}]), "calls[0]: there is no key 'args'"),
     ],
 )
 def test_a_bad_case_is_named_with_its_place(tmp_path: Path, bad: object, message: str) -> None:

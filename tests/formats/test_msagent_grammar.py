@@ -208,12 +208,7 @@ def test_unclosed_results() -> None:
 
 
 def test_space_and_stray_markers_are_text() -> None:
-    assert spans(f"{CALL} \n{CALL}\n") == [
-        ("ToolCall", CALL),
-        ("Text", " \n"),
-        ("ToolCall", CALL),
-        ("Text", "\n"),
-    ]
+    assert spans(f"{CALL} \n{CALL}\n") == [("ToolCall", CALL), ("Text", " \n"), ("ToolCall", CALL), ("Text", "\n")]
     assert spans(f"a {CALL_END} b {RESULT_END}") == [("Text", f"a {CALL_END} b {RESULT_END}")]
     assert spans(f"{CALL_END}{CALL}") == [("Text", CALL_END), ("ToolCall", CALL)]
     assert parse("") == ()

@@ -120,10 +120,7 @@ def test_addresses_join_with_one_slash() -> None:
 def test_what_we_write_is_read_back() -> None:
     schema: dict[str, Json] = {
         "type": "object",
-        "properties": {
-            "city": {"type": "string", "description": "名"},
-            "days": {"type": "integer", "description": ""},
-        },
+        "properties": {"city": {"type": "string", "description": "名"}, "days": {"type": "integer", "description": ""}},
         "required": ["city"],
     }
     tools = [

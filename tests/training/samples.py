@@ -42,10 +42,7 @@ def msagent_row(city: str, number: int, call: bool = True) -> dict[str, object]:
         )
     question = f"What is the weather in {city}?" if call else f"Write a poem number {number}."
     turns = [("system", system), ("user", question), ("assistant", said)]
-    return {
-        "id": f"{city}-{number}",
-        "conversations": [{"from": speaker, "value": value} for speaker, value in turns],
-    }
+    return {"id": f"{city}-{number}", "conversations": [{"from": speaker, "value": value} for speaker, value in turns]}
 
 
 def write_rows(path: Path, rows: int, quiet: int = 0) -> Path:

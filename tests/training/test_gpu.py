@@ -21,10 +21,7 @@ from agentft.training.structure import Structure
 from tests.training.samples import make
 from tests.training.test_families import FAMILIES, nested
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
 
 
 def on_gpu(batch: Any) -> Any:

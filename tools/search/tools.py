@@ -33,13 +33,7 @@ def web_search(state: State, query: str) -> dict[str, Json]:
     if not hits:
         raise ToolError(f"no result for {query[:60]!r}; try fewer or other words", status=404)
     best = state["pages"][hits[0]]
-    return {
-        "query": query,
-        "page": hits[0],
-        "title": best["title"],
-        "snippet": best["snippet"],
-        "more": len(hits) - 1,
-    }
+    return {"query": query, "page": hits[0], "title": best["title"], "snippet": best["snippet"], "more": len(hits) - 1}
 
 
 @read
