@@ -14,7 +14,18 @@ from typing import Any, Literal
 
 from agentft.training.recipe import Method
 
-__all__ = ["CARDS", "Card", "Choice", "Dimensions", "Levers", "Workload", "choose", "dimensions", "estimate"]
+__all__ = [
+    "CARDS",
+    "Card",
+    "Choice",
+    "Dimensions",
+    "Estimate",
+    "Levers",
+    "Workload",
+    "choose",
+    "dimensions",
+    "estimate",
+]
 
 GIB = 1 << 30
 HALF = 2
