@@ -15,17 +15,8 @@ from typing import Any, Literal
 from agentft.training.recipe import Method
 
 __all__ = [
-    "CARDS",
-    "Card",
-    "Choice",
-    "Dimensions",
-    "Estimate",
-    "Levers",
-    "Workload",
-    "choose",
-    "dimensions",
-    "estimate",
-]
+    "CARDS", "Card", "Choice", "Dimensions", "Estimate", "Levers", "Workload", "choose", "dimensions", "estimate",
+]  # fmt: skip
 
 GIB = 1 << 30
 HALF = 2
@@ -39,18 +30,15 @@ LAYER_SECONDS, UNPACK_SECONDS = 0.0011, 0.0003
 """Of one pass through one layer of a 7B, beside its products: launches; unpacking of 4-bit weights."""
 HOST_BYTES, HEAD_CHUNK = 20e9, (1 << 28) * 2
 """A second, of looked-up embeddings on their way to the card; logits of one chunk, in fp32 and twice in bf16."""
-SLACK = 0.4 * GIB
-"""What the allocator and the libraries hold beyond our tensors."""
+SLACK = 0.4 * GIB  # what the allocator and the libraries hold beyond our tensors
 CARDS = {
     "RTX 4060": (8, 30e12), "RTX 4070": (12, 58e12), "RTX 4080": (16, 97e12), "RTX 4090": (24, 165e12),
     "L40S": (48, 362e12), "H100": (80, 775e12),
 }  # fmt: skip
 """GiB, and operations a second: the vendor's dense bf16 figure, but for the H100, which was measured."""
-TARGET_STEPS = 100
-"""Fewer optimizer steps than these teach little, so packs are not made longer than that."""
+TARGET_STEPS = 100  # fewer teach little, so packs are not made longer than leaves so many
 LENGTHS = tuple(512 * count for count in (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48))
-CHECKPOINTS = (0, 4, 3, 2, 1)
-"""Each so-many-th layer is recomputed; 0: none."""
+CHECKPOINTS = (0, 4, 3, 2, 1)  # each so-many-th layer is recomputed; 0: none
 
 
 @dataclass(frozen=True, slots=True)
