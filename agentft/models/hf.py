@@ -33,7 +33,7 @@ NONE: tuple[int, Prefix | None] = (0, None)
 def native_bf16() -> bool:
     """Whether this machine multiplies bf16 itself; without it a CPU takes many times as long as for fp32."""
     if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 

@@ -64,7 +64,9 @@ def tree_attention(
         raise ValueError("tree attention takes a structure, not a mask")
     window = sliding_window if structure.needs(sliding_window) else None
     scaling = scaling or query.shape[-1] ** -0.5
-    if query.is_cuda and window is None and softcap is None and query.dtype in HALF:
+    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, rotation may have made them fp32
+    flash = query.is_cuda and torch.cuda.get_device_capability(query.device) >= (8, 0) and query.shape[-1] <= 256
+    if flash and window is None and softcap is None and value.dtype in HALF:
         query, key, value = (tensor.transpose(1, 2)[0] for tensor in (query, key, value))
         return cascade_attention(query, key, value, structure.parts(), scaling)[None], None
     if query.is_cuda:
@@ -81,6 +83,7 @@ def _flex(softcap: float | None) -> Any:
     """flex_attention, compiled; eager it would compute every product."""
     from torch.nn.attention.flex_attention import flex_attention
 
+    torch._dynamo.config.recompile_limit = 256  # it is compiled for each length of a row
     if softcap is None:
         return torch.compile(flex_attention, dynamic=False)
 

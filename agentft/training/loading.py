@@ -16,14 +16,7 @@ from agentft.models.tokenizers import located
 from agentft.training.attention import TREE_ATTENTION
 from agentft.training.lora import use_lean_products
 from agentft.training.recipe import Recipe
-from agentft.training.speed import (
-    HostEmbedding,
-    embed_on_host,
-    has_liger,
-    recompute_gates,
-    set_checkpointing,
-    use_liger,
-)
+from agentft.training.speed import HostEmbedding, embed_on_host, has_liger, recompute_gates, use_liger
 
 __all__ = ["count_parameters", "load_model", "pick_dtype", "pick_lr", "prepare_model"]
 
@@ -66,10 +59,11 @@ def prepare_model(recipe: Recipe, model: Any, where: str) -> Any:
     if recipe.method != "full" and recipe.host_embeddings == "on":
         embed_on_host(model)
     if _wants_checkpointing(recipe, tuned):
-        set_checkpointing(model, max(recipe.checkpoint_every, 1))
+        every = max(recipe.checkpoint_every, 1)
+        model.activation_checkpointing_enable({"use_reentrant": False}, every_n_layers=every)
     if liger and recipe.method != "full":
         recompute_gates(model)
-    return tuned
+    return tuned.train()  # peft's wrapper says that it is training when the layers below it are not
 
 
 def pick_dtype(recipe: Recipe) -> Literal["bf16", "fp32"]:
@@ -140,6 +134,8 @@ def _check_architecture(model: Any, where: str) -> None:
             "whose architecture transformers keeps up to date"
         )
     kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
+    if any(hasattr(part, "sinks") for part in model.modules()):
+        raise InputError(f"{where}: {type(model).__name__} has attention sinks, which packs do not know; use another")
     if kinds - {"full_attention", "sliding_attention"}:
         raise InputError(
             f"{where}: {type(model).__name__} has layers of the kinds {', '.join(sorted(kinds))}; packs need "

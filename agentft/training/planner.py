@@ -118,7 +118,7 @@ def dimensions(config: Any) -> Dimensions:
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     return Dimensions(
         hidden=text.hidden_size,
-        gate=text.intermediate_size,
+        gate=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         queries=heads * width,
         keys=(getattr(text, "num_key_value_heads", None) or heads) * width,
         layers=text.num_hidden_layers,

@@ -14,7 +14,7 @@ from transformers import AutoConfig, Qwen2Config
 from agentft.data.packing import Sample, epoch_packs
 from agentft.models.embedded import resolve
 from agentft.models.tokenizers import located
-from agentft.training.planner import CARDS, Card, Choice, Dimensions, Workload, choose, dimensions
+from agentft.training.planner import CARDS, Card, Choice, Dimensions, Levers, Workload, choose, dimensions
 from agentft.training.recipe import Recipe
 from agentft.training.speed import has_liger
 
@@ -42,11 +42,9 @@ def plan_recipe(recipe: Recipe, samples: Sequence[Sample]) -> tuple[Recipe, str,
     model, card, work = model_dimensions(recipe), this_card(), workload_of(samples, recipe)
     choice = choose_for(recipe, model, card, work)
     if choice is not None:
-        return apply(recipe, choice), f"plan, the fastest of what fits: {describe(choice)}", False
-    frugal = replace(
-        recipe, pack_tokens=recipe.pack_tokens or CPU_PACK, checkpointing="on", checkpoint_every=1, unpack="off",
-        host_embeddings="off" if recipe.method == "full" else "on",
-    )  # fmt: skip
+        return apply(recipe, choice.levers), f"plan, the fastest of what fits: {describe(choice)}", False
+    leanest = {"pack": CPU_PACK, "every": 1, "unpack": False, "host": recipe.method != "full"} | _fixed(recipe)
+    frugal = apply(recipe, Levers(**leanest))
     return frugal, (
         f"by the plan nothing fits into the {card.free / 2**30:.1f} GiB that are free (the longest row has "
         f"{work.longest:,} tokens); trying the leanest settings. A lower max_length, or method = qlora, takes less"
@@ -59,9 +57,8 @@ def choose_for(recipe: Recipe, model: Dimensions, card: Card, work: Workload) ->
     return choose(model, card, work, recipe.method, rank=recipe.lora_r, fixed=_fixed(recipe), liger=liger)
 
 
-def apply(recipe: Recipe, choice: Choice) -> Recipe:
-    """The recipe with a choice's settings."""
-    levers = choice.levers
+def apply(recipe: Recipe, levers: Levers) -> Recipe:
+    """The recipe with these settings."""
     return replace(
         recipe, pack_tokens=levers.pack, checkpoint_every=max(levers.every, 1),
         checkpointing="on" if levers.every else "off", unpack="on" if levers.unpack else "off",
@@ -136,8 +133,8 @@ def _fixed(recipe: Recipe) -> dict[str, Any]:
         fixed["pack"] = recipe.pack_tokens
     if recipe.checkpointing == "off":
         fixed["every"] = 0
-    elif recipe.checkpoint_every:
-        fixed["every"] = recipe.checkpoint_every
+    elif recipe.checkpoint_every or recipe.checkpointing == "on":
+        fixed["every"] = max(recipe.checkpoint_every, 1)
     if recipe.unpack != "auto":
         fixed["unpack"] = recipe.unpack == "on"
     if recipe.host_embeddings != "auto":

@@ -260,12 +260,14 @@ def _data_document(job: _Job) -> dict[str, Json]:
 
 
 def _check_fingerprint(folder: RunFolder, job: _Job) -> None:
-    known = json.loads(folder.data.read_text(encoding="utf-8"))["fingerprint"] if folder.data.exists() else None
-    if known != job.prepared.report.fingerprint:
+    known = json.loads(folder.data.read_text(encoding="utf-8")) if folder.data.exists() else {}
+    if known.get("fingerprint") != job.prepared.report.fingerprint:
         raise InputError(
             f"the rows of {', '.join(job.recipe.data)} (or the tokenizer) are not those that {folder.path} began with; "
             "put the old ones back, or start a new run"
         )
+    if (known["steps"], known["packing"]) != (job.plan.steps, asdict(job.plan.packing)):
+        raise InputError(f"{folder.path} was packed otherwise, by another version of agentft; start a new run")
 
 
 def _remove_if_empty(folder: RunFolder) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
-__all__ = ["HostEmbedding", "embed_on_host", "has_liger", "recompute_gates", "set_checkpointing", "use_liger"]
+__all__ = ["HostEmbedding", "embed_on_host", "has_liger", "recompute_gates", "use_liger"]
 
 
 def has_liger() -> bool:
@@ -29,13 +29,6 @@ def use_liger(model: Any) -> None:
     )  # fmt: skip
 
 
-def set_checkpointing(model: Any, every: int) -> None:
-    """Recompute the activations of each `every`-th decoder layer, and keep those of the others."""
-    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    for number, layer in enumerate(model.get_decoder().layers):
-        layer.gradient_checkpointing = number % every == 0
-
-
 def recompute_gates(model: Any, gated: Callable[[Tensor, Tensor], Tensor] | None = None) -> int:
     """In layers that keep their activations, do not keep the product of gate and up, which is quick to have again.
 
@@ -43,7 +36,11 @@ def recompute_gates(model: Any, gated: Callable[[Tensor, Tensor], Tensor] | None
     `silu(gate) * up`; None: Liger's. Returns how many layers do it.
     """
     product = gated or _liger_product()
-    layers = [layer for layer in model.get_decoder().layers if not layer.gradient_checkpointing and _is_silu(layer)]
+    layers = [
+        layer
+        for layer in getattr(model.get_decoder(), "layers", ())
+        if not layer.gradient_checkpointing and _is_silu(layer)
+    ]
     for layer in layers:
         layer.mlp.forward = partial(_frugal_mlp, layer.mlp, product)
     return len(layers)

@@ -138,7 +138,7 @@ class PackTrainer(Trainer):  # type: ignore[misc]
         self._batches: list[Batch] = []
         self._ahead: tuple[list[Batch], Tensor] | None = None
         self._done = 0
-        self._most = 0
+        self._most, self._tried = 0, (0, 0)
         self._clock = time.monotonic()
         self._partial: Path | None = None
 
@@ -198,42 +198,42 @@ class PackTrainer(Trainer):  # type: ignore[misc]
             self._ahead = self._fetch()
         return loss
 
-    def _fitting_step(self, model: Any, inputs: Batch, num_items_in_batch: Tensor | None) -> Tensor:
+    def _fitting_step(self, model: Any, inputs: Batch, total: Tensor | None) -> Tensor:
         """What the memory cannot hold is done in smaller packs, from then on at once."""
         batch, self._done = self._batches[self._done], self._done + 1
-        if not self._most or batch["tokens"] <= self._most:
+        again = [inputs if not self._most or batch["tokens"] <= self._most else batch]
+        while True:
             try:
-                return self._forward_backward(model, inputs, num_items_in_batch)
+                return [self._in_parts(model, one, total) for one in again][-1]
             except torch.OutOfMemoryError:
-                if len(batch["owners"].unique()) == 1:
-                    raise InputError(
-                        f"the memory cannot hold a row of {batch['tokens']:,} tokens; lower max_length, or train with "
-                        "method = qlora and checkpointing = on"
-                    ) from None
-            # Some gradients of this pack may be there already, so the whole optimizer step begins again.
-            self._most = batch["tokens"] // 2
-            self._tell_of_memory(batch["tokens"])
+                tokens, rows = self._tried
+            if rows == 1 or self.args.world_size > 1:  # other ranks would wait for one that has more to do
+                raise InputError(
+                    f"the memory cannot hold {tokens:,} tokens, against the plan; lower max_length or pack_tokens, or "
+                    "train with method = qlora and checkpointing = on"
+                )
+            # Some gradients may be there already, so the whole optimizer step begins again.
+            self._most, again = tokens // 2, self._batches[: self._done]
+            self._tell_of_memory(tokens)
             model.zero_grad()
-            for one in self._batches[: self._done - 1]:
-                self._in_parts(model, one, num_items_in_batch)
-        return self._in_parts(model, batch, num_items_in_batch)
 
-    def _forward_backward(self, model: Any, batch: Batch, total: Tensor | None) -> Tensor:
-        """What transformers' own step does, but that sets each of some thousand modules to training every time."""
+    def _in_parts(self, model: Any, batch: Batch, total: Tensor | None) -> Tensor:
+        members = list(dict.fromkeys(batch["owners"].tolist()))
+        if not self._most or batch["tokens"] <= self._most:
+            return self._forward_backward(model, batch, total, len(members))
+        packs = plant(self._samples, members, self._most)
+        made = ((collate([pack], self._samples, SHAPES), len(pack.members)) for pack in packs)
+        return torch.stack([self._forward_backward(model, part, total, rows) for part, rows in made]).sum()
+
+    def _forward_backward(self, model: Any, batch: Batch, total: Tensor | None, rows: int) -> Tensor:
+        """transformers' own step, without setting each of some thousand modules to training every time."""
+        self._tried = batch["tokens"], rows
         if not model.training:
             model.train()
         with self.compute_loss_context_manager():
             loss = self.compute_loss(model, self._prepare_inputs(batch), num_items_in_batch=total)
         self.accelerator.backward(loss, **({"scale_wrt_gas": False} if self.is_deepspeed_enabled else {}))
         return loss.detach()
-
-    def _in_parts(self, model: Any, batch: Batch, total: Tensor | None) -> Tensor:
-        members = list(dict.fromkeys(batch["owners"].tolist()))
-        losses = [
-            self._forward_backward(model, collate([pack], self._samples, SHAPES), total)
-            for pack in plant(self._samples, members, self._most)
-        ]
-        return torch.stack(losses).sum()
 
     def _tell_of_memory(self, tokens: int) -> None:
         if torch.cuda.is_available():

@@ -117,7 +117,7 @@ def plan_bench(recipe: Recipe, shape: str, memory: float | None = None) -> tuple
     choice = choose_for(recipe, model_dimensions(recipe), card, work)
     if choice is None:
         raise InputError(f"nothing fits into {card.free / 2**30:.1f} GiB")
-    return apply(recipe, choice), f"{shape}, predicted: {describe(choice)}"
+    return apply(recipe, choice.levers), f"{shape}, predicted: {describe(choice)}"
 
 
 def bench_train(recipe: Recipe, shape: str, steps: int) -> Measured:

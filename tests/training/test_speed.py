@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
 
 from agentft.training import head
 from agentft.training.head import frozen_head, head_losses
-from agentft.training.speed import HostEmbedding, embed_on_host, recompute_gates, set_checkpointing
-from tests.tiny import tiny_model
+from agentft.training.loading import prepare_model
+from agentft.training.recipe import Recipe
+from agentft.training.speed import HostEmbedding, embed_on_host, recompute_gates
+from tests.tiny import save_tiny, tiny_model
 
 IDS = torch.arange(3, 40)[None]
 
@@ -45,12 +49,20 @@ def test_an_embedding_that_is_trained_or_the_heads_stays() -> None:
         assert type(model.get_input_embeddings()) is nn.Embedding
 
 
-def test_each_second_layer_is_recomputed() -> None:
-    model = copy.deepcopy(tiny_model())
-    set_checkpointing(model, 2)
-    flags = [layer.gradient_checkpointing for layer in model.get_decoder().layers]
-    assert flags == [number % 2 == 0 for number in range(len(flags))]
-    assert len(flags) > 1
+@pytest.mark.parametrize("every", [1, 2])
+def test_layers_are_recomputed_though_a_loaded_model_is_in_evaluation_mode(every: int, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "model")
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert not loaded.training
+    tuned = prepare_model(Recipe(method="lora", checkpointing="on", checkpoint_every=every), loaded, "tiny")
+    calls: list[int] = []
+    for number, layer in enumerate(loaded.get_decoder().layers):
+        layer.self_attn.register_forward_hook(lambda *_, number=number: calls.append(number))
+
+    tuned(input_ids=IDS, labels=IDS).loss.backward()
+
+    layers = range(len(loaded.get_decoder().layers))
+    assert sorted(calls) == sorted([*layers, *(number for number in layers if number % every == 0)])
 
 
 def test_a_product_that_is_computed_again_changes_no_gradient() -> None:

@@ -122,12 +122,30 @@ def test_a_pack_that_does_not_fit_is_done_in_smaller_ones(tmp_path: Path, monkey
     assert "a pack of 32 tokens did not fit into memory" in note.text
 
 
+def test_halves_that_do_not_fit_are_halved_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def limited(model: Any, batch: Any, total: Any) -> Any:
+        if batch["tokens"] > 23:
+            raise torch.OutOfMemoryError
+        return weighted_loss(model, batch, total)
+
+    events: list[Event] = []
+    longer = [make([*s.tokens, *range(3, 9)], {22: 1.0, len(s.tokens) + 5: 1.0}, s.row) for s in SAMPLES[:1]]
+    samples = [make([*STEM, 30 + row, 40, 41 + row, 43], {22: 1.0, 23: 0.25}, row) for row in range(12)]
+    monkeypatch.setattr("agentft.training.trainer.weighted_loss", limited)
+    packs = [*alone(samples), *plant(samples, range(12))]
+    trainer_of(tmp_path / "a", packs, samples=samples, events=events).train()
+    assert len([event for event in events if isinstance(event, StepDone)]) == len(packs)
+    assert len([event for event in events if isinstance(event, Note)]) > 1
+    with pytest.raises(InputError, match=r"cannot hold 29 tokens, against the plan"):
+        trainer_of(tmp_path / "b", alone(longer), samples=longer).train()
+
+
 def test_a_single_sample_that_does_not_fit_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: Any) -> Any:
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr("agentft.training.trainer.weighted_loss", none)
-    with pytest.raises(InputError, match=r"cannot hold a row of 23 tokens; lower max_length"):
+    with pytest.raises(InputError, match=r"cannot hold 23 tokens, against the plan; lower max_length"):
         trainer_of(tmp_path, alone(SAMPLES)).train()
 
 
