@@ -26,7 +26,7 @@ def quickstart_command(
 ) -> None:
     """Build data for three tools, tune SmolLM2-135M on it, and evaluate it before and after, on real tool servers.
 
-    Takes some ten minutes on two cores without a GPU. The data go to
+    Takes ten to twenty minutes on two cores without a GPU. The data go to
     runs/data/; the run folder holds the adapter and the evaluation.
 
     Example:

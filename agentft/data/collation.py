@@ -14,7 +14,7 @@ from torch import Tensor
 
 from agentft.data.packing import Node, Pack, Sample
 
-__all__ = ["Batch", "collate"]
+__all__ = ["Batch", "collate", "subtree_ends"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -58,7 +58,8 @@ class _Row:
         """Append a pack."""
         base = len(self.nodes)
         starts = list(accumulate((node.end - node.start for node in pack.nodes), initial=self.length))
-        for node, end in zip(pack.nodes, _subtree_ends(pack.nodes, starts), strict=True):
+        ends = subtree_ends([node.parent for node in pack.nodes], starts)
+        for node, end in zip(pack.nodes, ends, strict=True):
             self.tokens.append(_view(samples[node.sample].tokens)[node.start : node.end])
             self.positions.append(np.arange(node.start, node.end))
             self.ends.append(np.full(node.end - node.start, end))
@@ -126,11 +127,10 @@ def _join(arrays: Sequence[Array]) -> Tensor:
     return torch.from_numpy(np.concatenate(arrays).astype(np.int64))
 
 
-def _subtree_ends(nodes: Sequence[Node], starts: Sequence[int]) -> list[int]:
-    """The place after the last token of each node's subtree; `starts` holds the row's end too."""
+def subtree_ends(parents: Sequence[int], starts: Sequence[int]) -> list[int]:
+    """The place after each subtree's last token, for nodes in preorder; `starts` holds the row's end too."""
     ends = list(starts[1:])
-    for number in range(len(nodes) - 1, -1, -1):
-        parent = nodes[number].parent
-        if parent >= 0:
-            ends[parent] = max(ends[parent], ends[number])
+    for number in range(len(parents) - 1, -1, -1):
+        if parents[number] >= 0:
+            ends[parents[number]] = max(ends[parents[number]], ends[number])
     return ends

@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from agentft.data.collation import subtree_ends
+
 __all__ = ["Part", "cascade_attention", "cascade_parts"]
 
 Where: TypeAlias = slice | Tensor
@@ -41,14 +43,10 @@ class Part:
 def cascade_parts(nodes: Sequence[tuple[int, int]], device: torch.device) -> list[Part]:
     """The nodes, (tokens, parent) in preorder, on themselves; then for each level those that are seen from below."""
     starts = list(accumulate((length for length, _ in nodes), initial=0))
-    ends, depths, inner = starts[1:], list[int](), set[int]()
+    ends = subtree_ends([parent for _, parent in nodes], starts)
+    depths, inner = list[int](), {parent for _, parent in nodes}
     for _, parent in nodes:
         depths.append(depths[parent] + 1 if parent >= 0 else 0)
-        inner.add(parent)
-    for number in range(len(nodes) - 1, -1, -1):
-        parent = nodes[number][1]
-        if parent >= 0:
-            ends[parent] = max(ends[parent], ends[number])
     own = [(starts[number], starts[number + 1]) for number in range(len(nodes))]
     parts = [_part(own, own, device, causal=True)]
     for level in range(max(depths) + 1):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from agentft.errors import InputError
+from agentft.errors import InputError, MissingError
 from agentft.models.hf import native_bf16, quantisation
 from agentft.models.tokenizers import located
 from agentft.training.attention import TREE_ATTENTION
@@ -18,7 +18,7 @@ from agentft.training.lora import use_lean_products
 from agentft.training.recipe import Recipe
 from agentft.training.speed import HostEmbedding, embed_on_host, has_liger, recompute_gates, use_liger
 
-__all__ = ["count_parameters", "load_model", "pick_dtype", "pick_lr", "prepare_model"]
+__all__ = ["count_parameters", "load_model", "pick_dtype", "pick_liger", "pick_lr", "prepare_model"]
 
 SMALL = 500_000_000
 """Parameters below which LoRA likes a higher learning rate, and checkpointing buys nothing on a CPU."""
@@ -52,8 +52,7 @@ def prepare_model(recipe: Recipe, model: Any, where: str) -> Any:
     """Put adapters on a loaded model and set it up for training."""
     _check_architecture(model, where)
     model.config.use_cache = False
-    liger = recipe.liger == "on" or (recipe.liger == "auto" and has_liger())
-    if liger:
+    if recipe.liger == "on":
         use_liger(model)
     tuned = model if recipe.method == "full" else _add_adapters(model, recipe)
     if recipe.method != "full" and recipe.host_embeddings == "on":
@@ -61,7 +60,7 @@ def prepare_model(recipe: Recipe, model: Any, where: str) -> Any:
     if _wants_checkpointing(recipe, tuned):
         every = max(recipe.checkpoint_every, 1)
         model.activation_checkpointing_enable({"use_reentrant": False}, every_n_layers=every)
-    if liger and recipe.method != "full":
+    if recipe.liger == "on" and recipe.method != "full":
         recompute_gates(model)
     return tuned.train()  # peft's wrapper says that it is training when the layers below it are not
 
@@ -71,6 +70,13 @@ def pick_dtype(recipe: Recipe) -> Literal["bf16", "fp32"]:
     if recipe.dtype != "auto":
         return recipe.dtype
     return "bf16" if native_bf16() else "fp32"
+
+
+def pick_liger(recipe: Recipe) -> Literal["on", "off"]:
+    """`auto` is on where Liger is; MissingError if it is to be on and cannot."""
+    if recipe.liger == "on" and not has_liger():
+        raise MissingError("liger = on needs an NVIDIA GPU and `pip install liger-kernel`; liger = auto goes without")
+    return "on" if recipe.liger != "off" and has_liger() else "off"
 
 
 def pick_lr(recipe: Recipe, model: Any) -> float:

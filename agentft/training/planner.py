@@ -2,7 +2,7 @@
 
 Memory is counted in the tensors that are kept: weights, adapters with their optimizer, what each layer keeps for the
 backward pass, what one layer needs on top while it runs backward, and the head's chunk. Time is the operations of the
-products at a share of the card's rate, and a constant for each layer. docs/results.md has both against measurements.
+products at a share of the card's rate, and a constant for each layer; measured in tests/training/test_planner.py.
 """
 
 from __future__ import annotations
@@ -159,6 +159,7 @@ def choose(
     method: Method = "qlora",
     *,
     rank: int = 16,
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw",
     fixed: dict[str, Any] | None = None,
     liger: bool = True,
 ) -> Choice | None:
@@ -168,9 +169,9 @@ def choose(
     for levers in _candidates(model, work, method, fixed or {}, liger):
         # A sample longer than a pack gets a pack of its own.
         largest = replace(levers, pack=max(levers.pack, work.longest))
-        if estimate(model, largest, method, rank=rank, rate=card.rate).memory > room:
+        if estimate(model, largest, method, rank=rank, optimizer=optimizer).memory > room:
             continue
-        found = estimate(model, levers, method, rank=rank, rate=card.rate)
+        found = estimate(model, levers, method, rank=rank, optimizer=optimizer, rate=card.rate)
         computed = work.computed(levers.pack)
         seconds = found.seconds * computed / levers.pack
         if best is None or seconds < best.seconds:

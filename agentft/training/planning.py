@@ -53,8 +53,7 @@ def plan_recipe(recipe: Recipe, samples: Sequence[Sample]) -> tuple[Recipe, str,
 
 def choose_for(recipe: Recipe, model: Dimensions, card: Card, work: Workload) -> Choice | None:
     """The planner's choice, which leaves what the recipe sets; None if nothing fits."""
-    liger = recipe.liger != "off" and has_liger()
-    return choose(model, card, work, recipe.method, rank=recipe.lora_r, fixed=_fixed(recipe), liger=liger)
+    return choose(model, card, work, recipe.method, **_settings(recipe, liger=recipe.liger != "off" and has_liger()))
 
 
 def apply(recipe: Recipe, levers: Levers) -> Recipe:
@@ -79,10 +78,9 @@ def describe(choice: Choice) -> str:
 
 def plan_cards(recipe: Recipe, work: Workload) -> list[tuple[str, int, Choice | None]]:
     """(card, GiB, the choice for it or None) of common cards, of which the system takes a twentieth; with Liger."""
-    model, fixed = model_dimensions(recipe), _fixed(recipe)
+    model, settings = model_dimensions(recipe), _settings(recipe, liger=recipe.liger != "off")
     cards = [(name, gib, Card(0.95 * gib * 2**30, rate)) for name, (gib, rate) in CARDS.items()]
-    levers: dict[str, Any] = {"rank": recipe.lora_r, "fixed": fixed, "liger": recipe.liger != "off"}
-    return [(name, gib, choose(model, card, work, recipe.method, **levers)) for name, gib, card in cards]
+    return [(name, gib, choose(model, card, work, recipe.method, **settings)) for name, gib, card in cards]
 
 
 def model_dimensions(recipe: Recipe) -> Dimensions:
@@ -124,6 +122,10 @@ def measure_rate(dtype: torch.dtype) -> float:
         wait()
         best = min(best, time.perf_counter() - began)
     return float(2 * size**3 / best)
+
+
+def _settings(recipe: Recipe, *, liger: bool) -> dict[str, Any]:
+    return {"rank": recipe.lora_r, "optimizer": recipe.optimizer, "fixed": _fixed(recipe), "liger": liger}
 
 
 def _fixed(recipe: Recipe) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from agentft.models.embedded import resolve
 from agentft.models.tokenizers import load_tokenizer
 from agentft.training.checkpoints import clear_partial, complete_folder, last_checkpoint, step_of
 from agentft.training.events import DataReady, Event, Finished, Note, OnEvent, Plan, RunResult, Saved, Started, StepDone
-from agentft.training.loading import count_parameters, load_model, pick_dtype, pick_lr
+from agentft.training.loading import count_parameters, load_model, pick_dtype, pick_liger, pick_lr
 from agentft.training.planning import plan_recipe
 from agentft.training.recipe import Recipe, read_resolved, write_recipe
 from agentft.training.run_folder import RunFolder, new_run
@@ -199,7 +199,7 @@ def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
 
 def _load(job: _Job) -> tuple[Any, _Job]:
     """The model, and the job with what `auto` means on this machine."""
-    recipe = replace(job.recipe, dtype=pick_dtype(job.recipe))
+    recipe = replace(job.recipe, dtype=pick_dtype(job.recipe), liger=pick_liger(job.recipe))
     model = load_model(recipe, resolve(recipe.model))
     return model, replace(job, recipe=replace(recipe, lr=pick_lr(recipe, model)))
 

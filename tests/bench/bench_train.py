@@ -32,7 +32,7 @@ from agentft.models.hf import quantisation
 from agentft.strict import nearest
 from agentft.training.attention import TREE_ATTENTION
 from agentft.training.events import StepDone
-from agentft.training.loading import load_model, pick_dtype, prepare_model
+from agentft.training.loading import load_model, pick_dtype, pick_liger, prepare_model
 from agentft.training.planner import Card, Workload
 from agentft.training.planning import (
     CPU_PACK,
@@ -291,7 +291,7 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="also the usual way (as without any argument)")
     given = parser.parse_args()
     recipe = read_recipe(None, given.settings, {"model": given.model, "method": given.method})
-    recipe = replace(recipe, dtype=pick_dtype(recipe), lr=recipe.lr or 1e-4)
+    recipe = replace(recipe, dtype=pick_dtype(recipe), liger=pick_liger(recipe), lr=recipe.lr or 1e-4)
     for shape in given.shape or ["agent730"]:
         planned, chosen = plan_bench(recipe, shape, given.memory)
         found = [bench_train(planned, shape, given.steps)]

@@ -70,10 +70,11 @@ def trees(draw: st.DrawFn) -> list[tuple[int, int]]:
 
 def structure_of(nodes: list[tuple[int, int]]) -> Structure:
     starts = [sum(length for length, _ in nodes[:number]) for number in range(len(nodes) + 1)]
-    stops = starts[1:]
+    below = [{number} for number in range(len(nodes))]
     for number in reversed(range(len(nodes))):
         if nodes[number][1] >= 0:
-            stops[nodes[number][1]] = max(stops[nodes[number][1]], stops[number])
+            below[nodes[number][1]] |= below[number]
+    stops = [max(starts[inner + 1] for inner in numbers) for numbers in below]
     ends = torch.tensor([stop for (length, _), stop in zip(nodes, stops, strict=True) for _ in range(length)])
     return Structure(nodes, ends, torch.arange(len(ends)))
 

@@ -49,17 +49,20 @@ def run(model: Any, inputs: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
     return output, fed.grad, [p.grad for p in model.parameters() if p.grad is not None]
 
 
+def check_alike(plain: Any, lean: Any, inputs: Tensor, *, gradients: int, atol: float) -> None:
+    expected, found = run(plain, inputs), run(lean, inputs)
+    assert len(found[2]) == gradients
+    for mine, theirs in zip((found[0], found[1], *found[2]), (expected[0], expected[1], *expected[2]), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=atol)
+
+
 def test_output_and_gradients_are_pefts() -> None:
     plain = adapted(Biased(), target_modules=["first", "second"])
     lean = copy.deepcopy(plain)
     assert use_lean_products(lean) == 2
     inputs = torch.randn(3, 5, 12, generator=torch.Generator().manual_seed(1))
 
-    expected, found = run(plain, inputs), run(lean, inputs)
-
-    assert len(found[2]) == 4
-    for mine, theirs in zip((found[0], found[1], *found[2]), (expected[0], expected[1], *expected[2]), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+    check_alike(plain, lean, inputs, gradients=4, atol=1e-6)
 
 
 def test_4_bit_weights_give_what_pefts_give() -> None:
@@ -74,11 +77,7 @@ def test_4_bit_weights_give_what_pefts_give() -> None:
     assert use_lean_products(lean) == 1
     inputs = torch.randn(3, 5, 64, generator=torch.Generator().manual_seed(1))
 
-    expected, found = run(plain, inputs), run(lean, inputs)
-
-    assert len(found[2]) == 2
-    for mine, theirs in zip((found[0], found[1], *found[2]), (expected[0], expected[1], *expected[2]), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+    check_alike(plain, lean, inputs, gradients=2, atol=1e-5)
 
 
 def test_every_projection_of_a_model_is_lean_and_its_first_inputs_need_no_gradient() -> None:

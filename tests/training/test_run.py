@@ -304,3 +304,13 @@ def test_a_half_written_line_of_metrics_is_dropped(tmp_path: Path) -> None:
     assert [step.step for step in folder.read_steps()] == [1, 2, 3]
     assert [step.step for step in folder.rewind(2)] == [1, 2]
     assert len(folder.metrics.read_text().splitlines()) == 2
+
+
+def test_liger_that_is_missing_is_named_before_training(
+    tiny: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentft.training.loading.has_liger", lambda: False)
+    with pytest.raises(MissingError, match="liger = on needs an NVIDIA GPU"):
+        run.train(recipe_of(tiny, rows, tmp_path / "run", liger="on"), lambda event: None)
+    run.train(recipe_of(tiny, rows, tmp_path / "auto", max_steps=1), lambda event: None)
+    assert read_resolved(tmp_path / "auto" / "recipe.toml").liger == "off"
