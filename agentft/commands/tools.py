@@ -57,9 +57,7 @@ def show_command(
 
 
 def _world(toolset: Toolset) -> dict[str, Any]:
-    tools = [
-        {**asdict(tool), "access": "write" if toolset.is_write(tool.name) else "read"} for tool in toolset.definitions
-    ]
+    tools = [{**asdict(tool.definition), "access": tool.access} for tool in toolset.tools.values()]
     return {"name": toolset.name, "base_url": toolset.base_url, "tools": tools}
 
 

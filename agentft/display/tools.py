@@ -20,10 +20,10 @@ def tool_table(toolsets: Sequence[Toolset]) -> Table:
     for heading in ("tool", "", "what it does, and its arguments"):
         table.add_column(heading)
     for toolset in toolsets:
-        for definition in toolset.definitions:
-            writes = toolset.is_write(definition.name)
+        for tool in toolset.tools.values():
+            definition = tool.definition
             about = Text("\n").join([safe_text(definition.description), *_arguments(definition.parameters)])
-            mark = Text("write", "yellow") if writes else Text("read", "green")
+            mark = Text(tool.access, {"read": "green", "write": "yellow", "destructive": "red"}[tool.access])
             table.add_row(safe_text(definition.name, "bold cyan"), mark, about)
     return table
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
-__all__ = ["Access", "Handler", "Range", "State", "access_of", "read", "write"]
+__all__ = ["Access", "Handler", "Range", "State", "access_of", "destructive", "read", "write"]
 
 State: TypeAlias = dict[str, Any]
 Handler: TypeAlias = Callable[..., Any]
-Access = Literal["read", "write"]
+Access = Literal["read", "write", "destructive"]
 _Function = TypeVar("_Function", bound=Handler)
 _MARK = "__agentft_access__"
 
@@ -32,6 +32,12 @@ def read(function: _Function) -> _Function:
 def write(function: _Function) -> _Function:
     """Mark a tool that may change the state."""
     setattr(function, _MARK, "write")
+    return function
+
+
+def destructive(function: _Function) -> _Function:
+    """Mark a tool whose effect cannot be taken back: it deletes, pays or cancels."""
+    setattr(function, _MARK, "destructive")
     return function
 
 

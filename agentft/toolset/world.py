@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from agentft.errors import AgentftError, InputError, ToolError
@@ -12,7 +12,7 @@ from agentft.toolset.marks import Access, Handler, State
 from agentft.toolset.state import copy_json, digest
 from agentft.types import Json, ToolDefinition
 
-__all__ = ["HandlerError", "Tool", "Toolset", "nearest"]
+__all__ = ["HandlerError", "Route", "Tool", "Toolset", "nearest"]
 
 
 class HandlerError(AgentftError):
@@ -20,14 +20,33 @@ class HandlerError(AgentftError):
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """Where a tool of an imported API stands in that API, and how its arguments travel.
+
+    `places`: argument -> (`path`, `query`, `header`, `cookie`, `form` or `body`, its name there). A `body` with the
+    name "" is the whole JSON body. `path` is a template such as `/pets/{petId}`, below the world's base URL.
+    """
+
+    method: str
+    path: str
+    places: Mapping[str, tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
 class Tool:
-    """One tool of a world. `example`: the arguments of the docstring's example."""
+    """One tool of a world.
+
+    `example`: the arguments of the documented example. `returns`: the JSON Schema of its result, {} when unknown.
+    `route`: only for a tool of an imported API; all tools are served at `POST /tools/<name>` too.
+    """
 
     definition: ToolDefinition
     handler: Handler
     access: Access
     check: ArgumentCheck
     example: Mapping[str, Json]
+    returns: Mapping[str, Json] = field(default_factory=dict)
+    route: Route | None = None
 
 
 class Toolset:
@@ -84,7 +103,7 @@ class Toolset:
 
     def is_write(self, name: str) -> bool:
         """Whether the tool may change the state; False for an unknown name."""
-        return name in self.tools and self.tools[name].access == "write"
+        return name in self.tools and self.tools[name].access != "read"
 
     def digest(self, state: State) -> str:
         """SHA-256 of the state, in which 25 and 25.0 are one number."""
