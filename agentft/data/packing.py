@@ -23,6 +23,9 @@ __all__ = ["Node", "Pack", "PackingReport", "Sample", "epoch_packs", "make_sampl
 WORTH_SHARING = 16
 """Fewer tokens than these are computed again: each node costs the attention a block of its own."""
 
+LIKE = 64
+"""Samples that differ by fewer tokens are of like length."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -99,19 +102,31 @@ def make_sample(row: int, name: str, encoded: Encoded, stem: int = 0) -> Sample 
     return Sample(row, name, array("i", encoded.input_ids[:end]), array("i", places), weights, min(stem, end))
 
 
-def epoch_packs(samples: Sequence[Sample], budget: int, seed: int, epoch: int) -> list[Pack]:
+def epoch_packs(samples: Sequence[Sample], budget: int, seed: int, epoch: int, *, share: bool = True) -> list[Pack]:
     """All samples, each exactly once, in packs of at most `budget` tokens, in the order of `seed` and `epoch`.
 
-    A sample that is longer than the budget gets a pack of its own.
+    A sample that is longer than the budget gets a pack of its own. Without `share`, see `plant`.
     """
     dice = random.Random(f"agentft/{seed}/{epoch}")
+    if not share:
+        order = sorted(range(len(samples)), key=lambda index: (samples[index].inputs // LIKE, dice.random()))
+        packs = plant(samples, order, budget, share=False)
+        dice.shuffle(packs)
+        return packs
     packs = [_close(samples, trees) for trees in _fill(_grow(samples, _order(samples, dice), budget), budget)]
     dice.shuffle(packs)
     return packs
 
 
-def plant(samples: Sequence[Sample], members: Sequence[int], budget: int = 1 << 60) -> list[Pack]:
-    """Packs of these samples in this order, which share all they can; a new one where the next does not fit."""
+def plant(
+    samples: Sequence[Sample], members: Sequence[int], budget: int = 1 << 60, *, share: bool = True
+) -> list[Pack]:
+    """Packs of these samples in this order, which share all they can; a new one where the next does not fit.
+
+    Without `share`, each is a root, and the budget holds as many as there are with all filled up to the longest.
+    """
+    if not share:
+        return [_close(samples, trees) for trees in _alone(samples, members, budget)]
     shared = [0, *(_common(samples[one], samples[two]) for one, two in pairwise(members))]
     return [_close(samples, [tree]) for tree in _grow(samples, zip(members, shared, strict=True), budget, apart=False)]
 
@@ -186,6 +201,20 @@ def _grow(
         tree.tokens += samples[index].inputs - branch
     if tree.members:
         yield tree
+
+
+def _alone(samples: Sequence[Sample], members: Iterable[int], budget: int) -> Iterator[list[_Tree]]:
+    group: list[_Tree] = []
+    longest = 0
+    for index in members:
+        tokens = samples[index].inputs
+        longest = max(longest, tokens)
+        if group and (len(group) + 1) * longest > budget:
+            yield group
+            group, longest = [], tokens
+        group.append(_Tree([(index, 0)], tokens))
+    if group:
+        yield group
 
 
 def _fill(trees: Iterator[_Tree], budget: int) -> list[list[_Tree]]:

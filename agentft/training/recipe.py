@@ -59,6 +59,9 @@ class Recipe:
     weight_decay: float = field(default=0.0, metadata=_doc("Weight decay of AdamW", 0, 1))
     lora_r: int = field(default=16, metadata=_doc("Rank of the adapters", 1))
     lora_alpha: int = field(default=32, metadata=_doc("Adapters are scaled by lora_alpha / lora_r", 1))
+    dora: Literal["on", "off"] = field(
+        default="off", metadata=_doc("DoRA: adapters turn a weight's columns and learn their lengths apart; slower")
+    )
     lora_layers: int = field(
         default=0,
         metadata=_doc("Adapt only so many of the last layers, below which no gradient is computed; 0: all", 0),
@@ -79,6 +82,10 @@ class Recipe:
     checkpoint_every: int = field(
         default=0,
         metadata=_doc("With checkpointing: recompute each so-many-th layer, keep the others' activations; 0: auto", 0),
+    )
+    sharing: Literal["auto", "on", "off"] = field(
+        default="auto",
+        metadata=_doc("Compute what rows share once; auto: unless the model's layers are recurrent or the like"),
     )
     unpack: Literal["auto", "on", "off"] = field(
         default="auto",

@@ -35,7 +35,7 @@ SHAPES = 128
 """Rows have a multiple of so many tokens and of so many targets."""
 
 
-def training_arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
+def training_arguments(recipe: Recipe, checkpoints: Path, deepspeed: dict[str, Any] | None = None) -> TrainingArguments:
     """A recipe as transformers wants it: one pack a micro-batch, no reports, no progress bars."""
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
@@ -58,6 +58,8 @@ def training_arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
         dataloader_num_workers=0,
         dataloader_pin_memory=False,
         use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
+        deepspeed=deepspeed,
     )
     # In one process transformers would split batches over all GPUs in sight, and a pack is one row.
     arguments._n_gpu = min(arguments.n_gpu, 1)
@@ -221,7 +223,7 @@ class PackTrainer(Trainer):  # type: ignore[misc]
         members = list(dict.fromkeys(batch["owners"].tolist()))
         if not self._most or batch["tokens"] <= self._most:
             return self._forward_backward(model, batch, total, len(members))
-        packs = plant(self._samples, members, self._most)
+        packs = plant(self._samples, members, self._most, share=self._recipe.sharing != "off")
         made = ((collate([pack], self._samples, SHAPES), len(pack.members)) for pack in packs)
         return torch.stack([self._forward_backward(model, part, total, rows) for part, rows in made]).sum()
 
@@ -270,7 +272,7 @@ class PackTrainer(Trainer):  # type: ignore[misc]
             raise AgentftError(
                 f"the loss is {logs['loss']} at step {step}, so training cannot go on; try a lower lr, or dtype=fp32"
             )
-        done = self._seen[min(step * self.args.gradient_accumulation_steps, len(self._seen)) - 1]
+        done = self._seen[min(step * self.args.gradient_accumulation_steps * self.args.world_size, len(self._seen)) - 1]
         self._on_event(
             StepDone(
                 step=step,

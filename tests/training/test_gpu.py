@@ -18,8 +18,8 @@ from agentft.data.packing import epoch_packs
 from agentft.training.attention import TREE_ATTENTION, tree_attention
 from agentft.training.loss import weighted_loss
 from agentft.training.structure import Structure
-from tests.training.samples import make
-from tests.training.test_families import FAMILIES, nested
+from tests.training.samples import make, nested
+from tests.training.test_families import FAMILIES
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
 
