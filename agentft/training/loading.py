@@ -62,7 +62,8 @@ def prepare_model(recipe: Recipe, model: Any, where: str) -> Any:
         embed_on_host(model)
     if _wants_checkpointing(recipe, tuned):
         every = max(recipe.checkpoint_every, 1)
-        model.activation_checkpointing_enable({"use_reentrant": False}, every_n_layers=every)
+        how = {"use_reentrant": False, "preserve_rng_state": False}
+        model.activation_checkpointing_enable(how, every_n_layers=every)
     if recipe.liger == "on" and recipe.method != "full":
         recompute_gates(model)
     return tuned.train()  # peft's wrapper says that it is training when the layers below it are not
