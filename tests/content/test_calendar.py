@@ -287,6 +287,14 @@ def test_free_time_is_the_first_that_is_free(minutes: int) -> None:
             assert refusal("find_free_time", state, day=day, minutes=minutes) == (404, message)
 
 
+def test_an_event_of_the_evening_makes_no_working_hours() -> None:
+    state = CALENDAR.new_state()
+    for start in ("10:00", "19:00"):
+        ask("create_event", state, **{**LUNCH, "start": start})
+    assert ask("find_free_time", state, day="2026-10-17", minutes=420)["start"] == "11:00"
+    assert refusal("find_free_time", state, day="2026-10-17", minutes=421)[0] == 404
+
+
 def test_the_calendar_is_bounded() -> None:
     state = CALENDAR.new_state()
     state["next"] = 300

@@ -41,11 +41,13 @@ def orders_of(state: State) -> dict[str, dict[str, Any]]:
 def money(state: State) -> int:
     """Cents of the credit and of the orders that were not paid back."""
     paid = [round(order["paid"] * 100) for order in orders_of(state).values() if order["status"] not in PAID_BACK]
-    return round(ask("account_credit", state)["credit"] * 100) + sum(paid)
+    credit: float = ask("account_credit", state)["credit"]
+    return round(credit * 100) + sum(paid)
 
 
 def price(state: State, product: str) -> int:
-    return round(ask("product_details", state, product=product)["price"] * 100)
+    euros: float = ask("product_details", state, product=product)["price"]
+    return round(euros * 100)
 
 
 def stock(state: State, product: str) -> int:
@@ -238,7 +240,9 @@ def test_a_cancelled_order_gives_money_and_stock_back() -> None:
     ],
 )
 def test_an_order_in_the_wrong_status_is_refused(tool: str, order: str, status: int, message: str) -> None:
-    arguments: dict[str, Json] = {"order": order} | ({"reason": "damaged"} if tool == "request_refund" else {})
+    arguments: dict[str, Json] = {"order": order}
+    if tool == "request_refund":
+        arguments["reason"] = "damaged"
     assert refusal(tool, SHOP.new_state(), **arguments) == (status, message)
 
 

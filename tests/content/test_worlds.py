@@ -11,10 +11,10 @@ from jsonschema import Draft202012Validator
 
 from agentft.content import content_root
 from agentft.errors import ToolError
-from agentft.toolset import State, Tool, Toolset, load_toolset, load_toolsets
+from agentft.toolset import State, Tool, Toolset, load_toolset, load_toolsets, shipped_worlds
 from agentft.types import Json
 
-NAMES = sorted(path.parent.name for path in (content_root() / "tools").glob("*/tools.py"))
+NAMES = shipped_worlds()
 WORLDS = load_toolsets(NAMES, seed=11)  # all together: no two may share a tool's name
 TOOLS = [(world, tool) for world in WORLDS for tool in world.tools.values()]
 every_tool = pytest.mark.parametrize(("world", "tool"), TOOLS, ids=[tool.definition.name for _, tool in TOOLS])
