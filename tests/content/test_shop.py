@@ -40,7 +40,9 @@ def orders_of(state: State) -> dict[str, dict[str, Any]]:
 
 def money(state: State) -> int:
     """Cents of the credit and of the orders that were not paid back."""
-    paid = [round(order["paid"] * 100) for order in orders_of(state).values() if order["status"] not in PAID_BACK]
+    paid: list[int] = [
+        round(order["paid"] * 100) for order in orders_of(state).values() if order["status"] not in PAID_BACK
+    ]
     credit: float = ask("account_credit", state)["credit"]
     return round(credit * 100) + sum(paid)
 
