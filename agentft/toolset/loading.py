@@ -20,7 +20,7 @@ from agentft.toolset.signature import define
 from agentft.toolset.world import Tool, Toolset
 from agentft.types import COMPARATORS
 
-__all__ = ["find_tools", "load_toolset", "load_toolsets"]
+__all__ = ["find_tools", "load_toolset", "load_toolsets", "shipped_worlds"]
 
 
 def load_toolsets(names: Sequence[str], seed: int = 0) -> tuple[Toolset, ...]:
@@ -60,6 +60,11 @@ def find_tools(names: Sequence[str], worlds: Sequence[str]) -> tuple[Toolset, ..
     return chosen if sum(len(toolset.tools) for toolset in chosen) == len(wanted) else ()
 
 
+def shipped_worlds() -> list[str]:
+    """The names of the worlds that agentft brings along, sorted."""
+    return sorted(path.parent.name for path in (content_root() / "tools").glob("*/tools.py"))
+
+
 def load_toolset(path_or_name: str, seed: int = 0) -> Toolset:
     """Load a world: a shipped one by its name, any folder by its path.
 
@@ -68,9 +73,9 @@ def load_toolset(path_or_name: str, seed: int = 0) -> Toolset:
     """
     folder = find_content("tools", path_or_name)
     if folder is None:
-        shipped = sorted(path.parent.name for path in (content_root() / "tools").glob("*/tools.py"))
+        shipped = ", ".join(shipped_worlds())
         raise InputError(
-            f"no tool world {path_or_name!r}; the shipped ones are {', '.join(shipped)}, or give the path of a folder"
+            f"no tool world {path_or_name!r}; the shipped ones are {shipped}, or give the path of a folder"
         )
     source = folder / "tools.py"
     if not source.is_file():
