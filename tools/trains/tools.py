@@ -331,7 +331,7 @@ def _fare(state: State, train: str, km: int, seat: str, person: str) -> int:
 
 def _left(state: State, train: str, date: str, seat: str) -> int:
     """What the seed left of a seat on that day, less the session's own orders. A week ahead nothing is sold out."""
-    draw, ahead = _draw(state, "余票", train, date, seat), _ahead(state, date)
+    ahead, draw = _ahead(state, date), _draw(state, "余票", train, date, seat)
     sold_out = draw.random() < (0.35 if ahead < 3 else 0.15 if ahead < 7 else 0)
     most = max(2, state["seats"][seat] * (ahead + 2) // (_SALE_DAYS + 2))
     left = 0 if sold_out else draw.randint(2, most)
