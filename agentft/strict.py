@@ -51,7 +51,7 @@ def read_as(kind: type[T], row: Mapping[str, Any], at: str, **given: Any) -> T:
         given: fields that are no keys of the record.
 
     Raises:
-        InputError: an unknown key, a missing one, or a value of another type.
+        InputError: an unknown key, a missing one, a value of another type, or what the dataclass itself refuses.
     """
     keys = _keys(cast(Any, kind))
     known = [name for name in keys if name not in given]
@@ -65,7 +65,10 @@ def read_as(kind: type[T], row: Mapping[str, Any], at: str, **given: Any) -> T:
             values[name] = _read(row[name], hint, at, name, needed=needed)
         elif needed:
             raise InputError(f"{at}: `{name}` is missing; it must be {_noun(hint)}")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except InputError as error:
+        raise InputError(f"{at}: {error}") from None
 
 
 def read_toml(path: Path, remedy: str) -> dict[str, Any]:
@@ -129,7 +132,7 @@ def _read(value: Any, hint: Any, at: str, key: str, *, needed: bool) -> Any:
     if not right:
         blank = " that is not blank" if isinstance(value, str) and hint is str else ""
         raise InputError(f"{at}: `{key}` is {value!r:.60}; it must be {_noun(hint)}{blank}")
-    return value
+    return float(value) if hint is float else value
 
 
 def _noun(hint: Any) -> str:

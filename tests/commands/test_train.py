@@ -81,7 +81,7 @@ def test_a_dry_run_as_text(tiny: Path, here: Path, capfd: pytest.CaptureFixture[
         (["--data", "none.jsonl"], "none.jsonl does not exist"),
         ([], "no data were named"),
         (["--data", "rows.jsonl", "epoch=1"], "did you mean 'epochs'"),
-        (["none.toml"], "there is no recipe none.toml"),
+        (["none.toml"], "none.toml: cannot be read (No such file or directory); give a TOML file"),
         (["--data", "rows.jsonl", "--output", "taken"], "taken exists already and is not empty"),
         (["--resume", "last"], "there is no run in runs/"),
         (["--resume", "last", "--data", "rows.jsonl"], "--resume takes every setting from the run"),
