@@ -30,8 +30,8 @@ from pathlib import Path
 
 from agentft.content import content_root, find_content
 from agentft.errors import InputError
-from agentft.strict import nearest, one_of, read_as, read_json_line, read_toml
-from agentft.types import CATEGORIES, COMPARATORS, CallExpectation, Case
+from agentft.strict import nearest, read_as, read_json_line, read_toml
+from agentft.types import COMPARATORS, CallExpectation, Case
 
 __all__ = ["Suite", "load_suite", "read_suite", "select_suites", "shipped_suites", "stratified"]
 
@@ -161,7 +161,6 @@ def _cases(suite: Suite, path: Path, raw: bytes) -> Iterable[Case]:
 
 
 def _check(case: Case, at: str) -> None:
-    one_of(case.category, CATEGORIES, at, "category")
     if not case.turns:
         raise InputError(f"{at}: `turns` is empty; a case asks at least one thing")
     if case.category == "irrelevance" and any(turn.calls for turn in case.turns):

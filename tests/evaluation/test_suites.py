@@ -8,7 +8,7 @@ import pytest
 
 from agentft.errors import InputError
 from agentft.evaluation.suites import load_suite, select_suites, stratified
-from agentft.types import CATEGORIES, Case, CaseTurn
+from agentft.types import CATEGORIES, Case, CaseTurn, Category
 
 HEAD = """name = "mini"
 description = "A small one."
@@ -164,7 +164,7 @@ def test_suites_are_selected_by_single_tools(tmp_path: Path, monkeypatch: pytest
         select_suites([], ["weather"], {"other"})
 
 
-def make(count: int, category: str) -> list[Case]:
+def make(count: int, category: Category) -> list[Case]:
     return [Case(f"{category}{i}", "s", category, "en", ("w",), (CaseTurn("u"),)) for i in range(count)]
 
 

@@ -42,7 +42,7 @@ def test_options_that_were_not_given_change_nothing() -> None:
         (["epochs=0"], "the command line: epochs = 0 is out of range; it is 1 or more"),
         (["lr=-1"], "lr = -1.0 is out of range; it is 0 or more, and at most 1"),
         (["lr=nan"], "lr = nan is out of range"),
-        (["method=dora"], "`method` is 'dora'; it must be 'qlora' or 'lora' or 'full'"),
+        (["method=dora"], "`method` is 'dora', which is not known; did you mean 'lora'?"),
         (["learn=all"], "learn 'all' is not known"),
         (["format=xml"], "call format 'xml' is not known"),
         (["weights.result=1"], "weights.result: no such kind"),
