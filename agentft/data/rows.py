@@ -26,6 +26,10 @@ class Row:
     value: Mapping[str, Json]
     raw: str
 
+    def rejected(self, error: RowError) -> Rejection:
+        """The row as one that cannot be used."""
+        return Rejection(self.line, error.reason, error.detail, error.turn, error.offset, self.raw)
+
 
 @dataclass(slots=True)
 class Accounting:
@@ -105,7 +109,7 @@ def _parse(row: Row, path: Path) -> Conversation | Rejection:
     try:
         return parse_row(row.value, f"{path.name}:{row.line}")
     except RowError as error:
-        return Rejection(row.line, error.reason, error.detail, error.turn, error.offset, row.raw)
+        return row.rejected(error)
 
 
 def _read_raw(raw: Raw) -> Row | Rejection:
@@ -149,10 +153,10 @@ def _read_parquet(path: Path) -> Iterator[Row | Rejection]:
     from agentft.data.parquet import check_arguments, iter_parquet
 
     for number, value in enumerate(iter_parquet(path), 1):
-        text = json.dumps(value, ensure_ascii=False, default=str)
+        row = Row(number, value, json.dumps(value, ensure_ascii=False, default=str))
         try:
             check_arguments(value)
         except RowError as error:
-            yield Rejection(number, error.reason, error.detail, error.turn, error.offset, text)
+            yield row.rejected(error)
         else:
-            yield Row(number, value, text)
+            yield row
