@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 from agentft.data.packing import Sample, make_sample
-from agentft.data.quarantine import Quarantine, Rejection, open_quarantine
+from agentft.data.quarantine import Keep, Rejection, open_quarantine
 from agentft.data.rows import Row, read_rows
 from agentft.encoding import LearnRule, Tokenizer, encode
 from agentft.errors import FrameError, InputError, RowError
@@ -94,9 +94,9 @@ def prepare(paths: Sequence[Path], encoder: Encoder, quarantine: Path | None = N
     for number, path in enumerate(paths):
         kept = quarantine / f"{number}-{path.name.split('.')[0]}.jsonl" if quarantine else None
         before = made.report.rejected
-        with open_quarantine(path, kept) as stream:
+        with open_quarantine(path, kept) as keep:
             for item in read_rows(path):
-                _take(item, path, encoder, made, stream)
+                _take(item, path, encoder, made, keep)
         if kept and made.report.rejected == before:
             kept.unlink()
     if not made.samples:
@@ -106,7 +106,7 @@ def prepare(paths: Sequence[Path], encoder: Encoder, quarantine: Path | None = N
     return made
 
 
-def _take(item: Row | Rejection, path: Path, encoder: Encoder, made: Prepared, quarantine: Quarantine | None) -> None:
+def _take(item: Row | Rejection, path: Path, encoder: Encoder, made: Prepared, keep: Keep) -> None:
     """Make one row's samples, or reject it."""
     report = made.report
     report.rows += 1
@@ -120,8 +120,7 @@ def _take(item: Row | Rejection, path: Path, encoder: Encoder, made: Prepared, q
             return
     report.reasons[item.reason] = report.reasons.get(item.reason, 0) + 1
     report.first.setdefault(item.reason, f"{item.place(path)}: {item.detail}")
-    if quarantine:
-        quarantine.write(item)
+    keep(item)
 
 
 def _samples(row: Row, path: Path, encoder: Encoder, made: Prepared) -> list[Sample]:

@@ -15,7 +15,7 @@ from agentft.formats.values import UnreadableError, read_json
 from agentft.parsers import parse_row
 from agentft.types import Conversation, Json
 
-__all__ = ["Accounting", "Rejection", "Row", "read_conversations", "read_rows"]
+__all__ = ["Accounting", "Rejection", "Row", "parse", "read_conversations", "read_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,6 @@ class Accounting:
             f"{self.duplicate_ids} rows had an id that an earlier row has; they were kept, with #2, #3, ... after it"
         ]
 
-    def reject(self, rejection: Rejection) -> None:
-        """Count a rejected row."""
-        self.reasons[rejection.reason] += 1
-        self.first.setdefault(rejection.reason, rejection)
-
 
 def read_rows(path: Path) -> Iterator[Row | Rejection]:
     """The rows of a JSONL file, of a JSON array (both may be gzipped) or of a parquet file, in constant memory.
@@ -87,14 +82,14 @@ def read_conversations(
     """
     ids = _Ids()
     fallback = f"{path.name}:"  # ids of this form are ours and hold the line, so they need no check
-    with open_quarantine(path, quarantine) as kept:
+    with open_quarantine(path, quarantine) as keep:
         for item in read_rows(path):
             accounting.rows += 1
-            outcome = _parse(item, path) if isinstance(item, Row) else item
+            outcome = parse(item, path)
             if isinstance(outcome, Rejection):
-                accounting.reject(outcome)
-                if kept:
-                    kept.write(outcome)
+                accounting.reasons[outcome.reason] += 1
+                accounting.first.setdefault(outcome.reason, outcome)
+                keep(outcome)
                 continue
             accounting.parsed += 1
             unnamed = outcome.id == f"{fallback}{item.line}"
@@ -105,11 +100,14 @@ def read_conversations(
             yield item.line, outcome
 
 
-def _parse(row: Row, path: Path) -> Conversation | Rejection:
+def parse(item: Row | Rejection, path: Path) -> Conversation | Rejection:
+    """The row's conversation, or why there is none."""
+    if isinstance(item, Rejection):
+        return item
     try:
-        return parse_row(row.value, f"{path.name}:{row.line}")
+        return parse_row(item.value, f"{path.name}:{item.line}")
     except RowError as error:
-        return row.rejected(error)
+        return item.rejected(error)
 
 
 def _read_raw(raw: Raw) -> Row | Rejection:
