@@ -23,7 +23,6 @@ class Caller(Protocol):
 
     def call(self, call: ToolCall, session: str) -> Exchange:
         """The call's way over the wire; state is kept per `session`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
