@@ -124,12 +124,17 @@ def test_a_full_disk_is_one_line(tiny: Path, here: Path, capfd: pytest.CaptureFi
     (here / "run").mkdir()
     from agentft.training.run_folder import RunFolder
 
-    before = RunFolder.metrics
+    before = RunFolder.__init__
+
+    def on_a_full_disk(folder: RunFolder, path: Path) -> None:
+        before(folder, path)
+        folder.metrics = Path("/dev/full")
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunFolder, "metrics", property(lambda self: Path("/dev/full")))
+        patch.setattr(RunFolder, "__init__", on_a_full_disk)
         code = run(["train", "--model", str(tiny), "--data", "rows.jsonl", "--learn", "balanced", "--quiet"])
 
-    assert RunFolder.metrics is before
+    assert RunFolder.__init__ is before
     err = capfd.readouterr().err
     assert code == 2
     assert "the disk is full" in err
