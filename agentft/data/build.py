@@ -59,13 +59,9 @@ class BuildReport:
 
 
 def build(recipe_path: Path, out: Path, serve: Serve, *, seed: int | None = None) -> BuildReport:
-    """Build what the recipe describes and write it to `out` atomically.
+    """Build what the recipe describes and write it to `out` (JSONL) atomically; `seed`: instead of the recipe's.
 
-    Args:
-        recipe_path: the TOML recipe.
-        out: the JSONL file to write.
-        serve: starts a server for toolsets (`agentft.toolserver.ToolServer`).
-        seed: instead of the recipe's.
+    `serve` starts a server for toolsets (`agentft.toolserver.ToolServer`).
 
     Raises:
         InputError: the recipe is wrong, or a world answered otherwise than the recipe expects.

@@ -19,12 +19,9 @@ QUIET: Category = "irrelevance"
 
 
 class Planner:
-    """Draws from decks until the recipe's counts are met. An intent whose tools no system has is left out.
+    """Draws from `decks` until the recipe's counts are met. An intent whose tools no system has is left out.
 
-    Args:
-        recipe: what to make.
-        decks: the source of every choice.
-        world_of: tool name -> the world that has it.
+    `world_of`: tool name -> the world that has it.
     """
 
     def __init__(self, recipe: Recipe, decks: Decks, world_of: Mapping[str, str]) -> None:

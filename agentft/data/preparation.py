@@ -80,12 +80,9 @@ class Prepared:
 
 
 def prepare(paths: Sequence[Path], encoder: Encoder, quarantine: Path | None = None) -> Prepared:
-    """Read, render and encode all rows of `paths`.
+    """Read, render and encode all rows of the files `paths`, in order.
 
-    Args:
-        paths: data files, read in order.
-        encoder: see `Encoder`.
-        quarantine: a folder for the rejected rows, one file for each data file that has some.
+    `quarantine`: a folder for the rejected rows, one file for each data file that has some.
 
     Raises:
         InputError: a file that cannot be read, or no row that can be trained on.
