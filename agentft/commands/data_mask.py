@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,5 +53,5 @@ def _write_json(rows: Iterable[MaskedRow]) -> None:
     """One document, written row by row, so that a large file needs no large memory."""
     sys.stdout.write('{"rows": [')
     for index, masked in enumerate(rows):
-        sys.stdout.write((", " if index else "") + json.dumps(masked.document(), ensure_ascii=False))
+        sys.stdout.write((", " if index else "") + json.dumps(asdict(masked), ensure_ascii=False))
     sys.stdout.write("]}\n")
