@@ -15,7 +15,9 @@ __all__ = ["draft", "freeze"]
 
 
 def _refuse(*_: object, **__: object) -> NoReturn:
-    raise RuntimeError("this part of the state cannot be changed here; mark the tool @write, and take it from the state")
+    raise RuntimeError(
+        "this part of the state cannot be changed here; mark the tool @write, and take it from the state"
+    )
 
 
 class _FrozenDict(dict[str, Any]):
@@ -60,7 +62,7 @@ class _Draft(dict[str, Any]):
         return super().__iter__()
 
     def get(self, key: str, default: Any = None) -> Any:
-        return self[key] if key in self else default
+        return self[key] if key in self else default  # noqa: SIM401
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         super().setdefault(key, default)

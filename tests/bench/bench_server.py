@@ -142,8 +142,14 @@ def measure(server: ToolServer, seconds: float, rate: float, count: int) -> bool
     found = json.loads(client.stdout.read())
     third = max(1, len(memory) // 3)
     found["memory_mib"] = f"{sum(memory[third : 2 * third]) / third:.0f} then {sum(memory[-third:]) / third:.0f}"
-    print(f"{count} sessions, {'at ' + str(rate) + '/s' if rate else 'without rest'}: {json.dumps(found)}")
+    say(f"{count} sessions, {'at ' + str(rate) + '/s' if rate else 'without rest'}: {json.dumps(found)}")
     return not found["wrong"]
+
+
+def say(text: str) -> None:
+    """Print a line at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def main() -> int:
@@ -156,9 +162,9 @@ def main() -> int:
     options = parser.parse_args()
     if options.client:
         token = os.environ["LOAD_TOKEN"]
-        print(json.dumps(asyncio.run(load(options.client, token, options.seconds, options.rate, options.sessions))))
+        say(json.dumps(asyncio.run(load(options.client, token, options.seconds, options.rate, options.sessions))))
         return 0
-    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    say(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     right = True
     with ToolServer(load_toolsets(["weather", "calculator"])) as server:
         for rate, count in ((options.rate, options.sessions), (0.0, 64)):
