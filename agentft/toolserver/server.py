@@ -112,6 +112,11 @@ class ToolServer:
                 raise MissingError(f"the tool server did not start on {self.address}; try another port")
             time.sleep(0.002)
 
+    def wait(self) -> None:
+        """Serve until Ctrl-C."""
+        if self._thread is not None:
+            self._thread.join()
+
     def __exit__(self, *_: object) -> None:
         self.close()
 

@@ -135,11 +135,14 @@ def measure(server: ToolServer, seconds: float, rate: float, count: int) -> bool
         text=True,
     )
     memory = []
+    busy = time.process_time()
     while client.poll() is None:
         time.sleep(min(1.0, seconds / 5))
         memory.append(resident_mib())
     assert client.stdout is not None
     found = json.loads(client.stdout.read())
+    calls = found["calls_per_second"] * seconds
+    found["server_cpu_ms_per_call"] = round((time.process_time() - busy) / calls * 1e3, 3)
     third = max(1, len(memory) // 3)
     found["memory_mib"] = f"{sum(memory[third : 2 * third]) / third:.0f} then {sum(memory[-third:]) / third:.0f}"
     say(f"{count} sessions, {'at ' + str(rate) + '/s' if rate else 'without rest'}: {json.dumps(found)}")
