@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import cast
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -174,7 +175,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _error(error: ToolError) -> dict[str, Json]:
-    return {"error": str(error), **error.details}
+    return {"error": str(error), **cast("dict[str, Json]", error.details)}
 
 
 def _answer(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

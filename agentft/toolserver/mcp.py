@@ -29,7 +29,7 @@ __all__ = ["MCP_REMEDY", "McpFace", "serve_stdio"]
 MCP_REMEDY = "MCP needs the official SDK; install it with `pip install 'agentft[mcp]'`"
 
 
-class Runner(Protocol):
+class _Runner(Protocol):
     """What runs the calls: the service of a tool server."""
 
     @property
@@ -45,7 +45,7 @@ class Runner(Protocol):
 class McpFace:
     """The ASGI application at `/mcp`."""
 
-    def __init__(self, service: Runner) -> None:
+    def __init__(self, service: _Runner) -> None:
         self._service = service
         self._starting: asyncio.Task[StreamableHTTPSessionManager] | None = None
         self._running: asyncio.Task[None] | None = None
@@ -90,7 +90,7 @@ async def _keep_running(manager: StreamableHTTPSessionManager, started: asyncio.
         await asyncio.Event().wait()  # until the server stops, which cancels all tasks
 
 
-async def serve_stdio(service: Runner) -> None:
+async def serve_stdio(service: _Runner) -> None:
     """Serve one client over standard input and output, until its end.
 
     Raises:
@@ -105,7 +105,7 @@ async def serve_stdio(service: Runner) -> None:
         await server.run(incoming, outgoing, server.create_initialization_options())
 
 
-def _server(service: Runner) -> Server[Any]:
+def _server(service: _Runner) -> Server[Any]:
     from mcp import types
     from mcp.server.lowlevel import Server
 

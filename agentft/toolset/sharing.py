@@ -24,7 +24,7 @@ class _FrozenDict(dict[str, Any]):
     """A dict that cannot be changed; reading it is as quick as reading a dict."""
 
     __slots__ = ()
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
     def __deepcopy__(self, _: object) -> Any:
         return copy_json(self)
@@ -34,8 +34,8 @@ class _FrozenList(list[Any]):
     """A list that cannot be changed."""
 
     __slots__ = ()
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = append = clear = extend = insert = _refuse  # type: ignore[assignment]
-    pop = remove = reverse = sort = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = append = clear = extend = insert = _refuse
+    pop = remove = reverse = sort = _refuse
 
     def __deepcopy__(self, _: object) -> Any:
         return copy_json(self)

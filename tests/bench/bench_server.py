@@ -15,6 +15,7 @@ import resource
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from agentft.toolserver import ToolServer
@@ -90,7 +91,7 @@ async def load(port: int, token: str, seconds: float, rate: float, count: int) -
     loop = asyncio.get_running_loop()
     sessions = []
     for index in range(count):
-        _, session = await loop.create_connection(lambda index=index: Session(index, token), "127.0.0.1", port)
+        _, session = await loop.create_connection(partial(Session, index, token), "127.0.0.1", port)
         sessions.append(session)
     started = time.perf_counter()
     await asyncio.gather(*(drive(session, started, seconds, count / rate if rate else 0.0) for session in sessions))

@@ -15,6 +15,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
+from schemathesis.core.result import Err
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from agentft.content import content_root
@@ -37,7 +38,7 @@ def test_every_answer_is_as_described(server: ToolServer, world: str, mode: Gene
     headers = {"Authorization": f"Bearer {server.token}"}
     document: Any = httpx.get(f"{server.address}/openapi.json", headers=headers, trust_env=False).json()
     schema = schemathesis.openapi.from_dict(document)
-    operations = [found.ok() for found in schema.get_all_operations()]
+    operations = [found.ok() for found in schema.get_all_operations() if not isinstance(found, Err)]
     chosen = [operation for operation in operations if world in operation.definition.raw["tags"]]
     assert chosen
     for operation in chosen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -100,7 +101,7 @@ def _step(place: Any, random: Random) -> Any:
     if isinstance(place, list):
         return random.choice([place[random.randrange(len(place))], next(iter(place)), sorted(place, key=str)[-1]])
     key = random.choice(sorted(place))
-    ways = [
+    ways: list[Callable[[], Any]] = [
         lambda: place[key],
         lambda: place.get(key),
         lambda: dict(place.items())[key],
@@ -121,8 +122,10 @@ def _change(place: Any, random: Random) -> None:
     elif isinstance(place, dict):
         keys = sorted(place) or ["k"]
         key = random.choice([*keys, "fresh"])
+        ways: list[Callable[[], Any]]
         ways = [lambda: place.update({key: value}), lambda: place.pop(key, None), lambda: place.__setitem__(key, value)]
-        random.choice([*ways, lambda: place.setdefault(key, value), lambda: place.popitem() if place else None])()
+        ways += [lambda: place.setdefault(key, value), lambda: place.popitem() if place else None]
+        random.choice(ways)()
 
 
 json_values = st.recursive(
