@@ -78,7 +78,8 @@ class Workers:
                 outcome = (future, function(*arguments), None)
             # Whatever it raises is raised where the call is waited for.
             except BaseException as error:
-                outcome = (future, None, error)
+                # An interrupt or a cancellation that a handler raises itself would stop the whole loop.
+                outcome = (future, None, error if isinstance(error, Exception) else RuntimeError(repr(error)))
             with self._lock:
                 self._done.append(outcome)
                 wake = len(self._done) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -13,6 +14,7 @@ import pytest
 
 from agentft.errors import InputError, ToolError
 from agentft.toolserver import Limits, Sessions, ToolServer
+from agentft.toolserver.workers import Workers
 from agentft.toolset import load_toolset, load_toolsets
 
 # One for all tests: making one takes longer than most calls.
@@ -50,6 +52,21 @@ def test_a_handler_that_hangs_is_a_504_and_holds_up_nobody(server: ToolServer) -
             assert future.result().status_code == 504
             assert future.result().json() == {"error": "slow gave no answer within 0.5 seconds"}
     assert max(waits) < 0.5
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, asyncio.CancelledError, GeneratorExit, ValueError])
+def test_whatever_is_raised_in_a_thread_is_raised_where_it_is_waited_for(kind: type[BaseException]) -> None:
+    def fail() -> None:
+        raise kind("x")
+
+    async def use() -> None:
+        workers = Workers(1)
+        with pytest.raises((RuntimeError, ValueError), match="x"):
+            await workers.run(fail)
+        assert await workers.run(int, "7") == 7
+        workers.close()
+
+    asyncio.run(use())
 
 
 @pytest.mark.parametrize(("levels", "status"), [(63, 400), (64, 400), (65, 400), (5000, 400), (100_000, 400)])
