@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from agentft.toolserver.client import ServerGone, ToolClient
+from agentft.toolserver.limits import Limits
 from agentft.toolserver.server import ToolServer
 from agentft.toolserver.sessions import Sessions
 
-__all__ = ["ServerGone", "Sessions", "ToolClient", "ToolServer"]
+__all__ = ["Limits", "ServerGone", "Sessions", "ToolClient", "ToolServer"]
