@@ -31,6 +31,8 @@ from agentft.commands.plan import plan_command
 from agentft.commands.quickstart import quickstart_command
 from agentft.commands.tools import list_command as tools_list
 from agentft.commands.tools import show_command as tools_show
+from agentft.commands.tools_import import openapi_command as import_openapi
+from agentft.commands.tools_import import traffic_command as import_traffic
 from agentft.commands.train import train_command
 from agentft.errors import AgentftError
 
@@ -52,6 +54,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "data build": build_command,
     "tools list": tools_list,
     "tools show": tools_show,
+    "tools import openapi": import_openapi,
+    "tools import traffic": import_traffic,
     "models list": models_list,
     "models pull": models_pull,
     "doctor": doctor_command,
@@ -59,6 +63,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 GROUPS = {
     "data": "Look into data files, see what is learnt, build data sets.",
     "tools": "The tool worlds: mock servers that a model can call.",
+    "tools import": "Make a tool world of an API description or of recorded traffic.",
     "models": "The models that come from the Python package index.",
 }
 
@@ -105,13 +110,15 @@ def _build() -> typer.Typer:
     }
     root = typer.Typer(name="agentft", invoke_without_command=True, callback=_start, help=_help(_start), **settings)
     groups = {
-        name: typer.Typer(name=name, help=text, no_args_is_help=True, **settings) for name, text in GROUPS.items()
+        name: typer.Typer(name=name.rpartition(" ")[2], help=text, no_args_is_help=True, **settings)
+        for name, text in GROUPS.items()
     }
     for name, function in COMMANDS.items():
         parent, _, command = name.rpartition(" ")
         (groups[parent] if parent else root).command(command, help=_help(function))(function)
-    for made in groups.values():
-        root.add_typer(made)
+    for name, made in groups.items():
+        parent = name.rpartition(" ")[0]
+        (groups[parent] if parent else root).add_typer(made)
     return root
 
 

@@ -85,7 +85,9 @@ class ArgumentCheck:
         except (SchemaError, RecursionError) as error:
             raise InputError(f"tool {definition.name}: its schema is not valid: {_first(error)}") from None
         except Unresolvable as error:
-            raise InputError(f"tool {definition.name}: its schema refers to {error.ref!r}, which is not in it") from None
+            raise InputError(
+                f"tool {definition.name}: its schema refers to {error.ref!r}, which is not in it"
+            ) from None
         self._properties: dict[str, Any] = dict(definition.parameters.get("properties", {}))  # type: ignore[arg-type]
         self._validator = Validator(definition.parameters, registry=Registry())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -34,12 +33,14 @@ class Answer:
     """What a tool answers when its arguments are, among others, those of `when`.
 
     `status`: 400 and above is a refusal. `template`: `{city}` in the body's texts stands for the argument `city`.
+    `exact`: only when there are no other arguments.
     """
 
     body: Any
     when: Mapping[str, Any] = field(default_factory=dict)
     status: int = 200
     template: bool = True
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ class _Handler:
 
     def _answer(self, given: Mapping[str, str], arguments: Mapping[str, Json], seed: int) -> Json:
         for answer, when in zip(self._tool.answers, self._when, strict=True):
-            if when.items() <= given.items():
+            if when == given if answer.exact else when.items() <= given.items():
                 body = _filled(answer.body, arguments) if answer.template else answer.body
                 if answer.status >= 400:
                     raise _refusal(body, answer.status)

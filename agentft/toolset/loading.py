@@ -17,6 +17,7 @@ from agentft.errors import InputError
 from agentft.toolset.arguments import ArgumentCheck
 from agentft.toolset.declared import load_declared
 from agentft.toolset.marks import Access, Handler, State, access_of
+from agentft.toolset.models import accept_models
 from agentft.toolset.signature import define
 from agentft.toolset.world import Tool, Toolset
 from agentft.types import COMPARATORS
@@ -191,4 +192,4 @@ def _functions(module: ModuleType, source: Path) -> list[tuple[Handler, Access]]
 def _tool(function: Handler, access: Access, source: Path, base_url: str) -> Tool:
     name = function.__name__
     definition, example = define(function, f"{source}: {name}", f"{base_url}/{name}")
-    return Tool(definition, function, access, ArgumentCheck(definition), example)
+    return Tool(definition, accept_models(function), access, ArgumentCheck(definition), example)

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -17,9 +18,9 @@ from agentft.toolset.sampling import UnsatisfiableError, draw
 from agentft.toolset.schemas import Schema, describe, expand
 from agentft.types import Json, ToolDefinition
 
-__all__ = ["Importing", "Refusal", "import_openapi", "legal_name", "unique_name"]
+__all__ = ["ACCESS", "Arguments", "Importing", "Refusal", "import_openapi", "unique_name"]
 
-_ACCESS = {"get": "read", "head": "read", "options": "read", "trace": "read", "delete": "destructive"}
+ACCESS = {"get": "read", "head": "read", "options": "read", "trace": "read", "delete": "destructive"}
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 _PLACES = {"path": "path", "query": "query", "header": "header", "cookie": "cookie", "formData": "form"}
 # What the client itself sends: OpenAPI says that parameters of these names mean nothing.
@@ -44,6 +45,21 @@ class Importing:
     refused: list[Refusal] = field(default_factory=list)
     adapted: list[Refusal] = field(default_factory=list)
 
+    def readme(self, world: str, source: str) -> str:
+        """The world's `README.md`: what was imported, from what, and what was not."""
+        lines = [f"# {world}", "", f"Imported from `{_quoted(source)}` by `agentft tools import`."]
+        lines += [f"{len(self.tools)} tools; {len(self.refused)} were refused, {len(self.adapted)} places adapted."]
+        lines += ["", "## Tools", ""]
+        for tool in self.tools:
+            route = _table(tool.get("route"))
+            origin = _quoted(f"{route['method']} {route['path']}") if route else "a call"
+            lines.append(f"- `{tool['name']}` ({tool['access']}): `{origin}`")
+        for title, places in (("Refused", self.refused), ("Adapted", self.adapted)):
+            if places:
+                lines += ["", f"## {title}", ""]
+                lines += [f"- `{_quoted(item.place)}`: {_quoted(item.reason)}" for item in places]
+        return "\n".join([*lines, ""])
+
 
 def import_openapi(documents: Documents, world: str) -> Importing:
     """Every operation that can be a tool, and every other one refused with its place and reason.
@@ -64,12 +80,12 @@ def import_openapi(documents: Documents, world: str) -> Importing:
         raise InputError(f"{documents.address}: no `paths` in it, so there is nothing to import")
     done = Importing(_base_url(root, world))
     taken: set[str] = set()
-    for path, item in paths.items():
+    for path, value in paths.items():
         if path.startswith("x-"):
             continue
         reader = _Reader(documents, root, done)
         try:
-            item, base = reader.resolve(item, documents.address, pointer("paths", path))
+            item, base = reader.resolve(value, documents.address, pointer("paths", path))
         except InputError as error:
             done.refused.append(Refusal(pointer("paths", path), str(error)))
             continue
@@ -87,8 +103,7 @@ def import_openapi(documents: Documents, world: str) -> Importing:
     return done
 
 
-def legal_name(text: str) -> str:
-    """`text` as a name of letters, digits and _, which does not begin with a digit; "" if nothing is left."""
+def _legal_name(text: str) -> str:
     name = re.sub(r"[^A-Za-z0-9_]+", "_", text).strip("_")
     return f"n{name}" if name[:1].isdigit() else name
 
@@ -98,11 +113,15 @@ def unique_name(text: str, origin: str, taken: set[str]) -> str:
 
     It is added to `taken`, without regard to case.
     """
-    name = legal_name(text) or "tool"
+    name = _legal_name(text) or "tool"
     if len(name) > 64 or name.lower() in taken:
         name = f"{name[:55]}_{hashlib.sha256(origin.encode()).hexdigest()[:8]}"
     taken.add(name.lower())
     return name
+
+
+def _quoted(text: str) -> str:
+    return describe(text.replace("<", "‹").replace("`", "'"), 400)
 
 
 def _base_url(root: Mapping[str, Any], world: str) -> str:
@@ -131,25 +150,35 @@ def _table(value: Json) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-class _Arguments:
-    """The arguments of one tool, gathered: each has a schema, a place and a name there."""
+class Arguments:
+    """The arguments of one tool, gathered: `properties` are their schemas, `places` where each one travels."""
 
     def __init__(self) -> None:
         self.properties: dict[str, Json] = {}
-        self.required: list[str] = []
+        self.required: list[Json] = []
         self.places: dict[str, Json] = {}
+        self._names: dict[tuple[str, str], str] = {}
 
     def add(self, schema: Schema, place: str, wire: str, *, required: bool) -> None:
-        """Add one under its own name, or with its place's name where another has that."""
-        first = (legal_name(wire) or place)[:60]
-        names = (first, f"{first[:50]}_{place}", *(f"{first[:50]}_{number}" for number in range(2, 1000)))
-        name = next((name for name in names if name not in self.properties), "")
-        if not name:
-            raise InputError(f"too many arguments are named {first!r}")
-        self.properties[name] = schema
-        self.places[name] = [place, wire]
-        if required:
+        """Add one, or replace the one of that place and name there."""
+        name = self.name(place, wire)
+        self.properties[name], self.places[name] = schema, [place, wire]
+        if required and name not in self.required:
             self.required.append(name)
+
+    def name(self, place: str, wire: str) -> str:
+        """What the argument is called here: its own name, or with its place where another one has that."""
+        if (place, wire) not in self._names:
+            first = (_legal_name(wire) or place)[:50]
+            taken = set(self._names.values())
+            names = chain((first, f"{first}_{place}"), (f"{first}_{number}" for number in count(2)))
+            self._names[place, wire] = next(name for name in names if name not in taken)
+        return self._names[place, wire]
+
+    def schema(self) -> Schema:
+        """The JSON Schema of all of them."""
+        made: Schema = {"type": "object", "properties": self.properties, "additionalProperties": False}
+        return made | ({"required": self.required} if self.required else {})
 
 
 class _Reader:
@@ -171,11 +200,11 @@ class _Reader:
         """One operation as a tool of `tools.json`."""
         place = self.at
         operation, base = self.resolve(item[method], base, place)
-        arguments = _Arguments()
+        arguments = Arguments()
         for parameter, home in self._parameters(item, operation, base, place):
             self._parameter(parameter, home, arguments)
         for wire in re.findall(r"\{([^{}]+)\}", path):
-            if ["path", wire] not in arguments.places.values():
+            if arguments.name("path", wire) not in arguments.places:
                 self._adapt("no parameter is declared for {" + wire + "} of the path; a text is taken")
                 arguments.add({"type": "string"}, "path", wire, required=True)
         if "requestBody" in operation:
@@ -183,8 +212,7 @@ class _Reader:
         self.at = place
         operation_id = operation.get("operationId")
         origin = f"{method} {path}"
-        schema: Schema = {"type": "object", "properties": arguments.properties, "additionalProperties": False}
-        schema |= {"required": arguments.required} if arguments.required else {}
+        schema = arguments.schema()
         example = draw(schema, origin, sparse=True)
         told = describe(operation.get("summary")) or describe(operation.get("description"))
         name = unique_name(operation_id if isinstance(operation_id, str) else origin, origin, set(taken))
@@ -196,7 +224,7 @@ class _Reader:
             "name": name,
             "description": definition.description,
             "parameters": schema,
-            "access": _ACCESS.get(method, "write"),
+            "access": ACCESS.get(method, "write"),
             "example": example,
             "returns": returns,
             "route": {"method": method.upper(), "path": path, "places": arguments.places},
@@ -218,7 +246,7 @@ class _Reader:
         for parameter, home, self.at in found.values():
             yield parameter, home
 
-    def _parameter(self, parameter: dict[str, Any], base: str, arguments: _Arguments) -> None:
+    def _parameter(self, parameter: dict[str, Any], base: str, arguments: Arguments) -> None:
         where, wire = parameter.get("in"), parameter.get("name")
         if where == "body":  # Swagger 2
             schema = self._expand(parameter.get("schema"), base, "readOnly")
@@ -242,7 +270,7 @@ class _Reader:
         required = parameter.get("required") is True or where == "path"
         arguments.add(schema, _PLACES[where], wire, required=required)
 
-    def _body(self, value: Json, base: str, at: str, arguments: _Arguments) -> None:
+    def _body(self, value: Json, base: str, at: str, arguments: Arguments) -> None:
         body, home = self.resolve(value, base, at)
         kind, media = _media(body.get("content"))
         place = "form" if "form" in kind else "body"
@@ -251,7 +279,7 @@ class _Reader:
         schema = self._expand(media.get("schema"), home, "readOnly")
         self._spread(schema, place, body.get("required") is True, arguments)
 
-    def _spread(self, schema: Schema, place: str, required: bool, arguments: _Arguments) -> None:
+    def _spread(self, schema: Schema, place: str, required: bool, arguments: Arguments) -> None:
         """A body's properties as arguments; the whole body as one where that would say something else."""
         needed = schema.get("required", [])
         plain = schema.keys() <= {"type", "properties", "required", "description", "examples", "additionalProperties"}

@@ -21,6 +21,7 @@ __all__ = ["UnsatisfiableError", "draw"]
 
 _TRIES = 12
 _NODES = 250  # values in one answer; past them only what is required
+_MOST = 5000  # values in one answer, required or not
 _DEEP = 24
 _WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor", "iris", "juniper", "lumen", "maple")
 _NAMES = ("Ada Jensen", "Bo Lindqvist", "Chen Wei", "Dana Okafor", "Elif Kaya", "Farid Haddad", "Grace Moreau")
@@ -75,7 +76,7 @@ class _Draw:
         self._count += 1
         if schema is True or schema == {}:
             return self.random.choice(_WORDS)
-        if not isinstance(schema, dict) or depth > _DEEP:
+        if not isinstance(schema, dict) or depth > _DEEP or self._count > _MOST:
             raise UnsatisfiableError("nothing is allowed here, or it is nested too deeply")
         parts = schema.get("allOf")
         whole = merge([{k: v for k, v in schema.items() if k != "allOf"}, *parts]) if parts else schema
@@ -134,8 +135,8 @@ class _Draw:
         extra = schema.get("additionalProperties", True)
         typed = isinstance(extra, dict) and not schema.get("properties") and not self._sparse
         missing = [name for name in required if name not in made]
-        for _ in range(max(schema.get("minProperties", 0), 2 * typed) - len(made) - len(missing)):
-            missing.append(f"{self.random.choice(_WORDS)}{self.random.randrange(1000)}")
+        lacking = max(schema.get("minProperties", 0), 2 * typed) - len(made) - len(missing)
+        missing += [f"{self.random.choice(_WORDS)}{index}" for index in range(min(lacking, _MOST))]
         for name in missing:
             made[name] = self.value(extra, name, depth + 1)
         return made
@@ -248,7 +249,11 @@ def _matching(random: Random, parsed: Any) -> Iterator[str]:
                     yield from _matching(random, inner)
 
 
-_CLASSES = {"CATEGORY_DIGIT": "0123456789", "CATEGORY_WORD": "abcdefghijklmnopqrstuvwxyz0123456789", "CATEGORY_SPACE": " "}
+_CLASSES = {
+    "CATEGORY_DIGIT": "0123456789",
+    "CATEGORY_WORD": "abcdefghijklmnopqrstuvwxyz0123456789",
+    "CATEGORY_SPACE": " ",
+}
 _PRINTABLE = [chr(code) for code in (*range(97, 123), *range(48, 58), *range(65, 91), *range(33, 48), *range(58, 65))]
 
 

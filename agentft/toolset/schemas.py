@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from agentft.types import Json
 
-__all__ = ["Find", "Schema", "describe", "expand", "fits", "merge"]
+__all__ = ["Find", "Schema", "describe", "expand", "fits", "merge", "nullable"]
 
 Schema: TypeAlias = dict[str, Any]
 Find: TypeAlias = Callable[[str, str], tuple[Json, str]]  # (`$ref`, its document) -> (what it names, that document)
@@ -124,7 +124,7 @@ class _Walk:
             made["not"] = inner(unwanted)
         if parts := made.pop("allOf", None):
             made = merge([made, *parts])
-        return _nullable(made) if schema.get("nullable") is True or schema.get("x-nullable") is True else made
+        return nullable(made) if schema.get("nullable") is True or schema.get("x-nullable") is True else made
 
     def _is_hidden(self, value: Json) -> bool:
         return isinstance(value, dict) and bool(self._hidden) and value.get(self._hidden) is True
@@ -188,8 +188,8 @@ def _compiles(pattern: str) -> bool:
     return len(pattern) <= 1000
 
 
-def _nullable(schema: Schema) -> Schema:
-    """Also null, as OpenAPI's `nullable` says it."""
+def nullable(schema: Schema) -> Schema:
+    """The schema that takes null too."""
     if "type" not in schema:
         return {"anyOf": [schema, {"type": "null"}]} if schema.keys() - _NOTES else schema
     types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
