@@ -23,6 +23,8 @@ _TRIES = 12
 _NODES = 250  # values in one answer; past them only what is required
 _MOST = 5000  # values in one answer, required or not
 _DEEP = 24
+_LONGEST = 5000  # characters of a text
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor", "iris", "juniper", "lumen", "maple")
 _NAMES = ("Ada Jensen", "Bo Lindqvist", "Chen Wei", "Dana Okafor", "Elif Kaya", "Farid Haddad", "Grace Moreau")
 _CITIES = ("Lisbon", "Osaka", "Nairobi", "Quito", "Tallinn", "Pune", "Halifax")
@@ -56,14 +58,16 @@ def draw(
         UnsatisfiableError: none was found.
     """
     validator = Validator(whole or schema, registry=Registry())
+    reason = "no value that was drawn satisfies it"
     for attempt in range(_TRIES):
         try:
             value = _Draw(Random(f"{seed}/{attempt}"), echo or {}, sparse).value(schema, "", 0)
-        except (UnsatisfiableError, OverflowError):
+        except (UnsatisfiableError, OverflowError) as error:
+            reason = str(error)
             continue
         if validator.is_valid(value):
             return value
-    raise UnsatisfiableError("no value was found that its schema allows")
+    raise UnsatisfiableError(f"its schema cannot be satisfied: {reason}")
 
 
 class _Draw:
@@ -91,7 +95,7 @@ class _Draw:
             return self._echoed(self._object(whole, depth), whole)
         if kind == "array":
             return self._array(whole, name, depth)
-        return _SCALARS[kind](self.random, whole, name)
+        return _SCALARS[kind](self.random, whole | {"type": kind}, name)
 
     def _choose(self, schema: Schema, key: str, name: str, depth: int) -> Json:
         rest = {other: value for other, value in schema.items() if other != key}
@@ -129,9 +133,9 @@ class _Draw:
                 continue
             try:
                 made[name] = self.value(inner, name, depth + 1)
-            except UnsatisfiableError:
+            except UnsatisfiableError as error:
                 if name in required:
-                    raise
+                    raise UnsatisfiableError(f"{name}: {error}") from None
         extra = schema.get("additionalProperties", True)
         typed = isinstance(extra, dict) and not schema.get("properties") and not self._sparse
         missing = [name for name in required if name not in made]
@@ -203,32 +207,38 @@ def _number(random: Random, schema: Schema, _: str) -> int | float:
 
 
 def _text(random: Random, schema: Schema, name: str) -> str:
-    if pattern := schema.get("pattern"):
-        text = "".join(_matching(random, _parse_pattern(pattern)))
-    elif maker := _FORMATS.get(schema.get("format", "")):
-        text = maker(random)
-    else:
-        hint = name.lower()
-        maker = next((make for ending, make in _HINTS.items() if hint.endswith(ending)), None)
-        text = maker(random) if maker else " ".join(random.sample(_WORDS, 2))
-    low, high = schema.get("minLength", 0), schema.get("maxLength", math.inf)
-    if low > 100_000:
-        raise UnsatisfiableError("its text would be too long")
-    if not pattern and len(text) < low:
-        text += "".join(random.choices("abcdefghijklmnopqrstuvwxyz", k=int(low) - len(text)))
-    return text if pattern or len(text) <= high else text[: int(high)]
+    if "pattern" in schema:
+        return _patterned(random, schema)
+    hint = name.lower()
+    maker = _FORMATS.get(schema.get("format", ""))
+    maker = maker or next((make for ending, make in _HINTS.items() if hint.endswith(ending)), None)
+    text = maker(random) if maker else " ".join(random.sample(_WORDS, 2))
+    low, high = schema.get("minLength", 0), schema.get("maxLength", _LONGEST)
+    if low > _LONGEST:
+        raise UnsatisfiableError(f"a text of {low} characters is too long")
+    return (text + "".join(random.choices(_LETTERS, k=max(0, low - len(text)))))[:high]
 
 
-def _parse_pattern(pattern: str) -> Any:
-    # The standard library's own reader of patterns; a fallback in the caller, for it is no public interface.
+def _patterned(random: Random, schema: Schema) -> str:
     try:
-        return importlib.import_module("re._parser").parse(pattern)
+        # The standard library's own reader of patterns: no public interface, so it may be gone one day.
+        parsed = importlib.import_module("re._parser").parse(schema["pattern"])
     except (ImportError, AttributeError, re.error, RecursionError, OverflowError):
-        raise UnsatisfiableError("its pattern cannot be followed") from None
+        raise UnsatisfiableError(f"the pattern {schema['pattern']!r:.60} cannot be followed") from None
+    own = Validator({key: schema[key] for key in ("pattern", "minLength", "maxLength") if key in schema})
+    low = schema.get("minLength", 0)
+    for spread in (6, 0, 20, 2 * low, 4 * low):
+        text = "".join(_matching(random, parsed, min(spread, _LONGEST)))
+        if own.is_valid(text):
+            return text
+    raise UnsatisfiableError(f"no text was found for the pattern {schema['pattern']!r:.60}")
 
 
-def _matching(random: Random, parsed: Any) -> Iterator[str]:
-    """Pieces of a text along a pattern; look-arounds and back references are passed over."""
+def _matching(random: Random, parsed: Any, spread: int) -> Iterator[str]:
+    """Pieces of a text along a pattern; what may repeat does so up to `spread` times more than it must.
+
+    Look-arounds and back references are passed over.
+    """
     for operation, value in parsed:
         match str(operation):
             case "LITERAL":
@@ -240,20 +250,16 @@ def _matching(random: Random, parsed: Any) -> Iterator[str]:
             case "IN":
                 yield _one_of(random, value)
             case "BRANCH":
-                yield from _matching(random, random.choice(value[1]))
+                yield from _matching(random, random.choice(value[1]), spread)
             case "SUBPATTERN":
-                yield from _matching(random, value[-1])
+                yield from _matching(random, value[-1], spread)
             case "MAX_REPEAT" | "MIN_REPEAT" | "POSSESSIVE_REPEAT":
                 low, high, inner = value
-                for _ in range(random.randint(min(low, 200), min(int(high), low + 6, 200))):
-                    yield from _matching(random, inner)
+                for _ in range(random.randint(min(low, _LONGEST), min(int(high), low + spread, _LONGEST))):
+                    yield from _matching(random, inner, spread)
 
 
-_CLASSES = {
-    "CATEGORY_DIGIT": "0123456789",
-    "CATEGORY_WORD": "abcdefghijklmnopqrstuvwxyz0123456789",
-    "CATEGORY_SPACE": " ",
-}
+_CLASSES = {"CATEGORY_DIGIT": "0123456789", "CATEGORY_WORD": f"{_LETTERS}0123456789", "CATEGORY_SPACE": " "}
 _PRINTABLE = [chr(code) for code in (*range(97, 123), *range(48, 58), *range(65, 91), *range(33, 48), *range(58, 65))]
 
 
