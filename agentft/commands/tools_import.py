@@ -14,6 +14,7 @@ from agentft.errors import InputError
 
 if TYPE_CHECKING:
     from agentft.toolset.openapi import Importing
+    from agentft.types import Json
 
 __all__ = ["openapi_command", "traffic_command"]
 
@@ -43,7 +44,7 @@ def openapi_command(
 
     root = read_document(_content(file, allow_url), file)
 
-    def follow(address: str) -> dict[str, object]:
+    def follow(address: str) -> dict[str, Json]:
         if not _is_below(address, file):
             raise InputError(f"the document {address[:200]!r} is neither below {file} nor at its address")
         return read_document(_content(address, allow_url), address)

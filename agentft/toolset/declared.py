@@ -161,7 +161,7 @@ class _Handler:
                 body = _filled(answer.body, arguments) if answer.template else answer.body
                 if answer.status >= 400:
                     raise _refusal(body, answer.status)
-                return body
+                return body  # type: ignore[no-any-return]
         if not self._tool.returns:
             return {"ok": True}
         try:

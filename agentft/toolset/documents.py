@@ -26,7 +26,9 @@ def read_document(text: bytes, place: str) -> dict[str, Json]:
     if len(text) > DOCUMENT_LIMIT:
         raise InputError(f"{place}: larger than {DOCUMENT_LIMIT >> 20} MiB; cut the file down")
     try:
-        value = _read_json(text) if text.lstrip()[:1] == b"{" else _read_yaml(text)
+        plain = text.decode("utf-8-sig")
+        is_json = plain.lstrip()[:1] == "{"
+        value = json.loads(plain, parse_constant=_refuse) if is_json else _read_yaml(plain)
     except RecursionError:
         raise InputError(f"{place}: it is nested too deeply to be read") from None
     except (ValueError, TypeError) as error:
@@ -36,22 +38,12 @@ def read_document(text: bytes, place: str) -> dict[str, Json]:
     return value
 
 
-def _read_json(text: bytes) -> Any:
-    try:
-        return json.loads(text.decode("utf-8-sig"), parse_constant=_refuse)
-    except ValueError as error:
-        try:
-            return _read_yaml(text)
-        except ValueError:
-            raise error from None
-
-
-def _read_yaml(text: bytes) -> Any:
+def _read_yaml(text: str) -> Any:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        value = yaml.load(text.decode("utf-8-sig"), Loader=loader)  # noqa: S506 - both are safe loaders
+        value = yaml.load(text, Loader=loader)  # noqa: S506 - both are safe loaders
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
     # Written out, so that a few aliases that stand for millions of values are seen here and not later on.

@@ -98,8 +98,8 @@ def import_openapi(documents: Documents, world: str) -> Importing:
             except (InputError, ToolError, UnsatisfiableError) as error:
                 done.refused.append(Refusal(reader.at, str(error)))
     if not done.tools:
-        why = f"; the first of {len(done.refused)}: {done.refused[0].place}: {done.refused[0].reason}"
-        raise InputError(f"{documents.address}: no operation can be imported{why if done.refused else ''}")
+        why = [f"; the first of {len(done.refused)}: {item.place}: {item.reason}" for item in done.refused[:1]]
+        raise InputError(f"{documents.address}: no operation can be imported{''.join(why)}")
     return done
 
 

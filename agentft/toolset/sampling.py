@@ -82,20 +82,17 @@ class _Draw:
             return self.random.choice(_WORDS)
         if not isinstance(schema, dict) or depth > _DEEP or self._count > _MOST:
             raise UnsatisfiableError("nothing is allowed here, or it is nested too deeply")
-        parts = schema.get("allOf")
-        whole = merge([{k: v for k, v in schema.items() if k != "allOf"}, *parts]) if parts else schema
-        given = [whole["const"]] if "const" in whole else _given(whole)
-        if given:
-            return self._echoed(self.random.choice(given), whole)
-        for key in ("oneOf", "anyOf", "allOf"):
-            if key in whole and (key != "allOf" or not parts):
-                return self._choose(whole, key, name, depth)
-        kind = self._kind(whole)
+        if given := [schema["const"]] if "const" in schema else _given(schema):
+            return self._echoed(self.random.choice(given), schema)
+        for key in ("oneOf", "anyOf"):
+            if key in schema:
+                return self._choose(schema, key, name, depth)
+        kind = self._kind(schema)
         if kind == "object":
-            return self._echoed(self._object(whole, depth), whole)
+            return self._echoed(self._object(schema, depth), schema)
         if kind == "array":
-            return self._array(whole, name, depth)
-        return _SCALARS[kind](self.random, whole | {"type": kind}, name)
+            return self._array(schema, name, depth)
+        return _SCALARS[kind](self.random, schema | {"type": kind}, name)
 
     def _choose(self, schema: Schema, key: str, name: str, depth: int) -> Json:
         rest = {other: value for other, value in schema.items() if other != key}
@@ -103,8 +100,6 @@ class _Draw:
         self.random.shuffle(options)
         options.sort(key=lambda option: option == {"type": "null"})
         for option in options:
-            if not isinstance(option, dict):
-                continue
             try:
                 value = self.value(merge([rest, option]), name, depth + 1)
             except UnsatisfiableError:

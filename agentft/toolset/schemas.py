@@ -134,7 +134,8 @@ def _own_keywords(schema: Schema) -> Schema:
     """The keywords without schemas inside, each only if it means something."""
     made: Schema = {}
     types = schema.get("type")
-    named = [_ALIASES.get(name, name) for name in (types if isinstance(types, list) else [types]) if _is_text(name)]
+    listed = types if isinstance(types, list) else [types]
+    named = [_ALIASES.get(name, name) for name in listed if isinstance(name, str)]
     if known := list(dict.fromkeys(name for name in named if name in _TYPES)):
         made["type"] = known[0] if len(known) == 1 else known
     if description := describe(schema.get("description")):
@@ -227,8 +228,10 @@ def _join(made: Schema, key: str, value: Any) -> bool:
     elif key == "enum":
         made[key] = [item for item in old if item in value]
     elif key == "type":
-        names = [set([item] if isinstance(item, str) else item) for item in (old, value)]
-        both = [name for name in _TYPES if name in names[0] & names[1] or {name, "number"} == names[0] | names[1]]
+        sides = [{item} if isinstance(item, str) else set(item) for item in (old, value)]
+        sides = [side | {"integer"} if "number" in side else side for side in sides]
+        both = [name for name in _TYPES if name in sides[0] & sides[1]]
+        both = [name for name in both if name != "integer" or "number" not in both]
         if not both:
             return False
         made[key] = both[0] if len(both) == 1 else both

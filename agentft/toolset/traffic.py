@@ -129,33 +129,26 @@ def _read_exchange(row: Mapping[str, Any], base_url: str, tools: dict[str, _Tool
     status, given = row.get("status"), row.get("arguments", row.get("request"))
     if not fits(status, "integer") or not 100 <= int(row["status"]) <= 599:
         raise InputError(f"`status` must be an HTTP status, not {status!r:.40}")
+    plain = given is None or isinstance(given, dict)
+    sent = [("body", name, value) for name, value in (given or {}).items()] if plain else [("body", "", given)]
     if _is_text(row.get("tool")):
-        tool = tools.setdefault(row["tool"], _Tool("", "", row.get("access", "write")))
-        sent = [("body", name, value) for name, value in _object(given).items()]
+        key, made = row["tool"], _Tool("", "", row.get("access", "write"))
+        if not plain or made.access not in {"read", "write", "destructive"}:
+            raise InputError("`arguments` must be an object, and `access` read, write or destructive")
     elif _is_text(row.get("url")) and _is_text(row.get("method")) and _origin(row["url"]) == base_url:
-        path, sent = _address(row["url"])
-        method = row["method"].lower()
-        tool = tools.setdefault(f"{method} {path}", _Tool(method, path, ACCESS.get(method, "write")))
-        whole = given is not None and not isinstance(given, dict)
-        sent += [("body", "", given)] if whole else [("body", key, value) for key, value in _object(given).items()]
+        path, addressed = _address(row["url"])
+        method, sent = row["method"].lower(), [*addressed, *sent]
+        key, made = f"{method} {path}", _Tool(method, path, ACCESS.get(method, "write"))
     else:
         raise InputError(f"it must have `tool`, or `method` and an `url` at {base_url}")
-    kept = {tool.arguments.name(where, wire): (where, wire, value) for where, wire, value in sent if not _secret(wire)}
-    for where, wire, _ in kept.values():
-        tool.arguments.add({}, where, wire, required=False)
-    arguments = {name: value for name, (_, _, value) in kept.items()}
+    tool = tools.setdefault(key, made)
+    arguments: dict[str, Json] = {}
+    for where, wire, value in sent:
+        if not _SECRET.search(wire):
+            tool.arguments.add({}, where, wire, required=False)
+            arguments[tool.arguments.name(where, wire)] = value
     call = (arguments, int(row["status"]), row.get("body", row.get("response")))
     return tool.calls.setdefault(digest(arguments), call) is not call
-
-
-def _secret(name: str) -> bool:
-    return bool(_SECRET.search(name))
-
-
-def _object(value: Json) -> dict[str, Json]:
-    if not isinstance(value, dict | None):
-        raise InputError(f"`arguments` must be an object, not {value!r:.40}")
-    return value or {}
 
 
 def _address(url: str) -> tuple[str, list[tuple[str, str, Json]]]:
@@ -190,15 +183,14 @@ def _declare(key: str, tool: _Tool, taken: set[str]) -> dict[str, Json]:
         {"when": arguments, "status": status, "body": body, "template": False, "exact": True}
         for arguments, status, body in calls
     ]
-    places = tool.arguments.places
-    return {
+    route: Json = {"method": tool.method.upper(), "path": tool.path, "places": tool.arguments.places}
+    return ({"route": route} if tool.method else {}) | {
         "name": unique_name(key, key, taken),
         "description": f"Recorded: {tool.method.upper()} {tool.path}" if tool.method else f"Recorded: {key}",
         "parameters": tool.arguments.schema(),
         "access": tool.access,
         "example": (good or calls)[0][0],
         "returns": infer([body for _, body in good]) if good else {},
-        "route": {"method": tool.method.upper(), "path": tool.path, "places": places} if tool.method else None,
         "answers": answers,
     }
 
