@@ -18,7 +18,7 @@ from agentft.toolset.sampling import UnsatisfiableError, draw
 from agentft.toolset.schemas import Schema, describe, expand
 from agentft.types import Json, ToolDefinition
 
-__all__ = ["ACCESS", "Arguments", "Importing", "Refusal", "import_openapi", "unique_name"]
+__all__ = ["ACCESS", "Arguments", "Importing", "Refusal", "import_openapi", "mock_address", "unique_name"]
 
 ACCESS = {"get": "read", "head": "read", "options": "read", "trace": "read", "delete": "destructive"}
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
@@ -120,13 +120,18 @@ def unique_name(text: str, origin: str, taken: set[str]) -> str:
     return name
 
 
+def mock_address(world: str) -> str:
+    """The base URL of a world that has none: `http://<world>.test`."""
+    return f"http://{re.sub('[^a-z0-9-]+', '-', world.lower()).strip('-') or 'api'}.test"
+
+
 def _quoted(text: str) -> str:
     return describe(text.replace("<", "‹").replace("`", "'"), 400)
 
 
 def _base_url(root: Mapping[str, Any], world: str) -> str:
     """The first server's address with its variables' defaults, or that of a test host."""
-    default = f"http://{re.sub('[^a-z0-9-]+', '-', world.lower()).strip('-') or 'api'}.test"
+    default = mock_address(world)
     servers = root.get("servers")
     if "swagger" in root:
         schemes = root.get("schemes")

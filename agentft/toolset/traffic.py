@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from agentft.errors import InputError
 from agentft.strict import read_json_line
 from agentft.toolset.documents import pointer
-from agentft.toolset.openapi import ACCESS, Arguments, Importing, Refusal, unique_name
+from agentft.toolset.openapi import ACCESS, Arguments, Importing, Refusal, mock_address, unique_name
 from agentft.toolset.schemas import Schema, fits
 from agentft.toolset.state import digest
 from agentft.types import Json
@@ -48,8 +48,9 @@ def import_traffic(content: bytes, place: str, world: str) -> Importing:
         InputError: nothing in it is an exchange.
     """
     exchanges = list(_exchanges(content, place))
-    origins = Counter(_origin(row["url"]) for _, row in exchanges if isinstance(row, dict) and _is_text(row.get("url")))
-    base_url = origins.most_common(1)[0][0] if origins else f"http://{world.lower()}.test"
+    urls = (row.get("url") for _, row in exchanges if isinstance(row, dict))
+    origins = Counter(filter(None, (_origin(url) for url in urls if isinstance(url, str))))
+    base_url = origins.most_common(1)[0][0] if origins else mock_address(world)
     done = Importing(base_url)
     tools: dict[str, _Tool] = {}
     for at, row in exchanges:
