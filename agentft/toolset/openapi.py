@@ -257,7 +257,7 @@ class _Reader:
             schema = self._expand(parameter.get("schema"), base, "readOnly")
             self._spread(schema, "body", parameter.get("required") is True, arguments)
             return
-        if where not in _PLACES or not isinstance(wire, str) or not wire:
+        if not isinstance(where, str) or where not in _PLACES or not isinstance(wire, str) or not wire:
             raise InputError(f"a parameter must have a name and be in {', '.join(_PLACES)} or body, not {where!r:.40}")
         if where == "header" and wire.lower() in _CLIENTS_OWN:
             self._adapt(f"the header {wire} is the client's own and no argument")
@@ -289,8 +289,9 @@ class _Reader:
         needed = schema.get("required", [])
         plain = schema.keys() <= {"type", "properties", "required", "description", "examples", "additionalProperties"}
         closed = not isinstance(schema.get("additionalProperties"), dict)
-        properties = schema.get("properties")
-        if not properties or not plain or not closed or not needed <= list(properties) or (needed and not required):
+        properties = schema.get("properties", {})
+        known = bool(properties) and set(needed) <= properties.keys()
+        if not known or not plain or not closed or (needed and not required):
             arguments.add(schema, place, "", required=required)
             return
         for name, inner in properties.items():

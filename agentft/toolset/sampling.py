@@ -142,6 +142,7 @@ class _Draw:
 
     def _array(self, schema: Schema, name: str, depth: int) -> list[Json]:
         first = schema.get("prefixItems", [])
+        echo, self._echo = self._echo, {}  # the items of a list are not all the one that was asked for
         items = schema.get("items", {})
         low, high = schema.get("minItems", 0), schema.get("maxItems", 1000)
         small = self._sparse or self._count > _NODES or depth > 5 or items in ({}, False)
@@ -153,6 +154,7 @@ class _Draw:
                 if not schema.get("uniqueItems") or value not in made:
                     made.append(value)
                     break
+        self._echo = echo
         return made
 
     def _echoed(self, value: Json, schema: Schema) -> Json:

@@ -172,6 +172,13 @@ def test_bodies_become_arguments_where_that_says_the_same() -> None:
     }
 
 
+def test_a_body_that_requires_what_it_does_not_declare_stays_whole() -> None:
+    schema = {"type": "object", "properties": {"b": {"type": "string"}}, "required": ["z"]}
+    body = {"required": True, "content": {"application/json": {"schema": schema}}}
+    done = imported({"openapi": "3.1.0", "paths": {"/a": {"post": {"requestBody": body}}}})
+    assert tools_of(done)["post_a"]["route"]["places"] == {"body": ["body", ""]}
+
+
 def test_examples_that_are_right_are_the_answers() -> None:
     tools = tools_of(imported(PETS))
     example = {"id": 1, "name": "Rex"}
@@ -306,6 +313,47 @@ def test_a_sample_of_real_descriptions(path: Path, tmp_path: Path) -> None:
     done = import_openapi(Documents(read_document(path.read_bytes(), path.name), path.name), "w")
     assert done.refused == []
     assert list(check(done, loaded(done, tmp_path / "w"), random.Random(1), 100)) == []
+
+
+def spoil(value: Any, rng: random.Random) -> None:
+    """Put junk in a few places of a document."""
+    junk = [
+        None,
+        7,
+        "x",
+        [],
+        {},
+        [1],
+        True,
+        {"$ref": "#/paths"},
+        {"$ref": "#"},
+        {"type": ["a", 1]},
+        {"allOf": [1]},
+        -0.5,
+    ]
+    places: list[tuple[Any, Any]] = []
+    waiting = [value]
+    while waiting:
+        holder = waiting.pop()
+        if isinstance(holder, dict | list):
+            places += [(holder, key) for key in (holder if isinstance(holder, dict) else range(len(holder)))]
+            waiting += holder.values() if isinstance(holder, dict) else holder
+    for holder, key in rng.sample(places, min(12, len(places))):
+        holder[key] = rng.choice(junk)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_spoiled_descriptions_are_refused_and_never_crash(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    document = (
+        json.loads(rng.choice(SAMPLE[:3] + SAMPLE[5:]).read_bytes()) if seed % 3 else json.loads(json.dumps(SWAGGER))
+    )
+    spoil(document, rng)
+    try:
+        done = imported(document)
+    except InputError:
+        return
+    assert list(check(done, loaded(done, tmp_path / "w"), rng, 5)) == []
 
 
 @pytest.mark.slow

@@ -105,6 +105,8 @@ def test_arguments_are_echoed_where_they_fit() -> None:
     value: Any = draw(schema, "s", {"id": 77, "tag": 5})
     assert value["pet"]["id"] == 77
     assert isinstance(value["pet"]["tag"], str)
+    listed: Any = draw({"type": "array", "items": pet, "minItems": 3}, "s", {"id": 77})
+    assert 77 not in {item["id"] for item in listed}
 
 
 def test_a_pattern_that_backtracks_forever_ends() -> None:
