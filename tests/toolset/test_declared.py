@@ -143,7 +143,7 @@ def test_arguments_may_have_any_name_and_schema(tmp_path: Path) -> None:
     shop = world(
         tmp_path / "shop", {**CANCEL, "name": "get_order", "parameters": schema, "returns": {}, "access": "write"}
     )
-    call = {"self": 1, "state": [2], "unlisted": None, "more": 2.0, "deep": [[[]]]}
+    call: dict[str, Any] = {"self": 1, "state": [2], "unlisted": None, "more": 2.0, "deep": [[[]]]}
     assert shop.call("get_order", call, shop.new_state()) == {"ok": True}
     with pytest.raises(ToolError, match=r"missing arguments 'state' \(any value\), 'unlisted' \(any value\)"):
         shop.call("get_order", {}, shop.new_state())

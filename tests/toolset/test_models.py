@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -93,7 +94,7 @@ def test_models_are_nested_schemas(orders: Toolset) -> None:
 
 def test_handlers_get_and_give_models(orders: Toolset) -> None:
     state = orders.new_state()
-    call = {
+    call: dict[str, Any] = {
         "order": {"lines": [{"sku": "A", "count": 2.0}, {"sku": "B"}]},
         "extra": {"sku": "C"},
         "more": [{"sku": "D"}],

@@ -13,7 +13,7 @@ from agentft.toolset.documents import Documents
 from agentft.toolset.schemas import Schema, describe, expand, fits, merge
 
 
-def expanded(schema: Any, hidden: str = "", **definitions: Any) -> Schema:
+def expanded(schema: Any, hidden: Any = "", **definitions: Any) -> Schema:
     root = {"$defs": definitions, "schema": schema}
     made = expand(schema, Documents(root).find, hidden=hidden)
     Draft202012Validator.check_schema(made)
@@ -77,7 +77,7 @@ def test_a_cycle_is_cut_where_it_closes() -> None:
 
 def test_a_schema_that_grows_exponentially_stays_small() -> None:
     """Twenty levels, each with two references to the next: a million schemas when written out."""
-    levels = {
+    levels: dict[str, Any] = {
         f"L{n}": {"properties": {side: {"$ref": f"#/$defs/L{n + 1}"} for side in "ab"}} for n in range(20)
     }  # fmt: skip
     made = expanded({"$ref": "#/$defs/L0"}, **levels, L20={"type": "string"})

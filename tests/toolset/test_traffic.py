@@ -89,7 +89,7 @@ def test_a_har_file_gives_routes_and_marks(tmp_path: Path) -> None:
     assert lines.route is not None
     assert (lines.route.method, lines.route.path) == ("GET", "/v1/orders/{id}/lines/{id_2}")
     assert lines.route.places["page"] == ("query", "page")
-    call = {"id": 12, "id_2": 3, "page": 1, "q": "a b"}
+    call: dict[str, Any] = {"id": 12, "id_2": 3, "page": 1, "q": "a b"}
     assert shop.call("get_v1_orders_id_lines_id_2", call, shop.new_state()) == {"n": 1}
     assert shop.call("post_v1_lists", {"body": [1, 2]}, shop.new_state()) is None
     assert shop.call("get_v1_users_id", {"id": 9}, shop.new_state()) == {"id": 9}
