@@ -23,6 +23,8 @@ __all__ = ["ArgumentCheck", "Validator", "nearest"]
 
 # In the order of decision: what is asked for first, then what is there too much, then types, then values.
 _ORDER = ("required", "additionalProperties", "type")
+_NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+_DATA = frozenset({"const", "default", "enum", "example", "examples"})  # a `$ref` in them is data
 _NOUNS = {
     "string": "a string",
     "integer": "an integer",
@@ -154,9 +156,16 @@ def _check_inside(schema: Any) -> None:
     waiting = [schema]
     while waiting:
         node = waiting.pop()
-        waiting += node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
-        if isinstance(node, dict) and isinstance(node.get("$ref"), str):
-            resolver.lookup(node["$ref"])
+        if isinstance(node, list):
+            waiting += node
+        elif isinstance(node, dict):
+            if isinstance(node.get("$ref"), str):
+                resolver.lookup(node["$ref"])
+            for key, value in node.items():
+                if key in _NAMED and isinstance(value, dict):
+                    waiting += value.values()
+                elif key not in _DATA:
+                    waiting.append(value)
 
 
 def _first(error: Exception) -> str:

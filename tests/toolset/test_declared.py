@@ -151,6 +151,14 @@ def test_arguments_may_have_any_name_and_schema(tmp_path: Path) -> None:
         shop.call("get_order", {"state": 1, "unlisted": 1, "deep": [1]}, shop.new_state())
 
 
+def test_a_reference_inside_an_example_is_data(tmp_path: Path) -> None:
+    returns = {"properties": {"default": {"type": "object", "default": {"$ref": "#/gone"}}}, "required": ["default"]}
+    shop = world(tmp_path / "shop", {**FETCH, "returns": returns})
+    assert shop.call("get_order", {"id": 1}, shop.new_state()) == {"default": {"$ref": "#/gone"}}
+    with pytest.raises(InputError, match="refers to '/gone'"):
+        world(tmp_path / "shop", {**FETCH, "returns": {"properties": {"default": {"$ref": "#/gone"}}}})
+
+
 def test_a_state_may_be_there_and_may_not_hold_what_is_written(tmp_path: Path) -> None:
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "state.json").write_text('{"a": 1}', encoding="utf-8")
