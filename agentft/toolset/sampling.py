@@ -134,7 +134,11 @@ class _Draw:
         extra = schema.get("additionalProperties", True)
         typed = isinstance(extra, dict) and not schema.get("properties") and not self._sparse
         missing = [name for name in required if name not in made]
-        lacking = max(schema.get("minProperties", 0), 2 * typed) - len(made) - len(missing)
+        lacking = (
+            max(schema.get("minProperties", 0), min(2 * typed, schema.get("maxProperties", 2)))
+            - len(made)
+            - len(missing)
+        )
         missing += [f"{self.random.choice(_WORDS)}{index}" for index in range(min(lacking, _MOST))]
         for name in missing:
             made[name] = self.value(extra, name, depth + 1)

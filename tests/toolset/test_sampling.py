@@ -35,6 +35,7 @@ SCHEMAS: list[Schema] = [
     {"type": "object", "required": ["x"], "properties": {"x": {"type": "integer"}}, "additionalProperties": False},
     {"type": "object", "required": ["undeclared"]},
     {"type": "object", "additionalProperties": {"type": "integer"}, "minProperties": 3},
+    {"type": "object", "additionalProperties": {"type": "integer"}, "maxProperties": 1},
     {"oneOf": [{"type": "integer"}, {"type": "string", "maxLength": 3}]},
     {"oneOf": [{"type": "number"}, {"type": "integer", "minimum": 5}]},
     {"type": "object", "properties": {"k": {}}, "anyOf": [{"required": ["k"]}, {"required": ["j"]}]},
