@@ -31,6 +31,8 @@ from agentft.commands.plan import plan_command
 from agentft.commands.quickstart import quickstart_command
 from agentft.commands.tools import list_command as tools_list
 from agentft.commands.tools import show_command as tools_show
+from agentft.commands.tools_import import openapi_command as import_openapi
+from agentft.commands.tools_import import traffic_command as import_traffic
 from agentft.commands.tools_import_mcp import mcp_command as import_mcp
 from agentft.commands.tools_serve import call_command as tools_call
 from agentft.commands.tools_serve import serve_command as tools_serve
@@ -57,7 +59,9 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "tools show": tools_show,
     "tools serve": tools_serve,
     "tools call": tools_call,
+    "tools import openapi": import_openapi,
     "tools import mcp": import_mcp,
+    "tools import traffic": import_traffic,
     "models list": models_list,
     "models pull": models_pull,
     "doctor": doctor_command,
