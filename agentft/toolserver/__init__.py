@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from agentft.toolserver.client import ServerGone, ToolClient
+from agentft.toolserver.faults import Schedule, read_faults
+from agentft.toolserver.real import open_source
+from agentft.toolserver.recording import Source
 from agentft.toolserver.server import ToolServer
 from agentft.toolserver.sessions import Sessions
 
-__all__ = ["ServerGone", "Sessions", "ToolClient", "ToolServer"]
+__all__ = ["Schedule", "ServerGone", "Sessions", "Source", "ToolClient", "ToolServer", "open_source", "read_faults"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from starlette.applications import Starlette
@@ -13,11 +13,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from agentft.errors import ToolError
 from agentft.toolserver.body import read_arguments
+from agentft.toolserver.faults import Schedule
 from agentft.toolserver.guard import AddressBook, Guard
+from agentft.toolserver.recording import Source
 from agentft.toolserver.sessions import Sessions
+from agentft.toolserver.wire import Wire
 from agentft.toolset import HandlerError, Toolset
 from agentft.types import Json
 
@@ -29,24 +33,35 @@ _SESSION_LIMIT = 256
 class Service:
     """The endpoints over one set of worlds. `crashes` keeps the last handler bugs, with what was raised as cause."""
 
-    def __init__(self, toolsets: Sequence[Toolset], seed: int | None = None) -> None:
+    def __init__(
+        self, toolsets: Sequence[Toolset], seed: int | None, faults: Schedule | None, source: Source | None
+    ) -> None:
         self.sessions = Sessions(toolsets, seed)
         self.definitions = tuple(definition for toolset in toolsets for definition in toolset.definitions)
+        self.source = source
+        self._wire = Wire(faults) if faults else None
         self.crashes: deque[HandlerError] = deque(maxlen=100)
         self._worlds: list[Json] = [toolset.name for toolset in toolsets]
 
-    async def call(self, request: Request) -> Response:
+    async def call(self, request: Request) -> ASGIApp:
         """Run a tool: the body is its arguments, `X-Session` names the state."""
+        return await (self._wire.answer(request, self._run) if self._wire else self._run(request))
+
+    async def _run(self, request: Request) -> Response:
         try:
             session = _session(request)
             arguments = await read_arguments(request)
-            result = await run_in_threadpool(self.sessions.call, request.path_params["name"], arguments, session)
+            return await run_in_threadpool(self._result, request.path_params["name"], arguments, session)
         except ToolError as error:
             return _answer({"error": str(error), **error.details}, error.status)
         except HandlerError as error:
             self.crashes.append(error)
             return _answer({"error": str(error)}, 500)
-        return _answer(result)
+
+    def _result(self, tool: str, arguments: Mapping[str, Json], session: str) -> Response:
+        if self.source is not None and (found := self.source(tool, arguments, session)):
+            return Response(found.text, found.status, media_type=found.type)
+        return _answer(self.sessions.call(tool, arguments, session))
 
     async def tools(self, _: Request) -> Response:
         """The definitions of all tools."""

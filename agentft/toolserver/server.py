@@ -14,6 +14,9 @@ import uvicorn
 from agentft.errors import InputError, MissingError
 from agentft.toolserver.app import Service, make_app
 from agentft.toolserver.client import ToolClient
+from agentft.toolserver.faults import Schedule
+from agentft.toolserver.recording import Source
+from agentft.toolserver.wire import WireProtocol
 from agentft.toolset import HandlerError, Toolset
 
 __all__ = ["ToolServer"]
@@ -29,14 +32,24 @@ class ToolServer:
         toolsets: the worlds, as `load_toolsets` gives them.
         seed: replaces the seed that the worlds were loaded with.
         port: 0 takes a free one.
+        faults: what goes wrong, and when.
+        source: what answers in place of the worlds (see `open_source`); it is closed with the server.
 
     Raises:
         MissingError: on entry, when the port is taken (exit code 3).
     """
 
-    def __init__(self, toolsets: Sequence[Toolset], seed: int | None = None, *, port: int = 0) -> None:
+    def __init__(
+        self,
+        toolsets: Sequence[Toolset],
+        seed: int | None = None,
+        *,
+        port: int = 0,
+        faults: Schedule | None = None,
+        source: Source | None = None,
+    ) -> None:
         self.token = secrets.token_urlsafe(24)
-        self._service = Service(toolsets, seed)
+        self._service = Service(toolsets, seed, faults, source)
         self._port = port
         self._server: uvicorn.Server | None = None
         self._thread: Thread | None = None
@@ -69,7 +82,7 @@ class ToolServer:
             access_log=False,
             lifespan="off",
             loop="asyncio",
-            http="h11",
+            http=WireProtocol,
             ws="none",
             server_header=False,
             timeout_graceful_shutdown=2,
@@ -102,6 +115,8 @@ class ToolServer:
             self._thread.join(timeout=5)
         if self._socket is not None:
             self._socket.close()
+        if self._service.source is not None:
+            self._service.source.close()
 
 
 def _bind(port: int) -> socket.socket:
