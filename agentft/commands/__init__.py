@@ -31,6 +31,7 @@ from agentft.commands.plan import plan_command
 from agentft.commands.quickstart import quickstart_command
 from agentft.commands.tools import list_command as tools_list
 from agentft.commands.tools import show_command as tools_show
+from agentft.commands.tools_check import check_command as tools_check
 from agentft.commands.train import train_command
 from agentft.errors import AgentftError
 
@@ -52,6 +53,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "data build": build_command,
     "tools list": tools_list,
     "tools show": tools_show,
+    "tools check": tools_check,
     "models list": models_list,
     "models pull": models_pull,
     "doctor": doctor_command,
