@@ -74,12 +74,12 @@ class Wire:
             with suppress(ToolError):
                 await read_arguments(request)
             true = _json({"error": _MESSAGES["504"]}, 504)
-        if fault is None:
+        if fault is not None and fault.kind in _PLAYS:
+            return partial(_PLAYS[fault.kind], fault, true)
+        if fault is None or (fault.kind in _WITH_EFFECT and true.status_code != 200):
             if true.status_code == 200 and self._schedule.stale:
                 self._earlier[key] = true
-            return true
-        if fault.kind in _PLAYS:
-            return partial(_PLAYS[fault.kind], fault, true)
+            return true  # a refusal stays what it is
         return self._earlier.get(key, true) if fault.kind == "stale" else _changed(fault, true)
 
     def _count(self, key: tuple[str, str]) -> int:
