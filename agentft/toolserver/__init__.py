@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from agentft.toolserver.client import ServerGone, ToolClient
 from agentft.toolserver.faults import Schedule, read_faults
-from agentft.toolserver.real import open_source
-from agentft.toolserver.recording import Source
+from agentft.toolserver.real import Source, open_source
 from agentft.toolserver.server import ToolServer
 from agentft.toolserver.sessions import Sessions
 

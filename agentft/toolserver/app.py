@@ -19,7 +19,7 @@ from agentft.errors import ToolError
 from agentft.toolserver.body import read_arguments
 from agentft.toolserver.faults import Schedule
 from agentft.toolserver.guard import AddressBook, Guard
-from agentft.toolserver.recording import Source
+from agentft.toolserver.real import Source
 from agentft.toolserver.sessions import Sessions
 from agentft.toolserver.wire import Wire
 from agentft.toolset import HandlerError, Toolset

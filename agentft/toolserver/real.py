@@ -7,19 +7,18 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote, urlsplit
 
 import httpx
 
 from agentft.errors import InputError, ToolError
-from agentft.toolserver.recording import Recorded, Recorder, Replay, Source
+from agentft.toolserver.recording import Recorded, Recorder, Replay, redacted
 from agentft.toolset import Route, Toolset
 from agentft.types import Json
 
-__all__ = ["RealService", "open_source"]
+__all__ = ["RealService", "Source", "open_source"]
 
-_CREDENTIALS = "AGENTFT_REAL_AUTHORIZATION"
 _OURS = ("host", "authorization", "content-length", "transfer-encoding")
 _SECONDS = 8.0
 _LIMIT = 1 << 20
@@ -45,17 +44,12 @@ class RealService:
             or parts.username
         ):
             raise InputError(f"--real {url}: it must be an address such as https://api.example.com/v1")
-        self.digest = url
-        self._url = url.rstrip("/")
+        self.digest = self._url = url.rstrip("/")
         self._tools = {name: tool for toolset in toolsets for name, tool in toolset.tools.items()}
         self._recorder = recorder
-        credentials = os.environ.get(_CREDENTIALS)
-        self._http = httpx.Client(
-            headers={"Accept-Encoding": "identity"} | ({"Authorization": credentials} if credentials else {}),
-            timeout=_SECONDS,
-            follow_redirects=False,
-            trust_env=False,
-        )
+        credentials = os.environ.get("AGENTFT_REAL_AUTHORIZATION")
+        headers = {"Accept-Encoding": "identity"} | ({"Authorization": credentials} if credentials else {})
+        self._http = httpx.Client(headers=headers, timeout=_SECONDS, follow_redirects=False, trust_env=False)
 
     def __call__(self, tool: str, arguments: Mapping[str, Json], session: str) -> Recorded | None:
         """What the service answers, or a 502 of ours if it does not; its sessions are its own.
@@ -80,11 +74,9 @@ class RealService:
             raise ToolError(f"an argument cannot be sent as it is: {error}", status=422) from None
         except httpx.TransportError as error:
             return Recorded(tool, checked, 502, {"error": f"the service does not answer: {error}"})
-        kind = answer.headers.get("content-type", "text/plain").partition(";")[0].strip()
-        kind, body = _content(kind, content.decode(errors="replace"))
-        exchange = Recorded(
-            tool, checked, answer.status_code, body, kind, route.method, self._url + route.path, dict(answer.headers)
-        )
+        kind, body = _content(answer.headers.get("content-type", ""), content.decode(errors="replace"))
+        url, headers = self._url + route.path, dict(answer.headers)
+        exchange = Recorded(tool, checked, answer.status_code, body, kind, route.method, url, headers)
         if self._recorder is not None:
             self._recorder.add(exchange)
         return exchange
@@ -94,6 +86,10 @@ class RealService:
         self._http.close()
         if self._recorder is not None:
             self._recorder.close()
+
+
+Source: TypeAlias = RealService | Replay
+"""What answers in place of a mock."""
 
 
 def open_source(
@@ -149,10 +145,13 @@ def _text(value: Json) -> str:
 
 
 def _content(kind: str, text: str) -> tuple[str, Json]:
-    """The answer as it is kept; what only says that it is JSON is text."""
+    """The answer as it is kept; what only says that it is JSON is text, and so is what is nested too deeply."""
+    kind = kind.partition(";")[0].strip() or "text/plain"
     if kind.endswith("json"):
         try:
-            return kind, json.loads(text)
+            body: Json = json.loads(text)
+            redacted(body)
         except (ValueError, RecursionError):
             return "text/plain", text
+        return kind, body
     return kind, text

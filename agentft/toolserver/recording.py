@@ -17,14 +17,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Protocol
 
 from agentft.errors import InputError, ToolError
 from agentft.strict import read_as, read_json_line
 from agentft.toolset import digest
 from agentft.types import Json
 
-__all__ = ["Recorded", "Recorder", "Replay", "Source", "redacted"]
+__all__ = ["Recorded", "Recorder", "Replay", "redacted"]
 
 _HIDDEN = "[redacted]"
 _SECRET_NAME = re.compile(
@@ -60,20 +59,6 @@ class Recorded:
         return json.dumps(self.body, ensure_ascii=False) if self.type.endswith("json") else str(self.body)
 
 
-class Source(Protocol):
-    """What answers in place of a mock. `digest` says which one it is, for results to be told apart."""
-
-    digest: str
-
-    def __call__(self, tool: str, arguments: Mapping[str, Json], session: str) -> Recorded | None:
-        """The answer to a call, or None to let the mock answer; may raise ToolError."""
-        ...
-
-    def close(self) -> None:
-        """Let go of files and connections. Closing twice is fine."""
-        ...
-
-
 class Recorder:
     """Appends exchanges to a file: one write a line, on disk before the answer goes on.
 
@@ -86,30 +71,27 @@ class Recorder:
     """
 
     def __init__(self, path: Path, *, keep_secrets: bool = False) -> None:
-        if path.exists():
-            _read(path)
+        path.touch(mode=0o600)
+        _read(path)
         self._clean = (lambda value: value) if keep_secrets else redacted
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._file = path.open("ab", buffering=0)
         self._lock = Lock()
 
     def add(self, exchange: Recorded) -> None:
         """Keep one exchange."""
         line = json.dumps(self._clean(asdict(exchange))).encode() + b"\n"
         with self._lock:
-            if os.write(self._file, line) < len(line):
+            if self._file.write(line) < len(line):
                 raise OSError("the recording could not be written in full; free some space")
-            os.fsync(self._file)
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            if self._file >= 0:
-                os.close(self._file)
-            self._file = -1
+        """Close the file. Closing twice is fine."""
+        self._file.close()
 
 
 class Replay:
-    """Answers from a recording.
+    """Answers from a recording; `digest` says from which one.
 
     Args:
         path: the recording.
@@ -120,21 +102,24 @@ class Replay:
     """
 
     def __init__(self, path: Path, *, strict: bool = True) -> None:
-        self.digest = hashlib.sha256(path.read_bytes() + bytes([strict])).hexdigest()
-        self._strict = strict
         self._answers: defaultdict[str, list[Recorded]] = defaultdict(list)
         for exchange in _read(path):
             self._answers[_key(exchange.tool, exchange.arguments)].append(exchange)
+        self.digest = hashlib.sha256(path.read_bytes() + bytes([strict])).hexdigest()
+        self._strict = strict
         self._asked: Counter[tuple[str, str]] = Counter()
         self._lock = Lock()
 
     def __call__(self, tool: str, arguments: Mapping[str, Json], session: str) -> Recorded | None:
-        """The recorded answer.
+        """The recorded answer; None lets the mock answer.
 
         Raises:
-            ToolError: 404, there is none and it is strict.
+            ToolError: there is none and it is strict, or the arguments are nested too deeply.
         """
-        key = _key(tool, arguments)
+        try:
+            key = _key(tool, arguments)
+        except RecursionError:
+            raise ToolError("the arguments are nested too deeply; use plain values") from None
         answers = self._answers.get(key)
         if answers is None:
             if self._strict:

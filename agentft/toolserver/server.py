@@ -15,7 +15,7 @@ from agentft.errors import InputError, MissingError
 from agentft.toolserver.app import Service, make_app
 from agentft.toolserver.client import ToolClient
 from agentft.toolserver.faults import Schedule
-from agentft.toolserver.recording import Source
+from agentft.toolserver.real import Source
 from agentft.toolserver.wire import WireProtocol
 from agentft.toolset import HandlerError, Toolset
 

@@ -25,6 +25,7 @@ DRAWS = 50
 ANSWER_LIMIT = 16 << 10
 MESSAGE_LIMIT = 300
 HOSTILE = ("", " ", "\x00", "x" * 100_000, "🌧️", "' OR 1=1", "{}", "%s", "../../etc/passwd", "\n", "{city.__class__}")
+_PLAIN = ("string", "integer", "number", "boolean", "array")
 PROMISES: Mapping[str, str] = {
     "loads": "mend the file that the message names",
     "name": "use 1 to 64 letters, digits and _, and begin with a letter",
@@ -108,20 +109,12 @@ def _definition(tool: Tool) -> Iterator[tuple[str, str]]:
 def _errors(world: Toolset, tool: Tool) -> Iterator[tuple[str, str]]:
     """Each argument left out, of a wrong type, and one too many."""
     schema: Any = tool.definition.parameters
-    plain = {"string", "integer", "number", "boolean", "array"}
-    wrong: list[tuple[str, dict[str, Json]]] = [
-        *(
-            (name, {key: tool.example[key] for key in tool.example if key != name})
-            for name in schema.get("required", [])
-        ),
-        *(
-            (name, {**tool.example, name: {"a": 1}})
-            for name, kind in schema.get("properties", {}).items()
-            if kind.get("type") in plain
-        ),
-    ]
-    if schema.get("additionalProperties") is False:
-        wrong.append(("no_such_argument", {**tool.example, "no_such_argument": 1}))
+    properties, known = schema.get("properties", {}), dict(tool.example)
+    wrong: list[tuple[str, dict[str, Json]]] = [("no_such_argument", {**known, "no_such_argument": 1})]
+    if schema.get("additionalProperties") is not False:
+        wrong.clear()
+    wrong += [(name, {key: known[key] for key in known if key != name}) for name in schema.get("required", [])]
+    wrong += [(name, {**known, name: {"a": 1}}) for name, kind in properties.items() if kind.get("type") in _PLAIN]
     for name, arguments in wrong:
         status, answer = _ask(world, tool, arguments, world.new_state())
         if not 400 <= status < 500 or name not in answer or len(answer) >= MESSAGE_LIMIT or "Traceback" in answer:
