@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 
@@ -35,14 +35,12 @@ class RealService:
     """
 
     def __init__(self, url: str, toolsets: Sequence[Toolset], recorder: Recorder | None = None) -> None:
-        parts = urlsplit(url)
-        if (
-            parts.scheme not in {"http", "https"}
-            or not parts.hostname
-            or parts.query
-            or parts.fragment
-            or parts.username
-        ):
+        try:
+            parts = httpx.URL(url)
+        except httpx.InvalidURL:
+            parts = httpx.URL("")
+        more = parts.query or parts.fragment or parts.userinfo
+        if parts.scheme not in {"http", "https"} or not parts.host or more:
             raise InputError(f"--real {url}: it must be an address such as https://api.example.com/v1")
         self.digest = self._url = url.rstrip("/")
         self._tools = {name: tool for toolset in toolsets for name, tool in toolset.tools.items()}
@@ -70,7 +68,7 @@ class RealService:
                     content += chunk
                     if len(content) > _LIMIT:
                         raise httpx.ReadError(f"the answer is larger than {_LIMIT} bytes")
-        except (httpx.LocalProtocolError, UnicodeEncodeError) as error:
+        except (httpx.LocalProtocolError, httpx.InvalidURL, UnicodeEncodeError) as error:
             raise ToolError(f"an argument cannot be sent as it is: {error}", status=422) from None
         except httpx.TransportError as error:
             return Recorded(tool, checked, 502, {"error": f"the service does not answer: {error}"})

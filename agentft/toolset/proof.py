@@ -28,8 +28,8 @@ HOSTILE = ("", " ", "\x00", "x" * 100_000, "🌧️", "' OR 1=1", "{}", "%s", ".
 _PLAIN = ("string", "integer", "number", "boolean", "array")
 PROMISES: Mapping[str, str] = {
     "loads": "mend the file that the message names",
-    "name": "use 1 to 64 letters, digits and _, and begin with a letter",
-    "schema": "write a valid JSON Schema (2020-12), and describe the tool and each argument",
+    "name": "use 1 to 64 letters, digits and _, and begin with no digit",
+    "schema": "write valid JSON Schemas (2020-12), and describe the tool",
     "example": "document arguments under which the tool succeeds in a fresh world",
     "answers": f"answer with JSON of at most {ANSWER_LIMIT >> 10} KiB, or raise ToolError, whatever the arguments",
     "read": "mark it @write, or leave the state alone",
@@ -93,12 +93,10 @@ def _broken(world: Toolset, twin: Toolset, name: str) -> Iterator[tuple[str, str
 
 def _definition(tool: Tool) -> Iterator[tuple[str, str]]:
     definition = tool.definition
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,63}", definition.name):
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", definition.name):
         yield "name", f"{definition.name!r:.80} is not a name that every API takes"
-    properties: Any = definition.parameters.get("properties", {})
-    blank = [key for key, schema in properties.items() if not schema.get("description")]
-    if blank or not definition.description.strip():
-        yield "schema", f"no description of {', '.join(map(repr, blank)) or 'the tool'}"
+    if not definition.description.strip():
+        yield "schema", "the tool has no description"
     for schema in (definition.parameters, tool.returns):
         try:
             Draft202012Validator.check_schema(schema)
@@ -109,12 +107,12 @@ def _definition(tool: Tool) -> Iterator[tuple[str, str]]:
 def _errors(world: Toolset, tool: Tool) -> Iterator[tuple[str, str]]:
     """Each argument left out, of a wrong type, and one too many."""
     schema: Any = tool.definition.parameters
-    properties, known = schema.get("properties", {}), dict(tool.example)
+    known = dict(tool.example)
     wrong: list[tuple[str, dict[str, Json]]] = [("no_such_argument", {**known, "no_such_argument": 1})]
     if schema.get("additionalProperties") is not False:
         wrong.clear()
     wrong += [(name, {key: known[key] for key in known if key != name}) for name in schema.get("required", [])]
-    wrong += [(name, {**known, name: {"a": 1}}) for name, kind in properties.items() if kind.get("type") in _PLAIN]
+    wrong += [(name, {**known, name: {"a": 1}}) for name, kind in _properties(tool) if kind.get("type") in _PLAIN]
     for name, arguments in wrong:
         status, answer = _ask(world, tool, arguments, world.new_state())
         if not 400 <= status < 500 or name not in answer or len(answer) >= MESSAGE_LIMIT or "Traceback" in answer:
@@ -158,11 +156,16 @@ def _drawn(tool: Tool) -> Iterator[dict[str, Json]]:
     """The example with hostile texts, and with some of its arguments drawn anew."""
     for text in HOSTILE:
         yield {key: text if isinstance(value, str) else value for key, value in tool.example.items()}
-    properties: Any = tool.definition.parameters.get("properties", {})
     for index in range(DRAWS):
         chance = random.Random(f"{tool.definition.name} {index}")
-        changed = {key: _value(schema, chance) for key, schema in properties.items() if chance.random() < 0.5}
+        changed = {key: _value(schema, chance) for key, schema in _properties(tool) if chance.random() < 0.5}
         yield {**tool.example, **changed}
+
+
+def _properties(tool: Tool) -> list[tuple[str, Mapping[str, Any]]]:
+    """The arguments whose schema says something (it may be `true`)."""
+    properties: Any = tool.definition.parameters.get("properties", {})
+    return [(name, schema) for name, schema in properties.items() if isinstance(schema, Mapping)]
 
 
 def _value(schema: Mapping[str, Any], chance: random.Random) -> Json:
@@ -170,7 +173,8 @@ def _value(schema: Mapping[str, Any], chance: random.Random) -> Json:
     if "enum" in schema:
         value: Json = chance.choice(schema["enum"])
         return value
-    low, high = schema.get("minimum", -1000), schema.get("maximum", 1000)
+    low = schema.get("minimum", min(-1000, schema.get("maximum", 0)))
+    high = schema.get("maximum", max(1000, low))
     kinds = schema.get("type", "object")
     draw: dict[str, Callable[[], Json]] = {
         "integer": lambda: chance.randint(math.ceil(low), math.floor(high)),

@@ -74,7 +74,6 @@ def test_two_runs_meet_the_same_faults_and_have_the_same_results(
 
 def test_both_arms_meet_the_same_faults(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = summary(capsys, "--output", "base", "--faults", "faults.toml")
-    Path("silent.jsonl").write_text('{"match": "*", "text": "No."}\n')
     other = summary(
         capsys, "--faults", "faults.toml", "--baseline", "base/cases.jsonl", "--output", "tuned", "--format", "hermes"
     )

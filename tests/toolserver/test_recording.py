@@ -230,7 +230,7 @@ def test_a_header_argument_cannot_be_one_of_ours_or_two_lines(service: Service, 
 
     real(header)("calculate", {"expression": "evil"}, "s")
     assert "evil" not in str(service.asked)
-    for text in ("a\r\nHost: evil", "é中"):
+    for text in ("a\r\nHost: evil", "é中", "\x00"):
         with pytest.raises(ToolError, match="cannot be sent as it is"):
             real("X-E")("calculate", {"expression": text}, "s")
 
@@ -242,6 +242,8 @@ def test_a_header_argument_cannot_be_one_of_ours_or_two_lines(service: Service, 
         {"real": "ftp://x"},
         {"real": "http://u:p@x"},
         {"real": "x"},
+        {"real": "http://x:y"},
+        {"real": "http://x/?a=1"},
         {"real": "http://x", "replay": Path("x")},
         {"replay": Path("nowhere.jsonl")},
         {"miss": "maybe"},

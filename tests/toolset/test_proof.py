@@ -74,7 +74,6 @@ def test_a_good_world_of_ones_own_keeps_every_promise(tmp_path: Path) -> None:
     ("old", "new", "promise", "tool", "told"),
     [
         ("BASE_URL =", "BASE =", "loads", "", "no BASE_URL"),
-        ("key: which one.\n        times", "key:\n        times", "schema", "note", "no description of 'key'"),
         ('{"key": "a", "times": 2}', '{"key": "zzz", "times": 2}', "example", "note", "answers 404: no note 'zzz'"),
         ('return {"text"', 'state["n"] = 1\n    return {"text"', "read", "note", "marked @read and changed the state"),
         ('    state["notes"][key] = text\n', "", "write", "keep", "leaves the state as it was"),
