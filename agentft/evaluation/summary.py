@@ -169,10 +169,10 @@ def _faults(plan: Plan, arms: Mapping[str, Sequence[Record]]) -> dict[str, Any] 
     """What went wrong on purpose, and how many exchanges of each arm met which kind."""
     if plan.faults is None:
         return None
-    met = {}
+    met: dict[str, dict[str, int]] = {}
     for label, rows in arms.items():
-        kinds = [told.get("fault") for row in rows for step in row["steps"] for told in step["exchanges"]]
-        met[label] = dict(Counter(kind for kind in kinds if kind))
+        told = (exchange for row in rows for step in row["steps"] for exchange in step["exchanges"])
+        met[label] = dict(Counter(kind for exchange in told if (kind := exchange.get("fault"))))
     return {"sha256": plan.faults.digest, "seed": plan.faults.seed, "met": met}
 
 

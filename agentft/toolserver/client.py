@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeAlias
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -24,13 +23,8 @@ class ServerGone(MissingError):  # noqa: N818  (named in the design: what a runn
     """Our own tool server did not answer: never the model's fault."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """`status` None: no whole answer came, and `text` says why."""
-
-    status: int | None
-    text: str
-    is_error: bool
+_Answer: TypeAlias = tuple[int | None, str, bool]
+"""Status, text and whether it is an error. Status None: no whole answer came, and the text says why."""
 
 
 class ToolClient:
@@ -81,15 +75,15 @@ class ToolClient:
         target = urlsplit(call.endpoint) if call.endpoint is not None else None
         headers = {"Content-Type": "application/json"} | ({"Host": target.netloc} if target else {})
         path = target.path if target else f"/tools/{call.name}"
-        answer = self._send("POST", path, session, headers, body)
+        status, received, is_error = self._send("POST", path, session, headers, body)
         return Exchange(
             call=call,
             method="POST",
             url=call.endpoint if call.endpoint is not None else path,
             sent=dict(call.arguments),
-            status=answer.status,
-            received=answer.text,
-            is_error=answer.is_error,
+            status=status,
+            received=received,
+            is_error=is_error,
         )
 
     def state_digest(self, session: str) -> str:
@@ -98,10 +92,10 @@ class ToolClient:
         Raises:
             ServerGone: the server does not answer, or not with a digest.
         """
-        answer = self._send("GET", "/state", session, {}, b"")
-        if answer.status != 200:
-            raise ServerGone(f"the tool server at {self._address} gave no state: {answer.status} {answer.text}")
-        return str(json.loads(answer.text)["digest"])
+        status, text, _ = self._send("GET", "/state", session, {}, b"")
+        if status != 200:
+            raise ServerGone(f"the tool server at {self._address} gave no state: {status} {text}")
+        return str(json.loads(text)["digest"])
 
     def _refusal(self, call: ToolCall) -> dict[str, Json] | None:
         if call.parse_error is not None:
@@ -127,7 +121,7 @@ class ToolClient:
                 ) from error
             late = isinstance(error, httpx.TimeoutException)
             lost = "the connection was closed before the whole answer came"
-            return _failure(None, f"no answer within {self._timeout:g} seconds" if late else lost)
+            return None, _error(f"no answer within {self._timeout:g} seconds" if late else lost), True
 
     def _read(self, method: str, path: str, headers: dict[str, str], body: bytes) -> _Answer:
         until = time.monotonic() + self._timeout
@@ -141,11 +135,12 @@ class ToolClient:
                     break
         kind = response.headers.get("content-type", "text/plain").partition(";")[0]
         if not kind.startswith("text/") and not kind.endswith(("json", "xml")):
-            return _failure(response.status_code, f"the answer is {kind[:60]}, which is neither JSON nor text")
+            told = _error(f"the answer is {kind[:60]}, which is neither JSON nor text")
+            return response.status_code, told, True
         text = content[:_READ_LIMIT].decode(errors="replace")
         if len(content) > _READ_LIMIT:
             text += f"... (cut: the answer is longer than {_READ_LIMIT} bytes)"
-        return _Answer(response.status_code, text, response.is_error)
+        return response.status_code, text, response.is_error
 
     def _is_up(self) -> bool:
         try:
@@ -164,8 +159,8 @@ class ToolClient:
         self.close()
 
 
-def _failure(status: int | None, why: str) -> _Answer:
-    return _Answer(status, json.dumps({"error": why}), is_error=True)
+def _error(why: str) -> str:
+    return json.dumps({"error": why})
 
 
 def _unsent(call: ToolCall, answer: dict[str, Json]) -> Exchange:

@@ -1,16 +1,6 @@
 """Which calls meet a fault, and which one: read from a file, and fixed by seed, session, tool and n-th call.
 
-faults.toml::
-
-    seed = 7                        # of the draws; default 0
-    client_seconds = 5              # how long an evaluation's client waits for an answer; default 10
-    [[fault]]                       # the first that applies to a call is taken
-    kind = "timeout"                # one of KINDS
-    tools = ["weather.*"]           # `world.tool` or `tool`, with * and ?; default: all
-    rate = 0.1                      # of the calls, or: calls = [2, 5], the n-th calls of a tool in a session
-    seconds = 12                    # timeout, drip: how long the answer takes; 429: Retry-After
-    after = true                    # a write takes effect before the fault; default: it does not
-    text = "..."                    # the message, page or hidden instruction, in place of the usual one
+The format of the file is in docs/faults.md; its keys are the fields of `Fault`, in tables `[[fault]]`, and of `_File`.
 """
 
 from __future__ import annotations
@@ -43,7 +33,11 @@ _TEXTS = (*(kind for kind, status in KINDS.items() if status and status >= 400),
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One rule of a faults file. Of `rate` and `calls` one is given; `seconds` 0 stands for the kind's own."""
+    """One rule: for which calls of which tools (`world.tool` or `tool`, with * and ?; none: all).
+
+    Of `rate` (of the calls) and `calls` (the n-th ones of a tool in a session) one is given. `seconds` 0 stands for the
+    kind's own. `after`: a write takes effect before the fault.
+    """
 
     kind: str
     tools: tuple[str, ...] = ()
