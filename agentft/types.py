@@ -219,7 +219,11 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One tool call's way over the wire. `status` None: it was never sent, and `received` says why."""
+    """One tool call's way over the wire.
+
+    `status` None: no whole answer came (or, with `sent` None, it was never sent), and `received` says why. `fault`: the
+    kind of the fault that the run had in store for it.
+    """
 
     call: ToolCall
     method: str
@@ -228,6 +232,7 @@ class Exchange:
     status: int | None
     received: str
     is_error: bool
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from agentft.commands.plan import plan_command
 from agentft.commands.quickstart import quickstart_command
 from agentft.commands.tools import list_command as tools_list
 from agentft.commands.tools import show_command as tools_show
+from agentft.commands.tools_check import check_command as tools_check
 from agentft.commands.tools_import import openapi_command as import_openapi
 from agentft.commands.tools_import import traffic_command as import_traffic
 from agentft.commands.tools_import_mcp import mcp_command as import_mcp
@@ -62,6 +63,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "tools import openapi": import_openapi,
     "tools import mcp": import_mcp,
     "tools import traffic": import_traffic,
+    "tools check": tools_check,
     "models list": models_list,
     "models pull": models_pull,
     "doctor": doctor_command,

@@ -10,8 +10,9 @@ from rich.text import Text
 
 from agentft.display.safe import safe_text
 from agentft.toolset import Toolset
+from agentft.toolset.proof import Finding
 
-__all__ = ["tool_table", "world_table"]
+__all__ = ["proof_table", "tool_table", "world_table"]
 
 
 def tool_table(toolsets: Sequence[Toolset]) -> Table:
@@ -37,6 +38,21 @@ def world_table(toolsets: Sequence[Toolset]) -> Table:
         stars = {"read": "", "write": "*", "destructive": "**"}
         names = [name + stars[tool.access] for name, tool in toolset.tools.items()]
         table.add_row(safe_text(toolset.name, "bold cyan"), safe_text(toolset.base_url), safe_text(", ".join(names)))
+    return table
+
+
+def proof_table(found: Mapping[str, Sequence[Finding]], promises: Mapping[str, str]) -> Table:
+    """A line for each world that is good, and for each promise that is broken with where, what and the remedy."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("where", "promise", "what was found, and the remedy"):
+        table.add_column(heading)
+    for world, findings in found.items():
+        for finding in findings:
+            where = f"{finding.world}.{finding.tool}" if finding.tool else finding.world
+            told = Text.assemble(safe_text(finding.problem), "\n", (promises[finding.promise], "dim"))
+            table.add_row(safe_text(where, "bold cyan"), Text(finding.promise, "red"), told)
+        if not findings:
+            table.add_row(safe_text(world, "bold cyan"), Text("all hold", "green"), Text(", ".join(promises), "dim"))
     return table
 
 

@@ -15,7 +15,10 @@ import uvicorn
 from agentft.errors import InputError, MissingError
 from agentft.toolserver.app import Service, make_app
 from agentft.toolserver.client import ToolClient
+from agentft.toolserver.faults import Schedule
 from agentft.toolserver.limits import Limits
+from agentft.toolserver.real import Source
+from agentft.toolserver.wire import WireProtocol
 from agentft.toolset import HandlerError, Toolset
 
 __all__ = ["ToolServer"]
@@ -36,6 +39,8 @@ class ToolServer:
         host: the address to listen on. Any but 127.0.0.1 opens the server to the network, and wants a `token`.
         token: the bearer token; by default a new one.
         limits: what callers may do.
+        faults: what goes wrong, and when.
+        source: what answers in place of the worlds (see `open_source`); it is closed with the server.
 
     Raises:
         InputError: another host without a token.
@@ -51,13 +56,16 @@ class ToolServer:
         host: str = _LOOPBACK,
         token: str | None = None,
         limits: Limits | None = None,
+        faults: Schedule | None = None,
+        source: Source | None = None,
     ) -> None:
         if host != _LOOPBACK and not token:
             raise InputError(f"serving on {host} opens the tools to the network; give a token too, with --token")
         if token is not None and (len(token) < _TOKEN_LENGTH or not _TOKEN.fullmatch(token)):
             raise InputError(f"a token must be {_TOKEN_LENGTH} or more of the characters A-Z a-z 0-9 . _ ~ -")
         self.token = token or secrets.token_urlsafe(24)
-        self._service = Service(toolsets, seed, limits)
+        self._service = Service(toolsets, seed, limits, faults, source)
+        self._faulty = faults is not None
         self._host = host
         self._port = port
         self._server: uvicorn.Server | None = None
@@ -91,7 +99,7 @@ class ToolServer:
             access_log=False,
             lifespan="off",
             loop="asyncio",
-            http="auto",  # httptools where it is installed
+            http=WireProtocol if self._faulty else "auto",  # httptools, where nothing is to be cut
             ws="none",
             server_header=False,
             timeout_graceful_shutdown=2,
