@@ -139,13 +139,13 @@ def _check(fault: Fault, file: _File, at: str) -> None:
     if any(nth < 1 for nth in fault.calls):
         raise InputError(f"{at}: `calls` holds {min(fault.calls)}; calls are counted from 1")
     if fault.seconds and (fault.kind not in _SECONDS or not 0 < fault.seconds <= 600):
-        raise InputError(f"{at}: `seconds` is {fault.seconds}; it is for {', '.join(_SECONDS)}, at most 600")
+        raise InputError(f"{at}: `seconds` is {fault.seconds:g}; it is for {', '.join(_SECONDS)}, at most 600")
     if fault.text and fault.kind not in _TEXTS:
         raise InputError(f"{at}: `text` has no place in a fault of kind {fault.kind!r}; leave it out")
     if not 0 < file.client_seconds <= 600:
-        raise InputError(f"{at}: `client_seconds` is {file.client_seconds}; it must be over 0 and at most 600")
+        raise InputError(f"{at}: `client_seconds` is {file.client_seconds:g}; it must be over 0 and at most 600")
     if fault.kind == "timeout" and seconds_of(fault) <= file.client_seconds:
-        what = f"`seconds` is {seconds_of(fault)}, within the client's {file.client_seconds}"
+        what = f"`seconds` is {seconds_of(fault):g}, within the client's {file.client_seconds:g}"
         raise InputError(f"{at}: {what}, so nothing times out; raise it, or lower `client_seconds`")
 
 

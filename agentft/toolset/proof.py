@@ -82,7 +82,10 @@ def _broken(world: Toolset, twin: Toolset, name: str) -> Iterator[tuple[str, str
             state, other = world.new_state(), twin.new_state()
         status, answer = _ask(world, tool, arguments, state)
         if status >= 500:
-            yield ("read" if "marked @read" in answer else "answers"), f"{_short(arguments)}: {answer}"
+            yield (
+                ("read" if tool.access == "read" and "marked @read" in answer else "answers"),
+                f"{_short(arguments)}: {answer}",
+            )
         elif status >= 400 and len(answer) >= MESSAGE_LIMIT:
             yield "errors", f"{_short(arguments)} is refused in {len(answer)} characters"
         elif len(answer) > ANSWER_LIMIT + len(json.dumps(arguments)):

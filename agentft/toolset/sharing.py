@@ -16,7 +16,7 @@ __all__ = ["draft", "freeze"]
 
 def _refuse(*_: object, **__: object) -> NoReturn:
     raise RuntimeError(
-        "this part of the state cannot be changed here; mark the tool @write, and take it from the state"
+        "a tool marked @read changed the state, or another one a part that it did not take from its own state"
     )
 
 

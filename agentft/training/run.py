@@ -20,13 +20,14 @@ from agentft.formats.frame import Frame
 from agentft.formats.render import describe
 from agentft.models.embedded import resolve
 from agentft.models.tokenizers import load_tokenizer
+from agentft.training.arguments import training_arguments
 from agentft.training.checkpoints import clear_partial, complete_folder, last_checkpoint, step_of
 from agentft.training.events import DataReady, Event, Finished, Note, OnEvent, Plan, RunResult, Saved, Started, StepDone
 from agentft.training.loading import count_parameters, load_model, pick_dtype, pick_liger, pick_lr, pick_sharing
 from agentft.training.planning import plan_recipe
 from agentft.training.recipe import Recipe, read_resolved, write_recipe
 from agentft.training.run_folder import RunFolder, new_run
-from agentft.training.trainer import PackTrainer, deterministic, save_weights, training_arguments
+from agentft.training.trainer import PackTrainer, deterministic, save_weights
 from agentft.types import Json
 
 __all__ = ["StrictError", "dry_run", "read_samples", "resume", "train"]

@@ -36,6 +36,7 @@ from agentft.errors import InputError
 from agentft.models.embedded import resolve
 from agentft.models.hf import quantisation
 from agentft.strict import nearest
+from agentft.training.arguments import training_arguments
 from agentft.training.attention import TREE_ATTENTION
 from agentft.training.events import StepDone
 from agentft.training.loading import load_model, pick_dtype, pick_liger, prepare_model
@@ -54,7 +55,7 @@ from agentft.training.planning import (
 )
 from agentft.training.recipe import Recipe, read_recipe
 from agentft.training.run import read_samples
-from agentft.training.trainer import PackTrainer, peak_memory, training_arguments
+from agentft.training.trainer import PackTrainer, peak_memory
 
 __all__ = ["SHAPES", "Measured", "Shape", "bench_plain", "bench_train", "limit", "plan_bench"]
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from agentft.errors import ToolError
 from agentft.toolset import State, load_toolset
+from agentft.toolset.state import copy_json
 from agentft.types import Json
 
 BANK = load_toolset("bank", seed=11)
@@ -76,7 +77,7 @@ def test_another_seed_is_another_balance_and_history() -> None:
 
 @pytest.mark.parametrize("account", ["checking", "CHECKING", " acc-1001 ", "ACC-1001"])
 def test_an_account_is_found_by_id_and_by_name(account: str) -> None:
-    assert ask(BANK.new_state(), "account_balance", account=account)["account"] == "ACC-1001"
+    assert ask(copy_json(BANK.new_state()), "account_balance", account=account)["account"] == "ACC-1001"
 
 
 @pytest.mark.parametrize(
@@ -106,11 +107,11 @@ def test_an_account_is_found_by_id_and_by_name(account: str) -> None:
     ],
 )
 def test_what_is_not_there_is_a_404_with_a_way_on(tool: str, arguments: dict[str, Json], message: str) -> None:
-    assert refusal(BANK.new_state(), tool, **arguments) == (404, message)
+    assert refusal(copy_json(BANK.new_state()), tool, **arguments) == (404, message)
 
 
 def test_transactions_are_newest_first_and_begin_with_what_was_sent_today() -> None:
-    state = BANK.new_state()
+    state = copy_json(BANK.new_state())
     before = ask(state, "list_transactions", account="checking", count=5)["transactions"].split("; ")
     days = [move[:10] for move in before]
     assert days == sorted(days, reverse=True)
@@ -124,12 +125,12 @@ def test_transactions_are_newest_first_and_begin_with_what_was_sent_today() -> N
 
 
 def test_an_account_without_movements_says_so() -> None:
-    answer = ask(BANK.new_state(), "list_transactions", account="old student account", count=5)
+    answer = ask(copy_json(BANK.new_state()), "list_transactions", account="old student account", count=5)
     assert answer == {"account": "ACC-1004", "count": 0, "transactions": "none in the last 30 days"}
 
 
 def test_spending_grows_with_the_days_and_savings_buy_nothing() -> None:
-    state = BANK.new_state()
+    state = copy_json(BANK.new_state())
     totals = [
         ask(state, "spending_total", account="checking", category="groceries", days=days)["total"]
         for days in (1, 7, 14, 30)
@@ -143,7 +144,7 @@ def test_spending_grows_with_the_days_and_savings_buy_nothing() -> None:
 
 
 def test_a_new_payee_can_be_paid() -> None:
-    state = BANK.new_state()
+    state = copy_json(BANK.new_state())
     added = ask(state, "add_payee", name=" Luca  Bianchi ", iban="it60 x054 2811 1010 0000 0123 456")
     assert added == {"payee": "P-08", "name": "Luca Bianchi", "iban": "IT60X0542811101000000123456", "status": "saved"}
     assert send(state, "savings", "luca bianchi", 12.5)["target"] == "P-08"
@@ -154,12 +155,12 @@ def test_a_new_payee_can_be_paid() -> None:
     "iban", ["IT61X0542811101000000123456", "", "IT60", "٣٤٥٦", "IT60X05428111010000001234567", "XX00"]
 )
 def test_an_iban_with_wrong_check_digits_is_a_422(iban: str) -> None:
-    assert refusal(BANK.new_state(), "add_payee", name="Luca Bianchi", iban=iban)[0] == 422
+    assert refusal(copy_json(BANK.new_state()), "add_payee", name="Luca Bianchi", iban=iban)[0] == 422
 
 
 def test_a_payee_is_saved_once_and_is_no_account() -> None:
     iban = "IT60X0542811101000000123456"
-    state = BANK.new_state()
+    state = copy_json(BANK.new_state())
     assert refusal(state, "add_payee", name="Someone", iban="DE89 3704 0044 0532 0130 00") == (
         409,
         "this payee is already saved as P-03 (City Power and Gas, DE89370400440532013000)",
@@ -170,7 +171,7 @@ def test_a_payee_is_saved_once_and_is_no_account() -> None:
 
 
 def test_payees_have_an_end() -> None:
-    state = BANK.new_state()
+    state = copy_json(BANK.new_state())
     for number in range(8, 51):
         state["payees"][f"P-{number:02d}"] = {"name": f"Payee {number}", "iban": str(number), "received": 0}
     status, message = refusal(state, "add_payee", name="One More", iban="IT60X0542811101000000123456")
@@ -181,7 +182,7 @@ def test_payees_have_an_end() -> None:
 
 
 def test_preparing_moves_nothing_and_confirming_moves_all() -> None:
-    state = BANK.new_state()
+    state = copy_json(BANK.new_state())
     start = balance(state, "checking")
     prepared = ask(state, "prepare_transfer", source="checking", target="P-02", amount=120.4, speed="instant")
     assert prepared["transfer"] == "T-4822"
@@ -193,7 +194,7 @@ def test_preparing_moves_nothing_and_confirming_moves_all() -> None:
 
 
 def test_a_small_instant_transfer_costs_half_a_euro_and_one_to_oneself_nothing() -> None:
-    state = BANK.new_state()
+    state = copy_json(BANK.new_state())
     fees = [
         ask(state, "prepare_transfer", source="checking", target=target, amount=5, speed="instant")["fee"]
         for target in ("P-02", "savings")
@@ -202,7 +203,7 @@ def test_a_small_instant_transfer_costs_half_a_euro_and_one_to_oneself_nothing()
 
 
 def test_the_wrong_code_moves_nothing() -> None:
-    state = BANK.new_state()
+    state = copy_json(BANK.new_state())
     first = ask(state, "prepare_transfer", source="checking", target="P-02", amount=10)
     second = ask(state, "prepare_transfer", source="checking", target="P-02", amount=11)
     assert first["code"] != second["code"]
@@ -212,18 +213,18 @@ def test_the_wrong_code_moves_nothing() -> None:
 
 
 def test_a_transfer_ends_once() -> None:
-    state = BANK.new_state()
+    state = copy_json(BANK.new_state())
     ask(state, "confirm_transfer", transfer="T-4821", code="307194")
     again = (409, "T-4821 is sent already; prepare a new transfer")
     assert refusal(state, "confirm_transfer", transfer="T-4821", code="307194") == again
     assert refusal(state, "cancel_transfer", transfer="T-4821") == again
-    other = BANK.new_state()
+    other = copy_json(BANK.new_state())
     ask(other, "cancel_transfer", transfer="T-4821")
     assert refusal(other, "confirm_transfer", transfer="T-4821", code="307194")[0] == 409
 
 
 def test_what_is_not_there_cannot_be_sent() -> None:
-    state = BANK.new_state()
+    state = copy_json(BANK.new_state())
     status, message = refusal(state, "prepare_transfer", source="travel", target="checking", amount=5000)
     assert status == 402
     assert message.endswith("and 5000.00 are needed; lower the amount or use another account")
@@ -233,7 +234,7 @@ def test_what_is_not_there_cannot_be_sent() -> None:
 
 
 def test_funds_are_checked_again_when_a_transfer_is_confirmed() -> None:
-    state = BANK.new_state()
+    state = copy_json(BANK.new_state())
     whole = balance(state, "travel")
     waiting = ask(state, "prepare_transfer", source="travel", target="checking", amount=whole)
     send(state, "travel", "savings", 1)
@@ -241,7 +242,7 @@ def test_funds_are_checked_again_when_a_transfer_is_confirmed() -> None:
 
 
 def test_the_daily_limit_holds_for_payees_and_not_for_own_accounts() -> None:
-    state = BANK.new_state()
+    state = copy_json(BANK.new_state())
     send(state, "savings", "P-02", 900)
     assert ask(state, "account_balance", account="savings")["left_today"] == 100
     status, message = refusal(state, "prepare_transfer", source="savings", target="P-03", amount=100.01)
@@ -262,7 +263,7 @@ def test_the_daily_limit_holds_for_payees_and_not_for_own_accounts() -> None:
 
 
 def test_a_frozen_account_takes_money_and_gives_none() -> None:
-    state = BANK.new_state()
+    state = copy_json(BANK.new_state())
     start = balance(state, "old student account")
     send(state, "checking", "old student account", 30)
     assert balance(state, "old student account") == pytest.approx(start + 30)
@@ -273,19 +274,19 @@ def test_a_frozen_account_takes_money_and_gives_none() -> None:
 
 @pytest.mark.parametrize("amount", [0, -5, 0.001, 10.005, 999_999.999, 1_000_000.01, 1e300, 5e-324])
 def test_an_amount_is_whole_cents_above_nothing(amount: float) -> None:
-    state = BANK.new_state()
+    state = copy_json(BANK.new_state())
     assert refusal(state, "prepare_transfer", source="checking", target="savings", amount=amount)[0] == 422
     assert refusal(state, "set_daily_limit", account="checking", amount=amount)[0] == 422
 
 
 def test_a_transfer_needs_two_accounts() -> None:
     message = "source and target are both ACC-1001; choose two different accounts"
-    answer = refusal(BANK.new_state(), "prepare_transfer", source="checking", target="acc-1001", amount=1)
+    answer = refusal(copy_json(BANK.new_state()), "prepare_transfer", source="checking", target="acc-1001", amount=1)
     assert answer == (422, message)
 
 
 def test_prepared_transfers_have_an_end() -> None:
-    state = BANK.new_state()
+    state = copy_json(BANK.new_state())
     for _ in range(9):
         ask(state, "prepare_transfer", source="checking", target="savings", amount=1)
     message = "10 transfers wait already; confirm or cancel one, such as T-4821"
@@ -295,7 +296,7 @@ def test_prepared_transfers_have_an_end() -> None:
 
 
 def test_a_card_is_blocked_once() -> None:
-    state = BANK.new_state()
+    state = copy_json(BANK.new_state())
     assert ask(state, "block_card", card="debit card", reason="stolen")["status"] == "blocked"
     assert refusal(state, "block_card", card="card-2201", reason="lost") == (
         409,
@@ -327,7 +328,7 @@ def follow(state: State, source: str, target: str, amount: float, speed: str, th
 @settings(deadline=None, max_examples=60)
 @given(st.lists(steps, max_size=12))
 def test_money_is_conserved_and_no_account_is_overdrawn(walk: list[tuple[str, str, float, str, str]]) -> None:
-    state = BANK.new_state()
+    state = copy_json(BANK.new_state())
     for step in walk:
         try:
             follow(state, *step)

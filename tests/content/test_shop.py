@@ -11,11 +11,18 @@ from hypothesis import strategies as st
 
 from agentft.errors import ToolError
 from agentft.toolset import State, load_toolset
+from agentft.toolset.state import copy_json
 from agentft.types import Json
 
 SHOP = load_toolset("shop", seed=11)
 PRODUCTS: dict[str, dict[str, Any]] = SHOP.new_state()["products"]
 PAID_BACK = {"cancelled", "refunded"}
+
+
+def fresh() -> State:
+    """A state that a test may change itself."""
+    state: State = copy_json(SHOP.new_state())
+    return state
 
 
 def ask(tool: str, state: State, /, **arguments: Json) -> dict[str, Any]:
@@ -82,7 +89,7 @@ def test_another_seed_is_another_shop() -> None:
 
 
 def test_every_product_is_found_by_its_name() -> None:
-    state = SHOP.new_state()
+    state = fresh()
     for product, facts in PRODUCTS.items():
         found = ask("search_products", state, query=facts["name"].upper())
         assert (found["product"], found["name"]) == (product, facts["name"])
@@ -90,7 +97,7 @@ def test_every_product_is_found_by_its_name() -> None:
 
 
 def test_a_category_is_a_query_and_the_cheapest_comes_first() -> None:
-    state = SHOP.new_state()
+    state = fresh()
     found = ask("search_products", state, query="sports")
     sport = [product for product, facts in PRODUCTS.items() if facts["category"] == "sport"]
     assert found["more"] == len(sport) - 1
@@ -98,7 +105,7 @@ def test_a_category_is_a_query_and_the_cheapest_comes_first() -> None:
 
 
 def test_a_highest_price_is_kept() -> None:
-    state = SHOP.new_state()
+    state = fresh()
     cheap = ask("search_products", state, query="wireless", max_price=40)
     assert (cheap["name"], cheap["more"]) == ("Wireless mouse", 0)
     assert ask("search_products", state, query="wireless", max_price=None)["more"] == 1
@@ -111,12 +118,12 @@ def test_a_highest_price_is_kept() -> None:
 @pytest.mark.parametrize("query", ["", "unicorn", "!?", "杯子"])
 def test_no_product_is_a_404_that_names_the_categories(query: str) -> None:
     message = f"no product fits {query!r}; try other words, or a category: electronics, home, kitchen, sport"
-    assert refusal("search_products", SHOP.new_state(), query=query) == (404, message)
+    assert refusal("search_products", fresh(), query=query) == (404, message)
 
 
 @pytest.mark.parametrize("tool", ["product_details", "check_stock"])
 def test_an_unknown_product_is_a_404(tool: str) -> None:
-    state = SHOP.new_state()
+    state = fresh()
     message = "there is no product 'mug'; search_products finds product ids"
     assert refusal(tool, state, product="mug") == (404, message)
     assert refusal("place_order", state, product="mug", quantity=1) == (404, message)
@@ -124,7 +131,7 @@ def test_an_unknown_product_is_a_404(tool: str) -> None:
 
 
 def test_an_order_takes_stock_and_credit() -> None:
-    state = SHOP.new_state()
+    state = fresh()
     cost, before = price(state, "p1"), stock(state, "p1")
     placed = ask("place_order", state, product="p1", quantity=3)
     assert placed == {
@@ -142,7 +149,7 @@ def test_an_order_takes_stock_and_credit() -> None:
 
 
 def test_too_much_is_a_409_and_out_of_stock_another() -> None:
-    state = SHOP.new_state()
+    state = fresh()
     state["taken"]["p1"] = stock(state, "p1") - 2
     message = "only 2 of 'Ceramic coffee mug' are in stock; order fewer"
     assert refusal("place_order", state, product="p1", quantity=3) == (409, message)
@@ -158,7 +165,7 @@ def test_too_much_is_a_409_and_out_of_stock_another() -> None:
 
 
 def test_too_little_credit_is_a_402() -> None:
-    state = SHOP.new_state()
+    state = fresh()
     state["credit"] = price(state, "p1") - 1
     cost, credit = price(state, "p1") / 100, state["credit"] / 100
     message = f"the order costs {cost:.2f} EUR and the credit is {credit:.2f} EUR; order less"
@@ -168,7 +175,7 @@ def test_too_little_credit_is_a_402() -> None:
 
 
 def test_a_coupon_takes_its_part_once() -> None:
-    state = SHOP.new_state()
+    state = fresh()
     cost = 2 * price(state, "p1")
     placed = ask("place_order", state, product="p1", quantity=2, coupon=" welcome10 ")
     assert round(placed["total"] * 100) == cost - cost // 10
@@ -188,11 +195,11 @@ def test_a_coupon_takes_its_part_once() -> None:
     ],
 )
 def test_a_coupon_that_does_not_fit_is_refused(coupon: str, status: int, message: str) -> None:
-    assert refusal("place_order", SHOP.new_state(), product="p1", quantity=1, coupon=coupon) == (status, message)
+    assert refusal("place_order", fresh(), product="p1", quantity=1, coupon=coupon) == (status, message)
 
 
 def test_a_coupon_is_not_used_up_by_an_order_that_fails() -> None:
-    state = SHOP.new_state()
+    state = fresh()
     state["credit"] = 1
     assert refusal("place_order", state, product="p1", quantity=1, coupon="WELCOME10")[0] == 402
     state["credit"] = 50000
@@ -201,11 +208,11 @@ def test_a_coupon_is_not_used_up_by_an_order_that_fails() -> None:
 
 @pytest.mark.parametrize("quantity", [0, 11, -1, 2.5])
 def test_a_quantity_is_whole_and_from_1_to_10(quantity: float) -> None:
-    assert refusal("place_order", SHOP.new_state(), product="p1", quantity=quantity)[0] in {400, 422}
+    assert refusal("place_order", fresh(), product="p1", quantity=quantity)[0] in {400, 422}
 
 
 def test_a_cancelled_order_gives_money_and_stock_back() -> None:
-    state = SHOP.new_state()
+    state = fresh()
     before = stock(state, "p2")
     placed = ask("place_order", state, product="p2", quantity=2)
     assert ask("cancel_order", state, order=placed["order"]) == {
@@ -245,12 +252,12 @@ def test_an_order_in_the_wrong_status_is_refused(tool: str, order: str, status: 
     arguments: dict[str, Json] = {"order": order}
     if tool == "request_refund":
         arguments["reason"] = "damaged"
-    assert refusal(tool, SHOP.new_state(), **arguments) == (status, message)
+    assert refusal(tool, fresh(), **arguments) == (status, message)
 
 
 @pytest.mark.parametrize(("reason", "back"), [("damaged", 0), ("wrong item", 2), ("not needed", 2)])
 def test_a_refund_is_paid_once_and_damaged_goods_are_not_sold_again(reason: str, back: int) -> None:
-    state = SHOP.new_state()
+    state = fresh()
     before = stock(state, "p15")
     refund = ask("request_refund", state, order="o1003", reason=reason)
     assert (refund["refund"], refund["credit"], refund["status"]) == (37.8, 537.8, "refunded")
@@ -260,7 +267,7 @@ def test_a_refund_is_paid_once_and_damaged_goods_are_not_sold_again(reason: str,
 
 
 def test_orders_are_listed_by_status() -> None:
-    state = SHOP.new_state()
+    state = fresh()
     everything = orders_of(state)
     for status in ("processing", "shipped", "delivered", "cancelled", "refunded"):
         count = sum(order["status"] == status for order in everything.values())
@@ -272,7 +279,7 @@ def test_orders_are_listed_by_status() -> None:
 
 
 def test_the_number_of_orders_is_bounded() -> None:
-    state = SHOP.new_state()
+    state = fresh()
     state["next"] = 1201
     message = "the account has reached its limit of 100 orders; no more can be placed"
     assert refusal("place_order", state, product="p1", quantity=1) == (409, message)

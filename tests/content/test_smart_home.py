@@ -12,11 +12,18 @@ from typer.testing import CliRunner
 from agentft.commands import app
 from agentft.errors import ToolError
 from agentft.toolset import State, load_toolset, load_toolsets
+from agentft.toolset.state import copy_json
 from agentft.types import Json
 
 HOME = load_toolset("smart-home", seed=11)
 FRESH = HOME.new_state()
 ROOMS = sorted({device["room"] for device in FRESH["devices"].values()})
+
+
+def fresh() -> State:
+    """A state that a test may change itself."""
+    state: State = copy_json(HOME.new_state())
+    return state
 
 
 def ask(state: State, tool: str, /, **arguments: Json) -> dict[str, Any]:
@@ -115,14 +122,14 @@ def test_a_list_says_how_devices_are_set() -> None:
     ],
 )
 def test_a_wrong_name_leads_to_the_right_one(tool: str, arguments: dict[str, Json], status: int, message: str) -> None:
-    assert refusal(HOME.new_state(), tool, **arguments) == (status, message)
+    assert refusal(fresh(), tool, **arguments) == (status, message)
 
 
 # --- lights, blinds, heating, sensors
 
 
 def test_a_light_is_what_it_was_set_to_and_is_on_the_meter() -> None:
-    state = HOME.new_state()
+    state = fresh()
     before = ask(state, "home_status")
     lit = ask(state, "set_light", light="THE kitchen light", on=True, brightness=50)
     assert lit == {"light": "kitchen light", "status": "on", "brightness": 50}
@@ -137,22 +144,22 @@ def test_a_light_is_what_it_was_set_to_and_is_on_the_meter() -> None:
 
 def test_what_is_offline_says_so() -> None:
     message = "the garage light does not answer; ask someone to check its power, or use another one"
-    assert refusal(HOME.new_state(), "set_light", light="garage light", on=True) == (409, message)
+    assert refusal(fresh(), "set_light", light="garage light", on=True) == (409, message)
 
 
 @pytest.mark.parametrize("brightness", [0, 101, -1])
 def test_brightness_is_a_percentage(brightness: int) -> None:
-    assert refusal(HOME.new_state(), "set_light", light="kitchen light", on=True, brightness=brightness)[0] == 422
+    assert refusal(fresh(), "set_light", light="kitchen light", on=True, brightness=brightness)[0] == 422
 
 
 def test_blinds_move() -> None:
-    state = HOME.new_state()
+    state = fresh()
     assert ask(state, "set_blind", blind="Bedroom Blinds", position=35) == {"blind": "bedroom blinds", "position": 35}
     assert ask(state, "list_devices", room="bedroom", kind="blind")["devices"] == "bedroom blinds: 35% open"
 
 
 def test_a_heated_room_gets_warm_and_eco_is_two_degrees_less() -> None:
-    state = HOME.new_state()
+    state = fresh()
     read: dict[str, float] = {}
     for mode in ("heat", "eco", "off"):
         ask(state, "set_thermostat", room="nursery thermostat", mode=mode, target=25)
@@ -163,7 +170,7 @@ def test_a_heated_room_gets_warm_and_eco_is_two_degrees_less() -> None:
 
 
 def test_a_room_with_an_open_window_is_not_heated() -> None:
-    state = HOME.new_state()
+    state = fresh()
     message = "a window in the bedroom is open; ask someone to close it before heating, or set mode off"
     assert refusal(state, "set_thermostat", room="bedroom", mode="eco", target=20) == (409, message)
     ask(state, "set_thermostat", room="bedroom", mode="off", target=16)
@@ -174,7 +181,7 @@ def test_a_room_with_an_open_window_is_not_heated() -> None:
 
 @pytest.mark.parametrize("target", [4.5, 28.5, 20.3])
 def test_a_target_is_a_half_degree_that_the_thermostat_has(target: float) -> None:
-    assert refusal(HOME.new_state(), "set_thermostat", room="office", mode="heat", target=target)[0] == 422
+    assert refusal(fresh(), "set_thermostat", room="office", mode="heat", target=target)[0] == 422
 
 
 def test_sensors_read_what_is_believable() -> None:
@@ -205,7 +212,7 @@ def test_sensors_read_what_is_believable() -> None:
 
 
 def test_a_door_is_locked_and_unlocked_once() -> None:
-    state = HOME.new_state()
+    state = fresh()
     assert ask(state, "lock_door", door="back door") == {"door": "back door", "status": "locked"}
     assert refusal(state, "lock_door", door="back door") == (409, "the back door is locked already")
     assert ask(state, "unlock_door", door="back door", pin=" 4271 ") == {"door": "back door", "status": "unlocked"}
@@ -215,19 +222,19 @@ def test_a_door_is_locked_and_unlocked_once() -> None:
 @pytest.mark.parametrize("pin", ["", "0000", "42710", "４２７１", "4271\x00", "x" * 100_000])
 def test_without_the_pin_a_door_stays_locked(pin: str) -> None:
     message = "the PIN is wrong; ask the user for it and do not guess"
-    assert refusal(HOME.new_state(), "unlock_door", door="front door", pin=pin) == (403, message)
+    assert refusal(fresh(), "unlock_door", door="front door", pin=pin) == (403, message)
 
 
 def test_an_open_door_cannot_be_locked() -> None:
     message = "the garage door stands open; ask someone to close it, then lock it"
-    assert refusal(HOME.new_state(), "lock_door", door="garage door") == (409, message)
+    assert refusal(fresh(), "lock_door", door="garage door") == (409, message)
 
 
 # --- scenes and schedules
 
 
 def test_a_scene_sets_what_it_can_and_says_what_it_skipped() -> None:
-    state = HOME.new_state()
+    state = fresh()
     assert ask(state, "run_scene", scene="Good Night") == {
         "scene": "good night",
         "devices_set": 9,
@@ -235,11 +242,11 @@ def test_a_scene_sets_what_it_can_and_says_what_it_skipped() -> None:
     }
     assert ask(state, "home_status")["unlocked"] == "garage door"
     assert state["devices"]["hallway light"]["brightness"] == 5
-    assert ask(HOME.new_state(), "run_scene", scene="away")["skipped"] == "garage light"
+    assert ask(fresh(), "run_scene", scene="away")["skipped"] == "garage light"
 
 
 def test_a_saved_scene_brings_the_room_back() -> None:
-    state = HOME.new_state()
+    state = fresh()
     saved = ask(state, "save_scene", scene=" Evening  READING ", room="living room")
     assert saved == {"scene": "evening reading", "room": "living room", "devices": 4, "status": "saved"}
     before = ask(state, "list_devices", room="living room")
@@ -250,7 +257,7 @@ def test_a_saved_scene_brings_the_room_back() -> None:
 
 
 def test_a_scene_needs_a_new_name_and_something_to_save() -> None:
-    state = HOME.new_state()
+    state = fresh()
     assert refusal(state, "save_scene", scene="Away", room="office") == (
         409,
         "there is a scene 'away' already; delete it first or choose another name",
@@ -263,7 +270,7 @@ def test_a_scene_needs_a_new_name_and_something_to_save() -> None:
 
 
 def test_a_scene_that_is_scheduled_stays() -> None:
-    state = HOME.new_state()
+    state = fresh()
     message = "schedule s1 runs the scene 'good night'; delete the schedule first"
     assert refusal(state, "delete_scene", scene="good night") == (409, message)
     ask(state, "delete_schedule", schedule="S1")
@@ -272,7 +279,7 @@ def test_a_scene_that_is_scheduled_stays() -> None:
 
 
 def test_schedules_are_kept_and_an_id_is_never_used_again() -> None:
-    state = HOME.new_state()
+    state = fresh()
     added = ask(state, "add_schedule", scene="away", time="08:15", days="weekends")
     assert added == {"schedule": "s3", "scene": "away", "time": "08:15", "days": "weekends"}
     again = refusal(state, "add_schedule", scene="AWAY", time=" 08:15", days="weekends")
@@ -289,7 +296,7 @@ def test_schedules_are_kept_and_an_id_is_never_used_again() -> None:
 
 @pytest.mark.parametrize("time", ["", "24:00", "7:30", "07:60", "０７:３０", "07:30 pm", "07:30:00", "morning"])
 def test_a_time_is_hours_and_minutes(time: str) -> None:
-    status, message = refusal(HOME.new_state(), "add_schedule", scene="away", time=time, days="weekdays")
+    status, message = refusal(fresh(), "add_schedule", scene="away", time=time, days="weekdays")
     assert status == 422
     assert message.endswith("is no time; write HH:MM, such as 07:30 or 22:00")
 
@@ -318,7 +325,7 @@ calls = st.one_of(
 @settings(deadline=None, max_examples=60)
 @given(st.lists(calls, max_size=15))
 def test_no_walk_unlocks_a_door_or_heats_an_open_room(walk: list[tuple[str, dict[str, Json]]]) -> None:
-    state = HOME.new_state()
+    state = fresh()
     for tool, arguments in walk:
         if arguments.get("pin") == state["pin"]:
             continue

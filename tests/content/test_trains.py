@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from agentft.errors import ToolError
 from agentft.toolset import State, load_toolset
+from agentft.toolset.state import copy_json
 from agentft.types import Json
 
 TRAINS = load_toolset("trains", seed=11)
-FRESH = TRAINS.new_state()
+FRESH = copy_json(TRAINS.new_state())
 DAY = "2026-10-22"
 WAY: dict[str, Json] = {"from_place": "北京南", "to_place": "上海虹桥", "seat": "二等座"}
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
@@ -58,7 +59,7 @@ def test_all_that_a_model_reads_is_chinese() -> None:
     for tool in TRAINS.tools.values():
         definition = json.loads(json.dumps(tool.definition.parameters))
         told = [tool.definition.description, *(facts["description"] for facts in definition["properties"].values())]
-        result = TRAINS.call(tool.definition.name, tool.example, TRAINS.new_state())
+        result = TRAINS.call(tool.definition.name, tool.example, copy_json(TRAINS.new_state()))
         assert isinstance(result, dict)
         assert all(CHINESE.search(text) for text in [*told, *result])
         assert not any(
@@ -219,7 +220,7 @@ def test_a_ride_goes_the_train_s_way_and_stops_where_it_stops() -> None:
 
 
 def test_seats_are_taken_and_given_back() -> None:
-    state = TRAINS.new_state()
+    state = copy_json(TRAINS.new_state())
     start = ask(state, "seats_left", train="g107", date=DAY)["二等座"]
     first = book(state, "G107", "张伟")
     book(state, "G107", "李娜")
@@ -244,7 +245,7 @@ def test_what_is_sold_out_cannot_be_booked() -> None:
 
 
 def test_a_ticket_from_booking_to_refund() -> None:
-    state = TRAINS.new_state()
+    state = copy_json(TRAINS.new_state())
     booked = book(state, "G109", "王小明")
     assert (booked["订单号"], booked["票价"], booked["状态"]) == ("E26101003", 415.5, "待支付")
     assert state["wallet"] == 500000
@@ -259,7 +260,7 @@ def test_a_ticket_from_booking_to_refund() -> None:
 def test_the_fee_of_a_refund_grows_towards_departure() -> None:
     fees = []
     for date in ("2026-10-22", "2026-10-16", "2026-10-13", "2026-10-12"):
-        state = TRAINS.new_state()
+        state = copy_json(TRAINS.new_state())
         state["orders"]["E26101001"] |= {"date": date, "train": "G115"}
         answer = ask(state, "refund_ticket", order="E26101001")
         assert answer["退票费"] + answer["退款"] == 554
@@ -268,7 +269,7 @@ def test_the_fee_of_a_refund_grows_towards_departure() -> None:
 
 
 def test_what_has_left_is_neither_sold_nor_changed_nor_given_back() -> None:
-    state = TRAINS.new_state()
+    state = copy_json(TRAINS.new_state())
     gone = (409, "G101 已经发车\uff0c不能办理")
     assert refusal(state, "book_ticket", **WAY, train="G101", date="2026-10-12", passenger="张伟") == gone
     state["orders"]["E26101001"] |= {"date": "2026-10-12", "train": "G101"}
@@ -279,7 +280,7 @@ def test_what_has_left_is_neither_sold_nor_changed_nor_given_back() -> None:
 
 
 def test_a_ticket_is_changed_once_and_the_difference_is_settled() -> None:
-    state = TRAINS.new_state()
+    state = copy_json(TRAINS.new_state())
     changed = ask(state, "change_ticket", order="E26101001", train="G109", date=DAY, seat="一等座")
     assert (changed["车次"], changed["补差价"]) == ("G109", 373.5)
     assert state["wallet"] == 500000 - 37350
@@ -289,7 +290,7 @@ def test_a_ticket_is_changed_once_and_the_difference_is_settled() -> None:
 
 
 def test_a_change_may_overlap_the_old_ticket_and_must_be_another_one() -> None:
-    state = TRAINS.new_state()
+    state = copy_json(TRAINS.new_state())
     same: dict[str, Json] = {"order": "E26101001", "date": "2026-10-21", "seat": "二等座"}
     assert refusal(state, "change_ticket", **same, train="g0103")[0] == 409
     assert ask(state, "change_ticket", **same, train="G105")["补差价"] == 0
@@ -297,7 +298,7 @@ def test_a_change_may_overlap_the_old_ticket_and_must_be_another_one() -> None:
 
 
 def test_a_passenger_is_in_one_train_at_a_time() -> None:
-    state = TRAINS.new_state()
+    state = copy_json(TRAINS.new_state())
     status, message = refusal(state, "book_ticket", **WAY, train="G105", date="2026-10-21", passenger="张伟")
     assert (status, "E26101001" in message, "时间冲突" in message) == (409, True, True)
     book(state, "G105", "李娜", "2026-10-21")
@@ -312,13 +313,13 @@ def test_who_is_not_known_cannot_travel_and_what_is_not_there_is_a_404() -> None
 
 
 def test_an_empty_wallet_pays_nothing() -> None:
-    state = TRAINS.new_state()
+    state = copy_json(TRAINS.new_state())
     state["wallet"] = 150249
     assert refusal(state, "pay_ticket", order="E26101002") == (402, "余额 1502.49 元不够\uff0c需要 1502.5 元")
 
 
 def test_orders_have_an_end() -> None:
-    state = TRAINS.new_state()
+    state = copy_json(TRAINS.new_state())
     for number in range(3, 61):
         state["orders"][f"E{26101000 + number}"] = {**state["orders"]["E26101001"], "status": "已退票"}
     assert refusal(state, "book_ticket", **WAY, train="G105", date=DAY, passenger="李娜")[0] == 409
@@ -337,7 +338,7 @@ steps = st.tuples(
 @settings(deadline=None, max_examples=60)
 @given(st.lists(steps, max_size=15))
 def test_money_is_conserved_and_no_seat_is_sold_twice(walk: list[tuple[str, str, str, str, str, str]]) -> None:
-    state = TRAINS.new_state()
+    state = copy_json(TRAINS.new_state())
     total = state["wallet"] + state["income"]
     for tool, train, date, seat, passenger, order in walk:
         every: dict[str, Json] = {"train": train, "date": date, "seat": seat, "passenger": passenger, "order": order}
@@ -351,7 +352,7 @@ def test_money_is_conserved_and_no_seat_is_sold_twice(walk: list[tuple[str, str,
     assert state["wallet"] >= 0
     held = [order for order in state["orders"].values() if order["status"] in {"待支付", "已支付"}]
     assert len({(order["passenger"], order["date"], order["train"]) for order in held}) == len(held)
-    empty = {**TRAINS.new_state(), "orders": {}}
+    empty = {**copy_json(TRAINS.new_state()), "orders": {}}
     for order in held:
         sold = [(other["train"], other["date"], other["seat"]) for other in held]
         ride = (order["train"], order["date"], order["seat"])

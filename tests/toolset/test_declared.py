@@ -176,7 +176,7 @@ def test_a_state_may_be_there_and_may_not_hold_what_is_written(tmp_path: Path) -
     [
         ({"name": "get order"}, "a tool's name is of letters"),
         ({"name": "x" * 65}, "a tool's name is of letters"),
-        ({"access": "rw"}, "`access` is 'rw'; it must be 'read' or 'write' or 'destructive'"),
+        ({"access": "rw"}, "`access` is 'rw', which is not known; known: read, write, destructive"),
         ({"acess": "read"}, "there is no key 'acess'; did you mean 'access'"),
         ({"parameters": {"type": 3}}, "get_order: tool get_order: its schema is not valid"),
         ({"parameters": {"$ref": "http://x.test/s.json"}}, "refers to 'http://x.test/s.json', which is not"),

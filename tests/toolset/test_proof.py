@@ -75,7 +75,7 @@ def test_a_good_world_of_ones_own_keeps_every_promise(tmp_path: Path) -> None:
     [
         ("BASE_URL =", "BASE =", "loads", "", "no BASE_URL"),
         ('{"key": "a", "times": 2}', '{"key": "zzz", "times": 2}', "example", "note", "answers 404: no note 'zzz'"),
-        ('return {"text"', 'state["n"] = 1\n    return {"text"', "read", "note", "marked @read and changed the state"),
+        ('return {"text"', 'state["n"] = 1\n    return {"text"', "read", "note", "marked @read changed the state"),
         ('    state["notes"][key] = text\n', "", "write", "keep", "leaves the state as it was"),
         ("{key[:40]!r}", "{key!r}", "errors", "note", "is refused in 10"),
         ("key not in", 'len(key) and key not in', "answers", "note", "KeyError: ''"),

@@ -43,7 +43,7 @@ STATE: dict[str, Any] = {
 )
 def test_nothing_in_a_frozen_state_can_be_changed(change: Any) -> None:
     frozen = freeze(copy_json(STATE))
-    with pytest.raises(RuntimeError, match="mark the tool @write"):
+    with pytest.raises(RuntimeError, match="a tool marked @read changed the state"):
         change(frozen)
     assert frozen == STATE
 

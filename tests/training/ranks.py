@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from agentft.data.packing import epoch_packs
+from agentft.training.arguments import training_arguments
 from agentft.training.events import StepDone
 from agentft.training.loading import prepare_model
 from agentft.training.recipe import Method, Recipe
-from agentft.training.trainer import PackTrainer, training_arguments
+from agentft.training.trainer import PackTrainer
 from tests.tiny import tiny_model
 from tests.training.samples import nested
 

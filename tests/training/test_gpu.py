@@ -17,13 +17,14 @@ from transformers import AutoModelForCausalLM
 
 from agentft.data.collation import collate
 from agentft.data.packing import epoch_packs
+from agentft.training.arguments import training_arguments
 from agentft.training.attention import TREE_ATTENTION, tree_attention
 from agentft.training.events import StepDone
 from agentft.training.loading import prepare_model
 from agentft.training.loss import weighted_loss
 from agentft.training.recipe import Recipe
 from agentft.training.structure import Structure
-from agentft.training.trainer import PackTrainer, training_arguments
+from agentft.training.trainer import PackTrainer
 from tests.training.samples import make, nested
 from tests.training.test_families import FAMILIES
 
