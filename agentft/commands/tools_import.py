@@ -1,8 +1,9 @@
-"""`agentft tools import`: a world from an API description, or from recorded traffic."""
+"""`agentft tools import`: a world from an API description, from an MCP server, or from recorded traffic."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,16 +11,20 @@ from urllib.parse import urlsplit
 
 import typer
 
-from agentft.errors import InputError
+from agentft.errors import InputError, MissingError
 
 if TYPE_CHECKING:
+    from mcp import types
+
     from agentft.toolset.openapi import Importing
     from agentft.types import Json
 
-__all__ = ["openapi_command", "traffic_command"]
+__all__ = ["mcp_command", "openapi_command", "traffic_command"]
 
 _Output = Annotated[Path, typer.Option(help="The world's folder; it is made.")]
 _AsJson = Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")]
+_SECONDS = 30  # for an address to answer, and for an MCP server's whole list
+_PAGES = 100
 
 
 def openapi_command(
@@ -53,6 +58,45 @@ def openapi_command(
     _finish(done, file, output, as_json)
 
 
+def mcp_command(
+    server: Annotated[str, typer.Argument(help="The command that starts an MCP server, in quotes, or its URL.")],
+    output: _Output,
+    as_json: _AsJson = False,
+) -> None:
+    """Make a tool world of a real MCP server: its tool list is taken, its tools are never called.
+
+    Only the command or the URL that you give is run or contacted. Your shell is not asked to read the command.
+
+    Example:
+      agentft tools import mcp "npx my-mcp-server --flag" --output ./mine
+      agentft tools import mcp http://127.0.0.1:3000/mcp --output ./mine
+    """
+    import asyncio
+
+    from agentft.toolset.openapi import Importing, Refusal, mock_address
+    from agentft.toolset.sampling import draw
+    from agentft.toolset.schemas import expand
+
+    done = Importing(mock_address(output.resolve().name))
+    for found in asyncio.run(_list_tools(server)):
+        hints, schema = found.annotations, found.input_schema
+        tool = {
+            "description": found.description or found.title,
+            "parameters": schema,
+            "access": "write",
+            "returns": found.output_schema or {},
+            "operation": found.name,
+        }
+        if hints and (hints.read_only_hint or hints.destructive_hint):
+            tool["access"] = "read" if hints.read_only_hint else "destructive"
+        try:
+            example = draw(expand(schema), found.name, whole=schema, sparse=True)
+            done.add(found.name, found.name, tool, example=example)
+        except InputError as error:
+            done.refused.append(Refusal(found.name, str(error)))
+    _finish(done.checked(server), server, output, as_json)
+
+
 def traffic_command(
     file: Annotated[Path, typer.Argument(help="A HAR file, or JSONL with an exchange a line.")],
     output: _Output,
@@ -67,8 +111,50 @@ def traffic_command(
     _finish(import_traffic(_content(str(file), False), str(file), output.name), str(file), output, as_json)
 
 
+async def _list_tools(server: str) -> list[types.Tool]:
+    import shlex
+    from importlib.util import find_spec
+
+    from agentft.toolserver.mcp import MCP_REMEDY
+
+    if find_spec("mcp") is None:
+        raise MissingError(MCP_REMEDY)
+    import anyio
+    from mcp import Client, MCPError, StdioServerParameters
+
+    target: str | StdioServerParameters = server
+    if not _is_url(server):
+        try:
+            command, *rest = shlex.split(server) or [""]
+        except ValueError as error:
+            raise InputError(f"{server}: cannot be read as a command: {error}") from None
+        if not command:
+            raise InputError("no command; give the one that starts the MCP server, or its URL")
+        target = StdioServerParameters(command=command, args=rest)
+    tools: list[types.Tool] = []
+    try:
+        with anyio.fail_after(_SECONDS):
+            async with Client(target, mode="legacy") as client:
+                cursor = None
+                for _ in range(_PAGES):
+                    page = await client.list_tools(cursor=cursor)
+                    tools += page.tools
+                    cursor = page.next_cursor
+                    if cursor is None:
+                        break
+    except TimeoutError:
+        raise InputError(f"{server}: no tool list within {_SECONDS} seconds") from None
+    # An exception of a library of the SDK may be any; what matters is that the server gave no list.
+    except (OSError, MCPError, ExceptionGroup) as error:
+        first: Exception = error
+        while isinstance(first, ExceptionGroup):
+            first = first.exceptions[0]
+        raise InputError(f"{server}: gives no tool list: {str(first) or type(first).__name__}") from None
+    return tools
+
+
 def _is_url(address: str) -> bool:
-    return urlsplit(address).scheme in {"http", "https"}
+    return re.match(r"(?i)https?://", address) is not None
 
 
 def _is_below(address: str, root: str) -> bool:
@@ -93,7 +179,7 @@ def _content(address: str, allow_url: bool) -> bytes:
 
     content = bytearray()
     try:
-        with httpx.stream("GET", address, timeout=30) as response:
+        with httpx.stream("GET", address, timeout=_SECONDS) as response:
             if response.status_code != 200:
                 where = f" to {response.headers['location'][:200]!r}" if "location" in response.headers else ""
                 raise InputError(f"{address}: answers {response.status_code}{where}; give the file's own address")

@@ -14,7 +14,6 @@ from agentft.errors import InputError, ToolError
 from agentft.files import write_text
 from agentft.strict import read_as, read_json_line
 from agentft.toolset.arguments import ArgumentCheck
-from agentft.toolset.documents import Documents
 from agentft.toolset.marks import Access, State
 from agentft.toolset.sampling import UnsatisfiableError, draw
 from agentft.toolset.schemas import Schema, expand
@@ -173,8 +172,7 @@ class _Handler:
 
     @cached_property
     def _returns(self) -> Schema:
-        schema = dict(self._tool.returns)
-        return expand(schema, Documents(schema).find, hidden="writeOnly")
+        return expand(dict(self._tool.returns), hidden="writeOnly")
 
 
 def _filled(body: Any, arguments: Mapping[str, Json]) -> Any:

@@ -22,7 +22,9 @@ from agentft.toolset.signature import define
 from agentft.toolset.world import Tool, Toolset
 from agentft.types import COMPARATORS
 
-__all__ = ["find_tools", "load_toolset", "load_toolsets", "shipped_worlds"]
+__all__ = ["find_tools", "is_base_url", "load_toolset", "load_toolsets", "shipped_worlds"]
+
+_KINDS = (".py", ".json")  # of `tools`: written in Python, or declared
 
 
 def load_toolsets(names: Sequence[str], seed: int = 0) -> tuple[Toolset, ...]:
@@ -64,7 +66,7 @@ def find_tools(names: Sequence[str], worlds: Sequence[str]) -> tuple[Toolset, ..
 
 def shipped_worlds() -> list[str]:
     """The names of the worlds that agentft brings along, sorted."""
-    return sorted(path.parent.name for path in (content_root() / "tools").glob("*/tools.py"))
+    return sorted({path.parent.name for path in (content_root() / "tools").glob("*/tools.*") if path.suffix in _KINDS})
 
 
 def load_toolset(path_or_name: str, seed: int = 0) -> Toolset:
@@ -152,12 +154,13 @@ def _base_url(base: object, source: Path) -> str:
     remedy = 'write for example BASE_URL = "http://weather.test"'
     if not isinstance(base, str):
         raise InputError(f"{source}: no BASE_URL; {remedy}")
-    if not _is_http(base):
+    if not is_base_url(base):
         raise InputError(f"{source}: BASE_URL {base!r} is not an http address; {remedy}")
     return base.rstrip("/")
 
 
-def _is_http(address: str) -> bool:
+def is_base_url(address: str) -> bool:
+    """Whether an http(s) address may stand before the paths of tools."""
     try:
         parts = urlsplit(address)
     except ValueError:

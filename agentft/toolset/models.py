@@ -6,7 +6,6 @@ import inspect
 from typing import Any, get_args, get_type_hints
 
 from agentft.errors import ToolError
-from agentft.toolset.documents import Documents
 from agentft.toolset.marks import Handler, State
 from agentft.toolset.schemas import Schema, expand
 from agentft.types import Json
@@ -21,8 +20,7 @@ def is_model(hint: object) -> bool:
 
 def model_schema(model: Any) -> Schema:
     """The JSON Schema of a model, without `$ref`: models inside it are written out."""
-    schema: Schema = model.model_json_schema()
-    return expand(schema, Documents(schema).find)
+    return expand(model.model_json_schema())
 
 
 def plain(value: Any) -> Any:

@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from agentft.errors import InputError, ToolError
 from agentft.toolset.arguments import ArgumentCheck, Validator
 from agentft.toolset.documents import Documents, pointer
-from agentft.toolset.sampling import UnsatisfiableError, draw
+from agentft.toolset.loading import is_base_url
+from agentft.toolset.sampling import draw
 from agentft.toolset.schemas import Schema, describe, expand
 from agentft.types import Json, ToolDefinition
 
@@ -44,6 +45,41 @@ class Importing:
     tools: list[dict[str, Json]] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
     adapted: list[Refusal] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+
+    def add(self, name: str, origin: str, tool: Mapping[str, Any], *, example: Json = None) -> None:
+        """Take a tool.
+
+        Args:
+            name: what it would like to be called.
+            origin: what tells it from all others.
+            tool: its entry in `tools.json` without name and example.
+            example: its arguments; None: they are drawn.
+
+        Raises:
+            InputError: its schemas are not valid, or the example does not satisfy them.
+        """
+        told = describe(tool["description"]) or origin
+        if example is None:
+            example = draw(tool["parameters"], origin, sparse=True)
+        try:
+            ArgumentCheck(ToolDefinition(f"{name} (returns)", "", tool["returns"]))
+            ArgumentCheck(ToolDefinition(name, told, tool["parameters"]))(example)  # type: ignore[arg-type]
+        except ToolError as error:
+            raise InputError(str(error)) from None
+        legal = unique_name(name, origin, self.names)
+        self.tools.append({"name": legal, **tool, "description": told, "example": example})
+
+    def checked(self, place: str) -> Importing:
+        """Itself.
+
+        Raises:
+            InputError: nothing was imported.
+        """
+        if not self.tools:
+            why = [f"; the first of {len(self.refused)}: {item.place}: {item.reason}" for item in self.refused[:1]]
+            raise InputError(f"{place}: nothing in it can be imported{''.join(why)}")
+        return self
 
     def readme(self, world: str, source: str) -> str:
         """The world's `README.md`: what was imported, from what, and what was not."""
@@ -52,8 +88,8 @@ class Importing:
         lines += ["", "## Tools", ""]
         for tool in self.tools:
             route = _table(tool.get("route"))
-            origin = _quoted(f"{route['method']} {route['path']}") if route else "a call"
-            lines.append(f"- `{tool['name']}` ({tool['access']}): `{origin}`")
+            origin = f"{route['method']} {route['path']}" if route else str(tool.get("operation") or "a call")
+            lines.append(f"- `{tool['name']}` ({tool['access']}): `{_quoted(origin)}`")
         for title, places in (("Refused", self.refused), ("Adapted", self.adapted)):
             if places:
                 lines += ["", f"## {title}", ""]
@@ -79,28 +115,22 @@ def import_openapi(documents: Documents, world: str) -> Importing:
     if not isinstance(paths, dict):
         raise InputError(f"{documents.address}: no `paths` in it, so there is nothing to import")
     done = Importing(_base_url(root, world))
-    taken: set[str] = set()
+    reader = _Reader(documents, done)
     for path, value in paths.items():
         if path.startswith("x-"):
             continue
-        reader = _Reader(documents, root, done)
         try:
             item, base = reader.resolve(value, documents.address, pointer("paths", path))
         except InputError as error:
-            done.refused.append(Refusal(pointer("paths", path), str(error)))
+            done.refused.append(Refusal(reader.at, str(error)))
             continue
         for method in _METHODS:
-            if method not in item:
-                continue
-            reader.at = pointer("paths", path, method)
             try:
-                done.tools.append(reader.tool(path, method, item, base, taken))
-            except (InputError, ToolError, UnsatisfiableError) as error:
+                if method in item:
+                    reader.add(path, method, item, base)
+            except InputError as error:
                 done.refused.append(Refusal(reader.at, str(error)))
-    if not done.tools:
-        why = [f"; the first of {len(done.refused)}: {item.place}: {item.reason}" for item in done.refused[:1]]
-        raise InputError(f"{documents.address}: no operation can be imported{''.join(why)}")
-    return done
+    return done.checked(documents.address)
 
 
 def _legal_name(text: str) -> str:
@@ -132,23 +162,18 @@ def _quoted(text: str) -> str:
 def _base_url(root: Mapping[str, Any], world: str) -> str:
     """The first server's address with its variables' defaults, or that of a test host."""
     default = mock_address(world)
-    servers = root.get("servers")
-    if "swagger" in root:
-        schemes = root.get("schemes")
-        scheme = schemes[0] if isinstance(schemes, list) and schemes else "https"
-        url = f"{scheme}://{root['host']}{root.get('basePath') or ''}" if root.get("host") else root.get("basePath")
-    else:
-        server = servers[0] if isinstance(servers, list) and servers and isinstance(servers[0], dict) else {}
-        url = server.get("url")
-        for name, variable in _table(server.get("variables")).items():
-            url = str(url).replace(f"{{{name}}}", str(_table(variable).get("default", name)))
+    servers, schemes = root.get("servers"), root.get("schemes")
+    server = _table(servers[0]) if isinstance(servers, list) and servers else {}
+    url = str(server.get("url") or root.get("basePath") or "")
+    for name, variable in _table(server.get("variables")).items():
+        url = url.replace(f"{{{name}}}", str(_table(variable).get("default", name)))
+    if root.get("host"):  # Swagger 2
+        url = f"{schemes[0] if isinstance(schemes, list) and schemes else 'https'}://{root['host']}{url}"
     try:
-        full = urljoin(f"{default}/", str(url or "")).rstrip("/")
-        parts = urlsplit(full)
-        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and "@" not in parts.netloc
+        full = urljoin(f"{default}/", url).rstrip("/")
     except ValueError:
         return default
-    return full if good and not parts.query and not parts.fragment and "{" not in full else default
+    return full if is_base_url(full) and not {*"{@"} & {*full} else default
 
 
 def _table(value: Json) -> dict[str, Any]:
@@ -189,8 +214,8 @@ class Arguments:
 class _Reader:
     """Reads operations; `at` is the place that is being read, for refusals."""
 
-    def __init__(self, documents: Documents, root: Mapping[str, Any], done: Importing) -> None:
-        self._documents, self._root, self._done = documents, root, done
+    def __init__(self, documents: Documents, done: Importing) -> None:
+        self._documents, self._done = documents, done
         self.at = ""
 
     def resolve(self, value: Json, base: str, at: str) -> tuple[dict[str, Any], str]:
@@ -201,9 +226,9 @@ class _Reader:
             raise InputError(f"it is {type(found).__name__}, not an object")
         return found, home
 
-    def tool(self, path: str, method: str, item: Mapping[str, Any], base: str, taken: set[str]) -> dict[str, Json]:
-        """One operation as a tool of `tools.json`."""
-        place = self.at
+    def add(self, path: str, method: str, item: Mapping[str, Any], base: str) -> None:
+        """One operation as a tool."""
+        place = pointer("paths", path, method)
         operation, base = self.resolve(item[method], base, place)
         arguments = Arguments()
         for parameter, home in self._parameters(item, operation, base, place):
@@ -214,28 +239,19 @@ class _Reader:
                 arguments.add({"type": "string"}, "path", wire, required=True)
         if "requestBody" in operation:
             self._body(operation["requestBody"], base, f"{place}/requestBody", arguments)
-        self.at = place
-        operation_id = operation.get("operationId")
-        origin = f"{method} {path}"
-        schema = arguments.schema()
-        example = draw(schema, origin, sparse=True)
-        told = describe(operation.get("summary")) or describe(operation.get("description"))
-        name = unique_name(operation_id if isinstance(operation_id, str) else origin, origin, set(taken))
-        definition = ToolDefinition(name, told or origin, schema)
-        ArgumentCheck(definition)(example)  # type: ignore[arg-type]
         returns, answers = self._responses(operation.get("responses"), base, f"{place}/responses")
-        taken.add(name.lower())
-        return {
-            "name": name,
-            "description": definition.description,
-            "parameters": schema,
+        self.at = place
+        named = operation.get("operationId")
+        tool = {
+            "description": describe(operation.get("summary")) or operation.get("description"),
+            "parameters": arguments.schema(),
             "access": ACCESS.get(method, "write"),
-            "example": example,
             "returns": returns,
             "route": {"method": method.upper(), "path": path, "places": arguments.places},
             "answers": answers,
-            "operation": operation_id if isinstance(operation_id, str) else "",
+            "operation": named if isinstance(named, str) else "",
         }
+        self._done.add(named if isinstance(named, str) else f"{method} {path}", f"{method} {path}", tool)
 
     def _parameters(
         self, item: Mapping[str, Any], operation: Mapping[str, Any], base: str, place: str
@@ -252,10 +268,9 @@ class _Reader:
             yield parameter, home
 
     def _parameter(self, parameter: dict[str, Any], base: str, arguments: Arguments) -> None:
-        where, wire = parameter.get("in"), parameter.get("name")
+        where, wire, required = parameter.get("in"), parameter.get("name"), parameter.get("required") is True
         if where == "body":  # Swagger 2
-            schema = self._expand(parameter.get("schema"), base, "readOnly")
-            self._spread(schema, "body", parameter.get("required") is True, arguments)
+            self._spread(self._expand(parameter.get("schema"), base, "readOnly"), "body", required, arguments)
             return
         if not isinstance(where, str) or where not in _PLACES or not isinstance(wire, str) or not wire:
             raise InputError(f"a parameter must have a name and be in {', '.join(_PLACES)} or body, not {where!r:.40}")
@@ -265,15 +280,14 @@ class _Reader:
         written = parameter.get("schema")
         if written is None and isinstance(parameter.get("content"), dict):
             written = _table(next(iter(parameter["content"].values()), None)).get("schema", {})
-        if written is None:
-            written = {key: value for key, value in parameter.items() if key not in {"required", "description"}}
+        if written is None:  # Swagger 2
+            written = parameter | {"required": [], "description": ""}
         schema = self._expand(written, base, "readOnly")
         if description := describe(parameter.get("description")):
             schema["description"] = description
         if given := _examples(parameter, self._documents, base):
             schema["examples"] = [value for value in given if Validator(schema).is_valid(value)][:5]
-        required = parameter.get("required") is True or where == "path"
-        arguments.add(schema, _PLACES[where], wire, required=required)
+        arguments.add(schema, _PLACES[where], wire, required=required or where == "path")
 
     def _body(self, value: Json, base: str, at: str, arguments: Arguments) -> None:
         body, home = self.resolve(value, base, at)
@@ -286,16 +300,15 @@ class _Reader:
 
     def _spread(self, schema: Schema, place: str, required: bool, arguments: Arguments) -> None:
         """A body's properties as arguments; the whole body as one where that would say something else."""
-        needed = schema.get("required", [])
+        needed, properties = schema.get("required", []), schema.get("properties", {})
         plain = schema.keys() <= {"type", "properties", "required", "description", "examples", "additionalProperties"}
         closed = not isinstance(schema.get("additionalProperties"), dict)
-        properties = schema.get("properties", {})
         known = bool(properties) and set(needed) <= properties.keys()
-        if not known or not plain or not closed or (needed and not required):
+        if plain and closed and known and (required or not needed):
+            for name, inner in properties.items():
+                arguments.add(inner, place, name, required=name in needed)
+        else:
             arguments.add(schema, place, "", required=required)
-            return
-        for name, inner in properties.items():
-            arguments.add(inner, place, name, required=name in needed)
 
     def _responses(self, responses: Json, base: str, at: str) -> tuple[Schema, list[Json]]:
         """The first successful response's schema, and the answers that its examples make."""
@@ -307,23 +320,22 @@ class _Reader:
             response, home = self.resolve(table[status], base, f"{at}/{status}")
             kind, media = _media(response.get("content"))
             if "schema" in response:  # Swagger 2
-                media = {"schema": response["schema"], "examples": {}}
-                kind = "json"
+                kind, media = "json", {"schema": response["schema"]}
             if not kind:
-                return ({"type": "null"}, []) if status == "204" else ({}, [])
+                return ({"type": "null"} if status == "204" else {}), []
             schema = self._expand(media.get("schema"), home, "writeOnly")
             given = _examples(media, self._documents, home) + list(_table(response.get("examples")).values())
         except InputError as error:
             self._adapt(f"the response is left open: {error}")
             return {}, []
-        code = int(status) if status.isdigit() else 200
         right = [value for value in map(_unpacked, given) if Validator(schema).is_valid(value)]
         if given and not right:
             self._adapt("the response's examples break its schema and are left out")
+        code = int(status) if status.isdigit() else 200
         return schema, [{"when": {}, "status": code, "body": value, "template": False} for value in right[:1]]
 
     def _expand(self, schema: Json, base: str, hidden: str) -> Schema:
-        return expand(schema, self._documents.find, base, hidden)
+        return expand(schema, self._documents, base, hidden)
 
     def _adapt(self, reason: str) -> None:
         self._done.adapted.append(Refusal(self.at, reason))
@@ -347,10 +359,8 @@ def _examples(holder: Mapping[str, Any], documents: Documents, base: str) -> lis
 
 def _unpacked(value: Json) -> Json:
     """An example that is the JSON text of an object or list is that object or list."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-        try:
-            read: Json = json.loads(value)
-        except (ValueError, RecursionError):
-            return value
-        return read
-    return value
+    try:
+        read: Json = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError):
+        return value
+    return read if isinstance(read, dict | list) else value

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from referencing import Registry
 
+from agentft.errors import InputError
 from agentft.toolset.arguments import Validator
 from agentft.toolset.schemas import Schema, fits, merge
 from agentft.types import Json
@@ -30,7 +31,7 @@ _NAMES = ("Ada Jensen", "Bo Lindqvist", "Chen Wei", "Dana Okafor", "Elif Kaya", 
 _CITIES = ("Lisbon", "Osaka", "Nairobi", "Quito", "Tallinn", "Pune", "Halifax")
 
 
-class UnsatisfiableError(Exception):
+class UnsatisfiableError(InputError):
     """No value was found that satisfies the schema."""
 
 

@@ -7,12 +7,13 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from agentft.toolset.arguments import Validator
+from agentft.toolset.documents import Documents
 from agentft.types import Json
 
-__all__ = ["Find", "Schema", "describe", "expand", "fits", "merge", "nullable"]
+__all__ = ["TYPES", "Schema", "describe", "expand", "fits", "merge", "nullable"]
 
 Schema: TypeAlias = dict[str, Any]
-Find: TypeAlias = Callable[[str, str], tuple[Json, str]]  # (`$ref`, its document) -> (what it names, that document)
 
 _NODES = 400  # schemas inside one schema; a larger one is cut at fewer `$ref`s
 _DEPTHS = (8, 5, 3, 2, 1, 0)  # `$ref`s followed inside one another
@@ -20,17 +21,9 @@ _NESTED = 40
 _ALIASES = {"file": "string", "date": "string", "datetime": "string", "int": "integer", "long": "integer"} | {
     "float": "number", "double": "number", "decimal": "number", "bool": "boolean", "map": "object",
 }  # fmt: skip
-_TYPES: dict[str, tuple[type, ...]] = {
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "array": (list,),
-    "object": (dict,),
-    "null": (type(None),),
-}
-_LOWS = frozenset({"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"})
-_HIGHS = frozenset({"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"})
+TYPES = ("string", "integer", "number", "boolean", "array", "object", "null")
+_BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+_COUNTS = tuple(f"{end}{what}" for end in ("min", "max") for what in ("Length", "Items", "Properties"))
 _NOTES = frozenset({"description", "default", "examples", "format"})  # the first one is kept in a merge
 _CHOICES = ("allOf", "anyOf", "oneOf", "prefixItems")
 
@@ -47,14 +40,11 @@ def describe(text: object, limit: int = 300) -> str:
 
 
 def fits(value: object, kind: str) -> bool:
-    """Whether a JSON value is of a JSON Schema type."""
-    if isinstance(value, bool):
-        return kind == "boolean"
-    whole = kind == "integer" and isinstance(value, float) and value.is_integer()
-    return whole or isinstance(value, _TYPES[kind])
+    """Whether a JSON value is of a JSON Schema type: 1.0 is an integer, and true is no number."""
+    return Validator.TYPE_CHECKER.is_type(value, kind)
 
 
-def expand(schema: Json, find: Find, base: str = "", hidden: str = "") -> Schema:
+def expand(schema: Json, documents: Documents | None = None, base: str = "", hidden: str = "") -> Schema:
     """`schema` with its `$ref`s written out and everything dropped or mended that JSON Schema does not know.
 
     A cycle is cut where it closes, and a schema that is too large at fewer references: there stands {}, which takes
@@ -62,24 +52,26 @@ def expand(schema: Json, find: Find, base: str = "", hidden: str = "") -> Schema
 
     Args:
         schema: any schema of OpenAPI 2 or 3 or JSON Schema.
-        find: looks a `$ref` up.
-        base: the document that `schema` stands in, for `find`.
+        documents: where `$ref`s are looked up; None: in `schema` itself.
+        base: the address of the document that `schema` stands in.
         hidden: `readOnly` or `writeOnly`: properties with this mark are left out.
 
     Raises:
-        InputError: from `find`.
+        InputError: a `$ref` that names nothing, or what may not be read.
     """
+    if documents is None:
+        documents = Documents(schema if isinstance(schema, dict) else {})
     for depth in _DEPTHS:
         try:
-            return _Walk(find, hidden, depth, last=False).node(schema, base, (), 0)
+            return _Walk(documents, hidden, depth, last=False).node(schema, base, (), 0)
         except _TooLargeError:
             continue
-    return _Walk(find, hidden, 0, last=True).node(schema, base, (), 0)
+    return _Walk(documents, hidden, 0, last=True).node(schema, base, (), 0)
 
 
 class _Walk:
-    def __init__(self, find: Find, hidden: str, depth: int, *, last: bool) -> None:
-        self._find, self._hidden, self._depth, self._last = find, hidden, depth, last
+    def __init__(self, documents: Documents, hidden: str, depth: int, *, last: bool) -> None:
+        self._documents, self._hidden, self._depth, self._last = documents, hidden, depth, last
         self._count = 0
 
     def node(self, schema: Json, base: str, trail: tuple[tuple[str, str], ...], nested: int) -> Schema:
@@ -93,7 +85,7 @@ class _Walk:
         if isinstance(reference, str):
             if (base, reference) in trail or len(trail) >= self._depth:
                 return {}
-            target, home = self._find(reference, base)
+            target, home = self._documents.find(reference, base)
             named = self.node(target, home, (*trail, (base, reference)), nested + 1)
             beside = {key: value for key, value in schema.items() if key != "$ref"}
             return merge([self._plain(beside, base, trail, nested), named]) if beside else named
@@ -106,9 +98,10 @@ class _Walk:
         made = _own_keywords(schema)
         properties = schema.get("properties")
         if isinstance(properties, dict):
-            shown = {name: value for name, value in properties.items() if not self._is_hidden(value)}
-            made["properties"] = {name: inner(value) for name, value in shown.items()}
-            gone = properties.keys() - shown.keys()
+            gone = {
+                key for key, value in properties.items() if isinstance(value, dict) and value.get(self._hidden) is True
+            }
+            made["properties"] = {name: inner(value) for name, value in properties.items() if name not in gone}
             made["required"] = [name for name in made.get("required", []) if name not in gone]
         if not made.get("required", True):
             del made["required"]
@@ -126,56 +119,33 @@ class _Walk:
             made = merge([made, *parts])
         return nullable(made) if schema.get("nullable") is True or schema.get("x-nullable") is True else made
 
-    def _is_hidden(self, value: Json) -> bool:
-        return isinstance(value, dict) and bool(self._hidden) and value.get(self._hidden) is True
-
 
 def _own_keywords(schema: Schema) -> Schema:
     """The keywords without schemas inside, each only if it means something."""
-    made: Schema = {}
-    types = schema.get("type")
-    listed = types if isinstance(types, list) else [types]
-    named = [_ALIASES.get(name, name) for name in listed if isinstance(name, str)]
-    if known := list(dict.fromkeys(name for name in named if name in _TYPES)):
+    made: Schema = {key: schema[key] for key, means in _MEANING.items() if key in schema and means(schema[key])}
+    named = [_ALIASES.get(kind, kind) for kind in _listed(schema.get("type")) if isinstance(kind, str)]
+    if known := list(dict.fromkeys(kind for kind in named if kind in TYPES)):
         made["type"] = known[0] if len(known) == 1 else known
     if description := describe(schema.get("description")):
         made["description"] = description
-    for key in (*_LOWS, *_HIGHS, "multipleOf"):
-        value = schema.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            counted = key.endswith(("Length", "Items", "Properties"))
-            if not (counted and (value < 0 or not isinstance(value, int))) and not (key == "multipleOf" and value <= 0):
-                made[key] = value
     for side in ("Minimum", "Maximum"):
         if schema.get(f"exclusive{side}") is True and side.lower() in made:
             made[f"exclusive{side}"] = made.pop(side.lower())
-    if isinstance(pattern := schema.get("pattern"), str) and _compiles(pattern):
-        made["pattern"] = pattern
-    for key, kind in (("format", str), ("uniqueItems", bool)):
-        if isinstance(schema.get(key), kind):
-            made[key] = schema[key]
     if isinstance(required := schema.get("required"), list):
-        made["required"] = list(dict.fromkeys(name for name in required if _is_text(name)))
+        made["required"] = list(dict.fromkeys(name for name in required if isinstance(name, str)))
     examples = schema.get("examples")
     examples = [schema["example"]] if "example" in schema else examples if isinstance(examples, list) else []
     made |= {"examples": examples[:5]} if examples else {}
-    made |= {key: schema[key] for key in ("const", "default") if key in schema}
-    return _with_choices(made, schema.get("enum"))
+    if isinstance(values := schema.get("enum"), list) and values:
+        right = [value for value in values if any(fits(value, kind) for kind in _listed(made.get("type", TYPES)))]
+        if not right:  # the values are right, not the type
+            made.pop("type")
+        made["enum"] = right or values
+    return made
 
 
-def _with_choices(made: Schema, values: Json) -> Schema:
-    """With an `enum` that the type allows; where it allows none of the values, the values are right, not the type."""
-    if not isinstance(values, list) or not values:
-        return made
-    types = made.get("type", list(_TYPES))
-    right = [value for value in values if any(fits(value, kind) for kind in ([types] if _is_text(types) else types))]
-    if not right:
-        made.pop("type")
-    return made | {"enum": right or values}
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def _compiles(pattern: str) -> bool:
@@ -189,12 +159,24 @@ def _compiles(pattern: str) -> bool:
     return len(pattern) <= 1000
 
 
+# The keywords without schemas inside -> whether a value means something.
+_MEANING: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(_BOUNDS, lambda value: fits(value, "number")),
+    **dict.fromkeys(_COUNTS, lambda value: type(value) is int and value >= 0),
+    "multipleOf": lambda value: fits(value, "number") and value > 0,
+    "pattern": lambda value: isinstance(value, str) and _compiles(value),
+    "format": lambda value: isinstance(value, str),
+    "uniqueItems": lambda value: isinstance(value, bool),
+    "const": lambda _: True,
+    "default": lambda _: True,
+}
+
+
 def nullable(schema: Schema) -> Schema:
     """The schema that takes null too."""
     if "type" not in schema:
         return {"anyOf": [schema, {"type": "null"}]} if schema.keys() - _NOTES else schema
-    types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    made = schema | {"type": list(dict.fromkeys([*types, "null"]))}
+    made = schema | {"type": list(dict.fromkeys([*_listed(schema["type"]), "null"]))}
     return made | {"enum": [*made["enum"], None]} if None not in made.get("enum", [None]) else made
 
 
@@ -223,15 +205,14 @@ def _join(made: Schema, key: str, value: Any) -> bool:
             old[name] = merge([old[name], schema]) if name in old and old[name] != schema else schema
     elif key == "required":
         made[key] = list(dict.fromkeys([*old, *value]))
-    elif key in _LOWS or key in _HIGHS:
-        made[key] = max(old, value) if key in _LOWS else min(old, value)
+    elif key in _BOUNDS or key in _COUNTS:
+        made[key] = max(old, value) if "min" in key.lower() else min(old, value)
     elif key == "enum":
         made[key] = [item for item in old if item in value]
     elif key == "type":
-        sides = [{item} if isinstance(item, str) else set(item) for item in (old, value)]
-        sides = [side | {"integer"} if "number" in side else side for side in sides]
-        both = [name for name in _TYPES if name in sides[0] & sides[1]]
-        both = [name for name in both if name != "integer" or "number" not in both]
+        sides = [{*_listed(side), *(["integer"] if "number" in _listed(side) else [])} for side in (old, value)]
+        both = [kind for kind in TYPES if kind in sides[0] & sides[1]]
+        both = [kind for kind in both if kind != "integer" or "number" not in both]
         if not both:
             return False
         made[key] = both[0] if len(both) == 1 else both

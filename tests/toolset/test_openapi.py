@@ -242,8 +242,8 @@ def test_swagger_2_is_read() -> None:
     [
         ("{}", "no `openapi: 3.x` or `swagger: 2.0` in it"),
         ("openapi: 3.0.0", "no `paths` in it"),
-        ("openapi: 3.0.0\npaths: {}", "no operation can be imported"),
-        ("openapi: 3.0.0\npaths: {/a: 1}", r"no operation can be imported; the first of 1: #/paths/~1a: it is int"),
+        ("openapi: 3.0.0\npaths: {}", "nothing in it can be imported"),
+        ("openapi: 3.0.0\npaths: {/a: 1}", r"nothing in it can be imported; the first of 1: #/paths/~1a: it is int"),
     ],
 )
 def test_a_document_that_is_no_description_is_one_error(text: str, message: str) -> None:

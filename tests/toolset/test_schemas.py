@@ -15,7 +15,7 @@ from agentft.toolset.schemas import Schema, describe, expand, fits, merge
 
 def expanded(schema: Any, hidden: Any = "", **definitions: Any) -> Schema:
     root = {"$defs": definitions, "schema": schema}
-    made = expand(schema, Documents(root).find, hidden=hidden)
+    made = expand(schema, Documents(root), hidden=hidden)
     Draft202012Validator.check_schema(made)
     assert '"$ref"' not in json.dumps(made)
     return made

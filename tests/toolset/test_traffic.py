@@ -96,7 +96,7 @@ def test_a_har_file_gives_routes_and_marks(tmp_path: Path) -> None:
     with pytest.raises(ToolError) as caught:
         shop.call("delete_v1_orders_id", {"id": 12}, shop.new_state())
     assert caught.value.status == 409
-    assert [line.partition(": ")[0] for line in told] == [f"#/log/entries/{number}" for number in (7, 8, 9)]
+    assert sorted(line.partition(": ")[0] for line in told) == [f"#/log/entries/{number}" for number in (7, 8, 9)]
 
 
 def test_lines_that_are_no_exchange_are_refused_with_their_place(tmp_path: Path) -> None:
@@ -112,10 +112,10 @@ def test_lines_that_are_no_exchange_are_refused_with_their_place(tmp_path: Path)
     _, told = world([*bad, *LINES[:1]], tmp_path)
     assert [line.partition(": ")[0] for line in told] == [f"t.jsonl:{number}" for number in range(1, 8)]
     with pytest.raises(
-        InputError, match=r"t.jsonl: no exchange in it can be read; t.jsonl:1: .*int, not a JSON object"
+        InputError, match=r"t.jsonl: nothing in it can be imported; the first of 1: t.jsonl:1: .*int, not a JSON object"
     ):
         world([7], tmp_path / "none")
-    with pytest.raises(InputError, match="no exchange in it can be read"):
+    with pytest.raises(InputError, match="nothing in it can be imported"):
         world(b'{"log": {"entries": 3}}', tmp_path / "none")
 
 
@@ -124,5 +124,5 @@ def test_a_schema_is_inferred_that_all_values_satisfy() -> None:
     schema = infer(values)
     assert all(Draft202012Validator(schema).is_valid(value) for value in values)
     assert schema["required"] == ["a"]
-    assert schema["properties"]["a"]["type"] == ["boolean", "number"]
+    assert schema["properties"]["a"]["type"] == ["number", "boolean"]
     assert infer([]) == {}
