@@ -35,7 +35,6 @@ from agentft.commands.tools_check import check_command as tools_check
 from agentft.commands.tools_import import mcp_command as import_mcp
 from agentft.commands.tools_import import openapi_command as import_openapi
 from agentft.commands.tools_import import traffic_command as import_traffic
-
 from agentft.commands.tools_serve import call_command as tools_call
 from agentft.commands.tools_serve import serve_command as tools_serve
 from agentft.commands.train import train_command

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
 
 from agentft.errors import InputError, ToolError
 from agentft.toolset.loading import load_toolset
 from agentft.toolset.marks import State
+from agentft.toolset.sampling import UnsatisfiableError, draw
+from agentft.toolset.schemas import expand
 from agentft.toolset.world import HandlerError, Tool, Toolset
 from agentft.types import Json
 
@@ -24,12 +22,13 @@ __all__ = ["PROMISES", "Finding", "prove"]
 DRAWS = 50
 ANSWER_LIMIT = 16 << 10
 MESSAGE_LIMIT = 300
-HOSTILE = ("", " ", "\x00", "x" * 100_000, "🌧️", "' OR 1=1", "{}", "%s", "../../etc/passwd", "\n", "{city.__class__}")
-_PLAIN = ("string", "integer", "number", "boolean", "array")
+HOSTILE: tuple[str | float, ...] = (
+    "", " ", "\x00", "x" * 100_000, "🌧️", "' OR 1=1", "{}", "%s", "../../etc/passwd", "\n", "{city.__class__}",
+    0, -1, 10**15, 0.0, -0.5, 1e300,
+)  # fmt: skip
 PROMISES: Mapping[str, str] = {
     "loads": "mend the file that the message names",
     "name": "use 1 to 64 letters, digits and _, and begin with no digit",
-    "schema": "write valid JSON Schemas (2020-12), and describe the tool",
     "example": "document arguments under which the tool succeeds in a fresh world",
     "answers": f"answer with JSON of at most {ANSWER_LIMIT >> 10} KiB, or raise ToolError, whatever the arguments",
     "read": "mark it @write, or leave the state alone",
@@ -54,6 +53,7 @@ class Finding:
 def prove(name: str, seed: int = 0) -> list[Finding]:
     """What does not hold of a world, given by its name or folder. Its handlers run in this process, without a limit."""
     try:
+        # That schemas are valid and tools described is proved here.
         world, twin = load_toolset(name, seed), load_toolset(name, seed)
     except InputError as error:
         return [Finding(name, "", "loads", str(error))]
@@ -68,24 +68,25 @@ def prove(name: str, seed: int = 0) -> list[Finding]:
 def _broken(world: Toolset, twin: Toolset, name: str) -> Iterator[tuple[str, str]]:
     """Promise and problem; of several problems with one promise the last is told."""
     tool = world.tools[name]
-    yield from _definition(tool)
-    state, other = world.new_state(), twin.new_state()
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
+        yield "name", f"{name!r:.80} is not a name that every API takes"
+    state = world.new_state()
     before = world.digest(state)
     status, answer = _ask(world, tool, tool.example, state)
     if status != 200:
         yield "example", f"{_short(tool.example)} answers {status}: {answer}"
     elif tool.access != "read" and world.digest(state) == before:
         yield "write", f"it is marked @{tool.access}, and {_short(tool.example)} leaves the state as it was"
-    yield from _errors(world, tool)
+    for argument, arguments in _refused(tool):
+        status, answer = _ask(world, tool, arguments, world.new_state())
+        if not 400 <= status < 500 or argument not in answer or len(answer) >= MESSAGE_LIMIT:
+            yield "errors", f"{argument!r} missing or wrong is answered {status}: {answer:.200}"
     for arguments in _drawn(tool):
-        if tool.access != "read":
-            state, other = world.new_state(), twin.new_state()
+        state, other = world.new_state(), twin.new_state()
         status, answer = _ask(world, tool, arguments, state)
         if status >= 500:
-            yield (
-                ("read" if tool.access == "read" and "marked @read" in answer else "answers"),
-                f"{_short(arguments)}: {answer}",
-            )
+            promise = "read" if tool.access == "read" and "marked @read" in answer else "answers"
+            yield promise, f"{_short(arguments)}: {answer}"
         elif status >= 400 and len(answer) >= MESSAGE_LIMIT:
             yield "errors", f"{_short(arguments)} is refused in {len(answer)} characters"
         elif len(answer) > ANSWER_LIMIT + len(json.dumps(arguments)):
@@ -94,32 +95,17 @@ def _broken(world: Toolset, twin: Toolset, name: str) -> Iterator[tuple[str, str
             yield "repeats", f"{_short(arguments)} is answered in two ways"
 
 
-def _definition(tool: Tool) -> Iterator[tuple[str, str]]:
-    definition = tool.definition
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", definition.name):
-        yield "name", f"{definition.name!r:.80} is not a name that every API takes"
-    if not definition.description.strip():
-        yield "schema", "the tool has no description"
-    for schema in (definition.parameters, tool.returns):
-        try:
-            Draft202012Validator.check_schema(schema)
-        except SchemaError as error:
-            yield "schema", error.message[:200]
-
-
-def _errors(world: Toolset, tool: Tool) -> Iterator[tuple[str, str]]:
-    """Each argument left out, of a wrong type, and one too many."""
+def _refused(tool: Tool) -> Iterator[tuple[str, dict[str, Json]]]:
+    """Arguments that must be refused, and which one is wrong: left out, of a wrong type, or one too many."""
     schema: Any = tool.definition.parameters
     known = dict(tool.example)
-    wrong: list[tuple[str, dict[str, Json]]] = [("no_such_argument", {**known, "no_such_argument": 1})]
-    if schema.get("additionalProperties") is not False:
-        wrong.clear()
-    wrong += [(name, {key: known[key] for key in known if key != name}) for name in schema.get("required", [])]
-    wrong += [(name, {**known, name: {"a": 1}}) for name, kind in _properties(tool) if kind.get("type") in _PLAIN]
-    for name, arguments in wrong:
-        status, answer = _ask(world, tool, arguments, world.new_state())
-        if not 400 <= status < 500 or name not in answer or len(answer) >= MESSAGE_LIMIT or "Traceback" in answer:
-            yield "errors", f"{name!r} missing or wrong is answered {status}: {answer:.200}"
+    if schema.get("additionalProperties") is False:
+        yield "no_such_argument", {**known, "no_such_argument": 1}
+    for name in schema.get("required", []):
+        yield name, {key: known[key] for key in known if key != name}
+    for name, inner in schema.get("properties", {}).items():
+        if isinstance(inner, dict) and inner.get("type") in ("string", "integer", "number", "boolean", "array"):
+            yield name, {**known, name: {"a": 1}}
 
 
 def _snapshot(world: Toolset) -> Iterator[str]:
@@ -143,11 +129,10 @@ def _ask(world: Toolset, tool: Tool, arguments: Mapping[str, Json], state: State
         text.encode()
     except ToolError as error:
         return error.status, str(error)
-    except HandlerError as error:
-        return 500, f"{type(error.__cause__).__name__}: {error.__cause__}"
-    # The tool boundary: a schema that refers to nowhere, a result that is no JSON.
+    # The tool boundary: a handler's bug, a schema that refers to nowhere, a result that is no JSON.
     except Exception as error:
-        return 500, f"{type(error).__name__}: {error}"
+        cause = error.__cause__ if isinstance(error, HandlerError) else error
+        return 500, f"{type(cause).__name__}: {cause}"
     return 200, text
 
 
@@ -156,36 +141,18 @@ def _short(arguments: Mapping[str, Json]) -> str:
 
 
 def _drawn(tool: Tool) -> Iterator[dict[str, Json]]:
-    """The example with hostile texts, and with some of its arguments drawn anew."""
-    for text in HOSTILE:
-        yield {key: text if isinstance(value, str) else value for key, value in tool.example.items()}
+    """The example with hostile texts and numbers, and with some of its arguments drawn anew."""
+    for hostile in HOSTILE:
+        yield {key: hostile if type(value) is type(hostile) else value for key, value in tool.example.items()}
+    properties: Any = tool.definition.parameters.get("properties", {})
+    schemas = {name: expand(inner) for name, inner in properties.items()}
     for index in range(DRAWS):
         chance = random.Random(f"{tool.definition.name} {index}")
-        changed = {key: _value(schema, chance) for key, schema in _properties(tool) if chance.random() < 0.5}
-        yield {**tool.example, **changed}
-
-
-def _properties(tool: Tool) -> list[tuple[str, Mapping[str, Any]]]:
-    """The arguments whose schema says something (it may be `true`)."""
-    properties: Any = tool.definition.parameters.get("properties", {})
-    return [(name, schema) for name, schema in properties.items() if isinstance(schema, Mapping)]
-
-
-def _value(schema: Mapping[str, Any], chance: random.Random) -> Json:
-    """Something that mostly fits the schema."""
-    if "enum" in schema:
-        value: Json = chance.choice(schema["enum"])
-        return value
-    low = schema.get("minimum", min(-1000, schema.get("maximum", 0)))
-    high = schema.get("maximum", max(1000, low))
-    kinds = schema.get("type", "object")
-    draw: dict[str, Callable[[], Json]] = {
-        "integer": lambda: chance.randint(math.ceil(low), math.floor(high)),
-        "number": lambda: round(chance.uniform(low, high), 2),
-        "boolean": lambda: chance.random() < 0.5,
-        "string": lambda: "".join(chance.choices("abc XYZ 019-:é中'\"", k=chance.randint(0, 20))),
-        "array": lambda: [_value(schema.get("items", {}), chance) for _ in range(chance.randint(0, 3))],
-        "object": lambda: {key: _value(inner, chance) for key, inner in schema.get("properties", {}).items()},
-        "null": lambda: None,
-    }
-    return draw[chance.choice(kinds) if isinstance(kinds, list) else kinds]()
+        arguments = dict(tool.example)
+        for name, schema in schemas.items():
+            try:
+                if chance.random() < 0.5:
+                    arguments[name] = draw({key: schema[key] for key in schema if key != "default"}, str(index))
+            except UnsatisfiableError:
+                continue
+        yield arguments
