@@ -18,8 +18,8 @@ from agentft.types import Json, ToolDefinition
 __all__ = ["Docstring", "define", "parse_docstring"]
 
 _TYPES: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean", NoneType: "null"}
-_SECTION = re.compile(r"^(Args|Example|Returns|Raises):\s*$")
-_ENTRY = re.compile(r"^(\w+)(?:\s*\([^)]*\))?:\s*(.*)$")
+_SECTION = re.compile(r"^(Args|Example|Returns|Raises):\s*$", re.MULTILINE)
+_ENTRY = re.compile(r"^(\w+)(?:\s*\([^)]*\))?:", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +106,9 @@ def _schema(hint: Any, place: str) -> dict[str, Json]:
 
 
 def _bounds(extras: tuple[Any, ...]) -> dict[str, Json]:
-    bounds: dict[str, Json] = {}
-    for extra in extras:
-        if isinstance(extra, Range):
-            limits = {"minimum": extra.low, "maximum": extra.high}
-            bounds |= {key: value for key, value in limits.items() if value is not None}
-    return bounds
+    ranges = [extra for extra in extras if isinstance(extra, Range)]
+    limits = [limit for extra in ranges for limit in (("minimum", extra.low), ("maximum", extra.high))]
+    return {key: value for key, value in limits if value is not None}
 
 
 def _example(doc: Docstring, place: str) -> dict[str, Json]:
@@ -128,27 +125,8 @@ def _example(doc: Docstring, place: str) -> dict[str, Json]:
 
 def parse_docstring(text: str) -> Docstring:
     """Read a Google-style docstring; sections other than `Args` and `Example` are left out."""
-    lines: dict[str, list[str]] = {"": []}
-    section = ""
-    for line in text.splitlines():
-        if heading := _SECTION.match(line):
-            section = heading[1]
-            lines[section] = []
-        else:
-            lines[section].append(line)
-    summary = " ".join(" ".join(lines[""]).split())
-    return Docstring(summary, _entries(lines.get("Args", [])), "\n".join(lines.get("Example", [])).strip())
-
-
-def _entries(lines: list[str]) -> dict[str, str]:
-    entries: dict[str, str] = {}
-    text = inspect.cleandoc("\n".join(["", *lines]))
-    name = ""
-    for line in text.splitlines():
-        entry = _ENTRY.match(line)
-        if entry and not line.startswith(" "):
-            name = entry[1]
-            entries[name] = entry[2].strip()
-        elif name and line.strip():
-            entries[name] = f"{entries[name]} {line.strip()}"
-    return entries
+    summary, *sections = _SECTION.split(text)
+    told = dict(zip(sections[::2], sections[1::2], strict=True))
+    _, *entries = _ENTRY.split(inspect.cleandoc(f"\n{told.get('Args', '')}"))
+    arguments = {name: " ".join(said.split()) for name, said in zip(entries[::2], entries[1::2], strict=True)}
+    return Docstring(" ".join(summary.split()), arguments, told.get("Example", "").strip())
