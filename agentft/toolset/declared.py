@@ -87,10 +87,12 @@ def load_declared(source: Path) -> tuple[str, dict[str, Tool]]:
     world = read_as(DeclaredWorld, read_json_line(content, str(source)), str(source))
     tools: dict[str, Tool] = {}
     for declared in world.tools:
-        place = f"{source}: {declared.name}"
-        if not _NAME.fullmatch(declared.name) or declared.name in tools:
-            raise InputError(f"{place}: a tool's name is of letters, digits, _ and -, and there once; rename it")
-        tools[declared.name] = _tool(declared, world.base_url.rstrip("/"), place)
+        try:
+            if not _NAME.fullmatch(declared.name) or declared.name in tools:
+                raise InputError("a tool's name is of letters, digits, _ and -, and there once; rename it")
+            tools[declared.name] = _tool(declared, f"{world.base_url.rstrip('/')}/{declared.name}")
+        except (InputError, ToolError) as error:
+            raise InputError(f"{source}: {declared.name}: {error}") from None
     if not tools:
         raise InputError(f"{source}: no tool; declare at least one")
     return world.base_url, tools
@@ -110,31 +112,24 @@ def write_world(folder: Path, tools: list[dict[str, Json]], base_url: str, readm
     write_text(folder / "tools.json", f"{text}\n")
 
 
-def _tool(declared: DeclaredTool, base_url: str, place: str) -> Tool:
-    definition = ToolDefinition(
-        declared.name, declared.description, declared.parameters, (f"{base_url}/{declared.name}",)
-    )
-    try:
-        check = ArgumentCheck(definition)
-        ArgumentCheck(ToolDefinition(f"{declared.name} (returns)", "", declared.returns))
-        if declared.example:
-            check(declared.example)
-    except (InputError, ToolError) as error:
-        raise InputError(f"{place}: {error}") from None
+def _tool(declared: DeclaredTool, endpoint: str) -> Tool:
+    definition = ToolDefinition(declared.name, declared.description, declared.parameters, (endpoint,))
+    check = ArgumentCheck(definition)
+    ArgumentCheck(ToolDefinition(f"{declared.name} (returns)", "", declared.returns))
+    if declared.example:
+        check(declared.example)
     if any(not 100 <= answer.status <= 599 for answer in declared.answers):
-        raise InputError(f"{place}: an answer's status must be from 100 to 599")
-    route = _route(declared.route, check, place) if declared.route else None
+        raise InputError("an answer's status must be from 100 to 599")
+    route = None
+    if found := declared.route:
+        for name, told in found.places.items():
+            if name not in check.names or len(told) != 2 or told[0] not in _PLACES or not isinstance(told[1], str):
+                raise InputError(f"route.places: {name!r} must be an argument, with [place, name there]")
+        route = Route(
+            found.method.upper(), found.path, {name: (told[0], told[1]) for name, told in found.places.items()}
+        )
     handler = _Handler(declared)
     return Tool(definition, handler, declared.access, check, declared.example, declared.returns, route)
-
-
-def _route(declared: DeclaredRoute, check: ArgumentCheck, place: str) -> Route:
-    places: dict[str, tuple[str, str]] = {}
-    for argument, told in declared.places.items():
-        if argument not in check.names or len(told) != 2 or told[0] not in _PLACES or not isinstance(told[1], str):
-            raise InputError(f"{place}: route.places: {argument!r} must be an argument, with [place, name there]")
-        places[argument] = (str(told[0]), told[1])
-    return Route(declared.method.upper(), declared.path, places)
 
 
 class _Handler:
@@ -157,14 +152,14 @@ class _Handler:
     def _answer(self, given: Mapping[str, str], arguments: Mapping[str, Json], seed: int) -> Json:
         for answer, when in zip(self._tool.answers, self._when, strict=True):
             if when == given if answer.exact else when.items() <= given.items():
-                body = _filled(answer.body, arguments) if answer.template else answer.body
+                body: Json = _filled(answer.body, arguments) if answer.template else answer.body
                 if answer.status >= 400:
                     raise _refusal(body, answer.status)
-                return body  # type: ignore[no-any-return]
+                return body
         if not self._tool.returns:
             return {"ok": True}
+        seeded = f"{seed} {self._tool.name} {digest(arguments)}"
         try:
-            seeded = f"{seed} {self._tool.name} {digest(arguments)}"
             return draw(self._returns, seeded, arguments, whole=self._tool.returns)
         except UnsatisfiableError as error:
             message = f"{self._tool.name} has no answer for this: {error}; give it one in its world's tools.json"
@@ -188,12 +183,12 @@ def _filled(body: Any, arguments: Mapping[str, Json]) -> Any:
         return body
     if body[:1] == "{" and body[-1:] == "}" and body[1:-1] in arguments:
         return arguments[body[1:-1]]
-    return re.sub(r"\{([^{}]+)\}", lambda found: _text(found, arguments), body)
 
+    def told(found: re.Match[str]) -> str:
+        value = arguments.get(found[1], found[0])
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
-def _text(found: re.Match[str], arguments: Mapping[str, Json]) -> str:
-    value = arguments.get(found[1], found[0])
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return re.sub(r"\{([^{}]+)\}", told, body)
 
 
 def _refusal(body: Json, status: int) -> ToolError:
