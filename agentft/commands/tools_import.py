@@ -73,9 +73,11 @@ def mcp_command(
     """
     import asyncio
 
+    from agentft.toolset.arguments import ArgumentCheck
     from agentft.toolset.openapi import Importing, Refusal, mock_address
     from agentft.toolset.sampling import draw
     from agentft.toolset.schemas import expand
+    from agentft.types import ToolDefinition
 
     done = Importing(mock_address(output.resolve().name))
     for found in asyncio.run(_list_tools(server)):
@@ -90,6 +92,8 @@ def mcp_command(
         if hints and (hints.read_only_hint or hints.destructive_hint):
             tool["access"] = "read" if hints.read_only_hint else "destructive"
         try:
+            for part in (schema, tool["returns"]):
+                ArgumentCheck(ToolDefinition(found.name, "", part))
             example = draw(expand(schema), found.name, whole=schema, sparse=True)
             done.add(found.name, found.name, tool, example=example)
         except InputError as error:

@@ -17,8 +17,7 @@ from agentft.errors import InputError
 from agentft.toolset.arguments import ArgumentCheck
 from agentft.toolset.declared import load_declared
 from agentft.toolset.marks import Access, Handler, State, access_of
-from agentft.toolset.models import accept_models
-from agentft.toolset.signature import define
+from agentft.toolset.signature import accept_models, define
 from agentft.toolset.world import Tool, Toolset
 from agentft.types import COMPARATORS
 

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain, count
 from typing import Any
 from urllib.parse import urljoin
 
@@ -57,13 +56,12 @@ class Importing:
             example: its arguments; None: they are drawn.
 
         Raises:
-            InputError: its schemas are not valid, or the example does not satisfy them.
+            InputError: its schema is not valid, or the example does not satisfy it.
         """
         told = describe(tool["description"]) or origin
         if example is None:
             example = draw(tool["parameters"], origin, sparse=True)
         try:
-            ArgumentCheck(ToolDefinition(f"{name} (returns)", "", tool["returns"]))
             ArgumentCheck(ToolDefinition(name, told, tool["parameters"]))(example)  # type: ignore[arg-type]
         except ToolError as error:
             raise InputError(str(error)) from None
@@ -133,21 +131,21 @@ def import_openapi(documents: Documents, world: str) -> Importing:
     return done.checked(documents.address)
 
 
-def _legal_name(text: str) -> str:
-    name = re.sub(r"[^A-Za-z0-9_]+", "_", text).strip("_")
-    return f"n{name}" if name[:1].isdigit() else name
-
-
 def unique_name(text: str, origin: str, taken: set[str]) -> str:
     """A legal name of at most 64 characters for `text`, unlike all that are taken: with a hash of `origin` if it must.
 
     It is added to `taken`, without regard to case.
     """
-    name = _legal_name(text) or "tool"
+    name = _legal_name(text, "tool")
     if len(name) > 64 or name.lower() in taken:
         name = f"{name[:55]}_{hashlib.sha256(origin.encode()).hexdigest()[:8]}"
     taken.add(name.lower())
     return name
+
+
+def _legal_name(text: str, otherwise: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9_]+", "_", text).strip("_") or otherwise
+    return f"n{name}" if name[0].isdigit() else name
 
 
 def mock_address(world: str) -> str:
@@ -199,10 +197,9 @@ class Arguments:
     def name(self, place: str, wire: str) -> str:
         """What the argument is called here: its own name, or with its place where another one has that."""
         if (place, wire) not in self._names:
-            first = (_legal_name(wire) or place)[:50]
-            taken = set(self._names.values())
-            names = chain((first, f"{first}_{place}"), (f"{first}_{number}" for number in count(2)))
-            self._names[place, wire] = next(name for name in names if name not in taken)
+            first = _legal_name(wire, place)[:50]
+            names = (first, f"{first}_{place}", *(f"{first}_{number}" for number in range(2, len(self._names) + 2)))
+            self._names[place, wire] = next(name for name in names if name not in self._names.values())
         return self._names[place, wire]
 
     def schema(self) -> Schema:

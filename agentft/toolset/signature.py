@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from agentft.errors import InputError
-from agentft.toolset.marks import Handler, Range
-from agentft.toolset.models import is_model, model_schema, plain
-from agentft.toolset.schemas import nullable
+from agentft.errors import InputError, ToolError
+from agentft.toolset.marks import Handler, Range, State
+from agentft.toolset.schemas import expand, nullable
 from agentft.types import Json, ToolDefinition
 
-__all__ = ["Docstring", "define", "parse_docstring"]
+__all__ = ["Docstring", "accept_models", "define", "parse_docstring"]
 
 _TYPES: dict[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean", NoneType: "null"}
 _SECTION = re.compile(r"^(Args|Example|Returns|Raises):\s*$", re.MULTILINE)
@@ -80,15 +79,16 @@ def _property(parameter: inspect.Parameter, hints: dict[str, Any], doc: Docstrin
     if description := doc.arguments.get(parameter.name):
         schema["description"] = description
     if parameter.default is not parameter.empty and parameter.default is not None:
-        schema["default"] = plain(parameter.default)
+        value = parameter.default
+        schema["default"] = value.model_dump(mode="json") if _is_model(type(value)) else value
     return schema
 
 
 def _schema(hint: Any, place: str) -> dict[str, Json]:
     if hint in _TYPES:
         return {"type": _TYPES[hint]}
-    if is_model(hint):
-        return model_schema(hint)
+    if _is_model(hint):
+        return expand(hint.model_json_schema())
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         types = sorted({_TYPES[type(value)] for value in arguments})
@@ -130,3 +130,37 @@ def parse_docstring(text: str) -> Docstring:
     _, *entries = _ENTRY.split(inspect.cleandoc(f"\n{told.get('Args', '')}"))
     arguments = {name: " ".join(said.split()) for name, said in zip(entries[::2], entries[1::2], strict=True)}
     return Docstring(" ".join(summary.split()), arguments, told.get("Example", "").strip())
+
+
+def accept_models(function: Handler) -> Handler:
+    """`function` as a handler that takes and gives plain JSON; itself if it knows no models."""
+    hints = get_type_hints(function, include_extras=True)
+    models = {name: hint for name, hint in hints.items() if _holds_model(hint)}
+    if not models:
+        return function
+    from pydantic import TypeAdapter, ValidationError
+    from pydantic_core import to_jsonable_python
+
+    adapters = {name: TypeAdapter(hint) for name, hint in models.items() if name != "return"}
+
+    def handler(state: State, /, **arguments: Json) -> Any:
+        read: dict[str, Any] = dict(arguments)
+        for name in arguments.keys() & adapters.keys():
+            try:
+                read[name] = adapters[name].validate_python(arguments[name])
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                place = "/".join(map(str, (name, *first["loc"])))
+                raise ToolError(f"argument {place!r}: {first['msg']}", status=422, argument=place) from None
+        return to_jsonable_python(function(state, **read))
+
+    return handler
+
+
+def _holds_model(hint: object) -> bool:
+    return _is_model(hint) or any(_holds_model(inner) for inner in get_args(hint))
+
+
+def _is_model(hint: Any) -> bool:
+    """Whether it is a pydantic model's class. Pydantic is imported only by who uses it."""
+    return inspect.isclass(hint) and hasattr(hint, "model_json_schema")

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from agentft.errors import AgentftError, InputError, ToolError
 from agentft.toolset.arguments import ArgumentCheck, nearest
 from agentft.toolset.marks import Access, Handler, State
-from agentft.toolset.sharing import draft, freeze
-from agentft.toolset.state import copy_json, digest
+from agentft.toolset.state import copy_json, digest, draft, freeze
 from agentft.types import Json, ToolDefinition
 
 __all__ = ["HandlerError", "Route", "Tool", "Toolset", "nearest"]

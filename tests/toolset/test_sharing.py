@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentft.toolset.sharing import draft, freeze
-from agentft.toolset.state import copy_json
+from agentft.toolset.state import copy_json, draft, freeze
 
 STATE: dict[str, Any] = {
     "orders": {"o1": {"items": [{"n": 1}, {"n": 2}], "paid": False}, "o2": {}},
