@@ -82,17 +82,13 @@ def mcp_command(
     done = Importing(mock_address(output.resolve().name))
     for found in asyncio.run(_list_tools(server)):
         hints, schema = found.annotations, found.input_schema
-        tool = {
-            "description": found.description or found.title,
-            "parameters": schema,
-            "access": "write",
-            "returns": found.output_schema or {},
-            "operation": found.name,
-        }
+        returns = found.output_schema or {}
+        tool: dict[str, Json] = {"description": found.description or found.title, "access": "write"}
+        tool |= {"parameters": schema, "returns": returns, "operation": found.name}
         if hints and (hints.read_only_hint or hints.destructive_hint):
             tool["access"] = "read" if hints.read_only_hint else "destructive"
         try:
-            for part in (schema, tool["returns"]):
+            for part in (schema, returns):
                 ArgumentCheck(ToolDefinition(found.name, "", part))
             example = draw(expand(schema), found.name, whole=schema, sparse=True)
             done.add(found.name, found.name, tool, example=example)

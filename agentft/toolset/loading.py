@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
 from urllib.parse import urlsplit
 
@@ -16,7 +17,7 @@ from agentft.content import content_root, find_content
 from agentft.errors import InputError
 from agentft.toolset.arguments import ArgumentCheck
 from agentft.toolset.declared import load_declared
-from agentft.toolset.marks import Access, Handler, State, access_of
+from agentft.toolset.marks import State, access_of
 from agentft.toolset.signature import accept_models, define
 from agentft.toolset.world import Tool, Toolset
 from agentft.types import COMPARATORS
@@ -41,16 +42,14 @@ def load_toolsets(names: Sequence[str], seed: int = 0) -> tuple[Toolset, ...]:
     loaded = ((load_toolset(world, seed), tools) for world, tools in wanted.items())
     toolsets = tuple(toolset.only(tools) if tools else toolset for toolset, tools in loaded)
     owners: dict[str, str] = {}
-    worlds: set[str] = set()
     for toolset in toolsets:
-        if toolset.name in worlds:
+        if toolset.name in owners.values():
             raise InputError(f"tool world {toolset.name!r} is given twice; name each world once")
-        worlds.add(toolset.name)
         for tool in toolset.tools:
             if tool in owners:
                 both = f"{owners[tool]} and {toolset.name}"
                 raise InputError(f"tool {tool!r} is in both {both}; rename it in one of them, or load one world only")
-            owners[tool] = toolset.name
+        owners |= dict.fromkeys(toolset.tools, toolset.name)
     return toolsets
 
 
@@ -84,17 +83,16 @@ def load_toolset(path_or_name: str, seed: int = 0) -> Toolset:
     if source.is_file() == declared.is_file():
         why = "both tools.py and tools.json" if source.is_file() else "no tools.py and no tools.json"
         raise InputError(f"{folder}: {why}; a tool world is a folder with one of the two")
+    state = _read_state(folder / "state.json", declared=declared.is_file())
+    comparators: dict[str, str] = {}
     if declared.is_file():
-        given, tools = load_declared(declared)
-        state = _read_state(folder / "state.json", declared=True)
-        return Toolset(folder.resolve().name, _base_url(given, declared), tools, state, seed=seed)
-    state = _read_state(folder / "state.json")
-    module = _load_module(source)
-    base_url = _base_url(getattr(module, "BASE_URL", None), source)
-    tools = {
-        function.__name__: _tool(function, access, source, base_url) for function, access in _functions(module, source)
-    }
-    comparators = _comparators(module, source, tools)
+        base, tools = load_declared(declared)
+        base_url = _base_url(base, declared)
+    else:
+        module = _load_module(source)
+        base_url = _base_url(getattr(module, "BASE_URL", None), source)
+        tools = _tools(module, source, base_url)
+        comparators = _comparators(module, source, tools)
     return Toolset(folder.resolve().name, base_url, tools, state, seed=seed, comparators=comparators)
 
 
@@ -140,13 +138,10 @@ def _load_module(source: Path) -> ModuleType:
 
 
 def _line(error: BaseException, source: Path) -> str:
-    trace = error.__traceback__
-    line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(source) else None
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(source):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return f"line {line}: " if line else ""
+    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(source)]
+    if isinstance(error, SyntaxError) and error.filename == str(source):
+        lines.append(error.lineno)
+    return f"line {lines[-1]}: " if lines else ""
 
 
 def _base_url(base: object, source: Path) -> str:
@@ -181,22 +176,16 @@ def _comparators(module: ModuleType, source: Path, tools: Mapping[str, Tool]) ->
     return comparators
 
 
-def _functions(module: ModuleType, source: Path) -> list[tuple[Handler, Access]]:
-    functions = [value for value in vars(module).values() if inspect.isfunction(value)]
-    tools: list[tuple[Handler, Access]] = []
-    for function in functions:
-        if function.__module__ != module.__name__:
+def _tools(module: ModuleType, source: Path, base_url: str) -> dict[str, Tool]:
+    tools: dict[str, Tool] = {}
+    for function in [value for value in vars(module).values() if inspect.isfunction(value)]:
+        name, access = function.__name__, access_of(function)
+        if function.__module__ != module.__name__ or (not access and name.startswith("_")):
             continue
-        if access := access_of(function):
-            tools.append((function, access))
-        elif not function.__name__.startswith("_"):
-            raise InputError(f"{source}: {function.__name__}: mark it @read or @write, or start its name with _")
+        if not access:
+            raise InputError(f"{source}: {name}: mark it @read or @write, or start its name with _")
+        definition, example = define(function, f"{source}: {name}", f"{base_url}/{name}")
+        tools[name] = Tool(definition, accept_models(function), access, ArgumentCheck(definition), example)
     if not tools:
         raise InputError(f"{source}: no tool; mark at least one function @read or @write (from agentft.toolset)")
     return tools
-
-
-def _tool(function: Handler, access: Access, source: Path, base_url: str) -> Tool:
-    name = function.__name__
-    definition, example = define(function, f"{source}: {name}", f"{base_url}/{name}")
-    return Tool(definition, accept_models(function), access, ArgumentCheck(definition), example)

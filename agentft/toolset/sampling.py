@@ -113,10 +113,9 @@ class _Draw:
         for key in ("oneOf", "anyOf"):
             if key in schema:
                 return self._choose(schema, key, name, depth)
-        types = schema.get("type") or [
-            next((kind for kind, keys in _TELLING.items() if keys & schema.keys()), "string")
-        ]
-        kind = next((kind for kind in ([types] if isinstance(types, str) else types) if kind != "null"), "null")
+        types = schema.get("type") or next((kind for kind, keys in _TELLING.items() if keys & schema.keys()), "string")
+        kinds = types if isinstance(types, list) else [types]
+        kind = next((kind for kind in kinds if kind != "null"), "null")
         match kind:
             case "object":
                 return self._echoed(self._object(schema, depth), schema)

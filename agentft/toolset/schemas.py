@@ -41,7 +41,7 @@ def describe(text: object, limit: int = 300) -> str:
 
 def fits(value: object, kind: str) -> bool:
     """Whether a JSON value is of a JSON Schema type: 1.0 is an integer, and true is no number."""
-    return Validator.TYPE_CHECKER.is_type(value, kind)
+    return bool(Validator.TYPE_CHECKER.is_type(value, kind))
 
 
 def expand(schema: Json, documents: Documents | None = None, base: str = "", hidden: str = "") -> Schema:
