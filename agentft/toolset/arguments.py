@@ -22,7 +22,7 @@ from agentft.types import Json, ToolDefinition
 __all__ = ["ArgumentCheck", "Validator", "nearest"]
 
 # In the order of decision: what is asked for first, then what is there too much, then types, then values.
-_ORDER = ("required", "additionalProperties", "type")
+_ORDER: dict[object, int] = {"required": 0, "additionalProperties": 1, "type": 2}
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _DATA = frozenset({"const", "default", "enum", "example", "examples"})  # a `$ref` in them is data
 _NOUNS = {
@@ -85,7 +85,8 @@ class ArgumentCheck:
             Draft202012Validator.check_schema(definition.parameters)
             _check_inside(definition.parameters)
         except (SchemaError, RecursionError) as error:
-            raise InputError(f"tool {definition.name}: its schema is not valid: {_first(error)}") from None
+            why = error.message if isinstance(error, SchemaError) else "it is nested too deeply"
+            raise InputError(f"tool {definition.name}: its schema is not valid: {why}") from None
         except Unresolvable as error:
             raise InputError(
                 f"tool {definition.name}: its schema refers to {error.ref!r}, which is not in it"
@@ -105,7 +106,9 @@ class ArgumentCheck:
             ToolError: 400 for what is missing, unknown or of the wrong type, 422 for a value that is not allowed.
         """
         try:
-            errors = sorted(self._validator.iter_errors(dict(arguments)), key=_rank)
+            errors = sorted(
+                self._validator.iter_errors(dict(arguments)), key=lambda error: _ORDER.get(error.validator, 3)
+            )
         except RecursionError:
             raise ToolError("the arguments are nested too deeply; use plain values", status=400) from None
         if errors:
@@ -146,10 +149,6 @@ class ArgumentCheck:
         return ToolError(f"unknown argument {_clip(name)!r}; {self._name} {takes}", status=400, argument=_clip(name))
 
 
-def _rank(error: ValidationError) -> int:
-    return _ORDER.index(error.validator) if error.validator in _ORDER else len(_ORDER)
-
-
 def _check_inside(schema: Any) -> None:
     """That every `$ref` is one inside the schema."""
     resolver = Registry().with_resource("", DRAFT202012.create_resource(schema)).resolver()
@@ -166,10 +165,6 @@ def _check_inside(schema: Any) -> None:
                     waiting += value.values()
                 elif key not in _DATA:
                     waiting.append(value)
-
-
-def _first(error: Exception) -> str:
-    return error.message if isinstance(error, SchemaError) else "it is nested too deeply"
 
 
 def _kind(schema: object) -> str:

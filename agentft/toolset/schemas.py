@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 from agentft.toolset.arguments import Validator
@@ -62,10 +63,8 @@ def expand(schema: Json, documents: Documents | None = None, base: str = "", hid
     if documents is None:
         documents = Documents(schema if isinstance(schema, dict) else {})
     for depth in _DEPTHS:
-        try:
+        with suppress(_TooLargeError):
             return _Walk(documents, hidden, depth, last=False).node(schema, base, (), 0)
-        except _TooLargeError:
-            continue
     return _Walk(documents, hidden, 0, last=True).node(schema, base, (), 0)
 
 
@@ -96,25 +95,26 @@ class _Walk:
             return self.node(value, base, trail, nested + 1)
 
         made = _own_keywords(schema)
-        properties = schema.get("properties")
+        properties, required = schema.get("properties"), schema.get("required")
+        gone: set[str] = set()
         if isinstance(properties, dict):
             gone = {
-                key for key, value in properties.items() if isinstance(value, dict) and value.get(self._hidden) is True
+                name
+                for name, value in properties.items()
+                if isinstance(value, dict) and value.get(self._hidden) is True
             }
             made["properties"] = {name: inner(value) for name, value in properties.items() if name not in gone}
-            made["required"] = [name for name in made.get("required", []) if name not in gone]
-        if not made.get("required", True):
-            del made["required"]
-        if isinstance(items := schema.get("items"), dict | bool):
-            made["items"] = inner(items)
-        extra = schema.get("additionalProperties")
-        if isinstance(extra, dict) or (extra is False and "patternProperties" not in schema):
-            made["additionalProperties"] = extra if isinstance(extra, bool) else inner(extra)
+        needed = [name for name in (required if isinstance(required, list) else []) if isinstance(name, str)]
+        if needed := list(dict.fromkeys(name for name in needed if name not in gone)):
+            made["required"] = needed
+        for key in ("items", "additionalProperties", "not"):
+            if isinstance(schema.get(key), dict):
+                made[key] = inner(schema[key])
+        if schema.get("additionalProperties") is False and "patternProperties" not in schema:
+            made["additionalProperties"] = False
         for key in _CHOICES:
             if isinstance(options := schema.get(key), list) and options:
                 made[key] = [inner(option) for option in options]
-        if isinstance(unwanted := schema.get("not"), dict):
-            made["not"] = inner(unwanted)
         if parts := made.pop("allOf", None):
             made = merge([made, *parts])
         return nullable(made) if schema.get("nullable") is True or schema.get("x-nullable") is True else made
@@ -131,8 +131,6 @@ def _own_keywords(schema: Schema) -> Schema:
     for side in ("Minimum", "Maximum"):
         if schema.get(f"exclusive{side}") is True and side.lower() in made:
             made[f"exclusive{side}"] = made.pop(side.lower())
-    if isinstance(required := schema.get("required"), list):
-        made["required"] = list(dict.fromkeys(name for name in required if isinstance(name, str)))
     examples = schema.get("examples")
     examples = [schema["example"]] if "example" in schema else examples if isinstance(examples, list) else []
     made |= {"examples": examples[:5]} if examples else {}
