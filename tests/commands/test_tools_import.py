@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from mcp import types
 
 from agentft.commands import run
 from agentft.toolset import load_toolset
@@ -119,3 +120,26 @@ def test_traffic_becomes_a_world(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert world.call("ping", {"n": 1}, world.new_state()) == "pong"
     assert run(["tools", "import", "traffic", str(tmp_path / "no.jsonl"), "--output", str(tmp_path / "v")]) == 2
     assert "cannot be read (No such file or directory)" in capsys.readouterr().err
+
+
+def test_a_tool_of_an_mcp_server_is_refused_alone_and_names_lead_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    count = {"type": "object", "properties": {"n": {"$ref": "#/$defs/N"}}, "required": ["n"]}
+    count["$defs"] = {"N": {"type": "integer", "minimum": 7}}
+    told = [("a b", count), ("a-b", {"type": "object"}), ("odd", {"type": 3}), ("gone", {"$ref": "#/x"})]
+
+    async def listed(_: str) -> list[types.Tool]:
+        return [types.Tool.model_validate({"name": name, "inputSchema": schema}) for name, schema in told]
+
+    monkeypatch.setattr("agentft.commands.tools_import._list_tools", listed)
+    assert run(["tools", "import", "mcp", "any", "--output", str(tmp_path / "w"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [item["place"] for item in report["refused"]] == ["odd", "gone"]
+    world = load_toolset(str(tmp_path / "w"))
+    first, second = world.tools.values()
+    assert (first.definition.name, second.definition.name[:4]) == ("a_b", "a_b_")
+    assert first.definition.parameters == count
+    assert isinstance(first.example["n"], int)
+    assert first.example["n"] >= 7
+    assert "`a_b` (write): `a b`" in (tmp_path / "w" / "README.md").read_text(encoding="utf-8")

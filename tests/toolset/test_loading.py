@@ -205,3 +205,11 @@ def test_tools_are_found_in_their_worlds_by_name() -> None:
 def test_the_shipped_worlds_are_named_and_load_together() -> None:
     assert {"weather", "search", "calculator", "calendar", "files", "shop"} <= set(shipped_worlds())
     assert [toolset.name for toolset in load_toolsets(shipped_worlds())] == shipped_worlds()
+
+
+def test_declared_worlds_are_shipped_like_written_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("b/tools.json", "a/tools.py", "c/tools.txt", "d/README.md"):
+        (tmp_path / "tools" / name).parent.mkdir(parents=True)
+        (tmp_path / "tools" / name).write_text("", encoding="utf-8")
+    monkeypatch.setattr("agentft.toolset.loading.content_root", lambda: tmp_path)
+    assert shipped_worlds() == ["a", "b"]
