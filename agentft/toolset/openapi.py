@@ -274,10 +274,8 @@ class _Reader:
         if where == "header" and wire.lower() in _CLIENTS_OWN:
             self._adapt(f"the header {wire} is the client's own and no argument")
             return
-        written = parameter.get("schema")
-        if written is None and isinstance(parameter.get("content"), dict):
-            written = _table(next(iter(parameter["content"].values()), None)).get("schema", {})
-        if written is None:  # Swagger 2
+        written = parameter.get("schema", _media(parameter.get("content"))[1].get("schema"))
+        if written is None:  # Swagger 2: the parameter is a schema itself
             written = parameter | {"required": [], "description": ""}
         schema = self._expand(written, base, "readOnly")
         if description := describe(parameter.get("description")):
@@ -347,11 +345,9 @@ def _media(content: Json) -> tuple[str, dict[str, Any]]:
 
 def _examples(holder: Mapping[str, Any], documents: Documents, base: str) -> list[Json]:
     """The values of `example` and `examples` beside a schema."""
-    found: list[Json] = [holder["example"]] if "example" in holder else []
-    for named in _table(holder.get("examples")).values():
-        example, _ = documents.resolve(named, base)
-        found += [example["value"]] if isinstance(example, dict) and "value" in example else []
-    return found
+    named = [documents.resolve(value, base)[0] for value in _table(holder.get("examples")).values()]
+    found = [example["value"] for example in named if isinstance(example, dict) and "value" in example]
+    return [holder["example"], *found] if "example" in holder else found
 
 
 def _unpacked(value: Json) -> Json:
