@@ -10,7 +10,6 @@ from itertools import groupby
 from agentft.errors import FrameError
 from agentft.formats import CallFormat
 from agentft.formats.frame import Frame
-from agentft.formats.pieces import Piece, has_call
 from agentft.types import (
     Conversation,
     Declarations,
@@ -130,36 +129,34 @@ def _assistant(messages: list[_Message]) -> _Message:
 
 
 def _add_run(messages: list[_Message], parts: list[Part], turn: Turn, fmt: CallFormat, verbatim: bool) -> None:
-    pieces = fmt.read_run(parts, turn.raw) if verbatim else _rewritten(parts, turn.raw, fmt)
+    said = fmt.read_run(parts, turn.raw) if verbatim else _rewritten(parts, turn.raw, fmt)
     message = _assistant(messages)
-    for run in _split_runs(pieces, fmt):
+    for run in _split_runs(said):
         closed = bool(message.segments) and message.segments[-1].kind == "terminator"
-        if closed and not "".join(piece.text for piece in run).strip():
-            message.segments += [Segment(piece.text, False, "frame") for piece in run]
+        if closed and not "".join(segment.text for segment in run).strip():
+            message.segments += [replace(segment, sampled=False, kind="frame") for segment in run]
             continue
-        calls = has_call(parts) and any(piece.kind in ("call", "unreadable") for piece in run)
-        for text, kind in run:
-            fitting = "answer" if kind == "preamble" and not calls else kind
-            message.segments.append(Segment(text, True, fitting))
+        calls = any(segment.kind in ("call", "unreadable") for segment in run)
+        message.segments += [replace(s, kind="preamble") if calls and s.kind == "answer" else s for s in run]
 
 
-def _rewritten(parts: list[Part], raw: str, fmt: CallFormat) -> list[Piece]:
+def _rewritten(parts: list[Part], raw: str, fmt: CallFormat) -> list[Segment]:
     """The run in another format than it was written in; what cannot be read stays as it is."""
-    pieces: list[Piece] = []
+    segments: list[Segment] = []
     for unreadable, group in groupby(parts, lambda part: isinstance(part, ToolCall) and part.parse_error is not None):
         if unreadable:
-            pieces += [Piece(raw[part.span.start : part.span.end], "unreadable") for part in group]
+            segments += [Segment(raw[part.span.start : part.span.end], True, "unreadable") for part in group]
         else:
-            pieces += fmt.write_run(list(group))
-    return pieces
+            segments += fmt.write_run(list(group))
+    return segments
 
 
-def _split_runs(pieces: Sequence[Piece], fmt: CallFormat) -> Iterator[list[Piece]]:
+def _split_runs(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
     """Serving stops after a terminator, so what follows one is a run of its own."""
-    run: list[Piece] = []
-    for piece in pieces:
-        run.append(piece)
-        if fmt.stop and piece.kind == "terminator":
+    run: list[Segment] = []
+    for segment in segments:
+        run.append(segment)
+        if segment.kind == "terminator":
             yield run
             run = []
     if run:
