@@ -13,7 +13,7 @@ import re
 from bisect import bisect_left
 from collections import deque
 
-from agentft.formats.values import read_json, read_value
+from agentft.formats.values import kind_of, read_arguments, read_json, read_value
 from agentft.types import Json, Part, Span, Text, ToolCall, ToolResult
 
 __all__ = ["CALL_END", "CALL_START", "RESULT_END", "RESULT_START", "parse_parts"]
@@ -232,30 +232,11 @@ def _read_items(text: str, body: int) -> list[_Item]:
 
 def _make_call(identity: str, value: Json, span: Span, problem: str | None) -> ToolCall:
     if not isinstance(value, dict):
-        return ToolCall(identity, "", {}, span, problem or f"a call must be an object, not {_kind(value)}")
-    name, url, given = value.get("api_name"), value.get("url"), value.get("parameters")
+        return ToolCall(identity, "", {}, span, problem or f"a call must be an object, not {kind_of(value)}")
+    name, url = value.get("api_name"), value.get("url")
+    arguments, unreadable = read_arguments(value.get("parameters"), "parameters")
     if not (isinstance(name, str) and name):
-        problem = problem or "api_name is missing"
+        problem, name = problem or "api_name is missing", ""
     if not isinstance(url, str | None):
-        problem = problem or f"url must be text, not {_kind(url)}"
-    arguments: Json = given
-    if isinstance(given, str):
-        try:
-            arguments = read_value(given) if given.strip() else {}
-        except ValueError as error:
-            arguments, problem = {}, problem or f"parameters: {error}"
-    if not isinstance(arguments, dict | None):
-        problem = problem or f"parameters must be an object, not {_kind(arguments)}"
-    return ToolCall(
-        identity,
-        name if isinstance(name, str) else "",
-        arguments if isinstance(arguments, dict) else {},
-        span,
-        problem,
-        url if isinstance(url, str) else None,
-    )
-
-
-def _kind(value: Json) -> str:
-    kinds = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
-    return kinds.get(type(value), "a number")
+        problem, url = problem or f"url must be text, not {kind_of(url)}", None
+    return ToolCall(identity, name, arguments, span, problem or unreadable, url)

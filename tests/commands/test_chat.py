@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from agentft.commands import run
-from agentft.parsers.msagent import parse_msagent
+from agentft.parsers import parse_row
 from agentft.repl.session import PERSONA
 from agentft.types import ToolCall, ToolResult
 from tests.commands.run import REPOSITORY, run_process
@@ -53,7 +53,7 @@ def test_a_piped_chat_calls_the_tools_and_is_saved(script: str, tmp_path: Path) 
     assert "\x1b" not in done.stdout
     assert "not sent" in done.stdout, "an address that nobody registered is never called"
     assert done.stderr.startswith(f"agentft chat · {script} · msagent\n")
-    read = parse_msagent(json.loads(kept.read_text(encoding="utf-8")), "row")
+    read = parse_row(json.loads(kept.read_text(encoding="utf-8")), "row")
     assert read.turns[0].raw.startswith("Be brief.")
     parts = read.turns[2].parts
     assert [part.name for part in parts if isinstance(part, ToolCall)] == ["current_weather"]
