@@ -41,8 +41,6 @@ def parse_parts(text: str) -> tuple[Part, ...]:
     there is none). A result's content is the text between its markers, without the fence. White space before it (behind
     a call or a result) and the newline after it belong to its span, since a model says neither.
     """
-    if "<|startof" not in text:
-        return (Text(text, Span(0, len(text))),) if text else ()
     return _Reader(text).read()
 
 

@@ -37,7 +37,10 @@ def parse_msagent(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefiniti
                 raise RowError("turn-order", f"two turns of the {role} in a row")
             parts: tuple[Part, ...] = (Text(value, Span(0, len(value))),) if value else ()
             if role == "system":
-                parts, tools = _read_system(value)
+                if _SWALLOWED in value:
+                    detail = f"the system value holds a dialogue ({_SWALLOWED!r})"
+                    raise RowError("swallowed-dialogue", detail, offset=value.index(_SWALLOWED))
+                parts, tools = parse_system(value)
             elif role == "assistant":
                 _refuse_react(value)
                 parts = parse_parts(value)
@@ -56,13 +59,6 @@ def _read_turn(item: Json) -> tuple[Role, str]:
     if not isinstance(value, str):
         raise RowError("value-not-text", f"the value must be text, not {value!r:.60}")
     return role, value
-
-
-def _read_system(value: str) -> tuple[tuple[Part, ...], tuple[ToolDefinition, ...]]:
-    place = value.find(_SWALLOWED)
-    if place >= 0:
-        raise RowError("swallowed-dialogue", f"the system value holds a dialogue ({_SWALLOWED!r})", offset=place)
-    return parse_system(value)
 
 
 def _refuse_react(value: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from itertools import count
 
 from agentft.errors import RowError
 from agentft.formats.values import read_arguments
@@ -29,7 +30,8 @@ def parse_openai(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinitio
         RowError: `turn-not-object`, `unknown-role`, `value-not-text`, `turn-order` or `call-not-object`, with the turn.
     """
     turns: list[Turn] = []
-    calls = _Calls()
+    numbers = count()
+    unanswered: list[str] = []  # ids of calls that have no result yet
     for index, message in enumerate(items):
         try:
             if not isinstance(message, dict):
@@ -37,7 +39,7 @@ def parse_openai(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinitio
             role = read_role(message.get("role"), _ROLES)
             if role == "system" and turns:
                 raise RowError("turn-order", "a system message that is not the first")
-            turns.append(_tile(role, _read_message(role, message, calls)))
+            turns.append(_tile(role, _read_message(role, message, numbers, unanswered)))
         except RowError as error:
             error.turn = index
             raise
@@ -54,35 +56,17 @@ def _tile(role: Role, said: Iterator[tuple[str, Part]]) -> Turn:
     return Turn(role, tuple(parts), raw)
 
 
-@dataclass(slots=True)
-class _Calls:
-    """How many calls there were, and the ids of those that have no result yet."""
-
-    count: int = 0
-    unanswered: list[str] = field(default_factory=list)
-
-    def add(self, given: Json) -> str:
-        """The id of the next call: the one given, or its number."""
-        identity = given if isinstance(given, str) and given else f"call_{self.count}"
-        self.count += 1
-        self.unanswered.append(identity)
-        return identity
-
-    def answer(self, given: Json) -> str:
-        """The id that a result names; without one, the earliest call that has no result."""
-        if not (isinstance(given, str) and given):
-            given = self.unanswered[0] if self.unanswered else ""
-        if given in self.unanswered:
-            self.unanswered.remove(given)
-        return given
-
-
-def _read_message(role: Role, message: Mapping[str, Json], calls: _Calls) -> Iterator[tuple[str, Part]]:
+def _read_message(
+    role: Role, message: Mapping[str, Json], numbers: Iterator[int], unanswered: list[str]
+) -> Iterator[tuple[str, Part]]:
     """The parts of a message, each with its text; their spans are still to be found."""
     if role == "tool":
         content = _read_result(message.get("content"))
-        failed = message.get("is_error") is True
-        yield content, ToolResult(calls.answer(message.get("tool_call_id")), content, _UNPLACED, failed)
+        # A result that names no call answers the earliest that has none.
+        call_id = _given(message.get("tool_call_id")) or next(iter(unanswered), "")
+        if call_id in unanswered:
+            unanswered.remove(call_id)
+        yield content, ToolResult(call_id, content, _UNPLACED, message.get("is_error") is True)
         return
     if role != "assistant":
         yield from _read_text(message.get("content"))
@@ -94,21 +78,26 @@ def _read_message(role: Role, message: Mapping[str, Json], calls: _Calls) -> Ite
     for call in listed if legacy is None else [*listed, legacy]:
         if not isinstance(call, dict):
             raise RowError("call-not-object", f"a call must be an object, not {call!r:.60}")
-        yield _read_call(call, calls.add(call.get("id")))
+        number = next(numbers)
+        unanswered.append(_given(call.get("id")) or f"call_{number}")
+        yield _read_call(call, unanswered[-1])
 
 
 def _read_call(call: Mapping[str, Json], identity: str) -> tuple[str, ToolCall]:
     function = call.get("function", call)
     if not isinstance(function, dict):
         raise RowError("call-not-object", f"a call's function must be an object, not {function!r:.60}")
-    given, name = function.get("arguments"), function.get("name")
-    name = name if isinstance(name, str) else ""
+    given, name = function.get("arguments"), _given(function.get("name"))
     arguments, problem = read_arguments(given, "arguments")
     if given is None or (isinstance(given, str) and not given.strip()):
         given = "{}"
     written = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False, separators=(",", ":"))
     text = f'{{"name":{json.dumps(name, ensure_ascii=False)},"arguments":{written}}}'
     return text, ToolCall(identity, name, arguments, _UNPLACED, problem if name else "the call has no name")
+
+
+def _given(value: Json) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _read_text(content: Json, *, thought: bool = False) -> Iterator[tuple[str, Text]]:
