@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from agentft.metrics.context import Context
-from agentft.metrics.reading import attempted, final_text
+from agentft.metrics.reading import Context, attempted, final_text
 from agentft.types import Case, Score, Trajectory
 
 __all__ = ["abstention", "call_decision", "decisions"]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from agentft.metrics.context import Context
 from agentft.metrics.equality import same
-from agentft.metrics.reading import turn_calls
+from agentft.metrics.reading import Context, all_calls
 from agentft.types import CallExpectation, Case, Json, ToolCall, Trajectory
 
 __all__ = ["Difference", "Matching", "Pair", "case_matchings", "compare", "match"]
@@ -60,7 +59,7 @@ class Matching:
 def case_matchings(case: Case, trajectory: Trajectory, context: Context) -> list[Matching]:
     """A matching for each user turn of the case; turns that were never reached have no calls."""
     return [
-        match(turn.calls, turn.skippable, turn_calls(trajectory, index), context, case.comparators)
+        match(turn.calls, turn.skippable, all_calls(trajectory, index), context, case.comparators)
         for index, turn in enumerate(case.turns)
     ]
 
@@ -78,23 +77,18 @@ def match(
         skippable: how many leading expectations are not required.
     """
     readable = [call for call in calls if call.parse_error is None]
-    table = [[compare(want, call, context, comparators) for call in readable] for want in expected]
-    rewards = np.array(
-        [[_reward(want, row[i], index >= skippable) for i in range(len(readable))] for index, (want, row) in
-         enumerate(zip(expected, table, strict=True))]
-    ).reshape(len(expected), len(readable))  # fmt: skip
+    pairs = [Pair(want, index >= skippable, None) for index, want in enumerate(expected)]
+    table = [
+        [replace(pair, call=call, differences=compare(pair.expected, call, context, comparators)) for call in readable]
+        for pair in pairs
+    ]
+    rewards = np.array([[_reward(pair) for pair in row] for row in table]).reshape(len(expected), len(readable))
     rows, columns = linear_sum_assignment(rewards, maximize=True)
-    assigned = dict(zip(rows.tolist(), columns.tolist(), strict=True))
-    pairs = tuple(
-        Pair(want, index >= skippable, readable[assigned[index]], table[index][assigned[index]])
-        if index in assigned
-        else Pair(want, index >= skippable, None)
-        for index, want in enumerate(expected)
-    )
-    taken = set(assigned.values())
+    for row, column in zip(rows, columns, strict=True):
+        pairs[row] = table[row][column]
     return Matching(
-        pairs,
-        extra=tuple(call for index, call in enumerate(readable) if index not in taken),
+        tuple(pairs),
+        extra=tuple(call for index, call in enumerate(readable) if index not in columns),
         unreadable=tuple(call for call in calls if call.parse_error is not None),
     )
 
@@ -130,11 +124,11 @@ def _accepted(want: CallExpectation, key: str, actual: Json, context: Context, c
     return any(same(option, actual, properties.get(key), comparator) for option in options)
 
 
-def _reward(want: CallExpectation, differences: Sequence[Difference], required: bool) -> float:
+def _reward(pair: Pair) -> float:
     """Exact calls outweigh everything; then the tool's name, then the share of right arguments, then being required."""
-    if not differences:
-        return 1000.0 + 0.5 * required
-    if differences[0].kind == "tool":
-        return 0.1 * required
-    wrong = sum(difference.kind != "surplus" for difference in differences)
-    return 1.0 + 0.4 * (1 - wrong / (len(want.arguments) + 1)) + 0.5 * required
+    if not pair.differences:
+        return 1000.0 + 0.5 * pair.required
+    if pair.differences[0].kind == "tool":
+        return 0.1 * pair.required
+    wrong = sum(difference.kind != "surplus" for difference in pair.differences)
+    return 1.0 + 0.4 * (1 - wrong / (len(pair.expected.arguments) + 1)) + 0.5 * pair.required

@@ -1,19 +1,20 @@
-"""All expected calls, exactly, and nothing else: the headline metric."""
+"""Whether the expected calls were made: all of them exactly (the headline), the right tools, how much is right."""
 
 from __future__ import annotations
 
-from agentft.metrics.context import Context
 from agentft.metrics.matching import Matching, case_matchings
-from agentft.metrics.reading import expects_calls
+from agentft.metrics.reading import Context
 from agentft.types import Case, Score, ToolCall, Trajectory
 
-__all__ = ["exact_call", "tool_name"]
+__all__ = ["argument_f1", "exact_call", "tool_name"]
+
+NO_CALL = Score(None, "the case expects no call")
 
 
 def exact_call(case: Case, trajectory: Trajectory, context: Context) -> Score:
     """1 if every turn has exactly its expected calls (those that a later one mends are optional), else 0."""
-    if not expects_calls(case):
-        return Score(None, "the case expects no call")
+    if not any(turn.calls for turn in case.turns):
+        return NO_CALL
     for index, matching in enumerate(case_matchings(case, trajectory, context)):
         if not matching.exact:
             return Score(0.0, f"turn {index}: {_why(matching)}")
@@ -22,8 +23,8 @@ def exact_call(case: Case, trajectory: Trajectory, context: Context) -> Score:
 
 def tool_name(case: Case, trajectory: Trajectory, context: Context) -> Score:
     """1 if every turn calls exactly the expected tools, whatever the arguments, else 0."""
-    if not expects_calls(case):
-        return Score(None, "the case expects no call")
+    if not any(turn.calls for turn in case.turns):
+        return NO_CALL
     for index, matching in enumerate(case_matchings(case, trajectory, context)):
         if matching.unreadable or matching.extra:
             return Score(0.0, f"turn {index}: {_why(matching)}")
@@ -32,6 +33,19 @@ def tool_name(case: Case, trajectory: Trajectory, context: Context) -> Score:
             if not named and (pair.required or pair.call):
                 return Score(0.0, f"turn {index}: {pair.expected.name} expected, {_shown(pair.call)} made")
     return Score(1.0, "every tool is the right one")
+
+
+def argument_f1(case: Case, trajectory: Trajectory, context: Context) -> Score:
+    """F1 over all calls of the case as assigned, a call's items being its tool and its arguments.
+
+    2 * right / (expected + made); a call of a wrong tool has nothing right. An unreadable call counts as one made item,
+    so that gibberish is never better than silence.
+    """
+    if not any(turn.calls for turn in case.turns):
+        return NO_CALL
+    matchings = case_matchings(case, trajectory, context)
+    right, expected, made = (sum(column) for column in zip(*map(_count, matchings), strict=True))
+    return Score(2 * right / (expected + made), f"{right} right of {expected} expected and {made} made")
 
 
 def _why(matching: Matching) -> str:
@@ -49,3 +63,19 @@ def _why(matching: Matching) -> str:
 
 def _shown(call: ToolCall | None) -> str:
     return "no call" if call is None else f"{call.name:.60}"
+
+
+def _count(matching: Matching) -> tuple[int, int, int]:
+    """Items that are right, expected, made; optional arguments given rightly are neither asked for nor held against."""
+    right = expected = made = 0
+    for pair in matching.pairs:
+        want, call = pair.expected, pair.call
+        wrong = {difference.argument for difference in pair.differences}
+        if pair.required or pair.exact:
+            expected += 1 + len(want.arguments)
+            if call is not None and call.name == want.name:
+                right += 1 + len(want.arguments.keys() - wrong)
+        if call is not None:
+            made += 1 + len(call.arguments) - len((want.optional.keys() & call.arguments.keys()) - wrong)
+    made += len(matching.unreadable) + sum(1 + len(call.arguments) for call in matching.extra)
+    return right, expected, made
