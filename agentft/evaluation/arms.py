@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agentft.errors import InputError
-from agentft.evaluation.oracle import oracle_answers
+from agentft.evaluation.gold import oracle_answers
 from agentft.evaluation.plan import Plan
 from agentft.evaluation.records import Record
 from agentft.evaluation.runner import Arm, read_baseline

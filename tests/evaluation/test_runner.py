@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agentft.errors import InputError
-from agentft.evaluation.oracle import oracle_answers
+from agentft.evaluation.gold import oracle_answers
 from agentft.evaluation.plan import Plan, make_plan
 from agentft.evaluation.records import dump_line, read_records, read_trajectory
 from agentft.evaluation.runner import Arm, Settings, evaluate, read_baseline
