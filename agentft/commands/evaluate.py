@@ -15,9 +15,9 @@ from agentft.strict import nearest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agentft.evaluation.plan import Plan
+    from agentft.evaluation.plan import Arm, Plan
     from agentft.evaluation.records import Record
-    from agentft.evaluation.runner import Arm, Settings
+    from agentft.evaluation.runner import Settings
     from agentft.evaluation.summary import Gate, Summary
 
 __all__ = ["EXIT_CODES", "choose_cases", "eval_command", "run_plan", "show"]

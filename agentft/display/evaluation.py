@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agentft.display.safe import safe_text
-from agentft.evaluation.runner import Arm
+from agentft.evaluation.plan import Arm
 from agentft.evaluation.summary import HEADLINES
 from agentft.metrics import ERROR_CLASSES
 

@@ -1,11 +1,11 @@
-"""What an evaluation will do, worked out before anything is loaded: cases, tools, and what their number can show."""
+"""What an evaluation will do, worked out before anything is loaded: cases, tools, what their number can show, arms."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
@@ -13,11 +13,13 @@ from agentft.agent import Job
 from agentft.errors import InputError
 from agentft.evaluation.statistics import smallest_difference
 from agentft.evaluation.suites import Suite, stratified
+from agentft.formats import CallFormat
+from agentft.models import Backend
 from agentft.strict import nearest
 from agentft.toolset import Toolset
 from agentft.types import Case, ToolDefinition
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Arm", "Plan", "make_plan"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,21 @@ class Plan:
             f"{len(tools)} tools: {', '.join(sorted(tools))}",
             f"smallest difference that these cases can show (20 % of them coming out differently): {power}",
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One side of a comparison.
+
+    `open` loads the model when its turn comes, so that two models never need memory at once. `identity` is a hash of
+    all that the answers depend on (model, adapter, bits); two arms of one identity share their finished cases.
+    """
+
+    label: str
+    name: str
+    identity: str
+    fmt: CallFormat
+    open: Callable[[], Backend]
 
 
 def make_plan(

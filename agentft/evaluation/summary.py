@@ -10,12 +10,12 @@ from importlib import metadata
 from typing import Any, TypeAlias, TypeVar
 
 import agentft
-from agentft.evaluation.plan import Plan
+from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record
 from agentft.evaluation.statistics import Delta, Estimate, estimate, paired_delta, paired_ratio_delta, ratio
 from agentft.metrics import METRICS, SCORER_VERSION
 
-__all__ = ["HEADLINES", "SCORES", "Gate", "RunFacts", "Summary", "compare", "summarise"]
+__all__ = ["HEADLINES", "SCORES", "Gate", "Summary", "compare", "summarise"]
 
 Summary: TypeAlias = dict[str, Any]
 T = TypeVar("T")
@@ -48,31 +48,31 @@ class Gate:
     minimum: float
 
 
-@dataclass(frozen=True, slots=True)
-class RunFacts:
-    """What is known about a run beside its records. `kept`: cases that were finished before."""
+def summarise(
+    plan: Plan,
+    arms: Mapping[str, Sequence[Record]],
+    gates: Sequence[Gate],
+    *,
+    ran: Mapping[str, tuple[Arm, str]],
+    sampling: Mapping[str, Any],
+    seconds: float,
+    interrupted: bool,
+    kept: int,
+) -> Summary:
+    """The document of summary.json. The first arm is the one that is judged.
 
-    names: Mapping[str, str]
-    formats: Mapping[str, str]
-    identities: Mapping[str, str]
-    fingerprints: Mapping[str, str]
-    sampling: Mapping[str, Any]
-    seconds: float
-    interrupted: bool
-    kept: int
-
-
-def summarise(plan: Plan, arms: Mapping[str, Sequence[Record]], facts: RunFacts, gates: Sequence[Gate]) -> Summary:
-    """The document of summary.json. The first arm is the one that is judged."""
+    Args:
+        ran: the arms that are no stored runs, with their fingerprints. `kept`: cases that were finished before.
+    """
     asked = len(plan.cases) * plan.trials
     metrics = {name: compare(arms, name) for name in SCORES}
     invalid = {label: sum(row["outcome"] == "invalid" for row in rows) for label, rows in arms.items()}
     first = next(iter(arms))
-    judged = [_judge(gate, metrics[gate.metric].get(first)) for gate in gates]
+    judged = [_judge(gate, metrics[gate.metric][first]["value"]) for gate in gates]
     return {
-        "verdict": _verdict(judged, max(invalid.values()), asked, facts.interrupted),
+        "verdict": _verdict(judged, max(invalid.values()), asked, interrupted),
         "finding": _finding(metrics["exact_call"], list(arms)) + _caution(metrics["abstention"], list(arms)),
-        "interrupted": facts.interrupted,
+        "interrupted": interrupted,
         "cases": len(plan.cases),
         "trials": plan.trials,
         "done": {label: len(rows) for label, rows in arms.items()},
@@ -85,16 +85,16 @@ def summarise(plan: Plan, arms: Mapping[str, Sequence[Record]], facts: RunFacts,
         "languages": _breakdown(plan, arms, "lang"),
         "suites": _breakdown(plan, arms, "suite"),
         "errors": _errors(arms),
-        "arms": {label: _describe(label, rows, facts) for label, rows in arms.items()},
+        "arms": {label: _describe(rows, *ran.get(label, (None, None))) for label, rows in arms.items()},
         "hashes": dict(plan.hashes),
-        "seed": facts.sampling.get("seed", 0),
+        "seed": sampling["seed"],
         "world_seed": plan.world_seed,
-        "sampling": dict(facts.sampling),
+        "sampling": dict(sampling),
         "max_steps": plan.max_steps,
         "versions": _versions(),
         "scorer_version": SCORER_VERSION,
-        "seconds": round(facts.seconds, 1),
-        "kept": facts.kept,
+        "seconds": round(seconds, 1),
+        "kept": kept,
     }
 
 
@@ -164,21 +164,20 @@ def _errors(arms: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, int]]:
     return {kind: {label: found[kind] for label, found in counts.items()} for kind in classes}
 
 
-def _describe(label: str, rows: Sequence[Record], facts: RunFacts) -> dict[str, Any]:
+def _describe(rows: Sequence[Record], arm: Arm | None, fingerprint: str | None) -> dict[str, Any]:
     stored = rows[0] if rows else {}
     return {
-        "name": facts.names.get(label, "stored run"),
-        "identity": facts.identities.get(label),
-        "format": facts.formats.get(label) or stored.get("format"),
+        "name": arm.name if arm else "stored run",
+        "identity": arm.identity if arm else None,
+        "format": arm.fmt.name if arm else stored.get("format"),
         "frame_sha256": stored.get("frame_sha256"),
-        "fingerprint": facts.fingerprints.get(label) or stored.get("fingerprint"),
+        "fingerprint": fingerprint or stored.get("fingerprint"),
         "steps": sum(len(row["steps"]) for row in rows),
         "tokens": sum(step["tokens"] for row in rows for step in row["steps"]),
     }
 
 
-def _judge(gate: Gate, found: Mapping[str, Any] | None) -> dict[str, Any]:
-    value = found["value"] if found else None
+def _judge(gate: Gate, value: float | None) -> dict[str, Any]:
     passed = value is not None and value >= gate.minimum
     return {"metric": gate.metric, "minimum": gate.minimum, "value": value, "passed": passed}
 

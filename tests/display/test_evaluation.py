@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from agentft.display.evaluation import evaluation_progress, show_summary
-from agentft.evaluation.runner import Arm
+from agentft.evaluation.plan import Arm
 from agentft.evaluation.statistics import estimate, paired_delta
 from agentft.formats import call_format
 from agentft.models.scripted import ScriptedBackend
