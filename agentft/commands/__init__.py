@@ -20,9 +20,7 @@ import typer
 
 from agentft import __version__
 from agentft.commands.chat import chat_command
-from agentft.commands.data_build import build_command
-from agentft.commands.data_inspect import inspect_command
-from agentft.commands.data_mask import mask_command
+from agentft.commands.data import build_command, inspect_command, mask_command
 from agentft.commands.doctor import doctor_command
 from agentft.commands.evaluate import eval_command
 from agentft.commands.models import list_command as models_list

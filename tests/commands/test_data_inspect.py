@@ -8,7 +8,7 @@ import pytest
 import typer
 from rich.console import Console
 
-from agentft.commands.data_inspect import inspect_command
+from agentft.commands.data import inspect_command
 from agentft.data.inspection import inspect_file
 from agentft.display.inspection import show_inspection
 from agentft.errors import InputError
