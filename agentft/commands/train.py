@@ -49,6 +49,8 @@ def train_command(
     from rich.console import Console
 
     from agentft.display.training import TrainingView
+    from agentft.training import run
+    from agentft.training.run_folder import find_run
 
     options = {
         "model": model,
@@ -63,13 +65,13 @@ def train_command(
         if resume is not None:
             if settings or strict or dry_run or any(value is not None for value in options.values()):
                 raise InputError("--resume takes every setting from the run; leave the other settings out")
-            result = _resume(resume, interrupts)
+            result = run.resume(find_run(resume), interrupts, interrupts.should_stop)
         else:
             recipe = _recipe(settings or [], options)
             if dry_run:
                 _dry_run(recipe, view, strict, as_json)
                 return
-            result = _train(recipe, interrupts, strict)
+            result = run.train(recipe, interrupts, interrupts.should_stop, strict=strict)
     _show(result, view, interrupts.losses, as_json=as_json, quiet=quiet)
 
 
@@ -81,11 +83,12 @@ def run_recipe(recipe: Recipe, *, quiet: bool) -> RunResult:
     """
     from rich.console import Console
 
-    from agentft.display.training import TrainingView, loss_curve
+    from agentft.display.training import TrainingView
+    from agentft.training.run import train
 
     with TrainingView(Console(stderr=True), quiet=quiet) as view, _Interrupts(view) as interrupts:
-        result = _train(recipe, interrupts, strict=False)
-        for line in [*([] if quiet else loss_curve(interrupts.losses)), *_account(result)]:
+        result = train(recipe, interrupts, interrupts.should_stop)
+        for line in _account(result, interrupts.losses):
             view.say(line)
         _end_if_interrupted(result, view)
     return result
@@ -139,19 +142,6 @@ def _recipe(settings: list[str], options: dict[str, Any]) -> Recipe:
     return read_recipe(path, settings[1:] if path else settings, options)
 
 
-def _train(recipe: Recipe, interrupts: _Interrupts, strict: bool) -> RunResult:
-    from agentft.training.run import train
-
-    return train(recipe, interrupts, interrupts.should_stop, strict=strict)
-
-
-def _resume(name: str, interrupts: _Interrupts) -> RunResult:
-    from agentft.training.run import resume
-    from agentft.training.run_folder import find_run
-
-    return resume(find_run(name), interrupts, interrupts.should_stop)
-
-
 def _dry_run(recipe: Recipe, view: TrainingView, strict: bool, as_json: bool) -> None:
     from agentft.display.training import data_lines, plan_lines
     from agentft.training.events import DataReady
@@ -173,20 +163,30 @@ def _dry_run(recipe: Recipe, view: TrainingView, strict: bool, as_json: bool) ->
 
 
 def _show(result: RunResult, view: TrainingView, losses: tuple[float, ...], *, as_json: bool, quiet: bool) -> None:
-    from agentft.display.training import loss_curve
-
     if as_json:
-        typer.echo(json.dumps(_document(result), ensure_ascii=False))
+        document = {
+            "run": str(result.folder),
+            "weights": str(result.weights) if result.weights else None,
+            "steps": result.steps,
+            "loss": result.loss,
+            "seconds": round(result.seconds, 1),
+            "interrupted": result.interrupted,
+            **{name: getattr(result.data, name) for name in ("rows", "trained", "rejected", "reasons")},
+        }
+        typer.echo(json.dumps(document, ensure_ascii=False))
     else:
-        for line in [*([] if quiet else loss_curve(losses)), *_account(result)]:
+        for line in _account(result, () if quiet else losses):
             typer.echo(line)
     _end_if_interrupted(result, view)
 
 
-def _account(result: RunResult) -> list[str]:
+def _account(result: RunResult, losses: tuple[float, ...]) -> list[str]:
+    from agentft.display.training import loss_curve
+
     data = result.data
     loss = "" if result.loss is None else f", last loss {result.loss:.3f}"
     return [
+        *loss_curve(losses),
         f"rows: {data.trained} trained + {data.rejected} rejected = {data.rows} given",
         f"{result.steps} steps in {result.seconds:.0f} s{loss}",
         str(result.weights or result.folder),
@@ -197,19 +197,3 @@ def _end_if_interrupted(result: RunResult, view: TrainingView) -> None:
     if result.interrupted:
         view.say(f"stopped after step {result.steps}; go on with: agentft train --resume {result.folder}")
         raise typer.Exit(130)
-
-
-def _document(result: RunResult) -> dict[str, object]:
-    data = result.data
-    return {
-        "run": str(result.folder),
-        "weights": str(result.weights) if result.weights else None,
-        "steps": result.steps,
-        "loss": result.loss,
-        "seconds": round(result.seconds, 1),
-        "interrupted": result.interrupted,
-        "rows": data.rows,
-        "trained": data.trained,
-        "rejected": data.rejected,
-        "reasons": data.reasons,
-    }
