@@ -129,7 +129,7 @@ def run_plan(
     """Evaluate, with the plan and the progress on stderr unless `quiet`."""
     from rich.console import Console
 
-    from agentft.display.evaluation import evaluation_progress
+    from agentft.display.evaluation import EvaluationProgress
     from agentft.evaluation.runner import evaluate
 
     notes = Console(stderr=True, quiet=quiet)
@@ -138,7 +138,7 @@ def run_plan(
         lines.append("note: at temperature 0 every trial is the same; give --temperature")
     for line in lines:
         notes.print(line, markup=False, highlight=False, soft_wrap=True)
-    with evaluation_progress(notes, quiet=quiet) as progress:
+    with EvaluationProgress(notes) as progress:
         settings = replace(settings, on_arm=progress.on_arm, on_case=progress.on_case)
         return evaluate(plan, arms, settings, stored)
 

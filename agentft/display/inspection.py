@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from agentft.data.inspection import Inspection
@@ -35,9 +35,7 @@ def show_inspection(inspection: Inspection, path: Path) -> RenderableType:
 
 
 def _counts(inspection: Inspection) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
+    table = Table("", Column(justify="right"), box=None, pad_edge=False, show_header=False)
     unreadable = f" ({inspection.unreadable_calls:,} unreadable)" if inspection.unreadable_calls else ""
     table.add_row("turns", f"{inspection.turns:,}")
     table.add_row(f"calls{unreadable}", f"{inspection.calls:,}")
@@ -48,10 +46,8 @@ def _counts(inspection: Inspection) -> Table:
 
 
 def _lengths(inspection: Inspection) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("a row's")
-    for percent in PERCENTILES:
-        table.add_column(f"{percent} %" if percent < 100 else "longest", justify="right")
+    columns = (Column(f"{percent} %" if percent < 100 else "longest", justify="right") for percent in PERCENTILES)
+    table = Table("a row's", *columns, box=None, pad_edge=False, header_style="bold")
     for name, values in (("characters", inspection.characters), ("turns", inspection.row_turns)):
         ordered = sorted(values)
         table.add_row(name, *(f"{_percentile(ordered, percent):,}" for percent in PERCENTILES))
@@ -64,11 +60,9 @@ def _percentile(ordered: Sequence[int], percent: int) -> int:
 
 
 def _rejections(inspection: Inspection, path: Path) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("rejected because")
-    table.add_column("rows", justify="right")
-    table.add_column("first", overflow="fold")
-    table.add_column("what to do", overflow="fold")
+    folded = (Column(heading, overflow="fold") for heading in ("first", "what to do"))
+    counted = Column("rows", justify="right")
+    table = Table("rejected because", counted, *folded, box=None, pad_edge=False, header_style="bold")
     rows = inspection.accounting
     for reason, count in rows.reasons.most_common():
         first = rows.first[reason]
