@@ -53,9 +53,8 @@ def chat_command(
 
     from agentft.display.chat import ChatView
     from agentft.models import Sampling
-    from agentft.repl.loop import Repl
+    from agentft.repl.loop import PERSONA, Repl, Session
     from agentft.repl.saving import check_place
-    from agentft.repl.session import PERSONA, Session
     from agentft.toolserver import ToolServer
 
     if save is not None:

@@ -1,24 +1,31 @@
-"""The loop of the terminal agent: read, answer or obey, keep."""
+"""The terminal agent: a chat with all that it needs to go on, and its loop: read, answer or obey, keep."""
 
 from __future__ import annotations
 
 import difflib
+import secrets
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.text import Text
 
-from agentft.agent import INFRASTRUCTURE
+from agentft.agent import INFRASTRUCTURE, ToolRunner, open_conversation, say, step
 from agentft.display.chat import ChatView
 from agentft.display.tools import tool_table
 from agentft.errors import AgentftError, InputError
+from agentft.formats import CallFormat
+from agentft.models import Backend, OnText, Sampling
 from agentft.repl.reading import Reader
 from agentft.repl.saving import append_row, check_place
-from agentft.repl.session import Session
 from agentft.toolset import Toolset
-from agentft.types import Conversation, Step
+from agentft.types import Conversation, Step, ToolDefinition
 
-__all__ = ["COMMANDS", "Repl"]
+__all__ = ["COMMANDS", "PERSONA", "Repl", "Session"]
+
+PERSONA = "You are a helpful assistant."
 
 COMMANDS = {
     "/help": "what can be typed here",
@@ -28,6 +35,49 @@ COMMANDS = {
     "/quit": "leave (Ctrl-D does too)",
 }
 NAMES = [usage.split()[0] for usage in COMMANDS]
+
+
+@dataclass
+class Session:
+    """The state of a chat. `max_steps`: completions for one question."""
+
+    backend: Backend
+    fmt: CallFormat
+    client: ToolRunner
+    sampling: Sampling
+    tools: tuple[ToolDefinition, ...]
+    persona: str = PERSONA
+    max_steps: int = 6
+    conversation: Conversation = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew: no turns, and a fresh state of the tool worlds."""
+        key = f"chat-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+        self.conversation = open_conversation(key, self.persona, self.tools, self.fmt.name)
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything was said."""
+        return any(turn.role == "user" for turn in self.conversation.turns)
+
+    def ask(self, text: str, listening: Callable[[], AbstractContextManager[OnText | None]]) -> Iterator[Step]:
+        """Ask, and give each completion with what its calls led to, until the model answers or the steps are used up.
+
+        `listening` is entered around each completion, and gives what to call with the text as it appears. If anything
+        goes wrong or the consumer stops, put `conversation` back to what it was before.
+        """
+        self.conversation = say(self.conversation, text)
+        for _ in range(self.max_steps):
+            with listening() as on_text:
+                self.conversation, made = step(
+                    self.conversation, self.backend, self.fmt, self.client, self.sampling, self.conversation.id, on_text
+                )
+            yield made
+            if not made.exchanges:
+                return
 
 
 class Repl:
@@ -86,9 +136,9 @@ class Repl:
         before, begun = self._session.conversation, time.monotonic()
         steps: list[Step] = []
         try:
-            for step in self._session.ask(text, self._view.listening):
-                steps.append(step)
-                self._view.step(step)
+            for made in self._session.ask(text, self._view.listening):
+                steps.append(made)
+                self._view.step(made)
             self._view.answered(steps, time.monotonic() - begun)
             self._remark(steps)
         except KeyboardInterrupt:

@@ -17,7 +17,7 @@ import pytest
 
 from agentft.commands import run
 from agentft.parsers.msagent import parse_msagent
-from agentft.repl.session import PERSONA
+from agentft.repl.loop import PERSONA
 from agentft.types import ToolCall, ToolResult
 from tests.commands.run import REPOSITORY, run_process
 
