@@ -30,7 +30,16 @@ class TrainingView:
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console = console
         self._quiet = quiet
-        self._progress: Progress | None = None
+        self._progress = Progress(
+            TextColumn("step {task.completed}/{task.total}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            expand=True,
+            disable=not console.is_terminal,
+        )
         self._task = TaskID(0)
         self._tokens = 0
         self._seconds = 0.0
@@ -41,8 +50,7 @@ class TrainingView:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._progress:
-            self._progress.stop()
+        self._progress.stop()
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -57,9 +65,9 @@ class TrainingView:
             self._start(event)
         elif isinstance(event, StepDone):
             self._step(event)
-        elif isinstance(event, Saved) and not self._progress:
+        elif isinstance(event, Saved) and self._progress.disable:
             self._print(f"saved {event.path}")
-        elif isinstance(event, Finished) and self._progress:
+        elif isinstance(event, Finished):
             self._progress.stop()
 
     def say(self, text: str) -> None:
@@ -83,17 +91,6 @@ class TrainingView:
             f"{event.trainable / 1e6:.1f} M of {event.parameters / 1e6:.0f} M parameters trained ({share:.1%})"
         )
         self._total = event.steps
-        if not self._console.is_terminal:
-            return
-        self._progress = Progress(
-            TextColumn("step {task.completed}/{task.total}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            expand=True,
-        )
         self._task = self._progress.add_task("", total=event.steps, completed=event.step, figures="")
         self._progress.start()
 
@@ -104,9 +101,10 @@ class TrainingView:
             f"loss {step.loss:.3f}  {self._tokens / max(self._seconds, 1e-9):,.0f} tokens/s  "
             f"{step.supervised / max(step.tokens, 1):.0%} learnt  {step.memory / 2**30:.1f} GiB"
         )
-        if self._progress:
-            self._progress.update(self._task, completed=step.step, figures=figures)
-        elif time.monotonic() - self._told >= LINE_SECONDS or step.step in (1, self._total):
+        self._progress.update(self._task, completed=step.step, figures=figures)
+        if not self._progress.disable:
+            return
+        if time.monotonic() - self._told >= LINE_SECONDS or step.step in (1, self._total):
             self._told = time.monotonic()
             self._print(f"step {step.step}/{self._total}  {figures}")
 
