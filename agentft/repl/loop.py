@@ -80,31 +80,21 @@ class Session:
                 return
 
 
+@dataclass
 class Repl:
     """The terminal agent.
 
-    Args:
-        save_to: file that each conversation is added to when it ends.
-        interactive: a person is typing: Ctrl-C stops an answer and errors are shown. Otherwise both end the run.
+    `save_to`: file that each conversation is added to when it ends. `interactive`: a person is typing, so Ctrl-C stops
+    an answer and errors are shown; otherwise both end the run.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        view: ChatView,
-        read: Reader,
-        toolsets: tuple[Toolset, ...],
-        *,
-        save_to: Path | None = None,
-        interactive: bool = True,
-    ) -> None:
-        self._session = session
-        self._view = view
-        self._read = read
-        self._toolsets = toolsets
-        self._save_to = save_to
-        self._interactive = interactive
-        self._saved: list[tuple[Path, Conversation]] = []
+    session: Session
+    view: ChatView
+    read: Reader
+    toolsets: tuple[Toolset, ...]
+    save_to: Path | None = None
+    interactive: bool = True
+    _saved: list[tuple[Path, Conversation]] = field(default_factory=list, init=False)
 
     def run(self) -> None:
         """Until the input ends or `/quit`. The conversation is kept whatever ends it."""
@@ -120,44 +110,44 @@ class Repl:
 
     def _next(self) -> str | None:
         try:
-            text = self._read().strip()
+            text = self.read().strip()
         except EOFError:
             return None
         except KeyboardInterrupt:
-            if not self._interactive:
+            if not self.interactive:
                 raise
-            self._view.note("Ctrl-D or /quit leaves", "dim")
+            self.view.note("Ctrl-D or /quit leaves", "dim")
             return ""
-        if text and not self._interactive:
-            self._view.echo(text)
+        if text and not self.interactive:
+            self.view.echo(text)
         return text
 
     def _answer(self, text: str) -> None:
-        before, begun = self._session.conversation, time.monotonic()
+        before, begun = self.session.conversation, time.monotonic()
         steps: list[Step] = []
         try:
-            for made in self._session.ask(text, self._view.listening):
+            for made in self.session.ask(text, self.view.listening):
                 steps.append(made)
-                self._view.step(made)
-            self._view.answered(steps, time.monotonic() - begun)
+                self.view.step(made)
+            self.view.answered(steps, time.monotonic() - begun)
             self._remark(steps)
         except KeyboardInterrupt:
-            self._session.conversation = before
-            if not self._interactive:
+            self.session.conversation = before
+            if not self.interactive:
                 raise
-            self._view.note("stopped; the question is taken back")
+            self.view.note("stopped; the question is taken back")
         except (AgentftError, *INFRASTRUCTURE) as error:
-            self._session.conversation = before
-            if not self._interactive:
+            self.session.conversation = before
+            if not self.interactive:
                 raise
-            self._view.note(f"error: {error}", "red")
+            self.view.note(f"error: {error}", "red")
 
     def _remark(self, steps: list[Step]) -> None:
         if steps[-1].exchanges:
-            self._view.note(f"stopped after {len(steps)} steps without an answer; ask on, or /reset")
+            self.view.note(f"stopped after {len(steps)} steps without an answer; ask on, or /reset")
         elif steps[-1].finish == "length":
-            limit = self._session.sampling.max_new_tokens
-            self._view.note(f"cut at {limit} tokens; --max-new-tokens allows more")
+            limit = self.session.sampling.max_new_tokens
+            self.view.note(f"cut at {limit} tokens; --max-new-tokens allows more")
 
     def _obey(self, line: str) -> bool:
         """Run a slash command; False ends the chat."""
@@ -165,18 +155,18 @@ class Repl:
         if name == "/quit":
             return False
         if name == "/help":
-            self._view.show(_help())
+            self.view.show(_help())
         elif name == "/tools":
-            self._view.show(tool_table(self._toolsets) if self._toolsets else Text("no tools", "dim"))
+            self.view.show(tool_table(self.toolsets) if self.toolsets else Text("no tools", "dim"))
         elif name == "/reset":
             self._keep()
-            self._session.reset()
-            self._view.note("a new conversation", "dim")
+            self.session.reset()
+            self.view.note("a new conversation", "dim")
         elif name == "/save":
             self._save(rest.strip())
         else:
             near = difflib.get_close_matches(name, NAMES, 1)
-            self._view.note(f"there is no command {name}; {f'did you mean {near[0]}?' if near else 'try /help'}")
+            self.view.note(f"there is no command {name}; {f'did you mean {near[0]}?' if near else 'try /help'}")
         return True
 
     def _save(self, name: str) -> None:
@@ -187,21 +177,21 @@ class Repl:
             check_place(path)
             self._add_to(path)
         except (InputError, OSError) as error:
-            self._view.note(str(error), "red")
+            self.view.note(str(error), "red")
 
     def _keep(self) -> None:
-        if self._save_to is not None:
-            self._add_to(self._save_to)
+        if self.save_to is not None:
+            self._add_to(self.save_to)
 
     def _add_to(self, path: Path) -> None:
-        if not self._session.asked:
-            self._view.note("nothing was said, so nothing was saved", "dim")
+        if not self.session.asked:
+            self.view.note("nothing was said, so nothing was saved", "dim")
             return
-        done = (path.resolve(), self._session.conversation)
+        done = (path.resolve(), self.session.conversation)
         if done not in self._saved:
             append_row(*done)
             self._saved.append(done)
-        self._view.note(f"saved to {path}", "dim")
+        self.view.note(f"saved to {path}", "dim")
 
 
 def _help() -> Text:
