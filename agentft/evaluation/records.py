@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from agentft.errors import InputError
+from agentft.evaluation.plan import Arm
 from agentft.files import atomic_write
 from agentft.formats import CallFormat, call_format
 from agentft.metrics import SCORER_VERSION, Context, classify, decisions, score_case
@@ -29,11 +30,11 @@ Key = tuple[str, str, int]
 
 
 def make_record(
-    case: Case, trajectory: Trajectory, context: Context, *, arm: str, fingerprint: str, fmt: CallFormat, frame: str
+    case: Case, trajectory: Trajectory, context: Context, arm: Arm, *, fingerprint: str, frame: str
 ) -> Record:
-    """The line of one case in one arm. `frame`: the fingerprint of the model's chat template."""
+    """The line of one case in one arm. `fingerprint`: of the arm; `frame`: of the model's chat template."""
     return {
-        "arm": arm,
+        "arm": arm.label,
         "suite": case.suite,
         "case": case.id,
         "trial": trajectory.trial,
@@ -47,7 +48,7 @@ def make_record(
         "steps": [_step(step) for step in trajectory.steps],
         "state": trajectory.state,
         "gold_state": context.gold_state,
-        "format": fmt.name,
+        "format": arm.fmt.name,
         "frame_sha256": frame,
         "case_digest": case_digest(case),
         "fingerprint": fingerprint,

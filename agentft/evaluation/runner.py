@@ -128,15 +128,8 @@ class _Run:
         total = len(self._keys)
         for done, trajectory in enumerate(self._trajectories(waiting, arm, backend), total - len(waiting) + 1):
             case = self._cases[trajectory.case_id]
-            record = make_record(
-                case,
-                trajectory,
-                self._contexts[case.id],
-                arm=arm.label,
-                fingerprint=print_,
-                fmt=arm.fmt,
-                frame=backend.frame.fingerprint,
-            )
+            context, frame = self._contexts[case.id], backend.frame.fingerprint
+            record = make_record(case, trajectory, context, arm, fingerprint=print_, frame=frame)
             self._store.add(record)
             self._settings.on_case(arm.label, record, done, total)
 
