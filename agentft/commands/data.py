@@ -38,7 +38,7 @@ def inspect_command(
     from rich.console import Console
 
     from agentft.data.inspection import inspect_file
-    from agentft.display.inspection import show_inspection
+    from agentft.display.data import show_inspection
 
     inspection = inspect_file(file, quarantine)
     if as_json:
@@ -65,7 +65,7 @@ def mask_command(
     from rich.console import Console
 
     from agentft.data.mask import mask_rows
-    from agentft.display.mask import mask_view
+    from agentft.display.data import mask_view
     from agentft.encoding import learn_rule
     from agentft.formats import call_format as find_format
     from agentft.models.tokenizers import load_tokenizer

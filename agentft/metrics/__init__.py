@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from agentft.metrics.calls import argument_f1, exact_call, tool_name
-from agentft.metrics.decision import abstention, call_decision, decisions
+from agentft.metrics.calls import abstention, argument_f1, call_decision, decisions, exact_call, tool_name
 from agentft.metrics.errors import ERROR_CLASSES, classify
 from agentft.metrics.msagent import action_em, input_em, msagent_f1, rouge_l
 from agentft.metrics.outcome import answer, end_state, recovery

@@ -1,13 +1,14 @@
-"""Whether the expected calls were made: all of them exactly (the headline), the right tools, how much is right."""
+"""Whether the expected calls were made: all exactly (the headline), the right tools, how much; and whether to call."""
 
 from __future__ import annotations
 
 from agentft.metrics.matching import Matching, case_matchings
-from agentft.metrics.reading import Context
+from agentft.metrics.reading import Context, attempted, final_text
 from agentft.types import Case, Score, ToolCall, Trajectory
 
-__all__ = ["argument_f1", "exact_call", "tool_name"]
+__all__ = ["abstention", "argument_f1", "call_decision", "decisions", "exact_call", "tool_name"]
 
+ABSTAINING = ("irrelevance", "missing_parameter")
 NO_CALL = Score(None, "the case expects no call")
 
 
@@ -46,6 +47,35 @@ def argument_f1(case: Case, trajectory: Trajectory, context: Context) -> Score:
     matchings = case_matchings(case, trajectory, context)
     right, expected, made = (sum(column) for column in zip(*map(_count, matchings), strict=True))
     return Score(2 * right / (expected + made), f"{right} right of {expected} expected and {made} made")
+
+
+def decisions(case: Case, trajectory: Trajectory) -> list[tuple[bool, bool]]:
+    """For each user turn: (should it call, did it call or try to). Precision and recall are counted over these."""
+    return [(bool(turn.calls), attempted(trajectory, index)) for index, turn in enumerate(case.turns)]
+
+
+def call_decision(case: Case, trajectory: Trajectory, _context: Context) -> Score:
+    """The share of user turns in which calling or not calling was right."""
+    made = decisions(case, trajectory)
+    wrong = [index for index, (should, did) in enumerate(made) if should != did]
+    if not wrong:
+        return Score(1.0, "called exactly where a call was due")
+    should = made[wrong[0]][0]
+    return Score(1 - len(wrong) / len(made), f"turn {wrong[0]}: {'no call' if should else 'a call that was not due'}")
+
+
+def abstention(case: Case, trajectory: Trajectory, _context: Context) -> Score:
+    """Cases that must ask or decline: no call, no attempt at one (an unreadable call is one), and something said."""
+    if case.category not in ABSTAINING:
+        return Score(None, "only for irrelevance and missing_parameter")
+    for index, turn in enumerate(case.turns):
+        if turn.calls:
+            continue
+        if attempted(trajectory, index):
+            return Score(0.0, f"turn {index}: it called, or tried to")
+        if not final_text(trajectory, index):
+            return Score(0.0, f"turn {index}: it said nothing")
+    return Score(1.0, "it spoke instead of calling")
 
 
 def _why(matching: Matching) -> str:

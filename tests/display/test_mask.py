@@ -10,7 +10,7 @@ from rich.console import Console
 
 from agentft.commands import run
 from agentft.data.mask import mask_rows
-from agentft.display.mask import mask_view
+from agentft.display.data import mask_view
 from agentft.encoding import LEARN_RULES
 from agentft.errors import InputError
 from agentft.formats import call_format
