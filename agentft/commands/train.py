@@ -46,9 +46,6 @@ def train_command(
     Example:
       agentft train --data rows.jsonl --learn balanced epochs=2
     """
-    from rich.console import Console
-
-    from agentft.display.training import TrainingView
     from agentft.training import run
     from agentft.training.run_folder import find_run
 
@@ -61,18 +58,18 @@ def train_command(
         "output": output,
         "seed": seed,
     }
-    with TrainingView(Console(stderr=True), quiet=quiet) as view, _Interrupts(view) as interrupts:
+    with _Watch(quiet) as watch:
         if resume is not None:
             if settings or strict or dry_run or any(value is not None for value in options.values()):
                 raise InputError("--resume takes every setting from the run; leave the other settings out")
-            result = run.resume(find_run(resume), interrupts, interrupts.should_stop)
+            result = run.resume(find_run(resume), watch, watch.should_stop)
         else:
             recipe = _recipe(settings or [], options)
             if dry_run:
-                _dry_run(recipe, view, strict, as_json)
+                _dry_run(recipe, watch.view, strict, as_json)
                 return
-            result = run.train(recipe, interrupts, interrupts.should_stop, strict=strict)
-    _show(result, view, interrupts.losses, as_json=as_json, quiet=quiet)
+            result = run.train(recipe, watch, watch.should_stop, strict=strict)
+    _show(result, watch, as_json=as_json, quiet=quiet)
 
 
 def run_recipe(recipe: Recipe, *, quiet: bool) -> RunResult:
@@ -81,29 +78,30 @@ def run_recipe(recipe: Recipe, *, quiet: bool) -> RunResult:
     Raises:
         typer.Exit: 130 after an interruption; the checkpoint is saved.
     """
-    from rich.console import Console
-
-    from agentft.display.training import TrainingView
     from agentft.training.run import train
 
-    with TrainingView(Console(stderr=True), quiet=quiet) as view, _Interrupts(view) as interrupts:
-        result = train(recipe, interrupts, interrupts.should_stop)
-        for line in _account(result, interrupts.losses):
-            view.say(line)
-        _end_if_interrupted(result, view)
+    with _Watch(quiet) as watch:
+        result = train(recipe, watch, watch.should_stop)
+        for line in _account(result, watch.losses):
+            watch.view.say(line)
+        _end_if_interrupted(result, watch.view)
     return result
 
 
-class _Interrupts:
-    """Ctrl-C once during training: finish the step and save. Twice, or at another time: at once."""
+class _Watch:
+    """Shows a training. Ctrl-C once during it: finish the step and save. Twice, or at another time: at once."""
 
-    def __init__(self, view: TrainingView) -> None:
-        self.view = view
+    def __init__(self, quiet: bool) -> None:
+        from rich.console import Console
+
+        from agentft.display.training import TrainingView
+
+        self.view = TrainingView(Console(stderr=True), quiet=quiet)
         self.training = False
         self.asked = False
         self.losses: tuple[float, ...] = ()
 
-    def __enter__(self) -> _Interrupts:
+    def __enter__(self) -> _Watch:
         self._before = signal.signal(signal.SIGINT, self._handle)
         return self
 
@@ -111,6 +109,7 @@ class _Interrupts:
         signal.signal(signal.SIGINT, self._before)
         if self.training and kind is KeyboardInterrupt:
             self.view.say("stopped; go on after the last checkpoint with: agentft train --resume last")
+        self.view.close()
 
     def __call__(self, event: Event) -> None:
         """Show an event, and notice when training begins and ends."""
@@ -162,7 +161,7 @@ def _dry_run(recipe: Recipe, view: TrainingView, strict: bool, as_json: bool) ->
         typer.echo(f"  {tokens:,} tokens: row {row}, {name!r}")
 
 
-def _show(result: RunResult, view: TrainingView, losses: tuple[float, ...], *, as_json: bool, quiet: bool) -> None:
+def _show(result: RunResult, watch: _Watch, *, as_json: bool, quiet: bool) -> None:
     if as_json:
         document = {
             "run": str(result.folder),
@@ -175,9 +174,9 @@ def _show(result: RunResult, view: TrainingView, losses: tuple[float, ...], *, a
         }
         typer.echo(json.dumps(document, ensure_ascii=False))
     else:
-        for line in _account(result, () if quiet else losses):
+        for line in _account(result, () if quiet else watch.losses):
             typer.echo(line)
-    _end_if_interrupted(result, view)
+    _end_if_interrupted(result, watch.view)
 
 
 def _account(result: RunResult, losses: tuple[float, ...]) -> list[str]:

@@ -22,10 +22,7 @@ _LEVELS = " ▁▂▃▄▅▆▇█"
 
 
 class TrainingView:
-    """Shows the events of a run on `console` (stderr). Use it as a context manager.
-
-    With `quiet` only warnings are shown.
-    """
+    """Shows the events of a run on `console` (stderr), with `quiet` only the warnings. Close it at the end."""
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console = console
@@ -46,10 +43,8 @@ class TrainingView:
         self._total = 0
         self._told = time.monotonic()
 
-    def __enter__(self) -> TrainingView:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Take the bar away, if there is one."""
         self._progress.stop()
 
     def __call__(self, event: Event) -> None:
@@ -68,7 +63,7 @@ class TrainingView:
         elif isinstance(event, Saved) and self._progress.disable:
             self._print(f"saved {event.path}")
         elif isinstance(event, Finished):
-            self._progress.stop()
+            self.close()
 
     def say(self, text: str) -> None:
         """Show a sentence, unless quiet."""

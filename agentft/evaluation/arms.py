@@ -32,10 +32,7 @@ class ModelChoice:
 
 
 def make_arm(label: str, plan: Plan, choice: ModelChoice, prepare: Callable[[str], None] = lambda _: None) -> Arm:
-    """An arm that opens its model when its turn comes.
-
-    Args:
-        prepare: called with the model's name just before it is opened (to fetch it with a progress display).
+    """An arm that opens its model when its turn comes, and calls `prepare` with its name just before (to fetch it).
 
     Raises:
         InputError: the run or the call format is not known.
@@ -59,8 +56,7 @@ def make_arms(
 ) -> tuple[list[Arm], dict[str, list[Record]]]:
     """The arms to run, and the stored records to compare with.
 
-    Args:
-        baseline: `base` (the same model without its adapter), a run folder, or the cases.jsonl of an earlier run.
+    `baseline` is `base` (the same model without its adapter), a run folder, or the cases.jsonl of an earlier run.
 
     Raises:
         InputError: the baseline does not fit.

@@ -17,8 +17,7 @@ __all__ = ["same"]
 def same(expected: Json, actual: Json, schema: Mapping[str, Any] | None = None, comparator: str = "exact") -> bool:
     """Whether `actual` is `expected` under the argument's JSON Schema and comparator.
 
-    Args:
-        comparator: for strings: `exact`, `casefold` (case does not count) or `spaceless` (whitespace does not count).
+    `comparator`, for strings: `exact`, `casefold` (case does not count) or `spaceless` (whitespace does not count).
     """
     schema = schema or {}
     if isinstance(expected, str) and isinstance(actual, str):

@@ -73,8 +73,7 @@ def match(
 ) -> Matching:
     """Assign calls to expectations so that as many as possible are exact, then as many arguments as possible.
 
-    Args:
-        skippable: how many leading expectations are not required.
+    `skippable`: how many leading expectations are not required.
     """
     readable = [call for call in calls if call.parse_error is None]
     pairs = [Pair(want, index >= skippable, None) for index, want in enumerate(expected)]
