@@ -52,11 +52,6 @@ class Plan:
         return any(toolset.is_write(tool) for toolset in self.toolsets)
 
     @cached_property
-    def categories(self) -> dict[str, int]:
-        """Cases per category, in the order of the suites."""
-        return dict(Counter(case.category for case in self.cases))
-
-    @cached_property
     def hashes(self) -> dict[str, str]:
         """What scores depend on beside the model: suites and tools, each as a SHA-256."""
         tools = [
@@ -73,7 +68,8 @@ class Plan:
     def describe(self) -> list[str]:
         """The lines that are shown before a run."""
         tools = {tool.name for case in self.cases for tool in self.tools(case)}
-        per_category = ", ".join(f"{name} {count}" for name, count in self.categories.items())
+        counts = Counter(case.category for case in self.cases)
+        per_category = ", ".join(f"{name} {count}" for name, count in counts.items())
         shown = smallest_difference(len(self.cases))
         power = "no difference can be shown with so few" if shown is None else f"{shown * 100:.1f} points"
         return [
@@ -99,12 +95,7 @@ class Arm:
 
 
 def make_plan(
-    suites: Sequence[Suite],
-    toolsets: Sequence[Toolset],
-    *,
-    limit: int | None = None,
-    trials: int = 1,
-    max_steps: int = 6,
+    suites: Sequence[Suite], toolsets: Sequence[Toolset], *, limit: int | None = None, trials: int = 1
 ) -> Plan:
     """Choose the cases and check that their tools are there.
 
@@ -129,7 +120,6 @@ def make_plan(
         toolsets=tuple(toolsets),
         cases=stratified(chosen, limit),
         trials=trials,
-        max_steps=max_steps,
         _personas={suite.name: suite.persona for suite in suites},
     )
     _check_tools(plan)
