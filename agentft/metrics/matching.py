@@ -1,7 +1,12 @@
-"""Which call answers which expectation: the best assignment of the whole turn, whatever the order of the calls."""
+"""Which call answers which expectation: the best assignment of the whole turn, whatever the order of the calls.
+
+Of two JSON values the type is compared before the value: `True`, `1` and `1.0` are three values. Where the schema says
+`number`, 1 and 1.0 are one number.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -9,11 +14,10 @@ from typing import Any, Literal
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from agentft.metrics.equality import same
 from agentft.metrics.reading import Context, all_calls
 from agentft.types import CallExpectation, Case, Json, ToolCall, Trajectory
 
-__all__ = ["Difference", "Matching", "Pair", "case_matchings", "compare", "match"]
+__all__ = ["Difference", "Matching", "Pair", "case_matchings", "compare", "match", "same"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,30 @@ def compare(
     return tuple(found)
 
 
+def same(expected: Json, actual: Json, schema: Mapping[str, Any] | None = None, comparator: str = "exact") -> bool:
+    """Whether `actual` is `expected` under the argument's JSON Schema and comparator.
+
+    `comparator`, for strings: `exact`, `casefold` (case does not count) or `spaceless` (whitespace does not count).
+    """
+    schema = schema or {}
+    if isinstance(expected, str) and isinstance(actual, str):
+        return _normal(expected, comparator) == _normal(actual, comparator)
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        properties = schema.get("properties") or {}
+        return expected.keys() == actual.keys() and all(
+            same(value, actual[key], properties.get(key), comparator) for key, value in expected.items()
+        )
+    if isinstance(expected, list) and isinstance(actual, list):
+        items = schema.get("items")
+        inner = items if isinstance(items, dict) else None
+        return len(expected) == len(actual) and all(
+            same(left, right, inner, comparator) for left, right in zip(expected, actual, strict=True)
+        )
+    if _number(expected) and _number(actual):
+        return _same_number(expected, actual, schema)
+    return type(expected) is type(actual) and expected == actual
+
+
 def _accepted(want: CallExpectation, key: str, actual: Json, context: Context, comparators: Mapping[str, str]) -> bool:
     tool = context.tools.get(want.name)
     properties: Any = tool.parameters.get("properties", {}) if tool else {}
@@ -131,3 +159,31 @@ def _reward(pair: Pair) -> float:
         return 0.1 * pair.required
     wrong = sum(difference.kind != "surplus" for difference in pair.differences)
     return 1.0 + 0.4 * (1 - wrong / (len(pair.expected.arguments) + 1)) + 0.5 * pair.required
+
+
+def _normal(text: str, comparator: str) -> str:
+    if comparator == "casefold":
+        return text.casefold()
+    return "".join(text.split()) if comparator == "spaceless" else text
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _same_number(expected: Any, actual: Any, schema: Mapping[str, Any]) -> bool:
+    if type(expected) is not type(actual) and not _allows_number(schema):
+        return False
+    if isinstance(expected, int) and isinstance(actual, int):
+        return expected == actual
+    try:
+        return math.isclose(expected, actual, rel_tol=1e-9)
+    except OverflowError:
+        return False
+
+
+def _allows_number(schema: Mapping[str, Any]) -> bool:
+    kinds = schema.get("type", [])
+    if "number" in (kinds if isinstance(kinds, list) else [kinds]):
+        return True
+    return any(_allows_number(option) for key in ("anyOf", "oneOf") for option in schema.get(key, []))

@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from agentft.metrics.equality import same
-from agentft.metrics.matching import case_matchings
+from agentft.metrics.matching import case_matchings, same
 from agentft.metrics.reading import Context, final_text
 from agentft.types import CallExpectation, Case, Json, Score, ToolCall, Trajectory
 
