@@ -50,7 +50,10 @@ class TrainingView:
     def __call__(self, event: Event) -> None:
         """Show one event."""
         if isinstance(event, Note):
-            self._note(event)
+            if event.warning:
+                self._console.print(safe_text("warning: ", "yellow") + safe_text(event.text), soft_wrap=True)
+            else:
+                self.say(event.text)
         elif self._quiet:
             return
         elif isinstance(event, DataReady):
@@ -72,12 +75,6 @@ class TrainingView:
 
     def _print(self, text: str) -> None:
         self._console.print(safe_text(text), soft_wrap=True)
-
-    def _note(self, note: Note) -> None:
-        if note.warning:
-            self._console.print(safe_text("warning: ", "yellow") + safe_text(note.text), soft_wrap=True)
-        elif not self._quiet:
-            self._print(note.text)
 
     def _start(self, event: Started) -> None:
         share = event.trainable / max(event.parameters, 1)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import io
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from rich.text import Text
 
@@ -18,12 +20,14 @@ from agentft.display.tools import tool_table
 from agentft.errors import AgentftError, InputError
 from agentft.formats import CallFormat
 from agentft.models import Backend, OnText, Sampling
-from agentft.repl.reading import Reader
 from agentft.repl.saving import append_row, check_place
 from agentft.toolset import Toolset
 from agentft.types import Conversation, Step, ToolDefinition
 
-__all__ = ["COMMANDS", "PERSONA", "Repl", "Session"]
+__all__ = ["COMMANDS", "PERSONA", "Reader", "Repl", "Session", "line_reader", "terminal_reader"]
+
+Reader = Callable[[], str]
+"""Gives the next question; raises EOFError at the end and KeyboardInterrupt on Ctrl-C."""
 
 PERSONA = "You are a helpful assistant."
 
@@ -192,6 +196,39 @@ class Repl:
             append_row(*done)
             self._saved.append(done)
         self.view.note(f"saved to {path}", "dim")
+
+
+def line_reader(stream: TextIO) -> Reader:
+    """One question a line, for piped input. Bytes that are no UTF-8 become replacement characters."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(encoding="utf-8-sig", errors="replace")
+
+    def read() -> str:
+        line = stream.readline()
+        if not line:
+            raise EOFError
+        return line.rstrip("\r\n")
+
+    return read
+
+
+def terminal_reader(history: Path, commands: Sequence[str]) -> Reader:
+    """Line editing with history and completion of commands; a pasted text may hold several lines."""
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import WordCompleter
+    from prompt_toolkit.formatted_text import FormattedText
+    from prompt_toolkit.history import FileHistory
+
+    history.parent.mkdir(parents=True, exist_ok=True)
+    history.touch(mode=0o600)
+    session: PromptSession[str] = PromptSession(
+        history=FileHistory(str(history)),
+        completer=WordCompleter(list(commands), sentence=True),
+        complete_while_typing=False,
+        prompt_continuation=FormattedText([("ansibrightblack", "· ")]),
+    )
+    prompt = FormattedText([("bold ansicyan", "› ")])
+    return lambda: session.prompt(prompt)
 
 
 def _help() -> Text:
