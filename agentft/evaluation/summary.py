@@ -100,8 +100,10 @@ def summarise(
 
 def compare(arms: Mapping[str, Sequence[Record]], name: str) -> dict[str, Any]:
     """One figure for every arm and, of two arms, their paired difference over the cases that both have."""
-    if counts := _RATIOS.get(name):
-        return _compared({label: _counts(rows, counts) for label, rows in arms.items()}, ratio, paired_ratio_delta)
+    if name in _RATIOS:
+        return _compared(
+            {label: _counts(rows, _RATIOS[name]) for label, rows in arms.items()}, ratio, paired_ratio_delta
+        )
     return _compared({label: _by_case(rows, name) for label, rows in arms.items()}, estimate, paired_delta)
 
 
@@ -128,19 +130,16 @@ def _by_case(rows: Sequence[Record], name: str) -> dict[str, float]:
     return {case: sum(values) / len(values) for case, values in found.items()}
 
 
-Count = Callable[[bool, bool], bool]
-_RATIOS: dict[str, Count] = {"call_precision": lambda _, did: did, "call_recall": lambda should, _: should}
-"""Figures over user turns: of those in which this holds, the share in which it should call and did."""
+_RATIOS = {"call_recall": 0, "call_precision": 1}
+"""Figures over user turns: of those in which it should call (0) or did (1), the share in which it should and did."""
 
 
-def _counts(rows: Sequence[Record], counts: Count) -> dict[str, tuple[int, int]]:
+def _counts(rows: Sequence[Record], counted: int) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for row in rows:
         part, whole = found.get(row["case"], (0, 0))
         made = row["decisions"]
-        part += sum(should and did for should, did in made)
-        whole += sum(counts(should, did) for should, did in made)
-        found[row["case"]] = part, whole
+        found[row["case"]] = part + sum(map(all, made)), whole + sum(decision[counted] for decision in made)
     return found
 
 

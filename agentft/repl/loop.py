@@ -135,16 +135,14 @@ class Repl:
                 self.view.step(made)
             self.view.answered(steps, time.monotonic() - begun)
             self._remark(steps)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, AgentftError, *INFRASTRUCTURE) as error:
             self.session.conversation = before
             if not self.interactive:
                 raise
-            self.view.note("stopped; the question is taken back")
-        except (AgentftError, *INFRASTRUCTURE) as error:
-            self.session.conversation = before
-            if not self.interactive:
-                raise
-            self.view.note(f"error: {error}", "red")
+            if isinstance(error, KeyboardInterrupt):
+                self.view.note("stopped; the question is taken back")
+            else:
+                self.view.note(f"error: {error}", "red")
 
     def _remark(self, steps: list[Step]) -> None:
         if steps[-1].exchanges:
