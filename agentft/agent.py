@@ -69,6 +69,12 @@ class Job:
     tools: tuple[ToolDefinition, ...]
     trial: int = 0
 
+    def session(self, run: str) -> str:
+        """Its session with the tools in a run: faults go by what follows the dot, which is the same in every run."""
+        # Hashes, since a session's name travels in a header and ids may hold anything.
+        case = f"{self.case.suite}\0{self.case.id}\0{self.trial}"
+        return ".".join(hashlib.sha256(name.encode()).hexdigest()[:24] for name in (run, case))
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -166,9 +172,7 @@ class _Run:
     def __init__(self, job: Job, client: ToolRunner, fmt: CallFormat, options: Options) -> None:
         self.job = job
         self.client = client
-        # A hash, since a session's name travels in a header and ids may hold anything.
-        name = f"{options.run}\0{job.case.suite}\0{job.case.id}\0{job.trial}"
-        self.session = hashlib.sha256(name.encode()).hexdigest()[:32]
+        self.session = job.session(options.run)
         opened = open_conversation(job.case.id, job.persona, job.tools, fmt.name)
         self.conversation = say(opened, job.case.turns[0].user)
         self.turn = 0

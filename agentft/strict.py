@@ -26,14 +26,14 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
-def one_of(value: str, known: Sequence[str], at: str, key: str) -> str:
+def one_of(value: object, known: Sequence[str], at: str, key: str) -> object:
     """`value`, if it is known.
 
     Raises:
         InputError: it is not.
     """
     if value not in known:
-        raise InputError(f"{at}: `{key}` is {value!r}, which is not known; {nearest(value, known)}")
+        raise InputError(f"{at}: `{key}` is {value!r:.60}, which is not known; {nearest(str(value), known)}")
     return value
 
 
@@ -41,7 +41,7 @@ def read_as(kind: type[T], row: Mapping[str, Any], at: str, **given: Any) -> T:
     """A dataclass from a record: its fields are the keys, their types say what the values may be.
 
     A field with a default may be left out. Texts that may not, and those in lists, must not be blank. Types are str,
-    int, float, bool, Literal, tuple[X, ...] (from a list), Mapping[str, X], X | None and other dataclasses; of any
+    int, float, bool, Literal, tuple[X, ...] (from a list), Mapping[K, X], X | None and other dataclasses; of any
     other type everything is taken as it is.
 
     Args:
@@ -51,7 +51,7 @@ def read_as(kind: type[T], row: Mapping[str, Any], at: str, **given: Any) -> T:
         given: fields that are no keys of the record.
 
     Raises:
-        InputError: an unknown key, a missing one, or a value of another type.
+        InputError: an unknown key, a missing one, a value of another type, or what the dataclass itself refuses.
     """
     keys = _keys(cast(Any, kind))
     known = [name for name in keys if name not in given]
@@ -65,7 +65,10 @@ def read_as(kind: type[T], row: Mapping[str, Any], at: str, **given: Any) -> T:
             values[name] = _read(row[name], hint, at, name, needed=needed)
         elif needed:
             raise InputError(f"{at}: `{name}` is missing; it must be {_noun(hint)}")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except InputError as error:
+        raise InputError(f"{at}: {error}") from None
 
 
 def read_toml(path: Path, remedy: str) -> dict[str, Any]:
@@ -115,12 +118,15 @@ def _read(value: Any, hint: Any, at: str, key: str, *, needed: bool) -> Any:
     if origin is tuple and isinstance(value, list):
         return tuple(_read(item, inner[0], at, f"{key}[{index}]", needed=True) for index, item in enumerate(value))
     if origin is Mapping and isinstance(value, dict):
-        return {name: _read(item, inner[1], at, f"{key}.{name}", needed=False) for name, item in value.items()}
+        return {
+            _read(name, inner[0], at, key, needed=False): _read(item, inner[1], at, f"{key}.{name}", needed=False)
+            for name, item in value.items()
+        }
     if is_dataclass(hint) and isinstance(value, dict):
         return read_as(hint, value, f"{at}.{key}" if ": " in at else f"{at}: {key}")  # type: ignore[arg-type]
     if origin is Literal:
-        right = value in inner
-    elif hint is str:
+        return one_of(value, inner, at, key)
+    if hint is str:
         right = isinstance(value, str) and (not needed or bool(value.strip()))
     elif hint in (int, float, bool):
         right = type(value) is hint or (hint is float and type(value) is int)
@@ -129,12 +135,12 @@ def _read(value: Any, hint: Any, at: str, key: str, *, needed: bool) -> Any:
     if not right:
         blank = " that is not blank" if isinstance(value, str) and hint is str else ""
         raise InputError(f"{at}: `{key}` is {value!r:.60}; it must be {_noun(hint)}{blank}")
-    return value
+    return float(value) if hint is float else value
 
 
 def _noun(hint: Any) -> str:
     if get_origin(hint) is Literal:
-        return " or ".join(map(repr, get_args(hint)))
+        return f"one of {', '.join(get_args(hint))}"
     return _NOUNS.get(get_origin(hint) or hint, "a table")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 __all__ = [
     "CATEGORIES",
@@ -15,6 +15,7 @@ __all__ = [
     "CallExpectation",
     "Case",
     "CaseTurn",
+    "Category",
     "Conversation",
     "Declarations",
     "Encoded",
@@ -157,11 +158,12 @@ class Encoded:
     segments: tuple[int, ...]
 
 
-CATEGORIES = (
-    *("single", "several_tools", "parallel", "multi_round"),
-    *("missing_parameter", "irrelevance", "tool_error"),
-)
+Category = Literal[
+    "single", "several_tools", "parallel", "multi_round", "missing_parameter", "irrelevance", "tool_error"
+]
 """What a case may be about."""
+
+CATEGORIES: tuple[Category, ...] = get_args(Category)
 
 COMPARATORS = ("exact", "casefold", "spaceless")
 """How a text argument is compared with the expected one."""
@@ -207,7 +209,7 @@ class Case:
 
     id: str
     suite: str
-    category: str
+    category: Category
     lang: str
     worlds: tuple[str, ...]
     turns: tuple[CaseTurn, ...]
@@ -217,7 +219,11 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One tool call's way over the wire. `status` None: it was never sent, and `received` says why."""
+    """One tool call's way over the wire.
+
+    `status` None: no whole answer came (or, with `sent` None, it was never sent), and `received` says why. `fault`: the
+    kind of the fault that the run had in store for it.
+    """
 
     call: ToolCall
     method: str
@@ -226,6 +232,7 @@ class Exchange:
     status: int | None
     received: str
     is_error: bool
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)

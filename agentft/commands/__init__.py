@@ -29,6 +29,12 @@ from agentft.commands.plan import plan_command
 from agentft.commands.quickstart import quickstart_command
 from agentft.commands.tools import list_command as tools_list
 from agentft.commands.tools import show_command as tools_show
+from agentft.commands.tools_check import check_command as tools_check
+from agentft.commands.tools_import import openapi_command as import_openapi
+from agentft.commands.tools_import import traffic_command as import_traffic
+from agentft.commands.tools_import_mcp import mcp_command as import_mcp
+from agentft.commands.tools_serve import call_command as tools_call
+from agentft.commands.tools_serve import serve_command as tools_serve
 from agentft.commands.train import train_command
 from agentft.errors import AgentftError
 
@@ -50,6 +56,12 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "data build": build_command,
     "tools list": tools_list,
     "tools show": tools_show,
+    "tools serve": tools_serve,
+    "tools call": tools_call,
+    "tools import openapi": import_openapi,
+    "tools import mcp": import_mcp,
+    "tools import traffic": import_traffic,
+    "tools check": tools_check,
     "models list": models_list,
     "models pull": models_pull,
     "doctor": doctor_command,
@@ -57,6 +69,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 GROUPS = {
     "data": "Look into data files, see what is learnt, build data sets.",
     "tools": "The tool worlds: mock servers that a model can call.",
+    "tools import": "Make a tool world of what you have.",
     "models": "The models that come from the Python package index.",
 }
 
@@ -103,13 +116,15 @@ def _build() -> typer.Typer:
     }
     root = typer.Typer(name="agentft", invoke_without_command=True, callback=_start, help=_help(_start), **settings)
     groups = {
-        name: typer.Typer(name=name, help=text, no_args_is_help=True, **settings) for name, text in GROUPS.items()
+        name: typer.Typer(name=name.rpartition(" ")[2], help=text, no_args_is_help=True, **settings)
+        for name, text in GROUPS.items()
     }
     for name, function in COMMANDS.items():
         parent, _, command = name.rpartition(" ")
         (groups[parent] if parent else root).command(command, help=_help(function))(function)
-    for made in groups.values():
-        root.add_typer(made)
+    for name, made in groups.items():
+        parent = name.rpartition(" ")[0]
+        (groups[parent] if parent else root).add_typer(made)
     return root
 
 

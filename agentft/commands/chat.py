@@ -28,7 +28,7 @@ def chat_command(
     tools: Annotated[
         str | None,
         typer.Option(
-            help="Worlds, or tools as `world.tool`, with commas; '' for none. Default: the adapter's, or all."
+            help="Worlds, or tools as `world.tool`, with commas; '' for none. Default: the adapter's, or three worlds."
         ),
     ] = None,
     bits: Annotated[Literal["4", "8", "16"], typer.Option(help="Bits of a weight in memory.")] = "16",
@@ -75,12 +75,12 @@ def chat_command(
 def _toolsets(tools: str | None, adapter: str | None) -> tuple[Toolset, ...]:
     """The tools that were asked for, or those that the adapter knows: others would only confuse a small model."""
     from agentft.models.opening import find_tuned
-    from agentft.toolset import find_tools, load_toolsets
+    from agentft.toolset import find_tools, load_toolsets, shipped_worlds
 
     if tools is not None:
         return load_toolsets([name.strip() for name in tools.split(",") if name.strip()])
     known = find_tuned(adapter).tools if adapter else ()
-    return (known and find_tools(known, WORLDS)) or load_toolsets(WORLDS)
+    return (known and find_tools(known, shipped_worlds())) or load_toolsets(WORLDS)
 
 
 def _offered(toolsets: Sequence[Toolset]) -> list[str]:

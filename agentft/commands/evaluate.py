@@ -41,6 +41,18 @@ Limit = Annotated[int | None, typer.Option(min=1, help="At most so many cases, s
 Output = Annotated[Path | None, typer.Option(help="Folder of the results; what is finished there is not run again.")]
 FailUnder = Annotated[list[str] | None, typer.Option(help="METRIC=X, X from 0 to 1: below it the exit code is 1.")]
 Format = Annotated[str | None, typer.Option("--format", help="The call format. Default: the adapter's, or msagent.")]
+Faults = Annotated[
+    str | None, typer.Option(help="A faults file, or KIND=RATE with commas between: timeout=0.1,429=0.05.")
+]
+Real = Annotated[
+    str | None, typer.Option(help="The address of a real service that answers in place of the mock tools.")
+]
+RecordTo = Annotated[Path | None, typer.Option("--record", help="Keep the exchanges with --real in this file.")]
+Replay = Annotated[Path | None, typer.Option(help="Answer from a file that --record made.")]
+ReplayMiss = Annotated[
+    str, typer.Option(help="A call that is not in --replay: `error`, or `mock` lets the mock answer.")
+]
+KeepSecrets = Annotated[bool, typer.Option("--keep-secrets", help="Leave tokens and passwords in --record.")]
 
 
 def eval_command(
@@ -61,6 +73,12 @@ def eval_command(
     call_format: Format = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print summary.json and nothing else on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No plan and no progress.")] = False,
+    faults: Faults = None,
+    real: Real = None,
+    record: RecordTo = None,
+    replay: Replay = None,
+    replay_miss: ReplayMiss = "error",
+    keep_secrets: KeepSecrets = False,
 ) -> None:
     """Evaluate a model's tool calls on suites, over real HTTP to mock tools.
 
@@ -72,11 +90,14 @@ def eval_command(
     from agentft.evaluation.runner import Settings, fingerprint
     from agentft.models import Sampling
     from agentft.models.opening import doubt_bits
+    from agentft.toolserver import open_source, read_faults
 
     if (doubt := doubt_bits(adapter, bits)) and not quiet:
         typer.echo(f"note: {doubt}", err=True)
     gates = tuple(_gate(text) for text in fail_under or [])
     plan = choose_cases(suites or [], tools, limit, trials)
+    source = open_source(plan.toolsets, real=real, record=record, replay=replay, miss=replay_miss, keep=keep_secrets)
+    plan = replace(plan, faults=read_faults(faults, plan.toolsets) if faults else None, source=source)
     choice = ModelChoice(model, adapter, bits, call_format)
     arms, stored = make_arms(plan, choice, baseline, lambda name: ensure_pulled(name, quiet=quiet))
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)

@@ -32,13 +32,17 @@ def plan_command(
       agentft plan --model random-7b --length 2048
       agentft plan --data rows.jsonl --method lora
     """
+    from agentft.training.loading import pick_sharing
     from agentft.training.planner import Workload
-    from agentft.training.planning import describe, plan_cards, workload_of
+    from agentft.training.planning import RANDOM_7B, describe, plan_cards, workload_of
     from agentft.training.recipe import read_recipe
     from agentft.training.run import read_samples
 
     given: dict[str, Any] = {"model": model, "method": method, "data": [str(path) for path in data or []]}
     recipe = read_recipe(None, settings or [], given)
+    if model != RANDOM_7B:
+        recipe, unshared = pick_sharing(recipe)
+        typer.echo(unshared, err=True, nl=bool(unshared))
     even = Workload(rows, recipe.epochs, length, lambda _: rows * length)
     work = workload_of(read_samples(recipe), recipe) if data else even
     cards = plan_cards(recipe, work)

@@ -19,11 +19,9 @@ def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print one
     Example:
       agentft tools list
     """
-    from agentft.content import content_root
-    from agentft.toolset import load_toolsets
+    from agentft.toolset import load_toolsets, shipped_worlds
 
-    names = sorted(path.parent.name for path in (content_root() / "tools").glob("*/tools.py"))
-    toolsets = load_toolsets(names)
+    toolsets = load_toolsets(shipped_worlds())
     if as_json:
         _print_json({"worlds": [_world(toolset) for toolset in toolsets]})
         return

@@ -36,7 +36,6 @@ class Serving(Protocol):
 
     def client(self) -> Caller:
         """A client that knows the server's address."""
-        ...
 
 
 Serve = Callable[[Sequence[Toolset], int], AbstractContextManager[Serving]]
@@ -60,13 +59,9 @@ class BuildReport:
 
 
 def build(recipe_path: Path, out: Path, serve: Serve, *, seed: int | None = None) -> BuildReport:
-    """Build what the recipe describes and write it to `out` atomically.
+    """Build what the recipe describes and write it to `out` (JSONL) atomically; `seed`: instead of the recipe's.
 
-    Args:
-        recipe_path: the TOML recipe.
-        out: the JSONL file to write.
-        serve: starts a server for toolsets (`agentft.toolserver.ToolServer`).
-        seed: instead of the recipe's.
+    `serve` starts a server for toolsets (`agentft.toolserver.ToolServer`).
 
     Raises:
         InputError: the recipe is wrong, or a world answered otherwise than the recipe expects.
@@ -119,18 +114,13 @@ def _rows(
         for place, item in enumerate(one.rounds, 1):
             if not item.answer:
                 raise InputError(f"{recipe.path}: the request {item.user!r} has no `answer`; rows need one")
-            parts = _parts(item)
-            if ends_at_call and place == len(one.rounds) and item.calls and not item.results[-1].is_error:
-                parts = parts[:-2]
-            value = fmt.write_parts(parts)
-            turns += [{"from": "user", "value": item.user}, {"from": "assistant", "value": value}]
+            # Calls follow one another as call, result, call, result, and then comes the answer.
+            parts: list[Part] = [part for pair in zip(item.calls, item.results, strict=True) for part in pair]
+            last = place == len(one.rounds) and item.calls and not item.results[-1].is_error
+            parts = parts[:-1] if ends_at_call and last else [*parts, Text(item.answer, NOWHERE)]
+            said = fmt.write_parts(parts)
+            turns += [{"from": "user", "value": item.user}, {"from": "assistant", "value": said}]
         yield {"id": f"{recipe.name}-{number:04d}", "conversations": turns}
-
-
-def _parts(item: PlayedRound) -> list[Part]:
-    """A round's calls follow one another as call, result, call, result, and then comes the answer."""
-    parts: list[Part] = [part for pair in zip(item.calls, item.results, strict=True) for part in pair]
-    return [*parts, Text(item.answer, NOWHERE)]
 
 
 def _cases(recipe: Recipe, played: Sequence[Played]) -> Iterable[dict[str, Json]]:
@@ -144,26 +134,22 @@ def _cases(recipe: Recipe, played: Sequence[Played]) -> Iterable[dict[str, Json]
 
 
 def _case_turn(item: PlayedRound) -> dict[str, Json]:
-    turn: dict[str, Json] = {"user": item.user}
-    if item.calls:
-        turn["calls"] = [_case_call(call, p) for call, p in zip(item.calls, item.patterns, strict=True)]
-    if item.holds:
-        turn["answer"] = list(item.holds)
-    if failing := sum(result.is_error for result in item.results):
-        turn["failing"] = failing
-    if item.answer:
-        turn["reference"] = item.answer
-    return turn
+    optional: dict[str, Json] = {
+        "calls": [_case_call(call, p) for call, p in zip(item.calls, item.patterns, strict=True)],
+        "answer": list(item.holds),
+        "failing": sum(result.is_error for result in item.results),
+        "reference": item.answer,
+    }
+    return {"user": item.user, **_filled(optional)}
 
 
 def _case_call(call: ToolCall, pattern: CallPattern) -> dict[str, Json]:
-    row: dict[str, Json] = {"name": call.name, "arguments": dict(call.arguments)}
-    others: dict[str, Json] = {name: values for name, values in pattern.alternatives.items() if values}
-    if others:
-        row["alternatives"] = others
-    if pattern.optional:
-        row["optional"] = dict(pattern.optional)
-    return row
+    optional: dict[str, Json] = {"alternatives": _filled(pattern.alternatives), "optional": dict(pattern.optional)}
+    return {"name": call.name, "arguments": dict(call.arguments), **_filled(optional)}
+
+
+def _filled(table: Mapping[str, Json]) -> dict[str, Json]:
+    return {key: value for key, value in table.items() if value}
 
 
 def _report(recipe: Recipe, played: Sequence[Played], out: Path, digest: str) -> BuildReport:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from agentft.data.build_recipe import CallPattern, Intent, Round
 from agentft.data.build_slots import REFERENCE, Decks
-from agentft.types import Json
+from agentft.types import Category, Json
 
 __all__ = ["Retag", "chain", "follow_up", "join", "wrap"]
 
@@ -19,7 +19,7 @@ def wrap(clause: str, pattern: str, number: str = "") -> str:
     return pattern.replace(f"{{do{mark}}}", clause).replace(f"{{Do{mark}}}", clause[:1].upper() + clause[1:])
 
 
-def join(parts: Sequence[Intent], pattern: str, decks: Decks, category: str) -> Intent:
+def join(parts: Sequence[Intent], pattern: str, decks: Decks, category: Category) -> Intent:
     """One request for all of `parts` (single-round intents with `do` clauses), joined by `pattern`."""
     say, calls, answers = pattern, list[CallPattern](), list[str]()
     for number, part in enumerate(parts, start=1):
@@ -30,26 +30,26 @@ def join(parts: Sequence[Intent], pattern: str, decks: Decks, category: str) -> 
         calls += own.calls
     lang = parts[0].lang
     answer = ("" if lang == "zh" else " ").join(answers)
-    joined = Round((say,), tuple(calls), (answer,) if answer else ())
-    return Intent("+".join(part.id for part in parts), lang, category, 1, (joined,))
+    name = "+".join(part.id for part in parts)
+    return Intent(name, lang, category, say=(say,), calls=tuple(calls), answer=(answer,) if answer else ())
 
 
 def follow_up(intent: Intent, decks: Decks, rounds: int) -> Intent:
     """The intent, then `rounds` follow-ups, each with new values for the slots that it mentions."""
-    base, chained = intent.rounds[-1], list(intent.rounds)
+    base, then = intent.rounds[-1], list(intent.then)
     tags: dict[str, str] = {}
     for number in range(1, rounds + 1):
         phrase = decks.draw(f"follow {intent.id}", intent.follow)
         tags |= {match["slot"]: f"f{number}" for match in REFERENCE.finditer(phrase)}
-        chained.append(Retag("", number * len(base.calls), tags).round(replace(base, say=(phrase,))))
-    return replace(intent, category="multi_round", rounds=tuple(chained))
+        then.append(Retag("", number * len(base.calls), tags).round(replace(base, say=(phrase,))))
+    return replace(intent, category="multi_round", then=tuple(then))
 
 
 def chain(first: Intent, second: Intent) -> Intent:
     """The rounds of one intent, then those of another."""
     tag = Retag("z", sum(len(item.calls) for item in first.rounds))
-    rounds = (*first.rounds, *(tag.round(item) for item in second.rounds))
-    return replace(first, id=f"{first.id}>{second.id}", category="multi_round", rounds=rounds)
+    then = (*first.then, *map(tag.round, second.rounds))
+    return replace(first, id=f"{first.id}>{second.id}", category="multi_round", then=then)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TypeAlias
 
 from agentft.data.build_compose import chain, follow_up, join, wrap
 from agentft.data.build_recipe import Intent, Phrases, Recipe, SystemPattern
 from agentft.data.build_slots import Decks
 from agentft.errors import InputError
+from agentft.types import Category
 
 __all__ = ["Planned", "Planner"]
 
-QUIET = "irrelevance"
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A conversation to play: its intent (first wording chosen, templates not filled yet) and its system text."""
-
-    intent: Intent
-    system: SystemPattern
+Planned: TypeAlias = tuple[Intent, SystemPattern]
+QUIET: Category = "irrelevance"
 
 
 class Planner:
-    """Draws from decks until the recipe's counts are met. An intent whose tools no system has is left out.
+    """Draws from `decks` until the recipe's counts are met. An intent whose tools no system has is left out.
 
-    Args:
-        recipe: what to make.
-        decks: the source of every choice.
-        world_of: tool name -> the world that has it.
+    `world_of`: tool name -> the world that has it.
     """
 
     def __init__(self, recipe: Recipe, decks: Decks, world_of: Mapping[str, str]) -> None:
@@ -44,30 +36,28 @@ class Planner:
         self._usable = [intent for intent in recipe.intents if any(self._fits(intent, one) for one in self._systems)]
 
     def plan(self) -> Iterator[Planned]:
-        """Every conversation of the recipe, category by category and language by language."""
+        """Every conversation of the recipe: its intent, in words but with its slots open, and its system text."""
         for category, count in self._recipe.counts.items():
             for lang, share in _portions(count, self._recipe.languages).items():
                 joined = round(share * self._recipe.composed.get(category, 0))
                 for index in range(share):
                     yield self._composed(category, lang) if index < joined else self._explicit(category, lang)
 
-    def _explicit(self, category: str, lang: str) -> Planned:
+    def _explicit(self, category: Category, lang: str) -> Planned:
         intent = self._worded(self._draw(f"intent {category} {lang}", self._intents(category, lang), category, lang))
         worlds = {self._world_of[tool] for tool in _tools(intent)}
         fitting = [system for system in self._systems if self._fits(intent, system)]
         system = self._decks.draw(f"system {' '.join(sorted(worlds))}", fitting)
-        return Planned(self._in_context(replace(intent, category=category), lang), system)
+        return self._in_context(replace(intent, category=category), lang), system
 
-    def _composed(self, category: str, lang: str) -> Planned:
+    def _composed(self, category: Category, lang: str) -> Planned:
         system = self._decks.draw(f"system for {category}", self._systems)
-        inside = [
-            intent for intent in self._intents("single", lang) if intent.rounds[0].calls and self._fits(intent, system)
-        ]
+        inside = [intent for intent in self._intents("single", lang) if intent.calls and self._fits(intent, system)]
         make = {"several_tools": self._several, "parallel": self._parallel, "multi_round": self._multi_round}
         if category not in make:
             raise InputError(f"{self._recipe.path}: composed: rows of {category} cannot be joined from others")
         deck = f"{category} {lang} {' '.join(sorted(system.worlds))}"
-        return Planned(self._in_context(make[category](inside, deck, lang), lang), system)
+        return self._in_context(make[category](inside, deck, lang), lang), system
 
     def _several(self, inside: Sequence[Intent], deck: str, lang: str) -> Intent:
         able = [intent for intent in inside if intent.do]
@@ -94,31 +84,31 @@ class Planner:
 
     def _worded(self, intent: Intent) -> Intent:
         """The intent with one wording of its first round: one of its own, or a `do` clause in a wrap."""
-        opening, wraps = intent.rounds[0], self._phrases(intent.lang).wraps
-        wrapped = bool(intent.do and wraps) and (not opening.say or self._decks.chance(f"wrap {intent.id}", 0.4))
+        wraps = self._phrases(intent.lang).wraps
+        wrapped = bool(intent.do and wraps) and (not intent.say or self._decks.chance(f"wrap {intent.id}", 0.4))
         if wrapped:
             clause = self._decks.draw(f"do {intent.id}", intent.do)
             say = wrap(clause, self._decks.draw(f"wrap {intent.lang}", wraps))
         else:
-            say = self._decks.draw(f"say {intent.id}", opening.say)
-        return _saying(intent, say)
+            say = self._decks.draw(f"say {intent.id}", intent.say)
+        return replace(intent, say=(say,))
 
     def _in_context(self, intent: Intent, lang: str) -> Intent:
         """Sometimes with a sentence before or after the first request (not around talk)."""
-        if intent.category in (QUIET, "multi_round") and not intent.rounds[0].calls:
+        if intent.category in (QUIET, "multi_round") and not intent.calls:
             return intent
-        phrases, say = self._phrases(lang), intent.rounds[0].say[0]
+        phrases, say = self._phrases(lang), intent.say[0]
         gap = "" if lang == "zh" else " "
         if phrases.before and self._decks.chance(f"before {lang}", self._recipe.context.get("before", 0)):
             say = self._decks.draw(f"before {lang}", phrases.before) + gap + say
         elif phrases.after and self._decks.chance(f"after {lang}", self._recipe.context.get("after", 0)):
             say = say + gap + self._decks.draw(f"after {lang}", phrases.after)
-        return _saying(intent, say)
+        return replace(intent, say=(say,))
 
     def _fits(self, intent: Intent, system: SystemPattern) -> bool:
         return all(self._world_of[tool] in system.worlds and system.has(tool) for tool in _tools(intent))
 
-    def _intents(self, category: str, lang: str) -> list[Intent]:
+    def _intents(self, category: Category, lang: str) -> list[Intent]:
         return [
             intent
             for intent in self._usable
@@ -126,7 +116,7 @@ class Planner:
             for _ in range(intent.share)
         ]
 
-    def _draw(self, deck: str, intents: Sequence[Intent], category: str, lang: str) -> Intent:
+    def _draw(self, deck: str, intents: Sequence[Intent], category: Category, lang: str) -> Intent:
         if not intents:
             raise InputError(f"{self._recipe.path}: nothing makes a {category} row in {lang!r}; add an intent for it")
         return self._decks.draw(deck, intents)
@@ -139,11 +129,6 @@ class Planner:
 
     def _phrases(self, lang: str) -> Phrases:
         return self._recipe.phrases.get(lang, Phrases())
-
-
-def _saying(intent: Intent, words: str) -> Intent:
-    """The intent with these words for its first round."""
-    return replace(intent, rounds=(replace(intent.rounds[0], say=(words,)), *intent.rounds[1:]))
 
 
 def _tools(intent: Intent) -> set[str]:

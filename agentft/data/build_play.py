@@ -23,7 +23,6 @@ class Caller(Protocol):
 
     def call(self, call: ToolCall, session: str) -> Exchange:
         """The call's way over the wire; state is kept per `session`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +51,14 @@ class Played:
     rounds: tuple[PlayedRound, ...]
 
 
+@dataclass(frozen=True, slots=True)
 class Stage:
-    """Where conversations are played: the recipe's words, the decks and a client of the running worlds."""
+    """Where conversations are played: the recipe's words, the decks, all tools by name, a client of the worlds."""
 
-    def __init__(self, recipe: Recipe, decks: Decks, tools: Mapping[str, ToolDefinition], client: Caller) -> None:
-        self._recipe = recipe
-        self._decks = decks
-        self._tools = tools
-        self._client = client
+    recipe: Recipe
+    decks: Decks
+    tools: Mapping[str, ToolDefinition]
+    client: Caller
 
     def play(self, planned: Planned, session: str) -> Played:
         """Play every round in a session of its own.
@@ -67,19 +66,19 @@ class Stage:
         Raises:
             InputError: a world answered otherwise than the recipe expects, or a template names what is not there.
         """
-        intent, system = planned.intent, planned.system
-        filler = Filler(self._decks, self._recipe.slots, intent.lang, intent.id)
-        filler.words = self._recipe.words.get(intent.lang, {})
+        intent, system = planned
+        filler = Filler(self.decks, self.recipe.values, intent.lang, intent.id)
+        filler.words = self.recipe.words.get(intent.lang, {})
         rounds = tuple(
             self._round(item, filler, f"{intent.id}/{index}", session) for index, item in enumerate(intent.rounds)
         )
         return Played(intent.category, intent.lang, system, rounds)
 
     def _round(self, item: Round, filler: Filler, place: str, session: str) -> PlayedRound:
-        template = self._decks.draw(f"say {place}", item.say)
+        template = self.decks.draw(f"say {place}", item.say)
         user = filler.text(template)
         made = [self._call(pattern, filler, place, session) for pattern in item.calls]
-        answer = filler.text(self._decks.draw(f"answer {place}", item.answer)) if item.answer else ""
+        answer = filler.text(self.decks.draw(f"answer {place}", item.answer)) if item.answer else ""
         return PlayedRound(
             template=template,
             user=user,
@@ -92,9 +91,9 @@ class Stage:
 
     def _call(self, pattern: CallPattern, filler: Filler, place: str, session: str) -> tuple[ToolCall, ToolResult]:
         arguments = {key: filler.value(value) for key, value in pattern.arguments.items()}
-        endpoint = next(iter(self._tools[pattern.tool].endpoints), None)
+        endpoint = next(iter(self.tools[pattern.tool].endpoints), None)
         call = ToolCall(f"call_{len(filler.results) + 1}", pattern.tool, arguments, NOWHERE, endpoint=endpoint)
-        exchange = self._client.call(call, session)
+        exchange = self.client.call(call, session)
         if exchange.is_error != pattern.fails:
             wanted = "refused" if pattern.fails else "answered"
             said = f"{pattern.tool}{json.dumps(arguments, ensure_ascii=False)}"

@@ -23,17 +23,20 @@ Included files may hold the last five; lists are joined in the order of the file
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from itertools import zip_longest
+from operator import add
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from agentft.errors import InputError
 from agentft.strict import one_of, read_as, read_toml
-from agentft.types import CATEGORIES, Json
+from agentft.types import CATEGORIES, Category, Json
 
 __all__ = ["CallPattern", "Intent", "Phrases", "Recipe", "Round", "Slot", "SystemPattern", "read_recipe"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +71,28 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """Something that a user wants.
+    """Something that a user wants: a first round (see `Round`), and those of `then`.
 
     `do`: imperative clauses that can be wrapped and joined. `follow`: asks the same again with other values for the
     slots that it mentions.
     """
 
-    id: str
-    lang: str
-    category: str
-    share: int
-    rounds: tuple[Round, ...]
+    id: str = ""
+    lang: str = "en"
+    category: Category = "single"
+    share: int = 1
+    say: tuple[str, ...] = ()
     do: tuple[str, ...] = ()
     follow: tuple[str, ...] = ()
+    calls: tuple[CallPattern, ...] = ()
+    answer: tuple[str, ...] = ()
+    holds: tuple[str, ...] = ()
+    then: tuple[Round, ...] = ()
+
+    @property
+    def rounds(self) -> tuple[Round, ...]:
+        """All rounds."""
+        return (Round(self.say, self.calls, self.answer, self.holds), *self.then)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,27 +129,6 @@ class SystemPattern:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """A recipe with everything that it includes. `slots` and `phrases`: by language; slots of `all` are in each."""
-
-    path: Path
-    name: str
-    form: str
-    seed: int
-    shuffle: bool
-    unanswered: float
-    counts: Mapping[str, int]
-    languages: Mapping[str, float]
-    composed: Mapping[str, float]
-    context: Mapping[str, float]
-    systems: tuple[SystemPattern, ...]
-    slots: Mapping[str, Mapping[str, tuple[Slot, ...]]]
-    words: Mapping[str, Mapping[str, str]]
-    phrases: Mapping[str, Phrases]
-    intents: tuple[Intent, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _NumberRange:
     low: int
     high: int
@@ -146,20 +137,9 @@ class _NumberRange:
 
 
 @dataclass(frozen=True, slots=True)
-class _IntentTable(Round):
-    id: str = ""
+class _Talk:
     lang: str = "en"
-    category: str = "single"
-    share: int = 1
-    do: tuple[str, ...] = ()
-    follow: tuple[str, ...] = ()
-    then: tuple[Round, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _TalkTable:
-    lang: str = "en"
-    category: str = "irrelevance"
+    category: Category = "irrelevance"
     pairs: tuple[tuple[str, ...], ...] = ()
 
 
@@ -170,12 +150,19 @@ class _Book:
     slots: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     phrases: Mapping[str, Phrases] = field(default_factory=dict)
-    intents: tuple[_IntentTable, ...] = ()
-    talks: tuple[_TalkTable, ...] = ()
+    intents: tuple[Intent, ...] = ()
+    talks: tuple[_Talk, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class _RecipeFile(_Book):
+class Recipe(_Book):
+    """A recipe; once read, `words`, `phrases` and `intents` are those of the included files too.
+
+    `path`: the file. `values`: what the slots of all files may be, by language and name; those of `all` are in each.
+    """
+
+    path: Path = Path()
+    values: Mapping[str, Mapping[str, tuple[Slot, ...]]] = field(default_factory=dict)
     name: str = ""
     description: str = ""
     seed: int = 0
@@ -185,15 +172,18 @@ class _RecipeFile(_Book):
     tools: tuple[str, ...] = ()
     shuffle: bool | None = None
     unanswered: float = 0
-    counts: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[Category, int] = field(default_factory=dict)
     languages: Mapping[str, float] = field(default_factory=dict)
     composed: Mapping[str, float] = field(default_factory=dict)
     context: Mapping[str, float] = field(default_factory=dict)
     personas: Mapping[str, str] = field(default_factory=dict)
     systems: tuple[SystemPattern, ...] = ()
 
-
-Books = Sequence[tuple[Path, _Book]]
+    def __post_init__(self) -> None:
+        for key, numbers in (("counts", self.counts), ("languages", self.languages)):
+            for name, number in numbers.items():
+                if number < 0:
+                    raise InputError(f"{key}: `{name}` is {number}; it must be a number that is not negative")
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -203,55 +193,52 @@ def read_recipe(path: Path) -> Recipe:
         InputError: a file cannot be read, or says something that is not known (with the nearest known word).
     """
     remedy = "give the path of a recipe"
-    file = read_as(_RecipeFile, read_toml(path, remedy), str(path))
-    included = [path.parent / name for name in file.include]
-    books: Books = [(path, file), *((one, read_as(_Book, read_toml(one, remedy), str(one))) for one in included)]
-    for key, numbers in (("counts", file.counts), ("languages", file.languages)):
-        for name, number in numbers.items():
-            if number < 0:
-                raise InputError(f"{path}: {key}: `{name}` is {number}; it must be a number that is not negative")
-    for category in file.counts:
-        one_of(category, CATEGORIES, str(path), "counts")
-    return Recipe(
-        path=path,
-        name=file.name or path.stem,
-        form=file.form,
-        seed=file.seed,
-        shuffle=file.form == "rows" if file.shuffle is None else file.shuffle,
-        unanswered=file.unanswered,
-        counts={category: file.counts[category] for category in CATEGORIES if category in file.counts},
-        languages=file.languages or {"en": 1.0},
-        composed=file.composed,
-        context=file.context,
-        systems=_systems(file, str(path)),
-        slots=_slots(books),
-        words=_words(books),
-        phrases=_phrases(books),
-        intents=tuple(_intents(books)),
+    recipe = read_as(Recipe, read_toml(path, remedy), str(path), path=path, values={})
+    included = [path.parent / name for name in recipe.include]
+    books = [(path, recipe), *((one, read_as(_Book, read_toml(one, remedy), str(one))) for one in included)]
+    phrases = _merge(({lang: asdict(said) for lang, said in book.phrases.items()} for _, book in books), add)
+    return replace(
+        recipe,
+        name=recipe.name or path.stem,
+        shuffle=recipe.form == "rows" if recipe.shuffle is None else recipe.shuffle,
+        counts={category: recipe.counts[category] for category in CATEGORIES if category in recipe.counts},
+        languages=recipe.languages or {"en": 1.0},
+        systems=_systems(recipe),
+        values=_merge((_values(book, one) for one, book in books), add),
+        words=_merge((book.words for _, book in books), lambda _, word: word),
+        phrases={lang: Phrases(**said) for lang, said in phrases.items()},
+        intents=tuple(intent for one, book in books for intent in _intents(book, one)),
     )
 
 
-def _systems(file: _RecipeFile, at: str) -> tuple[SystemPattern, ...]:
-    if file.worlds:
-        return (SystemPattern("", file.worlds, tools=file.tools),)
-    if not file.systems:
-        raise InputError(f"{at}: no tools are named; add [[systems]] (rows) or `worlds` (cases)")
-    for index, system in enumerate(file.systems):
-        one_of(system.persona, list(file.personas), f"{at}: systems[{index}]", "persona")
-    return tuple(replace(system, persona=file.personas[system.persona]) for system in file.systems)
+def _merge(tables: Iterable[Mapping[str, Mapping[str, T]]], join: Callable[[T, T], T]) -> dict[str, dict[str, T]]:
+    """Tables of tables as one; values that stand in several at the same place are joined."""
+    merged: dict[str, dict[str, T]] = {}
+    for table in tables:
+        for lang, named in table.items():
+            mine = merged.setdefault(lang, {})
+            mine.update({name: join(mine[name], value) if name in mine else value for name, value in named.items()})
+    return merged
 
 
-def _slots(books: Books) -> dict[str, dict[str, tuple[Slot, ...]]]:
-    slots: dict[str, dict[str, tuple[Slot, ...]]] = {}
-    for path, book in books:
-        for lang, named in book.slots.items():
-            mine = slots.setdefault(lang, {})
-            for name, value in named.items():
-                mine[name] = mine.get(name, ()) + tuple(_slot_entries(value, f"{path}: slots.{lang}.{name}"))
-    return slots
+def _systems(recipe: Recipe) -> tuple[SystemPattern, ...]:
+    if recipe.worlds:
+        return (SystemPattern("", recipe.worlds, tools=recipe.tools),)
+    if not recipe.systems:
+        raise InputError(f"{recipe.path}: no tools are named; add [[systems]] (rows) or `worlds` (cases)")
+    for index, system in enumerate(recipe.systems):
+        one_of(system.persona, list(recipe.personas), f"{recipe.path}: systems[{index}]", "persona")
+    return tuple(replace(system, persona=recipe.personas[system.persona]) for system in recipe.systems)
 
 
-def _slot_entries(value: Any, at: str) -> Iterator[Slot]:
+def _values(book: _Book, path: Path) -> dict[str, dict[str, tuple[Slot, ...]]]:
+    return {
+        lang: {name: tuple(_slots(value, f"{path}: slots.{lang}.{name}")) for name, value in named.items()}
+        for lang, named in book.slots.items()
+    }
+
+
+def _slots(value: Any, at: str) -> Iterator[Slot]:
     if isinstance(value, dict):
         of = read_as(_NumberRange, value, at)
         for number in range(of.low, of.high + 1):
@@ -269,53 +256,18 @@ def _slot_entries(value: Any, at: str) -> Iterator[Slot]:
             raise InputError(f"{at}: a value of {entry!r:.60} needs words; add `say`")
 
 
-def _words(books: Books) -> dict[str, dict[str, str]]:
-    words: dict[str, dict[str, str]] = {}
-    for _, book in books:
-        for lang, mapping in book.words.items():
-            words.setdefault(lang, {}).update(mapping)
-    return words
-
-
-def _phrases(books: Books) -> dict[str, Phrases]:
-    found: dict[str, Phrases] = {}
-    for _, book in books:
-        for lang, more in book.phrases.items():
-            known = astuple(found.get(lang, Phrases()))
-            found[lang] = Phrases(*(old + new for old, new in zip(known, astuple(more), strict=True)))
-    return found
-
-
-def _intents(books: Books) -> Iterator[Intent]:
-    for path, book in books:
-        for index, table in enumerate(book.intents):
-            yield _intent(table, f"{path}: intents[{index}]", f"{path.name}: intents[{index}]")
-        for index, talk in enumerate(book.talks):
-            yield from _talk(talk, f"{path}: talks[{index}]", f"{path.name}: talks[{index}]")
-
-
-def _intent(table: _IntentTable, at: str, name: str) -> Intent:
-    """`name`, without the file's folder, is the id if none is given: choices hang on it, which no folder may change."""
-    rounds = (Round(table.say, table.calls, table.answer, table.holds), *table.then)
-    if not all(item.say for item in rounds) and not (table.do and len(rounds) == 1):
-        raise InputError(f"{at}: `say` is empty; it must be a list of at least one wording")
-    return Intent(
-        id=table.id or name,
-        lang=table.lang,
-        category=one_of(table.category, CATEGORIES, at, "category"),
-        share=table.share,
-        rounds=rounds,
-        do=table.do,
-        follow=table.follow,
-    )
-
-
-def _talk(table: _TalkTable, at: str, name: str) -> Iterator[Intent]:
-    category = one_of(table.category, CATEGORIES, at, "category")
-    for index, pair in enumerate(table.pairs):
-        place = f"{at}: pairs[{index}]"
-        if not pair:
-            raise InputError(f"{place} is empty; it must be a list of question and answer, in turn")
-        turns = zip_longest(pair[::2], pair[1::2])
-        rounds = tuple(Round((said,), answer=(answered,) if answered else ()) for said, answered in turns)
-        yield Intent(f"{name}: pairs[{index}]", table.lang, category, 1, rounds)
+def _intents(book: _Book, path: Path) -> Iterator[Intent]:
+    """Ids that are not given are the places, without the file's folder: choices hang on them."""
+    for index, intent in enumerate(book.intents):
+        place = f"{path.name}: intents[{index}]"
+        if not (intent.say or (intent.do and not intent.then)) or not all(item.say for item in intent.then):
+            raise InputError(f"{path.parent / place}: `say` is empty; it must be a list of at least one wording")
+        yield replace(intent, id=intent.id or place)
+    for index, talk in enumerate(book.talks):
+        for number, pair in enumerate(talk.pairs):
+            place = f"{path.name}: talks[{index}]: pairs[{number}]"
+            if not pair:
+                raise InputError(f"{path.parent / place} is empty; it must be a list of question and answer, in turn")
+            turns = zip_longest(pair[::2], pair[1::2])
+            first, *then = (Round((said,), answer=(answered,) if answered else ()) for said, answered in turns)
+            yield Intent(place, talk.lang, talk.category, say=first.say, answer=first.answer, then=tuple(then))

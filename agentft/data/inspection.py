@@ -31,16 +31,12 @@ class Inspection:
 
     def add(self, conversation: Conversation) -> None:
         """Count one conversation."""
-        readable = 0
-        for turn in conversation.turns:
-            for part in turn.parts:
-                if isinstance(part, ToolCall):
-                    self.calls += 1
-                    readable += part.parse_error is None
-                    self.unreadable_calls += part.parse_error is not None
-                elif isinstance(part, ToolResult):
-                    self.results += 1
-        self.learnt_rows += readable > 0
+        parts = [part for turn in conversation.turns for part in turn.parts]
+        readable = [part.parse_error is None for part in parts if isinstance(part, ToolCall)]
+        self.calls += len(readable)
+        self.unreadable_calls += readable.count(False)
+        self.results += sum(isinstance(part, ToolResult) for part in parts)
+        self.learnt_rows += any(readable)
         self.turns += len(conversation.turns)
         self.tools.update(tool.name for tool in conversation.tools)
         self.characters.append(sum(len(turn.raw) for turn in conversation.turns))

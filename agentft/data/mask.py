@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from agentft.data.rows import Accounting, Row, read_rows
-from agentft.encoding import LearnRule, Tokenizer, encode
-from agentft.errors import InputError, RowError
+from agentft.data.rows import Rejection, parse, read_rows
+from agentft.encoding import LearnRule, encode
+from agentft.errors import InputError
 from agentft.formats import CallFormat
 from agentft.formats.frame import Frame
 from agentft.formats.render import render_samples
-from agentft.parsers import parse_row
 from agentft.types import SegmentKind
 
-__all__ = ["DecodingTokenizer", "MaskedRow", "MaskedToken", "mask_rows"]
-
-
-class DecodingTokenizer(Tokenizer, Protocol):
-    """A tokenizer that can also turn single tokens back into text."""
-
-    def decode(self, token_ids: list[int]) -> str:
-        """The text of tokens."""
-        ...
+__all__ = ["MaskedRow", "MaskedToken", "mask_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,25 +40,20 @@ class MaskedRow:
     line: int
     tokens: tuple[MaskedToken, ...]
 
-    def document(self) -> dict[str, Any]:
-        """The row as `data mask --json` shows it."""
-        tokens = [asdict(token) for token in self.tokens]
-        return {"id": self.id, "line": self.line, "tokens": tokens}
 
-
-def _texts(tokens: Sequence[int], tokenizer: DecodingTokenizer) -> list[str]:
+def _texts(tokens: Sequence[int], decode: Callable[[list[int]], str]) -> list[str]:
     """What each token adds to the text."""
     texts: list[str] = []
     waiting: list[int] = []
     for token in tokens:
         waiting.append(token)
-        text = tokenizer.decode(waiting)
+        text = decode(waiting)
         # Characters have four bytes at most; what is still broken then is really U+FFFD.
         whole = not text.endswith("\ufffd") or len(waiting) > 4
         texts.append(text if whole else "")
         waiting = [] if whole else waiting
     if waiting:
-        texts[-1] = tokenizer.decode(waiting)
+        texts[-1] = decode(waiting)
     return texts
 
 
@@ -86,23 +72,20 @@ def mask_rows(
         FrameError: the tokenizer's chat template cannot be used.
     """
     frame = Frame.of_tokenizer(tokenizer)
-    accounting = Accounting()
-    for item in read_rows(path):
-        accounting.rows += 1
-        if row is not None and accounting.rows != row:
+    number = 0
+    for number, item in enumerate(read_rows(path), 1):
+        if row not in (None, number):
             continue
-        try:
-            if not isinstance(item, Row):
-                raise RowError(item.reason, item.detail, turn=item.turn, offset=item.offset)
-            conversation = parse_row(item.value, f"{path.name}:{item.line}")
-        except RowError as error:
+        conversation = parse(item, path)
+        if isinstance(conversation, Rejection):
             if row is not None:
-                raise InputError(f"{path}:{item.line}: {error}; `agentft data inspect` lists all such rows") from None
+                why = f"{conversation.reason}: {conversation.detail}"
+                raise InputError(f"{path}:{item.line}: {why}; `agentft data inspect` lists all such rows")
             continue
         for segments in render_samples(conversation, fmt, frame):
             encoded = encode(segments, tokenizer, learn)
             columns = zip(encoded.input_ids, encoded.loss_weights, encoded.segments, strict=True)
-            texts = _texts(encoded.input_ids, tokenizer)
+            texts = _texts(encoded.input_ids, tokenizer.decode)
             tokens = [
                 MaskedToken(token, text, weight, segments[at].kind, segments[at].sampled)
                 for text, (token, weight, at) in zip(texts, columns, strict=True)
@@ -111,4 +94,4 @@ def mask_rows(
         if row is not None:
             return
     if row is not None:
-        raise InputError(f"{path} has {accounting.rows} rows, so there is no row {row}; rows are counted from 1")
+        raise InputError(f"{path} has {number} rows, so there is no row {row}; rows are counted from 1")

@@ -11,8 +11,9 @@ import random
 from array import array
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import accumulate, pairwise, takewhile
+from typing import TypeAlias
 
 import numpy as np
 
@@ -20,8 +21,14 @@ from agentft.types import Encoded
 
 __all__ = ["Node", "Pack", "PackingReport", "Sample", "epoch_packs", "make_sample", "plant", "report_packing"]
 
+Tree: TypeAlias = list[tuple[int, int]]
+"""Samples with the place where each leaves the one before it."""
+
 WORTH_SHARING = 16
 """Fewer tokens than these are computed again: each node costs the attention a block of its own."""
+
+LIKE = 64
+"""Samples that differ by fewer tokens are of like length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +88,6 @@ class PackingReport:
     sharing: float
 
 
-@dataclass(slots=True)
-class _Tree:
-    """A tree while it grows: samples with the place where each leaves the one before it."""
-
-    members: list[tuple[int, int]] = field(default_factory=list)
-    tokens: int = 0
-
-
 def make_sample(row: int, name: str, encoded: Encoded, stem: int = 0) -> Sample | None:
     """Cut `encoded` after its last supervised token; None if nothing that can be predicted is supervised."""
     places = [place for place, weight in enumerate(encoded.loss_weights) if weight > 0 and place > 0]
@@ -99,19 +98,32 @@ def make_sample(row: int, name: str, encoded: Encoded, stem: int = 0) -> Sample 
     return Sample(row, name, array("i", encoded.input_ids[:end]), array("i", places), weights, min(stem, end))
 
 
-def epoch_packs(samples: Sequence[Sample], budget: int, seed: int, epoch: int) -> list[Pack]:
+def epoch_packs(samples: Sequence[Sample], budget: int, seed: int, epoch: int, *, share: bool = True) -> list[Pack]:
     """All samples, each exactly once, in packs of at most `budget` tokens, in the order of `seed` and `epoch`.
 
-    A sample that is longer than the budget gets a pack of its own.
+    A sample that is longer than the budget gets a pack of its own. Without `share`, see `plant`.
     """
     dice = random.Random(f"agentft/{seed}/{epoch}")
-    packs = [_close(samples, trees) for trees in _fill(_grow(samples, _order(samples, dice), budget), budget)]
+    if not share:
+        order = sorted(range(len(samples)), key=lambda index: (samples[index].inputs // LIKE, dice.random()))
+        packs = plant(samples, order, budget, share=False)
+        dice.shuffle(packs)
+        return packs
+    trees = list(_grow(samples, _order(samples, dice), budget))
+    packs = [_close(samples, filled) for filled in _fill(samples, trees, budget)]
     dice.shuffle(packs)
     return packs
 
 
-def plant(samples: Sequence[Sample], members: Sequence[int], budget: int = 1 << 60) -> list[Pack]:
-    """Packs of these samples in this order, which share all they can; a new one where the next does not fit."""
+def plant(
+    samples: Sequence[Sample], members: Sequence[int], budget: int = 1 << 60, *, share: bool = True
+) -> list[Pack]:
+    """Packs of these samples in this order, which share all they can; a new one where the next does not fit.
+
+    Without `share`, each is a root, and the budget holds as many as there are with all filled up to the longest.
+    """
+    if not share:
+        return [_close(samples, trees) for trees in _alone(samples, members, budget)]
     shared = [0, *(_common(samples[one], samples[two]) for one, two in pairwise(members))]
     return [_close(samples, [tree]) for tree in _grow(samples, zip(members, shared, strict=True), budget, apart=False)]
 
@@ -173,68 +185,79 @@ def _order_group(samples: Sequence[Sample], members: Sequence[int], dice: random
 
 def _grow(
     samples: Sequence[Sample], members: Iterable[tuple[int, int]], budget: int, *, apart: bool = True
-) -> Iterator[_Tree]:
+) -> Iterator[Tree]:
     """Trees of neighbours, each at most `budget` tokens; `apart`: what shares nothing begins a tree."""
-    tree = _Tree()
+    tree: Tree = []
+    tokens = 0
     for index, shared in members:
-        added = samples[index].inputs - shared
-        if tree.members and (tree.tokens + added > budget or (apart and not shared)):
+        inputs = samples[index].inputs
+        if tree and (tokens + inputs - shared > budget or (apart and not shared)):
             yield tree
-            tree = _Tree()
-        branch = shared if tree.members else 0
-        tree.members.append((index, branch))
-        tree.tokens += samples[index].inputs - branch
-    if tree.members:
+            tree, tokens = [], 0
+        branch = shared if tree else 0
+        tree.append((index, branch))
+        tokens += inputs - branch
+    if tree:
         yield tree
 
 
-def _fill(trees: Iterator[_Tree], budget: int) -> list[list[_Tree]]:
+def _alone(samples: Sequence[Sample], members: Iterable[int], budget: int) -> Iterator[list[Tree]]:
+    group: list[Tree] = []
+    longest = 0
+    for index in members:
+        tokens = samples[index].inputs
+        longest = max(longest, tokens)
+        if group and (len(group) + 1) * longest > budget:
+            yield group
+            group, longest = [], tokens
+        group.append([(index, 0)])
+    if group:
+        yield group
+
+
+def _size(samples: Sequence[Sample], tree: Tree) -> int:
+    return sum(samples[index].inputs - branch for index, branch in tree)
+
+
+def _fill(samples: Sequence[Sample], trees: Sequence[Tree], budget: int) -> list[list[Tree]]:
     """Put whole trees together, longest first, each where the least room is left; in the order of their first ones."""
-    grown = list(trees)
+    sizes = [_size(samples, tree) for tree in trees]
     bins: list[list[int]] = []
     rooms: list[tuple[int, int]] = []
-    for number in sorted(range(len(grown)), key=lambda number: -grown[number].tokens):
-        tokens = grown[number].tokens
-        place = bisect_left(rooms, (tokens, -1))
+    for number in sorted(range(len(trees)), key=lambda number: -sizes[number]):
+        place = bisect_left(rooms, (sizes[number], -1))
         if place == len(rooms):
             bins.append([number])
-            insort(rooms, (budget - tokens, len(bins) - 1))
+            insort(rooms, (budget - sizes[number], len(bins) - 1))
         else:
             room, chosen = rooms.pop(place)
             bins[chosen].append(number)
-            insort(rooms, (room - tokens, chosen))
-    return [[grown[number] for number in chosen] for chosen in sorted(bins, key=min)]
+            insort(rooms, (room - sizes[number], chosen))
+    return [[trees[number] for number in chosen] for chosen in sorted(bins, key=min)]
 
 
-def _close(samples: Sequence[Sample], trees: Sequence[_Tree]) -> Pack:
+def _close(samples: Sequence[Sample], trees: Sequence[Tree]) -> Pack:
     nodes: list[Node] = []
     members: list[tuple[int, int]] = []
     for tree in trees:
         _add_nodes(samples, tree, nodes, members)
     unshared = sum(samples[index].inputs for index, _ in members)
-    return Pack(tuple(nodes), tuple(members), sum(tree.tokens for tree in trees), unshared)
+    return Pack(tuple(nodes), tuple(members), sum(_size(samples, tree) for tree in trees), unshared)
 
 
-def _add_nodes(samples: Sequence[Sample], tree: _Tree, nodes: list[Node], members: list[tuple[int, int]]) -> None:
+def _add_nodes(samples: Sequence[Sample], tree: Tree, nodes: list[Node], members: Tree) -> None:
     """The nodes of a tree, each cut where a later sample leaves it, appended to `nodes`."""
     path: list[int] = []
-    for number, (index, branch) in enumerate(tree.members):
+    for number, (index, branch) in enumerate(tree):
         path = [node for node in path if nodes[node].end <= branch]
-        start = branch
-        for cut in [*_cuts(tree.members, number, samples[index].inputs), samples[index].inputs]:
-            if cut > start:
-                nodes.append(Node(index, start, cut, path[-1] if path else -1))
-                path.append(len(nodes) - 1)
-                start = cut
+        for start, end in pairwise([branch, *_ends(tree, number, samples[index].inputs)]):
+            nodes.append(Node(index, start, end, path[-1] if path else -1))
+            path.append(len(nodes) - 1)
         members.append((index, path[-1]))
 
 
-def _cuts(members: Sequence[tuple[int, int]], number: int, inputs: int) -> list[int]:
-    """Where later samples leave the tokens that the `number`-th one adds."""
-    own, cuts, reach = members[number][1], set[int](), inputs
-    for _, branch in members[number + 1 :]:
-        reach = min(reach, branch)
-        if reach <= own:
-            break
-        cuts.add(reach)
-    return sorted(cuts)
+def _ends(tree: Tree, number: int, inputs: int) -> list[int]:
+    """Where later samples leave the tokens that the `number`-th one adds, and where these end."""
+    own = tree[number][1]
+    reach = accumulate((branch for _, branch in tree[number + 1 :]), min, initial=inputs)
+    return sorted(set(takewhile(lambda place: place > own, reach)))

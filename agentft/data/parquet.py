@@ -24,7 +24,7 @@ def iter_parquet(path: Path) -> Iterator[dict[str, Json]]:
     try:
         rows = load_dataset("parquet", data_files=str(path), split="train", streaming=True)
         for row in rows:
-            yield _without_nulls(row, ("tools", "functions"))
+            yield {key: _drop_nulls(value) if key in ("tools", "functions") else value for key, value in row.items()}
     except (ValueError, OSError, NotImplementedError) as error:
         raise InputError(
             f"{path} cannot be read as parquet ({str(error).splitlines()[0]:.120}); write it anew"
@@ -44,14 +44,8 @@ def check_arguments(row: dict[str, Json]) -> None:
             function = call.get("function") or call if isinstance(call, dict) else None
             arguments = function.get("arguments") if isinstance(function, dict) else None
             if isinstance(arguments, dict) and None in arguments.values():
-                detail = (
-                    "arguments are a struct with nulls, which Arrow adds for keys that a call lacks; store JSON text"
-                )
-                raise RowError("null-arguments", detail, turn=index)
-
-
-def _without_nulls(row: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Json]:
-    return {key: _drop_nulls(value) if key in keys else value for key, value in row.items()}
+                why = "arguments are a struct with nulls, which Arrow adds for keys that a call lacks; store JSON text"
+                raise RowError("null-arguments", why, turn=index)
 
 
 def _drop_nulls(value: Any) -> Any:

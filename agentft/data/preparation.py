@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 from agentft.data.packing import Sample, make_sample
-from agentft.data.quarantine import Quarantine, Rejection, open_quarantine
+from agentft.data.quarantine import Keep, Rejection, open_quarantine
 from agentft.data.rows import Row, read_rows
 from agentft.encoding import LearnRule, Tokenizer, encode
 from agentft.errors import FrameError, InputError, RowError
@@ -36,7 +37,7 @@ class Encoder:
     max_length: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DataReport:
     """What became of the rows, and what is learnt from them.
 
@@ -47,20 +48,20 @@ class DataReport:
     none if they are more than 64, which is no set that a user would be offered at once.
     """
 
-    rows: int
-    trained: int
-    reasons: dict[str, int]
-    first: dict[str, str]
-    samples: int
-    tokens: int
-    supervised: int
-    weight: float
-    quiet: int
-    quiet_learnt: bool
-    trimmed: int
-    left_out: int
-    longest: tuple[tuple[int, str, int], ...]
-    fingerprint: str
+    rows: int = 0
+    trained: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+    samples: int = 0
+    tokens: int = 0
+    supervised: int = 0
+    weight: float = 0.0
+    quiet: int = 0
+    quiet_learnt: bool = False
+    trimmed: int = 0
+    left_out: int = 0
+    longest: tuple[tuple[int, str, int], ...] = ()
+    fingerprint: str = ""
     tools: tuple[str, ...] = ()
 
     @property
@@ -69,107 +70,82 @@ class DataReport:
         return sum(self.reasons.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """The samples, and the report about them."""
-
-    samples: list[Sample]
-    report: DataReport
-
-
 @dataclass(slots=True)
-class _Count:
-    rows: int = 0
-    trained: int = 0
-    quiet: int = 0
-    trimmed: int = 0
-    left_out: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    first: dict[str, str] = field(default_factory=dict)
+class Prepared:
+    """The samples, and the report about them. `tools`: the names of all tools, in the order in which they came."""
+
     samples: list[Sample] = field(default_factory=list)
+    report: DataReport = field(default_factory=DataReport)
     tools: dict[str, None] = field(default_factory=dict)
 
 
 def prepare(paths: Sequence[Path], encoder: Encoder, quarantine: Path | None = None) -> Prepared:
-    """Read, render and encode all rows of `paths`.
+    """Read, render and encode all rows of the files `paths`, in order.
 
-    Args:
-        paths: data files, read in order.
-        encoder: see `Encoder`.
-        quarantine: a folder for the rejected rows, one file for each data file that has some.
+    `quarantine`: a folder for the rejected rows, one file for each data file that has some.
 
     Raises:
         InputError: a file that cannot be read, or no row that can be trained on.
     """
-    count = _Count()
+    made = Prepared(report=DataReport(quiet_learnt=encoder.learn.weights.get("answer", 0) > 0))
     for number, path in enumerate(paths):
         kept = quarantine / f"{number}-{path.name.split('.')[0]}.jsonl" if quarantine else None
-        before = count.reasons.total()
-        with open_quarantine(path, kept) as stream:
+        before = made.report.rejected
+        with open_quarantine(path, kept) as keep:
             for item in read_rows(path):
-                _take(item, path, encoder, count, stream)
-        if kept and count.reasons.total() == before:
+                _take(item, path, encoder, made, keep)
+        if kept and made.report.rejected == before:
             kept.unlink()
-    report = _report(count, encoder)
-    if not count.samples:
-        reason, where = next(iter(report.first.items()))
-        raise InputError(f"none of the {report.rows} rows can be trained on; the first: {where} ({reason})")
-    return Prepared(count.samples, report)
+    if not made.samples:
+        reason, where = next(iter(made.report.first.items()))
+        raise InputError(f"none of the {made.report.rows} rows can be trained on; the first: {where} ({reason})")
+    _sum_up(made)
+    return made
 
 
-def _take(item: Row | Rejection, path: Path, encoder: Encoder, count: _Count, quarantine: Quarantine | None) -> None:
+def _take(item: Row | Rejection, path: Path, encoder: Encoder, made: Prepared, keep: Keep) -> None:
     """Make one row's samples, or reject it."""
-    count.rows += 1
+    report = made.report
+    report.rows += 1
     if isinstance(item, Row):
         try:
-            made = list(_samples(item, path, encoder, count))
+            made.samples += _samples(item, path, encoder, made)
         except RowError as error:
-            item = Rejection(item.line, error.reason, error.detail, error.turn, error.offset, item.raw)
+            item = item.rejected(error)
         else:
-            count.samples += made
-            count.trained += 1
+            report.trained += 1
             return
-    count.reasons[item.reason] += 1
-    count.first.setdefault(item.reason, f"{item.place(path)}: {item.detail}")
-    if quarantine:
-        quarantine.write(item)
+    report.reasons[item.reason] = report.reasons.get(item.reason, 0) + 1
+    report.first.setdefault(item.reason, f"{item.place(path)}: {item.detail}")
+    keep(item)
 
 
-def _samples(row: Row, path: Path, encoder: Encoder, count: _Count) -> Iterator[Sample]:
+def _samples(row: Row, path: Path, encoder: Encoder, made: Prepared) -> list[Sample]:
     """Raises RowError if nothing of the row can be learnt."""
     conversation = parse_row(row.value, f"{path.name}:{row.line}")
     try:
         rendered = render_samples(conversation, encoder.format, encoder.frame)
     except FrameError as error:
         raise RowError("template", str(error)) from None
-    count.tools |= dict.fromkeys(tool.name for tool in conversation.tools)
-    count.quiet += sum(_quiet_turns(segments) for segments in rendered)
-    long, empty, lost = 0, 0, 0
+    made.tools |= dict.fromkeys(tool.name for tool in conversation.tools)
+    made.report.quiet += sum(_quiet_turns(segments) for segments in rendered)
+    samples: list[Sample] = []
+    lost: list[int] = []  # supervised tokens of each sample that do not fit
     for segments in rendered:
         encoded = encode(segments, encoder.tokenizer, encoder.learn)
         fitting = _fit(encoded, segments, encoder.max_length)
         sample = make_sample(row.line, conversation.id, fitting, _stem(encoded, segments))
-        if sample:
-            left_out = _supervised(encoded) - _supervised(fitting)
-            count.trimmed += left_out > 0
-            count.left_out += left_out
-            yield sample
-        elif _supervised(encoded):
-            long += 1
-            lost += _supervised(encoded)
-        else:
-            empty += 1
-    if long + empty == len(rendered):
-        raise _nothing_left(conversation.id, long > 0, encoder)
-    count.trimmed += long
-    count.left_out += lost
-
-
-def _nothing_left(name: str, long: bool, encoder: Encoder) -> RowError:
-    if long:
-        detail = f"{name}: the first supervised turn ends after max_length = {encoder.max_length} tokens; raise it"
-        return RowError("too-long", detail)
-    return RowError("nothing-learnt", f"{name}: learn = {encoder.learn.name!r} gives no token of this row a weight")
+        samples += [sample] if sample else []
+        lost.append(_supervised(encoded) - (_supervised(fitting) if sample else 0))
+    if not samples and any(lost):
+        detail = f"the first supervised turn ends after max_length = {encoder.max_length} tokens; raise it"
+        raise RowError("too-long", f"{conversation.id}: {detail}")
+    if not samples:
+        detail = f"learn = {encoder.learn.name!r} gives no token of this row a weight"
+        raise RowError("nothing-learnt", f"{conversation.id}: {detail}")
+    made.report.trimmed += sum(map(bool, lost))
+    made.report.left_out += sum(lost)
+    return samples
 
 
 def _supervised(encoded: Encoded) -> int:
@@ -179,25 +155,12 @@ def _supervised(encoded: Encoded) -> int:
 def _fit(encoded: Encoded, segments: Sequence[Segment], limit: int) -> Encoded:
     """Cut after the last run of the model's that fits whole; a run is never cut, so no supervised call is."""
     end = 0
-    for start, stop in _sampled_runs(encoded, segments):
-        last = max((place + 1 for place in range(start, stop) if encoded.loss_weights[place] > 0), default=0)
+    for _, run in groupby(range(len(encoded.segments)), lambda place: segments[encoded.segments[place]].sampled):
+        last = max((place + 1 for place in run if encoded.loss_weights[place] > 0), default=0)
         if last > limit:
             break
         end = max(end, last)
     return Encoded(encoded.input_ids[:end], encoded.loss_weights[:end], encoded.segments[:end])
-
-
-def _sampled_runs(encoded: Encoded, segments: Sequence[Segment]) -> Iterator[tuple[int, int]]:
-    """Ranges of tokens that the model says without anything given in between."""
-    start = None
-    for place, segment in enumerate(encoded.segments):
-        if segments[segment].sampled and start is None:
-            start = place
-        elif not segments[segment].sampled and start is not None:
-            yield start, place
-            start = None
-    if start is not None:
-        yield start, len(encoded.segments)
 
 
 def _stem(encoded: Encoded, segments: Sequence[Segment]) -> int:
@@ -221,26 +184,19 @@ def _quiet_turns(segments: Sequence[Segment]) -> int:
     return quiet
 
 
-def _report(count: _Count, encoder: Encoder) -> DataReport:
+def _sum_up(made: Prepared) -> None:
+    """The part of the report that needs all samples."""
+    report, samples = made.report, made.samples
     digest = hashlib.sha256()
-    for sample in count.samples:
+    for sample in samples:
         for values in (sample.tokens, sample.places, sample.weights):
             digest.update(len(values).to_bytes(8, "little") + values.tobytes())
-    longest = sorted(count.samples, key=lambda sample: -len(sample.tokens))[:_LONGEST]
-    return DataReport(
-        rows=count.rows,
-        trained=count.trained,
-        reasons=dict(count.reasons.most_common()),
-        first=count.first,
-        samples=len(count.samples),
-        tokens=sum(len(sample.tokens) for sample in count.samples),
-        supervised=sum(len(sample.places) for sample in count.samples),
-        weight=sum(sum(sample.weights) for sample in count.samples),
-        quiet=count.quiet,
-        quiet_learnt=encoder.learn.weights.get("answer", 0) > 0,
-        trimmed=count.trimmed,
-        left_out=count.left_out,
-        longest=tuple((sample.row, sample.id, len(sample.tokens)) for sample in longest),
-        fingerprint=digest.hexdigest(),
-        tools=tuple(count.tools) if len(count.tools) <= _MOST_TOOLS else (),
-    )
+    report.reasons = dict(Counter(report.reasons).most_common())
+    report.samples = len(samples)
+    report.tokens = sum(len(sample.tokens) for sample in samples)
+    report.supervised = sum(len(sample.places) for sample in samples)
+    report.weight = sum(sum(sample.weights) for sample in samples)
+    longest = sorted(samples, key=lambda sample: -len(sample.tokens))[:_LONGEST]
+    report.longest = tuple((sample.row, sample.id, len(sample.tokens)) for sample in longest)
+    report.fingerprint = digest.hexdigest()
+    report.tools = tuple(made.tools) if len(made.tools) <= _MOST_TOOLS else ()

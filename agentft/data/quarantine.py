@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import TypeAlias
 
 from agentft.data.sources import open_bytes
 from agentft.errors import InputError
 from agentft.files import atomic_write
 
-__all__ = ["Quarantine", "Rejection", "open_quarantine"]
+__all__ = ["Keep", "Rejection", "open_quarantine"]
 
 _CHUNK = 3 * 2**18  # a multiple of 3, so that pieces of base64 join
 
@@ -44,47 +44,44 @@ class Rejection:
         return f"{path}:{self.line}" + (f": {', '.join(where)}" if where else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Quarantine:
-    """An open quarantine file for the rows of `source`."""
-
-    source: Path
-    stream: IO[str]
-
-    def write(self, rejection: Rejection) -> None:
-        """Append one line: `{"line", "reason", "detail", "turn", "offset", "raw" or "raw_base64"}`."""
-        head = {key: getattr(rejection, key) for key in ("line", "reason", "detail", "turn", "offset")}
-        if isinstance(rejection.raw, str) and rejection.extent is None:
-            self.stream.write(json.dumps({**head, "raw": rejection.raw}, ensure_ascii=False) + "\n")
-            return
-        self.stream.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "raw_base64": "')
-        for piece in self._pieces(rejection):
-            self.stream.write(base64.b64encode(piece).decode())
-        self.stream.write('"}\n')
-
-    def _pieces(self, rejection: Rejection) -> Iterator[bytes]:
-        if rejection.extent is None:
-            yield rejection.raw if isinstance(rejection.raw, bytes) else rejection.raw.encode()
-            return
-        start, left = rejection.extent
-        with open_bytes(self.source) as stream:
-            stream.seek(start)
-            while left and (piece := stream.read(min(left, _CHUNK))):
-                left -= len(piece)
-                yield piece
+Keep: TypeAlias = Callable[[Rejection], None]
+"""Takes a rejected row."""
 
 
 @contextmanager
-def open_quarantine(source: Path, path: Path | None) -> Iterator[Quarantine | None]:
-    """Write rejected rows of `source` to `path` (None: nowhere). The file appears when all rows have been read.
+def open_quarantine(source: Path, path: Path | None) -> Iterator[Keep]:
+    """Keep rejected rows of `source` in `path` (None: nowhere). The file appears when all rows have been read.
 
     Raises:
         InputError: `path` is the data file itself, or cannot be written.
     """
     if path is None:
-        yield None
+        yield lambda _: None
         return
     if path.exists() and (path.is_dir() or path.samefile(source)):
         raise InputError(f"the quarantine file {path} is a folder or the data file itself; name another file")
     with atomic_write(path) as stream:
-        yield Quarantine(source, stream)
+        yield lambda rejection: stream.writelines(_line(rejection, source))
+
+
+def _line(rejection: Rejection, source: Path) -> Iterator[str]:
+    """`{"line", "reason", "detail", "turn", "offset", "raw" or "raw_base64"}`, in pieces, since a row may be long."""
+    head = {key: getattr(rejection, key) for key in ("line", "reason", "detail", "turn", "offset")}
+    if isinstance(rejection.raw, str) and rejection.extent is None:
+        yield json.dumps({**head, "raw": rejection.raw}, ensure_ascii=False) + "\n"
+        return
+    yield json.dumps(head, ensure_ascii=False)[:-1] + ', "raw_base64": "'
+    yield from (base64.b64encode(piece).decode() for piece in _pieces(rejection, source))
+    yield '"}\n'
+
+
+def _pieces(rejection: Rejection, source: Path) -> Iterator[bytes]:
+    if rejection.extent is None:
+        yield rejection.raw if isinstance(rejection.raw, bytes) else rejection.raw.encode()
+        return
+    start, left = rejection.extent
+    with open_bytes(source) as stream:
+        stream.seek(start)
+        while left and (piece := stream.read(min(left, _CHUNK))):
+            left -= len(piece)
+            yield piece

@@ -15,7 +15,7 @@ from agentft.formats.values import UnreadableError, read_json
 from agentft.parsers import parse_row
 from agentft.types import Conversation, Json
 
-__all__ = ["Accounting", "Rejection", "Row", "read_conversations", "read_rows"]
+__all__ = ["Accounting", "Rejection", "Row", "parse", "read_conversations", "read_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,10 @@ class Row:
     line: int
     value: Mapping[str, Json]
     raw: str
+
+    def rejected(self, error: RowError) -> Rejection:
+        """The row as one that cannot be used."""
+        return Rejection(self.line, error.reason, error.detail, error.turn, error.offset, self.raw)
 
 
 @dataclass(slots=True)
@@ -50,11 +54,6 @@ class Accounting:
         return [
             f"{self.duplicate_ids} rows had an id that an earlier row has; they were kept, with #2, #3, ... after it"
         ]
-
-    def reject(self, rejection: Rejection) -> None:
-        """Count a rejected row."""
-        self.reasons[rejection.reason] += 1
-        self.first.setdefault(rejection.reason, rejection)
 
 
 def read_rows(path: Path) -> Iterator[Row | Rejection]:
@@ -83,14 +82,14 @@ def read_conversations(
     """
     ids = _Ids()
     fallback = f"{path.name}:"  # ids of this form are ours and hold the line, so they need no check
-    with open_quarantine(path, quarantine) as kept:
+    with open_quarantine(path, quarantine) as keep:
         for item in read_rows(path):
             accounting.rows += 1
-            outcome = _parse(item, path) if isinstance(item, Row) else item
+            outcome = parse(item, path)
             if isinstance(outcome, Rejection):
-                accounting.reject(outcome)
-                if kept:
-                    kept.write(outcome)
+                accounting.reasons[outcome.reason] += 1
+                accounting.first.setdefault(outcome.reason, outcome)
+                keep(outcome)
                 continue
             accounting.parsed += 1
             unnamed = outcome.id == f"{fallback}{item.line}"
@@ -101,11 +100,14 @@ def read_conversations(
             yield item.line, outcome
 
 
-def _parse(row: Row, path: Path) -> Conversation | Rejection:
+def parse(item: Row | Rejection, path: Path) -> Conversation | Rejection:
+    """The row's conversation, or why there is none."""
+    if isinstance(item, Rejection):
+        return item
     try:
-        return parse_row(row.value, f"{path.name}:{row.line}")
+        return parse_row(item.value, f"{path.name}:{item.line}")
     except RowError as error:
-        return Rejection(row.line, error.reason, error.detail, error.turn, error.offset, row.raw)
+        return item.rejected(error)
 
 
 def _read_raw(raw: Raw) -> Row | Rejection:
@@ -149,10 +151,10 @@ def _read_parquet(path: Path) -> Iterator[Row | Rejection]:
     from agentft.data.parquet import check_arguments, iter_parquet
 
     for number, value in enumerate(iter_parquet(path), 1):
-        text = json.dumps(value, ensure_ascii=False, default=str)
+        row = Row(number, value, json.dumps(value, ensure_ascii=False, default=str))
         try:
             check_arguments(value)
         except RowError as error:
-            yield Rejection(number, error.reason, error.detail, error.turn, error.offset, text)
+            yield row.rejected(error)
         else:
-            yield Row(number, value, text)
+            yield row

@@ -103,101 +103,58 @@ def _iter_lines(stream: IO[bytes], start: int, number: int) -> Iterator[Raw]:
 
 
 def _iter_array(stream: IO[bytes], start: int) -> Iterator[Raw]:
-    """The elements of the array at `start`; what follows the array is read as lines, so that nothing gets lost."""
-    scanner = _ArrayScanner(stream, start)
-    yield from scanner
-    stream.seek(scanner.base + scanner.at)
-    yield from _iter_lines(stream, scanner.base + scanner.at, scanner.number)
+    """The elements of the array at `start`; what follows the array is read as lines, so that nothing gets lost.
 
-
-class _ArrayScanner:
-    """Finds where elements end by brackets and strings alone, so that one broken element costs no other.
-
-    `buffer` holds the file's bytes from offset `base`; `at` is the place in it up to which was looked.
+    Brackets and strings alone say where elements end, so that one broken element costs no other.
     """
-
-    def __init__(self, stream: IO[bytes], start: int) -> None:
-        self.stream = stream
-        self.buffer = b""
-        self.base = start
-        self.at = 0
-        self.number = 1
-        self.element = start  # offset in the file of the element that is being looked at
-        self.depth = 0  # brackets open, the array's own included
-        self.in_string = False
-
-    def __iter__(self) -> Iterator[Raw]:
-        while self._fill():
-            for mark in self._marks():
-                if mark == b"[" and self.depth == 1:  # the array's own opening bracket
-                    self.element = self.base + self.at
-                    continue
-                raw = self._cut(keep_blank=mark == b",")
-                if raw:
-                    yield raw
-                if mark == b"]":
-                    return
-        self.at = len(self.buffer)
-        rest = self._cut(keep_blank=False, marked=False)
-        if rest:
-            yield rest
-
-    def _fill(self) -> bool:
-        """Read on; keep what the current element needs, unless it is too long to be kept."""
-        kept = self.at if self._length() > ROW_LIMIT else min(self.at, max(0, self.element - self.base))
-        chunk = self.stream.read(_CHUNK)
-        self.buffer = self.buffer[kept:] + chunk
-        self.base += kept
-        self.at -= kept
-        return bool(chunk)
-
-    def _length(self) -> int:
-        return self.base + self.at - self.element
-
-    def _marks(self) -> Iterator[bytes]:
-        """The array's own brackets and the commas between its elements; `at` is behind each as it is given."""
+    number, depth, in_string = 1, 0, False
+    element = start  # where in the file the element begins that is being looked at
+    buffer, base, at = b"", start, 0  # the file's bytes from `base` on, looked through up to place `at`
+    while chunk := stream.read(_CHUNK):
+        # What the element needs is kept, unless it is too long.
+        drop = at if base + at - element > ROW_LIMIT else min(at, max(0, element - base))
+        buffer, base, at = buffer[drop:] + chunk, base + drop, at - drop
         while True:
-            if self.in_string:
-                self.at = self._end_of(_IN_STRING)
-                if not self.buffer.startswith(b'"', self.at):
-                    return
-                self.at += 1
-                self.in_string = False
-            found = _STRUCTURE.search(self.buffer, self.at)
-            if not found:
-                self.at = len(self.buffer)
+            mark, at, in_string = _next_mark(buffer, at, in_string)
+            if not mark:
+                break
+            depth += 1 if mark in b"[{" else -1 if mark in b"]}" else 0
+            if depth == 1 and mark == b"[":  # the array's own opening bracket
+                element = base + at
+            elif depth <= 0 or (depth == 1 and mark == b","):
+                raw = _element(number, element, base + at - 1, buffer[max(0, element - base) : at - 1])
+                if raw.data != b"" or mark == b",":
+                    yield raw
+                    number += 1
+                element = base + at
+            if depth <= 0:
+                stream.seek(element)
+                yield from _iter_lines(stream, element, number)
                 return
-            self.at = found.end()
-            yield from self._step(found[0])
+    raw = _element(number, element, base + len(buffer), buffer[max(0, element - base) :])
+    if raw.data != b"":
+        yield raw
 
-    def _end_of(self, pattern: re.Pattern[bytes]) -> int:
-        found = pattern.match(self.buffer, self.at)
-        return found.end() if found else self.at
 
-    def _step(self, mark: bytes) -> Iterator[bytes]:
-        if mark == b'"':
-            self.in_string = True
-        elif mark in b"[{":
-            self.depth += 1
-            if self.depth == 1:
-                yield b"["
-        elif mark in b"]}":
-            self.depth -= 1
-            if self.depth <= 0:
-                yield b"]"
-        elif self.depth == 1:
-            yield b","
+def _next_mark(buffer: bytes, at: int, in_string: bool) -> tuple[bytes, int, bool]:
+    """The first bracket or comma outside strings (none: b""), the place behind it, and whether a string is open there.
 
-    def _cut(self, *, keep_blank: bool, marked: bool = True) -> Raw | None:
-        """The element that ends here (before the mark, if one was just passed), and on to the next."""
-        length = self._length() - marked
-        start, self.element = self.element, self.base + self.at
-        if length > ROW_LIMIT:
-            raw = Raw(self.number, start, length, None)
-        else:
-            data = self.buffer[start - self.base :][:length].strip()
-            if not (data or keep_blank):
-                return None
-            raw = Raw(self.number, start, length, data)
-        self.number += 1
-        return raw
+    `in_string`: whether one is open at `at`.
+    """
+    while True:
+        if in_string:
+            inside = _IN_STRING.match(buffer, at)
+            at = inside.end() if inside else at
+            if not buffer.startswith(b'"', at):
+                return b"", at, True
+            at += 1
+        found = _STRUCTURE.search(buffer, at)
+        if not found:
+            return b"", len(buffer), False
+        at, in_string = found.end(), found[0] == b'"'
+        if not in_string:
+            return found[0], at, False
+
+
+def _element(number: int, start: int, end: int, held: bytes) -> Raw:
+    return Raw(number, start, end - start, held.strip() if end - start <= ROW_LIMIT else None)

@@ -203,7 +203,7 @@ def call_panel(exchange: Exchange, written: str) -> Constrain:
 
 def _outcome(exchange: Exchange) -> Text:
     if exchange.status is None:
-        return safe_text("not sent", "yellow")
+        return safe_text("not sent" if exchange.sent is None else "no answer", "yellow")
     return safe_text(f"{exchange.method} {exchange.url} · {exchange.status}", "dim")
 
 

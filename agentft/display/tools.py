@@ -10,8 +10,9 @@ from rich.text import Text
 
 from agentft.display.safe import safe_text
 from agentft.toolset import Toolset
+from agentft.toolset.proof import Finding
 
-__all__ = ["tool_table", "world_table"]
+__all__ = ["proof_table", "tool_table", "world_table"]
 
 
 def tool_table(toolsets: Sequence[Toolset]) -> Table:
@@ -29,13 +30,29 @@ def tool_table(toolsets: Sequence[Toolset]) -> Table:
 
 
 def world_table(toolsets: Sequence[Toolset]) -> Table:
-    """One line a world: its address, and its tools (those that write with a star)."""
+    """One row a world: its address, and its tools (a star: it writes; two: what it does cannot be taken back)."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("world", "address", "tools (* writes)"):
+    for heading in ("world", "address", "tools (* writes, ** for good)"):
         table.add_column(heading)
     for toolset in toolsets:
-        names = [tool.name + "*" * toolset.is_write(tool.name) for tool in toolset.definitions]
+        stars = {"read": "", "write": "*", "destructive": "**"}
+        names = [name + stars[tool.access] for name, tool in toolset.tools.items()]
         table.add_row(safe_text(toolset.name, "bold cyan"), safe_text(toolset.base_url), safe_text(", ".join(names)))
+    return table
+
+
+def proof_table(found: Mapping[str, Sequence[Finding]], promises: Mapping[str, str]) -> Table:
+    """A line for each world that is good, and for each promise that is broken with where, what and the remedy."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("where", "promise", "what was found, and the remedy"):
+        table.add_column(heading)
+    for world, findings in found.items():
+        for finding in findings:
+            where = f"{finding.world}.{finding.tool}" if finding.tool else finding.world
+            told = Text.assemble(safe_text(finding.problem), "\n", (promises[finding.promise], "dim"))
+            table.add_row(safe_text(where, "bold cyan"), Text(finding.promise, "red"), told)
+        if not findings:
+            table.add_row(safe_text(world, "bold cyan"), Text("all hold", "green"), Text(", ".join(promises), "dim"))
     return table
 
 
@@ -46,7 +63,8 @@ def _arguments(schema: Mapping[str, Any]) -> list[Text]:
     for name, spec in schema.get("properties", {}).items():
         line = Text.assemble("  ", safe_text(name, "bold"), safe_text(f": {_kind(spec)}", "dim"))
         if name not in required:
-            line.append_text(safe_text(f" = {spec['default']}" if "default" in spec else " (optional)", "dim"))
+            default = spec.get("default", "")
+            line.append_text(safe_text(" (optional)" if default == "" else f" = {default}", "dim"))
         if spec.get("description"):
             line.append_text(safe_text(f"  {spec['description']}"))
         lines.append(line)
@@ -56,6 +74,7 @@ def _arguments(schema: Mapping[str, Any]) -> list[Text]:
 def _kind(spec: Mapping[str, Any]) -> str:
     if "enum" in spec:
         return " | ".join(str(value) for value in spec["enum"])
-    kind = str(spec.get("type", "any"))
+    types = spec.get("type", "any")
+    kind = " or ".join(types) if isinstance(types, list) else str(types)
     low, high = spec.get("minimum"), spec.get("maximum")
     return kind if low is None and high is None else f"{kind} {low}..{high}"

@@ -16,6 +16,7 @@ from agentft.evaluation.suites import Suite, stratified
 from agentft.formats import CallFormat
 from agentft.models import Backend
 from agentft.strict import nearest
+from agentft.toolserver import Schedule, Source
 from agentft.toolset import Toolset
 from agentft.types import Case, ToolDefinition
 
@@ -27,6 +28,7 @@ class Plan:
     """The cases of an evaluation with their tools. `cases` are in the order of their suites, ids are unique.
 
     `world_seed` fixes what the tools answer; suites are written for 0, so the seed of sampling leaves it alone.
+    `faults` go wrong on purpose; `source` answers in place of the tools.
     """
 
     suites: tuple[Suite, ...]
@@ -35,6 +37,8 @@ class Plan:
     trials: int = 1
     world_seed: int = 0
     max_steps: int = 6
+    faults: Schedule | None = None
+    source: Source | None = None
     _personas: dict[str, str] = field(default_factory=dict, repr=False)
 
     def tools(self, case: Case) -> tuple[ToolDefinition, ...]:
@@ -63,6 +67,8 @@ class Plan:
             "suites": _sha([[suite.name, suite.digest] for suite in self.suites]),
             "tools": _sha(tools),
             "cases": _sha([case.id for case in self.cases]),
+            **({"faults": self.faults.digest} if self.faults else {}),
+            **({"source": self.source.digest} if self.source else {}),
         }
 
     def describe(self) -> list[str]:
@@ -75,6 +81,7 @@ class Plan:
         return [
             f"{len(self.cases)} cases of {', '.join(suite.name for suite in self.suites)}: {per_category}",
             f"{len(tools)} tools: {', '.join(sorted(tools))}",
+            *([f"faults: seed {self.faults.seed}, sha256 {self.faults.digest[:12]}"] if self.faults else []),
             f"smallest difference that these cases can show (20 % of them coming out differently): {power}",
         ]
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +23,8 @@ from agentft.files import write_text
 from agentft.metrics import SCORER_VERSION, Context
 from agentft.models import Backend, Sampling
 from agentft.toolserver import ToolClient, ToolServer
-from agentft.types import Trajectory
+from agentft.toolserver.faults import is_ours
+from agentft.types import Exchange, Step, Trajectory
 
 __all__ = ["Settings", "evaluate", "fingerprint", "read_baseline"]
 
@@ -55,7 +57,8 @@ def evaluate(
     """
     started = time.monotonic()
     prints = {arm.label: fingerprint(plan, arm, settings.sampling) for arm in arms}
-    with ToolServer(plan.toolsets, plan.world_seed) as server, Store(settings.output, set(prints.values())) as store:
+    world = ToolServer(plan.toolsets, plan.world_seed, faults=plan.faults, source=plan.source)
+    with world as server, Store(settings.output, set(prints.values())) as store:
         run = _Run(plan, settings, server, store)
         interrupted = False
         try:
@@ -80,7 +83,7 @@ def evaluate(
 
 def fingerprint(plan: Plan, arm: Arm, sampling: Sampling) -> str:
     """What an arm's answers to a case depend on; the choice of cases and the number of trials are not in it."""
-    hashes = {key: plan.hashes[key] for key in ("suites", "tools")}
+    hashes = {key: value for key, value in plan.hashes.items() if key != "cases"}
     shown = [arm.fmt.write_system(suite.persona, plan.tools(suite.cases[0])) for suite in plan.suites]
     parts = [arm.identity, arm.fmt.name, shown, asdict(sampling), plan.world_seed, plan.max_steps, hashes]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -112,7 +115,10 @@ class _Run:
         self._store = store
         self._name = secrets.token_hex(8)
         self._cases = {case.id: case for case in plan.cases}
-        gold = gold_states(plan.cases, server.client(), plan.is_write, self._name)
+        gold: dict[str, str | None] = dict.fromkeys(self._cases)
+        if plan.source is None:  # else there is no state to compare
+            with ToolServer(plan.toolsets, plan.world_seed) as faultless:
+                gold = gold_states(plan.cases, faultless.client(), plan.is_write, self._name)
         self._contexts = {
             case.id: Context({tool.name: tool for tool in plan.tools(case)}, gold[case.id]) for case in plan.cases
         }
@@ -148,13 +154,14 @@ class _Run:
 
     def _trajectories(self, waiting: Sequence[tuple[str, int]], arm: Arm, backend: Backend) -> Iterator[Trajectory]:
         """Cases of one trial go together; each suite has a client that knows the tools of its cases and no others."""
-        settings = self._settings
+        settings, faults = self._settings, self._plan.faults
+        patience = faults.client_seconds if faults else 10.0
         with ExitStack() as stack:
             clients: dict[str, ToolClient] = {}
 
             def client_for(job: Job) -> ToolClient:
                 if job.case.suite not in clients:
-                    client = ToolClient(self._server.address, self._server.token, job.tools)
+                    client = ToolClient(self._server.address, self._server.token, job.tools, timeout=patience)
                     clients[job.case.suite] = stack.enter_context(client)
                 return clients[job.case.suite]
 
@@ -162,13 +169,23 @@ class _Run:
                 jobs = [self._plan.job(self._cases[case], trial) for case, _ in group]
                 sampling = replace(settings.sampling, seed=settings.sampling.seed + trial)
                 options = Options(settings.batch_size, self._plan.max_steps, sampling, f"{self._name}-{arm.label}")
-                yield from map(_our_fault, run_cases(jobs, backend, arm.fmt, client_for, options))
+                yield from map(self._judged, run_cases(jobs, backend, arm.fmt, client_for, options))
 
-
-def _our_fault(trajectory: Trajectory) -> Trajectory:
-    """A tool that crashed is our bug, never the model's failure."""
-    for exchange in (exchange for step in trajectory.steps for exchange in step.exchanges):
-        if exchange.status is not None and exchange.status >= 500:
-            problem = f"tool {exchange.call.name} answered {exchange.status}: {exchange.received:.200}"
-            return replace(trajectory, outcome="invalid", problem=problem)
-    return trajectory
+    def _judged(self, trajectory: Trajectory) -> Trajectory:
+        """With the fault of every exchange; a tool that failed without one is our bug, never the model's failure."""
+        faults, asked = self._plan.faults, Counter[str]()
+        session = self._plan.job(self._cases[trajectory.case_id], trajectory.trial).session("")
+        steps: list[Step] = []
+        for step in trajectory.steps:
+            exchanges: list[Exchange] = []
+            for exchange in step.exchanges:
+                tool = exchange.call.name
+                sent = exchange.sent is not None
+                asked[tool] += sent
+                fault = faults.at(session, tool, asked[tool]) if faults and sent else None
+                exchanges.append(replace(exchange, fault=fault.kind if fault else ""))
+            if broken := [exchange for exchange in exchanges if is_ours(exchange)]:
+                problem = f"tool {broken[0].call.name} answered {broken[0].status}: {broken[0].received:.200}"
+                return replace(trajectory, outcome="invalid", problem=problem)
+            steps.append(replace(step, exchanges=tuple(exchanges)))
+        return replace(trajectory, steps=tuple(steps))

@@ -30,10 +30,10 @@ from pathlib import Path
 
 from agentft.content import content_root, find_content
 from agentft.errors import InputError
-from agentft.strict import nearest, one_of, read_as, read_json_line, read_toml
-from agentft.types import CATEGORIES, COMPARATORS, CallExpectation, Case
+from agentft.strict import one_of, read_as, read_json_line, read_toml
+from agentft.types import COMPARATORS, CallExpectation, Case
 
-__all__ = ["Suite", "load_suite", "read_suite", "select_suites", "shipped_suites", "stratified"]
+__all__ = ["Suite", "load_suite", "select_suites", "shipped_suites", "stratified"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,23 @@ def load_suite(name: str) -> Suite:
     if folder is None:
         known = ", ".join(shipped_suites()) or "none"
         raise InputError(f"there is no suite {name!r}; shipped suites: {known}; a folder is given as ./folder")
-    return read_suite(folder)
+    remedy = "a suite is suite.toml and cases.jsonl"
+    head, path = folder / "suite.toml", folder / "cases.jsonl"
+    suite = read_as(Suite, read_toml(head, remedy), str(head), folder=folder, cases=(), digest="")
+    if not suite.worlds:
+        raise InputError(f"{head}: `worlds` is empty; name at least one tool world")
+    for key, comparator in suite.comparators.items():
+        if key.count(".") != 1:
+            raise InputError(f'{head}: comparator key {key!r} must be "tool.argument"')
+        one_of(comparator, COMPARATORS, str(head), f"comparators.{key}")
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    cases = tuple(_cases(suite, path, raw))
+    if not cases:
+        raise InputError(f"{path}: it holds no case; write one JSON object a line")
+    return replace(suite, cases=cases, digest=hashlib.sha256(head.read_bytes() + b"\0" + raw).hexdigest())
 
 
 def shipped_suites() -> tuple[str, ...]:
@@ -74,55 +90,20 @@ def select_suites(names: Sequence[str], worlds: Sequence[str], tools: Collection
     """The named suites; with no names, every shipped suite that needs no more than `worlds` and `tools`; empty: any.
 
     Raises:
-        InputError: a named suite needs a world that is not given, or nothing fits.
+        InputError: nothing fits.
     """
+    suites = [load_suite(name) for name in dict.fromkeys(names or shipped_suites())]
     if not names:
-        suites = [load_suite(name) for name in shipped_suites()]
-        fitting = tuple(
-            suite
-            for suite in suites
-            if (not worlds or set(suite.worlds) <= set(worlds)) and (not tools or _needed(suite) <= set(tools))
-        )
-        if not fitting:
-            raise InputError(f"no shipped suite fits the tools {', '.join(worlds)}; name a suite or add tools")
-        return fitting
-    chosen = tuple(load_suite(name) for name in dict.fromkeys(names))
-    for suite in chosen:
-        lacking = [world for world in suite.worlds if worlds and world not in worlds]
-        if lacking:
-            raise InputError(f"suite {suite.name} needs the tools {', '.join(lacking)}; add them to --tools")
-    return chosen
+        suites = [suite for suite in suites if not worlds or set(suite.worlds) <= set(worlds)]
+        suites = [suite for suite in suites if not tools or _needed(suite) <= set(tools)]
+    if not suites:
+        raise InputError(f"no shipped suite fits the tools {', '.join(worlds)}; name a suite or add tools")
+    return tuple(suites)
 
 
 def _needed(suite: Suite) -> set[str]:
     """The tools that its cases call, and those that it names."""
     return {call.name for case in suite.cases for turn in case.turns for call in turn.calls} | set(suite.tools)
-
-
-def read_suite(folder: Path) -> Suite:
-    """Read and check the two files of a suite folder.
-
-    Raises:
-        InputError: a file cannot be read or is wrong.
-    """
-    remedy = "a suite is suite.toml and cases.jsonl"
-    head, path = folder / "suite.toml", folder / "cases.jsonl"
-    suite = read_as(Suite, read_toml(head, remedy), str(head), folder=folder, cases=(), digest="")
-    if not suite.worlds:
-        raise InputError(f"{head}: `worlds` is empty; name at least one tool world")
-    for key, name in suite.comparators.items():
-        if key.count(".") != 1:
-            raise InputError(f'{head}: comparator key {key!r} must be "tool.argument"')
-        if name not in COMPARATORS:
-            raise InputError(f"{head}: comparator {name!r} is not known; {nearest(name, COMPARATORS)}")
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
-    cases = tuple(_cases(suite, path, raw))
-    if not cases:
-        raise InputError(f"{path}: it holds no case; write one JSON object a line")
-    return replace(suite, cases=cases, digest=hashlib.sha256(head.read_bytes() + b"\0" + raw).hexdigest())
 
 
 def stratified(cases: Sequence[Case], limit: int | None) -> tuple[Case, ...]:
@@ -161,7 +142,6 @@ def _cases(suite: Suite, path: Path, raw: bytes) -> Iterable[Case]:
 
 
 def _check(case: Case, at: str) -> None:
-    one_of(case.category, CATEGORIES, at, "category")
     if not case.turns:
         raise InputError(f"{at}: `turns` is empty; a case asks at least one thing")
     if case.category == "irrelevance" and any(turn.calls for turn in case.turns):

@@ -87,6 +87,7 @@ def summarise(
         "errors": _errors(arms),
         "arms": {label: _describe(rows, *ran.get(label, (None, None))) for label, rows in arms.items()},
         "hashes": dict(plan.hashes),
+        "faults": _faults(plan, arms),
         "seed": sampling["seed"],
         "world_seed": plan.world_seed,
         "sampling": dict(sampling),
@@ -161,6 +162,17 @@ def _errors(arms: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, int]]:
     first = next(iter(counts.values()))
     classes.sort(key=lambda kind: -first[kind])
     return {kind: {label: found[kind] for label, found in counts.items()} for kind in classes}
+
+
+def _faults(plan: Plan, arms: Mapping[str, Sequence[Record]]) -> dict[str, Any] | None:
+    """What went wrong on purpose, and how many exchanges of each arm met which kind."""
+    if plan.faults is None:
+        return None
+    met: dict[str, dict[str, int]] = {}
+    for label, rows in arms.items():
+        told = (exchange for row in rows for step in row["steps"] for exchange in step["exchanges"])
+        met[label] = dict(Counter(kind for exchange in told if (kind := exchange.get("fault"))))
+    return {"sha256": plan.faults.digest, "seed": plan.faults.seed, "met": met}
 
 
 def _describe(rows: Sequence[Record], arm: Arm | None, fingerprint: str | None) -> dict[str, Any]:

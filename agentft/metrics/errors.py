@@ -94,7 +94,7 @@ def _pairs_findings(trajectory: Trajectory, context: Context, index: int, matchi
             yield Finding("wrong-count", index, detail=f"{pair.expected.name} was not called")
         elif pair.call is not None and pair.differences:
             yield from _pair_findings(pair, pair.call, context, index)
-    failed = any(exchange.is_error and exchange.status is not None for exchange in exchanges(trajectory, index))
+    failed = any(exchange.is_error and exchange.sent is not None for exchange in exchanges(trajectory, index))
     if missing and failed and final_text(trajectory, index):
         yield Finding("ignored-error", index, detail=f"{missing[0].expected.name} was not mended")
 

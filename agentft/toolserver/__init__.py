@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from agentft.toolserver.client import ServerGone, ToolClient
+from agentft.toolserver.faults import Schedule, read_faults
+from agentft.toolserver.limits import Limits
+from agentft.toolserver.real import Source, open_source
 from agentft.toolserver.server import ToolServer
 from agentft.toolserver.sessions import Sessions
 
-__all__ = ["ServerGone", "Sessions", "ToolClient", "ToolServer"]
+__all__ = [
+    "Limits",
+    "Schedule",
+    "ServerGone",
+    "Sessions",
+    "Source",
+    "ToolClient",
+    "ToolServer",
+    "open_source",
+    "read_faults",
+]

@@ -1,4 +1,4 @@
-"""Reading a request's body: of bounded size, valid UTF-8, strict JSON, an object."""
+"""Reading a request's body: of bounded size and depth, valid UTF-8, strict JSON."""
 
 from __future__ import annotations
 
@@ -8,36 +8,53 @@ from typing import NoReturn
 from starlette.requests import Request
 
 from agentft.errors import ToolError
+from agentft.toolserver.limits import Limits
 from agentft.types import Json
 
-__all__ = ["BODY_LIMIT", "read_arguments"]
+__all__ = ["parse_json", "read_arguments", "read_body"]
 
-BODY_LIMIT = 1 << 20
 # Read on past the limit, up to here, so that a client that is still sending gets the answer and not a reset.
 _DRAIN_LIMIT = 16 << 20
 
 
-async def read_arguments(request: Request) -> dict[str, Json]:
-    """The arguments that a request carries.
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """The bytes that a request carries.
 
     Raises:
-        ToolError: 413 for a body over `BODY_LIMIT` bytes, 400 for one that is not a JSON object.
+        ToolError: 413 for more than `limits.body` bytes.
     """
     body, size = bytearray(), 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size <= BODY_LIMIT:
+        if size <= limits.body:
             body += chunk
         elif size > _DRAIN_LIMIT:
             break
-    if size > BODY_LIMIT:
-        raise ToolError(f"the body is larger than {BODY_LIMIT} bytes", status=413)
-    return _parse(bytes(body))
+    if size > limits.body:
+        raise ToolError(f"the body is larger than {limits.body} bytes", status=413)
+    return bytes(body)
 
 
-def _parse(body: bytes) -> dict[str, Json]:
+async def read_arguments(request: Request, limits: Limits) -> dict[str, Json]:
+    """The arguments that a request carries as a JSON object.
+
+    Raises:
+        ToolError: 413 for a body that is too large, 400 for one that is not a JSON object or too deep.
+    """
+    value = parse_json(await read_body(request, limits), limits)
+    if not isinstance(value, dict):
+        raise ToolError("the body must be a JSON object of arguments")
+    return value
+
+
+def parse_json(body: bytes, limits: Limits) -> Json:
+    """The JSON value in a body.
+
+    Raises:
+        ToolError: 400 for what is not JSON, or nested more than `limits.depth` deep.
+    """
     try:
-        value = json.loads(body.decode(), parse_constant=_refuse)
+        value: Json = json.loads(body.decode(), parse_constant=_refuse)
         # Half a surrogate pair can be escaped in JSON, and could not be answered in UTF-8.
         if b"\\u" in body:
             json.dumps(value, ensure_ascii=False).encode()
@@ -47,9 +64,17 @@ def _parse(body: bytes) -> dict[str, Json]:
         raise ToolError("the body is not valid JSON: a \\u escape is half a surrogate pair") from None
     except ValueError as error:
         raise ToolError(f"the body is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ToolError("the body must be a JSON object of arguments")
+    if body.count(b"[") + body.count(b"{") > limits.depth and _depth(value) > limits.depth:
+        raise ToolError(f"the body is nested too deeply: more than {limits.depth} levels")
     return value
+
+
+def _depth(value: Json) -> int:
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
+    return depth
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
-from typing import Self
+from typing import Self, TypeAlias
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -14,19 +15,28 @@ from agentft.types import Exchange, Json, ToolCall, ToolDefinition
 
 __all__ = ["ServerGone", "ToolClient"]
 
+_READ_LIMIT = 16 << 10
+_HEALTH_SECONDS = 2.0
+
 
 class ServerGone(MissingError):  # noqa: N818  (named in the design: what a runner catches to call a case invalid)
     """Our own tool server did not answer: never the model's fault."""
 
 
+_Answer: TypeAlias = tuple[int | None, str, bool]
+"""Status, text and whether it is an error. Status None: no whole answer came, and the text says why."""
+
+
 class ToolClient:
     """Sends calls to a tool server, keeps its connections, and may be used by several threads.
+
+    Of an answer it reads 16 KiB at most, and says when it is cut.
 
     Args:
         address: the server, `http://127.0.0.1:<port>`. Nothing else is ever connected to, whatever a call says.
         token: the server's bearer token.
         definitions: the registered tools with their endpoints.
-        timeout: seconds for each step of a request.
+        timeout: seconds for a request, from its first byte to the last one of the answer.
     """
 
     def __init__(
@@ -37,8 +47,10 @@ class ToolClient:
         self._address = address.rstrip("/")
         self._tools = {definition.name: definition for definition in definitions}
         # No redirects and no proxies: either would let an answer or the environment choose where a call goes.
+        self._timeout = timeout
         self._http = httpx.Client(
-            headers={"Authorization": f"Bearer {token}"},
+            # Compressed answers could be of any size once they are read.
+            headers={"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"},
             timeout=timeout,
             follow_redirects=False,
             trust_env=False,
@@ -46,10 +58,12 @@ class ToolClient:
         )
 
     def call(self, call: ToolCall, session: str) -> Exchange:
-        """Send a call, or say why it is not sent (`Exchange.status` None).
+        """Send a call, or say why it is not sent (`Exchange.sent` None).
+
+        A timeout or a lost connection is what came of the call, as long as the server is still there.
 
         Raises:
-            ServerGone: the server does not answer.
+            ServerGone: the server does not answer, nor does its /health.
         """
         if refusal := self._refusal(call):
             return _unsent(call, refusal)
@@ -61,15 +75,15 @@ class ToolClient:
         target = urlsplit(call.endpoint) if call.endpoint is not None else None
         headers = {"Content-Type": "application/json"} | ({"Host": target.netloc} if target else {})
         path = target.path if target else f"/tools/{call.name}"
-        answer = self._send("POST", path, session, headers, body)
+        status, received, is_error = self._send("POST", path, session, headers, body)
         return Exchange(
             call=call,
             method="POST",
             url=call.endpoint if call.endpoint is not None else path,
             sent=dict(call.arguments),
-            status=answer.status_code,
-            received=answer.text,
-            is_error=answer.is_error,
+            status=status,
+            received=received,
+            is_error=is_error,
         )
 
     def state_digest(self, session: str) -> str:
@@ -78,10 +92,10 @@ class ToolClient:
         Raises:
             ServerGone: the server does not answer, or not with a digest.
         """
-        answer = self._send("GET", "/state", session, {}, b"")
-        if answer.status_code != 200:
-            raise ServerGone(f"the tool server at {self._address} gave no state: {answer.status_code} {answer.text}")
-        return str(answer.json()["digest"])
+        status, text, _ = self._send("GET", "/state", session, {}, b"")
+        if status != 200:
+            raise ServerGone(f"the tool server at {self._address} gave no state: {status} {text}")
+        return str(json.loads(text)["digest"])
 
     def _refusal(self, call: ToolCall) -> dict[str, Json] | None:
         if call.parse_error is not None:
@@ -95,14 +109,44 @@ class ToolClient:
             return {"error": error, "url": right[0] if len(right) == 1 else [*right]}
         return None
 
-    def _send(self, method: str, path: str, session: str, headers: dict[str, str], body: bytes) -> httpx.Response:
+    def _send(self, method: str, path: str, session: str, headers: dict[str, str], body: bytes) -> _Answer:
         headers = headers | {"X-Session": quote(session, safe="/:@ ")}
         try:
-            return self._http.request(method, f"{self._address}{path}", headers=headers, content=body)
+            return self._read(method, path, headers, body)
         except httpx.TransportError as error:
-            raise ServerGone(
-                f"the tool server at {self._address} does not answer ({type(error).__name__}: {error}); start it again"
-            ) from error
+            if not self._is_up():
+                raise ServerGone(
+                    f"the tool server at {self._address} does not answer ({type(error).__name__}: {error}); "
+                    "start it again"
+                ) from error
+            late = isinstance(error, httpx.TimeoutException)
+            lost = "the connection was closed before the whole answer came"
+            return None, _error(f"no answer within {self._timeout:g} seconds" if late else lost), True
+
+    def _read(self, method: str, path: str, headers: dict[str, str], body: bytes) -> _Answer:
+        until = time.monotonic() + self._timeout
+        content = bytearray()
+        with self._http.stream(method, f"{self._address}{path}", headers=headers, content=body) as response:
+            for chunk in response.iter_raw():
+                content += chunk
+                if time.monotonic() > until:
+                    raise httpx.ReadTimeout("it came too slowly")
+                if len(content) > _READ_LIMIT:
+                    break
+        kind = response.headers.get("content-type", "text/plain").partition(";")[0]
+        if not kind.startswith("text/") and not kind.endswith(("json", "xml")):
+            told = _error(f"the answer is {kind[:60]}, which is neither JSON nor text")
+            return response.status_code, told, True
+        text = content[:_READ_LIMIT].decode(errors="replace")
+        if len(content) > _READ_LIMIT:
+            text += f"... (cut: the answer is longer than {_READ_LIMIT} bytes)"
+        return response.status_code, text, response.is_error
+
+    def _is_up(self) -> bool:
+        try:
+            return self._http.get(f"{self._address}/health", timeout=_HEALTH_SECONDS).status_code == 200
+        except httpx.TransportError:
+            return False
 
     def close(self) -> None:
         """Close the connections. Closing twice is fine."""
@@ -113,6 +157,10 @@ class ToolClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _error(why: str) -> str:
+    return json.dumps({"error": why})
 
 
 def _unsent(call: ToolCall, answer: dict[str, Json]) -> Exchange:

@@ -1,7 +1,8 @@
-"""A real server in a thread: uvicorn on 127.0.0.1, for as long as a `with` block lasts."""
+"""A real server in a thread: uvicorn on loopback, for as long as a `with` block lasts."""
 
 from __future__ import annotations
 
+import re
 import secrets
 import socket
 import time
@@ -14,11 +15,17 @@ import uvicorn
 from agentft.errors import InputError, MissingError
 from agentft.toolserver.app import Service, make_app
 from agentft.toolserver.client import ToolClient
+from agentft.toolserver.faults import Schedule
+from agentft.toolserver.limits import Limits
+from agentft.toolserver.real import Source
+from agentft.toolserver.wire import WireProtocol
 from agentft.toolset import HandlerError, Toolset
 
 __all__ = ["ToolServer"]
 
-_HOST = "127.0.0.1"
+_LOOPBACK = "127.0.0.1"
+_TOKEN = re.compile(r"[A-Za-z0-9._~-]+")
+_TOKEN_LENGTH = 8
 _START_SECONDS = 10.0
 
 
@@ -29,14 +36,37 @@ class ToolServer:
         toolsets: the worlds, as `load_toolsets` gives them.
         seed: replaces the seed that the worlds were loaded with.
         port: 0 takes a free one.
+        host: the address to listen on. Any but 127.0.0.1 opens the server to the network, and wants a `token`.
+        token: the bearer token; by default a new one.
+        limits: what callers may do.
+        faults: what goes wrong, and when.
+        source: what answers in place of the worlds (see `open_source`); it is closed with the server.
 
     Raises:
+        InputError: another host without a token.
         MissingError: on entry, when the port is taken (exit code 3).
     """
 
-    def __init__(self, toolsets: Sequence[Toolset], seed: int | None = None, *, port: int = 0) -> None:
-        self.token = secrets.token_urlsafe(24)
-        self._service = Service(toolsets, seed)
+    def __init__(
+        self,
+        toolsets: Sequence[Toolset],
+        seed: int | None = None,
+        *,
+        port: int = 0,
+        host: str = _LOOPBACK,
+        token: str | None = None,
+        limits: Limits | None = None,
+        faults: Schedule | None = None,
+        source: Source | None = None,
+    ) -> None:
+        if host != _LOOPBACK and not token:
+            raise InputError(f"serving on {host} opens the tools to the network; give a token too, with --token")
+        if token is not None and (len(token) < _TOKEN_LENGTH or not _TOKEN.fullmatch(token)):
+            raise InputError(f"a token must be {_TOKEN_LENGTH} or more of the characters A-Z a-z 0-9 . _ ~ -")
+        self.token = token or secrets.token_urlsafe(24)
+        self._service = Service(toolsets, seed, limits, faults, source)
+        self._faulty = faults is not None
+        self._host = host
         self._port = port
         self._server: uvicorn.Server | None = None
         self._thread: Thread | None = None
@@ -46,7 +76,7 @@ class ToolServer:
     @property
     def address(self) -> str:
         """`http://127.0.0.1:<port>`; the port is known once the server runs."""
-        return f"http://{_HOST}:{self._port}"
+        return f"http://{self._host}:{self._port}"
 
     @property
     def crashes(self) -> tuple[HandlerError, ...]:
@@ -60,16 +90,16 @@ class ToolServer:
         return client
 
     def __enter__(self) -> Self:
-        self._socket = _bind(self._port)
+        self._socket = _bind(self._host, self._port)
         self._port = self._socket.getsockname()[1]
         config = uvicorn.Config(
-            make_app(self._service, self.token),
+            make_app(self._service, self.token, self._host),
             log_config=None,
             log_level="critical",
             access_log=False,
             lifespan="off",
             loop="asyncio",
-            http="h11",
+            http=WireProtocol if self._faulty else "auto",  # httptools, where nothing is to be cut
             ws="none",
             server_header=False,
             timeout_graceful_shutdown=2,
@@ -90,6 +120,11 @@ class ToolServer:
                 raise MissingError(f"the tool server did not start on {self.address}; try another port")
             time.sleep(0.002)
 
+    def wait(self) -> None:
+        """Serve until Ctrl-C."""
+        if self._thread is not None:
+            self._thread.join()
+
     def __exit__(self, *_: object) -> None:
         self.close()
 
@@ -100,22 +135,23 @@ class ToolServer:
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
             self._thread.join(timeout=5)
+        self._service.close()
         if self._socket is not None:
             self._socket.close()
 
 
-def _bind(port: int) -> socket.socket:
+def _bind(host: str, port: int) -> socket.socket:
     if not 0 <= port <= 65535:
         raise InputError(f"port {port} is not a port; use 1 to 65535, or 0 for a free one")
     # With the protocol named, asyncio sets TCP_NODELAY on what it accepts: 40 ms less a call.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((_HOST, port))
-        listener.listen(128)
+        listener.bind((host, port))
+        listener.listen(1024)
     except OSError as error:
         listener.close()
         raise MissingError(
-            f"port {port} on {_HOST} cannot be used: {error.strerror}; stop what holds it, or take port 0 (a free one)"
+            f"port {port} on {host} cannot be used: {error.strerror}; stop what holds it, or take port 0 (a free one)"
         ) from None
     return listener

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
@@ -13,55 +15,100 @@ from agentft.types import Json
 __all__ = ["Sessions"]
 
 
+# How many writes of one session may wait for each other.
+_WAITING = 64
+
+
 @dataclass(slots=True)
 class _Session:
+    used: float
     lock: Lock = field(default_factory=Lock)
+    waiting: int = 0
     states: dict[str, State] = field(default_factory=dict)  # by world; only worlds that were written to
 
 
 class Sessions:
-    """Runs calls on per-session states. Safe for threads: the calls of one session run one after the other.
+    """Runs calls on per-session states. Safe for threads: the writes of one session run one after the other.
 
-    A session that has only read shares the initial state with all others, so a thousand sessions cost little.
+    Sessions share all parts of the state that they did not change, and one that has only read is not kept at all, so
+    a thousand sessions cost little.
 
     Args:
         toolsets: the worlds; no two share a tool's name.
         seed: replaces the seed that the worlds were loaded with.
+        most: how many sessions may be kept; the next one is refused.
+        idle: seconds without a call after which a session may be forgotten.
     """
 
-    def __init__(self, toolsets: Sequence[Toolset], seed: int | None = None) -> None:
-        self._seed = seed
+    def __init__(
+        self, toolsets: Sequence[Toolset], seed: int | None = None, *, most: int = 10_000, idle: float = 3600.0
+    ) -> None:
         self._toolsets = {toolset.name: toolset for toolset in toolsets}
         self._worlds = {name: toolset.name for toolset in toolsets for name in toolset.tools}
         self._initial = {toolset.name: toolset.new_state(seed) for toolset in toolsets}
-        self._sessions: dict[str, _Session] = {}
+        self._untouched = digest(self._initial)
+        self._most = most
+        self._idle = idle
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()  # the one that was idle longest comes first
         self._lock = Lock()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sessions that have written, the one that was used last at the end."""
+        with self._lock:
+            return tuple(self._sessions)
 
     def call(self, name: str, arguments: Mapping[str, Json], session: str) -> Json:
         """Run a tool in a session.
 
         Raises:
-            ToolError: the call is refused.
+            ToolError: the call is refused; 503 when there are too many sessions, 429 when too many writes wait.
             HandlerError: the tool's handler has a bug.
         """
         world = self._worlds.get(name)
         if world is None:
             raise ToolError(f"there is no tool {name[:60]!r}{nearest(name, list(self._worlds))}", status=404)
-        toolset, kept = self._toolsets[world], self._session(session)
-        with kept.lock:
-            if not toolset.is_write(name):
-                return toolset.call(name, arguments, kept.states.get(world, self._initial[world]))
-            state = kept.states.get(world) or toolset.new_state(self._seed)
-            result = toolset.call(name, arguments, state)
-            kept.states[world] = state
-            return result
+        toolset = self._toolsets[world]
+        kept = self._session(session, make=toolset.is_write(name))
+        if kept is None or not toolset.is_write(name):
+            # A state is replaced as a whole, so that reading it needs no lock.
+            return toolset.call(name, arguments, self._state(kept, world))
+        with self._lock:
+            if kept.waiting >= _WAITING:
+                raise ToolError(f"{_WAITING} calls of this session are still running; wait for them", status=429)
+            kept.waiting += 1
+        try:
+            with kept.lock:
+                state = {**self._state(kept, world)}
+                result = toolset.call(name, arguments, state)
+                kept.states[world] = state
+                return result
+        finally:
+            with self._lock:
+                kept.waiting -= 1
 
     def digest(self, session: str) -> str:
         """SHA-256 over the states of all worlds in a session."""
         kept = self._session(session)
-        with kept.lock:
-            return digest({**self._initial, **kept.states})
+        return digest({**self._initial, **kept.states}) if kept is not None else self._untouched
 
-    def _session(self, session: str) -> _Session:
+    def _state(self, kept: _Session | None, world: str) -> State:
+        return self._initial[world] if kept is None else kept.states.get(world, self._initial[world])
+
+    def _session(self, session: str, make: bool = False) -> _Session | None:
+        now = time.monotonic()
         with self._lock:
-            return self._sessions.setdefault(session, _Session())
+            kept = self._sessions.get(session)
+            if kept is None and not make:
+                return None
+            while self._sessions and next(iter(self._sessions.values())).used < now - self._idle:
+                self._sessions.popitem(last=False)
+            if kept is None and len(self._sessions) >= self._most:
+                raise ToolError(
+                    f"{self._most} sessions are in use; one that was idle for {self._idle:g} seconds makes room",
+                    status=503,
+                )
+            kept = self._sessions.setdefault(session, kept or _Session(now))
+            kept.used = now
+            self._sessions.move_to_end(session)
+            return kept

@@ -7,7 +7,7 @@ Handlers get the session's state first; the other parameters are the tool's argu
 
 from __future__ import annotations
 
-from agentft.toolset.loading import find_tools, load_toolset, load_toolsets
+from agentft.toolset.loading import find_tools, load_toolset, load_toolsets, shipped_worlds
 from agentft.toolset.marks import Range, State, destructive, read, write
 from agentft.toolset.state import digest
 from agentft.toolset.world import HandlerError, Route, Tool, Toolset, nearest
@@ -26,5 +26,6 @@ __all__ = [
     "load_toolsets",
     "nearest",
     "read",
+    "shipped_worlds",
     "write",
 ]

@@ -5,21 +5,26 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import regex
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.validators import extend
 from referencing import Registry
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
 
 from agentft.errors import InputError, ToolError
 from agentft.types import Json, ToolDefinition
 
-__all__ = ["ArgumentCheck", "nearest"]
+__all__ = ["ArgumentCheck", "Validator", "nearest"]
 
 # In the order of decision: what is asked for first, then what is there too much, then types, then values.
 _ORDER = ("required", "additionalProperties", "type")
+_NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+_DATA = frozenset({"const", "default", "enum", "example", "examples"})  # a `$ref` in them is data
 _NOUNS = {
     "string": "a string",
     "integer": "an integer",
@@ -44,8 +49,19 @@ def _is_integer(_: object, value: object) -> bool:
     return _is_number(_, value) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
 
 
-_Validator: type[Draft202012Validator] = extend(  # type: ignore[no-untyped-call]
+def _pattern(_: object, pattern: str, value: object, __: object) -> Iterator[ValidationError]:
+    """A pattern may be anyone's, and the text a model's: so matching has an end."""
+    try:
+        found = not isinstance(value, str) or regex.search(pattern, value, timeout=0.2)
+    except (TimeoutError, regex.error):
+        found = None
+    if not found:
+        yield ValidationError(f"does not match {pattern!r}")
+
+
+Validator: type[Draft202012Validator] = extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
+    {"pattern": _pattern},
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine("number", _is_number).redefine("integer", _is_integer),
 )
 
@@ -65,12 +81,17 @@ class ArgumentCheck:
 
     def __init__(self, definition: ToolDefinition) -> None:
         self._name = definition.name
-        self._properties: dict[str, Any] = dict(definition.parameters.get("properties", {}))  # type: ignore[arg-type]
         try:
             Draft202012Validator.check_schema(definition.parameters)
-        except SchemaError as error:
-            raise InputError(f"tool {definition.name}: its schema is not valid: {error.message}") from None
-        self._validator = _Validator(definition.parameters, registry=Registry())
+            _check_inside(definition.parameters)
+        except (SchemaError, RecursionError) as error:
+            raise InputError(f"tool {definition.name}: its schema is not valid: {_first(error)}") from None
+        except Unresolvable as error:
+            raise InputError(
+                f"tool {definition.name}: its schema refers to {error.ref!r}, which is not in it"
+            ) from None
+        self._properties: dict[str, Any] = dict(definition.parameters.get("properties", {}))  # type: ignore[arg-type]
+        self._validator = Validator(definition.parameters, registry=Registry())
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -92,7 +113,8 @@ class ArgumentCheck:
         return {key: self._native(key, value) for key, value in arguments.items()}
 
     def _native(self, key: str, value: Json) -> Json:
-        types = self._properties[key].get("type")
+        schema = self._properties.get(key)
+        types = schema.get("type") if isinstance(schema, dict) else None
         whole = isinstance(value, float) and value.is_integer()
         return int(value) if whole and types in ("integer", ["integer", "null"]) else value  # type: ignore[arg-type]
 
@@ -104,6 +126,8 @@ class ArgumentCheck:
         place = "/".join(str(part) for part in error.absolute_path)
         wanted = _wanted(error)
         status = 400 if error.validator == "type" else 422
+        if not place:
+            return ToolError(f"the arguments together must be {wanted}", status=status)
         return ToolError(
             f"argument {place!r} must be {wanted}, not {_shown(error.instance)}", status=status, argument=place
         )
@@ -111,13 +135,13 @@ class ArgumentCheck:
     def _missing(self, arguments: Mapping[str, Json], error: ValidationError) -> ToolError:
         required: list[str] = list(error.validator_value)  # type: ignore[arg-type]
         absent = [name for name in required if name not in arguments]
-        shown = ", ".join(f"{name!r} ({_kind(self._properties[name])})" for name in absent)
+        shown = ", ".join(f"{name!r} ({_kind(self._properties.get(name))})" for name in absent)
         noun = "argument" if len(absent) == 1 else "arguments"
         return ToolError(f"missing {noun} {shown}", status=400, argument=absent[0])
 
     def _unknown(self, arguments: Mapping[str, Json]) -> ToolError:
         known = list(self._properties)
-        name = next(key for key in arguments if key not in self._properties)
+        name = next((key for key in arguments if key not in self._properties), "")
         takes = f"takes {', '.join(known)}" if known else "takes no arguments"
         return ToolError(f"unknown argument {_clip(name)!r}; {self._name} {takes}", status=400, argument=_clip(name))
 
@@ -126,11 +150,35 @@ def _rank(error: ValidationError) -> int:
     return _ORDER.index(error.validator) if error.validator in _ORDER else len(_ORDER)
 
 
-def _kind(schema: Mapping[str, Any]) -> str:
+def _check_inside(schema: Any) -> None:
+    """That every `$ref` is one inside the schema."""
+    resolver = Registry().with_resource("", DRAFT202012.create_resource(schema)).resolver()
+    waiting = [schema]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting += node
+        elif isinstance(node, dict):
+            if isinstance(node.get("$ref"), str):
+                resolver.lookup(node["$ref"])
+            for key, value in node.items():
+                if key in _NAMED and isinstance(value, dict):
+                    waiting += value.values()
+                elif key not in _DATA:
+                    waiting.append(value)
+
+
+def _first(error: Exception) -> str:
+    return error.message if isinstance(error, SchemaError) else "it is nested too deeply"
+
+
+def _kind(schema: object) -> str:
+    if not isinstance(schema, dict):
+        return "any value"
     values = schema.get("enum")
     if values:
         return f"one of {_listed(values)}"
-    types = schema["type"]
+    types = schema.get("type", "any value")
     return " or ".join(types) if isinstance(types, list) else str(types)
 
 

@@ -15,12 +15,14 @@ from urllib.parse import urlsplit
 from agentft.content import content_root, find_content
 from agentft.errors import InputError
 from agentft.toolset.arguments import ArgumentCheck
+from agentft.toolset.declared import load_declared
 from agentft.toolset.marks import Access, Handler, State, access_of
+from agentft.toolset.models import accept_models
 from agentft.toolset.signature import define
 from agentft.toolset.world import Tool, Toolset
 from agentft.types import COMPARATORS
 
-__all__ = ["find_tools", "load_toolset", "load_toolsets"]
+__all__ = ["find_tools", "load_toolset", "load_toolsets", "shipped_worlds"]
 
 
 def load_toolsets(names: Sequence[str], seed: int = 0) -> tuple[Toolset, ...]:
@@ -60,6 +62,11 @@ def find_tools(names: Sequence[str], worlds: Sequence[str]) -> tuple[Toolset, ..
     return chosen if sum(len(toolset.tools) for toolset in chosen) == len(wanted) else ()
 
 
+def shipped_worlds() -> list[str]:
+    """The names of the worlds that agentft brings along, sorted."""
+    return sorted(path.parent.name for path in (content_root() / "tools").glob("*/tools.py"))
+
+
 def load_toolset(path_or_name: str, seed: int = 0) -> Toolset:
     """Load a world: a shipped one by its name, any folder by its path.
 
@@ -68,16 +75,21 @@ def load_toolset(path_or_name: str, seed: int = 0) -> Toolset:
     """
     folder = find_content("tools", path_or_name)
     if folder is None:
-        shipped = sorted(path.parent.name for path in (content_root() / "tools").glob("*/tools.py"))
+        shipped = ", ".join(shipped_worlds())
         raise InputError(
-            f"no tool world {path_or_name!r}; the shipped ones are {', '.join(shipped)}, or give the path of a folder"
+            f"no tool world {path_or_name!r}; the shipped ones are {shipped}, or give the path of a folder"
         )
-    source = folder / "tools.py"
-    if not source.is_file():
-        raise InputError(f"{folder}: no tools.py; a tool world is a folder with tools.py and state.json")
+    source, declared = folder / "tools.py", folder / "tools.json"
+    if source.is_file() == declared.is_file():
+        why = "both tools.py and tools.json" if source.is_file() else "no tools.py and no tools.json"
+        raise InputError(f"{folder}: {why}; a tool world is a folder with one of the two")
+    if declared.is_file():
+        given, tools = load_declared(declared)
+        state = _read_state(folder / "state.json", declared=True)
+        return Toolset(folder.resolve().name, _base_url(given, declared), tools, state, seed=seed)
     state = _read_state(folder / "state.json")
     module = _load_module(source)
-    base_url = _base_url(module, source)
+    base_url = _base_url(getattr(module, "BASE_URL", None), source)
     tools = {
         function.__name__: _tool(function, access, source, base_url) for function, access in _functions(module, source)
     }
@@ -92,10 +104,12 @@ def _world_and_tool(name: str) -> tuple[str, str]:
     return (world, tool) if single else (name, "")
 
 
-def _read_state(path: Path) -> State:
+def _read_state(path: Path, *, declared: bool = False) -> State:
     try:
         state = json.loads(path.read_bytes())
     except FileNotFoundError:
+        if declared:
+            return {}
         raise InputError(f"{path}: missing; write {{}} there if the world keeps no state") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from None
@@ -103,6 +117,8 @@ def _read_state(path: Path) -> State:
         raise InputError(f"{path}: must be a JSON object, not {type(state).__name__}")
     if "seed" in state:
         raise InputError(f"{path}: the key 'seed' is taken by the run's seed; rename it")
+    if declared and "writes" in state:
+        raise InputError(f"{path}: the key 'writes' is taken by what a declared world's tools write; rename it")
     return state
 
 
@@ -132,8 +148,7 @@ def _line(error: BaseException, source: Path) -> str:
     return f"line {line}: " if line else ""
 
 
-def _base_url(module: ModuleType, source: Path) -> str:
-    base = getattr(module, "BASE_URL", None)
+def _base_url(base: object, source: Path) -> str:
     remedy = 'write for example BASE_URL = "http://weather.test"'
     if not isinstance(base, str):
         raise InputError(f"{source}: no BASE_URL; {remedy}")
@@ -182,4 +197,4 @@ def _functions(module: ModuleType, source: Path) -> list[tuple[Handler, Access]]
 def _tool(function: Handler, access: Access, source: Path, base_url: str) -> Tool:
     name = function.__name__
     definition, example = define(function, f"{source}: {name}", f"{base_url}/{name}")
-    return Tool(definition, function, access, ArgumentCheck(definition), example)
+    return Tool(definition, accept_models(function), access, ArgumentCheck(definition), example)

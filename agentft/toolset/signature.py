@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from agentft.errors import InputError
 from agentft.toolset.marks import Handler, Range
+from agentft.toolset.models import is_model, model_schema, plain
+from agentft.toolset.schemas import nullable
 from agentft.types import Json, ToolDefinition
 
 __all__ = ["Docstring", "define", "parse_docstring"]
@@ -78,13 +80,15 @@ def _property(parameter: inspect.Parameter, hints: dict[str, Any], doc: Docstrin
     if description := doc.arguments.get(parameter.name):
         schema["description"] = description
     if parameter.default is not parameter.empty and parameter.default is not None:
-        schema["default"] = parameter.default
+        schema["default"] = plain(parameter.default)
     return schema
 
 
 def _schema(hint: Any, place: str) -> dict[str, Json]:
     if hint in _TYPES:
         return {"type": _TYPES[hint]}
+    if is_model(hint):
+        return model_schema(hint)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         types = sorted({_TYPES[type(value)] for value in arguments})
@@ -94,19 +98,11 @@ def _schema(hint: Any, place: str) -> dict[str, Json]:
     if origin is list:
         return {"type": "array", "items": _schema(arguments[0], place)}
     if origin in {Union, UnionType} and NoneType in arguments and len(arguments) == 2:
-        return _nullable(_schema(next(item for item in arguments if item is not NoneType), place))
+        return nullable(_schema(next(item for item in arguments if item is not NoneType), place))
     raise InputError(
         f"{place}: the type {hint} has no JSON Schema here; use str, int, float, bool, list[...], Literal[...], "
-        "X | None or Annotated[int, Range(1, 7)]"
+        "X | None, Annotated[int, Range(1, 7)] or a pydantic model"
     )
-
-
-def _nullable(schema: dict[str, Json]) -> dict[str, Json]:
-    types = schema["type"]
-    schema["type"] = [*(types if isinstance(types, list) else [types]), "null"]
-    if isinstance(values := schema.get("enum"), list):
-        schema["enum"] = [*values, None]
-    return schema
 
 
 def _bounds(extras: tuple[Any, ...]) -> dict[str, Json]:

@@ -6,9 +6,9 @@ import hashlib
 import json
 from typing import Any
 
-__all__ = ["copy_json", "digest"]
+__all__ = ["ATOMS", "copy_json", "digest"]
 
-_ATOMS = frozenset({str, int, float, bool, type(None)})
+ATOMS = frozenset({str, int, float, bool, type(None)})
 
 
 def digest(state: Any) -> str:
@@ -35,9 +35,9 @@ def copy_json(value: Any) -> Any:
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(f"the key {key!r} is not a string")
-        return {key: item if type(item) in _ATOMS else copy_json(item) for key, item in value.items()}
+        return {key: item if type(item) in ATOMS else copy_json(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [item if type(item) in _ATOMS else copy_json(item) for item in value]
-    if type(value) in _ATOMS:
+        return [item if type(item) in ATOMS else copy_json(item) for item in value]
+    if type(value) in ATOMS:
         return value
     raise TypeError(f"{type(value).__name__} is not a JSON value")

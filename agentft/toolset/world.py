@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from agentft.errors import AgentftError, InputError, ToolError
 from agentft.toolset.arguments import ArgumentCheck, nearest
 from agentft.toolset.marks import Access, Handler, State
+from agentft.toolset.sharing import draft, freeze
 from agentft.toolset.state import copy_json, digest
 from agentft.types import Json, ToolDefinition
 
@@ -75,7 +75,7 @@ class Toolset:
         self.base_url = base_url
         self.tools = dict(tools)
         self.comparators = dict(comparators or {})
-        self._initial: State = {**copy_json(initial), "seed": seed}
+        self._initial: State = freeze({**initial, "seed": seed})
 
     @property
     def definitions(self) -> tuple[ToolDefinition, ...]:
@@ -97,9 +97,8 @@ class Toolset:
         )
 
     def new_state(self, seed: int | None = None) -> State:
-        """A fresh state, shared with nobody; `seed` replaces the one that the world was loaded with."""
-        state: State = copy_json(self._initial)
-        return state if seed is None else {**state, "seed": seed}
+        """A fresh state, whose parts are frozen; `seed` replaces the one that the world was loaded with."""
+        return {**self._initial, "seed": self._initial["seed"] if seed is None else seed}
 
     def is_write(self, name: str) -> bool:
         """Whether the tool may change the state; False for an unknown name."""
@@ -110,7 +109,7 @@ class Toolset:
         return digest(state)
 
     def call(self, name: str, arguments: Mapping[str, Json], state: State) -> Json:
-        """Run a tool. The handler works on a copy of `state`, which replaces its content only when a write succeeds.
+        """Run a tool. A read gets `state` frozen; a write gets a draft, which replaces its content when it succeeds.
 
         Callers must not run two calls on one state at a time.
 
@@ -122,23 +121,17 @@ class Toolset:
         if tool is None:
             raise ToolError(f"there is no tool {name!r}{nearest(name, list(self.tools))}", status=404)
         checked = tool.check(arguments)
-        working: State = copy_json(state)
         try:
+            frozen = freeze(state)
+            working: State = frozen if tool.access == "read" else draft(frozen)
             result: Json = copy_json(tool.handler(working, **checked))
-            _keep(tool, working, state)
+            if tool.access != "read":
+                kept: State = freeze(working)
+                state.clear()
+                state.update(kept)
         except ToolError:
             raise
         # The tool boundary: whatever a world's code raises, the server and the other sessions go on.
         except (Exception, SystemExit) as error:
             raise HandlerError(f"internal error in tool {name}") from error
         return result
-
-
-def _keep(tool: Tool, working: State, state: State) -> None:
-    if tool.access == "read":
-        if working != state:
-            raise RuntimeError(f"{tool.definition.name} is marked @read and changed the state; mark it @write")
-        return
-    kept: Any = copy_json(working)
-    state.clear()
-    state.update(kept)

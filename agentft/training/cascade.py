@@ -18,7 +18,7 @@ from torch import Tensor
 
 from agentft.data.collation import subtree_ends
 
-__all__ = ["Part", "cascade_attention", "cascade_parts"]
+__all__ = ["Part", "cascade_attention", "cascade_parts", "send"]
 
 Where: TypeAlias = slice | Tensor
 
@@ -69,13 +69,18 @@ def _part(rows: list[tuple[int, int]], keys: list[tuple[int, int]], device: torc
 
 def _lengths(runs: list[tuple[int, int]], device: torch.device) -> tuple[Tensor, int]:
     lengths = [end - start for start, end in runs]
-    return torch.tensor(list(accumulate(lengths, initial=0)), dtype=torch.int32).to(device), max(lengths)
+    return send(torch.tensor(list(accumulate(lengths, initial=0)), dtype=torch.int32), device), max(lengths)
 
 
 def _where(runs: list[tuple[int, int]], device: torch.device) -> Where:
     if all(one[1] == two[0] for one, two in pairwise(runs)):
         return slice(runs[0][0], runs[-1][1])
-    return torch.cat([torch.arange(start, end) for start, end in runs]).to(device)
+    return send(torch.cat([torch.arange(start, end) for start, end in runs]), device)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """To the device, without waiting for what it has to do before."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class _Cascade(torch.autograd.Function):  # type: ignore[misc]

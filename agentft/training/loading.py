@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from agentft.errors import InputError, MissingError
+from agentft.models.embedded import resolve
 from agentft.models.hf import native_bf16, quantisation
 from agentft.models.tokenizers import located
 from agentft.training.attention import TREE_ATTENTION
@@ -18,7 +20,7 @@ from agentft.training.lora import use_lean_products
 from agentft.training.recipe import Recipe
 from agentft.training.speed import HostEmbedding, embed_on_host, has_liger, recompute_gates, use_liger
 
-__all__ = ["count_parameters", "load_model", "pick_dtype", "pick_liger", "pick_lr", "prepare_model"]
+__all__ = ["count_parameters", "load_model", "pick_dtype", "pick_liger", "pick_lr", "pick_sharing", "prepare_model"]
 
 SMALL = 500_000_000
 """Parameters below which LoRA likes a higher learning rate, and checkpointing buys nothing on a CPU."""
@@ -31,7 +33,7 @@ def load_model(recipe: Recipe, where: str) -> Any:
 
     Raises:
         MissingError: it is not here and cannot be fetched.
-        InputError: it cannot compute the head on chosen rows only, or has recurrent layers.
+        InputError: sharing is on, and the model cannot keep the samples of a pack apart.
     """
     dtype = torch.bfloat16 if recipe.dtype == "bf16" and recipe.method != "full" else torch.float32
     model = located(
@@ -40,7 +42,7 @@ def load_model(recipe: Recipe, where: str) -> Any:
         where,
         dtype=dtype,
         quantization_config=quantisation(4, dtype) if recipe.method == "qlora" else None,
-        attn_implementation=TREE_ATTENTION,
+        attn_implementation=None if recipe.sharing == "off" else TREE_ATTENTION,
         device_map={"": 0} if torch.cuda.is_available() else None,
     )
     if recipe.method == "qlora" and recipe.unpack == "on":
@@ -50,7 +52,8 @@ def load_model(recipe: Recipe, where: str) -> Any:
 
 def prepare_model(recipe: Recipe, model: Any, where: str) -> Any:
     """Put adapters on a loaded model and set it up for training."""
-    _check_architecture(model, where)
+    if recipe.sharing != "off" and (reason := _unshareable(model)):
+        raise InputError(f"{where}: {type(model).__name__} {reason}; train it with sharing = off")
     model.config.use_cache = False
     if recipe.liger == "on":
         use_liger(model)
@@ -59,7 +62,8 @@ def prepare_model(recipe: Recipe, model: Any, where: str) -> Any:
         embed_on_host(model)
     if _wants_checkpointing(recipe, tuned):
         every = max(recipe.checkpoint_every, 1)
-        model.activation_checkpointing_enable({"use_reentrant": False}, every_n_layers=every)
+        how = {"use_reentrant": False, "preserve_rng_state": False}
+        model.activation_checkpointing_enable(how, every_n_layers=every)
     if recipe.liger == "on" and recipe.method != "full":
         recompute_gates(model)
     return tuned.train()  # peft's wrapper says that it is training when the layers below it are not
@@ -77,6 +81,22 @@ def pick_liger(recipe: Recipe) -> Literal["on", "off"]:
     if recipe.liger == "on" and not has_liger():
         raise MissingError("liger = on needs an NVIDIA GPU and `pip install liger-kernel`; liger = auto goes without")
     return "on" if recipe.liger != "off" and has_liger() else "off"
+
+
+def pick_sharing(recipe: Recipe) -> tuple[Recipe, str]:
+    """The recipe with `sharing` on or off, and why `auto` means off, if it does."""
+    if recipe.sharing != "auto":
+        return recipe, ""
+    config = located(recipe.model, AutoConfig.from_pretrained, resolve(recipe.model))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    reason = _unshareable(model)
+    if not reason:
+        return replace(recipe, sharing="on"), ""
+    return replace(recipe, sharing="off"), (
+        f"{type(model).__name__} {reason}: each sample is computed by itself, and nothing that samples share is "
+        "computed once"
+    )
 
 
 def pick_lr(recipe: Recipe, model: Any) -> float:
@@ -102,13 +122,17 @@ def _add_adapters(model: Any, recipe: Recipe) -> Any:
         r=recipe.lora_r,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=0.0,
+        use_dora=recipe.dora == "on",
         task_type="CAUSAL_LM",
         **_adapted(model, recipe.lora_layers),
     )
     torch.manual_seed(recipe.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a property by its old name
-        tuned = get_peft_model(model, config)  # the adapters themselves stay fp32
+        try:
+            tuned = get_peft_model(model, config)  # the adapters themselves stay fp32
+        except ValueError as error:
+            raise InputError(f"{type(model).__name__} takes no adapters ({error}); use method = full") from None
     use_lean_products(tuned)
     return tuned
 
@@ -133,17 +157,15 @@ def _wants_checkpointing(recipe: Recipe, model: Any) -> bool:
     return torch.cuda.is_available() or count_parameters(model)[1] >= SMALL
 
 
-def _check_architecture(model: Any, where: str) -> None:
-    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
-        raise InputError(
-            f"{where}: {type(model).__name__} cannot compute its head on chosen rows (no logits_to_keep); use a model "
-            "whose architecture transformers keeps up to date"
-        )
-    kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
+def _unshareable(model: Any) -> str:
+    """Why samples of a pack would not stay apart in this model, or could not share what they have in common."""
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or [])
+    if other := kinds - {"full_attention", "sliding_attention"}:
+        return f"has layers of the kinds {', '.join(sorted(other))}"
+    if model._is_stateful:
+        return "carries a state from token to token"
     if any(hasattr(part, "sinks") for part in model.modules()):
-        raise InputError(f"{where}: {type(model).__name__} has attention sinks, which packs do not know; use another")
-    if kinds - {"full_attention", "sliding_attention"}:
-        raise InputError(
-            f"{where}: {type(model).__name__} has layers of the kinds {', '.join(sorted(kinds))}; packs need "
-            "attention, full or in windows, in every layer"
-        )
+        return "has attention sinks"
+    if not model._supports_attention_backend or "logits_to_keep" not in inspect.signature(model.forward).parameters:
+        return "has attention of its own, or cannot compute its head on chosen rows"
+    return ""

@@ -4,18 +4,19 @@ peft computes an adapter's part in fp32 from a copy of the input in fp32, scales
 output. Here one function has forward and backward by hand: in the layer's number type, the scale folded into B, the
 addition done by the product (`addmm_`), and only the layer's input and the narrow product kept for the backward pass.
 The adapters themselves stay fp32. In fp32 the result is peft's up to rounding. 4-bit weights are unpacked for each
-product and not kept.
+product and not kept. A step has some thousand of these products, so what Python does around each is kept short too.
 """
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["use_lean_products"]
+__all__ = ["LeanProduct", "halved", "use_lean_products"]
 
 
 def use_lean_products(model: Any) -> int:
@@ -27,8 +28,25 @@ def use_lean_products(model: Any) -> int:
 
     layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and _is_plain(layer)]
     for layer in layers:
-        layer.forward = partial(_forward, layer)
+        layer.forward = LeanProduct(layer)
     return len(layers)
+
+
+@contextmanager
+def halved(products: Sequence[LeanProduct]) -> Iterator[None]:
+    """Inside, the adapters' numbers must not change: their 16-bit copies are made once for all products."""
+    made = [(product, *product.adapters()) for product in products]
+    halves = [torch.empty_like(tensor, dtype=torch.bfloat16) for _, *pair in made for tensor in pair]
+    if halves:
+        torch._foreach_copy_(halves, [tensor.detach() for _, *pair in made for tensor in pair])
+        torch._foreach_mul_(halves[1::2], [product.scale for product in products])
+    for number, product in enumerate(products):
+        product.halves = halves[2 * number], halves[2 * number + 1]
+    try:
+        yield
+    finally:
+        for product in products:
+            product.halves = None
 
 
 def _is_plain(layer: Any) -> bool:
@@ -43,47 +61,107 @@ def _is_plain(layer: Any) -> bool:
     )
 
 
-def _forward(layer: Any, inputs: Tensor) -> Tensor:
-    if layer.disable_adapters or layer.merged:
-        return type(layer).forward(layer, inputs)
-    base, down, up = layer.get_base_layer(), layer.lora_A["default"].weight, layer.lora_B["default"].weight
-    return _LoraProduct.apply(inputs, base.weight, base.bias, down, up, layer.scaling["default"])
+class LeanProduct:
+    """Called in place of a LoRA layer's `forward`. `halves`: 16-bit copies of A and of the scaled B, see `halved`."""
+
+    def __init__(self, layer: Any) -> None:
+        self.halves: tuple[Tensor, Tensor] | None = None
+        self.scale = float(layer.scaling["default"])
+        self._layer = layer
+        self._packed: _Packed | None = None
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """`[..., in]` -> `[..., out]`."""
+        layer = self._layer
+        if layer.disable_adapters or layer.merged:
+            return type(layer).forward(layer, inputs)
+        down, up = self.adapters()
+        halves = self.halves if inputs.dtype == torch.bfloat16 else None
+        if halves is None:
+            halves = down.detach().to(inputs.dtype), (up.detach() * self.scale).to(inputs.dtype)
+        output: Tensor = _LoraProduct.apply(inputs, down, up, self, halves)
+        return output
+
+    def adapters(self) -> tuple[Tensor, Tensor]:
+        """A `[r, in]` and B `[out, r]`, fp32."""
+        return self._layer.lora_A["default"].weight, self._layer.lora_B["default"].weight
+
+    def bias(self, dtype: torch.dtype) -> Tensor | None:
+        """That of the layer below."""
+        bias = self._layer.get_base_layer().bias
+        return None if bias is None else bias.to(dtype)
+
+    def weight(self, dtype: torch.dtype) -> Tensor:
+        """`[out, in]`, out of 4 bits if it is packed in them."""
+        weight = self._layer.get_base_layer().weight
+        state = getattr(weight, "quant_state", None)
+        if state is None:
+            return weight
+        if self._packed is None or self._packed.state is not state:
+            self._packed = _packed(weight, state)
+        return _unpacked(self._packed).to(dtype)
 
 
-def _unpacked(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """`[out, in]`, out of 4 bits if it is packed in them."""
-    state = getattr(weight, "quant_state", None)
-    if state is None:
-        return weight
-    from bitsandbytes.functional import dequantize_4bit
+class _Packed(NamedTuple):
+    """A 4-bit matrix in plain tensors: attributes of bitsandbytes' own go through Python at each access."""
 
-    return dequantize_4bit(weight.data, state).to(dtype)
+    state: Any
+    bits: Tensor
+    scales: Tensor
+    offset: Tensor | None
+
+
+def _packed(weight: Any, state: Any) -> _Packed:
+    bits = weight.data.as_subclass(Tensor)
+    return _Packed(state, bits, state.absmax, state.offset if state.nested else None)
+
+
+def _unpacked(packed: _Packed) -> Tensor:
+    """What `bitsandbytes.functional.dequantize_4bit` gives, to the bit."""
+    state, known = packed.state, torch.ops.bitsandbytes
+    scales = packed.scales
+    if packed.offset is not None:
+        steps = state.state2
+        scales = known.dequantize_blockwise.default(scales, steps.absmax, steps.code, steps.blocksize, torch.float32)
+        scales.add_(packed.offset)
+    unpacked: Tensor = known.dequantize_4bit.default(
+        packed.bits, scales, state.blocksize, state.quant_type, state.shape, state.dtype
+    )
+    return unpacked
 
 
 class _LoraProduct(torch.autograd.Function):  # type: ignore[misc]
-    """`x W' + b + s (x A') B'` for inputs `[..., in]`; W `[out, in]` and b are frozen, A is `[r, in]`, B `[out, r]`."""
+    """`x W' + b + s (x A') B'` for inputs `[..., in]`; W `[out, in]` and b are frozen, A is `[r, in]`, B `[out, r]`.
+
+    `halves` are A and sB in the number type of the inputs; A and B themselves are there for their gradients.
+    """
 
     @staticmethod
-    def forward(  # noqa: PLR0917 - what `apply` is given
-        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
+    def forward(
+        ctx: Any, inputs: Tensor, _down: Tensor, _up: Tensor, product: LeanProduct, halves: tuple[Tensor, Tensor]
     ) -> Tensor:
         rows = inputs.reshape(-1, inputs.shape[-1])
-        down, up = down.to(rows.dtype), (up * scale).to(rows.dtype)
-        narrow = rows @ down.t()
-        ctx.save_for_backward(rows, down, up, narrow)
-        ctx.weight, ctx.scale = weight, scale
-        whole, added = _unpacked(weight, rows.dtype), None if bias is None else bias.to(rows.dtype)
-        return nn.functional.linear(rows, whole, added).addmm_(narrow, up.t()).view(*inputs.shape[:-1], -1)
+        narrow = rows @ halves[0].t()
+        ctx.save_for_backward(rows, narrow)
+        ctx.product, ctx.halves = product, halves
+        output = nn.functional.linear(rows, product.weight(rows.dtype), product.bias(rows.dtype))
+        return output.addmm_(narrow, halves[1].t()).view(*inputs.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None, Tensor, Tensor, None]:
-        rows, down, up, narrow = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
+        rows, narrow = ctx.saved_tensors
+        (down, up), product = ctx.halves, ctx.product
         outputs = gradient.reshape(-1, gradient.shape[-1])
         narrowed = outputs @ up
         of_inputs = None
         if ctx.needs_input_grad[0]:
-            whole = _unpacked(ctx.weight, outputs.dtype)
-            of_inputs = (outputs @ whole).addmm_(narrowed, down).view(*gradient.shape[:-1], -1)
-        of_down = (narrowed.t() @ rows).float()
-        of_up = (outputs.t() @ narrow).float() * ctx.scale
-        return of_inputs, None, None, of_down, of_up, None
+            of_inputs = (outputs @ product.weight(outputs.dtype)).addmm_(narrowed, down)
+            of_inputs = of_inputs.view(*gradient.shape[:-1], -1)
+        return of_inputs, _fp32(narrowed.t(), rows), _fp32(outputs.t(), narrow).mul_(product.scale), None, None
+
+
+def _fp32(one: Tensor, two: Tensor) -> Tensor:
+    """Their product, which a GPU writes in fp32 at once."""
+    if one.is_cuda and one.dtype != torch.float32:
+        return torch.mm(one, two, out_dtype=torch.float32)
+    return (one @ two).float()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
+from agentft.errors import InputError
 from agentft.training.recipe import Method
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
 
 GIB = 1 << 30
 HALF = 2
+"""Bytes of a number in bf16; fp32 takes twice as many."""
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Of a weight, with its share of the block scales, which are quantised themselves."""
 ADAM = {"adamw": 16, "adamw_8bit": 10}
@@ -112,8 +114,10 @@ class Choice:
 
 
 def dimensions(config: Any) -> Dimensions:
-    """From a transformers config."""
+    """From a transformers config; InputError for a mixture of experts, whose memory is not foreseen."""
     text = config.get_text_config()
+    if any(getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
+        raise InputError(f"the model ({text.model_type}) is a mixture of experts, which the planner does not know")
     heads = text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     return Dimensions(
@@ -135,20 +139,21 @@ def estimate(
     rank: int = 16,
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw",
     rate: float = 1.0,
+    width: int = HALF,
 ) -> Estimate:
-    """What one step of one pack takes."""
+    """What one step of one pack takes, with numbers of `width` bytes."""
     tokens, recomputed = levers.pack, -(-model.layers // levers.every) if levers.every else 0
-    saved = tokens * _saved(model, levers)
-    gates = tokens * HALF * model.gate
+    saved = tokens * _saved(model, levers, width)
+    gates = tokens * width * model.gate
     frugal = gates if levers.liger and method != "full" else 0  # see `recompute_gates`
-    kept = (model.layers - recomputed) * (saved - frugal) + recomputed * tokens * HALF * model.hidden
-    running = 2 * gates + 3 * tokens * HALF * model.hidden + HALF * model.hidden * model.gate
+    kept = (model.layers - recomputed) * (saved - frugal) + recomputed * tokens * width * model.hidden
+    running = 2 * gates + 3 * tokens * width * model.hidden + width * model.hidden * model.gate
     running += saved if recomputed else frugal
-    memory = _static(model, levers, method, rank, optimizer) + kept + max(running, HEAD_CHUNK)
+    memory = _static(model, levers, method, rank, optimizer, width=width) + kept + max(running, HEAD_CHUNK)
     passes = 2 + recomputed / model.layers
     products = 2 * model.body * tokens * (passes + (1 if method == "full" else 0))
     layer = LAYER_SECONDS + (UNPACK_SECONDS if method == "qlora" and not levers.unpack else 0)
-    travel = tokens * HALF * model.hidden / HOST_BYTES if levers.host else 0
+    travel = tokens * width * model.hidden / HOST_BYTES if levers.host else 0
     return Estimate(memory, products / (PRODUCTS * rate) + layer * model.layers * passes + travel)
 
 
@@ -162,6 +167,7 @@ def choose(
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw",
     fixed: dict[str, Any] | None = None,
     liger: bool = True,
+    width: int = HALF,
 ) -> Choice | None:
     """The fastest settings that fit; None if nothing does. `fixed`: fields of `Levers` that the user has set."""
     room = card.free - SLACK
@@ -169,9 +175,9 @@ def choose(
     for levers in _candidates(model, work, method, fixed or {}, liger):
         # A sample longer than a pack gets a pack of its own.
         largest = replace(levers, pack=max(levers.pack, work.longest))
-        if estimate(model, largest, method, rank=rank, optimizer=optimizer).memory > room:
+        if estimate(model, largest, method, rank=rank, optimizer=optimizer, width=width).memory > room:
             continue
-        found = estimate(model, levers, method, rank=rank, optimizer=optimizer, rate=card.rate)
+        found = estimate(model, levers, method, rank=rank, optimizer=optimizer, rate=card.rate, width=width)
         computed = work.computed(levers.pack)
         seconds = found.seconds * computed / levers.pack
         if best is None or seconds < best.seconds:
@@ -196,21 +202,21 @@ def _lengths(work: Workload) -> list[int]:
     return enough or [LENGTHS[0]]
 
 
-def _saved(model: Dimensions, levers: Levers) -> int:
+def _saved(model: Dimensions, levers: Levers, width: int) -> int:
     """Bytes of a token that a layer keeps for its backward pass.
 
     Residuals and norms, twice each; queries and attention's output; keys and values; gate, up and their product.
     transformers' own norms and gates keep more.
     """
-    kept = HALF * (4 * model.hidden + 2 * model.queries + 2 * model.keys + 3 * model.gate)
-    return kept if levers.liger else kept + HALF * model.gate + 12 * model.hidden
+    kept = width * (4 * model.hidden + 2 * model.queries + 2 * model.keys + 3 * model.gate)
+    return kept if levers.liger else kept + width * model.gate + 12 * model.hidden
 
 
-def _static(model: Dimensions, levers: Levers, method: Method, rank: int, optimizer: str) -> float:
+def _static(model: Dimensions, levers: Levers, method: Method, rank: int, optimizer: str, *, width: int) -> float:
     """Bytes that are there all the time."""
     table = model.words * model.hidden
     if method == "full":
         return ADAM["adamw"] * (model.body + table * (1 if model.tied else 2))
-    weight = NF4_BYTES if method == "qlora" and not levers.unpack else HALF
+    weight = NF4_BYTES if method == "qlora" and not levers.unpack else width
     tables = 1 if model.tied or levers.host else 2
-    return weight * model.body + HALF * tables * table + ADAM[optimizer] * model.adapters(rank)
+    return weight * model.body + width * tables * table + ADAM[optimizer] * model.adapters(rank)

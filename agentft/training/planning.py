@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, Qwen2Config
 
 from agentft.data.packing import Sample, epoch_packs
+from agentft.errors import InputError
 from agentft.models.embedded import resolve
 from agentft.models.tokenizers import located
 from agentft.training.planner import CARDS, Card, Choice, Dimensions, Levers, Workload, choose, dimensions
@@ -30,6 +31,8 @@ SEVEN_B = {
     "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False,
 }  # fmt: skip
 CPU_PACK = 2_048
+FP32_SLOWER = 8
+"""Products in fp32 on the tensor cores' scale: roughly what makers' figures give."""
 SEEN = 20_000
 """Samples that are packed to foresee a whole epoch."""
 
@@ -39,12 +42,16 @@ def plan_recipe(recipe: Recipe, samples: Sequence[Sample]) -> tuple[Recipe, str,
     if not torch.cuda.is_available():
         pack = recipe.pack_tokens or CPU_PACK
         return replace(recipe, pack_tokens=pack), "", False
-    model, card, work = model_dimensions(recipe), this_card(), workload_of(samples, recipe)
+    leanest = {"pack": CPU_PACK, "every": 1, "unpack": False, "host": recipe.method != "full"} | _fixed(recipe)
+    frugal = apply(recipe, Levers(**leanest))
+    try:
+        model = model_dimensions(recipe)
+    except InputError as error:
+        return frugal, f"no plan: {error}; trying the leanest settings", True
+    card, work = this_card(torch.float32 if recipe.dtype == "fp32" else torch.bfloat16), workload_of(samples, recipe)
     choice = choose_for(recipe, model, card, work)
     if choice is not None:
         return apply(recipe, choice.levers), f"plan, the fastest of what fits: {describe(choice)}", False
-    leanest = {"pack": CPU_PACK, "every": 1, "unpack": False, "host": recipe.method != "full"} | _fixed(recipe)
-    frugal = apply(recipe, Levers(**leanest))
     return frugal, (
         f"by the plan nothing fits into the {card.free / 2**30:.1f} GiB that are free (the longest row has "
         f"{work.longest:,} tokens); trying the leanest settings. A lower max_length, or method = qlora, takes less"
@@ -79,7 +86,8 @@ def describe(choice: Choice) -> str:
 def plan_cards(recipe: Recipe, work: Workload) -> list[tuple[str, int, Choice | None]]:
     """(card, GiB, the choice for it or None) of common cards, of which the system takes a twentieth; with Liger."""
     model, settings = model_dimensions(recipe), _settings(recipe, liger=recipe.liger != "off")
-    cards = [(name, gib, Card(0.95 * gib * 2**30, rate)) for name, (gib, rate) in CARDS.items()]
+    slower = FP32_SLOWER if recipe.dtype == "fp32" else 1
+    cards = [(name, gib, Card(0.95 * gib * 2**30, rate / slower)) for name, (gib, rate) in CARDS.items()]
     return [(name, gib, choose(model, card, work, recipe.method, **settings)) for name, gib, card in cards]
 
 
@@ -92,21 +100,21 @@ def model_dimensions(recipe: Recipe) -> Dimensions:
 
 def workload_of(samples: Sequence[Sample], recipe: Recipe) -> Workload:
     """What an epoch of these samples computes, by packing (at most some of) them."""
-    seen = samples[:SEEN]
+    seen, share = samples[:SEEN], recipe.sharing != "off"
 
     @cache
     def computed(pack: int) -> int:
-        tokens = sum(made.tokens for made in epoch_packs(seen, pack, recipe.seed, 0))
+        tokens = sum(made.tokens for made in epoch_packs(seen, pack, recipe.seed, 0, share=share))
         return tokens * len(samples) // len(seen)
 
     longest = max(sample.inputs for sample in samples)
     return Workload(len(samples), recipe.epochs, longest, computed)
 
 
-def this_card() -> Card:
-    """The GPU: what is free, and how fast it is."""
+def this_card(dtype: torch.dtype = torch.bfloat16) -> Card:
+    """The GPU: what is free, and how fast it is with numbers of this type."""
     free, _ = torch.cuda.mem_get_info()
-    return Card(float(free), measure_rate(torch.bfloat16))
+    return Card(float(free), measure_rate(dtype))
 
 
 def measure_rate(dtype: torch.dtype) -> float:
@@ -125,7 +133,10 @@ def measure_rate(dtype: torch.dtype) -> float:
 
 
 def _settings(recipe: Recipe, *, liger: bool) -> dict[str, Any]:
-    return {"rank": recipe.lora_r, "optimizer": recipe.optimizer, "fixed": _fixed(recipe), "liger": liger}
+    width = 4 if recipe.dtype == "fp32" else 2
+    return {
+        "rank": recipe.lora_r, "optimizer": recipe.optimizer, "fixed": _fixed(recipe), "liger": liger, "width": width,
+    }  # fmt: skip
 
 
 def _fixed(recipe: Recipe) -> dict[str, Any]:

@@ -20,13 +20,14 @@ from agentft.formats.frame import Frame
 from agentft.formats.render import describe
 from agentft.models.embedded import resolve
 from agentft.models.tokenizers import load_tokenizer
+from agentft.training.arguments import training_arguments
 from agentft.training.checkpoints import clear_partial, complete_folder, last_checkpoint, step_of
 from agentft.training.events import DataReady, Event, Finished, Note, OnEvent, Plan, RunResult, Saved, Started, StepDone
-from agentft.training.loading import count_parameters, load_model, pick_dtype, pick_liger, pick_lr
+from agentft.training.loading import count_parameters, load_model, pick_dtype, pick_liger, pick_lr, pick_sharing
 from agentft.training.planning import plan_recipe
 from agentft.training.recipe import Recipe, read_resolved, write_recipe
 from agentft.training.run_folder import RunFolder, new_run
-from agentft.training.trainer import PackTrainer, deterministic, save_weights, training_arguments
+from agentft.training.trainer import PackTrainer, deterministic, save_weights
 from agentft.types import Json
 
 __all__ = ["StrictError", "dry_run", "read_samples", "resume", "train"]
@@ -49,7 +50,7 @@ class _Job:
     prepared: Prepared
     packs: list[Pack]
     plan: Plan
-    chosen: Note | None
+    notes: list[Note]
 
 
 def train(recipe: Recipe, on_event: OnEvent, should_stop: Stop = lambda: False, *, strict: bool = False) -> RunResult:
@@ -159,23 +160,27 @@ def _encoder(recipe: Recipe) -> Encoder:
 
 def _prepare(recipe: Recipe, encoder: Encoder, quarantine: Path | None) -> _Job:
     prepared = prepare([Path(path) for path in recipe.data], encoder, quarantine)
+    recipe, unshared = pick_sharing(recipe)
     recipe, chosen, doubtful = plan_recipe(recipe, prepared.samples)
     packs: list[Pack] = []
     for epoch in range(recipe.epochs):
-        packs += epoch_packs(prepared.samples, recipe.pack_tokens, recipe.seed, epoch)
+        share = recipe.sharing == "on"
+        packs += epoch_packs(prepared.samples, recipe.pack_tokens, recipe.seed, epoch, share=share)
         if epoch == 0:
             packing = report_packing(packs, recipe.pack_tokens)
     if recipe.max_steps:
         packs = packs[: recipe.max_steps * recipe.batch]
     plan = Plan(steps=-(-len(packs) // recipe.batch), epochs=recipe.epochs, packing=packing)
-    return _Job(recipe, encoder, prepared, packs, plan, Note(chosen, warning=doubtful) if chosen else None)
+    notes = [Note(unshared, warning=True)] if unshared else []
+    notes += [Note(chosen, warning=doubtful)] if chosen else []
+    return _Job(recipe, encoder, prepared, packs, plan, notes)
 
 
 def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
     report = job.prepared.report
     on_event(DataReady(report, job.plan))
-    if job.chosen:
-        on_event(job.chosen)
+    for note in job.notes:
+        on_event(note)
     if strict and report.rejected:
         why = ", ".join(f"{reason} {count}" for reason, count in report.reasons.items())
         raise StrictError(f"{report.rejected} of {report.rows} rows were rejected ({why}), and --strict allows none")

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 
 from agentft.errors import InputError
@@ -21,41 +23,17 @@ __all__ = ["RUNS", "RunFolder", "find_run", "new_run"]
 RUNS = Path("runs")
 
 
-@dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The files of a run."""
+    """The files of a run: a folder without `recipe` is none."""
 
-    path: Path
-
-    @property
-    def recipe(self) -> Path:
-        """The resolved recipe; a folder without it is no run."""
-        return self.path / "recipe.toml"
-
-    @property
-    def format(self) -> Path:
-        """Frame, call format, stop rule and hashes: what serving must know."""
-        return self.path / "format.json"
-
-    @property
-    def data(self) -> Path:
-        """The account of the rows, and their fingerprint."""
-        return self.path / "data.json"
-
-    @property
-    def metrics(self) -> Path:
-        """A line for each optimizer step."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        """`checkpoint-<step>/` folders, each complete."""
-        return self.path / "checkpoints"
-
-    @property
-    def quarantine(self) -> Path:
-        """The rejected rows, a file for each data file that has some."""
-        return self.path / "quarantine"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.toml"  # resolved
+        self.format = path / "format.json"  # frame, call format, stop rule and hashes: what serving must know
+        self.data = path / "data.json"  # the account of the rows, and their fingerprint
+        self.metrics = path / "metrics.jsonl"  # a line for each optimizer step
+        self.checkpoints = path / "checkpoints"  # `checkpoint-<step>/` folders, each complete
+        self.quarantine = path / "quarantine"  # the rejected rows, a file for each data file that has some
 
     def weights(self, method: str) -> Path:
         """Where the result goes: `adapter/`, or `model/` when all weights were trained."""
@@ -105,13 +83,12 @@ def new_run(name: str, output: str = "") -> RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         return RunFolder(path)
     RUNS.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        try:
-            (RUNS / f"{name}-{number}").mkdir()
-            return RunFolder(RUNS / f"{name}-{number}")
-        except FileExistsError:
-            number += 1
+    for number in count(1):
+        path = RUNS / f"{name}-{number}"
+        with suppress(FileExistsError):
+            path.mkdir()
+            break
+    return RunFolder(path)
 
 
 def find_run(name: str) -> RunFolder:

@@ -28,6 +28,10 @@ class Structure:
         self._masks: dict[int | None, Tensor] = {}
         self._blocks: dict[int | None, Any] = {}
         self._parts: list[Part] = []
+        reach: list[int] = []
+        for tokens, parent in self.nodes:
+            reach.append(tokens + (reach[parent] if parent >= 0 else 0))
+        self._longest = max(reach)
 
     @classmethod
     def of(cls, batch: Batch) -> Structure:
@@ -36,7 +40,7 @@ class Structure:
 
     def needs(self, window: int | None) -> bool:
         """Whether a window hides anything here."""
-        return window is not None and window <= int(self.positions.max())
+        return window is not None and window < self._longest
 
     def dense(self, window: int | None = None) -> Tensor:
         """`[1, 1, L, L]`, True where the row may see the column."""

@@ -12,75 +12,31 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft.optimizers import create_loraplus_optimizer
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import SequentialSampler
+from torch.utils.data import DataLoader, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from agentft.data.collation import Batch, collate
 from agentft.data.packing import Pack, Sample, plant
 from agentft.errors import AgentftError, InputError
+from agentft.training.arguments import rate_factor
+from agentft.training.cascade import send
 from agentft.training.checkpoints import complete_folder, prune_checkpoints
 from agentft.training.events import Note, OnEvent, Saved, StepDone
+from agentft.training.lora import LeanProduct, halved
 from agentft.training.loss import weighted_loss
 from agentft.training.recipe import Recipe
+from agentft.training.speed import HostEmbedding
 
-__all__ = ["PackTrainer", "Step", "deterministic", "peak_memory", "rate_factor", "save_weights", "training_arguments"]
+__all__ = ["PackTrainer", "Step", "deterministic", "peak_memory", "save_weights"]
 
 SHAPES = 128
 """Rows have a multiple of so many tokens and of so many targets."""
-
-
-def training_arguments(recipe: Recipe, checkpoints: Path) -> TrainingArguments:
-    """A recipe as transformers wants it: one pack a micro-batch, no reports, no progress bars."""
-    arguments = TrainingArguments(
-        output_dir=str(checkpoints),
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=recipe.batch,
-        num_train_epochs=1,  # the packs of all epochs stand in one list
-        learning_rate=recipe.lr,
-        weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.clip,
-        optim=_optimizer(recipe),
-        seed=recipe.seed,
-        save_strategy="steps",
-        save_steps=recipe.save_steps,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        report_to="none",
-        disable_tqdm=True,
-        log_level="error",
-        remove_unused_columns=False,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=False,
-        use_cpu=not torch.cuda.is_available(),
-    )
-    # In one process transformers would split batches over all GPUs in sight, and a pack is one row.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    return arguments
-
-
-def _optimizer(recipe: Recipe) -> str:
-    """transformers' name of it."""
-    if recipe.optimizer == "adamw_8bit":
-        return "paged_adamw_8bit"
-    return "adamw_torch_fused" if torch.cuda.is_available() else "adamw_torch"
-
-
-def rate_factor(schedule: str, warmup: float, steps: int, step: int) -> float:
-    """The share of the peak rate at `step` (from 0) of `steps`.
-
-    transformers' schedules begin at 0, which makes the first step a loss of time; in a short run that matters.
-    """
-    rising = math.ceil(warmup * steps)
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    left = (steps - step) / max(steps - rising, 1)
-    return {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}[schedule]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +47,18 @@ class Step:
     tokens: int
     supervised: int
     weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Untold:
+    """A step that is launched: its loss and its gradient's norm may still be on their way. `clock`: when it began."""
+
+    step: int
+    loss: Tensor
+    norm: Any
+    rate: float
+    done: Step
+    clock: float
 
 
 class PackTrainer(Trainer):  # type: ignore[misc]
@@ -130,6 +98,11 @@ class PackTrainer(Trainer):  # type: ignore[misc]
         self._on_event = on_event
         self._recipe = recipe
         # All weights are kept in fp32 and computed with in bf16.
+        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        products = (getattr(part, "forward", None) for part in model.modules())
+        halves = recipe.dtype == "bf16" and arguments.world_size == 1
+        self._products = [one for one in products if isinstance(one, LeanProduct)] if halves else []
+        model.zero_grad = self._forget  # a walk through some thousand modules less in each step
         self._autocast = recipe.method == "full" and recipe.dtype == "bf16"
         self._seen = list(accumulate(len(pack.members) for pack in packs))
         self._rows = len(samples)
@@ -139,11 +112,35 @@ class PackTrainer(Trainer):  # type: ignore[misc]
         self._ahead: tuple[list[Batch], Tensor] | None = None
         self._done = 0
         self._most, self._tried = 0, (0, 0)
-        self._clock = time.monotonic()
+        self._clock = self._told_at = time.monotonic()
+        self._untold: _Untold | None = None
+        self._launched = 0
+        self.control: Any
+        self._host = next((part for part in model.modules() if isinstance(part, HostEmbedding)), None)
         self._partial: Path | None = None
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
+    def _forget(self, set_to_none: bool = True) -> None:  # noqa: ARG002 - as a module's own
+        for parameter in self._trained:
+            parameter.grad = None
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        if self.args.world_size > 1 or self.is_deepspeed_enabled:
+            return super()._clip_grad_norm(model)
+        return torch.nn.utils.clip_grad_norm_(self._trained, self.args.max_grad_norm)
+
+    def get_train_dataloader(self) -> Any:
+        """The packs in order. They stay on the host, where their figures are read without waiting for a GPU."""
+        packs = self.train_dataset
+        loader = DataLoader(packs, batch_size=1, sampler=SequentialSampler(packs), collate_fn=self.data_collator)
+        return self.accelerator.prepare_data_loader(loader, device_placement=False)
+
+    def _prepare_inputs(self, inputs: Batch) -> Batch:
+        """The batch on the device, as soon as that comes to it."""
+        if self._host is not None:
+            self._host.tokens = inputs["input_ids"]
+        device = self.args.device
+        sent = {key: send(value, device) if isinstance(value, Tensor) else value for key, value in inputs.items()}
+        return cast(Batch, sent)
 
     def create_optimizer(self, model: Any = None) -> Any:
         """transformers' AdamW, or with `lora_plus` peft's groups of it."""
@@ -188,8 +185,7 @@ class PackTrainer(Trainer):  # type: ignore[misc]
         total = sum(
             (batch["weights"].sum(dtype=torch.float64) for batch in batch_samples), torch.zeros((), device="cpu")
         )
-        total = total.to(device)
-        return self.accelerator.gather(total).sum() if self.args.world_size > 1 else total
+        return self.accelerator.gather(total.to(device)).sum() if self.args.world_size > 1 else total
 
     def training_step(self, model: Any, inputs: Batch, num_items_in_batch: Tensor | None = None) -> Tensor:
         """Forward and backward. While a GPU is at it, the next step's packs are made."""
@@ -221,12 +217,16 @@ class PackTrainer(Trainer):  # type: ignore[misc]
         members = list(dict.fromkeys(batch["owners"].tolist()))
         if not self._most or batch["tokens"] <= self._most:
             return self._forward_backward(model, batch, total, len(members))
-        packs = plant(self._samples, members, self._most)
+        packs = plant(self._samples, members, self._most, share=self._recipe.sharing != "off")
         made = ((collate([pack], self._samples, SHAPES), len(pack.members)) for pack in packs)
         return torch.stack([self._forward_backward(model, part, total, rows) for part, rows in made]).sum()
 
     def _forward_backward(self, model: Any, batch: Batch, total: Tensor | None, rows: int) -> Tensor:
         """transformers' own step, without setting each of some thousand modules to training every time."""
+        with halved(self._products):
+            return self._plain_step(model, batch, total, rows)
+
+    def _plain_step(self, model: Any, batch: Batch, total: Tensor | None, rows: int) -> Tensor:
         self._tried = batch["tokens"], rows
         if not model.training:
             model.train()
@@ -261,28 +261,52 @@ class PackTrainer(Trainer):  # type: ignore[misc]
         """Not counted."""
         return 0
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:  # noqa: ARG002
-        """Tell the watcher of a step."""
-        if "loss" not in logs:
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Steps are told of by `_maybe_log_save_evaluate`."""
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Tensor, grad_norm: Any, model: Any, trial: Any, *_: Any, learning_rate: float = 0.0
+    ) -> None:
+        """On a GPU, tell of the step before: to wait for this one's loss would leave the GPU idle."""
+        if self.state.global_step > self._launched:
+            self._launched = self.state.global_step
+            loss = tr_loss.detach().clone()
+            tr_loss -= tr_loss
+            self._tell_rest()
+            self._untold = _Untold(self.state.global_step, loss, grad_norm, learning_rate, self._step, self._clock)
+        if self.control.should_save or not torch.cuda.is_available():
+            self._tell_rest()
+        if self.control.should_save:
+            self._save_checkpoint(model, trial)
+            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+
+    def _finalize_training(self, *arguments: Any) -> Any:
+        self._tell_rest()
+        return super()._finalize_training(*arguments)
+
+    def _tell_rest(self) -> None:
+        told, self._untold = self._untold, None
+        if told is None:
             return
-        step = self.state.global_step
-        if not math.isfinite(logs["loss"]):
+        loss = (self.accelerator.gather(told.loss) if self.args.world_size > 1 else told.loss).mean().item()
+        if not math.isfinite(loss):
             raise AgentftError(
-                f"the loss is {logs['loss']} at step {step}, so training cannot go on; try a lower lr, or dtype=fp32"
+                f"the loss is {loss} at step {told.step}, so training cannot go on; try a lower lr, or dtype=fp32"
             )
-        done = self._seen[min(step * self.args.gradient_accumulation_steps, len(self._seen)) - 1]
+        packs = told.step * self.args.gradient_accumulation_steps * self.args.world_size
+        began, self._told_at = max(told.clock, self._told_at), time.monotonic()
         self._on_event(
             StepDone(
-                step=step,
-                epoch=done / self._rows,
-                loss=logs["loss"],
-                lr=logs["learning_rate"],
-                grad_norm=logs.get("grad_norm", 0.0),
-                samples=self._step.samples,
-                tokens=self._step.tokens,
-                supervised=self._step.supervised,
-                weight=self._step.weight,
-                seconds=time.monotonic() - self._clock,
+                step=told.step,
+                epoch=self._seen[min(packs, len(self._seen)) - 1] / self._rows,
+                loss=loss,
+                lr=told.rate,
+                grad_norm=float(told.norm or 0.0),
+                samples=told.done.samples,
+                tokens=told.done.tokens,
+                supervised=told.done.supervised,
+                weight=told.done.weight,
+                seconds=self._told_at - began,
                 memory=peak_memory(),
             )
         )

@@ -1,23 +1,29 @@
 """How fast the trainer is on samples of known shapes, beside the usual way and the machine's limit.
 
 agent930 is 600 tokens that all samples share, 40 of the user, 60 learnt, and 230 after them; agent730 shares 400; in
-agent930-unique nothing is shared; long4k is 4,096 tokens of which a tenth is learnt. On a GPU:
+agent930-unique nothing is shared; long4k is 4,096 tokens of which a
+tenth is learnt, long2k half of it; `data` is what `data=FILE` names.
+On a GPU, with peers beside it from their own environments:
 
-    python -m tests.bench.bench_train --model random-7b --method qlora --shape agent930 --memory 24
+    python -m tests.bench.bench_train --model random-7b --method qlora --shape agent930 --memory 24 \\
+      --peer unsloth=/venvs/unsloth/bin/python --peer-batch 8
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import json
+import os
 import random
+import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from array import array
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +36,7 @@ from agentft.errors import InputError
 from agentft.models.embedded import resolve
 from agentft.models.hf import quantisation
 from agentft.strict import nearest
+from agentft.training.arguments import training_arguments
 from agentft.training.attention import TREE_ATTENTION
 from agentft.training.events import StepDone
 from agentft.training.loading import load_model, pick_dtype, pick_liger, prepare_model
@@ -44,13 +51,17 @@ from agentft.training.planning import (
     measure_rate,
     model_dimensions,
     this_card,
+    workload_of,
 )
 from agentft.training.recipe import Recipe, read_recipe
-from agentft.training.trainer import PackTrainer, training_arguments
+from agentft.training.run import read_samples
+from agentft.training.trainer import PackTrainer, peak_memory
 
 __all__ = ["SHAPES", "Measured", "Shape", "bench_plain", "bench_train", "limit", "plan_bench"]
 
 WARM_UP = 3
+DATA = "data"
+"""The shape that is the rows of a file."""
 LONG_RUN = 100_000
 """Samples of the run that settings are chosen for."""
 
@@ -74,6 +85,7 @@ SHAPES = {
     "agent930": Shape(600, 40, 60, 230),
     "agent930-unique": Shape(0, 640, 60, 230),
     "agent730": Shape(400, 40, 60, 230),
+    "long2k": Shape(0, 1_638, 410, 0),
     "long4k": Shape(0, 3_686, 410, 0),
 }
 
@@ -101,23 +113,26 @@ def plan_bench(recipe: Recipe, shape: str, memory: float | None = None) -> tuple
     Raises:
         InputError: the shape is not known, or nothing fits.
     """
-    kind = _shape(shape)
-    own = kind.own + kind.learnt
     if not torch.cuda.is_available():
         return replace(recipe, pack_tokens=recipe.pack_tokens or CPU_PACK), ""
     gc.collect()
     torch.cuda.empty_cache()  # of what was measured before
     card = this_card()
     card = Card(min(card.free, memory * 2**30) if memory else card.free, card.rate)
-
-    def computed(pack: int) -> int:
-        return LONG_RUN * (kind.shared // max((pack - kind.shared) // own, 1) + own)
-
-    work = Workload(LONG_RUN, 1, kind.shared + own, computed)
+    work = workload_of(read_samples(recipe), recipe) if shape == DATA else _long_run(_shape(shape))
     choice = choose_for(recipe, model_dimensions(recipe), card, work)
     if choice is None:
         raise InputError(f"nothing fits into {card.free / 2**30:.1f} GiB")
     return apply(recipe, choice.levers), f"{shape}, predicted: {describe(choice)}"
+
+
+def _long_run(kind: Shape) -> Workload:
+    own = kind.own + kind.learnt
+
+    def computed(pack: int) -> int:
+        return LONG_RUN * (kind.shared // max((pack - kind.shared) // own, 1) + own)
+
+    return Workload(LONG_RUN, 1, kind.shared + own, computed)
 
 
 def bench_train(recipe: Recipe, shape: str, steps: int) -> Measured:
@@ -126,18 +141,19 @@ def bench_train(recipe: Recipe, shape: str, steps: int) -> Measured:
     Raises:
         InputError: the shape is not known, or nothing of it fits into a pack.
     """
-    samples = list(_samples(_shape(shape), recipe, steps))
+    samples = read_samples(recipe) if shape == DATA else list(_samples(_shape(shape), recipe, steps))
     packs = epoch_packs(samples, recipe.pack_tokens, recipe.seed, 0)
     fullest = max(len(pack.members) for pack in packs)
-    chosen = [pack for pack in packs if len(pack.members) == fullest]
+    chosen = packs if shape == DATA else [pack for pack in packs if len(pack.members) == fullest]
     chosen = (chosen * (steps + WARM_UP))[: (steps + WARM_UP) * recipe.batch]
     events = _run(recipe, _model(recipe), samples, chosen)
     timed = sorted(events[WARM_UP:], key=lambda event: event.seconds)
     middle = timed[len(timed) // 2]
+    seconds = sum(event.seconds for event in timed) if shape == DATA else middle.seconds * len(timed)
+    rows, tokens = sum(event.samples for event in timed), sum(event.tokens for event in timed)
     return Measured(
-        shape, middle.samples / middle.seconds, middle.tokens / middle.seconds, max(e.memory for e in events),
-        middle.samples, events[-1].loss,
-    )  # fmt: skip
+        shape, rows / seconds, tokens / seconds, max(e.memory for e in events), middle.samples, events[-1].loss
+    )
 
 
 def bench_plain(recipe: Recipe, shape: str, steps: int, batch: int = 4) -> Measured:
@@ -173,17 +189,47 @@ def bench_plain(recipe: Recipe, shape: str, steps: int, batch: int = 4) -> Measu
         loss = found.item()
         seconds.append(time.perf_counter() - began)
     middle = sorted(seconds[1:])[steps // 2]
-    return Measured(f"{shape}, plain", batch / middle, ids.numel() / middle, _memory(), batch, loss)
+    return Measured(f"{shape}, plain", batch / middle, ids.numel() / middle, peak_memory(), batch, loss)
 
 
-def limit(recipe: Recipe, shape: str, samples: int) -> float:
+def bench_peer(peer: str, shape: str, batches: Sequence[int], steps: int) -> list[Measured]:
+    """A peer at these batch sizes, in its own Python.
+
+    Args:
+        peer: `unsloth=PYTHON` or `trl=PYTHON`.
+        shape: a key of `SHAPES`.
+        batches: samples of a step; those that the memory cannot hold are left out.
+        steps: that are timed.
+
+    Raises:
+        InputError: it failed; with the end of what it said.
+    """
+    name, _, python = peer.partition("=")
+    script = Path(__file__).with_name("bench_peers.py")
+    command = [python, str(script), name, "--shape", json.dumps(asdict(_shape(shape))), "--steps", str(steps)]
+    for batch in batches:
+        command += ["--batch", str(batch)]
+    # Its own libraries only: ours may be newer than it allows.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"name"')]
+    if done.returncode or not found:
+        raise InputError(f"{peer} failed: {(done.stdout + done.stderr)[-1500:]}")
+    for one in found:
+        one.pop("versions", None)
+    return [Measured(**one) for one in found if "failed" not in one]
+
+
+def limit(recipe: Recipe, shape: str, found: Measured) -> float:
     """Samples a second if a step were only its products, at the rate of a large product on this machine.
 
     Frozen weights take 4 operations a weight and token (forward, and the gradient of the inputs).
     """
-    kind, model = _shape(shape), model_dimensions(recipe)
+    model = model_dimensions(recipe)
     dtype = torch.bfloat16 if pick_dtype(recipe) == "bf16" else torch.float32
-    return measure_rate(dtype) / (4 * model.body * (kind.own + kind.learnt + kind.shared / samples))
+    kind = Shape(0, 0, 0, 0) if shape == DATA else _shape(shape)
+    tokens = kind.own + kind.learnt + kind.shared / found.samples or found.tokens_per_second / found.samples_per_second
+    return measure_rate(dtype) / (4 * model.body * tokens)
 
 
 def _shape(name: str) -> Shape:
@@ -273,21 +319,17 @@ def _run(recipe: Recipe, model: Any, samples: Sequence[Sample], packs: Sequence[
     return told
 
 
-def _memory() -> int:
-    from agentft.training.trainer import peak_memory
-
-    return peak_memory()
-
-
 def main() -> None:
     """Print a line for each measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="as for `agentft train`")
     parser.add_argument("--model", default="smollm2-135m", help=f"as for `agentft train`, or {RANDOM_7B}")
     parser.add_argument("--method", default="lora")
-    parser.add_argument("--shape", action="append", choices=list(SHAPES))
+    parser.add_argument("--shape", action="append", choices=[*SHAPES, DATA])
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--memory", type=float, help="GiB of the card to keep to")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="unsloth or trl beside it")
+    parser.add_argument("--peer-batch", action="append", type=int, help="batch sizes of the peers")
     parser.add_argument("--plain", action="store_true", help="also the usual way (as without any argument)")
     given = parser.parse_args()
     recipe = read_recipe(None, given.settings, {"model": given.model, "method": given.method})
@@ -295,9 +337,14 @@ def main() -> None:
     for shape in given.shape or ["agent730"]:
         planned, chosen = plan_bench(recipe, shape, given.memory)
         found = [bench_train(planned, shape, given.steps)]
-        most = limit(recipe, shape, found[0].samples)
+        most = limit(recipe, shape, found[0])
         if given.plain or len(sys.argv) == 1:
             found.append(bench_plain(recipe, shape, max(1, given.steps // 2)))
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        for peer in given.peer:
+            found += bench_peer(peer, shape, given.peer_batch or [2, 8], given.steps)
         sys.stdout.write(f"{chosen}\n" if chosen else "")
         for one in found:
             share = one.samples_per_second / most

@@ -46,7 +46,7 @@ def test_commands_are_listed_in_order(capsys: pytest.CaptureFixture[str]) -> Non
     first = [name for name in COMMANDS if " " not in name]
     places = [shown.index(f"│ {name} ") for name in first]
     assert places == sorted(places)
-    assert {name.split()[0] for name in COMMANDS if " " in name} == set(GROUPS)
+    assert {name.rpartition(" ")[0] for name in COMMANDS if " " in name} == set(GROUPS)
 
 
 def test_version_and_module() -> None:

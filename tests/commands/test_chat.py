@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from agentft.commands import run
+from agentft.commands import chat, run
+from agentft.models import opening
+from agentft.models.opening import TunedRun
 from agentft.parsers.msagent import parse_msagent
 from agentft.repl.loop import PERSONA
 from agentft.types import ToolCall, ToolResult
@@ -79,6 +81,32 @@ def test_options(script: str, extra: list[str]) -> None:
     done = run_process(["chat", "--model", script, *extra], stdin="How is Oslo?\n/quit\n")
     assert done.returncode == 0, done.stderr
     assert "Dress warmly." in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("known", "worlds"),
+    [
+        (("create_event", "delete_file"), {"calendar": ["create_event"], "files": ["delete_file"]}),
+        (("calculate",), {"calculator": ["calculate"]}),
+    ],
+)
+def test_an_adapter_brings_the_tools_that_it_knows(
+    known: tuple[str, ...], worlds: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From whichever shipped world."""
+    tuned = TunedRun(Path(), "smollm2-135m", "msagent", Path(), known)
+    monkeypatch.setattr(opening, "find_tuned", lambda name: tuned)
+    assert {toolset.name: list(toolset.tools) for toolset in chat._toolsets(None, "last")} == worlds
+
+
+@pytest.mark.parametrize("known", [(), ("create_event", "book_flight")])
+def test_an_adapter_of_unknown_tools_gets_three_small_worlds(
+    known: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = TunedRun(Path(), "smollm2-135m", "msagent", Path(), known)
+    monkeypatch.setattr(opening, "find_tuned", lambda name: tuned)
+    names = [toolset.name for toolset in chat._toolsets(None, "last")]
+    assert names == [toolset.name for toolset in chat._toolsets(None, None)] == ["weather", "search", "calculator"]
 
 
 def test_without_tools_it_is_a_plain_chat(tmp_path: Path) -> None:

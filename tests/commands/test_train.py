@@ -81,7 +81,7 @@ def test_a_dry_run_as_text(tiny: Path, here: Path, capfd: pytest.CaptureFixture[
         (["--data", "none.jsonl"], "none.jsonl does not exist"),
         ([], "no data were named"),
         (["--data", "rows.jsonl", "epoch=1"], "did you mean 'epochs'"),
-        (["none.toml"], "there is no recipe none.toml"),
+        (["none.toml"], "none.toml: cannot be read (No such file or directory); give a TOML file"),
         (["--data", "rows.jsonl", "--output", "taken"], "taken exists already and is not empty"),
         (["--resume", "last"], "there is no run in runs/"),
         (["--resume", "last", "--data", "rows.jsonl"], "--resume takes every setting from the run"),
@@ -124,12 +124,17 @@ def test_a_full_disk_is_one_line(tiny: Path, here: Path, capfd: pytest.CaptureFi
     (here / "run").mkdir()
     from agentft.training.run_folder import RunFolder
 
-    before = RunFolder.metrics
+    before = RunFolder.__init__
+
+    def on_a_full_disk(folder: RunFolder, path: Path) -> None:
+        before(folder, path)
+        folder.metrics = Path("/dev/full")
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunFolder, "metrics", property(lambda self: Path("/dev/full")))
+        patch.setattr(RunFolder, "__init__", on_a_full_disk)
         code = run(["train", "--model", str(tiny), "--data", "rows.jsonl", "--learn", "balanced", "--quiet"])
 
-    assert RunFolder.metrics is before
+    assert RunFolder.__init__ is before
     err = capfd.readouterr().err
     assert code == 2
     assert "the disk is full" in err

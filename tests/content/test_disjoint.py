@@ -143,9 +143,9 @@ def test_value_lists_are_disjoint_whatever_the_seed() -> None:
         "nopage",
         "noquery",
     ):
-        mine = {entry.say.casefold() for lang in training.slots.values() for entry in lang.get(slot, ())}
+        mine = {entry.say.casefold() for lang in training.values.values() for entry in lang.get(slot, ())}
         theirs = {
-            entry.say.casefold() for suite in suites for lang in suite.slots.values() for entry in lang.get(slot, ())
+            entry.say.casefold() for suite in suites for lang in suite.values.values() for entry in lang.get(slot, ())
         }
         assert mine, slot
         assert theirs, slot

@@ -184,7 +184,7 @@ def test_arguments_of_shipped_rows_were_said_or_returned(conversations: list[Con
     "recipe", ["datasets/quickstart.toml", "evals/weather/build.toml", "evals/calculator/build.toml"]
 )
 def test_the_message_of_a_wrong_name_holds_the_right_one(recipe: str) -> None:
-    slots = read_recipe(content_root() / recipe).slots
+    slots = read_recipe(content_root() / recipe).values
     wrong: list[tuple[str, str, dict[str, Json], Slot]] = [
         ("weather", "current_weather", {"city": slot.say}, slot)
         for lang in slots.values()
@@ -300,7 +300,7 @@ def test_retagging_moves_results_and_reaches_every_argument() -> None:
 
 def test_slots_say_one_thing_and_mean_another() -> None:
     recipe = read_recipe(QUICKSTART)
-    filler = Filler(Decks(1), recipe.slots, "en", "here")
+    filler = Filler(Decks(1), recipe.values, "en", "here")
     said = filler.text("{days} days, {old} is {old.right}, {expression}")
     assert isinstance(filler.value("{days}"), int)
     assert filler.value("about {days}") == f"about {filler.value('{days}')}"

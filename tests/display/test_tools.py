@@ -21,13 +21,18 @@ def test_a_tool_shows_its_arguments_with_kind_and_default() -> None:
     text = shown(tool_table([load_toolset("weather")]))
     assert "unit: celsius | fahrenheit = celsius" in text
     assert "days: integer 1..7" in text
+    shop = shown(tool_table([load_toolset("shop")]))
+    assert "max_price: number or null (optional)" in shop
+    assert "coupon: string (optional)" in shop
     lines = text.splitlines()
     assert next(line for line in lines if line.startswith("set_weather_alert")).split()[1] == "write"
     assert next(line for line in lines if line.startswith("air_quality")).split()[1] == "read"
 
 
 def test_worlds_mark_what_writes() -> None:
-    text = shown(world_table([load_toolset("weather"), load_toolset("search")]))
+    text = shown(world_table([load_toolset(name) for name in ("weather", "search", "calendar")]))
     assert "http://search.test" in text
     assert "set_weather_alert*" in text
     assert "open_page*" not in text
+    assert "invite_guest*," in text
+    assert "cancel_event**" in text

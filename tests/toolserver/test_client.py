@@ -191,9 +191,21 @@ def test_a_server_that_is_gone_is_its_own_error(guest_world: str) -> None:
     assert issubclass(ServerGone, MissingError | AgentftError)
 
 
-def test_a_server_that_hangs_is_gone_too(server: ToolServer) -> None:
-    with server.client(timeout=0.1) as client, pytest.raises(ServerGone, match="ReadTimeout"):
-        client.call(call("slow", {"seconds": 0.6}), "hang")
+def test_a_tool_that_hangs_is_no_answer_as_long_as_the_server_is_there(server: ToolServer) -> None:
+    with server.client(timeout=0.1) as client:
+        exchange = client.call(call("slow", {"seconds": 0.6}), "hang")
+    assert (exchange.status, exchange.sent, exchange.is_error) == (None, {"seconds": 0.6}, True)
+    assert json.loads(exchange.received) == {"error": "no answer within 0.1 seconds"}
+
+
+def test_a_server_that_hangs_is_gone_too() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with (
+            ToolClient(address, "t", load_toolset("calculator").definitions, timeout=0.1) as client,
+            pytest.raises(ServerGone, match="ReadTimeout"),
+        ):
+            client.call(call("calculate", {"expression": "1"}), "s")
 
 
 def test_a_wrong_token_gives_no_digest(server: ToolServer) -> None:

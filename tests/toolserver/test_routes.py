@@ -59,7 +59,7 @@ def test_the_address_of_a_tool_is_the_tool(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     ("path", "host"),
-    [("/air_quality", "search.test"), ("/air_quality", "127.0.0.1"), ("/crash", "broken.test"), ("/", "weather.test")],
+    [("/air_quality", "search.test"), ("/air_quality", "127.0.0.1"), ("/crash", "broken.test"), ("/v1", "broken.test")],
 )
 def test_an_address_is_host_and_path_together(http: httpx.Client, path: str, host: str) -> None:
     status, answer = post(http, path, {"city": "Rome"}, Host=host)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agentft.errors import InputError
-from agentft.toolset import find_tools, load_toolset, load_toolsets
+from agentft.toolset import find_tools, load_toolset, load_toolsets, shipped_worlds
 
 FIXTURE = Path(__file__).parent / "fixture_world"
 
@@ -91,7 +91,7 @@ def test_comparators_must_name_an_argument_and_a_comparison(tmp_path: Path, comp
 
 
 def test_an_unknown_world_names_the_shipped_ones() -> None:
-    with pytest.raises(InputError, match=r"no tool world 'wether'; .*calculator, search, weather"):
+    with pytest.raises(InputError, match=f"no tool world 'wether'; .*are {', '.join(shipped_worlds())}, or"):
         load_toolset("wether")
 
 
@@ -200,3 +200,8 @@ def test_tools_are_found_in_their_worlds_by_name() -> None:
         ("calculator", ["calculate"]),
     ]
     assert find_tools(["web_search", "book_flight"], ["weather", "search"]) == ()
+
+
+def test_the_shipped_worlds_are_named_and_load_together() -> None:
+    assert {"weather", "search", "calculator", "calendar", "files", "shop"} <= set(shipped_worlds())
+    assert [toolset.name for toolset in load_toolsets(shipped_worlds())] == shipped_worlds()

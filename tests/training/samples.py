@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
 from agentft.data.packing import Pack, Sample, plant
 
-__all__ = ["alone", "make", "msagent_row", "write_rows"]
+__all__ = ["alone", "make", "msagent_row", "nested", "write_rows"]
 
 
 def make(tokens: Sequence[int], weights: dict[int, float], row: int = 0, stem: int = 0) -> Sample:
@@ -18,6 +19,19 @@ def make(tokens: Sequence[int], weights: dict[int, float], row: int = 0, stem: i
     return Sample(
         row, f"row{row}", array("i", tokens), array("i", places), array("d", [weights[place] for place in places]), stem
     )
+
+
+def nested() -> list[Sample]:
+    """Three rounds of one conversation, and two others, on one system text."""
+    dice = random.Random(4)
+
+    def tokens(count: int) -> list[int]:
+        return [dice.randrange(3, 70) for _ in range(count)]
+
+    system, first, second = tokens(20), tokens(18), tokens(17)
+    rows = [[*system, *first], [*system, *first, *second], [*system, *first, *second, *tokens(9)]]
+    rows += [[*system, *tokens(7)], [*system, *tokens(12)]]
+    return [make(ids, {len(ids) - 1: 1.0, len(ids) - 3: 0.5, 15: 0.25}, row) for row, ids in enumerate(rows)]
 
 
 def alone(samples: Sequence[Sample]) -> list[Pack]:

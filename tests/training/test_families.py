@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,15 +11,22 @@ from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
     Gemma3TextConfig,
+    GptOssConfig,
+    Lfm2Config,
     LlamaConfig,
+    MambaConfig,
     MistralConfig,
     Qwen2Config,
     Qwen3Config,
+    Qwen3NextConfig,
 )
 
-from agentft.data.packing import Sample, epoch_packs
+from agentft.data.packing import epoch_packs
 from agentft.training.attention import TREE_ATTENTION
-from tests.training.samples import make
+from agentft.training.loading import pick_sharing, prepare_model
+from agentft.training.recipe import Recipe
+from tests.tiny import tiny_model
+from tests.training.samples import nested
 from tests.training.test_loss import gradient, packed_loss, plain_loss
 
 SHAPE: dict[str, Any] = {
@@ -39,19 +46,6 @@ FAMILIES = {
 }
 
 
-def nested() -> list[Sample]:
-    """Three rounds of one conversation, and two others, on one system text."""
-    dice = random.Random(4)
-
-    def tokens(count: int) -> list[int]:
-        return [dice.randrange(3, 70) for _ in range(count)]
-
-    system, first, second = tokens(20), tokens(18), tokens(17)
-    rows = [[*system, *first], [*system, *first, *second], [*system, *first, *second, *tokens(9)]]
-    rows += [[*system, *tokens(7)], [*system, *tokens(12)]]
-    return [make(ids, {len(ids) - 1: 1.0, len(ids) - 3: 0.5, 15: 0.25}, row) for row, ids in enumerate(rows)]
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_packed_is_one_by_one(family: str) -> None:
     torch.manual_seed(0)
@@ -66,5 +60,68 @@ def test_packed_is_one_by_one(family: str) -> None:
     packed_slopes = gradient(model, found)
 
     assert max(node.parent for pack in packs for node in pack.nodes) > 0, "the trees are to be deep"
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert (packed_slopes - slopes).norm() <= 1e-5 * slopes.norm()
+
+
+UNSHAREABLE = {
+    "qwen3-next": (
+        Qwen3NextConfig(
+            **SHAPE, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=8,
+            num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16,
+            layer_types=["linear_attention", "full_attention"],
+        ),
+        "has layers of the kinds linear_attention",
+    ),
+    "lfm2": (Lfm2Config(**SHAPE, layer_types=["conv", "full_attention"]), "has layers of the kinds conv"),
+    "mamba": (MambaConfig(vocab_size=70, hidden_size=32, num_hidden_layers=2), "kinds linear_attention"),
+    "gpt-oss": (
+        GptOssConfig(**SHAPE, num_local_experts=4, num_experts_per_tok=2, sliding_window=11), "has attention sinks"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", UNSHAREABLE)
+def test_what_cannot_share_is_computed_in_rows(family: str, tmp_path: Path) -> None:
+    config, reason = UNSHAREABLE[family]
+    config.save_pretrained(str(tmp_path))
+    recipe, told = pick_sharing(Recipe(model=str(tmp_path)))
+    assert recipe.sharing == "off"
+    assert reason in told
+
+    torch.manual_seed(0)
+    samples = nested()
+    model: Any = AutoModelForCausalLM.from_config(config).float().eval()
+    packs = epoch_packs(samples, 160, 0, 0, share=False)
+    assert max(len(pack.members) for pack in packs) > 1
+    expected = plain_loss(model, samples)
+    slopes = gradient(model, expected)
+    found = packed_loss(model, samples, packs)
+    packed_slopes = gradient(model, found)
+
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert (packed_slopes - slopes).norm() <= 1e-5 * slopes.norm()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_families_share(family: str, tmp_path: Path) -> None:
+    FAMILIES[family].save_pretrained(str(tmp_path))
+    assert pick_sharing(Recipe(model=str(tmp_path))) == (Recipe(model=str(tmp_path), sharing="on"), "")
+
+
+def test_dora_packed_is_one_by_one() -> None:
+    samples = nested()
+    model = prepare_model(Recipe(method="lora", dora="on", dtype="fp32"), tiny_model(), "tiny")
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)  # at 0, directions would not be trained yet
+    expected = plain_loss(model, samples)
+    slopes = gradient(model, expected)
+    model.get_base_model().set_attn_implementation(TREE_ATTENTION)
+    found = packed_loss(model, samples, epoch_packs(samples, 200, 0, 0))
+    packed_slopes = gradient(model, found)
+
+    assert any("lora_magnitude_vector" in name for name, value in model.named_parameters() if value.requires_grad)
+    assert all(value.dtype == torch.float32 for value in model.parameters() if value.requires_grad)
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
     assert (packed_slopes - slopes).norm() <= 1e-5 * slopes.norm()

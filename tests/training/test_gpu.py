@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import random
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +17,16 @@ from transformers import AutoModelForCausalLM
 
 from agentft.data.collation import collate
 from agentft.data.packing import epoch_packs
+from agentft.training.arguments import training_arguments
 from agentft.training.attention import TREE_ATTENTION, tree_attention
+from agentft.training.events import StepDone
+from agentft.training.loading import prepare_model
 from agentft.training.loss import weighted_loss
+from agentft.training.recipe import Recipe
 from agentft.training.structure import Structure
-from tests.training.samples import make
-from tests.training.test_families import FAMILIES, nested
+from agentft.training.trainer import PackTrainer
+from tests.training.samples import make, nested
+from tests.training.test_families import FAMILIES
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
 
@@ -87,3 +94,30 @@ def test_in_bf16_output_and_gradients_are_the_dense_masks_within_rounding(window
     )
     for mine, exact in zip(found, run(dense, torch.float32), strict=True):
         assert (mine - exact).norm() <= 0.01 * exact.norm()
+
+
+@pytest.mark.parametrize("settings", [{}, {"host_embeddings": "on", "checkpointing": "on"}], ids=["plain", "lean"])
+def test_a_run_on_the_gpu_takes_the_steps_of_the_cpu(settings: dict[str, Any], tmp_path: Path) -> None:
+    samples = nested()
+    packs = [pack for epoch in range(6) for pack in epoch_packs(samples, 60, 0, epoch)]
+    losses: list[list[float]] = []
+    for device in ("cpu", "cuda"):
+        recipe = Recipe(method="lora", lr=0.01, dtype="fp32", sharing="on", liger="off", **settings)
+        model = prepare_model(recipe, untied().to(device), "tiny")
+        arguments = training_arguments(recipe, tmp_path)
+        if device == "cpu":
+            arguments = replace(arguments, use_cpu=True)
+        told: list[float] = []
+        keep: Any = lambda event, told=told: told.append(event.loss) if isinstance(event, StepDone) else None  # noqa: E731
+        PackTrainer(model, arguments, samples, packs, on_event=keep, recipe=recipe).train()
+        losses.append(told)
+    assert len(losses[0]) == len(packs)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def untied() -> Any:
+    """A small model whose input embeddings are not its head, so that they can stay on the host."""
+    torch.manual_seed(0)
+    config = copy.deepcopy(FAMILIES["llama"])
+    config.head_dim, config.tie_word_embeddings = 16, False
+    return AutoModelForCausalLM.from_config(config, attn_implementation=TREE_ATTENTION)

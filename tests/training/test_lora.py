@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from agentft.training.lora import use_lean_products
+from agentft.training.lora import LeanProduct, halved, use_lean_products
 from tests.tiny import tiny_model
 
 # peft asks transformers for a property by its old name.
@@ -110,3 +110,25 @@ def test_adapters_can_be_switched_off() -> None:
 @pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_dropout": 0.1}, {"lora_bias": True, "bias": "none"}])
 def test_variants_are_left_to_peft(settings: dict[str, Any]) -> None:
     assert use_lean_products(adapted(Biased(), target_modules=["first"], **settings)) == 0
+
+
+@pytest.mark.parametrize("scale", [2.0, 0.7])
+def test_copies_in_16_bits_give_what_casts_give_and_end_with_their_step(scale: float) -> None:
+    model = adapted(Biased(), target_modules=["first", "second"]).bfloat16()
+    use_lean_products(model)
+    products = [part.forward for part in model.modules() if isinstance(getattr(part, "forward", None), LeanProduct)]
+    for product in products:
+        product.scale = scale
+    inputs = torch.randn(3, 5, 12, dtype=torch.bfloat16)
+    expected = run(model, inputs)
+    model.zero_grad()
+    with halved(products):
+        found = run(model, inputs)
+    model.zero_grad()
+
+    assert len(products) == 2
+    for mine, plain in zip((found[0], found[1], *found[2]), (expected[0], expected[1], *expected[2]), strict=True):
+        torch.testing.assert_close(mine, plain, rtol=0 if scale == 2.0 else 0.02, atol=0 if scale == 2.0 else 0.02)
+    with torch.no_grad():
+        model.base_model.model.first.lora_B["default"].weight.mul_(2)
+    assert not torch.equal(run(model, inputs)[0], found[0])

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import Qwen2Config
+from transformers import Qwen2Config, Qwen3MoeConfig
 
+from agentft.errors import InputError
 from agentft.training.planner import GIB, SLACK, Card, Dimensions, Levers, Workload, choose, dimensions, estimate
 
 SEVEN = Dimensions(3_584, 18_944, 3_584, 512, 28, 152_064, False)
@@ -57,6 +58,14 @@ def test_dimensions_count_the_weights_of_a_known_model() -> None:
     assert dimensions(config) == SEVEN
     assert SEVEN.body == 6_525_288_448
     assert SEVEN.adapters(16) == 40_370_176
+
+
+def test_fp32_takes_more_and_a_mixture_of_experts_is_not_foreseen() -> None:
+    levers = Levers(4_096, 0)
+    half, whole = estimate(SEVEN, levers, "lora"), estimate(SEVEN, levers, "lora", width=4)
+    assert 1.8 < whole.memory / half.memory < 2.1
+    with pytest.raises(InputError, match="mixture of experts"):
+        dimensions(Qwen3MoeConfig())
 
 
 def agent930(samples: int = 100_000) -> Workload:

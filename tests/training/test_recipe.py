@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentft.errors import InputError
-from agentft.training.recipe import Recipe, read_recipe, read_resolved, recipe_docs, write_recipe
+from agentft.training.recipe import Recipe, read_recipe, read_resolved, write_recipe
 
 
 def test_file_then_overrides_then_options(tmp_path: Path) -> None:
@@ -36,18 +36,18 @@ def test_options_that_were_not_given_change_nothing() -> None:
     [
         (["learning_rate=1"], "the command line: there is no key 'learning_rate'"),
         (["epoch=1"], "there is no key 'epoch'; did you mean 'epochs'"),
-        (["epochs=two"], "epochs = 'two' is not a whole number"),
-        (["epochs=1.5"], "epochs = 1.5 is not a whole number"),
-        (["epochs=true"], "epochs = True is not a whole number"),
-        (["epochs=0"], "epochs = 0 is out of range; it is 1 or more"),
+        (["epochs=two"], "the command line: `epochs` is 'two'; it must be a whole number"),
+        (["epochs=1.5"], "`epochs` is 1.5; it must be a whole number"),
+        (["epochs=true"], "`epochs` is True; it must be a whole number"),
+        (["epochs=0"], "the command line: epochs = 0 is out of range; it is 1 or more"),
         (["lr=-1"], "lr = -1.0 is out of range; it is 0 or more, and at most 1"),
         (["lr=nan"], "lr = nan is out of range"),
-        (["method=dora"], "method = 'dora' is not known; it is one of: qlora, lora, full"),
+        (["method=dora"], "`method` is 'dora', which is not known; did you mean 'lora'?"),
         (["learn=all"], "learn 'all' is not known"),
         (["format=xml"], "call format 'xml' is not known"),
         (["weights.result=1"], "weights.result: no such kind"),
-        (["weights=1"], "weights = 1 is not a table"),
-        (["data=3"], "data = 3 is not a path or a list of paths"),
+        (["weights=1"], "`weights` is 1; it must be a table"),
+        (["data=3"], "`data` is 3; it must be a list"),
         (["lora_dropout=0.1"], "lora_dropout = 0.1: dropout is refused, because rows that share a prefix"),
         (["lr"], "'lr' is not KEY=VALUE"),
     ],
@@ -59,13 +59,15 @@ def test_bad_settings_are_named(overrides: list[str], message: str) -> None:
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="there is no recipe"):
+    with pytest.raises(
+        InputError, match=r"none.toml: cannot be read \(No such file or directory\); give a TOML file, or the settings"
+    ):
         read_recipe(tmp_path / "none.toml")
-    with pytest.raises(InputError, match="is a folder"):
+    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\)"):
         read_recipe(tmp_path)
     path = tmp_path / "bad.toml"
     path.write_text("lr = \n")
-    with pytest.raises(InputError, match=r"bad.toml is not a TOML file: .*line 1"):
+    with pytest.raises(InputError, match=r"bad.toml: it is not TOML: .*line 1"):
         read_recipe(path)
     path.write_text("lerning = 1\n")
     with pytest.raises(InputError, match=r"bad.toml: there is no key 'lerning'; did you mean 'learn'"):
@@ -79,8 +81,6 @@ def test_the_written_recipe_explains_every_key_and_reads_back(tmp_path: Path) ->
 
     assert read_resolved(tmp_path / "recipe.toml") == recipe
     assert text.count("\n# ") == len(fields(Recipe))
-    assert [key for key, _, _ in recipe_docs()] == [entry.name for entry in fields(Recipe)]
-    assert all(doc for _, _, doc in recipe_docs())
 
 
 @given(st.text(), st.floats(0, 1), st.lists(st.text()))

@@ -11,11 +11,12 @@ import torch
 
 from agentft.data.packing import Pack, Sample, epoch_packs, plant
 from agentft.errors import AgentftError, InputError
+from agentft.training.arguments import rate_factor, training_arguments
 from agentft.training.events import Event, Note, Saved, StepDone
 from agentft.training.loading import prepare_model
 from agentft.training.loss import weighted_loss
 from agentft.training.recipe import Recipe
-from agentft.training.trainer import PackTrainer, deterministic, rate_factor, training_arguments
+from agentft.training.trainer import PackTrainer, deterministic
 from tests.tiny import tiny_model
 from tests.training.samples import alone, make
 from tests.training.test_loss import plain_loss

@@ -104,6 +104,8 @@ def set_weather_alert(
 
 def _find(state: State, city: str) -> str:
     """The city's English name, whatever the case and the language it is asked in."""
+    if city in state["cities"]:
+        return city
     wanted = city.strip().casefold()
     names: dict[str, str] = {}
     for name, facts in state["cities"].items():

@@ -1,0 +1,40 @@
+"""`agentft tools check`: whether tool worlds keep what they promise."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+__all__ = ["check_command"]
+
+
+def check_command(
+    worlds: Annotated[list[str], typer.Argument(help="Shipped worlds' names, or folders of your own.")],
+    seed: Annotated[int, typer.Option(help="The seed of the worlds.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Prove that worlds keep their promises: examples run, reads only read, errors can be acted on, seeds repeat.
+
+    Example:
+      agentft tools check weather ./mytools
+    """
+    from agentft.toolset.proof import PROMISES, prove
+
+    found = {world: prove(world, seed) for world in worlds}
+    good = not any(found.values())
+    if as_json:
+        rows = {
+            world: [{**asdict(finding), "remedy": PROMISES[finding.promise]} for finding in findings]
+            for world, findings in found.items()
+        }
+        typer.echo(json.dumps({"good": good, "promises": list(PROMISES), "findings": rows}, ensure_ascii=False))
+    else:
+        from rich.console import Console
+
+        from agentft.display.tools import proof_table
+
+        Console().print(proof_table(found, PROMISES))
+    raise typer.Exit(0 if good else 1)

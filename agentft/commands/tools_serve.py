@@ -1,0 +1,103 @@
+"""`agentft tools serve` and `agentft tools call`: tool worlds for people and for other programs."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agentft.errors import InputError, ToolError
+
+if TYPE_CHECKING:
+    from agentft.toolserver import ToolServer
+    from agentft.toolset import Toolset
+
+__all__ = ["call_command", "serve_command"]
+
+
+def serve_command(
+    worlds: Annotated[str, typer.Argument(help="Tool worlds: names of shipped ones or folders, joined by commas.")],
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 0,
+    host: Annotated[str, typer.Option(help="The address to listen on; another than loopback wants --token.")] = "",
+    token: Annotated[str, typer.Option(help="The bearer token that callers send; by default a new one.")] = "",
+    seed: Annotated[int, typer.Option(help="Fixes all drawn data.")] = 0,
+    stdio: Annotated[bool, typer.Option("--stdio", help="Serve one MCP client over standard input.")] = False,
+) -> None:
+    """Serve tool worlds over HTTP and MCP until Ctrl-C; the page at the address shows the calls.
+
+    Example:
+      agentft tools serve weather,search
+      agentft tools serve weather --stdio
+    """
+    from agentft.toolserver import ToolServer
+    from agentft.toolset import load_toolsets
+
+    toolsets = load_toolsets(_split(worlds), seed)
+    if stdio:
+        _serve_stdio(toolsets)
+        return
+    with ToolServer(toolsets, port=port, host=host or "127.0.0.1", token=token or None) as server:
+        typer.echo(_welcome(server, toolsets))
+        server.wait()
+
+
+def call_command(
+    tool: Annotated[str, typer.Argument(help="WORLD.TOOL")],
+    arguments: Annotated[str, typer.Argument(help="A JSON object.")] = "{}",
+    seed: Annotated[int, typer.Option(help="Fixes all drawn data.")] = 0,
+) -> None:
+    """Run one tool call on a fresh state and print the result; the exit code is 1 if the tool refuses.
+
+    Example: agentft tools call weather.current_weather '{"city": "Paris"}'
+    """
+    from agentft.toolset import load_toolset
+
+    world, _, name = tool.rpartition(".")
+    if not world:
+        raise InputError(f"{tool!r} names no world; write for example weather.current_weather")
+    toolset = load_toolset(world, seed)
+    try:
+        given = json.loads(arguments)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the arguments are not JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise InputError('the arguments must be a JSON object, such as \'{"city": "Paris"}\'')
+    try:
+        result = toolset.call(name, given, toolset.new_state())
+    except ToolError as error:
+        typer.echo(json.dumps({"error": str(error), **error.details}, ensure_ascii=False))
+        raise typer.Exit(1) from None
+    typer.echo(json.dumps(result, ensure_ascii=False))
+
+
+def _split(worlds: str) -> list[str]:
+    return [name.strip() for name in worlds.split(",") if name.strip()]
+
+
+def _serve_stdio(toolsets: tuple[Toolset, ...]) -> None:
+    import asyncio
+
+    from agentft.toolserver.app import Service
+    from agentft.toolserver.mcp import serve_stdio
+
+    service = Service(toolsets)
+    try:
+        asyncio.run(serve_stdio(service))
+    finally:
+        service.close()
+
+
+def _welcome(server: ToolServer, toolsets: tuple[Toolset, ...]) -> str:
+    import shlex
+
+    tool = next(iter(toolsets[0].tools.values()))
+    body = shlex.quote(json.dumps(dict(tool.example), ensure_ascii=False))
+    return (
+        f"serving {', '.join(toolset.name for toolset in toolsets)} at {server.address}\n"
+        f"token   {server.token}\n"
+        f"page    {server.address}/?token={server.token}\n"
+        f"MCP     {server.address}/mcp\n\n"
+        f"curl -H 'Authorization: Bearer {server.token}' {server.address}/tools/{tool.definition.name} -d {body}\n\n"
+        "Ctrl-C ends it."
+    )

@@ -1,0 +1,126 @@
+"""The OpenAPI 3.1 document of a set of worlds: every tool at `/tools/<name>`, and at its own path if it has one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agentft import __version__
+from agentft.toolserver.paths import PARAMETER, own_path
+from agentft.toolset import Tool, Toolset
+
+__all__ = ["describe"]
+
+_ERRORS = {
+    "400": "The arguments are missing, unknown, of the wrong type, or no JSON.",
+    "401": "The token is missing or wrong.",
+    "404": "There is no such thing.",
+    "405": "The path does not take this method.",
+    "409": "The state does not allow it.",
+    "413": "The body is too large.",
+    "415": "The body is of a media type that is not read.",
+    "422": "A value is not allowed.",
+    "429": "Too many requests.",
+    "4XX": "The tool refuses.",
+    "500": "The tool has a bug.",
+    "503": "There are too many sessions.",
+    "504": "The tool gave no answer in time.",
+}
+_IGNORED_HEADERS = {"accept", "content-type", "authorization"}  # OpenAPI gives them no meaning as parameters
+_SESSION = {
+    "name": "X-Session",
+    "in": "header",
+    "description": "Names the state that the call works on; calls without it share one.",
+    "schema": {"type": "string", "maxLength": 256, "pattern": "^[!-~]*$"},
+}
+
+
+def describe(toolsets: Sequence[Toolset]) -> dict[str, Any]:
+    """The document. A tool's schema stands under `components/schemas/<tool>`, its result's under `<tool>.result`."""
+    paths: dict[str, dict[str, Any]] = {}
+    schemas: dict[str, Any] = {
+        "error": {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+    }
+    for toolset in toolsets:
+        for name, tool in toolset.tools.items():
+            schemas[name] = _moved(tool.definition.parameters, name)
+            schemas[f"{name}.result"] = _moved(tool.returns, f"{name}.result")
+            body = {"required": True, "content": {"application/json": {"schema": _reference(name)}}}
+            paths[f"/tools/{name}"] = {"post": {**_operation(toolset, tool, name), "requestBody": body}}
+            path = own_path(toolset, tool)
+            if path is not None and tool.route is not None:
+                operation = {**_operation(toolset, tool, f"{name}.own"), **_inputs(tool, path, schemas[name])}
+                paths.setdefault(path, {}).setdefault(tool.route.method.lower(), operation)
+    responses = {
+        status: {"description": text, "content": {"application/json": {"schema": _reference("error")}}}
+        for status, text in _ERRORS.items()
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": " and ".join(toolset.name for toolset in toolsets), "version": __version__},
+        "servers": [{"url": "/"}],
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "responses": responses,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _reference(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _moved(schema: Any, name: str) -> Any:
+    """The schema with its local references pointing to where it stands in the document."""
+    if isinstance(schema, list):
+        return [_moved(item, name) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    target = schema.get("$ref")
+    moved = {key: _moved(value, name) for key, value in schema.items()}
+    if isinstance(target, str) and target.startswith("#"):
+        moved["$ref"] = f"#/components/schemas/{name}{target[1:]}"
+    return moved
+
+
+def _operation(toolset: Toolset, tool: Tool, identity: str) -> dict[str, Any]:
+    name = tool.definition.name
+    success = {"description": "The result.", "content": {"application/json": {"schema": _reference(f"{name}.result")}}}
+    errors = {status: {"$ref": f"#/components/responses/{status}"} for status in _ERRORS}
+    return {
+        "operationId": identity,
+        "tags": [toolset.name, tool.access],
+        "description": tool.definition.description,
+        "parameters": [_SESSION],
+        "responses": {"200": success, **errors},
+    }
+
+
+def _inputs(tool: Tool, path: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The `parameters` and the `requestBody` of a tool at its own path."""
+    places = tool.route.places if tool.route else {}
+    properties: dict[str, Any] = schema.get("properties", {})
+    required = set(schema.get("required", ()))
+    parameters: list[dict[str, Any]] = [_SESSION]
+    body: dict[str, Any] = {}
+    for name, (kind, wire) in places.items():
+        described = properties.get(name, {})
+        if kind in {"body", "form"}:
+            media = "application/json" if kind == "body" else "application/x-www-form-urlencoded"
+            entry = body.setdefault(media, {"schema": {"type": "object", "properties": {}, "required": []}})
+            if wire == "":
+                entry["schema"] = described
+            else:
+                entry["schema"]["properties"][wire] = described
+                entry["schema"]["required"] += [wire] if name in required else []
+        elif kind != "header" or wire.lower() not in _IGNORED_HEADERS:
+            needed = kind == "path" or name in required
+            parameters.append({"name": wire, "in": kind, "required": needed, "schema": described})
+    known = {parameter["name"] for parameter in parameters if parameter["in"] == "path"}
+    unknown = [wire for wire in dict.fromkeys(PARAMETER.findall(path)) if wire not in known]
+    parameters += [{"name": wire, "in": "path", "required": True, "schema": {"type": "string"}} for wire in unknown]
+    needed = any(kind in {"body", "form"} and name in required for name, (kind, _) in places.items())
+    return {"parameters": parameters} | ({"requestBody": {"required": needed, "content": body}} if body else {})

@@ -1,0 +1,145 @@
+"""The worlds as an MCP server, through the official SDK: streamable HTTP at `/mcp`, and stdio.
+
+Every MCP session has a state of its own. The SDK is an extra, and is imported at the first request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Protocol
+
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from agentft import __version__
+from agentft.errors import MissingError
+from agentft.toolset import Tool, Toolset
+from agentft.types import Json
+
+if TYPE_CHECKING:
+    from mcp import types
+    from mcp.server.context import ServerRequestContext
+    from mcp.server.lowlevel import Server
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+__all__ = ["MCP_REMEDY", "McpFace", "serve_stdio"]
+
+MCP_REMEDY = "MCP needs the official SDK; install it with `pip install 'agentft[mcp]'`"
+
+
+class _Runner(Protocol):
+    """What runs the calls: the service of a tool server."""
+
+    @property
+    def toolsets(self) -> tuple[Toolset, ...]:
+        """The worlds."""
+        ...
+
+    async def run(self, name: str, arguments: dict[str, Json], session: str) -> tuple[int, Json]:
+        """Run a tool: status and answer."""
+        ...
+
+
+class McpFace:
+    """The ASGI application at `/mcp`."""
+
+    def __init__(self, service: _Runner) -> None:
+        self._service = service
+        self._starting: asyncio.Task[StreamableHTTPSessionManager] | None = None
+        self._running: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request of an MCP client."""
+        if find_spec("mcp") is None:
+            await JSONResponse({"error": MCP_REMEDY}, status_code=501)(scope, receive, send)
+            return
+        if self._starting is None:
+            self._starting = asyncio.create_task(self._start())
+        manager = await self._starting
+        headers = dict(scope["headers"])
+        if _without_sessions(headers) and b"x-session" not in headers:
+            # Protocol versions without a handshake have no sessions: a client of both kinds turns to the handshake.
+            error = {"error": "this protocol version has no sessions; send X-Session, or open one with `initialize`"}
+            await JSONResponse(error, status_code=400)(scope, receive, send)
+            return
+        await manager.handle_request(scope, receive, send)
+
+    async def _start(self) -> StreamableHTTPSessionManager:
+        server = await asyncio.to_thread(_server, self._service)  # the import takes a second
+        from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+        manager = StreamableHTTPSessionManager(server, json_response=True, max_request_body_size=1 << 20)
+        started = asyncio.Event()
+        self._running = asyncio.create_task(_keep_running(manager, started))
+        await started.wait()
+        return manager
+
+
+def _without_sessions(headers: dict[bytes, bytes]) -> bool:
+    from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS
+
+    version = headers.get(b"mcp-protocol-version")
+    return version is not None and version.decode("latin-1") not in HANDSHAKE_PROTOCOL_VERSIONS
+
+
+async def _keep_running(manager: StreamableHTTPSessionManager, started: asyncio.Event) -> None:
+    async with manager.run():
+        started.set()
+        await asyncio.Event().wait()  # until the server stops, which cancels all tasks
+
+
+async def serve_stdio(service: _Runner) -> None:
+    """Serve one client over standard input and output, until its end.
+
+    Raises:
+        MissingError: the SDK is not installed.
+    """
+    if find_spec("mcp") is None:
+        raise MissingError(MCP_REMEDY)
+    from mcp.server.stdio import stdio_server
+
+    server = _server(service)
+    async with stdio_server() as (incoming, outgoing):
+        await server.run(incoming, outgoing, server.create_initialization_options())
+
+
+def _server(service: _Runner) -> Server[Any]:
+    from mcp import types
+    from mcp.server.lowlevel import Server
+
+    tools = [_tool(tool) for toolset in service.toolsets for tool in toolset.tools.values()]
+
+    async def list_tools(
+        _: ServerRequestContext[Any], __: types.PaginatedRequestParams | None
+    ) -> types.ListToolsResult:
+        return types.ListToolsResult(tools=tools)
+
+    async def call_tool(
+        context: ServerRequestContext[Any], params: types.CallToolRequestParams
+    ) -> types.CallToolResult:
+        headers = context.request.headers if context.request is not None else {}
+        session = headers.get("x-session") or f"mcp-{headers.get('mcp-session-id', 'stdio')}"
+        status, answer = await service.run(params.name, params.arguments or {}, session[:256])
+        text = types.TextContent(type="text", text=json.dumps(answer, ensure_ascii=False))
+        structured = answer if isinstance(answer, dict) else None
+        return types.CallToolResult(content=[text], structured_content=structured, is_error=status >= 400)
+
+    return Server("agentft", version=__version__, on_list_tools=list_tools, on_call_tool=call_tool)
+
+
+def _tool(tool: Tool) -> types.Tool:
+    from mcp import types
+
+    hints = types.ToolAnnotations(
+        read_only_hint=tool.access == "read", destructive_hint=tool.access == "destructive", open_world_hint=False
+    )
+    is_object = tool.returns.get("type") == "object"
+    return types.Tool(
+        name=tool.definition.name,
+        description=tool.definition.description,
+        input_schema=dict(tool.definition.parameters),
+        output_schema=dict(tool.returns) if is_object else None,
+        annotations=hints,
+    )

@@ -1,0 +1,85 @@
+"""The page at `/`: what is served, which sessions there are, and the last calls. No script, nothing from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from starlette.responses import HTMLResponse
+
+from agentft.toolserver.sessions import Sessions
+from agentft.toolset import Toolset
+from agentft.types import Json
+
+__all__ = ["RecentCall", "draw_page"]
+
+_SHOWN_SESSIONS = 20
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+_STYLE = """body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .3rem .8rem .3rem 0 }
+th, td { border-bottom: 1px solid #8884; vertical-align: top } code { font-size: .9em; overflow-wrap: anywhere }
+h2 { margin-top: 2rem } :root { color-scheme: light dark } .bad { color: #d33 } .muted { opacity: .7 }"""
+
+
+@dataclass(frozen=True, slots=True)
+class RecentCall:
+    """A call that was answered. `at` is in seconds since 1970."""
+
+    at: float
+    session: str
+    tool: str
+    arguments: Mapping[str, Json]
+    status: int
+
+
+def draw_page(toolsets: Sequence[Toolset], sessions: Sessions, recent: Sequence[RecentCall]) -> HTMLResponse:
+    """The page; everything in it that came from a request is escaped and cut."""
+    tools = [
+        (toolset.name, _code(name), tool.access, escape(tool.definition.description))
+        for toolset in toolsets
+        for name, tool in toolset.tools.items()
+    ]
+    names = sessions.names
+    states = [(_code(name), _code(sessions.digest(name)[:16])) for name in reversed(names[-_SHOWN_SESSIONS:])]
+    calls = [
+        (
+            time.strftime("%H:%M:%S", time.localtime(call.at)),
+            _code(call.session),
+            _code(call.tool),
+            _code(json.dumps(call.arguments, ensure_ascii=False)),
+            f'<span class="bad">{call.status}</span>' if call.status >= 400 else str(call.status),
+        )
+        for call in reversed(recent)
+    ]
+    body = (
+        f"<h1>{escape(' and '.join(toolset.name for toolset in toolsets))}</h1>"
+        "<p class=muted>A mock tool server. Call a tool with <code>POST /tools/NAME</code>, or through MCP at "
+        "<code>/mcp</code>. Described at <code>/openapi.json</code>.</p>"
+        f"<h2>Tools</h2>{_table(('world', 'tool', 'access', 'what it does'), tools)}"
+        f"<h2>Sessions that have written: {len(names)}</h2>{_table(('session', 'state'), states)}"
+        f"<h2>Recent calls</h2>{_table(('time', 'session', 'tool', 'arguments', 'status'), calls)}"
+    )
+    text = f"<!doctype html><html lang=en><meta charset=utf-8><title>agentft tools</title><style>{_STYLE}</style>{body}"
+    headers = {
+        "Content-Security-Policy": _POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-store",
+    }
+    return HTMLResponse(text, headers=headers)
+
+
+def _code(text: str) -> str:
+    shown = text if len(text) <= 120 else f"{text[:117]}..."
+    return f"<code>{escape(shown.encode(errors='replace').decode())}</code>"
+
+
+def _table(heads: Iterable[str], rows: Sequence[Iterable[str]]) -> str:
+    if not rows:
+        return "<p class=muted>none yet</p>"
+    lines = ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
+    head = "".join(f"<th>{cell}</th>" for cell in heads)
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"

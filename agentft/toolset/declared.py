@@ -1,0 +1,207 @@
+"""Worlds that are declared in `tools.json` instead of written in Python: schemas, canned answers, seeded answers."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from agentft.errors import InputError, ToolError
+from agentft.files import write_text
+from agentft.strict import read_as, read_json_line
+from agentft.toolset.arguments import ArgumentCheck
+from agentft.toolset.documents import Documents
+from agentft.toolset.marks import Access, State
+from agentft.toolset.sampling import UnsatisfiableError, draw
+from agentft.toolset.schemas import Schema, expand
+from agentft.toolset.state import digest
+from agentft.toolset.world import Route, Tool
+from agentft.types import Json, ToolDefinition
+
+__all__ = ["Answer", "DeclaredRoute", "DeclaredTool", "DeclaredWorld", "load_declared", "write_world"]
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+_PLACES = ("path", "query", "header", "cookie", "form", "body")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a tool answers when its arguments are, among others, those of `when`.
+
+    `status`: 400 and above is a refusal. `template`: `{city}` in the body's texts stands for the argument `city`.
+    `exact`: only when there are no other arguments.
+    """
+
+    body: Any
+    when: Mapping[str, Any] = field(default_factory=dict)
+    status: int = 200
+    template: bool = True
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredRoute:
+    """A `Route` as it stands in the file: `places` is argument -> [place, name there]."""
+
+    method: str
+    path: str
+    places: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredTool:
+    """A tool of `tools.json`. `operation` is its `operationId` in the API that it was imported from."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    access: Access
+    example: Mapping[str, Any] = field(default_factory=dict)
+    returns: Mapping[str, Any] = field(default_factory=dict)
+    route: DeclaredRoute | None = None
+    answers: tuple[Answer, ...] = ()
+    operation: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredWorld:
+    """The content of `tools.json`."""
+
+    base_url: str
+    tools: tuple[DeclaredTool, ...]
+
+
+def load_declared(source: Path) -> tuple[str, dict[str, Tool]]:
+    """The base URL and the tools of a `tools.json`.
+
+    Raises:
+        InputError: it cannot be read, or something in it cannot be.
+    """
+    try:
+        content = source.read_bytes()
+    except OSError as error:
+        raise InputError(f"{source}: cannot be read ({error.strerror})") from None
+    world = read_as(DeclaredWorld, read_json_line(content, str(source)), str(source))
+    tools: dict[str, Tool] = {}
+    for declared in world.tools:
+        place = f"{source}: {declared.name}"
+        if not _NAME.fullmatch(declared.name) or declared.name in tools:
+            raise InputError(f"{place}: a tool's name is of letters, digits, _ and -, and there once; rename it")
+        tools[declared.name] = _tool(declared, world.base_url.rstrip("/"), place)
+    if not tools:
+        raise InputError(f"{source}: no tool; declare at least one")
+    return world.base_url, tools
+
+
+def write_world(folder: Path, tools: list[dict[str, Json]], base_url: str, readme: str) -> None:
+    """Write a declared world's three files.
+
+    Raises:
+        InputError: there is a world in the folder already.
+    """
+    if any((folder / name).exists() for name in ("tools.json", "tools.py", "state.json")):
+        raise InputError(f"{folder}: there is a tool world already; remove it, or give another --output")
+    write_text(folder / "state.json", "{}\n")
+    write_text(folder / "README.md", readme)
+    text = json.dumps({"base_url": base_url, "tools": tools}, ensure_ascii=False, indent=1)
+    write_text(folder / "tools.json", f"{text}\n")
+
+
+def _tool(declared: DeclaredTool, base_url: str, place: str) -> Tool:
+    definition = ToolDefinition(
+        declared.name, declared.description, declared.parameters, (f"{base_url}/{declared.name}",)
+    )
+    try:
+        check = ArgumentCheck(definition)
+        ArgumentCheck(ToolDefinition(f"{declared.name} (returns)", "", declared.returns))
+        if declared.example:
+            check(declared.example)
+    except (InputError, ToolError) as error:
+        raise InputError(f"{place}: {error}") from None
+    if any(not 100 <= answer.status <= 599 for answer in declared.answers):
+        raise InputError(f"{place}: an answer's status must be from 100 to 599")
+    route = _route(declared.route, check, place) if declared.route else None
+    handler = _Handler(declared)
+    return Tool(definition, handler, declared.access, check, declared.example, declared.returns, route)
+
+
+def _route(declared: DeclaredRoute, check: ArgumentCheck, place: str) -> Route:
+    places: dict[str, tuple[str, str]] = {}
+    for argument, told in declared.places.items():
+        if argument not in check.names or len(told) != 2 or told[0] not in _PLACES or not isinstance(told[1], str):
+            raise InputError(f"{place}: route.places: {argument!r} must be an argument, with [place, name there]")
+        places[argument] = (str(told[0]), told[1])
+    return Route(declared.method.upper(), declared.path, places)
+
+
+class _Handler:
+    """Answers calls of one tool: the first answer whose `when` fits, or else a value drawn from the seed."""
+
+    def __init__(self, declared: DeclaredTool) -> None:
+        self._tool = declared
+        self._when = [{key: digest(value) for key, value in answer.when.items()} for answer in declared.answers]
+
+    def __call__(self, state: State, /, **arguments: Json) -> Json:
+        given = {key: digest(value) for key, value in arguments.items()}
+        result = self._answer(given, arguments, state["seed"])
+        if self._tool.access != "read":
+            # By call, not in order: the end state is the same whichever of two writes came first.
+            writes = state.setdefault("writes", {})
+            call = f"{self._tool.name} {json.dumps(arguments, sort_keys=True, ensure_ascii=False)}"
+            writes[call] = writes.get(call, 0) + 1
+        return result
+
+    def _answer(self, given: Mapping[str, str], arguments: Mapping[str, Json], seed: int) -> Json:
+        for answer, when in zip(self._tool.answers, self._when, strict=True):
+            if when == given if answer.exact else when.items() <= given.items():
+                body = _filled(answer.body, arguments) if answer.template else answer.body
+                if answer.status >= 400:
+                    raise _refusal(body, answer.status)
+                return body  # type: ignore[no-any-return]
+        if not self._tool.returns:
+            return {"ok": True}
+        try:
+            seeded = f"{seed} {self._tool.name} {digest(arguments)}"
+            return draw(self._returns, seeded, arguments, whole=self._tool.returns)
+        except UnsatisfiableError as error:
+            message = f"{self._tool.name} has no answer for this: {error}; give it one in its world's tools.json"
+            raise ToolError(message, status=501) from None
+
+    @cached_property
+    def _returns(self) -> Schema:
+        schema = dict(self._tool.returns)
+        return expand(schema, Documents(schema).find, hidden="writeOnly")
+
+
+def _filled(body: Any, arguments: Mapping[str, Json]) -> Any:
+    """`{city}` replaced by the argument, once: what an argument says is not looked at again.
+
+    A text that is nothing but `{days}` becomes the argument itself, of its own type.
+    """
+    if isinstance(body, dict):
+        return {key: _filled(value, arguments) for key, value in body.items()}
+    if isinstance(body, list):
+        return [_filled(value, arguments) for value in body]
+    if not isinstance(body, str):
+        return body
+    if body[:1] == "{" and body[-1:] == "}" and body[1:-1] in arguments:
+        return arguments[body[1:-1]]
+    return re.sub(r"\{([^{}]+)\}", lambda found: _text(found, arguments), body)
+
+
+def _text(found: re.Match[str], arguments: Mapping[str, Json]) -> str:
+    value = arguments.get(found[1], found[0])
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _refusal(body: Json, status: int) -> ToolError:
+    """An error with the body as it is: its `error` or `message` is what the model reads first."""
+    told = body if isinstance(body, dict) else {"error": body}
+    message = next((told[key] for key in ("error", "message", "detail") if isinstance(told.get(key), str)), None)
+    error = ToolError(str(message or json.dumps(body, ensure_ascii=False)), status=status)
+    error.details = dict(told)
+    return error

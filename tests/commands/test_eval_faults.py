@@ -1,0 +1,142 @@
+"""`agentft eval --faults`, `--record` and `--replay`, from end to end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentft.commands import run
+from agentft.evaluation.records import read_records
+from agentft.toolserver import ToolServer
+from agentft.toolset import load_toolset
+from tests.evaluation.world import write_suite, write_world
+
+FAULTS = """
+seed = 4
+client_seconds = 0.5
+[[fault]]
+kind = "timeout"
+tools = ["shop.price"]
+rate = 0.3
+[[fault]]
+kind = "503"
+rate = 0.2
+[[fault]]
+kind = "reset"
+rate = 0.3
+after = true
+"""
+ASKED = ["eval", "./shopping", "--tools", "./shop", "--model", "scripted", "--quiet", "--json"]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_world(tmp_path)
+    write_suite(tmp_path)
+    (tmp_path / "faults.toml").write_text(FAULTS)
+    return tmp_path
+
+
+def summary(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> dict[str, Any]:
+    assert run([*ASKED, *arguments]) == code, capsys.readouterr().err
+    document: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return document
+
+
+def exchanges(folder: str) -> dict[str, list[dict[str, Any]]]:
+    rows = {row["case"]: row for row in read_records(Path(folder) / "cases.jsonl")}
+    return {case: [told for step in row["steps"] for told in step["exchanges"]] for case, row in sorted(rows.items())}
+
+
+def test_two_runs_meet_the_same_faults_and_have_the_same_results(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = summary(capsys, "--faults", "faults.toml", "--output", "one")
+    second = summary(capsys, "--faults", "faults.toml", "--output", "two", "--batch-size", "1")
+    for key in ("metrics", "errors", "faults", "hashes", "invalid", "verdict", "categories"):
+        assert first[key] == second[key]
+    assert exchanges("one") == exchanges("two")
+    met = first["faults"]["met"]["tuned"]
+    assert set(met) == {"timeout", "503", "reset"}
+    assert (first["invalid"], first["problems"]) == (0, {})
+    assert first["faults"]["seed"] == 4
+    assert first["faults"]["sha256"] == first["hashes"]["faults"]
+    told = [exchange for found in exchanges("one").values() for exchange in found]
+    statuses = {kind: {exchange["status"] for exchange in told if exchange["fault"] == kind} for kind in ("", *met)}
+    assert statuses == {"": {200, 404}, "timeout": {None}, "503": {503}, "reset": {None}}
+    assert not any("fault" in exchange["received"] for exchange in told)
+
+
+def test_both_arms_meet_the_same_faults(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = summary(capsys, "--output", "base", "--faults", "faults.toml")
+    other = summary(
+        capsys, "--faults", "faults.toml", "--baseline", "base/cases.jsonl", "--output", "tuned", "--format", "hermes"
+    )
+    assert other["faults"]["met"]["tuned"] == other["faults"]["met"]["base"] == plain["faults"]["met"]["tuned"]
+
+
+def test_a_folder_of_another_faults_file_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary(capsys, "--output", "out", "--faults", "500=0.5")
+    assert run([*ASKED, "--output", "out", "--faults", "500=0.6"]) == 2
+    assert "holds another evaluation" in capsys.readouterr().err
+    assert run([*ASKED, "--output", "out"]) == 2
+
+
+def test_without_faults_nothing_is_told_of_them(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = summary(capsys, "--output", "out")
+    assert document["faults"] is None
+    assert "faults" not in document["hashes"]
+    assert {exchange["fault"] for found in exchanges("out").values() for exchange in found} == {""}
+
+
+def test_wrong_faults_are_one_line_and_exit_code_2(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for given, message in [
+        ("tmeout=0.5", "did you mean 'timeout'?"),
+        ("nowhere.toml", "give a faults file, or KIND=RATE"),
+    ]:
+        assert run([*ASKED, "--faults", given]) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def real(place: Path) -> Iterator[ToolServer]:
+    with ToolServer([load_toolset("./shop")]) as server:
+        yield server
+
+
+def test_a_real_service_is_recorded_and_replayed(
+    real: ToolServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTFT_REAL_AUTHORIZATION", f"Bearer {real.token}")
+    recorded = summary(capsys, "--real", real.address, "--record", "kept.jsonl", "--output", "one")
+    assert real.token not in Path("kept.jsonl").read_text()
+    monkeypatch.delenv("AGENTFT_REAL_AUTHORIZATION")
+    real.close()
+    replayed = summary(capsys, "--replay", "kept.jsonl", "--output", "two")
+    assert replayed["metrics"] == recorded["metrics"]
+    assert replayed["metrics"]["exact_call"]["tuned"]["value"] == 1.0
+    # Of a real service no state is known.
+    assert replayed["metrics"]["end_state"]["tuned"]["n"] == 0
+    received = {case: [told["received"] for told in found] for case, found in exchanges("one").items()}
+    assert received == {case: [told["received"] for told in found] for case, found in exchanges("two").items()}
+    mixed = summary(
+        capsys, "--replay", "kept.jsonl", "--replay-miss", "mock", "--faults", "429=0.5", "--output", "three"
+    )
+    assert mixed["faults"]["met"]["tuned"]["429"] > 0
+
+
+def test_a_real_service_that_is_gone_makes_cases_invalid(real: ToolServer, capsys: pytest.CaptureFixture[str]) -> None:
+    real.close()
+    document = summary(capsys, "--real", real.address, "--output", "out", code=1)
+    assert document["verdict"] == "invalid"
+    assert any("answered 502" in problem for problem in document["problems"])
+
+
+def test_record_without_a_real_service_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*ASKED, "--record", "kept.jsonl"]) == 2
+    assert "give its address with --real URL" in capsys.readouterr().err

@@ -1,0 +1,170 @@
+"""What hangs, floods, comes from another site or asks for too much ends at a limit, and everyone else is served."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from agentft.errors import InputError, ToolError
+from agentft.toolserver import Limits, Sessions, ToolServer
+from agentft.toolserver.workers import Workers
+from agentft.toolset import load_toolset, load_toolsets
+
+# One for all tests: making one takes longer than most calls.
+CLIENT = httpx.Client(trust_env=False, timeout=10, limits=httpx.Limits(max_connections=100))
+
+
+@pytest.fixture(scope="module")
+def server(broken_world: str) -> Iterator[ToolServer]:
+    limits = Limits(seconds=0.5, rate=500, sessions=3, idle=60)
+    with ToolServer([load_toolset(broken_world), load_toolset("calculator")], limits=limits) as running, CLIENT:
+        yield running
+
+
+def headers(server: ToolServer, **more: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {server.token}", **more}
+
+
+def call(server: ToolServer, tool: str, body: object, **more: str) -> httpx.Response:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    url = f"{server.address}/tools/{tool}"
+    return CLIENT.post(url, content=content, headers=headers(server, **more))
+
+
+def test_a_handler_that_hangs_is_a_504_and_holds_up_nobody(server: ToolServer) -> None:
+    with ThreadPoolExecutor(40) as pool:
+        hanging = [pool.submit(call, server, "slow", {"seconds": 3}, **{"X-Session": f"h{n}"}) for n in range(30)]
+        time.sleep(0.1)
+        waits = []
+        for _ in range(5):
+            started = time.perf_counter()
+            answer = call(server, "calculate", {"expression": "1 + 1"})
+            waits.append(time.perf_counter() - started)
+            assert answer.json()["result"] == 2
+        for future in hanging:
+            assert future.result().status_code == 504
+            assert future.result().json() == {"error": "slow gave no answer within 0.5 seconds"}
+    assert max(waits) < 0.5
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, asyncio.CancelledError, GeneratorExit, ValueError])
+def test_whatever_is_raised_in_a_thread_is_raised_where_it_is_waited_for(kind: type[BaseException]) -> None:
+    def fail() -> None:
+        raise kind("x")
+
+    async def use() -> None:
+        workers = Workers(1)
+        with pytest.raises((RuntimeError, ValueError), match="x"):
+            await workers.run(fail)
+        assert await workers.run(int, "7") == 7
+        workers.close()
+
+    asyncio.run(use())
+
+
+@pytest.mark.parametrize(("levels", "status"), [(63, 400), (64, 400), (65, 400), (5000, 400), (100_000, 400)])
+def test_a_body_has_a_depth(server: ToolServer, levels: int, status: int) -> None:
+    inner = levels - 1
+    answer = call(server, "calculate", b'{"expression": ' + b"[" * inner + b"]" * inner + b"}")
+    assert answer.status_code == status
+    assert ("nested too deeply" in answer.json()["error"]) == (levels > 64)
+
+
+def test_many_lists_side_by_side_are_not_deep(server: ToolServer) -> None:
+    assert "must be a string" in call(server, "calculate", {"expression": [[]] * 500}).json()["error"]
+
+
+def test_sessions_are_bounded_and_those_that_only_read_do_not_count(server: ToolServer) -> None:
+    for n in range(20):
+        assert call(server, "calculate", {"expression": "1"}, **{"X-Session": f"r{n}"}).status_code == 200
+    body = {"name": "a", "value": 1}
+    answers = [call(server, "store_number", body, **{"X-Session": f"s{n}"}) for n in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 503]
+    assert answers[3].json()["error"].startswith("3 sessions are in use")
+
+
+def test_a_session_that_was_idle_makes_room() -> None:
+    sessions = Sessions(load_toolsets(["calculator"]), most=1, idle=0.05)
+    sessions.call("store_number", {"name": "a", "value": 1}, "one")
+    with pytest.raises(ToolError, match="1 sessions are in use") as caught:
+        sessions.call("store_number", {"name": "a", "value": 1}, "two")
+    assert caught.value.status == 503
+    time.sleep(0.06)
+    sessions.call("store_number", {"name": "a", "value": 1}, "two")
+    assert sessions.names == ("two",)
+
+
+def test_the_rate_is_limited_and_recovers() -> None:
+    with (
+        ToolServer([load_toolset("calculator")], limits=Limits(rate=20)) as slow,
+        httpx.Client(headers=headers(slow), trust_env=False) as http,
+    ):
+        statuses = [http.get(f"{slow.address}/tools").status_code for _ in range(60)]
+        assert {200, 429} == set(statuses)
+        assert http.get(f"{slow.address}/health").status_code == 200
+        time.sleep(0.3)
+        assert http.get(f"{slow.address}/tools").status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "https://127.0.0.1", ""])
+def test_another_sites_page_is_refused(server: ToolServer, origin: str) -> None:
+    answer = call(server, "calculate", {"expression": "1"}, Origin=origin)
+    assert (answer.status_code, answer.json()["error"][:13]) == (403, "requests from")
+
+
+def test_the_servers_own_page_is_not(server: ToolServer) -> None:
+    assert call(server, "calculate", {"expression": "1"}, Origin=server.address).status_code == 200
+
+
+def test_a_browser_gets_a_cookie_that_reads_and_nothing_else(server: ToolServer) -> None:
+    call(server, "calculate", {"expression": "<script>alert(1)</script>"})
+    with httpx.Client(base_url=server.address, trust_env=False) as browser:
+        assert browser.get("/").status_code == 401
+        assert browser.get("/?token=wrong").status_code == 401
+        assert browser.get(f"/tools?token={server.token}").status_code == 401
+        welcome = browser.get("/", params={"token": server.token})
+        assert (welcome.status_code, welcome.headers["location"]) == (303, "/")
+        cookie = welcome.headers["set-cookie"].lower()
+        assert "httponly" in cookie
+        assert "samesite=strict" in cookie
+        page = browser.get("/")
+        assert page.status_code == 200
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        assert "&lt;script&gt;" in page.text
+        assert "<script" not in page.text
+        assert browser.post("/tools/calculate", content=b'{"expression": "1"}').status_code == 401
+
+
+def test_another_host_wants_a_token() -> None:
+    worlds = [load_toolset("calculator")]
+    with pytest.raises(InputError, match="give a token too, with --token"):
+        ToolServer(worlds, host="0.0.0.0")  # noqa: S104
+    for token in ("short", "with space", "ünicode-token"):
+        with pytest.raises(InputError, match="a token must be"):
+            ToolServer(worlds, token=token)
+    with ToolServer(worlds, host="0.0.0.0", token="a-long-token") as open_server:  # noqa: S104
+        url = f"http://127.0.0.1:{open_server.address.rpartition(':')[2]}/tools"
+        for host, status in (("10.1.2.3:80", 200), ("evil.example", 403)):
+            sent = {"Authorization": "Bearer a-long-token", "Host": host}
+            assert httpx.get(url, headers=sent, trust_env=False).status_code == status
+
+
+def test_a_thousand_sessions_cost_little_memory() -> None:
+    sessions = Sessions(load_toolsets(["weather"]))
+    before = _resident()
+    for n in range(1000):
+        sessions.call("set_weather_alert", {"city": "Paris", "condition": "rain"}, f"s{n}")
+    assert _resident() - before < 20 << 20
+    assert len({sessions.digest(f"s{n}") for n in range(0, 1000, 250)}) == 1
+
+
+def _resident() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,150 @@
+"""An imported API is served at its own paths and methods, with arguments from every place, and described as such."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from openapi_spec_validator import validate
+
+from agentft.toolserver import ToolServer
+from agentft.toolset import Route, State, Tool, Toolset, load_toolsets
+from agentft.toolset.arguments import ArgumentCheck
+from agentft.types import Json, ToolDefinition
+
+BASE = "http://pets.test/v1"
+INTEGER: dict[str, Json] = {"type": "integer"}
+TEXT: dict[str, Json] = {"type": "string"}
+
+
+def echo(_: State, **arguments: Any) -> Any:
+    return arguments
+
+
+def tool(name: str, method: str, path: str, /, **arguments: tuple[str, str, dict[str, Json]]) -> Tool:
+    parameters: dict[str, Json] = {
+        "type": "object",
+        "properties": {key: schema for key, (_, _, schema) in arguments.items()},
+        "required": [key for key, (place, _, _) in arguments.items() if place == "path"],
+        "additionalProperties": False,
+        "$defs": {"size": {"enum": [1, 2, "big"]}},
+    }
+    definition = ToolDefinition(name, f"The tool {name}.", parameters, (f"{BASE}/{name}",))
+    route = Route(method, path, {key: (place, wire) for key, (place, wire, _) in arguments.items()})
+    return Tool(definition, echo, "read", ArgumentCheck(definition), {}, {"type": "object"}, route)
+
+
+TOOLS = [
+    tool(
+        "get_pet",
+        "GET",
+        "/pets/{petId}",
+        id=("path", "petId", INTEGER),
+        size=("query", "size", {"$ref": "#/$defs/size"}),
+        tags=("query", "tag", {"type": "array", "items": INTEGER}),
+        deep=("query", "deep", {"type": ["boolean", "null"]}),
+        weight=("query", "weight", {"type": "number"}),
+        trace=("header", "X-Trace", TEXT),
+        who=("cookie", "who", TEXT),
+        near=("query", "near", {"type": "object"}),
+    ),
+    tool("my_pet", "get", "/pets/mine"),
+    tool("put_pet", "PUT", "/pets/{petId}", id=("path", "petId", INTEGER), name=("body", "petName", TEXT)),
+    tool("add_pets", "POST", "/pets", pets=("body", "", {"type": "array", "items": TEXT})),
+    tool("feed_pet", "POST", "/feed", grams=("form", "grams", INTEGER), kind=("form", "kind", TEXT)),
+    tool("file", "GET", "/files/{name}.{ext}", name=("path", "name", TEXT), ext=("path", "ext", TEXT)),
+]
+WORLD = Toolset("pets", BASE, {made.definition.name: made for made in TOOLS}, {})
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ToolServer]:
+    with ToolServer([WORLD, *load_toolsets(["calculator"])]) as running:
+        yield running
+
+
+@pytest.fixture
+def http(server: ToolServer) -> Iterator[httpx.Client]:
+    headers = {"Authorization": f"Bearer {server.token}"}
+    with httpx.Client(base_url=f"{server.address}/v1", headers=headers, trust_env=False) as raw:
+        yield raw
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "expected"),
+    [
+        ("GET", "/pets/7", {}, {"id": 7}),
+        ("GET", "/pets/-7?size=2&tag=1&tag=2", {}, {"id": -7, "size": 2, "tags": [1, 2]}),
+        ("GET", "/pets/7?size=big&tag=1,2&deep=true", {}, {"id": 7, "size": "big", "tags": [1, 2], "deep": True}),
+        ("GET", "/pets/7?weight=1.5&deep=", {}, {"id": 7, "weight": 1.5, "deep": None}),
+        ("GET", "/pets/7?near=%7B%22x%22:1%7D", {}, {"id": 7, "near": {"x": 1}}),
+        (
+            "GET",
+            "/pets/7",
+            {"headers": {"x-trace": "t", "Cookie": "who=me; b=c"}},
+            {"id": 7, "trace": "t", "who": "me"},
+        ),
+        ("GET", "/pets/mine", {}, {}),
+        ("PUT", "/pets/1", {"json": {"petName": "Rex"}}, {"id": 1, "name": "Rex"}),
+        ("POST", "/pets", {"json": ["a", "b"]}, {"pets": ["a", "b"]}),
+        ("POST", "/feed", {"data": {"grams": "50", "kind": "dry & wet"}}, {"grams": 50, "kind": "dry & wet"}),
+        ("POST", "/feed", {"json": {"grams": 50}}, {"grams": 50}),
+        ("GET", "/files/a%2Fb.txt", {}, {"name": "a/b", "ext": "txt"}),
+    ],
+)
+@pytest.mark.parametrize("host", [None, "pets.test"])
+def test_arguments_come_from_every_place(
+    http: httpx.Client, method: str, path: str, options: dict[str, Any], expected: dict[str, Any], host: str | None
+) -> None:
+    headers = {**options.get("headers", {}), **({"Host": host} if host else {})}
+    answer = http.request(method, path, **{**options, "headers": headers})
+    assert (answer.status_code, answer.json()) == (200, expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status", "message"),
+    [
+        ("GET", "/pets/x", {}, 400, "argument 'id' must be an integer, not \"x\""),
+        ("GET", "/pets/7?size=3", {}, 422, "argument 'size' must be one of"),
+        ("GET", "/pets/7?colour=red", {}, 400, "unknown query parameter 'colour'"),
+        ("GET", "/pets/7?petId=8", {}, 400, "unknown query parameter 'petId'"),
+        ("GET", "/pets/7?near={", {}, 400, "the body is not valid JSON"),
+        ("GET", "/pets/7?tag=%FF", {}, 400, "the query or the form cannot be read"),
+        ("PUT", "/pets/1", {"json": {"petName": 3}}, 400, "argument 'name' must be a string, not 3"),
+        ("PUT", "/pets/1", {"json": {"other": 3}}, 400, "unknown argument 'other'"),
+        ("PUT", "/pets/1", {"json": [1]}, 400, "the body must be a JSON object"),
+        ("PUT", "/pets/1", {"content": b"{"}, 400, "the body is not valid JSON"),
+        ("POST", "/feed", {"files": {"grams": b"5"}}, 415, "the media type 'multipart/form-data' is not read"),
+        ("DELETE", "/pets/1", {}, 405, "/v1/pets/1 does not take DELETE; it takes GET, PUT"),
+        ("GET", "/pets/1/", {}, 404, "nothing is served at"),
+        ("GET", "/pets/", {}, 404, "nothing is served at"),
+    ],
+)
+def test_what_is_wrong_is_refused(
+    http: httpx.Client, method: str, path: str, options: dict[str, Any], status: int, message: str
+) -> None:
+    answer = http.request(method, path, **options)
+    assert answer.status_code == status
+    assert answer.json()["error"].startswith(message)
+    assert status != 405 or answer.headers["allow"] == "GET, PUT"
+
+
+def test_the_description_is_valid_and_has_both_ways(http: httpx.Client) -> None:
+    document = http.get(str(http.base_url).replace("/v1/", "/openapi.json")).json()
+    validate(document)
+    assert set(document["paths"]["/v1/pets/{petId}"]) == {"get", "put"}
+    assert set(document["paths"]) >= {"/tools/get_pet", "/tools/calculate", "/v1/feed", "/v1/files/{name}.{ext}"}
+    size = document["components"]["schemas"]["get_pet"]["properties"]["size"]
+    assert size == {"$ref": "#/components/schemas/get_pet/$defs/size"}
+    form = document["paths"]["/v1/feed"]["post"]["requestBody"]["content"]
+    assert set(form) == {"application/x-www-form-urlencoded"}
+
+
+def test_a_path_of_ours_is_not_taken(server: ToolServer) -> None:
+    taken = tool("state", "GET", "/state")
+    world = Toolset("odd", "http://odd.test", {"state": taken}, {})
+    with ToolServer([world]) as other:
+        headers = {"Authorization": f"Bearer {other.token}"}
+        assert "digest" in httpx.get(f"{other.address}/state", headers=headers, trust_env=False).json()

@@ -1,0 +1,389 @@
+"""A real service behind a world: only it is reached, what it said is kept without secrets, and said again."""
+
+from __future__ import annotations
+
+import json
+import random
+import stat
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from agentft.errors import InputError, ToolError
+from agentft.toolserver import ServerGone, Source, ToolServer, open_source
+from agentft.toolserver.real import RealService
+from agentft.toolserver.recording import Recorded, Recorder, Replay, redacted
+from agentft.toolset import Route, Toolset, load_toolset
+from agentft.types import Exchange, Json, Span, ToolCall
+
+WORLD = load_toolset("calculator")
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
+
+
+class Service(ThreadingHTTPServer):
+    """A real HTTP service that tells what it was asked, and keeps the raw requests."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.reply: tuple[int, dict[str, str], bytes] | None = None
+        self.daemon_threads = True
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def _answer(self) -> None:
+        service = self.server
+        assert isinstance(service, Service)
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        service.asked.append((self.command, self.path, dict(self.headers), body))
+        told = json.dumps({"count": len(service.asked), "access_token": "t0ps3cret"}).encode()
+        status, headers, content = service.reply or (200, {"Content-Type": "application/json"}, told)
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Set-Cookie", "sid=abc")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = do_DELETE = _answer  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with Service() as running:
+        thread = Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def ask(server: ToolServer, expression: str = "1", session: str = "s") -> Exchange:
+    return server.client().call(ToolCall("c", "calculate", {"expression": expression}, Span(0, 0)), session)
+
+
+def routed(route: Route) -> Toolset:
+    """The calculator, with `convert_units` at a route of an API."""
+    tools = {**WORLD.tools, "convert_units": replace(WORLD.tools["convert_units"], route=route)}
+    return Toolset(WORLD.name, WORLD.base_url, tools, WORLD.new_state())
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_what_a_service_said_is_kept_and_said_again(service: Service, tmp_path: Path) -> None:
+    path = tmp_path / "kept.jsonl"
+    source = open_source([WORLD], real=service.address + "/v1/", record=path)
+    with ToolServer([WORLD], source=source) as server:
+        said = [ask(server, text).received for text in ("1", "1", "2")]
+    assert [json.loads(text)["count"] for text in said] == [1, 2, 3]
+    assert [asked[:2] for asked in service.asked] == [("POST", "/v1/tools/calculate")] * 3
+    assert json.loads(service.asked[2][3]) == {"expression": "2"}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    first = lines(path)[0]
+    assert (first["tool"], first["arguments"], first["status"]) == ("calculate", {"expression": "1"}, 200)
+    assert first["body"] == {"count": 1, "access_token": "[redacted]"}
+    assert first["headers"]["set-cookie"] == "[redacted]"
+    with ToolServer([WORLD], source=open_source([WORLD], replay=path)) as server:
+        again = [json.loads(ask(server, text).received)["count"] for text in ("2", "1", "1", "1")]
+        assert again == [3, 1, 2, 2]
+        assert json.loads(ask(server, "1", "other").received)["count"] == 1
+        missed = ask(server, "3")
+        assert (missed.status, missed.is_error) == (404, True)
+        assert "there is no recorded answer to calculate with these arguments" in missed.received
+    with ToolServer([WORLD], source=open_source([WORLD], replay=path, miss="mock")) as server:
+        assert json.loads(ask(server, "3 + 4").received)["result"] == 7
+    assert len(service.asked) == 3
+
+
+def test_credentials_come_from_the_environment_and_stay_out_of_the_file(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTFT_REAL_AUTHORIZATION", "Bearer 0123456789abcdef0123")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    path = tmp_path / "kept.jsonl"
+    with ToolServer([WORLD], source=open_source([WORLD], real=service.address, record=path)) as server:
+        ask(server)
+        assert server.token not in str(service.asked)
+    assert service.asked[0][2]["Authorization"] == "Bearer 0123456789abcdef0123"
+    assert "0123456789abcdef" not in path.read_text()
+
+
+def test_secrets_are_kept_only_when_asked_for(service: Service, tmp_path: Path) -> None:
+    path = tmp_path / "kept.jsonl"
+    with ToolServer([WORLD], source=open_source([WORLD], real=service.address, record=path, keep=True)) as server:
+        ask(server)
+    assert lines(path)[0]["body"]["access_token"] == "t0ps3cret"
+
+
+def test_a_redirect_is_an_answer_and_not_followed(service: Service) -> None:
+    service.reply = (307, {"Location": "http://127.0.0.1:9/"}, b"")
+    with ToolServer([WORLD], source=open_source([WORLD], real=service.address)) as server:
+        assert ask(server).status == 307
+    assert len(service.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "status", "told"),
+    [
+        ((404, {"Content-Type": "application/problem+json"}, b'{"title": "no"}'), 404, '{"title": "no"}'),
+        ((503, {"Content-Type": "text/html"}, b"<h1>Down</h1>"), 503, "<h1>Down</h1>"),
+        ((200, {"Content-Type": "application/json"}, b'{"cut": '), 200, '{"cut": '),
+        ((200, {}, b"plain"), 200, "plain"),
+        ((200, {"Content-Type": "application/json"}, b"[" * 100_000), 200, "[[["),
+        ((200, {"Content-Type": "application/json"}, b"[" * 900 + b"]" * 900), 200, "[[["),
+        ((200, {"Content-Type": "text/plain"}, b"x" * (2 << 20)), 502, "larger than 1048576 bytes"),
+    ],
+)
+def test_whatever_a_service_answers_is_passed_on_and_recorded(
+    service: Service, tmp_path: Path, reply: tuple[int, dict[str, str], bytes], status: int, told: str
+) -> None:
+    path = tmp_path / "kept.jsonl"
+    service.reply = reply
+    with ToolServer([WORLD], source=open_source([WORLD], real=service.address, record=path)) as server:
+        exchange = ask(server)
+    assert exchange.status == status
+    assert told in exchange.received
+    if status != 502:
+        with ToolServer([WORLD], source=open_source([WORLD], replay=path)) as server:
+            assert ask(server).received == exchange.received
+
+
+def test_a_service_that_is_not_there_is_a_502(service: Service) -> None:
+    address = service.address
+    service.server_close()
+    with ToolServer([WORLD], source=RealService(address, [WORLD])) as server:
+        exchange = ask(server)
+    assert exchange.status == 502
+    assert "the service does not answer" in exchange.received
+
+
+def test_wrong_arguments_are_never_sent(service: Service) -> None:
+    with ToolServer([WORLD], source=RealService(service.address, [WORLD])) as server:
+        refused = server.client().call(ToolCall("c", "calculate", {"expression": 5}, Span(0, 0)), "s")
+    assert refused.status == 400
+    assert service.asked == []
+
+
+def convert(source: Source, **changes: Json) -> None:
+    source("convert_units", {"value": 5, "from_unit": "km", "to_unit": "mi", **changes}, "s")
+
+
+def test_arguments_stand_where_the_route_says(service: Service) -> None:
+    arguments = WORLD.tools["convert_units"].check.names
+    assert len(arguments) == 3
+    value, source_unit, target = arguments
+    places = {value: ("query", "v"), source_unit: ("path", "from"), target: ("header", "X-To")}
+    real = RealService(service.address + "/api", [routed(Route("GET", "/units/{from}/x", places))])
+    real("convert_units", {**WORLD.tools["convert_units"].example, value: 2.5}, "s")
+    method, path, headers, body = service.asked[0]
+    assert (method, body) == ("GET", b"")
+    assert path.startswith("/api/units/")
+    assert path.endswith("/x?v=2.5")
+    assert headers["X-To"] == WORLD.tools["convert_units"].example[target]
+    real.close()
+
+
+@pytest.mark.parametrize(
+    "text", ["..", ".", "", "../../admin", "a/b?c#d", "%2e%2e", "http://evil.example/", "a\r\nX: y"]
+)
+def test_a_path_argument_cannot_leave_its_route(service: Service, text: str) -> None:
+    name = "expression"
+    tools = {"calculate": replace(WORLD.tools["calculate"], route=Route("GET", "/e/{e}/end", {name: ("path", "e")}))}
+    real = RealService(service.address, [Toolset("calculator", WORLD.base_url, tools, {})])
+    if text.strip("."):
+        real("calculate", {name: text}, "s")
+        _, path, headers, _ = service.asked[0]
+        assert path.startswith("/e/")
+        assert path.endswith("/end")
+        assert path.count("/") == 3
+        assert "?" not in path
+        assert "X" not in headers
+    else:
+        with pytest.raises(ToolError, match="cannot stand in a path"):
+            real("calculate", {name: text}, "s")
+        assert service.asked == []
+    real.close()
+
+
+@pytest.mark.parametrize("header", ["Host", "Authorization", "Content-Length", "Transfer-Encoding"])
+def test_a_header_argument_cannot_be_one_of_ours_or_two_lines(service: Service, header: str) -> None:
+    def real(name: str) -> RealService:
+        route = Route("GET", "/e", {"expression": ("header", name)})
+        tools = {"calculate": replace(WORLD.tools["calculate"], route=route)}
+        return RealService(service.address, [Toolset("calculator", WORLD.base_url, tools, {})])
+
+    real(header)("calculate", {"expression": "evil"}, "s")
+    assert "evil" not in str(service.asked)
+    for text in ("a\r\nHost: evil", "é中", "\x00"):
+        with pytest.raises(ToolError, match="cannot be sent as it is"):
+            real("X-E")("calculate", {"expression": text}, "s")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"record": Path("x")},
+        {"real": "ftp://x"},
+        {"real": "http://u:p@x"},
+        {"real": "x"},
+        {"real": "http://x:y"},
+        {"real": "http://x/?a=1"},
+        {"real": "http://x", "replay": Path("x")},
+        {"replay": Path("nowhere.jsonl")},
+        {"miss": "maybe"},
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(options: Mapping[str, Any]) -> None:
+    with pytest.raises(InputError):
+        open_source([WORLD], **options)
+
+
+def test_no_option_is_no_source() -> None:
+    assert open_source([WORLD]) is None
+
+
+def test_a_broken_recording_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "kept.jsonl"
+    for text, message in [
+        ("{", ":1: it is not a JSON object"),
+        ('{"tool": "a", "arguments": {}, "status": 200}', ":1: `body` is missing"),
+        ('{"tool": "a", "arguments": {}, "status": "x", "body": 1}', ":1: `status` is 'x'"),
+        ('\n{"tool": "a", "arguments": {}, "status": 200, "body": 1, "boddy": 1}', ":2: there is no key 'boddy'"),
+    ]:
+        path.write_text(text)
+        for use in (Replay, Recorder):
+            with pytest.raises(InputError, match=r"kept\.jsonl") as caught:
+                use(path)
+            assert message in str(caught.value)
+
+
+def test_a_recording_grows_by_whole_lines_from_many_threads(tmp_path: Path) -> None:
+    path = tmp_path / "kept.jsonl"
+    for _ in range(2):
+        recorder = Recorder(path)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(recorder.add, [Recorded("t", {"a": "x" * 5000}, 200, {})] * 80))
+        recorder.close()
+        recorder.close()
+    assert len(lines(path)) == 160
+
+
+def test_numbers_and_the_order_of_keys_do_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "kept.jsonl"
+    recorder = Recorder(path)
+    recorder.add(Recorded("t", {"a": 25.0, "b": {"x": 1, "y": 2}}, 200, "yes"))
+    recorder.close()
+    found = Replay(path)("t", {"b": {"y": 2.0, "x": 1}, "a": 25}, "s")
+    assert found is not None
+    assert found.text == '"yes"'
+    with pytest.raises(ToolError):
+        Replay(path)("t", {"a": 26, "b": {"x": 1, "y": 2}}, "s")
+
+
+def test_a_call_with_a_secret_is_found_again(tmp_path: Path) -> None:
+    path = tmp_path / "kept.jsonl"
+    recorder = Recorder(path)
+    recorder.add(Recorded("login", {"user": "ada", "password": "hunter2"}, 200, {"ok": True}))
+    recorder.close()
+    assert "hunter2" not in path.read_text()
+    assert Replay(path)("login", {"user": "ada", "password": "other"}, "s") is not None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Authorization",
+        "Proxy-Authorization",
+        "Cookie",
+        "set-cookie",
+        "api_key",
+        "apiKey",
+        "X-API-Key",
+        "access_token",
+        "refreshToken",
+        "X-Auth-Token",
+        "id_token",
+        "token",
+        "password",
+        "passwd",
+        "client_secret",
+        "clientSecret",
+        "sessionid",
+        "session_id",
+        "privateKey",
+        "aws_access_key",
+        "pwd",
+        "otp",
+    ],
+)
+def test_secrets_are_known_by_their_name(name: str) -> None:
+    hidden = redacted({"deep": [{name: "s3cr3t"}], "url": f"https://x.test/a?{name.replace('-', '_')}=s3cr3t&b=1"})
+    assert "s3cr3t" not in json.dumps(hidden)
+    assert isinstance(hidden, dict)
+    assert str(hidden["url"]).endswith("&b=1")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        JWT,
+        f"Bearer {JWT}",
+        "Basic dXNlcjpwYXNzd29yZDEyMw==",
+        "sk-proj-abcdefghijklmnop1234",
+        "ghp_abcdefghijklmnopqrstuvwxyz0123456789",
+        "AKIAIOSFODNN7EXAMPLE",
+        "xoxb-123456789012-abcdef",
+        "AIzaSyA1234567890abcdefghijklmnopqrstuv",
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\n-----END RSA PRIVATE KEY-----",
+        "https://ada:hunter2@db.example/x",
+    ],
+)
+def test_secrets_are_known_by_their_shape(text: str) -> None:
+    secret = "ada:hunter2" if "hunter2" in text else text
+    assert secret not in json.dumps(redacted({"note": f"use {text} now"}))
+    assert "[redacted]" in json.dumps(redacted([text]))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"max_tokens": 5, "tokens": 3, "next_page_token": "p2", "pageToken": "p3", "author": "Ada", "key": "C major"},
+        {
+            "text": "the bearer of good news, basic income",
+            "url": "https://x.test/a?city=Rome&page=2",
+            "n": [1, 2.5, None],
+        },
+    ],
+)
+def test_what_is_no_secret_stays(value: Json) -> None:
+    assert redacted(value) == value
+
+
+def test_redaction_is_quick_on_hostile_texts() -> None:
+    chance = random.Random(1)
+    for alphabet in ("a", "=a", "-----BEGIN ", "://:", "Bearer ", "eyJ.", "sk-"):
+        redacted("".join(chance.choices(alphabet, k=50_000)))
+        redacted(alphabet * 20_000)
+
+
+def test_a_source_of_a_dead_server_does_not_hide_that_it_is_dead(service: Service) -> None:
+    with ToolServer([WORLD], source=RealService(service.address, [WORLD])) as server:
+        client = server.client()
+    with pytest.raises((ServerGone, RuntimeError)):
+        client.call(ToolCall("c", "calculate", {"expression": "1"}, Span(0, 0)), "s")

@@ -1,0 +1,103 @@
+"""`prove` finds nothing in good worlds, and in a bad one exactly what was broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentft.toolset.proof import PROMISES, prove
+
+GOOD = '''
+import itertools, random
+from agentft.errors import ToolError
+from agentft.toolset import State, destructive, read, write
+
+BASE_URL = "http://notes.test"
+_counter = itertools.count()
+
+
+@read
+def note(state: State, key: str, times: int = 1):
+    """A note.
+
+    Args:
+        key: which one.
+        times: how often.
+
+    Example:
+        {"key": "a", "times": 2}
+    """
+    if key not in state["notes"]:
+        raise ToolError(f"no note {key[:40]!r}", status=404)
+    return {"text": state["notes"][key] * max(0, min(times, 5))}
+
+
+@write
+def keep(state: State, key: str, text: str):
+    """Keep a note.
+
+    Args:
+        key: which one.
+        text: what it says.
+
+    Example:
+        {"key": "b", "text": "milk"}
+    """
+    state["notes"][key] = text
+    return {"kept": len(state["notes"])}
+'''
+
+
+def world(folder: Path, *changes: tuple[str, str]) -> str:
+    code = GOOD
+    for old, new in changes:
+        assert old in code
+        code = code.replace(old, new)
+    folder = folder / "notes"
+    folder.mkdir()
+    (folder / "tools.py").write_text(code)
+    (folder / "state.json").write_text('{"notes": {"a": "tea "}}')
+    return str(folder)
+
+
+@pytest.mark.parametrize("name", ["search", "calculator", pytest.param("weather", marks=pytest.mark.slow)])
+def test_the_shipped_worlds_keep_every_promise(name: str) -> None:
+    assert prove(name, seed=3) == []
+
+
+def test_a_good_world_of_ones_own_keeps_every_promise(tmp_path: Path) -> None:
+    assert prove(world(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "promise", "tool", "told"),
+    [
+        ("BASE_URL =", "BASE =", "loads", "", "no BASE_URL"),
+        ('{"key": "a", "times": 2}', '{"key": "zzz", "times": 2}', "example", "note", "answers 404: no note 'zzz'"),
+        ('return {"text"', 'state["n"] = 1\n    return {"text"', "read", "note", "marked @read changed the state"),
+        ('    state["notes"][key] = text\n', "", "write", "keep", "leaves the state as it was"),
+        ("{key[:40]!r}", "{key!r}", "errors", "note", "is refused in 10"),
+        ("key not in", 'len(key) and key not in', "answers", "note", "KeyError: ''"),
+        ('return {"text"', 'return {"n": random.random(), "text"', "repeats", "note", "is answered in two ways"),
+        ('return {"kept"', 'return {"n": next(_counter), "kept"', "snapshot", "", "keep answers otherwise"),
+        ("min(times, 5)", "times * 50", "answers", "note", "is answered with "),
+        ('return {"text": ', 'return {"x": float("nan"), "text": ', "answers", "note", "ValueError: Out of range"),
+        ('return {"text": ', 'return {"x": {1, 2}, "text": ', "answers", "note", "TypeError: set is not a JSON value"),
+        ('return {"text": ', 'raise ToolError("x" * 400)\n    return {"text": ', "errors", "note", "400 characters"),
+    ],
+)  # fmt: skip
+def test_each_broken_promise_is_found_where_it_is(  # noqa: PLR0917
+    tmp_path: Path, old: str, new: str, promise: str, tool: str, told: str
+) -> None:
+    found = [finding for finding in prove(world(tmp_path, (old, new))) if finding.promise == promise]
+    assert found, promise
+    assert found[0].tool == tool
+    assert told in found[0].problem
+    assert len(found[0].problem) < 400
+    assert promise in PROMISES
+
+
+def test_a_world_that_is_not_there_is_a_finding(tmp_path: Path) -> None:
+    (finding,) = prove(str(tmp_path / "nowhere"))
+    assert finding.promise == "loads"

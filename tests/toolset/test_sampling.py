@@ -1,0 +1,129 @@
+"""Drawn values satisfy their schemas, are the same for the same seed, and are never given where none fits."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator, FormatChecker
+
+from agentft.toolset.sampling import UnsatisfiableError, draw
+from agentft.toolset.schemas import Schema
+
+SCHEMAS: list[Schema] = [
+    {},
+    {"type": "null"},
+    {"type": "boolean"},
+    {"type": "integer"},
+    {"type": ["integer", "null"]},
+    {"type": ["null", "number"], "exclusiveMinimum": 0, "exclusiveMaximum": 0.5},
+    {"type": "integer", "minimum": -5, "maximum": -5},
+    {"type": "integer", "maximum": -100},
+    {"type": "integer", "exclusiveMinimum": 6, "multipleOf": 7},
+    {"type": "number", "minimum": 0.001, "maximum": 0.002},
+    {"type": "string", "minLength": 60, "maxLength": 61},
+    {"type": "string", "maxLength": 2},
+    {"type": "string", "pattern": "^[A-Z]{2}-[0-9]{4}$"},
+    {"type": "string", "pattern": r"^(cat|dog)s?\d+\.[^a-z]$", "maxLength": 12},
+    {"type": "string", "pattern": "arn:.*", "minLength": 40},
+    {"type": "string", "enum": ["a", "b"]},
+    {"const": {"x": [1]}},
+    {"type": "array", "items": {"type": "string"}, "minItems": 4, "maxItems": 4, "uniqueItems": True},
+    {"type": "object", "required": ["x"], "properties": {"x": {"type": "integer"}}, "additionalProperties": False},
+    {"type": "object", "required": ["undeclared"]},
+    {"type": "object", "additionalProperties": {"type": "integer"}, "minProperties": 3},
+    {"type": "object", "additionalProperties": {"type": "integer"}, "maxProperties": 1},
+    {"oneOf": [{"type": "integer"}, {"type": "string", "maxLength": 3}]},
+    {"oneOf": [{"type": "number"}, {"type": "integer", "minimum": 5}]},
+    {"type": "object", "properties": {"k": {}}, "anyOf": [{"required": ["k"]}, {"required": ["j"]}]},
+    {"type": "string", "examples": ["too long", "ok"], "maxLength": 3},
+    {"type": "integer", "default": "not one"},
+]
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=str)
+def test_values_satisfy_and_repeat(schema: Schema) -> None:
+    values = [draw(schema, f"seed {number}") for number in range(20)]
+    assert all(Draft202012Validator(schema).is_valid(value) for value in values)
+    assert values == [draw(schema, f"seed {number}") for number in range(20)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(low=st.integers(-1000, 1000), width=st.integers(0, 50), step=st.sampled_from([1, 2, 5, 0.5]))
+def test_numbers_keep_to_their_bounds_or_there_is_none(low: int, width: int, step: float) -> None:
+    schema: Schema = {"type": "number", "minimum": low, "maximum": low + width, "multipleOf": step}
+    try:
+        value = draw(schema, "s")
+    except UnsatisfiableError:
+        multiples = [number for number in range(low, low + width + 1) if number % step == 0]
+        assert multiples == []
+    else:
+        assert Draft202012Validator(schema).is_valid(value)
+
+
+@pytest.mark.parametrize("name", ["date", "date-time", "email", "uuid", "uri", "ipv4", "ipv6", "hostname"])
+def test_formats_are_kept(name: str) -> None:
+    schema: Schema = {"type": "string", "format": name}
+    for number in range(20):
+        value = draw(schema, str(number))
+        assert Draft202012Validator(schema, format_checker=FormatChecker()).is_valid(value), value
+    assert name != "date-time" or re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", str(value))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"not": {}},
+        {"type": "integer", "minimum": 3, "maximum": 2},
+        {"enum": []},
+        {"type": "string", "pattern": "^a$", "minLength": 5},
+        {"type": "string", "minLength": 10_000_000},
+        {"type": "array", "items": {"type": "string"}, "minItems": 10**9},
+        {"type": "object", "minProperties": 10**9},
+        {"type": "object", "required": ["a"], "additionalProperties": False},
+        {"type": "array", "items": {"enum": [1]}, "minItems": 2, "uniqueItems": True},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_satisfied_is_said(schema: Schema) -> None:
+    with pytest.raises(UnsatisfiableError):
+        draw(schema, "s")
+
+
+def test_the_reason_names_the_property() -> None:
+    inner = {"type": "string", "pattern": "^a$", "minLength": 5}
+    schema: Schema = {"type": "object", "required": ["p"], "properties": {"p": inner}}
+    with pytest.raises(UnsatisfiableError, match=r"p: no text was found for the pattern"):
+        draw(schema, "s")
+
+
+def test_arguments_are_echoed_where_they_fit() -> None:
+    pet: Schema = {"type": "object", "properties": {"id": {"type": "integer"}, "tag": {"type": "string"}}}
+    schema: Schema = {"type": "object", "properties": {"pet": pet}}
+    value: Any = draw(schema, "s", {"id": 77, "tag": 5})
+    assert value["pet"]["id"] == 77
+    assert isinstance(value["pet"]["tag"], str)
+    listed: Any = draw({"type": "array", "items": pet, "minItems": 3}, "s", {"id": 77})
+    assert 77 not in {item["id"] for item in listed}
+
+
+def test_a_pattern_that_backtracks_forever_ends() -> None:
+    schema: Schema = {"type": "string", "pattern": r"^(a+)+\Z!", "minLength": 60}
+    with pytest.raises(UnsatisfiableError):
+        draw(schema, "s")
+
+
+def test_sparse_values_hold_what_is_required() -> None:
+    schema: Schema = {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}, "b": {"const": 1}}}
+    assert set(draw(schema, "s", sparse=True)) == {"a"}  # type: ignore[arg-type]
+    assert set(draw(schema, "s")) == {"a", "b"}  # type: ignore[arg-type]
+
+
+def test_the_whole_schema_rules_over_the_expanded_one() -> None:
+    """Where a cycle was cut the expanded schema takes anything; the answer must still satisfy the original."""
+    cut: Schema = {"type": "object", "required": ["next"], "properties": {"next": {}}}
+    with pytest.raises(UnsatisfiableError):
+        draw(cut, "s", whole={"properties": {"next": {"$ref": "#"}}, "type": "object", "required": ["next"]})

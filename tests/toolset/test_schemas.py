@@ -1,0 +1,123 @@
+"""Foreign schemas become plain, bounded, valid JSON Schemas without references."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from agentft.errors import InputError
+from agentft.toolset.documents import Documents
+from agentft.toolset.schemas import Schema, describe, expand, fits, merge
+
+
+def expanded(schema: Any, hidden: Any = "", **definitions: Any) -> Schema:
+    root = {"$defs": definitions, "schema": schema}
+    made = expand(schema, Documents(root).find, hidden=hidden)
+    Draft202012Validator.check_schema(made)
+    assert '"$ref"' not in json.dumps(made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("schema", "wanted"),
+    [
+        (True, {}),
+        (False, {"not": {}}),
+        ({"type": "file"}, {"type": "string"}),
+        ({"type": "nonsense", "format": 3}, {}),
+        ({"type": ["string", "null"]}, {"type": ["string", "null"]}),
+        ({"type": "string", "nullable": True}, {"type": ["string", "null"]}),
+        ({"type": "string", "x-nullable": True, "enum": ["a"]}, {"type": ["string", "null"], "enum": ["a", None]}),
+        ({"oneOf": [{"minimum": 1}], "nullable": True}, {"anyOf": [{"oneOf": [{"minimum": 1}]}, {"type": "null"}]}),
+        ({"minimum": 1, "exclusiveMinimum": True}, {"exclusiveMinimum": 1}),
+        ({"minimum": 1, "exclusiveMinimum": False}, {"minimum": 1}),
+        ({"minLength": "1", "maxLength": -1, "multipleOf": 0, "maxItems": 1.5}, {}),
+        ({"required": True}, {}),
+        ({"type": "object", "required": ["a", "a", 1]}, {"type": "object", "required": ["a"]}),
+        ({"example": "x", "default": 0}, {"examples": ["x"], "default": 0}),
+        ({"pattern": r"^\p{L}+$"}, {}),
+        ({"pattern": "[[a]"}, {}),
+        ({"pattern": "^a+$"}, {"pattern": "^a+$"}),
+        ({"type": "integer", "enum": ["1", 2]}, {"type": "integer", "enum": [2]}),
+        ({"type": "integer", "enum": ["1", "2"]}, {"enum": ["1", "2"]}),
+        ({"type": "array", "items": {"type": "int"}}, {"type": "array", "items": {"type": "integer"}}),
+        ({"patternProperties": {"a": {}}, "additionalProperties": False}, {}),
+    ],
+)  # fmt: skip
+def test_what_json_schema_does_not_know_is_mended_or_dropped(schema: Any, wanted: Schema) -> None:
+    assert expanded(schema) == wanted
+
+
+def test_all_of_is_one_schema_with_the_tighter_bounds() -> None:
+    made = expanded(
+        {"allOf": [{"$ref": "#/$defs/Base"}, {"properties": {"age": {"maximum": 9}}, "required": ["age"]}]},
+        Base={"type": "object", "properties": {"age": {"type": "integer", "maximum": 20}}, "required": ["id"]},
+    )
+    assert made == {
+        "type": "object",
+        "properties": {"age": {"type": "integer", "maximum": 9}},
+        "required": ["id", "age"],
+    }
+
+
+def test_what_cannot_be_merged_stays_an_all_of() -> None:
+    assert merge([{"pattern": "a"}, {"pattern": "b"}]) == {"pattern": "a", "allOf": [{"pattern": "b"}]}
+    assert merge([{"type": "string"}, {"type": "object"}]) == {"type": "string", "allOf": [{"type": "object"}]}
+    assert merge([{"type": ["integer", "null"]}, {"type": "number"}])["type"] == "integer"
+
+
+def test_a_cycle_is_cut_where_it_closes() -> None:
+    node = {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}}
+    assert expanded({"$ref": "#/$defs/Node"}, Node=node) == {"type": "object", "properties": {"next": {}}}
+    assert expanded({"$ref": "#/$defs/A"}, A={"allOf": [{"$ref": "#/$defs/A"}]}) == {}
+
+
+def test_a_schema_that_grows_exponentially_stays_small() -> None:
+    """Twenty levels, each with two references to the next: a million schemas when written out."""
+    levels: dict[str, Any] = {
+        f"L{n}": {"properties": {side: {"$ref": f"#/$defs/L{n + 1}"} for side in "ab"}} for n in range(20)
+    }  # fmt: skip
+    made = expanded({"$ref": "#/$defs/L0"}, **levels, L20={"type": "string"})
+    assert 100 < len(json.dumps(made)) < 40_000
+    wide = {"properties": {f"p{n}": {"type": "string"} for n in range(5000)}}
+    assert expanded(wide)["properties"]["p0"] == {"type": "string"}
+    deep: dict[str, Any] = {}
+    for _ in range(200):
+        deep = {"type": "array", "items": deep}
+    assert json.dumps(expanded(deep)).count("array") <= 41
+
+
+def test_properties_of_the_other_direction_are_hidden() -> None:
+    schema = {"properties": {"id": {"readOnly": True}, "name": {}}, "required": ["id", "name"]}
+    assert expanded(schema, "readOnly") == {"properties": {"name": {}}, "required": ["name"]}
+    assert "id" in expanded(schema, "writeOnly")["properties"]
+
+
+def test_what_stands_beside_a_reference_counts() -> None:
+    made = expanded({"$ref": "#/$defs/S", "description": "Mine", "nullable": True}, S={"type": "string"})
+    assert made["description"] == "Mine"
+    assert Draft202012Validator(made).is_valid("x")
+
+
+@pytest.mark.parametrize("reference", ["#/$defs/Gone", "other.json", "http://x.test/a.json#/b", "file:///etc/passwd"])
+def test_a_reference_that_leads_nowhere_is_refused(reference: str) -> None:
+    with pytest.raises(InputError, match="the reference"):
+        expanded({"properties": {"a": {"$ref": reference}}})
+
+
+def test_descriptions_are_one_clean_line() -> None:
+    assert describe("<p>One\n\x1b[31m two</p>\t three") == "One [31m two three"
+    assert len(describe("x" * 1000)) == 300
+    assert describe({"not": "text"}) == ""
+
+
+def test_types_of_values() -> None:
+    assert [fits(True, "integer"), fits(1.0, "integer"), fits(1, "number"), fits(None, "null")] == [
+        False,
+        True,
+        True,
+        True,
+    ]
