@@ -126,14 +126,10 @@ def read_records(path: Path) -> Iterator[Record]:
 
 
 class Store:
-    """The finished cases of an output folder. A context manager, which closes the file.
-
-    Args:
-        folder: is made if it is not there.
-        fingerprints: of this run's arms.
+    """The finished cases of an output folder, which is made if need be. A context manager, which closes the file.
 
     Raises:
-        InputError: the folder holds cases of another evaluation.
+        InputError: the folder holds cases of another evaluation: of other arms than those with these `fingerprints`.
     """
 
     def __init__(self, folder: Path, fingerprints: Collection[str]) -> None:
