@@ -19,7 +19,7 @@ from agentft.commands import chat, run
 from agentft.models import opening
 from agentft.models.opening import TunedRun
 from agentft.parsers import parse_row
-from agentft.repl.session import PERSONA
+from agentft.repl.loop import PERSONA
 from agentft.types import ToolCall, ToolResult
 from tests.commands.run import REPOSITORY, run_process
 
