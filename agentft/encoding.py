@@ -7,7 +7,7 @@ text is tokenised once, and the segments' boundaries are projected on the tokens
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, groupby
 from typing import Protocol, TypedDict
@@ -69,8 +69,7 @@ def learn_rule(name: str, weights: Mapping[str, float] | None = None) -> LearnRu
             raise InputError(f"weights.{kind}: no such kind of segment is learnt; the kinds are: {', '.join(kinds)}")
         if not 0 <= weight < float("inf"):
             raise InputError(f"weights.{kind} = {weight}: a loss weight is 0 or more")
-    chosen: dict[str, float] = {**rule.weights, **(weights or {})}
-    return replace(rule, weights=chosen)
+    return replace(rule, weights={**rule.weights, **(weights or {})})
 
 
 def encode(segments: Sequence[Segment], tokenizer: Tokenizer, learn: LearnRule) -> Encoded:
@@ -81,49 +80,38 @@ def encode(segments: Sequence[Segment], tokenizer: Tokenizer, learn: LearnRule) 
     ids: list[int] = []
     weights: list[float] = []
     owners: list[int] = []
-    runs = _runs(segments)
-    for run, run_ids, offsets in zip(runs, *_tokenise(segments, runs, tokenizer), strict=True):
-        ends = list(accumulate(len(segments[index].text) for index in run))
+    for run, run_ids, offsets in _tokenise(segments, tokenizer):
+        ends = list(accumulate(len(segments[index].text) for index in run[:-1]))
         taken = dict.fromkeys(run, 0)
         for token, (start, end) in zip(run_ids, offsets, strict=True):
             first = bisect_right(ends, start)
-            last = max(first, bisect_right(ends, end - 1))
-            touched = [run[i] for i in range(min(first, len(run) - 1), min(last, len(run) - 1) + 1)]
-            weight = max(_weight(segments[index], taken[index], learn) for index in touched)
+            touched = run[first : max(first, bisect_right(ends, end - 1)) + 1]
+            ids.append(token)
+            weights.append(max(_weight(segments[index], taken[index], learn) for index in touched))
+            owners.append(touched[0])
             for index in touched:
                 taken[index] += 1
-            ids.append(token)
-            weights.append(weight)
-            owners.append(touched[0])
     return Encoded(tuple(ids), tuple(weights), tuple(owners))
 
 
 def tokens_of(segments: Sequence[Segment], tokenizer: Tokenizer) -> list[int]:
     """The tokens alone: what serving sends."""
-    ids, _ = _tokenise(segments, _runs(segments), tokenizer)
-    return [token for run in ids for token in run]
-
-
-def _runs(segments: Sequence[Segment]) -> list[list[int]]:
-    """Indices of neighbouring segments that are all sampled or all given."""
-    groups = groupby(range(len(segments)), key=lambda index: segments[index].sampled)
-    return [list(group) for _, group in groups]
+    return [token for _, ids, _ in _tokenise(segments, tokenizer) for token in ids]
 
 
 def _tokenise(
-    segments: Sequence[Segment], runs: Sequence[Sequence[int]], tokenizer: Tokenizer
-) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
+    segments: Sequence[Segment], tokenizer: Tokenizer
+) -> Iterator[tuple[list[int], list[int], list[tuple[int, int]]]]:
+    """Runs of neighbours that are all sampled or all given: the segments' indices, the tokens, the tokens' offsets."""
+    groups = groupby(range(len(segments)), key=lambda index: segments[index].sampled)
+    runs = [list(group) for _, group in groups]
     texts = ["".join(segments[index].text for index in run) for run in runs]
-    if not texts:
-        return [], []
-    tokens = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-    return tokens["input_ids"], tokens["offset_mapping"]
+    if texts:
+        tokens = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+        yield from zip(runs, tokens["input_ids"], tokens["offset_mapping"], strict=True)
 
 
 def _weight(segment: Segment, taken: int, learn: LearnRule) -> float:
     """The weight of a segment's next token, `taken` of its tokens having come before."""
-    if not segment.sampled:
-        return 0.0
-    if segment.kind == "answer" and learn.opening is not None and taken >= learn.opening:
-        return 0.0
-    return learn.weights.get(segment.kind, 0.0)
+    late = segment.kind == "answer" and learn.opening is not None and taken >= learn.opening
+    return learn.weights.get(segment.kind, 0.0) if segment.sampled and not late else 0.0

@@ -6,22 +6,21 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import TextIO
 
 __all__ = ["atomic_write", "fsync_folder", "write_text"]
 
 
 @contextmanager
-def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic_write(path: Path) -> Iterator[TextIO]:
     """Open a temporary file beside `path`; on success fsync it and rename it over `path`, on failure remove it.
 
     Text is written as UTF-8 with newlines as given.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    text = "b" not in mode
     try:
-        with partial.open(mode, encoding="utf-8" if text else None, newline="" if text else None) as stream:
+        with partial.open("w", encoding="utf-8", newline="") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())

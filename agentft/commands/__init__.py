@@ -20,9 +20,7 @@ import typer
 
 from agentft import __version__
 from agentft.commands.chat import chat_command
-from agentft.commands.data_build import build_command
-from agentft.commands.data_inspect import inspect_command
-from agentft.commands.data_mask import mask_command
+from agentft.commands.data import build_command, inspect_command, mask_command
 from agentft.commands.doctor import doctor_command
 from agentft.commands.evaluate import eval_command
 from agentft.commands.models import list_command as models_list
@@ -143,9 +141,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = typer.main.get_command(app).main(list(arguments), prog_name="agentft", standalone_mode=False)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        return _complain("interrupted", INTERRUPTED)
-    except typer.Abort:
+    except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted", INTERRUPTED)
     except typer.TyperException as error:
         return _complain(_usage(error), error.exit_code)
@@ -174,15 +170,10 @@ def _system(error: OSError) -> int:
         # The reader went away (`| head`): point stdout at nothing, so that the flush at exit is quiet too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    place = f" at {error.filename}" if error.filename else ""
     if error.errno == errno.ENOSPC:
-        return _complain(
-            f"the disk is full{_place(error)}; what was complete before is kept, free some space and run again", 2
-        )
-    return _complain(f"{error.strerror or error}{_place(error)}", 2)
-
-
-def _place(error: OSError) -> str:
-    return f" at {error.filename}" if error.filename else ""
+        return _complain(f"the disk is full{place}; what was complete before is kept, free some space and run again", 2)
+    return _complain(f"{error.strerror or error}{place}", 2)
 
 
 def _complain(message: str, code: int) -> int:

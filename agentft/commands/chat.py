@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from agentft.formats import CallFormat
     from agentft.models import Backend
-    from agentft.repl.reading import Reader
+    from agentft.repl.loop import Reader
     from agentft.toolset import Toolset
 
 __all__ = ["chat_command"]
@@ -53,9 +53,8 @@ def chat_command(
 
     from agentft.display.chat import ChatView
     from agentft.models import Sampling
-    from agentft.repl.loop import Repl
+    from agentft.repl.loop import PERSONA, Repl, Session
     from agentft.repl.saving import check_place
-    from agentft.repl.session import PERSONA, Session
     from agentft.toolserver import ToolServer
 
     if save is not None:
@@ -105,7 +104,6 @@ def _open(model: str | None, adapter: str | None, bits: int) -> tuple[Backend, C
 
 def _reader(interactive: bool) -> Reader:
     from agentft.models.embedded import cache_folder
-    from agentft.repl.loop import NAMES
-    from agentft.repl.reading import line_reader, terminal_reader
+    from agentft.repl.loop import NAMES, line_reader, terminal_reader
 
     return terminal_reader(cache_folder() / "chat_history", NAMES) if interactive else line_reader(sys.stdin)

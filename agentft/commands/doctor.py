@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -62,15 +63,8 @@ def doctor_command(as_json: Annotated[bool, typer.Option("--json", help="Print o
 
 def check_all() -> list[Check]:
     """All findings, in the order in which they are shown."""
-    return [
-        _python(),
-        *_torch(),
-        _bitsandbytes(),
-        *(_library(name) for name in ("transformers", "peft", "datasets")),
-        _memory(),
-        _disk(),
-        _model(),
-    ]
+    libraries = map(_library, ("transformers", "peft", "datasets"))
+    return [_python(), *_torch(), _bitsandbytes(), *libraries, _memory(), _disk(), _model()]
 
 
 def _probe(code: str) -> tuple[object, str]:
@@ -87,10 +81,8 @@ def _probe(code: str) -> tuple[object, str]:
 
 
 def _python() -> Check:
-    version = ".".join(map(str, sys.version_info[:3]))
-    return Check(
-        "python", sys.version_info >= (3, 11), f"{version} at {sys.executable}", "install Python 3.11 or newer"
-    )
+    found = f"{platform.python_version()} at {sys.executable}"
+    return Check("python", sys.version_info >= (3, 11), found, "install Python 3.11 or newer")
 
 
 def _torch() -> list[Check]:
@@ -122,13 +114,7 @@ def _library(name: str) -> Check:
 
 
 def _memory() -> Check:
-    free, total = _free_memory()
-    found = f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB" if total else "unknown"
-    return Check("memory", not total or free > 3 * 2**30, found, "the quickstart needs about 4 GiB: close something")
-
-
-def _free_memory() -> tuple[int, int]:
-    """(free, all) in bytes, the limit of a container included; zeros where the system does not say."""
+    """In bytes, the limit of a container included; unknown where the system does not say."""
     lines = _text(Path("/proc/meminfo")).splitlines()
     table = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if len(line.split()) > 1}
     free, total = table.get("MemAvailable", 0), table.get("MemTotal", 0)
@@ -136,7 +122,8 @@ def _free_memory() -> tuple[int, int]:
     if limit.strip().isdigit() and used.strip().isdigit():
         total = min(total, int(limit))
         free = min(free, int(limit) - int(used))
-    return free, total
+    found = f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB" if total else "unknown"
+    return Check("memory", not total or free > 3 * 2**30, found, "the quickstart needs about 4 GiB: close something")
 
 
 def _text(path: Path) -> str:

@@ -15,12 +15,12 @@ from agentft.strict import nearest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agentft.evaluation.plan import Plan
+    from agentft.evaluation.plan import Arm, Plan
     from agentft.evaluation.records import Record
-    from agentft.evaluation.runner import Arm, Settings
-    from agentft.evaluation.summary import Gate, Summary
+    from agentft.evaluation.runner import Settings
+    from agentft.evaluation.summary import Gate
 
-__all__ = ["EXIT_CODES", "choose_cases", "eval_command", "run_plan", "show"]
+__all__ = ["choose_cases", "eval_command", "run_plan"]
 
 EXIT_CODES = {"pass": 0, "fail": 1, "invalid": 1, "interrupted": 130}
 
@@ -102,9 +102,8 @@ def eval_command(
     arms, stored = make_arms(plan, choice, baseline, lambda name: ensure_pulled(name, quiet=quiet))
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     where = output or _default_output(adapter, "-".join(fingerprint(plan, arm, sampling)[:8] for arm in arms))
-    summary = run_plan(plan, arms, stored, Settings(where, sampling, batch_size, gates), quiet=quiet)
-    show(summary, as_json=as_json)
-    raise typer.Exit(EXIT_CODES[summary["verdict"]])
+    settings = Settings(where, sampling, batch_size, gates)
+    raise typer.Exit(run_plan(plan, arms, stored, settings, as_json=as_json, quiet=quiet))
 
 
 def choose_cases(suites: list[str], tools: str | None, limit: int | None, trials: int = 1) -> Plan:
@@ -145,12 +144,12 @@ def _gate(text: str) -> Gate:
 
 
 def run_plan(
-    plan: Plan, arms: list[Arm], stored: Mapping[str, list[Record]], settings: Settings, *, quiet: bool
-) -> Summary:
-    """Evaluate, with the plan and the progress on stderr unless `quiet`."""
+    plan: Plan, arms: list[Arm], stored: Mapping[str, list[Record]], settings: Settings, *, as_json: bool, quiet: bool
+) -> int:
+    """Evaluate, with the plan and the progress on stderr unless `quiet`; print the report; give the exit code."""
     from rich.console import Console
 
-    from agentft.display.evaluation import evaluation_progress
+    from agentft.display.evaluation import EvaluationProgress, show_summary
     from agentft.evaluation.runner import evaluate
 
     notes = Console(stderr=True, quiet=quiet)
@@ -159,18 +158,11 @@ def run_plan(
         lines.append("note: at temperature 0 every trial is the same; give --temperature")
     for line in lines:
         notes.print(line, markup=False, highlight=False, soft_wrap=True)
-    with evaluation_progress(notes, quiet=quiet) as progress:
+    with EvaluationProgress(notes) as progress:
         settings = replace(settings, on_arm=progress.on_arm, on_case=progress.on_case)
-        return evaluate(plan, arms, settings, stored)
-
-
-def show(summary: Summary, *, as_json: bool) -> None:
-    """Print the report, or the summary as one document."""
-    from rich.console import Console
-
-    from agentft.display.evaluation import show_summary
-
+        summary = evaluate(plan, arms, settings, stored)
     if as_json:
         typer.echo(json.dumps(summary, ensure_ascii=False))
     else:
         Console().print(show_summary(summary))
+    return EXIT_CODES[summary["verdict"]]

@@ -25,7 +25,7 @@ def pull_command(
     from agentft.display.pulling import pull_progress
     from agentft.models.embedded import pull
 
-    with pull_progress(name, Console(stderr=True), quiet=quiet) as show:
+    with pull_progress(name, Console(stderr=True, quiet=quiet)) as show:
         folder = pull(name, show)
     typer.echo(folder)
 

@@ -34,7 +34,7 @@ def quickstart_command(
     """
     from rich.console import Console
 
-    from agentft.commands.evaluate import EXIT_CODES, choose_cases, run_plan, show
+    from agentft.commands.evaluate import choose_cases, run_plan
     from agentft.commands.train import run_recipe
     from agentft.content import content_root
     from agentft.data.build import build
@@ -62,9 +62,8 @@ def quickstart_command(
     arms, stored = make_arms(plan, ModelChoice(adapter=str(result.folder)), "base")
     where, sampling = result.folder / "eval" / "quickstart", Sampling(max_new_tokens=TOKENS)
     settings = Settings(where, sampling, batch_size=len(plan.cases))
-    summary = run_plan(plan, arms, stored, settings, quiet=quiet)
-    show(summary, as_json=as_json)
+    code = run_plan(plan, arms, stored, settings, as_json=as_json, quiet=quiet)
     if not as_json:
         typer.echo(f"{(time.monotonic() - began) / 60:.1f} minutes in all. Try the model:")
         typer.echo(f"  agentft chat --adapter {result.folder}")
-    raise typer.Exit(EXIT_CODES[summary["verdict"]])
+    raise typer.Exit(code)

@@ -46,9 +46,8 @@ def train_command(
     Example:
       agentft train --data rows.jsonl --learn balanced epochs=2
     """
-    from rich.console import Console
-
-    from agentft.display.training import TrainingView
+    from agentft.training import run
+    from agentft.training.run_folder import find_run
 
     options = {
         "model": model,
@@ -59,18 +58,18 @@ def train_command(
         "output": output,
         "seed": seed,
     }
-    with TrainingView(Console(stderr=True), quiet=quiet) as view, _Interrupts(view) as interrupts:
+    with _Watch(quiet) as watch:
         if resume is not None:
             if settings or strict or dry_run or any(value is not None for value in options.values()):
                 raise InputError("--resume takes every setting from the run; leave the other settings out")
-            result = _resume(resume, interrupts)
+            result = run.resume(find_run(resume), watch, watch.should_stop)
         else:
             recipe = _recipe(settings or [], options)
             if dry_run:
-                _dry_run(recipe, view, strict, as_json)
+                _dry_run(recipe, watch.view, strict, as_json)
                 return
-            result = _train(recipe, interrupts, strict)
-    _show(result, view, interrupts.losses, as_json=as_json, quiet=quiet)
+            result = run.train(recipe, watch, watch.should_stop, strict=strict)
+    _show(result, watch, as_json=as_json, quiet=quiet)
 
 
 def run_recipe(recipe: Recipe, *, quiet: bool) -> RunResult:
@@ -79,28 +78,30 @@ def run_recipe(recipe: Recipe, *, quiet: bool) -> RunResult:
     Raises:
         typer.Exit: 130 after an interruption; the checkpoint is saved.
     """
-    from rich.console import Console
+    from agentft.training.run import train
 
-    from agentft.display.training import TrainingView, loss_curve
-
-    with TrainingView(Console(stderr=True), quiet=quiet) as view, _Interrupts(view) as interrupts:
-        result = _train(recipe, interrupts, strict=False)
-        for line in [*([] if quiet else loss_curve(interrupts.losses)), *_account(result)]:
-            view.say(line)
-        _end_if_interrupted(result, view)
+    with _Watch(quiet) as watch:
+        result = train(recipe, watch, watch.should_stop)
+        for line in _account(result, watch.losses):
+            watch.view.say(line)
+        _end_if_interrupted(result, watch.view)
     return result
 
 
-class _Interrupts:
-    """Ctrl-C once during training: finish the step and save. Twice, or at another time: at once."""
+class _Watch:
+    """Shows a training. Ctrl-C once during it: finish the step and save. Twice, or at another time: at once."""
 
-    def __init__(self, view: TrainingView) -> None:
-        self.view = view
+    def __init__(self, quiet: bool) -> None:
+        from rich.console import Console
+
+        from agentft.display.training import TrainingView
+
+        self.view = TrainingView(Console(stderr=True), quiet=quiet)
         self.training = False
         self.asked = False
         self.losses: tuple[float, ...] = ()
 
-    def __enter__(self) -> _Interrupts:
+    def __enter__(self) -> _Watch:
         self._before = signal.signal(signal.SIGINT, self._handle)
         return self
 
@@ -108,6 +109,7 @@ class _Interrupts:
         signal.signal(signal.SIGINT, self._before)
         if self.training and kind is KeyboardInterrupt:
             self.view.say("stopped; go on after the last checkpoint with: agentft train --resume last")
+        self.view.close()
 
     def __call__(self, event: Event) -> None:
         """Show an event, and notice when training begins and ends."""
@@ -139,19 +141,6 @@ def _recipe(settings: list[str], options: dict[str, Any]) -> Recipe:
     return read_recipe(path, settings[1:] if path else settings, options)
 
 
-def _train(recipe: Recipe, interrupts: _Interrupts, strict: bool) -> RunResult:
-    from agentft.training.run import train
-
-    return train(recipe, interrupts, interrupts.should_stop, strict=strict)
-
-
-def _resume(name: str, interrupts: _Interrupts) -> RunResult:
-    from agentft.training.run import resume
-    from agentft.training.run_folder import find_run
-
-    return resume(find_run(name), interrupts, interrupts.should_stop)
-
-
 def _dry_run(recipe: Recipe, view: TrainingView, strict: bool, as_json: bool) -> None:
     from agentft.display.training import data_lines, plan_lines
     from agentft.training.events import DataReady
@@ -172,21 +161,31 @@ def _dry_run(recipe: Recipe, view: TrainingView, strict: bool, as_json: bool) ->
         typer.echo(f"  {tokens:,} tokens: row {row}, {name!r}")
 
 
-def _show(result: RunResult, view: TrainingView, losses: tuple[float, ...], *, as_json: bool, quiet: bool) -> None:
+def _show(result: RunResult, watch: _Watch, *, as_json: bool, quiet: bool) -> None:
+    if as_json:
+        document = {
+            "run": str(result.folder),
+            "weights": str(result.weights) if result.weights else None,
+            "steps": result.steps,
+            "loss": result.loss,
+            "seconds": round(result.seconds, 1),
+            "interrupted": result.interrupted,
+            **{name: getattr(result.data, name) for name in ("rows", "trained", "rejected", "reasons")},
+        }
+        typer.echo(json.dumps(document, ensure_ascii=False))
+    else:
+        for line in _account(result, () if quiet else watch.losses):
+            typer.echo(line)
+    _end_if_interrupted(result, watch.view)
+
+
+def _account(result: RunResult, losses: tuple[float, ...]) -> list[str]:
     from agentft.display.training import loss_curve
 
-    if as_json:
-        typer.echo(json.dumps(_document(result), ensure_ascii=False))
-    else:
-        for line in [*([] if quiet else loss_curve(losses)), *_account(result)]:
-            typer.echo(line)
-    _end_if_interrupted(result, view)
-
-
-def _account(result: RunResult) -> list[str]:
     data = result.data
     loss = "" if result.loss is None else f", last loss {result.loss:.3f}"
     return [
+        *loss_curve(losses),
         f"rows: {data.trained} trained + {data.rejected} rejected = {data.rows} given",
         f"{result.steps} steps in {result.seconds:.0f} s{loss}",
         str(result.weights or result.folder),
@@ -197,19 +196,3 @@ def _end_if_interrupted(result: RunResult, view: TrainingView) -> None:
     if result.interrupted:
         view.say(f"stopped after step {result.steps}; go on with: agentft train --resume {result.folder}")
         raise typer.Exit(130)
-
-
-def _document(result: RunResult) -> dict[str, object]:
-    data = result.data
-    return {
-        "run": str(result.folder),
-        "weights": str(result.weights) if result.weights else None,
-        "steps": result.steps,
-        "loss": result.loss,
-        "seconds": round(result.seconds, 1),
-        "interrupted": result.interrupted,
-        "rows": data.rows,
-        "trained": data.trained,
-        "rejected": data.rejected,
-        "reasons": data.reasons,
-    }

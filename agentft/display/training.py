@@ -22,32 +22,38 @@ _LEVELS = " ▁▂▃▄▅▆▇█"
 
 
 class TrainingView:
-    """Shows the events of a run on `console` (stderr). Use it as a context manager.
-
-    With `quiet` only warnings are shown.
-    """
+    """Shows the events of a run on `console` (stderr), with `quiet` only the warnings. Close it at the end."""
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console = console
         self._quiet = quiet
-        self._progress: Progress | None = None
+        self._progress = Progress(
+            TextColumn("step {task.completed}/{task.total}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            expand=True,
+            disable=not console.is_terminal,
+        )
         self._task = TaskID(0)
         self._tokens = 0
         self._seconds = 0.0
         self._total = 0
         self._told = time.monotonic()
 
-    def __enter__(self) -> TrainingView:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._progress:
-            self._progress.stop()
+    def close(self) -> None:
+        """Take the bar away, if there is one."""
+        self._progress.stop()
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
         if isinstance(event, Note):
-            self._note(event)
+            if event.warning:
+                self._console.print(safe_text("warning: ", "yellow") + safe_text(event.text), soft_wrap=True)
+            else:
+                self.say(event.text)
         elif self._quiet:
             return
         elif isinstance(event, DataReady):
@@ -57,10 +63,10 @@ class TrainingView:
             self._start(event)
         elif isinstance(event, StepDone):
             self._step(event)
-        elif isinstance(event, Saved) and not self._progress:
+        elif isinstance(event, Saved) and self._progress.disable:
             self._print(f"saved {event.path}")
-        elif isinstance(event, Finished) and self._progress:
-            self._progress.stop()
+        elif isinstance(event, Finished):
+            self.close()
 
     def say(self, text: str) -> None:
         """Show a sentence, unless quiet."""
@@ -70,12 +76,6 @@ class TrainingView:
     def _print(self, text: str) -> None:
         self._console.print(safe_text(text), soft_wrap=True)
 
-    def _note(self, note: Note) -> None:
-        if note.warning:
-            self._console.print(safe_text("warning: ", "yellow") + safe_text(note.text), soft_wrap=True)
-        elif not self._quiet:
-            self._print(note.text)
-
     def _start(self, event: Started) -> None:
         share = event.trainable / max(event.parameters, 1)
         self._print(
@@ -83,17 +83,6 @@ class TrainingView:
             f"{event.trainable / 1e6:.1f} M of {event.parameters / 1e6:.0f} M parameters trained ({share:.1%})"
         )
         self._total = event.steps
-        if not self._console.is_terminal:
-            return
-        self._progress = Progress(
-            TextColumn("step {task.completed}/{task.total}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[figures]}"),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-            expand=True,
-        )
         self._task = self._progress.add_task("", total=event.steps, completed=event.step, figures="")
         self._progress.start()
 
@@ -104,9 +93,10 @@ class TrainingView:
             f"loss {step.loss:.3f}  {self._tokens / max(self._seconds, 1e-9):,.0f} tokens/s  "
             f"{step.supervised / max(step.tokens, 1):.0%} learnt  {step.memory / 2**30:.1f} GiB"
         )
-        if self._progress:
-            self._progress.update(self._task, completed=step.step, figures=figures)
-        elif time.monotonic() - self._told >= LINE_SECONDS or step.step in (1, self._total):
+        self._progress.update(self._task, completed=step.step, figures=figures)
+        if not self._progress.disable:
+            return
+        if time.monotonic() - self._told >= LINE_SECONDS or step.step in (1, self._total):
             self._told = time.monotonic()
             self._print(f"step {step.step}/{self._total}  {figures}")
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agentft.errors import InputError
-from agentft.evaluation.oracle import oracle_answers
-from agentft.evaluation.plan import Plan
+from agentft.evaluation.gold import oracle_answers
+from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record
-from agentft.evaluation.runner import Arm, read_baseline
+from agentft.evaluation.runner import read_baseline
 from agentft.formats import call_format
 from agentft.models import Backend
 from agentft.models.opening import DEFAULT_MODEL, SCRIPTED, find_tuned, identify, open_backend
@@ -32,10 +32,7 @@ class ModelChoice:
 
 
 def make_arm(label: str, plan: Plan, choice: ModelChoice, prepare: Callable[[str], None] = lambda _: None) -> Arm:
-    """An arm that opens its model when its turn comes.
-
-    Args:
-        prepare: called with the model's name just before it is opened (to fetch it with a progress display).
+    """An arm that opens its model when its turn comes, and calls `prepare` with its name just before (to fetch it).
 
     Raises:
         InputError: the run or the call format is not known.
@@ -59,8 +56,7 @@ def make_arms(
 ) -> tuple[list[Arm], dict[str, list[Record]]]:
     """The arms to run, and the stored records to compare with.
 
-    Args:
-        baseline: `base` (the same model without its adapter), a run folder, or the cases.jsonl of an earlier run.
+    `baseline` is `base` (the same model without its adapter), a run folder, or the cases.jsonl of an earlier run.
 
     Raises:
         InputError: the baseline does not fit.

@@ -1,11 +1,11 @@
-"""What an evaluation will do, worked out before anything is loaded: cases, tools, and what their number can show."""
+"""What an evaluation will do, worked out before anything is loaded: cases, tools, what their number can show, arms."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
@@ -13,12 +13,14 @@ from agentft.agent import Job
 from agentft.errors import InputError
 from agentft.evaluation.statistics import smallest_difference
 from agentft.evaluation.suites import Suite, stratified
+from agentft.formats import CallFormat
+from agentft.models import Backend
 from agentft.strict import nearest
 from agentft.toolserver import Schedule, Source
 from agentft.toolset import Toolset
 from agentft.types import Case, ToolDefinition
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Arm", "Plan", "make_plan"]
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,6 @@ class Plan:
         return any(toolset.is_write(tool) for toolset in self.toolsets)
 
     @cached_property
-    def categories(self) -> dict[str, int]:
-        """Cases per category, in the order of the suites."""
-        return dict(Counter(case.category for case in self.cases))
-
-    @cached_property
     def hashes(self) -> dict[str, str]:
         """What scores depend on beside the model: suites and tools, each as a SHA-256."""
         tools = [
@@ -77,7 +74,8 @@ class Plan:
     def describe(self) -> list[str]:
         """The lines that are shown before a run."""
         tools = {tool.name for case in self.cases for tool in self.tools(case)}
-        per_category = ", ".join(f"{name} {count}" for name, count in self.categories.items())
+        counts = Counter(case.category for case in self.cases)
+        per_category = ", ".join(f"{name} {count}" for name, count in counts.items())
         shown = smallest_difference(len(self.cases))
         power = "no difference can be shown with so few" if shown is None else f"{shown * 100:.1f} points"
         return [
@@ -88,13 +86,23 @@ class Plan:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One side of a comparison.
+
+    `open` loads the model when its turn comes, so that two models never need memory at once. `identity` is a hash of
+    all that the answers depend on (model, adapter, bits); two arms of one identity share their finished cases.
+    """
+
+    label: str
+    name: str
+    identity: str
+    fmt: CallFormat
+    open: Callable[[], Backend]
+
+
 def make_plan(
-    suites: Sequence[Suite],
-    toolsets: Sequence[Toolset],
-    *,
-    limit: int | None = None,
-    trials: int = 1,
-    max_steps: int = 6,
+    suites: Sequence[Suite], toolsets: Sequence[Toolset], *, limit: int | None = None, trials: int = 1
 ) -> Plan:
     """Choose the cases and check that their tools are there.
 
@@ -119,7 +127,6 @@ def make_plan(
         toolsets=tuple(toolsets),
         cases=stratified(chosen, limit),
         trials=trials,
-        max_steps=max_steps,
         _personas={suite.name: suite.persona for suite in suites},
     )
     _check_tools(plan)

@@ -1,6 +1,7 @@
-"""One line of `cases.jsonl`: everything that a model was asked, said, sent and received, with its scores.
+"""`cases.jsonl`: a line is everything that a model was asked, said, sent and received in a case, with its scores.
 
-What was said is kept raw, so that a stored run can be graded again by a newer scorer: `read_trajectory` parses it anew.
+It is on disk once its case is finished, and no finished case is run again. What was said is kept raw, so that a stored
+run can be graded again by a newer scorer: `read_trajectory` parses it anew.
 """
 
 from __future__ import annotations
@@ -8,27 +9,32 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from agentft.errors import InputError
+from agentft.evaluation.plan import Arm
+from agentft.files import atomic_write
 from agentft.formats import CallFormat, call_format
 from agentft.metrics import SCORER_VERSION, Context, classify, decisions, score_case
 from agentft.types import Case, Exchange, Json, Step, ToolCall, Trajectory
 
-__all__ = ["Record", "case_digest", "dump_line", "grade", "make_record", "read_records", "read_trajectory"]
+__all__ = ["Record", "Store", "case_digest", "dump_line", "grade", "make_record", "read_records", "read_trajectory"]
 
 Record = dict[str, Any]
+Key = tuple[str, str, int]
+"""(arm's fingerprint, case id, trial)."""
 
 
 def make_record(
-    case: Case, trajectory: Trajectory, context: Context, *, arm: str, fingerprint: str, fmt: CallFormat, frame: str
+    case: Case, trajectory: Trajectory, context: Context, arm: Arm, *, fingerprint: str, frame: str
 ) -> Record:
-    """The line of one case in one arm. `frame`: the fingerprint of the model's chat template."""
+    """The line of one case in one arm. `fingerprint`: of the arm; `frame`: of the model's chat template."""
     return {
-        "arm": arm,
+        "arm": arm.label,
         "suite": case.suite,
         "case": case.id,
         "trial": trajectory.trial,
@@ -42,7 +48,7 @@ def make_record(
         "steps": [_step(step) for step in trajectory.steps],
         "state": trajectory.state,
         "gold_state": context.gold_state,
-        "format": fmt.name,
+        "format": arm.fmt.name,
         "frame_sha256": frame,
         "case_digest": case_digest(case),
         "fingerprint": fingerprint,
@@ -75,15 +81,8 @@ def read_trajectory(record: Record) -> Trajectory:
         steps = tuple(_read_step(step, fmt) for step in record["steps"])
     except (KeyError, TypeError) as error:
         raise InputError(f"the stored run of case {record['case']!r} is damaged ({error}); run it again") from None
-    return Trajectory(
-        case_id=record["case"],
-        trial=record["trial"],
-        prompt=record["prompt"],
-        steps=steps,
-        outcome=record["outcome"],
-        state=record["state"],
-        problem=record["problem"],
-    )
+    plain = {key: record[key] for key in ("trial", "prompt", "outcome", "state", "problem")}
+    return Trajectory(case_id=record["case"], steps=steps, **plain)
 
 
 def case_digest(case: Case) -> str:
@@ -126,6 +125,49 @@ def read_records(path: Path) -> Iterator[Record]:
         yield record
 
 
+class Store:
+    """The finished cases of an output folder, which is made if need be. A context manager, which closes the file.
+
+    Raises:
+        InputError: the folder holds cases of another evaluation: of other arms than those with these `fingerprints`.
+    """
+
+    def __init__(self, folder: Path, fingerprints: Collection[str]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "cases.jsonl"
+        kept = list(read_records(self.path)) if self.path.exists() else []
+        if any(record["fingerprint"] not in fingerprints for record in kept):
+            raise InputError(
+                f"{self.path} holds another evaluation (another model, suite, tools or settings); "
+                "give another folder with --output, or remove that one"
+            )
+        # An invalid case says nothing about the model: it gets another chance.
+        self.records: dict[Key, Record] = {_key(row): row for row in kept if row["outcome"] != "invalid"}
+        self.kept = len(self.records)
+        if kept:
+            with atomic_write(self.path) as stream:
+                stream.writelines(dump_line(record) for record in self.records.values())
+        self._stream = self.path.open("a", encoding="utf-8", newline="")
+
+    def add(self, record: Record) -> None:
+        """Write one finished case; it outlives a crash of this process from here on."""
+        self._stream.write(dump_line(record))
+        self._stream.flush()
+        self.records[_key(record)] = record
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+
+
+def _key(record: Record) -> Key:
+    return record["fingerprint"], record["case"], record["trial"]
+
+
 _KEYS = {"arm", "case", "trial", "outcome", "problem", "prompt", "steps", "state"}
 _KEYS |= {"format", "case_digest", "fingerprint"}
 
@@ -150,15 +192,9 @@ def _read_step(row: Record, fmt: CallFormat) -> Step:
     parts = fmt.parse(row["completion"])
     calls = [part for part in parts if isinstance(part, ToolCall)]
     pairs = zip(calls, row["exchanges"], strict=False)
-    return Step(
-        turn=row["turn"],
-        completion=row["completion"],
-        parts=parts,
-        finish=row["finish"],
-        exchanges=tuple(Exchange(**{**exchange, "call": call}) for call, exchange in pairs),
-        prompt_tokens=row["prompt_tokens"],
-        tokens=row["tokens"],
-    )
+    exchanges = tuple(Exchange(**{**exchange, "call": call}) for call, exchange in pairs)
+    plain = {key: row[key] for key in ("turn", "completion", "finish", "prompt_tokens", "tokens")}
+    return Step(**plain, parts=parts, exchanges=exchanges)
 
 
 def _finite(value: Json) -> Json:

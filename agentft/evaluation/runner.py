@@ -16,34 +16,17 @@ from pathlib import Path
 from agentft.agent import Job, Options, run_cases
 from agentft.errors import InputError
 from agentft.evaluation.gold import gold_states
-from agentft.evaluation.plan import Plan
-from agentft.evaluation.records import Record, case_digest, grade, make_record, read_records, read_trajectory
-from agentft.evaluation.store import Store
-from agentft.evaluation.summary import Gate, RunFacts, Summary, summarise
+from agentft.evaluation.plan import Arm, Plan
+from agentft.evaluation.records import Record, Store, case_digest, grade, make_record, read_records, read_trajectory
+from agentft.evaluation.summary import Gate, Summary, summarise
 from agentft.files import write_text
-from agentft.formats import CallFormat
 from agentft.metrics import SCORER_VERSION, Context
 from agentft.models import Backend, Sampling
 from agentft.toolserver import ToolClient, ToolServer
 from agentft.toolserver.faults import is_ours
 from agentft.types import Exchange, Step, Trajectory
 
-__all__ = ["Arm", "Settings", "evaluate", "fingerprint", "read_baseline"]
-
-
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """One side of a comparison.
-
-    `open` loads the model when its turn comes, so that two models never need memory at once. `identity` is a hash of
-    all that the answers depend on (model, adapter, bits); two arms of one identity share their finished cases.
-    """
-
-    label: str
-    name: str
-    identity: str
-    fmt: CallFormat
-    open: Callable[[], Backend]
+__all__ = ["Settings", "evaluate", "fingerprint", "read_baseline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +67,16 @@ def evaluate(
         except KeyboardInterrupt:
             interrupted = True
     found = {arm.label: run.finished(prints[arm.label]) for arm in arms} | dict(baseline or {})
-    facts = RunFacts(
-        names={arm.label: arm.name for arm in arms},
-        formats={arm.label: arm.fmt.name for arm in arms},
-        identities={arm.label: arm.identity for arm in arms},
-        fingerprints=prints,
+    summary = summarise(
+        plan,
+        {label: run.regraded(rows) for label, rows in found.items()},
+        settings.gates,
+        ran={arm.label: (arm, prints[arm.label]) for arm in arms},
         sampling=asdict(settings.sampling),
         seconds=time.monotonic() - started,
         interrupted=interrupted,
         kept=store.kept,
     )
-    summary = summarise(plan, {label: run.regraded(rows) for label, rows in found.items()}, facts, settings.gates)
     write_text(settings.output / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     return summary
 
@@ -144,7 +126,7 @@ class _Run:
 
     def finish(self, arm: Arm, print_: str) -> None:
         """Run the cases of an arm that are not finished yet."""
-        waiting = [key for key in self._keys if not self._store.has(print_, *key)]
+        waiting = [key for key in self._keys if (print_, *key) not in self._store.records]
         if not waiting:
             return
         self._settings.on_arm(arm)
@@ -152,15 +134,8 @@ class _Run:
         total = len(self._keys)
         for done, trajectory in enumerate(self._trajectories(waiting, arm, backend), total - len(waiting) + 1):
             case = self._cases[trajectory.case_id]
-            record = make_record(
-                case,
-                trajectory,
-                self._contexts[case.id],
-                arm=arm.label,
-                fingerprint=print_,
-                fmt=arm.fmt,
-                frame=backend.frame.fingerprint,
-            )
+            context, frame = self._contexts[case.id], backend.frame.fingerprint
+            record = make_record(case, trajectory, context, arm, fingerprint=print_, frame=frame)
             self._store.add(record)
             self._settings.on_case(arm.label, record, done, total)
 

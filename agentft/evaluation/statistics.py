@@ -90,12 +90,13 @@ def paired_ratio_delta(tuned: Sequence[tuple[int, int]], base: Sequence[tuple[in
 def smallest_difference(cases: int, discordant: float = 0.2) -> float | None:
     """The smallest paired difference that exact McNemar shows at 5 % with a power of 80 %; None: no difference can.
 
-    Args:
-        discordant: the share of cases that are expected to come out differently in the two arms.
+    `discordant`: the share of cases that are expected to come out differently in the two arms.
     """
     counts = np.arange(cases + 1)
     weights = stats.binom.pmf(counts, cases, discordant)
-    limits = _critical(cases)
+    # How many discordant pairs must go one way: the smallest k with P(X >= k) <= .025 (more than there are: none can);
+    # isf gives the largest k - 1 that still fails.
+    limits = np.asarray(stats.binom.isf(0.025, counts, 0.5) + 1, dtype=np.int64)
     for step in range(1, int(discordant * 200) + 1):
         difference = step / 200
         share = 0.5 + difference / (2 * discordant)
@@ -103,13 +104,6 @@ def smallest_difference(cases: int, discordant: float = 0.2) -> float | None:
         if power >= 0.8:
             return difference
     return None
-
-
-def _critical(cases: int) -> NDArray[np.int64]:
-    """For each number of discordant pairs, how many must go one way for p < .05 (more than there are: none can)."""
-    counts = np.arange(cases + 1)
-    # The smallest k with P(X >= k) <= .025; isf gives the largest k - 1 that still fails.
-    return np.asarray(stats.binom.isf(0.025, counts, 0.5) + 1, dtype=np.int64)
 
 
 def _binary(values: Sequence[float]) -> bool:

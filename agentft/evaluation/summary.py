@@ -10,12 +10,12 @@ from importlib import metadata
 from typing import Any, TypeAlias, TypeVar
 
 import agentft
-from agentft.evaluation.plan import Plan
+from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record
 from agentft.evaluation.statistics import Delta, Estimate, estimate, paired_delta, paired_ratio_delta, ratio
 from agentft.metrics import METRICS, SCORER_VERSION
 
-__all__ = ["HEADLINES", "SCORES", "Gate", "RunFacts", "Summary", "compare", "summarise"]
+__all__ = ["HEADLINES", "SCORES", "Gate", "Summary", "compare", "summarise"]
 
 Summary: TypeAlias = dict[str, Any]
 T = TypeVar("T")
@@ -48,31 +48,31 @@ class Gate:
     minimum: float
 
 
-@dataclass(frozen=True, slots=True)
-class RunFacts:
-    """What is known about a run beside its records. `kept`: cases that were finished before."""
+def summarise(
+    plan: Plan,
+    arms: Mapping[str, Sequence[Record]],
+    gates: Sequence[Gate],
+    *,
+    ran: Mapping[str, tuple[Arm, str]],
+    sampling: Mapping[str, Any],
+    seconds: float,
+    interrupted: bool,
+    kept: int,
+) -> Summary:
+    """The document of summary.json. The first arm is the one that is judged.
 
-    names: Mapping[str, str]
-    formats: Mapping[str, str]
-    identities: Mapping[str, str]
-    fingerprints: Mapping[str, str]
-    sampling: Mapping[str, Any]
-    seconds: float
-    interrupted: bool
-    kept: int
-
-
-def summarise(plan: Plan, arms: Mapping[str, Sequence[Record]], facts: RunFacts, gates: Sequence[Gate]) -> Summary:
-    """The document of summary.json. The first arm is the one that is judged."""
+    Args:
+        ran: the arms that are no stored runs, with their fingerprints. `kept`: cases that were finished before.
+    """
     asked = len(plan.cases) * plan.trials
     metrics = {name: compare(arms, name) for name in SCORES}
     invalid = {label: sum(row["outcome"] == "invalid" for row in rows) for label, rows in arms.items()}
     first = next(iter(arms))
-    judged = [_judge(gate, metrics[gate.metric].get(first)) for gate in gates]
+    judged = [_judge(gate, metrics[gate.metric][first]["value"]) for gate in gates]
     return {
-        "verdict": _verdict(judged, max(invalid.values()), asked, facts.interrupted),
+        "verdict": _verdict(judged, max(invalid.values()), asked, interrupted),
         "finding": _finding(metrics["exact_call"], list(arms)) + _caution(metrics["abstention"], list(arms)),
-        "interrupted": facts.interrupted,
+        "interrupted": interrupted,
         "cases": len(plan.cases),
         "trials": plan.trials,
         "done": {label: len(rows) for label, rows in arms.items()},
@@ -85,24 +85,26 @@ def summarise(plan: Plan, arms: Mapping[str, Sequence[Record]], facts: RunFacts,
         "languages": _breakdown(plan, arms, "lang"),
         "suites": _breakdown(plan, arms, "suite"),
         "errors": _errors(arms),
-        "arms": {label: _describe(label, rows, facts) for label, rows in arms.items()},
+        "arms": {label: _describe(rows, *ran.get(label, (None, None))) for label, rows in arms.items()},
         "hashes": dict(plan.hashes),
         "faults": _faults(plan, arms),
-        "seed": facts.sampling.get("seed", 0),
+        "seed": sampling["seed"],
         "world_seed": plan.world_seed,
-        "sampling": dict(facts.sampling),
+        "sampling": dict(sampling),
         "max_steps": plan.max_steps,
         "versions": _versions(),
         "scorer_version": SCORER_VERSION,
-        "seconds": round(facts.seconds, 1),
-        "kept": facts.kept,
+        "seconds": round(seconds, 1),
+        "kept": kept,
     }
 
 
 def compare(arms: Mapping[str, Sequence[Record]], name: str) -> dict[str, Any]:
     """One figure for every arm and, of two arms, their paired difference over the cases that both have."""
-    if counts := _RATIOS.get(name):
-        return _compared({label: _counts(rows, counts) for label, rows in arms.items()}, ratio, paired_ratio_delta)
+    if name in _RATIOS:
+        return _compared(
+            {label: _counts(rows, _RATIOS[name]) for label, rows in arms.items()}, ratio, paired_ratio_delta
+        )
     return _compared({label: _by_case(rows, name) for label, rows in arms.items()}, estimate, paired_delta)
 
 
@@ -129,19 +131,16 @@ def _by_case(rows: Sequence[Record], name: str) -> dict[str, float]:
     return {case: sum(values) / len(values) for case, values in found.items()}
 
 
-Count = Callable[[bool, bool], bool]
-_RATIOS: dict[str, Count] = {"call_precision": lambda _, did: did, "call_recall": lambda should, _: should}
-"""Figures over user turns: of those in which this holds, the share in which it should call and did."""
+_RATIOS = {"call_recall": 0, "call_precision": 1}
+"""Figures over user turns: of those in which it should call (0) or did (1), the share in which it should and did."""
 
 
-def _counts(rows: Sequence[Record], counts: Count) -> dict[str, tuple[int, int]]:
+def _counts(rows: Sequence[Record], counted: int) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for row in rows:
         part, whole = found.get(row["case"], (0, 0))
         made = row["decisions"]
-        part += sum(should and did for should, did in made)
-        whole += sum(counts(should, did) for should, did in made)
-        found[row["case"]] = part, whole
+        found[row["case"]] = part + sum(map(all, made)), whole + sum(decision[counted] for decision in made)
     return found
 
 
@@ -176,21 +175,20 @@ def _faults(plan: Plan, arms: Mapping[str, Sequence[Record]]) -> dict[str, Any] 
     return {"sha256": plan.faults.digest, "seed": plan.faults.seed, "met": met}
 
 
-def _describe(label: str, rows: Sequence[Record], facts: RunFacts) -> dict[str, Any]:
+def _describe(rows: Sequence[Record], arm: Arm | None, fingerprint: str | None) -> dict[str, Any]:
     stored = rows[0] if rows else {}
     return {
-        "name": facts.names.get(label, "stored run"),
-        "identity": facts.identities.get(label),
-        "format": facts.formats.get(label) or stored.get("format"),
+        "name": arm.name if arm else "stored run",
+        "identity": arm.identity if arm else None,
+        "format": arm.fmt.name if arm else stored.get("format"),
         "frame_sha256": stored.get("frame_sha256"),
-        "fingerprint": facts.fingerprints.get(label) or stored.get("fingerprint"),
+        "fingerprint": fingerprint or stored.get("fingerprint"),
         "steps": sum(len(row["steps"]) for row in rows),
         "tokens": sum(step["tokens"] for row in rows for step in row["steps"]),
     }
 
 
-def _judge(gate: Gate, found: Mapping[str, Any] | None) -> dict[str, Any]:
-    value = found["value"] if found else None
+def _judge(gate: Gate, value: float | None) -> dict[str, Any]:
     passed = value is not None and value >= gate.minimum
     return {"metric": gate.metric, "minimum": gate.minimum, "value": value, "passed": passed}
 

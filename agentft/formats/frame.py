@@ -65,21 +65,25 @@ class Frame:
         Raises:
             FrameError: the template drops contents, or ends an assistant's message with no special token.
         """
-        has_system = _renders(template, ["system", "user", "assistant"])
-        roles = ["system"] * has_system + ["user", "assistant", "user", "assistant"]
         pieces = lru_cache(maxsize=4096)(lambda roles, prompt: _split(template, roles, prompt))
-        after = pieces(tuple(roles), False)[-1]
-        stop = _first_special(after, specials)
+        try:
+            has_system = bool(pieces(("system", "user", "assistant"), False))
+        except Exception:  # a template says in its own way that it has no such role
+            has_system = False
+        roles = ("system",) * has_system + ("user", "assistant", "user", "assistant")
+        full = pieces(roles, False)
+        stop = _first_special(full[-1], specials)
         if stop is None:
             raise FrameError(
-                f"the chat template ends an assistant's turn with {after!r}, which holds no special token, so the "
+                f"the chat template ends an assistant's turn with {full[-1]!r}, which holds no special token, so the "
                 "model could not learn to stop; use the tokenizer of an instruction-tuned model"
             )
+        answers = [index for index, role in enumerate(roles) if role == "assistant"]
         return cls(
             template=template,
             fingerprint=hashlib.sha256(source.encode()).hexdigest(),
             stop=stop,
-            stable=_is_stable(pieces, roles),
+            stable=all(pieces(roles[:index], True) == full[: index + 1] for index in answers),
             strips=" x " not in template([{"role": "user", "content": " x "}], False),
             has_system=has_system,
             _pieces=pieces,
@@ -105,24 +109,21 @@ class Frame:
 
         return cls.of_template(template, tokenizer.all_special_tokens, str(tokenizer.chat_template))
 
-    def wrap(self, roles: Sequence[str], *, generation_prompt: bool = False) -> tuple[str, ...]:
-        """What stands before, between and after the contents of messages with these roles (`len(roles) + 1` texts)."""
-        return self._pieces(tuple(roles), generation_prompt)
+    def wrap(self, roles: Sequence[str], contents: Sequence[str], *, generation_prompt: bool) -> tuple[str, ...]:
+        """What stands before, between and after the contents of messages with these roles (`len(roles) + 1` texts).
 
-    def agrees(self, roles: Sequence[str], contents: Sequence[str], *, generation_prompt: bool = False) -> bool:
-        """Whether the template itself renders these messages exactly as `wrap` with the contents put in."""
-        pieces = self.wrap(roles, generation_prompt=generation_prompt)
+        Raises:
+            FrameError: the template itself renders these messages otherwise.
+        """
+        pieces = self._pieces(tuple(roles), generation_prompt)
         ours = pieces[0] + "".join(content + piece for content, piece in zip(contents, pieces[1:], strict=True))
         messages = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=True)]
-        return self.template(messages, generation_prompt) == ours
-
-
-def _renders(template: Template, roles: Sequence[str]) -> bool:
-    try:
-        _split(template, tuple(roles), False)
-    except Exception:
-        return False
-    return True
+        if self.template(messages, generation_prompt) != ours:
+            raise FrameError(
+                "the chat template changes what messages say (it looks into their contents), so the row would not be "
+                "what is served; use a tokenizer with a plainer template"
+            )
+        return pieces
 
 
 def _split(template: Template, roles: tuple[str, ...], prompt: bool) -> tuple[str, ...]:
@@ -142,17 +143,6 @@ def _first_special(text: str, specials: Sequence[str]) -> str | None:
     """`text` up to and with its earliest special token."""
     ends = [(text.index(token), -len(token), text.index(token) + len(token)) for token in specials if token in text]
     return text[: min(ends)[2]] if ends else None
-
-
-def _is_stable(pieces: Callable[[tuple[str, ...], bool], tuple[str, ...]], roles: Sequence[str]) -> bool:
-    """Does each prompt stay a prefix of the full row?"""
-    full = pieces(tuple(roles), False)
-    for index, role in enumerate(roles):
-        if role != "assistant":
-            continue
-        if pieces(tuple(roles[:index]), True) != full[: index + 1]:
-            return False
-    return True
 
 
 def _chatml(messages: Sequence[Mapping[str, str]], prompt: bool) -> str:

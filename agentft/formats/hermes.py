@@ -6,73 +6,28 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 
-from agentft.formats.pieces import Piece, dump_json, has_call, text_kind, verbatim
+from agentft.formats.pieces import CallFormat, dump_json, said
 from agentft.formats.values import UnreadableError, read_value
-from agentft.types import Json, Part, Span, Text, ToolCall, ToolDefinition, ToolResult
+from agentft.types import Json, Part, Segment, Span, Text, ToolCall, ToolDefinition, ToolResult
 
-__all__ = ["HERMES", "HermesFormat"]
+__all__ = ["HERMES"]
 
+# The newline between text and a call is the format's own.
 CALL = re.compile(r"\n?<tool_call>(.*?)(</tool_call>|\Z)", re.DOTALL)
 
 
-class HermesFormat:
-    """See the module. Stateless; use the constant `HERMES`."""
-
-    name = "hermes"
-    stop: tuple[str, ...] = ()
-    inline_results = False
-
-    def write_system(self, persona: str, tools: Sequence[ToolDefinition]) -> str:
-        """The persona and the tools' schemas, worded as Qwen2.5's chat template words it."""
-        if not tools:
-            return persona
-        rows = "".join("\n" + dump_json(_declare(tool)) for tool in tools)
-        return (
-            f"{persona}\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
-            f"You are provided with function signatures within <tools></tools> XML tags:\n<tools>{rows}\n</tools>\n\n"
-            "For each function call, return a json object with function name and arguments within "
-            "<tool_call></tool_call> XML tags:\n<tool_call>\n"
-            '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
-        )
-
-    def write_run(self, parts: Sequence[Part]) -> list[Piece]:
-        """Text, then each call in tags of its own; the stop token of the frame ends the run."""
-        calls = has_call(parts)
-        pieces: list[Piece] = []
-        for part in parts:
-            if isinstance(part, Text) and part.text:
-                pieces.append(Piece(part.text, text_kind(part, calls)))
-            elif isinstance(part, ToolCall):
-                body = dump_json({"name": part.name, "arguments": dict(part.arguments)})
-                pieces.append(Piece(f"{chr(10) * bool(pieces)}<tool_call>\n{body}\n</tool_call>", "call"))
-        return pieces
-
-    def read_run(self, parts: Sequence[Part], raw: str) -> list[Piece]:
-        """The run exactly as it stands in `raw`."""
-        return verbatim(parts, raw, "")
-
-    def write_parts(self, parts: Sequence[Part]) -> str:
-        """Text and calls; results have a message of their own (`write_results`)."""
-        return "".join(piece.text for piece in self.write_run(parts))
-
-    def write_results(self, results: Sequence[ToolResult]) -> str:
-        """The content of the user message that gives results back."""
-        return "\n".join(f"<tool_response>\n{result.content}\n</tool_response>" for result in results)
-
-    def parse(self, text: str) -> tuple[Part, ...]:
-        """Calls in tags, everything else text. An unclosed last tag is read if its JSON is whole."""
-        parts: list[Part] = []
-        at = 0
-        for index, match in enumerate(CALL.finditer(text)):
-            # The newline between text and a call is the format's own; at the very start there is none to take.
-            start = match.start()
-            if start > at:
-                parts.append(Text(text[at:start], Span(at, start)))
-            parts.append(_read_call(match.group(1), f"call_{index}", Span(start, match.end())))
-            at = match.end()
-        if at < len(text):
-            parts.append(Text(text[at:], Span(at, len(text))))
-        return tuple(parts)
+def _write_system(persona: str, tools: Sequence[ToolDefinition]) -> str:
+    """The persona and the tools' schemas, worded as Qwen2.5's chat template words it."""
+    if not tools:
+        return persona
+    rows = "".join("\n" + dump_json(_declare(tool)) for tool in tools)
+    return (
+        f"{persona}\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+        f"You are provided with function signatures within <tools></tools> XML tags:\n<tools>{rows}\n</tools>\n\n"
+        "For each function call, return a json object with function name and arguments within "
+        "<tool_call></tool_call> XML tags:\n<tool_call>\n"
+        '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
+    )
 
 
 def _declare(tool: ToolDefinition) -> Json:
@@ -80,9 +35,40 @@ def _declare(tool: ToolDefinition) -> Json:
     return {"type": "function", "function": {**function, "parameters": dict(tool.parameters)}}
 
 
+def _write_run(parts: Sequence[Part]) -> list[Segment]:
+    """Text, then each call in tags of its own; the stop token of the frame ends the run."""
+    segments: list[Segment] = []
+    for part in parts:
+        if isinstance(part, Text):
+            segments += said(part)
+        elif isinstance(part, ToolCall):
+            body = dump_json({"name": part.name, "arguments": dict(part.arguments)})
+            gap = "\n" if segments else ""
+            segments.append(Segment(f"{gap}<tool_call>\n{body}\n</tool_call>", True, "call"))
+    return segments
+
+
+def _write_results(results: Sequence[ToolResult]) -> str:
+    return "\n".join(f"<tool_response>\n{result.content}\n</tool_response>" for result in results)
+
+
+def _parse(text: str) -> tuple[Part, ...]:
+    """Calls in tags, everything else text. An unclosed last tag is read if its JSON is whole."""
+    parts: list[Part] = []
+    at = 0
+    for index, match in enumerate(CALL.finditer(text)):
+        if match.start() > at:
+            parts.append(Text(text[at : match.start()], Span(at, match.start())))
+        parts.append(_read_call(match[1], f"call_{index}", Span(*match.span())))
+        at = match.end()
+    if at < len(text):
+        parts.append(Text(text[at:], Span(at, len(text))))
+    return tuple(parts)
+
+
 def _read_call(body: str, call_id: str, span: Span) -> ToolCall:
     try:
-        value = read_value(body.strip())
+        value = read_value(body)
     except UnreadableError as error:
         return ToolCall(call_id, "", {}, span, parse_error=f"not JSON: {error}")
     if not isinstance(value, dict):
@@ -98,4 +84,4 @@ def _read_call(body: str, call_id: str, span: Span) -> ToolCall:
     return ToolCall(call_id, name, arguments, span)
 
 
-HERMES = HermesFormat()
+HERMES = CallFormat("hermes", (), False, _write_system, _write_run, _write_results, _parse)

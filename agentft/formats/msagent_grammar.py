@@ -10,10 +10,9 @@ the end. One extension of ours: a block may hold a JSON list of call objects, wh
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
-from collections import deque
+from itertools import islice
 
-from agentft.formats.values import read_json, read_value
+from agentft.formats.values import kind_of, read_arguments, read_json, read_value
 from agentft.types import Json, Part, Span, Text, ToolCall, ToolResult
 
 __all__ = ["CALL_END", "CALL_START", "RESULT_END", "RESULT_START", "parse_parts"]
@@ -24,15 +23,15 @@ RESULT_START = "<|startofexec|>"
 RESULT_END = "<|endofexec|>"
 
 _MARKER = re.compile(r"<\|(?:start|end)of(?:think|exec)\|>")
-_STARTS = (CALL_START, RESULT_START)
+_START = re.compile(r"<\|startof(?:think|exec)\|>")
+_RESULT_MARKER = re.compile(r"<\|(?:start|end)ofexec\|>")
+_LIMIT = re.compile(r"<\|(?:startof(?:think|exec)|endofthink)\|>")  # what may end an unreadable call
 _OPEN = re.compile(r"\s*(?:```[ \t]*\w*\s*)?")
 _SPACE = re.compile(r"\s*")
 _CLOSE = re.compile(r"\s*(?:```)?\s*")
 _RESULT_FENCE = re.compile(r"\s*```(?:json)?[ \t]*(?:\r?\n|(?=[{\[\"]))", re.IGNORECASE)
 _NAME = re.compile(r"""["']api_name["']\s*:\s*(?:"([^"\n]*)"|'([^'\n]*)')""")
 _MAX_READINGS = 4  # how many end markers may lie inside one Python-literal call before we stop looking
-
-_Item = tuple[Json, int, str | None]  # a call's value, the index after its text, what was wrong
 
 
 def parse_parts(text: str) -> tuple[Part, ...]:
@@ -42,8 +41,6 @@ def parse_parts(text: str) -> tuple[Part, ...]:
     there is none). A result's content is the text between its markers, without the fence. White space before it (behind
     a call or a result) and the newline after it belong to its span, since a model says neither.
     """
-    if "<|startof" not in text:
-        return (Text(text, Span(0, len(text))),) if text else ()
     return _Reader(text).read()
 
 
@@ -52,114 +49,88 @@ class _Reader:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.marks = [(match.start(), match[0]) for match in _MARKER.finditer(text)]
-        self.starts = [start for start, _ in self.marks]
         self.parts: list[Part] = []
-        self.open_calls: deque[str] = deque()
-        self.calls = 0
+        self.calls = self.answered = 0
         self.at = 0
 
     def read(self) -> tuple[Part, ...]:
-        index = 0
-        while index < len(self.marks):
-            start, marker = self.marks[index]
-            if marker in _STARTS:
-                read_block = self._read_call if marker == CALL_START else self._read_result
-                read_block(index, start)
-                index = self._next_mark(self.at)
+        while found := _START.search(self.text, self.at):
+            if found[0] == CALL_START:
+                self._read_call(found.start(), found.end())
             else:
-                index += 1
+                self._read_result(found.start(), found.end())
         self._add_text(len(self.text))
         return tuple(self.parts)
-
-    def _next_mark(self, position: int) -> int:
-        return bisect_left(self.starts, position)
 
     def _add_text(self, end: int) -> None:
         if self.at < end:
             self.parts.append(Text(self.text[self.at : end], Span(self.at, end)))
             self.at = end
 
-    def _read_call(self, index: int, start: int) -> None:
+    def _read_call(self, start: int, body: int) -> None:
         self._add_text(start)
-        body = _skip(_OPEN, self.text, start + len(CALL_START))
+        body = _skip(_OPEN, self.text, body)
         try:
             items = _read_items(self.text, body)
+            end, problem = self._find_call_end(items[-1][1])
         except ValueError as error:
-            item, end = self._read_otherwise(index, body, str(error))
-            self._add_calls([item], end)
-            return
-        end, problem = self._find_call_end(items[-1][1])
-        self._add_calls([(value, stop, error or problem) for value, stop, error in items], end)
+            value, end, problem = self._read_otherwise(body, str(error))
+            items = [(value, end)]
+        for number, (value, stop) in enumerate(items, 1):
+            span = Span(self.at, end if number == len(items) else stop)
+            self.parts.append(_make_call(f"call_{self.calls}", value, span, problem))
+            self.calls += 1
+            self.at = span.end
 
     def _find_call_end(self, position: int) -> tuple[int, str | None]:
         """Where the block ends whose JSON ends at `position`, and what is wrong with its end."""
         after = _skip(_CLOSE, self.text, position)
-        if self.text.startswith(CALL_END, after):
-            return after + len(CALL_END), None
-        index = self._next_mark(position)
-        if index == len(self.marks):
-            rest = self.text[after:]
-            return len(self.text), None if CALL_END.startswith(rest) else _surplus(rest)
-        stop, marker = self.marks[index]
-        if marker in _STARTS:
-            if stop == after:
-                return position + len(self.text[position:stop].rstrip()), None
-            return stop, _surplus(self.text[after:stop])
-        return stop + len(marker), _surplus(self.text[after:stop])
+        mark = _MARKER.search(self.text, after)
+        surplus = self.text[after : mark.start() if mark else None]
+        if mark is None:
+            return len(self.text), None if CALL_END.startswith(surplus) else _surplus(surplus)
+        if mark[0] == CALL_END and not surplus:
+            return mark.end(), None
+        if not _START.match(mark[0]):
+            return mark.end(), _surplus(surplus)
+        if surplus:
+            return mark.start(), _surplus(surplus)
+        return position + len(self.text[position:after].rstrip()), None
 
-    def _read_otherwise(self, index: int, body: int, problem: str) -> tuple[_Item, int]:
+    def _read_otherwise(self, body: int, problem: str) -> tuple[Json, int, str | None]:
         """A call that is not JSON: a Python literal up to one of the next end markers, or unreadable."""
-        limit = self._block_limit(index)
-        ends = [stop for stop, marker in self.marks[index + 1 : index + 9] if marker == CALL_END]
+        limit = _find(_LIMIT, self.text, body)
+        ends = [mark.start() for mark in islice(_MARKER.finditer(self.text, body), 8) if mark[0] == CALL_END]
         for stop in ends[:_MAX_READINGS] or [limit]:
             try:
                 value = read_value(self.text[body:stop].rstrip().removesuffix("```"))
             except ValueError:
                 continue
             error = "a list of calls must be JSON" if isinstance(value, list) else None
-            return (value, stop, error), self._behind(stop)
+            return value, _behind(CALL_END, self.text, stop), error
         name = _NAME.search(self.text, body, limit)
-        return ({"api_name": name[1] or name[2]} if name else {}, limit, problem), self._behind(limit)
+        return {"api_name": name[1] or name[2]} if name else {}, _behind(CALL_END, self.text, limit), problem
 
-    def _block_limit(self, index: int) -> int:
-        """Where an unreadable block ends: at the next marker that can end it, or at the end of the text."""
-        for later in range(index + 1, len(self.marks)):
-            stop, marker = self.marks[later]
-            if marker != RESULT_END:
-                return stop
-        return len(self.text)
-
-    def _behind(self, stop: int) -> int:
-        return stop + len(CALL_END) if self.text.startswith(CALL_END, stop) else stop
-
-    def _add_calls(self, items: list[_Item], end: int) -> None:
-        last = len(items) - 1
-        for number, (value, stop, problem) in enumerate(items):
-            span = Span(self.at, end if number == last else stop)
-            identity = f"call_{self.calls}"
-            self.parts.append(_make_call(identity, value, span, problem))
-            self.open_calls.append(identity)
-            self.calls += 1
-            self.at = span.end
-
-    def _read_result(self, index: int, start: int) -> None:
+    def _read_result(self, start: int, body: int) -> None:
         follows = bool(self.parts) and isinstance(self.parts[-1], ToolCall | ToolResult)
         if not (follows and self.text[self.at : start].isspace()):  # space between a call and its result is injected
             self._add_text(start)
-        body = start + len(RESULT_START)
-        stop = self._result_end(index, body)
-        end = stop + len(RESULT_END) if self.text.startswith(RESULT_END, stop) else stop
-        if self.text.startswith("\n", end):
-            end += 1
-        call_id = self.open_calls.popleft() if self.open_calls else ""
+        stop = self._result_end(body)
+        end = _behind("\n", self.text, _behind(RESULT_END, self.text, stop))
+        call_id = f"call_{self.answered}" if self.answered < self.calls else ""
+        self.answered = min(self.answered + 1, self.calls)
         self.parts.append(ToolResult(call_id, _strip_fence(self.text[body:stop]), Span(self.at, end)))
         self.at = end
 
-    def _result_end(self, index: int, body: int) -> int:
-        """Where the result's text ends: before the next end marker, unless that lies inside a JSON string of it."""
+    def _result_end(self, body: int) -> int:
+        """Where the result's text ends: before the next end marker, unless that lies inside a JSON string of it.
+
+        Without an end marker before the next result, it ends where anything else starts.
+        """
         first = _skip(_OPEN, self.text, body)
-        stop, closed = self._nearest_result_end(index)
+        mark = _RESULT_MARKER.search(self.text, body)
+        closed = mark is not None and mark[0] == RESULT_END
+        stop = mark.start() if mark and closed else _find(_START, self.text, body)
         if not closed or _breaks_off(self.text[first:stop]):
             try:
                 after = _skip(_CLOSE, self.text, read_json(self.text, first)[1])
@@ -169,23 +140,20 @@ class _Reader:
                 return after
         return stop
 
-    def _nearest_result_end(self, index: int) -> tuple[int, bool]:
-        """The next end marker if no other result starts before it; else the next start marker or the text's end."""
-        stop = len(self.text)
-        for later in range(index + 1, len(self.marks)):
-            place, marker = self.marks[later]
-            if marker == RESULT_END:
-                return place, True
-            if marker in _STARTS:
-                stop = min(stop, place)
-            if marker == RESULT_START:
-                break
-        return stop, False
-
 
 def _skip(pattern: re.Pattern[str], text: str, position: int) -> int:
     matched = pattern.match(text, position)
     return matched.end() if matched else position
+
+
+def _find(pattern: re.Pattern[str], text: str, position: int) -> int:
+    """Where it comes next, or else the end of the text."""
+    found = pattern.search(text, position)
+    return found.start() if found else len(text)
+
+
+def _behind(marker: str, text: str, position: int) -> int:
+    return position + len(marker) if text.startswith(marker, position) else position
 
 
 def _surplus(text: str) -> str:
@@ -207,55 +175,31 @@ def _strip_fence(text: str) -> str:
     return ending[:-3].removesuffix("\n") if ending.endswith("```") else body.strip()
 
 
-def _read_items(text: str, body: int) -> list[_Item]:
-    """The call object at `body`, or the call objects of the list there. Raises ValueError."""
-    first = text[body : body + 1]
-    if first == "{":
-        return [(*read_json(text, body), None)]
-    if first != "[":
+def _read_items(text: str, body: int) -> list[tuple[Json, int]]:
+    """The call object at `body`, or the call objects of the list there, each with its end. Raises ValueError."""
+    if text.startswith("{", body):
+        return [read_json(text, body)]
+    separator, position = text[body : body + 1], body
+    if separator != "[":
         raise ValueError("no JSON object between the call's markers")
-    items: list[_Item] = []
-    position = body + 1
-    while True:
-        position = _skip(_SPACE, text, position)
-        value, position = read_json(text, position)
-        items.append((value, position, None))
-        position = _skip(_SPACE, text, position)
+    items: list[tuple[Json, int]] = []
+    while separator != "]":
+        items.append(read_json(text, _skip(_SPACE, text, position + 1)))
+        position = _skip(_SPACE, text, items[-1][1])
         separator = text[position : position + 1]
-        position += 1
-        if separator == "]":
-            items[-1] = (value, position, None)
-            return items
-        if separator != ",":
-            raise ValueError(f"a list of calls that breaks off at character {position - 1}")
+        if separator not in ("]", ","):
+            raise ValueError(f"a list of calls that breaks off at character {position}")
+    items[-1] = (items[-1][0], position + 1)
+    return items
 
 
 def _make_call(identity: str, value: Json, span: Span, problem: str | None) -> ToolCall:
     if not isinstance(value, dict):
-        return ToolCall(identity, "", {}, span, problem or f"a call must be an object, not {_kind(value)}")
-    name, url, given = value.get("api_name"), value.get("url"), value.get("parameters")
+        return ToolCall(identity, "", {}, span, problem or f"a call must be an object, not {kind_of(value)}")
+    name, url = value.get("api_name"), value.get("url")
+    arguments, unreadable = read_arguments(value.get("parameters"), "parameters")
     if not (isinstance(name, str) and name):
-        problem = problem or "api_name is missing"
+        problem, name = problem or "api_name is missing", ""
     if not isinstance(url, str | None):
-        problem = problem or f"url must be text, not {_kind(url)}"
-    arguments: Json = given
-    if isinstance(given, str):
-        try:
-            arguments = read_value(given) if given.strip() else {}
-        except ValueError as error:
-            arguments, problem = {}, problem or f"parameters: {error}"
-    if not isinstance(arguments, dict | None):
-        problem = problem or f"parameters must be an object, not {_kind(arguments)}"
-    return ToolCall(
-        identity,
-        name if isinstance(name, str) else "",
-        arguments if isinstance(arguments, dict) else {},
-        span,
-        problem,
-        url if isinstance(url, str) else None,
-    )
-
-
-def _kind(value: Json) -> str:
-    kinds = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
-    return kinds.get(type(value), "a number")
+        problem, url = problem or f"url must be text, not {kind_of(url)}", None
+    return ToolCall(identity, name, arguments, span, problem or unreadable, url)

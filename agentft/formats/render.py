@@ -7,25 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-from agentft.errors import FrameError
 from agentft.formats import CallFormat
 from agentft.formats.frame import Frame
-from agentft.formats.pieces import Piece, has_call
-from agentft.types import (
-    Conversation,
-    Declarations,
-    Json,
-    Part,
-    Segment,
-    SegmentKind,
-    Text,
-    ToolCall,
-    ToolDefinition,
-    ToolResult,
-    Turn,
-)
+from agentft.types import Conversation, Json, Part, Segment, SegmentKind, Text, ToolCall, ToolDefinition, ToolResult
 
-__all__ = ["describe", "render", "render_prompt", "render_samples"]
+__all__ = ["describe", "render_prompt", "render_samples"]
 
 
 @dataclass(slots=True)
@@ -35,34 +21,22 @@ class _Message:
     role: str
     segments: list[Segment] = field(default_factory=list)
 
-    @property
-    def content(self) -> str:
-        return "".join(segment.text for segment in self.segments)
-
-
-def render(conversation: Conversation, fmt: CallFormat, frame: Frame) -> tuple[Segment, ...]:
-    """The whole conversation as one training row.
-
-    Raises:
-        FrameError: the template does not carry this conversation faithfully, or it is not stable (a later turn changes
-            how an earlier one is rendered): use `render_samples`.
-    """
-    if not frame.stable:
-        raise FrameError("the chat template rewrites earlier turns, so a row cannot hold several: use render_samples")
-    return _assemble(_messages(conversation, fmt, frame), fmt, frame, generation_prompt=False)
-
 
 def render_samples(conversation: Conversation, fmt: CallFormat, frame: Frame) -> list[tuple[Segment, ...]]:
-    """The conversation as training rows: one with a stable frame, else one for each of the assistant's messages."""
-    if frame.stable:
-        return [render(conversation, fmt, frame)]
+    """The conversation as training rows: one with a stable frame, else one for each of the assistant's messages.
+
+    Raises:
+        FrameError: the template does not carry this conversation faithfully.
+    """
     messages = _messages(conversation, fmt, frame)
+    if frame.stable:
+        return [_assemble(messages, frame, generation_prompt=False)]
     rows = []
     for index, message in enumerate(messages):
         if message.role == "assistant":
-            prompt = _assemble(messages[:index], fmt, frame, generation_prompt=True)
-            said = _ended(_trimmed(message.segments, frame), frame.stop, fmt, frame)
-            rows.append((*_as_context(prompt), *(segment for segment in said if segment.text)))
+            prompt = _assemble(messages[:index], frame, generation_prompt=True)
+            said = _ended(_trimmed(message.segments, frame), frame.stop, frame)
+            rows.append((*prompt, *(segment for segment in said if segment.text)))
     return rows
 
 
@@ -70,8 +44,8 @@ def render_prompt(conversation: Conversation, fmt: CallFormat, frame: Frame) -> 
     """What serving sends when the model must speak next: everything up to there, and nothing that it has yet to say."""
     messages = _messages(conversation, fmt, frame)
     tail = messages.pop().segments if messages and messages[-1].role == "assistant" else []
-    prompt = _assemble(messages, fmt, frame, generation_prompt=True)
-    return (*(prompt if frame.stable else _as_context(prompt)), *_trimmed(tail, frame, end=False))
+    prompt = _assemble(messages, frame, generation_prompt=True)
+    return (*prompt, *_trimmed(tail, frame, end=False))
 
 
 def describe(fmt: CallFormat, frame: Frame) -> dict[str, Json]:
@@ -101,17 +75,17 @@ def _messages(conversation: Conversation, fmt: CallFormat, frame: Frame) -> list
             for injected, parts in groupby(turn.parts, lambda part: isinstance(part, ToolResult)):
                 group = list(parts)
                 if injected:
-                    _add_results(messages, group, turn, fmt, verbatim and turn.role == "assistant")
+                    _add_results(messages, group, turn.raw, fmt, verbatim and turn.role == "assistant")
                 else:
-                    _add_run(messages, group, turn, fmt, verbatim)
+                    _add_run(messages, group, turn.raw, fmt, verbatim)
     return _fold_system(messages) if system and not frame.has_system else messages
 
 
 def _system(conversation: Conversation, fmt: CallFormat, verbatim: bool) -> str:
     turn = next((turn for turn in conversation.turns if turn.role == "system"), None)
     parts = turn.parts if turn else ()
-    if turn and verbatim and any(isinstance(part, Declarations) for part in parts):
-        return turn.raw
+    if turn and verbatim and not all(isinstance(part, Text) for part in parts):
+        return turn.raw  # it declares the tools itself
     persona = "".join(part.text for part in parts if isinstance(part, Text))
     return fmt.write_system(persona.strip() if conversation.tools else persona, conversation.tools)
 
@@ -129,97 +103,83 @@ def _assistant(messages: list[_Message]) -> _Message:
     return messages[-1]
 
 
-def _add_run(messages: list[_Message], parts: list[Part], turn: Turn, fmt: CallFormat, verbatim: bool) -> None:
-    pieces = fmt.read_run(parts, turn.raw) if verbatim else _rewritten(parts, turn.raw, fmt)
+def _add_run(messages: list[_Message], parts: list[Part], raw: str, fmt: CallFormat, verbatim: bool) -> None:
+    said = fmt.read_run(parts, raw) if verbatim else _rewritten(parts, raw, fmt)
     message = _assistant(messages)
-    for run in _split_runs(pieces, fmt):
+    for run in _split_runs(said):
         closed = bool(message.segments) and message.segments[-1].kind == "terminator"
-        if closed and not "".join(piece.text for piece in run).strip():
-            message.segments += [Segment(piece.text, False, "frame") for piece in run]
+        if closed and not "".join(segment.text for segment in run).strip():
+            message.segments += [replace(segment, sampled=False, kind="frame") for segment in run]
             continue
-        calls = has_call(parts) and any(piece.kind in ("call", "unreadable") for piece in run)
-        for text, kind in run:
-            fitting = "answer" if kind == "preamble" and not calls else kind
-            message.segments.append(Segment(text, True, fitting))
+        calls = any(segment.kind in ("call", "unreadable") for segment in run)
+        message.segments += [replace(s, kind="preamble") if calls and s.kind == "answer" else s for s in run]
 
 
-def _rewritten(parts: list[Part], raw: str, fmt: CallFormat) -> list[Piece]:
+def _rewritten(parts: list[Part], raw: str, fmt: CallFormat) -> list[Segment]:
     """The run in another format than it was written in; what cannot be read stays as it is."""
-    pieces: list[Piece] = []
+    segments: list[Segment] = []
     for unreadable, group in groupby(parts, lambda part: isinstance(part, ToolCall) and part.parse_error is not None):
         if unreadable:
-            pieces += [Piece(raw[part.span.start : part.span.end], "unreadable") for part in group]
+            segments += [Segment(raw[part.span.start : part.span.end], True, "unreadable") for part in group]
         else:
-            pieces += fmt.write_run(list(group))
-    return pieces
+            segments += fmt.write_run(list(group))
+    return segments
 
 
-def _split_runs(pieces: Sequence[Piece], fmt: CallFormat) -> Iterator[list[Piece]]:
+def _split_runs(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
     """Serving stops after a terminator, so what follows one is a run of its own."""
-    run: list[Piece] = []
-    for piece in pieces:
-        run.append(piece)
-        if fmt.stop and piece.kind == "terminator":
+    run: list[Segment] = []
+    for segment in segments:
+        run.append(segment)
+        if segment.kind == "terminator":
             yield run
             run = []
     if run:
         yield run
 
 
-def _add_results(messages: list[_Message], parts: list[Part], turn: Turn, fmt: CallFormat, verbatim: bool) -> None:
+def _add_results(messages: list[_Message], parts: list[Part], raw: str, fmt: CallFormat, verbatim: bool) -> None:
     results = [part for part in parts if isinstance(part, ToolResult)]
-    if verbatim:
-        text = "".join(turn.raw[part.span.start : part.span.end] for part in results)
-    else:
-        text = fmt.write_results(results)
+    written = "".join(raw[part.span.start : part.span.end] for part in results)
+    text = written if verbatim else fmt.write_results(results)
     segment = Segment(text, False, "result")
     if fmt.inline_results:
         _assistant(messages).segments.append(segment)
     elif len(messages) > 1 and messages[-1].segments[-1].kind == "result":
         # Results of one step that came in turns of their own still share a message, as the vendor's template has it.
-        messages[-1].segments[-1] = Segment(f"{messages[-1].content}\n{text}", False, "result")
+        messages[-1].segments[-1] = Segment(f"{messages[-1].segments[-1].text}\n{text}", False, "result")
     else:
         messages.append(_Message("user", [segment]))
 
 
-def _assemble(
-    messages: Sequence[_Message], fmt: CallFormat, frame: Frame, *, generation_prompt: bool
-) -> tuple[Segment, ...]:
+def _assemble(messages: Sequence[_Message], frame: Frame, *, generation_prompt: bool) -> tuple[Segment, ...]:
     """Messages with what the frame puts around them; the stop token is said by the model where serving waits for it."""
     roles = [message.role for message in messages]
     contents = [_trimmed(message.segments, frame) for message in messages]
     texts = ["".join(segment.text for segment in content) for content in contents]
-    if not frame.agrees(roles, texts, generation_prompt=generation_prompt):
-        raise FrameError(
-            "the chat template changes what messages say (it looks into their contents), so the row would not be what "
-            "is served; use a tokenizer with a plainer template"
-        )
-    pieces = frame.wrap(roles, generation_prompt=generation_prompt)
+    pieces = frame.wrap(roles, texts, generation_prompt=generation_prompt)
     segments = [Segment(pieces[0], False, "frame")]
-    for content, role, after in zip(contents, roles, pieces[1:], strict=True):
-        segments += _ended(content, after, fmt, frame) if role == "assistant" else [*content, _frame(after)]
-    return tuple(segment for segment in segments if segment.text)
+    for content, after in zip(contents, pieces[1:], strict=True):
+        segments += _ended(content, after, frame)
+    # With an unstable frame history is rendered anew at each step, so nothing of it is said now.
+    return tuple(s if frame.stable else replace(s, sampled=False) for s in segments if s.text)
 
 
-def _ended(content: list[Segment], after: str, fmt: CallFormat, frame: Frame) -> list[Segment]:
-    """An assistant's content, its stop token, and the rest of what the frame puts after it."""
-    stop = _stop_kind(content, fmt)
+def _ended(content: list[Segment], after: str, frame: Frame) -> list[Segment]:
+    """A message's content, the stop token if the model says it, and the rest of what the frame puts after it."""
+    stop = _stop_kind(content)
     if stop is None or not after.startswith(frame.stop):
-        return [*content, _frame(after)]
-    return [*content, Segment(frame.stop, True, stop), _frame(after[len(frame.stop) :])]
+        return [*content, Segment(after, False, "frame")]
+    return [*content, Segment(frame.stop, True, stop), Segment(after.removeprefix(frame.stop), False, "frame")]
 
 
-def _frame(text: str) -> Segment:
-    return Segment(text, False, "frame")
-
-
-def _stop_kind(content: Sequence[Segment], fmt: CallFormat) -> SegmentKind | None:
-    """What the stop token after an assistant's message is: None if serving never waits for it there."""
+def _stop_kind(content: Sequence[Segment]) -> SegmentKind | None:
+    """What the stop token after a message is: None if serving never waits for it there."""
     if not content or not content[-1].sampled:
         return None
     kinds: list[SegmentKind] = []  # of the message's last run
     for segment in content:
-        if not segment.sampled or (fmt.stop and "terminator" in kinds):
+        if not segment.sampled or "terminator" in kinds:
             kinds = []
         if segment.sampled:
             kinds.append(segment.kind)
@@ -244,8 +204,3 @@ def _trimmed(segments: Sequence[Segment], frame: Frame, *, end: bool = True) -> 
     if end and kept:
         kept[-1] = replace(kept[-1], text=text)
     return kept
-
-
-def _as_context(segments: Sequence[Segment]) -> tuple[Segment, ...]:
-    """Nothing of it is said now: with an unstable frame history is rendered anew at each step."""
-    return tuple(replace(segment, sampled=False) for segment in segments)

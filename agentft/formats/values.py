@@ -14,11 +14,11 @@ from typing import cast
 
 from agentft.types import Json
 
-__all__ = ["MAX_DEPTH", "UnreadableError", "read_json", "read_literal", "read_value"]
+__all__ = ["MAX_DEPTH", "UnreadableError", "kind_of", "read_arguments", "read_json", "read_literal", "read_value"]
 
 MAX_DEPTH = 100  # levels of brackets: far above real data, far below where a later json.dumps would overflow the stack
 MAX_LITERAL = 200_000  # characters: the Python parser takes about 100 times the memory of its input
-_BRACKETS = re.compile(r"[\[({]|[\])}]")
+_TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 _ESCAPED_SURROGATE = re.compile(r"\\[uU](?:0000)?[dD][89a-fA-F]")
 
 
@@ -29,10 +29,6 @@ class UnreadableError(ValueError):
         super().__init__(detail)
         self.reason = reason
         self.position = position
-
-
-def _too_deep() -> UnreadableError:
-    return UnreadableError(f"nested more than {MAX_DEPTH} levels deep", "too-deep")
 
 
 def _refuse_constant(name: str) -> float:
@@ -57,10 +53,12 @@ def read_json(text: str, start: int = 0) -> tuple[Json, int]:
     """
     try:
         value, end = _decode(text, start)
+        brackets = text.count("{", start, end) + text.count("[", start, end)
+        too_deep = brackets > MAX_DEPTH and _depth(value) > MAX_DEPTH
     except RecursionError:
-        raise _too_deep() from None
-    if text.count("{", start, end) + text.count("[", start, end) > MAX_DEPTH:
-        _check_depth(value)
+        too_deep = True
+    if too_deep:
+        raise UnreadableError(_TOO_DEEP, "too-deep")
     _check_surrogates(text if start == 0 else text[start:end], value)
     return cast(Json, value), end
 
@@ -69,17 +67,16 @@ def read_literal(text: str) -> Json:
     """The Python literal that `text` is, as JSON: tuples become lists; sets, bytes and non-text keys are refused."""
     if len(text) > MAX_LITERAL:
         raise UnreadableError(f"a Python literal of {len(text)} characters is too long")
-    if _bracket_depth(text) > MAX_DEPTH:
-        raise _too_deep()
     try:
         with warnings.catch_warnings():  # an unknown escape such as '\d' in data is no business of our users
             warnings.simplefilter("ignore")
-            value = ast.literal_eval(text)
+            value = _to_json(ast.literal_eval(text))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise UnreadableError("not a Python literal") from None
-    converted = _to_json(value)
-    _check_surrogates(text, converted)
-    return converted
+    if _depth(value) > MAX_DEPTH:
+        raise UnreadableError(_TOO_DEEP, "too-deep")
+    _check_surrogates(text, value)
+    return value
 
 
 def read_value(text: str) -> Json:
@@ -98,6 +95,27 @@ def read_value(text: str) -> Json:
         raise problem from None
 
 
+def read_arguments(given: Json, key: str) -> tuple[dict[str, Json], str | None]:
+    """A call's arguments, which are an object, the text of one, or missing; and what is wrong with them, if anything.
+
+    `key` is what their format calls them, for the message.
+    """
+    if isinstance(given, str):
+        try:
+            given = read_value(given) if given.strip() else None
+        except UnreadableError as error:
+            return {}, f"{key}: {error}"
+    if isinstance(given, dict | None):
+        return given or {}, None
+    return {}, f"{key} must be an object, not {kind_of(given)}"
+
+
+def kind_of(value: Json) -> str:
+    """What a value is, in words."""
+    kinds = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")
+
+
 def _decode(text: str, start: int) -> tuple[object, int]:
     """`raw_decode` by windows: its errors count lines from the start of the text, quadratic over many bad values."""
     size = 4096 if start else len(text)
@@ -105,6 +123,8 @@ def _decode(text: str, start: int) -> tuple[object, int]:
         window, cut = text[start : start + size], start + size < len(text)
         try:
             value, end = _DECODER.raw_decode(window)
+            if end < len(window) or not cut:
+                return value, start + end
         except json.JSONDecodeError as error:
             if not cut or (error.pos < size - 16 and not error.msg.startswith("Unterminated")):
                 place = start + error.pos
@@ -113,34 +133,14 @@ def _decode(text: str, start: int) -> tuple[object, int]:
             raise
         except ValueError as error:  # an integer of thousands of digits
             raise UnreadableError(str(error)) from None
-        else:
-            if end < len(window) or not cut:
-                return value, start + end
         size *= 8
 
 
-def _bracket_depth(text: str) -> int:
-    """An upper bound on nesting: brackets inside strings count too."""
-    depth = deepest = 0
-    for match in _BRACKETS.finditer(text):
-        depth = depth + 1 if match[0] in "[({" else max(0, depth - 1)
-        deepest = max(deepest, depth)
-    return deepest
-
-
-def _check_depth(value: object) -> None:
-    level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [inner for item in level for inner in _children(item)]
-        if not level:
-            return
-    raise _too_deep()
-
-
-def _children(value: object) -> list[object]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
+def _depth(value: object) -> int:
+    """Levels of lists and objects."""
+    if not isinstance(value, dict | list):
+        return 0
+    return 1 + max(map(_depth, value.values() if isinstance(value, dict) else value), default=0)
 
 
 def _check_surrogates(text: str, value: object) -> None:
@@ -155,20 +155,11 @@ def _check_surrogates(text: str, value: object) -> None:
 
 
 def _to_json(value: object) -> Json:
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        if math.isfinite(value):
-            return value
-        raise UnreadableError("a number that is too large")
+    """The value with lists for tuples. Raises ValueError for what JSON has not."""
     if isinstance(value, list | tuple):
         return [_to_json(item) for item in value]
-    if isinstance(value, dict):
-        return {_to_key(key): _to_json(item) for key, item in value.items()}
-    raise UnreadableError(f"a {type(value).__name__} is not JSON")
-
-
-def _to_key(key: object) -> str:
-    if isinstance(key, str):
-        return key
-    raise UnreadableError(f"the key {key!r} is not text")
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _to_json(item) for key, item in value.items()}
+    if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise ValueError

@@ -6,33 +6,21 @@ A change of what any metric gives for any trajectory raises `SCORER_VERSION`.
 
 from __future__ import annotations
 
-from agentft.metrics.answer import answer
-from agentft.metrics.argument_f1 import argument_f1
-from agentft.metrics.context import Context, Metric
-from agentft.metrics.decision import abstention, call_decision, decisions
-from agentft.metrics.end_state import end_state
-from agentft.metrics.errors import ERROR_CLASSES, Finding, classify
-from agentft.metrics.exact_call import exact_call, tool_name
+from collections.abc import Callable
+
+from agentft.metrics.calls import abstention, argument_f1, call_decision, decisions, exact_call, tool_name
+from agentft.metrics.errors import ERROR_CLASSES, classify
 from agentft.metrics.msagent import action_em, input_em, msagent_f1, rouge_l
-from agentft.metrics.recovery import recovery
+from agentft.metrics.outcome import answer, end_state, recovery
+from agentft.metrics.reading import Context
 from agentft.metrics.validity import json_valid, known_tool, schema_valid, url
 from agentft.types import Case, Score, Trajectory
 
-__all__ = [
-    "ERROR_CLASSES",
-    "METRICS",
-    "SCORER_VERSION",
-    "Context",
-    "Finding",
-    "Metric",
-    "classify",
-    "decisions",
-    "score_case",
-]
+__all__ = ["ERROR_CLASSES", "METRICS", "SCORER_VERSION", "Context", "classify", "decisions", "score_case"]
 
 SCORER_VERSION = 2
 
-METRICS: dict[str, Metric] = {
+METRICS: dict[str, Callable[[Case, Trajectory, Context], Score]] = {
     "exact_call": exact_call,
     "abstention": abstention,
     "answer": answer,

@@ -7,12 +7,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agentft.metrics.answer import answer
-from agentft.metrics.context import Context
-from agentft.metrics.end_state import end_state
 from agentft.metrics.matching import Difference, Matching, Pair, case_matchings
-from agentft.metrics.reading import exchanges, final_text, looks_like_call, turn_calls, turn_steps
-from agentft.metrics.schema import pointer, schema_problems
+from agentft.metrics.outcome import answer, end_state
+from agentft.metrics.reading import Context, all_calls, exchanges, final_text, looks_like_call, turn_steps
+from agentft.metrics.validity import pointer, schema_problems
 from agentft.types import Case, ToolCall, Trajectory
 
 __all__ = ["ERROR_CLASSES", "Finding", "classify"]
@@ -72,30 +70,24 @@ def _turn_findings(
 ) -> Iterator[Finding]:
     for call in matching.unreadable:
         yield Finding(_unreadable_kind(call, trajectory), index, detail=str(call.parse_error))
-    calls = turn_calls(trajectory, index)
+    calls = all_calls(trajectory, index)
     text = "\n".join(step.completion for step in turn_steps(trajectory, index))
     if not calls and looks_like_call(text):
         yield Finding("broken-wrapper", index, detail="a call stands in the text, without its markers")
         return
-    if not case.turns[index].calls:
-        yield from _uncalled_findings(trajectory, context, index, matching)
-        return
-    if not calls and any(pair.required for pair in matching.pairs):
-        yield Finding("refusal" if _REFUSAL.search(text) else "no-call", index)
-        return
-    yield from _call_findings(trajectory, context, index, matching)
-
-
-def _uncalled_findings(trajectory: Trajectory, context: Context, index: int, matching: Matching) -> Iterator[Finding]:
+    due = case.turns[index].calls
     for call in matching.extra:
-        yield Finding("unwanted-call" if call.name in context.tools else "unknown-tool", index, detail=call.name)
-    if not turn_calls(trajectory, index) and not final_text(trajectory, index):
+        surplus = "wrong-count" if due else "unwanted-call"
+        yield Finding(surplus if call.name in context.tools else "unknown-tool", index, detail=call.name)
+    if not due and not calls and not final_text(trajectory, index):
         yield Finding("wrong-answer", index, detail="it said nothing")
+    elif not calls and any(pair.required for pair in matching.pairs):
+        yield Finding("refusal" if _REFUSAL.search(text) else "no-call", index)
+    else:
+        yield from _pairs_findings(trajectory, context, index, matching)
 
 
-def _call_findings(trajectory: Trajectory, context: Context, index: int, matching: Matching) -> Iterator[Finding]:
-    for call in matching.extra:
-        yield Finding("wrong-count" if call.name in context.tools else "unknown-tool", index, detail=call.name)
+def _pairs_findings(trajectory: Trajectory, context: Context, index: int, matching: Matching) -> Iterator[Finding]:
     missing = [pair for pair in matching.pairs if pair.required and not pair.exact]
     for pair in matching.pairs:
         if pair.call is None and pair.required and not matching.unreadable:

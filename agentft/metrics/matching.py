@@ -1,20 +1,23 @@
-"""Which call answers which expectation: the best assignment of the whole turn, whatever the order of the calls."""
+"""Which call answers which expectation: the best assignment of the whole turn, whatever the order of the calls.
+
+Of two JSON values the type is compared before the value: `True`, `1` and `1.0` are three values. Where the schema says
+`number`, 1 and 1.0 are one number.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from agentft.metrics.context import Context
-from agentft.metrics.equality import same
-from agentft.metrics.reading import turn_calls
+from agentft.metrics.reading import Context, all_calls
 from agentft.types import CallExpectation, Case, Json, ToolCall, Trajectory
 
-__all__ = ["Difference", "Matching", "Pair", "case_matchings", "compare", "match"]
+__all__ = ["Difference", "Matching", "Pair", "case_matchings", "compare", "match", "same"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Matching:
 def case_matchings(case: Case, trajectory: Trajectory, context: Context) -> list[Matching]:
     """A matching for each user turn of the case; turns that were never reached have no calls."""
     return [
-        match(turn.calls, turn.skippable, turn_calls(trajectory, index), context, case.comparators)
+        match(turn.calls, turn.skippable, all_calls(trajectory, index), context, case.comparators)
         for index, turn in enumerate(case.turns)
     ]
 
@@ -74,27 +77,21 @@ def match(
 ) -> Matching:
     """Assign calls to expectations so that as many as possible are exact, then as many arguments as possible.
 
-    Args:
-        skippable: how many leading expectations are not required.
+    `skippable`: how many leading expectations are not required.
     """
     readable = [call for call in calls if call.parse_error is None]
-    table = [[compare(want, call, context, comparators) for call in readable] for want in expected]
-    rewards = np.array(
-        [[_reward(want, row[i], index >= skippable) for i in range(len(readable))] for index, (want, row) in
-         enumerate(zip(expected, table, strict=True))]
-    ).reshape(len(expected), len(readable))  # fmt: skip
+    pairs = [Pair(want, index >= skippable, None) for index, want in enumerate(expected)]
+    table = [
+        [replace(pair, call=call, differences=compare(pair.expected, call, context, comparators)) for call in readable]
+        for pair in pairs
+    ]
+    rewards = np.array([[_reward(pair) for pair in row] for row in table]).reshape(len(expected), len(readable))
     rows, columns = linear_sum_assignment(rewards, maximize=True)
-    assigned = dict(zip(rows.tolist(), columns.tolist(), strict=True))
-    pairs = tuple(
-        Pair(want, index >= skippable, readable[assigned[index]], table[index][assigned[index]])
-        if index in assigned
-        else Pair(want, index >= skippable, None)
-        for index, want in enumerate(expected)
-    )
-    taken = set(assigned.values())
+    for row, column in zip(rows, columns, strict=True):
+        pairs[row] = table[row][column]
     return Matching(
-        pairs,
-        extra=tuple(call for index, call in enumerate(readable) if index not in taken),
+        tuple(pairs),
+        extra=tuple(call for index, call in enumerate(readable) if index not in columns),
         unreadable=tuple(call for call in calls if call.parse_error is not None),
     )
 
@@ -121,6 +118,30 @@ def compare(
     return tuple(found)
 
 
+def same(expected: Json, actual: Json, schema: Mapping[str, Any] | None = None, comparator: str = "exact") -> bool:
+    """Whether `actual` is `expected` under the argument's JSON Schema and comparator.
+
+    `comparator`, for strings: `exact`, `casefold` (case does not count) or `spaceless` (whitespace does not count).
+    """
+    schema = schema or {}
+    if isinstance(expected, str) and isinstance(actual, str):
+        return _normal(expected, comparator) == _normal(actual, comparator)
+    if isinstance(expected, dict) and isinstance(actual, dict):
+        properties = schema.get("properties") or {}
+        return expected.keys() == actual.keys() and all(
+            same(value, actual[key], properties.get(key), comparator) for key, value in expected.items()
+        )
+    if isinstance(expected, list) and isinstance(actual, list):
+        items = schema.get("items")
+        inner = items if isinstance(items, dict) else None
+        return len(expected) == len(actual) and all(
+            same(left, right, inner, comparator) for left, right in zip(expected, actual, strict=True)
+        )
+    if _number(expected) and _number(actual):
+        return _same_number(expected, actual, schema)
+    return type(expected) is type(actual) and expected == actual
+
+
 def _accepted(want: CallExpectation, key: str, actual: Json, context: Context, comparators: Mapping[str, str]) -> bool:
     tool = context.tools.get(want.name)
     properties: Any = tool.parameters.get("properties", {}) if tool else {}
@@ -130,11 +151,39 @@ def _accepted(want: CallExpectation, key: str, actual: Json, context: Context, c
     return any(same(option, actual, properties.get(key), comparator) for option in options)
 
 
-def _reward(want: CallExpectation, differences: Sequence[Difference], required: bool) -> float:
+def _reward(pair: Pair) -> float:
     """Exact calls outweigh everything; then the tool's name, then the share of right arguments, then being required."""
-    if not differences:
-        return 1000.0 + 0.5 * required
-    if differences[0].kind == "tool":
-        return 0.1 * required
-    wrong = sum(difference.kind != "surplus" for difference in differences)
-    return 1.0 + 0.4 * (1 - wrong / (len(want.arguments) + 1)) + 0.5 * required
+    if not pair.differences:
+        return 1000.0 + 0.5 * pair.required
+    if pair.differences[0].kind == "tool":
+        return 0.1 * pair.required
+    wrong = sum(difference.kind != "surplus" for difference in pair.differences)
+    return 1.0 + 0.4 * (1 - wrong / (len(pair.expected.arguments) + 1)) + 0.5 * pair.required
+
+
+def _normal(text: str, comparator: str) -> str:
+    if comparator == "casefold":
+        return text.casefold()
+    return "".join(text.split()) if comparator == "spaceless" else text
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _same_number(expected: Any, actual: Any, schema: Mapping[str, Any]) -> bool:
+    if type(expected) is not type(actual) and not _allows_number(schema):
+        return False
+    if isinstance(expected, int) and isinstance(actual, int):
+        return expected == actual
+    try:
+        return math.isclose(expected, actual, rel_tol=1e-9)
+    except OverflowError:
+        return False
+
+
+def _allows_number(schema: Mapping[str, Any]) -> bool:
+    kinds = schema.get("type", [])
+    if "number" in (kinds if isinstance(kinds, list) else [kinds]):
+        return True
+    return any(_allows_number(option) for key in ("anyOf", "oneOf") for option in schema.get(key, []))

@@ -6,40 +6,33 @@ optional arguments of a case play no part: exactly equal means equal to the refe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
-from agentft.metrics.context import Context
-from agentft.metrics.equality import same
-from agentft.metrics.matching import Pair, case_matchings
-from agentft.metrics.reading import final_text
-from agentft.types import Case, Json, Score, Trajectory
+from agentft.metrics.matching import case_matchings, same
+from agentft.metrics.reading import Context, final_text
+from agentft.types import CallExpectation, Case, Json, Score, ToolCall, Trajectory
 
 __all__ = ["action_em", "input_em", "msagent_f1", "pair_f1", "rouge_l"]
 
 
 def action_em(case: Case, trajectory: Trajectory, context: Context) -> Score:
     """The tool's name is equal."""
-    return _mean(case, trajectory, context, lambda pair: float(_named(pair)))
+    return _mean(case, trajectory, context, lambda want, call: float(call.name == want.name))
 
 
 def input_em(case: Case, trajectory: Trajectory, context: Context) -> Score:
     """The parameters are exactly equal."""
-    return _mean(
-        case,
-        trajectory,
-        context,
-        lambda pair: float(pair.call is not None and same(dict(pair.expected.arguments), dict(pair.call.arguments))),
-    )
+    return _mean(case, trajectory, context, lambda want, call: same(dict(want.arguments), dict(call.arguments)))
 
 
 def msagent_f1(case: Case, trajectory: Trajectory, context: Context) -> Score:
     """Argument F1 with half credit for a right key with a wrong value; a wrong name gives 0."""
-    return _mean(
-        case,
-        trajectory,
-        context,
-        lambda pair: pair_f1(pair.expected.arguments, pair.call.arguments) if pair.call and _named(pair) else 0.0,
-    )
+
+    def score(want: CallExpectation, call: ToolCall) -> float:
+        return pair_f1(want.arguments, call.arguments) if call.name == want.name else 0.0
+
+    return _mean(case, trajectory, context, score)
 
 
 def pair_f1(reference: Mapping[str, Json], predicted: Mapping[str, Json]) -> float:
@@ -76,27 +69,15 @@ class _Tokenizer:
 
     def tokenize(self, text: str) -> list[str]:
         """Lower-case tokens."""
-        tokens: list[str] = []
-        word = ""
-        for character in text.lower() + " ":
-            if character.isascii() and character.isalnum():
-                word += character
-                continue
-            if word:
-                tokens.append(word)
-            word = ""
-            if character.isalnum():
-                tokens.append(character)
-        return tokens
+        return re.findall(r"[a-z0-9]+|[^\W_]", text.lower())
 
 
-def _named(pair: Pair) -> bool:
-    return pair.call is not None and pair.call.name == pair.expected.name
-
-
-def _mean(case: Case, trajectory: Trajectory, context: Context, value: Callable[[Pair], float]) -> Score:
-    matchings = case_matchings(case, trajectory, context)
-    values = [value(pair) for matching in matchings for pair in matching.pairs if pair.required]
+def _mean(
+    case: Case, trajectory: Trajectory, context: Context, value: Callable[[CallExpectation, ToolCall], float]
+) -> Score:
+    """A required call that was not made has the value 0."""
+    pairs = [pair for matching in case_matchings(case, trajectory, context) for pair in matching.pairs if pair.required]
+    values = [float(value(pair.expected, pair.call)) if pair.call else 0.0 for pair in pairs]
     if not values:
         return Score(None, "the case expects no call")
     return Score(sum(values) / len(values), f"mean of {len(values)} expected calls")

@@ -1,22 +1,14 @@
-"""Reading a trajectory by user turns: calls that could be read, attempts that could not, the final answer."""
+"""What metrics read: the context, and a trajectory by user turns (calls, attempts at calls, the final answer)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from agentft.types import Case, Exchange, Step, Text, ToolCall, Trajectory
+from agentft.types import Exchange, Step, Text, ToolCall, ToolDefinition, Trajectory
 
-__all__ = [
-    "all_calls",
-    "attempted",
-    "exchanges",
-    "expects_calls",
-    "final_text",
-    "looks_like_call",
-    "turn_calls",
-    "turn_steps",
-]
+__all__ = ["Context", "all_calls", "attempted", "exchanges", "final_text", "looks_like_call", "turn_steps"]
 
 _MARKER = re.compile(r"<\|?/?(?:tool_call|tool_calls|startofthink|endofthink|function_call|function)\b", re.IGNORECASE)
 _NAME = r"""["'](?:api_name|name|function|tool|tool_name|action)["']\s*:"""
@@ -24,9 +16,12 @@ _ARGUMENTS = r"""["'](?:parameters|arguments|args|action_input)["']\s*:"""
 _OBJECT = re.compile(rf"{_NAME}.{{0,400}}?{_ARGUMENTS}|{_ARGUMENTS}.{{0,400}}?{_NAME}", re.DOTALL)
 
 
-def expects_calls(case: Case) -> bool:
-    """Whether any turn of the case expects a call."""
-    return any(turn.calls for turn in case.turns)
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The tools that the model saw, by name, and the state's digest after the expected calls (None: none writes)."""
+
+    tools: Mapping[str, ToolDefinition] = field(default_factory=dict)
+    gold_state: str | None = None
 
 
 def turn_steps(trajectory: Trajectory, turn: int) -> list[Step]:
@@ -34,14 +29,10 @@ def turn_steps(trajectory: Trajectory, turn: int) -> list[Step]:
     return [step for step in trajectory.steps if step.turn == turn]
 
 
-def turn_calls(trajectory: Trajectory, turn: int) -> list[ToolCall]:
-    """All calls of a user turn, readable or not, in order."""
-    return list(_calls(turn_steps(trajectory, turn)))
-
-
-def all_calls(trajectory: Trajectory) -> list[ToolCall]:
-    """All calls of the trajectory, readable or not, in order."""
-    return list(_calls(trajectory.steps))
+def all_calls(trajectory: Trajectory, turn: int | None = None) -> list[ToolCall]:
+    """All calls of the trajectory, or of one user turn, readable or not, in order."""
+    steps = trajectory.steps if turn is None else turn_steps(trajectory, turn)
+    return [part for step in steps for part in step.parts if isinstance(part, ToolCall)]
 
 
 def exchanges(trajectory: Trajectory, turn: int) -> list[Exchange]:
@@ -51,10 +42,8 @@ def exchanges(trajectory: Trajectory, turn: int) -> list[Exchange]:
 
 def attempted(trajectory: Trajectory, turn: int) -> bool:
     """Whether the model called, or tried to: an unreadable call is an attempt, and so is one in a broken wrapper."""
-    return any(
-        any(isinstance(part, ToolCall) for part in step.parts) or looks_like_call(step.completion)
-        for step in turn_steps(trajectory, turn)
-    )
+    steps = turn_steps(trajectory, turn)
+    return bool(all_calls(trajectory, turn)) or any(looks_like_call(step.completion) for step in steps)
 
 
 def final_text(trajectory: Trajectory, turn: int) -> str:
@@ -68,7 +57,3 @@ def final_text(trajectory: Trajectory, turn: int) -> str:
 def looks_like_call(text: str) -> bool:
     """Whether text that no reader took for a call was meant as one: markers, or a name beside arguments."""
     return bool(_MARKER.search(text) or _OBJECT.search(text))
-
-
-def _calls(steps: Iterable[Step]) -> Iterable[ToolCall]:
-    return (part for step in steps for part in step.parts if isinstance(part, ToolCall))

@@ -1,15 +1,52 @@
-"""Whether calls are well-formed, whatever was expected: JSON, schema, existing tools, registered addresses."""
+"""Whether calls are well-formed, whatever was expected: JSON, schema, existing tools, registered addresses.
+
+Remote `$ref`s in a schema are never followed: the registry is empty.
+"""
 
 from __future__ import annotations
 
-from agentft.metrics.context import Context
-from agentft.metrics.reading import all_calls
-from agentft.metrics.schema import schema_problems
-from agentft.types import Case, Score, Trajectory
+from dataclasses import dataclass
+from typing import Any, Literal
 
-__all__ = ["json_valid", "known_tool", "schema_valid", "url"]
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+from referencing import Registry
+
+from agentft.metrics.reading import Context, all_calls
+from agentft.types import Case, Score, ToolCall, ToolDefinition, Trajectory
+
+__all__ = ["SchemaProblem", "json_valid", "known_tool", "pointer", "schema_problems", "schema_valid", "url"]
 
 NO_CALLS = Score(None, "nothing was called")
+Kind = Literal["missing-required", "unknown-argument", "type", "constraint"]
+KINDS: dict[str, Kind] = {
+    "required": "missing-required",
+    "additionalProperties": "unknown-argument",
+    "unevaluatedProperties": "unknown-argument",
+    "type": "type",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaProblem:
+    """One violation; `pointer` is a JSON Pointer into the arguments."""
+
+    kind: Kind
+    pointer: str
+    message: str
+
+
+def schema_problems(tool: ToolDefinition, call: ToolCall) -> list[SchemaProblem]:
+    """All violations of a readable call's arguments, by pointer."""
+    schema: dict[str, Any] = dict(tool.parameters)
+    validator = Draft202012Validator(schema, registry=Registry())
+    found = [problem for error in validator.iter_errors(dict(call.arguments)) for problem in _problems(error)]
+    return sorted(found, key=lambda problem: problem.pointer)
+
+
+def pointer(*keys: object) -> str:
+    """A JSON Pointer (RFC 6901)."""
+    return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in keys)
 
 
 def json_valid(_case: Case, trajectory: Trajectory, _context: Context) -> Score:
@@ -50,3 +87,18 @@ def url(_case: Case, trajectory: Trajectory, context: Context) -> Score:
         if tool is None or call.endpoint not in tool.endpoints:
             return Score(0.0, f"{call.endpoint!r:.80} is no address of {call.name!r:.60}")
     return Score(1.0, "every address is a registered one") if calls else Score(None, "no call carries an address")
+
+
+def _problems(error: ValidationError) -> list[SchemaProblem]:
+    kind = KINDS.get(str(error.validator), "constraint")
+    path = list(error.absolute_path)
+    if kind == "missing-required" and isinstance(error.instance, dict):
+        # jsonschema gives one error for each missing key, and names it in the message only.
+        keys = error.validator_value if isinstance(error.validator_value, list) else []
+        missing = [key for key in keys if error.message.startswith(f"{key!r} is ")]
+        return [SchemaProblem(kind, pointer(*path, key), "it is missing") for key in missing]
+    if kind == "unknown-argument" and isinstance(error.instance, dict) and isinstance(error.schema, dict):
+        known = error.schema.get("properties", {})
+        surplus = [key for key in error.instance if key not in known]
+        return [SchemaProblem(kind, pointer(*path, key), "there is no such argument") for key in surplus]
+    return [SchemaProblem(kind, pointer(*path), f"{error.message:.120}")]

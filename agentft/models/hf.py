@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from agentft.encoding import tokens_of
 from agentft.errors import InputError
 from agentft.formats.frame import Frame
-from agentft.models import Completion, Finish, OnText, Request, Sampling
-from agentft.models.decoding import ATTENTION, Prefix, Start, can_share, compute_prefix, decode
+from agentft.models import Completion, Finish, OnText, Request, Sampling, stop_end
+from agentft.models.decoding import ATTENTION, OnTokens, Prefix, Start, can_share, compute_prefix, decode
 from agentft.models.embedded import resolve
 from agentft.models.tokenizers import load_tokenizer, located
 
@@ -27,7 +27,6 @@ __all__ = ["HfBackend", "native_bf16", "quantisation"]
 WORTH_SHARING = 32
 # Prefixes that are remembered: one for each suite of an evaluation, and a few.
 KEPT_PREFIXES = 6
-NONE: tuple[int, Prefix | None] = (0, None)
 
 
 def native_bf16() -> bool:
@@ -52,11 +51,6 @@ def quantisation(bits: int, compute: torch.dtype) -> BitsAndBytesConfig | None:
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
         )
     raise InputError(f"bits {bits} is not known; it is 4, 8 or 16")
-
-
-def _dtype() -> torch.dtype:
-    """bf16 where it is native (1.7 times as fast on two cores with SmolLM2 and 42 rows), else fp32."""
-    return torch.bfloat16 if native_bf16() else torch.float32
 
 
 class HfBackend:
@@ -89,13 +83,15 @@ class HfBackend:
             MissingError: the model is not here and cannot be fetched.
         """
         tokenizer = load_tokenizer(model)
+        # bf16 where it is native: 1.7 times as fast as fp32 on two cores with SmolLM2 and 42 rows.
+        dtype = torch.bfloat16 if native_bf16() else torch.float32
         rounded = rounded and bits == 16
         loaded = located(
             model,
             AutoModelForCausalLM.from_pretrained,
             resolve(model),
-            dtype=_dtype(),
-            quantization_config=quantisation(4 if rounded else bits, _dtype()),
+            dtype=dtype,
+            quantization_config=quantisation(4 if rounded else bits, dtype),
             device_map={"": 0} if torch.cuda.is_available() else None,
         )
         loaded = loaded.dequantize() if rounded else loaded
@@ -119,12 +115,11 @@ class HfBackend:
         # Requests with the same system text stand together, so that they can share its computation.
         order = sorted(range(len(requests)), key=lambda index: (_system_text(requests[index]), index))
         prompts = [tokens_of(requests[index].segments, self._tokenizer) for index in order]
-        watch = _Watch(self._tokenizer, [requests[index].stop for index in order], self._ends, order, on_text)
         draw = hashlib.sha256(repr((sampling.seed, [request.key for request in requests])).encode()).digest()
         sampling = replace(sampling, seed=int.from_bytes(draw[:7], "big"))
         with torch.inference_mode():
             starts = self._starts([_system_text(requests[index]) for index in order], prompts)
-            said, owns = decode(self._model, prompts, starts, sampling, watch.ended)
+            said, owns = decode(self._model, prompts, starts, sampling, self._watch(requests, order, on_text))
         # A conversation mostly goes on in the very next batch, so that is how long its keys and values are kept.
         self._said = [Start(start.shared, own) for start, own in zip(starts, owns, strict=True)]
         done = {
@@ -148,34 +143,51 @@ class HfBackend:
 
     def _recall(self, prefix: Prefix, prompt: list[int]) -> Start:
         """The longest beginning of a prompt, after its shared prefix, that the last batch computed."""
-        at = len(prefix.tokens)
-        known = [start.own for start in self._said if start.own and start.shared.tokens == prefix.tokens]
-        length, own = max(((_alike(prompt[at:-1], own.tokens), own) for own in known), key=_first, default=NONE)
-        return Start(prefix, own.cut(length) if own and length else None)
+        known = [start.own for start in self._said if start.shared.tokens == prefix.tokens]
+        return Start(prefix, _longest(prompt[len(prefix.tokens) : -1], known) or prefix.cut(0))
 
     def _shared_prefix(self, prompts: list[list[int]]) -> Prefix | None:
         """The start that all prompts share, or most of it if that was computed before."""
         columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
         same = prompts[0][: sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))]
-        known, kept = max(
-            ((_alike(same, prefix.tokens), prefix) for prefix in self._prefixes), key=_first, default=NONE
-        )
+        kept = _longest(same, self._prefixes)
         # A lone prompt shares everything with itself, and a few more shared words are not worth a computation.
-        if kept and known >= WORTH_SHARING and (len(prompts) == 1 or 2 * known >= len(same)):
-            return kept.cut(known)
+        enough = WORTH_SHARING if len(prompts) == 1 else max(WORTH_SHARING, len(same) / 2)
+        if kept and len(kept.tokens) >= enough:
+            return kept
         if len(same) < WORTH_SHARING:
             return None
         self._prefixes = [compute_prefix(self._model, same), *self._prefixes[: KEPT_PREFIXES - 1]]
         return self._prefixes[0]
 
+    def _watch(self, requests: Sequence[Request], order: list[int], on_text: OnText | None) -> OnTokens:
+        """What ends a row at its stop strings, and hands out text as it appears; row i is request `order[i]`."""
+        shown = [""] * len(order)
+        # A stop string of n characters lies within the last n tokens and a little: a token holds a character or more,
+        # but for characters that are cut in bytes.
+        tail = 4 + max((len(stop) for request in requests for stop in request.stop), default=0)
+
+        def ended(index: int, row: list[int]) -> bool:
+            request = requests[order[index]]
+            if on_text is not None:
+                text = self._completion(request, 0, row).text
+                if text.startswith(shown[index]) and text != shown[index] and not text.endswith("\ufffd"):
+                    on_text(order[index], text[len(shown[index]) :])
+                    shown[index] = text
+            return row[-1] in self._ends or stop_end(self._decode(row[-tail:]), request.stop) is not None
+
+        return ended
+
     def _completion(self, request: Request, prompt_tokens: int, row: list[int]) -> Completion:
         said = list(takewhile(lambda token: token not in self._ends, row))
-        text = _decode(self._tokenizer, said)
+        text = self._decode(said)
         finish: Finish = "end" if len(said) < len(row) else "length"
-        cut = _stop_end(text, request.stop)
-        if cut is not None:
-            text, finish = text[:cut], "stop"
-        return Completion(text, finish, prompt_tokens, len(said))
+        cut = stop_end(text, request.stop)
+        return Completion(text[:cut], finish if cut is None else "stop", prompt_tokens, len(said))
+
+    def _decode(self, tokens: list[int]) -> str:
+        text: str = self._tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
 
 
 def _system_text(request: Request) -> str:
@@ -188,54 +200,10 @@ def _alike(tokens: Sequence[int], others: Sequence[int]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(tokens, others, strict=False)))
 
 
-def _first(pair: tuple[int, Prefix | None]) -> int:
-    return pair[0]
-
-
-class _Watch:
-    """Ends a row at its stop strings, and hands out text as it appears."""
-
-    def __init__(
-        self, tokenizer: Any, stops: list[tuple[str, ...]], ends: list[int], names: list[int], on_text: OnText | None
-    ) -> None:
-        self._names = names
-        self._tokenizer = tokenizer
-        self._stops = stops
-        self._ends = set(ends)
-        self._on_text = on_text
-        self._shown = [""] * len(stops)
-        # A stop string of n characters lies within the last n tokens and a little: a token holds a character or more,
-        # but for characters that are cut in bytes.
-        self._tail = 4 + max((len(stop) for row in stops for stop in row), default=0)
-
-    def ended(self, index: int, row: list[int]) -> bool:
-        """Whether the row is over with its last token."""
-        if self._on_text is not None:
-            self._show(index, row, self._on_text)
-        if row[-1] in self._ends:
-            return True
-        tail = _decode(self._tokenizer, row[-self._tail :])
-        return any(stop in tail for stop in self._stops[index])
-
-    def _show(self, index: int, row: list[int], on_text: OnText) -> None:
-        text = _decode(self._tokenizer, takewhile(lambda token: token not in self._ends, row))
-        cut = _stop_end(text, self._stops[index])
-        text = text[:cut] if cut is not None else text
-        shown = self._shown[index]
-        if text.startswith(shown) and len(text) > len(shown) and not text.endswith("\ufffd"):
-            on_text(self._names[index], text[len(shown) :])
-            self._shown[index] = text
-
-
-def _decode(tokenizer: Any, tokens: Any) -> str:
-    text: str = tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    return text
-
-
-def _stop_end(text: str, stops: Sequence[str]) -> int | None:
-    """Where the earliest stop string ends."""
-    found = [text.index(stop) + len(stop) for stop in stops if stop in text]
-    return min(found) if found else None
+def _longest(tokens: Sequence[int], prefixes: Sequence[Prefix]) -> Prefix | None:
+    """The longest start of `tokens` that one of the prefixes holds."""
+    best = max(prefixes, key=lambda prefix: _alike(tokens, prefix.tokens), default=None)
+    return best and best.cut(_alike(tokens, best.tokens))
 
 
 def _end_tokens(model: Any, tokenizer: Any, frame: Frame) -> list[int]:

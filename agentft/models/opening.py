@@ -32,26 +32,18 @@ ADAPTER, WHOLE = "adapter", "model"
 class TunedRun:
     """What a finished training run left: the model it started from, its call format, and its adapter or whole model.
 
-    `tools`: names of those that its data declared; none if it is not known, or they are very many.
-    `method`: qlora, lora or full.
+    `is_whole`: `adapter` is a whole model, to be opened instead of `model` rather than on top of it. `is_rounded`: it
+    was trained on weights of 4 bits, and so belongs on those. `tools`: names of those that its data declared; none if
+    it is not known, or they are very many.
     """
 
     path: Path
     model: str
     call_format: str
     adapter: Path
-    tools: tuple[str, ...] = ()
-    method: str = ""
-
-    @property
-    def is_rounded(self) -> bool:
-        """Whether the adapter was trained on weights of 4 bits, and so belongs on those."""
-        return self.method == "qlora"
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether `adapter` is a whole model, to be opened instead of `model` rather than on top of it."""
-        return self.adapter.name != ADAPTER
+    is_whole: bool
+    is_rounded: bool
+    tools: tuple[str, ...]
 
 
 def find_tuned(name: str, root: Path = Path("runs")) -> TunedRun:
@@ -63,8 +55,8 @@ def find_tuned(name: str, root: Path = Path("runs")) -> TunedRun:
     path = _newest(root) if name == "last" else next((p for p in (Path(name), root / name) if p.is_dir()), None)
     if path is None:
         raise InputError(f"there is no run {name!r}; give a run folder, or train one with `agentft train`")
-    weights = next((path / kind for kind in (ADAPTER, WHOLE) if (path / kind).is_dir()), None)
-    if weights is None:
+    kind = next((kind for kind in (ADAPTER, WHOLE) if (path / kind).is_dir()), None)
+    if kind is None:
         raise InputError(
             f"{path}: it holds no adapter/ (nor model/); the run did not finish, so go on with it: "
             f"agentft train --resume {path}"
@@ -73,9 +65,10 @@ def find_tuned(name: str, root: Path = Path("runs")) -> TunedRun:
         path=path,
         model=_text(path / "recipe.toml", "model"),
         call_format=_text(path / "format.json", "call_format"),
-        adapter=weights,
+        adapter=path / kind,
+        is_whole=kind == WHOLE,
+        is_rounded=_text(path / "recipe.toml", "method") == "qlora",
         tools=_tools(path / "data.json"),
-        method=_text(path / "recipe.toml", "method"),
     )
 
 
@@ -91,8 +84,13 @@ def open_backend(model: str | None, adapter: str | None = None, bits: int = 16) 
         InputError: the run or the answers file cannot be used, or the run was trained on other text than this model's.
         MissingError: the model is not here.
     """
-    if model == SCRIPTED or (model or "").startswith(f"{SCRIPTED}:"):
-        return _scripted(str(model), adapter)
+    kind, _, answers = (model or "").partition(":")
+    if kind == SCRIPTED:
+        if adapter:
+            raise InputError("scripted answers have no adapter; leave --adapter out")
+        if not answers:
+            raise InputError("the answers of `scripted` come from a file here: --model scripted:FILE")
+        return ScriptedBackend(read_answers(Path(answers)), answers)
     run = find_tuned(adapter) if adapter else None
     name = model or (run.model if run else DEFAULT_MODEL)
     from agentft.models.hf import HfBackend  # torch and transformers take seconds
@@ -157,15 +155,6 @@ def identify(model: str | None, adapter: str | None, bits: int) -> tuple[str, st
         parts += ["rounded"] if run.is_rounded else []
         parts += [f"{path.name} {_sha(path)}" for path in sorted(run.adapter.iterdir()) if path.is_file()]
     return shown, hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _scripted(model: str, adapter: str | None) -> Backend:
-    if adapter:
-        raise InputError("scripted answers have no adapter; leave --adapter out")
-    path = model.partition(":")[2]
-    if not path:
-        raise InputError("the answers of `scripted` come from a file here: --model scripted:FILE")
-    return ScriptedBackend(read_answers(Path(path)), path)
 
 
 def _newest(root: Path) -> Path:

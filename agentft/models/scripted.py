@@ -7,13 +7,13 @@ The file holds one JSON object a line: `{"key": "<case id>/<turn>/<step>", "text
 from __future__ import annotations
 
 import fnmatch
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agentft.errors import InputError
 from agentft.formats.frame import CHATML, Frame
-from agentft.models import Completion, OnText, Request, Sampling
+from agentft.models import Completion, OnText, Request, Sampling, stop_end
+from agentft.strict import read_json_line
 
 __all__ = ["ScriptedBackend", "read_answers"]
 
@@ -27,20 +27,11 @@ class ScriptedBackend:
     """
 
     def __init__(self, answers: Mapping[str, str], source: str = "answers", frame: Frame = CHATML) -> None:
+        self.name = f"scripted:{source}"
+        self.frame = frame
         self._answers = answers
         self._source = source
-        self._frame = frame
         self._patterns = [key for key in answers if any(mark in key for mark in "*?[")]
-
-    @property
-    def name(self) -> str:
-        """`scripted:<source>`."""
-        return f"scripted:{self._source}"
-
-    @property
-    def frame(self) -> Frame:
-        """ChatML, unless another was given."""
-        return self._frame
 
     def complete(
         self, requests: Sequence[Request], sampling: Sampling, on_text: OnText | None = None
@@ -51,16 +42,16 @@ class ScriptedBackend:
             InputError: no answer is written for a request.
         """
         del sampling  # nothing is sampled
-        return [self._answer(index, request, on_text) for index, request in enumerate(requests)]
-
-    def _answer(self, index: int, request: Request, on_text: OnText | None) -> Completion:
-        text = self._find(request.key)
-        ends = [text.index(stop) + len(stop) for stop in request.stop if stop in text]
-        text = text[: min(ends)] if ends else text
-        if on_text:
-            on_text(index, text)
-        prompt = sum(len(segment.text.split()) for segment in request.segments)
-        return Completion(text, "stop" if ends else "end", prompt_tokens=prompt, tokens=len(text.split()))
+        completions = []
+        for index, request in enumerate(requests):
+            text = self._find(request.key)
+            cut = stop_end(text, request.stop)
+            text = text[:cut]
+            if on_text:
+                on_text(index, text)
+            prompt = sum(len(segment.text.split()) for segment in request.segments)
+            completions.append(Completion(text, "end" if cut is None else "stop", prompt, len(text.split())))
+        return completions
 
     def _find(self, key: str) -> str:
         if key in self._answers:
@@ -84,18 +75,10 @@ def read_answers(path: Path) -> dict[str, str]:
     answers: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            key, text = _read_line(line, f"{path}:{number}")
-            if key in answers:
-                raise InputError(f"{path}:{number}: the key {key!r} has an answer already; keep one")
-            answers[key] = text
+            row = read_json_line(line, f"{path}:{number}")
+            if set(row) != {"key", "text"} or not all(isinstance(value, str) for value in row.values()):
+                raise InputError(f'{path}:{number}: it must be {{"key": "<case id>/<turn>/<step>", "text": "..."}}')
+            if row["key"] in answers:
+                raise InputError(f"{path}:{number}: the key {row['key']!r} has an answer already; keep one")
+            answers[row["key"]] = row["text"]
     return answers
-
-
-def _read_line(line: bytes, place: str) -> tuple[str, str]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{place}: it is not JSON: {error}") from None
-    if isinstance(row, dict) and set(row) == {"key", "text"} and all(isinstance(v, str) for v in row.values()):
-        return row["key"], row["text"]
-    raise InputError(f'{place}: it must be {{"key": "<case id>/<turn>/<step>", "text": "..."}}')

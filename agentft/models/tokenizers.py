@@ -12,15 +12,7 @@ from transformers.utils import logging as transformers_logging
 from agentft.errors import InputError, MissingError
 from agentft.models.embedded import resolve
 
-__all__ = ["load_tokenizer", "located", "silence"]
-
-
-def silence() -> None:
-    """Keep the libraries' bars and remarks off the user's terminal."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    for library in ("bitsandbytes", "accelerate"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+__all__ = ["load_tokenizer", "located"]
 
 
 def load_tokenizer(model: str) -> Any:
@@ -30,7 +22,11 @@ def load_tokenizer(model: str) -> Any:
         MissingError: it is not here and cannot be fetched.
         InputError: there is only a slow one, which cannot tell where in the text its tokens lie.
     """
-    silence()
+    # The libraries' bars and remarks stay off the user's terminal.
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    for library in ("bitsandbytes", "accelerate"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     tokenizer = located(model, AutoTokenizer.from_pretrained, resolve(model))
     if not tokenizer.is_fast:
         raise InputError(f"{model} has no tokenizer.json (a fast tokenizer); convert its tokenizer first")

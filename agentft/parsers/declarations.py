@@ -7,15 +7,17 @@ C   {"name", "description", "parameters": [...]}, sometimes with brackets too ma
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 
 from agentft.errors import RowError
 from agentft.formats.msagent import INSTRUCTION
 from agentft.formats.values import UnreadableError, read_json, read_value
-from agentft.parsers.parameters import read_parameters
+from agentft.parsers.tools import make_tool
 from agentft.types import Declarations, Json, Part, Span, Text, ToolDefinition
 
 __all__ = ["parse_system"]
@@ -40,9 +42,10 @@ def parse_system(text: str) -> tuple[tuple[Part, ...], tuple[ToolDefinition, ...
     Raises:
         RowError: `unreadable-tools`, with the character where the block begins.
     """
-    return _cached(text) if len(text) <= _CACHED_LENGTH else _parse(text)
+    return _parse(text) if len(text) <= _CACHED_LENGTH else _parse.__wrapped__(text)
 
 
+@lru_cache(maxsize=256)
 def _parse(text: str) -> tuple[tuple[Part, ...], tuple[ToolDefinition, ...]]:
     blocks = list(_find_blocks(text))
     if not blocks:
@@ -53,11 +56,14 @@ def _parse(text: str) -> tuple[tuple[Part, ...], tuple[ToolDefinition, ...]]:
         parts.insert(0, Text(text[:start], Span(0, start)))
     if end < len(text):
         parts.append(Text(text[end:], Span(end, len(text))))
-    found = [tool for block, place, _ in blocks for tool in _read_block(block, place)]
+    found: list[ToolDefinition] = []
+    for block, place, _ in blocks:
+        try:
+            found += _read_block(block)
+        except RowError as error:
+            error.offset = place
+            raise
     return tuple(parts), _merge(found)
-
-
-_cached = lru_cache(maxsize=256)(_parse)
 
 
 def _first_character(text: str, block: int) -> int:
@@ -94,85 +100,61 @@ def _read_malformed(text: str, start: int, problem: UnreadableError) -> tuple[Js
     """A block with brackets too many or too few, or a Python literal; up to the blank line behind it."""
     blank = re.compile(r"\n\s*\n|\Z").search(text, start)
     end = blank.start() if blank else len(text)
-    try:
-        return read_value(text[start:end]), end
-    except UnreadableError:
-        body = text[start:end]
-    error = problem
+    body = text[start:end]
+    with suppress(UnreadableError):
+        return read_value(body), end
     for _ in range(_MAX_REPAIRS):
         try:
             return read_json(body)[0], end
-        except UnreadableError as found:
-            error = found
-        body = _repair(body, error)
+        except UnreadableError as error:
+            body = _repair(body, error.position or 0)
     raise RowError("unreadable-tools", f"a tool's declaration: {problem}", offset=start) from None
 
 
-def _repair(body: str, error: UnreadableError) -> str:
-    """One bracket less where one is in the way; the closing brackets that are missing at the end."""
-    place = error.position or 0
+def _repair(body: str, place: int) -> str:
+    """One bracket less where one is in the way at `place`; else the closing brackets that are missing at the end."""
     if place < len(body) and body[place] in "]}":
         return body[:place] + body[place + 1 :]
-    return body.rstrip().rstrip(",") + "".join(_CLOSERS[bracket] for bracket in reversed(_open_brackets(body)))
-
-
-def _open_brackets(body: str) -> list[str]:
-    opened: list[str] = []
+    closers = ""
     for match in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', body):
         if match[0] in _CLOSERS:
-            opened.append(match[0])
-        elif match[0] in "]}" and opened:
-            opened.pop()
-    return opened
+            closers = _CLOSERS[match[0]] + closers
+        elif match[0] in "]}":
+            closers = closers[1:]
+    return body.rstrip().rstrip(",") + closers
 
 
-def _read_block(block: Mapping[str, Json], place: int) -> Iterator[ToolDefinition]:
+def _read_block(block: Mapping[str, Json]) -> Iterator[ToolDefinition]:
     schema = block.get("plugin_schema_for_model", block)
     if isinstance(schema, str):
         try:
             schema = read_value(schema)
         except UnreadableError as error:
-            raise RowError("unreadable-tools", f"plugin_schema_for_model: {error}", offset=place) from None
+            raise RowError("unreadable-tools", f"plugin_schema_for_model: {error}") from None
     if not isinstance(schema, dict):
-        raise RowError("unreadable-tools", "plugin_schema_for_model is not an object", offset=place)
+        raise RowError("unreadable-tools", "plugin_schema_for_model is not an object")
     name = _text(schema.get("name")) or _text(block.get("plugin_name"))
-    description, url = _text(schema.get("description")), _text(schema.get("url"))
-    paths = schema.get("paths")
+    url, paths = _text(schema.get("url")), schema.get("paths")
     for path in paths if isinstance(paths, list) and paths else [schema]:
         if not isinstance(path, dict):
-            raise RowError("unreadable-tools", f"a path of the tool {name!r} is not an object", offset=place)
-        tool = _text(path.get("name")) or name
+            raise RowError("unreadable-tools", f"a path of the tool {name!r} is not an object")
+        tool, route = _text(path.get("name")) or name, _text(path.get("model_id"))
         if not tool:
-            raise RowError("unreadable-tools", "a tool has no name", offset=place)
-        address = _join(url, _text(path.get("model_id")))
-        try:
-            parameters = read_parameters(path.get("parameters"))
-        except UnreadableError as error:
-            raise RowError("unreadable-tools", f"the parameters of {tool!r}: {error}", offset=place) from None
-        summary = _text(path.get("description")) or description
-        yield ToolDefinition(tool, summary, parameters, (address,) if address else ())
+            raise RowError("unreadable-tools", "a tool has no name")
+        address = f"{url.rstrip('/')}/{route.lstrip('/')}" if url and route else url
+        summary = _text(path.get("description")) or schema.get("description")
+        yield make_tool(tool, summary, path.get("parameters"), address)
 
 
 def _text(value: Json) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _join(url: str, path: str) -> str:
-    return f"{url.rstrip('/')}/{path.lstrip('/')}" if url and path else url
-
-
 def _merge(found: list[ToolDefinition]) -> tuple[ToolDefinition, ...]:
     """One definition for each tool with all its addresses; a namesake with other parameters stays apart."""
-    tools: list[ToolDefinition] = []
-    places: dict[str, list[int]] = {}
+    tools: dict[tuple[str, str], ToolDefinition] = {}
     for tool in found:
-        for index in places.setdefault(tool.name, []):
-            known = tools[index]
-            if known.parameters == tool.parameters:
-                fresh = tuple(url for url in tool.endpoints if url not in known.endpoints)
-                tools[index] = replace(known, endpoints=known.endpoints + fresh)
-                break
-        else:
-            places[tool.name].append(len(tools))
-            tools.append(tool)
-    return tuple(tools)
+        key = tool.name, json.dumps(tool.parameters, sort_keys=True)
+        known = tools.get(key, tool)
+        tools[key] = replace(known, endpoints=tuple(dict.fromkeys(known.endpoints + tool.endpoints)))
+    return tuple(tools.values())

@@ -4,151 +4,115 @@ their own."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
 
 from agentft.errors import RowError
-from agentft.formats.values import UnreadableError, read_value
-from agentft.parsers.tools import conversation_of, read_list, read_role, read_tools
-from agentft.types import Conversation, Json, Part, Role, Span, Text, ToolCall, ToolResult, Turn
+from agentft.formats.values import read_arguments
+from agentft.parsers.tools import read_list, read_role
+from agentft.types import Json, Part, Role, Span, Text, ToolCall, ToolDefinition, ToolResult, Turn
 
 __all__ = ["parse_openai"]
 
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "assistant": "assistant",
-    "tool": "tool",
-    "function": "tool",
-}
+_ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+_ROLES |= {"tool": "tool", "function": "tool"}
+_UNPLACED = Span(0, 0)
 
 
-def parse_openai(row: Mapping[str, Json], default_id: str) -> Conversation:
-    """An OpenAI-style record as a conversation.
+def parse_openai(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinition, ...]]:
+    """The turns of an OpenAI-style record; they declare no tools.
 
     `Turn.raw` of an assistant's turn is its reasoning, its content and the text of each call
     (`{"name":...,"arguments":...}`), joined. Arguments that no reader understands are data (`ToolCall.parse_error`).
 
     Raises:
-        RowError: `no-turns`, `turn-not-object`, `unknown-role`, `value-not-text`, `turn-order`, `no-assistant`,
-            `call-not-object` or `unreadable-tools`, with the turn.
+        RowError: `turn-not-object`, `unknown-role`, `value-not-text`, `turn-order` or `call-not-object`, with the turn.
     """
-    reader = _Reader()
-    for index, message in enumerate(read_list(row.get("messages"), "messages", "no-turns") or ()):
+    turns: list[Turn] = []
+    numbers = count()
+    unanswered: list[str] = []  # ids of calls that have no result yet
+    for index, message in enumerate(items):
         try:
-            reader.add(message)
+            if not isinstance(message, dict):
+                raise RowError("turn-not-object", f"a message must be an object, not {message!r:.60}")
+            role = read_role(message.get("role"), _ROLES)
+            if role == "system" and turns:
+                raise RowError("turn-order", "a system message that is not the first")
+            turns.append(_tile(role, _read_message(role, message, numbers, unanswered)))
         except RowError as error:
-            raise RowError(error.reason, error.detail, turn=index) from None
-    if not reader.turns:
-        raise RowError("no-turns", "`messages` is empty")
-    return conversation_of(row, default_id, reader.turns, read_tools(row), "openai")
+            error.turn = index
+            raise
+    return turns, ()
 
 
-@dataclass(slots=True)
-class _Reader:
-    """Turns as they are read; `open_calls` are ids of calls that have no result yet."""
-
-    turns: list[Turn] = field(default_factory=list)
-    open_calls: list[str] = field(default_factory=list)
-    calls: int = 0
-
-    def add(self, message: Json) -> None:
-        if not isinstance(message, dict):
-            raise RowError("turn-not-object", f"a message must be an object, not {message!r:.60}")
-        role = read_role(message.get("role"), _ROLES)
-        if role == "system" and self.turns:
-            raise RowError("turn-order", "a system message that is not the first")
-        turn = _Turn()
-        if role == "assistant":
-            self._add_said(turn, message)
-        elif role == "tool":
-            content = _read_result(message.get("content"))
-            call_id, failed = self._answered(message.get("tool_call_id")), message.get("is_error") is True
-            turn.parts.append(ToolResult(call_id, content, turn.next_span(content), failed))
-        else:
-            turn.add_text(_read_content(message.get("content")))
-        self.turns.append(Turn(role, tuple(turn.parts), turn.raw))
-
-    def _answered(self, call_id: Json) -> str:
-        """The id that a result names; without one, the earliest call that has no result."""
-        if not (isinstance(call_id, str) and call_id):
-            call_id = self.open_calls[0] if self.open_calls else ""
-        if call_id in self.open_calls:
-            self.open_calls.remove(call_id)
-        return call_id
-
-    def _add_said(self, turn: _Turn, message: Mapping[str, Json]) -> None:
-        for key in ("reasoning_content", "reasoning"):
-            if message.get(key):
-                turn.add_text(_read_content(message.get(key)), thought=True)
-                break
-        turn.add_text(_read_content(message.get("content") or message.get("refusal")))
-        calls = read_list(message.get("tool_calls"), "tool_calls", "call-not-object") or []
-        legacy = message.get("function_call")
-        for call in [*calls, *([legacy] if legacy is not None else [])]:
-            if not isinstance(call, dict):
-                raise RowError("call-not-object", f"a call must be an object, not {call!r:.60}")
-            given = call.get("id")
-            identity = given if isinstance(given, str) and given else f"call_{self.calls}"
-            self.calls += 1
-            self.open_calls.append(identity)
-            _add_call(turn, identity, call)
+def _tile(role: Role, said: Iterator[tuple[str, Part]]) -> Turn:
+    """The turn of parts that come with their texts, so that spans tile `raw` by construction."""
+    raw = ""
+    parts: list[Part] = []
+    for text, part in said:
+        parts.append(replace(part, span=Span(len(raw), len(raw) + len(text))))
+        raw += text
+    return Turn(role, tuple(parts), raw)
 
 
-@dataclass(slots=True)
-class _Turn:
-    """A turn that grows: each part comes with its text, so that spans tile `raw` by construction."""
+def _read_message(
+    role: Role, message: Mapping[str, Json], numbers: Iterator[int], unanswered: list[str]
+) -> Iterator[tuple[str, Part]]:
+    """The parts of a message, each with its text; their spans are still to be found."""
+    if role == "tool":
+        content = _read_result(message.get("content"))
+        # A result that names no call answers the earliest that has none.
+        call_id = _given(message.get("tool_call_id")) or next(iter(unanswered), "")
+        if call_id in unanswered:
+            unanswered.remove(call_id)
+        yield content, ToolResult(call_id, content, _UNPLACED, message.get("is_error") is True)
+        return
+    if role != "assistant":
+        yield from _read_text(message.get("content"))
+        return
+    yield from _read_text(message.get("reasoning_content") or message.get("reasoning") or None, thought=True)
+    yield from _read_text(message.get("content") or message.get("refusal"))
+    listed = read_list(message.get("tool_calls"), "tool_calls", "call-not-object") or []
+    legacy = message.get("function_call")
+    for call in listed if legacy is None else [*listed, legacy]:
+        if not isinstance(call, dict):
+            raise RowError("call-not-object", f"a call must be an object, not {call!r:.60}")
+        number = next(numbers)
+        unanswered.append(_given(call.get("id")) or f"call_{number}")
+        yield _read_call(call, unanswered[-1])
 
-    raw: str = ""
-    parts: list[Part] = field(default_factory=list)
 
-    def next_span(self, text: str) -> Span:
-        """Append `text` and give its place."""
-        start = len(self.raw)
-        self.raw += text
-        return Span(start, len(self.raw))
-
-    def add_text(self, text: str, *, thought: bool = False) -> None:
-        """Append a Text unless it is empty."""
-        if text:
-            self.parts.append(Text(text, self.next_span(text), thought))
-
-
-def _add_call(turn: _Turn, identity: str, call: Mapping[str, Json]) -> None:
+def _read_call(call: Mapping[str, Json], identity: str) -> tuple[str, ToolCall]:
     function = call.get("function", call)
     if not isinstance(function, dict):
         raise RowError("call-not-object", f"a call's function must be an object, not {function!r:.60}")
-    name, given = function.get("name"), function.get("arguments")
-    problem = None if isinstance(name, str) and name else "the call has no name"
-    arguments: Json = given
-    written = "{}"
-    if isinstance(given, str):
-        if given.strip():
-            written = given
-            try:
-                arguments = read_value(given)
-            except UnreadableError as error:
-                arguments, problem = {}, problem or f"arguments: {error}"
-        else:
-            arguments = {}
-    elif given is not None:
-        written = json.dumps(given, ensure_ascii=False, separators=(",", ":"))
-    if not isinstance(arguments, dict | None):
-        problem = problem or f"arguments must be an object, not {arguments!r:.60}"
-    readable = name if isinstance(name, str) else ""
-    span = turn.next_span(f'{{"name":{json.dumps(readable, ensure_ascii=False)},"arguments":{written}}}')
-    turn.parts.append(ToolCall(identity, readable, arguments if isinstance(arguments, dict) else {}, span, problem))
+    given, name = function.get("arguments"), _given(function.get("name"))
+    arguments, problem = read_arguments(given, "arguments")
+    if given is None or (isinstance(given, str) and not given.strip()):
+        given = "{}"
+    written = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False, separators=(",", ":"))
+    text = f'{{"name":{json.dumps(name, ensure_ascii=False)},"arguments":{written}}}'
+    return text, ToolCall(identity, name, arguments, _UNPLACED, problem if name else "the call has no name")
+
+
+def _given(value: Json) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _read_text(content: Json, *, thought: bool = False) -> Iterator[tuple[str, Text]]:
+    """A Text, unless it is empty."""
+    text = _read_content(content)
+    if text:
+        yield text, Text(text, _UNPLACED, thought)
 
 
 def _read_content(content: Json) -> str:
     """The text of a message: text, nothing, or a list of text parts."""
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
     if isinstance(content, list):
         return "".join(_read_text_part(part) for part in content)
+    if isinstance(content, str | None):
+        return content or ""
     raise RowError("value-not-text", f"the content must be text, not {content!r:.60}")
 
 

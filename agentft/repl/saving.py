@@ -58,16 +58,12 @@ def append_row(path: Path, conversation: Conversation) -> None:
             stream.seek(before - 1)
             line = line if stream.read(1) == b"\n" else b"\n" + line
         try:
-            _write_all(stream.fileno(), line)
+            while line:
+                line = line[os.write(stream.fileno(), line) :]
             os.fsync(stream.fileno())
         except OSError:
             os.ftruncate(stream.fileno(), before)
             raise
-
-
-def _write_all(file: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(file, data) :]
 
 
 def _value(turn: Turn, conversation: Conversation) -> str:

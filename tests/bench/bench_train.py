@@ -205,7 +205,7 @@ def bench_peer(peer: str, shape: str, batches: Sequence[int], steps: int) -> lis
         InputError: it failed; with the end of what it said.
     """
     name, _, python = peer.partition("=")
-    script = Path(__file__).with_name("bench_peers.py")
+    script = Path(__file__).with_name("peers.py")
     command = [python, str(script), name, "--shape", json.dumps(asdict(_shape(shape))), "--steps", str(steps)]
     for batch in batches:
         command += ["--batch", str(batch)]

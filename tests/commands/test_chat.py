@@ -18,8 +18,8 @@ import pytest
 from agentft.commands import chat, run
 from agentft.models import opening
 from agentft.models.opening import TunedRun
-from agentft.parsers.msagent import parse_msagent
-from agentft.repl.session import PERSONA
+from agentft.parsers import parse_row
+from agentft.repl.loop import PERSONA
 from agentft.types import ToolCall, ToolResult
 from tests.commands.run import REPOSITORY, run_process
 
@@ -55,7 +55,7 @@ def test_a_piped_chat_calls_the_tools_and_is_saved(script: str, tmp_path: Path) 
     assert "\x1b" not in done.stdout
     assert "not sent" in done.stdout, "an address that nobody registered is never called"
     assert done.stderr.startswith(f"agentft chat · {script} · msagent\n")
-    read = parse_msagent(json.loads(kept.read_text(encoding="utf-8")), "row")
+    read = parse_row(json.loads(kept.read_text(encoding="utf-8")), "row")
     assert read.turns[0].raw.startswith("Be brief.")
     parts = read.turns[2].parts
     assert [part.name for part in parts if isinstance(part, ToolCall)] == ["current_weather"]
@@ -94,7 +94,7 @@ def test_an_adapter_brings_the_tools_that_it_knows(
     known: tuple[str, ...], worlds: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From whichever shipped world."""
-    tuned = TunedRun(Path(), "smollm2-135m", "msagent", Path(), known)
+    tuned = TunedRun(Path(), "smollm2-135m", "msagent", Path(), False, False, known)
     monkeypatch.setattr(opening, "find_tuned", lambda name: tuned)
     assert {toolset.name: list(toolset.tools) for toolset in chat._toolsets(None, "last")} == worlds
 
@@ -103,7 +103,7 @@ def test_an_adapter_brings_the_tools_that_it_knows(
 def test_an_adapter_of_unknown_tools_gets_three_small_worlds(
     known: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tuned = TunedRun(Path(), "smollm2-135m", "msagent", Path(), known)
+    tuned = TunedRun(Path(), "smollm2-135m", "msagent", Path(), False, False, known)
     monkeypatch.setattr(opening, "find_tuned", lambda name: tuned)
     names = [toolset.name for toolset in chat._toolsets(None, "last")]
     assert names == [toolset.name for toolset in chat._toolsets(None, None)] == ["weather", "search", "calculator"]

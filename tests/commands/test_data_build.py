@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from agentft.commands.data_build import build_command
+from agentft.commands.data import build_command
 from agentft.errors import InputError
 
 app = typer.Typer()

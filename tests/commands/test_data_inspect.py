@@ -8,9 +8,9 @@ import pytest
 import typer
 from rich.console import Console
 
-from agentft.commands.data_inspect import inspect_command
+from agentft.commands.data import inspect_command
 from agentft.data.inspection import inspect_file
-from agentft.display.inspection import show_inspection
+from agentft.display.data import show_inspection
 from agentft.errors import InputError
 from tests.parsers.rows import HERE, PUBLIC
 

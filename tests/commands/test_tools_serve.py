@@ -7,6 +7,8 @@ import shlex
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
+from functools import partial
 
 import httpx
 import pytest
@@ -40,7 +42,20 @@ def test_another_host_wants_a_token(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_it_serves_until_it_is_interrupted() -> None:
     command = [sys.executable, "-m", "agentft", "tools", "serve", "calculator,weather"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1) as process:
+    # A shell's background job, as these tests may be, hands down that it ignores SIGINT.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with (
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            preexec_fn=heed,  # noqa: PLW1509 - no threads here
+        ) as process,
+        ExitStack() as end,
+    ):
+        end.callback(process.kill)
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(8)]
         curl = shlex.split(next(line for line in lines if line.startswith("curl")))

@@ -174,6 +174,7 @@ def test_a_room_with_an_open_window_is_not_heated() -> None:
     message = "a window in the bedroom is open; ask someone to close it before heating, or set mode off"
     assert refusal(state, "set_thermostat", room="bedroom", mode="eco", target=20) == (409, message)
     ask(state, "set_thermostat", room="bedroom", mode="off", target=16)
+    state = copy_json(state)
     state["devices"]["bedroom window"]["open"] = False
     assert ask(state, "home_status")["open_windows"] == "none"
     ask(state, "set_thermostat", room="bedroom", mode="heat", target=20.5)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from agentft.display.evaluation import evaluation_progress, show_summary
-from agentft.evaluation.runner import Arm
+from agentft.display.evaluation import EvaluationProgress, show_summary
+from agentft.evaluation.plan import Arm
 from agentft.evaluation.statistics import estimate, paired_delta
 from agentft.formats import call_format
 from agentft.models.scripted import ScriptedBackend
@@ -93,7 +93,7 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(terminal: bool) -> 
     stream = StringIO()
     console = Console(file=stream, force_terminal=terminal, width=80)
     arm = Arm("tuned", "my[bold]model", "", call_format("hermes"), lambda: ScriptedBackend({}))
-    with evaluation_progress(console) as progress:
+    with EvaluationProgress(console) as progress:
         progress.on_arm(arm)
         for done, value in ((1, 1.0), (2, 0.0)):
             progress.on_case("tuned", {"scores": {"success": {"value": value}}}, done, 2)
@@ -106,7 +106,7 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(terminal: bool) -> 
 def test_quiet_progress_says_nothing() -> None:
     stream = StringIO()
     arm = Arm("tuned", "m", "", call_format("hermes"), lambda: ScriptedBackend({}))
-    with evaluation_progress(Console(file=stream, force_terminal=True), quiet=True) as progress:
+    with EvaluationProgress(Console(file=stream, force_terminal=True, quiet=True)) as progress:
         progress.on_arm(arm)
         progress.on_case("tuned", {"scores": {"success": {"value": 1.0}}}, 1, 1)
     assert stream.getvalue() == ""

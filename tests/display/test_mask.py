@@ -10,7 +10,7 @@ from rich.console import Console
 
 from agentft.commands import run
 from agentft.data.mask import mask_rows
-from agentft.display.mask import MaskView
+from agentft.display.data import mask_view
 from agentft.encoding import LEARN_RULES
 from agentft.errors import InputError
 from agentft.formats import call_format
@@ -37,7 +37,7 @@ def test_the_tokens_texts_joined_are_the_row_and_the_learnt_ones_the_call(file: 
 def test_what_a_person_sees(file: Path) -> None:
     (row,) = mask_rows(file, tiny_tokenizer(), call_format("msagent"), LEARN_RULES["calls"], 1)
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(MaskView(row))
+    console.print(mask_view(row))
     console.file.close()
     shown = console.export_text()
     learnt = sum(token.weight > 0 for token in row.tokens)

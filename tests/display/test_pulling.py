@@ -15,8 +15,10 @@ from agentft.models.embedded import OnProgress
 
 def run(*, terminal: bool, quiet: bool = False) -> str:
     stream = io.StringIO()
-    console = Console(file=stream, width=100, force_terminal=terminal, color_system=None, legacy_windows=False)
-    with pull_progress("tiny", console, quiet=quiet) as show:
+    console = Console(
+        file=stream, width=100, force_terminal=terminal, color_system=None, legacy_windows=False, quiet=quiet
+    )
+    with pull_progress("tiny", console) as show:
         for done in (0, 50, 100):
             show("fetching", done, 100)
         show("converting", 0, 0)

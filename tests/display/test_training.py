@@ -49,9 +49,10 @@ EVENTS: list[Event] = [
 def shown(*, terminal: bool = False, quiet: bool = False) -> str:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=100, color_system=None)
-    with TrainingView(console, quiet=quiet) as view:
-        for event in EVENTS:
-            view(event)
+    view = TrainingView(console, quiet=quiet)
+    for event in EVENTS:
+        view(event)
+    view.close()
     return stream.getvalue()
 
 

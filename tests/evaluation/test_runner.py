@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from agentft.errors import InputError
-from agentft.evaluation.oracle import oracle_answers
-from agentft.evaluation.plan import Plan, make_plan
+from agentft.evaluation.gold import oracle_answers
+from agentft.evaluation.plan import Arm, Plan, make_plan
 from agentft.evaluation.records import dump_line, read_records, read_trajectory
-from agentft.evaluation.runner import Arm, Settings, evaluate, read_baseline
+from agentft.evaluation.runner import Settings, evaluate, read_baseline
 from agentft.evaluation.suites import load_suite
 from agentft.evaluation.summary import SCORES, Gate
 from agentft.formats import CALL_FORMATS, call_format

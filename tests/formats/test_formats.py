@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 from agentft.errors import InputError
 from agentft.formats import CALL_FORMATS, CallFormat, call_format
-from agentft.formats.pieces import Piece
 from agentft.parsers import parse_row
 from agentft.parsers.declarations import parse_system
-from agentft.types import Json, Part, Span, Text, ToolCall, ToolDefinition, ToolResult
+from agentft.types import Json, Part, Segment, Span, Text, ToolCall, ToolDefinition, ToolResult
 
 NOWHERE = Span(0, 0)
 MARKERS = ("<|startofthink|>", "<|endofthink|>", "<|startofexec|>", "<|endofexec|>", "<tool_call>", "</tool_call>")
@@ -47,10 +46,10 @@ def bare(parts: Any) -> list[Part]:
     return [replace(part, span=NOWHERE) for part in parts]
 
 
-def merged(pieces: list[Piece]) -> list[Piece]:
-    """Neighbours of one kind as one: calls that share a block are read as two pieces and written as one."""
-    groups = groupby(pieces, key=lambda piece: piece.kind)
-    return [Piece("".join(piece.text for piece in group), kind) for kind, group in groups]
+def merged(run: list[Segment]) -> list[Segment]:
+    """Neighbours of one kind as one: calls that share a block are read as two segments and written as one."""
+    groups = groupby(run, key=lambda segment: segment.kind)
+    return [Segment("".join(segment.text for segment in group), True, kind) for kind, group in groups]
 
 
 def without_address(parts: list[Part]) -> list[Part]:
@@ -70,9 +69,9 @@ def test_a_format_parses_what_it_renders(fmt: CallFormat, parts: list[Part]) -> 
 @given(parts=runs())
 def test_reading_a_run_back_keeps_its_text(fmt: CallFormat, parts: list[Part]) -> None:
     text = fmt.write_parts(parts)
-    pieces = fmt.read_run(fmt.parse(text), text)
-    assert "".join(piece.text for piece in pieces) == text
-    assert merged(pieces) == merged(fmt.write_run(fmt.parse(text)))
+    run = fmt.read_run(fmt.parse(text), text)
+    assert "".join(segment.text for segment in run) == text
+    assert merged(run) == merged(fmt.write_run(fmt.parse(text)))
 
 
 @pytest.mark.parametrize("fmt", CALL_FORMATS.values(), ids=CALL_FORMATS)

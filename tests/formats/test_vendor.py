@@ -9,7 +9,7 @@ import pytest
 
 from agentft.formats import call_format
 from agentft.formats.frame import Frame
-from agentft.formats.render import render, render_prompt
+from agentft.formats.render import render_prompt, render_samples
 from agentft.parsers import parse_row
 from agentft.types import Json
 from tests.tiny import tiny_tokenizer
@@ -74,7 +74,7 @@ def test_hermes_is_the_vendors_template_byte_for_byte(shape: str, tools: list[Js
     messages = [SYSTEM, USER, *SHAPES[shape]]
     vendor = tokenizer.apply_chat_template(messages, tools=tools or None, tokenize=False)
     conversation = parse_row({"messages": messages, "tools": tools}, "row")
-    segments = render(conversation, call_format("hermes"), Frame.of_tokenizer(tokenizer))
+    segments = render_samples(conversation, call_format("hermes"), Frame.of_tokenizer(tokenizer))[0]
     assert "".join(segment.text for segment in segments) == vendor
 
 

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from agentft.encoding import LEARN_RULES, encode, tokens_of
 from agentft.formats import CALL_FORMATS, CallFormat
 from agentft.formats.frame import Frame
-from agentft.formats.render import render, render_prompt
+from agentft.formats.render import render_prompt, render_samples
 from agentft.parsers import parse_row
 from agentft.types import Conversation, Encoded, Json, Segment, ToolCall
 from tests.invariants.rows import conversations, served
@@ -49,7 +49,7 @@ def test_what_serving_sends_is_a_token_prefix_of_the_training_row(
     frame = Frame.of_tokenizer(tokenizer)
     steps = 0
     for conversation in rows:
-        trained = tokens_of(render(conversation, fmt, frame), tokenizer)
+        trained = tokens_of(render_samples(conversation, fmt, frame)[0], tokenizer)
         for turns, said in served(conversation):
             so_far = Conversation(conversation.id, turns, conversation.tools, conversation.source)
             prompt = tokens_of(render_prompt(so_far, fmt, frame), tokenizer)
@@ -81,7 +81,7 @@ def test_the_supervised_tokens_decode_to_exactly_the_calls_with_their_terminator
     frame = Frame.of_tokenizer(tokenizer)
     runs = 0
     for conversation in rows:
-        encoded = encode(render(conversation, fmt, frame), tokenizer, LEARN_RULES["calls"])
+        encoded = encode(render_samples(conversation, fmt, frame)[0], tokenizer, LEARN_RULES["calls"])
         found: list[tuple[str, Any, str | None]] = []
         for run in learnt(encoded):
             text = tokenizer.decode(run)
@@ -106,7 +106,7 @@ def closed(conversation: Conversation) -> bool:
 def test_results_and_what_is_given_are_never_learnt(rows: list[Conversation], fmt: CallFormat, tokenizer: Any) -> None:
     frame = Frame.of_tokenizer(tokenizer)
     for conversation in rows:
-        segments = render(conversation, fmt, frame)
+        segments = render_samples(conversation, fmt, frame)[0]
         encoded = encode(segments, tokenizer, LEARN_RULES["assistant"])
         for weight, at in zip(encoded.loss_weights, encoded.segments, strict=True):
             assert not weight or segments[at].sampled
@@ -128,7 +128,7 @@ def weights(text: str, learn: str, fmt: str = "msagent") -> list[tuple[str, floa
     """(text, weight, kind) of the runs of equal weight and kind."""
     tokenizer = tiny_tokenizer()
     frame = Frame.of_tokenizer(tokenizer)
-    segments = render(row(text), CALL_FORMATS[fmt], frame)
+    segments = render_samples(row(text), CALL_FORMATS[fmt], frame)[0]
     encoded = encode(segments, tokenizer, LEARN_RULES[learn])
     merged: list[tuple[list[int], float, Segment]] = []
     for token, weight, at in zip(encoded.input_ids, encoded.loss_weights, encoded.segments, strict=True):

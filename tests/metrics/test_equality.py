@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentft.metrics.equality import same
+from agentft.metrics.matching import same
 from agentft.types import Json
 
 NUMBER = {"type": "number"}

@@ -5,7 +5,7 @@ from itertools import permutations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentft.metrics.context import Context
+from agentft.metrics import Context
 from agentft.metrics.matching import compare, match
 from agentft.types import CallExpectation, Json, Span, ToolCall
 from tests.metrics.tables import TOOLS

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from agentft.metrics import ERROR_CLASSES, METRICS, classify, score_case
-from agentft.metrics.answer import holds
-from agentft.metrics.decision import decisions
+from agentft.metrics.calls import decisions
+from agentft.metrics.outcome import holds
 from agentft.types import Json, Trajectory
 from tests.metrics.tables import HERE, make_case, make_context, make_trajectory, read_table
 

@@ -49,10 +49,10 @@ def test_a_file_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "answers.jsonl:1: it is not JSON"),
+        ("{", "answers.jsonl:1: it is not a JSON object"),
         ('{"key": "a"}', "answers.jsonl:1: it must be"),
         ('{"key": "a", "text": 1}', "answers.jsonl:1: it must be"),
-        ("[]", "answers.jsonl:1: it must be"),
+        ("[]", "answers.jsonl:1: it is list, not a JSON object"),
         ('{"key": "a", "text": ""}\n{"key": "a", "text": ""}', "answers.jsonl:2: the key 'a' has an answer already"),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agentft.errors import RowError
 from agentft.formats.msagent import INSTRUCTION, MSAGENT
 from agentft.parsers.declarations import parse_system
-from agentft.parsers.parameters import read_parameters
+from agentft.parsers.tools import read_parameters
 from agentft.types import Declarations, Json, Text, ToolDefinition
 from tests.parsers.rows import fixture
 

@@ -7,7 +7,6 @@ import pytest
 
 from agentft.errors import RowError
 from agentft.parsers import parse_row
-from agentft.parsers.msagent import parse_msagent
 from agentft.types import Conversation, Json
 from tests.parsers.rows import calls, check_spans, fixture, results
 
@@ -87,9 +86,9 @@ def test_openai_s_envelope_with_markers_is_ours_and_keeps_its_tools() -> None:
 def test_ids() -> None:
     turns: list[Json] = [{"from": "assistant", "value": "Hi"}]
     missing: list[Json] = [None, "", True, [1]]
-    assert parse_msagent({"id": 7, "conversations": turns}, "x").id == "7"
+    assert parse_row({"id": 7, "conversations": turns}, "x").id == "7"
     for identity in missing:
-        assert parse_msagent({"id": identity, "conversations": turns}, "x").id == "x"
+        assert parse_row({"id": identity, "conversations": turns}, "x").id == "x"
 
 
 def turn(role: object, value: object) -> dict[str, Any]:
@@ -131,7 +130,7 @@ def test_rejections_have_a_reason_and_a_place(
 
 def test_words_of_react_alone_are_no_rewrite() -> None:
     for text in ("Final Answer: 4\nObservation: none", "Action: none", "The words Action Input: mean nothing here"):
-        assert parse_msagent({"conversations": [USER, turn("assistant", text)]}, "x").turns[1].raw == text
+        assert parse_row({"conversations": [USER, turn("assistant", text)]}, "x").turns[1].raw == text
 
 
 def test_a_row_of_no_known_format() -> None:

@@ -13,8 +13,7 @@ from agentft.display.chat import ChatView
 from agentft.formats import CALL_FORMATS
 from agentft.models import Sampling
 from agentft.models.scripted import ScriptedBackend
-from agentft.repl.loop import Repl
-from agentft.repl.session import Session
+from agentft.repl.loop import Repl, Session
 from agentft.types import Exchange, ToolCall, ToolDefinition
 
 DOUBLE = ToolDefinition(

@@ -10,7 +10,7 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from agentft.repl.reading import line_reader, terminal_reader
+from agentft.repl.loop import line_reader, terminal_reader
 
 
 def test_lines_until_the_end() -> None:

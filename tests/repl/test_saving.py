@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agentft.agent import open_conversation, say
 from agentft.errors import InputError
-from agentft.parsers.msagent import parse_msagent
+from agentft.parsers import parse_row
 from agentft.repl.saving import append_row, check_place, msagent_row
 from agentft.types import Conversation, ToolCall, ToolResult
 from tests.repl.stage import CALL, DOUBLE, Stage
@@ -41,7 +41,7 @@ def test_steps_become_one_assistant_value() -> None:
 
 @pytest.mark.parametrize(("fmt", "call"), [("msagent", CALL), ("hermes", HERMES_CALL)])
 def test_a_saved_chat_reads_back_as_what_happened(fmt: str, call: str) -> None:
-    read = parse_msagent(json.loads(json.dumps(msagent_row(chat(fmt, f"Well. {call}", "It is 8.")))), "row")
+    read = parse_row(json.loads(json.dumps(msagent_row(chat(fmt, f"Well. {call}", "It is 8.")))), "row")
     assert [tool.name for tool in read.tools] == ["double"]
     assert read.tools[0].endpoints == DOUBLE.endpoints
     parts = read.turns[-1].parts

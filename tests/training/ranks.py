@@ -1,13 +1,19 @@
-"""Trains a tiny model on a few packs and writes what came of it; run by itself or by torchrun in several processes."""
+"""Trains a tiny model in one process, and in two under each way of spreading, and writes what came of it.
+
+Everything is imported once, and each run is forked from there: the imports take longer than all runs together.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
+
+import deepspeed.comm.torch
 
 from agentft.data.packing import epoch_packs
 from agentft.training.arguments import training_arguments
@@ -18,12 +24,15 @@ from agentft.training.trainer import PackTrainer
 from tests.tiny import tiny_model
 from tests.training.samples import nested
 
-__all__ = ["main"]
+__all__ = ["RUNS", "main"]
 
 STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
+RUNS: list[tuple[str, Method]] = [
+    ("alone", "lora"), ("alone", "full"), ("ddp", "lora"), ("zero2", "lora"), ("zero3", "full"),
+]  # fmt: skip
 
 
-def deepspeed(spread: str) -> dict[str, Any]:
+def deepspeed_settings(spread: str) -> dict[str, Any]:
     """What DeepSpeed is told; on the CPU it would otherwise compile an optimizer of its own."""
     return {
         "train_micro_batch_size_per_gpu": 1,
@@ -35,14 +44,13 @@ def deepspeed(spread: str) -> dict[str, Any]:
     }
 
 
-def main(spread: str, method: Method, batch: int, target: Path) -> None:
-    """Two steps of nested samples; rank 0 writes losses, gradient norms and a sum of each trained tensor."""
+def train(spread: str, method: Method, target: Path) -> None:
+    """Two steps of four packs; rank 0 writes losses, gradient norms and a sum of each trained tensor."""
+    batch = 4 if spread == "alone" else 2
     recipe = Recipe(method=method, batch=batch, lr=0.01, schedule="constant", warmup=0.0, dtype="fp32", sharing="on")
     samples = nested()
-    packs = [pack for epoch in range(4) for pack in epoch_packs(samples, 60, 0, epoch)]
-    assert len(packs) >= 8
-    packs = packs[:8]
-    settings = deepspeed(spread) if spread in STAGES else None
+    packs = [pack for epoch in range(4) for pack in epoch_packs(samples, 60, 0, epoch)][:8]
+    settings = deepspeed_settings(spread) if spread in STAGES else None
     arguments = training_arguments(recipe, target.parent / f"checkpoints-{spread}", settings)
     arguments.save_strategy = "no"
     events: list[Any] = []
@@ -61,6 +69,42 @@ def main(spread: str, method: Method, batch: int, target: Path) -> None:
         target.write_text(json.dumps(document))
 
 
+def fork(spread: str, method: Method, target: Path) -> None:
+    """Train in as many processes as that takes; RuntimeError if one of them fails."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    world = 1 if spread == "alone" else 2
+    children = []
+    for rank in range(world):
+        if child := os.fork():
+            children.append(child)
+            continue
+        if world > 1:
+            os.environ |= {
+                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+            }  # fmt: skip
+        status = 1
+        try:
+            train(spread, method, target)
+            status = 0
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    failed = [child for child in children if os.waitpid(child, 0)[1]]
+    if failed:
+        raise RuntimeError(f"{spread}, {method}: {len(failed)} of {world} processes failed")
+
+
+def main(folder: Path) -> None:
+    """All runs, each to `<spread>-<method>.json`."""
+    # A quicker way through shared memory, which DeepSpeed would compile for over a minute, if there is a compiler.
+    deepspeed.comm.torch.build_shm_op = lambda: None
+    for spread, method in RUNS:
+        fork(spread, method, folder / f"{spread}-{method}.json")
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    main(sys.argv[1], "full" if sys.argv[2] == "full" else "lora", int(sys.argv[3]), Path(sys.argv[4]))
+    main(Path(sys.argv[1]))

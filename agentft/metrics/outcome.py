@@ -1,4 +1,7 @@
-"""Whether the final answer holds what the tools said; numbers are compared as numbers (1,234 is 1234 is 1234.0)."""
+"""What came of the calls: the answer that was given, the tools' end state, and what was made of a tool's error.
+
+Numbers in answers are compared as numbers: 1,234 is 1234 is 1234.0.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ import re
 import unicodedata
 from decimal import Decimal, InvalidOperation
 
-from agentft.metrics.context import Context
-from agentft.metrics.reading import final_text
+from agentft.metrics.matching import case_matchings
+from agentft.metrics.reading import Context, exchanges, final_text
 from agentft.types import Case, Score, Trajectory
 
-__all__ = ["answer", "holds"]
+__all__ = ["answer", "end_state", "holds", "recovery"]
 
 # Not inside a word or another number ("p17" holds no 17); grouped thousands, a fraction, an exponent.
 _NUMBER = re.compile(r"(?<![\dA-Za-z_])(?<!\d\.)(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?")
@@ -30,6 +33,34 @@ def answer(case: Case, trajectory: Trajectory, _context: Context) -> Score:
         if missing:
             return Score(0.0, f"turn {index}: the answer lacks {missing[0]!r}" if text else f"turn {index}: no answer")
     return Score(1.0, "the answer holds every value")
+
+
+def end_state(_case: Case, trajectory: Trajectory, context: Context) -> Score:
+    """1 if the state is what the expected calls lead to, else 0; does not apply where none of them writes."""
+    if context.gold_state is None:
+        return Score(None, "no expected call writes")
+    if trajectory.state == context.gold_state:
+        return Score(1.0, "the state is as expected")
+    return Score(0.0, "the state differs from the one after the expected calls")
+
+
+def recovery(case: Case, trajectory: Trajectory, context: Context) -> Score:
+    """1 if, in the turns that hold an error, all required calls were made in the end and an answer was given, else 0.
+
+    Further calls on the way are not held against it (`exact_call` does that).
+    """
+    if not any(turn.failing for turn in case.turns):
+        return Score(None, "no error is expected")
+    met = False
+    for index, (turn, matching) in enumerate(zip(case.turns, case_matchings(case, trajectory, context), strict=True)):
+        if not turn.failing:
+            continue
+        met = met or any(exchange.is_error for exchange in exchanges(trajectory, index))
+        if not all(pair.exact for pair in matching.pairs if pair.required):
+            return Score(0.0, f"turn {index}: the right call was not made{' after the error' if met else ''}")
+        if not final_text(trajectory, index):
+            return Score(0.0, f"turn {index}: it never came to an answer")
+    return Score(1.0, "answered after the error" if met else "avoided the error")
 
 
 def holds(text: str, value: str) -> bool:

@@ -1,0 +1,116 @@
+"""`agentft data inspect`, `data mask` and `data build`: what data hold, what is learnt from them, making them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from agentft.content import find_content
+from agentft.errors import InputError
+
+if TYPE_CHECKING:
+    from agentft.data.build import BuildReport
+    from agentft.data.mask import MaskedRow
+
+__all__ = ["build_command", "inspect_command", "mask_command"]
+
+
+def inspect_command(
+    file: Annotated[Path, typer.Argument(help="JSONL, a JSON array (both may be gzipped) or parquet.", metavar="FILE")],
+    quarantine: Annotated[
+        Path | None,
+        typer.Option("--quarantine", help="Write rejected rows here, each with its reason.", metavar="FILE"),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any row is rejected.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Count a data file's rows, turns, calls and tools, and say why rows are rejected.
+
+    Example:
+      agentft data inspect rows.jsonl --quarantine bad.jsonl --strict
+    """
+    from rich.console import Console
+
+    from agentft.data.inspection import inspect_file
+    from agentft.display.data import show_inspection
+
+    inspection = inspect_file(file, quarantine)
+    if as_json:
+        typer.echo(json.dumps(inspection.document(), ensure_ascii=False))
+    else:
+        Console().print(show_inspection(inspection, file))
+    if strict and inspection.accounting.rejected:
+        raise typer.Exit(1)
+
+
+def mask_command(
+    file: Annotated[Path, typer.Argument(help="A data file, as for training.", metavar="FILE")],
+    model: Annotated[str, typer.Option("--model", help="Whose tokenizer and chat template.")] = "smollm2-135m",
+    call_format: Annotated[str, typer.Option("--format", help="Call format: msagent or hermes.")] = "msagent",
+    learn: Annotated[str, typer.Option("--learn", help="calls, balanced or assistant.")] = "calls",
+    row: Annotated[int | None, typer.Option("--row", min=1, help="Which row, from 1 (default: the first).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document (all rows without --row).")] = False,
+) -> None:
+    """Show a conversation with each token coloured by what is learnt, with weights and a legend.
+
+    Example:
+      agentft data mask rows.jsonl --model smollm2-135m --row 3
+    """
+    from rich.console import Console
+
+    from agentft.data.mask import mask_rows
+    from agentft.display.data import mask_view
+    from agentft.encoding import learn_rule
+    from agentft.formats import call_format as find_format
+    from agentft.models.tokenizers import load_tokenizer
+
+    fmt, rule = find_format(call_format), learn_rule(learn)
+    rows = mask_rows(file, load_tokenizer(model), fmt, rule, row if as_json else row or 1)
+    if as_json:
+        _write_json(rows)
+        return
+    for masked in rows:
+        Console().print(mask_view(masked))
+
+
+def build_command(
+    recipe: Annotated[str, typer.Argument(help="A recipe (TOML), or the name of a shipped one: quickstart.")],
+    output: Annotated[Path | None, typer.Option(help="The file to write. Default: the recipe's name, here.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's seed.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False,
+) -> None:
+    """Build the data that a recipe describes; results come from really calling the tool worlds.
+
+    Example: agentft data build datasets/quickstart.toml
+    """
+    from agentft.data.build import build
+    from agentft.toolserver import ToolServer
+
+    found = (find_content("datasets", file) for file in (recipe, f"{recipe}.toml"))
+    path = next((path for path in found if path is not None and path.is_file()), None)
+    if path is None:
+        raise InputError(f"there is no recipe {recipe!r}; give the path of a TOML file, or `quickstart`")
+    report = build(path, output or Path(f"{path.stem}.jsonl"), ToolServer, seed=seed)
+    typer.echo(json.dumps(asdict(report), ensure_ascii=False) if as_json else _summary(report))
+
+
+def _write_json(rows: Iterable[MaskedRow]) -> None:
+    """One document, written row by row, so that a large file needs no large memory."""
+    sys.stdout.write('{"rows": [')
+    for index, masked in enumerate(rows):
+        sys.stdout.write((", " if index else "") + json.dumps(asdict(masked), ensure_ascii=False))
+    sys.stdout.write("]}\n")
+
+
+def _summary(report: BuildReport) -> str:
+    unit = "rows" if report.form == "rows" else "cases"
+    counts = (("category", report.categories), ("language", report.languages), ("tool calls", report.tools))
+    lines = [f"{report.output}: {report.rows} {unit}, {report.turns} user turns, {report.quiet_turns} without a call"]
+    lines += [f"  {title}: " + ", ".join(f"{k} {n}" for k, n in table.items()) for title, table in counts]
+    return "\n".join([*lines, f"  seed {report.seed}, sha256 {report.sha256}"])
