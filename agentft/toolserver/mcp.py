@@ -8,15 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from agentft import __version__
 from agentft.errors import MissingError
-from agentft.toolset import Tool, Toolset
-from agentft.types import Json
+from agentft.toolset import Tool
 
 if TYPE_CHECKING:
     from mcp import types
@@ -24,28 +23,17 @@ if TYPE_CHECKING:
     from mcp.server.lowlevel import Server
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
+    from agentft.toolserver.app import Service
+
 __all__ = ["MCP_REMEDY", "McpFace", "serve_stdio"]
 
 MCP_REMEDY = "MCP needs the official SDK; install it with `pip install 'agentft[mcp]'`"
 
 
-class _Runner(Protocol):
-    """What runs the calls: the service of a tool server."""
-
-    @property
-    def toolsets(self) -> tuple[Toolset, ...]:
-        """The worlds."""
-        ...
-
-    async def run(self, name: str, arguments: dict[str, Json], session: str) -> tuple[int, Json]:
-        """Run a tool: status and answer."""
-        ...
-
-
 class McpFace:
     """The ASGI application at `/mcp`."""
 
-    def __init__(self, service: _Runner) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
         self._starting: asyncio.Task[StreamableHTTPSessionManager] | None = None
         self._running: asyncio.Task[None] | None = None
@@ -90,7 +78,7 @@ async def _keep_running(manager: StreamableHTTPSessionManager, started: asyncio.
         await asyncio.Event().wait()  # until the server stops, which cancels all tasks
 
 
-async def serve_stdio(service: _Runner) -> None:
+async def serve_stdio(service: Service) -> None:
     """Serve one client over standard input and output, until its end.
 
     Raises:
@@ -105,7 +93,7 @@ async def serve_stdio(service: _Runner) -> None:
         await server.run(incoming, outgoing, server.create_initialization_options())
 
 
-def _server(service: _Runner) -> Server[Any]:
+def _server(service: Service) -> Server[Any]:
     from mcp import types
     from mcp.server.lowlevel import Server
 
@@ -121,7 +109,7 @@ def _server(service: _Runner) -> Server[Any]:
     ) -> types.CallToolResult:
         headers = context.request.headers if context.request is not None else {}
         session = headers.get("x-session") or f"mcp-{headers.get('mcp-session-id', 'stdio')}"
-        status, answer = await service.run(params.name, params.arguments or {}, session[:256])
+        status, answer, _ = await service.run(params.name, params.arguments or {}, session[:256])
         text = types.TextContent(type="text", text=json.dumps(answer, ensure_ascii=False))
         structured = answer if isinstance(answer, dict) else None
         return types.CallToolResult(content=[text], structured_content=structured, is_error=status >= 400)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
-from urllib.parse import quote
+from typing import TypeAlias
 
 import httpx
 
 from agentft.errors import InputError, ToolError
+from agentft.toolserver.places import fill_request
 from agentft.toolserver.recording import Recorded, Recorder, Replay, redacted
 from agentft.toolset import Route, Toolset
 from agentft.types import Json
 
 __all__ = ["RealService", "Source", "open_source"]
 
-_OURS = ("host", "authorization", "content-length", "transfer-encoding")
 _SECONDS = 8.0
 _LIMIT = 1 << 20
 
@@ -62,7 +60,7 @@ class RealService:
         checked = known.check(arguments)
         route = known.route or Route("POST", f"/tools/{tool}", {})
         try:
-            with self._http.stream(route.method, **_request(self._url, route, checked)) as answer:
+            with self._http.stream(route.method, **fill_request(self._url, route, checked)) as answer:
                 content = bytearray()
                 for chunk in answer.iter_raw():
                     content += chunk
@@ -115,31 +113,6 @@ def open_source(
             raise InputError("--record keeps what a real service answers; give its address with --real URL")
         return None
     return RealService(real, toolsets, Recorder(record, keep_secrets=keep) if record else None)
-
-
-def _request(base: str, route: Route, arguments: Mapping[str, Json]) -> dict[str, Any]:
-    """What httpx sends: each argument in its place."""
-    sent: defaultdict[str, dict[str, Json]] = defaultdict(dict)
-    for argument, value in arguments.items():
-        place, name = route.places.get(argument, ("body", argument))
-        sent[place][name] = value
-    path = route.path
-    for name, value in sent["path"].items():
-        # A path of dots would leave the route.
-        if not (text := _text(value)).strip("."):
-            raise ToolError(f"argument {name!r} is {text!r}, which cannot stand in a path", status=422, argument=name)
-        path = path.replace(f"{{{name}}}", quote(text, safe=""))
-    headers = {name: _text(value) for name, value in sent["header"].items() if name.lower() not in _OURS}
-    if sent["cookie"]:
-        headers["Cookie"] = "; ".join(f"{name}={quote(_text(value))}" for name, value in sent["cookie"].items())
-    body = sent["body"].get("", dict(sent["body"]))
-    content = {"data": sent["form"]} if sent["form"] else {"json": body} if body != {} or route.method == "POST" else {}
-    params = {name: value if isinstance(value, list) else _text(value) for name, value in sent["query"].items()}
-    return {"url": base + path, "params": params, "headers": headers, **content}
-
-
-def _text(value: Json) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _content(kind: str, text: str) -> tuple[str, Json]:

@@ -13,9 +13,10 @@ from typing import Self
 import uvicorn
 
 from agentft.errors import InputError, MissingError
-from agentft.toolserver.app import Service, make_app
+from agentft.toolserver.app import Service
 from agentft.toolserver.client import ToolClient
 from agentft.toolserver.faults import Schedule
+from agentft.toolserver.guard import Guard
 from agentft.toolserver.limits import Limits
 from agentft.toolserver.real import Source
 from agentft.toolserver.wire import WireProtocol
@@ -64,7 +65,9 @@ class ToolServer:
         if token is not None and (len(token) < _TOKEN_LENGTH or not _TOKEN.fullmatch(token)):
             raise InputError(f"a token must be {_TOKEN_LENGTH} or more of the characters A-Z a-z 0-9 . _ ~ -")
         self.token = token or secrets.token_urlsafe(24)
+        self._definitions = [definition for toolset in toolsets for definition in toolset.definitions]
         self._service = Service(toolsets, seed, limits, faults, source)
+        self._guard = Guard(self._service, self._definitions, host, self.token, (limits or Limits()).rate)
         self._faulty = faults is not None
         self._host = host
         self._port = port
@@ -85,7 +88,7 @@ class ToolServer:
 
     def client(self, timeout: float = 10.0) -> ToolClient:
         """A client for this server. It is closed with the server, if not before."""
-        client = ToolClient(self.address, self.token, self._service.definitions, timeout=timeout)
+        client = ToolClient(self.address, self.token, self._definitions, timeout=timeout)
         self._clients.append(client)
         return client
 
@@ -93,7 +96,7 @@ class ToolServer:
         self._socket = _bind(self._host, self._port)
         self._port = self._socket.getsockname()[1]
         config = uvicorn.Config(
-            make_app(self._service, self.token, self._host),
+            self._guard,
             log_config=None,
             log_level="critical",
             access_log=False,

@@ -64,9 +64,9 @@ class Wire:
         self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._earlier: dict[tuple[str, str], Response] = {}
 
-    async def answer(self, request: Request, run: Callable[[Request], Awaitable[Response]]) -> ASGIApp:
-        """What the request is answered with; `run` gives the true answer, with whatever effect the call has."""
-        key = request.headers.get("x-session", "default"), request.path_params["name"]
+    async def answer(self, request: Request, tool: str, run: Callable[[Request], Awaitable[Response]]) -> ASGIApp:
+        """What a call is answered with; `run` gives the true answer, with whatever effect the call has."""
+        key = request.headers.get("x-session", "default"), tool
         fault = self._schedule.at(*key, self._count(key))
         if fault is None or fault.after or fault.kind in _WITH_EFFECT:
             true = await run(request)
