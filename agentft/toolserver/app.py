@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentft.errors import ToolError
-from agentft.toolserver.body import read_arguments
+from agentft.toolserver.body import JSON_MEDIA, answer, read_arguments
 from agentft.toolserver.description import describe
 from agentft.toolserver.faults import Schedule
 from agentft.toolserver.limits import Limits
@@ -35,7 +34,6 @@ from agentft.types import Json
 __all__ = ["Service"]
 
 _SESSION_LIMIT = 256
-_JSON = "application/json"
 _RECENT = 50
 _REAL_SECONDS = 10.0
 _Read: TypeAlias = Callable[[Request, Limits], Awaitable[dict[str, Json]]]
@@ -99,8 +97,8 @@ class Service:
         if path == "/":
             return draw_page(self.toolsets, self._sessions, self._recent)
         if path == "/state":
-            return _response(200, {"digest": await self._workers.run(self._sessions.digest, _session(request))})
-        return _response(200, self._documents[path]())
+            return answer(200, {"digest": await self._workers.run(self._sessions.digest, _session(request))})
+        return answer(200, self._documents[path]())
 
     async def _on_the_wire(self, request: Request, name: str, read: _Read) -> ASGIApp:
         run = partial(self._call, name, read)
@@ -112,28 +110,28 @@ class Service:
             arguments = await read(request, self._limits)
         except ToolError as error:
             return _refusal(error)
-        return _response(*await self.run(name, arguments, session))
+        return answer(*await self.run(name, arguments, session))
 
     async def run(self, name: str, arguments: Mapping[str, Json], session: str) -> tuple[int, Json, str]:
         """Run a tool, from whichever face: its answer's status, JSON (or a real service's text) and media type."""
-        status, kind = 200, _JSON
-        answer: Json
+        told: Json
+        media = JSON_MEDIA
         try:
-            status, answer, kind = await self._workers.run(self._ask, name, arguments, session)
+            status, told, media = await self._workers.run(self._ask, name, arguments, session)
         except ToolError as error:
-            status, answer = error.status, _told(error)
+            status, told = error.status, _told(error)
         except TimeoutError:
-            status, answer = 504, {"error": f"{name[:60]} gave no answer within {self._limits.seconds:g} seconds"}
+            status, told = 504, {"error": f"{name[:60]} gave no answer within {self._limits.seconds:g} seconds"}
         except HandlerError as error:
             self.crashes.append(error)
-            status, answer = 500, {"error": str(error)}
+            status, told = 500, {"error": str(error)}
         self._recent.append(RecentCall(time.time(), session, name, arguments, status))
-        return status, answer, kind
+        return status, told, media
 
     def _ask(self, name: str, arguments: Mapping[str, Json], session: str) -> tuple[int, Json, str]:
         if self._source is not None and (found := self._source(name, arguments, session)):
             return found.status, found.body, found.type
-        return 200, self._sessions.call(name, arguments, session), _JSON
+        return 200, self._sessions.call(name, arguments, session), JSON_MEDIA
 
     def close(self) -> None:
         """Let the threads end, and what answers in place of the worlds."""
@@ -154,16 +152,9 @@ def _told(error: ToolError) -> dict[str, Json]:
 
 
 def _refusal(error: ToolError) -> Response:
-    return _response(error.status, _told(error))
+    return answer(error.status, _told(error))
 
 
 def _wrong_method(request: Request, allowed: Iterable[str], hint: str) -> Response:
     told = {"error": f"{request.scope['path'][:100]} does not take {request.method}; {hint}"}
-    return _response(405, told, headers={"Allow": ", ".join(sorted(allowed))})
-
-
-def _response(status: int, content: object, kind: str = _JSON, headers: Mapping[str, str] | None = None) -> Response:
-    is_text = isinstance(content, str) and not kind.endswith("json")
-    return Response(
-        content if is_text else json.dumps(content, ensure_ascii=False, allow_nan=False), status, headers, kind
-    )
+    return answer(405, told, headers={"Allow": ", ".join(sorted(allowed))})

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.requests import cookie_parser
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from agentft.toolserver.body import answer
 from agentft.types import ToolDefinition
 
 __all__ = ["Guard"]
@@ -51,18 +52,18 @@ class Guard:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1").lower()
-        if (answer := self._answer(scope, headers, host)) is not None:
-            await answer(scope, receive, send)
+        if (refusal := self._refusal(scope, headers, host)) is not None:
+            await refusal(scope, receive, send)
             return
         tool = self._tools.get((host, scope["path"]))
         await self._app({**scope, "path": f"/tools/{tool}"} if tool else scope, receive, send)
 
-    def _answer(self, scope: Scope, headers: dict[bytes, bytes], host: str) -> Response | None:
+    def _refusal(self, scope: Scope, headers: dict[bytes, bytes], host: str) -> Response | None:
         if not self._knows(host):
-            return _refusal(403, "this host is not served here")
+            return answer(403, {"error": "this host is not served here"})
         origin = headers.get(b"origin")
         if origin is not None and origin.decode("latin-1").lower() != f"http://{host}":
-            return _refusal(403, "requests from the pages of other sites are not served here")
+            return answer(403, {"error": "requests from the pages of other sites are not served here"})
         if scope["path"] == "/health":
             return None
         cookie = f"agentft_{(scope.get('server') or ('', 0))[1]}"
@@ -70,9 +71,9 @@ class Guard:
             given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
             if scope["path"] == "/" and given and self._is_token(given[0].encode()):
                 return _welcome(cookie, given[0])
-            return _refusal(401, "missing or wrong bearer token", {"WWW-Authenticate": "Bearer"})
+            return answer(401, {"error": "missing or wrong bearer token"}, headers={"WWW-Authenticate": "Bearer"})
         if not self._may_pass():
-            return _refusal(429, "too many requests a second; wait a moment", {"Retry-After": "1"})
+            return answer(429, {"error": "too many requests a second; wait a moment"}, headers={"Retry-After": "1"})
         return None
 
     def _knows(self, host: str) -> bool:
@@ -107,11 +108,7 @@ class Guard:
         return True
 
 
-def _refusal(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse({"error": message}, status_code=status, headers=headers)
-
-
 def _welcome(cookie: str, token: str) -> Response:
-    answer = RedirectResponse("/", status_code=303, headers={"Referrer-Policy": "no-referrer"})
-    answer.set_cookie(cookie, token, httponly=True, samesite="strict")
-    return answer
+    welcome = RedirectResponse("/", status_code=303, headers={"Referrer-Policy": "no-referrer"})
+    welcome.set_cookie(cookie, token, httponly=True, samesite="strict")
+    return welcome

@@ -10,11 +10,11 @@ import json
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from agentft import __version__
 from agentft.errors import MissingError
+from agentft.toolserver.body import answer
 from agentft.toolset import Tool
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class McpFace:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request of an MCP client."""
         if find_spec("mcp") is None:
-            await JSONResponse({"error": MCP_REMEDY}, status_code=501)(scope, receive, send)
+            await answer(501, {"error": MCP_REMEDY})(scope, receive, send)
             return
         if self._starting is None:
             self._starting = asyncio.create_task(self._start())
@@ -50,7 +50,7 @@ class McpFace:
         if _without_sessions(headers) and b"x-session" not in headers:
             # Protocol versions without a handshake have no sessions: a client of both kinds turns to the handshake.
             error = {"error": "this protocol version has no sessions; send X-Session, or open one with `initialize`"}
-            await JSONResponse(error, status_code=400)(scope, receive, send)
+            await answer(400, error)(scope, receive, send)
             return
         await manager.handle_request(scope, receive, send)
 
@@ -109,9 +109,9 @@ def _server(service: Service) -> Server[Any]:
     ) -> types.CallToolResult:
         headers = context.request.headers if context.request is not None else {}
         session = headers.get("x-session") or f"mcp-{headers.get('mcp-session-id', 'stdio')}"
-        status, answer, _ = await service.run(params.name, params.arguments or {}, session[:256])
-        text = types.TextContent(type="text", text=json.dumps(answer, ensure_ascii=False))
-        structured = answer if isinstance(answer, dict) else None
+        status, result, _ = await service.run(params.name, params.arguments or {}, session[:256])
+        text = types.TextContent(type="text", text=json.dumps(result, ensure_ascii=False))
+        structured = result if isinstance(result, dict) else None
         return types.CallToolResult(content=[text], structured_content=structured, is_error=status >= 400)
 
     return Server("agentft", version=__version__, on_list_tools=list_tools, on_call_tool=call_tool)
