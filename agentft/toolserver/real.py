@@ -106,13 +106,11 @@ def open_source(
         raise InputError(f"--replay-miss {miss}: it must be `error` or `mock`")
     if replay is not None and real is not None:
         raise InputError("--replay and --real exclude each other; give one of them")
+    if record is not None and real is None:
+        raise InputError("--record keeps what a real service answers; give its address with --real URL")
     if replay is not None:
         return Replay(replay, strict=miss == "error")
-    if real is None:
-        if record is not None:
-            raise InputError("--record keeps what a real service answers; give its address with --real URL")
-        return None
-    return RealService(real, toolsets, Recorder(record, keep_secrets=keep) if record else None)
+    return RealService(real, toolsets, Recorder(record, keep_secrets=keep) if record else None) if real else None
 
 
 def _content(kind: str, text: str) -> tuple[str, Json]:

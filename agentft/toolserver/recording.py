@@ -53,11 +53,6 @@ class Recorded:
     url: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def text(self) -> str:
-        """The body as it is sent."""
-        return json.dumps(self.body, ensure_ascii=False) if self.type.endswith("json") else str(self.body)
-
 
 class Recorder:
     """Appends exchanges to a file: one write a line, on disk before the answer goes on.

@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Lock, Semaphore
 
 from agentft.errors import ToolError
 from agentft.toolset import State, Toolset, digest, nearest
@@ -14,16 +14,14 @@ from agentft.types import Json
 
 __all__ = ["Sessions"]
 
-
-# How many writes of one session may wait for each other.
-_WAITING = 64
+_WAITING = 64  # writes of one session that may wait for each other
 
 
 @dataclass(slots=True)
 class _Session:
     used: float
     lock: Lock = field(default_factory=Lock)
-    waiting: int = 0
+    queue: Semaphore = field(default_factory=lambda: Semaphore(_WAITING))
     states: dict[str, State] = field(default_factory=dict)  # by world; only worlds that were written to
 
 
@@ -73,10 +71,8 @@ class Sessions:
         if kept is None or not toolset.is_write(name):
             # A state is replaced as a whole, so that reading it needs no lock.
             return toolset.call(name, arguments, self._state(kept, world))
-        with self._lock:
-            if kept.waiting >= _WAITING:
-                raise ToolError(f"{_WAITING} calls of this session are still running; wait for them", status=429)
-            kept.waiting += 1
+        if not kept.queue.acquire(blocking=False):
+            raise ToolError(f"{_WAITING} calls of this session are still running; wait for them", status=429)
         try:
             with kept.lock:
                 state = {**self._state(kept, world)}
@@ -84,8 +80,7 @@ class Sessions:
                 kept.states[world] = state
                 return result
         finally:
-            with self._lock:
-                kept.waiting -= 1
+            kept.queue.release()
 
     def digest(self, session: str) -> str:
         """SHA-256 over the states of all worlds in a session."""
