@@ -13,7 +13,7 @@ from agentft.errors import ToolError
 from agentft.toolserver.limits import Limits
 from agentft.types import Json
 
-__all__ = ["JSON_MEDIA", "answer", "parse_json", "read_arguments", "read_body"]
+__all__ = ["JSON_MEDIA", "answer", "json_or_text", "parse_json", "read_arguments", "read_body"]
 
 JSON_MEDIA = "application/json"
 
@@ -71,6 +71,14 @@ def parse_json(body: bytes, limits: Limits) -> Json:
     if body.count(b"[") + body.count(b"{") > limits.depth and _depth(value) > limits.depth:
         raise ToolError(f"the body is nested too deeply: more than {limits.depth} levels")
     return value
+
+
+def json_or_text(body: bytes) -> Json:
+    """The JSON value in a body, or else its text."""
+    try:
+        return parse_json(body, Limits())
+    except ToolError:
+        return body.decode(errors="replace")
 
 
 def answer(status: int, content: object, media: str = JSON_MEDIA, headers: Mapping[str, str] | None = None) -> Response:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from agentft.errors import ToolError
-from agentft.toolserver.body import parse_json, read_body
+from agentft.toolserver.body import json_or_text, parse_json, read_body
 from agentft.toolserver.limits import Limits
 from agentft.toolset import Route, Tool, Toolset
 from agentft.toolset.arguments import Validator
@@ -121,21 +121,15 @@ def _typed(values: Sequence[str], validator: Any) -> Json:
     """The first reading that the schema accepts. If there is none it stays text, and the check says what is wrong."""
     text = values[-1]
     items = values if len(values) > 1 else text.split(",")
-    parsed = [_parsed(item) for item in items]
-    for reading in (text, [*items], _parsed(text), parsed):
+    parsed = [json_or_text(item.encode(errors="replace")) if item else None for item in items]
+    whole = json_or_text(text.encode(errors="replace")) if text else None
+    for reading in (text, [*items], whole, parsed):
         try:
             if validator.is_valid(reading):
                 return reading  # type: ignore[return-value]
         except RecursionError:
             break
     return parsed if len(values) > 1 else text
-
-
-def _parsed(text: str) -> Json:
-    try:
-        return parse_json(text.encode(), Limits()) if text else None
-    except (ToolError, UnicodeEncodeError):
-        return text
 
 
 def fill_request(base: str, route: Route, arguments: Mapping[str, Json]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import TypeAlias
 import httpx
 
 from agentft.errors import InputError, ToolError
+from agentft.toolserver.body import parse_json
+from agentft.toolserver.limits import Limits
 from agentft.toolserver.places import fill_request
-from agentft.toolserver.recording import Recorded, Recorder, Replay, redacted
+from agentft.toolserver.recording import Recorded, Recorder, Replay
 from agentft.toolset import Route, Toolset
 from agentft.types import Json
 
@@ -70,7 +71,7 @@ class RealService:
             raise ToolError(f"an argument cannot be sent as it is: {error}", status=422) from None
         except httpx.TransportError as error:
             return Recorded(tool, checked, 502, {"error": f"the service does not answer: {error}"})
-        kind, body = _content(answer.headers.get("content-type", ""), content.decode(errors="replace"))
+        kind, body = _content(answer.headers.get("content-type", ""), bytes(content))
         url, headers = self._url + route.path, dict(answer.headers)
         exchange = Recorded(tool, checked, answer.status_code, body, kind, route.method, url, headers)
         if self._recorder is not None:
@@ -113,14 +114,12 @@ def open_source(
     return RealService(real, toolsets, Recorder(record, keep_secrets=keep) if record else None) if real else None
 
 
-def _content(kind: str, text: str) -> tuple[str, Json]:
+def _content(media: str, content: bytes) -> tuple[str, Json]:
     """The answer as it is kept; what only says that it is JSON is text, and so is what is nested too deeply."""
-    kind = kind.partition(";")[0].strip() or "text/plain"
-    if kind.endswith("json"):
+    media = media.partition(";")[0].strip() or "text/plain"
+    if media.endswith("json"):
         try:
-            body: Json = json.loads(text)
-            redacted(body)
-        except (ValueError, RecursionError):
-            return "text/plain", text
-        return kind, body
-    return kind, text
+            return media, parse_json(content, Limits())
+        except ToolError:
+            media = "text/plain"
+    return media, content.decode(errors="replace")

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agentft.errors import ToolError
-from agentft.toolserver.body import JSON_MEDIA, answer, read_arguments
+from agentft.toolserver.body import JSON_MEDIA, answer, json_or_text, read_arguments
 from agentft.toolserver.faults import KINDS, Fault, Schedule
 from agentft.toolserver.limits import Limits
 from agentft.types import Json
@@ -92,22 +92,14 @@ def _changed(fault: Fault, true: Response) -> Response:
             piece = body + b", "
             return Response(b"[" + piece * (_HUGE // len(piece)) + body + b"]", media_type=JSON_MEDIA)
         case "schema":
-            return answer(status, _twisted(_content(body)))
+            return answer(status, _twisted(json_or_text(body)))
         case "injection":
-            content = _content(body)
+            content = json_or_text(body)
             return answer(status, {**content, "note": text} if isinstance(content, dict) else [content, text])
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if status == 429:
         headers = {"Retry-After": str(math.ceil(fault.takes))}
     return answer(status, {"error": text.replace("{seconds}", headers.get("Retry-After", ""))}, headers=headers)
-
-
-def _content(body: bytes) -> Json:
-    try:
-        content: Json = json.loads(body)
-    except ValueError:
-        return body.decode(errors="replace")
-    return content
 
 
 def _twisted(value: Json) -> Json:

@@ -145,6 +145,7 @@ def test_a_redirect_is_an_answer_and_not_followed(service: Service) -> None:
         ((503, {"Content-Type": "text/html"}, b"<h1>Down</h1>"), 503, "<h1>Down</h1>"),
         ((200, {"Content-Type": "application/json"}, b'{"cut": '), 200, '{"cut": '),
         ((200, {}, b"plain"), 200, "plain"),
+        ((200, {"Content-Type": "application/json"}, b'{"x": NaN}'), 200, '{"x": NaN}'),
         ((200, {"Content-Type": "application/json"}, b"[" * 100_000), 200, "[[["),
         ((200, {"Content-Type": "application/json"}, b"[" * 900 + b"]" * 900), 200, "[[["),
         ((200, {"Content-Type": "text/plain"}, b"x" * (2 << 20)), 502, "larger than 1048576 bytes"),
