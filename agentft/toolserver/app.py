@@ -55,7 +55,7 @@ class Service:
         self._limits = limits or Limits()
         self._source = source
         self._wire = Wire(faults) if faults else None
-        self._sessions = Sessions(toolsets, seed, most=self._limits.sessions, idle=self._limits.idle)
+        self._sessions = Sessions(toolsets, seed, self._limits)
         self._workers = Workers(self._limits.seconds if source is None else _REAL_SECONDS)
         self._paths = PathBook(toolsets)
         self._recent: deque[RecentCall] = deque(maxlen=_RECENT)

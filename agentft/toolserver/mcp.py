@@ -46,8 +46,11 @@ class McpFace:
         if self._starting is None:
             self._starting = asyncio.create_task(self._start())
         manager = await self._starting
-        headers = dict(scope["headers"])
-        if _without_sessions(headers) and b"x-session" not in headers:
+        from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS
+
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        version = headers.get(b"mcp-protocol-version", b"").decode("latin-1")
+        if version and version not in HANDSHAKE_PROTOCOL_VERSIONS and b"x-session" not in headers:
             # Protocol versions without a handshake have no sessions: a client of both kinds turns to the handshake.
             error = {"error": "this protocol version has no sessions; send X-Session, or open one with `initialize`"}
             await answer(400, error)(scope, receive, send)
@@ -63,13 +66,6 @@ class McpFace:
         self._running = asyncio.create_task(_keep_running(manager, started))
         await started.wait()
         return manager
-
-
-def _without_sessions(headers: dict[bytes, bytes]) -> bool:
-    from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS
-
-    version = headers.get(b"mcp-protocol-version")
-    return version is not None and version.decode("latin-1") not in HANDSHAKE_PROTOCOL_VERSIONS
 
 
 async def _keep_running(manager: StreamableHTTPSessionManager, started: asyncio.Event) -> None:
