@@ -24,8 +24,8 @@ from agentft.toolserver.limits import Limits
 from agentft.toolserver.mcp import McpFace
 from agentft.toolserver.page import RecentCall, draw_page
 from agentft.toolserver.places import PathBook, read_own_arguments
-from agentft.toolserver.real import Source
 from agentft.toolserver.sessions import Sessions
+from agentft.toolserver.source import Source
 from agentft.toolserver.wire import Wire
 from agentft.toolserver.workers import Workers
 from agentft.toolset import HandlerError, Toolset

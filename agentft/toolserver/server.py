@@ -19,7 +19,7 @@ from agentft.toolserver.client import ToolClient
 from agentft.toolserver.faults import Schedule
 from agentft.toolserver.guard import Guard
 from agentft.toolserver.limits import Limits
-from agentft.toolserver.real import Source
+from agentft.toolserver.source import Source
 from agentft.toolserver.wire import WireProtocol
 from agentft.toolset import HandlerError, Toolset
 

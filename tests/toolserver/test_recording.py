@@ -17,8 +17,7 @@ import pytest
 
 from agentft.errors import InputError, ToolError
 from agentft.toolserver import ServerGone, Source, ToolServer, open_source
-from agentft.toolserver.real import RealService
-from agentft.toolserver.recording import Recorded, Recorder, Replay, redacted
+from agentft.toolserver.source import RealService, Recorded, Recorder, Replay, redacted
 from agentft.toolset import Route, Toolset, load_toolset
 from agentft.types import Exchange, Json, Span, ToolCall
 
