@@ -125,7 +125,7 @@ class Service:
         except HandlerError as error:
             self.crashes.append(error)
             status, told = 500, {"error": str(error)}
-        self._recent.append(RecentCall(time.time(), session, name, arguments, status))
+        self._recent.append((time.time(), session, name, arguments, status))
         return status, told, media
 
     def _ask(self, name: str, arguments: Mapping[str, Json], session: str) -> tuple[int, Json, str]:

@@ -109,7 +109,8 @@ def _inputs(tool: Tool, path: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     for name, (kind, wire) in (tool.route.places if tool.route else {}).items():
         described, required = properties.get(name, {}), name in schema.get("required", ())
         if kind in {"body", "form"}:
-            media = content.setdefault("application/json" if kind == "body" else FORM, {"schema": _object()})
+            empty = {"schema": {"type": "object", "properties": {}, "required": []}}
+            media = content.setdefault("application/json" if kind == "body" else FORM, empty)
             needed |= required
             if wire == "":
                 media["schema"] = described
@@ -124,7 +125,3 @@ def _inputs(tool: Tool, path: str, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parameter(kind: str, wire: str, schema: Any, *, required: bool = True) -> dict[str, Any]:
     return {"name": wire, "in": kind, "required": required, "schema": schema}
-
-
-def _object() -> dict[str, Any]:
-    return {"type": "object", "properties": {}, "required": []}
