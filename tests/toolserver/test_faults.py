@@ -181,12 +181,12 @@ def test_a_write_has_its_effect_only_if_the_file_says_so(
 ) -> None:
     seconds = "seconds = 20" if kind == "timeout" else ""
     server = serve(f'kind = "{kind}"\ncalls = [1]\nafter = {str(after).lower()}\n{seconds}')
-    with server.client(timeout=0.5) as client:
-        untouched = client.state_digest("s")
+    with server.client(timeout=0.5) as client, server.client() as reader:
+        untouched = reader.state_digest("s")
         call(client, "store_number", name="a", value=1)
-        assert (client.state_digest("s") != untouched) == after
+        assert (reader.state_digest("s") != untouched) == after
         call(client, "store_number", name="a", value=1)
-        assert client.state_digest("s") != untouched
+        assert reader.state_digest("s") != untouched
 
 
 def test_a_text_of_the_file_takes_the_place_of_the_usual_one(serve: Callable[..., ToolServer]) -> None:
