@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agentft.commands.evaluate import Faults, KeepSecrets, Real, RecordTo, Replay, ReplayMiss
 from agentft.errors import InputError, ToolError
 
 if TYPE_CHECKING:
-    from agentft.toolserver import ToolServer
+    from agentft.toolserver import Source, ToolServer
     from agentft.toolset import Toolset
 
 __all__ = ["call_command", "serve_command"]
@@ -23,21 +24,32 @@ def serve_command(
     token: Annotated[str, typer.Option(help="The bearer token that callers send; by default a new one.")] = "",
     seed: Annotated[int, typer.Option(help="Fixes all drawn data.")] = 0,
     stdio: Annotated[bool, typer.Option("--stdio", help="Serve one MCP client over standard input.")] = False,
+    faults: Faults = None,
+    real: Real = None,
+    record: RecordTo = None,
+    replay: Replay = None,
+    replay_miss: ReplayMiss = "error",
+    keep_secrets: KeepSecrets = False,
 ) -> None:
     """Serve tool worlds over HTTP and MCP until Ctrl-C; the page at the address shows the calls.
 
     Example:
-      agentft tools serve weather,search
+      agentft tools serve weather,search --faults timeout=0.1,429=0.05
       agentft tools serve weather --stdio
     """
-    from agentft.toolserver import ToolServer
+    from agentft.toolserver import ToolServer, open_source, read_faults
     from agentft.toolset import load_toolsets
 
+    if stdio and faults:
+        raise InputError("--faults spoils answers over HTTP, and --stdio has none; leave one of them out")
     toolsets = load_toolsets(_split(worlds), seed)
+    schedule = read_faults(faults, toolsets) if faults else None
+    source = open_source(toolsets, real=real, record=record, replay=replay, miss=replay_miss, keep=keep_secrets)
     if stdio:
-        _serve_stdio(toolsets)
+        _serve_stdio(toolsets, source)
         return
-    with ToolServer(toolsets, port=port, host=host or "127.0.0.1", token=token or None) as server:
+    where = host or "127.0.0.1"
+    with ToolServer(toolsets, port=port, host=where, token=token or None, faults=schedule, source=source) as server:
         typer.echo(_welcome(server, toolsets))
         server.wait()
 
@@ -75,13 +87,13 @@ def _split(worlds: str) -> list[str]:
     return [name.strip() for name in worlds.split(",") if name.strip()]
 
 
-def _serve_stdio(toolsets: tuple[Toolset, ...]) -> None:
+def _serve_stdio(toolsets: tuple[Toolset, ...], source: Source | None) -> None:
     import asyncio
 
     from agentft.toolserver.app import Service
     from agentft.toolserver.mcp import serve_stdio
 
-    service = Service(toolsets)
+    service = Service(toolsets, source=source)
     try:
         asyncio.run(serve_stdio(service))
     finally:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from agentft.toolserver.client import ServerGone, ToolClient
 from agentft.toolserver.faults import Schedule, read_faults
 from agentft.toolserver.limits import Limits
-from agentft.toolserver.real import Source, open_source
 from agentft.toolserver.server import ToolServer
 from agentft.toolserver.sessions import Sessions
+from agentft.toolserver.source import Source, open_source
 
 __all__ = [
     "Limits",

@@ -1,17 +1,21 @@
-"""Reading a request's body: of bounded size and depth, valid UTF-8, strict JSON."""
+"""Bodies: a request's, of bounded size and depth, valid UTF-8 and strict JSON; and an answer's."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import NoReturn
 
 from starlette.requests import Request
+from starlette.responses import Response
 
 from agentft.errors import ToolError
 from agentft.toolserver.limits import Limits
 from agentft.types import Json
 
-__all__ = ["parse_json", "read_arguments", "read_body"]
+__all__ = ["JSON_MEDIA", "answer", "json_or_text", "parse_json", "read_arguments", "read_body"]
+
+JSON_MEDIA = "application/json"
 
 # Read on past the limit, up to here, so that a client that is still sending gets the answer and not a reset.
 _DRAIN_LIMIT = 16 << 20
@@ -67,6 +71,21 @@ def parse_json(body: bytes, limits: Limits) -> Json:
     if body.count(b"[") + body.count(b"{") > limits.depth and _depth(value) > limits.depth:
         raise ToolError(f"the body is nested too deeply: more than {limits.depth} levels")
     return value
+
+
+def json_or_text(body: bytes) -> Json:
+    """The JSON value in a body, or else its text."""
+    try:
+        return parse_json(body, Limits())
+    except ToolError:
+        return body.decode(errors="replace")
+
+
+def answer(status: int, content: object, media: str = JSON_MEDIA, headers: Mapping[str, str] | None = None) -> Response:
+    """A response: all JSON looks the same, whoever answers."""
+    is_text = isinstance(content, str | bytes) and not media.endswith("json")
+    body = content if is_text else json.dumps(content, ensure_ascii=False, allow_nan=False)
+    return Response(body, status, headers, media)
 
 
 def _depth(value: Json) -> int:

@@ -75,16 +75,8 @@ class ToolClient:
         target = urlsplit(call.endpoint) if call.endpoint is not None else None
         headers = {"Content-Type": "application/json"} | ({"Host": target.netloc} if target else {})
         path = target.path if target else f"/tools/{call.name}"
-        status, received, is_error = self._send("POST", path, session, headers, body)
-        return Exchange(
-            call=call,
-            method="POST",
-            url=call.endpoint if call.endpoint is not None else path,
-            sent=dict(call.arguments),
-            status=status,
-            received=received,
-            is_error=is_error,
-        )
+        answer = self._send("POST", path, session, headers, body)
+        return Exchange(call, "POST", call.endpoint if target else path, dict(call.arguments), *answer)
 
     def state_digest(self, session: str) -> str:
         """The digest of all worlds' states in a session.

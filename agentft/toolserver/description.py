@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentft import __version__
-from agentft.toolserver.paths import PARAMETER, own_path
+from agentft.toolserver.places import FORM, PARAMETER, own_path
 from agentft.toolset import Tool, Toolset
 
 __all__ = ["describe"]
@@ -31,7 +31,7 @@ _SESSION = {
     "name": "X-Session",
     "in": "header",
     "description": "Names the state that the call works on; calls without it share one.",
-    "schema": {"type": "string", "maxLength": 256, "pattern": "^[!-~]*$"},
+    "schema": {"type": "string", "maxLength": 256},
 }
 
 
@@ -101,26 +101,27 @@ def _operation(toolset: Toolset, tool: Tool, identity: str) -> dict[str, Any]:
 
 def _inputs(tool: Tool, path: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     """The `parameters` and the `requestBody` of a tool at its own path."""
-    places = tool.route.places if tool.route else {}
     properties: dict[str, Any] = schema.get("properties", {})
-    required = set(schema.get("required", ()))
-    parameters: list[dict[str, Any]] = [_SESSION]
-    body: dict[str, Any] = {}
-    for name, (kind, wire) in places.items():
-        described = properties.get(name, {})
+    # What the path names and no argument fills can be anything.
+    parameters = {("path", wire): _parameter("path", wire, {"type": "string"}) for wire in PARAMETER.findall(path)}
+    content: dict[str, Any] = {}
+    needed = False
+    for name, (kind, wire) in (tool.route.places if tool.route else {}).items():
+        described, required = properties.get(name, {}), name in schema.get("required", ())
         if kind in {"body", "form"}:
-            media = "application/json" if kind == "body" else "application/x-www-form-urlencoded"
-            entry = body.setdefault(media, {"schema": {"type": "object", "properties": {}, "required": []}})
+            empty = {"schema": {"type": "object", "properties": {}, "required": []}}
+            media = content.setdefault("application/json" if kind == "body" else FORM, empty)
+            needed |= required
             if wire == "":
-                entry["schema"] = described
+                media["schema"] = described
             else:
-                entry["schema"]["properties"][wire] = described
-                entry["schema"]["required"] += [wire] if name in required else []
+                media["schema"]["properties"][wire] = described
+                media["schema"]["required"] += [wire] if required else []
         elif kind != "header" or wire.lower() not in _IGNORED_HEADERS:
-            needed = kind == "path" or name in required
-            parameters.append({"name": wire, "in": kind, "required": needed, "schema": described})
-    known = {parameter["name"] for parameter in parameters if parameter["in"] == "path"}
-    unknown = [wire for wire in dict.fromkeys(PARAMETER.findall(path)) if wire not in known]
-    parameters += [{"name": wire, "in": "path", "required": True, "schema": {"type": "string"}} for wire in unknown]
-    needed = any(kind in {"body", "form"} and name in required for name, (kind, _) in places.items())
-    return {"parameters": parameters} | ({"requestBody": {"required": needed, "content": body}} if body else {})
+            parameters[kind, wire] = _parameter(kind, wire, described, required=required or kind == "path")
+    body = {"requestBody": {"required": needed, "content": content}} if content else {}
+    return {"parameters": [_SESSION, *parameters.values()], **body}
+
+
+def _parameter(kind: str, wire: str, schema: Any, *, required: bool = True) -> dict[str, Any]:
+    return {"name": wire, "in": kind, "required": required, "schema": schema}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
-__all__ = ["Bucket", "Limits"]
+__all__ = ["Limits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,22 +26,3 @@ class Limits:
     rate: float = 10_000.0
     sessions: int = 10_000
     idle: float = 3600.0
-
-
-class Bucket:
-    """A token bucket that holds one second's worth."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._left = rate
-        self._then = time.monotonic()
-
-    def take(self) -> bool:
-        """Whether one more may pass now."""
-        now = time.monotonic()
-        self._left = min(self._rate, self._left + (now - self._then) * self._rate)
-        self._then = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True

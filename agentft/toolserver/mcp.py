@@ -8,15 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from agentft import __version__
 from agentft.errors import MissingError
-from agentft.toolset import Tool, Toolset
-from agentft.types import Json
+from agentft.toolserver.body import answer
+from agentft.toolset import Tool
 
 if TYPE_CHECKING:
     from mcp import types
@@ -24,28 +23,17 @@ if TYPE_CHECKING:
     from mcp.server.lowlevel import Server
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
+    from agentft.toolserver.app import Service
+
 __all__ = ["MCP_REMEDY", "McpFace", "serve_stdio"]
 
 MCP_REMEDY = "MCP needs the official SDK; install it with `pip install 'agentft[mcp]'`"
 
 
-class _Runner(Protocol):
-    """What runs the calls: the service of a tool server."""
-
-    @property
-    def toolsets(self) -> tuple[Toolset, ...]:
-        """The worlds."""
-        ...
-
-    async def run(self, name: str, arguments: dict[str, Json], session: str) -> tuple[int, Json]:
-        """Run a tool: status and answer."""
-        ...
-
-
 class McpFace:
     """The ASGI application at `/mcp`."""
 
-    def __init__(self, service: _Runner) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
         self._starting: asyncio.Task[StreamableHTTPSessionManager] | None = None
         self._running: asyncio.Task[None] | None = None
@@ -53,16 +41,19 @@ class McpFace:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request of an MCP client."""
         if find_spec("mcp") is None:
-            await JSONResponse({"error": MCP_REMEDY}, status_code=501)(scope, receive, send)
+            await answer(501, {"error": MCP_REMEDY})(scope, receive, send)
             return
         if self._starting is None:
             self._starting = asyncio.create_task(self._start())
         manager = await self._starting
-        headers = dict(scope["headers"])
-        if _without_sessions(headers) and b"x-session" not in headers:
+        from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS
+
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        version = headers.get(b"mcp-protocol-version", b"").decode("latin-1")
+        if version and version not in HANDSHAKE_PROTOCOL_VERSIONS and b"x-session" not in headers:
             # Protocol versions without a handshake have no sessions: a client of both kinds turns to the handshake.
             error = {"error": "this protocol version has no sessions; send X-Session, or open one with `initialize`"}
-            await JSONResponse(error, status_code=400)(scope, receive, send)
+            await answer(400, error)(scope, receive, send)
             return
         await manager.handle_request(scope, receive, send)
 
@@ -77,20 +68,13 @@ class McpFace:
         return manager
 
 
-def _without_sessions(headers: dict[bytes, bytes]) -> bool:
-    from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS
-
-    version = headers.get(b"mcp-protocol-version")
-    return version is not None and version.decode("latin-1") not in HANDSHAKE_PROTOCOL_VERSIONS
-
-
 async def _keep_running(manager: StreamableHTTPSessionManager, started: asyncio.Event) -> None:
     async with manager.run():
         started.set()
         await asyncio.Event().wait()  # until the server stops, which cancels all tasks
 
 
-async def serve_stdio(service: _Runner) -> None:
+async def serve_stdio(service: Service) -> None:
     """Serve one client over standard input and output, until its end.
 
     Raises:
@@ -105,7 +89,7 @@ async def serve_stdio(service: _Runner) -> None:
         await server.run(incoming, outgoing, server.create_initialization_options())
 
 
-def _server(service: _Runner) -> Server[Any]:
+def _server(service: Service) -> Server[Any]:
     from mcp import types
     from mcp.server.lowlevel import Server
 
@@ -121,9 +105,9 @@ def _server(service: _Runner) -> Server[Any]:
     ) -> types.CallToolResult:
         headers = context.request.headers if context.request is not None else {}
         session = headers.get("x-session") or f"mcp-{headers.get('mcp-session-id', 'stdio')}"
-        status, answer = await service.run(params.name, params.arguments or {}, session[:256])
-        text = types.TextContent(type="text", text=json.dumps(answer, ensure_ascii=False))
-        structured = answer if isinstance(answer, dict) else None
+        status, result, _ = await service.run(params.name, params.arguments or {}, session[:256])
+        text = types.TextContent(type="text", text=json.dumps(result, ensure_ascii=False))
+        structured = result if isinstance(result, dict) else None
         return types.CallToolResult(content=[text], structured_content=structured, is_error=status >= 400)
 
     return Server("agentft", version=__version__, on_list_tools=list_tools, on_call_tool=call_tool)

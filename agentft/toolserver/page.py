@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
+from typing import TypeAlias
 
 from starlette.responses import HTMLResponse
 
@@ -20,19 +20,13 @@ _SHOWN_SESSIONS = 20
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _STYLE = """body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .3rem .8rem .3rem 0 }
-th, td { border-bottom: 1px solid #8884; vertical-align: top } code { font-size: .9em; overflow-wrap: anywhere }
+th, td { border-bottom: 1px solid #8884; vertical-align: top } code { font-size: .9em; overflow-wrap: break-word }
+td:nth-child(n+4) code { overflow-wrap: anywhere }
 h2 { margin-top: 2rem } :root { color-scheme: light dark } .bad { color: #d33 } .muted { opacity: .7 }"""
 
 
-@dataclass(frozen=True, slots=True)
-class RecentCall:
-    """A call that was answered. `at` is in seconds since 1970."""
-
-    at: float
-    session: str
-    tool: str
-    arguments: Mapping[str, Json]
-    status: int
+RecentCall: TypeAlias = tuple[float, str, str, Mapping[str, Json], int]
+"""A call that was answered: when, in seconds since 1970; its session, tool and arguments; the status."""
 
 
 def draw_page(toolsets: Sequence[Toolset], sessions: Sessions, recent: Sequence[RecentCall]) -> HTMLResponse:
@@ -46,13 +40,13 @@ def draw_page(toolsets: Sequence[Toolset], sessions: Sessions, recent: Sequence[
     states = [(_code(name), _code(sessions.digest(name)[:16])) for name in reversed(names[-_SHOWN_SESSIONS:])]
     calls = [
         (
-            time.strftime("%H:%M:%S", time.localtime(call.at)),
-            _code(call.session),
-            _code(call.tool),
-            _code(json.dumps(call.arguments, ensure_ascii=False)),
-            f'<span class="bad">{call.status}</span>' if call.status >= 400 else str(call.status),
+            time.strftime("%H:%M:%S", time.localtime(at)),
+            _code(session),
+            _code(tool),
+            _code(json.dumps(arguments, ensure_ascii=False)),
+            f'<span class="bad">{status}</span>' if status >= 400 else str(status),
         )
-        for call in reversed(recent)
+        for at, session, tool, arguments, status in reversed(recent)
     ]
     body = (
         f"<h1>{escape(' and '.join(toolset.name for toolset in toolsets))}</h1>"

@@ -7,17 +7,19 @@ import secrets
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from threading import Thread
 from typing import Self
 
 import uvicorn
 
 from agentft.errors import InputError, MissingError
-from agentft.toolserver.app import Service, make_app
+from agentft.toolserver.app import Service
 from agentft.toolserver.client import ToolClient
 from agentft.toolserver.faults import Schedule
+from agentft.toolserver.guard import Guard
 from agentft.toolserver.limits import Limits
-from agentft.toolserver.real import Source
+from agentft.toolserver.source import Source
 from agentft.toolserver.wire import WireProtocol
 from agentft.toolset import HandlerError, Toolset
 
@@ -64,14 +66,29 @@ class ToolServer:
         if token is not None and (len(token) < _TOKEN_LENGTH or not _TOKEN.fullmatch(token)):
             raise InputError(f"a token must be {_TOKEN_LENGTH} or more of the characters A-Z a-z 0-9 . _ ~ -")
         self.token = token or secrets.token_urlsafe(24)
+        self._definitions = [definition for toolset in toolsets for definition in toolset.definitions]
         self._service = Service(toolsets, seed, limits, faults, source)
-        self._faulty = faults is not None
         self._host = host
         self._port = port
-        self._server: uvicorn.Server | None = None
-        self._thread: Thread | None = None
-        self._socket: socket.socket | None = None
-        self._clients: list[ToolClient] = []
+        self._sockets: list[socket.socket] = []
+        config = uvicorn.Config(
+            Guard(self._service, self._definitions, host, self.token, (limits or Limits()).rate),
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            lifespan="off",
+            loop="asyncio",
+            http=WireProtocol if faults else "auto",  # httptools, where nothing is to be cut
+            ws="none",
+            server_header=False,
+            timeout_graceful_shutdown=2,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = Thread(
+            target=self._server.run, kwargs={"sockets": self._sockets}, name="agentft-toolserver", daemon=True
+        )
+        self._open = ExitStack()
+        self._open.callback(self._service.close)
 
     @property
     def address(self) -> str:
@@ -85,59 +102,37 @@ class ToolServer:
 
     def client(self, timeout: float = 10.0) -> ToolClient:
         """A client for this server. It is closed with the server, if not before."""
-        client = ToolClient(self.address, self.token, self._service.definitions, timeout=timeout)
-        self._clients.append(client)
-        return client
+        return self._open.enter_context(ToolClient(self.address, self.token, self._definitions, timeout=timeout))
 
     def __enter__(self) -> Self:
-        self._socket = _bind(self._host, self._port)
-        self._port = self._socket.getsockname()[1]
-        config = uvicorn.Config(
-            make_app(self._service, self.token, self._host),
-            log_config=None,
-            log_level="critical",
-            access_log=False,
-            lifespan="off",
-            loop="asyncio",
-            http=WireProtocol if self._faulty else "auto",  # httptools, where nothing is to be cut
-            ws="none",
-            server_header=False,
-            timeout_graceful_shutdown=2,
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, name="agentft-toolserver", daemon=True
-        )
+        listener = _bind(self._host, self._port)
+        self._port = listener.getsockname()[1]
+        self._sockets.append(listener)
+        self._open.callback(listener.close)
+        self._open.callback(self._stop)
         self._thread.start()
-        self._wait(self._server, self._thread)
-        return self
-
-    def _wait(self, server: uvicorn.Server, thread: Thread) -> None:
         until = time.monotonic() + _START_SECONDS
-        while not server.started:
-            if not thread.is_alive() or time.monotonic() > until:
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > until:
                 self.close()
                 raise MissingError(f"the tool server did not start on {self.address}; try another port")
             time.sleep(0.002)
+        return self
 
     def wait(self) -> None:
         """Serve until Ctrl-C."""
-        if self._thread is not None:
-            self._thread.join()
+        self._thread.join()
+
+    def _stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(timeout=5)
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Stop serving; calls that are running may end first. Closing twice is fine."""
-        while self._clients:
-            self._clients.pop().close()
-        if self._server is not None and self._thread is not None:
-            self._server.should_exit = True
-            self._thread.join(timeout=5)
-        self._service.close()
-        if self._socket is not None:
-            self._socket.close()
+        self._open.close()
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -6,24 +6,23 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from threading import Lock
+from threading import Lock, Semaphore
 
 from agentft.errors import ToolError
+from agentft.toolserver.limits import Limits
 from agentft.toolset import State, Toolset, digest, nearest
 from agentft.types import Json
 
 __all__ = ["Sessions"]
 
-
-# How many writes of one session may wait for each other.
-_WAITING = 64
+_WAITING = 64  # writes of one session that may wait for each other
 
 
 @dataclass(slots=True)
 class _Session:
     used: float
     lock: Lock = field(default_factory=Lock)
-    waiting: int = 0
+    queue: Semaphore = field(default_factory=lambda: Semaphore(_WAITING))
     states: dict[str, State] = field(default_factory=dict)  # by world; only worlds that were written to
 
 
@@ -36,19 +35,15 @@ class Sessions:
     Args:
         toolsets: the worlds; no two share a tool's name.
         seed: replaces the seed that the worlds were loaded with.
-        most: how many sessions may be kept; the next one is refused.
-        idle: seconds without a call after which a session may be forgotten.
+        limits: of them, how many `sessions` are kept, and how long those that are `idle`.
     """
 
-    def __init__(
-        self, toolsets: Sequence[Toolset], seed: int | None = None, *, most: int = 10_000, idle: float = 3600.0
-    ) -> None:
+    def __init__(self, toolsets: Sequence[Toolset], seed: int | None = None, limits: Limits | None = None) -> None:
         self._toolsets = {toolset.name: toolset for toolset in toolsets}
         self._worlds = {name: toolset.name for toolset in toolsets for name in toolset.tools}
         self._initial = {toolset.name: toolset.new_state(seed) for toolset in toolsets}
         self._untouched = digest(self._initial)
-        self._most = most
-        self._idle = idle
+        self._limits = limits or Limits()
         self._sessions: OrderedDict[str, _Session] = OrderedDict()  # the one that was idle longest comes first
         self._lock = Lock()
 
@@ -73,10 +68,8 @@ class Sessions:
         if kept is None or not toolset.is_write(name):
             # A state is replaced as a whole, so that reading it needs no lock.
             return toolset.call(name, arguments, self._state(kept, world))
-        with self._lock:
-            if kept.waiting >= _WAITING:
-                raise ToolError(f"{_WAITING} calls of this session are still running; wait for them", status=429)
-            kept.waiting += 1
+        if not kept.queue.acquire(blocking=False):
+            raise ToolError(f"{_WAITING} calls of this session are still running; wait for them", status=429)
         try:
             with kept.lock:
                 state = {**self._state(kept, world)}
@@ -84,8 +77,7 @@ class Sessions:
                 kept.states[world] = state
                 return result
         finally:
-            with self._lock:
-                kept.waiting -= 1
+            kept.queue.release()
 
     def digest(self, session: str) -> str:
         """SHA-256 over the states of all worlds in a session."""
@@ -101,13 +93,12 @@ class Sessions:
             kept = self._sessions.get(session)
             if kept is None and not make:
                 return None
-            while self._sessions and next(iter(self._sessions.values())).used < now - self._idle:
+            while self._sessions and next(iter(self._sessions.values())).used < now - self._limits.idle:
                 self._sessions.popitem(last=False)
-            if kept is None and len(self._sessions) >= self._most:
-                raise ToolError(
-                    f"{self._most} sessions are in use; one that was idle for {self._idle:g} seconds makes room",
-                    status=503,
-                )
+            if kept is None and len(self._sessions) >= self._limits.sessions:
+                most, idle = self._limits.sessions, self._limits.idle
+                why = f"{most} sessions are in use; one that was idle for {idle:g} seconds makes room"
+                raise ToolError(why, status=503)
             kept = self._sessions.setdefault(session, kept or _Session(now))
             kept.used = now
             self._sessions.move_to_end(session)

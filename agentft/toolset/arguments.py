@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -145,7 +146,8 @@ class ArgumentCheck:
     def _unknown(self, arguments: Mapping[str, Json]) -> ToolError:
         known = list(self._properties)
         name = next((key for key in arguments if key not in self._properties), "")
-        takes = f"takes {', '.join(known)}" if known else "takes no arguments"
+        listed = textwrap.shorten(", ".join(known), 160, placeholder=" ...")
+        takes = f"takes {listed}" if known else "takes no arguments"
         return ToolError(f"unknown argument {_clip(name)!r}; {self._name} {takes}", status=400, argument=_clip(name))
 
 

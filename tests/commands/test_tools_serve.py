@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
@@ -42,20 +45,7 @@ def test_another_host_wants_a_token(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_it_serves_until_it_is_interrupted() -> None:
     command = [sys.executable, "-m", "agentft", "tools", "serve", "calculator,weather"]
-    # A shell's background job, as these tests may be, hands down that it ignores SIGINT.
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with (
-        subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-            preexec_fn=heed,  # noqa: PLW1509 - no threads here
-        ) as process,
-        ExitStack() as end,
-    ):
-        end.callback(process.kill)
+    with started(command) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(8)]
         curl = shlex.split(next(line for line in lines if line.startswith("curl")))
@@ -69,3 +59,70 @@ def test_it_serves_until_it_is_interrupted() -> None:
         assert httpx.get(page[0], trust_env=False).status_code == 303
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 130
+
+
+@contextmanager
+def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that heeds SIGINT, as a shell's background job does not hand down, and ends with the test."""
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        preexec_fn=heed,  # noqa: PLW1509
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def served(*options: str) -> Iterator[str]:
+    """The address of a server that was started by the command with the token `a-long-token`."""
+    command = [sys.executable, "-m", "agentft", "tools", "serve", "calculator", "--token", "a-long-token", *options]
+    with started(command) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().rpartition(" ")[2].strip()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+
+
+def calculate(address: str, expression: str) -> httpx.Response:
+    headers = {"Authorization": "Bearer a-long-token"}
+    return httpx.post(
+        f"{address}/tools/calculate", json={"expression": expression}, headers=headers, trust_env=False, timeout=20
+    )
+
+
+def test_its_answers_fail_and_are_recorded_and_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three servers: one that fails, in front of a sound one (which it records), then one that replays."""
+    kept = tmp_path / "kept.jsonl"
+    monkeypatch.setenv("AGENTFT_REAL_AUTHORIZATION", "Bearer a-long-token")
+    faults = tmp_path / "faults.toml"
+    faults.write_text('[[fault]]\nkind = "503"\ncalls = [2]\n')
+    with served() as real, served("--real", real, "--record", str(kept), "--faults", str(faults)) as address:
+        answers = [calculate(address, text) for text in ("6 * 7", "1", "2")]
+    assert [answer.status_code for answer in answers] == [200, 503, 200]
+    assert [json.loads(line)["body"]["result"] for line in kept.read_text().splitlines()] == [42, 2]
+    with served("--replay", str(kept)) as address:
+        assert [calculate(address, text).status_code for text in ("6 * 7", "3")] == [200, 404]
+    with served("--replay", str(kept), "--replay-miss", "mock") as address:
+        assert calculate(address, "3").json()["result"] == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--faults", "tmeout=1"], "did you mean 'timeout'?"),
+        (["--faults", "500=1", "--stdio"], "leave one of them out"),
+        (["--record", "kept.jsonl"], "give its address with --real URL"),
+    ],
+)
+def test_options_that_cannot_be_are_one_line(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["tools", "serve", "calculator", *options]) == 2
+    assert message in capsys.readouterr().err

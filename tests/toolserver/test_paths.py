@@ -9,7 +9,7 @@ import httpx
 import pytest
 from openapi_spec_validator import validate
 
-from agentft.toolserver import ToolServer
+from agentft.toolserver import ToolServer, read_faults
 from agentft.toolset import Route, State, Tool, Toolset, load_toolsets
 from agentft.toolset.arguments import ArgumentCheck
 from agentft.types import Json, ToolDefinition
@@ -110,7 +110,7 @@ def test_arguments_come_from_every_place(
         ("GET", "/pets/7?size=3", {}, 422, "argument 'size' must be one of"),
         ("GET", "/pets/7?colour=red", {}, 400, "unknown query parameter 'colour'"),
         ("GET", "/pets/7?petId=8", {}, 400, "unknown query parameter 'petId'"),
-        ("GET", "/pets/7?near={", {}, 400, "the body is not valid JSON"),
+        ("GET", "/pets/7?near={", {}, 400, "argument 'near' must be an object, not"),
         ("GET", "/pets/7?tag=%FF", {}, 400, "the query or the form cannot be read"),
         ("PUT", "/pets/1", {"json": {"petName": 3}}, 400, "argument 'name' must be a string, not 3"),
         ("PUT", "/pets/1", {"json": {"other": 3}}, 400, "unknown argument 'other'"),
@@ -148,3 +148,16 @@ def test_a_path_of_ours_is_not_taken(server: ToolServer) -> None:
     with ToolServer([world]) as other:
         headers = {"Authorization": f"Bearer {other.token}"}
         assert "digest" in httpx.get(f"{other.address}/state", headers=headers, trust_env=False).json()
+
+
+def test_an_own_path_meets_the_faults_of_its_tool() -> None:
+    """The calls of a tool are counted together, however they come."""
+    with ToolServer([WORLD], faults=read_faults("503=0.5,seed=1", [WORLD])) as faulty:
+        headers = {"Authorization": f"Bearer {faulty.token}"}
+        with httpx.Client(base_url=faulty.address, headers=headers, trust_env=False) as http:
+            own = [http.get("/v1/pets/7", headers={"X-Session": "a"}).status_code for _ in range(12)]
+            named = [http.post("/tools/get_pet", json={"id": 7}, headers={"X-Session": "x.a"}) for _ in range(12)]
+            form = http.post("/v1/feed", data={"grams": "50"}, headers={"X-Session": "c"})
+    assert own == [answer.status_code for answer in named]
+    assert set(own) == {200, 503}
+    assert form.status_code in {200, 503}

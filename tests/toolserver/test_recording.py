@@ -17,8 +17,7 @@ import pytest
 
 from agentft.errors import InputError, ToolError
 from agentft.toolserver import ServerGone, Source, ToolServer, open_source
-from agentft.toolserver.real import RealService
-from agentft.toolserver.recording import Recorded, Recorder, Replay, redacted
+from agentft.toolserver.source import RealService, Recorded, Recorder, Replay, redacted
 from agentft.toolset import Route, Toolset, load_toolset
 from agentft.types import Exchange, Json, Span, ToolCall
 
@@ -145,6 +144,7 @@ def test_a_redirect_is_an_answer_and_not_followed(service: Service) -> None:
         ((503, {"Content-Type": "text/html"}, b"<h1>Down</h1>"), 503, "<h1>Down</h1>"),
         ((200, {"Content-Type": "application/json"}, b'{"cut": '), 200, '{"cut": '),
         ((200, {}, b"plain"), 200, "plain"),
+        ((200, {"Content-Type": "application/json"}, b'{"x": NaN}'), 200, '{"x": NaN}'),
         ((200, {"Content-Type": "application/json"}, b"[" * 100_000), 200, "[[["),
         ((200, {"Content-Type": "application/json"}, b"[" * 900 + b"]" * 900), 200, "[[["),
         ((200, {"Content-Type": "text/plain"}, b"x" * (2 << 20)), 502, "larger than 1048576 bytes"),
@@ -291,7 +291,7 @@ def test_numbers_and_the_order_of_keys_do_not_matter(tmp_path: Path) -> None:
     recorder.close()
     found = Replay(path)("t", {"b": {"y": 2.0, "x": 1}, "a": 25}, "s")
     assert found is not None
-    assert found.text == '"yes"'
+    assert found.body == "yes"
     with pytest.raises(ToolError):
         Replay(path)("t", {"a": 26, "b": {"x": 1, "y": 2}}, "s")
 

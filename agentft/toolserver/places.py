@@ -1,0 +1,160 @@
+"""How the arguments of an imported API's tool travel, both ways: from a request at its own path, and into one."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from referencing import Registry
+from starlette.requests import Request
+from starlette.types import Scope
+
+from agentft.errors import ToolError
+from agentft.toolserver.body import json_or_text, parse_json, read_body
+from agentft.toolserver.limits import Limits
+from agentft.toolset import Route, Tool, Toolset
+from agentft.toolset.arguments import Validator
+from agentft.types import Json
+
+__all__ = ["FORM", "PARAMETER", "PathBook", "fill_request", "own_path", "read_own_arguments"]
+
+FORM = "application/x-www-form-urlencoded"
+PARAMETER = re.compile(r"\{([^{}]+)\}")
+_OUR_PATHS = re.compile(r"/(tools(/.*)?|openapi\.json|state|health|mcp)?")
+_OUR_HEADERS = ("host", "authorization", "content-length", "transfer-encoding")
+
+
+def own_path(toolset: Toolset, tool: Tool) -> str | None:
+    """The path of a tool of an imported API on this server; None if it has none, or a face of ours stands there."""
+    if tool.route is None:
+        return None
+    path = urlsplit(toolset.base_url).path.rstrip("/") + tool.route.path
+    return None if _OUR_PATHS.fullmatch(path) or not path.startswith("/") else path
+
+
+class PathBook:
+    """The paths of all tools that have one. They are found under the API's own Host, and under the server's."""
+
+    def __init__(self, toolsets: Iterable[Toolset]) -> None:
+        self._entries: defaultdict[int, list[tuple[re.Pattern[str], list[str], str, Tool]]] = defaultdict(list)
+        for toolset in toolsets:
+            for tool in toolset.tools.values():
+                if path := own_path(toolset, tool):
+                    text, *rest = PARAMETER.split(path)
+                    pieces = [f"([^/]+){re.escape(piece)}" for piece in rest[1::2]]
+                    pattern, host = re.compile(re.escape(text) + "".join(pieces)), urlsplit(toolset.base_url).netloc
+                    self._entries[path.count("/")].append((pattern, rest[::2], host.lower(), tool))
+        for entries in self._entries.values():
+            entries.sort(key=lambda entry: len(entry[1]))  # `/pets/mine` before `/pets/{id}`
+        self._hosts = {entry[2] for entries in self._entries.values() for entry in entries}
+
+    def find(self, scope: Scope) -> dict[str, tuple[Tool, dict[str, str]]]:
+        """The tools at a request's host and path by their method, with the values of the path's parameters."""
+        path: str = scope.get("raw_path", b"").decode("latin-1") or scope["path"]
+        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower()
+        tools: dict[str, tuple[Tool, dict[str, str]]] = {}
+        for pattern, names, owner, tool in self._entries.get(path.count("/"), []):
+            if host in self._hosts and owner != host:
+                continue
+            if tool.route is not None and (match := pattern.fullmatch(path)):
+                values = dict(zip(names, map(unquote, match.groups()), strict=True))
+                tools.setdefault(tool.route.method.upper(), (tool, values))
+        return tools
+
+
+async def read_own_arguments(tool: Tool, path: Mapping[str, str], request: Request, limits: Limits) -> dict[str, Json]:
+    """The arguments of a tool from a request at its own path: text becomes what the tool's schema asks for.
+
+    Raises:
+        ToolError: 400 for a body or a query that cannot be read, 413 for too large a body, 415 for another media type.
+    """
+    places = tool.route.places if tool.route else {}
+    texts = {
+        "path": [*path.items()],
+        "query": _pairs(request.scope["query_string"]),
+        "header": request.headers.items(),
+        "cookie": [*request.cookies.items()],
+    }
+    arguments: dict[str, Json] = {}
+    body = await read_body(request, limits)
+    media = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if body and media != "application/json" and any(kind == "form" for kind, _ in places.values()):
+        if media != FORM:
+            raise ToolError(f"the media type {media[:60]!r} is not read here; send a form or JSON", status=415)
+        texts["form"] = _pairs(body)
+    elif body:
+        arguments = _from_body(parse_json(body, limits), places)
+    known = {wire for kind, wire in places.values() if kind == "query"}
+    if strangers := {name for name, _ in texts["query"]} - known:
+        raise ToolError(f"unknown query parameter {min(strangers)[:60]!r}", argument=min(strangers)[:60])
+    validator = Validator(tool.definition.parameters, registry=Registry())
+    properties: Any = tool.definition.parameters.get("properties", {})
+    for name, (kind, wire) in places.items():
+        wanted = wire.lower() if kind == "header" else wire
+        if values := [value for key, value in texts.get(kind, []) if key == wanted]:
+            arguments[name] = _typed(values, validator.evolve(schema=properties.get(name, True)))
+    return arguments
+
+
+def _pairs(text: bytes) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(text.decode(), keep_blank_values=True, errors="strict", max_num_fields=1000)
+    except ValueError as error:
+        raise ToolError(f"the query or the form cannot be read: {error}") from None
+
+
+def _from_body(document: Json, places: Mapping[str, tuple[str, str]]) -> dict[str, Json]:
+    """The arguments that stand in a JSON body; names that no argument has stay, for the check to refuse."""
+    names = {wire: name for name, (kind, wire) in places.items() if kind in {"body", "form"}}
+    if document is None or "" in names:
+        return {} if document is None else {names[""]: document}
+    if not isinstance(document, dict):
+        raise ToolError("the body must be a JSON object")
+    return {names.get(key, key): value for key, value in document.items()}
+
+
+def _typed(values: Sequence[str], validator: Any) -> Json:
+    """The first reading that the schema accepts. If there is none it stays text, and the check says what is wrong."""
+    text = values[-1]
+    items = values if len(values) > 1 else text.split(",")
+    parsed = [json_or_text(item.encode(errors="replace")) if item else None for item in items]
+    whole = json_or_text(text.encode(errors="replace")) if text else None
+    for reading in (text, [*items], whole, parsed):
+        try:
+            if validator.is_valid(reading):
+                return reading  # type: ignore[return-value]
+        except RecursionError:
+            break
+    return parsed if len(values) > 1 else text
+
+
+def fill_request(base: str, route: Route, arguments: Mapping[str, Json]) -> dict[str, Any]:
+    """What httpx sends to a service at the URL `base`: each argument in its place, in the body if it has none.
+
+    Raises:
+        ToolError: 422 for a path's parameter that would leave the route.
+    """
+    sent: defaultdict[str, dict[str, Json]] = defaultdict(dict)
+    for argument, value in arguments.items():
+        place, name = route.places.get(argument, ("body", argument))
+        sent[place][name] = value
+    path = route.path
+    for name, value in sent["path"].items():
+        if not (text := _text(value)).strip("."):
+            raise ToolError(f"argument {name!r} is {text!r}, which cannot stand in a path", status=422, argument=name)
+        path = path.replace(f"{{{name}}}", quote(text, safe=""))
+    headers = {name: _text(value) for name, value in sent["header"].items() if name.lower() not in _OUR_HEADERS}
+    if sent["cookie"]:
+        headers["Cookie"] = "; ".join(f"{name}={quote(_text(value))}" for name, value in sent["cookie"].items())
+    body = sent["body"].get("", dict(sent["body"]))
+    content = {"data": sent["form"]} if sent["form"] else {"json": body} if body != {} or route.method == "POST" else {}
+    params = {name: value if isinstance(value, list) else _text(value) for name, value in sent["query"].items()}
+    return {"url": base + path, "params": params, "headers": headers, **content}
+
+
+def _text(value: Json) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
