@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from agentft.models.embedded import pull
+
+settings.register_profile("agentft", deadline=None)  # speed is held by benches: under load a deadline fails by itself
+settings.load_profile("agentft")
 
 
 @pytest.fixture(scope="session")
