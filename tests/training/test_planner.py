@@ -33,7 +33,7 @@ MEASURED = [
     ((2_688, 1, False, False, False), 7.04, 0.512),
     ((7_040, 1, False, False, False), 9.02, 0.808),
     ((7_040, 1, True, False, True), 17.51, 0.650),
-    # Of `agentft bench train`, with a trainer around the step.
+    # Of tests/bench/bench_train.py, with a trainer around the step.
     ((6_144, 4, False, False, True), 21.45, 0.495),
     ((16_384, 0, True, False, True), 67.78, 1.061),
 ]
