@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from agentft import __version__
+from agentft.commands.bench import bench_command
 from agentft.commands.chat import chat_command
 from agentft.commands.data import build_command, inspect_command, mask_command
 from agentft.commands.doctor import doctor_command
@@ -62,6 +63,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "tools import mcp": import_mcp,
     "tools import traffic": import_traffic,
     "tools check": tools_check,
+    "bench train": bench_command,
     "models list": models_list,
     "models pull": models_pull,
     "doctor": doctor_command,
@@ -70,8 +72,11 @@ GROUPS = {
     "data": "Look into data files, see what is learnt, build data sets.",
     "tools": "The tool worlds: mock servers that a model can call.",
     "tools import": "Make a tool world of what you have.",
+    "bench": "How fast it is on this machine.",
     "models": "The models that come from the Python package index.",
 }
+PASSED_ON = {"bench train": {"ignore_unknown_options": True}}
+"""Commands whose options another program reads."""
 
 
 def _help(function: Callable[..., Any]) -> str:
@@ -121,7 +126,8 @@ def _build() -> typer.Typer:
     }
     for name, function in COMMANDS.items():
         parent, _, command = name.rpartition(" ")
-        (groups[parent] if parent else root).command(command, help=_help(function))(function)
+        place, context = groups[parent] if parent else root, PASSED_ON.get(name)
+        place.command(command, help=_help(function), context_settings=context)(function)
     for name, made in groups.items():
         parent = name.rpartition(" ")[0]
         (groups[parent] if parent else root).add_typer(made)

@@ -25,7 +25,7 @@ def plan_command(
 ) -> None:
     """Say which settings training would take on common cards, and what memory and time they would need.
 
-    Memory was within 8 % of what 18 runs on an H100 took; speeds on other cards are computed from their makers'
+    Memory was within 8 % of what 20 runs on an H100 took; speeds on other cards are computed from their makers'
     figures and were not measured.
 
     Example:

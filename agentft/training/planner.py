@@ -2,7 +2,8 @@
 
 Memory is counted in the tensors that are kept: weights, adapters with their optimizer, what each layer keeps for the
 backward pass, what one layer needs on top while it runs backward, and the head's chunk. Time is the operations of the
-products at a share of the card's rate, and a constant for each layer; measured in tests/training/test_planner.py.
+products at a share of the card's rate, or what the processor takes to ask for them, whichever is longer; measured in
+tests/training/test_planner.py.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Of a weight, with its share of the block scales, which are quantised themselves."""
 ADAM = {"adamw": 16, "adamw_8bit": 10}
 """Bytes of a trained number: itself and its gradient in fp32, and two moments."""
-PRODUCTS = 0.56
-"""The share of a card's rate that a step's products reach."""
-LAYER_SECONDS, UNPACK_SECONDS = 0.0011, 0.0003
-"""Of one pass through one layer of a 7B, beside its products: launches; unpacking of 4-bit weights."""
+PRODUCTS, UNPACKING = 0.54, 1_000
+"""The share of a card's rate that a step's products reach; operations that would take as long as unpacking a weight."""
+ASKING, ASKING_PACKED = 0.00275, 0.0014
+"""Seconds of the processor for one pass through one layer, of any width; what 4-bit weights add. Long packs hide it."""
 HOST_BYTES, HEAD_CHUNK = 20e9, (1 << 28) * 2
 """A second, of looked-up embeddings on their way to the card; logits of one chunk, in fp32 and twice in bf16."""
 SLACK = 0.4 * GIB  # what the allocator and the libraries hold beyond our tensors
@@ -151,10 +152,12 @@ def estimate(
     running += saved if recomputed else frugal
     memory = _static(model, levers, method, rank, optimizer, width=width) + kept + max(running, HEAD_CHUNK)
     passes = 2 + recomputed / model.layers
-    products = 2 * model.body * tokens * (passes + (1 if method == "full" else 0))
-    layer = LAYER_SECONDS + (UNPACK_SECONDS if method == "qlora" and not levers.unpack else 0)
+    packed = method == "qlora" and not levers.unpack
+    products = 2 * model.body * tokens * (passes + (1 if method == "full" else 0)) / PRODUCTS
+    products += UNPACKING * model.body * passes if packed else 0
     travel = tokens * width * model.hidden / HOST_BYTES if levers.host else 0
-    return Estimate(memory, products / (PRODUCTS * rate) + layer * model.layers * passes + travel)
+    computing, asking = products / rate + travel, (ASKING + ASKING_PACKED * packed) * model.layers * passes
+    return Estimate(memory, (computing**4 + asking**4) ** 0.25)  # nearly the longer one, where they are far apart
 
 
 def choose(

@@ -18,13 +18,13 @@ from agentft.files import write_text
 from agentft.formats import call_format
 from agentft.formats.frame import Frame
 from agentft.formats.render import describe
-from agentft.models.embedded import resolve
+from agentft.models.embedded import EMBEDDED, resolve
 from agentft.models.tokenizers import load_tokenizer
 from agentft.training.arguments import training_arguments
 from agentft.training.checkpoints import clear_partial, complete_folder, last_checkpoint, step_of
 from agentft.training.events import DataReady, Event, Finished, Note, OnEvent, Plan, RunResult, Saved, Started, StepDone
 from agentft.training.loading import count_parameters, load_model, pick_dtype, pick_liger, pick_lr, pick_sharing
-from agentft.training.planning import plan_recipe
+from agentft.training.planning import RANDOM_7B, plan_recipe
 from agentft.training.recipe import Recipe, read_resolved, write_recipe
 from agentft.training.run_folder import RunFolder, new_run
 from agentft.training.trainer import PackTrainer, deterministic, save_weights
@@ -117,7 +117,8 @@ def dry_run(recipe: Recipe, on_event: OnEvent, *, strict: bool = False) -> tuple
 
 
 def read_samples(recipe: Recipe) -> list[Sample]:
-    """What the recipe's data would be trained as; InputError if nothing."""
+    """What the recipe's data would be trained as; InputError if nothing. A random model has SmolLM2's words."""
+    recipe = replace(recipe, model=next(iter(EMBEDDED))) if recipe.model == RANDOM_7B else recipe
     return prepare([Path(path) for path in recipe.data], _encoder(recipe)).samples
 
 

@@ -5,7 +5,7 @@ agent930-unique nothing is shared; long4k is 4,096 tokens of which a
 tenth is learnt, long2k half of it; `data` is what `data=FILE` names.
 On a GPU, with peers beside it from their own environments:
 
-    python -m tests.bench.bench_train --model random-7b --method qlora --shape agent930 --memory 24 \\
+    agentft bench train --model random-7b --method qlora --shape agent930 --memory 24 \\
       --peer unsloth=/venvs/unsloth/bin/python --peer-batch 8
 """
 
@@ -32,7 +32,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
 from agentft.data.packing import Pack, Sample, epoch_packs
-from agentft.errors import InputError
+from agentft.errors import AgentftError, InputError
 from agentft.models.embedded import resolve
 from agentft.models.hf import quantisation
 from agentft.strict import nearest
@@ -331,7 +331,7 @@ def main() -> None:
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="unsloth or trl beside it")
     parser.add_argument("--peer-batch", action="append", type=int, help="batch sizes of the peers")
     parser.add_argument("--plain", action="store_true", help="also the usual way (as without any argument)")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     recipe = read_recipe(None, given.settings, {"model": given.model, "method": given.method})
     recipe = replace(recipe, dtype=pick_dtype(recipe), liger=pick_liger(recipe), lr=recipe.lr or 1e-4)
     for shape in given.shape or ["agent730"]:
@@ -355,4 +355,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except AgentftError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)

@@ -112,7 +112,9 @@ def test_a_run_on_the_gpu_takes_the_steps_of_the_cpu(settings: dict[str, Any], t
         PackTrainer(model, arguments, samples, packs, on_event=keep, recipe=recipe).train()
         losses.append(told)
     assert len(losses[0]) == len(packs)
-    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-5)
+    # AdamW's first steps have the size of the rate whatever the gradient, so roundings near zero grow step by step.
+    assert losses[1] == pytest.approx(losses[0], rel=5e-3)
 
 
 def untied() -> Any:

@@ -15,39 +15,42 @@ from agentft.training.planner import GIB, SLACK, Card, Dimensions, Levers, Workl
 SEVEN = Dimensions(3_584, 18_944, 3_584, 512, 28, 152_064, False)
 H100 = 775e12
 
-# One H100, torch 2.11: tokens of a pack (filled up), what is recomputed, unpacked, host, Liger; GiB, seconds.
+# One H100, torch 2.11, in bench_train's trainer: tokens of a pack, what is recomputed, unpacked, host, Liger;
+# GiB, seconds.
 MEASURED = [
-    ((2_688, 1, False, False, True), 6.99, 0.381),
-    ((7_040, 1, False, False, True), 8.51, 0.677),
-    ((13_440, 1, False, False, True), 10.88, 1.282),
-    ((4_736, 1, False, True, True), 6.85, 0.553),
-    ((6_144, 1, False, True, True), 7.16, 0.598),
-    ((7_040, 1, False, True, True), 7.71, 0.697),
-    ((13_440, 1, False, True, True), 9.87, 1.257),
-    ((5_504, 3, False, True, True), 17.50, 0.441),
-    ((7_040, 2, False, True, True), 17.46, 0.578),
-    ((6_144, 4, False, True, True), 20.52, 0.476),
-    ((4_096, 0, False, True, True), 18.56, 0.340),
-    ((7_040, 0, False, True, True), 27.97, 0.483),
-    ((16_384, 0, False, True, True), 58.01, 1.075),
-    ((2_688, 1, False, False, False), 7.04, 0.512),
-    ((7_040, 1, False, False, False), 9.02, 0.808),
-    ((7_040, 1, True, False, True), 17.51, 0.650),
-    # Of tests/bench/bench_train.py, with a trainer around the step.
-    ((6_144, 4, False, False, True), 21.45, 0.495),
-    ((16_384, 0, True, False, True), 67.78, 1.061),
+    ((2_600, 1, False, False, True), 7.04, 0.388),
+    ((7_000, 1, False, False, True), 8.57, 0.676),
+    ((13_400, 1, False, False, True), 10.95, 1.259),
+    ((1_400, 1, False, True, True), 5.55, 0.340),
+    ((4_600, 1, False, True, True), 6.66, 0.451),
+    ((6_100, 1, False, True, True), 7.23, 0.601),
+    ((13_400, 1, False, True, True), 9.94, 1.261),
+    ((5_500, 3, False, True, True), 17.52, 0.445),
+    ((7_000, 2, False, True, True), 17.40, 0.582),
+    ((6_100, 4, False, True, True), 20.45, 0.477),
+    ((2_000, 0, False, True, True), 11.98, 0.244),
+    ((4_000, 0, False, True, True), 18.47, 0.318),
+    ((7_000, 0, False, True, True), 27.82, 0.482),
+    ((16_300, 0, False, False, True), 58.91, 1.064),
+    ((7_000, 1, True, False, True), 17.45, 0.648),
+    ((6_100, 4, False, False, True), 21.47, 0.469),
+    ((16_300, 0, True, False, True), 67.78, 1.043),
+    ((2_000, 0, True, False, True), 21.99, 0.168),
+    # Without Liger; an older engine, so no time.
+    ((2_688, 1, False, False, False), 7.04, None),
+    ((7_040, 1, False, False, False), 9.02, None),
 ]
 
 
 @pytest.mark.parametrize(("levers", "gib", "seconds"), MEASURED)
 def test_memory_is_what_was_measured_within_a_tenth(
-    levers: tuple[int, int, bool, bool, bool], gib: float, seconds: float
+    levers: tuple[int, int, bool, bool, bool], gib: float, seconds: float | None
 ) -> None:
     found = estimate(SEVEN, Levers(*levers), rate=H100)
 
     assert found.memory / GIB == pytest.approx(gib, rel=0.1)
-    if levers[-1]:
-        assert found.seconds == pytest.approx(seconds, rel=0.15)
+    if seconds:
+        assert found.seconds == pytest.approx(seconds, rel=0.1)
 
 
 def test_dimensions_count_the_weights_of_a_known_model() -> None:

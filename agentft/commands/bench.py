@@ -1,0 +1,32 @@
+"""`agentft bench`: how fast training is on this machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Annotated
+
+import typer
+
+from agentft.content import content_root
+
+__all__ = ["bench_command"]
+
+
+def bench_command(
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="[OPTIONS] [KEY=VALUE]...")] = None,
+) -> None:
+    """Train for a few steps on samples of a known shape; print speed, memory, and the share of this machine's limit.
+
+    --shape agent930|agent930-unique|agent730|long2k|long4k|data (with data=FILE); --model NAME, or random-7b (needs
+    a GPU); --method lora|qlora|full; --memory GIB; --steps N; --plain: the usual way beside it; --peer unsloth=PYTHON
+    or trl=PYTHON, --peer-batch N: those libraries beside it, each from its own Python. KEY=VALUE: as for `train`.
+
+    Example:
+      agentft bench train --plain
+      agentft bench train --model random-7b --method qlora --shape agent930 --memory 8
+    """
+    script = content_root() / "tests" / "bench" / "bench_train.py"
+    done = subprocess.run([sys.executable, "-W", "ignore", str(script), *(arguments or [])], check=False)  # noqa: S603 - ours
+    if done.returncode:
+        raise typer.Exit(done.returncode)
