@@ -21,7 +21,7 @@ STEM = list(range(3, 43))
 SAMPLES = [
     make([*STEM, *(44 + (row * place) % 23 for place in range(1, 9))], {46: 1.0, 47: 1.0}, row) for row in range(12)
 ]
-BATCHES = [range(0, 4), range(4, 8), range(8, 12)]
+BATCHES = [range(4), range(4, 8), range(8, 12)]
 
 
 def weights_after(packs: Sequence[Pack], model: Path, folder: Path, **settings: Any) -> torch.Tensor:
