@@ -97,7 +97,7 @@ class Service:
         if path == "/":
             return draw_page(self.toolsets, self._sessions, self._recent)
         if path == "/state":
-            return answer(200, {"digest": await self._workers.run(self._sessions.digest, _session(request))})
+            return answer(200, {"digest": await self._workers.run("", self._sessions.digest, _session(request))})
         return answer(200, self._documents[path]())
 
     async def _on_the_wire(self, request: Request, name: str, read: _Read) -> ASGIApp:
@@ -117,7 +117,7 @@ class Service:
         told: Json
         media = JSON_MEDIA
         try:
-            status, told, media = await self._workers.run(self._ask, name, arguments, session)
+            status, told, media = await self._workers.run(name, self._ask, name, arguments, session)
         except ToolError as error:
             status, told = error.status, _told(error)
         except TimeoutError:
@@ -127,6 +127,19 @@ class Service:
             status, told = 500, {"error": str(error)}
         self._recent.append((time.time(), session, name, arguments, status))
         return status, told, media
+
+    async def run_for_mcp(
+        self, name: str, arguments: Mapping[str, Json], session: str, scope: Scope
+    ) -> tuple[int, Json]:
+        """As `run`, with the schedule's faults; `scope` is the HTTP request's."""
+
+        async def true() -> Response:
+            return answer(*await self.run(name, arguments, session))
+
+        if self._wire is not None:
+            return await self._wire.tell((session, name), true, scope)
+        status, told, _ = await self.run(name, arguments, session)
+        return status, told
 
     def _ask(self, name: str, arguments: Mapping[str, Json], session: str) -> tuple[int, Json, str]:
         if self._source is not None and (found := self._source(name, arguments, session)):

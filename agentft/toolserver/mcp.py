@@ -105,7 +105,8 @@ def _server(service: Service) -> Server[Any]:
     ) -> types.CallToolResult:
         headers = context.request.headers if context.request is not None else {}
         session = headers.get("x-session") or f"mcp-{headers.get('mcp-session-id', 'stdio')}"
-        status, result, _ = await service.run(params.name, params.arguments or {}, session[:256])
+        scope = context.request.scope if context.request is not None else {}
+        status, result = await service.run_for_mcp(params.name, params.arguments or {}, session[:256], scope)
         text = types.TextContent(type="text", text=json.dumps(result, ensure_ascii=False))
         structured = result if isinstance(result, dict) else None
         return types.CallToolResult(content=[text], structured_content=structured, is_error=status >= 400)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,25 +26,13 @@ from agentft.toolserver.body import parse_json
 from agentft.toolserver.limits import Limits
 from agentft.toolserver.places import fill_request
 from agentft.toolset import Route, Toolset, digest
+from agentft.toolset.redaction import redacted
 from agentft.types import Json
 
-__all__ = ["RealService", "Recorded", "Recorder", "Replay", "Source", "open_source", "redacted"]
+__all__ = ["RealService", "Recorded", "Recorder", "Replay", "Source", "open_source"]
 
 _SECONDS = 8.0
 _LIMIT = 1 << 20
-_HIDDEN = "[redacted]"
-_SECRET_NAME = re.compile(
-    r"authori[sz]ation|cookie|api[-_ ]?key|access[-_]?key|private[-_]?key|secret|passw(or)?d|passphrase|passcode"
-    r"|credential|session[-_]?(id|key)|jwt|signature|(?<!page)(?<!page[-_])token$|^(pwd|pin|otp|cvv|auth|sid|sig)$",
-    re.IGNORECASE,
-)
-_SECRET_SHAPE = re.compile(
-    r"\b(?:Bearer|Basic)\s+[\w.~+/=-]{16,}|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*|\b(?:sk|pk|rk)[-_][\w-]{16,}|\bgh[a-z]_\w{20,}"
-    r"|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}|\bxox[a-z]-[\w-]{10,}|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bAIza[\w-]{30,}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(?:-----END [A-Z ]*-----)?|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)",
-    re.IGNORECASE,
-)
-_PAIR = re.compile(r"([\w.-]{1,64})=([^&\s\"'#;,]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,21 +212,6 @@ def open_source(
     if replay is not None:
         return Replay(replay, strict=miss == "error")
     return RealService(real, toolsets, Recorder(record, keep_secrets=keep) if record else None) if real else None
-
-
-def redacted(value: Json) -> Json:
-    """The value without what its key's name, or its own shape, says is a secret."""
-    if isinstance(value, dict):
-        return {
-            key: _HIDDEN if item is not None and _SECRET_NAME.search(key) else redacted(item)
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        return [redacted(item) for item in value]
-    if not isinstance(value, str):
-        return value
-    plain = _PAIR.sub(lambda pair: f"{pair[1]}={_HIDDEN}" if _SECRET_NAME.search(pair[1]) else pair[0], value)
-    return _SECRET_SHAPE.sub(_HIDDEN, plain)
 
 
 def _key(tool: str, arguments: Mapping[str, Json]) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -52,22 +53,42 @@ class Wire:
 
     async def answer(self, request: Request, tool: str, run: Callable[[Request], Awaitable[Response]]) -> ASGIApp:
         """What a call is answered with; `run` gives the true answer, with whatever effect the call has."""
-        key = request.headers.get("x-session", "default"), tool
-        fault = self._schedule.at(*key, self._count(key))
-        if fault is None or fault.after or fault.does.effect:
-            true = await run(request)
-        else:
-            # What was sent is read all the same: a socket closed on unread bytes would reset the connection.
+
+        async def read() -> None:
             with suppress(ToolError):
                 await read_arguments(request, Limits())
-            true = answer(504, {"error": KINDS["504"].text})
+
+        key = request.headers.get("x-session", "default"), tool
+        fault, found = await self._answer(key, partial(run, request), read)
+        return partial(_PLAYS[fault.kind], fault, found) if fault is not None and fault.kind in _PLAYS else found
+
+    async def tell(
+        self, key: tuple[str, str], run: Callable[[], Awaitable[Response]], scope: Scope
+    ) -> tuple[int, Json]:
+        """The same for MCP: status and content of a call's result. `key` is session and tool."""
+        fault, found = await self._answer(key, run, _nothing)
         if fault is not None and fault.kind in _PLAYS:
-            return partial(_PLAYS[fault.kind], fault, true)
-        if fault is None or (fault.does.effect and true.status_code != 200):
-            if true.status_code == 200 and self._schedule.stale:
+            if _PLAYS[fault.kind] is _cut:
+                await _cut(fault, found, scope, _no_message, _no_message)
+            else:
+                await asyncio.sleep(fault.takes)
+        return found.status_code, json_or_text(bytes(found.body))
+
+    async def _answer(
+        self, key: tuple[str, str], run: Callable[[], Awaitable[Response]], read: Callable[[], Awaitable[None]]
+    ) -> tuple[Fault | None, Response]:
+        """The fault that this call meets, and what it is answered with."""
+        fault = self._schedule.at(*key, self._count(key))
+        if fault is None or fault.after or fault.does.effect:
+            true = await run()
+        else:
+            await read()  # what was sent, all the same: a socket closed on unread bytes would reset the connection
+            true = answer(504, {"error": KINDS["504"].text})
+        if fault is None or fault.kind in _PLAYS or (fault.does.effect and true.status_code != 200):
+            if fault is None and true.status_code == 200 and self._schedule.stale:
                 self._earlier[key] = true
-            return true  # a refusal stays what it is
-        return self._earlier.get(key, true) if fault.kind == "stale" else _changed(fault, true)
+            return fault, true  # a refusal stays what it is
+        return fault, self._earlier.get(key, true) if fault.kind == "stale" else _changed(fault, true)
 
     def _count(self, key: tuple[str, str]) -> int:
         """The number of this call, from 1. The sessions that were quiet longest are forgotten."""
@@ -137,6 +158,15 @@ async def _late(fault: Fault, true: Response, scope: Scope, receive: Receive, se
     """Who waits long enough is answered: with the result, or with a 504 if there was no effect."""
     if not await _gone(receive, fault.takes):
         await true(scope, receive, send)
+
+
+async def _nothing() -> None:
+    """There is nothing left to read."""
+
+
+async def _no_message(*_: object) -> Any:
+    """MCP's SDK has the connection's messages: wait until whoever waits has had enough."""
+    await asyncio.Event().wait()
 
 
 async def _gone(receive: Receive, seconds: float) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
@@ -14,8 +15,9 @@ __all__ = ["Workers"]
 _USUAL = 2
 _MOST = 256
 _ADDED = 8
+_STUCK = 8
 _TICK_SECONDS = 0.05
-_Job = tuple[asyncio.Future[Any], Callable[..., Any], tuple[Any, ...]]
+_Job = tuple[asyncio.Future[Any], str, Callable[..., Any], tuple[Any, ...]]
 _Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 
@@ -32,16 +34,21 @@ class Workers:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._open: dict[asyncio.Future[Any], float] = {}  # to its deadline, in order
         self._done: list[_Outcome] = []
-        self._lock = Lock()  # over `_done` and `_threads`
+        self._lock = Lock()  # over `_done`, `_inside` and `_threads`
         self._threads = 0
+        self._inside: dict[asyncio.Future[Any], str] = {}  # what threads are in, with its name
         self._finished = 0
         self._ticking = False
 
-    async def run(self, function: Callable[..., Any], *arguments: object) -> Any:
+    async def run(self, name: str, function: Callable[..., Any], *arguments: object) -> Any:
         """What `function(*arguments)` returns or raises.
 
+        Args:
+            name: of what runs. While several calls of one name are past their time and still hold threads, further ones
+                of that name are not begun.
+
         Raises:
-            TimeoutError: it took too long.
+            TimeoutError: it took too long, or was not begun.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -51,7 +58,7 @@ class Workers:
         if not self._ticking:
             self._ticking = True
             loop.call_later(_TICK_SECONDS, self._tick, loop, self._finished)
-        self._jobs.put((future, function, arguments))
+        self._jobs.put((future, name, function, arguments))
         try:
             return await future
         finally:
@@ -70,8 +77,12 @@ class Workers:
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         while (job := self._jobs.get()) is not None:
-            future, function, arguments = job
+            future, name, function, arguments = job
             if future.done():  # it waited for too long
+                continue
+            if not self._begin(future, name):
+                with suppress(RuntimeError):  # the loop was closed
+                    loop.call_soon_threadsafe(self._give_up, future)
                 continue
             outcome: _Outcome
             try:
@@ -81,6 +92,7 @@ class Workers:
                 # An interrupt or a cancellation that a handler raises itself would stop the whole loop.
                 outcome = (future, None, error if isinstance(error, Exception) else RuntimeError(repr(error)))
             with self._lock:
+                del self._inside[future]
                 self._done.append(outcome)
                 wake = len(self._done) == 1
                 surplus = self._threads > _USUAL and self._jobs.empty()
@@ -92,6 +104,18 @@ class Workers:
                 return
             if surplus:
                 return
+
+    def _begin(self, future: asyncio.Future[Any], name: str) -> bool:
+        with self._lock:
+            hang = sum(other == name and late.done() for late, other in self._inside.items())
+            if hang < _STUCK:
+                self._inside[future] = name
+            return hang < _STUCK
+
+    @staticmethod
+    def _give_up(future: asyncio.Future[Any]) -> None:
+        if not future.done():
+            future.set_exception(TimeoutError())
 
     def _deliver(self) -> None:
         with self._lock:
@@ -109,8 +133,8 @@ class Workers:
         """Give up on calls past their time, and add threads if none of them has finished anything since last time."""
         now = loop.time()
         for future, deadline in self._open.items():
-            if deadline <= now and not future.done():
-                future.set_exception(TimeoutError())
+            if deadline <= now:
+                self._give_up(future)
         if finished == self._finished and self._threads < _MOST:
             self._add(loop, min(self._jobs.qsize(), _ADDED))
         self._ticking = bool(self._open)

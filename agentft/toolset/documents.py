@@ -80,6 +80,8 @@ class Documents:
         self._read = read
         self._documents: dict[str, dict[str, Json]] = {address: root}
         self.address = address
+        self.cut: set[str] = set()
+        """References that `expand` did not follow."""
 
     def find(self, reference: str, base: str) -> tuple[Json, str]:
         """What `reference`, written in the document at `base`, names; and the document that this stands in.

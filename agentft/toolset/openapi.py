@@ -330,7 +330,12 @@ class _Reader:
         return schema, [{"when": {}, "status": code, "body": value, "template": False} for value in right[:1]]
 
     def _expand(self, schema: Json, base: str, hidden: str) -> Schema:
-        return expand(schema, self._documents, base, hidden)
+        self._documents.cut.clear()
+        made = expand(schema, self._documents, base, hidden)
+        if cut := sorted(self._documents.cut):
+            more = f" and {len(cut) - 3} more" if len(cut) > 3 else ""
+            self._adapt(f"{', '.join(cut[:3])}{more}: cut inside itself, or as too large; there it takes anything")
+        return made
 
     def _adapt(self, reason: str) -> None:
         self._done.adapted.append(Refusal(self.at, reason))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import random
 import re
+import signal
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +24,7 @@ __all__ = ["PROMISES", "Finding", "prove"]
 
 DRAWS = 50
 ANSWER_LIMIT = 16 << 10
+SECONDS = 5.0
 MESSAGE_LIMIT = 300
 HOSTILE: tuple[str | float, ...] = (
     "", " ", "\x00", "x" * 100_000, "🌧️", "' OR 1=1", "{}", "%s", "../../etc/passwd", "\n", "{city.__class__}",
@@ -51,7 +55,7 @@ class Finding:
 
 
 def prove(name: str, seed: int = 0) -> list[Finding]:
-    """What does not hold of a world, given by its name or folder. Its handlers run in this process, without a limit."""
+    """What does not hold of a world, given by its name or folder. Its handlers run in this process."""
     try:
         # That schemas are valid and tools described is proved here.
         world, twin = load_toolset(name, seed), load_toolset(name, seed)
@@ -124,7 +128,8 @@ def _snapshot(world: Toolset) -> Iterator[str]:
 def _ask(world: Toolset, tool: Tool, arguments: Mapping[str, Json], state: State) -> tuple[int, str]:
     """The status and the text of an answer: its JSON, or the error's message."""
     try:
-        result = world.call(tool.definition.name, arguments, state)
+        with _limited():
+            result = world.call(tool.definition.name, arguments, state)
         text = json.dumps(result, ensure_ascii=False, allow_nan=False)
         text.encode()
     except ToolError as error:
@@ -134,6 +139,31 @@ def _ask(world: Toolset, tool: Tool, arguments: Mapping[str, Json], state: State
         cause = error.__cause__ if isinstance(error, HandlerError) else error
         return 500, f"{type(cause).__name__}: {cause}"
     return 200, text
+
+
+class _HangsError(BaseException):
+    """A handler took too long. No `Exception`, which the handler might catch itself."""
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    """End a handler of the main thread after `SECONDS`, where the system has such timers."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(*_: object) -> None:
+        raise _HangsError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    except _HangsError:
+        raise TimeoutError(f"it gave no answer within {SECONDS:g} seconds") from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _short(arguments: Mapping[str, Json]) -> str:

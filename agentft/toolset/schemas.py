@@ -49,7 +49,8 @@ def expand(schema: Json, documents: Documents | None = None, base: str = "", hid
     """`schema` with its `$ref`s written out and everything dropped or mended that JSON Schema does not know.
 
     A cycle is cut where it closes, and a schema that is too large at fewer references: there stands {}, which takes
-    anything. OpenAPI's `nullable`, `example` and boolean `exclusiveMinimum` become their JSON Schema forms.
+    anything, and `documents.cut` says of which. OpenAPI's `nullable`, `example` and boolean `exclusiveMinimum` become
+    their JSON Schema forms.
 
     Args:
         schema: any schema of OpenAPI 2 or 3 or JSON Schema.
@@ -63,15 +64,19 @@ def expand(schema: Json, documents: Documents | None = None, base: str = "", hid
     if documents is None:
         documents = Documents(schema if isinstance(schema, dict) else {})
     for depth in _DEPTHS:
+        walk = _Walk(documents, hidden, depth, last=depth == _DEPTHS[-1])
         with suppress(_TooLargeError):
-            return _Walk(documents, hidden, depth, last=False).node(schema, base, (), 0)
-    return _Walk(documents, hidden, 0, last=True).node(schema, base, (), 0)
+            made = walk.node(schema, base, (), 0)
+            documents.cut |= walk.cut
+            break
+    return made
 
 
 class _Walk:
     def __init__(self, documents: Documents, hidden: str, depth: int, *, last: bool) -> None:
         self._documents, self._hidden, self._depth, self._last = documents, hidden, depth, last
         self._count = 0
+        self.cut: set[str] = set()
 
     def node(self, schema: Json, base: str, trail: tuple[tuple[str, str], ...], nested: int) -> Schema:
         """One schema; `trail` is the references that led here."""
@@ -83,6 +88,7 @@ class _Walk:
         reference = schema.get("$ref")
         if isinstance(reference, str):
             if (base, reference) in trail or len(trail) >= self._depth:
+                self.cut.add(reference)
                 return {}
             target, home = self._documents.find(reference, base)
             named = self.node(target, home, (*trail, (base, reference)), nested + 1)

@@ -15,6 +15,7 @@ from agentft.errors import InputError
 from agentft.strict import read_json_line
 from agentft.toolset.documents import pointer
 from agentft.toolset.openapi import ACCESS, Arguments, Importing, Refusal, mock_address
+from agentft.toolset.redaction import redacted
 from agentft.toolset.schemas import TYPES, Schema, fits
 from agentft.toolset.state import digest
 from agentft.types import Json
@@ -38,7 +39,7 @@ def import_traffic(content: bytes, place: str, world: str) -> Importing:
     """A tool for each that was called: its schema is inferred from the arguments seen, its answers are those recorded.
 
     A line is `{"tool", "arguments", "status", "body"}`, or `{"method", "url", "request", "status", "response"}`.
-    Arguments whose names speak of secrets are left out, and so are all headers.
+    Arguments whose names speak of secrets are left out, and so are all headers; elsewhere `[redacted]` stands for them.
 
     Raises:
         InputError: nothing in it is an exchange.
@@ -132,8 +133,8 @@ def _is_repeated(row: Mapping[str, Any], base_url: str, tools: dict[str, _Tool])
     for where, wire, value in sent:
         if not _SECRET.search(wire):
             tool.arguments.add({}, where, wire, required=False)
-            arguments[tool.arguments.name(where, wire)] = value
-    call = (arguments, int(row["status"]), row.get("body", row.get("response")))
+            arguments[tool.arguments.name(where, wire)] = redacted(value)
+    call = (arguments, int(row["status"]), redacted(row.get("body", row.get("response"))))
     return tool.calls.setdefault(digest(arguments), call) is not call
 
 

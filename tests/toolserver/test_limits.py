@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -62,8 +63,25 @@ def test_whatever_is_raised_in_a_thread_is_raised_where_it_is_waited_for(kind: t
     async def use() -> None:
         workers = Workers(1)
         with pytest.raises((RuntimeError, ValueError), match="x"):
-            await workers.run(fail)
-        assert await workers.run(int, "7") == 7
+            await workers.run("fail", fail)
+        assert await workers.run("int", int, "7") == 7
+        workers.close()
+
+    asyncio.run(use())
+
+
+def test_a_tool_that_hangs_for_ever_leaves_threads_for_the_others() -> None:
+    ended = threading.Event()
+
+    async def use() -> None:
+        workers = Workers(0.3)
+        for _ in range(60):
+            calls = [workers.run("hangs", ended.wait, 20) for _ in range(10)]
+            found = await asyncio.gather(*calls, return_exceptions=True)
+            assert all(isinstance(one, TimeoutError) for one in found)
+            assert await workers.run("int", int, "7") == 7
+        assert sum(thread.name == "agentft-handler" for thread in threading.enumerate()) <= 60
+        ended.set()
         workers.close()
 
     asyncio.run(use())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from agentft.commands import run
 from agentft.content import content_root
-from agentft.toolserver import ToolServer
+from agentft.toolserver import ToolServer, read_faults
 from agentft.toolset import Tool, load_toolsets
 
 WORLDS = sorted(path.parent.name for path in (content_root() / "tools").glob("*/tools.*"))
@@ -161,3 +162,53 @@ def test_what_is_no_mcp_server_is_one_line(server: str, tmp_path: Path, capsys: 
     assert run(["tools", "import", "mcp", server, "--output", str(tmp_path / "w")]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (tmp_path / "w").exists()
+
+
+FAULTS = """
+client_seconds = 0.4
+[[fault]]
+kind = "429"
+calls = [1]
+[[fault]]
+kind = "schema"
+calls = [2]
+[[fault]]
+kind = "timeout"
+calls = [3]
+seconds = 0.5
+after = true
+[[fault]]
+kind = "truncated"
+calls = [4]
+"""
+
+
+@pytest.fixture
+def faults(tmp_path: Path) -> Path:
+    path = tmp_path / "faults.toml"
+    path.write_text(FAULTS)
+    return path
+
+
+async def calculate(client: Client) -> tuple[bool, Any, float]:
+    began = time.monotonic()
+    result: Any = await client.call_tool("calculate", {"expression": "6 * 7"})
+    return result.is_error, json.loads(result.content[0].text), time.monotonic() - began
+
+
+def test_faults_are_met_over_http_and_a_cut_answer_really_ends_early(faults: Path) -> None:
+    async def three(client: Client) -> list[Any]:
+        return [await calculate(client) for _ in range(3)]
+
+    calculator = load_toolsets(["calculator"])
+    with ToolServer(calculator, faults=read_faults(str(faults), calculator)) as running:
+        limited, twisted, late = over_http(running, three, **{"X-Session": "mine"})
+        with pytest.raises(ExceptionGroup) as caught:
+            over_http(running, calculate, **{"X-Session": "mine"})
+        after = over_http(running, calculate, **{"X-Session": "mine"})
+
+    assert limited[:2] == (True, {"error": "too many requests; try again in 2 seconds"})
+    assert twisted[:2] == (False, {"expression": ["6 * 7"], "result": "42"})
+    assert late[:2] == after[:2] == (False, {"expression": "6 * 7", "result": 42})
+    assert late[2] >= 0.5 > after[2]
+    assert "without sending complete message body" in str(caught.value.exceptions[0])

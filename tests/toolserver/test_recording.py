@@ -17,8 +17,9 @@ import pytest
 
 from agentft.errors import InputError, ToolError
 from agentft.toolserver import ServerGone, Source, ToolServer, open_source
-from agentft.toolserver.source import RealService, Recorded, Recorder, Replay, redacted
+from agentft.toolserver.source import RealService, Recorded, Recorder, Replay
 from agentft.toolset import Route, Toolset, load_toolset
+from agentft.toolset.redaction import redacted
 from agentft.types import Exchange, Json, Span, ToolCall
 
 WORLD = load_toolset("calculator")

@@ -6,6 +6,8 @@ an unknown city or an expression that is none, with a documented 404, 409 or 422
 
 from __future__ import annotations
 
+import secrets
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,9 +16,11 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import run_state_machine_as_test
+from jsonschema import Draft202012Validator
 from schemathesis import GenerationMode
 from schemathesis.core.result import Err
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from agentft.content import content_root
 from agentft.toolserver import ToolServer
@@ -57,4 +61,66 @@ def test_every_answer_is_as_described(server: ToolServer, world: str, mode: Gene
             case.call_and_validate(base_url=server.address, headers=headers, excluded_checks=[positive_data_acceptance])
 
         answers()
+    assert not server.crashes
+
+
+SAME = {"订单号": "order", "车次": "train"}
+"""What answers in Chinese call by another name than the arguments do."""
+
+
+def linked(document: Any, world: str) -> tuple[Any, int]:
+    """The document with a link from each answer to each tool of the world that takes something of it, and how many."""
+    (toolset,) = load_toolsets([world])
+    count = 0
+    for name, tool in toolset.tools.items():
+        operation = document["paths"][f"/tools/{name}"]["post"]
+        operation["parameters"] = []  # each run has a session of its own
+        media = operation["requestBody"]["content"]["application/json"]
+        media["schema"] = {"anyOf": [{"const": tool.example}, media["schema"]]}  # or else hardly a call finds anything
+        answer = toolset.call(name, tool.example, toolset.new_state())
+        assert isinstance(answer, dict)
+        told = {SAME.get(key, key): key for key in answer}
+        for other, target in toolset.tools.items():
+            properties: Any = target.definition.parameters.get("properties", {})
+            shared = set(told) & set(properties)
+            if shared:
+                body = {**target.example, **{key: f"$response.body#/{told[key]}" for key in shared}}
+                link = {"operationId": other, "requestBody": body}
+                operation["responses"]["200"].setdefault("links", {})[f"{name} to {other}"] = link
+                count += 1
+    document["paths"] = {path: document["paths"][path] for path in (f"/tools/{name}" for name in toolset.tools)}
+    return document, count
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_calls_that_go_on_from_each_others_answers(server: ToolServer, world: str) -> None:
+    headers = {"Authorization": f"Bearer {server.token}"}
+    document: Any = httpx.get(f"{server.address}/openapi.json", headers=headers, trust_env=False).json()
+    document, links = linked(document, world)
+    assert links
+    base = schemathesis.openapi.from_dict(document).as_state_machine()
+    (toolset,) = load_toolsets([world])
+    answered: Counter[int] = Counter()
+
+    class Going(base):  # type: ignore[valid-type, misc]
+        def setup(self) -> None:
+            self.session = secrets.token_hex(8)
+
+        def get_call_kwargs(self, case: Any) -> dict[str, Any]:
+            return {"base_url": server.address, "headers": {**headers, "X-Session": self.session}}
+
+        def validate_response(self, response: Any, case: Any, *_: Any, **__: Any) -> None:
+            # A link's body takes the place of one that was made wrong on purpose.
+            right = Draft202012Validator(toolset.tools[case.path.rpartition("/")[2]].definition.parameters)
+            excluded = [positive_data_acceptance, *([negative_data_rejection] if right.is_valid(case.body) else [])]
+            case.validate_response(response, excluded_checks=excluded, headers=headers)
+            answered[response.status_code] += 1
+
+    going = settings(
+        max_examples=25, stateful_step_count=12, deadline=None, database=None, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    run_state_machine_as_test(Going, settings=going)
+    assert answered[200] > 25
+    assert max(answered) < 500
     assert not server.crashes

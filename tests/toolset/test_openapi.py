@@ -210,6 +210,25 @@ def test_what_cannot_be_imported_has_a_place_and_a_reason() -> None:
     assert "\n# spec" not in readme
 
 
+def test_what_is_cut_is_told() -> None:
+    node = {"type": "object", "properties": {"next": {"$ref": "#/components/schemas/Node"}, "n": {"type": "integer"}}}
+    answer = {"description": "", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Node"}}}}
+    done = imported(
+        {
+            "openapi": "3.0.0",
+            "paths": {"/nodes": {"get": {"responses": {"200": answer}}, "delete": {"responses": {}}}},
+            "components": {"schemas": {"Node": node}},
+        }
+    )
+    told = [(item.place, item.reason) for item in done.adapted]
+    assert told == [
+        (
+            "#/paths/~1nodes/get/responses/200",
+            "#/components/schemas/Node: cut inside itself, or as too large; there it takes anything",
+        )
+    ]
+
+
 def test_the_world_of_a_description_answers(tmp_path: Path) -> None:
     pets = loaded(imported(PETS), tmp_path / "pets")
     state = pets.new_state()

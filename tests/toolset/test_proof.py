@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agentft.toolset import proof
 from agentft.toolset.proof import PROMISES, prove
 
 GOOD = '''
@@ -96,6 +97,13 @@ def test_each_broken_promise_is_found_where_it_is(  # noqa: PLR0917
     assert told in found[0].problem
     assert len(found[0].problem) < 400
     assert promise in PROMISES
+
+
+def test_a_handler_that_hangs_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof, "SECONDS", 0.05)
+    hanging = world(tmp_path, ('return {"text"', 'while times == 2:\n        pass\n    return {"text"'))
+    found = {finding.promise: finding.problem for finding in prove(hanging)}
+    assert "answers 500: TimeoutError: it gave no answer within 0.05 seconds" in found["example"]
 
 
 def test_a_world_that_is_not_there_is_a_finding(tmp_path: Path) -> None:

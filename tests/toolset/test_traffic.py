@@ -62,10 +62,11 @@ def test_a_har_file_gives_routes_and_marks(tmp_path: Path) -> None:
     api = "https://shop.test/v1"
     packed = entry("GET", f"{api}/users/9", 200)
     packed["response"]["content"] = {"encoding": "base64", "text": base64.b64encode(b'{"id": 9}').decode()}
+    told_with_secrets = '{"id": 5, "access_token": "SECRET", "next": "/x?token=SECRET"}'
     entries = [
         entry("GET", f"{api}/orders/12/lines/3?page=1&q=a%20b&api_key=SECRET", 200, '{"n": 1}'),
         entry("GET", f"{api}/orders/13/lines/4?page=2&access_token=SECRET", 200, "plain"),
-        entry("POST", f"{api}/orders", 201, '{"id": 5}', text='{"sku": "A", "password": "SECRET"}'),
+        entry("POST", f"{api}/orders", 201, told_with_secrets, text='{"sku": "A", "password": "SECRET"}'),
         entry("POST", f"{api}/lists", 204, "", text="[1, 2]"),
         entry("DELETE", f"{api}/orders/12", 409, "{}"),
         entry("POST", f"{api}/forms", 200, "1", params=[{"name": "a", "value": "b"}]),
