@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +50,7 @@ def serve_command(
         _serve_stdio(toolsets, source)
         return
     where = host or "127.0.0.1"
+    gc.freeze()  # what was imported is here to stay: no collection walks through it while calls wait
     with ToolServer(toolsets, port=port, host=where, token=token or None, faults=schedule, source=source) as server:
         typer.echo(_welcome(server, toolsets))
         server.wait()

@@ -80,6 +80,7 @@ class ToolServer:
             loop="asyncio",
             http=WireProtocol if faults else "auto",  # httptools, where nothing is to be cut
             ws="none",
+            proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=2,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import resource
@@ -166,10 +167,12 @@ def main() -> int:
     options = parser.parse_args()
     if options.client:
         token = os.environ["LOAD_TOKEN"]
+        gc.disable()  # its pauses are not the server's
         say(json.dumps(asyncio.run(load(options.client, token, options.seconds, options.rate, options.sessions))))
         return 0
     say(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     right = True
+    gc.freeze()  # as `agentft tools serve` does
     with ToolServer(load_toolsets(["weather", "calculator"])) as server:
         for rate, count in ((options.rate, options.sessions), (0.0, 64)):
             right &= measure(server, options.seconds, rate, count)
