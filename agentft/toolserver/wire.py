@@ -53,20 +53,15 @@ class Wire:
 
     async def answer(self, request: Request, tool: str, run: Callable[[Request], Awaitable[Response]]) -> ASGIApp:
         """What a call is answered with; `run` gives the true answer, with whatever effect the call has."""
-
-        async def read() -> None:
-            with suppress(ToolError):
-                await read_arguments(request, Limits())
-
         key = request.headers.get("x-session", "default"), tool
-        fault, found = await self._answer(key, partial(run, request), read)
+        fault, found = await self._answer(key, partial(run, request), request)
         return partial(_PLAYS[fault.kind], fault, found) if fault is not None and fault.kind in _PLAYS else found
 
     async def tell(
         self, key: tuple[str, str], run: Callable[[], Awaitable[Response]], scope: Scope
     ) -> tuple[int, Json]:
         """The same for MCP: status and content of a call's result. `key` is session and tool."""
-        fault, found = await self._answer(key, run, _nothing)
+        fault, found = await self._answer(key, run)
         if fault is not None and fault.kind in _PLAYS:
             if _PLAYS[fault.kind] is _cut:
                 await _cut(fault, found, scope, _no_message, _no_message)
@@ -75,14 +70,16 @@ class Wire:
         return found.status_code, json_or_text(bytes(found.body))
 
     async def _answer(
-        self, key: tuple[str, str], run: Callable[[], Awaitable[Response]], read: Callable[[], Awaitable[None]]
+        self, key: tuple[str, str], run: Callable[[], Awaitable[Response]], request: Request | None = None
     ) -> tuple[Fault | None, Response]:
         """The fault that this call meets, and what it is answered with."""
         fault = self._schedule.at(*key, self._count(key))
         if fault is None or fault.after or fault.does.effect:
             true = await run()
         else:
-            await read()  # what was sent, all the same: a socket closed on unread bytes would reset the connection
+            # What was sent is read all the same: a socket closed on unread bytes would reset the connection.
+            with suppress(ToolError):
+                await read_arguments(request, Limits()) if request else None
             true = answer(504, {"error": KINDS["504"].text})
         if fault is None or fault.kind in _PLAYS or (fault.does.effect and true.status_code != 200):
             if fault is None and true.status_code == 200 and self._schedule.stale:
@@ -158,10 +155,6 @@ async def _late(fault: Fault, true: Response, scope: Scope, receive: Receive, se
     """Who waits long enough is answered: with the result, or with a 504 if there was no effect."""
     if not await _gone(receive, fault.takes):
         await true(scope, receive, send)
-
-
-async def _nothing() -> None:
-    """There is nothing left to read."""
 
 
 async def _no_message(*_: object) -> Any:

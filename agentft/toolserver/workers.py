@@ -9,6 +9,8 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any
 
+from agentft.errors import ToolError
+
 __all__ = ["Workers"]
 
 # Handlers are short and hold the GIL, so few threads are quickest; more are added only while all are stuck.
@@ -48,7 +50,8 @@ class Workers:
                 of that name are not begun.
 
         Raises:
-            TimeoutError: it took too long, or was not begun.
+            TimeoutError: it took too long.
+            ToolError: it was not begun.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -81,8 +84,9 @@ class Workers:
             if future.done():  # it waited for too long
                 continue
             if not self._begin(future, name):
+                error = ToolError(f"{name[:60]} hangs: earlier calls of it have not ended", status=504)
                 with suppress(RuntimeError):  # the loop was closed
-                    loop.call_soon_threadsafe(self._give_up, future)
+                    loop.call_soon_threadsafe(self._give_up, future, error)
                 continue
             outcome: _Outcome
             try:
@@ -113,9 +117,9 @@ class Workers:
             return hang < _STUCK
 
     @staticmethod
-    def _give_up(future: asyncio.Future[Any]) -> None:
+    def _give_up(future: asyncio.Future[Any], error: Exception) -> None:
         if not future.done():
-            future.set_exception(TimeoutError())
+            future.set_exception(error)
 
     def _deliver(self) -> None:
         with self._lock:
@@ -134,7 +138,7 @@ class Workers:
         now = loop.time()
         for future, deadline in self._open.items():
             if deadline <= now:
-                self._give_up(future)
+                self._give_up(future, TimeoutError())
         if finished == self._finished and self._threads < _MOST:
             self._add(loop, min(self._jobs.qsize(), _ADDED))
         self._ticking = bool(self._open)
