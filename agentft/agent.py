@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from agentft.calls import CallFormat
 from agentft.errors import FrameError, MissingError
-from agentft.formats import CallFormat
-from agentft.formats.render import render_prompt
 from agentft.models import Backend, Completion, OnText, Request, Sampling
+from agentft.rendering.render import render_prompt
 from agentft.types import (
     Case,
     Conversation,

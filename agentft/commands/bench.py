@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-from agentft.content import content_root
-
 __all__ = ["bench_command"]
 
 
@@ -26,7 +24,8 @@ def bench_command(
       agentft bench train --plain
       agentft bench train --model random-7b --method qlora --shape agent930 --memory 8
     """
-    script = content_root() / "tests" / "bench" / "bench_train.py"
-    done = subprocess.run([sys.executable, "-W", "ignore", str(script), *(arguments or [])], check=False)  # noqa: S603 - ours
+    # -P: the folder that the user stands in may hold a `datasets/` or the like.
+    command = [sys.executable, "-P", "-W", "ignore", "-m", "agentft.bench.train", *(arguments or [])]
+    done = subprocess.run(command, check=False)  # noqa: S603 - ours
     if done.returncode:
         raise typer.Exit(done.returncode)

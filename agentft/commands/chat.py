@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from agentft.formats import CallFormat
+    from agentft.calls import CallFormat
     from agentft.models import Backend
     from agentft.repl.loop import Reader
     from agentft.toolset import Toolset
@@ -91,8 +91,8 @@ def _offered(toolsets: Sequence[Toolset]) -> list[str]:
 
 def _open(model: str | None, adapter: str | None, bits: int) -> tuple[Backend, CallFormat]:
     """The model, and the call format that its adapter was trained with."""
+    from agentft.calls import call_format
     from agentft.display.pulling import ensure_pulled
-    from agentft.formats import call_format
     from agentft.models.opening import DEFAULT_MODEL, doubt_bits, find_tuned, open_backend
 
     if doubt := doubt_bits(adapter, bits):

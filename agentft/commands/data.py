@@ -15,8 +15,8 @@ from agentft.content import find_content
 from agentft.errors import InputError
 
 if TYPE_CHECKING:
-    from agentft.data.build import BuildReport
-    from agentft.data.mask import MaskedRow
+    from agentft.rows.mask import MaskedRow
+    from agentft.synthesis.build import BuildReport
 
 __all__ = ["build_command", "inspect_command", "mask_command"]
 
@@ -37,8 +37,8 @@ def inspect_command(
     """
     from rich.console import Console
 
-    from agentft.data.inspection import inspect_file
     from agentft.display.data import show_inspection
+    from agentft.rows.inspection import inspect_file
 
     inspection = inspect_file(file, quarantine)
     if as_json:
@@ -64,11 +64,11 @@ def mask_command(
     """
     from rich.console import Console
 
-    from agentft.data.mask import mask_rows
+    from agentft.calls import call_format as find_format
     from agentft.display.data import mask_view
-    from agentft.encoding import learn_rule
-    from agentft.formats import call_format as find_format
     from agentft.models.tokenizers import load_tokenizer
+    from agentft.rendering.encoding import learn_rule
+    from agentft.rows.mask import mask_rows
 
     fmt, rule = find_format(call_format), learn_rule(learn)
     rows = mask_rows(file, load_tokenizer(model), fmt, rule, row if as_json else row or 1)
@@ -89,7 +89,7 @@ def build_command(
 
     Example: agentft data build datasets/quickstart.toml
     """
-    from agentft.data.build import build
+    from agentft.synthesis.build import build
     from agentft.toolserver import ToolServer
 
     found = (find_content("datasets", file) for file in (recipe, f"{recipe}.toml"))

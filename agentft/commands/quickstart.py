@@ -37,11 +37,11 @@ def quickstart_command(
     from agentft.commands.evaluate import choose_cases, run_plan
     from agentft.commands.train import run_recipe
     from agentft.content import content_root
-    from agentft.data.build import build
     from agentft.display.pulling import ensure_pulled
     from agentft.evaluation.arms import ModelChoice, make_arms
     from agentft.evaluation.runner import Settings
     from agentft.models import Sampling
+    from agentft.synthesis.build import build
     from agentft.toolserver import ToolServer
     from agentft.training.recipe import read_recipe
 

@@ -16,7 +16,7 @@ from agentft.errors import InputError, MissingError
 if TYPE_CHECKING:
     from mcp import types
 
-    from agentft.toolset.openapi import Importing
+    from agentft.imports.openapi import Importing
     from agentft.types import Json
 
 __all__ = ["mcp_command", "openapi_command", "traffic_command"]
@@ -44,8 +44,8 @@ def openapi_command(
       agentft tools import openapi petstore.yaml --output ./petstore
       agentft chat --tools ./petstore
     """
+    from agentft.imports.openapi import import_openapi
     from agentft.toolset.documents import Documents, read_document
-    from agentft.toolset.openapi import import_openapi
 
     root = read_document(_content(file, allow_url), file)
 
@@ -73,8 +73,8 @@ def mcp_command(
     """
     import asyncio
 
+    from agentft.imports.openapi import Importing, Refusal, mock_address
     from agentft.toolset.arguments import ArgumentCheck
-    from agentft.toolset.openapi import Importing, Refusal, mock_address
     from agentft.toolset.sampling import draw
     from agentft.toolset.schemas import expand
     from agentft.types import ToolDefinition
@@ -106,7 +106,7 @@ def traffic_command(
 
     Example: agentft tools import traffic recorded.jsonl --output ./replayed
     """
-    from agentft.toolset.traffic import import_traffic
+    from agentft.imports.traffic import import_traffic
 
     _finish(import_traffic(_content(str(file), False), str(file), output.name), str(file), output, as_json)
 

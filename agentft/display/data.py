@@ -11,10 +11,10 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
-from agentft.data.inspection import Inspection
-from agentft.data.mask import MaskedRow, MaskedToken
-from agentft.data.reasons import REMEDIES
 from agentft.display.safe import safe_str, safe_text
+from agentft.rows.inspection import Inspection
+from agentft.rows.mask import MaskedRow, MaskedToken
+from agentft.rows.reasons import REMEDIES
 
 __all__ = ["mask_view", "show_inspection"]
 

@@ -9,8 +9,8 @@ from itertools import pairwise
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from agentft.data.preparation import DataReport
 from agentft.display.safe import safe_str, safe_text
+from agentft.rows.preparation import DataReport
 from agentft.training.events import DataReady, Event, Finished, Note, Plan, Saved, Started, StepDone
 
 __all__ = ["TrainingView", "data_lines", "loss_curve", "plan_lines"]

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from agentft.calls import call_format
 from agentft.errors import InputError
 from agentft.evaluation.gold import oracle_answers
 from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record
 from agentft.evaluation.runner import read_baseline
-from agentft.formats import call_format
 from agentft.models import Backend
 from agentft.models.opening import DEFAULT_MODEL, SCRIPTED, find_tuned, identify, open_backend
 from agentft.models.scripted import ScriptedBackend

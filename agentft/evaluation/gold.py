@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from agentft.agent import Job, ToolRunner
+from agentft.calls import CallFormat
 from agentft.errors import InputError
-from agentft.formats import CallFormat
 from agentft.types import CallExpectation, Case, Exchange, Part, Span, ToolCall
 
 __all__ = ["gold_states", "oracle_answers"]

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
 from agentft.agent import Job
+from agentft.calls import CallFormat
 from agentft.errors import InputError
 from agentft.evaluation.statistics import smallest_difference
 from agentft.evaluation.suites import Suite, stratified
-from agentft.formats import CallFormat
 from agentft.models import Backend
 from agentft.strict import nearest
 from agentft.toolserver import Schedule, Source

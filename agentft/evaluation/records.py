@@ -15,10 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
+from agentft.calls import CallFormat, call_format
 from agentft.errors import InputError
 from agentft.evaluation.plan import Arm
 from agentft.files import atomic_write
-from agentft.formats import CallFormat, call_format
 from agentft.metrics import SCORER_VERSION, Context, classify, decisions, score_case
 from agentft.types import Case, Exchange, Json, Step, ToolCall, Trajectory
 

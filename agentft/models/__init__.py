@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from agentft.formats.frame import Frame
+from agentft.rendering.frame import Frame
 from agentft.types import Segment
 
 __all__ = ["Backend", "Completion", "OnText", "Request", "Sampling", "stop_end"]

@@ -20,8 +20,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from agentft.engine.shared_prefix import attend_after
 from agentft.models import Sampling
-from agentft.models.attention import attend_after
 
 __all__ = ["ATTENTION", "OnTokens", "Prefix", "Start", "can_share", "compute_prefix", "decode"]
 

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from agentft.encoding import tokens_of
 from agentft.errors import InputError
-from agentft.formats.frame import Frame
 from agentft.models import Completion, Finish, OnText, Request, Sampling, stop_end
 from agentft.models.decoding import ATTENTION, OnTokens, Prefix, Start, can_share, compute_prefix, decode
 from agentft.models.embedded import resolve
 from agentft.models.tokenizers import load_tokenizer, located
+from agentft.rendering.encoding import tokens_of
+from agentft.rendering.frame import Frame
 
 __all__ = ["HfBackend", "native_bf16", "quantisation"]
 

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentft.calls import call_format
 from agentft.errors import InputError, MissingError
-from agentft.formats import call_format
-from agentft.formats.frame import Frame
-from agentft.formats.render import describe
 from agentft.models import Backend
 from agentft.models.scripted import ScriptedBackend, read_answers
+from agentft.rendering.frame import Frame
+from agentft.rendering.render import describe
 
 __all__ = ["DEFAULT_MODEL", "TunedRun", "check_rendering", "doubt_bits", "find_tuned", "identify", "open_backend"]
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agentft.errors import InputError
-from agentft.formats.frame import CHATML, Frame
 from agentft.models import Completion, OnText, Request, Sampling, stop_end
+from agentft.rendering.frame import CHATML, Frame
 from agentft.strict import read_json_line
 
 __all__ = ["ScriptedBackend", "read_answers"]

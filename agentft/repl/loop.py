@@ -15,10 +15,10 @@ from typing import TextIO
 from rich.text import Text
 
 from agentft.agent import INFRASTRUCTURE, ToolRunner, open_conversation, say, step
+from agentft.calls import CallFormat
 from agentft.display.chat import ChatView
 from agentft.display.tools import tool_table
 from agentft.errors import AgentftError, InputError
-from agentft.formats import CallFormat
 from agentft.models import Backend, OnText, Sampling
 from agentft.repl.saving import append_row, check_place
 from agentft.toolset import Toolset

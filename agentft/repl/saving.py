@@ -8,8 +8,8 @@ import os
 from itertools import groupby
 from pathlib import Path
 
+from agentft.calls.msagent import MSAGENT
 from agentft.errors import InputError
-from agentft.formats.msagent import MSAGENT
 from agentft.types import Conversation, Json, Part, Span, Text, ToolCall, ToolResult, Turn
 
 __all__ = ["append_row", "check_place", "msagent_row"]

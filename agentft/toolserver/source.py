@@ -21,12 +21,12 @@ from typing import TypeAlias
 import httpx
 
 from agentft.errors import InputError, ToolError
+from agentft.redaction import redacted
 from agentft.strict import read_as, read_json_line
 from agentft.toolserver.body import parse_json
 from agentft.toolserver.limits import Limits
 from agentft.toolserver.places import fill_request
 from agentft.toolset import Route, Toolset, digest
-from agentft.toolset.redaction import redacted
 from agentft.types import Json
 
 __all__ = ["RealService", "Recorded", "Recorder", "Replay", "Source", "open_source"]

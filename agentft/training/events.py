@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from agentft.data.packing import PackingReport
-from agentft.data.preparation import DataReport
+from agentft.engine.packing import PackingReport
+from agentft.rows.preparation import DataReport
 
 __all__ = ["DataReady", "Event", "Finished", "Note", "OnEvent", "Plan", "RunResult", "Saved", "Started", "StepDone"]
 

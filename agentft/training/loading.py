@@ -11,14 +11,14 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from agentft.engine.lora import use_lean_products
+from agentft.engine.speed import HostEmbedding, embed_on_host, has_liger, recompute_gates, use_liger
+from agentft.engine.tree_attention import TREE_ATTENTION
 from agentft.errors import InputError, MissingError
 from agentft.models.embedded import resolve
 from agentft.models.hf import native_bf16, quantisation
 from agentft.models.tokenizers import located
-from agentft.training.attention import TREE_ATTENTION
-from agentft.training.lora import use_lean_products
 from agentft.training.recipe import Recipe
-from agentft.training.speed import HostEmbedding, embed_on_host, has_liger, recompute_gates, use_liger
 
 __all__ = ["count_parameters", "load_model", "pick_dtype", "pick_liger", "pick_lr", "pick_sharing", "prepare_model"]
 

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from transformers import AutoConfig, Qwen2Config
 
-from agentft.data.packing import Sample, epoch_packs
+from agentft.engine.packing import Sample, epoch_packs
+from agentft.engine.speed import has_liger
 from agentft.errors import InputError
 from agentft.models.embedded import resolve
 from agentft.models.tokenizers import located
 from agentft.training.planner import CARDS, Card, Choice, Dimensions, Levers, Workload, choose, dimensions
 from agentft.training.recipe import Recipe
-from agentft.training.speed import has_liger
 
 __all__ = [
     "CPU_PACK", "RANDOM_7B", "SEVEN_B", "apply", "choose_for", "describe", "measure_rate",

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_origin, get_type_hints
 
+from agentft.calls import call_format
 from agentft.content import find_content
-from agentft.encoding import learn_rule
 from agentft.errors import InputError
-from agentft.formats import call_format
+from agentft.rendering.encoding import learn_rule
 from agentft.strict import read_as, read_toml
 
 __all__ = ["Method", "Recipe", "read_recipe", "read_resolved", "write_recipe"]

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from agentft import __version__
-from agentft.data.packing import Pack, Sample, epoch_packs, report_packing
-from agentft.data.preparation import DataReport, Encoder, Prepared, prepare
-from agentft.encoding import learn_rule
+from agentft.calls import call_format
+from agentft.engine.packing import Pack, Sample, epoch_packs, report_packing
 from agentft.errors import InputError
 from agentft.files import write_text
-from agentft.formats import call_format
-from agentft.formats.frame import Frame
-from agentft.formats.render import describe
 from agentft.models.embedded import EMBEDDED, resolve
 from agentft.models.tokenizers import load_tokenizer
+from agentft.rendering.encoding import learn_rule
+from agentft.rendering.frame import Frame
+from agentft.rendering.render import describe
+from agentft.rows.preparation import DataReport, Encoder, Prepared, prepare
 from agentft.training.arguments import training_arguments
 from agentft.training.checkpoints import clear_partial, complete_folder, last_checkpoint, step_of
 from agentft.training.events import DataReady, Event, Finished, Note, OnEvent, Plan, RunResult, Saved, Started, StepDone

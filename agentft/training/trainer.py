@@ -21,17 +21,17 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from agentft.data.collation import Batch, collate
-from agentft.data.packing import Pack, Sample, plant
+from agentft.engine.cascade import send
+from agentft.engine.collation import Batch, collate
+from agentft.engine.lora import LeanProduct, halved
+from agentft.engine.loss import weighted_loss
+from agentft.engine.packing import Pack, Sample, plant
+from agentft.engine.speed import HostEmbedding
 from agentft.errors import AgentftError, InputError
 from agentft.training.arguments import rate_factor
-from agentft.training.cascade import send
 from agentft.training.checkpoints import complete_folder, prune_checkpoints
 from agentft.training.events import Note, OnEvent, Saved, StepDone
-from agentft.training.lora import LeanProduct, halved
-from agentft.training.loss import weighted_loss
 from agentft.training.recipe import Recipe
-from agentft.training.speed import HostEmbedding
 
 __all__ = ["PackTrainer", "Step", "deterministic", "peak_memory", "save_weights"]
 

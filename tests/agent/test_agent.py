@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from agentft.agent import Job, Options, ask, open_conversation, run_cases, say, step
+from agentft.calls import CallFormat, call_format
 from agentft.errors import InputError
-from agentft.formats import CallFormat, call_format
-from agentft.formats.frame import CHATML, Frame
 from agentft.models import Completion, OnText, Request, Sampling
 from agentft.models.scripted import ScriptedBackend
+from agentft.rendering.frame import CHATML, Frame
 from agentft.types import Case, CaseTurn, Exchange, Span, ToolCall, ToolDefinition, ToolResult, Trajectory
 
 TOOL = ToolDefinition("echo", "Says it again.", {"type": "object", "properties": {"text": {"type": "string"}}})

@@ -14,9 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from agentft.data.rows import Accounting, read_conversations
-from agentft.formats.msagent_grammar import CALL_END, CALL_START, RESULT_END, RESULT_START, parse_parts
-from agentft.parsers import parse_row
+from agentft.calls.msagent_grammar import CALL_END, CALL_START, RESULT_END, RESULT_START, parse_parts
+from agentft.records import parse_row
+from agentft.rows.reading import Accounting, read_conversations
 from agentft.types import Json
 
 ROWS = 20_000

@@ -18,7 +18,7 @@ import pytest
 from agentft.commands import chat, run
 from agentft.models import opening
 from agentft.models.opening import TunedRun
-from agentft.parsers import parse_row
+from agentft.records import parse_row
 from agentft.repl.loop import PERSONA
 from agentft.types import ToolCall, ToolResult
 from tests.commands.run import REPOSITORY, run_process

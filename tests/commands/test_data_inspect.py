@@ -9,10 +9,10 @@ import typer
 from rich.console import Console
 
 from agentft.commands.data import inspect_command
-from agentft.data.inspection import inspect_file
 from agentft.display.data import show_inspection
 from agentft.errors import InputError
-from tests.parsers.rows import HERE, PUBLIC
+from agentft.rows.inspection import inspect_file
+from tests.records.rows import HERE, PUBLIC
 
 MSAGENT = HERE / "msagent.jsonl"
 GOOD = '{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":"Hello"}]}'

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from agentft.commands import run
+from tests.engine.samples import write_rows
 from tests.tiny import save_tiny
-from tests.training.samples import write_rows
 
 
 @pytest.fixture(scope="module")

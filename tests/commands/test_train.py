@@ -14,8 +14,8 @@ import pytest
 
 from agentft.commands import run
 from tests.commands.run import REPOSITORY
+from tests.engine.samples import write_rows
 from tests.tiny import save_tiny
-from tests.training.samples import write_rows
 
 
 @pytest.fixture(scope="module")

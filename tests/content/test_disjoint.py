@@ -14,12 +14,12 @@ from functools import cache
 import pytest
 
 from agentft.content import content_root
-from agentft.data.build import play_recipe, recipe_toolsets
-from agentft.data.build_compose import wrap
-from agentft.data.build_play import Played
-from agentft.data.build_recipe import Phrases, Recipe, read_recipe
-from agentft.data.build_slots import REFERENCE
 from agentft.evaluation.suites import load_suite
+from agentft.synthesis.build import play_recipe, recipe_toolsets
+from agentft.synthesis.compose import wrap
+from agentft.synthesis.play import Played
+from agentft.synthesis.recipe import Phrases, Recipe, read_recipe
+from agentft.synthesis.slots import REFERENCE
 from agentft.toolserver import ToolServer
 from agentft.types import Json
 

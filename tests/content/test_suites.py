@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from agentft.content import content_root
-from agentft.data.build import build
 from agentft.evaluation.suites import Suite, load_suite
+from agentft.synthesis.build import build
 from agentft.toolserver import ToolClient, ToolServer
 from agentft.toolset import Toolset, load_toolset
 from agentft.types import CATEGORIES, CallExpectation, Case, Exchange, Json, Span, ToolCall

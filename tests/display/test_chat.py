@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from agentft.calls import CALL_FORMATS
+from agentft.calls.hermes import HERMES
+from agentft.calls.msagent import MSAGENT
 from agentft.display.chat import LINES_SHOWN, ChatView, Stream, call_panel, spoken, status_line
-from agentft.formats import CALL_FORMATS
-from agentft.formats.hermes import HERMES
-from agentft.formats.msagent import MSAGENT
 from agentft.types import Exchange, Json, Span, Step, ToolCall
 
 CALL = '<|startofthink|>```JSON\n{"api_name": "f", "parameters": {"x": 1}}\n```<|endofthink|>'

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from agentft.calls import call_format
 from agentft.display.evaluation import EvaluationProgress, show_summary
 from agentft.evaluation.plan import Arm
 from agentft.evaluation.statistics import estimate, paired_delta
-from agentft.formats import call_format
 from agentft.models.scripted import ScriptedBackend
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from agentft.calls import call_format
 from agentft.commands import run
-from agentft.data.mask import mask_rows
 from agentft.display.data import mask_view
-from agentft.encoding import LEARN_RULES
 from agentft.errors import InputError
-from agentft.formats import call_format
+from agentft.rendering.encoding import LEARN_RULES
+from agentft.rows.mask import mask_rows
 from tests.tiny import save_tiny, tiny_tokenizer
 
 CALL = '<|startofthink|>```JSON\n{"api_name": "w", "parameters": {"city": "北京"}}\n```<|endofthink|>'

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from agentft.data.packing import PackingReport
-from agentft.data.preparation import DataReport
 from agentft.display.training import TrainingView, data_lines, loss_curve
+from agentft.engine.packing import PackingReport
+from agentft.rows.preparation import DataReport
 from agentft.training.events import DataReady, Event, Finished, Note, Plan, RunResult, Saved, Started, StepDone
 
 DATA = DataReport(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agentft.calls import CALL_FORMATS, call_format
 from agentft.errors import InputError
 from agentft.evaluation.gold import oracle_answers
 from agentft.evaluation.plan import Arm, Plan, make_plan
@@ -14,10 +15,9 @@ from agentft.evaluation.records import dump_line, read_records, read_trajectory
 from agentft.evaluation.runner import Settings, evaluate, read_baseline
 from agentft.evaluation.suites import load_suite
 from agentft.evaluation.summary import SCORES, Gate
-from agentft.formats import CALL_FORMATS, call_format
-from agentft.formats.frame import CHATML, Frame
 from agentft.models import Completion, OnText, Request, Sampling
 from agentft.models.scripted import ScriptedBackend
+from agentft.rendering.frame import CHATML, Frame
 from agentft.toolset import load_toolset
 from tests.evaluation.world import CASES, call, small_plan, write_suite, write_world
 

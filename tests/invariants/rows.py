@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from agentft.data.build import build
 from agentft.errors import RowError
-from agentft.parsers import parse_row
+from agentft.records import parse_row
+from agentft.synthesis.build import build
 from agentft.toolserver import ToolServer
 from agentft.types import Conversation, Part, Span, Text, ToolCall, ToolResult, Turn
-from tests.parsers.rows import HERE, PUBLIC, load
+from tests.records.rows import HERE, PUBLIC, load
 
 __all__ = ["built", "conversations", "served"]
 

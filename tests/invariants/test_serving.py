@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from agentft.encoding import LEARN_RULES, encode, tokens_of
-from agentft.formats import CALL_FORMATS, CallFormat
-from agentft.formats.frame import Frame
-from agentft.formats.render import render_prompt, render_samples
-from agentft.parsers import parse_row
+from agentft.calls import CALL_FORMATS, CallFormat
+from agentft.records import parse_row
+from agentft.rendering.encoding import LEARN_RULES, encode, tokens_of
+from agentft.rendering.frame import Frame
+from agentft.rendering.render import render_prompt, render_samples
 from agentft.types import Conversation, Encoded, Json, Segment, ToolCall
 from tests.invariants.rows import conversations, served
 from tests.tiny import tiny_tokenizer

@@ -16,7 +16,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from agentft.formats import call_format
+from agentft.calls import call_format
 from agentft.metrics import Context
 from agentft.types import (
     CallExpectation,

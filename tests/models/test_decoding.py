@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from agentft.formats.frame import Frame
 from agentft.models import Completion, Request, Sampling
 from agentft.models.decoding import can_share
 from agentft.models.hf import HfBackend
+from agentft.rendering.frame import Frame
 from agentft.types import Segment
 from tests.tiny import tiny_model, tiny_tokenizer
 

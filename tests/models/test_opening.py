@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from agentft.calls import call_format
 from agentft.errors import InputError, MissingError
-from agentft.formats import call_format
-from agentft.formats.render import describe
 from agentft.models.opening import check_rendering, doubt_bits, find_tuned, identify, open_backend
+from agentft.rendering.render import describe
 
 FRAME: Any = SimpleNamespace(fingerprint="f", stop="</s>", stable=True)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from agentft.calls import CALL_FORMATS
 from agentft.display.chat import ChatView
-from agentft.formats import CALL_FORMATS
 from agentft.models import Sampling
 from agentft.models.scripted import ScriptedBackend
 from agentft.repl.loop import Repl, Session

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from agentft.agent import open_conversation, say
 from agentft.errors import InputError
-from agentft.parsers import parse_row
+from agentft.records import parse_row
 from agentft.repl.saving import append_row, check_place, msagent_row
 from agentft.types import Conversation, ToolCall, ToolResult
 from tests.repl.stage import CALL, DOUBLE, Stage

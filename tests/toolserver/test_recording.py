@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from agentft.errors import InputError, ToolError
+from agentft.redaction import redacted
 from agentft.toolserver import ServerGone, Source, ToolServer, open_source
 from agentft.toolserver.source import RealService, Recorded, Recorder, Replay
 from agentft.toolset import Route, Toolset, load_toolset
-from agentft.toolset.redaction import redacted
 from agentft.types import Exchange, Json, Span, ToolCall
 
 WORLD = load_toolset("calculator")

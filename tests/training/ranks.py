@@ -15,14 +15,14 @@ from typing import Any
 
 import deepspeed.comm.torch
 
-from agentft.data.packing import epoch_packs
+from agentft.engine.packing import epoch_packs
 from agentft.training.arguments import training_arguments
 from agentft.training.events import StepDone
 from agentft.training.loading import prepare_model
 from agentft.training.recipe import Method, Recipe
 from agentft.training.trainer import PackTrainer
+from tests.engine.samples import nested
 from tests.tiny import tiny_model
-from tests.training.samples import nested
 
 __all__ = ["RUNS", "main"]
 

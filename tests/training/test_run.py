@@ -13,15 +13,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from agentft.data.rows import read_rows
 from agentft.errors import FrameError, InputError, MissingError
 from agentft.models.opening import find_tuned
+from agentft.rows.reading import read_rows
 from agentft.training import run
 from agentft.training.events import DataReady, Event, Finished, Note, Started, StepDone
 from agentft.training.recipe import Recipe, read_resolved
 from agentft.training.run_folder import RunFolder, find_run, new_run
+from tests.engine.samples import write_rows
 from tests.tiny import save_tiny, tiny_tokenizer
-from tests.training.samples import write_rows
 
 
 @pytest.fixture(scope="module")

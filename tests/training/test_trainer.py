@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from agentft.data.packing import Pack, Sample, epoch_packs, plant
+from agentft.engine.loss import weighted_loss
+from agentft.engine.packing import Pack, Sample, epoch_packs, plant
 from agentft.errors import AgentftError, InputError
 from agentft.training.arguments import rate_factor, training_arguments
 from agentft.training.events import Event, Note, Saved, StepDone
 from agentft.training.loading import prepare_model
-from agentft.training.loss import weighted_loss
 from agentft.training.recipe import Recipe
 from agentft.training.trainer import PackTrainer, deterministic
+from tests.engine.samples import alone, make
+from tests.engine.test_loss import plain_loss
 from tests.tiny import tiny_model
-from tests.training.samples import alone, make
-from tests.training.test_loss import plain_loss
 
 STEM = list(range(3, 23))
 SAMPLES = [make([*STEM, 30 + row, 40, 41 + row, 43], {22: 1.0 + row, 23: 0.25}, row) for row in range(4)]

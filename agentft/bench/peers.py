@@ -1,0 +1,166 @@
+"""How fast TRL and Unsloth train on the shapes of `train.py`, each in its own Python; one JSON line a measurement.
+
+It imports nothing of agentft, and runs under the peer's own interpreter, started by `agentft bench train --peer
+unsloth=/venvs/unsloth/bin/python`. The model is Qwen2.5-7B's shape with random weights, written once to `--folder`;
+4 bits, LoRA r=16 on all linear layers, checkpointing as the peer does it, paged 8-bit AdamW, whole rows with only the
+call learnt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "UNSLOTH_DISABLE_STATISTICS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+SEVEN_B = {
+    "vocab_size": 152_064, "hidden_size": 3_584, "intermediate_size": 18_944, "num_hidden_layers": 28,
+    "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False,
+    "max_position_embeddings": 32_768,
+}  # fmt: skip
+
+
+def _write_model(folder: Path) -> None:
+    """The random model, and a tokenizer that knows a few words."""
+    import torch
+    from tokenizers import Tokenizer, models
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
+
+    if (folder / "config.json").exists():
+        return
+    torch.manual_seed(0)
+    with torch.device("cuda"):
+        model = AutoModelForCausalLM.from_config(Qwen2Config(**SEVEN_B), dtype=torch.bfloat16)
+    model.save_pretrained(str(folder))
+    words = {word: number for number, word in enumerate(["<unk>", "<s>", "</s>", "<pad>", "a", "b"])}
+    core = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
+    tokenizer.save_pretrained(str(folder))
+    del model
+    torch.cuda.empty_cache()
+
+
+def _open_unsloth(folder: Path, tokens: int) -> tuple[Any, Any]:
+    """Unsloth's patched model with adapters, and its version."""
+    import torch
+    import unsloth
+
+    model, tokenizer = unsloth.FastLanguageModel.from_pretrained(
+        str(folder), max_seq_length=tokens, load_in_4bit=True, dtype=torch.bfloat16, local_files_only=True
+    )
+    model = unsloth.FastLanguageModel.get_peft_model(
+        model, r=16, lora_alpha=16, lora_dropout=0, bias="none", target_modules=TARGETS,
+        use_gradient_checkpointing="unsloth", random_state=0, max_seq_length=tokens,
+    )  # fmt: skip
+    return model, tokenizer
+
+
+def _open_trl(folder: Path, tokens: int) -> tuple[Any, Any]:
+    """A 4-bit model with peft's adapters, as TRL's documentation has it."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+    bits = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_pretrained(
+        str(folder), quantization_config=bits, dtype=torch.bfloat16, device_map={"": 0}
+    )
+    model.enable_input_require_grads()
+    return get_peft_model(model, LoraConfig(r=16, lora_alpha=16, target_modules=TARGETS, task_type="CAUSAL_LM")), (
+        AutoTokenizer.from_pretrained(str(folder))
+    )
+
+
+def _measure(peer: str, model: Any, tokenizer: Any, shape: dict[str, int], batch: int, steps: int) -> dict[str, Any]:
+    """The middle of the steps' times, and the peak of memory, of one batch size."""
+    import torch
+    import trl
+    from datasets import Dataset
+    from transformers import TrainerCallback, default_data_collator
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.seconds: list[float] = []
+            self.began = 0.0
+
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            torch.cuda.synchronize()
+            self.began = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            torch.cuda.synchronize()
+            self.seconds.append(time.perf_counter() - self.began)
+
+    dice, start = random.Random(0), shape["shared"] + shape["own"]
+    tokens = start + shape["learnt"] + shape["tail"]
+    rows = []
+    stem = [dice.randrange(10, 150_000) for _ in range(shape["shared"])]
+    for _ in range(batch * (steps + 2)):
+        ids = stem + [dice.randrange(10, 150_000) for _ in range(tokens - len(stem))]
+        labels = [-100] * start + ids[start : start + shape["learnt"]] + [-100] * shape["tail"]
+        rows.append({"input_ids": ids, "attention_mask": [1] * tokens, "labels": labels})
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    clock = Clock()
+    settings = trl.SFTConfig(
+        output_dir="/tmp/peer", per_device_train_batch_size=batch, gradient_accumulation_steps=1, max_steps=steps + 2,  # noqa: S108
+        optim="paged_adamw_8bit", bf16=True, learning_rate=1e-4, lr_scheduler_type="constant", report_to="none",
+        save_strategy="no", logging_steps=1, disable_tqdm=True, gradient_checkpointing=True,
+        gradient_checkpointing_kwargs={"use_reentrant": False}, max_length=tokens,
+        dataset_kwargs={"skip_prepare_dataset": True}, remove_unused_columns=False, dataloader_num_workers=0,
+    )  # fmt: skip
+    trainer = trl.SFTTrainer(
+        model=model, args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
+        data_collator=default_data_collator, callbacks=[clock],
+    )  # fmt: skip
+    trainer.train()
+    middle = statistics.median(clock.seconds[2:])
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return {
+        "name": f"{peer}, batch {batch}", "samples_per_second": batch / middle,
+        "tokens_per_second": batch * tokens / middle, "memory": torch.cuda.max_memory_allocated(), "samples": batch,
+        "loss": losses[-1], "versions": {"trl": trl.__version__, "torch": torch.__version__},
+    }  # fmt: skip
+
+
+def _main() -> None:
+    """Measure one peer at each batch size, until the memory ends."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("peer", choices=["unsloth", "trl"])
+    parser.add_argument("--folder", type=Path, default=Path("/dev/shm/random-7b"))  # noqa: S108
+    parser.add_argument("--shape", required=True, help="JSON: shared, own, learnt, tail")
+    parser.add_argument("--batch", type=int, action="append", required=True)
+    parser.add_argument("--steps", type=int, default=4)
+    given = parser.parse_args()
+    shape = json.loads(given.shape)
+    if given.peer == "unsloth":
+        import unsloth  # noqa: F401 - before transformers, or it cannot patch it
+    import torch
+
+    _write_model(given.folder)
+    opened = {"unsloth": _open_unsloth, "trl": _open_trl}[given.peer]
+    model, tokenizer = opened(given.folder, sum(shape.values()))
+    for batch in given.batch:
+        try:
+            found = _measure(given.peer, model, tokenizer, shape, batch, given.steps)
+        except torch.OutOfMemoryError:
+            found = {"name": f"{given.peer}, batch {batch}", "failed": "out of memory"}
+        sys.stdout.write(json.dumps(found) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _main()

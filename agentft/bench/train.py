@@ -1,0 +1,362 @@
+"""How fast the trainer is on samples of known shapes, beside the usual way and the machine's limit.
+
+agent930 is 600 tokens that all samples share, 40 of the user, 60 learnt, and 230 after them; agent730 shares 400; in
+agent930-unique nothing is shared; long4k is 4,096 tokens of which a
+tenth is learnt, long2k half of it; `data` is what `data=FILE` names.
+On a GPU, with peers beside it from their own environments:
+
+    agentft bench train --model random-7b --method qlora --shape agent930 --memory 24 \\
+      --peer unsloth=/venvs/unsloth/bin/python --peer-batch 8
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
+
+from agentft.engine.packing import Pack, Sample, epoch_packs
+from agentft.engine.tree_attention import TREE_ATTENTION
+from agentft.errors import AgentftError, InputError
+from agentft.models.embedded import resolve
+from agentft.models.hf import quantisation
+from agentft.strict import nearest
+from agentft.training.arguments import training_arguments
+from agentft.training.events import StepDone
+from agentft.training.loading import load_model, pick_dtype, pick_liger, prepare_model
+from agentft.training.planner import Card, Workload
+from agentft.training.planning import (
+    CPU_PACK,
+    RANDOM_7B,
+    SEVEN_B,
+    apply,
+    choose_for,
+    describe,
+    measure_rate,
+    model_dimensions,
+    this_card,
+    workload_of,
+)
+from agentft.training.recipe import Recipe, read_recipe
+from agentft.training.run import read_samples
+from agentft.training.trainer import PackTrainer, peak_memory
+
+__all__ = ["SHAPES", "Measured", "Shape", "bench_peer", "bench_plain", "bench_train", "limit", "main", "plan_bench"]
+
+WARM_UP = 3
+DATA = "data"
+"""The shape that is the rows of a file."""
+LONG_RUN = 100_000
+"""Samples of the run that settings are chosen for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Samples of `shared` tokens that all have, `own` tokens each, `learnt` ones, and a `tail` that no loss sees."""
+
+    shared: int
+    own: int
+    learnt: int
+    tail: int
+
+    @property
+    def tokens(self) -> int:
+        """Of one sample as it stands in the data."""
+        return self.shared + self.own + self.learnt + self.tail
+
+
+SHAPES = {
+    "agent930": Shape(600, 40, 60, 230),
+    "agent930-unique": Shape(0, 640, 60, 230),
+    "agent730": Shape(400, 40, 60, 230),
+    "long2k": Shape(0, 1_638, 410, 0),
+    "long4k": Shape(0, 3_686, 410, 0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The middle of the measured steps. `tokens_per_second`: computed ones. `memory`: peak bytes."""
+
+    name: str
+    samples_per_second: float
+    tokens_per_second: float
+    memory: int
+    samples: int
+    loss: float
+
+
+def plan_bench(recipe: Recipe, shape: str, memory: float | None = None) -> tuple[Recipe, str]:
+    """The recipe with the planner's settings for a long run on this shape, and what was chosen.
+
+    Args:
+        recipe: its settings stay as they are.
+        shape: a key of `SHAPES`.
+        memory: GiB of the card; None: what is free.
+
+    Raises:
+        InputError: the shape is not known, or nothing fits.
+    """
+    if not torch.cuda.is_available():
+        return replace(recipe, pack_tokens=recipe.pack_tokens or CPU_PACK), ""
+    gc.collect()
+    torch.cuda.empty_cache()  # of what was measured before
+    card = this_card()
+    card = Card(min(card.free, memory * 2**30) if memory else card.free, card.rate)
+    work = workload_of(read_samples(recipe), recipe) if shape == DATA else _long_run(_shape(shape))
+    choice = choose_for(recipe, model_dimensions(recipe), card, work)
+    if choice is None:
+        raise InputError(f"nothing fits into {card.free / 2**30:.1f} GiB")
+    return apply(recipe, choice.levers), f"{shape}, predicted: {describe(choice)}"
+
+
+def _long_run(kind: Shape) -> Workload:
+    own = kind.own + kind.learnt
+
+    def computed(pack: int) -> int:
+        return LONG_RUN * (kind.shared // max((pack - kind.shared) // own, 1) + own)
+
+    return Workload(LONG_RUN, 1, kind.shared + own, computed)
+
+
+def bench_train(recipe: Recipe, shape: str, steps: int) -> Measured:
+    """Train `steps` steps, after a few to warm up, on packs as full as they come.
+
+    Raises:
+        InputError: the shape is not known, or nothing of it fits into a pack.
+    """
+    samples = read_samples(recipe) if shape == DATA else list(_samples(_shape(shape), recipe, steps))
+    packs = epoch_packs(samples, recipe.pack_tokens, recipe.seed, 0)
+    fullest = max(len(pack.members) for pack in packs)
+    chosen = packs if shape == DATA else [pack for pack in packs if len(pack.members) == fullest]
+    chosen = (chosen * (steps + WARM_UP))[: (steps + WARM_UP) * recipe.batch]
+    events = _run(recipe, _model(recipe), samples, chosen)
+    timed = sorted(events[WARM_UP:], key=lambda event: event.seconds)
+    middle = timed[len(timed) // 2]
+    seconds = sum(event.seconds for event in timed) if shape == DATA else middle.seconds * len(timed)
+    rows, tokens = sum(event.samples for event in timed), sum(event.tokens for event in timed)
+    return Measured(
+        shape, rows / seconds, tokens / seconds, max(e.memory for e in events), middle.samples, events[-1].loss
+    )
+
+
+def bench_plain(recipe: Recipe, shape: str, steps: int, batch: int = 4) -> Measured:
+    """The usual way: transformers and peft, whole samples in rows, logits of every token.
+
+    Raises:
+        InputError: the shape is not known.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    kind = _shape(shape)
+    dice = random.Random(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = _model(recipe, "sdpa")
+    vocabulary = model.config.vocab_size
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a property by its old name
+        settings = LoraConfig(r=recipe.lora_r, target_modules="all-linear", task_type="CAUSAL_LM")
+        tuned = get_peft_model(model, settings).train()
+    optimizer = torch.optim.AdamW([p for p in tuned.parameters() if p.requires_grad], lr=1e-4)
+    rows = [[dice.randrange(vocabulary) for _ in range(kind.tokens)] for _ in range(batch)]
+    ids = torch.tensor(rows, device=device)
+    labels = torch.full_like(ids, -100)
+    start = kind.shared + kind.own
+    labels[:, start : start + kind.learnt] = ids[:, start : start + kind.learnt]
+    seconds, loss = [], 0.0
+    for _ in range(steps + 1):
+        began = time.perf_counter()
+        found = tuned(input_ids=ids, labels=labels).loss
+        found.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        loss = found.item()
+        seconds.append(time.perf_counter() - began)
+    middle = sorted(seconds[1:])[steps // 2]
+    return Measured(f"{shape}, plain", batch / middle, ids.numel() / middle, peak_memory(), batch, loss)
+
+
+def bench_peer(peer: str, shape: str, batches: Sequence[int], steps: int) -> list[Measured]:
+    """A peer at these batch sizes, in its own Python.
+
+    Args:
+        peer: `unsloth=PYTHON` or `trl=PYTHON`.
+        shape: a key of `SHAPES`.
+        batches: samples of a step; those that the memory cannot hold are left out.
+        steps: that are timed.
+
+    Raises:
+        InputError: it failed; with the end of what it said.
+    """
+    name, _, python = peer.partition("=")
+    script = Path(__file__).with_name("peers.py")
+    command = [python, str(script), name, "--shape", json.dumps(asdict(_shape(shape))), "--steps", str(steps)]
+    for batch in batches:
+        command += ["--batch", str(batch)]
+    # Its own libraries only: ours may be newer than it allows.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"name"')]
+    if done.returncode or not found:
+        raise InputError(f"{peer} failed: {(done.stdout + done.stderr)[-1500:]}")
+    for one in found:
+        one.pop("versions", None)
+    return [Measured(**one) for one in found if "failed" not in one]
+
+
+def limit(recipe: Recipe, shape: str, found: Measured) -> float:
+    """Samples a second if a step were only its products, at the rate of a large product on this machine.
+
+    Frozen weights take 4 operations a weight and token (forward, and the gradient of the inputs).
+    """
+    model = model_dimensions(recipe)
+    dtype = torch.bfloat16 if pick_dtype(recipe) == "bf16" else torch.float32
+    kind = Shape(0, 0, 0, 0) if shape == DATA else _shape(shape)
+    tokens = kind.own + kind.learnt + kind.shared / found.samples or found.tokens_per_second / found.samples_per_second
+    return measure_rate(dtype) / (4 * model.body * tokens)
+
+
+def _shape(name: str) -> Shape:
+    if name not in SHAPES:
+        raise InputError(f"there is no shape {name!r}; {nearest(name, list(SHAPES))}")
+    return SHAPES[name]
+
+
+def _samples(shape: Shape, recipe: Recipe, steps: int) -> Iterator[Sample]:
+    """Enough for all steps, of random tokens."""
+    dice = random.Random(recipe.seed)
+    own = shape.own + shape.learnt
+    room = (recipe.pack_tokens - shape.shared) // own
+    if room < 1:
+        raise InputError(f"pack_tokens = {recipe.pack_tokens}: a sample has {shape.shared + own} tokens; give more")
+    vocabulary = _config(recipe).vocab_size
+    stem = [dice.randrange(vocabulary) for _ in range(shape.shared)]
+    for row in range(room * recipe.batch * min(steps + WARM_UP, 8)):
+        tokens = array("i", [*stem, *(dice.randrange(vocabulary) for _ in range(own + 1))])
+        places = array("i", range(len(tokens) - shape.learnt, len(tokens)))
+        yield Sample(row, str(row), tokens, places, array("d", [1.0] * shape.learnt))
+
+
+def _config(recipe: Recipe) -> Any:
+    return Qwen2Config(**SEVEN_B) if recipe.model == RANDOM_7B else AutoConfig.from_pretrained(resolve(recipe.model))
+
+
+def _model(recipe: Recipe, attention: str = "") -> Any:
+    """The recipe's model, with adapters unless another attention is named."""
+    if recipe.model != RANDOM_7B:
+        where = resolve(recipe.model)
+        if not attention:
+            return load_model(recipe, where)
+        dtype = torch.bfloat16 if recipe.dtype == "bf16" else torch.float32
+        return AutoModelForCausalLM.from_pretrained(
+            where, dtype=dtype, attn_implementation=attention,
+            quantization_config=quantisation(4, dtype) if recipe.method == "qlora" else None,
+        )  # fmt: skip
+    if not torch.cuda.is_available():
+        raise InputError(f"{RANDOM_7B} needs a GPU; give --model smollm2-135m")
+    model = _random_model(_config(recipe), recipe, attention or TREE_ATTENTION)
+    return model if attention else prepare_model(recipe, model, RANDOM_7B)
+
+
+def _random_model(config: Any, recipe: Recipe, attention: str) -> Any:
+    """Made on the GPU, and packed to 4 bits there."""
+    torch.manual_seed(recipe.seed)
+    with torch.device("cuda"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation=attention)
+    model.requires_grad_(False)
+    if recipe.method == "qlora" and recipe.unpack != "on":
+        _pack(model)
+        model.is_loaded_in_4bit = True
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    return model
+
+
+def _pack(model: Any) -> None:
+    from bitsandbytes.nn import Linear4bit, Params4bit
+
+    for part in list(model.get_decoder().modules()):
+        for name, layer in list(part.named_children()):
+            if type(layer) is not nn.Linear:
+                continue
+            packed = Linear4bit(
+                layer.in_features, layer.out_features, layer.bias is not None, torch.bfloat16, quant_type="nf4",
+                device="meta",
+            )  # fmt: skip
+            packed.weight = Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4").to("cuda")
+            packed.bias = layer.bias
+            setattr(part, name, packed)
+
+
+def _run(recipe: Recipe, model: Any, samples: Sequence[Sample], packs: Sequence[Pack]) -> list[StepDone]:
+    told: list[StepDone] = []
+
+    def keep(event: Any) -> None:
+        if isinstance(event, StepDone):
+            told.append(event)
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = training_arguments(recipe, Path(folder))
+        arguments.save_strategy = "no"
+        PackTrainer(model, arguments, samples, packs, on_event=keep, recipe=recipe).train()
+    return told
+
+
+def main() -> None:
+    """Print a line for each measurement."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="as for `agentft train`")
+    parser.add_argument("--model", default="smollm2-135m", help=f"as for `agentft train`, or {RANDOM_7B}")
+    parser.add_argument("--method", default="lora")
+    parser.add_argument("--shape", action="append", choices=[*SHAPES, DATA])
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--memory", type=float, help="GiB of the card to keep to")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="unsloth or trl beside it")
+    parser.add_argument("--peer-batch", action="append", type=int, help="batch sizes of the peers")
+    parser.add_argument("--plain", action="store_true", help="also the usual way (as without any argument)")
+    given = parser.parse_intermixed_args()
+    recipe = read_recipe(None, given.settings, {"model": given.model, "method": given.method})
+    recipe = replace(recipe, dtype=pick_dtype(recipe), liger=pick_liger(recipe), lr=recipe.lr or 1e-4)
+    for shape in given.shape or ["agent730"]:
+        planned, chosen = plan_bench(recipe, shape, given.memory)
+        found = [bench_train(planned, shape, given.steps)]
+        most = limit(recipe, shape, found[0])
+        if given.plain or len(sys.argv) == 1:
+            found.append(bench_plain(recipe, shape, max(1, given.steps // 2)))
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        for peer in given.peer:
+            found += bench_peer(peer, shape, given.peer_batch or [2, 8], given.steps)
+        sys.stdout.write(f"{chosen}\n" if chosen else "")
+        for one in found:
+            share = one.samples_per_second / most
+            sys.stdout.write(
+                f"{one.name:24} {one.samples_per_second:8.3g} samples/s {one.tokens_per_second:10,.0f} tokens/s "
+                f"{one.memory / 2**30:6.2f} GiB  {share:4.0%} of the limit  {one.samples} a step\n"
+            )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except AgentftError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)

@@ -1,0 +1,26 @@
+"""Call formats: how tools, calls and results are written inside a conversation's text.
+
+A call format combines with any frame (chat template). To add one: a module here and a line in the table.
+"""
+
+from __future__ import annotations
+
+from agentft.calls.base import CallFormat
+from agentft.calls.hermes import HERMES
+from agentft.calls.msagent import MSAGENT
+from agentft.errors import InputError
+
+__all__ = ["CALL_FORMATS", "CallFormat", "call_format"]
+
+CALL_FORMATS: dict[str, CallFormat] = {"msagent": MSAGENT, "hermes": HERMES}
+
+
+def call_format(name: str) -> CallFormat:
+    """The call format of that name.
+
+    Raises:
+        InputError: no such format.
+    """
+    if name not in CALL_FORMATS:
+        raise InputError(f"call format {name!r} is not known; the formats are: {', '.join(CALL_FORMATS)}")
+    return CALL_FORMATS[name]

@@ -1,0 +1,205 @@
+"""The grammar of an MS-Agent assistant value: text, calls and results in any sequence.
+
+    CALL    <|startofthink|> ```JSON\\n{"api_name": S, "url": S?, "parameters": {...}?}\\n``` <|endofthink|>
+    RESULT  <|startofexec|> ```JSON\\n{...}\\n``` <|endofexec|>
+
+Read as it occurs, not as it should be: any fence or none, Python literals, raw newlines in strings, markers missing at
+the end. One extension of ours: a block may hold a JSON list of call objects, which are parallel calls.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import islice
+
+from agentft.json_text import kind_of, read_arguments, read_json, read_value
+from agentft.types import Json, Part, Span, Text, ToolCall, ToolResult
+
+__all__ = ["CALL_END", "CALL_START", "RESULT_END", "RESULT_START", "parse_parts"]
+
+CALL_START = "<|startofthink|>"
+CALL_END = "<|endofthink|>"
+RESULT_START = "<|startofexec|>"
+RESULT_END = "<|endofexec|>"
+
+_MARKER = re.compile(r"<\|(?:start|end)of(?:think|exec)\|>")
+_START = re.compile(r"<\|startof(?:think|exec)\|>")
+_RESULT_MARKER = re.compile(r"<\|(?:start|end)ofexec\|>")
+_LIMIT = re.compile(r"<\|(?:startof(?:think|exec)|endofthink)\|>")  # what may end an unreadable call
+_OPEN = re.compile(r"\s*(?:```[ \t]*\w*\s*)?")
+_SPACE = re.compile(r"\s*")
+_CLOSE = re.compile(r"\s*(?:```)?\s*")
+_RESULT_FENCE = re.compile(r"\s*```(?:json)?[ \t]*(?:\r?\n|(?=[{\[\"]))", re.IGNORECASE)
+_NAME = re.compile(r"""["']api_name["']\s*:\s*(?:"([^"\n]*)"|'([^'\n]*)')""")
+_MAX_READINGS = 4  # how many end markers may lie inside one Python-literal call before we stop looking
+
+
+def parse_parts(text: str) -> tuple[Part, ...]:
+    """The parts of an assistant value; their spans tile `text`. Never raises: a bad call carries `parse_error`.
+
+    Calls are numbered `call_0`, `call_1`, ...; a result answers the earliest call before it that has none yet (`""` if
+    there is none). A result's content is the text between its markers, without the fence. White space before it (behind
+    a call or a result) and the newline after it belong to its span, since a model says neither.
+    """
+    return _Reader(text).read()
+
+
+class _Reader:
+    """One pass over a value. `at` is where the next part's span begins."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.parts: list[Part] = []
+        self.calls = self.answered = 0
+        self.at = 0
+
+    def read(self) -> tuple[Part, ...]:
+        while found := _START.search(self.text, self.at):
+            if found[0] == CALL_START:
+                self._read_call(found.start(), found.end())
+            else:
+                self._read_result(found.start(), found.end())
+        self._add_text(len(self.text))
+        return tuple(self.parts)
+
+    def _add_text(self, end: int) -> None:
+        if self.at < end:
+            self.parts.append(Text(self.text[self.at : end], Span(self.at, end)))
+            self.at = end
+
+    def _read_call(self, start: int, body: int) -> None:
+        self._add_text(start)
+        body = _skip(_OPEN, self.text, body)
+        try:
+            items = _read_items(self.text, body)
+            end, problem = self._find_call_end(items[-1][1])
+        except ValueError as error:
+            value, end, problem = self._read_otherwise(body, str(error))
+            items = [(value, end)]
+        for number, (value, stop) in enumerate(items, 1):
+            span = Span(self.at, end if number == len(items) else stop)
+            self.parts.append(_make_call(f"call_{self.calls}", value, span, problem))
+            self.calls += 1
+            self.at = span.end
+
+    def _find_call_end(self, position: int) -> tuple[int, str | None]:
+        """Where the block ends whose JSON ends at `position`, and what is wrong with its end."""
+        after = _skip(_CLOSE, self.text, position)
+        mark = _MARKER.search(self.text, after)
+        surplus = self.text[after : mark.start() if mark else None]
+        if mark is None:
+            return len(self.text), None if CALL_END.startswith(surplus) else _surplus(surplus)
+        if mark[0] == CALL_END and not surplus:
+            return mark.end(), None
+        if not _START.match(mark[0]):
+            return mark.end(), _surplus(surplus)
+        if surplus:
+            return mark.start(), _surplus(surplus)
+        return position + len(self.text[position:after].rstrip()), None
+
+    def _read_otherwise(self, body: int, problem: str) -> tuple[Json, int, str | None]:
+        """A call that is not JSON: a Python literal up to one of the next end markers, or unreadable."""
+        limit = _find(_LIMIT, self.text, body)
+        ends = [mark.start() for mark in islice(_MARKER.finditer(self.text, body), 8) if mark[0] == CALL_END]
+        for stop in ends[:_MAX_READINGS] or [limit]:
+            try:
+                value = read_value(self.text[body:stop].rstrip().removesuffix("```"))
+            except ValueError:
+                continue
+            error = "a list of calls must be JSON" if isinstance(value, list) else None
+            return value, _behind(CALL_END, self.text, stop), error
+        name = _NAME.search(self.text, body, limit)
+        return {"api_name": name[1] or name[2]} if name else {}, _behind(CALL_END, self.text, limit), problem
+
+    def _read_result(self, start: int, body: int) -> None:
+        follows = bool(self.parts) and isinstance(self.parts[-1], ToolCall | ToolResult)
+        if not (follows and self.text[self.at : start].isspace()):  # space between a call and its result is injected
+            self._add_text(start)
+        stop = self._result_end(body)
+        end = _behind("\n", self.text, _behind(RESULT_END, self.text, stop))
+        call_id = f"call_{self.answered}" if self.answered < self.calls else ""
+        self.answered = min(self.answered + 1, self.calls)
+        self.parts.append(ToolResult(call_id, _strip_fence(self.text[body:stop]), Span(self.at, end)))
+        self.at = end
+
+    def _result_end(self, body: int) -> int:
+        """Where the result's text ends: before the next end marker, unless that lies inside a JSON string of it.
+
+        Without an end marker before the next result, it ends where anything else starts.
+        """
+        first = _skip(_OPEN, self.text, body)
+        mark = _RESULT_MARKER.search(self.text, body)
+        closed = mark is not None and mark[0] == RESULT_END
+        stop = mark.start() if mark and closed else _find(_START, self.text, body)
+        if not closed or _breaks_off(self.text[first:stop]):
+            try:
+                after = _skip(_CLOSE, self.text, read_json(self.text, first)[1])
+            except ValueError:
+                return stop
+            if self.text.startswith(RESULT_END, after):
+                return after
+        return stop
+
+
+def _skip(pattern: re.Pattern[str], text: str, position: int) -> int:
+    matched = pattern.match(text, position)
+    return matched.end() if matched else position
+
+
+def _find(pattern: re.Pattern[str], text: str, position: int) -> int:
+    """Where it comes next, or else the end of the text."""
+    found = pattern.search(text, position)
+    return found.start() if found else len(text)
+
+
+def _behind(marker: str, text: str, position: int) -> int:
+    return position + len(marker) if text.startswith(marker, position) else position
+
+
+def _surplus(text: str) -> str:
+    return f"surplus text after the call: {text.strip()[:40]!r}" if text.strip() else "the call's end marker is missing"
+
+
+def _breaks_off(text: str) -> bool:
+    """True for JSON that lacks its end, as when an end marker was found inside one of its strings."""
+    body = text.rstrip().removesuffix("```").rstrip()
+    return body.startswith(("{", "[")) and not body.endswith(("}", "]"))
+
+
+def _strip_fence(text: str) -> str:
+    opened = _RESULT_FENCE.match(text)
+    if not opened:
+        return text.strip()
+    body = text[opened.end() :]
+    ending = body.rstrip()
+    return ending[:-3].removesuffix("\n") if ending.endswith("```") else body.strip()
+
+
+def _read_items(text: str, body: int) -> list[tuple[Json, int]]:
+    """The call object at `body`, or the call objects of the list there, each with its end. Raises ValueError."""
+    if text.startswith("{", body):
+        return [read_json(text, body)]
+    separator, position = text[body : body + 1], body
+    if separator != "[":
+        raise ValueError("no JSON object between the call's markers")
+    items: list[tuple[Json, int]] = []
+    while separator != "]":
+        items.append(read_json(text, _skip(_SPACE, text, position + 1)))
+        position = _skip(_SPACE, text, items[-1][1])
+        separator = text[position : position + 1]
+        if separator not in ("]", ","):
+            raise ValueError(f"a list of calls that breaks off at character {position}")
+    items[-1] = (items[-1][0], position + 1)
+    return items
+
+
+def _make_call(identity: str, value: Json, span: Span, problem: str | None) -> ToolCall:
+    if not isinstance(value, dict):
+        return ToolCall(identity, "", {}, span, problem or f"a call must be an object, not {kind_of(value)}")
+    name, url = value.get("api_name"), value.get("url")
+    arguments, unreadable = read_arguments(value.get("parameters"), "parameters")
+    if not (isinstance(name, str) and name):
+        problem, name = problem or "api_name is missing", ""
+    if not isinstance(url, str | None):
+        problem, url = problem or f"url must be text, not {kind_of(url)}", None
+    return ToolCall(identity, name, arguments, span, problem or unreadable, url)

@@ -1,0 +1,136 @@
+"""Packs as the tensors of one row: positions as in each sample alone, who sees whom, and supervised rows only."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any, TypeAlias, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from agentft.engine.packing import Node, Pack, Sample
+
+__all__ = ["Batch", "collate", "subtree_ends"]
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+class Batch(TypedDict):
+    """Packs as one row of L tokens with R supervised targets.
+
+    `input_ids`, `position_ids` `[1, L]`. `ends` `[L]`: where the subtree of each token's node ends, so that place `i`
+    sees place `j` if `j <= i < ends[j]`. `nodes`: (tokens, parent) of each node in the row's order, parent -1 for
+    roots: the same in other words. `tokens`: L without what fills it up. `logits_to_keep` `[R]`: the place that
+    predicts each target; places repeat where samples branch. `targets`, `weights`, `owners` `[R]`: its token, weight
+    and sample.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    ends: Tensor
+    nodes: list[tuple[int, int]]
+    tokens: int
+    logits_to_keep: Tensor
+    targets: Tensor
+    weights: Tensor
+    owners: Tensor
+
+
+class _Row:
+    """The arrays that the tensors are joined from, grown pack by pack."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.nodes: list[tuple[int, int]] = []
+        self.tokens: list[Array] = []
+        self.positions: list[Array] = []
+        self.ends: list[Array] = []
+        self.sources: list[Array] = []
+        self.targets: list[Array] = []
+        self.weights: list[Array] = []
+        self.owners: list[Array] = []
+
+    def add(self, pack: Pack, samples: Sequence[Sample]) -> None:
+        """Append a pack."""
+        base = len(self.nodes)
+        starts = list(accumulate((node.end - node.start for node in pack.nodes), initial=self.length))
+        ends = subtree_ends([node.parent for node in pack.nodes], starts)
+        for node, end in zip(pack.nodes, ends, strict=True):
+            self.tokens.append(_view(samples[node.sample].tokens)[node.start : node.end])
+            self.positions.append(np.arange(node.start, node.end))
+            self.ends.append(np.full(node.end - node.start, end))
+            self.nodes.append((node.end - node.start, node.parent + base if node.parent >= 0 else -1))
+        self.length = starts[-1]
+        for index, leaf in pack.members:
+            self._add_targets(index, samples[index], pack.nodes, starts, leaf)
+
+    def pad(self, multiple: int) -> None:
+        """Fill up to a multiple of tokens, which nothing sees, and of targets, which weigh nothing."""
+        if tokens := -self.length % multiple:
+            self.length += tokens
+            self.nodes.append((tokens, -1))
+            self.tokens.append(np.zeros(tokens, np.int64))
+            self.positions.append(np.arange(tokens))
+            self.ends.append(np.full(tokens, self.length))
+        if targets := -sum(map(len, self.targets)) % multiple:
+            for arrays in (self.sources, self.targets, self.owners):
+                arrays.append(np.full(targets, arrays[0][0]))
+            self.weights.append(np.zeros(targets))
+
+    def _add_targets(self, index: int, sample: Sample, nodes: Sequence[Node], starts: Sequence[int], leaf: int) -> None:
+        places = _view(sample.places)
+        sources = np.empty(len(places), np.int64)
+        node = leaf
+        while node >= 0:
+            # A target is predicted by the place before it, which lies in the node `[start, end)`.
+            inside = (places > nodes[node].start) & (places <= nodes[node].end)
+            sources[inside] = places[inside] - 1 + starts[node] - nodes[node].start
+            node = nodes[node].parent
+        self.sources.append(sources)
+        self.targets.append(_view(sample.tokens)[places])
+        self.weights.append(np.frombuffer(sample.weights, np.double))
+        self.owners.append(np.full(len(places), index))
+
+
+def collate(packs: Sequence[Pack], samples: Sequence[Sample], multiple: int = 1) -> Batch:
+    """The tensors of `packs`, whose nodes index into `samples`.
+
+    `multiple`: L and R are filled up to a multiple of it. Some libraries compile for each new shape (oneDNN's bf16
+    products: two seconds a step), so there should be few.
+    """
+    row = _Row()
+    for pack in packs:
+        row.add(pack, samples)
+    row.pad(multiple)
+    return Batch(
+        input_ids=_join(row.tokens)[None],
+        position_ids=_join(row.positions)[None],
+        ends=_join(row.ends),
+        nodes=row.nodes,
+        tokens=sum(pack.tokens for pack in packs),
+        logits_to_keep=_join(row.sources),
+        targets=_join(row.targets),
+        weights=torch.from_numpy(np.concatenate(row.weights).astype(np.float32)),
+        owners=_join(row.owners),
+    )
+
+
+def _view(numbers: array[int]) -> Array:
+    return np.frombuffer(numbers, np.intc)
+
+
+def _join(arrays: Sequence[Array]) -> Tensor:
+    return torch.from_numpy(np.concatenate(arrays).astype(np.int64))
+
+
+def subtree_ends(parents: Sequence[int], starts: Sequence[int]) -> list[int]:
+    """The place after each subtree's last token, for nodes in preorder; `starts` holds the row's end too."""
+    ends = list(starts[1:])
+    for number in range(len(parents) - 1, -1, -1):
+        if parents[number] >= 0:
+            ends[parents[number]] = max(ends[parents[number]], ends[number])
+    return ends

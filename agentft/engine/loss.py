@@ -1,0 +1,58 @@
+"""The loss: sum(w * ce) / sum(w), with the head and the cross-entropy on supervised rows only, in fp32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from agentft.engine.collation import Batch
+from agentft.engine.head import frozen_head, head_losses
+from agentft.engine.structure import Structure
+from agentft.engine.tree_attention import TREE_ATTENTION
+
+__all__ = ["target_losses", "weighted_loss"]
+
+
+def target_losses(model: Any, batch: Batch) -> Tensor:
+    """The cross-entropy `[R]` of each supervised target, in nats, fp32.
+
+    A model that was loaded with our tree attention is given the structure. Any other is given the dense mask, or, if
+    the samples share nothing, each of them as a row, which recurrent layers keep apart too.
+    """
+    wrapped = hasattr(model, "module")  # by what spreads it over processes, which must see the call itself
+    causal = model.module if wrapped else model
+    causal = causal.get_base_model() if hasattr(causal, "get_base_model") else causal
+    head = None if wrapped else frozen_head(causal)
+    if causal.config._attn_implementation != TREE_ATTENTION and all(parent < 0 for _, parent in batch["nodes"]):
+        return _row_losses(model, batch, head)
+    seen = Structure.of(batch)
+    by_tree = causal.config._attn_implementation == TREE_ATTENTION
+    inputs: dict[str, Any] = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"]}
+    inputs |= {"structure": seen} if by_tree else {"attention_mask": seen.dense()}
+    if head is not None:
+        hidden = causal.get_decoder()(**inputs, use_cache=False).last_hidden_state
+        return head_losses(hidden[0].index_select(0, batch["logits_to_keep"]), head, batch["targets"])
+    logits = model(**inputs, logits_to_keep=batch["logits_to_keep"], use_cache=False).logits[0]
+    return torch.nn.functional.cross_entropy(logits.float(), batch["targets"], reduction="none")
+
+
+def _row_losses(model: Any, batch: Batch, head: torch.nn.Linear | None) -> Tensor:
+    """What fills up a row stands after its sample, where neither attention nor a state looks back from."""
+    lengths = [tokens for tokens, _ in batch["nodes"]]
+    rows = pad_sequence(list(batch["input_ids"][0].split(lengths)), batch_first=True)
+    inside = torch.arange(rows.shape[1]) < torch.tensor(lengths)[:, None]
+    places = inside.flatten().nonzero()[:, 0].to(rows.device)[batch["logits_to_keep"]]
+    if head is not None:
+        causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+        hidden = causal.get_decoder()(input_ids=rows, use_cache=False)[0]
+        return head_losses(hidden.flatten(0, 1).index_select(0, places), head, batch["targets"])
+    logits = model(input_ids=rows, use_cache=False).logits.flatten(0, 1).index_select(0, places)
+    return torch.nn.functional.cross_entropy(logits.float(), batch["targets"], reduction="none")
+
+
+def weighted_loss(model: Any, batch: Batch, total: Tensor | float) -> Tensor:
+    """This batch's part of the loss; `total` is the sum of the weights over the whole optimizer step."""
+    return (target_losses(model, batch) * batch["weights"]).sum() / total

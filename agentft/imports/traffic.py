@@ -1,0 +1,191 @@
+"""Recorded traffic (JSONL of exchanges, or a HAR file) as a declared world that answers what was recorded."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from agentft.errors import InputError
+from agentft.imports.openapi import ACCESS, Arguments, Importing, Refusal, mock_address
+from agentft.redaction import redacted
+from agentft.strict import read_json_line
+from agentft.toolset.documents import pointer
+from agentft.toolset.schemas import TYPES, Schema, fits
+from agentft.toolset.state import digest
+from agentft.types import Json
+
+__all__ = ["import_traffic", "infer"]
+
+_SECRET = re.compile(r"(?i)(^|[_-])(api_?key|key|token|secret|password|passwd|auth\w*|session|signature)($|[_-])")
+_VARIABLE = re.compile(r"\d+|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-f]{16,}")
+
+
+@dataclass
+class _Tool:
+    """What was seen of one tool: `told` is what its calls say of it, `calls` arguments, status and answer of each."""
+
+    told: dict[str, Json]
+    arguments: Arguments = field(default_factory=Arguments)
+    calls: dict[str, tuple[dict[str, Json], int, Json]] = field(default_factory=dict)
+
+
+def import_traffic(content: bytes, place: str, world: str) -> Importing:
+    """A tool for each that was called: its schema is inferred from the arguments seen, its answers are those recorded.
+
+    A line is `{"tool", "arguments", "status", "body"}`, or `{"method", "url", "request", "status", "response"}`.
+    Arguments whose names speak of secrets are left out, and so are all headers; elsewhere `[redacted]` stands for them.
+
+    Raises:
+        InputError: nothing in it is an exchange.
+    """
+    done = Importing(mock_address(world))
+    rows: list[tuple[str, dict[str, Any]]] = []
+    for at, raw in _exchanges(content, place):
+        try:
+            rows.append((at, read_json_line(raw, "the line") if isinstance(raw, bytes) else _har(raw)))
+        except InputError as error:
+            done.refused.append(Refusal(at, str(error)))
+    if origins := Counter(filter(None, (_origin(row.get("url")) for _, row in rows))):
+        done.base_url = origins.most_common(1)[0][0]
+    tools: dict[str, _Tool] = {}
+    for at, row in rows:
+        try:
+            if _is_repeated(row, done.base_url, tools):
+                done.adapted.append(Refusal(at, "the same call was answered before; that answer stands"))
+        except (InputError, ValueError) as error:
+            done.refused.append(Refusal(at, str(error)))
+    for name, tool in tools.items():
+        _add(done, name, tool)
+    return done.checked(place)
+
+
+def _exchanges(content: bytes, place: str) -> list[tuple[str, Any]]:
+    """Each HAR entry, or each line's bytes, with its place."""
+    try:
+        entries = json.loads(content)["log"]["entries"]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return [(f"{place}:{number}", line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
+    return [
+        (pointer("log", "entries", index), entry)
+        for index, entry in enumerate(entries if isinstance(entries, list) else [])
+    ]
+
+
+def _har(entry: Any) -> dict[str, Any]:
+    try:
+        request, response = entry["request"], entry["response"]
+        post, content = request.get("postData") or {}, response.get("content") or {}
+        sent = {pair["name"]: pair.get("value", "") for pair in post.get("params") or []} or _body(post.get("text"))
+        text = content.get("text")
+        if content.get("encoding") == "base64":
+            text = base64.b64decode(text or "").decode()
+        row = {"method": request["method"], "url": request["url"], "request": sent}
+        return row | {"status": response["status"], "response": _body(text)}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"it is no HAR entry: {error!r:.100}") from None
+
+
+def _body(text: str | None) -> Json:
+    """What a body's text holds: JSON if it is that."""
+    try:
+        read: Json = json.loads(text) if text else None
+    except (ValueError, RecursionError):
+        return text
+    return read
+
+
+def _origin(url: Any) -> str:
+    try:
+        parts = urlsplit(url if isinstance(url, str) else "")
+    except ValueError:
+        return ""
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}" if parts.scheme in {"http", "https"} and host else ""
+
+
+def _is_repeated(row: Mapping[str, Any], base_url: str, tools: dict[str, _Tool]) -> bool:
+    """Add an exchange to its tool; whether that call was there already."""
+    status, given = row.get("status"), row.get("arguments", row.get("request"))
+    if not fits(status, "integer") or not 100 <= int(row["status"]) <= 599:
+        raise InputError(f"`status` must be an HTTP status, not {status!r:.40}")
+    plain = given is None or isinstance(given, dict)
+    sent = [("body", name, value) for name, value in (given or {}).items()] if plain else [("body", "", given)]
+    name, method = row.get("tool"), row.get("method")
+    if isinstance(name, str):
+        told: dict[str, Json] = {"description": f"Recorded: {name}", "access": row.get("access", "write")}
+        if not plain or told["access"] not in {"read", "write", "destructive"}:
+            raise InputError("`arguments` must be an object, and `access` read, write or destructive")
+    elif isinstance(method, str) and _origin(row.get("url")) == base_url:
+        path, addressed = _address(row["url"])
+        name, sent = f"{method.lower()} {path}", [*addressed, *sent]
+        told = {"description": f"Recorded: {method.upper()} {path}", "access": ACCESS.get(method.lower(), "write")}
+        told["route"] = {"method": method.upper(), "path": path}
+    else:
+        raise InputError(f"it must have `tool`, or `method` and an `url` at {base_url}")
+    tool = tools.setdefault(name, _Tool(told))
+    arguments: dict[str, Json] = {}
+    for where, wire, value in sent:
+        if not _SECRET.search(wire):
+            tool.arguments.add({}, where, wire, required=False)
+            arguments[tool.arguments.name(where, wire)] = redacted(value)
+    call = (arguments, int(row["status"]), redacted(row.get("body", row.get("response"))))
+    return tool.calls.setdefault(digest(arguments), call) is not call
+
+
+def _address(url: str) -> tuple[str, list[tuple[str, str, Json]]]:
+    """An address's path as a template, numbers and ids being its variables, with their values and the query's."""
+    parts = urlsplit(url)
+    sent: list[tuple[str, str, Json]] = []
+    segments = parts.path.split("/")
+    for index, segment in enumerate(segments):
+        if _VARIABLE.fullmatch(segment):
+            name = f"id_{len(sent) + 1}" if sent else "id"
+            sent.append(("path", name, _typed(unquote(segment))))
+            segments[index] = f"{{{name}}}"
+    sent += [("query", name, _typed(value)) for name, value in parse_qsl(parts.query, keep_blank_values=True)]
+    return "/".join(segments) or "/", sent
+
+
+def _typed(text: str) -> Json:
+    read: Json = json.loads(text) if re.fullmatch(r"true|false|-?(0|[1-9]\d{0,14})", text, re.ASCII) else text
+    return read
+
+
+def _add(done: Importing, name: str, tool: _Tool) -> None:
+    calls = list(tool.calls.values())
+    for argument in tool.arguments.properties:
+        seen = [arguments[argument] for arguments, _, _ in calls if argument in arguments]
+        tool.arguments.properties[argument] = infer(seen)
+        tool.arguments.required += [argument] if len(seen) == len(calls) else []
+    good = [call for call in calls if call[1] < 400]
+    answers = [
+        {"when": arguments, "status": status, "body": body, "template": False, "exact": True}
+        for arguments, status, body in calls
+    ]
+    if isinstance(route := tool.told.get("route"), dict):
+        route["places"] = tool.arguments.places
+    more = {"parameters": tool.arguments.schema(), "returns": infer([call[2] for call in good]), "answers": answers}
+    done.add(name, name, {**tool.told, **more}, example=(good or calls)[0][0])
+
+
+def infer(values: Sequence[Json]) -> Schema:
+    """A JSON Schema that all of some values satisfy; a few of the texts and numbers seen are its examples."""
+    kinds = [kind for kind in TYPES if any(fits(value, kind) for value in values)]
+    if "number" in kinds and "integer" in kinds:
+        kinds.remove("integer" if any(isinstance(value, float) for value in values) else "number")
+    made: Schema = {"type": kinds[0] if len(kinds) == 1 else kinds} if kinds else {}
+    objects = [value for value in values if isinstance(value, dict)]
+    if objects:
+        names = list(dict.fromkeys(name for value in objects for name in value))
+        made["properties"] = {name: infer([value[name] for value in objects if name in value]) for name in names}
+        made["required"] = [name for name in names if all(name in value for value in objects)]
+    if items := [item for value in values if isinstance(value, list) for item in value]:
+        made["items"] = infer(items)
+    scalars = [value for value in values if isinstance(value, str | int | float) and not isinstance(value, bool)]
+    return made | ({"examples": list(dict.fromkeys(scalars))[:5]} if scalars else {})

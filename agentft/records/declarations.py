@@ -1,0 +1,160 @@
+"""Tools as an MS-Agent system value declares them: three shapes of JSON blocks behind a persona.
+
+A   1. {"plugin_name", "plugin_owner", "plugin_type", "plugin_schema_for_model": {"name", "url", "paths": [...]}}
+B   {"name", "description", "url", "paths": [{"name", "model_id", "method", "description", "parameters": [...]}]}
+C   {"name", "description", "parameters": [...]}, sometimes with brackets too many or too few
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import lru_cache
+
+from agentft.calls.msagent import INSTRUCTION
+from agentft.errors import RowError
+from agentft.json_text import UnreadableError, read_json, read_value
+from agentft.records.tools import make_tool
+from agentft.types import Declarations, Json, Part, Span, Text, ToolDefinition
+
+__all__ = ["parse_system"]
+
+_CACHED_LENGTH = 20_000  # characters; longer system texts are not kept, so that the cache stays small
+_PREFIX = re.compile(r"(?:\[\s*)?(?:\d+\s*[.、)]\s*)?\Z")
+_SURPLUS = re.compile(r"[\s\]}]*[\]}]")
+_DECLARES = re.compile(
+    r"\{\s*[\"'](?:plugin_name[\"']|name[\"']\s*:\s*[\"'][^\"'\n]*[\"']\s*,"
+    r"\s*[\"'](?:description|url|paths|parameters|method)[\"'])"
+)
+_MAX_REPAIRS = 8
+_CLOSERS = {"{": "}", "[": "]"}
+
+
+def parse_system(text: str) -> tuple[tuple[Part, ...], tuple[ToolDefinition, ...]]:
+    """The parts of a system value (they tile it) and the tools that it declares.
+
+    The declarations reach from the first block (with its number, and with the sentence that our own rendering puts
+    before it) to the end of the last one.
+
+    Raises:
+        RowError: `unreadable-tools`, with the character where the block begins.
+    """
+    return _parse(text) if len(text) <= _CACHED_LENGTH else _parse.__wrapped__(text)
+
+
+@lru_cache(maxsize=256)
+def _parse(text: str) -> tuple[tuple[Part, ...], tuple[ToolDefinition, ...]]:
+    blocks = list(_find_blocks(text))
+    if not blocks:
+        return ((Text(text, Span(0, len(text))),) if text else ()), ()
+    start, end = _first_character(text, blocks[0][1]), blocks[-1][2]
+    parts: list[Part] = [Declarations(text[start:end], Span(start, end))]
+    if start:
+        parts.insert(0, Text(text[:start], Span(0, start)))
+    if end < len(text):
+        parts.append(Text(text[end:], Span(end, len(text))))
+    found: list[ToolDefinition] = []
+    for block, place, _ in blocks:
+        try:
+            found += _read_block(block)
+        except RowError as error:
+            error.offset = place
+            raise
+    return tuple(parts), _merge(found)
+
+
+def _first_character(text: str, block: int) -> int:
+    prefix = _PREFIX.search(text, max(0, block - 16), block)
+    start = prefix.start() if prefix else block
+    before = text[:start].rstrip()
+    return len(before) - len(INSTRUCTION) if before.endswith(INSTRUCTION) else start
+
+
+def _find_blocks(text: str) -> Iterator[tuple[dict[str, Json], int, int]]:
+    position = text.find("{")
+    while position >= 0:
+        try:
+            value, end = read_json(text, position)
+        except UnreadableError as error:
+            if not _DECLARES.match(text, position):
+                position = text.find("{", position + 1)
+                continue
+            value, end = _read_malformed(text, position, error)
+        if isinstance(value, dict) and _is_tool(value):
+            surplus = _SURPLUS.match(text, end)
+            end = surplus.end() if surplus else end
+            yield value, position, end
+        position = text.find("{", end)
+
+
+def _is_tool(value: Mapping[str, Json]) -> bool:
+    if "plugin_name" in value or "plugin_schema_for_model" in value:
+        return True
+    return "name" in value and any(key in value for key in ("description", "url", "paths", "parameters"))
+
+
+def _read_malformed(text: str, start: int, problem: UnreadableError) -> tuple[Json, int]:
+    """A block with brackets too many or too few, or a Python literal; up to the blank line behind it."""
+    blank = re.compile(r"\n\s*\n|\Z").search(text, start)
+    end = blank.start() if blank else len(text)
+    body = text[start:end]
+    with suppress(UnreadableError):
+        return read_value(body), end
+    for _ in range(_MAX_REPAIRS):
+        try:
+            return read_json(body)[0], end
+        except UnreadableError as error:
+            body = _repair(body, error.position or 0)
+    raise RowError("unreadable-tools", f"a tool's declaration: {problem}", offset=start) from None
+
+
+def _repair(body: str, place: int) -> str:
+    """One bracket less where one is in the way at `place`; else the closing brackets that are missing at the end."""
+    if place < len(body) and body[place] in "]}":
+        return body[:place] + body[place + 1 :]
+    closers = ""
+    for match in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', body):
+        if match[0] in _CLOSERS:
+            closers = _CLOSERS[match[0]] + closers
+        elif match[0] in "]}":
+            closers = closers[1:]
+    return body.rstrip().rstrip(",") + closers
+
+
+def _read_block(block: Mapping[str, Json]) -> Iterator[ToolDefinition]:
+    schema = block.get("plugin_schema_for_model", block)
+    if isinstance(schema, str):
+        try:
+            schema = read_value(schema)
+        except UnreadableError as error:
+            raise RowError("unreadable-tools", f"plugin_schema_for_model: {error}") from None
+    if not isinstance(schema, dict):
+        raise RowError("unreadable-tools", "plugin_schema_for_model is not an object")
+    name = _text(schema.get("name")) or _text(block.get("plugin_name"))
+    url, paths = _text(schema.get("url")), schema.get("paths")
+    for path in paths if isinstance(paths, list) and paths else [schema]:
+        if not isinstance(path, dict):
+            raise RowError("unreadable-tools", f"a path of the tool {name!r} is not an object")
+        tool, route = _text(path.get("name")) or name, _text(path.get("model_id"))
+        if not tool:
+            raise RowError("unreadable-tools", "a tool has no name")
+        address = f"{url.rstrip('/')}/{route.lstrip('/')}" if url and route else url
+        summary = _text(path.get("description")) or schema.get("description")
+        yield make_tool(tool, summary, path.get("parameters"), address)
+
+
+def _text(value: Json) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _merge(found: list[ToolDefinition]) -> tuple[ToolDefinition, ...]:
+    """One definition for each tool with all its addresses; a namesake with other parameters stays apart."""
+    tools: dict[tuple[str, str], ToolDefinition] = {}
+    for tool in found:
+        key = tool.name, json.dumps(tool.parameters, sort_keys=True)
+        known = tools.get(key, tool)
+        tools[key] = replace(known, endpoints=tuple(dict.fromkeys(known.endpoints + tool.endpoints)))
+    return tuple(tools.values())

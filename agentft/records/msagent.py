@@ -1,0 +1,68 @@
+"""MS-Agent records: `{"id", "conversations": [{"from", "value"}]}`, with tools, calls and results inside the values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from agentft.calls.msagent_grammar import parse_parts
+from agentft.errors import RowError
+from agentft.records.declarations import parse_system
+from agentft.records.tools import read_role
+from agentft.types import Json, Part, Role, Span, Text, ToolDefinition, Turn
+
+__all__ = ["parse_msagent"]
+
+_ROLES: dict[str, Role] = {"system": "system", "user": "user", "human": "user"}
+_ROLES |= {"assistant": "assistant", "gpt": "assistant"}
+_SWALLOWED = "<|user|>:"
+_REACT = re.compile(r"^[ \t]*Action[ \t]*[:：][^\n]*\n\s*Action Input[ \t]*[:：]", re.MULTILINE)
+
+
+def parse_msagent(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinition, ...]]:
+    """The turns of an MS-Agent record (with `from`/`value` or `role`/`content`), and the tools of its system value.
+
+    Raises:
+        RowError: `turn-not-object`, `unknown-role`, `value-not-text`, `turn-order`, `swallowed-dialogue`,
+            `react-dialogue` or `unreadable-tools`, with the turn and, where known, the character.
+    """
+    turns: list[Turn] = []
+    tools: tuple[ToolDefinition, ...] = ()
+    for index, item in enumerate(items):
+        try:
+            role, value = _read_turn(item)
+            if role == "system" and turns:
+                raise RowError("turn-order", "a system turn that is not the first")
+            if turns and turns[-1].role == role:
+                raise RowError("turn-order", f"two turns of the {role} in a row")
+            parts: tuple[Part, ...] = (Text(value, Span(0, len(value))),) if value else ()
+            if role == "system":
+                if _SWALLOWED in value:
+                    detail = f"the system value holds a dialogue ({_SWALLOWED!r})"
+                    raise RowError("swallowed-dialogue", detail, offset=value.index(_SWALLOWED))
+                parts, tools = parse_system(value)
+            elif role == "assistant":
+                _refuse_react(value)
+                parts = parse_parts(value)
+        except RowError as error:
+            error.turn = index
+            raise
+        turns.append(Turn(role, parts, value))
+    return turns, tools
+
+
+def _read_turn(item: Json) -> tuple[Role, str]:
+    if not isinstance(item, dict):
+        raise RowError("turn-not-object", f"a turn must be an object, not {item!r:.60}")
+    role = read_role(item.get("from", item.get("role")), _ROLES)
+    value = item.get("value", item.get("content"))
+    if not isinstance(value, str):
+        raise RowError("value-not-text", f"the value must be text, not {value!r:.60}")
+    return role, value
+
+
+def _refuse_react(value: str) -> None:
+    found = _REACT.search(value) if "Action Input" in value and "<|startof" not in value else None
+    if found:
+        detail = "a ReAct rewrite (Action: / Action Input:) without call markers"
+        raise RowError("react-dialogue", detail, offset=found.start())

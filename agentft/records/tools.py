@@ -1,0 +1,123 @@
+"""What is the same in the records of all formats: lists, roles, and tools with their parameters -> JSON Schema."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agentft.errors import RowError
+from agentft.json_text import UnreadableError, read_value
+from agentft.types import Json, Role, ToolDefinition
+
+__all__ = ["make_tool", "read_list", "read_parameters", "read_role", "read_tools"]
+
+_TYPES = {name: name for name in ("string", "number", "integer", "boolean", "array", "object", "null")}
+_TYPES |= {"str": "string", "text": "string", "int": "integer", "long": "integer", "float": "number"}
+_TYPES |= {"double": "number", "bool": "boolean", "list": "array", "tuple": "array", "dict": "object", "map": "object"}
+_YES = frozenset({"true", "required", "yes", "1"})
+
+
+def read_list(value: Json, key: str, reason: str) -> list[Json] | None:
+    """A list, or the JSON text of one (Arrow files keep nested values so). Raises RowError(reason)."""
+    if isinstance(value, str):
+        try:
+            value = read_value(value)
+        except UnreadableError as error:
+            raise RowError(reason, f"the text of `{key}` is {error}") from None
+    if not isinstance(value, list | None):
+        raise RowError(reason, f"`{key}` must be a list, not {value!r:.60}")
+    return value
+
+
+def read_role(named: Json, roles: Mapping[str, Role]) -> Role:
+    """The role that a turn names. Raises RowError `unknown-role`."""
+    role = roles.get(named) if isinstance(named, str) else None
+    if role is None:
+        raise RowError("unknown-role", f"the role {named!r:.60} is none of {', '.join(roles)}")
+    return role
+
+
+def read_tools(row: Mapping[str, Json]) -> tuple[ToolDefinition, ...]:
+    """The tools that a row lists, each `{"type": "function", "function": {...}}` or the function alone.
+
+    Raises:
+        RowError: `unreadable-tools`.
+    """
+    tools = read_list(row.get("tools", row.get("functions")), "tools", "unreadable-tools") or []
+    found = []
+    for index, tool in enumerate(tools):
+        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(function, dict) or not isinstance(name, str) or not name:
+            raise RowError("unreadable-tools", f"tool {index} has no name: {tool!r:.60}")
+        found.append(make_tool(name, function.get("description"), function.get("parameters")))
+    return tuple(found)
+
+
+def make_tool(name: str, description: Json, parameters: Json, address: str = "") -> ToolDefinition:
+    """A tool of what a record says of it; `parameters` in any shape that `read_parameters` takes.
+
+    Raises:
+        RowError: `unreadable-tools`.
+    """
+    try:
+        schema = read_parameters(parameters)
+    except UnreadableError as error:
+        raise RowError("unreadable-tools", f"the parameters of {name!r}: {error}") from None
+    words = description if isinstance(description, str) else ""
+    return ToolDefinition(name, words, schema, (address,) if address else ())
+
+
+def read_parameters(value: Json) -> dict[str, Json]:
+    """A JSON Schema object from a list of `{"name", "description", "required": "True", "type"?}`, from a mapping of
+    names to such entries, from a JSON Schema object (kept as it is), or from the JSON text of one of these.
+
+    A parameter without a known type is text.
+
+    Raises:
+        UnreadableError: none of these, or a parameter without a name.
+    """
+    if isinstance(value, str):
+        value = read_value(value) if value.strip() else None
+    if isinstance(value, dict):
+        if value.get("type") == "object" or isinstance(value.get("properties"), dict):
+            return {"type": "object", "properties": {}, **value}
+        value = [{"name": name, **_entry(spec)} for name, spec in value.items()]
+    if value is not None and not isinstance(value, list):
+        raise UnreadableError(f"neither a list nor an object, but {type(value).__name__}")
+    properties: dict[str, Json] = {}
+    required: list[Json] = []
+    for item in value or ():
+        name, spec, needed = _read_parameter(item)
+        properties[name] = spec
+        if needed and name not in required:
+            required.append(name)
+    return {"type": "object", "properties": properties, "required": required}
+
+
+def _entry(spec: Json) -> Mapping[str, Json]:
+    return spec if isinstance(spec, dict) else {"description": spec if isinstance(spec, str) else ""}
+
+
+def _read_parameter(item: Json) -> tuple[str, dict[str, Json], bool]:
+    entry: dict[str, Json] = {"name": item} if isinstance(item, str) else item if isinstance(item, dict) else {}
+    name = entry.get("name")
+    if not (isinstance(name, str) and name):
+        raise UnreadableError("a parameter has no name")
+    needed = entry.get("required")
+    spec: dict[str, Json] = {"type": "string", **entry}
+    del spec["name"]
+    if "type" in entry or "properties" in entry or "items" in entry:
+        spec["type"] = _read_type(entry)
+    if isinstance(needed, list):  # the entry is a JSON Schema of its own, and this speaks of its inner properties
+        return name, spec, False
+    spec.pop("required", None)
+    return name, spec, needed in ("True", "true") or str(needed).lower() in _YES
+
+
+def _read_type(entry: Mapping[str, Json]) -> Json:
+    given = entry.get("type")
+    if isinstance(given, list) and given and all(isinstance(one, str) and one in _TYPES for one in given):
+        return given
+    if isinstance(given, str):
+        return _TYPES.get(given.lower().strip(), "string")
+    return "object" if isinstance(entry.get("properties"), dict) else "array" if "items" in entry else "string"

@@ -1,0 +1,206 @@
+"""Conversation -> segments, for training and for serving alike: both go through `_messages` and `Frame.wrap`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+
+from agentft.calls import CallFormat
+from agentft.rendering.frame import Frame
+from agentft.types import Conversation, Json, Part, Segment, SegmentKind, Text, ToolCall, ToolDefinition, ToolResult
+
+__all__ = ["describe", "render_prompt", "render_samples"]
+
+
+@dataclass(slots=True)
+class _Message:
+    """One message of the frame: a role and the segments of its content."""
+
+    role: str
+    segments: list[Segment] = field(default_factory=list)
+
+
+def render_samples(conversation: Conversation, fmt: CallFormat, frame: Frame) -> list[tuple[Segment, ...]]:
+    """The conversation as training rows: one with a stable frame, else one for each of the assistant's messages.
+
+    Raises:
+        FrameError: the template does not carry this conversation faithfully.
+    """
+    messages = _messages(conversation, fmt, frame)
+    if frame.stable:
+        return [_assemble(messages, frame, generation_prompt=False)]
+    rows = []
+    for index, message in enumerate(messages):
+        if message.role == "assistant":
+            prompt = _assemble(messages[:index], frame, generation_prompt=True)
+            said = _ended(_trimmed(message.segments, frame), frame.stop, frame)
+            rows.append((*prompt, *(segment for segment in said if segment.text)))
+    return rows
+
+
+def render_prompt(conversation: Conversation, fmt: CallFormat, frame: Frame) -> tuple[Segment, ...]:
+    """What serving sends when the model must speak next: everything up to there, and nothing that it has yet to say."""
+    messages = _messages(conversation, fmt, frame)
+    tail = messages.pop().segments if messages and messages[-1].role == "assistant" else []
+    prompt = _assemble(messages, frame, generation_prompt=True)
+    return (*prompt, *_trimmed(tail, frame, end=False))
+
+
+def describe(fmt: CallFormat, frame: Frame) -> dict[str, Json]:
+    """What is stored with an adapter so that serving renders as training did."""
+    probe = ToolDefinition("probe", "A probe.", {"type": "object", "properties": {}}, ("http://probe.test/probe",))
+    system = fmt.write_system("Persona.", [probe])
+    return {
+        "call_format": fmt.name,
+        "stop": [*fmt.stop, frame.stop],
+        "frame_sha256": frame.fingerprint,
+        "frame_stable": frame.stable,
+        "system_sha256": hashlib.sha256(system.encode()).hexdigest(),
+    }
+
+
+def _messages(conversation: Conversation, fmt: CallFormat, frame: Frame) -> list[_Message]:
+    """Turns as the frame's messages: results inside the assistant's, or in a user's of their own."""
+    messages: list[_Message] = []
+    verbatim = conversation.source == fmt.name
+    system = _system(conversation, fmt, verbatim)
+    if system:
+        messages.append(_Message("system", [Segment(system, False, "system")]))
+    for turn in conversation.turns:
+        if turn.role == "user":
+            messages.append(_Message("user", [Segment(turn.raw, False, "user")]))
+        elif turn.role != "system":
+            for injected, parts in groupby(turn.parts, lambda part: isinstance(part, ToolResult)):
+                group = list(parts)
+                if injected:
+                    _add_results(messages, group, turn.raw, fmt, verbatim and turn.role == "assistant")
+                else:
+                    _add_run(messages, group, turn.raw, fmt, verbatim)
+    return _fold_system(messages) if system and not frame.has_system else messages
+
+
+def _system(conversation: Conversation, fmt: CallFormat, verbatim: bool) -> str:
+    turn = next((turn for turn in conversation.turns if turn.role == "system"), None)
+    parts = turn.parts if turn else ()
+    if turn and verbatim and not all(isinstance(part, Text) for part in parts):
+        return turn.raw  # it declares the tools itself
+    persona = "".join(part.text for part in parts if isinstance(part, Text))
+    return fmt.write_system(persona.strip() if conversation.tools else persona, conversation.tools)
+
+
+def _fold_system(messages: list[_Message]) -> list[_Message]:
+    """For frames without a system role: the system text leads the first user message."""
+    system, first, *rest = messages
+    gap = Segment("\n\n", False, "system")
+    return [_Message(first.role, [*system.segments, gap, *first.segments]), *rest]
+
+
+def _assistant(messages: list[_Message]) -> _Message:
+    if not messages or messages[-1].role != "assistant":
+        messages.append(_Message("assistant"))
+    return messages[-1]
+
+
+def _add_run(messages: list[_Message], parts: list[Part], raw: str, fmt: CallFormat, verbatim: bool) -> None:
+    said = fmt.read_run(parts, raw) if verbatim else _rewritten(parts, raw, fmt)
+    message = _assistant(messages)
+    for run in _split_runs(said):
+        closed = bool(message.segments) and message.segments[-1].kind == "terminator"
+        if closed and not "".join(segment.text for segment in run).strip():
+            message.segments += [replace(segment, sampled=False, kind="frame") for segment in run]
+            continue
+        calls = any(segment.kind in ("call", "unreadable") for segment in run)
+        message.segments += [replace(s, kind="preamble") if calls and s.kind == "answer" else s for s in run]
+
+
+def _rewritten(parts: list[Part], raw: str, fmt: CallFormat) -> list[Segment]:
+    """The run in another format than it was written in; what cannot be read stays as it is."""
+    segments: list[Segment] = []
+    for unreadable, group in groupby(parts, lambda part: isinstance(part, ToolCall) and part.parse_error is not None):
+        if unreadable:
+            segments += [Segment(raw[part.span.start : part.span.end], True, "unreadable") for part in group]
+        else:
+            segments += fmt.write_run(list(group))
+    return segments
+
+
+def _split_runs(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
+    """Serving stops after a terminator, so what follows one is a run of its own."""
+    run: list[Segment] = []
+    for segment in segments:
+        run.append(segment)
+        if segment.kind == "terminator":
+            yield run
+            run = []
+    if run:
+        yield run
+
+
+def _add_results(messages: list[_Message], parts: list[Part], raw: str, fmt: CallFormat, verbatim: bool) -> None:
+    results = [part for part in parts if isinstance(part, ToolResult)]
+    written = "".join(raw[part.span.start : part.span.end] for part in results)
+    text = written if verbatim else fmt.write_results(results)
+    segment = Segment(text, False, "result")
+    if fmt.inline_results:
+        _assistant(messages).segments.append(segment)
+    elif len(messages) > 1 and messages[-1].segments[-1].kind == "result":
+        # Results of one step that came in turns of their own still share a message, as the vendor's template has it.
+        messages[-1].segments[-1] = Segment(f"{messages[-1].segments[-1].text}\n{text}", False, "result")
+    else:
+        messages.append(_Message("user", [segment]))
+
+
+def _assemble(messages: Sequence[_Message], frame: Frame, *, generation_prompt: bool) -> tuple[Segment, ...]:
+    """Messages with what the frame puts around them; the stop token is said by the model where serving waits for it."""
+    roles = [message.role for message in messages]
+    contents = [_trimmed(message.segments, frame) for message in messages]
+    texts = ["".join(segment.text for segment in content) for content in contents]
+    pieces = frame.wrap(roles, texts, generation_prompt=generation_prompt)
+    segments = [Segment(pieces[0], False, "frame")]
+    for content, after in zip(contents, pieces[1:], strict=True):
+        segments += _ended(content, after, frame)
+    # With an unstable frame history is rendered anew at each step, so nothing of it is said now.
+    return tuple(s if frame.stable else replace(s, sampled=False) for s in segments if s.text)
+
+
+def _ended(content: list[Segment], after: str, frame: Frame) -> list[Segment]:
+    """A message's content, the stop token if the model says it, and the rest of what the frame puts after it."""
+    stop = _stop_kind(content)
+    if stop is None or not after.startswith(frame.stop):
+        return [*content, Segment(after, False, "frame")]
+    return [*content, Segment(frame.stop, True, stop), Segment(after.removeprefix(frame.stop), False, "frame")]
+
+
+def _stop_kind(content: Sequence[Segment]) -> SegmentKind | None:
+    """What the stop token after a message is: None if serving never waits for it there."""
+    if not content or not content[-1].sampled:
+        return None
+    kinds: list[SegmentKind] = []  # of the message's last run
+    for segment in content:
+        if not segment.sampled or "terminator" in kinds:
+            kinds = []
+        if segment.sampled:
+            kinds.append(segment.kind)
+    if "unreadable" in kinds:
+        return "unreadable"
+    if "call" not in kinds:
+        return "end"
+    return None if "terminator" in kinds else "terminator"
+
+
+def _trimmed(segments: Sequence[Segment], frame: Frame, *, end: bool = True) -> list[Segment]:
+    """The content as the frame will keep it: without outer whitespace where the template strips."""
+    kept = list(segments)
+    if not frame.strips:
+        return kept
+    while kept and not (text := kept[0].text.lstrip()):
+        kept.pop(0)
+    if kept:
+        kept[0] = replace(kept[0], text=text)
+    while end and kept and not (text := kept[-1].text.rstrip()):
+        kept.pop()
+    if end and kept:
+        kept[-1] = replace(kept[-1], text=text)
+    return kept

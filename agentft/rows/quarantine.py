@@ -1,0 +1,87 @@
+"""The quarantine: every row that was rejected, whole, with the reason, in one JSONL file."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from agentft.errors import InputError
+from agentft.files import atomic_write
+from agentft.rows.sources import open_bytes
+
+__all__ = ["Keep", "Rejection", "open_quarantine"]
+
+_CHUNK = 3 * 2**18  # a multiple of 3, so that pieces of base64 join
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A row that was not used, and why.
+
+    `line`: its line, or its number in an array or a parquet file. `turn`: index of the turn. `offset`: character in
+    that turn's text, or without a turn in the row's own text (a byte for `invalid-utf8`). `raw`: the row; bytes where
+    they are no text. `extent`: (start, length) in the file's bytes of a row that was too long to be read.
+    """
+
+    line: int
+    reason: str
+    detail: str
+    turn: int | None
+    offset: int | None
+    raw: str | bytes
+    extent: tuple[int, int] | None = None
+
+    def place(self, path: Path) -> str:
+        """`file:line: turn, character`, as far as known."""
+        where = [f"turn {self.turn}"] if self.turn is not None else []
+        if self.offset is not None:
+            where.append(f"{'byte' if self.reason == 'invalid-utf8' else 'character'} {self.offset}")
+        return f"{path}:{self.line}" + (f": {', '.join(where)}" if where else "")
+
+
+Keep: TypeAlias = Callable[[Rejection], None]
+"""Takes a rejected row."""
+
+
+@contextmanager
+def open_quarantine(source: Path, path: Path | None) -> Iterator[Keep]:
+    """Keep rejected rows of `source` in `path` (None: nowhere). The file appears when all rows have been read.
+
+    Raises:
+        InputError: `path` is the data file itself, or cannot be written.
+    """
+    if path is None:
+        yield lambda _: None
+        return
+    if path.exists() and (path.is_dir() or path.samefile(source)):
+        raise InputError(f"the quarantine file {path} is a folder or the data file itself; name another file")
+    with atomic_write(path) as stream:
+        yield lambda rejection: stream.writelines(_line(rejection, source))
+
+
+def _line(rejection: Rejection, source: Path) -> Iterator[str]:
+    """`{"line", "reason", "detail", "turn", "offset", "raw" or "raw_base64"}`, in pieces, since a row may be long."""
+    head = {key: getattr(rejection, key) for key in ("line", "reason", "detail", "turn", "offset")}
+    if isinstance(rejection.raw, str) and rejection.extent is None:
+        yield json.dumps({**head, "raw": rejection.raw}, ensure_ascii=False) + "\n"
+        return
+    yield json.dumps(head, ensure_ascii=False)[:-1] + ', "raw_base64": "'
+    yield from (base64.b64encode(piece).decode() for piece in _pieces(rejection, source))
+    yield '"}\n'
+
+
+def _pieces(rejection: Rejection, source: Path) -> Iterator[bytes]:
+    if rejection.extent is None:
+        yield rejection.raw if isinstance(rejection.raw, bytes) else rejection.raw.encode()
+        return
+    start, left = rejection.extent
+    with open_bytes(source) as stream:
+        stream.seek(start)
+        while left and (piece := stream.read(min(left, _CHUNK))):
+            left -= len(piece)
+            yield piece

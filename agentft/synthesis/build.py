@@ -1,0 +1,169 @@
+"""`agentft data build`: a recipe becomes training rows or a suite's cases, with results got by calling the worlds.
+
+Reproducible to the byte: every choice comes from decks that are shuffled by the recipe's seed, and the worlds answer
+by their own seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from agentft.calls import call_format
+from agentft.errors import InputError
+from agentft.files import write_text
+from agentft.synthesis.plan import Planner
+from agentft.synthesis.play import NOWHERE, Caller, Played, PlayedRound, Stage
+from agentft.synthesis.recipe import CallPattern, Recipe, read_recipe
+from agentft.synthesis.slots import Decks
+from agentft.toolset import Toolset, load_toolset
+from agentft.types import Json, Part, Text, ToolCall, ToolDefinition
+
+__all__ = ["BuildReport", "Serve", "Serving", "build", "play_recipe", "recipe_toolsets"]
+
+WORLD_SEED = 0
+
+
+class Serving(Protocol):
+    """A running tool server."""
+
+    def client(self) -> Caller:
+        """A client that knows the server's address."""
+
+
+Serve = Callable[[Sequence[Toolset], int], AbstractContextManager[Serving]]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What was built: counts, and the SHA-256 of the file. `quiet_turns`: user turns that rightly lead to no call."""
+
+    output: str
+    form: str
+    seed: int
+    sha256: str
+    rows: int
+    turns: int
+    quiet_turns: int
+    systems: int
+    categories: Mapping[str, int]
+    languages: Mapping[str, int]
+    tools: Mapping[str, int]
+
+
+def build(recipe_path: Path, out: Path, serve: Serve, *, seed: int | None = None) -> BuildReport:
+    """Build what the recipe describes and write it to `out` (JSONL) atomically; `seed`: instead of the recipe's.
+
+    `serve` starts a server for toolsets (`agentft.toolserver.ToolServer`).
+
+    Raises:
+        InputError: the recipe is wrong, or a world answered otherwise than the recipe expects.
+    """
+    recipe = read_recipe(recipe_path)
+    if seed is not None:
+        recipe = replace(recipe, seed=seed)
+    toolsets = recipe_toolsets(recipe)
+    with serve(list(toolsets.values()), WORLD_SEED) as server:
+        played = play_recipe(recipe, toolsets, server.client())
+    if recipe.form == "rows":
+        rows = _rows(recipe, played, {name: toolset.definitions for name, toolset in toolsets.items()})
+    else:
+        rows = _cases(recipe, played)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_text(out, text)
+    return _report(recipe, played, out, hashlib.sha256(text.encode()).hexdigest())
+
+
+def recipe_toolsets(recipe: Recipe) -> dict[str, Toolset]:
+    """The worlds that the recipe's systems name, loaded."""
+    names = dict.fromkeys(world for system in recipe.systems for world in system.worlds)
+    return {name: load_toolset(name, WORLD_SEED) for name in names}
+
+
+def play_recipe(recipe: Recipe, toolsets: Mapping[str, Toolset], client: Caller) -> list[Played]:
+    """Every conversation of the recipe, played against the worlds, in the order of the file."""
+    decks = Decks(recipe.seed)
+    tools = {tool.name: tool for toolset in toolsets.values() for tool in toolset.definitions}
+    world_of = {tool.name: world for world, toolset in toolsets.items() for tool in toolset.definitions}
+    stage = Stage(recipe, decks, tools, client)
+    plan = Planner(recipe, decks, world_of).plan()
+    played = [stage.play(planned, f"build-{number}") for number, planned in enumerate(plan)]
+    if recipe.shuffle:
+        decks.source("order of rows").shuffle(played)
+    return played
+
+
+def _rows(
+    recipe: Recipe, played: Sequence[Played], definitions: Mapping[str, Sequence[ToolDefinition]]
+) -> Iterable[dict[str, Json]]:
+    """MS-Agent rows."""
+    fmt = call_format("msagent")
+    chance = random.Random(f"unanswered {recipe.seed}")
+    for number, one in enumerate(played):
+        ends_at_call = chance.random() < recipe.unanswered
+        system = one.system
+        tools = [tool for world in system.worlds for tool in definitions[world] if system.has(tool.name)]
+        turns: list[Json] = [{"from": "system", "value": fmt.write_system(system.persona, tools)}]
+        for place, item in enumerate(one.rounds, 1):
+            if not item.answer:
+                raise InputError(f"{recipe.path}: the request {item.user!r} has no `answer`; rows need one")
+            # Calls follow one another as call, result, call, result, and then comes the answer.
+            parts: list[Part] = [part for pair in zip(item.calls, item.results, strict=True) for part in pair]
+            last = place == len(one.rounds) and item.calls and not item.results[-1].is_error
+            parts = parts[:-1] if ends_at_call and last else [*parts, Text(item.answer, NOWHERE)]
+            said = fmt.write_parts(parts)
+            turns += [{"from": "user", "value": item.user}, {"from": "assistant", "value": said}]
+        yield {"id": f"{recipe.name}-{number:04d}", "conversations": turns}
+
+
+def _cases(recipe: Recipe, played: Sequence[Played]) -> Iterable[dict[str, Json]]:
+    """A suite's cases; what the worlds really answered is in `answer`."""
+    numbers: Counter[str] = Counter()
+    for one in played:
+        numbers[one.category] += 1
+        name = f"{recipe.name}-{one.category}-{numbers[one.category]:02d}"
+        turns: list[Json] = [_case_turn(item) for item in one.rounds]
+        yield {"id": name, "category": one.category, "lang": one.lang, "turns": turns}
+
+
+def _case_turn(item: PlayedRound) -> dict[str, Json]:
+    optional: dict[str, Json] = {
+        "calls": [_case_call(call, p) for call, p in zip(item.calls, item.patterns, strict=True)],
+        "answer": list(item.holds),
+        "failing": sum(result.is_error for result in item.results),
+        "reference": item.answer,
+    }
+    return {"user": item.user, **_filled(optional)}
+
+
+def _case_call(call: ToolCall, pattern: CallPattern) -> dict[str, Json]:
+    optional: dict[str, Json] = {"alternatives": _filled(pattern.alternatives), "optional": dict(pattern.optional)}
+    return {"name": call.name, "arguments": dict(call.arguments), **_filled(optional)}
+
+
+def _filled(table: Mapping[str, Json]) -> dict[str, Json]:
+    return {key: value for key, value in table.items() if value}
+
+
+def _report(recipe: Recipe, played: Sequence[Played], out: Path, digest: str) -> BuildReport:
+    rounds = [item for one in played for item in one.rounds]
+    return BuildReport(
+        output=str(out),
+        form=recipe.form,
+        seed=recipe.seed,
+        sha256=digest,
+        rows=len(played),
+        turns=len(rounds),
+        quiet_turns=sum(not item.calls for item in rounds),
+        systems=len({one.system for one in played}),
+        categories=dict(Counter(one.category for one in played)),
+        languages=dict(Counter(one.lang for one in played)),
+        tools=dict(sorted(Counter(call.name for item in rounds for call in item.calls).items())),
+    )

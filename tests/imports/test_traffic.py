@@ -1,0 +1,129 @@
+"""Recorded traffic becomes a world that answers what was recorded, and something like it elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from agentft.errors import InputError, ToolError
+from agentft.imports.traffic import import_traffic, infer
+from agentft.toolset import Toolset, load_toolset
+from agentft.toolset.declared import write_world
+
+LINES: list[dict[str, Any]] = [
+    {"tool": "weather", "arguments": {"city": "Rome", "days": 2}, "status": 200, "body": {"c": 20.5, "x": "{city}"}},
+    {"tool": "weather", "arguments": {"city": "Oslo"}, "status": 200, "body": {"c": 3, "x": "b"}},
+    {"tool": "weather", "arguments": {"city": "Rome", "days": 2.0}, "status": 200, "body": "again"},
+    {"tool": "weather", "arguments": {"city": "Oz"}, "status": 404, "body": {"error": "no city Oz"}},
+]
+
+
+def world(lines: list[Any] | bytes, folder: Path) -> tuple[Toolset, list[str]]:
+    content = lines if isinstance(lines, bytes) else "\n".join(json.dumps(line) for line in lines).encode()
+    done = import_traffic(content, "t.jsonl", "replayed")
+    write_world(folder / "w", done.tools, done.base_url, done.readme("w", "t.jsonl"))
+    return load_toolset(str(folder / "w")), [f"{item.place}: {item.reason}" for item in (*done.refused, *done.adapted)]
+
+
+def entry(method: str, url: str, status: int, answer: str = "", **request: Any) -> dict[str, Any]:
+    post = {"postData": request} if request else {}
+    content = {"text": answer, "mimeType": "application/json"}
+    return {"request": {"method": method, "url": url, **post}, "response": {"status": status, "content": content}}
+
+
+def test_recorded_calls_are_answered_as_they_were(tmp_path: Path) -> None:
+    weather, told = world(LINES, tmp_path)
+    state = weather.new_state()
+    assert weather.call("weather", {"city": "Rome", "days": 2}, state) == {"c": 20.5, "x": "{city}"}
+    assert weather.call("weather", {"city": "Oslo"}, state) == {"c": 3, "x": "b"}
+    with pytest.raises(ToolError, match="no city Oz") as caught:
+        weather.call("weather", {"city": "Oz"}, state)
+    assert caught.value.status == 404
+    assert told == ["t.jsonl:3: the same call was answered before; that answer stands"]
+
+
+def test_other_calls_get_values_like_those_recorded(tmp_path: Path) -> None:
+    weather, _ = world(LINES, tmp_path)
+    tool = weather.tools["weather"]
+    assert tool.definition.parameters["required"] == ["city"]
+    answer: Any = weather.call("weather", {"city": "Oslo", "days": 7}, weather.new_state())
+    assert Draft202012Validator(tool.returns).is_valid(answer)
+    assert answer["c"] in (20.5, 3)
+    with pytest.raises(ToolError, match="argument 'days' must be an integer"):
+        weather.call("weather", {"city": "Oslo", "days": "x"}, weather.new_state())
+
+
+def test_a_har_file_gives_routes_and_marks(tmp_path: Path) -> None:
+    api = "https://shop.test/v1"
+    packed = entry("GET", f"{api}/users/9", 200)
+    packed["response"]["content"] = {"encoding": "base64", "text": base64.b64encode(b'{"id": 9}').decode()}
+    told_with_secrets = '{"id": 5, "access_token": "SECRET", "next": "/x?token=SECRET"}'
+    entries = [
+        entry("GET", f"{api}/orders/12/lines/3?page=1&q=a%20b&api_key=SECRET", 200, '{"n": 1}'),
+        entry("GET", f"{api}/orders/13/lines/4?page=2&access_token=SECRET", 200, "plain"),
+        entry("POST", f"{api}/orders", 201, told_with_secrets, text='{"sku": "A", "password": "SECRET"}'),
+        entry("POST", f"{api}/lists", 204, "", text="[1, 2]"),
+        entry("DELETE", f"{api}/orders/12", 409, "{}"),
+        entry("POST", f"{api}/forms", 200, "1", params=[{"name": "a", "value": "b"}]),
+        packed,
+        entry("GET", "https://ads.test/x", 200),
+        {"request": {}},
+        entry("GET", f"{api}/odd", 0),
+    ]
+    shop, told = world(json.dumps({"log": {"entries": entries}}).encode(), tmp_path)
+    assert shop.base_url == "https://shop.test"
+    assert "SECRET" not in (tmp_path / "w" / "tools.json").read_text()
+    assert {name: tool.access for name, tool in shop.tools.items()} == {
+        "get_v1_orders_id_lines_id_2": "read",
+        "post_v1_orders": "write",
+        "post_v1_lists": "write",
+        "delete_v1_orders_id": "destructive",
+        "post_v1_forms": "write",
+        "get_v1_users_id": "read",
+    }
+    lines = shop.tools["get_v1_orders_id_lines_id_2"]
+    assert lines.route is not None
+    assert (lines.route.method, lines.route.path) == ("GET", "/v1/orders/{id}/lines/{id_2}")
+    assert lines.route.places["page"] == ("query", "page")
+    call: dict[str, Any] = {"id": 12, "id_2": 3, "page": 1, "q": "a b"}
+    assert shop.call("get_v1_orders_id_lines_id_2", call, shop.new_state()) == {"n": 1}
+    assert shop.call("post_v1_lists", {"body": [1, 2]}, shop.new_state()) is None
+    assert shop.call("get_v1_users_id", {"id": 9}, shop.new_state()) == {"id": 9}
+    with pytest.raises(ToolError) as caught:
+        shop.call("delete_v1_orders_id", {"id": 12}, shop.new_state())
+    assert caught.value.status == 409
+    assert sorted(line.partition(": ")[0] for line in told) == [f"#/log/entries/{number}" for number in (7, 8, 9)]
+
+
+def test_lines_that_are_no_exchange_are_refused_with_their_place(tmp_path: Path) -> None:
+    bad: list[Any] = [
+        7,
+        {"tool": "a"},
+        {"tool": "a", "status": "200"},
+        {"tool": "a", "status": 200, "arguments": [1]},
+        {"url": "http://[", "method": "GET", "status": 200},
+        {"status": 200},
+        {"tool": "b", "status": 200, "access": "rw"},
+    ]
+    _, told = world([*bad, *LINES[:1]], tmp_path)
+    assert [line.partition(": ")[0] for line in told] == [f"t.jsonl:{number}" for number in range(1, 8)]
+    with pytest.raises(
+        InputError, match=r"t.jsonl: nothing in it can be imported; the first of 1: t.jsonl:1: .*int, not a JSON object"
+    ):
+        world([7], tmp_path / "none")
+    with pytest.raises(InputError, match="nothing in it can be imported"):
+        world(b'{"log": {"entries": 3}}', tmp_path / "none")
+
+
+def test_a_schema_is_inferred_that_all_values_satisfy() -> None:
+    values: list[Any] = [{"a": 1, "b": [1, "x"], "c": None}, {"a": 2.5, "b": []}, {"a": True}]
+    schema = infer(values)
+    assert all(Draft202012Validator(schema).is_valid(value) for value in values)
+    assert schema["required"] == ["a"]
+    assert schema["properties"]["a"]["type"] == ["number", "boolean"]
+    assert infer([]) == {}

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from agentft.errors import RowError
+from agentft.records import PARSERS, parse_row
+from agentft.types import Conversation, Text, ToolResult
+from tests.records.rows import PUBLIC, SHARED, calls, check_spans, fixture, load, results
+
+ROWS = fixture("openai")
+UNREADABLE = {"arguments-broken", "arguments-a-list", "call-without-name"}
+
+
+def parse(name: str) -> Conversation:
+    return parse_row(ROWS[name], "default")
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_is_kept(name: str) -> None:
+    conversation = parse(name)
+    assert (conversation.id, conversation.source) == (name, "openai")
+    for turn in conversation.turns:
+        check_spans(turn)
+    errors = [call.parse_error for call in calls(conversation) if call.parse_error]
+    assert bool(errors) == (name in UNREADABLE)
+
+
+def test_public_rows_keep_every_call_result_and_text() -> None:
+    rows = list(load(PUBLIC)) + (list(load(SHARED)) if SHARED.exists() else [])
+    for row in rows:
+        conversation = parse_row(row, "default")
+        for turn in conversation.turns:
+            check_spans(turn)
+        written = [call["function"] for message in row["messages"] for call in message.get("tool_calls", ())]
+        assert [(call.name, call.arguments) for call in calls(conversation)] == [
+            (function["name"], json.loads(function["arguments"])) for function in written
+        ]
+        assert [result.content for result in results(conversation)] == [
+            message["content"] for message in row["messages"] if message["role"] == "tool"
+        ]
+        said = [(m.get("reasoning") or "") + (m["content"] or "") for m in row["messages"] if m["role"] == "assistant"]
+        assert said == [
+            "".join(part.text for part in turn.parts if isinstance(part, Text))
+            for turn in conversation.turns
+            if turn.role == "assistant"
+        ]
+        assert [tool.name for tool in conversation.tools] == [tool["function"]["name"] for tool in row["tools"]]
+        assert [tool.parameters for tool in conversation.tools] == [t["function"]["parameters"] for t in row["tools"]]
+
+
+def test_a_call_and_its_result() -> None:
+    conversation = parse("call-and-result")
+    assert [turn.role for turn in conversation.turns] == ["system", "user", "assistant", "tool", "assistant"]
+    (call,), (result,) = calls(conversation), results(conversation)
+    assert (call.id, call.name, call.arguments, call.endpoint) == ("c1", "current_weather", {"city": "Rome"}, None)
+    assert (result.call_id, result.content, result.is_error) == ("c1", '{"high": 30}', False)
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [
+        ("arguments-with-odd-spacing", '{"name":"current_weather","arguments":{ "city" :\t"Rome" }}'),
+        ("arguments-as-object", '{"name":"current_weather","arguments":{"city":"Rome","days":2}}'),
+        ("text-beside-call", 'Let me look.{"name":"current_weather","arguments":{"city":"Rome"}}'),
+        ("reasoning", 'I need the weather.Sure.{"name":"current_weather","arguments":{"city":"Rome"}}'),
+        ("arguments-empty", '{"name":"current_weather","arguments":{}}'),
+        ("arguments-broken", '{"name":"current_weather","arguments":{"city": "Rome"}'),
+        ("refusal", "I cannot help with that."),
+    ],
+)
+def test_raw_holds_what_was_said(name: str, raw: str) -> None:
+    assert parse(name).turns[1].raw == raw
+
+
+def test_parallel_calls_tile() -> None:
+    conversation = parse("parallel")
+    turn = conversation.turns[1]
+    assert [turn.raw[call.span.start : call.span.end] for call in calls(conversation)] == [
+        '{"name":"current_weather","arguments":{"city":"Rome"}}',
+        '{"name":"current_weather","arguments":{"city":"Oslo"}}',
+    ]
+    assert [result.call_id for result in results(conversation)] == ["c2", "c1"]
+
+
+def test_reasoning_is_a_thought() -> None:
+    for name, text in (("reasoning", "I need the weather."), ("reasoning-content", "Easy.")):
+        thought, answer, *_ = parse(name).turns[1].parts
+        assert isinstance(thought, Text)
+        assert (thought.text, thought.thought) == (text, True)
+        assert isinstance(answer, Text)
+        assert not answer.thought
+
+
+def test_older_and_looser_spellings() -> None:
+    legacy = parse("legacy-function-call")
+    assert [tool.name for tool in legacy.tools] == ["current_weather"]
+    assert [result.call_id for result in results(legacy)] == [call.id for call in calls(legacy)] == ["call_0"]
+    assert [result.call_id for result in results(parse("no-call-id"))] == ["call_0"]
+    assert [turn.raw for turn in parse("content-parts").turns] == ["Be brief.", "Hi", "Hello"]
+    assert parse("content-parts").turns[0].role == "system"
+    assert parse("bare-tools").tools == parse("call-and-result").tools
+    assert parse("nested-as-text").tools == parse("call-and-result").tools
+    assert calls(parse("nested-as-text"))[0].arguments == {"city": "Rome"}
+
+
+def test_a_result_that_is_an_object_becomes_json_and_an_error_is_one() -> None:
+    tool = {"role": "tool", "content": {"天": 1}, "is_error": True}
+    row: dict[str, Any] = {"messages": [{"role": "assistant", "content": ""}, tool]}
+    part = parse_row(row, "x").turns[1].parts[0]
+    assert isinstance(part, ToolResult)
+    assert (part.content, part.is_error, part.call_id) == ('{"天": 1}', True, "")
+
+
+USER, SAID = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason", "turn"),
+    [
+        ({"messages": []}, "no-turns", None),
+        ({"messages": None}, "no-turns", None),
+        ({"messages": 7}, "no-turns", None),
+        ({"messages": "oops"}, "no-turns", None),
+        ({"messages": [USER]}, "no-assistant", None),
+        ({"messages": [USER, "Hello"]}, "turn-not-object", 1),
+        ({"messages": [USER, {"role": "robot"}]}, "unknown-role", 1),
+        ({"messages": [USER, {"role": None}]}, "unknown-role", 1),
+        ({"messages": [USER, SAID, {"role": "system", "content": "late"}]}, "turn-order", 2),
+        ({"messages": [USER, {"role": "assistant", "content": 7}]}, "value-not-text", 1),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}, SAID]}, "value-not-text", 0),
+        ({"messages": [USER, {"role": "assistant", "tool_calls": ["f"]}]}, "call-not-object", 1),
+        ({"messages": [USER, {"role": "assistant", "tool_calls": {"f": 1}}]}, "call-not-object", 1),
+        ({"messages": [USER, {"role": "assistant", "tool_calls": [{"function": 7}]}]}, "call-not-object", 1),
+        ({"messages": [USER, SAID], "tools": [{}]}, "unreadable-tools", None),
+        ({"messages": [USER, SAID], "tools": "oops"}, "unreadable-tools", None),
+        ({"messages": [USER, SAID], "tools": [{"name": "f", "parameters": 7}]}, "unreadable-tools", None),
+    ],
+)
+def test_rejections_have_a_reason_and_a_turn(row: dict[str, Any], reason: str, turn: int | None) -> None:
+    with pytest.raises(RowError) as caught:
+        parse_row(row, "x")
+    assert (caught.value.reason, caught.value.turn) == (reason, turn)
+
+
+def test_openai_s_turns_under_the_other_key_keep_their_calls() -> None:
+    for name in ("parallel", "legacy-function-call"):
+        row = ROWS[name]
+        moved = {**{key: value for key, value in row.items() if key != "messages"}, "conversations": row["messages"]}
+        assert parse_row(moved, "x") == parse(name)
+        as_text = {**moved, "conversations": json.dumps(row["messages"])}
+        assert parse_row(as_text, "x") == parse(name), "the JSON text of the turns keeps their calls too"
+
+
+def test_the_table_of_parsers() -> None:
+    assert list(PARSERS) == ["msagent", "openai"]
+    for name in PARSERS:
+        for row in fixture(name).values():
+            assert parse_row(row, "x").source == name

@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agentft.errors import InputError, RowError
+from agentft.rows import sources
+from agentft.rows.parquet import check_arguments, iter_parquet
+from agentft.rows.reading import Accounting, Rejection, Row, read_conversations, read_rows
+from agentft.rows.reasons import REMEDIES
+from agentft.types import Conversation
+
+GOOD = '{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":"Hello"}]}'
+
+
+def good(identity: str, said: str = "Hello") -> dict[str, Any]:
+    return {"id": identity, "conversations": [{"from": "user", "value": "Hi"}, {"from": "assistant", "value": said}]}
+
+
+def write(folder: Path, content: str | bytes, name: str = "rows.jsonl") -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def read(path: Path, quarantine: Path | None = None) -> tuple[list[tuple[int, Conversation]], Accounting]:
+    accounting = Accounting()
+    conversations = list(read_conversations(path, accounting, quarantine))
+    assert accounting.rows == accounting.parsed + accounting.rejected
+    assert accounting.parsed == len(conversations)
+    return conversations, accounting
+
+
+def kept(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def only_rejection(path: Path) -> Rejection:
+    (rejection,) = [item for item in read_rows(path) if isinstance(item, Rejection)]
+    return rejection
+
+
+def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
+    path = write(tmp_path, f"\ufeff{GOOD}\r\n\r\n  \n{GOOD}\n\n{GOOD}")
+    conversations, accounting = read(path)
+    assert [line for line, _ in conversations] == [1, 4, 6]
+    assert [conversation.id for _, conversation in conversations] == ["rows.jsonl:1", "rows.jsonl:4", "rows.jsonl:6"]
+    assert (accounting.rows, accounting.notes) == (3, [])
+
+
+@pytest.mark.parametrize(
+    ("line", "reason", "offset"),
+    [
+        (b'{"a": ', "invalid-json", 6),
+        (b"hello", "invalid-json", 0),
+        (b'  {"a" 1}', "invalid-json", 7),
+        (b'{"a": 1} {"b": 2}', "invalid-json", 8),
+        (b'{"a": "\xff"}', "invalid-utf8", 7),
+        (b'{"a": "\xe4\xbd"}', "invalid-utf8", 7),
+        (b"[1, 2]", "not-an-object", None),
+        (b'"text"', "not-an-object", None),
+        (b'{"a": NaN}', "invalid-json", None),
+        (b'{"a": -Infinity}', "invalid-json", None),
+        (b'{"a": 1e999}', "invalid-json", None),
+        (b'{"a": ' + b"9" * 5000 + b"}", "invalid-json", None),
+        (b'{"a": "\\ud800"}', "lone-surrogate", None),
+        (b'{"a": ' + b"[" * 100_000, "too-deep", None),
+        (b'{"a": ' + b"[" * 150 + b"]" * 150 + b"}", "too-deep", None),
+        (b"{}", "unknown-format", None),
+    ],
+)
+def test_a_bad_line_is_kept_with_its_reason_and_place(tmp_path: Path, line: bytes, reason: str, offset: int) -> None:
+    path = write(tmp_path, GOOD.encode() + b"\n" + line + b"\n" + GOOD.encode())
+    quarantine = tmp_path / "q" / "bad.jsonl"
+    conversations, accounting = read(path, quarantine)
+    assert [number for number, _ in conversations] == [1, 3]
+    assert accounting.reasons == {reason: 1}
+    (row,) = kept(quarantine)
+    assert (row["line"], row["reason"], row["offset"], row["turn"]) == (2, reason, offset, None)
+    raw = base64.b64decode(row["raw_base64"]) if "raw_base64" in row else row["raw"].encode()
+    assert raw == line
+    assert accounting.first[reason].place(path).startswith(f"{path}:2")
+
+
+def test_a_place_names_line_turn_and_character(tmp_path: Path) -> None:
+    row = good("x")
+    row["conversations"].insert(0, {"from": "system", "value": "P. <|user|>:Hi"})
+    path = write(tmp_path, f"{GOOD}\n{json.dumps(row)}")
+    _, accounting = read(path)
+    assert accounting.first["swallowed-dialogue"].place(path) == f"{path}:2: turn 0, character 3"
+    assert only_rejection(write(tmp_path, b"\xff")).place(Path("f")) == "f:1: byte 0"
+
+
+def test_large_numbers_and_raw_tabs_are_fine(tmp_path: Path) -> None:
+    path = write(tmp_path, '{"id": ' + "9" * 400 + ', "x": "a\tb", ' + GOOD[1:])
+    ((_, conversation),), _ = read(path)
+    assert conversation.id == "9" * 400
+
+
+def test_an_id_that_was_seen_gets_a_number(tmp_path: Path) -> None:
+    path = write(tmp_path, "\n".join(json.dumps(good(name)) for name in ["a", "b", "a", "a", "a#2"]))
+    conversations, accounting = read(path)
+    assert [conversation.id for _, conversation in conversations] == ["a", "b", "a#2", "a#3", "a#2#2"]
+    assert accounting.duplicate_ids == 3
+    assert accounting.notes == ["3 rows had an id that an earlier row has; they were kept, with #2, #3, ... after it"]
+
+
+def test_a_line_above_the_limit_is_copied_whole_and_never_held(tmp_path: Path) -> None:
+    size = 50 * 2**20
+    path = tmp_path / "rows.jsonl.gz"
+    with gzip.open(path, "wb", compresslevel=1) as stream:
+        stream.write(GOOD.encode() + b'\n{"a": "')
+        for _ in range(50):
+            stream.write(b"x" * 2**20)
+        stream.write(b'"}\n' + GOOD.encode() + b"\n")
+    quarantine = tmp_path / "bad.jsonl"
+    tracemalloc.start()
+    conversations, accounting = read(path, quarantine)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [line for line, _ in conversations] == [1, 3]
+    assert accounting.reasons == {"line-too-long": 1}
+    assert peak < 40 * 2**20
+    (row,) = kept(quarantine)
+    assert base64.b64decode(row["raw_base64"]) == b'{"a": "' + b"x" * size + b'"}\n'
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_json_array_gives_the_same_rows(tmp_path: Path, indent: int | None, packed: bool) -> None:
+    rows = [good(f"row {number}", f"[{{\"'\\ {number}") for number in range(500)]
+    content = json.dumps(rows, indent=indent, ensure_ascii=False).encode()
+    path = write(tmp_path, gzip.compress(content) if packed else b"\xef\xbb\xbf \n" + content, "rows.json")
+    conversations, accounting = read(path)
+    assert [line for line, _ in conversations] == list(range(1, 501))
+    assert [conversation.id for _, conversation in conversations] == [row["id"] for row in rows]
+    assert [conversation.turns[1].raw for _, conversation in conversations] == [
+        row["conversations"][1]["value"] for row in rows
+    ]
+    assert accounting.rejected == 0
+
+
+def test_a_broken_element_of_an_array_costs_no_other(tmp_path: Path) -> None:
+    path, quarantine = tmp_path / "rows.json", tmp_path / "bad.jsonl"
+    write(tmp_path, f'[{GOOD}, {{"a": oops}}, {GOOD}, , 7, {GOOD},\n]', "rows.json")
+    conversations, accounting = read(path, quarantine)
+    assert [line for line, _ in conversations] == [1, 3, 6]
+    assert accounting.reasons == {"invalid-json": 2, "not-an-object": 1}
+    assert [row["raw"] for row in kept(quarantine)] == ['{"a": oops}', "", "7"]
+
+
+def test_an_array_that_breaks_off_and_what_follows_an_array(tmp_path: Path) -> None:
+    _, accounting = read(write(tmp_path, f'[{GOOD}, {{"a": "x'))
+    assert (accounting.parsed, accounting.reasons) == (1, {"invalid-json": 1})
+    _, accounting = read(write(tmp_path, f"[{GOOD}]\n{GOOD}\noops"))
+    assert (accounting.parsed, accounting.reasons) == (2, {"invalid-json": 1})
+
+
+def test_an_element_above_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "ROW_LIMIT", 2000)
+    monkeypatch.setattr(sources, "_CHUNK", 100)
+    long = json.dumps({"a": "x]\\" * 1000})
+    path, quarantine = write(tmp_path, f"[{GOOD},{long},{GOOD}]"), tmp_path / "bad.jsonl"
+    conversations, accounting = read(path, quarantine)
+    assert [line for line, _ in conversations] == [1, 3]
+    assert accounting.reasons == {"line-too-long": 1}
+    assert base64.b64decode(kept(quarantine)[0]["raw_base64"]).decode() == long
+
+
+def test_files_that_are_no_data(tmp_path: Path) -> None:
+    cut = gzip.compress(b"x" * 10_000 + GOOD.encode())[:-20]
+    for path, message in [
+        (tmp_path, "is a folder; name one of the data files"),
+        (tmp_path / "missing.jsonl", "does not exist; check the path"),
+        (write(tmp_path, b"", "empty"), "holds no rows"),
+        (write(tmp_path, b"\n \n", "blank"), "holds no rows"),
+        (write(tmp_path, b"[]", "none"), "holds no rows"),
+        (write(tmp_path, b"\x7fELF\0\0", "binary"), "is not UTF-8 text"),
+        (write(tmp_path, GOOD.encode("utf-16"), "utf16"), "is not UTF-8 text"),
+        (write(tmp_path, cut, "cut.gz"), "damaged or cut"),
+        (write(tmp_path, b"PAR1 but no more", "x.parquet"), "cannot be read as parquet"),
+        (Path("/dev/null"), "not a regular file"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            list(read_rows(path))
+
+
+def test_the_quarantine_file_must_be_another_file(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    for quarantine in (path, tmp_path):
+        with pytest.raises(InputError, match="name another file"):
+            read(path, quarantine)
+    assert path.read_text(encoding="utf-8") == GOOD
+
+
+def test_the_quarantine_appears_when_all_was_read_and_only_then(tmp_path: Path) -> None:
+    path, quarantine = write(tmp_path, f"{GOOD}\noops\n{GOOD}"), tmp_path / "bad.jsonl"
+    rows: Iterator[object] = read_conversations(path, Accounting(), quarantine)
+    next(rows)
+    next(rows)
+    assert not quarantine.exists()
+    del rows
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["rows.jsonl"]
+    read(path, quarantine)
+    assert len(kept(quarantine)) == 1
+    read(write(tmp_path, GOOD), quarantine)
+    assert kept(quarantine) == []
+
+
+@pytest.mark.parametrize(("named", "growth"), [(False, 0), (True, 90)])
+def test_memory_does_not_grow_with_the_rows(tmp_path: Path, named: bool, growth: int) -> None:
+    """Rows with ids may cost the ids' hashes, so that duplicates are found."""
+
+    def peak(count: int) -> int:
+        rows = (good(str(number) if named else "", f"{number} " * 300) for number in range(count))
+        path = write(tmp_path, "".join(json.dumps(row) + "\n" for row in rows))
+        tracemalloc.start()
+        for _ in read_conversations(path, Accounting()):
+            pass
+        result = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return result
+
+    peak(10)
+    assert peak(4000) < peak(400) + 3600 * growth + 2**15
+
+
+def test_every_reason_has_a_remedy() -> None:
+    package = Path(sources.__file__).parent.parent
+    found: set[str] = set()
+    for file in [*package.glob("records/*.py"), package / "rows/reading.py", package / "rows/parquet.py"]:
+        text = file.read_text(encoding="utf-8")
+        found |= set(re.findall(r'(?:RowError\(|number, |, )"([a-z]+(?:-[a-z0-9]+)+)"[,)]', text))
+    assert found
+    assert found | {"invalid-json", "too-deep", "lone-surrogate"} == set(REMEDIES)
+
+
+def test_parquet_keeps_what_was_written(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    call = [{"function": {"name": "f", "arguments": '{"x": 1}'}}]
+    rows = [
+        {
+            "id": "a",
+            "messages": json.dumps([{"role": "assistant", "content": None, "tool_calls": call}]),
+            "tools": "[]",
+        },
+        {"id": "b", "messages": json.dumps([{"role": "user", "content": "Hi"}]), "tools": "[]"},
+    ]
+    path = tmp_path / "rows.parquet"
+    Dataset.from_list(rows).to_parquet(str(path))
+    conversations, accounting = read(path, tmp_path / "bad.jsonl")
+    assert [(line, conversation.id) for line, conversation in conversations] == [(1, "a")]
+    assert accounting.reasons == {"no-assistant": 1}
+    assert json.loads(kept(tmp_path / "bad.jsonl")[0]["raw"]) == rows[1]
+
+
+def test_nulls_that_arrow_adds(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    tools = [
+        {"name": name, "parameters": {"type": "object", "properties": {argument: {"type": "string"}}, "required": []}}
+        for name, argument in (("f", "x"), ("g", "y"))
+    ]
+    rows: list[dict[str, Any]] = [
+        {"messages": [{"role": "assistant", "tool_calls": [{"name": n, "arguments": {k: "1"}} for n, k in calls]}]}
+        for calls in ([("f", "x")], [("f", "x"), ("g", "y")])
+    ]
+    rows = [{**row, "tools": tools} for row in rows]
+    path = tmp_path / "rows.parquet"
+    Dataset.from_list(rows).to_parquet(str(path))
+    assert [row["tools"] for row in iter_parquet(path)] == [tools, tools]
+    _, accounting = read(path)
+    assert accounting.reasons == {"null-arguments": 2}
+    check_arguments({"messages": [{"tool_calls": [{"function": {"arguments": {"x": 1}}}, 7]}, 7]})
+    with pytest.raises(RowError, match="store JSON text"):
+        check_arguments({"messages": [{"tool_calls": [{"name": "f", "arguments": {"x": None}}]}]})
+
+
+lines = st.binary(max_size=30) | st.sampled_from(
+    [GOOD.encode(), b"{}", b"[", b"]", b",", b'"', b"\xef\xbb\xbf", b"{", b"}"]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(lines, max_size=8), st.sampled_from([b"\n", b"\r\n", b""]), st.integers(1, 9))
+def test_any_bytes_are_accounted_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: list[bytes], joint: bytes, chunk: int
+) -> None:
+    monkeypatch.setattr(sources, "_CHUNK", chunk)
+    path = write(tmp_path, joint.join(content))
+    quarantine = tmp_path / "bad.jsonl"
+    try:
+        conversations, accounting = read(path, quarantine)
+    except InputError:
+        return
+    assert len(kept(quarantine)) == accounting.rejected
+    assert accounting.rows >= 1
+    assert [line for line, _ in conversations] == sorted(line for line, _ in conversations)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.dictionaries(st.text(), st.text() | st.lists(st.integers())), min_size=1), st.integers(1, 50))
+def test_arrays_and_lines_agree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]], chunk: int
+) -> None:
+    monkeypatch.setattr(sources, "_CHUNK", chunk)
+    by_line = list(read_rows(write(tmp_path, "\n".join(map(json.dumps, rows)))))
+    by_element = list(read_rows(write(tmp_path, json.dumps(rows))))
+    assert by_line == by_element
+    assert [row.value for row in by_line if isinstance(row, Row)] == rows
