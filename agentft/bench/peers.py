@@ -22,10 +22,15 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "UNSLOTH_DISABLE_STATISTICS": "1", "TOKENI
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SEVEN_B = {
-    "vocab_size": 152_064, "hidden_size": 3_584, "intermediate_size": 18_944, "num_hidden_layers": 28,
-    "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False,
+    "vocab_size": 152_064,
+    "hidden_size": 3_584,
+    "intermediate_size": 18_944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "tie_word_embeddings": False,
     "max_position_embeddings": 32_768,
-}  # fmt: skip
+}
 
 
 def _write_model(folder: Path) -> None:
@@ -59,9 +64,16 @@ def _open_unsloth(folder: Path, tokens: int) -> tuple[Any, Any]:
         str(folder), max_seq_length=tokens, load_in_4bit=True, dtype=torch.bfloat16, local_files_only=True
     )
     model = unsloth.FastLanguageModel.get_peft_model(
-        model, r=16, lora_alpha=16, lora_dropout=0, bias="none", target_modules=TARGETS,
-        use_gradient_checkpointing="unsloth", random_state=0, max_seq_length=tokens,
-    )  # fmt: skip
+        model,
+        r=16,
+        lora_alpha=16,
+        lora_dropout=0,
+        bias="none",
+        target_modules=TARGETS,
+        use_gradient_checkpointing="unsloth",
+        random_state=0,
+        max_seq_length=tokens,
+    )
     return model, tokenizer
 
 
@@ -72,9 +84,11 @@ def _open_trl(folder: Path, tokens: int) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
     bits = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
-    )  # fmt: skip
+    )
     model = AutoModelForCausalLM.from_pretrained(
         str(folder), quantization_config=bits, dtype=torch.bfloat16, device_map={"": 0}
     )
@@ -84,12 +98,23 @@ def _open_trl(folder: Path, tokens: int) -> tuple[Any, Any]:
     )
 
 
-def _measure(peer: str, model: Any, tokenizer: Any, shape: dict[str, int], batch: int, steps: int) -> dict[str, Any]:
-    """The middle of the steps' times, and the peak of memory, of one batch size."""
+def _rows(shape: dict[str, int], count: int) -> list[dict[str, list[int]]]:
+    """Random tokens of the shape, of which only the learnt ones have labels."""
+    dice, start = random.Random(0), shape["shared"] + shape["own"]
+    tokens = start + shape["learnt"] + shape["tail"]
+    rows = []
+    stem = [dice.randrange(10, 150_000) for _ in range(shape["shared"])]
+    for _ in range(count):
+        ids = stem + [dice.randrange(10, 150_000) for _ in range(tokens - len(stem))]
+        labels = [-100] * start + ids[start : start + shape["learnt"]] + [-100] * shape["tail"]
+        rows.append({"input_ids": ids, "attention_mask": [1] * tokens, "labels": labels})
+    return rows
+
+
+def _clock() -> Any:
+    """A callback that keeps each step's seconds."""
     import torch
-    import trl
-    from datasets import Dataset
-    from transformers import TrainerCallback, default_data_collator
+    from transformers import TrainerCallback
 
     class Clock(TrainerCallback):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -104,36 +129,68 @@ def _measure(peer: str, model: Any, tokenizer: Any, shape: dict[str, int], batch
             torch.cuda.synchronize()
             self.seconds.append(time.perf_counter() - self.began)
 
-    dice, start = random.Random(0), shape["shared"] + shape["own"]
-    tokens = start + shape["learnt"] + shape["tail"]
-    rows = []
-    stem = [dice.randrange(10, 150_000) for _ in range(shape["shared"])]
-    for _ in range(batch * (steps + 2)):
-        ids = stem + [dice.randrange(10, 150_000) for _ in range(tokens - len(stem))]
-        labels = [-100] * start + ids[start : start + shape["learnt"]] + [-100] * shape["tail"]
-        rows.append({"input_ids": ids, "attention_mask": [1] * tokens, "labels": labels})
+    return Clock()
+
+
+def _settings(tokens: int, batch: int, steps: int) -> Any:
+    """TRL's settings for whole rows of one length."""
+    import trl
+
+    return trl.SFTConfig(
+        output_dir="/tmp/peer",  # noqa: S108
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=1,
+        max_steps=steps + 2,
+        optim="paged_adamw_8bit",
+        bf16=True,
+        learning_rate=1e-4,
+        lr_scheduler_type="constant",
+        report_to="none",
+        save_strategy="no",
+        logging_steps=1,
+        disable_tqdm=True,
+        gradient_checkpointing=True,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        max_length=tokens,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+    )
+
+
+def _measure(peer: str, model: Any, tokenizer: Any, shape: dict[str, int], batch: int, steps: int) -> dict[str, Any]:
+    """The middle of the steps' times, and the peak of memory, of one batch size."""
+    import torch
+    import trl
+    from datasets import Dataset
+    from transformers import default_data_collator
+
+    rows = _rows(shape, batch * (steps + 2))
+    tokens = len(rows[0]["input_ids"])
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    clock = Clock()
-    settings = trl.SFTConfig(
-        output_dir="/tmp/peer", per_device_train_batch_size=batch, gradient_accumulation_steps=1, max_steps=steps + 2,  # noqa: S108
-        optim="paged_adamw_8bit", bf16=True, learning_rate=1e-4, lr_scheduler_type="constant", report_to="none",
-        save_strategy="no", logging_steps=1, disable_tqdm=True, gradient_checkpointing=True,
-        gradient_checkpointing_kwargs={"use_reentrant": False}, max_length=tokens,
-        dataset_kwargs={"skip_prepare_dataset": True}, remove_unused_columns=False, dataloader_num_workers=0,
-    )  # fmt: skip
+    clock = _clock()
+    settings = _settings(tokens, batch, steps)
     trainer = trl.SFTTrainer(
-        model=model, args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
-        data_collator=default_data_collator, callbacks=[clock],
-    )  # fmt: skip
+        model=model,
+        args=settings,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        data_collator=default_data_collator,
+        callbacks=[clock],
+    )
     trainer.train()
     middle = statistics.median(clock.seconds[2:])
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return {
-        "name": f"{peer}, batch {batch}", "samples_per_second": batch / middle,
-        "tokens_per_second": batch * tokens / middle, "memory": torch.cuda.max_memory_allocated(), "samples": batch,
-        "loss": losses[-1], "versions": {"trl": trl.__version__, "torch": torch.__version__},
-    }  # fmt: skip
+        "name": f"{peer}, batch {batch}",
+        "samples_per_second": batch / middle,
+        "tokens_per_second": batch * tokens / middle,
+        "memory": torch.cuda.max_memory_allocated(),
+        "samples": batch,
+        "loss": losses[-1],
+        "versions": {"trl": trl.__version__, "torch": torch.__version__},
+    }
 
 
 def _main() -> None:

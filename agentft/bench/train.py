@@ -265,9 +265,11 @@ def _model(recipe: Recipe, attention: str = "") -> Any:
             return load_model(recipe, where)
         dtype = torch.bfloat16 if recipe.dtype == "bf16" else torch.float32
         return AutoModelForCausalLM.from_pretrained(
-            where, dtype=dtype, attn_implementation=attention,
+            where,
+            dtype=dtype,
+            attn_implementation=attention,
             quantization_config=quantisation(4, dtype) if recipe.method == "qlora" else None,
-        )  # fmt: skip
+        )
     if not torch.cuda.is_available():
         raise InputError(f"{RANDOM_7B} needs a GPU; give --model smollm2-135m")
     model = _random_model(_config(recipe), recipe, attention or TREE_ATTENTION)
@@ -297,9 +299,13 @@ def _pack(model: Any) -> None:
             if type(layer) is not nn.Linear:
                 continue
             packed = Linear4bit(
-                layer.in_features, layer.out_features, layer.bias is not None, torch.bfloat16, quant_type="nf4",
+                layer.in_features,
+                layer.out_features,
+                layer.bias is not None,
+                torch.bfloat16,
+                quant_type="nf4",
                 device="meta",
-            )  # fmt: skip
+            )
             packed.weight = Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4").to("cuda")
             packed.bias = layer.bias
             setattr(part, name, packed)

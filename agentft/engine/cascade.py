@@ -128,9 +128,18 @@ def _blend(compiled: bool) -> Any:
 def _forward(query: Tensor, key: Tensor, value: Tensor, part: Part, scaling: float) -> tuple[Tensor, Tensor]:
     """The output `[rows, heads, d]`, and the log-sum-exp of each row's scaled products `[heads, rows]`, fp32."""
     output, total, *_ = torch.ops.aten._flash_attention_forward(
-        query, key, value, part.row_ends, part.key_ends, part.most_rows, part.most_keys, 0.0, part.causal, False,
+        query,
+        key,
+        value,
+        part.row_ends,
+        part.key_ends,
+        part.most_rows,
+        part.most_keys,
+        0.0,
+        part.causal,
+        False,
         scale=scaling,
-    )  # fmt: skip
+    )
     return output, total
 
 
@@ -138,7 +147,15 @@ def _backward(seen: tuple[Tensor, ...], part: Part, scaling: float) -> tuple[Ten
     """The gradients of query, key and value, given (gradient, query, key, value, output, log-sum-exp)."""
     unused = torch.empty(2, dtype=torch.uint64, device=seen[0].device)
     of_query, of_key, of_value = torch.ops.aten._flash_attention_backward(
-        *seen, part.row_ends, part.key_ends, part.most_rows, part.most_keys, 0.0, part.causal, unused, unused,
+        *seen,
+        part.row_ends,
+        part.key_ends,
+        part.most_rows,
+        part.most_keys,
+        0.0,
+        part.causal,
+        unused,
+        unused,
         scale=scaling,
-    )  # fmt: skip
+    )
     return of_query, of_key, of_value

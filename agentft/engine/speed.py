@@ -24,9 +24,14 @@ def use_liger(model: Any) -> None:
     from liger_kernel.transformers import _apply_liger_kernel_to_instance
 
     _apply_liger_kernel_to_instance(
-        model=model, rope=True, rms_norm=True, swiglu=True, geglu=True, cross_entropy=False,
+        model=model,
+        rope=True,
+        rms_norm=True,
+        swiglu=True,
+        geglu=True,
+        cross_entropy=False,
         fused_linear_cross_entropy=False,
-    )  # fmt: skip
+    )
 
 
 def recompute_gates(model: Any, gated: Callable[[Tensor, Tensor], Tensor] | None = None) -> int:

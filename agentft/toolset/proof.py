@@ -27,9 +27,24 @@ ANSWER_LIMIT = 16 << 10
 SECONDS = 5.0
 MESSAGE_LIMIT = 300
 HOSTILE: tuple[str | float, ...] = (
-    "", " ", "\x00", "x" * 100_000, "🌧️", "' OR 1=1", "{}", "%s", "../../etc/passwd", "\n", "{city.__class__}",
-    0, -1, 10**15, 0.0, -0.5, 1e300,
-)  # fmt: skip
+    "",
+    " ",
+    "\x00",
+    "x" * 100_000,
+    "🌧️",
+    "' OR 1=1",
+    "{}",
+    "%s",
+    "../../etc/passwd",
+    "\n",
+    "{city.__class__}",
+    0,
+    -1,
+    10**15,
+    0.0,
+    -0.5,
+    1e300,
+)
 PROMISES: Mapping[str, str] = {
     "loads": "mend the file that the message names",
     "name": "use 1 to 64 letters, digits and _, and begin with no digit",

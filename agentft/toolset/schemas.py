@@ -20,8 +20,12 @@ _NODES = 400  # schemas inside one schema; a larger one is cut at fewer `$ref`s
 _DEPTHS = (8, 5, 3, 2, 1, 0)  # `$ref`s followed inside one another
 _NESTED = 40
 _ALIASES = {"file": "string", "date": "string", "datetime": "string", "int": "integer", "long": "integer"} | {
-    "float": "number", "double": "number", "decimal": "number", "bool": "boolean", "map": "object",
-}  # fmt: skip
+    "float": "number",
+    "double": "number",
+    "decimal": "number",
+    "bool": "boolean",
+    "map": "object",
+}
 TYPES = ("string", "integer", "number", "boolean", "array", "object", "null")
 _BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 _COUNTS = tuple(f"{end}{what}" for end in ("min", "max") for what in ("Length", "Items", "Properties"))

@@ -17,8 +17,17 @@ from agentft.errors import InputError
 from agentft.training.recipe import Method
 
 __all__ = [
-    "CARDS", "Card", "Choice", "Dimensions", "Estimate", "Levers", "Workload", "choose", "dimensions", "estimate",
-]  # fmt: skip
+    "CARDS",
+    "Card",
+    "Choice",
+    "Dimensions",
+    "Estimate",
+    "Levers",
+    "Workload",
+    "choose",
+    "dimensions",
+    "estimate",
+]
 
 GIB = 1 << 30
 HALF = 2
@@ -35,9 +44,13 @@ HOST_BYTES, HEAD_CHUNK = 20e9, (1 << 28) * 2
 """A second, of looked-up embeddings on their way to the card; logits of one chunk, in fp32 and twice in bf16."""
 SLACK = 0.4 * GIB  # what the allocator and the libraries hold beyond our tensors
 CARDS = {
-    "RTX 4060": (8, 30e12), "RTX 4070": (12, 58e12), "RTX 4080": (16, 97e12), "RTX 4090": (24, 165e12),
-    "L40S": (48, 362e12), "H100": (80, 775e12),
-}  # fmt: skip
+    "RTX 4060": (8, 30e12),
+    "RTX 4070": (12, 58e12),
+    "RTX 4080": (16, 97e12),
+    "RTX 4090": (24, 165e12),
+    "L40S": (48, 362e12),
+    "H100": (80, 775e12),
+}
 """GiB, and operations a second: the vendor's dense bf16 figure, but for the H100, which was measured."""
 TARGET_STEPS = 100  # fewer teach little, so packs are not made longer than leaves so many
 LENGTHS = tuple(512 * count for count in (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48))

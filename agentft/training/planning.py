@@ -20,16 +20,31 @@ from agentft.training.planner import CARDS, Card, Choice, Dimensions, Levers, Wo
 from agentft.training.recipe import Recipe
 
 __all__ = [
-    "CPU_PACK", "RANDOM_7B", "SEVEN_B", "apply", "choose_for", "describe", "measure_rate",
-    "model_dimensions", "plan_cards", "plan_recipe", "this_card", "workload_of",
-]  # fmt: skip
+    "CPU_PACK",
+    "RANDOM_7B",
+    "SEVEN_B",
+    "apply",
+    "choose_for",
+    "describe",
+    "measure_rate",
+    "model_dimensions",
+    "plan_cards",
+    "plan_recipe",
+    "this_card",
+    "workload_of",
+]
 
 RANDOM_7B = "random-7b"
 """Stands for a model of Qwen2.5-7B's shape with random weights, which is as fast and as large as the real one."""
 SEVEN_B = {
-    "vocab_size": 152_064, "hidden_size": 3_584, "intermediate_size": 18_944, "num_hidden_layers": 28,
-    "num_attention_heads": 28, "num_key_value_heads": 4, "tie_word_embeddings": False,
-}  # fmt: skip
+    "vocab_size": 152_064,
+    "hidden_size": 3_584,
+    "intermediate_size": 18_944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "tie_word_embeddings": False,
+}
 CPU_PACK = 2_048
 FP32_SLOWER = 8
 """Products in fp32 on the tensor cores' scale: roughly what makers' figures give."""
@@ -52,10 +67,14 @@ def plan_recipe(recipe: Recipe, samples: Sequence[Sample]) -> tuple[Recipe, str,
     choice = choose_for(recipe, model, card, work)
     if choice is not None:
         return apply(recipe, choice.levers), f"plan, the fastest of what fits: {describe(choice)}", False
-    return frugal, (
-        f"by the plan nothing fits into the {card.free / 2**30:.1f} GiB that are free (the longest row has "
-        f"{work.longest:,} tokens); trying the leanest settings. A lower max_length, or method = qlora, takes less"
-    ), True  # fmt: skip
+    return (
+        frugal,
+        (
+            f"by the plan nothing fits into the {card.free / 2**30:.1f} GiB that are free (the longest row has "
+            f"{work.longest:,} tokens); trying the leanest settings. A lower max_length, or method = qlora, takes less"
+        ),
+        True,
+    )
 
 
 def choose_for(recipe: Recipe, model: Dimensions, card: Card, work: Workload) -> Choice | None:
@@ -66,10 +85,13 @@ def choose_for(recipe: Recipe, model: Dimensions, card: Card, work: Workload) ->
 def apply(recipe: Recipe, levers: Levers) -> Recipe:
     """The recipe with these settings."""
     return replace(
-        recipe, pack_tokens=levers.pack, checkpoint_every=max(levers.every, 1),
-        checkpointing="on" if levers.every else "off", unpack="on" if levers.unpack else "off",
+        recipe,
+        pack_tokens=levers.pack,
+        checkpoint_every=max(levers.every, 1),
+        checkpointing="on" if levers.every else "off",
+        unpack="on" if levers.unpack else "off",
         host_embeddings="on" if levers.host else "off",
-    )  # fmt: skip
+    )
 
 
 def describe(choice: Choice) -> str:
@@ -135,8 +157,12 @@ def measure_rate(dtype: torch.dtype) -> float:
 def _settings(recipe: Recipe, *, liger: bool) -> dict[str, Any]:
     width = 4 if recipe.dtype == "fp32" else 2
     return {
-        "rank": recipe.lora_r, "optimizer": recipe.optimizer, "fixed": _fixed(recipe), "liger": liger, "width": width,
-    }  # fmt: skip
+        "rank": recipe.lora_r,
+        "optimizer": recipe.optimizer,
+        "fixed": _fixed(recipe),
+        "liger": liger,
+        "width": width,
+    }
 
 
 def _fixed(recipe: Recipe) -> dict[str, Any]:

@@ -191,8 +191,14 @@ def test_stepping_by_hand_goes_the_same_way(name: str) -> None:
     conversation, made = step(say(conversation, "Thanks"), backend, fmt, client, Sampling(), "s1")
     assert (made.completion, made.turn) == ("Bye.", 1)
     assert [turn.role for turn in conversation.turns] == [
-        "system", "user", "assistant", "tool", "assistant", "user", "assistant",
-    ]  # fmt: skip
+        "system",
+        "user",
+        "assistant",
+        "tool",
+        "assistant",
+        "user",
+        "assistant",
+    ]
     assert "".join(pieces) == backend.inner._answers["chat/0/0"]
     for turn in conversation.turns:
         assert "".join(turn.raw[part.span.start : part.span.end] for part in turn.parts) == turn.raw

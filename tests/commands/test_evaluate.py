@@ -44,8 +44,10 @@ def test_json_is_the_summary_and_nothing_else(place: Path, capsys: pytest.Captur
     document = as_json(capsys)
     assert document == json.loads((place / "out" / "summary.json").read_text())
     assert document["metrics"]["exact_call"]["tuned"] == {
-        **document["metrics"]["exact_call"]["tuned"], "value": 1.0, "n": 6,
-    }  # fmt: skip
+        **document["metrics"]["exact_call"]["tuned"],
+        "value": 1.0,
+        "n": 6,
+    }
     assert document["arms"]["tuned"]["format"] == "hermes"
     assert {"python", "agentft", "scipy"} <= document["versions"].keys()
     assert {"suites", "tools", "cases"} == document["hashes"].keys()

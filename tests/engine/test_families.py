@@ -30,10 +30,18 @@ from tests.engine.test_loss import gradient, packed_loss, plain_loss
 from tests.tiny import tiny_model
 
 SHAPE: dict[str, Any] = {
-    "vocab_size": 70, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    "vocab_size": 70,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
     "initializer_range": 0.3,
-}  # fmt: skip
+}
 FAMILIES = {
     "llama": LlamaConfig(**SHAPE),
     "qwen2": Qwen2Config(**SHAPE),
@@ -67,8 +75,15 @@ def test_packed_is_one_by_one(family: str) -> None:
 UNSHAREABLE = {
     "qwen3-next": (
         Qwen3NextConfig(
-            **SHAPE, linear_num_key_heads=2, linear_num_value_heads=4, linear_key_head_dim=8, linear_value_head_dim=8,
-            num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16,
+            **SHAPE,
+            linear_num_key_heads=2,
+            linear_num_value_heads=4,
+            linear_key_head_dim=8,
+            linear_value_head_dim=8,
+            num_experts=4,
+            num_experts_per_tok=2,
+            moe_intermediate_size=16,
+            shared_expert_intermediate_size=16,
             layer_types=["linear_attention", "full_attention"],
         ),
         "has layers of the kinds linear_attention",
@@ -76,9 +91,10 @@ UNSHAREABLE = {
     "lfm2": (Lfm2Config(**SHAPE, layer_types=["conv", "full_attention"]), "has layers of the kinds conv"),
     "mamba": (MambaConfig(vocab_size=70, hidden_size=32, num_hidden_layers=2), "kinds linear_attention"),
     "gpt-oss": (
-        GptOssConfig(**SHAPE, num_local_experts=4, num_experts_per_tok=2, sliding_window=11), "has attention sinks"
+        GptOssConfig(**SHAPE, num_local_experts=4, num_experts_per_tok=2, sliding_window=11),
+        "has attention sinks",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("family", UNSHAREABLE)

@@ -27,9 +27,13 @@ BATCHES = [range(4), range(4, 8), range(8, 12)]
 def weights_after(packs: Sequence[Pack], model: Path, folder: Path, **settings: Any) -> torch.Tensor:
     recipe = Recipe(model=str(model), lr=1e-3, warmup=0.0, schedule="constant", dtype="bf16", **settings)
     trainer = PackTrainer(
-        load_model(recipe, str(model)), training_arguments(recipe, folder), SAMPLES, packs, on_event=lambda _: None,
+        load_model(recipe, str(model)),
+        training_arguments(recipe, folder),
+        SAMPLES,
+        packs,
+        on_event=lambda _: None,
         recipe=recipe,
-    )  # fmt: skip
+    )
     trainer.train()
     return torch.cat([value.detach().float().flatten() for value in trainer.model.parameters() if value.requires_grad])
 

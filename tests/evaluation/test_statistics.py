@@ -95,9 +95,20 @@ def test_ratios_are_taken_over_sums_not_over_cases() -> None:
 
 @pytest.mark.parametrize(
     ("cases", "discordant", "points"),
-    [(50, 0.1, None), (50, 0.2, 18), (50, 0.3, 22), (100, 0.1, 9), (100, 0.2, 13), (100, 0.3, 16), (200, 0.1, 6.5),
-     (200, 0.2, 9.5), (200, 0.3, 11.5), (400, 0.2, 7), (800, 0.1, 3.5)],
-)  # fmt: skip
+    [
+        (50, 0.1, None),
+        (50, 0.2, 18),
+        (50, 0.3, 22),
+        (100, 0.1, 9),
+        (100, 0.2, 13),
+        (100, 0.3, 16),
+        (200, 0.1, 6.5),
+        (200, 0.2, 9.5),
+        (200, 0.3, 11.5),
+        (400, 0.2, 7),
+        (800, 0.1, 3.5),
+    ],
+)
 def test_the_smallest_difference_that_can_be_shown(cases: int, discordant: float, points: float | None) -> None:
     found = smallest_difference(cases, discordant)
     if points is None:

@@ -61,22 +61,52 @@ def call(name: str, /, **arguments: Any) -> dict[str, Any]:
 
 
 CASES: list[dict[str, Any]] = [
-    {"id": "s1", "category": "single", "turns": [
-        {"user": "Price of tea?", "calls": [call("price", item="tea")], "answer": ["2.5"]}]},
-    {"id": "s2", "category": "single", "turns": [
-        {"user": "Order two teas.", "calls": [call("order", item="tea", count=2)]}]},
-    {"id": "p1", "category": "parallel", "lang": "zh", "turns": [
-        {"user": "茶和蛋糕多少钱？", "calls": [call("price", item="tea"), call("price", item="cake")],
-         "answer": ["1,200", "2.5"]}]},
-    {"id": "m1", "category": "missing_parameter", "turns": [
-        {"user": "Order tea."}, {"user": "Three.", "calls": [call("order", item="tea", count=3)]}]},
+    {
+        "id": "s1",
+        "category": "single",
+        "turns": [{"user": "Price of tea?", "calls": [call("price", item="tea")], "answer": ["2.5"]}],
+    },
+    {
+        "id": "s2",
+        "category": "single",
+        "turns": [{"user": "Order two teas.", "calls": [call("order", item="tea", count=2)]}],
+    },
+    {
+        "id": "p1",
+        "category": "parallel",
+        "lang": "zh",
+        "turns": [
+            {
+                "user": "茶和蛋糕多少钱？",
+                "calls": [call("price", item="tea"), call("price", item="cake")],
+                "answer": ["1,200", "2.5"],
+            }
+        ],
+    },
+    {
+        "id": "m1",
+        "category": "missing_parameter",
+        "turns": [{"user": "Order tea."}, {"user": "Three.", "calls": [call("order", item="tea", count=3)]}],
+    },
     {"id": "i1", "category": "irrelevance", "turns": [{"user": "Write a poem."}]},
-    {"id": "e1", "category": "tool_error", "turns": [
-        {"user": "Price of tee?", "failing": 1, "calls": [call("price", item="tee"), call("price", item="tea")]}]},
-    {"id": "r1", "category": "multi_round", "turns": [
-        {"user": "Price of tea, then order one.",
-         "calls": [call("price", item="tea"), call("order", item="tea", count=1)]}]},
-]  # fmt: skip
+    {
+        "id": "e1",
+        "category": "tool_error",
+        "turns": [
+            {"user": "Price of tee?", "failing": 1, "calls": [call("price", item="tee"), call("price", item="tea")]}
+        ],
+    },
+    {
+        "id": "r1",
+        "category": "multi_round",
+        "turns": [
+            {
+                "user": "Price of tea, then order one.",
+                "calls": [call("price", item="tea"), call("order", item="tea", count=1)],
+            }
+        ],
+    },
+]
 
 
 def write_world(root: Path) -> str:

@@ -56,9 +56,14 @@ def generated(requests: Sequence[Request], tokens: int) -> list[str]:
         runs = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in runs_of(one)]
         ids = torch.tensor([[token for run in runs for token in run]])
         output = model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False, use_cache=True,
-            eos_token_id=2, pad_token_id=2,
-        )  # fmt: skip
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=tokens,
+            do_sample=False,
+            use_cache=True,
+            eos_token_id=2,
+            pad_token_id=2,
+        )
         new = output[0, ids.shape[1] :].tolist()
         texts.append(tokenizer.decode(new[: new.index(2)] if 2 in new else new))
     return texts

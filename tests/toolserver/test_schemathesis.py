@@ -117,9 +117,13 @@ def test_calls_that_go_on_from_each_others_answers(server: ToolServer, world: st
             answered[response.status_code] += 1
 
     going = settings(
-        max_examples=25, stateful_step_count=12, deadline=None, database=None, phases=[Phase.generate],
+        max_examples=25,
+        stateful_step_count=12,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    )
     run_state_machine_as_test(Going, settings=going)
     assert answered[200] > 25
     assert max(answered) < 500

@@ -79,7 +79,7 @@ def test_a_good_world_of_ones_own_keeps_every_promise(tmp_path: Path) -> None:
         ('return {"text"', 'state["n"] = 1\n    return {"text"', "read", "note", "marked @read changed the state"),
         ('    state["notes"][key] = text\n', "", "write", "keep", "leaves the state as it was"),
         ("{key[:40]!r}", "{key!r}", "errors", "note", "is refused in 10"),
-        ("key not in", 'len(key) and key not in', "answers", "note", "KeyError: ''"),
+        ("key not in", "len(key) and key not in", "answers", "note", "KeyError: ''"),
         ('return {"text"', 'return {"n": random.random(), "text"', "repeats", "note", "is answered in two ways"),
         ('return {"kept"', 'return {"n": next(_counter), "kept"', "snapshot", "", "keep answers otherwise"),
         ("min(times, 5)", "times * 50", "answers", "note", "is answered with "),
@@ -87,7 +87,7 @@ def test_a_good_world_of_ones_own_keeps_every_promise(tmp_path: Path) -> None:
         ('return {"text": ', 'return {"x": {1, 2}, "text": ', "answers", "note", "TypeError: set is not a JSON value"),
         ('return {"text": ', 'raise ToolError("x" * 400)\n    return {"text": ', "errors", "note", "400 characters"),
     ],
-)  # fmt: skip
+)
 def test_each_broken_promise_is_found_where_it_is(  # noqa: PLR0917
     tmp_path: Path, old: str, new: str, promise: str, tool: str, told: str
 ) -> None:

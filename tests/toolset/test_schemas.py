@@ -46,7 +46,7 @@ def expanded(schema: Any, hidden: Any = "", **definitions: Any) -> Schema:
         ({"type": "array", "items": {"type": "int"}}, {"type": "array", "items": {"type": "integer"}}),
         ({"patternProperties": {"a": {}}, "additionalProperties": False}, {}),
     ],
-)  # fmt: skip
+)
 def test_what_json_schema_does_not_know_is_mended_or_dropped(schema: Any, wanted: Schema) -> None:
     assert expanded(schema) == wanted
 
@@ -79,7 +79,7 @@ def test_a_schema_that_grows_exponentially_stays_small() -> None:
     """Twenty levels, each with two references to the next: a million schemas when written out."""
     levels: dict[str, Any] = {
         f"L{n}": {"properties": {side: {"$ref": f"#/$defs/L{n + 1}"} for side in "ab"}} for n in range(20)
-    }  # fmt: skip
+    }
     made = expanded({"$ref": "#/$defs/L0"}, **levels, L20={"type": "string"})
     assert 100 < len(json.dumps(made)) < 40_000
     wide = {"properties": {f"p{n}": {"type": "string"} for n in range(5000)}}

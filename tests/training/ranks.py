@@ -28,8 +28,12 @@ __all__ = ["RUNS", "main"]
 
 STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
 RUNS: list[tuple[str, Method]] = [
-    ("alone", "lora"), ("alone", "full"), ("ddp", "lora"), ("zero2", "lora"), ("zero3", "full"),
-]  # fmt: skip
+    ("alone", "lora"),
+    ("alone", "full"),
+    ("ddp", "lora"),
+    ("zero2", "lora"),
+    ("zero3", "full"),
+]
 
 
 def deepspeed_settings(spread: str) -> dict[str, Any]:
@@ -82,9 +86,13 @@ def fork(spread: str, method: Method, target: Path) -> None:
             continue
         if world > 1:
             os.environ |= {
-                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
-                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-            }  # fmt: skip
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": "2",
+                "LOCAL_WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+            }
         status = 1
         try:
             train(spread, method, target)

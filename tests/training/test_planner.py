@@ -55,9 +55,14 @@ def test_memory_is_what_was_measured_within_a_tenth(
 
 def test_dimensions_count_the_weights_of_a_known_model() -> None:
     config = Qwen2Config(
-        vocab_size=152_064, hidden_size=3_584, intermediate_size=18_944, num_hidden_layers=28, num_attention_heads=28,
-        num_key_value_heads=4, tie_word_embeddings=False,
-    )  # fmt: skip
+        vocab_size=152_064,
+        hidden_size=3_584,
+        intermediate_size=18_944,
+        num_hidden_layers=28,
+        num_attention_heads=28,
+        num_key_value_heads=4,
+        tie_word_embeddings=False,
+    )
     assert dimensions(config) == SEVEN
     assert SEVEN.body == 6_525_288_448
     assert SEVEN.adapters(16) == 40_370_176
