@@ -74,12 +74,12 @@ def chat_command(
 
 def _toolsets(tools: str | None, adapter: str | None) -> tuple[Toolset, ...]:
     """The tools that were asked for, or those that the adapter knows: others would only confuse a small model."""
-    from agentft.models.opening import find_tuned
+    from agentft.runs import find_finished
     from agentft.toolset import find_tools, load_toolsets, shipped_worlds
 
     if tools is not None:
         return load_toolsets([name.strip() for name in tools.split(",") if name.strip()])
-    known = find_tuned(adapter).tools if adapter else ()
+    known = find_finished(adapter).tools if adapter else ()
     return (known and find_tools(known, shipped_worlds())) or load_toolsets(WORLDS)
 
 
@@ -93,11 +93,12 @@ def _open(model: str | None, adapter: str | None, bits: int) -> tuple[Backend, C
     """The model, and the call format that its adapter was trained with."""
     from agentft.calls import call_format
     from agentft.display.pulling import ensure_pulled
-    from agentft.models.opening import DEFAULT_MODEL, doubt_bits, find_tuned, open_backend
+    from agentft.models.opening import DEFAULT_MODEL, doubt_bits, open_backend
+    from agentft.runs import find_finished
 
     if doubt := doubt_bits(adapter, bits):
         typer.echo(f"note: {doubt}", err=True)
-    run = find_tuned(adapter) if adapter else None
+    run = find_finished(adapter) if adapter else None
     ensure_pulled(model or (run.model if run else DEFAULT_MODEL))
     return open_backend(model, adapter, bits), call_format(run.call_format if run else "msagent")
 

@@ -123,9 +123,9 @@ def choose_cases(suites: list[str], tools: str | None, limit: int | None, trials
 
 def _default_output(adapter: str | None, name: str) -> Path:
     """A folder named after what is evaluated: the same command again goes on where it was."""
-    from agentft.models.opening import find_tuned
+    from agentft.runs import RUNS, RunFolder, find_finished
 
-    return find_tuned(adapter).path / "eval" / name if adapter else Path("runs") / f"eval-{name}"
+    return RunFolder(find_finished(adapter).path).evaluations / name if adapter else RUNS / f"eval-{name}"
 
 
 def _gate(text: str) -> Gate:

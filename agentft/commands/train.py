@@ -46,8 +46,8 @@ def train_command(
     Example:
       agentft train --data rows.jsonl --learn balanced epochs=2
     """
+    from agentft.runs import find_run
     from agentft.training import run
-    from agentft.training.run_folder import find_run
 
     options = {
         "model": model,

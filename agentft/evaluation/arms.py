@@ -13,8 +13,9 @@ from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record
 from agentft.evaluation.runner import read_baseline
 from agentft.models import Backend
-from agentft.models.opening import DEFAULT_MODEL, SCRIPTED, find_tuned, identify, open_backend
+from agentft.models.opening import DEFAULT_MODEL, SCRIPTED, identify, open_backend
 from agentft.models.scripted import ScriptedBackend
+from agentft.runs import find_finished
 
 __all__ = ["ModelChoice", "make_arm", "make_arms"]
 
@@ -37,7 +38,7 @@ def make_arm(label: str, plan: Plan, choice: ModelChoice, prepare: Callable[[str
     Raises:
         InputError: the run or the call format is not known.
     """
-    run = find_tuned(choice.adapter) if choice.adapter else None
+    run = find_finished(choice.adapter) if choice.adapter else None
     fmt = call_format(choice.call_format or (run.call_format if run else DEFAULT_FORMAT))
     if choice.model == SCRIPTED and run is None:
         answers = oracle_answers([plan.job(case) for case in plan.cases], fmt)
@@ -67,7 +68,7 @@ def make_arms(
     if baseline == "base":
         if choice.adapter is None:
             raise InputError("--baseline base is the model without its adapter; give --adapter, or another baseline")
-        run = find_tuned(choice.adapter)
+        run = find_finished(choice.adapter)
         bare = replace(
             choice, model=choice.model or run.model, adapter=None, call_format=choice.call_format or run.call_format
         )

@@ -1,75 +1,24 @@
-"""From what a user names (`--model`, `--adapter`) to a backend, and what a run folder says about its model.
-
-A run folder holds `recipe.toml` (its `model` and `method`), `format.json` (its `call_format`), `data.json` (its
-`tools`) and `adapter/`, or `model/` if all weights were trained.
-"""
+"""From what a user names (`--model`, `--adapter`) to a backend, and whether a run's rendering fits its model."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from agentft.calls import call_format
-from agentft.errors import InputError, MissingError
+from agentft.errors import InputError
 from agentft.models import Backend
 from agentft.models.scripted import ScriptedBackend, read_answers
 from agentft.rendering.frame import Frame
 from agentft.rendering.render import describe
+from agentft.runs import FinishedRun, RunFolder, find_finished
 
-__all__ = ["DEFAULT_MODEL", "TunedRun", "check_rendering", "doubt_bits", "find_tuned", "identify", "open_backend"]
+__all__ = ["DEFAULT_MODEL", "check_rendering", "doubt_bits", "identify", "open_backend"]
 
 DEFAULT_MODEL = "smollm2-135m"
 SCRIPTED = "scripted"
-ADAPTER, WHOLE = "adapter", "model"
-"""What a finished run holds: one of these folders."""
-
-
-@dataclass(frozen=True, slots=True)
-class TunedRun:
-    """What a finished training run left: the model it started from, its call format, and its adapter or whole model.
-
-    `is_whole`: `adapter` is a whole model, to be opened instead of `model` rather than on top of it. `is_rounded`: it
-    was trained on weights of 4 bits, and so belongs on those. `tools`: names of those that its data declared; none if
-    it is not known, or they are very many.
-    """
-
-    path: Path
-    model: str
-    call_format: str
-    adapter: Path
-    is_whole: bool
-    is_rounded: bool
-    tools: tuple[str, ...]
-
-
-def find_tuned(name: str, root: Path = Path("runs")) -> TunedRun:
-    """The run folder of that path or name; `last` is the newest finished run under `root`.
-
-    Raises:
-        InputError: there is no such run, or its files cannot be used.
-    """
-    path = _newest(root) if name == "last" else next((p for p in (Path(name), root / name) if p.is_dir()), None)
-    if path is None:
-        raise InputError(f"there is no run {name!r}; give a run folder, or train one with `agentft train`")
-    kind = next((kind for kind in (ADAPTER, WHOLE) if (path / kind).is_dir()), None)
-    if kind is None:
-        raise InputError(
-            f"{path}: it holds no adapter/ (nor model/); the run did not finish, so go on with it: "
-            f"agentft train --resume {path}"
-        )
-    return TunedRun(
-        path=path,
-        model=_text(path / "recipe.toml", "model"),
-        call_format=_text(path / "format.json", "call_format"),
-        adapter=path / kind,
-        is_whole=kind == WHOLE,
-        is_rounded=_text(path / "recipe.toml", "method") == "qlora",
-        tools=_tools(path / "data.json"),
-    )
 
 
 def open_backend(model: str | None, adapter: str | None = None, bits: int = 16) -> Backend:
@@ -91,16 +40,16 @@ def open_backend(model: str | None, adapter: str | None = None, bits: int = 16) 
         if not answers:
             raise InputError("the answers of `scripted` come from a file here: --model scripted:FILE")
         return ScriptedBackend(read_answers(Path(answers)), answers)
-    run = find_tuned(adapter) if adapter else None
+    run = find_finished(adapter) if adapter else None
     name = model or (run.model if run else DEFAULT_MODEL)
     from agentft.models.hf import HfBackend  # torch and transformers take seconds
 
     if run is None:
         return HfBackend.open(name, None, bits)
     if run.is_whole:
-        backend = HfBackend.open(str(run.adapter), None, bits)
+        backend = HfBackend.open(str(run.weights), None, bits)
     else:
-        backend = HfBackend.open(name, run.adapter, bits, rounded=run.is_rounded)
+        backend = HfBackend.open(name, run.weights, bits, rounded=run.is_rounded)
     check_rendering(run, backend.frame, name)
     return backend
 
@@ -111,7 +60,7 @@ def doubt_bits(adapter: str | None, bits: int) -> str | None:
     Raises:
         InputError: the run cannot be used.
     """
-    run = find_tuned(adapter) if adapter else None
+    run = find_finished(adapter) if adapter else None
     if run is None or bits == 16 or (bits == 4 and run.is_rounded):
         return None
     return (
@@ -120,13 +69,13 @@ def doubt_bits(adapter: str | None, bits: int) -> str | None:
     )
 
 
-def check_rendering(run: TunedRun, frame: Frame, model: str) -> None:
+def check_rendering(run: FinishedRun, frame: Frame, model: str) -> None:
     """Refuse a model whose text would be rendered otherwise than the run's was: it would only score worse.
 
     Raises:
         InputError: the chat template, the system text or the stop rule is not what `format.json` says.
     """
-    place = run.path / "format.json"
+    place = RunFolder(run.path).format
     stored = json.loads(place.read_text(encoding="utf-8"))
     now = describe(call_format(run.call_format), frame)
     for key in ("frame_sha256", "stop", "system_sha256"):
@@ -144,47 +93,17 @@ def identify(model: str | None, adapter: str | None, bits: int) -> tuple[str, st
     Raises:
         InputError: the run cannot be used.
     """
-    run = find_tuned(adapter) if adapter else None
+    run = find_finished(adapter) if adapter else None
     name = model or (run.model if run else DEFAULT_MODEL)
     shown = f"{name}+{run.path.resolve().name}" if run else name
     source = Path(name.removeprefix(f"{SCRIPTED}:"))
     parts = [name, f"{bits} bits", *(_listing(source) if source.exists() else [])]
     if run and run.is_whole:
-        parts += _listing(run.adapter)
+        parts += _listing(run.weights)
     elif run:
         parts += ["rounded"] if run.is_rounded else []
-        parts += [f"{path.name} {_sha(path)}" for path in sorted(run.adapter.iterdir()) if path.is_file()]
+        parts += [f"{path.name} {_sha(path)}" for path in sorted(run.weights.iterdir()) if path.is_file()]
     return shown, hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def _newest(root: Path) -> Path:
-    done = [path for kind in (ADAPTER, WHOLE) for path in root.glob(f"*/{kind}") if path.is_dir()]
-    if not done:
-        raise MissingError(f"there is no finished run under {root}/ yet; train one with `agentft train`")
-    return max(done, key=lambda path: (path.stat().st_mtime_ns, path.parent.name)).parent
-
-
-def _text(path: Path, key: str) -> str:
-    try:
-        text = path.read_text(encoding="utf-8")
-        table = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a run folder of `agentft train`") from None
-    except ValueError as error:
-        raise InputError(f"{path}: it is damaged ({error}); train again") from None
-    value = table.get(key) if isinstance(table, dict) else None
-    if not isinstance(value, str):
-        raise InputError(f"{path}: `{key}` is missing; give a run folder of `agentft train`")
-    return value
-
-
-def _tools(path: Path) -> tuple[str, ...]:
-    """Only a default hangs on them, so a run of an earlier version, which did not note them, has none."""
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))["tools"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return ()
-    return tuple(str(name) for name in names) if isinstance(names, list) else ()
 
 
 def _listing(path: Path) -> Iterator[str]:

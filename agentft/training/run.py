@@ -20,13 +20,13 @@ from agentft.rendering.encoding import learn_rule
 from agentft.rendering.frame import Frame
 from agentft.rendering.render import describe
 from agentft.rows.preparation import DataReport, Encoder, Prepared, prepare
+from agentft.runs import RunFolder, new_run
 from agentft.training.arguments import training_arguments
 from agentft.training.checkpoints import clear_partial, complete_folder, last_checkpoint, step_of
 from agentft.training.events import DataReady, Event, Finished, Note, OnEvent, Plan, RunResult, Saved, Started, StepDone
 from agentft.training.loading import count_parameters, load_model, pick_dtype, pick_liger, pick_lr, pick_sharing
 from agentft.training.planning import RANDOM_7B, plan_recipe
 from agentft.training.recipe import Recipe, read_resolved, write_recipe
-from agentft.training.run_folder import RunFolder, new_run
 from agentft.training.trainer import PackTrainer, deterministic, save_weights
 from agentft.types import Json
 
@@ -77,20 +77,26 @@ def train(recipe: Recipe, on_event: OnEvent, should_stop: Stop = lambda: False, 
         _remove_if_empty(folder)
         raise
     watcher = _Watcher(folder, on_event)
-    _announce(job, watcher, strict)
-    model, job = _load(job)
-    folder.write_json(folder.format, describe(encoder.format, encoder.frame) | _learning(job.recipe))
-    folder.write_json(folder.data, _data_document(job))
-    write_text(folder.recipe, write_recipe(job.recipe))
-    return _fit(job, model, watcher, should_stop, None)
+    with folder.lock():
+        _announce(job, watcher, strict)
+        model, job = _load(job)
+        folder.write_json(folder.format, describe(encoder.format, encoder.frame) | _learning(job.recipe))
+        folder.write_json(folder.data, _data_document(job))
+        write_text(folder.recipe, write_recipe(job.recipe))
+        return _fit(job, model, watcher, should_stop, None)
 
 
 def resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop = lambda: False) -> RunResult:
     """Go on with a run after its last complete checkpoint; on the CPU it ends in the same weights, bit for bit.
 
     Raises:
-        InputError: the data are not those that the run began with.
+        InputError: the data are not those that the run began with, or another process trains in this folder.
     """
+    with folder.lock():
+        return _resume(folder, on_event, should_stop)
+
+
+def _resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop) -> RunResult:
     recipe = read_resolved(folder.recipe)
     job = _prepare(recipe, _encoder(recipe), None)
     watcher = _Watcher(folder, on_event)
@@ -99,7 +105,7 @@ def resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop = lambda: Fal
     clear_partial(folder.path)
     clear_partial(folder.checkpoints)
     checkpoint = last_checkpoint(folder.checkpoints)
-    watcher.losses = [step.loss for step in folder.rewind(step_of(checkpoint) if checkpoint else 0)]
+    watcher.losses = [line["loss"] for line in folder.rewind(step_of(checkpoint) if checkpoint else 0)]
     weights = folder.weights(recipe.method)
     if checkpoint and step_of(checkpoint) == job.plan.steps and weights.is_dir():
         watcher(Note(f"{folder.path} is complete already"))
@@ -133,7 +139,7 @@ class _Watcher:
     def __call__(self, event: Event) -> None:
         if isinstance(event, StepDone):
             self.losses.append(event.loss)
-            self.folder.add_step(event)
+            self.folder.add_metrics(asdict(event))
         elif isinstance(event, Note):
             self.folder.add_log(event.text)
         elif isinstance(event, Saved):

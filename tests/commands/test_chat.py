@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from agentft import runs
 from agentft.commands import chat, run
-from agentft.models import opening
-from agentft.models.opening import TunedRun
 from agentft.records import parse_row
 from agentft.repl.loop import PERSONA
+from agentft.runs import FinishedRun
 from agentft.types import ToolCall, ToolResult
 from tests.commands.run import REPOSITORY, run_process
 
@@ -94,8 +94,8 @@ def test_an_adapter_brings_the_tools_that_it_knows(
     known: tuple[str, ...], worlds: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From whichever shipped world."""
-    tuned = TunedRun(Path(), "smollm2-135m", "msagent", Path(), False, False, known)
-    monkeypatch.setattr(opening, "find_tuned", lambda name: tuned)
+    tuned = FinishedRun(Path(), "smollm2-135m", "msagent", Path(), False, False, known)
+    monkeypatch.setattr(runs, "find_finished", lambda name: tuned)
     assert {toolset.name: list(toolset.tools) for toolset in chat._toolsets(None, "last")} == worlds
 
 
@@ -103,8 +103,8 @@ def test_an_adapter_brings_the_tools_that_it_knows(
 def test_an_adapter_of_unknown_tools_gets_three_small_worlds(
     known: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tuned = TunedRun(Path(), "smollm2-135m", "msagent", Path(), False, False, known)
-    monkeypatch.setattr(opening, "find_tuned", lambda name: tuned)
+    tuned = FinishedRun(Path(), "smollm2-135m", "msagent", Path(), False, False, known)
+    monkeypatch.setattr(runs, "find_finished", lambda name: tuned)
     names = [toolset.name for toolset in chat._toolsets(None, "last")]
     assert names == [toolset.name for toolset in chat._toolsets(None, None)] == ["weather", "search", "calculator"]
 

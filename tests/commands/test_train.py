@@ -82,7 +82,7 @@ def test_a_dry_run_as_text(tiny: Path, here: Path, capfd: pytest.CaptureFixture[
         ([], "no data were named"),
         (["--data", "rows.jsonl", "epoch=1"], "did you mean 'epochs'"),
         (["none.toml"], "none.toml: cannot be read (No such file or directory); give a TOML file"),
-        (["--data", "rows.jsonl", "--output", "taken"], "taken exists already and is not empty"),
+        (["--data", "rows.jsonl", "--output", "taken"], "taken already exists and is not empty"),
         (["--resume", "last"], "there is no run in runs/"),
         (["--resume", "last", "--data", "rows.jsonl"], "--resume takes every setting from the run"),
     ],
@@ -122,7 +122,7 @@ def test_a_full_disk_is_one_line(tiny: Path, here: Path, capfd: pytest.CaptureFi
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     (here / "run").mkdir()
-    from agentft.training.run_folder import RunFolder
+    from agentft.runs import RunFolder
 
     before = RunFolder.__init__
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from agentft.calls import call_format
-from agentft.errors import InputError, MissingError
-from agentft.models.opening import check_rendering, doubt_bits, find_tuned, identify, open_backend
+from agentft.errors import InputError
+from agentft.models.opening import check_rendering, doubt_bits, identify, open_backend
 from agentft.rendering.render import describe
+from agentft.runs import find_finished
 
 FRAME: Any = SimpleNamespace(fingerprint="f", stop="</s>", stable=True)
 
@@ -28,21 +29,12 @@ def make_run(
     return folder
 
 
-def test_a_run_is_found_by_path_by_name_and_as_the_newest(tmp_path: Path) -> None:
-    old, new = make_run(tmp_path, "a", when=5), make_run(tmp_path, "b", when=9)
-    (tmp_path / "c").mkdir()
-    assert find_tuned(str(old)).path == old
-    assert find_tuned("a", tmp_path).path == old
-    run = find_tuned("last", tmp_path)
-    assert (run.path, run.model, run.call_format, run.adapter) == (new, "some-model", "hermes", new / "adapter")
-
-
 def test_a_run_that_trained_all_weights_is_opened_as_a_whole_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = make_run(tmp_path, "whole", kind="model", when=9)
-    run = find_tuned("last", tmp_path)
-    assert (run.path, run.model, run.adapter, run.is_whole) == (whole, "some-model", whole / "model", True)
+    run = find_finished("last", tmp_path)
+    assert (run.path, run.model, run.weights, run.is_whole) == (whole, "some-model", whole / "model", True)
     opened: list[tuple[object, ...]] = []
 
     def fake(*given: object, **more: object) -> SimpleNamespace:
@@ -74,42 +66,14 @@ def test_a_run_is_only_opened_on_the_text_that_it_was_trained_on(tmp_path: Path)
     place = make_run(tmp_path, "a")
     stored = describe(call_format("hermes"), FRAME)
     (place / "format.json").write_text(json.dumps(stored))
-    check_rendering(find_tuned(str(place)), FRAME, "some-model")
+    check_rendering(find_finished(str(place)), FRAME, "some-model")
     other: Any = SimpleNamespace(fingerprint="g", stop="</s>", stable=True)
     with pytest.raises(InputError, match=r"frame_sha256 is not that of other-model.*or give some-model"):
-        check_rendering(find_tuned(str(place)), other, "other-model")
+        check_rendering(find_finished(str(place)), other, "other-model")
     for key in ("frame_sha256", "system_sha256", "stop"):
         (place / "format.json").write_text(json.dumps(stored | {key: "older"}))
         with pytest.raises(InputError, match=rf"format\.json: {key} is not that of some-model.*train again"):
-            check_rendering(find_tuned(str(place)), FRAME, "some-model")
-
-
-def test_the_newest_of_both_kinds_of_runs_is_the_last(tmp_path: Path) -> None:
-    make_run(tmp_path, "a", kind="model", when=5)
-    make_run(tmp_path, "b", when=7)
-    assert find_tuned("last", tmp_path).path.name == "b"
-    make_run(tmp_path, "c", kind="model", when=9)
-    assert find_tuned("last", tmp_path).path.name == "c"
-
-
-def test_what_cannot_be_a_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(MissingError, match="no finished run"):
-        find_tuned("last", tmp_path)
-    with pytest.raises(InputError, match="there is no run 'x'"):
-        find_tuned("x", tmp_path)
-    (tmp_path / "half").mkdir()
-    with pytest.raises(InputError, match=r"no adapter/ \(nor model/\).*--resume"):
-        find_tuned("half", tmp_path)
-    run = make_run(tmp_path, "a")
-    (run / "format.json").write_text("{")
-    with pytest.raises(InputError, match=r"format\.json: it is damaged"):
-        find_tuned(str(run))
-    (run / "format.json").write_text("{}")
-    with pytest.raises(InputError, match="`call_format` is missing"):
-        find_tuned(str(run))
-    (run / "recipe.toml").unlink()
-    with pytest.raises(InputError, match=r"recipe\.toml: cannot be read"):
-        find_tuned(str(run))
+            check_rendering(find_finished(str(place)), FRAME, "some-model")
 
 
 @pytest.mark.parametrize("kind", ["adapter", "model"])

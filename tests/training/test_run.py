@@ -14,12 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 from agentft.errors import FrameError, InputError, MissingError
-from agentft.models.opening import find_tuned
 from agentft.rows.reading import read_rows
+from agentft.runs import RunFolder, find_finished
 from agentft.training import run
 from agentft.training.events import DataReady, Event, Finished, Note, Started, StepDone
 from agentft.training.recipe import Recipe, read_resolved
-from agentft.training.run_folder import RunFolder, find_run, new_run
 from tests.engine.samples import write_rows
 from tests.tiny import save_tiny, tiny_tokenizer
 
@@ -52,18 +51,18 @@ def test_a_run_leaves_everything_that_the_contract_names(tiny: Path, rows: Path,
     assert result.weights == tmp_path / "run" / "adapter"
     assert {entry.name for entry in folder.path.iterdir()} == {
         *("recipe.toml", "format.json", "data.json", "metrics.jsonl", "adapter", "checkpoints", "log.txt"),
-        "quarantine",
+        *("quarantine", ".lock"),
     }
     losses = [event.loss for event in events if isinstance(event, StepDone)]
     assert [json.loads(line)["loss"] for line in folder.metrics.read_text().splitlines()] == losses
-    assert [step.step for step in folder.read_steps()] == list(range(1, result.steps + 1))
+    assert [step["step"] for step in folder.read_metrics()] == list(range(1, result.steps + 1))
     assert losses[-1] < losses[0]
     assert isinstance(events[-1], Finished)
     assert events[-1].losses == tuple(losses)
     document = json.loads(folder.data.read_text())
     assert (document["rows"], document["trained"], document["rejected"]) == (14, 12, 2)
     assert document["reasons"] == {"nothing-learnt": 2}
-    assert find_tuned(str(folder.path)).tools == tuple(document["tools"]) != ()
+    assert find_finished(str(folder.path)).tools == tuple(document["tools"]) != ()
     kept = json.loads(folder.format.read_text())
     assert (kept["call_format"], kept["learn"], kept["stop"][0]) == ("msagent", "calls", "<|endofthink|>")
     resolved = read_resolved(folder.recipe)
@@ -161,7 +160,7 @@ import os, signal, sys
 from pathlib import Path
 from agentft.training import checkpoints, run, trainer
 from agentft.training.events import StepDone
-from agentft.training.run_folder import RunFolder
+from agentft.runs import RunFolder
 from agentft.training.recipe import read_recipe
 
 folder, recipe, step, moment = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
@@ -214,8 +213,9 @@ def test_a_run_killed_at_any_moment_ends_in_the_same_weights(tiny: Path, rows: P
     ours, theirs = adapter(target), adapter(tmp_path / "whole")
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    unkilled = RunFolder(tmp_path / "whole").read_steps()
-    assert [(s.step, s.loss) for s in RunFolder(target).read_steps()] == [(s.step, s.loss) for s in unkilled]
+    unkilled = RunFolder(tmp_path / "whole").read_metrics()
+    kept = RunFolder(target).read_metrics()
+    assert [(s["step"], s["loss"]) for s in kept] == [(s["step"], s["loss"]) for s in unkilled]
     assert not [entry.name for entry in (target / "checkpoints").iterdir() if entry.name.startswith(".")]
 
 
@@ -277,33 +277,6 @@ def test_nothing_to_train_on(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no data were named"):
         run.train(Recipe(model=str(tiny)), lambda event: None)
     assert sum(1 for _ in read_rows(rows)) == 3
-
-
-def test_runs_are_numbered_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="there is no run"):
-        find_run("last")
-    for _ in range(2):
-        made = new_run("rows")
-        made.recipe.write_text("")
-    assert find_run("last").path == Path("runs/rows-2")
-    assert find_run("rows-1").path == Path("runs/rows-1")
-    with pytest.raises(InputError, match="is not empty"):
-        new_run("rows", "runs/rows-1")
-    with pytest.raises(InputError, match="no run folder"):
-        find_run("runs/none")
-
-
-def test_a_half_written_line_of_metrics_is_dropped(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    for number in (1, 2, 3):
-        folder.add_step(StepDone(number, 1.0, 0.5, 0.1, 1.0, 1, 2, 3, 4.0, 0.1, 5))
-    with folder.metrics.open("a") as stream:
-        stream.write('{"step": 4, "epo')
-
-    assert [step.step for step in folder.read_steps()] == [1, 2, 3]
-    assert [step.step for step in folder.rewind(2)] == [1, 2]
-    assert len(folder.metrics.read_text().splitlines()) == 2
 
 
 def test_liger_that_is_missing_is_named_before_training(

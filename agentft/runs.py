@@ -1,0 +1,224 @@
+"""Run folders: the names of their files, their status, their lock, and which run `last` is.
+
+runs/<name>/  recipe.toml  format.json  data.json  metrics.jsonl  adapter/ (full: model/)  checkpoints/  eval/  log.txt
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal
+
+from agentft.errors import InputError, MissingError
+from agentft.files import atomic_write, write_text
+from agentft.types import Json
+
+__all__ = ["RUNS", "FinishedRun", "RunFolder", "find_finished", "find_run", "new_run"]
+
+RUNS = Path("runs")
+"""Where runs are kept, relative to the current folder."""
+
+Status = Literal["empty", "unfinished", "finished"]
+
+
+class RunFolder:
+    """The files of one training run. A folder without recipe.toml is not a run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.toml"  # every setting, resolved
+        self.format = path / "format.json"  # frame, call format, stop strings and hashes: what serving must repeat
+        self.data = path / "data.json"  # how many rows were kept, why the others were rejected, the fingerprint
+        self.metrics = path / "metrics.jsonl"  # one line for each optimizer step
+        self.checkpoints = path / "checkpoints"  # complete `checkpoint-<step>/` folders
+        self.quarantine = path / "quarantine"  # rejected rows, one file for each data file that has some
+        self.evaluations = path / "eval"
+        self.log = path / "log.txt"
+
+    @property
+    def status(self) -> Status:
+        """`finished` once the adapter (or the model) is there, `empty` before the recipe is written."""
+        if self.result is not None:
+            return "finished"
+        return "unfinished" if self.recipe.is_file() else "empty"
+
+    @property
+    def result(self) -> Path | None:
+        """The trained adapter, or the model if all weights were trained; None while there is neither."""
+        return next((path for path in (self.weights("lora"), self.weights("full")) if path.is_dir()), None)
+
+    def weights(self, method: str) -> Path:
+        """Where the result of a training method goes: `adapter/`, or `model/` for `full`."""
+        return self.path / ("model" if method == "full" else "adapter")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for this process; the operating system frees it when the process ends, however it ends.
+
+        Raises:
+            InputError: another process holds it; the message names that process.
+        """
+        with (self.path / ".lock").open("a+", encoding="utf-8") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stream.seek(0)
+                holder = stream.read().strip() or "another process"
+                raise InputError(f"{self.path} is in use by {holder}; wait for it, or stop it first") from None
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+            stream.flush()
+            yield
+
+    def write_json(self, path: Path, document: Json) -> None:
+        """Write one of the folder's documents atomically."""
+        write_text(path, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+
+    def add_metrics(self, line: Mapping[str, Any]) -> None:
+        """Append a step's metrics and sync them to disk, so that no checkpoint is newer than its metrics."""
+        with self.metrics.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(dict(line)) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The metrics of every step; a last line that a killed process left incomplete is ignored."""
+        if not self.metrics.exists():
+            return []
+        lines = self.metrics.read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+    def rewind(self, step: int) -> list[dict[str, Any]]:
+        """Delete the metrics of all steps after `step`; returns those that remain."""
+        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        with atomic_write(self.metrics) as stream:
+            stream.writelines(json.dumps(line) + "\n" for line in kept)
+        return kept
+
+    def add_log(self, text: str) -> None:
+        """Append a line with the time to log.txt."""
+        with self.log.open("a", encoding="utf-8") as stream:
+            stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedRun:
+    """What a finished run holds: its base model, its call format, and the adapter or model that was trained.
+
+    `is_whole`: `weights` is a complete model, which replaces `model` instead of going on top of it. `is_rounded`: the
+    base weights had 4 bits during training. `tools`: names of the tools in its data; empty if they are unknown or
+    many.
+    """
+
+    path: Path
+    model: str
+    call_format: str
+    weights: Path
+    is_whole: bool
+    is_rounded: bool
+    tools: tuple[str, ...]
+
+
+def new_run(name: str, output: str = "") -> RunFolder:
+    """Create an empty run folder: `output`, or the first unused `runs/<name>-<number>`.
+
+    Raises:
+        InputError: `output` is a file, or a folder that is not empty.
+    """
+    if output:
+        path = Path(output)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(f"{path} already exists and is not empty; choose another --output, or use --resume {path}")
+        path.mkdir(parents=True, exist_ok=True)
+        return RunFolder(path)
+    RUNS.mkdir(parents=True, exist_ok=True)
+    for number in count(1):
+        path = RUNS / f"{name}-{number}"
+        with suppress(FileExistsError):
+            path.mkdir()
+            break
+    return RunFolder(path)
+
+
+def find_run(name: str) -> RunFolder:
+    """The run with this name or path (of the folder, or of something in it); `last` is the newest, finished or not.
+
+    Raises:
+        InputError: there is no such run.
+    """
+    if name == "last":
+        runs = sorted(RUNS.glob("*/recipe.toml"), key=lambda recipe: (recipe.stat().st_mtime_ns, recipe.parent.name))
+        if not runs:
+            raise InputError(f"there is no run in {RUNS}/; train one first, or give the path of a run folder")
+        return RunFolder(runs[-1].parent)
+    for path in (Path(name), RUNS / name):
+        for folder in (path, path.parent, path.parent.parent):
+            if path.exists() and (folder / "recipe.toml").is_file():
+                return RunFolder(folder)
+    raise InputError(f"{name} is not a run folder (it has no recipe.toml); give a folder of {RUNS}/, or `last`")
+
+
+def find_finished(name: str, root: Path = RUNS) -> FinishedRun:
+    """The finished run with this name or path; `last` is the one that finished last.
+
+    Raises:
+        InputError: there is no such run, it is unfinished, or its files are damaged.
+        MissingError: `last`, and no run has finished yet.
+    """
+    path = _last_finished(root) if name == "last" else next((p for p in (Path(name), root / name) if p.is_dir()), None)
+    if path is None:
+        raise InputError(f"there is no run {name!r}; give a run folder, or train one with `agentft train`")
+    run = RunFolder(path)
+    if run.result is None:
+        raise InputError(
+            f"{path} has no adapter/ or model/, so the run did not finish; continue it with: "
+            f"agentft train --resume {path}"
+        )
+    return FinishedRun(
+        path=path,
+        model=_read_text(run.recipe, "model"),
+        call_format=_read_text(run.format, "call_format"),
+        weights=run.result,
+        is_whole=run.result == run.weights("full"),
+        is_rounded=_read_text(run.recipe, "method") == "qlora",
+        tools=_read_tools(run.data),
+    )
+
+
+def _last_finished(root: Path) -> Path:
+    results = [path for path in (*root.glob("*/adapter"), *root.glob("*/model")) if path.is_dir()]
+    if not results:
+        raise MissingError(f"no run in {root}/ has finished yet; train one with `agentft train`")
+    return max(results, key=lambda path: (path.stat().st_mtime_ns, path.parent.name)).parent
+
+
+def _read_text(path: Path, key: str) -> str:
+    """A text value of a TOML or JSON document."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        table = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a run folder of `agentft train`") from None
+    except ValueError as error:
+        raise InputError(f"{path}: it is damaged ({error}); train again") from None
+    value = table.get(key) if isinstance(table, dict) else None
+    if not isinstance(value, str):
+        raise InputError(f"{path}: `{key}` is missing; give a run folder of `agentft train`")
+    return value
+
+
+def _read_tools(path: Path) -> tuple[str, ...]:
+    """The names of the tools, which older versions did not record; only a default depends on them."""
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))["tools"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+    return tuple(str(name) for name in names) if isinstance(names, list) else ()

@@ -1,0 +1,105 @@
+"""Run folders: how they are numbered, found, locked and read, whatever state a killed process left them in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agentft.errors import InputError, MissingError
+from agentft.runs import RunFolder, find_finished, find_run, new_run
+from tests.models.test_opening import make_run
+
+
+def test_a_run_is_found_by_path_by_name_and_as_the_newest(tmp_path: Path) -> None:
+    old, new = make_run(tmp_path, "a", when=5), make_run(tmp_path, "b", when=9)
+    (tmp_path / "c").mkdir()
+    assert find_finished(str(old)).path == old
+    assert find_finished("a", tmp_path).path == old
+    run = find_finished("last", tmp_path)
+    assert (run.path, run.model, run.call_format, run.weights) == (new, "some-model", "hermes", new / "adapter")
+
+
+def test_the_newest_of_both_kinds_of_runs_is_the_last(tmp_path: Path) -> None:
+    make_run(tmp_path, "a", kind="model", when=5)
+    make_run(tmp_path, "b", when=7)
+    assert find_finished("last", tmp_path).path.name == "b"
+    make_run(tmp_path, "c", kind="model", when=9)
+    assert find_finished("last", tmp_path).path.name == "c"
+
+
+def test_what_cannot_be_a_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingError, match=r"no run in .* has finished yet"):
+        find_finished("last", tmp_path)
+    with pytest.raises(InputError, match="there is no run 'x'"):
+        find_finished("x", tmp_path)
+    (tmp_path / "half").mkdir()
+    with pytest.raises(InputError, match=r"no adapter/ or model/.*--resume"):
+        find_finished("half", tmp_path)
+    run = make_run(tmp_path, "a")
+    (run / "format.json").write_text("{")
+    with pytest.raises(InputError, match=r"format\.json: it is damaged"):
+        find_finished(str(run))
+    (run / "format.json").write_text("{}")
+    with pytest.raises(InputError, match="`call_format` is missing"):
+        find_finished(str(run))
+    (run / "recipe.toml").unlink()
+    with pytest.raises(InputError, match=r"recipe\.toml: cannot be read"):
+        find_finished(str(run))
+
+
+def test_runs_are_numbered_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="there is no run"):
+        find_run("last")
+    for _ in range(2):
+        made = new_run("rows")
+        made.recipe.write_text("")
+    assert find_run("last").path == Path("runs/rows-2")
+    assert find_run("rows-1").path == Path("runs/rows-1")
+    with pytest.raises(InputError, match="is not empty"):
+        new_run("rows", "runs/rows-1")
+    with pytest.raises(InputError, match="is not a run folder"):
+        find_run("runs/none")
+
+
+def test_a_half_written_line_of_metrics_is_dropped(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for number in (1, 2, 3):
+        folder.add_metrics({"step": number, "loss": 0.5})
+    with folder.metrics.open("a") as stream:
+        stream.write('{"step": 4, "epo')
+
+    assert [line["step"] for line in folder.read_metrics()] == [1, 2, 3]
+    assert [line["step"] for line in folder.rewind(2)] == [1, 2]
+    assert len(folder.metrics.read_text().splitlines()) == 2
+
+
+def test_the_status_follows_what_is_in_the_folder(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert (folder.status, folder.result) == ("empty", None)
+    folder.recipe.write_text("")
+    assert folder.status == "unfinished"
+    folder.weights("full").mkdir()
+    assert (folder.status, folder.result) == ("finished", tmp_path / "model")
+    folder.weights("qlora").mkdir()
+    assert folder.result == tmp_path / "adapter"
+
+
+def test_the_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
+    code = "import sys, pathlib; from agentft.runs import RunFolder\n"
+    code += "with RunFolder(pathlib.Path(sys.argv[1])).lock(): print('held', flush=True); sys.stdin.read()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(InputError, match=rf"is in use by process {holder.pid}, since "), RunFolder(tmp_path).lock():
+        pass
+    holder.kill()
+    holder.communicate()
+    for _ in range(2):
+        with RunFolder(tmp_path).lock():
+            assert (tmp_path / ".lock").read_text().startswith("process ")
