@@ -31,6 +31,8 @@ $(STAMP): pyproject.toml constraints.txt constraints-cpu.txt
 	  echo "error: agentft needs Python 3.11 or newer, and $(PYTHON) is older or missing;" \
 	       "try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
+	@# The distribution had this name once, and the package index has a stranger's under it: never keep both.
+	$(BIN)/python -m pip uninstall --quiet --yes agentft 2>/dev/null
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) -e '.[dev]'
 	@touch $(STAMP)
 

@@ -1,4 +1,4 @@
-"""`agentft doctor`: what is installed, what works here, and what to do about the rest."""
+"""`agentft doctor`: checks the installation and the machine, with a remedy for whatever fails."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ from typing import Annotated
 
 import typer
 
+import agentft
+
 __all__ = ["Check", "check_all", "doctor_command"]
 
-# Run in a process of their own, so that a broken library is a finding and not the end of the doctor.
+STRANGER = "agentft"
+"""The distribution of this name on the package index is somebody else's evaluation harness; ours is `agentft-suite`."""
+
+# Each probe runs in its own process, so that a broken library becomes a failed check and does not end the command.
 TORCH = """
 import json, torch
 count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -35,7 +40,7 @@ print('"' + bitsandbytes.__version__ + '"')
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding. `remedy` says what to do if it is not good."""
+    """The result of one check. `remedy` says how to mend it if it is not good."""
 
     name: str
     good: bool
@@ -44,7 +49,7 @@ class Check:
 
 
 def doctor_command(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
-    """Say what works here, and what to do about the rest.
+    """Check the installation and the machine, and show a remedy for whatever fails.
 
     Example:
       agentft doctor
@@ -62,13 +67,13 @@ def doctor_command(as_json: Annotated[bool, typer.Option("--json", help="Print o
 
 
 def check_all() -> list[Check]:
-    """All findings, in the order in which they are shown."""
+    """Run every check, in the order in which they are shown."""
     libraries = map(_library, ("transformers", "peft", "datasets"))
-    return [_python(), *_torch(), _bitsandbytes(), *libraries, _memory(), _disk(), _model()]
+    return [_python(), _distribution(), *_torch(), _bitsandbytes(), *libraries, _memory(), _disk(), _model()]
 
 
 def _probe(code: str) -> tuple[object, str]:
-    """What a small program prints as JSON, or None and its last line of complaint."""
+    """Run a small program. Returns the JSON that it prints and "", or None and the last line of its error."""
     try:
         done = subprocess.run(  # noqa: S603  (our own code above)
             [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False, timeout=120
@@ -77,12 +82,23 @@ def _probe(code: str) -> tuple[object, str]:
             return json.loads(done.stdout.splitlines()[-1]), ""
     except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
         return None, str(error)
-    return None, (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1][:160]
+    return None, (done.stderr.strip().splitlines() or [f"exited with code {done.returncode}"])[-1][:160]
 
 
 def _python() -> Check:
     found = f"{platform.python_version()} at {sys.executable}"
     return Check("python", sys.version_info >= (3, 11), found, "install Python 3.11 or newer")
+
+
+def _distribution() -> Check:
+    from importlib.metadata import PackageNotFoundError, version
+
+    remedy = f"`pip uninstall {STRANGER}`, then install agentft again: both own the package and the command `agentft`"
+    try:
+        found = f"{STRANGER} {version(STRANGER)} is installed, which is not this project"
+    except PackageNotFoundError:
+        return Check("distribution", True, f"{agentft.__name__} {agentft.__version__} from agentft-suite")
+    return Check("distribution", False, found, remedy)
 
 
 def _torch() -> list[Check]:
@@ -92,9 +108,9 @@ def _torch() -> list[Check]:
     torch = Check("torch", True, f"{found['version']}, {found['threads']} threads")
     if found["gpus"]:
         return [torch, Check("gpu", True, "; ".join(found["gpus"]) + (", bfloat16" if found["bf16"] else ""))]
-    remedy = "nothing to do for the quickstart: it runs on the CPU; bigger models want an NVIDIA GPU"
+    remedy = "the quickstart runs on the CPU; models above about 1B parameters need an NVIDIA GPU"
     if shutil.which("nvidia-smi"):
-        remedy = "nvidia-smi is here, so this may be the CPU build of PyTorch: `pip install --force-reinstall torch`"
+        remedy = "nvidia-smi works, so this may be the CPU build of PyTorch: `pip install --force-reinstall torch`"
     return [torch, Check("gpu", False, "none that PyTorch can use", remedy)]
 
 
@@ -114,7 +130,7 @@ def _library(name: str) -> Check:
 
 
 def _memory() -> Check:
-    """In bytes, the limit of a container included; unknown where the system does not say."""
+    """Free memory, no more than the container's limit; "unknown" where the system does not report it."""
     lines = _text(Path("/proc/meminfo")).splitlines()
     table = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if len(line.split()) > 1}
     free, total = table.get("MemAvailable", 0), table.get("MemTotal", 0)
@@ -123,7 +139,7 @@ def _memory() -> Check:
         total = min(total, int(limit))
         free = min(free, int(limit) - int(used))
     found = f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB" if total else "unknown"
-    return Check("memory", not total or free > 3 * 2**30, found, "the quickstart needs about 4 GiB: close something")
+    return Check("memory", not total or free > 3 * 2**30, found, "the quickstart needs about 4 GiB: close others")
 
 
 def _text(path: Path) -> str:
@@ -139,7 +155,7 @@ def _disk() -> Check:
     folder = cache_folder()
     here = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free, writable = shutil.disk_usage(here).free, os.access(here, os.W_OK)
-    found = f"{free / 1e9:.1f} GB free at {folder}" + ("" if writable else ", which may not be written to")
+    found = f"{free / 1e9:.1f} GB free at {folder}" + ("" if writable else ", which is not writable")
     remedy = f"free {NEEDED_SPACE / 1e9:.1f} GB there, or set AGENTFT_CACHE to another folder"
     return Check("cache", writable and free > NEEDED_SPACE, found, remedy)
 
@@ -148,5 +164,5 @@ def _model() -> Check:
     from agentft.models.embedded import EMBEDDED, is_pulled, model_folder
 
     name = next(iter(EMBEDDED))
-    found = str(model_folder(name)) if is_pulled(name) else "not here yet"
-    return Check(name, is_pulled(name), found, f"`agentft models pull {name}` (or just use it: it comes by itself)")
+    found = str(model_folder(name)) if is_pulled(name) else "not downloaded"
+    return Check(name, is_pulled(name), found, f"`agentft models pull {name}` (or use it: first use downloads it)")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MCP_REMEDY", "McpFace", "serve_stdio"]
 
-MCP_REMEDY = "MCP needs the official SDK; install it with `pip install 'agentft[mcp]'`"
+MCP_REMEDY = "MCP needs the official SDK; install it with `pip install 'mcp>=2.3,<3'`"
 
 
 class McpFace:

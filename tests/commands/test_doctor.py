@@ -1,15 +1,18 @@
-"""The doctor: findings with remedies, and nothing that ends it."""
+"""`agentft doctor`: every failed check has a remedy, and no failure ends the command."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from agentft.commands import doctor, run
 from agentft.commands.doctor import Check, check_all
+from tests.commands.run import REPOSITORY
 
 
 def found(name: str) -> Check:
@@ -31,10 +34,10 @@ def test_what_is_wrong_comes_with_a_remedy(
     monkeypatch.setattr(doctor, "TORCH", "raise ImportError('libcuda is broken')")
     monkeypatch.setattr(doctor, "BITSANDBYTES", "import os; os.abort()")
     monkeypatch.setenv("AGENTFT_CACHE", str(tmp_path / "not" / "yet"))
-    assert run(["doctor"]) == 0, "the doctor ends well whatever it finds"
+    assert run(["doctor"]) == 0, "a failed check is not a failed command"
     shown = capsys.readouterr().out
     assert "--  torch         ImportError: libcuda is broken" in shown
-    assert "it ended with code -6" in shown
+    assert "exited with code -6" in shown
     assert "agentft models pull smollm2-135m" in shown
     assert all(check.remedy for check in check_all() if not check.good)
 
@@ -73,3 +76,25 @@ def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setattr("agentft.models.embedded.NEEDED_SPACE", 10**18)
     assert "set AGENTFT_CACHE" in doctor._disk().remedy
     assert not doctor._disk().good
+
+
+def test_a_strangers_distribution_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`agentft` on the package index is another project; it overwrites the package and the command."""
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.2.0")
+    check = doctor._distribution()
+    assert (check.good, check.found) == (False, "agentft 0.2.0 is installed, which is not this project")
+    assert check.remedy.startswith("`pip uninstall agentft`, then install agentft again")
+
+
+def test_our_own_distribution_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert doctor._distribution() == Check("distribution", True, "agentft 0.1.0 from agentft-suite")
+
+
+def test_the_distribution_is_not_named_like_the_package() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["name"] == "agentft-suite"
+    assert project["scripts"] == {"agentft": "agentft.commands:main"}

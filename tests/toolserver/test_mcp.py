@@ -134,7 +134,7 @@ def test_without_the_sdk_the_answer_names_the_remedy(server: ToolServer, monkeyp
     headers = {"Authorization": f"Bearer {server.token}"}
     answer = httpx.post(f"{server.address}/mcp", headers=headers, trust_env=False)
     assert answer.status_code == 501
-    assert "pip install 'agentft[mcp]'" in answer.json()["error"]
+    assert "pip install 'mcp>=2.3,<3'" in answer.json()["error"]
     assert run(["tools", "serve", "calculator", "--stdio"]) == 3
 
 
