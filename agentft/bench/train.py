@@ -18,7 +18,6 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from array import array
@@ -37,9 +36,10 @@ from agentft.errors import AgentftError, InputError
 from agentft.models.embedded import resolve
 from agentft.models.hf import quantisation
 from agentft.strict import nearest
-from agentft.training.arguments import training_arguments
 from agentft.training.events import StepDone
 from agentft.training.loading import load_model, pick_dtype, pick_liger, prepare_model
+from agentft.training.loop import TrainingLoop
+from agentft.training.machine import peak_memory
 from agentft.training.planner import Card, Workload
 from agentft.training.planning import (
     CPU_PACK,
@@ -55,7 +55,6 @@ from agentft.training.planning import (
 )
 from agentft.training.recipe import Recipe, read_recipe
 from agentft.training.run import read_samples
-from agentft.training.trainer import PackTrainer, peak_memory
 
 __all__ = ["SHAPES", "Measured", "Shape", "bench_peer", "bench_plain", "bench_train", "limit", "main", "plan_bench"]
 
@@ -318,10 +317,7 @@ def _run(recipe: Recipe, model: Any, samples: Sequence[Sample], packs: Sequence[
         if isinstance(event, StepDone):
             told.append(event)
 
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = training_arguments(recipe, Path(folder))
-        arguments.save_strategy = "no"
-        PackTrainer(model, arguments, samples, packs, on_event=keep, recipe=recipe).train()
+    TrainingLoop(model, recipe, samples, packs, on_event=keep).run()
     return told
 
 

@@ -21,13 +21,14 @@ from agentft.rendering.frame import Frame
 from agentft.rendering.render import describe
 from agentft.rows.preparation import DataReport, Encoder, Prepared, prepare
 from agentft.runs import RunFolder, new_run
-from agentft.training.arguments import training_arguments
 from agentft.training.checkpoints import clear_partial, complete_folder, last_checkpoint, step_of
 from agentft.training.events import DataReady, Event, Finished, Note, OnEvent, Plan, RunResult, Saved, Started, StepDone
 from agentft.training.loading import count_parameters, load_model, pick_dtype, pick_liger, pick_lr, pick_sharing
+from agentft.training.loop import TrainingLoop
+from agentft.training.machine import deterministic
 from agentft.training.planning import RANDOM_7B, plan_recipe
 from agentft.training.recipe import Recipe, read_resolved, write_recipe
-from agentft.training.trainer import PackTrainer, deterministic, save_weights
+from agentft.training.state import save_weights
 from agentft.types import Json
 
 __all__ = ["StrictError", "dry_run", "read_samples", "resume", "train"]
@@ -219,25 +220,24 @@ def _load(job: _Job) -> tuple[Any, _Job]:
 def _fit(job: _Job, model: Any, watcher: _Watcher, should_stop: Stop, checkpoint: Path | None) -> RunResult:
     folder, recipe, began = watcher.folder, job.recipe, time.monotonic()
     trainable, parameters = count_parameters(model)
-    trainer = PackTrainer(
+    loop = TrainingLoop(
         model,
-        training_arguments(recipe, folder.checkpoints),
+        recipe,
         job.prepared.samples,
         job.packs,
         on_event=watcher,
         should_stop=should_stop,
-        recipe=recipe,
+        checkpoints=folder.checkpoints,
     )
     done = step_of(checkpoint) if checkpoint else 0
-    watcher(Started(folder.path, done, job.plan.steps, trainable, parameters, trainer.args.device.type))
+    watcher(Started(folder.path, done, job.plan.steps, trainable, parameters, loop.device.type))
     with deterministic():
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    steps = trainer.state.global_step
+        steps = loop.run(checkpoint)
     seconds = time.monotonic() - began
     if steps < job.plan.steps:
         return _finish(job, watcher, None, steps, seconds)
     with complete_folder(folder.weights(recipe.method)) as partial:
-        save_weights(trainer.model, partial)
+        save_weights(model, partial)
         if recipe.method == "full":
             load_tokenizer(recipe.model).save_pretrained(str(partial))
     return _finish(job, watcher, folder.weights(recipe.method), steps, seconds)

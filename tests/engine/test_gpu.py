@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import copy
 import random
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,11 +18,10 @@ from agentft.engine.loss import weighted_loss
 from agentft.engine.packing import epoch_packs
 from agentft.engine.structure import Structure
 from agentft.engine.tree_attention import TREE_ATTENTION, tree_attention
-from agentft.training.arguments import training_arguments
 from agentft.training.events import StepDone
 from agentft.training.loading import prepare_model
+from agentft.training.loop import TrainingLoop
 from agentft.training.recipe import Recipe
-from agentft.training.trainer import PackTrainer
 from tests.engine.samples import make, nested
 from tests.engine.test_families import FAMILIES
 
@@ -97,19 +94,16 @@ def test_in_bf16_output_and_gradients_are_the_dense_masks_within_rounding(window
 
 
 @pytest.mark.parametrize("settings", [{}, {"host_embeddings": "on", "checkpointing": "on"}], ids=["plain", "lean"])
-def test_a_run_on_the_gpu_takes_the_steps_of_the_cpu(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_a_run_on_the_gpu_takes_the_steps_of_the_cpu(settings: dict[str, Any]) -> None:
     samples = nested()
     packs = [pack for epoch in range(6) for pack in epoch_packs(samples, 60, 0, epoch)]
     losses: list[list[float]] = []
     for device in ("cpu", "cuda"):
         recipe = Recipe(method="lora", lr=0.01, dtype="fp32", sharing="on", liger="off", **settings)
         model = prepare_model(recipe, untied().to(device), "tiny")
-        arguments = training_arguments(recipe, tmp_path)
-        if device == "cpu":
-            arguments = replace(arguments, use_cpu=True)
         told: list[float] = []
         keep: Any = lambda event, told=told: told.append(event.loss) if isinstance(event, StepDone) else None  # noqa: E731
-        PackTrainer(model, arguments, samples, packs, on_event=keep, recipe=recipe).train()
+        TrainingLoop(model, recipe, samples, packs, on_event=keep).run()
         losses.append(told)
     assert len(losses[0]) == len(packs)
     assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-5)

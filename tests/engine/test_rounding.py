@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from agentft.engine.packing import Pack, plant
-from agentft.training.arguments import training_arguments
 from agentft.training.loading import load_model
+from agentft.training.loop import TrainingLoop
 from agentft.training.recipe import Recipe
-from agentft.training.trainer import PackTrainer
 from tests.engine.samples import alone, make
 from tests.tiny import save_tiny
 
@@ -24,18 +23,11 @@ SAMPLES = [
 BATCHES = [range(4), range(4, 8), range(8, 12)]
 
 
-def weights_after(packs: Sequence[Pack], model: Path, folder: Path, **settings: Any) -> torch.Tensor:
+def weights_after(packs: Sequence[Pack], model: Path, **settings: Any) -> torch.Tensor:
     recipe = Recipe(model=str(model), lr=1e-3, warmup=0.0, schedule="constant", dtype="bf16", **settings)
-    trainer = PackTrainer(
-        load_model(recipe, str(model)),
-        training_arguments(recipe, folder),
-        SAMPLES,
-        packs,
-        on_event=lambda _: None,
-        recipe=recipe,
-    )
-    trainer.train()
-    return torch.cat([value.detach().float().flatten() for value in trainer.model.parameters() if value.requires_grad])
+    loop = TrainingLoop(load_model(recipe, str(model)), recipe, SAMPLES, packs, on_event=lambda _: None)
+    loop.run()
+    return torch.cat([value.detach().float().flatten() for value in loop.model.parameters() if value.requires_grad])
 
 
 @pytest.mark.slow
@@ -45,12 +37,10 @@ def test_packs_differ_from_single_rows_by_less_than_two_orders_of_batches(method
     save_tiny(model)
     single = alone(SAMPLES)
     together = [pack for batch in BATCHES for pack in plant(SAMPLES, batch)]
-    packed = weights_after(together, model, tmp_path / "a", method=method)
-    apart = weights_after(
-        [single[row] for batch in BATCHES for row in batch], model, tmp_path / "b", method=method, batch=4
-    )
+    packed = weights_after(together, model, method=method)
+    apart = weights_after([single[row] for batch in BATCHES for row in batch], model, method=method, batch=4)
     other = [single[row] for batch in BATCHES[::-1] for row in batch]
-    swapped = weights_after(other, model, tmp_path / "c", method=method, batch=4)
+    swapped = weights_after(other, model, method=method, batch=4)
 
     assert len(together) == 3
     assert 0 < (packed - apart).norm() < (swapped - apart).norm()

@@ -16,11 +16,10 @@ from typing import Any
 import deepspeed.comm.torch
 
 from agentft.engine.packing import epoch_packs
-from agentft.training.arguments import training_arguments
 from agentft.training.events import StepDone
 from agentft.training.loading import prepare_model
+from agentft.training.loop import TrainingLoop
 from agentft.training.recipe import Method, Recipe
-from agentft.training.trainer import PackTrainer
 from tests.engine.samples import nested
 from tests.tiny import tiny_model
 
@@ -39,9 +38,6 @@ RUNS: list[tuple[str, Method]] = [
 def deepspeed_settings(spread: str) -> dict[str, Any]:
     """What DeepSpeed is told; on the CPU it would otherwise compile an optimizer of its own."""
     return {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto",
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": {"stage": STAGES[spread], "stage3_gather_16bit_weights_on_model_save": True},
@@ -55,14 +51,12 @@ def train(spread: str, method: Method, target: Path) -> None:
     samples = nested()
     packs = [pack for epoch in range(4) for pack in epoch_packs(samples, 60, 0, epoch)][:8]
     settings = deepspeed_settings(spread) if spread in STAGES else None
-    arguments = training_arguments(recipe, target.parent / f"checkpoints-{spread}", settings)
-    arguments.save_strategy = "no"
     events: list[Any] = []
     model = prepare_model(recipe, tiny_model(), "tiny")
-    trainer = PackTrainer(model, arguments, samples, packs, on_event=events.append, recipe=recipe)
-    trainer.train()
+    loop = TrainingLoop(model, recipe, samples, packs, on_event=events.append, deepspeed=settings)
+    loop.run()
     steps = [event for event in events if isinstance(event, StepDone)]
-    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    weights = loop.accelerator.get_state_dict(loop.wrapped)
     if int(os.environ.get("RANK", "0")) == 0:
         trained = {
             name: float(value.double().square().sum())

@@ -158,7 +158,7 @@ def test_qlora_runs_on_the_cpu_with_nf4_and_trains_adapters_only(tiny: Path, row
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from agentft.training import checkpoints, run, trainer
+from agentft.training import checkpoints, run
 from agentft.training.events import StepDone
 from agentft.runs import RunFolder
 from agentft.training.recipe import read_recipe

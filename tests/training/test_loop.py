@@ -1,4 +1,4 @@
-"""The trainer: one loss over the whole optimizer step, and steps that are told as they are."""
+"""The training loop: one loss over the whole optimizer step, reported as it was computed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import torch
 from agentft.engine.loss import weighted_loss
 from agentft.engine.packing import Pack, Sample, epoch_packs, plant
 from agentft.errors import AgentftError, InputError
-from agentft.training.arguments import rate_factor, training_arguments
 from agentft.training.events import Event, Note, Saved, StepDone
 from agentft.training.loading import prepare_model
+from agentft.training.loop import TrainingLoop
+from agentft.training.machine import deterministic
+from agentft.training.optimizer import rate_factor
 from agentft.training.recipe import Recipe
-from agentft.training.trainer import PackTrainer, deterministic
 from tests.engine.samples import alone, make
 from tests.engine.test_loss import plain_loss
 from tests.tiny import tiny_model
@@ -25,35 +26,41 @@ STEM = list(range(3, 23))
 SAMPLES = [make([*STEM, 30 + row, 40, 41 + row, 43], {22: 1.0 + row, 23: 0.25}, row) for row in range(4)]
 
 
-def trainer_of(
+def loop_of(
     folder: Path,
     packs: Sequence[Pack],
     samples: Sequence[Sample] = SAMPLES,
     events: list[Event] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     **settings: Any,
-) -> PackTrainer:
+) -> TrainingLoop:
     defaults: dict[str, Any] = {"method": "full", "lr": 0.01, "warmup": 0.0, "dtype": "fp32", "clip": 0.0}
     recipe = Recipe(**(defaults | settings))
     model = prepare_model(recipe, tiny_model(), "tiny")
-    arguments = training_arguments(recipe, folder / "checkpoints")
-    told = [] if events is None else events
-    return PackTrainer(model, arguments, samples, packs, on_event=told.append, should_stop=should_stop, recipe=recipe)
+    return TrainingLoop(
+        model,
+        recipe,
+        samples,
+        packs,
+        on_event=lambda event: None if events is None else events.append(event),
+        should_stop=should_stop,
+        checkpoints=folder / "checkpoints",
+    )
 
 
-def weights(trainer: PackTrainer) -> dict[str, torch.Tensor]:
-    return {name: value.detach().clone() for name, value in trainer.model.named_parameters() if value.requires_grad}
+def weights(loop: TrainingLoop) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in loop.model.named_parameters() if value.requires_grad}
 
 
 def test_one_pack_of_four_is_one_step_of_four_packs_with_unequal_weights(tmp_path: Path) -> None:
     events: list[Event] = []
     more: list[Event] = []
-    whole = trainer_of(tmp_path / "a", plant(SAMPLES, range(4)), events=events)
-    apart = trainer_of(tmp_path / "b", alone(SAMPLES), events=more, batch=4)
+    whole = loop_of(tmp_path / "a", plant(SAMPLES, range(4)), events=events)
+    apart = loop_of(tmp_path / "b", alone(SAMPLES), events=more, batch=4)
 
     expected = plain_loss(tiny_model(), SAMPLES).item()
-    whole.train()
-    apart.train()
+    whole.run()
+    apart.run()
 
     (one,) = [event for event in events if isinstance(event, StepDone)]
     (four,) = [event for event in more if isinstance(event, StepDone)]
@@ -65,11 +72,11 @@ def test_one_pack_of_four_is_one_step_of_four_packs_with_unequal_weights(tmp_pat
 
 
 def test_accumulation_moves_the_weights_as_one_batch_does(tmp_path: Path) -> None:
-    whole = trainer_of(tmp_path / "a", plant(SAMPLES, range(4)), method="lora")
-    apart = trainer_of(tmp_path / "b", alone(SAMPLES), batch=4, method="lora")
+    whole = loop_of(tmp_path / "a", plant(SAMPLES, range(4)), method="lora")
+    apart = loop_of(tmp_path / "b", alone(SAMPLES), batch=4, method="lora")
 
-    whole.train()
-    apart.train()
+    whole.run()
+    apart.run()
 
     for name, value in weights(whole).items():
         torch.testing.assert_close(weights(apart)[name], value, rtol=1e-3, atol=1e-5)
@@ -77,7 +84,7 @@ def test_accumulation_moves_the_weights_as_one_batch_does(tmp_path: Path) -> Non
 
 def test_the_last_step_takes_what_is_left(tmp_path: Path) -> None:
     events: list[Event] = []
-    trainer_of(tmp_path, alone(SAMPLES), batch=3, events=events).train()
+    loop_of(tmp_path, alone(SAMPLES), batch=3, events=events).run()
 
     steps = [event for event in events if isinstance(event, StepDone)]
     assert [step.samples for step in steps] == [3, 1]
@@ -88,7 +95,7 @@ def test_the_last_step_takes_what_is_left(tmp_path: Path) -> None:
 def test_a_stop_finishes_the_step_and_saves(tmp_path: Path) -> None:
     events: list[Event] = []
     asked = iter([False, True])
-    trainer_of(tmp_path, alone(SAMPLES), events=events, should_stop=lambda: next(asked)).train()
+    loop_of(tmp_path, alone(SAMPLES), events=events, should_stop=lambda: next(asked)).run()
 
     assert [event.step for event in events if isinstance(event, StepDone)] == [1, 2]
     assert [event.path.name for event in events if isinstance(event, Saved)] == ["checkpoint-2"]
@@ -98,9 +105,9 @@ def test_a_pack_that_does_not_fit_is_done_in_smaller_ones(tmp_path: Path, monkey
     events: list[Event] = []
     more: list[Event] = []
     packs = [*plant(SAMPLES, range(4)), *alone(SAMPLES), *plant(SAMPLES, range(4))]
-    roomy = trainer_of(tmp_path / "a", packs, batch=2, events=events)
-    tight = trainer_of(tmp_path / "b", packs, batch=2, events=more)
-    roomy.train()
+    roomy = loop_of(tmp_path / "a", packs, batch=2, events=events)
+    tight = loop_of(tmp_path / "b", packs, batch=2, events=more)
+    roomy.run()
     sizes: list[int] = []
 
     def limited(model: Any, batch: Any, total: Any) -> Any:
@@ -111,8 +118,8 @@ def test_a_pack_that_does_not_fit_is_done_in_smaller_ones(tmp_path: Path, monkey
             raise torch.OutOfMemoryError
         return loss
 
-    monkeypatch.setattr("agentft.training.trainer.weighted_loss", limited)
-    tight.train()
+    monkeypatch.setattr("agentft.training.loop.weighted_loss", limited)
+    tight.run()
 
     steps = [[event.loss for event in told if isinstance(event, StepDone)] for told in (events, more)]
     assert steps[1] == pytest.approx(steps[0], rel=1e-5)
@@ -132,48 +139,47 @@ def test_halves_that_do_not_fit_are_halved_again(tmp_path: Path, monkeypatch: py
     events: list[Event] = []
     longer = [make([*s.tokens, *range(3, 9)], {22: 1.0, len(s.tokens) + 5: 1.0}, s.row) for s in SAMPLES[:1]]
     samples = [make([*STEM, 30 + row, 40, 41 + row, 43], {22: 1.0, 23: 0.25}, row) for row in range(12)]
-    monkeypatch.setattr("agentft.training.trainer.weighted_loss", limited)
+    monkeypatch.setattr("agentft.training.loop.weighted_loss", limited)
     packs = [*alone(samples), *plant(samples, range(12))]
-    trainer_of(tmp_path / "a", packs, samples=samples, events=events).train()
+    loop_of(tmp_path / "a", packs, samples=samples, events=events).run()
     assert len([event for event in events if isinstance(event, StepDone)]) == len(packs)
     assert len([event for event in events if isinstance(event, Note)]) > 1
-    with pytest.raises(InputError, match=r"cannot hold 29 tokens, against the plan"):
-        trainer_of(tmp_path / "b", alone(longer), samples=longer).train()
+    with pytest.raises(InputError, match=r"29 tokens do not fit into memory"):
+        loop_of(tmp_path / "b", alone(longer), samples=longer).run()
 
 
 def test_a_single_sample_that_does_not_fit_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: Any) -> Any:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr("agentft.training.trainer.weighted_loss", none)
-    with pytest.raises(InputError, match=r"cannot hold 23 tokens, against the plan; lower max_length"):
-        trainer_of(tmp_path, alone(SAMPLES)).train()
+    monkeypatch.setattr("agentft.training.loop.weighted_loss", none)
+    with pytest.raises(InputError, match=r"23 tokens do not fit into memory, although .*; lower max_length"):
+        loop_of(tmp_path, alone(SAMPLES)).run()
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_with_the_remedy(tmp_path: Path) -> None:
-    trainer = trainer_of(tmp_path, alone(SAMPLES))
+    loop = loop_of(tmp_path, alone(SAMPLES))
     with torch.no_grad():
-        trainer.model.lm_head.weight.fill_(float("nan"))
+        loop.model.lm_head.weight.fill_(float("nan"))
 
     with pytest.raises(AgentftError, match=r"the loss is nan at step 1.*lower lr"):
-        trainer.train()
+        loop.run()
 
 
 def test_only_whole_checkpoints_are_there_and_the_oldest_go(tmp_path: Path) -> None:
-    trainer_of(tmp_path, alone(SAMPLES), save_steps=1).train()
+    loop_of(tmp_path, alone(SAMPLES), save_steps=1).run()
 
     names = sorted(entry.name for entry in (tmp_path / "checkpoints").iterdir())
     assert names == ["checkpoint-3", "checkpoint-4"]
     files = {entry.name for entry in (tmp_path / "checkpoints" / "checkpoint-4").iterdir()}
-    assert {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"} <= files
-    assert "training_args.bin" not in files, "that one is a pickle"
+    assert {"model.safetensors", "optimizer.pt", "state.pt"} <= files
 
 
 def test_it_learns(tmp_path: Path) -> None:
     events: list[Event] = []
     packs = [pack for epoch in range(12) for pack in epoch_packs(SAMPLES, 100, 0, epoch)]
     with deterministic():
-        trainer_of(tmp_path, packs, events=events, method="lora", lr=0.02).train()
+        loop_of(tmp_path, packs, events=events, method="lora", lr=0.02).run()
 
     losses = [event.loss for event in events if isinstance(event, StepDone)]
     assert losses[-1] < losses[0] / 2
@@ -181,11 +187,11 @@ def test_it_learns(tmp_path: Path) -> None:
 
 def test_checkpointing_changes_nothing_but_memory(tmp_path: Path) -> None:
     packs = epoch_packs(SAMPLES, 100, 0, 0)
-    plain = trainer_of(tmp_path / "a", packs, method="lora", checkpointing="off")
-    frugal = trainer_of(tmp_path / "b", packs, method="lora", checkpointing="on")
+    plain = loop_of(tmp_path / "a", packs, method="lora", checkpointing="off")
+    frugal = loop_of(tmp_path / "b", packs, method="lora", checkpointing="on")
 
-    plain.train()
-    frugal.train()
+    plain.run()
+    frugal.run()
 
     assert frugal.model.is_activation_checkpointing
     for name, value in weights(plain).items():
@@ -206,7 +212,7 @@ def test_the_rate_rises_to_its_peak_and_no_step_is_wasted(schedule: str) -> None
 
 def test_the_rate_that_was_used_is_the_rate_that_is_told(tmp_path: Path) -> None:
     events: list[Event] = []
-    trainer_of(tmp_path, alone(SAMPLES), events=events, schedule="linear").train()
+    loop_of(tmp_path, alone(SAMPLES), events=events, schedule="linear").run()
 
     steps = [event for event in events if isinstance(event, StepDone)]
     assert [step.lr for step in steps] == pytest.approx([0.01, 0.0075, 0.005, 0.0025])

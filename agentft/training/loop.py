@@ -1,0 +1,299 @@
+"""The training loop: packs in the order given, one weighted loss over each optimizer step.
+
+Accelerate knows the processes and wraps the model for them (DDP, DeepSpeed); in one process the model is used as it is.
+On a GPU nothing in a step waits for the step's own loss: a step is reported when the next one is launched, and the
+next step's packs are collated while the GPU computes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator, DeepSpeedPlugin, DistributedType
+from accelerate.utils import set_seed
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from agentft.engine.cascade import send
+from agentft.engine.collation import Batch, collate
+from agentft.engine.lora import LeanProduct, halved
+from agentft.engine.loss import weighted_loss
+from agentft.engine.packing import Pack, Sample
+from agentft.engine.speed import HostEmbedding
+from agentft.errors import AgentftError
+from agentft.training.checkpoints import prune_checkpoints
+from agentft.training.events import OnEvent, Saved, StepDone
+from agentft.training.machine import peak_memory
+from agentft.training.memory import SHAPE_MULTIPLE, PackLimit
+from agentft.training.optimizer import make_optimizer, make_schedule
+from agentft.training.recipe import Recipe
+from agentft.training.state import load_state, save_state
+
+__all__ = ["TrainingLoop"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """The packs of one optimizer step for this process, on the host; the totals are over all processes."""
+
+    batches: list[Batch]
+    samples: int
+    tokens: int
+    supervised: int
+    weight: float
+    stop: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _PendingStep:
+    """A launched step whose loss and gradient norm may still be computed."""
+
+    step: int
+    work: _Work
+    loss: Tensor
+    norm: Any
+    rate: float
+    began: float
+
+
+class TrainingLoop:
+    """Trains a model on packs.
+
+    Args:
+        model: a causal model, with adapters or without, on its device.
+        recipe: resolved.
+        samples: what the packs' members index into.
+        packs: those of the whole run, in order. Each optimizer step takes `recipe.batch` of them for each process.
+        on_event: receives each step and each checkpoint, in the main process.
+        should_stop: called after each step; True saves a checkpoint and ends the run.
+        checkpoints: where checkpoints go; None: nowhere.
+        deepspeed: DeepSpeed's configuration; None: one process, or DDP if there are several.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        recipe: Recipe,
+        samples: Sequence[Sample],
+        packs: Sequence[Pack],
+        *,
+        on_event: OnEvent,
+        should_stop: Callable[[], bool] = lambda: False,
+        checkpoints: Path | None = None,
+        deepspeed: dict[str, Any] | None = None,
+    ) -> None:
+        if deepspeed is not None and checkpoints is not None:
+            raise NotImplementedError("checkpoints of DeepSpeed's sharded state")
+        plugin = None if deepspeed is None else DeepSpeedPlugin(hf_ds_config=_completed(deepspeed, recipe))
+        cpu = not torch.cuda.is_available()
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", deepspeed_plugin=plugin)
+        self.model, self.recipe = model, recipe
+        self._samples, self._packs = samples, packs
+        self._on_event: OnEvent = on_event if self.accelerator.is_main_process else lambda _: None
+        self._should_stop, self._checkpoints = should_stop, checkpoints
+        set_seed(recipe.seed)
+
+        self._world = self.accelerator.num_processes
+        self._stride = recipe.batch * self._world
+        self.steps = -(-len(packs) // self._stride)
+        self._seen = list(accumulate(len(pack.members) for pack in packs))
+
+        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = make_optimizer(model, recipe)
+        self._schedule = make_schedule(self.optimizer, recipe, self.steps)
+        self._wrap()
+        self._find_parts()
+        self._limit = PackLimit(samples, share=recipe.sharing != "off", alone=self._world == 1, on_event=self._on_event)
+        self._pending: _PendingStep | None = None
+        self._reported_at = 0.0
+
+    def _wrap(self) -> None:
+        """Let accelerate wrap the model, if there is more than one process, or DeepSpeed."""
+        kind = self.accelerator.distributed_type
+        self._deepspeed = kind == DistributedType.DEEPSPEED
+        self.wrapped, self.device = self.model, self._trained[0].device
+        if self._deepspeed:
+            self.wrapped, _ = self.accelerator.prepare(self.model, self.optimizer)
+        elif kind != DistributedType.NO:
+            self.wrapped = self.accelerator.prepare(self.model)
+        if kind != DistributedType.NO:
+            self.device = self.accelerator.device
+
+    def _find_parts(self) -> None:
+        """Walk through the modules once, so that no step has to."""
+        modules = list(self.model.modules())
+        half = self.recipe.dtype == "bf16"
+        self._host = next((module for module in modules if isinstance(module, HostEmbedding)), None)
+        products = (getattr(module, "forward", None) for module in modules)
+        self._products = [one for one in products if isinstance(one, LeanProduct)] if half and self._world == 1 else []
+        # All weights are trained in fp32 and computed with in bf16.
+        self._autocast = half and self.recipe.method == "full"
+
+    def run(self, checkpoint: Path | None = None) -> int:
+        """Train to the end, or until `should_stop`, from `checkpoint` if there is one; the number of steps done.
+
+        Raises:
+            AgentftError: the loss is not a number.
+            InputError: a single sample does not fit into memory, or the checkpoint is of another model.
+            OSError: the disk is full.
+        """
+        step = 0
+        if checkpoint is not None:
+            step = load_state(checkpoint, self.accelerator, self.model, self.optimizer, self._schedule)
+        self.wrapped.train()
+        work = self._collate(step) if step < self.steps else None
+        while work is not None:
+            began = time.monotonic()
+            loss = self._accumulate(work)
+            upcoming = self._collate(step + 1) if step + 1 < self.steps else None  # while a GPU computes
+            norm, rate = self._update()
+            step += 1
+            last = upcoming is None or (self._should_stop() if self._world == 1 else work.stop)
+            self._report(_PendingStep(step, work, loss, norm, rate, began))
+            if last or step % self.recipe.save_steps == 0:
+                self._save(step)
+            work = None if last else upcoming
+        self._flush()
+        return step
+
+    def _collate(self, step: int) -> _Work:
+        """The packs of the step after `step` steps, dealt to the processes in turn."""
+        packs = self._packs[step * self._stride : (step + 1) * self._stride]
+        mine = packs[self.accelerator.process_index :: self._world]
+        batches = [collate([pack], self._samples, SHAPE_MULTIPLE) for pack in mine]
+        counts = [
+            float(sum(len(pack.members) for pack in mine)),
+            float(sum(batch["tokens"] for batch in batches)),
+            float(sum(int((batch["weights"] > 0).sum()) for batch in batches)),
+            sum(float(batch["weights"].sum(dtype=torch.float64)) for batch in batches),
+        ]
+        stop = False
+        if self._world > 1:
+            # Processes must agree, so a stop takes effect with the step whose packs are dealt next.
+            own = torch.tensor([[*counts, float(self._should_stop())]], dtype=torch.float64, device=self.device)
+            *counts, stops = self.accelerator.gather(own).sum(dim=0).tolist()
+            stop = stops > 0
+            if len(batches) * self._world < len(packs):  # as many backward passes as the others, for nothing
+                batches.append(collate(packs[:1], self._samples, SHAPE_MULTIPLE))
+                batches[-1]["weights"].zero_()
+        samples, tokens, supervised, weight = counts
+        return _Work(batches, int(samples), int(tokens), int(supervised), weight, stop)
+
+    def _accumulate(self, work: _Work) -> Tensor:
+        """Forward and backward of all packs of a step; the step's loss. If memory runs out, again in smaller packs."""
+        while True:
+            self._tried = work.batches[0]
+            with halved(self._products):
+                try:
+                    return self._forward_backward(work)
+                except torch.OutOfMemoryError:
+                    failed = self._tried
+            # Outside of the handler, whose traceback keeps the tensors of the failed pack.
+            self._forget_gradients()
+            self._limit.lower(failed)
+
+    def _forward_backward(self, work: _Work) -> Tensor:
+        losses: list[Tensor] = []
+        for number, whole in enumerate(work.batches, 1):
+            for batch in self._limit.split(whole):
+                self._tried = batch
+                last = number == len(work.batches)
+                with self._synchronised(last):
+                    with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+                        loss = weighted_loss(self.wrapped, self._sent(batch), work.weight)
+                    if self._deepspeed:
+                        self.wrapped.set_gradient_accumulation_boundary(is_boundary=last)
+                        self.wrapped.backward(loss * self._world, scale_wrt_gas=False)
+                    else:
+                        (loss * self._world if self._world > 1 else loss).backward()
+                losses.append(loss.detach())
+        return torch.stack(losses).sum()
+
+    def _synchronised(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients are averaged over the processes (so losses are multiplied by them) in a step's last pack."""
+        if last or self._world == 1 or self._deepspeed:
+            return nullcontext()
+        return cast(AbstractContextManager[None], self.accelerator.no_sync(self.wrapped))
+
+    def _sent(self, batch: Batch) -> Batch:
+        """The batch on the device, without waiting for the device."""
+        if self._host is not None:
+            self._host.tokens = batch["input_ids"]
+        sent = {key: send(value, self.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+        return cast(Batch, sent)
+
+    def _update(self) -> tuple[Any, float]:
+        """Clip, step, and forget the gradients; the norm before clipping, and the learning rate of this step."""
+        rate = float(self._schedule.get_last_lr()[0])
+        if self._deepspeed:
+            self.wrapped.step()
+            norm = self.wrapped.get_global_grad_norm()
+        else:
+            norm = clip_grad_norm_(self._trained, self.recipe.clip or math.inf)
+            self.optimizer.step()
+            self._forget_gradients()
+        self._schedule.step()
+        return norm, rate
+
+    def _forget_gradients(self) -> None:
+        for parameter in self._trained:
+            parameter.grad = None
+
+    def _report(self, step: _PendingStep) -> None:
+        """On a GPU, report the step before: to wait for this one's loss would leave the GPU idle."""
+        self._flush()
+        self._pending = step
+        if self.device.type != "cuda":
+            self._flush()
+
+    def _flush(self) -> None:
+        """Report the pending step, if there is one."""
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        work = pending.work
+        loss = float(self.accelerator.gather(pending.loss).sum() if self._world > 1 else pending.loss)
+        if not math.isfinite(loss):
+            raise AgentftError(
+                f"the loss is {loss} at step {pending.step}, so training cannot go on; try a lower lr, or dtype=fp32"
+            )
+        began, self._reported_at = max(pending.began, self._reported_at), time.monotonic()
+        self._on_event(
+            StepDone(
+                step=pending.step,
+                epoch=self._seen[min(pending.step * self._stride, len(self._seen)) - 1] / len(self._samples),
+                loss=loss,
+                lr=pending.rate,
+                grad_norm=float(pending.norm or 0.0),
+                samples=work.samples,
+                tokens=work.tokens,
+                supervised=work.supervised,
+                weight=work.weight,
+                seconds=self._reported_at - began,
+                memory=peak_memory(),
+            )
+        )
+
+    def _save(self, step: int) -> None:
+        self._flush()
+        if self._checkpoints is None:
+            return
+        target = self._checkpoints / f"checkpoint-{step}"
+        save_state(target, self.accelerator, self.model, self.optimizer, schedule=self._schedule, step=step)
+        if self.accelerator.is_main_process:
+            prune_checkpoints(self._checkpoints, self.recipe.keep_checkpoints)
+        self._on_event(Saved(target, step))
+
+
+def _completed(deepspeed: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """DeepSpeed's configuration, with what the recipe decides."""
+    batch = {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": recipe.batch}
+    return deepspeed | batch | {"gradient_clipping": recipe.clip}

@@ -1,0 +1,70 @@
+"""What happens when a pack does not fit into memory: it is split, and so are all later packs of its size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from agentft.engine.collation import Batch, collate
+from agentft.engine.packing import Sample, plant
+from agentft.errors import InputError
+from agentft.training.events import Note, OnEvent
+
+__all__ = ["SHAPE_MULTIPLE", "PackLimit"]
+
+SHAPE_MULTIPLE = 128
+"""Rows are padded to a multiple of this many tokens and targets, so that there are few shapes to compile for."""
+
+
+class PackLimit:
+    """The most tokens that a pack may have, once memory has run out.
+
+    Args:
+        samples: what `Batch.owners` indexes into.
+        share: whether the packs share prefixes.
+        alone: whether this is the only process. With several, the others would wait for one that splits its pack.
+        on_event: receives a warning when the limit falls.
+    """
+
+    def __init__(self, samples: Sequence[Sample], *, share: bool, alone: bool, on_event: OnEvent) -> None:
+        self._samples = samples
+        self._share = share
+        self._alone = alone
+        self._on_event = on_event
+        self._tokens = 0  # 0: no limit yet
+
+    def split(self, batch: Batch) -> list[Batch]:
+        """The batch itself, or its samples in packs that keep to the limit."""
+        if not self._tokens or batch["tokens"] <= self._tokens:
+            return [batch]
+        packs = plant(self._samples, _members(batch), self._tokens, share=self._share)
+        return [collate([pack], self._samples, SHAPE_MULTIPLE) for pack in packs]
+
+    def lower(self, failed: Batch) -> None:
+        """Halve the limit, after `failed` ran out of memory.
+
+        Raises:
+            InputError: `failed` holds one sample, or other processes take part.
+        """
+        tokens = failed["tokens"]
+        if len(_members(failed)) == 1 or not self._alone:
+            raise InputError(
+                f"{tokens:,} tokens do not fit into memory, although the plan predicted it; lower max_length or "
+                "pack_tokens, or train with method = qlora and checkpointing = on"
+            )
+        self._tokens = tokens // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._on_event(
+            Note(
+                f"a pack of {tokens:,} tokens did not fit into memory, although the plan predicted it; splitting packs "
+                f"to {self._tokens:,} tokens from here on. Set pack_tokens = {self._tokens} to avoid this",
+                warning=True,
+            )
+        )
+
+
+def _members(batch: Batch) -> list[int]:
+    """Its samples, in the order of their targets."""
+    return list(dict.fromkeys(batch["owners"].tolist()))

@@ -1,0 +1,96 @@
+"""What a checkpoint holds: weights, optimizer, schedule, random numbers and the step; restored, training goes on alike.
+
+checkpoint-<step>/  the adapter (or the model, for `full`) as peft and transformers save it  optimizer.pt  state.pt
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from safetensors.torch import load_file
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from agentft.errors import InputError
+from agentft.training.checkpoints import complete_folder
+
+__all__ = ["load_state", "save_state", "save_weights"]
+
+
+def save_weights(model: Any, folder: Path) -> None:
+    """Save the adapter, or the whole model if it has none; peft must not ask a hub for the vocabulary."""
+    adapter = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
+    model.save_pretrained(str(folder), **adapter)
+
+
+def save_state(
+    target: Path, accelerator: Accelerator, model: Any, optimizer: Optimizer, *, schedule: LRScheduler, step: int
+) -> None:
+    """Write the checkpoint `target`, from the main process; all processes must call this.
+
+    Args:
+        target: the folder; it appears complete or not at all.
+        accelerator: of this process.
+        model: unwrapped.
+        optimizer: with the same state in all processes.
+        schedule: of the optimizer.
+        step: how many optimizer steps are done.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    generators = gather_object([_generators()])
+    if accelerator.is_main_process:
+        with complete_folder(target) as partial:
+            save_weights(model, partial)
+            torch.save(optimizer.state_dict(), partial / "optimizer.pt")
+            state = {"step": step, "schedule": schedule.state_dict(), "generators": generators}
+            torch.save(state, partial / "state.pt")
+    accelerator.wait_for_everyone()
+
+
+def load_state(
+    checkpoint: Path, accelerator: Accelerator, model: Any, optimizer: Optimizer, schedule: LRScheduler
+) -> int:
+    """Restore what `save_state` wrote; how many steps were done.
+
+    Raises:
+        InputError: the checkpoint lacks some of the trained weights.
+    """
+    _load_weights(model, checkpoint)
+    optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
+    state = torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
+    schedule.load_state_dict(state["schedule"])
+    _set_generators(state["generators"][accelerator.process_index])
+    return int(state["step"])
+
+
+def _load_weights(model: Any, checkpoint: Path) -> None:
+    if hasattr(model, "peft_config"):
+        from peft import load_peft_weights, set_peft_model_state_dict
+
+        set_peft_model_state_dict(model, load_peft_weights(str(checkpoint), device="cpu"))
+        return
+    tensors = {name: value for file in checkpoint.glob("*.safetensors") for name, value in load_file(file).items()}
+    # A tied head is saved once, under the name that `named_parameters` gives it too.
+    if missing := [name for name, value in model.named_parameters() if value.requires_grad and name not in tensors]:
+        raise InputError(f"{checkpoint} lacks weights of this model ({missing[0]}, ...); start a new run")
+    model.load_state_dict(tensors, strict=False)
+
+
+def _generators() -> dict[str, Any]:
+    """The states of the random generators that a model or a library may use."""
+    state = {"python": random.getstate(), "torch": torch.get_rng_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+
+
+def _set_generators(state: dict[str, Any]) -> None:
+    random.setstate(state["python"])
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
