@@ -14,7 +14,7 @@ CONSTRAINTS := -c constraints.txt $(if $(HAS_GPU),,-c constraints-cpu.txt)
 NOT_COUNTED := agentft/training/*,agentft/models/*
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test check bench format clean
+.PHONY: help venv quickstart test check bench mutants format clean
 
 help:
 	@echo "make venv         install agentft into .venv"
@@ -22,6 +22,7 @@ help:
 	@echo "make test         run all tests and check the coverage"
 	@echo "make check        ruff, mypy, import-linter"
 	@echo "make bench        measure the speed of parsing, encoding and starting"
+	@echo "make mutants      report code changes that no test notices (hours; ONLY=agentft/metrics/matching.py: minutes)"
 	@echo "make format       let ruff rewrite the files"
 
 venv: $(STAMP)
@@ -54,6 +55,9 @@ bench: $(STAMP)
 	@for file in tests/bench/bench_*.py; do \
 	  echo "== $$file"; $(BIN)/python -m tests.bench.$$(basename $$file .py) || exit 1; \
 	done
+
+mutants: $(STAMP)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutants $(ONLY)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix
