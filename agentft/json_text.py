@@ -14,7 +14,7 @@ from typing import cast
 
 from agentft.types import Json
 
-__all__ = ["MAX_DEPTH", "UnreadableError", "kind_of", "read_arguments", "read_json", "read_literal", "read_value"]
+__all__ = ["MAX_DEPTH", "UnreadableError", "kind_of", "read_json", "read_literal", "read_value"]
 
 MAX_DEPTH = 100  # levels of brackets: far above real data, far below where a later json.dumps would overflow the stack
 MAX_LITERAL = 200_000  # characters: the Python parser takes about 100 times the memory of its input
@@ -93,21 +93,6 @@ def read_value(text: str) -> Json:
         return read_literal(text)
     except UnreadableError:
         raise problem from None
-
-
-def read_arguments(given: Json, key: str) -> tuple[dict[str, Json], str | None]:
-    """A call's arguments, which are an object, the text of one, or missing; and what is wrong with them, if anything.
-
-    `key` is what their format calls them, for the message.
-    """
-    if isinstance(given, str):
-        try:
-            given = read_value(given) if given.strip() else None
-        except UnreadableError as error:
-            return {}, f"{key}: {error}"
-    if isinstance(given, dict | None):
-        return given or {}, None
-    return {}, f"{key} must be an object, not {kind_of(given)}"
 
 
 def kind_of(value: Json) -> str:

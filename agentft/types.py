@@ -21,6 +21,7 @@ __all__ = [
     "Encoded",
     "Exchange",
     "Json",
+    "ParseFailure",
     "Part",
     "Role",
     "Score",
@@ -79,18 +80,33 @@ class Declarations:
 
 
 @dataclass(frozen=True, slots=True)
+class ParseFailure:
+    """Why a call could not be read.
+
+    `structure`: the call was cut off, a marker is missing, other text surrounds the object, or there is no object.
+    `content`: the object itself is at fault: invalid JSON, not an object, no name, unusable arguments or URL.
+    """
+
+    kind: Literal["structure", "content"]
+    detail: str
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCall:
     """A call as the model wrote it.
 
-    `parse_error` is None for a readable call; otherwise it says what was wrong, and `name`/`arguments` hold what could
-    be read (possibly nothing). `endpoint` is the URL that the call itself names, if the format has one.
+    `parse_error` is None for a readable call; for any other, `name` and `arguments` hold what could be read (possibly
+    nothing). `endpoint` is the URL that the call itself names, if the format has one.
     """
 
     id: str
     name: str
     arguments: Mapping[str, Json]
     span: Span
-    parse_error: str | None = None
+    parse_error: ParseFailure | None = None
     endpoint: str | None = None
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
+from itertools import islice
 
 from agentft.calls.base import CallFormat, dump_json, said
-from agentft.json_text import UnreadableError, read_value
-from agentft.types import Json, Part, Segment, Span, Text, ToolCall, ToolDefinition, ToolResult
+from agentft.calls.reading import CallKeys, make_call, read_literal_call
+from agentft.json_text import UnreadableError, read_json
+from agentft.types import Json, ParseFailure, Part, Segment, Span, Text, ToolCall, ToolDefinition, ToolResult
 
 __all__ = ["HERMES"]
 
-# The newline between text and a call is the format's own.
-CALL = re.compile(r"\n?<tool_call>(.*?)(</tool_call>|\Z)", re.DOTALL)
+_OPEN = re.compile(r"\n?<tool_call>\s*")  # the newline between text and a call is the format's own
+_CLOSE = "</tool_call>"
+_CLOSING = re.compile(_CLOSE)
+_SPACE = re.compile(r"\s*")
+_KEYS = CallKeys()
+_MAX_READINGS = 4  # how many closing tags may lie inside one Python literal before the search ends
 
 
 def _write_system(persona: str, tools: Sequence[ToolDefinition]) -> str:
@@ -53,35 +58,54 @@ def _write_results(results: Sequence[ToolResult]) -> str:
 
 
 def _parse(text: str) -> tuple[Part, ...]:
-    """Calls in tags, everything else text. An unclosed last tag is read if its JSON is whole."""
+    """Calls in tags, everything else text. An unclosed last call is read if its JSON is complete."""
     parts: list[Part] = []
-    at = 0
-    for index, match in enumerate(CALL.finditer(text)):
-        if match.start() > at:
-            parts.append(Text(text[at : match.start()], Span(at, match.start())))
-        parts.append(_read_call(match[1], f"call_{index}", Span(*match.span())))
-        at = match.end()
+    at = calls = 0
+    while opened := _OPEN.search(text, at):
+        if opened.start() > at:
+            parts.append(Text(text[at : opened.start()], Span(at, opened.start())))
+        value, at, failure = _read_body(text, opened.end())
+        parts.append(make_call(f"call_{calls}", value, Span(opened.start(), at), _KEYS, failure))
+        calls += 1
     if at < len(text):
         parts.append(Text(text[at:], Span(at, len(text))))
     return tuple(parts)
 
 
-def _read_call(body: str, call_id: str, span: Span) -> ToolCall:
+def _read_body(text: str, start: int) -> tuple[Json, int, ParseFailure | None]:
+    """The value of the call whose tag ends at `start`, where the call ends, and what is wrong with its structure."""
     try:
-        value = read_value(body)
+        if not text.startswith(("{", "["), start):
+            raise UnreadableError("no JSON object between the call's tags")
+        value, position = read_json(text, start)
     except UnreadableError as error:
-        return ToolCall(call_id, "", {}, span, parse_error=f"not JSON: {error}")
-    if not isinstance(value, dict):
-        return ToolCall(call_id, "", {}, span, parse_error=f"a call must be an object, not {type(value).__name__}")
-    name, arguments = value.get("name"), value.get("arguments", {})
-    if isinstance(arguments, str):
-        with suppress(UnreadableError):
-            arguments = read_value(arguments)
-    if not isinstance(name, str) or not name:
-        return ToolCall(call_id, "", {}, span, parse_error="the call has no name")
-    if not isinstance(arguments, dict):
-        return ToolCall(call_id, name, {}, span, parse_error="arguments are not an object")
-    return ToolCall(call_id, name, arguments, span)
+        return _read_literal(text, start, str(error))
+    space = _SPACE.match(text, position)
+    rest = space.end() if space else position
+    if text.startswith(_CLOSE, rest):
+        return value, rest + len(_CLOSE), None
+    if _CLOSE.startswith(text[rest:]):  # cut off inside the closing tag, or before it
+        return value, len(text), None
+    end, _ = _find_close(text, rest)
+    surplus = text[rest:end].removesuffix(_CLOSE).strip()
+    return value, end, ParseFailure("structure", f"surplus text after the call: {surplus[:40]!r}")
+
+
+def _read_literal(text: str, start: int, problem: str) -> tuple[Json, int, ParseFailure | None]:
+    """A call that is not JSON: a Python literal up to one of the next closing tags, or unreadable."""
+    end, closed = _find_close(text, start)
+    stops = [found.start() for found in islice(_CLOSING.finditer(text, start), _MAX_READINGS)]
+    if literal := read_literal_call(text, start, stops or [end]):
+        value, stop = literal
+        return value, stop + len(_CLOSE) * closed, None
+    is_content = closed and text.startswith(("{", "["), start)
+    return {}, end, ParseFailure("content" if is_content else "structure", problem)
+
+
+def _find_close(text: str, position: int) -> tuple[int, bool]:
+    """The end of the next closing tag, or of the text; and whether there is a tag."""
+    found = text.find(_CLOSE, position)
+    return (len(text), False) if found < 0 else (found + len(_CLOSE), True)
 
 
 HERMES = CallFormat("hermes", (), False, _write_system, _write_run, _write_results, _parse)

@@ -12,8 +12,9 @@ from __future__ import annotations
 import re
 from itertools import islice
 
-from agentft.json_text import kind_of, read_arguments, read_json, read_value
-from agentft.types import Json, Part, Span, Text, ToolCall, ToolResult
+from agentft.calls.reading import CallKeys, make_call, read_literal_call
+from agentft.json_text import read_json
+from agentft.types import Json, ParseFailure, Part, Span, Text, ToolCall, ToolResult
 
 __all__ = ["CALL_END", "CALL_START", "RESULT_END", "RESULT_START", "parse_parts"]
 
@@ -31,6 +32,8 @@ _SPACE = re.compile(r"\s*")
 _CLOSE = re.compile(r"\s*(?:```)?\s*")
 _RESULT_FENCE = re.compile(r"\s*```(?:json)?[ \t]*(?:\r?\n|(?=[{\[\"]))", re.IGNORECASE)
 _NAME = re.compile(r"""["']api_name["']\s*:\s*(?:"([^"\n]*)"|'([^'\n]*)')""")
+_FENCE = "```"
+_KEYS = CallKeys("api_name", "parameters", "url")
 _MAX_READINGS = 4  # how many end markers may lie inside one Python-literal call before we stop looking
 
 
@@ -72,17 +75,17 @@ class _Reader:
         body = _skip(_OPEN, self.text, body)
         try:
             items = _read_items(self.text, body)
-            end, problem = self._find_call_end(items[-1][1])
+            end, failure = self._find_call_end(items[-1][1])
         except ValueError as error:
-            value, end, problem = self._read_otherwise(body, str(error))
+            value, end, failure = self._read_otherwise(body, str(error))
             items = [(value, end)]
         for number, (value, stop) in enumerate(items, 1):
             span = Span(self.at, end if number == len(items) else stop)
-            self.parts.append(_make_call(f"call_{self.calls}", value, span, problem))
+            self.parts.append(make_call(f"call_{self.calls}", value, span, _KEYS, failure))
             self.calls += 1
             self.at = span.end
 
-    def _find_call_end(self, position: int) -> tuple[int, str | None]:
+    def _find_call_end(self, position: int) -> tuple[int, ParseFailure | None]:
         """Where the block ends whose JSON ends at `position`, and what is wrong with its end."""
         after = _skip(_CLOSE, self.text, position)
         mark = _MARKER.search(self.text, after)
@@ -97,19 +100,18 @@ class _Reader:
             return mark.start(), _surplus(surplus)
         return position + len(self.text[position:after].rstrip()), None
 
-    def _read_otherwise(self, body: int, problem: str) -> tuple[Json, int, str | None]:
+    def _read_otherwise(self, body: int, problem: str) -> tuple[Json, int, ParseFailure | None]:
         """A call that is not JSON: a Python literal up to one of the next end markers, or unreadable."""
         limit = _find(_LIMIT, self.text, body)
         ends = [mark.start() for mark in islice(_MARKER.finditer(self.text, body), 8) if mark[0] == CALL_END]
-        for stop in ends[:_MAX_READINGS] or [limit]:
-            try:
-                value = read_value(self.text[body:stop].rstrip().removesuffix("```"))
-            except ValueError:
-                continue
-            error = "a list of calls must be JSON" if isinstance(value, list) else None
-            return value, _behind(CALL_END, self.text, stop), error
+        if literal := read_literal_call(self.text, body, ends[:_MAX_READINGS] or [limit], _FENCE):
+            value, stop = literal
+            failure = ParseFailure("content", "a list of calls must be JSON") if isinstance(value, list) else None
+            return value, _behind(CALL_END, self.text, stop), failure
         name = _NAME.search(self.text, body, limit)
-        return {"api_name": name[1] or name[2]} if name else {}, _behind(CALL_END, self.text, limit), problem
+        is_content = self.text.startswith(("{", "["), body) and self.text.startswith(CALL_END, limit)
+        failure = ParseFailure("content" if is_content else "structure", problem)
+        return {"api_name": name[1] or name[2]} if name else {}, _behind(CALL_END, self.text, limit), failure
 
     def _read_result(self, start: int, body: int) -> None:
         follows = bool(self.parts) and isinstance(self.parts[-1], ToolCall | ToolResult)
@@ -156,8 +158,10 @@ def _behind(marker: str, text: str, position: int) -> int:
     return position + len(marker) if text.startswith(marker, position) else position
 
 
-def _surplus(text: str) -> str:
-    return f"surplus text after the call: {text.strip()[:40]!r}" if text.strip() else "the call's end marker is missing"
+def _surplus(text: str) -> ParseFailure:
+    surplus = text.strip()[:40]
+    detail = f"surplus text after the call: {surplus!r}" if surplus else "the call's end marker is missing"
+    return ParseFailure("structure", detail)
 
 
 def _breaks_off(text: str) -> bool:
@@ -191,15 +195,3 @@ def _read_items(text: str, body: int) -> list[tuple[Json, int]]:
             raise ValueError(f"a list of calls that breaks off at character {position}")
     items[-1] = (items[-1][0], position + 1)
     return items
-
-
-def _make_call(identity: str, value: Json, span: Span, problem: str | None) -> ToolCall:
-    if not isinstance(value, dict):
-        return ToolCall(identity, "", {}, span, problem or f"a call must be an object, not {kind_of(value)}")
-    name, url = value.get("api_name"), value.get("url")
-    arguments, unreadable = read_arguments(value.get("parameters"), "parameters")
-    if not (isinstance(name, str) and name):
-        problem, name = problem or "api_name is missing", ""
-    if not isinstance(url, str | None):
-        problem, url = problem or f"url must be text, not {kind_of(url)}", None
-    return ToolCall(identity, name, arguments, span, problem or unreadable, url)

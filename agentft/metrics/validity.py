@@ -64,7 +64,7 @@ def schema_valid(_case: Case, trajectory: Trajectory, context: Context) -> Score
     for call in calls:
         tool = context.tools.get(call.name)
         if call.parse_error is not None or tool is None:
-            return Score(0.0, call.parse_error or f"there is no tool {call.name!r:.60}")
+            return Score(0.0, str(call.parse_error or f"there is no tool {call.name!r:.60}"))
         if problems := schema_problems(tool, call):
             return Score(0.0, f"{call.name}{problems[0].pointer}: {problems[0].message}")
     return Score(1.0, "all arguments satisfy their schemas") if calls else NO_CALLS

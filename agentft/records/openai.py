@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 
+from agentft.calls.reading import CallKeys, make_call
 from agentft.errors import RowError
-from agentft.json_text import read_arguments
 from agentft.records.tools import read_list, read_role
 from agentft.types import Json, Part, Role, Span, Text, ToolCall, ToolDefinition, ToolResult, Turn
 
@@ -17,6 +17,7 @@ __all__ = ["parse_openai"]
 
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _ROLES |= {"tool": "tool", "function": "tool"}
+_KEYS = CallKeys()
 _UNPLACED = Span(0, 0)
 
 
@@ -88,12 +89,11 @@ def _read_call(call: Mapping[str, Json], identity: str) -> tuple[str, ToolCall]:
     if not isinstance(function, dict):
         raise RowError("call-not-object", f"a call's function must be an object, not {function!r:.60}")
     given, name = function.get("arguments"), _given(function.get("name"))
-    arguments, problem = read_arguments(given, "arguments")
     if given is None or (isinstance(given, str) and not given.strip()):
         given = "{}"
     written = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False, separators=(",", ":"))
     text = f'{{"name":{json.dumps(name, ensure_ascii=False)},"arguments":{written}}}'
-    return text, ToolCall(identity, name, arguments, _UNPLACED, problem if name else "the call has no name")
+    return text, make_call(identity, function, _UNPLACED, _KEYS)
 
 
 def _given(value: Json) -> str:

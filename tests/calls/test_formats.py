@@ -100,23 +100,52 @@ def test_msagent_values_of_calls_and_results_round_trip() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "problem"),
+    ("block", "kind", "detail"),
     [
-        ("", "not JSON"),
-        ("{'name': 1}", "no name"),
-        ("[1]", "must be an object"),
-        ('{"name": "f", "arguments": 3}', "not an object"),
-        ('{"name": "f", "arguments": "{"}', "not an object"),
-        ('{"arguments": {}}', "no name"),
-        ("[" * 5000, "not JSON"),
-        ('{"name": "f", "arguments": {"x": NaN}}', "not JSON"),
+        ("<tool_call>\n\n</tool_call>", "structure", "no JSON object between the call's tags"),
+        ("<tool_call>I think so</tool_call>", "structure", "no JSON object between the call's tags"),
+        ('<tool_call>{"name": "f"} or so</tool_call>', "structure", "surplus text after the call: 'or so'"),
+        ('<tool_call>{"name": "f"}}</tool_call>', "structure", "surplus text after the call: '}'"),
+        ('<tool_call>{"name": "f"} or so', "structure", "surplus text after the call: 'or so'"),
+        ('<tool_call>\n{"name": "f", "argum', "structure", "not JSON (Unterminated string"),
+        ('<tool_call>{"name" "f"}</tool_call>', "content", "not JSON (Expecting ':'"),
+        ("<tool_call>{'name': 1}</tool_call>", "content", "name is missing"),
+        ('<tool_call>{"arguments": {}}</tool_call>', "content", "name is missing"),
+        ("<tool_call>[1]</tool_call>", "content", "a call must be an object, not a list"),
+        (
+            '<tool_call>{"name": "f", "arguments": 3}</tool_call>',
+            "content",
+            "arguments must be an object, not a number",
+        ),
+        ('<tool_call>{"name": "f", "arguments": "{"}</tool_call>', "content", "arguments: not JSON"),
+        (f"<tool_call>{'[' * 5000}</tool_call>", "content", "levels deep"),
+        ('<tool_call>{"name": "f", "arguments": {"x": NaN}}</tool_call>', "content", "NaN is not JSON"),
     ],
 )
-def test_hermes_says_what_is_wrong_with_a_call(body: str, problem: str) -> None:
-    (part,) = call_format("hermes").parse(f"<tool_call>\n{body}\n</tool_call>")
-    assert isinstance(part, ToolCall)
-    assert part.parse_error is not None
-    assert problem in part.parse_error
+def test_hermes_says_what_is_wrong_with_a_call(block: str, kind: str, detail: str) -> None:
+    (call,) = call_format("hermes").parse(block)
+    assert isinstance(call, ToolCall)
+    assert call.parse_error is not None
+    assert call.parse_error.kind == kind
+    assert detail in str(call.parse_error)
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "</tool", "\n</tool_call>", " </tool_call>\n<tool_call>{}</tool_call>"])
+def test_hermes_needs_no_closing_tag_after_complete_json(ending: str) -> None:
+    call = call_format("hermes").parse('<tool_call>{"name": "f"}' + ending)[0]
+    assert isinstance(call, ToolCall)
+    assert (call.name, call.parse_error) == ("f", None)
+
+
+@pytest.mark.parametrize("count", range(1, 6))
+def test_hermes_reads_closing_tags_inside_strings(count: int) -> None:
+    text = "</tool_call>" * count
+    for body in (json.dumps({"name": "f", "arguments": {"x": text}}), str({"name": "f", "arguments": {"x": text}})):
+        first, *rest = call_format("hermes").parse(f"<tool_call>\n{body}\n</tool_call>ok")
+        assert isinstance(first, ToolCall)
+        readable = body.startswith('{"') or count <= 3  # a Python literal is tried up to four closing tags
+        assert (first.parse_error is None) == readable
+        assert not readable or (first.arguments, len(rest)) == ({"x": text}, 1)
 
 
 def test_hermes_reads_arguments_given_as_text_and_an_unclosed_last_call() -> None:

@@ -123,7 +123,7 @@ def test_a_bad_call_is_data(block: str, name: str, problem: str) -> None:
     call, result, text = parse(value)
     assert isinstance(call, ToolCall)
     assert call.name == name
-    assert problem in (call.parse_error or "")
+    assert problem in str(call.parse_error)
     assert value[call.span.start : call.span.end] == block
     assert isinstance(result, ToolResult)
     assert isinstance(text, Text)
@@ -134,7 +134,7 @@ def test_unclosed_at_the_end() -> None:
     for cut in (whole, whole + "\n", whole.removesuffix("\n```"), whole + "<|endofth"):
         assert one_call(cut).parse_error is None
     assert one_call(whole[:-8]).parse_error
-    assert one_call(whole + "\nIt is 31.").parse_error == "surplus text after the call: 'It is 31.'"
+    assert str(one_call(whole + "\nIt is 31.").parse_error) == "surplus text after the call: 'It is 31.'"
 
 
 def test_an_end_marker_that_is_missing_before_the_next_block() -> None:
@@ -144,7 +144,7 @@ def test_an_end_marker_that_is_missing_before_the_next_block() -> None:
     assert one_call(value).parse_error is None
     broken = f"{CALL_START}no call {CALL}"
     assert [kind for kind, _ in spans(broken)] == ["ToolCall", "ToolCall"]
-    assert one_call(f"{whole} and {RESULT}").parse_error == "surplus text after the call: 'and'"
+    assert str(one_call(f"{whole} and {RESULT}").parse_error) == "surplus text after the call: 'and'"
 
 
 def test_calls_in_one_block() -> None:

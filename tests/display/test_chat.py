@@ -16,7 +16,7 @@ from agentft.calls import CALL_FORMATS
 from agentft.calls.hermes import HERMES
 from agentft.calls.msagent import MSAGENT
 from agentft.display.chat import LINES_SHOWN, ChatView, Stream, call_panel, spoken, status_line
-from agentft.types import Exchange, Json, Span, Step, ToolCall
+from agentft.types import Exchange, Json, ParseFailure, Span, Step, ToolCall
 
 CALL = '<|startofthink|>```JSON\n{"api_name": "f", "parameters": {"x": 1}}\n```<|endofthink|>'
 OPENINGS = {"msagent": "<|startofthink|>", "hermes": "<tool_call>"}
@@ -35,7 +35,9 @@ def exchange(
     received: str = '{"y": 2}', status: int | None = 200, error: bool = False, parse_error: str | None = None
 ) -> Exchange:
     arguments: dict[str, Json] = {} if parse_error else {"city": "北京"}
-    call = ToolCall("c", "weather", arguments, Span(0, 4), parse_error)
+    call = ToolCall(
+        "c", "weather", arguments, Span(0, 4), ParseFailure("content", parse_error) if parse_error else None
+    )
     return Exchange(call, "POST", "http://weather.test/weather", None, status, received, error)
 
 

@@ -14,7 +14,7 @@ import pytest
 from agentft.errors import AgentftError, InputError, MissingError
 from agentft.toolserver import ServerGone, ToolClient, ToolServer
 from agentft.toolset import load_toolset
-from agentft.types import Exchange, Json, Span, ToolCall, ToolDefinition
+from agentft.types import Exchange, Json, ParseFailure, Span, ToolCall, ToolDefinition
 
 BASE = "http://weather.test"
 
@@ -22,7 +22,8 @@ BASE = "http://weather.test"
 def call(
     name: str, arguments: Mapping[str, Json] | None = None, endpoint: str | None = None, error: str | None = None
 ) -> ToolCall:
-    return ToolCall("c1", name, arguments or {}, Span(0, 0), parse_error=error, endpoint=endpoint)
+    failure = ParseFailure("content", error) if error else None
+    return ToolCall("c1", name, arguments or {}, Span(0, 0), parse_error=failure, endpoint=endpoint)
 
 
 def refused(exchange: Exchange) -> dict[str, Json]:

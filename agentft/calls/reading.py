@@ -1,0 +1,69 @@
+"""Call objects -> `ToolCall`. Every call format and record parser judges a call here, so the verdict is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from agentft.json_text import UnreadableError, kind_of, read_value
+from agentft.types import Json, ParseFailure, Span, ToolCall
+
+__all__ = ["CallKeys", "make_call", "read_literal_call"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallKeys:
+    """The keys of a format's call object. `url` is None for formats whose calls carry no address."""
+
+    name: str = "name"
+    arguments: str = "arguments"
+    url: str | None = None
+
+
+def make_call(call_id: str, value: Json, span: Span, keys: CallKeys, structure: ParseFailure | None = None) -> ToolCall:
+    """The call that the parsed `value` describes. Never raises: a call that cannot be used has a `parse_error`.
+
+    Arguments may be an object, the JSON text or Python literal of one, or missing, null or blank, which is an empty
+    object. `structure` is a failure that was found around the value; it takes precedence over failures inside it.
+    """
+    if not isinstance(value, dict):
+        failure = ParseFailure("content", f"a call must be an object, not {kind_of(value)}")
+        return ToolCall(call_id, "", {}, span, structure or failure)
+    problems = [] if structure is None else [structure]
+    name = value.get(keys.name)
+    if not (isinstance(name, str) and name):
+        name = ""
+        problems.append(ParseFailure("content", f"{keys.name} is missing"))
+    url = value.get(keys.url) if keys.url else None
+    if not isinstance(url, str | None):
+        problems.append(ParseFailure("content", f"{keys.url} must be text, not {kind_of(url)}"))
+        url = None
+    arguments, detail = _read_arguments(value.get(keys.arguments), keys.arguments)
+    if detail:
+        problems.append(ParseFailure("content", detail))
+    return ToolCall(call_id, name, arguments, span, problems[0] if problems else None, url)
+
+
+def read_literal_call(text: str, start: int, stops: Iterable[int], fence: str = "") -> tuple[Json, int] | None:
+    """The value between `start` and the first of `stops` before which it is complete, and that stop; else None.
+
+    For calls written as Python literals, whose strings may hold an end marker. A `fence` before the stop is left out.
+    """
+    for stop in stops:
+        try:
+            return read_value(text[start:stop].rstrip().removesuffix(fence)), stop
+        except UnreadableError:
+            continue
+    return None
+
+
+def _read_arguments(value: Json, key: str) -> tuple[dict[str, Json], str]:
+    """The arguments and, if they are unreadable, why."""
+    if isinstance(value, str):
+        try:
+            value = read_value(value) if value.strip() else None
+        except UnreadableError as error:
+            return {}, f"{key}: {error}"
+    if isinstance(value, dict | None):
+        return value or {}, ""
+    return {}, f"{key} must be an object, not {kind_of(value)}"
