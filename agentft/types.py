@@ -235,10 +235,14 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One tool call's way over the wire.
+    """One tool call as it was sent, and the response.
 
-    `status` None: no whole answer came (or, with `sent` None, it was never sent), and `received` says why. `fault`: the
-    kind of the fault that the run had in store for it.
+    Args:
+        url: where the call was sent; None if no registered endpoint matched.
+        sent: the request's body; None if the call was not sent.
+        status: the HTTP status; None if the call was not sent, or no complete response arrived.
+        received: the response's body, which the model gets as the result; without a status it says what happened.
+        fault: the kind of fault that the run injected, empty if none.
     """
 
     call: ToolCall
@@ -253,11 +257,18 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One completion of the model inside a case turn, with the exchanges that its calls led to."""
+    """One reply of the model, with the exchanges that its calls led to.
+
+    Args:
+        turn: index of the user turn that it follows.
+        parts: the reply's parts; their spans index into `raw`.
+        raw: the text as the model generated it; None for a model that returns structured parts.
+        finish: `stop`, `end` or `length` (see `agentft.models.Finish`).
+    """
 
     turn: int
-    completion: str
     parts: tuple[Part, ...]
+    raw: str | None
     finish: str
     exchanges: tuple[Exchange, ...]
     prompt_tokens: int = 0
@@ -268,8 +279,12 @@ class Step:
 class Trajectory:
     """What a run of one case produced.
 
-    `outcome`: `done`, `step-limit`, or `invalid` (infrastructure or our own bug; `problem` says which, and it never
-    enters a mean). `state` is the digest of the tool worlds' state at the end.
+    Args:
+        prompt: the text of the first prompt; empty for a model that receives structured messages.
+        outcome: `done`, `step-limit` or `invalid` (a failure of the infrastructure or a bug of ours, never the
+            model's; it is excluded from every mean).
+        state: digest of the tool worlds' state at the end.
+        problem: why the outcome is `invalid`.
     """
 
     case_id: str

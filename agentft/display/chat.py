@@ -1,10 +1,9 @@
-"""What the terminal agent shows: streamed answers, calls as panels, notes. What a model wrote is never markup."""
+"""The terminal agent's display: streamed replies, calls as panels, notes. Text from a model is never read as markup."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from rich.cells import cell_len
@@ -13,56 +12,46 @@ from rich.constrain import Constrain
 from rich.highlighter import JSONHighlighter
 from rich.panel import Panel
 from rich.rule import Rule
+from rich.status import Status
 from rich.text import Text
 
 from agentft.display.safe import safe_str, safe_text
+from agentft.models import CallStarted, Delta, OnDelta, TextDelta
 from agentft.types import Exchange, Part, Step, ToolCall
+from agentft.types import Text as TextPart
 
-__all__ = ["ChatView", "Stream", "call_panel", "spoken", "status_line"]
-
-Parse = Callable[[str], tuple[Part, ...]]
+__all__ = ["ChatView", "Stream", "call_panel", "status_line"]
 
 MARGIN = "  "
 WIDEST = 100  # lines longer than this are hard to read
 ONE_LINE = 72  # JSON up to this width stays on one line
-LINES_SHOWN = 24  # of a result; the model gets all of it
-# While text streams in, a tail that may turn out to begin a call (or is only space so far) waits.
-WAITING = re.compile(r"\s*(<[^\s<>]{0,40})?\Z")
-
-
-def spoken(text: str, parse: Parse, *, whole: bool) -> str:
-    """The part of a model's text that is meant for the reader: all before its first call.
-
-    If it is not yet `whole`, a tail that may begin a call is left out.
-    """
-    calls = [part.span.start for part in parse(text) if isinstance(part, ToolCall)]
-    if calls:
-        return text[: calls[0]].rstrip()
-    return text.rstrip() if whole else WAITING.sub("", text)
+LINES_SHOWN = 24  # of a result; the model receives all of it
+THOUGHT_STYLE = "dim"
 
 
 class Stream:
-    """Writes a growing text with a margin, and breaks lines between words, as it comes in."""
+    """Writes a growing text with a margin, and wraps lines between words while the text comes in."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, style: str = "") -> None:
         self._console = console
+        self._style = style
         self._written = 0
         self._word = ""
         self._gap = 0  # spaces before the word
         self._column = 0
 
     def show(self, text: str) -> None:
-        """Write what is new in `text`, which begins with what was shown before."""
+        """Write the new end of `text`, whose start was shown before."""
         new, self._written = text[self._written :], max(self._written, len(text))
         self._write("".join(map(self._place, safe_str(new).replace("\t", "    "))))
 
     def end(self) -> None:
-        """Write the last word, and begin a new line if anything was written."""
+        """Write the last word, and start a new line if anything was written."""
         if self._written:
             self._write(self._flush() + "\n")
 
     def _write(self, text: str) -> None:
-        self._console.file.write(text)
+        self._console.print(Text(text, self._style), end="", soft_wrap=True)
         self._console.file.flush()
 
     def _place(self, character: str) -> str:
@@ -75,12 +64,12 @@ class Stream:
             self._gap += 1
             return out
         self._word += character
-        # Chinese and its like break anywhere; a word longer than the line must break somewhere.
+        # CJK text may break between any characters, and a word longer than the line must break somewhere.
         breaks = cell_len(character) > 1 or cell_len(self._word) >= self._width
         return self._flush() if breaks else ""
 
     def _flush(self) -> str:
-        """The waiting word with the space before it, on a new line if it does not fit on this one."""
+        """The pending word with the space before it, on a new line if it does not fit on this one."""
         word, self._word = self._word, ""
         if not word:
             return ""
@@ -99,18 +88,57 @@ class Stream:
         return max(20, min(self._console.width, WIDEST) - 2 * len(MARGIN))
 
 
-class ChatView:
-    """The terminal of one chat. `notes` is where remarks and errors go (stderr)."""
+class _LiveReply:
+    """Shows the text of one reply while it is generated, thoughts dimmed, up to its first call."""
 
-    def __init__(self, console: Console, notes: Console, parse: Parse, *, streaming: bool = True) -> None:
+    def __init__(self, console: Console, waiting: Status) -> None:
+        self._console = console
+        self._waiting = waiting
+        self._stream = Stream(console)
+        self._text = ""
+        self._is_thought = False
+        self._calls = False
+
+    def add(self, index: int, delta: Delta) -> None:
+        """Show a delta of the only request."""
+        del index
+        if isinstance(delta, CallStarted):
+            self._calls = True
+            self._end_stream()
+            self._waiting.update(Text(f"calling {safe_str(delta.name)}".rstrip(), "dim"))
+            self._waiting.start()
+        elif isinstance(delta, TextDelta) and not self._calls:
+            if delta.thought != self._is_thought:
+                self._end_stream()
+                self._stream = Stream(self._console, THOUGHT_STYLE if delta.thought else "")
+                self._is_thought = delta.thought
+            self._text += delta.text
+            if shown := _trim(self._text):
+                self._waiting.stop()
+                self._stream.show(shown)
+
+    def end(self) -> None:
+        """Show the rest, and remove the waiting line."""
+        self._waiting.stop()
+        self._end_stream()
+
+    def _end_stream(self) -> None:
+        self._stream.end()
+        self._stream = Stream(self._console)
+        self._text = ""
+
+
+class ChatView:
+    """The terminal of one chat. `notes` receives remarks and errors (stderr)."""
+
+    def __init__(self, console: Console, notes: Console, *, streaming: bool = True) -> None:
         self.console = console
         self._notes = notes
-        self._parse = parse
         self._streaming = streaming
 
-    def welcome(self, model: str, fmt: str, tools: Sequence[str]) -> None:
-        """Say who is talking, with which tools."""
-        line = Text.assemble(("agentft chat", "bold"), " · ", safe_text(model, "cyan"), " · ", (fmt, "dim"))
+    def welcome(self, model: str, source: str, tools: Sequence[str]) -> None:
+        """Show the model, the format of its turns, and the tools."""
+        line = Text.assemble(("agentft chat", "bold"), " · ", safe_text(model, "cyan"), " · ", (source, "dim"))
         self._notes.print(line, soft_wrap=True)
         offered = ", ".join(tools) or "no tools"
         self._notes.print(safe_text(f"{offered}  ·  /help for commands, Ctrl-D to leave", "dim"), soft_wrap=True)
@@ -120,59 +148,65 @@ class ChatView:
         self.console.print(Text.assemble(("› ", "bold cyan"), safe_text(text, "bold")))
 
     @contextmanager
-    def listening(self) -> Iterator[Callable[[int, str], None] | None]:
-        """While the model speaks: gives what to call with each piece of text, None if nothing is streamed."""
+    def listening(self) -> Iterator[OnDelta | None]:
+        """Entered while the model generates; yields what to call with each delta, or None without streaming."""
         waiting = self.console.status(Text("thinking", "dim"), spinner="dots")
-        stream, heard = Stream(self.console), ""
-
-        def hear(index: int, piece: str) -> None:
-            del index
-            nonlocal heard
-            heard += piece
-            if said := spoken(heard, self._parse, whole=False).lstrip("\n"):
-                waiting.stop()
-                stream.show(said)
-
+        reply = _LiveReply(self.console, waiting)
         waiting.start()
         try:
-            yield hear if self._streaming else None
+            yield reply.add if self._streaming else None
         finally:
-            waiting.stop()
-            if said := spoken(heard, self._parse, whole=True).lstrip("\n"):
-                stream.show(said)
-            stream.end()
+            reply.end()
 
     def step(self, step: Step) -> None:
-        """Show what one completion led to: its text if it was not streamed, its calls, what was said after them."""
+        """Show a step: its text unless it was streamed, its calls with their results, and the text after them."""
+        calls = [place for place, part in enumerate(step.parts) if isinstance(part, ToolCall)]
         if not self._streaming:
-            self._say(spoken(step.completion, self._parse, whole=True).strip("\n"))
+            self._show_text(step, 0, calls[0] if calls else len(step.parts))
         for exchange in step.exchanges:
-            span = exchange.call.span
-            self.console.print(call_panel(exchange, step.completion[span.start : span.end]))
-        ends = [part.span.end for part in step.parts if isinstance(part, ToolCall)]
-        self._say(step.completion[ends[-1] :].strip() if ends else "")
+            self.console.print(call_panel(exchange, _written(step, exchange.call)))
+        if calls:
+            self._show_text(step, calls[-1] + 1, len(step.parts), space=False)
 
-    def _say(self, text: str) -> None:
-        stream = Stream(self.console)
-        stream.show(text)
-        stream.end()
+    def _show_text(self, step: Step, start: int, end: int, *, space: bool = True) -> None:
+        """Show the text of some parts, thoughts dimmed; a tool result that the model made up is text.
+
+        `space`: keep white space before the text.
+        """
+        reply = _LiveReply(self.console, self.console.status(""))
+        for part in step.parts[start:end]:
+            text = part.text if isinstance(part, TextPart) else _written(step, part)
+            text = text if space else text.lstrip()
+            space = space or bool(text)
+            reply.add(0, TextDelta(text, isinstance(part, TextPart) and part.thought))
+        reply.end()
 
     def answered(self, steps: Sequence[Step], seconds: float) -> None:
-        """The line under an answer."""
+        """Show the line under an answer."""
         self.console.print(Text(MARGIN + status_line(steps, seconds), "dim"))
         self.console.print()
 
     def show(self, renderable: RenderableType) -> None:
-        """Show something of ours (a table, the help)."""
+        """Show a table or the help."""
         self.console.print(renderable)
 
     def note(self, text: str, style: str = "yellow") -> None:
-        """A remark about the chat itself."""
+        """Show a remark about the chat itself."""
         self._notes.print(safe_text(text, style), soft_wrap=True)
 
 
+def _trim(text: str) -> str:
+    """Without the newlines before and the white space after it."""
+    return text.rstrip().lstrip("\n")
+
+
+def _written(step: Step, part: Part) -> str:
+    """The part as the model wrote it; empty for a model that returns structured parts."""
+    return (step.raw or "")[part.span.start : part.span.end]
+
+
 def status_line(steps: Sequence[Step], seconds: float) -> str:
-    """`2 calls · 87 tokens · 3.2 s · 27 tokens/s`; the seconds hold everything, the tools too."""
+    """`2 calls · 87 tokens · 3.2 s · 27 tokens/s`; the seconds include the tools' time."""
     calls, tokens = sum(len(step.exchanges) for step in steps), sum(step.tokens for step in steps)
     parts = [f"{calls} call{'s' * (calls != 1)}"] if calls else []
     parts += [f"{tokens} token{'s' * (tokens != 1)}", f"{seconds:.1f} s"]
@@ -181,16 +215,19 @@ def status_line(steps: Sequence[Step], seconds: float) -> str:
 
 
 def call_panel(exchange: Exchange, written: str) -> Constrain:
-    """A call with its arguments and what came back; the border says how it went.
+    """A call with its arguments and its result; the border's colour shows whether it succeeded.
 
-    `written`: the call as the model wrote it, shown where it could not be read.
+    Args:
+        written: the call as the model wrote it, shown if it could not be read.
     """
     call = exchange.call
     colour = "yellow" if exchange.status is None else "red" if exchange.is_error else "green"
-    readable = call.parse_error is None
-    asked = _pretty(json.dumps(dict(call.arguments), ensure_ascii=False)) if readable else safe_text(written, "red")
+    if call.parse_error is None:
+        request = _pretty(json.dumps(dict(call.arguments), ensure_ascii=False))
+    else:
+        request = safe_text(written or str(call.parse_error), "red")
     panel = Panel(
-        Group(asked, Rule(style="dim"), _pretty(exchange.received)),
+        Group(request, Rule(style="dim"), _pretty(exchange.received)),
         title=Text.assemble("⚙ ", safe_text(call.name or "unreadable call", f"bold {colour}")),
         title_align="left",
         subtitle=_outcome(exchange),
@@ -208,7 +245,7 @@ def _outcome(exchange: Exchange) -> Text:
 
 
 def _pretty(text: str) -> Text:
-    """JSON with colours, over several lines if it is long; anything else as it is. A cut is said, with its size."""
+    """JSON in colours, on several lines if it is long; other text unchanged. Shows how many lines were cut."""
     value = None
     with suppress(ValueError, RecursionError):
         value = json.loads(text)

@@ -1,4 +1,4 @@
-"""From what a user names (a model, a run, an earlier evaluation) to the arms of a comparison."""
+"""The arms of a comparison, from what a user names: a model, a run, an earlier evaluation."""
 
 from __future__ import annotations
 
@@ -6,25 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agentft.calls import call_format
 from agentft.errors import InputError
 from agentft.evaluation.gold import oracle_answers
 from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record
 from agentft.evaluation.runner import read_baseline
-from agentft.models import Backend
-from agentft.models.opening import DEFAULT_MODEL, SCRIPTED, identify, open_backend
-from agentft.models.scripted import ScriptedBackend
+from agentft.models import Model
+from agentft.models.opening import DEFAULT_FORMAT, DEFAULT_MODEL, SCRIPTED, identify, open_model
+from agentft.models.scripted import ScriptedModel
 from agentft.runs import find_finished
 
 __all__ = ["ModelChoice", "make_arm", "make_arms"]
 
-DEFAULT_FORMAT = "msagent"
-
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """A model as the user names it. `call_format` None: the adapter's, else `msagent`."""
+    """A model as the user names it (see `open_model`)."""
 
     model: str | None = None
     adapter: str | None = None
@@ -33,23 +30,23 @@ class ModelChoice:
 
 
 def make_arm(label: str, plan: Plan, choice: ModelChoice, prepare: Callable[[str], None] = lambda _: None) -> Arm:
-    """An arm that opens its model when its turn comes, and calls `prepare` with its name just before (to fetch it).
+    """An arm that opens its model when its turn comes; `prepare` is called with the model's name just before that.
 
     Raises:
         InputError: the run or the call format is not known.
     """
     run = find_finished(choice.adapter) if choice.adapter else None
-    fmt = call_format(choice.call_format or (run.call_format if run else DEFAULT_FORMAT))
+    name, identity = identify(choice.model, choice.adapter, choice.bits, choice.call_format)
     if choice.model == SCRIPTED and run is None:
-        answers = oracle_answers([plan.job(case) for case in plan.cases], fmt)
-        return Arm(label, "scripted: the expected calls", "oracle", fmt, lambda: ScriptedBackend(answers, "oracle"))
-    name, identity = identify(choice.model, choice.adapter, choice.bits)
+        answers = oracle_answers(plan.job(case) for case in plan.cases)
+        fmt = choice.call_format or DEFAULT_FORMAT
+        return Arm(label, "scripted: the expected calls", identity, lambda: ScriptedModel(answers, "oracle", fmt))
 
-    def load() -> Backend:
+    def load() -> Model:
         prepare(choice.model or (run.model if run else DEFAULT_MODEL))
-        return open_backend(choice.model, choice.adapter, choice.bits)
+        return open_model(choice.model, choice.adapter, choice.bits, choice.call_format)
 
-    return Arm(label, name, identity, fmt, load)
+    return Arm(label, name, identity, load)
 
 
 def make_arms(

@@ -1,13 +1,12 @@
-"""The expected calls of a suite: run for real (so it fits its worlds, with these end states), or as perfect answers."""
+"""The expected calls of a suite: sent to the tools to check the suite and get end states, or as perfect answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
 from agentft.agent import Job, ToolRunner
-from agentft.calls import CallFormat
 from agentft.errors import InputError
-from agentft.types import CallExpectation, Case, Exchange, Part, Span, ToolCall
+from agentft.types import CallExpectation, Case, Exchange, Part, Span, Text, ToolCall
 
 __all__ = ["gold_states", "oracle_answers"]
 
@@ -17,14 +16,14 @@ ONE_BY_ONE = ("multi_round", "tool_error")
 def gold_states(
     cases: Iterable[Case], client: ToolRunner, is_write: Callable[[str], bool], run: str
 ) -> dict[str, str | None]:
-    """For each case id, the state's digest after its expected calls; None if none of them writes.
+    """The digest of the tools' state after the expected calls of each case, by case id; None if no call writes.
 
     Raises:
-        InputError: an expected call is refused by its tool (or one that should fail is not): the suite is wrong.
+        InputError: a tool refuses an expected call, or accepts one that should fail, so the suite is wrong.
     """
     states: dict[str, str | None] = {}
     for case in cases:
-        # One session a case, apart from those of the models.
+        # One session for each case, separate from those of the models.
         session = f"{run}-gold-{len(states)}"
         writes = False
         for turn in case.turns:
@@ -36,20 +35,25 @@ def gold_states(
     return states
 
 
-def oracle_answers(jobs: Iterable[Job], fmt: CallFormat) -> dict[str, str]:
-    """Answers by request key (`<case id>/<turn>/<step>`) for the scripted backend.
+def oracle_answers(jobs: Iterable[Job]) -> dict[str, tuple[Part, ...]]:
+    """The perfect answers, by request key (`<case id>/<turn>/<step>`), for a scripted model.
 
-    Calls of one turn are made at once, except where the category says that they follow one another.
+    The calls of one turn are made in one reply, unless the category says that they follow one another.
     """
-    answers: dict[str, str] = {}
+    answers: dict[str, tuple[Part, ...]] = {}
     for job in jobs:
         endpoints = {tool.name: next(iter(tool.endpoints), None) for tool in job.tools}
         for index, turn in enumerate(job.case.turns):
-            calls: list[Part] = [_as_call(call, endpoints[call.name]) for call in turn.calls]
-            blocks = [[call] for call in calls] if job.case.category in ONE_BY_ONE else [calls] if calls else []
-            said = ", ".join(turn.answer) or ("Done." if calls else "Could you tell me more?")
-            texts = [*map(fmt.write_parts, blocks), turn.reference or said]
-            answers |= {f"{job.case.id}/{index}/{step}": text for step, text in enumerate(texts)}
+            replies: list[tuple[Part, ...]] = []
+            calls = tuple(_as_call(call, endpoints[call.name]) for call in turn.calls)
+            if job.case.category in ONE_BY_ONE:
+                replies += [(call,) for call in calls]
+            elif calls:
+                replies.append(calls)
+            answer = ", ".join(turn.answer) or ("Done." if calls else "Could you tell me more?")
+            text = turn.reference or answer
+            replies.append((Text(text, Span(0, len(text))),))
+            answers |= {f"{job.case.id}/{index}/{step}": reply for step, reply in enumerate(replies)}
     return answers
 
 
@@ -57,13 +61,13 @@ def _check(case: Case, call: CallExpectation, fails: bool, exchange: Exchange) -
     if exchange.is_error == fails:
         return
     arguments = ", ".join(f"{key}={value!r}" for key, value in call.arguments.items())
-    told = f"answers {exchange.status}: {exchange.received:.200}"
-    wanted = "it is expected to fail" if fails else "it is expected to succeed"
+    expected = "fail" if fails else "succeed"
     raise InputError(
-        f"suite {case.suite}, case {case.id}: {call.name}({arguments}) {told}; {wanted}, so mend the case or the world"
+        f"suite {case.suite}, case {case.id}: {call.name}({arguments}) returned {exchange.status}: "
+        f"{exchange.received:.200}; it is expected to {expected}, so correct the case or the world"
     )
 
 
 def _as_call(expected: CallExpectation, endpoint: str | None = None) -> ToolCall:
-    """The call that fulfils an expectation, with the required arguments only."""
+    """The call that meets an expectation, with the required arguments only."""
     return ToolCall("gold", expected.name, dict(expected.arguments), Span(0, 0), endpoint=endpoint)

@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
 from agentft.agent import Job
-from agentft.calls import CallFormat
 from agentft.errors import InputError
 from agentft.evaluation.statistics import smallest_difference
 from agentft.evaluation.suites import Suite, stratified
-from agentft.models import Backend
+from agentft.models import Model
 from agentft.strict import nearest
 from agentft.toolserver import Schedule, Source
 from agentft.toolset import Toolset
@@ -91,14 +90,13 @@ class Arm:
     """One side of a comparison.
 
     `open` loads the model when its turn comes, so that two models never need memory at once. `identity` is a hash of
-    all that the answers depend on (model, adapter, bits); two arms of one identity share their finished cases.
+    everything that the model's answers depend on; arms with the same identity share their finished cases.
     """
 
     label: str
     name: str
     identity: str
-    fmt: CallFormat
-    open: Callable[[], Backend]
+    open: Callable[[], Model]
 
 
 def make_plan(

@@ -1,7 +1,7 @@
-"""`cases.jsonl`: a line is everything that a model was asked, said, sent and received in a case, with its scores.
+"""`cases.jsonl`: one line for each case with the prompt, the replies, what was sent and received, and the scores.
 
-It is on disk once its case is finished, and no finished case is run again. What was said is kept raw, so that a stored
-run can be graded again by a newer scorer: `read_trajectory` parses it anew.
+It is on disk once its case is finished, and no finished case is run again. Replies are kept as parts, and as text if
+the model generates text, so that a newer scorer can grade a stored run again.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from agentft.calls import CallFormat, call_format
+from agentft.calls import call_format
 from agentft.errors import InputError
 from agentft.evaluation.plan import Arm
 from agentft.files import atomic_write
 from agentft.metrics import SCORER_VERSION, Context, classify, decisions, score_case
-from agentft.types import Case, Exchange, Json, Step, ToolCall, Trajectory
+from agentft.types import Case, Exchange, Json, ParseFailure, Part, Span, Step, Text, ToolCall, ToolResult, Trajectory
 
 __all__ = ["Record", "Store", "case_digest", "dump_line", "grade", "make_record", "read_records", "read_trajectory"]
 
@@ -30,9 +30,9 @@ Key = tuple[str, str, int]
 
 
 def make_record(
-    case: Case, trajectory: Trajectory, context: Context, arm: Arm, *, fingerprint: str, frame: str
+    case: Case, trajectory: Trajectory, context: Context, arm: Arm, *, fingerprint: str, rendering: Mapping[str, Json]
 ) -> Record:
-    """The line of one case in one arm. `fingerprint`: of the arm; `frame`: of the model's chat template."""
+    """The line of one case in one arm. `fingerprint`: of the arm; `rendering`: of the model (see `Model.rendering`)."""
     return {
         "arm": arm.label,
         "suite": case.suite,
@@ -48,8 +48,8 @@ def make_record(
         "steps": [_step(step) for step in trajectory.steps],
         "state": trajectory.state,
         "gold_state": context.gold_state,
-        "format": arm.fmt.name,
-        "frame_sha256": frame,
+        "format": rendering.get("call_format"),
+        "frame_sha256": rendering.get("frame_sha256"),
         "case_digest": case_digest(case),
         "fingerprint": fingerprint,
     }
@@ -76,9 +76,8 @@ def read_trajectory(record: Record) -> Trajectory:
     Raises:
         InputError: the record's call format is not known, or something in it is missing.
     """
-    fmt = call_format(record["format"])
     try:
-        steps = tuple(_read_step(step, fmt) for step in record["steps"])
+        steps = tuple(_read_step(step, record["format"]) for step in record["steps"])
     except (KeyError, TypeError) as error:
         raise InputError(f"the stored run of case {record['case']!r} is damaged ({error}); run it again") from None
     plain = {key: record[key] for key in ("trial", "prompt", "outcome", "state", "problem")}
@@ -175,7 +174,8 @@ _KEYS |= {"format", "case_digest", "fingerprint"}
 def _step(step: Step) -> Record:
     return {
         "turn": step.turn,
-        "completion": step.completion,
+        "completion": step.raw,
+        "parts": [_part(part) for part in step.parts],
         "finish": step.finish,
         "calls": [_call(part) for part in step.parts if isinstance(part, ToolCall)],
         "exchanges": [{**asdict(exchange), "call": exchange.call.id} for exchange in step.exchanges],
@@ -185,16 +185,33 @@ def _step(step: Step) -> Record:
 
 
 def _call(call: ToolCall) -> Record:
-    return {key: value for key, value in asdict(call).items() if key != "span"}
+    fields = {key: value for key, value in asdict(call).items() if key != "span"}
+    return {**fields, "parse_error": call.parse_error and str(call.parse_error)}
 
 
-def _read_step(row: Record, fmt: CallFormat) -> Step:
-    parts = fmt.parse(row["completion"])
+_PARTS: dict[str, type[Text | ToolCall | ToolResult]] = {"text": Text, "call": ToolCall, "result": ToolResult}
+_PART_NAMES: dict[type[Part], str] = {kind: name for name, kind in _PARTS.items()}
+
+
+def _part(part: Part) -> Record:
+    return {"type": _PART_NAMES[type(part)], **asdict(part), "span": [part.span.start, part.span.end]}
+
+
+def _read_part(row: Record) -> Part:
+    fields = {**row, "span": Span(*row["span"])}
+    if failure := row.get("parse_error"):
+        fields["parse_error"] = ParseFailure(**failure)
+    return _PARTS[fields.pop("type")](**fields)
+
+
+def _read_step(row: Record, fmt: str) -> Step:
+    """`fmt`: the call format, to parse the completion in records of older versions, which have no parts."""
+    parts = tuple(map(_read_part, row["parts"])) if "parts" in row else call_format(fmt).parse(row["completion"])
     calls = [part for part in parts if isinstance(part, ToolCall)]
     pairs = zip(calls, row["exchanges"], strict=False)
     exchanges = tuple(Exchange(**{**exchange, "call": call}) for call, exchange in pairs)
-    plain = {key: row[key] for key in ("turn", "completion", "finish", "prompt_tokens", "tokens")}
-    return Step(**plain, parts=parts, exchanges=exchanges)
+    plain = {key: row[key] for key in ("turn", "finish", "prompt_tokens", "tokens")}
+    return Step(**plain, raw=row["completion"], parts=parts, exchanges=exchanges)
 
 
 def _finite(value: Json) -> Json:

@@ -21,7 +21,7 @@ from agentft.evaluation.records import Record, Store, case_digest, grade, make_r
 from agentft.evaluation.summary import Gate, Summary, summarise
 from agentft.files import write_text
 from agentft.metrics import SCORER_VERSION, Context
-from agentft.models import Backend, Sampling
+from agentft.models import Model, Sampling
 from agentft.toolserver import ToolClient, ToolServer
 from agentft.toolserver.faults import is_ours
 from agentft.types import Exchange, Step, Trajectory
@@ -84,8 +84,7 @@ def evaluate(
 def fingerprint(plan: Plan, arm: Arm, sampling: Sampling) -> str:
     """What an arm's answers to a case depend on; the choice of cases and the number of trials are not in it."""
     hashes = {key: value for key, value in plan.hashes.items() if key != "cases"}
-    shown = [arm.fmt.write_system(suite.persona, plan.tools(suite.cases[0])) for suite in plan.suites]
-    parts = [arm.identity, arm.fmt.name, shown, asdict(sampling), plan.world_seed, plan.max_steps, hashes]
+    parts = [arm.identity, asdict(sampling), plan.world_seed, plan.max_steps, hashes]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -130,12 +129,12 @@ class _Run:
         if not waiting:
             return
         self._settings.on_arm(arm)
-        backend = arm.open()
+        model = arm.open()
         total = len(self._keys)
-        for done, trajectory in enumerate(self._trajectories(waiting, arm, backend), total - len(waiting) + 1):
+        for done, trajectory in enumerate(self._trajectories(waiting, arm, model), total - len(waiting) + 1):
             case = self._cases[trajectory.case_id]
-            context, frame = self._contexts[case.id], backend.frame.fingerprint
-            record = make_record(case, trajectory, context, arm, fingerprint=print_, frame=frame)
+            context = self._contexts[case.id]
+            record = make_record(case, trajectory, context, arm, fingerprint=print_, rendering=model.rendering)
             self._store.add(record)
             self._settings.on_case(arm.label, record, done, total)
 
@@ -152,7 +151,7 @@ class _Run:
         case = self._cases[row["case"]]
         return {**row, **grade(case, read_trajectory(row), self._contexts[case.id])}
 
-    def _trajectories(self, waiting: Sequence[tuple[str, int]], arm: Arm, backend: Backend) -> Iterator[Trajectory]:
+    def _trajectories(self, waiting: Sequence[tuple[str, int]], arm: Arm, model: Model) -> Iterator[Trajectory]:
         """Cases of one trial go together; each suite has a client that knows the tools of its cases and no others."""
         settings, faults = self._settings, self._plan.faults
         patience = faults.client_seconds if faults else 10.0
@@ -169,7 +168,7 @@ class _Run:
                 jobs = [self._plan.job(self._cases[case], trial) for case, _ in group]
                 sampling = replace(settings.sampling, seed=settings.sampling.seed + trial)
                 options = Options(settings.batch_size, self._plan.max_steps, sampling, f"{self._name}-{arm.label}")
-                yield from map(self._judged, run_cases(jobs, backend, arm.fmt, client_for, options))
+                yield from map(self._judged, run_cases(jobs, model, client_for, options))
 
     def _judged(self, trajectory: Trajectory) -> Trajectory:
         """With the fault of every exchange; a tool that failed without one is our bug, never the model's failure."""

@@ -180,7 +180,7 @@ def _describe(rows: Sequence[Record], arm: Arm | None, fingerprint: str | None) 
     return {
         "name": arm.name if arm else "stored run",
         "identity": arm.identity if arm else None,
-        "format": arm.fmt.name if arm else stored.get("format"),
+        "format": stored.get("format"),
         "frame_sha256": stored.get("frame_sha256"),
         "fingerprint": fingerprint or stored.get("fingerprint"),
         "steps": sum(len(row["steps"]) for row in rows),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from agentft.metrics.matching import Difference, Matching, Pair, case_matchings
 from agentft.metrics.outcome import answer, end_state
-from agentft.metrics.reading import Context, all_calls, exchanges, final_text, looks_like_call, turn_steps
+from agentft.metrics.reading import Context, all_calls, exchanges, final_text, looks_like_call, turn_steps, written_text
 from agentft.metrics.validity import pointer, schema_problems
 from agentft.types import Case, ToolCall, Trajectory
 
@@ -71,7 +71,7 @@ def _turn_findings(
     for call in matching.unreadable:
         yield Finding(_unreadable_kind(call, trajectory), index, detail=str(call.parse_error))
     calls = all_calls(trajectory, index)
-    text = "\n".join(step.completion for step in turn_steps(trajectory, index))
+    text = "\n".join(written_text(step) for step in turn_steps(trajectory, index))
     if not calls and looks_like_call(text):
         yield Finding("broken-wrapper", index, detail="a call stands in the text, without its markers")
         return
@@ -126,7 +126,9 @@ def _difference_finding(difference: Difference, index: int) -> Finding:
 def _unreadable_kind(call: ToolCall, trajectory: Trajectory) -> str:
     """Wrapper or JSON: if what stands between the outermost braces is JSON, the wrapper is to blame."""
     step = next(step for step in trajectory.steps if call in step.parts)
-    raw = step.completion[call.span.start : call.span.end]
+    if step.raw is None:
+        return "invalid-json" if call.parse_error and call.parse_error.kind == "content" else "broken-wrapper"
+    raw = step.raw[call.span.start : call.span.end]
     body = raw[raw.find("{") : raw.rfind("}") + 1]
     if "{" not in raw:
         return "broken-wrapper"

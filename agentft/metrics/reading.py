@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 
 from agentft.types import Exchange, Step, Text, ToolCall, ToolDefinition, Trajectory
 
-__all__ = ["Context", "all_calls", "attempted", "exchanges", "final_text", "looks_like_call", "turn_steps"]
+__all__ = [
+    "Context",
+    "all_calls",
+    "attempted",
+    "exchanges",
+    "final_text",
+    "looks_like_call",
+    "turn_steps",
+    "written_text",
+]
 
 _MARKER = re.compile(r"<\|?/?(?:tool_call|tool_calls|startofthink|endofthink|function_call|function)\b", re.IGNORECASE)
 _NAME = r"""["'](?:api_name|name|function|tool|tool_name|action)["']\s*:"""
@@ -43,7 +52,7 @@ def exchanges(trajectory: Trajectory, turn: int) -> list[Exchange]:
 def attempted(trajectory: Trajectory, turn: int) -> bool:
     """Whether the model called, or tried to: an unreadable call is an attempt, and so is one in a broken wrapper."""
     steps = turn_steps(trajectory, turn)
-    return bool(all_calls(trajectory, turn)) or any(looks_like_call(step.completion) for step in steps)
+    return bool(all_calls(trajectory, turn)) or any(looks_like_call(written_text(step)) for step in steps)
 
 
 def final_text(trajectory: Trajectory, turn: int) -> str:
@@ -52,6 +61,13 @@ def final_text(trajectory: Trajectory, turn: int) -> str:
     if not steps or any(isinstance(part, ToolCall) for part in steps[-1].parts):
         return ""
     return "".join(part.text for part in steps[-1].parts if isinstance(part, Text) and not part.thought).strip()
+
+
+def written_text(step: Step) -> str:
+    """Everything that the model wrote in a step; for a model that returns structured parts, its text parts."""
+    if step.raw is not None:
+        return step.raw
+    return "".join(part.text for part in step.parts if isinstance(part, Text))
 
 
 def looks_like_call(text: str) -> bool:

@@ -1,23 +1,39 @@
-"""Backends: what runs a model. `opening` imports each on use."""
+"""Models: a model is given a conversation and answers with a turn.
+
+`Model` is the whole interface: nothing above this package knows whether a model works with text, a chat template and a
+call format (`local`), with scripted answers (`scripted`) or with an API that returns structured calls. `opening` makes
+a model from what a user names, and imports the heavy modules on use.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
-from agentft.rendering.frame import Frame
-from agentft.types import Segment
+from agentft.types import Conversation, Json, ToolCall, Turn
 
-__all__ = ["Backend", "Completion", "OnText", "Request", "Sampling", "stop_end"]
+__all__ = [
+    "CallDone",
+    "CallStarted",
+    "Delta",
+    "Finish",
+    "Model",
+    "OnDelta",
+    "Reply",
+    "Request",
+    "Sampling",
+    "TextDelta",
+    "Usage",
+]
 
 Finish = Literal["stop", "end", "length"]
-OnText = Callable[[int, str], None]
+"""Why a reply ended: at a stop string, at the end of the turn, or at the token limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to sample. `temperature` 0 is greedy. `max_new_tokens` counts tokens of one completion."""
+    """How to sample. `temperature` 0 is greedy. `max_new_tokens` limits one reply."""
 
     max_new_tokens: int = 256
     temperature: float = 0.0
@@ -28,46 +44,85 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One completion to make: the rendered conversation so far, and the strings at which to stop.
+    """A conversation whose next turn is the assistant's; the model may call `conversation.tools`.
 
     `key` identifies the request (`<case id>/<turn>/<step>` in an evaluation) for scripted answers and logs.
     """
 
     key: str
-    segments: tuple[Segment, ...]
-    stop: tuple[str, ...]
+    conversation: Conversation
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
-    """What the model said. `text` holds the stop string that ended it, but no end-of-turn token.
+class Usage:
+    """Tokens of one reply: those of the prompt, and those that the model generated."""
 
-    `finish`: `stop` (a stop string), `end` (end of turn) or `length` (the token limit).
+    prompt_tokens: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The assistant's next turn.
+
+    Args:
+        turn: its parts; their spans tile `turn.raw`.
+        raw: the text exactly as the model generated it; None for a model that returns structured parts.
+        prompt: the text exactly as the model received it; None for a model that receives structured messages.
     """
 
-    text: str
+    turn: Turn
     finish: Finish
-    prompt_tokens: int
-    tokens: int
+    usage: Usage
+    raw: str | None = None
+    prompt: str | None = None
 
 
-class Backend(Protocol):
-    """Anything that completes rendered conversations.
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """More text of the turn; `thought` marks reasoning that is not meant for the user."""
 
-    `name`: what ran, for reports: a model's name, with its adapter if any. `frame`: the chat template that requests are
-    rendered with.
+    text: str
+    thought: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CallStarted:
+    """The model began to write a call; `name` is empty while it is unknown."""
+
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallDone:
+    """A call is complete, as it will be in the reply's turn."""
+
+    call: ToolCall
+
+
+Delta: TypeAlias = TextDelta | CallStarted | CallDone
+OnDelta: TypeAlias = Callable[[int, Delta], None]
+"""Called with the index of the request and what is new of its reply."""
+
+
+class Model(Protocol):
+    """Anything that continues conversations.
+
+    Attributes:
+        name: what ran, for reports: a model's name, with its adapter if any.
+        source: `Conversation.source` of conversations that hold this model's turns.
+        rendering: how conversations become text, for records (`call_format`, `frame_sha256`, ...); empty for a model
+            that receives structured messages.
     """
 
     name: str
-    frame: Frame
+    source: str
+    rendering: Mapping[str, Json]
 
-    def complete(
-        self, requests: Sequence[Request], sampling: Sampling, on_text: OnText | None = None
-    ) -> list[Completion]:
-        """Complete all requests, in order. `on_text(index, piece)` is called as text appears."""
+    def reply(self, requests: Sequence[Request], sampling: Sampling, on_delta: OnDelta | None = None) -> list[Reply]:
+        """Reply to all requests, in order. `on_delta` receives the replies while they are generated.
+
+        Raises:
+            FrameError: the model's chat template cannot carry a conversation.
+        """
         ...
-
-
-def stop_end(text: str, stops: Sequence[str]) -> int | None:
-    """Where the earliest stop string of a text ends; None without one."""
-    return min((text.index(stop) + len(stop) for stop in stops if stop in text), default=None)

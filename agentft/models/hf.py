@@ -1,4 +1,4 @@
-"""A transformers model on this machine: batched, with the shared start of the prompts computed once."""
+"""A transformers model on this machine: batched decoding that computes the shared start of the prompts once."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from agentft.errors import InputError
-from agentft.models import Completion, Finish, OnText, Request, Sampling, stop_end
+from agentft.models import Finish, Sampling
+from agentft.models.completion import Completion, OnText, TextRequest, stop_end
 from agentft.models.decoding import ATTENTION, OnTokens, Prefix, Start, can_share, compute_prefix, decode
 from agentft.models.embedded import resolve
 from agentft.models.tokenizers import load_tokenizer, located
 from agentft.rendering.encoding import tokens_of
 from agentft.rendering.frame import Frame
 
-__all__ = ["HfBackend", "native_bf16", "quantisation"]
+__all__ = ["HfEngine", "native_bf16", "quantisation"]
 
 # Below this many shared tokens a prefix costs more than it saves.
 WORTH_SHARING = 32
@@ -53,15 +54,14 @@ def quantisation(bits: int, compute: torch.dtype) -> BitsAndBytesConfig | None:
     raise InputError(f"bits {bits} is not known; it is 4, 8 or 16")
 
 
-class HfBackend:
-    """See the module. Greedy decoding is deterministic for the same requests in the same batches."""
+class HfEngine:
+    """A text engine. Greedy decoding is deterministic for the same requests in the same batches."""
 
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
         self.name = name
-        self.frame = Frame.of_tokenizer(tokenizer)
+        self.tokenizer = tokenizer
         self._model = model.eval()
-        self._tokenizer = tokenizer
-        self._ends = _end_tokens(model, tokenizer, self.frame)
+        self._ends = _end_tokens(model, tokenizer)
         self._prefixes: list[Prefix] = []
         self._said: list[Start] = []
         self._shares = can_share(model)
@@ -69,7 +69,7 @@ class HfBackend:
             self._model.set_attn_implementation(ATTENTION)
 
     @classmethod
-    def open(cls, model: str, adapter: Path | None = None, bits: int = 16, *, rounded: bool = False) -> HfBackend:
+    def open(cls, model: str, adapter: Path | None = None, bits: int = 16, *, rounded: bool = False) -> HfEngine:
         """Load a model, and an adapter on top of it.
 
         With 16 bits the adapter is merged into the weights in memory: decoding is then as fast as the base model's.
@@ -107,14 +107,14 @@ class HfBackend:
         return cls(loaded, tokenizer, name)
 
     def complete(
-        self, requests: Sequence[Request], sampling: Sampling, on_text: OnText | None = None
+        self, requests: Sequence[TextRequest], sampling: Sampling, on_text: OnText | None = None
     ) -> list[Completion]:
-        """See `Backend.complete`. All requests go through the model in one batch."""
+        """See `TextEngine.complete`. All requests go through the model in one batch."""
         if not requests:
             return []
         # Requests with the same system text stand together, so that they can share its computation.
         order = sorted(range(len(requests)), key=lambda index: (_system_text(requests[index]), index))
-        prompts = [tokens_of(requests[index].segments, self._tokenizer) for index in order]
+        prompts = [tokens_of(requests[index].segments, self.tokenizer) for index in order]
         draw = hashlib.sha256(repr((sampling.seed, [request.key for request in requests])).encode()).digest()
         sampling = replace(sampling, seed=int.from_bytes(draw[:7], "big"))
         with torch.inference_mode():
@@ -160,7 +160,7 @@ class HfBackend:
         self._prefixes = [compute_prefix(self._model, same), *self._prefixes[: KEPT_PREFIXES - 1]]
         return self._prefixes[0]
 
-    def _watch(self, requests: Sequence[Request], order: list[int], on_text: OnText | None) -> OnTokens:
+    def _watch(self, requests: Sequence[TextRequest], order: list[int], on_text: OnText | None) -> OnTokens:
         """What ends a row at its stop strings, and hands out text as it appears; row i is request `order[i]`."""
         shown = [""] * len(order)
         # A stop string of n characters lies within the last n tokens and a little: a token holds a character or more,
@@ -178,7 +178,7 @@ class HfBackend:
 
         return ended
 
-    def _completion(self, request: Request, prompt_tokens: int, row: list[int]) -> Completion:
+    def _completion(self, request: TextRequest, prompt_tokens: int, row: list[int]) -> Completion:
         said = list(takewhile(lambda token: token not in self._ends, row))
         text = self._decode(said)
         finish: Finish = "end" if len(said) < len(row) else "length"
@@ -186,11 +186,11 @@ class HfBackend:
         return Completion(text[:cut], finish if cut is None else "stop", prompt_tokens, len(said))
 
     def _decode(self, tokens: list[int]) -> str:
-        text: str = self._tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        text: str = self.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
 
 
-def _system_text(request: Request) -> str:
+def _system_text(request: TextRequest) -> str:
     """What stands before the conversation itself."""
     return "".join(s.text for s in takewhile(lambda segment: segment.kind in ("frame", "system"), request.segments))
 
@@ -206,9 +206,9 @@ def _longest(tokens: Sequence[int], prefixes: Sequence[Prefix]) -> Prefix | None
     return best and best.cut(_alike(tokens, best.tokens))
 
 
-def _end_tokens(model: Any, tokenizer: Any, frame: Frame) -> list[int]:
-    """The frame's stop token first, then the model's own end-of-sequence tokens."""
-    stop = tokenizer(frame.stop, add_special_tokens=False)["input_ids"][-1:]
+def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
+    """The chat template's stop token first, then the model's own end-of-sequence tokens."""
+    stop = tokenizer(Frame.of_tokenizer(tokenizer).stop, add_special_tokens=False)["input_ids"][-1:]
     configured = model.generation_config.eos_token_id
     more = configured if isinstance(configured, list) else [configured]
     return list(dict.fromkeys([*stop, *(token for token in more if token is not None)]))

@@ -1,61 +1,65 @@
-"""From what a user names (`--model`, `--adapter`) to a backend, and whether a run's rendering fits its model."""
+"""Opens the model that a user names (`--model`, `--adapter`), and refuses one that does not fit the run's rendering."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from agentft.calls import call_format
 from agentft.errors import InputError
-from agentft.models import Backend
-from agentft.models.scripted import ScriptedBackend, read_answers
-from agentft.rendering.frame import Frame
-from agentft.rendering.render import describe
+from agentft.models import Model
+from agentft.models.local import LocalModel
+from agentft.models.scripted import ScriptedModel, read_answers
+from agentft.rendering import open_rendering, rendering_digest
 from agentft.runs import FinishedRun, RunFolder, find_finished
+from agentft.types import Json
 
-__all__ = ["DEFAULT_MODEL", "check_rendering", "doubt_bits", "identify", "open_backend"]
+__all__ = ["DEFAULT_FORMAT", "DEFAULT_MODEL", "SCRIPTED", "check_rendering", "doubt_bits", "identify", "open_model"]
 
 DEFAULT_MODEL = "smollm2-135m"
+DEFAULT_FORMAT = "msagent"
 SCRIPTED = "scripted"
 
 
-def open_backend(model: str | None, adapter: str | None = None, bits: int = 16) -> Backend:
+def open_model(model: str | None, adapter: str | None = None, bits: int = 16, call_format: str | None = None) -> Model:
     """Load a model, with a run's adapter on top if one is named.
 
     Args:
         model: a folder, a hub id, an embedded name, or `scripted:FILE`; None: the adapter's, or the default.
-        adapter: a run folder, or `last`. What full training left is opened alone, and `model` is not needed.
+        adapter: a run folder, or `last`. The result of full training is opened alone, without `model`.
         bits: 4, 8 or 16.
+        call_format: None: the adapter's, or the default.
 
     Raises:
-        InputError: the run or the answers file cannot be used, or the run was trained on other text than this model's.
-        MissingError: the model is not here.
+        InputError: the run or the answers file cannot be used, or the run was trained with another rendering.
+        MissingError: the model is not on this machine.
     """
     kind, _, answers = (model or "").partition(":")
     if kind == SCRIPTED:
         if adapter:
             raise InputError("scripted answers have no adapter; leave --adapter out")
         if not answers:
-            raise InputError("the answers of `scripted` come from a file here: --model scripted:FILE")
-        return ScriptedBackend(read_answers(Path(answers)), answers)
+            raise InputError("scripted answers come from a file: --model scripted:FILE")
+        return ScriptedModel(read_answers(Path(answers)), answers, call_format or DEFAULT_FORMAT)
     run = find_finished(adapter) if adapter else None
+    fmt = call_format or (run.call_format if run else DEFAULT_FORMAT)
     name = model or (run.model if run else DEFAULT_MODEL)
-    from agentft.models.hf import HfBackend  # torch and transformers take seconds
+    from agentft.models.hf import HfEngine  # torch and transformers take seconds
 
     if run is None:
-        return HfBackend.open(name, None, bits)
-    if run.is_whole:
-        backend = HfBackend.open(str(run.weights), None, bits)
+        engine = HfEngine.open(name, None, bits)
+    elif run.is_whole:
+        engine = HfEngine.open(str(run.weights), None, bits)
     else:
-        backend = HfBackend.open(name, run.weights, bits, rounded=run.is_rounded)
-    check_rendering(run, backend.frame, name)
-    return backend
+        engine = HfEngine.open(name, run.weights, bits, rounded=run.is_rounded)
+    if run is not None:
+        check_rendering(run, open_rendering(run.call_format, engine.tokenizer).describe(), name)
+    return LocalModel(engine, open_rendering(fmt, engine.tokenizer))
 
 
 def doubt_bits(adapter: str | None, bits: int) -> str | None:
-    """A sentence for the user if `bits` puts a run on other weights than it was trained on.
+    """A note for the user if `bits` gives a run other base weights than those it was trained on; else None.
 
     Raises:
         InputError: the run cannot be used.
@@ -64,22 +68,24 @@ def doubt_bits(adapter: str | None, bits: int) -> str | None:
     if run is None or bits == 16 or (bits == 4 and run.is_rounded):
         return None
     return (
-        f"{run.path} was trained on {'4-bit' if run.is_rounded else 'unrounded'} weights and is now put on {bits}-bit "
-        "ones: small models lose much by it; --bits 16 gives it the weights that it was trained on"
+        f"{run.path} was trained on {'4-bit' if run.is_rounded else 'unrounded'} weights and is now loaded on "
+        f"{bits}-bit weights, which costs small models much of their accuracy; use --bits 16 for the trained weights"
     )
 
 
-def check_rendering(run: FinishedRun, frame: Frame, model: str) -> None:
-    """Refuse a model whose text would be rendered otherwise than the run's was: it would only score worse.
+def check_rendering(run: FinishedRun, rendering: Mapping[str, Json], model: str) -> None:
+    """Refuse a model that would be served with other prompts than the run was trained on: it would only score worse.
+
+    Args:
+        rendering: what `Rendering.describe` says of the model to be served, in the run's call format.
 
     Raises:
-        InputError: the chat template, the system text or the stop rule is not what `format.json` says.
+        InputError: the chat template, the system text or the stop strings are not those in `format.json`.
     """
     place = RunFolder(run.path).format
     stored = json.loads(place.read_text(encoding="utf-8"))
-    now = describe(call_format(run.call_format), frame)
     for key in ("frame_sha256", "stop", "system_sha256"):
-        if key in stored and stored[key] != now[key]:
+        if key in stored and stored[key] != rendering[key]:
             if key == "frame_sha256" and model != run.model:
                 remedy = f"leave --model out, or give {run.model}"
             else:
@@ -87,17 +93,20 @@ def check_rendering(run: FinishedRun, frame: Frame, model: str) -> None:
             raise InputError(f"{place}: {key} is not that of {model}, so prompts would differ from training; {remedy}")
 
 
-def identify(model: str | None, adapter: str | None, bits: int) -> tuple[str, str]:
-    """A backend's name for reports, and all that its answers depend on: names, and hashes of what is in files here.
+def identify(model: str | None, adapter: str | None, bits: int, call_format: str | None = None) -> tuple[str, str]:
+    """A model's name for reports, and a hash of everything that its answers depend on: weights, bits, call format.
+
+    The model is not loaded.
 
     Raises:
-        InputError: the run cannot be used.
+        InputError: the run cannot be used, or there is no such call format.
     """
     run = find_finished(adapter) if adapter else None
     name = model or (run.model if run else DEFAULT_MODEL)
     shown = f"{name}+{run.path.resolve().name}" if run else name
     source = Path(name.removeprefix(f"{SCRIPTED}:"))
-    parts = [name, f"{bits} bits", *(_listing(source) if source.exists() else [])]
+    rendering = rendering_digest(call_format or (run.call_format if run else DEFAULT_FORMAT))
+    parts = [name, rendering, f"{bits} bits", *(_listing(source) if source.exists() else [])]
     if run and run.is_whole:
         parts += _listing(run.weights)
     elif run:
@@ -107,7 +116,7 @@ def identify(model: str | None, adapter: str | None, bits: int) -> tuple[str, st
 
 
 def _listing(path: Path) -> Iterator[str]:
-    """A model's folder by names, sizes and times: hashing gigabytes at every evaluation is not worth it."""
+    """A model's files by name, size and time; hashing gigabytes for every evaluation would take too long."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     for file in files:
         if file.is_file():

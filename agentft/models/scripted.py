@@ -1,78 +1,97 @@
-"""A backend that answers from a file or a table: for tests, examples, and suites that must be shown to be solvable.
+"""A model that answers from a file or a table: for tests, examples, and to show that a suite can be solved.
 
 The file holds one JSON object a line: `{"key": "<case id>/<turn>/<step>", "text": "..."}`. A key may be a pattern with
-`*` and `?` (`"w01*/0/0"`); exact keys go first, then patterns in the order of the file.
+`*` and `?` (`"w01*/0/0"`). Exact keys take precedence, then patterns in the order of the file.
 """
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
+from agentft.calls import call_format
 from agentft.errors import InputError
-from agentft.models import Completion, OnText, Request, Sampling, stop_end
-from agentft.rendering.frame import CHATML, Frame
+from agentft.models import OnDelta, Reply, Request, Sampling
+from agentft.models.completion import Completion, stop_end
+from agentft.models.local import PartStream, read_reply
+from agentft.rendering import FramedRendering
+from agentft.rendering.frame import CHATML
 from agentft.strict import read_json_line
+from agentft.types import Part
 
-__all__ = ["ScriptedBackend", "read_answers"]
+__all__ = ["Answer", "ScriptedModel", "read_answers"]
+
+Answer: TypeAlias = str | tuple[Part, ...]
+"""A turn as text in the call format, or as parts that are written in it."""
 
 
-class ScriptedBackend:
-    """Answers by `Request.key`. Tokens are counted as words, which is near enough for a script.
+class ScriptedModel:
+    """Answers by `Request.key`. Its turns are text, as a local model's are; tokens are counted as words.
 
     Args:
-        answers: key or pattern -> text.
-        source: where they came from, for messages and reports.
+        answers: key or pattern -> answer.
+        source: where the answers came from, for error messages and reports.
+        fmt: the call format that the answers are written and parsed in.
+
+    Raises:
+        InputError: no such call format.
     """
 
-    def __init__(self, answers: Mapping[str, str], source: str = "answers", frame: Frame = CHATML) -> None:
+    def __init__(self, answers: Mapping[str, Answer], source: str = "answers", fmt: str = "msagent") -> None:
+        self._rendering = FramedRendering(call_format(fmt), CHATML)
         self.name = f"scripted:{source}"
-        self.frame = frame
+        self.source = self._rendering.name
+        self.rendering = self._rendering.describe()
         self._answers = answers
-        self._source = source
+        self._origin = source
         self._patterns = [key for key in answers if any(mark in key for mark in "*?[")]
 
-    def complete(
-        self, requests: Sequence[Request], sampling: Sampling, on_text: OnText | None = None
-    ) -> list[Completion]:
-        """The written answers, cut behind the first stop string.
+    def reply(self, requests: Sequence[Request], sampling: Sampling, on_delta: OnDelta | None = None) -> list[Reply]:
+        """The answers, each cut after the first stop string.
 
         Raises:
-            InputError: no answer is written for a request.
+            InputError: a request has no answer.
         """
-        del sampling  # nothing is sampled
-        completions = []
+        del sampling
+        replies = []
         for index, request in enumerate(requests):
-            text = self._find(request.key)
-            cut = stop_end(text, request.stop)
-            text = text[:cut]
-            if on_text:
-                on_text(index, text)
-            prompt = sum(len(segment.text.split()) for segment in request.segments)
-            completions.append(Completion(text, "end" if cut is None else "stop", prompt, len(text.split())))
-        return completions
+            prompt = self._rendering.prompt(request.conversation)
+            completion = self._complete(request.key, sum(len(segment.text.split()) for segment in prompt))
+            if on_delta is not None:
+                PartStream(self._rendering.parse, partial(on_delta, index)).close(completion.text)
+            replies.append(read_reply(self._rendering, prompt, completion))
+        return replies
 
-    def _find(self, key: str) -> str:
+    def _complete(self, key: str, prompt_tokens: int) -> Completion:
+        answer = self._find(key)
+        text = answer if isinstance(answer, str) else self._rendering.format.write_parts(answer)
+        cut = stop_end(text, self._rendering.stop)
+        text = text[:cut]
+        return Completion(text, "end" if cut is None else "stop", prompt_tokens, len(text.split()))
+
+    def _find(self, key: str) -> Answer:
         if key in self._answers:
             return self._answers[key]
         for pattern in self._patterns:
             if fnmatch.fnmatchcase(key, pattern):
                 return self._answers[pattern]
-        raise InputError(f'{self._source}: no answer for {key!r}; add a line {{"key": "{key}", "text": "..."}}')
+        raise InputError(f'{self._origin}: no answer for {key!r}; add a line {{"key": "{key}", "text": "..."}}')
 
 
-def read_answers(path: Path) -> dict[str, str]:
+def read_answers(path: Path) -> dict[str, Answer]:
     """Read an answers file.
 
     Raises:
-        InputError: the file cannot be read, or a line is not of the form above.
+        InputError: the file cannot be read, or a line does not have the form above.
     """
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a file of scripted answers") from None
-    answers: dict[str, str] = {}
+    answers: dict[str, Answer] = {}
     for number, line in enumerate(lines, start=1):
         if line.strip():
             row = read_json_line(line, f"{path}:{number}")

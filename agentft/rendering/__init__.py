@@ -1,0 +1,125 @@
+"""Rendering: conversations as text, for training and serving alike.
+
+`Rendering` is what training and serving need to know about it. A frame with a call format is one implementation; a
+model's own template with its own call syntax would be another: a module here and a line in `open_rendering`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentft.calls import CallFormat, call_format
+from agentft.rendering.frame import ChatTokenizer, Frame
+from agentft.rendering.render import describe, render_prompt, render_samples
+from agentft.types import Conversation, Json, Part, Segment, Span, ToolCall, ToolDefinition, ToolResult
+
+__all__ = ["FramedRendering", "Rendering", "open_rendering", "rendering_digest"]
+
+
+class Rendering(Protocol):
+    """How conversations become the text that a model reads and writes.
+
+    Properties:
+        name: what users name as the call format; `Conversation.source` of turns that are written in it.
+        stop: strings at which serving stops inside a turn, besides the stop token.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def stop(self) -> tuple[str, ...]: ...
+
+    def prompt(self, conversation: Conversation) -> tuple[Segment, ...]:
+        """What serving sends before the assistant's next turn, tools included.
+
+        Raises:
+            FrameError: the chat template cannot carry the conversation.
+        """
+        ...
+
+    def samples(self, conversation: Conversation) -> list[tuple[Segment, ...]]:
+        """The conversation as training rows; each prompt that serving sends is the start of one, token for token.
+
+        Raises:
+            FrameError: the chat template cannot carry the conversation.
+        """
+        ...
+
+    def parse(self, text: str) -> tuple[Part, ...]:
+        """A completion as parts whose spans tile it. Never raises: a bad call has a `parse_error`."""
+        ...
+
+    def describe(self) -> Mapping[str, Json]:
+        """What is stored with an adapter, so that serving with another rendering is refused."""
+        ...
+
+
+@dataclass(frozen=True)
+class FramedRendering:
+    """A call format inside a frame (chat template): any pair combines."""
+
+    format: CallFormat
+    frame: Frame
+
+    @property
+    def name(self) -> str:
+        """See `Rendering.name`."""
+        return self.format.name
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """See `Rendering.stop`."""
+        return self.format.stop
+
+    def prompt(self, conversation: Conversation) -> tuple[Segment, ...]:
+        """See `Rendering.prompt`."""
+        return render_prompt(conversation, self.format, self.frame)
+
+    def samples(self, conversation: Conversation) -> list[tuple[Segment, ...]]:
+        """See `Rendering.samples`."""
+        return render_samples(conversation, self.format, self.frame)
+
+    def parse(self, text: str) -> tuple[Part, ...]:
+        """See `Rendering.parse`."""
+        return self.format.parse(text)
+
+    def describe(self) -> Mapping[str, Json]:
+        """See `Rendering.describe`."""
+        return describe(self.format, self.frame)
+
+
+def open_rendering(name: str, tokenizer: ChatTokenizer) -> Rendering:
+    """The rendering that a call format's name stands for, with a tokenizer's chat template.
+
+    Raises:
+        InputError: no such call format.
+        FrameError: the tokenizer has no usable chat template.
+    """
+    return FramedRendering(call_format(name), Frame.of_tokenizer(tokenizer))
+
+
+def rendering_digest(name: str) -> str:
+    """SHA-256 of how a call format writes tools, calls and results; a tokenizer is not needed.
+
+    Raises:
+        InputError: no such call format.
+    """
+    fmt = call_format(name)
+    city: Json = {"type": "string", "description": "A city.", "enum": ["Oslo", "Rome"]}
+    days: Json = {"type": "integer", "description": "How many days.", "default": 1, "minimum": 1}
+    schema: dict[str, Json] = {"type": "object", "properties": {"city": city, "days": days}, "required": ["city"]}
+    tool = ToolDefinition("probe", "A probe.", schema, ("http://probe.test/probe",))
+    nowhere = Span(0, 0)
+    call = ToolCall("call_0", "probe", {"city": "Oslo"}, nowhere, endpoint=tool.endpoints[0])
+    written = [
+        fmt.name,
+        *fmt.stop,
+        fmt.write_system("Persona.", [tool]),
+        fmt.write_parts([call, call]),
+        fmt.write_results([ToolResult("call_0", "{}", nowhere)]),
+    ]
+    return hashlib.sha256("\0".join(written).encode()).hexdigest()

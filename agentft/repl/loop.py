@@ -1,4 +1,4 @@
-"""The terminal agent: a chat with all that it needs to go on, and its loop: read, answer or obey, keep."""
+"""The terminal agent: the state of a chat, and the loop that reads questions and commands."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from typing import TextIO
 
 from rich.text import Text
 
-from agentft.agent import INFRASTRUCTURE, ToolRunner, open_conversation, say, step
-from agentft.calls import CallFormat
+from agentft.agent import INFRASTRUCTURE, ToolRunner, add_user_turn, open_conversation, step
 from agentft.display.chat import ChatView
 from agentft.display.tools import tool_table
 from agentft.errors import AgentftError, InputError
-from agentft.models import Backend, OnText, Sampling
+from agentft.models import Model, OnDelta, Sampling
 from agentft.repl.saving import append_row, check_place
 from agentft.toolset import Toolset
 from agentft.types import Conversation, Step, ToolDefinition
@@ -27,26 +26,25 @@ from agentft.types import Conversation, Step, ToolDefinition
 __all__ = ["COMMANDS", "PERSONA", "Reader", "Repl", "Session", "line_reader", "terminal_reader"]
 
 Reader = Callable[[], str]
-"""Gives the next question; raises EOFError at the end and KeyboardInterrupt on Ctrl-C."""
+"""Returns the next line of input; raises EOFError at the end and KeyboardInterrupt on Ctrl-C."""
 
 PERSONA = "You are a helpful assistant."
 
 COMMANDS = {
-    "/help": "what can be typed here",
-    "/tools": "the tools with their arguments",
-    "/reset": "forget the conversation and begin anew",
-    "/save FILE": "add the conversation to a JSONL file of MS-Agent rows",
-    "/quit": "leave (Ctrl-D does too)",
+    "/help": "list the commands",
+    "/tools": "list the tools with their arguments",
+    "/reset": "start a new conversation",
+    "/save FILE": "append the conversation to a JSONL file of MS-Agent rows",
+    "/quit": "leave (or press Ctrl-D)",
 }
 NAMES = [usage.split()[0] for usage in COMMANDS]
 
 
 @dataclass
 class Session:
-    """The state of a chat. `max_steps`: completions for one question."""
+    """The state of a chat. `max_steps`: replies to one question."""
 
-    backend: Backend
-    fmt: CallFormat
+    model: Model
     client: ToolRunner
     sampling: Sampling
     tools: tuple[ToolDefinition, ...]
@@ -58,26 +56,28 @@ class Session:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew: no turns, and a fresh state of the tool worlds."""
+        """Start a new conversation, with the tool worlds in their initial state."""
         key = f"chat-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-        self.conversation = open_conversation(key, self.persona, self.tools, self.fmt.name)
+        self.conversation = open_conversation(key, self.persona, self.tools, self.model.source)
 
     @property
-    def asked(self) -> bool:
-        """Whether anything was said."""
-        return any(turn.role == "user" for turn in self.conversation.turns)
+    def is_empty(self) -> bool:
+        """Whether no question was asked yet."""
+        return not any(turn.role == "user" for turn in self.conversation.turns)
 
-    def ask(self, text: str, listening: Callable[[], AbstractContextManager[OnText | None]]) -> Iterator[Step]:
-        """Ask, and give each completion with what its calls led to, until the model answers or the steps are used up.
+    def ask(self, text: str, listening: Callable[[], AbstractContextManager[OnDelta | None]]) -> Iterator[Step]:
+        """Ask a question; yields each step until the model has answered or `max_steps` is reached.
 
-        `listening` is entered around each completion, and gives what to call with the text as it appears. If anything
-        goes wrong or the consumer stops, put `conversation` back to what it was before.
+        If an error is raised, or the consumer stops early, it must restore `conversation`.
+
+        Args:
+            listening: entered around each reply; its value receives the reply while it is generated.
         """
-        self.conversation = say(self.conversation, text)
+        self.conversation = add_user_turn(self.conversation, text)
         for _ in range(self.max_steps):
-            with listening() as on_text:
+            with listening() as on_delta:
                 self.conversation, made = step(
-                    self.conversation, self.backend, self.fmt, self.client, self.sampling, self.conversation.id, on_text
+                    self.conversation, self.model, self.client, self.sampling, self.conversation.id, on_delta
                 )
             yield made
             if not made.exchanges:
@@ -88,8 +88,9 @@ class Session:
 class Repl:
     """The terminal agent.
 
-    `save_to`: file that each conversation is added to when it ends. `interactive`: a person is typing, so Ctrl-C stops
-    an answer and errors are shown; otherwise both end the run.
+    Args:
+        save_to: the file that each conversation is appended to when it ends.
+        interactive: a person is typing: Ctrl-C stops an answer, and errors are shown. Otherwise both end the chat.
     """
 
     session: Session
@@ -101,16 +102,16 @@ class Repl:
     _saved: list[tuple[Path, Conversation]] = field(default_factory=list, init=False)
 
     def run(self) -> None:
-        """Until the input ends or `/quit`. The conversation is kept whatever ends it."""
+        """Run until the input ends or `/quit`. The conversation is saved to `save_to` however the chat ends."""
         try:
             while (text := self._next()) is not None:
                 if text.startswith("/"):
-                    if not self._obey(text):
+                    if not self._run_command(text):
                         break
                 elif text:
                     self._answer(text)
         finally:
-            self._keep()
+            self._save_to_file()
 
     def _next(self) -> str | None:
         try:
@@ -120,7 +121,7 @@ class Repl:
         except KeyboardInterrupt:
             if not self.interactive:
                 raise
-            self.view.note("Ctrl-D or /quit leaves", "dim")
+            self.view.note("press Ctrl-D or type /quit to leave", "dim")
             return ""
         if text and not self.interactive:
             self.view.echo(text)
@@ -134,24 +135,24 @@ class Repl:
                 steps.append(made)
                 self.view.step(made)
             self.view.answered(steps, time.monotonic() - begun)
-            self._remark(steps)
+            self._warn_if_cut(steps)
         except (KeyboardInterrupt, AgentftError, *INFRASTRUCTURE) as error:
             self.session.conversation = before
             if not self.interactive:
                 raise
             if isinstance(error, KeyboardInterrupt):
-                self.view.note("stopped; the question is taken back")
+                self.view.note("stopped; the question was removed from the conversation")
             else:
                 self.view.note(f"error: {error}", "red")
 
-    def _remark(self, steps: list[Step]) -> None:
+    def _warn_if_cut(self, steps: list[Step]) -> None:
         if steps[-1].exchanges:
-            self.view.note(f"stopped after {len(steps)} steps without an answer; ask on, or /reset")
+            self.view.note(f"stopped after {len(steps)} steps without an answer; ask again, or /reset")
         elif steps[-1].finish == "length":
             limit = self.session.sampling.max_new_tokens
-            self.view.note(f"cut at {limit} tokens; --max-new-tokens allows more")
+            self.view.note(f"the answer was cut at {limit} tokens; raise --max-new-tokens")
 
-    def _obey(self, line: str) -> bool:
+    def _run_command(self, line: str) -> bool:
         """Run a slash command; False ends the chat."""
         name, _, rest = line.partition(" ")
         if name == "/quit":
@@ -161,33 +162,33 @@ class Repl:
         elif name == "/tools":
             self.view.show(tool_table(self.toolsets) if self.toolsets else Text("no tools", "dim"))
         elif name == "/reset":
-            self._keep()
+            self._save_to_file()
             self.session.reset()
-            self.view.note("a new conversation", "dim")
+            self.view.note("new conversation", "dim")
         elif name == "/save":
             self._save(rest.strip())
         else:
             near = difflib.get_close_matches(name, NAMES, 1)
-            self.view.note(f"there is no command {name}; {f'did you mean {near[0]}?' if near else 'try /help'}")
+            self.view.note(f"unknown command {name}; {f'did you mean {near[0]}?' if near else 'try /help'}")
         return True
 
     def _save(self, name: str) -> None:
         path = Path(name).expanduser()
         try:
             if not name:
-                raise InputError("give a file: /save chats.jsonl")
+                raise InputError("name a file: /save chats.jsonl")
             check_place(path)
-            self._add_to(path)
+            self._append_to(path)
         except (InputError, OSError) as error:
             self.view.note(str(error), "red")
 
-    def _keep(self) -> None:
+    def _save_to_file(self) -> None:
         if self.save_to is not None:
-            self._add_to(self.save_to)
+            self._append_to(self.save_to)
 
-    def _add_to(self, path: Path) -> None:
-        if not self.session.asked:
-            self.view.note("nothing was said, so nothing was saved", "dim")
+    def _append_to(self, path: Path) -> None:
+        if self.session.is_empty:
+            self.view.note("the conversation is empty; nothing was saved", "dim")
             return
         done = (path.resolve(), self.session.conversation)
         if done not in self._saved:
@@ -197,7 +198,7 @@ class Repl:
 
 
 def line_reader(stream: TextIO) -> Reader:
-    """One question a line, for piped input. Bytes that are no UTF-8 become replacement characters."""
+    """One question per line, for piped input. Bytes that are not UTF-8 become replacement characters."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(encoding="utf-8-sig", errors="replace")
 
@@ -211,7 +212,7 @@ def line_reader(stream: TextIO) -> Reader:
 
 
 def terminal_reader(history: Path, commands: Sequence[str]) -> Reader:
-    """Line editing with history and completion of commands; a pasted text may hold several lines."""
+    """Line editing with a history and completion of commands; pasted text may have several lines."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import WordCompleter
     from prompt_toolkit.formatted_text import FormattedText
@@ -232,5 +233,5 @@ def terminal_reader(history: Path, commands: Sequence[str]) -> Reader:
 def _help() -> Text:
     width = max(map(len, COMMANDS))
     lines = [Text.assemble("  ", (usage.ljust(width), "cyan"), "  ", about) for usage, about in COMMANDS.items()]
-    keys = "  Ctrl-C stops an answer · a pasted text may have several lines"
+    keys = "  Ctrl-C stops an answer · pasted text may have several lines"
     return Text("\n").join([*lines, Text(keys, "dim")])

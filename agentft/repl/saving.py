@@ -1,4 +1,4 @@
-"""Keeping chats as training data: a conversation becomes one MS-Agent row at the end of a JSONL file."""
+"""Saves chats as training data: each conversation becomes one MS-Agent row in a JSONL file."""
 
 from __future__ import annotations
 
@@ -16,39 +16,38 @@ __all__ = ["append_row", "check_place", "msagent_row"]
 
 
 def msagent_row(conversation: Conversation) -> dict[str, Json]:
-    """The conversation in MS-Agent form: each run of assistant and tool turns is one assistant value."""
+    """The conversation as an MS-Agent row; consecutive assistant and tool turns become one assistant value."""
     persona = next((turn.raw for turn in conversation.turns if turn.role == "system"), "")
     values: list[Json] = [{"from": "system", "value": MSAGENT.write_system(persona, conversation.tools)}]
-    spoken = [turn for turn in conversation.turns if turn.role != "system"]
-    for is_user, group in groupby(spoken, key=lambda turn: turn.role == "user"):
-        turns = list(group)
+    turns = [turn for turn in conversation.turns if turn.role != "system"]
+    for is_user, group in groupby(turns, key=lambda turn: turn.role == "user"):
         if is_user:
-            values += [{"from": "user", "value": turn.raw} for turn in turns]
+            values += [{"from": "user", "value": turn.raw} for turn in group]
         else:
-            values.append({"from": "assistant", "value": "".join(_value(turn, conversation) for turn in turns)})
+            values.append({"from": "assistant", "value": "".join(_value(turn, conversation) for turn in group)})
     return {"id": conversation.id, "conversations": values}
 
 
 def check_place(path: Path) -> None:
-    """Refuse a place that cannot be written to, before the chat begins.
+    """Check that a chat can be saved to `path`, before the chat begins.
 
     Raises:
-        InputError: it is a folder, or it may not be written.
+        InputError: `path` is a folder, or cannot be written.
     """
     if path.is_dir():
-        raise InputError(f"--save {path}: this is a folder; give a file, for example {path / 'chats.jsonl'}")
+        raise InputError(f"--save {path}: this is a folder; name a file, for example {path / 'chats.jsonl'}")
     holder = path if path.exists() else path.parent
     if not holder.exists():
-        raise InputError(f"--save {path}: the folder {holder} is not there; make it, or give another file")
+        raise InputError(f"--save {path}: the folder {holder} does not exist; create it, or name another file")
     if not os.access(holder, os.W_OK):
-        raise InputError(f"--save {path}: no permission to write there; give another file")
+        raise InputError(f"--save {path}: permission denied; name another file")
 
 
 def append_row(path: Path, conversation: Conversation) -> None:
-    """Add the conversation to the end of `path`: all of it or nothing; other rows, and other writers', stay.
+    """Append the conversation to `path`, as a whole or not at all. Other processes may append at the same time.
 
     Raises:
-        OSError: the disk is full, or the file cannot be written; the file is as it was before.
+        OSError: the disk is full, or the file cannot be written; the file is unchanged.
     """
     line = json.dumps(msagent_row(conversation), ensure_ascii=False).encode(errors="replace") + b"\n"
     with path.open("ab+", buffering=0) as stream:
@@ -67,7 +66,7 @@ def append_row(path: Path, conversation: Conversation) -> None:
 
 
 def _value(turn: Turn, conversation: Conversation) -> str:
-    """The text of one assistant or tool turn inside an MS-Agent value."""
+    """One assistant or tool turn as part of an MS-Agent value."""
     if turn.role == "tool":
         return MSAGENT.write_results([part for part in turn.parts if isinstance(part, ToolResult)])
     if conversation.source == MSAGENT.name:
@@ -76,7 +75,7 @@ def _value(turn: Turn, conversation: Conversation) -> str:
 
 
 def _readable(part: Part, turn: Turn, conversation: Conversation) -> Part:
-    """The call with the address that MS-Agent names in it; what no reader understands stays the text that it was."""
+    """A call with its endpoint, which MS-Agent calls name; one that cannot be read stays as it was written."""
     if not isinstance(part, ToolCall):
         return part
     if part.parse_error is not None:

@@ -122,7 +122,7 @@ def test_without_tools_it_is_a_plain_chat(tmp_path: Path) -> None:
     [
         (["--tools", "wether"], 2, "no tool world 'wether'"),
         (["--save", "/"], 2, "--save /: this is a folder"),
-        (["--save", "/no/such/place.jsonl"], 2, "is not there"),
+        (["--save", "/no/such/place.jsonl"], 2, "does not exist"),
         (["--adapter", "no-such-run"], 2, "there is no run 'no-such-run'"),
         (["--bits", "5"], 2, "--bits"),
         (["--temperature", "-1"], 2, "--temperature"),
@@ -197,7 +197,7 @@ def test_on_a_terminal_there_is_an_editor_and_ctrl_d_leaves(script: str, tmp_pat
         terminal.wait_for("›")
         terminal.wait_for(EDITING)
         terminal.type("\x03")
-        terminal.wait_for("Ctrl-D or /quit leaves")
+        terminal.wait_for("press Ctrl-D or type /quit to leave")
         terminal.wait_for("›")
         terminal.wait_for(EDITING)
         terminal.type("\x04")

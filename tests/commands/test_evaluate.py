@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from agentft.commands import run
-from agentft.models import Completion
-from agentft.models.scripted import ScriptedBackend
+from agentft.models import Reply
+from agentft.models.scripted import ScriptedModel
 from tests.evaluation.world import write_suite, write_world
 
 
@@ -120,21 +120,21 @@ def test_last_without_a_run_is_something_missing(place: Path, capsys: pytest.Cap
 def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    complete = ScriptedBackend.complete
+    reply = ScriptedModel.reply
     left = iter(range(4))
 
-    def stopping(self: ScriptedBackend, *arguments: Any) -> list[Completion]:
+    def stopping(self: ScriptedModel, *arguments: Any) -> list[Reply]:
         if next(left, None) is None:
             raise KeyboardInterrupt
-        return complete(self, *arguments)
+        return reply(self, *arguments)
 
-    monkeypatch.setattr(ScriptedBackend, "complete", stopping)
+    monkeypatch.setattr(ScriptedModel, "reply", stopping)
     asked = [*SHOP, "--model", "scripted", "--batch-size", "1", "--json", "--output", "out"]
     assert run(asked) == 130
     stopped = as_json(capsys)
     assert stopped["verdict"] == "interrupted"
     assert 0 < stopped["done"]["tuned"] < 7
-    monkeypatch.setattr(ScriptedBackend, "complete", complete)
+    monkeypatch.setattr(ScriptedModel, "reply", reply)
     assert run(asked) == 0
     assert as_json(capsys)["kept"] == stopped["done"]["tuned"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from itertools import pairwise
+import re
 
 import pytest
 from hypothesis import given
@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from agentft.calls import CALL_FORMATS
 from agentft.calls.hermes import HERMES
 from agentft.calls.msagent import MSAGENT
-from agentft.display.chat import LINES_SHOWN, ChatView, Stream, call_panel, spoken, status_line
-from agentft.types import Exchange, Json, ParseFailure, Span, Step, ToolCall
+from agentft.display.chat import LINES_SHOWN, ChatView, Stream, call_panel, status_line
+from agentft.models import CallDone, CallStarted, Delta, TextDelta
+from agentft.types import Exchange, Json, ParseFailure, Span, Step, Text, ToolCall
 
 CALL = '<|startofthink|>```JSON\n{"api_name": "f", "parameters": {"x": 1}}\n```<|endofthink|>'
-OPENINGS = {"msagent": "<|startofthink|>", "hermes": "<tool_call>"}
 
 
 def make_console(width: int = 60) -> Console:
@@ -88,27 +87,6 @@ def test_markup_and_control_sequences_stay_text() -> None:
     assert "\x1b" not in shown
 
 
-@pytest.mark.parametrize("name", CALL_FORMATS)
-def test_text_before_a_call_is_spoken_and_the_call_is_not(name: str) -> None:
-    fmt, opening = CALL_FORMATS[name], OPENINGS[name]
-    text = f"I look.\n\n{opening}" + '{"name": "f"}'
-    seen = [spoken(text[:end], fmt.parse, whole=False) for end in range(len(text) + 1)]
-    assert seen[-1] == "I look."
-    assert all("<" not in piece for piece in seen), "no part of a marker ever appears"
-    assert all(later.startswith(earlier) for earlier, later in pairwise(seen))
-
-
-def test_a_tail_that_looks_like_a_marker_is_spoken_in_the_end() -> None:
-    assert spoken("a <b", MSAGENT.parse, whole=False) == "a"
-    assert spoken("a <b", MSAGENT.parse, whole=True) == "a <b"
-    assert spoken("if a < b then", HERMES.parse, whole=False) == "if a < b then"
-
-
-def test_a_result_that_the_model_made_up_is_shown() -> None:
-    text = "x <|startofexec|>{}<|endofexec|> y"
-    assert spoken(text, MSAGENT.parse, whole=True) == text
-
-
 def stream(text: str, width: int, sizes: list[int]) -> str:
     """Show a text that grows by pieces of these sizes."""
     console, at = make_console(width), 0
@@ -139,38 +117,77 @@ def test_a_stream_shows_every_character_whatever_the_pieces(text: str, sizes: li
     assert all(cell_len(line) <= width for line in shown.split("\n"))
 
 
-def step(completion: str, *exchanges: Exchange) -> Step:
-    return Step(0, completion, MSAGENT.parse(completion), "stop", exchanges, tokens=10)
+def step(text: str, *exchanges: Exchange) -> Step:
+    return Step(0, MSAGENT.parse(text), text, "stop", exchanges, tokens=10)
 
 
-def test_what_was_streamed_is_not_shown_twice() -> None:
+def listen(view: ChatView, *deltas: Delta) -> None:
+    with view.listening() as on_delta:
+        assert on_delta is not None
+        for delta in deltas:
+            on_delta(0, delta)
+
+
+def test_streamed_text_is_not_shown_again_by_the_step() -> None:
     console = make_console()
-    view = ChatView(console, make_console(), MSAGENT.parse)
-    with view.listening() as hear:
-        assert hear is not None
-        for piece in ("Let me ", "look. <|star", CALL[6:]):
-            hear(0, piece)
-    view.step(step(f"Let me look. {CALL}", exchange()))
+    view = ChatView(console, make_console())
+    made = exchange()
+    listen(view, TextDelta("Let me "), TextDelta("look. "), CallStarted("weather"), CallDone(made.call))
+    view.step(step(f"Let me look. {CALL}", made))
+    assert output(console).startswith("  Let me look.\n╭─ ⚙ weather")
     assert output(console).count("Let me look.") == 1
-    assert "startofthink" not in output(console)
-    assert "⚙ weather" in output(console)
 
 
-def test_without_streaming_the_text_is_shown_whole() -> None:
+def test_without_streaming_the_step_shows_the_text() -> None:
     console = make_console()
-    view = ChatView(console, make_console(), MSAGENT.parse, streaming=False)
-    with view.listening() as hear:
-        assert hear is None
-    view.step(step("The answer is 4."))
+    view = ChatView(console, make_console(), streaming=False)
+    with view.listening() as on_delta:
+        assert on_delta is None
+    view.step(step("\n\nThe answer is 4.\n"))
     assert output(console) == "  The answer is 4.\n"
 
 
-def test_text_after_a_call_is_shown_after_its_panel() -> None:
+@pytest.mark.parametrize("streaming", [True, False])
+def test_text_after_a_call_follows_its_panel(streaming: bool) -> None:
     console = make_console()
-    call = '<tool_call>\n{"name": "weather", "arguments": {}}\n</tool_call>'
-    made = Step(0, f"{call} and so on", HERMES.parse(f"{call} and so on"), "end", (exchange(),))
-    ChatView(console, make_console(), HERMES.parse).step(made)
+    view = ChatView(console, make_console(), streaming=streaming)
+    text = 'First. <tool_call>\n{"name": "weather", "arguments": {}}\n</tool_call> and so on'
+    made = exchange()
+    if streaming:
+        listen(view, TextDelta("First. "), CallStarted(), CallDone(made.call), TextDelta(" and so on"))
+    view.step(Step(0, HERMES.parse(text), text, "end", (made,)))
+    assert output(console).startswith("  First.\n╭")
     assert output(console).endswith("╯\n  and so on\n")
+    assert output(console).count("and so on") == 1
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_thoughts_are_dimmed(streaming: bool) -> None:
+    console = Console(file=io.StringIO(), width=60, color_system="standard", force_terminal=True, legacy_windows=False)
+    view = ChatView(console, make_console(), streaming=streaming)
+    if streaming:
+        listen(view, TextDelta("Is it \n", thought=True), TextDelta("8?\n", thought=True), TextDelta("\nIt is 8."))
+    else:
+        parts = (Text("Is it \n8?\n", Span(0, 0), thought=True), Text("\nIt is 8.", Span(0, 0)))
+        view.step(Step(0, parts, None, "end", ()))
+    shown = output(console)
+    for word in ("Is", " it", "8?"):
+        assert re.search(rf"\x1b\[2m[^\x1b]*{re.escape(word)}", shown), f"{word!r} is not dimmed"
+    assert "It is 8." in re.sub(r"\x1b\[2m[^\x1b]*\x1b\[0m", "", shown).replace("\n", "")
+
+
+def test_a_result_that_the_model_made_up_is_shown() -> None:
+    text = "x <|startofexec|>{}<|endofexec|> y"
+    console = make_console()
+    ChatView(console, make_console(), streaming=False).step(step(text))
+    assert output(console) == f"  {text}\n"
+
+
+def test_an_unreadable_call_without_text_shows_what_was_wrong() -> None:
+    console = make_console()
+    made = exchange(parse_error="arguments are not JSON", status=None, error=True)
+    ChatView(console, make_console()).step(Step(0, (made.call,), None, "stop", (made,)))
+    assert "│ arguments are not JSON " in output(console)
 
 
 def test_status_line() -> None:
@@ -181,7 +198,7 @@ def test_status_line() -> None:
 
 def test_notes_go_to_the_other_console() -> None:
     console, notes = make_console(), make_console()
-    view = ChatView(console, notes, MSAGENT.parse)
+    view = ChatView(console, notes)
     view.welcome("[red]m", "msagent", ["weather", "search"])
     view.note("careful")
     assert output(console) == ""

@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from agentft.calls import call_format
 from agentft.display.evaluation import EvaluationProgress, show_summary
 from agentft.evaluation.plan import Arm
 from agentft.evaluation.statistics import estimate, paired_delta
-from agentft.models.scripted import ScriptedBackend
+from agentft.models.scripted import ScriptedModel
 
 
 def shown(summary: dict[str, Any], width: int = 80) -> list[str]:
@@ -92,7 +91,7 @@ def test_names_are_never_markup_or_control_sequences() -> None:
 def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(terminal: bool) -> None:
     stream = StringIO()
     console = Console(file=stream, force_terminal=terminal, width=80)
-    arm = Arm("tuned", "my[bold]model", "", call_format("hermes"), lambda: ScriptedBackend({}))
+    arm = Arm("tuned", "my[bold]model", "", lambda: ScriptedModel({}))
     with EvaluationProgress(console) as progress:
         progress.on_arm(arm)
         for done, value in ((1, 1.0), (2, 0.0)):
@@ -105,7 +104,7 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(terminal: bool) -> 
 
 def test_quiet_progress_says_nothing() -> None:
     stream = StringIO()
-    arm = Arm("tuned", "m", "", call_format("hermes"), lambda: ScriptedBackend({}))
+    arm = Arm("tuned", "m", "", lambda: ScriptedModel({}))
     with EvaluationProgress(Console(file=stream, force_terminal=True, quiet=True)) as progress:
         progress.on_arm(arm)
         progress.on_case("tuned", {"scores": {"success": {"value": 1.0}}}, 1, 1)

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentft.calls import CALL_FORMATS, call_format
+from agentft.calls import CALL_FORMATS
 from agentft.errors import InputError
 from agentft.evaluation.gold import oracle_answers
 from agentft.evaluation.plan import Arm, Plan, make_plan
@@ -15,39 +15,39 @@ from agentft.evaluation.records import dump_line, read_records, read_trajectory
 from agentft.evaluation.runner import Settings, evaluate, read_baseline
 from agentft.evaluation.suites import load_suite
 from agentft.evaluation.summary import SCORES, Gate
-from agentft.models import Completion, OnText, Request, Sampling
-from agentft.models.scripted import ScriptedBackend
-from agentft.rendering.frame import CHATML, Frame
+from agentft.models import OnDelta, Reply, Request, Sampling
+from agentft.models.scripted import Answer, ScriptedModel
+from agentft.rendering.frame import CHATML
 from agentft.toolset import load_toolset
+from agentft.types import Span, ToolCall
 from tests.evaluation.world import CASES, call, small_plan, write_suite, write_world
 
 
 def scripted(
-    label: str, answers: dict[str, str], fmt: str = "hermes", on_key: Callable[[str], None] | None = None
+    label: str, answers: Mapping[str, Answer], fmt: str = "hermes", on_key: Callable[[str], None] | None = None
 ) -> Arm:
-    backend = _Watched(answers, on_key)
-    return Arm(label, f"scripted {label}", json.dumps([label, answers]), call_format(fmt), lambda: backend)
+    model = _Watched(answers, on_key, fmt)
+    return Arm(label, f"scripted {label}", repr([label, fmt, answers]), lambda: model)
 
 
 class _Watched:
-    """Scripted answers that tell which keys were asked for."""
+    """A scripted model that reports the keys of its requests."""
 
-    def __init__(self, answers: dict[str, str], on_key: Callable[[str], None] | None) -> None:
-        self.inner = ScriptedBackend(answers)
+    def __init__(self, answers: Mapping[str, Answer], on_key: Callable[[str], None] | None, fmt: str) -> None:
+        self.inner = ScriptedModel(answers, fmt=fmt)
         self.on_key = on_key or (lambda _: None)
         self.name = "watched"
-        self.frame: Frame = CHATML
+        self.source = self.inner.source
+        self.rendering = self.inner.rendering
 
-    def complete(
-        self, requests: Sequence[Request], sampling: Sampling, on_text: OnText | None = None
-    ) -> list[Completion]:
+    def reply(self, requests: Sequence[Request], sampling: Sampling, on_delta: OnDelta | None = None) -> list[Reply]:
         for request in requests:
             self.on_key(request.key)
-        return self.inner.complete(requests, sampling, on_text)
+        return self.inner.reply(requests, sampling, on_delta)
 
 
-def oracle(plan: Plan, fmt: str = "hermes") -> dict[str, str]:
-    return oracle_answers([plan.job(case) for case in plan.cases], call_format(fmt))
+def oracle(plan: Plan) -> dict[str, Answer]:
+    return {**oracle_answers(plan.job(case) for case in plan.cases)}
 
 
 def run(plan: Plan, output: Path, *arms: Arm, **settings: Any) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def value(summary: dict[str, Any], metric: str, arm: str = "tuned") -> float | N
 @pytest.mark.parametrize("fmt", CALL_FORMATS)
 def test_the_oracle_solves_every_case_over_real_http(tmp_path: Path, fmt: str) -> None:
     plan = small_plan(tmp_path)
-    summary = run(plan, tmp_path / "out", scripted("tuned", oracle(plan, fmt), fmt))
+    summary = run(plan, tmp_path / "out", scripted("tuned", oracle(plan), fmt))
     unsolved = {name: value(summary, name) for name in SCORES if value(summary, name) not in (1.0, None)}
     assert set(unsolved) <= {"rouge_l"}
     assert summary["verdict"] == "pass"
@@ -98,7 +98,8 @@ def test_better_calls_do_not_hide_worse_abstention(tmp_path: Path) -> None:
     calls = [case for case in CASES if case["category"] == "single"] * 3
     talk = [case for case in CASES if case["category"] == "irrelevance"] * 6
     plan = small_plan(tmp_path, [{**case, "id": f"c{number}"} for number, case in enumerate(calls + talk)])
-    eager = dict.fromkeys(oracle(plan), '<tool_call>\n{"name": "price", "arguments": {"item": "tea"}}\n</tool_call>')
+    price: Answer = (ToolCall("c", "price", {"item": "tea"}, Span(0, 0)),)
+    eager = dict.fromkeys(oracle(plan), price)
     eager |= {key: said for key, said in oracle(plan).items() if int(key.removeprefix("c").partition("/")[0]) < 6}
     eager["*"] = "Done."
     summary = run(plan, tmp_path / "out", scripted("tuned", eager), scripted("base", {"*": "I like tea."}))
@@ -181,8 +182,8 @@ def test_after_an_interrupt_what_is_finished_is_kept_and_summed_up(tmp_path: Pat
 
 def test_a_tool_that_crashes_makes_the_case_invalid_and_is_tried_again(tmp_path: Path) -> None:
     plan = small_plan(tmp_path)
-    bomb = call_format("hermes").write_parts(read_call(call("price", item="bomb")))
-    answers = {**oracle(plan), "s1/0/0": bomb}
+    bomb = ToolCall("c", "price", {"item": "bomb"}, Span(0, 0))
+    answers = {**oracle(plan), "s1/0/0": (bomb,)}
     summary = run(plan, tmp_path / "out", scripted("tuned", answers))
     assert (summary["verdict"], summary["invalid"]) == ("invalid", 1)
     assert [text.partition(":")[0] for text in summary["problems"]] == ["tool price answered 500"]
@@ -191,11 +192,6 @@ def test_a_tool_that_crashes_makes_the_case_invalid_and_is_tried_again(tmp_path:
     assert "tool price answered 500" in record["problem"]
     assert record["scores"]["exact_call"]["value"] is None
     assert run(plan, tmp_path / "out", scripted("tuned", answers))["kept"] == 6
-
-
-def read_call(row: dict[str, Any]) -> list[Any]:
-    text = json.dumps({"name": row["name"], "arguments": row["arguments"]})
-    return list(call_format("hermes").parse(f"<tool_call>\n{text}\n</tool_call>"))
 
 
 @pytest.mark.parametrize(
@@ -246,7 +242,7 @@ def test_stored_runs_of_an_older_scorer_are_graded_again(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"turns": [{"user": "?", "calls": [call("price", item="gold")]}]}, "price(item='gold') answers 404"),
+        ({"turns": [{"user": "?", "calls": [call("price", item="gold")]}]}, "price(item='gold') returned 404"),
         ({"turns": [{"user": "?", "failing": 1, "calls": [call("price", item="tea")]}]}, "it is expected to fail"),
         ({"turns": [{"user": "?", "calls": [call("prize", item="tea")]}]}, "there is no tool 'prize'"),
     ],

@@ -106,7 +106,7 @@ def make_step(said: dict[str, Any], name: str) -> Step:
         for part in parts
         if isinstance(part, ToolCall)
     )
-    return Step(said.get("turn", 0), text, parts, "end", exchanges)
+    return Step(said.get("turn", 0), parts, text, "end", exchanges)
 
 
 def make_context(row: dict[str, Any]) -> Context:

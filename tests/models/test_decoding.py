@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from agentft.models import Completion, Request, Sampling
+from agentft.models import Sampling
+from agentft.models.completion import Completion, TextRequest
 from agentft.models.decoding import can_share
-from agentft.models.hf import HfBackend
-from agentft.rendering.frame import Frame
+from agentft.models.hf import HfEngine
 from agentft.types import Segment
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -26,7 +26,7 @@ def few_rows_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentft.models.decoding.ROWS", 2)
 
 
-def request(key: str, system: str, user: str, *said: str, stop: tuple[str, ...] = ()) -> Request:
+def request(key: str, system: str, user: str, *said: str, stop: tuple[str, ...] = ()) -> TextRequest:
     segments = [
         Segment("<|im_start|>system\n", False, "frame"),
         Segment(system, False, "system"),
@@ -36,19 +36,19 @@ def request(key: str, system: str, user: str, *said: str, stop: tuple[str, ...] 
     ]
     for text in said:
         segments += [Segment(text, True, "answer"), Segment("\nmore\n", False, "result")]
-    return Request(key, tuple(segments), stop)
+    return TextRequest(key, tuple(segments), stop)
 
 
-def backend(share: bool = True) -> HfBackend:
+def engine(share: bool = True) -> HfEngine:
     model = tiny_model()
     if not share:
         model.config.model_type = "unheard-of"
-    made = HfBackend(model, tiny_tokenizer(), "tiny")
+    made = HfEngine(model, tiny_tokenizer(), "tiny")
     assert can_share(model) == share
     return made
 
 
-def generated(requests: Sequence[Request], tokens: int) -> list[str]:
+def generated(requests: Sequence[TextRequest], tokens: int) -> list[str]:
     """The oracle: one prompt at a time through `generate`."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
     texts = []
@@ -69,7 +69,7 @@ def generated(requests: Sequence[Request], tokens: int) -> list[str]:
     return texts
 
 
-def runs_of(one: Request) -> list[str]:
+def runs_of(one: TextRequest) -> list[str]:
     texts: list[str] = []
     sampled: bool | None = None
     for segment in one.segments:
@@ -84,12 +84,12 @@ def runs_of(one: Request) -> list[str]:
 @pytest.mark.parametrize("share", [True, False], ids=["shared", "the model's own attention"])
 def test_batches_of_several_systems_give_what_generate_gives(share: bool) -> None:
     requests = [request(f"{n}", system, user) for n, user in enumerate(USERS) for system in (LONG, OTHER)]
-    done = backend(share).complete(requests, Sampling(max_new_tokens=12))
+    done = engine(share).complete(requests, Sampling(max_new_tokens=12))
     assert [completion.text for completion in done] == generated(requests, 12)
 
 
 def test_a_conversation_that_goes_on_gives_what_generate_gives() -> None:
-    served = backend()
+    served = engine()
     first = [request(f"{n}", LONG, user) for n, user in enumerate(USERS)]
     said = [completion.text for completion in served.complete(first, Sampling(max_new_tokens=8))]
     second = [request(f"{n}", LONG, user, text) for n, (user, text) in enumerate(zip(USERS, said, strict=True))]
@@ -98,16 +98,16 @@ def test_a_conversation_that_goes_on_gives_what_generate_gives() -> None:
 
 
 def test_a_lone_prompt_that_goes_on_too() -> None:
-    served = backend()
+    served = engine()
     said = served.complete([request("a", LONG, USERS[0])], Sampling(max_new_tokens=8))[0].text
     more = request("b", LONG, USERS[0], said)
     assert served.complete([more], Sampling(max_new_tokens=8))[0].text == generated([more], 8)[0]
 
 
 def test_a_stop_string_ends_a_row_and_is_kept() -> None:
-    free = backend().complete([request("a", LONG, USERS[0])], Sampling(max_new_tokens=12))[0]
+    free = engine().complete([request("a", LONG, USERS[0])], Sampling(max_new_tokens=12))[0]
     stop = free.text[3:6]
-    held = backend().complete([request("a", LONG, USERS[0], stop=(stop,))], Sampling(max_new_tokens=12))[0]
+    held = engine().complete([request("a", LONG, USERS[0], stop=(stop,))], Sampling(max_new_tokens=12))[0]
     assert held.finish == "stop"
     assert held.text == free.text[: free.text.index(stop) + len(stop)]
 
@@ -115,7 +115,7 @@ def test_a_stop_string_ends_a_row_and_is_kept() -> None:
 def test_text_is_handed_out_as_it_appears() -> None:
     pieces: dict[int, list[str]] = {0: [], 1: []}
     requests = [request("a", OTHER, USERS[1]), request("b", LONG, USERS[0])]
-    done = backend().complete(requests, Sampling(max_new_tokens=12), lambda row, text: pieces[row].append(text))
+    done = engine().complete(requests, Sampling(max_new_tokens=12), lambda row, text: pieces[row].append(text))
     for row, completion in enumerate(done):
         assert completion.text.startswith("".join(pieces[row]))
         assert len(pieces[row]) > 1
@@ -124,21 +124,17 @@ def test_text_is_handed_out_as_it_appears() -> None:
 def test_sampling_is_seeded() -> None:
     def draw(seed: int) -> list[Completion]:
         hot = Sampling(max_new_tokens=12, temperature=1.5, top_p=0.9, top_k=50, seed=seed)
-        return backend().complete([request("a", LONG, USERS[0])], hot)
+        return engine().complete([request("a", LONG, USERS[0])], hot)
 
     assert draw(1) == draw(1)
     assert draw(1) != draw(2)
 
 
 def test_nothing_asked_nothing_done() -> None:
-    assert backend().complete([], Sampling()) == []
-
-
-def test_the_frame_is_the_tokenizers() -> None:
-    assert backend().frame.fingerprint == Frame.of_tokenizer(tiny_tokenizer()).fingerprint
+    assert engine().complete([], Sampling()) == []
 
 
 def test_rows_that_share_too_little_go_without() -> None:
     requests: list[Any] = [request("a", "x", "y"), request("b", "z", "y")]
-    done = backend().complete(requests, Sampling(max_new_tokens=6))
+    done = engine().complete(requests, Sampling(max_new_tokens=6))
     assert [completion.text for completion in done] == generated(requests, 6)

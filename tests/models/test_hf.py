@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from agentft.models.hf import HfBackend
+from agentft.models.hf import HfEngine
 from tests.tiny import save_tiny, tiny_model
 
 IDS = torch.arange(3, 40)[None]
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def logits(folder: Path, bits: int, *, rounded: bool = False, adapter: bool = True) -> torch.Tensor:
-    made: Any = HfBackend.open(str(folder), folder / "adapter" if adapter else None, bits, rounded=rounded)
+    made: Any = HfEngine.open(str(folder), folder / "adapter" if adapter else None, bits, rounded=rounded)
     with torch.inference_mode():
         result: torch.Tensor = made._model(IDS).logits.float()
     return result

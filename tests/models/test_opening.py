@@ -10,9 +10,10 @@ import pytest
 
 from agentft.calls import call_format
 from agentft.errors import InputError
-from agentft.models.opening import check_rendering, doubt_bits, identify, open_backend
+from agentft.models.opening import check_rendering, doubt_bits, identify, open_model
 from agentft.rendering.render import describe
 from agentft.runs import find_finished
+from tests.tiny import tiny_tokenizer
 
 FRAME: Any = SimpleNamespace(fingerprint="f", stop="</s>", stable=True)
 
@@ -39,12 +40,12 @@ def test_a_run_that_trained_all_weights_is_opened_as_a_whole_model(
 
     def fake(*given: object, **more: object) -> SimpleNamespace:
         opened.append((*given, *more.values()))
-        return SimpleNamespace(frame=FRAME)
+        return SimpleNamespace(tokenizer=tiny_tokenizer(), name="tiny")
 
-    monkeypatch.setattr("agentft.models.hf.HfBackend.open", fake)
-    open_backend(None, str(whole))
-    open_backend(None, str(make_run(tmp_path, "adapted", when=9)), 4)
-    open_backend(None, str(make_run(tmp_path, "rounded", when=9, method="qlora")))
+    monkeypatch.setattr("agentft.models.hf.HfEngine.open", fake)
+    open_model(None, str(whole))
+    open_model(None, str(make_run(tmp_path, "adapted", when=9)), 4)
+    open_model(None, str(make_run(tmp_path, "rounded", when=9, method="qlora")))
     adapter, rounded = tmp_path / "adapted" / "adapter", tmp_path / "rounded" / "adapter"
     assert opened == [
         (str(whole / "model"), None, 16),
@@ -58,22 +59,22 @@ def test_other_bits_than_those_of_the_training_are_doubted(tmp_path: Path) -> No
     assert doubt_bits(None, 4) is None
     assert [doubt_bits(run, 16) for run in (lora, qlora)] == [None, None]
     assert doubt_bits(qlora, 4) is None
-    assert "was trained on unrounded weights and is now put on 4-bit ones" in (doubt_bits(lora, 4) or "")
-    assert "was trained on 4-bit weights and is now put on 8-bit ones" in (doubt_bits(qlora, 8) or "")
+    assert "was trained on unrounded weights and is now loaded on 4-bit weights" in (doubt_bits(lora, 4) or "")
+    assert "was trained on 4-bit weights and is now loaded on 8-bit weights" in (doubt_bits(qlora, 8) or "")
 
 
 def test_a_run_is_only_opened_on_the_text_that_it_was_trained_on(tmp_path: Path) -> None:
     place = make_run(tmp_path, "a")
     stored = describe(call_format("hermes"), FRAME)
     (place / "format.json").write_text(json.dumps(stored))
-    check_rendering(find_finished(str(place)), FRAME, "some-model")
+    check_rendering(find_finished(str(place)), describe(call_format("hermes"), FRAME), "some-model")
     other: Any = SimpleNamespace(fingerprint="g", stop="</s>", stable=True)
     with pytest.raises(InputError, match=r"frame_sha256 is not that of other-model.*or give some-model"):
-        check_rendering(find_finished(str(place)), other, "other-model")
+        check_rendering(find_finished(str(place)), describe(call_format("hermes"), other), "other-model")
     for key in ("frame_sha256", "system_sha256", "stop"):
         (place / "format.json").write_text(json.dumps(stored | {key: "older"}))
         with pytest.raises(InputError, match=rf"format\.json: {key} is not that of some-model.*train again"):
-            check_rendering(find_finished(str(place)), FRAME, "some-model")
+            check_rendering(find_finished(str(place)), describe(call_format("hermes"), FRAME), "some-model")
 
 
 @pytest.mark.parametrize("kind", ["adapter", "model"])
@@ -94,11 +95,11 @@ def test_an_identity_changes_with_the_weights_and_the_bits(tmp_path: Path, kind:
 def test_scripted_answers_come_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     path.write_text('{"key": "*", "text": "Hi."}\n')
-    assert open_backend(f"scripted:{path}").name == f"scripted:{path}"
+    assert open_model(f"scripted:{path}").name == f"scripted:{path}"
     first = identify(f"scripted:{path}", None, 16)[1]
     path.write_text('{"key": "*", "text": "Hello."}\n')
     assert identify(f"scripted:{path}", None, 16)[1] != first
     with pytest.raises(InputError, match="have no adapter"):
-        open_backend(f"scripted:{path}", "a-run")
+        open_model(f"scripted:{path}", "a-run")
     with pytest.raises(InputError, match="--model scripted:FILE"):
-        open_backend("scripted")
+        open_model("scripted")

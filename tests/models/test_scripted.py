@@ -4,40 +4,59 @@ from pathlib import Path
 
 import pytest
 
+from agentft.agent import add_user_turn, open_conversation
 from agentft.errors import InputError
-from agentft.models import Request, Sampling
-from agentft.models.scripted import ScriptedBackend, read_answers
-from agentft.types import Segment
+from agentft.models import CallDone, CallStarted, Delta, Request, Sampling, TextDelta
+from agentft.models.scripted import ScriptedModel, read_answers
+from agentft.types import Span, Text, ToolCall
+
+CALL = ToolCall("call_0", "f", {"x": 1}, Span(0, 0))
+HERMES = '<tool_call>\n{"name": "f", "arguments": {"x": 1}}\n</tool_call>'
+MSAGENT = '<|startofthink|>```JSON\n{"api_name": "f", "parameters": {"x": 1}}\n```<|endofthink|>'
 
 
-def request(key: str, *stop: str) -> Request:
-    return Request(key, (Segment("two words", False, "user"),), stop)
+def request(key: str) -> Request:
+    return Request(key, add_user_turn(open_conversation("c", "", (), "msagent"), "two words"))
 
 
-def test_exact_keys_go_before_patterns() -> None:
-    backend = ScriptedBackend({"a*": "pattern", "ab/0/0": "exact", "*": "rest"})
-    done = backend.complete([request("ab/0/0"), request("ac/0/0"), request("z")], Sampling())
-    assert [completion.text for completion in done] == ["exact", "pattern", "rest"]
-    assert {completion.finish for completion in done} == {"end"}
-    assert done[0].prompt_tokens == 2
+def test_exact_keys_take_precedence_over_patterns() -> None:
+    model = ScriptedModel({"a*": "pattern", "ab/0/0": "exact", "*": "rest"})
+    replies = model.reply([request("ab/0/0"), request("ac/0/0"), request("z")], Sampling())
+    assert [reply.raw for reply in replies] == ["exact", "pattern", "rest"]
+    assert replies[0].turn.parts == (Text("exact", Span(0, 5)),)
+    assert {reply.finish for reply in replies} == {"end"}
+    assert replies[0].prompt == "<|im_start|>user\ntwo words<|im_end|>\n<|im_start|>assistant\n"
+    assert (replies[0].usage.prompt_tokens, replies[0].usage.tokens) == (5, 1)
 
 
-def test_an_answer_is_cut_behind_the_first_stop_string() -> None:
-    pieces: list[tuple[int, str]] = []
-    backend = ScriptedBackend({"k": "call<end> and <stop> more"})
-    done = backend.complete([request("k", "<stop>", "<end>")], Sampling(), lambda i, text: pieces.append((i, text)))
-    assert (done[0].text, done[0].finish) == ("call<end>", "stop")
-    assert pieces == [(0, "call<end>")]
+def test_an_answer_is_cut_after_the_first_stop_string() -> None:
+    deltas: list[tuple[int, Delta]] = []
+    replies = ScriptedModel({"k": f"Well.{MSAGENT} and more"}).reply(
+        [request("k")], Sampling(), lambda index, delta: deltas.append((index, delta))
+    )
+    assert (replies[0].raw, replies[0].finish) == (f"Well.{MSAGENT}", "stop")
+    call = replies[0].turn.parts[1]
+    assert isinstance(call, ToolCall)
+    assert deltas == [(0, TextDelta("Well.")), (0, CallStarted("f")), (0, CallDone(call))]
+
+
+@pytest.mark.parametrize(("fmt", "text"), [("hermes", HERMES), ("msagent", MSAGENT)])
+def test_parts_are_written_and_parsed_in_the_call_format(fmt: str, text: str) -> None:
+    model = ScriptedModel({"k": (CALL,)}, fmt=fmt)
+    reply = model.reply([request("k")], Sampling())[0]
+    assert (reply.raw, reply.turn.raw, model.source) == (text, text, fmt)
+    assert [(part.name, part.arguments) for part in reply.turn.parts if isinstance(part, ToolCall)] == [("f", {"x": 1})]
+    assert model.rendering["call_format"] == fmt
 
 
 def test_a_missing_key_is_named_with_the_line_to_add() -> None:
     with pytest.raises(InputError) as caught:
-        ScriptedBackend({"a": "x"}, "answers.jsonl").complete([request("w1/0/2")], Sampling())
+        ScriptedModel({"a": "x"}, "answers.jsonl").reply([request("w1/0/2")], Sampling())
     assert str(caught.value) == ('answers.jsonl: no answer for \'w1/0/2\'; add a line {"key": "w1/0/2", "text": "..."}')
 
 
 def test_the_name_says_where_the_answers_come_from() -> None:
-    assert ScriptedBackend({}, "a.jsonl").name == "scripted:a.jsonl"
+    assert ScriptedModel({}, "a.jsonl").name == "scripted:a.jsonl"
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:

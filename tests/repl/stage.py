@@ -9,10 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from agentft.calls import CALL_FORMATS
 from agentft.display.chat import ChatView
 from agentft.models import Sampling
-from agentft.models.scripted import ScriptedBackend
+from agentft.models.scripted import ScriptedModel
 from agentft.repl.loop import Repl, Session
 from agentft.types import Exchange, ToolCall, ToolDefinition
 
@@ -59,9 +58,9 @@ class Stage:
     ) -> None:
         self._questions = list(questions)
         self.screen, self.notes, self.tools = io.StringIO(), io.StringIO(), Doubler()
-        view = ChatView(self._console(self.screen), self._console(self.notes), CALL_FORMATS[fmt].parse)
-        backend = ScriptedBackend(ANSWERS if answers is None else answers)
-        self.session = Session(backend, CALL_FORMATS[fmt], self.tools, Sampling(), (DOUBLE,))
+        view = ChatView(self._console(self.screen), self._console(self.notes))
+        model = ScriptedModel(ANSWERS if answers is None else answers, fmt=fmt)
+        self.session = Session(model, self.tools, Sampling(), (DOUBLE,))
         self.repl = Repl(self.session, view, self._read, (), save_to=save_to, interactive=interactive)
 
     def run(self) -> Stage:

@@ -40,7 +40,7 @@ def test_a_question_of_several_lines_is_one_question() -> None:
 
 def test_ctrl_c_at_the_prompt_only_says_how_to_leave() -> None:
     stage = Stage([KeyboardInterrupt(), "double 4"]).run()
-    assert "Ctrl-D or /quit leaves" in stage.noted
+    assert "press Ctrl-D or type /quit to leave" in stage.noted
     assert "It is 8." in stage.shown
 
 
@@ -58,7 +58,7 @@ def test_ctrl_c_stops_the_answer_and_takes_the_question_back() -> None:
     stage = Stage(["double 4", "double 4"])
     stage.session.client = Interrupting()
     stage.run()
-    assert "stopped; the question is taken back" in stage.noted
+    assert "stopped; the question was removed from the conversation" in stage.noted
     assert stage.shown.count("It is 8.") == 1
     assert [turn.role for turn in stage.session.conversation.turns].count("user") == 1
 
@@ -78,7 +78,7 @@ def test_ctrl_c_in_a_pipe_ends_the_run_and_keeps_what_was_said(tmp_path: Path) -
 def test_an_error_is_shown_and_the_chat_goes_on() -> None:
     stage = Stage(["hello", "/quit"], answers={}).run()
     assert "error: answers: no answer for" in stage.noted
-    assert not stage.session.asked
+    assert stage.session.is_empty
 
 
 def test_an_error_in_a_pipe_ends_the_run() -> None:
@@ -94,10 +94,10 @@ def test_the_steps_for_one_question_are_limited() -> None:
 
 def test_help_and_tools_and_unknown_commands() -> None:
     stage = Stage(["/help", "/tools", "/rest", "/xyzzy", "/quit", "never asked"]).run()
-    assert "/save FILE  add the conversation" in stage.shown
+    assert "/save FILE  append the conversation" in stage.shown
     assert "no tools" in stage.shown
-    assert "there is no command /rest; did you mean /reset?" in stage.noted
-    assert "there is no command /xyzzy; try /help" in stage.noted
+    assert "unknown command /rest; did you mean /reset?" in stage.noted
+    assert "unknown command /xyzzy; try /help" in stage.noted
     assert "never asked" not in stage.shown
 
 
@@ -105,14 +105,14 @@ def test_reset_begins_anew_with_a_fresh_tool_session(tmp_path: Path) -> None:
     stage = Stage(["double 4", "/reset", "double 4"], save_to=tmp_path / "chats.jsonl").run()
     assert len(set(stage.tools.sessions)) == 2
     assert len(rows(tmp_path / "chats.jsonl")) == 2
-    assert "a new conversation" in stage.noted
+    assert "new conversation" in stage.noted
 
 
 def test_save_command(tmp_path: Path) -> None:
     path = tmp_path / "one.jsonl"
     stage = Stage(["/save", f"/save {path}", "double 4", f"/save {path}", f"/save {path}", f"/save {tmp_path}"]).run()
-    assert "give a file: /save chats.jsonl" in stage.noted
-    assert "nothing was said, so nothing was saved" in stage.noted
+    assert "name a file: /save chats.jsonl" in stage.noted
+    assert "the conversation is empty; nothing was saved" in stage.noted
     assert "this is a folder" in stage.noted
     assert len(rows(path)) == 1, "the same conversation is added once"
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentft.agent import open_conversation, say
+from agentft.agent import add_user_turn, open_conversation
 from agentft.errors import InputError
 from agentft.records import parse_row
 from agentft.repl.saving import append_row, check_place, msagent_row
@@ -62,7 +62,7 @@ def test_what_could_not_be_read_is_kept_as_it_was_said(fmt: str, broken: str) ->
 
 
 def conversation(text: str) -> Conversation:
-    return say(open_conversation("c1", "Persona.", (), "msagent"), text)
+    return add_user_turn(open_conversation("c1", "Persona.", (), "msagent"), text)
 
 
 def test_rows_are_added_and_others_stay(tmp_path: Path) -> None:
@@ -120,8 +120,8 @@ def test_places_that_cannot_be_written_are_refused_at_once(tmp_path: Path, monke
     check_place(tmp_path / "new.jsonl")
     with pytest.raises(InputError, match="this is a folder"):
         check_place(tmp_path)
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="does not exist"):
         check_place(tmp_path / "no" / "chats.jsonl")
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(InputError, match="no permission"):
+    with pytest.raises(InputError, match="permission denied"):
         check_place(tmp_path / "new.jsonl")

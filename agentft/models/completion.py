@@ -1,0 +1,51 @@
+"""Text completion: rendered segments in, text out. What a local model's weights do, without any notion of calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from agentft.models import Finish, Sampling
+from agentft.types import Segment
+
+__all__ = ["Completion", "OnText", "TextEngine", "TextRequest", "stop_end"]
+
+OnText: TypeAlias = Callable[[int, str], None]
+"""Called with the index of the request and the text that is new."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextRequest:
+    """A rendered prompt, and the strings at which to stop. `key` seeds the sampling."""
+
+    key: str
+    segments: tuple[Segment, ...]
+    stop: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The generated text. It includes the stop string that ended it, but no end-of-turn token."""
+
+    text: str
+    finish: Finish
+    prompt_tokens: int
+    tokens: int
+
+
+class TextEngine(Protocol):
+    """Anything that continues rendered text. `name`: the model's name, with its adapter if any."""
+
+    name: str
+
+    def complete(
+        self, requests: Sequence[TextRequest], sampling: Sampling, on_text: OnText | None = None
+    ) -> list[Completion]:
+        """Complete all requests, in order. `on_text` receives the text while it is generated."""
+        ...
+
+
+def stop_end(text: str, stops: Sequence[str]) -> int | None:
+    """Where the earliest stop string in `text` ends; None without one."""
+    return min((text.index(stop) + len(stop) for stop in stops if stop in text), default=None)

@@ -1,0 +1,120 @@
+"""A model on text: a rendering writes the prompt and parses the completion, a text engine runs the weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from agentft.models import CallDone, CallStarted, Delta, OnDelta, Reply, Request, Sampling, TextDelta, Usage
+from agentft.models.completion import Completion, TextEngine, TextRequest
+from agentft.rendering import Rendering
+from agentft.types import Part, Segment, Text, ToolCall, Turn
+
+__all__ = ["LocalModel", "PartStream", "read_reply"]
+
+# The end of a growing text that is held back: it may turn out to begin a call, or be the space before one.
+_HELD_BACK = re.compile(r"\s*(<[^\s<>]{0,40})?\Z")
+
+
+class LocalModel:
+    """A text engine under a rendering: serving renders exactly as training did."""
+
+    def __init__(self, engine: TextEngine, rendering: Rendering) -> None:
+        self.name = engine.name
+        self.source = rendering.name
+        self.rendering = rendering.describe()
+        self._engine = engine
+        self._rendering = rendering
+
+    def reply(self, requests: Sequence[Request], sampling: Sampling, on_delta: OnDelta | None = None) -> list[Reply]:
+        """See `Model.reply`. All requests go through the engine in one batch."""
+        prompts = [self._rendering.prompt(request.conversation) for request in requests]
+        text_requests = [
+            TextRequest(request.key, prompt, self._rendering.stop)
+            for request, prompt in zip(requests, prompts, strict=True)
+        ]
+        if on_delta is None:
+            completions = self._engine.complete(text_requests, sampling)
+        else:
+            streams = [PartStream(self._rendering.parse, partial(on_delta, index)) for index in range(len(requests))]
+            completions = self._engine.complete(
+                text_requests, sampling, lambda index, piece: streams[index].feed(piece)
+            )
+            for stream, completion in zip(streams, completions, strict=True):
+                stream.close(completion.text)
+        return [
+            read_reply(self._rendering, prompt, completion)
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+
+
+def read_reply(rendering: Rendering, prompt: Sequence[Segment], completion: Completion) -> Reply:
+    """Parse a completion into a reply."""
+    return Reply(
+        turn=Turn("assistant", rendering.parse(completion.text), completion.text),
+        finish=completion.finish,
+        usage=Usage(completion.prompt_tokens, completion.tokens),
+        raw=completion.text,
+        prompt="".join(segment.text for segment in prompt),
+    )
+
+
+class PartStream:
+    """Turns text that grows into deltas.
+
+    Once the stream is closed, the joined `TextDelta`s are the text parts of the turn, and each call was announced by
+    `CallStarted` and completed by `CallDone`.
+    """
+
+    def __init__(self, parse: Callable[[str], tuple[Part, ...]], on_delta: Callable[[Delta], None]) -> None:
+        self._parse = parse
+        self._on_delta = on_delta
+        self._text = ""
+        self._part = 0  # index of the part that is being streamed
+        self._sent = 0  # characters sent of that part; for a call, 1 once it was announced
+
+    def feed(self, piece: str) -> None:
+        """Add generated text."""
+        self._text += piece
+        self._stream(closed=False)
+
+    def close(self, text: str) -> None:
+        """Stream the rest; `text` is the whole completion."""
+        self._text = text
+        self._stream(closed=True)
+
+    def _stream(self, *, closed: bool) -> None:
+        parts = _join_texts(self._parse(self._text), self._text)
+        for index in range(self._part, len(parts)):
+            part, complete = parts[index], closed or index < len(parts) - 1
+            if isinstance(part, Text):
+                text = part.text if complete else _HELD_BACK.sub("", part.text)
+                if len(text) > self._sent:
+                    self._on_delta(TextDelta(text[self._sent :], part.thought))
+                    self._sent = len(text)
+            else:
+                if not self._sent:
+                    self._on_delta(CallStarted(part.name))
+                    self._sent = 1
+                if complete:
+                    self._on_delta(CallDone(part))
+            if complete:
+                self._part, self._sent = index + 1, 0
+
+
+def _join_texts(parts: Sequence[Part], raw: str) -> list[Text | ToolCall]:
+    """Calls, and the text between them as single parts; a tool result that the model made up is text."""
+    joined: list[Text | ToolCall] = []
+    for part in parts:
+        if isinstance(part, ToolCall):
+            joined.append(part)
+            continue
+        text = part if isinstance(part, Text) else Text(raw[part.span.start : part.span.end], part.span)
+        last = joined[-1] if joined else None
+        if isinstance(last, Text) and last.thought == text.thought:
+            joined[-1] = replace(last, text=last.text + text.text)
+        else:
+            joined.append(text)
+    return joined
