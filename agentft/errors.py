@@ -10,7 +10,9 @@ AgentftError                 exit code 2
 
 from __future__ import annotations
 
-__all__ = ["AgentftError", "FrameError", "InputError", "MissingError", "RowError", "ToolError"]
+__all__ = ["MCP_REMEDY", "AgentftError", "FrameError", "InputError", "MissingError", "RowError", "ToolError"]
+
+MCP_REMEDY = "MCP needs the official SDK; install it with `pip install 'mcp>=2.3,<3'`"
 
 
 class AgentftError(Exception):

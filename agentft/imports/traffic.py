@@ -12,10 +12,10 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from agentft.errors import InputError
-from agentft.imports.openapi import ACCESS, Arguments, Importing, Refusal, mock_address
+from agentft.imports.world import ACCESS, ArgumentTable, ImportedWorld, ImportNote, default_base_url
 from agentft.redaction import redacted
 from agentft.strict import read_json_line
-from agentft.toolset.documents import pointer
+from agentft.toolset.references import pointer
 from agentft.toolset.schemas import TYPES, Schema, fits
 from agentft.toolset.state import digest
 from agentft.types import Json
@@ -31,11 +31,11 @@ class _Tool:
     """What was seen of one tool: `told` is what its calls say of it, `calls` arguments, status and answer of each."""
 
     told: dict[str, Json]
-    arguments: Arguments = field(default_factory=Arguments)
+    arguments: ArgumentTable = field(default_factory=ArgumentTable)
     calls: dict[str, tuple[dict[str, Json], int, Json]] = field(default_factory=dict)
 
 
-def import_traffic(content: bytes, place: str, world: str) -> Importing:
+def import_traffic(content: bytes, place: str, world: str) -> ImportedWorld:
     """A tool for each that was called: its schema is inferred from the arguments seen, its answers are those recorded.
 
     A line is `{"tool", "arguments", "status", "body"}`, or `{"method", "url", "request", "status", "response"}`.
@@ -44,25 +44,25 @@ def import_traffic(content: bytes, place: str, world: str) -> Importing:
     Raises:
         InputError: nothing in it is an exchange.
     """
-    done = Importing(mock_address(world))
+    done = ImportedWorld(default_base_url(world))
     rows: list[tuple[str, dict[str, Any]]] = []
     for at, raw in _exchanges(content, place):
         try:
             rows.append((at, read_json_line(raw, "the line") if isinstance(raw, bytes) else _har(raw)))
         except InputError as error:
-            done.refused.append(Refusal(at, str(error)))
+            done.refused.append(ImportNote(at, str(error)))
     if origins := Counter(filter(None, (_origin(row.get("url")) for _, row in rows))):
         done.base_url = origins.most_common(1)[0][0]
     tools: dict[str, _Tool] = {}
     for at, row in rows:
         try:
             if _is_repeated(row, done.base_url, tools):
-                done.adapted.append(Refusal(at, "the same call was answered before; that answer stands"))
+                done.adapted.append(ImportNote(at, "the same call was answered before; that answer stands"))
         except (InputError, ValueError) as error:
-            done.refused.append(Refusal(at, str(error)))
+            done.refused.append(ImportNote(at, str(error)))
     for name, tool in tools.items():
         _add(done, name, tool)
-    return done.checked(place)
+    return done.require_tools(place)
 
 
 def _exchanges(content: bytes, place: str) -> list[tuple[str, Any]]:
@@ -157,7 +157,7 @@ def _typed(text: str) -> Json:
     return read
 
 
-def _add(done: Importing, name: str, tool: _Tool) -> None:
+def _add(done: ImportedWorld, name: str, tool: _Tool) -> None:
     calls = list(tool.calls.values())
     for argument in tool.arguments.properties:
         seen = [arguments[argument] for arguments, _, _ in calls if argument in arguments]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import Receive, Scope, Send
 
 from agentft import __version__
-from agentft.errors import MissingError
+from agentft.errors import MCP_REMEDY, MissingError
 from agentft.toolserver.body import answer
 from agentft.toolset import Tool
 
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 
     from agentft.toolserver.app import Service
 
-__all__ = ["MCP_REMEDY", "McpFace", "serve_stdio"]
-
-MCP_REMEDY = "MCP needs the official SDK; install it with `pip install 'mcp>=2.3,<3'`"
+__all__ = ["McpFace", "serve_stdio"]
 
 
 class McpFace:

@@ -9,10 +9,10 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from agentft.toolset.arguments import Validator
-from agentft.toolset.documents import Documents
+from agentft.toolset.references import References
 from agentft.types import Json
 
-__all__ = ["TYPES", "Schema", "describe", "expand", "fits", "merge", "nullable"]
+__all__ = ["TYPES", "Schema", "expand", "fits", "merge", "nullable", "plain_line"]
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -37,7 +37,7 @@ class _TooLargeError(Exception):
     """The schema has more than `_NODES` schemas inside."""
 
 
-def describe(text: object, limit: int = 300) -> str:
+def plain_line(text: object, limit: int = 300) -> str:
     """A description on one line, without HTML, of at most `limit` characters; "" for what is no text."""
     plain = re.sub(r"<[^<>]{1,200}>", " ", text[:4000]) if isinstance(text, str) else ""
     line = " ".join("".join(char if char.isprintable() else " " for char in plain).split())
@@ -49,36 +49,36 @@ def fits(value: object, kind: str) -> bool:
     return bool(Validator.TYPE_CHECKER.is_type(value, kind))
 
 
-def expand(schema: Json, documents: Documents | None = None, base: str = "", hidden: str = "") -> Schema:
+def expand(schema: Json, references: References | None = None, base: str = "", hidden: str = "") -> Schema:
     """`schema` with its `$ref`s written out and everything dropped or mended that JSON Schema does not know.
 
     A cycle is cut where it closes, and a schema that is too large at fewer references: there stands {}, which takes
-    anything, and `documents.cut` says of which. OpenAPI's `nullable`, `example` and boolean `exclusiveMinimum` become
+    anything, and `references.cut` says of which. OpenAPI's `nullable`, `example` and boolean `exclusiveMinimum` become
     their JSON Schema forms.
 
     Args:
         schema: any schema of OpenAPI 2 or 3 or JSON Schema.
-        documents: where `$ref`s are looked up; None: in `schema` itself.
+        references: where `$ref`s are looked up; None: in `schema` itself.
         base: the address of the document that `schema` stands in.
         hidden: `readOnly` or `writeOnly`: properties with this mark are left out.
 
     Raises:
         InputError: a `$ref` that names nothing, or what may not be read.
     """
-    if documents is None:
-        documents = Documents(schema if isinstance(schema, dict) else {})
+    if references is None:
+        references = References(schema if isinstance(schema, dict) else {})
     for depth in _DEPTHS:
-        walk = _Walk(documents, hidden, depth, last=depth == _DEPTHS[-1])
+        walk = _Walk(references, hidden, depth, last=depth == _DEPTHS[-1])
         with suppress(_TooLargeError):
             made = walk.node(schema, base, (), 0)
-            documents.cut |= walk.cut
+            references.cut |= walk.cut
             break
     return made
 
 
 class _Walk:
-    def __init__(self, documents: Documents, hidden: str, depth: int, *, last: bool) -> None:
-        self._documents, self._hidden, self._depth, self._last = documents, hidden, depth, last
+    def __init__(self, references: References, hidden: str, depth: int, *, last: bool) -> None:
+        self._references, self._hidden, self._depth, self._last = references, hidden, depth, last
         self._count = 0
         self.cut: set[str] = set()
 
@@ -94,7 +94,7 @@ class _Walk:
             if (base, reference) in trail or len(trail) >= self._depth:
                 self.cut.add(reference)
                 return {}
-            target, home = self._documents.find(reference, base)
+            target, home = self._references.find(reference, base)
             named = self.node(target, home, (*trail, (base, reference)), nested + 1)
             beside = {key: value for key, value in schema.items() if key != "$ref"}
             return merge([self._plain(beside, base, trail, nested), named]) if beside else named
@@ -136,7 +136,7 @@ def _own_keywords(schema: Schema) -> Schema:
     named = [_ALIASES.get(kind, kind) for kind in _listed(schema.get("type")) if isinstance(kind, str)]
     if known := list(dict.fromkeys(kind for kind in named if kind in TYPES)):
         made["type"] = known[0] if len(known) == 1 else known
-    if description := describe(schema.get("description")):
+    if description := plain_line(schema.get("description")):
         made["description"] = description
     for side in ("Minimum", "Maximum"):
         if schema.get(f"exclusive{side}") is True and side.lower() in made:

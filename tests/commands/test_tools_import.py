@@ -60,7 +60,7 @@ def test_a_file_becomes_a_world(spec: Path, tmp_path: Path, capsys: pytest.Captu
     folder = tmp_path / "world"
     assert run(["tools", "import", "openapi", str(spec), "--output", str(folder)]) == 0
     told = capsys.readouterr().out
-    assert "1 tools (1 read)" in told
+    assert "1 tool (1 read)" in told
     assert "refused #/paths/~1a/get/parameters/0: the reference 'parts/p.yaml#/P' leads to another document" in told
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "state.json", "tools.json"]
     assert list(load_toolset(str(folder)).tools) == ["get_b"]
@@ -97,7 +97,7 @@ def test_an_address_is_fetched_only_with_its_flag(
 ) -> None:
     arguments = ["tools", "import", "openapi", f"{address}/spec.yaml", "--output", str(tmp_path / "w")]
     assert run(arguments) == 2
-    assert "--allow-url would fetch it" in capsys.readouterr().err
+    assert "pass --allow-url to fetch it" in capsys.readouterr().err
     assert run([*arguments, "--allow-url", "--allow-refs"]) == 0
     assert len(load_toolset(str(tmp_path / "w")).tools) == 2
     for path, message in (("/moved", "answers 302 to '/spec.yaml'"), ("/gone", "answers 404")):
@@ -115,7 +115,7 @@ def test_traffic_becomes_a_world(tmp_path: Path, capsys: pytest.CaptureFixture[s
     line = {"tool": "ping", "arguments": {"n": 1}, "status": 200, "body": "pong"}
     (tmp_path / "t.jsonl").write_text(json.dumps(line), encoding="utf-8")
     assert run(["tools", "import", "traffic", str(tmp_path / "t.jsonl"), "--output", str(tmp_path / "w")]) == 0
-    assert "1 tools (1 write)" in capsys.readouterr().out
+    assert "1 tool (1 write)" in capsys.readouterr().out
     world = load_toolset(str(tmp_path / "w"))
     assert world.call("ping", {"n": 1}, world.new_state()) == "pong"
     assert run(["tools", "import", "traffic", str(tmp_path / "no.jsonl"), "--output", str(tmp_path / "v")]) == 2
@@ -132,7 +132,7 @@ def test_a_tool_of_an_mcp_server_is_refused_alone_and_names_lead_back(
     async def listed(_: str) -> list[types.Tool]:
         return [types.Tool.model_validate({"name": name, "inputSchema": schema}) for name, schema in told]
 
-    monkeypatch.setattr("agentft.commands.tools_import._list_tools", listed)
+    monkeypatch.setattr("agentft.imports.mcp.list_tools", listed)
     assert run(["tools", "import", "mcp", "any", "--output", str(tmp_path / "w"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert [item["place"] for item in report["refused"]] == ["odd", "gone"]

@@ -9,13 +9,13 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from agentft.errors import InputError
-from agentft.toolset.documents import Documents
-from agentft.toolset.schemas import Schema, describe, expand, fits, merge
+from agentft.toolset.references import References
+from agentft.toolset.schemas import Schema, expand, fits, merge, plain_line
 
 
 def expanded(schema: Any, hidden: Any = "", **definitions: Any) -> Schema:
     root = {"$defs": definitions, "schema": schema}
-    made = expand(schema, Documents(root), hidden=hidden)
+    made = expand(schema, References(root), hidden=hidden)
     Draft202012Validator.check_schema(made)
     assert '"$ref"' not in json.dumps(made)
     return made
@@ -109,9 +109,9 @@ def test_a_reference_that_leads_nowhere_is_refused(reference: str) -> None:
 
 
 def test_descriptions_are_one_clean_line() -> None:
-    assert describe("<p>One\n\x1b[31m two</p>\t three") == "One [31m two three"
-    assert len(describe("x" * 1000)) == 300
-    assert describe({"not": "text"}) == ""
+    assert plain_line("<p>One\n\x1b[31m two</p>\t three") == "One [31m two three"
+    assert len(plain_line("x" * 1000)) == 300
+    assert plain_line({"not": "text"}) == ""
 
 
 def test_types_of_values() -> None:

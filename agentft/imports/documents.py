@@ -1,0 +1,129 @@
+"""API descriptions from files and URLs: fetched only where that is allowed, and parsed within a size limit."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from agentft.errors import InputError
+from agentft.toolset.references import References
+from agentft.types import Json
+
+__all__ = ["TIMEOUT", "is_url", "open_description", "parse_document", "read_source"]
+
+TIMEOUT = 30  # seconds for a URL to answer, and for an MCP server to list its tools
+_SIZE_LIMIT = 100 << 20  # bytes of a document, and of the JSON that its YAML aliases expand to
+
+
+def open_description(address: str, *, allow_url: bool = False, allow_refs: bool = False) -> References:
+    """An API description, with its references to other documents followed if that is allowed.
+
+    Args:
+        address: a path or an http(s) URL.
+        allow_url: fetch the description from its URL.
+        allow_refs: follow references to documents below the description's folder, or at its own origin.
+
+    Raises:
+        InputError: it cannot be read, fetched or parsed, or must not be fetched.
+    """
+
+    def read(other: str) -> dict[str, Json]:
+        if not _is_within(other, address):
+            raise InputError(f"the document {other[:200]!r} is neither below the folder of {address} nor at its origin")
+        return parse_document(read_source(other, allow_url=allow_url), other)
+
+    root = parse_document(read_source(address, allow_url=allow_url), address)
+    return References(root, address, read if allow_refs else None)
+
+
+def read_source(address: str, *, allow_url: bool = False) -> bytes:
+    """The content of a file or a URL; of more than 100 MiB, a part that is larger than `parse_document` accepts.
+
+    Raises:
+        InputError: it cannot be read or fetched, or is a URL and `allow_url` is false.
+    """
+    if not is_url(address):
+        try:
+            with Path(address).open("rb") as stream:
+                return stream.read(_SIZE_LIMIT + 1)
+        except OSError as error:
+            raise InputError(f"{address}: cannot be read ({error.strerror}); give the path of a file") from None
+    if not allow_url:
+        raise InputError(f"{address} is a URL; pass --allow-url to fetch it")
+    return _fetch(address)
+
+
+def _fetch(url: str) -> bytes:
+    import httpx
+
+    content = bytearray()
+    try:
+        with httpx.stream("GET", url, timeout=TIMEOUT) as response:
+            if response.status_code != 200:
+                where = f" to {response.headers['location'][:200]!r}" if "location" in response.headers else ""
+                raise InputError(f"{url}: answers {response.status_code}{where}; give the file's own URL")
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) > _SIZE_LIMIT:
+                    break
+    except httpx.HTTPError as error:
+        raise InputError(f"{url}: cannot be fetched: {error}") from None
+    return bytes(content)
+
+
+def parse_document(content: bytes, place: str) -> dict[str, Json]:
+    """The JSON or YAML object in a document, as plain JSON: YAML's dates and numeric keys become text.
+
+    Raises:
+        InputError: it is too large, neither JSON nor YAML, or not an object.
+    """
+    if len(content) > _SIZE_LIMIT:
+        raise InputError(f"{place}: larger than {_SIZE_LIMIT >> 20} MiB; reduce the file")
+    try:
+        text = content.decode("utf-8-sig")
+        is_json = text.lstrip()[:1] == "{"
+        value = json.loads(text, parse_constant=_refuse_constant) if is_json else _parse_yaml(text)
+    except RecursionError:
+        raise InputError(f"{place}: nested too deeply") from None
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{place}: neither JSON nor YAML: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{place}: holds {type(value).__name__}, not an object; give an API description")
+    return value
+
+
+def _parse_yaml(text: str) -> Any:
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        value = yaml.load(text, Loader=loader)  # noqa: S506 - both are safe loaders
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+    # Encoded piece by piece, so that aliases that expand to millions of values are refused here, within the limit.
+    pieces, size = [], 0
+    for piece in json.JSONEncoder(default=str, allow_nan=False).iterencode(value):
+        size += len(piece)
+        if size > _SIZE_LIMIT:
+            raise ValueError("its aliases expand to too much")
+        pieces.append(piece)
+    return json.loads("".join(pieces))
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def is_url(address: str) -> bool:
+    """Whether an address is an http(s) URL; anything else is a path or a command."""
+    return re.match(r"(?i)https?://", address) is not None
+
+
+def _is_within(address: str, root: str) -> bool:
+    if is_url(root) or is_url(address):
+        one, other = urlsplit(address), urlsplit(root)
+        return (one.scheme, one.netloc) == (other.scheme, other.netloc)
+    return Path(address).resolve().is_relative_to(Path(root).resolve().parent)

@@ -1,0 +1,143 @@
+"""The world that an import makes: its tools as `tools.json` has them, and what was refused or adapted."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentft.errors import InputError, ToolError
+from agentft.toolset.arguments import ArgumentCheck
+from agentft.toolset.sampling import draw
+from agentft.toolset.schemas import Schema, plain_line
+from agentft.types import Json, ToolDefinition
+
+__all__ = ["ACCESS", "ArgumentTable", "ImportNote", "ImportedWorld", "default_base_url", "unique_name"]
+
+ACCESS = {"get": "read", "head": "read", "options": "read", "trace": "read", "delete": "destructive"}
+"""HTTP method -> access of its tool; all others are `write`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportNote:
+    """Something that was refused or adapted: its place (a JSON pointer, or `file:line`) and the reason."""
+
+    place: str
+    reason: str
+
+
+@dataclass
+class ImportedWorld:
+    """The tools imported so far, the operations refused, and the places adapted."""
+
+    base_url: str
+    tools: list[dict[str, Json]] = field(default_factory=list)
+    refused: list[ImportNote] = field(default_factory=list)
+    adapted: list[ImportNote] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+
+    def add(self, name: str, origin: str, tool: Mapping[str, Any], *, example: Json = None) -> None:
+        """Add a tool.
+
+        Args:
+            name: the preferred name; it is made legal and unique.
+            origin: identifies the tool among all others of the import.
+            tool: its entry in `tools.json`, without name and example.
+            example: its example's arguments; None: they are drawn from its schema.
+
+        Raises:
+            InputError: its schema is not valid, or the example does not satisfy it.
+        """
+        description = plain_line(tool["description"]) or origin
+        if example is None:
+            example = draw(tool["parameters"], origin, sparse=True)
+        try:
+            ArgumentCheck(ToolDefinition(name, description, tool["parameters"]))(example)  # type: ignore[arg-type]
+        except ToolError as error:
+            raise InputError(str(error)) from None
+        legal = unique_name(name, origin, self.names)
+        self.tools.append({"name": legal, **tool, "description": description, "example": example})
+
+    def require_tools(self, place: str) -> ImportedWorld:
+        """This world, if it has a tool; `place` is the import's source, for the error.
+
+        Raises:
+            InputError: nothing was imported.
+        """
+        if not self.tools:
+            first = [f"; the first of {len(self.refused)}: {note.place}: {note.reason}" for note in self.refused[:1]]
+            raise InputError(f"{place}: nothing in it can be imported{''.join(first)}")
+        return self
+
+    def readme(self, name: str, source: str) -> str:
+        """The `README.md` of the world `name`: what was imported from `source`, and what was not."""
+        lines = [f"# {name}", "", f"Imported from `{_quoted(source)}` with `agentft tools import`."]
+        lines += [f"Tools: {len(self.tools)}. Refused: {len(self.refused)}. Adapted: {len(self.adapted)}."]
+        lines += ["", "## Tools", ""]
+        for tool in self.tools:
+            route: Any = tool.get("route")
+            origin = f"{route['method']} {route['path']}" if route else str(tool.get("operation") or "a call")
+            lines.append(f"- `{tool['name']}` ({tool['access']}): `{_quoted(origin)}`")
+        for title, notes in (("Refused", self.refused), ("Adapted", self.adapted)):
+            if notes:
+                lines += ["", f"## {title}", ""]
+                lines += [f"- `{_quoted(note.place)}`: {_quoted(note.reason)}" for note in notes]
+        return "\n".join([*lines, ""])
+
+
+class ArgumentTable:
+    """The arguments of one tool: `properties` are their schemas, `places` where each one travels in a request."""
+
+    def __init__(self) -> None:
+        self.properties: dict[str, Json] = {}
+        self.required: list[Json] = []
+        self.places: dict[str, Json] = {}
+        self._names: dict[tuple[str, str], str] = {}
+
+    def add(self, schema: Schema, place: str, wire: str, *, required: bool) -> None:
+        """Add an argument, or replace the one with the same place and name there (`wire`)."""
+        name = self.name(place, wire)
+        self.properties[name], self.places[name] = schema, [place, wire]
+        if required and name not in self.required:
+            self.required.append(name)
+
+    def name(self, place: str, wire: str) -> str:
+        """The argument's name for a model: its own, followed by its place if another argument has that name."""
+        if (place, wire) not in self._names:
+            first = _legal_name(wire, place)[:50]
+            names = (first, f"{first}_{place}", *(f"{first}_{number}" for number in range(2, len(self._names) + 2)))
+            self._names[place, wire] = next(name for name in names if name not in self._names.values())
+        return self._names[place, wire]
+
+    def schema(self) -> Schema:
+        """The JSON Schema of the arguments object."""
+        made: Schema = {"type": "object", "properties": self.properties, "additionalProperties": False}
+        return made | ({"required": self.required} if self.required else {})
+
+
+def unique_name(text: str, origin: str, taken: set[str]) -> str:
+    """A legal name for `text` of at most 64 characters, with a hash of `origin` if it is too long or taken.
+
+    Names are compared without case. The name is added to `taken`.
+    """
+    name = _legal_name(text, "tool")
+    if len(name) > 64 or name.lower() in taken:
+        name = f"{name[:55]}_{hashlib.sha256(origin.encode()).hexdigest()[:8]}"
+    taken.add(name.lower())
+    return name
+
+
+def _legal_name(text: str, default: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9_]+", "_", text).strip("_") or default
+    return f"n{name}" if name[0].isdigit() else name
+
+
+def default_base_url(world: str) -> str:
+    """The base URL of a world whose source gives none: `http://<world>.test`."""
+    return f"http://{re.sub('[^a-z0-9-]+', '-', world.lower()).strip('-') or 'api'}.test"
+
+
+def _quoted(text: str) -> str:
+    return plain_line(text.replace("<", "‹").replace("`", "'"), 400)

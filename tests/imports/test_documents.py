@@ -1,0 +1,52 @@
+"""API descriptions are parsed as JSON or YAML, within a size limit."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentft.errors import InputError
+from agentft.imports import documents
+from agentft.imports.documents import parse_document
+
+BOMB = b"a: &a [x, x, x, x, x, x, x, x, x]\n" + b"".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n".encode() for a, b in zip("abcdefghi", "bcdefghij", strict=True)
+)
+
+
+def test_yaml_and_json_give_the_same() -> None:
+    wanted = {"responses": {"200": {"date": "2024-01-02"}}}
+    assert parse_document(b'\xef\xbb\xbf{"responses": {"200": {"date": "2024-01-02"}}}', "f") == wanted
+    assert parse_document(b"responses:\n  200:\n    date: 2024-01-02\n", "f") == wanted
+    assert parse_document(b"base: &b {x: 1}\nuse: *b\n", "f") == {"base": {"x": 1}, "use": {"x": 1}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "holds NoneType, not an object"),
+        (b"[1]", "holds list"),
+        (b'{"a": NaN}', "neither JSON nor YAML"),
+        (b'{"a": ', "neither JSON nor YAML"),
+        (b"a: [", "neither JSON nor YAML"),
+        (b"\xff\xfe\x00", "neither JSON nor YAML"),
+        (b"a: !!python/object/apply:os.system [id]", "could not determine a constructor"),
+        (b"a: &a [*a]", "neither JSON nor YAML"),
+        (b"? [1, 2]\n: 3", "neither JSON nor YAML"),
+        (b"a: .nan", "neither JSON nor YAML"),
+        (b'{"a":' * 100_000, "nested|neither"),
+        (b"[" * 100_000, "nested|neither"),
+    ],
+)
+def test_what_cannot_be_read_is_one_error_with_its_place(text: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        parse_document(text, "spec.yaml")
+    assert str(caught.value).startswith("spec.yaml: ")
+    assert len(str(caught.value)) < 300
+
+
+def test_a_bomb_of_aliases_and_a_huge_file_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "_SIZE_LIMIT", 1 << 20)
+    with pytest.raises(InputError, match="aliases expand to too much"):
+        parse_document(BOMB, "bomb.yaml")
+    with pytest.raises(InputError, match="larger than 1 MiB"):
+        parse_document(b" " * (1 << 20) + b"{}", "large.json")

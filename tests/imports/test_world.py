@@ -1,0 +1,33 @@
+"""Imported tools have legal names, each its own."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from agentft.imports.openapi import import_openapi
+from agentft.imports.world import ImportedWorld, unique_name
+from agentft.toolset.references import References
+
+LEGAL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+
+
+def imported(paths: Any) -> ImportedWorld:
+    return import_openapi(References({"openapi": "3.0.0", "paths": paths}), "w")
+
+
+def test_names_are_legal_and_one_to_one() -> None:
+    ids = ["a b", "a-b", "a_b", "A_B", "9", "x" * 70, "x" * 71, "", "日本", "../../etc", "__init__"]
+    paths = {f"/{number}": {"get": {"operationId": name}} for number, name in enumerate(ids)}
+    paths["/9"]["put"] = {}
+    paths |= {"/p/{a}": {"get": {}}, "/p/a": {"get": {}}}
+    done = imported(paths)
+    tools: list[Any] = done.tools
+    names = [str(tool["name"]) for tool in done.tools]
+    assert len(names) == len(ids) + 3 == len({name.lower() for name in names})
+    assert all(LEGAL.fullmatch(name) for name in names)
+    back = {tool["name"]: (tool["route"]["method"], tool["route"]["path"]) for tool in tools}
+    assert len(set(back.values())) == len(names)
+    assert {tool["operation"] for tool in done.tools} >= set(ids)
+    assert [tool["name"] for tool in imported(paths).tools] == names
+    assert unique_name("", "x", set()) == "tool"

@@ -1,0 +1,42 @@
+"""References are resolved by JSON pointer, and other documents are read only through the reader."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agentft.errors import InputError
+from agentft.toolset.references import References, pointer
+
+
+def test_references_are_found_by_pointer() -> None:
+    root: dict[str, Any] = {"a/b": {"~c": [{"x": 1}]}, "one": {"$ref": "#/a~1b/~0c/0"}, "loop": {"$ref": "#/loop"}}
+    found = References(root)
+    assert pointer("a/b", "~c", 0) == "#/a~1b/~0c/0"
+    assert found.find(pointer("a/b", "~c", 0), "") == ({"x": 1}, "")
+    assert found.find("#/one", "") == ({"x": 1}, "")
+    assert found.find("#/a~1b/%7E0c/0", "") == ({"x": 1}, "")
+    for reference, message in (("#/loop", "only to further"), ("#/a~1b/~0c/9", "has no target"), ("#/x/y", "no 'x'")):
+        with pytest.raises(InputError, match=message):
+            found.find(reference, "")
+
+
+def test_other_documents_are_read_only_through_the_reader() -> None:
+    asked: list[str] = []
+
+    def read(address: str) -> dict[str, Any]:
+        asked.append(address)
+        return {"S": {"$ref": "#/T"}, "T": {"type": "string"}}
+
+    root: dict[str, Any] = {}
+    with pytest.raises(InputError, match="pass --allow-refs to follow it"):
+        References(root, "/specs/api.json").find("parts/s.json#/S", "/specs/api.json")
+    followed = References(root, "/specs/api.json", read)
+    assert followed.find("parts/s.json#/S", "/specs/api.json") == ({"type": "string"}, "/specs/parts/s.json")
+    assert followed.find("parts/s.json#/T", "/specs/api.json")[0] == {"type": "string"}
+    assert asked == ["/specs/parts/s.json"]
+    for number in range(49):
+        followed.find(f"{number}.json", "/specs/api.json")
+    with pytest.raises(InputError, match="more than 50 other documents"):
+        followed.find("50.json", "/specs/api.json")
