@@ -1,6 +1,7 @@
-"""Reading JSON and Python literals out of text that nobody vouches for: bounded, and never by evaluating it.
+"""JSON and Python literals in untrusted text: depth is bounded, nothing is evaluated.
 
-Every function raises UnreadableError (a ValueError), and nothing else, with a message for a person.
+`parse_json` is strict and reads a whole document. `read_json`, `read_literal` and `read_value` read what models and
+data sets write. All of them raise UnreadableError (a ValueError) and nothing else.
 """
 
 from __future__ import annotations
@@ -10,20 +11,36 @@ import json
 import math
 import re
 import warnings
-from typing import cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from agentft.types import Json
 
-__all__ = ["MAX_DEPTH", "UnreadableError", "kind_of", "read_json", "read_literal", "read_value"]
+__all__ = [
+    "MAX_DEPTH",
+    "UnreadableError",
+    "json_pointer",
+    "kind_of",
+    "parse_json",
+    "read_json",
+    "read_literal",
+    "read_value",
+]
 
 MAX_DEPTH = 100  # levels of brackets: far above real data, far below where a later json.dumps would overflow the stack
 MAX_LITERAL = 200_000  # characters: the Python parser takes about 100 times the memory of its input
-_TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
+_WHITE = " \t\r\n"  # JSON's white space, which is less than Unicode's
 _ESCAPED_SURROGATE = re.compile(r"\\[uU](?:0000)?[dD][89a-fA-F]")
 
 
 class UnreadableError(ValueError):
-    """Text that is no usable value. `reason`: `invalid-json`, `too-deep` or `lone-surrogate`; `position` if known."""
+    """Text that cannot be read.
+
+    Args:
+        detail: what is wrong, for a person.
+        reason: `invalid-json`, `invalid-utf8`, `too-deep` or `lone-surrogate`.
+        position: the character (for `invalid-utf8` the byte), if known.
+    """
 
     def __init__(self, detail: str, reason: str = "invalid-json", position: int | None = None) -> None:
         super().__init__(detail)
@@ -42,45 +59,84 @@ def _finite(text: str) -> float:
     return value
 
 
-_DECODER = json.JSONDecoder(strict=False, parse_constant=_refuse_constant, parse_float=_finite)
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise UnreadableError(f"the key {key[:40]!r} occurs twice")
+        result[key] = value
+    return result
+
+
+def _decoder(*, strict: bool, unique_keys: bool = False) -> json.JSONDecoder:
+    """`strict`: control characters inside strings are refused."""
+    hook: Callable[[Any], Any] | None = _unique if unique_keys else None
+    return json.JSONDecoder(strict=strict, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=hook)
+
+
+_LENIENT = _decoder(strict=False)
+_STRICT = _decoder(strict=True)
+_STRICT_UNIQUE = _decoder(strict=True, unique_keys=True)
+
+
+def parse_json(text: str | bytes, *, unique_keys: bool = False, max_depth: int = MAX_DEPTH) -> Json:
+    """The value of a whole JSON document (RFC 8259), white space around it allowed.
+
+    Refused: NaN, Infinity and numbers that overflow to it, integers beyond Python's digit limit, control characters in
+    strings, lone surrogates, bytes that are not UTF-8, and nesting above `max_depth` levels.
+
+    Args:
+        text: the document.
+        unique_keys: refuse objects that repeat a key (JSON leaves their meaning open).
+        max_depth: levels of lists and objects.
+
+    Raises:
+        UnreadableError: with the reason and, where known, the position.
+    """
+    if isinstance(text, bytes):
+        try:
+            text = text.decode()
+        except UnicodeDecodeError as error:
+            detail = f"not UTF-8 (byte 0x{error.object[error.start]:02x} at position {error.start})"
+            raise UnreadableError(detail, "invalid-utf8", error.start) from None
+    start = len(text) - len(text.lstrip(_WHITE))
+    value, end = _read_bounded(text, start, _STRICT_UNIQUE if unique_keys else _STRICT, max_depth)
+    if text[end:].strip(_WHITE):
+        raise UnreadableError(f"not JSON (text after the value at character {end})", position=end)
+    return value
+
+
+def json_pointer(*parts: str | int) -> str:
+    """The JSON Pointer (RFC 6901) to the value under these keys and indices; `""` is the whole document."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
 def read_json(text: str, start: int = 0) -> tuple[Json, int]:
     """The JSON value that begins exactly at `start`, and the index after it.
 
-    Raw newlines and tabs inside strings are allowed. NaN, Infinity, lone surrogates, integers beyond Python's limit and
-    nesting above `MAX_DEPTH` are not.
+    As `parse_json`, but control characters such as newlines are allowed inside strings, and text may follow.
     """
-    try:
-        value, end = _decode(text, start)
-        brackets = text.count("{", start, end) + text.count("[", start, end)
-        too_deep = brackets > MAX_DEPTH and _depth(value) > MAX_DEPTH
-    except RecursionError:
-        too_deep = True
-    if too_deep:
-        raise UnreadableError(_TOO_DEEP, "too-deep")
-    _check_surrogates(text if start == 0 else text[start:end], value)
-    return cast(Json, value), end
+    return _read_bounded(text, start, _LENIENT, MAX_DEPTH)
 
 
 def read_literal(text: str) -> Json:
-    """The Python literal that `text` is, as JSON: tuples become lists; sets, bytes and non-text keys are refused."""
+    """A Python literal as JSON. Tuples become lists; sets, bytes, complex numbers and keys that are not text fail."""
     if len(text) > MAX_LITERAL:
         raise UnreadableError(f"a Python literal of {len(text)} characters is too long")
     try:
-        with warnings.catch_warnings():  # an unknown escape such as '\d' in data is no business of our users
+        with warnings.catch_warnings():  # users cannot act on an unknown escape such as '\d' in data
             warnings.simplefilter("ignore")
             value = _to_json(ast.literal_eval(text))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise UnreadableError("not a Python literal") from None
     if _depth(value) > MAX_DEPTH:
-        raise UnreadableError(_TOO_DEEP, "too-deep")
+        raise _too_deep(MAX_DEPTH)
     _check_surrogates(text, value)
     return value
 
 
 def read_value(text: str) -> Json:
-    """The whole of `text` (white space around it aside) as JSON or, failing that, as a Python literal."""
+    """The whole text (white space around it is ignored) as JSON or, if that fails, as a Python literal."""
     text = text.strip()
     try:
         value, end = read_json(text)
@@ -96,18 +152,35 @@ def read_value(text: str) -> Json:
 
 
 def kind_of(value: Json) -> str:
-    """What a value is, in words."""
+    """The JSON type of a value, in words."""
     kinds = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
     return kinds.get(type(value), "a number")
 
 
-def _decode(text: str, start: int) -> tuple[object, int]:
+def _read_bounded(text: str, start: int, decoder: json.JSONDecoder, max_depth: int) -> tuple[Json, int]:
+    try:
+        value, end = _decode(text, start, decoder)
+        brackets = text.count("{", start, end) + text.count("[", start, end)
+        too_deep = brackets > max_depth and _depth(value) > max_depth
+    except RecursionError:
+        too_deep = True
+    if too_deep:
+        raise _too_deep(max_depth)
+    _check_surrogates(text if start == 0 else text[start:end], value)
+    return cast(Json, value), end
+
+
+def _too_deep(max_depth: int) -> UnreadableError:
+    return UnreadableError(f"nested more than {max_depth} levels deep", "too-deep")
+
+
+def _decode(text: str, start: int, decoder: json.JSONDecoder) -> tuple[object, int]:
     """`raw_decode` by windows: its errors count lines from the start of the text, quadratic over many bad values."""
     size = 4096 if start else len(text)
     while True:
         window, cut = text[start : start + size], start + size < len(text)
         try:
-            value, end = _DECODER.raw_decode(window)
+            value, end = decoder.raw_decode(window)
             if end < len(window) or not cut:
                 return value, start + end
         except json.JSONDecodeError as error:
@@ -129,7 +202,7 @@ def _depth(value: object) -> int:
 
 
 def _check_surrogates(text: str, value: object) -> None:
-    """No tokenizer and no file takes half of a surrogate pair. A suspicious `text` has its `value` looked through."""
+    """Refuse half of a surrogate pair, which cannot be encoded. `value` is searched only if `text` may hold one."""
     try:
         if not text.isascii():
             text.encode()
@@ -140,7 +213,7 @@ def _check_surrogates(text: str, value: object) -> None:
 
 
 def _to_json(value: object) -> Json:
-    """The value with lists for tuples. Raises ValueError for what JSON has not."""
+    """The value with lists for tuples. Raises ValueError for types that JSON does not have."""
     if isinstance(value, list | tuple):
         return [_to_json(item) for item in value]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):

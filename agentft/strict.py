@@ -1,18 +1,18 @@
-"""Reading hand-written files strictly: every complaint names the place, the value and the remedy."""
+"""Strict reading of hand-written files: every error names the place, the value and the remedy."""
 
 from __future__ import annotations
 
 import difflib
-import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from agentft.errors import InputError
+from agentft.json_text import UnreadableError, parse_json
 
 __all__ = ["nearest", "one_of", "read_as", "read_json_line", "read_toml"]
 
@@ -86,14 +86,14 @@ def read_toml(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def read_json_line(line: bytes, at: str) -> dict[str, Any]:
-    """One JSON object of a JSONL file. NaN, Infinity and repeated keys are refused.
+    """The JSON object on a line of a JSONL file. Repeated keys are refused, and all that `parse_json` refuses.
 
     Raises:
         InputError: the line is not such an object.
     """
     try:
-        value = json.loads(line.decode(), parse_constant=_no_constant, object_pairs_hook=_no_repeats)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(line, unique_keys=True)
+    except UnreadableError as error:
         raise InputError(f"{at}: it is not a JSON object: {error}") from None
     if not isinstance(value, dict):
         raise InputError(f"{at}: it is {type(value).__name__}, not a JSON object; write one object a line")
@@ -142,16 +142,3 @@ def _noun(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return f"one of {', '.join(get_args(hint))}"
     return _NOUNS.get(get_origin(hint) or hint, "a table")
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _no_repeats(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise ValueError(f"the key {key!r} stands twice")
-        result[key] = value
-    return result

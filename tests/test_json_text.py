@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentft.json_text import MAX_DEPTH, UnreadableError, read_json, read_literal, read_value
+from agentft.json_text import (
+    MAX_DEPTH,
+    UnreadableError,
+    json_pointer,
+    kind_of,
+    parse_json,
+    read_json,
+    read_literal,
+    read_value,
+)
+from agentft.types import Json
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -110,3 +120,102 @@ def test_any_text_gives_a_value_or_the_one_error(text: str) -> None:
     for read in (read_value, read_literal, read_json):
         with suppress(UnreadableError):
             read(text)
+
+
+@given(json_values, st.sampled_from(["", " ", "\n\t\r "]))
+def test_a_document_is_parsed_whole(value: object, space: str) -> None:
+    text = space + json.dumps(value, ensure_ascii=False) + space
+    assert parse_json(text) == parse_json(text.encode(), unique_keys=True) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "reason", "position", "detail"),
+    [
+        ("", "invalid-json", 0, "not JSON (Expecting value at character 0)"),
+        ('  {"a" 1}', "invalid-json", 7, "not JSON (Expecting ':' delimiter at character 7)"),
+        ("1 2", "invalid-json", 1, "not JSON (text after the value at character 1)"),
+        ("1\u00a0", "invalid-json", 1, "not JSON (text after the value at character 1)"),
+        ("\u00a01", "invalid-json", 0, "not JSON (Expecting value at character 0)"),
+        ('"a\tb"', "invalid-json", 2, "not JSON (Invalid control character at at character 2)"),
+        ("[NaN]", "invalid-json", None, "NaN is not JSON"),
+        ("-Infinity", "invalid-json", None, "-Infinity is not JSON"),
+        ("1e999", "invalid-json", None, "the number 1e999 is too large"),
+        ("9" * 5000, "invalid-json", None, None),
+        (r'"\ud800"', "lone-surrogate", None, "a lone surrogate, which is not text"),
+        (b'{"a": "\xff"}', "invalid-utf8", 7, "not UTF-8 (byte 0xff at position 7)"),
+        ("[" * 100_000, "too-deep", None, "nested more than 100 levels deep"),
+        ("[" * 101 + "]" * 101, "too-deep", None, "nested more than 100 levels deep"),
+    ],
+)
+def test_a_document_that_is_not_strict_json_is_refused(
+    text: str | bytes, reason: str, position: int | None, detail: str | None
+) -> None:
+    with pytest.raises(UnreadableError) as caught:
+        parse_json(text)
+    assert (caught.value.reason, caught.value.position) == (reason, position)
+    assert detail in (None, str(caught.value))
+
+
+def test_depth_counts_lists_and_objects_up_to_the_limit_given() -> None:
+    assert MAX_DEPTH == 100
+    assert parse_json("[" * 100 + "]" * 100)
+    assert parse_json('[{"a": [1]}]', max_depth=3) == [{"a": [1]}]
+    assert parse_json("[[], [], [], []]", max_depth=2) == [[], [], [], []]
+    for text in ('[{"a": [1]}]', '{"a": [], "b": {"c": {}}}'):
+        with pytest.raises(UnreadableError, match="more than 2 levels"):
+            parse_json(text, max_depth=2)
+    with pytest.raises(UnreadableError, match="more than 100 levels"):
+        read_literal("[" * 50 + "{'a': " * 51 + "1" + "}" * 51 + "]" * 50)
+    assert read_literal("[" * 60 + "]" * 60)
+
+
+def test_repeated_keys_are_refused_on_request() -> None:
+    text = '{"x": [{"b": 1, "a": 2, "a": 3}]}'
+    assert parse_json(text) == {"x": [{"b": 1, "a": 3}]}
+    with pytest.raises(UnreadableError, match=r"^the key 'a' occurs twice$"):
+        parse_json(text, unique_keys=True)
+
+
+def test_a_literal_has_a_longest_length() -> None:
+    longest = 200_000
+    assert read_literal("'" + "x" * (longest - 2) + "'") == "x" * (longest - 2)
+    with pytest.raises(UnreadableError, match=r"^a Python literal of 200001 characters is too long$"):
+        read_literal("'" + "x" * (longest - 1) + "'")
+
+
+def test_surplus_text_has_a_place() -> None:
+    with pytest.raises(UnreadableError, match="text after the value at character 8") as caught:
+        read_value(' {"a": 1} x')
+    assert (caught.value.position, caught.value.reason) == (8, "invalid-json")
+
+
+@pytest.mark.parametrize("size", [4090, 4095, 4096, 4097, 4120, 32_767, 32_768, 32_769])
+def test_a_value_that_ends_at_the_edge_of_a_window_is_read(size: int) -> None:
+    for value in ("x" * (size - 4), "\u5317" * (size - 4), 10 ** min(size - 3, 4000), [True] * (size // 6)):
+        text = json.dumps([value], ensure_ascii=False)
+        assert read_json("-" + text, 1) == ([value], len(text) + 1)
+        assert read_json("-" + text + ' "', 1) == ([value], len(text) + 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({}, "an object"),
+        ([], "a list"),
+        ("", "text"),
+        (True, "true or false"),
+        (None, "null"),
+        (1, "a number"),
+        (0.5, "a number"),
+    ],
+)
+def test_the_type_of_a_value_in_words(value: Json, words: str) -> None:
+    assert kind_of(value) == words
+
+
+@pytest.mark.parametrize(
+    ("parts", "pointer"),
+    [((), ""), (("",), "/"), (("a", 0), "/a/0"), (("a/b",), "/a~1b"), (("m~n",), "/m~0n"), (("~1",), "/~01")],
+)
+def test_json_pointers_escape_as_rfc_6901_does(parts: tuple[str | int, ...], pointer: str) -> None:
+    assert json_pointer(*parts) == pointer

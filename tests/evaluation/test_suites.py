@@ -79,7 +79,7 @@ CALL: dict[str, Any] = TURN["calls"][0]
         ("{", "cases.jsonl:2: it is not a JSON object"),
         ("[]", "cases.jsonl:2: it is list, not a JSON object"),
         ('{"id": NaN}', "NaN is not JSON"),
-        ('{"id": "a", "id": "b"}', "the key 'id' stands twice"),
+        ('{"id": "a", "id": "b"}', "the key 'id' occurs twice"),
         (edited(), "case id 'm1' was used in line 1"),
         (edited(categry="single"), "cases.jsonl:2: there is no key 'categry'; did you mean 'category'?"),
         (edited(id="x", category="singel"), "`category` is 'singel', which is not known; did you mean 'single'?"),
