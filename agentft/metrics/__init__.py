@@ -1,7 +1,8 @@
-"""Metrics: (Case, Trajectory, Context) -> Score. One table; to add one: a module here, its cases, and a line.
+"""Metrics: (Case, Trajectory, Context) -> Score.
 
-Every metric is 0 to 1 and more is better; None means that it does not apply. Nothing is repaired before scoring.
-A change of what any metric gives for any trajectory raises `SCORER_VERSION`.
+Every metric is 0 to 1, higher is better, and None means that it does not apply. Model output is never repaired before
+scoring. To add a metric: a module here, its test cases in tests/metrics, and one line in `METRICS`. Any change of a
+score raises `SCORER_VERSION`.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ METRICS: dict[str, Callable[[Case, Trajectory, Context], Score]] = {
 }
 
 SUCCESS = ("exact_call", "abstention", "end_state", "answer")
-"""A case is solved when all of these that apply are 1."""
+"""A case succeeds when each of these that applies is 1."""
 
 
 def score_case(case: Case, trajectory: Trajectory, context: Context) -> dict[str, Score]:
-    """All metrics of one trajectory, and `success`; of an invalid one, none applies."""
+    """Every metric of one trajectory, and `success`. No metric applies to an invalid trajectory."""
     if trajectory.outcome == "invalid":
-        nothing = Score(None, f"invalid: {trajectory.problem}")
-        return dict.fromkeys(["success", *METRICS], nothing)
+        invalid = Score(None, f"invalid: {trajectory.problem}")
+        return dict.fromkeys(["success", *METRICS], invalid)
     scores = {name: metric(case, trajectory, context) for name, metric in METRICS.items()}
     failed = [name for name in SUCCESS if scores[name].value not in (None, 1.0)]
     success = Score(float(not failed), f"{failed[0]}: {scores[failed[0]].reason}" if failed else "solved")

@@ -1,7 +1,7 @@
-"""Which call answers which expectation: the best assignment of the whole turn, whatever the order of the calls.
+"""Assigns the calls of a turn to the expected calls, in any order, and compares their arguments.
 
-Of two JSON values the type is compared before the value: `True`, `1` and `1.0` are three values. Where the schema says
-`number`, 1 and 1.0 are one number.
+Two JSON values of different types differ: `True`, `1` and `1.0` are three values. Where the schema says `number`,
+1 and 1.0 are equal.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from scipy.optimize import linear_sum_assignment
 from agentft.metrics.reading import Context, all_calls
 from agentft.types import CallExpectation, Case, Json, ToolCall, Trajectory
 
-__all__ = ["Difference", "Matching", "Pair", "case_matchings", "compare", "match", "same"]
+__all__ = ["Difference", "Matching", "Pair", "case_matchings", "find_differences", "match", "same"]
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One way in which a call is not what was expected; `argument` is empty for the tool itself."""
+    """One difference between a call and its expectation. `argument` is empty for a different tool."""
 
     kind: Literal["tool", "missing", "surplus", "value"]
     argument: str = ""
@@ -32,7 +32,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An expectation with the call that was assigned to it (None: there was no call left)."""
+    """An expected call and the call assigned to it (None: no call was left)."""
 
     expected: CallExpectation
     required: bool
@@ -41,13 +41,13 @@ class Pair:
 
     @property
     def exact(self) -> bool:
-        """Whether the call is what was expected."""
+        """Whether a call is assigned and differs in nothing."""
         return self.call is not None and not self.differences
 
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """A turn's calls against its expectations. `extra`: readable calls that nothing expected."""
+    """The calls of a turn beside its expected calls. `extra`: readable calls that no expectation was assigned."""
 
     pairs: tuple[Pair, ...]
     extra: tuple[ToolCall, ...]
@@ -55,13 +55,13 @@ class Matching:
 
     @property
     def exact(self) -> bool:
-        """Every required call is there exactly, and nothing else but exact optional ones."""
+        """Whether every required call is exact, and every other call is an exact optional one."""
         clean = not self.extra and not self.unreadable
         return clean and all(pair.exact or (pair.call is None and not pair.required) for pair in self.pairs)
 
 
 def case_matchings(case: Case, trajectory: Trajectory, context: Context) -> list[Matching]:
-    """A matching for each user turn of the case; turns that were never reached have no calls."""
+    """A matching for each user turn of the case. A turn that was never reached has no calls."""
     return [
         match(turn.calls, turn.skippable, all_calls(trajectory, index), context, case.comparators)
         for index, turn in enumerate(case.turns)
@@ -77,12 +77,15 @@ def match(
 ) -> Matching:
     """Assign calls to expectations so that as many as possible are exact, then as many arguments as possible.
 
-    `skippable`: how many leading expectations are not required.
+    The first `skippable` expectations are optional.
     """
     readable = [call for call in calls if call.parse_error is None]
     pairs = [Pair(want, index >= skippable, None) for index, want in enumerate(expected)]
     table = [
-        [replace(pair, call=call, differences=compare(pair.expected, call, context, comparators)) for call in readable]
+        [
+            replace(pair, call=call, differences=find_differences(pair.expected, call, context, comparators))
+            for call in readable
+        ]
         for pair in pairs
     ]
     rewards = np.array([[_reward(pair) for pair in row] for row in table]).reshape(len(expected), len(readable))
@@ -96,10 +99,10 @@ def match(
     )
 
 
-def compare(
+def find_differences(
     want: CallExpectation, call: ToolCall, context: Context, comparators: Mapping[str, str]
 ) -> tuple[Difference, ...]:
-    """All differences between a readable call and an expectation; none: it is exact."""
+    """All differences between a readable call and an expectation; none if the call is exact."""
     if call.name != want.name:
         return (Difference("tool", expected=want.name, actual=call.name),)
     found: list[Difference] = []
@@ -119,13 +122,13 @@ def compare(
 
 
 def same(expected: Json, actual: Json, schema: Mapping[str, Any] | None = None, comparator: str = "exact") -> bool:
-    """Whether `actual` is `expected` under the argument's JSON Schema and comparator.
+    """Whether two JSON values are equal under the argument's JSON Schema and comparator.
 
-    `comparator`, for strings: `exact`, `casefold` (case does not count) or `spaceless` (whitespace does not count).
+    `comparator` applies to strings: `exact`, `casefold` (ignores case) or `spaceless` (ignores whitespace).
     """
     schema = schema or {}
     if isinstance(expected, str) and isinstance(actual, str):
-        return _normal(expected, comparator) == _normal(actual, comparator)
+        return _normalise(expected, comparator) == _normalise(actual, comparator)
     if isinstance(expected, dict) and isinstance(actual, dict):
         properties = schema.get("properties") or {}
         return expected.keys() == actual.keys() and all(
@@ -146,13 +149,13 @@ def _accepted(want: CallExpectation, key: str, actual: Json, context: Context, c
     tool = context.tools.get(want.name)
     properties: Any = tool.parameters.get("properties", {}) if tool else {}
     comparator = comparators.get(f"{want.name}.{key}", "exact")
-    first = want.arguments[key] if key in want.arguments else want.optional[key]
-    options = (first, *want.alternatives.get(key, ()))
+    value = want.arguments[key] if key in want.arguments else want.optional[key]
+    options = (value, *want.alternatives.get(key, ()))
     return any(same(option, actual, properties.get(key), comparator) for option in options)
 
 
 def _reward(pair: Pair) -> float:
-    """Exact calls outweigh everything; then the tool's name, then the share of right arguments, then being required."""
+    """The weight of a pair: exact calls first, then the tool, then correct arguments, then required expectations."""
     if not pair.differences:
         return 1000.0 + 0.5 * pair.required
     if pair.differences[0].kind == "tool":
@@ -161,7 +164,7 @@ def _reward(pair: Pair) -> float:
     return 1.0 + 0.4 * (1 - wrong / (len(pair.expected.arguments) + 1)) + 0.5 * pair.required
 
 
-def _normal(text: str, comparator: str) -> str:
+def _normalise(text: str, comparator: str) -> str:
     if comparator == "casefold":
         return text.casefold()
     return "".join(text.split()) if comparator == "spaceless" else text

@@ -1,6 +1,6 @@
-"""What came of the calls: the answer that was given, the tools' end state, and what was made of a tool's error.
+"""Metrics of outcomes: the final answer, the end state of the tools, recovery from a tool error.
 
-Numbers in answers are compared as numbers: 1,234 is 1234 is 1234.0.
+Numbers in answers are compared as numbers: 1,234 equals 1234 and 1234.0.
 """
 
 from __future__ import annotations
@@ -13,59 +13,59 @@ from agentft.metrics.matching import case_matchings
 from agentft.metrics.reading import Context, exchanges, final_text
 from agentft.types import Case, Score, Trajectory
 
-__all__ = ["answer", "end_state", "holds", "recovery"]
+__all__ = ["answer", "contains_value", "end_state", "recovery"]
 
-# Not inside a word or another number ("p17" holds no 17); grouped thousands, a fraction, an exponent.
+# Not inside a word or another number ("p17" does not contain 17); grouped thousands, a fraction, an exponent.
 _NUMBER = re.compile(r"(?<![\dA-Za-z_])(?<!\d\.)(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _WHOLE = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?")
-# A sign stands close to its number: "- 7" is a list's bullet, "5-7" a range.
+# A sign touches its number: "- 7" is a list item, "5-7" a range.
 _MINUS = re.compile(r"(?:(?<![\w)])[-–]|\bminus |\bnegative |零下 ?|负 ?)$")
 _WORD = re.compile(r"[0-9A-Za-z_]")
 
 
 def answer(case: Case, trajectory: Trajectory, _context: Context) -> Score:
-    """1 if the final answer of each turn holds all of the turn's `answer` values, else 0."""
+    """1 if the final answer of each turn contains all `answer` values of the turn, else 0."""
     if not any(turn.answer for turn in case.turns):
-        return Score(None, "the case names no values")
+        return Score(None, "the case expects no values")
     for index, turn in enumerate(case.turns):
         text = final_text(trajectory, index)
-        missing = [value for value in turn.answer if not holds(text, value)]
+        missing = [value for value in turn.answer if not contains_value(text, value)]
         if missing:
             return Score(0.0, f"turn {index}: the answer lacks {missing[0]!r}" if text else f"turn {index}: no answer")
-    return Score(1.0, "the answer holds every value")
+    return Score(1.0, "the answer contains every value")
 
 
 def end_state(_case: Case, trajectory: Trajectory, context: Context) -> Score:
-    """1 if the state is what the expected calls lead to, else 0; does not apply where none of them writes."""
+    """1 if the tools end in the state that the expected calls lead to, else 0. Applies if an expected call writes."""
     if context.gold_state is None:
         return Score(None, "no expected call writes")
     if trajectory.state == context.gold_state:
         return Score(1.0, "the state is as expected")
-    return Score(0.0, "the state differs from the one after the expected calls")
+    return Score(0.0, "the state is not as expected")
 
 
 def recovery(case: Case, trajectory: Trajectory, context: Context) -> Score:
-    """1 if, in the turns that hold an error, all required calls were made in the end and an answer was given, else 0.
+    """1 if every turn that expects a tool error ends with all required calls made and an answer, else 0.
 
-    Further calls on the way are not held against it (`exact_call` does that).
+    Extra calls do not lower `recovery`; they lower `exact_call`.
     """
     if not any(turn.failing for turn in case.turns):
-        return Score(None, "no error is expected")
-    met = False
+        return Score(None, "the case expects no tool error")
+    failed = False
     for index, (turn, matching) in enumerate(zip(case.turns, case_matchings(case, trajectory, context), strict=True)):
         if not turn.failing:
             continue
-        met = met or any(exchange.is_error for exchange in exchanges(trajectory, index))
+        failed = failed or any(exchange.is_error for exchange in exchanges(trajectory, index))
         if not all(pair.exact for pair in matching.pairs if pair.required):
-            return Score(0.0, f"turn {index}: the right call was not made{' after the error' if met else ''}")
+            return Score(0.0, f"turn {index}: the right call was not made{' after the tool error' if failed else ''}")
         if not final_text(trajectory, index):
-            return Score(0.0, f"turn {index}: it never came to an answer")
-    return Score(1.0, "answered after the error" if met else "avoided the error")
+            return Score(0.0, f"turn {index}: there is no answer")
+    return Score(1.0, "answered after the tool error" if failed else "avoided the tool error")
 
 
-def holds(text: str, value: str) -> bool:
-    """Whether `text` holds `value`: as a number if it is one, else as words, without regard to case and width."""
-    text, value = _plain(text), _plain(value)
+def contains_value(text: str, value: str) -> bool:
+    """Whether `text` contains `value`: as a number if it is one, else as whole words. Ignores case and width."""
+    text, value = _normalise(text), _normalise(value)
     if _WHOLE.fullmatch(value):
         return _number(value) in _numbers(text)
     before = r"(?<![0-9A-Za-z_])" if _WORD.match(value[:1]) else ""
@@ -73,8 +73,8 @@ def holds(text: str, value: str) -> bool:
     return re.search(f"{before}{re.escape(value)}{after}", text) is not None
 
 
-def _plain(text: str) -> str:
-    # Before NFKC makes a comma of it: "20，150" is two numbers.
+def _normalise(text: str) -> str:
+    # NFKC would turn "，" into a comma, but "20，150" is two numbers.
     text = text.replace("，", "； ")
     folded = unicodedata.normalize("NFKC", text).replace("−", "-").casefold()
     return " ".join(folded.split())

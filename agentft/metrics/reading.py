@@ -1,4 +1,4 @@
-"""What metrics read: the context, and a trajectory by user turns (calls, attempts at calls, the final answer)."""
+"""What metrics read: the context, and a trajectory by user turn (calls, attempted calls, the final answer)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OBJECT = re.compile(rf"{_NAME}.{{0,400}}?{_ARGUMENTS}|{_ARGUMENTS}.{{0,400}}?{_
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The tools that the model saw, by name, and the state's digest after the expected calls (None: none writes)."""
+    """What a metric knows beside the case. `gold_state`: state digest after the expected calls; None if none writes."""
 
     tools: Mapping[str, ToolDefinition] = field(default_factory=dict)
     gold_state: str | None = None
@@ -39,24 +39,24 @@ def turn_steps(trajectory: Trajectory, turn: int) -> list[Step]:
 
 
 def all_calls(trajectory: Trajectory, turn: int | None = None) -> list[ToolCall]:
-    """All calls of the trajectory, or of one user turn, readable or not, in order."""
+    """All calls of the trajectory, or of one user turn, in order, including unreadable ones."""
     steps = trajectory.steps if turn is None else turn_steps(trajectory, turn)
     return [part for step in steps for part in step.parts if isinstance(part, ToolCall)]
 
 
 def exchanges(trajectory: Trajectory, turn: int) -> list[Exchange]:
-    """What went over the wire in a user turn, in order."""
+    """The exchanges with the tool server in a user turn, in order."""
     return [exchange for step in turn_steps(trajectory, turn) for exchange in step.exchanges]
 
 
 def attempted(trajectory: Trajectory, turn: int) -> bool:
-    """Whether the model called, or tried to: an unreadable call is an attempt, and so is one in a broken wrapper."""
+    """Whether the model made a call or attempted one: an unreadable call, or text that looks like a call."""
     steps = turn_steps(trajectory, turn)
     return bool(all_calls(trajectory, turn)) or any(looks_like_call(written_text(step)) for step in steps)
 
 
 def final_text(trajectory: Trajectory, turn: int) -> str:
-    """What the user is told at the end of a turn: the text of its last step, if that one did not call; no thoughts."""
+    """The answer to the user: the text of the last step of a turn, without thoughts; empty if that step calls."""
     steps = turn_steps(trajectory, turn)
     if not steps or any(isinstance(part, ToolCall) for part in steps[-1].parts):
         return ""
@@ -71,5 +71,5 @@ def written_text(step: Step) -> str:
 
 
 def looks_like_call(text: str) -> bool:
-    """Whether text that no reader took for a call was meant as one: markers, or a name beside arguments."""
+    """Whether plain text was meant as a call: it has call markers, or a tool name near arguments."""
     return bool(_MARKER.search(text) or _OBJECT.search(text))

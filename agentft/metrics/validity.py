@@ -1,4 +1,4 @@
-"""Whether calls are well-formed, whatever was expected: JSON, schema, existing tools, registered addresses.
+"""Metrics of well-formed calls, whatever the case expects: valid JSON, valid arguments, known tools, known URLs.
 
 Remote `$ref`s in a schema are never followed: the registry is empty.
 """
@@ -17,7 +17,7 @@ from agentft.types import Case, Score, ToolCall, ToolDefinition, Trajectory
 
 __all__ = ["SchemaProblem", "json_valid", "known_tool", "pointer", "schema_problems", "schema_valid", "url"]
 
-NO_CALLS = Score(None, "nothing was called")
+NO_CALLS = Score(None, "no call was made")
 Kind = Literal["missing-required", "unknown-argument", "type", "constraint"]
 KINDS: dict[str, Kind] = {
     "required": "missing-required",
@@ -29,7 +29,7 @@ KINDS: dict[str, Kind] = {
 
 @dataclass(frozen=True, slots=True)
 class SchemaProblem:
-    """One violation; `pointer` is a JSON Pointer into the arguments."""
+    """One violation of a tool's schema. `pointer` is a JSON Pointer into the arguments."""
 
     kind: Kind
     pointer: str
@@ -37,7 +37,7 @@ class SchemaProblem:
 
 
 def schema_problems(tool: ToolDefinition, call: ToolCall) -> list[SchemaProblem]:
-    """All violations of a readable call's arguments, by pointer."""
+    """All schema violations of a readable call, sorted by pointer."""
     schema: dict[str, Any] = dict(tool.parameters)
     validator = Draft202012Validator(schema, registry=Registry())
     found = [problem for error in validator.iter_errors(dict(call.arguments)) for problem in _problems(error)]
@@ -50,55 +50,55 @@ def pointer(*keys: object) -> str:
 
 
 def json_valid(_case: Case, trajectory: Trajectory, _context: Context) -> Score:
-    """1 if every call could be read, else 0."""
+    """1 if every call is readable, else 0."""
     calls = all_calls(trajectory)
     for call in calls:
         if call.parse_error is not None:
             return Score(0.0, f"{call.id}: {call.parse_error}")
-    return Score(1.0, "every call can be read") if calls else NO_CALLS
+    return Score(1.0, "every call is readable") if calls else NO_CALLS
 
 
 def schema_valid(_case: Case, trajectory: Trajectory, context: Context) -> Score:
-    """1 if every call could be read, names a tool, and its arguments satisfy that tool's schema, else 0."""
+    """1 if every call is readable, names a tool that exists, and satisfies the schema of that tool, else 0."""
     calls = all_calls(trajectory)
     for call in calls:
         tool = context.tools.get(call.name)
         if call.parse_error is not None or tool is None:
-            return Score(0.0, str(call.parse_error or f"there is no tool {call.name!r:.60}"))
+            return Score(0.0, str(call.parse_error or f"no tool is named {call.name!r:.60}"))
         if problems := schema_problems(tool, call):
             return Score(0.0, f"{call.name}{problems[0].pointer}: {problems[0].message}")
-    return Score(1.0, "all arguments satisfy their schemas") if calls else NO_CALLS
+    return Score(1.0, "all arguments are valid") if calls else NO_CALLS
 
 
 def known_tool(_case: Case, trajectory: Trajectory, context: Context) -> Score:
-    """1 if every readable call names a tool that exists, else 0: a made-up tool is the model's failure."""
+    """1 if every readable call names a tool that exists, else 0."""
     calls = [call for call in all_calls(trajectory) if call.parse_error is None]
     for call in calls:
         if call.name not in context.tools:
-            return Score(0.0, f"there is no tool {call.name!r:.60}")
+            return Score(0.0, f"no tool is named {call.name!r:.60}")
     return Score(1.0, "every tool exists") if calls else NO_CALLS
 
 
 def url(_case: Case, trajectory: Trajectory, context: Context) -> Score:
-    """1 if every address in a call is one of its tool's, else 0; does not apply where calls carry no address."""
+    """1 if every URL in a call is an endpoint of its tool, else 0. Applies to call formats that write URLs."""
     calls = [call for call in all_calls(trajectory) if call.parse_error is None and call.endpoint is not None]
     for call in calls:
         tool = context.tools.get(call.name)
         if tool is None or call.endpoint not in tool.endpoints:
-            return Score(0.0, f"{call.endpoint!r:.80} is no address of {call.name!r:.60}")
-    return Score(1.0, "every address is a registered one") if calls else Score(None, "no call carries an address")
+            return Score(0.0, f"{call.endpoint!r:.80} is not an endpoint of {call.name!r:.60}")
+    return Score(1.0, "every URL is an endpoint of its tool") if calls else Score(None, "no call has a URL")
 
 
 def _problems(error: ValidationError) -> list[SchemaProblem]:
     kind = KINDS.get(str(error.validator), "constraint")
     path = list(error.absolute_path)
     if kind == "missing-required" and isinstance(error.instance, dict):
-        # jsonschema gives one error for each missing key, and names it in the message only.
+        # jsonschema reports each missing key as one error that names the key only in its message.
         keys = error.validator_value if isinstance(error.validator_value, list) else []
         missing = [key for key in keys if error.message.startswith(f"{key!r} is ")]
-        return [SchemaProblem(kind, pointer(*path, key), "it is missing") for key in missing]
+        return [SchemaProblem(kind, pointer(*path, key), "is missing") for key in missing]
     if kind == "unknown-argument" and isinstance(error.instance, dict) and isinstance(error.schema, dict):
         known = error.schema.get("properties", {})
         surplus = [key for key in error.instance if key not in known]
-        return [SchemaProblem(kind, pointer(*path, key), "there is no such argument") for key in surplus]
+        return [SchemaProblem(kind, pointer(*path, key), "is not an argument") for key in surplus]
     return [SchemaProblem(kind, pointer(*path), f"{error.message:.120}")]

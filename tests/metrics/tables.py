@@ -7,7 +7,7 @@ format = "hermes"             # optional: the call format that `said` is written
 turns = [{calls = [...], answer = [...], failing = 0}]         # as in a suite's cases.jsonl, `user` left out
 said = [{turn = 0, text = "..."}, {calls = [{name = "...", arguments = {}}], error = true, sent = true}]
 value = 1.0                   # or "n/a"
-reason = "..."                # optional: part of the score's reason
+reason = "..."                # the reason of the score; with `...` at its end, how it begins
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def make_step(said: dict[str, Any], name: str) -> Step:
     parts = fmt.parse(text)
     error = said.get("error", False)
     exchanges = tuple(
-        Exchange(part, "POST", "", {}, (404 if error else 200) if said.get("sent", True) else None, "{}", error)
+        Exchange(part, "POST", "", {}, 404 if error else 200, "{}", error)
+        if said.get("sent", True)
+        else Exchange(part, "", None, None, None, "{}", error)
         for part in parts
         if isinstance(part, ToolCall)
     )

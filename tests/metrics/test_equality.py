@@ -27,6 +27,27 @@ INTEGER = {"type": "integer"}
         (1.0, 1, {"anyOf": [{"type": "string"}, NUMBER]}, "exact", True),
         (0.3, 0.1 + 0.2, NUMBER, "exact", True),
         (0.3, 0.31, NUMBER, "exact", False),
+        (1.0, 1.0 + 9e-10, {}, "exact", True),
+        (1.0, 1.0 + 1.1e-9, {}, "exact", False),
+        (1e9, 1e9 + 0.9, {}, "exact", True),
+        (1e9, 1e9 + 1.1, {}, "exact", False),
+        (0.0, 1e-12, {}, "exact", False),
+        (10**15, 10**15 + 1, NUMBER, "exact", False),
+        (1, 1.0, {"oneOf": [{"type": "string"}, NUMBER]}, "exact", True),
+        (1, 1.0, {"anyOf": [{"type": "string"}, INTEGER]}, "exact", False),
+        (1, 1.0, {"allOf": [NUMBER]}, "exact", False),
+        (1, 1.0, {"type": ["integer", "null"]}, "exact", False),
+        (1, 1.0, {"type": "numbers"}, "exact", False),
+        (1, "1", NUMBER, "exact", False),
+        ("a b", "ab", {}, "casefold", False),
+        ("a\tb\n", "ab", {}, "spaceless", True),
+        ({"a": 1}, {"b": 1}, {}, "exact", False),
+        ({"a": [1]}, {"a": [1.0]}, {"properties": {"a": {"items": NUMBER}}}, "exact", True),
+        ({"a": 1, "b": 2}, {"a": 1, "b": 3}, {}, "exact", False),
+        ([1, 2], [1, 3], {}, "exact", False),
+        ([1], [1.0], {"items": True}, "exact", False),
+        ([1, "A"], [1, "a"], {}, "casefold", True),
+        ({"a": 1}, {"a": 1.0}, {"properties": None}, "exact", False),
         (10**400, 1.0, NUMBER, "exact", False),
         (10**400, 10**400, {}, "exact", True),
         ("1", 1, NUMBER, "exact", False),
@@ -48,6 +69,12 @@ INTEGER = {"type": "integer"}
 def test_type_before_value(expected: Json, actual: Json, schema: dict[str, Any], comparator: str, equal: bool) -> None:
     assert same(expected, actual, schema, comparator) is equal
     assert same(actual, expected, schema, comparator) is equal
+
+
+def test_values_are_compared_exactly_by_default() -> None:
+    assert not same("a", "A")
+    assert not same(1, 1.0)
+    assert same(1, 1)
 
 
 JSON = st.recursive(

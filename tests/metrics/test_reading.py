@@ -1,0 +1,63 @@
+"""What metrics read out of a trajectory, and text that looks like a call."""
+
+from __future__ import annotations
+
+import pytest
+
+from agentft.metrics.reading import all_calls, attempted, exchanges, final_text, looks_like_call, turn_steps
+from tests.metrics.tables import make_trajectory
+
+TWO_TURNS = make_trajectory(
+    {
+        "said": [
+            {"turn": 0, "calls": [{"name": "ping"}]},
+            {"turn": 0, "text": " Done. "},
+            {"turn": 1, "calls": [{"name": "search"}, {"name": "weather"}]},
+        ]
+    }
+)
+
+
+def test_a_trajectory_is_read_by_user_turn() -> None:
+    assert [len(turn_steps(TWO_TURNS, turn)) for turn in (0, 1, 2)] == [2, 1, 0]
+    assert [call.name for call in all_calls(TWO_TURNS)] == ["ping", "search", "weather"]
+    assert [call.name for call in all_calls(TWO_TURNS, 0)] == ["ping"]
+    assert [exchange.call.name for exchange in exchanges(TWO_TURNS, 1)] == ["search", "weather"]
+    assert [attempted(TWO_TURNS, turn) for turn in (0, 1, 2)] == [True, True, False]
+
+
+def test_the_answer_is_the_text_of_the_last_step_if_it_does_not_call() -> None:
+    assert [final_text(TWO_TURNS, turn) for turn in (0, 1, 2)] == ["Done.", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Just text about a tool call.", False),
+        ("<tool_call", True),
+        ("</tool_call>", True),
+        ("<|startofthink|>", True),
+        ("<|endofthink|>", True),
+        ("<|/tool_calls", True),
+        ("<FUNCTION_CALL>", True),
+        ("<function=ping>", True),
+        ("<functional>", False),
+        ("<tool_calling>", False),
+        ('"name": "x", "arguments": {}', True),
+        ("'function' : x 'args':", True),
+        ('"tool": 1\n"parameters": 2', True),
+        ('"action": 1 "action_input": 2', True),
+        ('"api_name": 1 "parameters": 2', True),
+        ('"tool_name": 1 "parameters": 2', True),
+        ('"parameters": {}, "api_name": "x"', True),
+        ('"name": "x"', False),
+        ('"arguments": {}', False),
+        ("name: x, arguments: y", False),
+        (f'"name":{"x" * 400}"arguments":', True),
+        (f'"name":{"x" * 401}"arguments":', False),
+        (f'"arguments":{"x" * 400}"name":', True),
+        (f'"arguments":{"x" * 401}"name":', False),
+    ],
+)
+def test_text_that_looks_like_a_call(text: str, expected: bool) -> None:
+    assert looks_like_call(text) is expected
