@@ -35,17 +35,24 @@ def train_command(
     resume: Annotated[str | None, typer.Option(metavar="last|PATH", help="Go on with an interrupted run.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show rows, tokens and steps; train nothing.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Train nothing if a row is rejected; exit 1.")] = False,
+    show_settings: Annotated[bool, typer.Option("--settings", help="Print every setting, as a recipe.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes, only warnings.")] = False,
 ) -> None:
-    """Tune a model on conversations, so that it calls tools.
+    """Tune a model on conversations with tool calls.
 
-    The run folder gets the adapter, checkpoints, the resolved recipe, the account of all rows and the metrics. Ctrl-C
-    once finishes the step and saves; `--resume last` goes on.
+    Writes the adapter, checkpoints, the resolved settings, the row counts and the metrics to a run folder. Ctrl-C
+    finishes the current step and saves; `--resume last` continues.
 
     Example:
       agentft train --data rows.jsonl --learn balanced epochs=2
+      agentft train --settings > recipe.toml
     """
+    if show_settings:
+        from agentft.training.recipe import describe_settings
+
+        typer.echo(describe_settings(), nl=False)
+        return
     from agentft.runs import find_run
     from agentft.training import run
 

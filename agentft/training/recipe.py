@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from agentft.calls import call_format
 from agentft.content import find_content
@@ -15,7 +15,7 @@ from agentft.errors import InputError
 from agentft.rendering.encoding import learn_rule
 from agentft.strict import read_as, read_toml
 
-__all__ = ["Method", "Recipe", "read_recipe", "read_resolved", "write_recipe"]
+__all__ = ["Method", "Recipe", "describe_settings", "read_recipe", "read_resolved", "write_recipe"]
 
 Method = Literal["qlora", "lora", "full"]
 Switch = Literal["auto", "on", "off"]
@@ -36,50 +36,58 @@ class Recipe:
         InputError: a number out of its range, or a value that nothing knows.
     """
 
-    model: str = _key("smollm2-135m", "A folder, a hub id or an embedded name")
+    model: str = _key("smollm2-135m", "The model: a folder, a hub id or an embedded name")
     data: tuple[str, ...] = _key((), "Data files: a path, or a list of paths")
-    output: str = _key("", "The run folder; empty: a new one in runs/")
+    output: str = _key("", "The run folder. Empty: a new folder in runs/")
     method: Method = _key("qlora", "qlora: 4-bit weights and LoRA; lora: LoRA; full: all weights")
-    format: str = _key("msagent", "How calls are written: msagent or hermes")
-    learn: str = _key("calls", "What is learnt: calls, balanced or assistant")
-    weights: Mapping[str, float] = _key({}, "A loss weight for single kinds of segment, on top of `learn`")
-    epochs: int = _key(1, "How often each row is trained on", 1)
-    max_steps: int = _key(0, "Stop after so many optimizer steps; 0: no limit", 0)
-    lr: float = _key(0.0, "Peak learning rate; 0: by method and size of the model", 0, 1)
-    schedule: Literal["linear", "cosine", "constant"] = _key("cosine", "How the rate falls after the warm-up")
-    warmup: float = _key(0.05, "Share of the steps in which the rate rises", 0, 1)
-    batch: int = _key(1, "Packs for each optimizer step", 1)
-    pack_tokens: int = _key(0, "Tokens of one pack (a longer row gets its own); 0: by the planner, 2048 on a CPU", 0)
-    max_length: int = _key(4096, "Tokens of the longest row; longer ones are cut after a whole turn", 16)
-    clip: float = _key(1.0, "Largest norm of the gradient; 0: no limit", 0)
+    format: str = _key("msagent", "The call format: msagent or hermes")
+    learn: str = _key("calls", "Which tokens are supervised: calls, balanced or assistant")
+    weights: Mapping[str, float] = _key(
+        {}, "Loss weights of single kinds of segment, on top of `learn`; for example weights.answer=0.5"
+    )
+    epochs: int = _key(1, "Passes over the data", 1)
+    max_steps: int = _key(0, "Stop after this many optimizer steps. 0: no limit", 0)
+    lr: float = _key(0.0, "Peak learning rate. 0: chosen by method and model size", 0, 1)
+    schedule: Literal["linear", "cosine", "constant"] = _key("cosine", "How the learning rate falls after the warm-up")
+    warmup: float = _key(0.05, "Share of the steps in which the learning rate rises", 0, 1)
+    batch: int = _key(1, "Packs in each optimizer step", 1)
+    pack_tokens: int = _key(
+        0, "Tokens in one pack; a longer row gets a pack of its own. 0: chosen by the planner, 2048 on a CPU", 0
+    )
+    max_length: int = _key(4096, "Longest row in tokens. A longer row is cut after its last whole turn that fits", 16)
+    clip: float = _key(1.0, "Clip the gradient to this norm. 0: no clipping", 0)
     weight_decay: float = _key(0.0, "Weight decay of AdamW", 0, 1)
-    lora_r: int = _key(16, "Rank of the adapters", 1)
-    lora_alpha: int = _key(32, "Adapters are scaled by lora_alpha / lora_r", 1)
-    dora: Literal["on", "off"] = _key(
-        "off", "DoRA: adapters turn a weight's columns and learn their lengths apart; slower"
+    lora_r: int = _key(16, "Rank of the LoRA adapters", 1)
+    lora_alpha: int = _key(32, "The adapters are scaled by lora_alpha / lora_r", 1)
+    dora: Literal["on", "off"] = _key("off", "DoRA: learn magnitude and direction separately; slower")
+    lora_layers: int = _key(
+        0, "Adapt only this many of the last layers; no gradient is computed below them. 0: all layers", 0
     )
-    lora_layers: int = _key(0, "Adapt only so many of the last layers, below which no gradient is computed; 0: all", 0)
-    lora_plus: float = _key(
-        1.0, "LoRA+: the learning rate of the B matrices is so many times lr, which pays in short runs", 1
+    lora_plus: float = _key(1.0, "LoRA+: ratio of the B matrices' learning rate to lr; above 1 helps in short runs", 1)
+    lora_dropout: float = _key(
+        0.0, "Must be 0: rows that share a prefix share its activations, and with them any dropout", 0
     )
-    lora_dropout: float = _key(0.0, "Must be 0: rows that share a prefix cannot be dropped out apart", 0)
-    dtype: Literal["auto", "bf16", "fp32"] = _key("auto", "Number type of the computation; auto: bf16 where it is fast")
+    dtype: Literal["auto", "bf16", "fp32"] = _key(
+        "auto", "Data type of the computation. auto: bf16 where the hardware is fast at it"
+    )
     checkpointing: Switch = _key("auto", "Recompute activations to save memory")
     checkpoint_every: int = _key(
-        0, "With checkpointing: recompute each so-many-th layer, keep the others' activations; 0: auto", 0
+        0, "With checkpointing: recompute every n-th layer and keep the activations of the others. 0: auto", 0
     )
-    sharing: Switch = _key("auto", "Compute what rows share once; auto: unless layers are recurrent or the like")
+    sharing: Switch = _key(
+        "auto", "Compute a prefix that rows share once. auto: on, unless the model has recurrent layers or the like"
+    )
     unpack: Switch = _key(
-        "auto", "qlora: keep what the 4 bits hold unpacked, for 16-bit memory and less time; auto: if it fits"
+        "auto", "qlora: keep the weights dequantised; faster, with the memory of 16 bits. auto: if they fit"
     )
-    liger: Switch = _key("auto", "Liger's kernels for norms, positions and gates; auto: if they are installed")
-    host_embeddings: Switch = _key("auto", "Keep frozen input embeddings in the host's memory; auto: if it helps")
+    liger: Switch = _key("auto", "Liger's kernels for norms, rotary positions and SwiGLU. auto: if installed")
+    host_embeddings: Switch = _key("auto", "Keep frozen input embeddings in host memory. auto: if it helps")
     optimizer: Literal["adamw", "adamw_8bit"] = _key(
-        "adamw", "adamw_8bit: bitsandbytes' paged one, whose state takes a quarter"
+        "adamw", "adamw_8bit: bitsandbytes' paged AdamW, with a quarter of the optimizer state"
     )
-    save_steps: int = _key(50, "Save a checkpoint after so many steps", 1)
-    keep_checkpoints: int = _key(2, "How many checkpoints are kept", 1)
-    seed: int = _key(0, "Seed of order, packs and adapters", 0, 2**32 - 1)
+    save_steps: int = _key(50, "Save a checkpoint every n steps", 1)
+    keep_checkpoints: int = _key(2, "Checkpoints to keep", 1)
+    seed: int = _key(0, "Seed of the row order, the packs and the adapters", 0, 2**32 - 1)
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -128,6 +136,20 @@ def write_recipe(recipe: Recipe) -> str:
     for entry in fields(Recipe):
         lines += [f"# {entry.metadata['doc']}.", f"{entry.name} = {_toml(getattr(recipe, entry.name))}"]
     return "\n".join(lines) + "\n"
+
+
+def describe_settings() -> str:
+    """Every setting with its default and what it may be: a valid recipe, and the text of docs/settings.md."""
+    hints, defaults, lines = get_type_hints(Recipe), Recipe(), []
+    for entry in fields(Recipe):
+        hint, low, high = hints[entry.name], entry.metadata["low"], entry.metadata["high"]
+        lines.append(f"# {entry.metadata['doc']}.")
+        if get_origin(hint) is Literal:
+            lines.append(f"# One of: {', '.join(get_args(hint))}.")
+        elif low is not None:
+            lines.append(f"# From {low} to {high}." if high is not None else f"# At least {low}.")
+        lines += [f"{entry.name} = {_toml(getattr(defaults, entry.name))}", ""]
+    return "\n".join(lines[:-1]) + "\n"
 
 
 def _read(path: Path) -> dict[str, Any]:

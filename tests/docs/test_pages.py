@@ -1,0 +1,86 @@
+"""Every page can be reached, every link leads somewhere, and the real command line accepts every command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from agentft.commands import app
+from tests.commands.run import run_process
+from tests.docs.pages import PAGES, ROOT, anchors, blocks, commands, links
+
+COMMANDS = [(page, command) for page in PAGES for command in commands(page)]
+RUN_HERE = [command for page in PAGES for command in commands(page, "run: here")]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in links(page):
+        if link.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{name(page)} links to {link}"
+        assert not anchor or anchor in anchors(target), f"{name(page)} links to {link}; {sorted(anchors(target))}"
+
+
+def test_every_page_of_docs_is_reachable() -> None:
+    waiting, seen = [ROOT / "README.md"], set[Path]()
+    while waiting:
+        page = waiting.pop()
+        seen.add(page)
+        targets = ((page.parent / link.partition("#")[0]).resolve() for link in links(page) if "://" not in link)
+        waiting += [target for target in targets if target.suffix == ".md" and target.exists() and target not in seen]
+    assert set((ROOT / "docs").rglob("*.md")) - seen == set()
+
+
+def accept(arguments: list[str]) -> None:
+    """Parse the arguments with the real command line; no command is run.
+
+    Raises:
+        Exception: an unknown command or option, or a value that the option does not take.
+    """
+    command: Any = typer.main.get_command(app)
+    words = list(arguments)
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
+        assert words[0] in command.commands, f"no such command: {words[0]}"
+        command = command.commands[words.pop(0)]
+    command.make_context(" ".join(arguments[:2]), words)
+
+
+@pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[" ".join(command)[:70] for _, command in COMMANDS])
+def test_the_command_line_accepts_every_command(page: Path, command: list[str]) -> None:
+    accept(command)
+
+
+@pytest.mark.parametrize("wrong", [["chat", "--modle", "x"], ["tools", "shwo"], ["eval", "--limit", "many"]])
+def test_a_wrong_command_is_noticed(wrong: list[str]) -> None:
+    with pytest.raises(Exception, match=r"(?i)no such|valid integer"):
+        accept(wrong)
+
+
+@pytest.mark.parametrize("command", RUN_HERE, ids=" ".join)
+def test_quick_commands_run(command: list[str], tmp_path: Path) -> None:
+    done = run_process(command, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_page_installs_the_other_agentft() -> None:
+    for page in PAGES:
+        for line in page.read_text(encoding="utf-8").splitlines():
+            assert "pip install agentft" not in line.replace("agentft-suite", ""), f"{name(page)}: {line}"
+
+
+def test_commands_stand_in_marked_blocks() -> None:
+    """A block without a language is not checked, so it may not hold a command."""
+    for page in PAGES:
+        for block in blocks(page):
+            if block.language == "":
+                assert not block.text.startswith(("agentft ", "$ agentft ")), f"{name(page)}: {block.text[:60]}"
