@@ -21,6 +21,19 @@ if TYPE_CHECKING:
 __all__ = ["run_recipe", "train_command"]
 
 
+def _print_settings(wanted: bool) -> None:
+    if wanted:
+        from agentft.training.recipe import describe_settings
+
+        typer.echo(describe_settings(), nl=False)
+        raise typer.Exit
+
+
+_PrintSettings = Annotated[
+    bool, typer.Option("--settings", callback=_print_settings, is_eager=True, help="Print every setting as a recipe.")
+]
+
+
 def train_command(
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help="A TOML file; settings on top of it.")
@@ -34,25 +47,19 @@ def train_command(
     seed: Annotated[int | None, typer.Option(help="Seed of order, packs and adapters.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="last|PATH", help="Go on with an interrupted run.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show rows, tokens and steps; train nothing.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Train nothing if a row is rejected; exit 1.")] = False,
-    show_settings: Annotated[bool, typer.Option("--settings", help="Print every setting, as a recipe.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Train nothing if a row is rejected; exit with 1.")] = False,
+    _settings: _PrintSettings = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes, only warnings.")] = False,
 ) -> None:
     """Tune a model on conversations with tool calls.
 
-    Writes the adapter, checkpoints, the resolved settings, the row counts and the metrics to a run folder. Ctrl-C
-    finishes the current step and saves; `--resume last` continues.
+    Writes a run folder. Ctrl-C finishes the step and saves a checkpoint; `--resume last` continues.
 
     Example:
       agentft train --data rows.jsonl --learn balanced epochs=2
       agentft train --settings > recipe.toml
     """
-    if show_settings:
-        from agentft.training.recipe import describe_settings
-
-        typer.echo(describe_settings(), nl=False)
-        return
     from agentft.runs import find_run
     from agentft.training import run
 
