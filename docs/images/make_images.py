@@ -22,7 +22,7 @@ from agentft.display.evaluation import show_summary
 
 HERE = Path(__file__).parent
 WIDTH = 84
-QUESTIONS = "How is the weather in Oslo?\nWhat is 17 * 23?\n"
+QUESTIONS = "What is the weather like in Paris?\nWhat is 17 * 23?\n"
 
 
 def draw_evaluation(folder: Path) -> None:
@@ -58,7 +58,9 @@ def draw_chat(folder: Path) -> None:
     if code:
         sys.exit(code)
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
-    console.print(Text.from_ansi(shown.getvalue().rstrip()))
+    lines = Text.from_ansi(shown.getvalue().rstrip()).split("\n")
+    # A terminal erases the spinner.
+    console.print(Text("\n").join(line for line in lines if not line.plain.endswith(" thinking")))
     console.save_svg(str(HERE / "chat.svg"), title="agentft chat --adapter last", unique_id="chat")
 
 
