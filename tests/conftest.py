@@ -13,6 +13,14 @@ settings.register_profile("agentft", deadline=None)  # speed is held by benches:
 settings.load_profile("agentft")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests that run the real small model as slow; `make test` leaves them out."""
+    for item in items:
+        if "smollm2_folder" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def smollm2_folder() -> Path:
     """The folder of SmolLM2-135M (converted on the first run ever, then found in the cache)."""

@@ -23,6 +23,39 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 LONGEST_FILE, LONGEST_FUNCTION, PACKAGE_CODE = 400, 50, 18_000
 FORBIDDEN_NAMES = re.compile(r"(^|_)(utils?|common|helpers?|manager|misc)(_|$)")
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
+TRAINING_LIBRARIES = {"transformers", "accelerate", "peft"}
+# Private functions of libraries that have no public equivalent. constraints.txt pins the versions.
+PRIVATE_FUNCTIONS = {
+    "liger_kernel.transformers._apply_liger_kernel_to_instance",
+    "torch._foreach_copy_",
+    "torch._foreach_mul_",
+    "torch.cpu._is_amx_tile_supported",
+    "torch.cpu._is_avx512_bf16_supported",
+    "torch.ops.aten._flash_attention_backward",
+    "torch.ops.aten._flash_attention_forward",
+}
+# Public names that still mean different things in two modules. Rename them, then delete them here; add none.
+AMBIGUOUS_NAMES = {
+    "Answer",
+    "Delta",
+    "Estimate",
+    "Finding",
+    "Part",
+    "Plan",
+    "Recipe",
+    "answer",
+    "compare",
+    "describe",
+    "estimate",
+    "list_command",
+    "main",
+    "nearest",
+    "parse_json",
+    "pointer",
+    "read_recipe",
+}
+# Folders of tests that belong to no folder of the package.
+OTHER_TESTS = {"bench", "content", "data", "docs", "e2e", "invariants"}
 FORBIDDEN_MODULES = {"pickle", "dill", "shelve", "marshal", "cloudpickle"}
 
 
@@ -144,6 +177,47 @@ def test_all_is_the_public_names(path: Path) -> None:
     assert public - set(declared) == set(), f"public, but not in __all__ of {module_name(path)}"
 
 
+def test_a_public_name_means_one_thing() -> None:
+    """A name in two `__all__` is the same object in both: a re-export."""
+    meanings: dict[str, list[tuple[str, object]]] = {}
+    for path in PACKAGE:
+        if path.name != "__main__.py":
+            module = importlib.import_module(module_name(path))
+            for name in getattr(module, "__all__", []):
+                meanings.setdefault(name, []).append((module.__name__, getattr(module, name)))
+    ambiguous = {
+        name: [module for module, _ in found]
+        for name, found in meanings.items()
+        if any(thing is not found[0][1] for _, thing in found) and name not in AMBIGUOUS_NAMES
+    }
+    assert ambiguous == {}
+
+
+def test_no_private_method_of_the_training_libraries_is_overridden() -> None:
+    overridden: list[str] = []
+    for path in PACKAGE:
+        module = importlib.import_module(module_name(path)) if path.name != "__main__.py" else None
+        for thing in vars(module).values() if module else ():
+            if isinstance(thing, type) and module and thing.__module__ == module.__name__:
+                bases = [base for base in thing.__mro__[1:] if base.__module__.split(".")[0] in TRAINING_LIBRARIES]
+                private = {name for name in vars(thing) if name.startswith("_") and not name.endswith("__")}
+                overridden += [f"{thing.__name__}.{name}" for base in bases for name in private & set(vars(base))]
+    assert overridden == []
+
+
+@named(PACKAGE)
+def test_private_functions_of_libraries_are_listed(path: Path) -> None:
+    """Nothing private of a library is called or imported, but for PRIVATE_FUNCTIONS."""
+    used: set[str] = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr.startswith("_"):
+            used.add(ast.unparse(node.func))
+        elif isinstance(node, ast.ImportFrom):
+            used |= {f"{node.module}.{alias.name}" for alias in node.names if alias.name.startswith("_")}
+    foreign = {name for name in used if not name.endswith("__") and name.split(".")[0] not in {"self", "cls"}}
+    assert foreign - PRIVATE_FUNCTIONS == set()
+
+
 @named(PACKAGE)
 def test_every_public_thing_has_a_docstring(path: Path) -> None:
     assert ast.get_docstring(tree(path)) or not tree(path).body, "the module has no docstring"
@@ -168,9 +242,11 @@ def test_the_library_never_prints() -> None:
 
 
 def test_tests_mirror_the_package() -> None:
-    """Each folder of the package has a folder of tests."""
+    """Each folder of the package has a folder of tests, and the tests have no folder of their own but OTHER_TESTS."""
     folders = {path.parent.name for path in PACKAGE if path.parent != ROOT / "agentft"}
     assert {name for name in folders if not list((ROOT / "tests" / name).glob("test_*.py"))} == set()
+    modules = {path.stem for path in (ROOT / "agentft").glob("*.py")}
+    assert {path.parent.name for path in TESTS if path.parents[1] == ROOT / "tests"} <= folders | modules | OTHER_TESTS
 
 
 def test_the_tree_in_contributing_is_true() -> None:

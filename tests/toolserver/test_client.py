@@ -216,11 +216,14 @@ def test_a_wrong_token_gives_no_digest(server: ToolServer) -> None:
 
 def test_connections_are_kept(client: ToolClient) -> None:
     client.call(call("calculate", {"expression": "1"}), "s")
-    started = time.perf_counter()
-    for _ in range(50):
-        client.call(call("calculate", {"expression": "1"}), "s")
-    # Without TCP_NODELAY on the server's side every call would take 40 ms.
-    assert time.perf_counter() - started < 1.5
+    rounds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        for _ in range(10):
+            client.call(call("calculate", {"expression": "1"}), "s")
+        rounds.append(time.perf_counter() - started)
+    # Without TCP_NODELAY on the server's side every call of every round would take 40 ms.
+    assert min(rounds) < 0.3
 
 
 def test_the_text_a_model_sees_is_the_same_on_any_port(guest_world: str, tmp_path: Path) -> None:

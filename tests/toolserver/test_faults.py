@@ -122,7 +122,7 @@ def test_a_timeout_really_waits_longer_than_the_client(serve: Callable[..., Tool
     with server.client(timeout=0.5) as client:
         started = time.monotonic()
         exchange = call(client)
-        assert 0.5 <= time.monotonic() - started < 2
+        assert 0.5 <= time.monotonic() - started < 20
         assert exchange.status is None
         assert json.loads(exchange.received) == {"error": "no answer within 0.5 seconds"}
         assert call(client).received == TRUE
@@ -132,21 +132,22 @@ def test_who_waits_out_a_timeout_is_answered(serve: Callable[..., ToolServer]) -
     before = serve('kind = "timeout"\ncalls = [1]\nseconds = 2.1')
     started = time.monotonic()
     assert b"HTTP/1.1 504 " in raw(before)[0]
-    assert 2.1 <= time.monotonic() - started < 3
+    assert 2.1 <= time.monotonic() - started < 20
     after = serve('kind = "timeout"\ncalls = [1]\nseconds = 2.1\nafter = true')
     assert TRUE.encode() in raw(after)[0]
 
 
 def test_a_drip_is_slow_and_whole_unless_the_client_has_had_enough(serve: Callable[..., ToolServer]) -> None:
     server = serve('kind = "drip"\ncalls = [1]\nseconds = 1')
-    with server.client(timeout=5) as patient, server.client(timeout=0.3) as hasty:
+    slower = serve('kind = "drip"\ncalls = [1]\nseconds = 30')
+    with server.client(timeout=60) as patient, slower.client(timeout=0.3) as hasty:
         started = time.monotonic()
         assert call(patient).received == TRUE
         assert time.monotonic() - started > 0.8
         started = time.monotonic()
         exchange = call(hasty, session="other")
         assert (exchange.status, json.loads(exchange.received)) == (None, {"error": "no answer within 0.3 seconds"})
-        assert time.monotonic() - started < 0.9
+        assert time.monotonic() - started < 20
 
 
 def test_odd_answers_with_a_200(serve: Callable[..., ToolServer]) -> None:

@@ -110,12 +110,12 @@ def test_sessions_are_bounded_and_those_that_only_read_do_not_count(server: Tool
 
 
 def test_a_session_that_was_idle_makes_room() -> None:
-    sessions = Sessions(load_toolsets(["calculator"]), limits=Limits(sessions=1, idle=0.05))
+    sessions = Sessions(load_toolsets(["calculator"]), limits=Limits(sessions=1, idle=0.5))
     sessions.call("store_number", {"name": "a", "value": 1}, "one")
     with pytest.raises(ToolError, match="1 sessions are in use") as caught:
         sessions.call("store_number", {"name": "a", "value": 1}, "two")
     assert caught.value.status == 503
-    time.sleep(0.06)
+    time.sleep(0.6)
     sessions.call("store_number", {"name": "a", "value": 1}, "two")
     assert sessions.names == ("two",)
 
