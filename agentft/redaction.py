@@ -1,4 +1,4 @@
-"""Secrets in recorded exchanges: found by the names of their keys and by their shapes, and hidden."""
+"""Redacts secrets in recorded exchanges, recognised by the names of their keys and by their shapes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import re
 
 from agentft.types import Json
 
-__all__ = ["redacted"]
+__all__ = ["is_secret_argument", "redacted"]
 
 _HIDDEN = "[redacted]"
 _SECRET_NAME = re.compile(
     r"authori[sz]ation|cookie|api[-_ ]?key|access[-_]?key|private[-_]?key|secret|passw(or)?d|passphrase|passcode"
     r"|credential|session[-_]?(id|key)|jwt|signature|(?<!page)(?<!page[-_])token$|^(pwd|pin|otp|cvv|auth|sid|sig)$",
+    re.IGNORECASE,
+)
+# An argument of a call is more often a secret than a key of an answer: "key" may be a song's key in an answer.
+_SECRET_ARGUMENT = re.compile(
+    r"(^|[_-])(api_?key|key|token|secret|password|passwd|auth(?!ors?($|[_-]))\w*|session|signature)($|[_-])",
     re.IGNORECASE,
 )
 _SECRET_SHAPE = re.compile(
@@ -23,8 +28,16 @@ _SECRET_SHAPE = re.compile(
 _PAIR = re.compile(r"([\w.-]{1,64})=([^&\s\"'#;,]+)")
 
 
+def is_secret_argument(name: str) -> bool:
+    """Whether a call's argument of this name is left out of an imported world.
+
+    Every name that `redacted` treats as a secret is one, and so are a bare `key`, `token`, `session` or `auth...`.
+    """
+    return bool(_SECRET_NAME.search(name) or _SECRET_ARGUMENT.search(name))
+
+
 def redacted(value: Json) -> Json:
-    """The value without what its key's name, or its own shape, says is a secret."""
+    """A copy of `value` with "[redacted]" in place of secrets: by the name of their key, or by their shape."""
     if isinstance(value, dict):
         return {
             key: _HIDDEN if item is not None and _SECRET_NAME.search(key) else redacted(item)

@@ -1,4 +1,4 @@
-"""Recorded traffic (JSONL of exchanges, or a HAR file) as a declared world that answers what was recorded."""
+"""Imports recorded traffic (JSONL of exchanges, or a HAR file): recorded calls get their recorded answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from agentft.errors import InputError
 from agentft.imports.world import ACCESS, ArgumentTable, ImportedWorld, ImportNote, default_base_url
-from agentft.redaction import redacted
+from agentft.redaction import is_secret_argument, redacted
 from agentft.strict import read_json_line
 from agentft.toolset.references import pointer
 from agentft.toolset.schemas import TYPES, Schema, fits
@@ -22,47 +22,46 @@ from agentft.types import Json
 
 __all__ = ["import_traffic", "infer"]
 
-_SECRET = re.compile(r"(?i)(^|[_-])(api_?key|key|token|secret|password|passwd|auth\w*|session|signature)($|[_-])")
-_VARIABLE = re.compile(r"\d+|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-f]{16,}")
+_PATH_PARAMETER = re.compile(r"\d+|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-f]{16,}")
 
 
 @dataclass
 class _Tool:
-    """What was seen of one tool: `told` is what its calls say of it, `calls` arguments, status and answer of each."""
+    """One tool: its entry in `tools.json` so far, and its calls with arguments, status and answer, by digest."""
 
-    told: dict[str, Json]
+    entry: dict[str, Json]
     arguments: ArgumentTable = field(default_factory=ArgumentTable)
     calls: dict[str, tuple[dict[str, Json], int, Json]] = field(default_factory=dict)
 
 
 def import_traffic(content: bytes, place: str, world: str) -> ImportedWorld:
-    """A tool for each that was called: its schema is inferred from the arguments seen, its answers are those recorded.
+    """A tool for each tool or route that was called, with a schema inferred from its calls and the recorded answers.
 
     A line is `{"tool", "arguments", "status", "body"}`, or `{"method", "url", "request", "status", "response"}`.
-    Arguments whose names speak of secrets are left out, and so are all headers; elsewhere `[redacted]` stands for them.
+    Headers and arguments with a secret's name are left out; other secrets are replaced by `[redacted]`.
 
     Raises:
         InputError: nothing in it is an exchange.
     """
-    done = ImportedWorld(default_base_url(world))
+    imported = ImportedWorld(default_base_url(world))
     rows: list[tuple[str, dict[str, Any]]] = []
     for at, raw in _exchanges(content, place):
         try:
             rows.append((at, read_json_line(raw, "the line") if isinstance(raw, bytes) else _har(raw)))
         except InputError as error:
-            done.refused.append(ImportNote(at, str(error)))
+            imported.refused.append(ImportNote(at, str(error)))
     if origins := Counter(filter(None, (_origin(row.get("url")) for _, row in rows))):
-        done.base_url = origins.most_common(1)[0][0]
+        imported.base_url = origins.most_common(1)[0][0]
     tools: dict[str, _Tool] = {}
     for at, row in rows:
         try:
-            if _is_repeated(row, done.base_url, tools):
-                done.adapted.append(ImportNote(at, "the same call was answered before; that answer stands"))
+            if _add_call(row, imported.base_url, tools):
+                imported.adapted.append(ImportNote(at, "a repeated call; the first recorded answer is used"))
         except (InputError, ValueError) as error:
-            done.refused.append(ImportNote(at, str(error)))
+            imported.refused.append(ImportNote(at, str(error)))
     for name, tool in tools.items():
-        _add(done, name, tool)
-    return done.require_tools(place)
+        _add_tool(imported, name, tool)
+    return imported.require_tools(place)
 
 
 def _exchanges(content: bytes, place: str) -> list[tuple[str, Any]]:
@@ -88,11 +87,11 @@ def _har(entry: Any) -> dict[str, Any]:
         row = {"method": request["method"], "url": request["url"], "request": sent}
         return row | {"status": response["status"], "response": _body(text)}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"it is no HAR entry: {error!r:.100}") from None
+        raise InputError(f"not a HAR entry: {error!r:.100}") from None
 
 
 def _body(text: str | None) -> Json:
-    """What a body's text holds: JSON if it is that."""
+    """A body's JSON value, or its text if it is not JSON."""
     try:
         read: Json = json.loads(text) if text else None
     except (ValueError, RecursionError):
@@ -109,8 +108,8 @@ def _origin(url: Any) -> str:
     return f"{parts.scheme}://{host}" if parts.scheme in {"http", "https"} and host else ""
 
 
-def _is_repeated(row: Mapping[str, Any], base_url: str, tools: dict[str, _Tool]) -> bool:
-    """Add an exchange to its tool; whether that call was there already."""
+def _add_call(row: Mapping[str, Any], base_url: str, tools: dict[str, _Tool]) -> bool:
+    """Add an exchange to its tool, and return whether it repeats an earlier call."""
     status, given = row.get("status"), row.get("arguments", row.get("request"))
     if not fits(status, "integer") or not 100 <= int(row["status"]) <= 599:
         raise InputError(f"`status` must be an HTTP status, not {status!r:.40}")
@@ -118,20 +117,20 @@ def _is_repeated(row: Mapping[str, Any], base_url: str, tools: dict[str, _Tool])
     sent = [("body", name, value) for name, value in (given or {}).items()] if plain else [("body", "", given)]
     name, method = row.get("tool"), row.get("method")
     if isinstance(name, str):
-        told: dict[str, Json] = {"description": f"Recorded: {name}", "access": row.get("access", "write")}
-        if not plain or told["access"] not in {"read", "write", "destructive"}:
+        entry: dict[str, Json] = {"description": f"Recorded: {name}", "access": row.get("access", "write")}
+        if not plain or entry["access"] not in {"read", "write", "destructive"}:
             raise InputError("`arguments` must be an object, and `access` read, write or destructive")
     elif isinstance(method, str) and _origin(row.get("url")) == base_url:
         path, addressed = _address(row["url"])
         name, sent = f"{method.lower()} {path}", [*addressed, *sent]
-        told = {"description": f"Recorded: {method.upper()} {path}", "access": ACCESS.get(method.lower(), "write")}
-        told["route"] = {"method": method.upper(), "path": path}
+        entry = {"description": f"Recorded: {method.upper()} {path}", "access": ACCESS.get(method.lower(), "write")}
+        entry["route"] = {"method": method.upper(), "path": path}
     else:
-        raise InputError(f"it must have `tool`, or `method` and an `url` at {base_url}")
-    tool = tools.setdefault(name, _Tool(told))
+        raise InputError(f"an exchange has `tool`, or `method` and a `url` at {base_url}")
+    tool = tools.setdefault(name, _Tool(entry))
     arguments: dict[str, Json] = {}
     for where, wire, value in sent:
-        if not _SECRET.search(wire):
+        if not is_secret_argument(wire):
             tool.arguments.add({}, where, wire, required=False)
             arguments[tool.arguments.name(where, wire)] = redacted(value)
     call = (arguments, int(row["status"]), redacted(row.get("body", row.get("response"))))
@@ -139,25 +138,25 @@ def _is_repeated(row: Mapping[str, Any], base_url: str, tools: dict[str, _Tool])
 
 
 def _address(url: str) -> tuple[str, list[tuple[str, str, Json]]]:
-    """An address's path as a template, numbers and ids being its variables, with their values and the query's."""
+    """A URL's path as a template with numbers and ids as parameters, and the arguments from its path and query."""
     parts = urlsplit(url)
     sent: list[tuple[str, str, Json]] = []
     segments = parts.path.split("/")
     for index, segment in enumerate(segments):
-        if _VARIABLE.fullmatch(segment):
+        if _PATH_PARAMETER.fullmatch(segment):
             name = f"id_{len(sent) + 1}" if sent else "id"
-            sent.append(("path", name, _typed(unquote(segment))))
+            sent.append(("path", name, _number_or_text(unquote(segment))))
             segments[index] = f"{{{name}}}"
-    sent += [("query", name, _typed(value)) for name, value in parse_qsl(parts.query, keep_blank_values=True)]
+    sent += [("query", name, _number_or_text(value)) for name, value in parse_qsl(parts.query, keep_blank_values=True)]
     return "/".join(segments) or "/", sent
 
 
-def _typed(text: str) -> Json:
+def _number_or_text(text: str) -> Json:
     read: Json = json.loads(text) if re.fullmatch(r"true|false|-?(0|[1-9]\d{0,14})", text, re.ASCII) else text
     return read
 
 
-def _add(done: ImportedWorld, name: str, tool: _Tool) -> None:
+def _add_tool(imported: ImportedWorld, name: str, tool: _Tool) -> None:
     calls = list(tool.calls.values())
     for argument in tool.arguments.properties:
         seen = [arguments[argument] for arguments, _, _ in calls if argument in arguments]
@@ -168,14 +167,14 @@ def _add(done: ImportedWorld, name: str, tool: _Tool) -> None:
         {"when": arguments, "status": status, "body": body, "template": False, "exact": True}
         for arguments, status, body in calls
     ]
-    if isinstance(route := tool.told.get("route"), dict):
+    if isinstance(route := tool.entry.get("route"), dict):
         route["places"] = tool.arguments.places
     more = {"parameters": tool.arguments.schema(), "returns": infer([call[2] for call in good]), "answers": answers}
-    done.add(name, name, {**tool.told, **more}, example=(good or calls)[0][0])
+    imported.add(name, name, {**tool.entry, **more}, example=(good or calls)[0][0])
 
 
 def infer(values: Sequence[Json]) -> Schema:
-    """A JSON Schema that all of some values satisfy; a few of the texts and numbers seen are its examples."""
+    """A JSON Schema that all `values` satisfy; up to five of the strings and numbers are its examples."""
     kinds = [kind for kind in TYPES if any(fits(value, kind) for value in values)]
     if "number" in kinds and "integer" in kinds:
         kinds.remove("integer" if any(isinstance(value, float) for value in values) else "number")

@@ -44,7 +44,7 @@ def test_recorded_calls_are_answered_as_they_were(tmp_path: Path) -> None:
     with pytest.raises(ToolError, match="no city Oz") as caught:
         weather.call("weather", {"city": "Oz"}, state)
     assert caught.value.status == 404
-    assert told == ["t.jsonl:3: the same call was answered before; that answer stands"]
+    assert told == ["t.jsonl:3: a repeated call; the first recorded answer is used"]
 
 
 def test_other_calls_get_values_like_those_recorded(tmp_path: Path) -> None:
@@ -98,6 +98,15 @@ def test_a_har_file_gives_routes_and_marks(tmp_path: Path) -> None:
         shop.call("delete_v1_orders_id", {"id": 12}, shop.new_state())
     assert caught.value.status == 409
     assert sorted(line.partition(": ")[0] for line in told) == [f"#/log/entries/{number}" for number in (7, 8, 9)]
+
+
+def test_arguments_with_a_secrets_name_are_left_out_and_the_call_is_still_replayed(tmp_path: Path) -> None:
+    secrets = {"key": "K", "otp": "1", "clientSecret": "S", "X-Auth-User": "u", "session": "s", "jwt": "j"}
+    plain = {"keyword": "jazz", "author": "Ada", "tokens": 3}
+    line = {"tool": "find", "arguments": {**plain, **secrets}, "status": 200, "body": {"key": "C major"}}
+    find, _ = world([line], tmp_path)
+    assert set(find.tools["find"].check.names) == set(plain)
+    assert find.call("find", plain, find.new_state()) == {"key": "C major"}
 
 
 def test_lines_that_are_no_exchange_are_refused_with_their_place(tmp_path: Path) -> None:
