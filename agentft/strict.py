@@ -14,16 +14,22 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 from agentft.errors import InputError
 from agentft.json_text import UnreadableError, parse_json
 
-__all__ = ["nearest", "one_of", "read_as", "read_json_line", "read_toml"]
+__all__ = ["closest", "nearest", "one_of", "read_as", "read_json_line", "read_toml"]
 
 T = TypeVar("T")
 _NOUNS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list"}
 
 
+def closest(word: str, known: Sequence[str]) -> str | None:
+    """The known word that `word` is most similar to; None if none is similar. Only its first 64 characters count."""
+    matches = difflib.get_close_matches(word[:64], known, n=1)
+    return matches[0] if matches else None
+
+
 def nearest(word: str, known: Sequence[str]) -> str:
-    """`did you mean 'x'?` for the known word that is closest, or all of them if none is close."""
-    close = difflib.get_close_matches(word[:64], known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    """For an error: `did you mean 'x'?` with the closest known word, or all known words if none is close."""
+    match = closest(word, known)
+    return f"known: {', '.join(known)}" if match is None else f"did you mean {match!r}?"
 
 
 def one_of(value: object, known: Sequence[str], at: str, key: str) -> object:

@@ -10,7 +10,8 @@ from threading import Lock, Semaphore
 
 from agentft.errors import ToolError
 from agentft.toolserver.limits import Limits
-from agentft.toolset import State, Toolset, digest, nearest
+from agentft.toolset import State, Toolset, digest
+from agentft.toolset.marks import did_you_mean
 from agentft.types import Json
 
 __all__ = ["Sessions"]
@@ -62,7 +63,7 @@ class Sessions:
         """
         world = self._worlds.get(name)
         if world is None:
-            raise ToolError(f"there is no tool {name[:60]!r}{nearest(name, list(self._worlds))}", status=404)
+            raise ToolError(f"there is no tool {name[:60]!r}{did_you_mean(name, list(self._worlds))}", status=404)
         toolset = self._toolsets[world]
         kept = self._session(session, make=toolset.is_write(name))
         if kept is None or not toolset.is_write(name):

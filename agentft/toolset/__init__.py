@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from agentft.toolset.loading import find_tools, load_toolset, load_toolsets, shipped_worlds
 from agentft.toolset.marks import Range, State, destructive, read, write
+from agentft.toolset.marks import did_you_mean as nearest
 from agentft.toolset.state import digest
-from agentft.toolset.world import HandlerError, Route, Tool, Toolset, nearest
+from agentft.toolset.world import HandlerError, Route, Tool, Toolset
 
 __all__ = [
     "HandlerError",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import textwrap
@@ -20,7 +19,7 @@ from referencing.jsonschema import DRAFT202012
 from agentft.errors import InputError, ToolError
 from agentft.types import Json, ToolDefinition
 
-__all__ = ["ArgumentCheck", "Validator", "nearest"]
+__all__ = ["ArgumentCheck", "Validator"]
 
 # In the order of decision: what is asked for first, then what is there too much, then types, then values.
 _ORDER: dict[object, int] = {"required": 0, "additionalProperties": 1, "type": 2}
@@ -65,12 +64,6 @@ Validator: type[Draft202012Validator] = extend(  # type: ignore[no-untyped-call]
     {"pattern": _pattern},
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine("number", _is_number).redefine("integer", _is_integer),
 )
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """`; did you mean 'x'?` for the known name that is closest, or nothing when none is close."""
-    close = difflib.get_close_matches(name[:64], known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 class ArgumentCheck:

@@ -1,12 +1,14 @@
-"""What a world's `tools.py` imports: the marks of its functions and the bounds of their arguments."""
+"""What a world's `tools.py` imports: access marks, bounds of arguments, and the hint for a misspelt name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
-__all__ = ["Access", "Handler", "Range", "State", "access_of", "destructive", "read", "write"]
+from agentft.strict import closest
+
+__all__ = ["Access", "Handler", "Range", "State", "access_of", "destructive", "did_you_mean", "read", "write"]
 
 State: TypeAlias = dict[str, Any]
 Handler: TypeAlias = Callable[..., Any]
@@ -45,3 +47,9 @@ def access_of(function: Handler) -> Access | None:
     """How a function is marked; None: it is no tool."""
     access: Access | None = getattr(function, _MARK, None)
     return access
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """`; did you mean 'x'?` to end a refusal with, or "" if no known name is close. Worlds import it as `nearest`."""
+    match = closest(name, known)
+    return "" if match is None else f"; did you mean {match!r}?"

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agentft.errors import AgentftError, InputError, ToolError
-from agentft.toolset.arguments import ArgumentCheck, nearest
-from agentft.toolset.marks import Access, Handler, State
+from agentft.toolset.arguments import ArgumentCheck
+from agentft.toolset.marks import Access, Handler, State, did_you_mean
 from agentft.toolset.state import copy_json, digest, draft, freeze
 from agentft.types import Json, ToolDefinition
 
-__all__ = ["HandlerError", "Route", "Tool", "Toolset", "nearest"]
+__all__ = ["HandlerError", "Route", "Tool", "Toolset"]
 
 
 class HandlerError(AgentftError):
@@ -89,7 +89,7 @@ class Toolset:
         """
         for name in names:
             if name not in self.tools:
-                raise InputError(f"tool world {self.name} has no tool {name!r}{nearest(name, list(self.tools))}")
+                raise InputError(f"tool world {self.name} has no tool {name!r}{did_you_mean(name, list(self.tools))}")
         tools = {name: tool for name, tool in self.tools.items() if name in names}
         return Toolset(
             self.name, self.base_url, tools, self._initial, seed=self._initial["seed"], comparators=self.comparators
@@ -118,7 +118,7 @@ class Toolset:
         """
         tool = self.tools.get(name)
         if tool is None:
-            raise ToolError(f"there is no tool {name!r}{nearest(name, list(self.tools))}", status=404)
+            raise ToolError(f"there is no tool {name!r}{did_you_mean(name, list(self.tools))}", status=404)
         checked = tool.check(arguments)
         try:
             frozen = freeze(state)

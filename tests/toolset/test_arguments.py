@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentft.errors import InputError, ToolError
-from agentft.toolset.arguments import ArgumentCheck, nearest
+from agentft.toolset import nearest
+from agentft.toolset.arguments import ArgumentCheck
 from agentft.types import Json, ToolDefinition
 
 SCHEMA: dict[str, Json] = {
@@ -138,6 +139,6 @@ def test_any_arguments_pass_or_are_refused_in_words(arguments: dict[str, Json]) 
     assert set(statuses) <= {400, 422}
 
 
-def test_nearest_name() -> None:
+def test_the_hint_for_a_misspelt_name() -> None:
     assert nearest("currentweather", ["current_weather", "open_page"]) == "; did you mean 'current_weather'?"
     assert nearest("zzz", ["current_weather"]) == ""
