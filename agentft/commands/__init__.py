@@ -28,8 +28,7 @@ from agentft.commands.models import list_command as models_list
 from agentft.commands.models import pull_command as models_pull
 from agentft.commands.plan import plan_command
 from agentft.commands.quickstart import quickstart_command
-from agentft.commands.tools import list_command as tools_list
-from agentft.commands.tools import show_command as tools_show
+from agentft.commands.tools import list_worlds, show_world
 from agentft.commands.tools_check import check_command as tools_check
 from agentft.commands.tools_import import mcp_command as import_mcp
 from agentft.commands.tools_import import openapi_command as import_openapi
@@ -55,8 +54,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "data inspect": inspect_command,
     "data mask": mask_command,
     "data build": build_command,
-    "tools list": tools_list,
-    "tools show": tools_show,
+    "tools list": list_worlds,
+    "tools show": show_world,
     "tools serve": tools_serve,
     "tools call": tools_call,
     "tools import openapi": import_openapi,

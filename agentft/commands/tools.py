@@ -10,10 +10,10 @@ import typer
 if TYPE_CHECKING:
     from agentft.toolset import Toolset
 
-__all__ = ["list_command", "show_command"]
+__all__ = ["list_worlds", "show_world"]
 
 
-def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+def list_worlds(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
     """List the shipped tool worlds with their tools.
 
     Example:
@@ -32,7 +32,7 @@ def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print one
     Console().print(world_table(toolsets))
 
 
-def show_command(
+def show_world(
     world: Annotated[str, typer.Argument(help="A shipped world's name, or the folder of your own.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:

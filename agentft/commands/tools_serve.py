@@ -20,10 +20,10 @@ __all__ = ["call_command", "serve_command"]
 
 def serve_command(
     worlds: Annotated[str, typer.Argument(help="Tool worlds: names of shipped ones or folders, joined by commas.")],
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 0,
-    host: Annotated[str, typer.Option(help="The address to listen on; another than loopback wants --token.")] = "",
-    token: Annotated[str, typer.Option(help="The bearer token that callers send; by default a new one.")] = "",
-    seed: Annotated[int, typer.Option(help="Fixes all drawn data.")] = 0,
+    port: Annotated[int, typer.Option(help="The port to listen on; 0 picks a free one.")] = 0,
+    host: Annotated[str, typer.Option(help="The address to listen on; any but loopback needs --token.")] = "",
+    token: Annotated[str, typer.Option(help="The bearer token that callers send; by default a random one.")] = "",
+    seed: Annotated[int, typer.Option(help="The seed of all generated data.")] = 0,
     stdio: Annotated[bool, typer.Option("--stdio", help="Serve one MCP client over standard input.")] = False,
     faults: Faults = None,
     real: Real = None,
@@ -32,7 +32,7 @@ def serve_command(
     replay_miss: ReplayMiss = "error",
     keep_secrets: KeepSecrets = False,
 ) -> None:
-    """Serve tool worlds over HTTP and MCP until Ctrl-C; the page at the address shows the calls.
+    """Serve tool worlds over HTTP and MCP until Ctrl-C; the page at the printed address shows the calls.
 
     Example:
       agentft tools serve weather,search --faults timeout=0.1,429=0.05
@@ -42,7 +42,7 @@ def serve_command(
     from agentft.toolset import load_toolsets
 
     if stdio and faults:
-        raise InputError("--faults spoils answers over HTTP, and --stdio has none; leave one of them out")
+        raise InputError("--faults needs HTTP, which --stdio does not use; leave one of them out")
     toolsets = load_toolsets(_split(worlds), seed)
     schedule = read_faults(faults, toolsets) if faults else None
     source = open_source(toolsets, real=real, record=record, replay=replay, miss=replay_miss, keep=keep_secrets)
@@ -50,7 +50,7 @@ def serve_command(
         _serve_stdio(toolsets, source)
         return
     where = host or "127.0.0.1"
-    gc.freeze()  # what was imported is here to stay: no collection walks through it while calls wait
+    gc.freeze()  # imported modules stay: no collection scans them while calls wait
     with ToolServer(toolsets, port=port, host=where, token=token or None, faults=schedule, source=source) as server:
         typer.echo(_welcome(server, toolsets))
         server.wait()
@@ -59,9 +59,9 @@ def serve_command(
 def call_command(
     tool: Annotated[str, typer.Argument(help="WORLD.TOOL")],
     arguments: Annotated[str, typer.Argument(help="A JSON object.")] = "{}",
-    seed: Annotated[int, typer.Option(help="Fixes all drawn data.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of all generated data.")] = 0,
 ) -> None:
-    """Run one tool call on a fresh state and print the result; the exit code is 1 if the tool refuses.
+    """Run one tool call on a fresh state and print the result; the exit code is 1 if the tool refuses it.
 
     Example: agentft tools call weather.current_weather '{"city": "Paris"}'
     """
@@ -69,16 +69,16 @@ def call_command(
 
     world, _, name = tool.rpartition(".")
     if not world:
-        raise InputError(f"{tool!r} names no world; write for example weather.current_weather")
+        raise InputError(f"{tool!r} has no world; write for example weather.current_weather")
     toolset = load_toolset(world, seed)
     try:
-        given = json.loads(arguments)
+        values = json.loads(arguments)
     except (ValueError, RecursionError) as error:
         raise InputError(f"the arguments are not JSON: {error}") from None
-    if not isinstance(given, dict):
+    if not isinstance(values, dict):
         raise InputError('the arguments must be a JSON object, such as \'{"city": "Paris"}\'')
     try:
-        result = toolset.call(name, given, toolset.new_state())
+        result = toolset.call(name, values, toolset.new_state())
     except ToolError as error:
         typer.echo(json.dumps({"error": str(error), **error.details}, ensure_ascii=False))
         raise typer.Exit(1) from None
@@ -97,7 +97,7 @@ def _serve_stdio(toolsets: tuple[Toolset, ...], source: Source | None) -> None:
 
     service = Service(toolsets, source=source)
     try:
-        asyncio.run(serve_stdio(service))
+        asyncio.run(serve_stdio(service.toolsets, service.run_for_mcp))
     finally:
         service.close()
 
@@ -113,5 +113,5 @@ def _welcome(server: ToolServer, toolsets: tuple[Toolset, ...]) -> str:
         f"page    {server.address}/?token={server.token}\n"
         f"MCP     {server.address}/mcp\n\n"
         f"curl -H 'Authorization: Bearer {server.token}' {server.address}/tools/{tool.definition.name} -d {body}\n\n"
-        "Ctrl-C ends it."
+        "Press Ctrl-C to stop."
     )

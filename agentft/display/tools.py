@@ -10,7 +10,7 @@ from rich.text import Text
 
 from agentft.display.safe import safe_text
 from agentft.toolset import Toolset
-from agentft.toolset.proof import Finding
+from agentft.toolset.proof import BrokenPromise
 
 __all__ = ["proof_table", "tool_table", "world_table"]
 
@@ -39,7 +39,7 @@ def world_table(toolsets: Sequence[Toolset]) -> Table:
     return table
 
 
-def proof_table(found: Mapping[str, Sequence[Finding]], promises: Mapping[str, str]) -> Table:
+def proof_table(found: Mapping[str, Sequence[BrokenPromise]], promises: Mapping[str, str]) -> Table:
     """A line for each world that is good, and for each promise that is broken with where, what and the remedy."""
     table = Table(
         "where", "promise", "what was found, and the remedy", box=None, padding=(0, 2, 0, 0), header_style="bold"

@@ -1,6 +1,6 @@
-"""The faces of a set of worlds: `POST /tools/{name}`, an imported API's own paths, MCP at `/mcp`, and a description.
+"""The ASGI application that serves tool worlds: `POST /tools/{name}`, the paths of imported APIs, and MCP at `/mcp`.
 
-`GET /tools`, `/openapi.json`, `/state` and `/health` answer JSON; `GET /` is a page for people.
+`GET /tools`, `/openapi.json`, `/state` and `/health` return JSON; `GET /` is a page for people.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentft.errors import ToolError
-from agentft.toolserver.body import JSON_MEDIA, answer, read_arguments
-from agentft.toolserver.description import describe
+from agentft.toolserver.body import JSON_MEDIA, json_response, read_body_arguments
+from agentft.toolserver.description import openapi_document
 from agentft.toolserver.faults import Schedule
 from agentft.toolserver.limits import Limits
-from agentft.toolserver.mcp import McpFace
+from agentft.toolserver.mcp import McpEndpoint
 from agentft.toolserver.page import RecentCall, draw_page
-from agentft.toolserver.places import PathBook, read_own_arguments
+from agentft.toolserver.places import PathBook, read_route_arguments
 from agentft.toolserver.sessions import Sessions
 from agentft.toolserver.source import Source
 from agentft.toolserver.wire import Wire
@@ -40,7 +40,7 @@ _Read: TypeAlias = Callable[[Request, Limits], Awaitable[dict[str, Json]]]
 
 
 class Service:
-    """The ASGI application over one set of worlds. `crashes` keeps the last handler bugs, with their causes."""
+    """The ASGI application for a set of worlds. `crashes` keeps the last handler bugs, with their causes."""
 
     def __init__(
         self,
@@ -59,16 +59,16 @@ class Service:
         self._workers = Workers(self._limits.seconds if source is None else _REAL_SECONDS)
         self._paths = PathBook(toolsets)
         self._recent: deque[RecentCall] = deque(maxlen=_RECENT)
-        self._mcp = McpFace(self)
+        self._mcp = McpEndpoint(self.toolsets, self.run_for_mcp)
         definitions = [asdict(definition) for toolset in toolsets for definition in toolset.definitions]
         self._documents: dict[str, Callable[[], object]] = {
             "/tools": lambda: definitions,
-            "/openapi.json": lambda: describe(self.toolsets),
+            "/openapi.json": lambda: openapi_document(self.toolsets),
             "/health": lambda: {"status": "ok", "worlds": [toolset.name for toolset in self.toolsets]},
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Handle a request."""
         if scope["path"] == "/mcp":
             await self._mcp(scope, receive, send)
             return
@@ -84,12 +84,14 @@ class Service:
         if start == "/tools" and name:
             if method != "POST":
                 return _wrong_method(request, ["POST"], "a tool is called with POST")
-            return await self._on_the_wire(request, name, read_arguments)
+            return await self._call_with_faults(request, name, read_body_arguments)
         if found := self._paths.find(request.scope):
             if method not in found:
                 return _wrong_method(request, found, f"it takes {', '.join(sorted(found))}")
             tool, values = found[method]
-            return await self._on_the_wire(request, tool.definition.name, partial(read_own_arguments, tool, values))
+            return await self._call_with_faults(
+                request, tool.definition.name, partial(read_route_arguments, tool, values)
+            )
         if path not in self._documents and path not in {"/", "/state"}:
             raise ToolError(f"nothing is served at {path[:100]}; tools are at /tools/<name>", status=404)
         if method not in {"GET", "HEAD"}:
@@ -97,12 +99,12 @@ class Service:
         if path == "/":
             return draw_page(self.toolsets, self._sessions, self._recent)
         if path == "/state":
-            return answer(200, {"digest": await self._workers.run("", self._sessions.digest, _session(request))})
-        return answer(200, self._documents[path]())
+            return json_response(200, {"digest": await self._workers.run("", self._sessions.digest, _session(request))})
+        return json_response(200, self._documents[path]())
 
-    async def _on_the_wire(self, request: Request, name: str, read: _Read) -> ASGIApp:
+    async def _call_with_faults(self, request: Request, name: str, read: _Read) -> ASGIApp:
         run = partial(self._call, name, read)
-        return await (self._wire.answer(request, name, run) if self._wire else run(request))
+        return await (self._wire.respond(request, name, run) if self._wire else run(request))
 
     async def _call(self, name: str, read: _Read, request: Request) -> Response:
         try:
@@ -110,44 +112,44 @@ class Service:
             arguments = await read(request, self._limits)
         except ToolError as error:
             return _refusal(error)
-        return answer(*await self.run(name, arguments, session))
+        return json_response(*await self.run(name, arguments, session))
 
     async def run(self, name: str, arguments: Mapping[str, Json], session: str) -> tuple[int, Json, str]:
-        """Run a tool, from whichever face: its answer's status, JSON (or a real service's text) and media type."""
-        told: Json
+        """Run a tool: the status, the result (JSON, or a real service's text) and its media type."""
+        result: Json
         media = JSON_MEDIA
         try:
-            status, told, media = await self._workers.run(name, self._ask, name, arguments, session)
+            status, result, media = await self._workers.run(name, self._run_tool, name, arguments, session)
         except ToolError as error:
-            status, told = error.status, _told(error)
+            status, result = error.status, _error_body(error)
         except TimeoutError:
-            status, told = 504, {"error": f"{name[:60]} gave no answer within {self._limits.seconds:g} seconds"}
+            status, result = 504, {"error": f"{name[:60]} gave no answer within {self._limits.seconds:g} seconds"}
         except HandlerError as error:
             self.crashes.append(error)
-            status, told = 500, {"error": str(error)}
+            status, result = 500, {"error": str(error)}
         self._recent.append((time.time(), session, name, arguments, status))
-        return status, told, media
+        return status, result, media
 
     async def run_for_mcp(
         self, name: str, arguments: Mapping[str, Json], session: str, scope: Scope
     ) -> tuple[int, Json]:
-        """As `run`, with the schedule's faults; `scope` is the HTTP request's."""
+        """Like `run`, with the schedule's faults: the status and the result. `scope` is the HTTP request's."""
 
-        async def true() -> Response:
-            return answer(*await self.run(name, arguments, session))
+        async def respond() -> Response:
+            return json_response(*await self.run(name, arguments, session))
 
         if self._wire is not None:
-            return await self._wire.tell((session, name), true, scope)
-        status, told, _ = await self.run(name, arguments, session)
-        return status, told
+            return await self._wire.spoil_result((session, name), respond, scope)
+        status, result, _ = await self.run(name, arguments, session)
+        return status, result
 
-    def _ask(self, name: str, arguments: Mapping[str, Json], session: str) -> tuple[int, Json, str]:
+    def _run_tool(self, name: str, arguments: Mapping[str, Json], session: str) -> tuple[int, Json, str]:
         if self._source is not None and (found := self._source(name, arguments, session)):
             return found.status, found.body, found.type
         return 200, self._sessions.call(name, arguments, session), JSON_MEDIA
 
     def close(self) -> None:
-        """Let the threads end, and what answers in place of the worlds."""
+        """Stop the worker threads after their current calls, and close the source."""
         self._workers.close()
         if self._source is not None:
             self._source.close()
@@ -160,14 +162,14 @@ def _session(request: Request) -> str:
     return session
 
 
-def _told(error: ToolError) -> dict[str, Json]:
+def _error_body(error: ToolError) -> dict[str, Json]:
     return {"error": str(error), **cast("dict[str, Json]", error.details)}
 
 
 def _refusal(error: ToolError) -> Response:
-    return answer(error.status, _told(error))
+    return json_response(error.status, _error_body(error))
 
 
 def _wrong_method(request: Request, allowed: Iterable[str], hint: str) -> Response:
-    told = {"error": f"{request.scope['path'][:100]} does not take {request.method}; {hint}"}
-    return answer(405, told, headers={"Allow": ", ".join(sorted(allowed))})
+    body = {"error": f"{request.scope['path'][:100]} does not take {request.method}; {hint}"}
+    return json_response(405, body, headers={"Allow": ", ".join(sorted(allowed))})

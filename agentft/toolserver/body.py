@@ -1,4 +1,4 @@
-"""Bodies: a request's, of bounded size and depth, valid UTF-8 and strict JSON; and an answer's."""
+"""Request bodies, as strict JSON of bounded size and depth, and response bodies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agentft.errors import ToolError
 from agentft.toolserver.limits import Limits
 from agentft.types import Json
 
-__all__ = ["JSON_MEDIA", "answer", "json_or_text", "parse_json", "read_arguments", "read_body"]
+__all__ = ["JSON_MEDIA", "json_or_text", "json_response", "parse_json", "read_body", "read_body_arguments"]
 
 JSON_MEDIA = "application/json"
 
@@ -39,7 +39,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     return bytes(body)
 
 
-async def read_arguments(request: Request, limits: Limits) -> dict[str, Json]:
+async def read_body_arguments(request: Request, limits: Limits) -> dict[str, Json]:
     """The arguments that a request carries as a JSON object.
 
     Raises:
@@ -81,8 +81,10 @@ def json_or_text(body: bytes) -> Json:
         return body.decode(errors="replace")
 
 
-def answer(status: int, content: object, media: str = JSON_MEDIA, headers: Mapping[str, str] | None = None) -> Response:
-    """A response: all JSON looks the same, whoever answers."""
+def json_response(
+    status: int, content: object, media: str = JSON_MEDIA, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A response with JSON `content`, or with its text or bytes if `media` is not a JSON type."""
     is_text = isinstance(content, str | bytes) and not media.endswith("json")
     body = content if is_text else json.dumps(content, ensure_ascii=False, allow_nan=False)
     return Response(body, status, headers, media)

@@ -9,7 +9,7 @@ from agentft import __version__
 from agentft.toolserver.places import FORM, PARAMETER, own_path
 from agentft.toolset import Tool, Toolset
 
-__all__ = ["describe"]
+__all__ = ["openapi_document"]
 
 _ERRORS = {
     "400": "The arguments are missing, unknown, of the wrong type, or no JSON.",
@@ -35,7 +35,7 @@ _SESSION = {
 }
 
 
-def describe(toolsets: Sequence[Toolset]) -> dict[str, Any]:
+def openapi_document(toolsets: Sequence[Toolset]) -> dict[str, Any]:
     """The document. A tool's schema stands under `components/schemas/<tool>`, its result's under `<tool>.result`."""
     paths: dict[str, dict[str, Any]] = {}
     schemas: dict[str, Any] = {

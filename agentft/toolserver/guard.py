@@ -12,7 +12,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agentft.toolserver.body import answer
+from agentft.toolserver.body import json_response
 from agentft.types import ToolDefinition
 
 __all__ = ["Guard"]
@@ -60,10 +60,10 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes], host: str) -> Response | None:
         if not self._knows(host):
-            return answer(403, {"error": "this host is not served here"})
+            return json_response(403, {"error": "this host is not served here"})
         origin = headers.get(b"origin")
         if origin is not None and origin.decode("latin-1").lower() != f"http://{host}":
-            return answer(403, {"error": "requests from the pages of other sites are not served here"})
+            return json_response(403, {"error": "requests from the pages of other sites are not served here"})
         if scope["path"] == "/health":
             return None
         cookie = f"agentft_{(scope.get('server') or ('', 0))[1]}"
@@ -71,9 +71,13 @@ class Guard:
             given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
             if scope["path"] == "/" and given and self._is_token(given[0].encode()):
                 return _welcome(cookie, given[0])
-            return answer(401, {"error": "missing or wrong bearer token"}, headers={"WWW-Authenticate": "Bearer"})
+            return json_response(
+                401, {"error": "missing or wrong bearer token"}, headers={"WWW-Authenticate": "Bearer"}
+            )
         if not self._may_pass():
-            return answer(429, {"error": "too many requests a second; wait a moment"}, headers={"Retry-After": "1"})
+            return json_response(
+                429, {"error": "too many requests a second; wait a moment"}, headers={"Retry-After": "1"}
+            )
         return None
 
     def _knows(self, host: str) -> bool:

@@ -20,7 +20,7 @@ from agentft.toolset import Route, Tool, Toolset
 from agentft.toolset.arguments import Validator
 from agentft.types import Json
 
-__all__ = ["FORM", "PARAMETER", "PathBook", "fill_request", "own_path", "read_own_arguments"]
+__all__ = ["FORM", "PARAMETER", "PathBook", "fill_request", "own_path", "read_route_arguments"]
 
 FORM = "application/x-www-form-urlencoded"
 PARAMETER = re.compile(r"\{([^{}]+)\}")
@@ -66,7 +66,9 @@ class PathBook:
         return tools
 
 
-async def read_own_arguments(tool: Tool, path: Mapping[str, str], request: Request, limits: Limits) -> dict[str, Json]:
+async def read_route_arguments(
+    tool: Tool, path: Mapping[str, str], request: Request, limits: Limits
+) -> dict[str, Json]:
     """The arguments of a tool from a request at its own path: text becomes what the tool's schema asks for.
 
     Raises:

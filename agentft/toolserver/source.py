@@ -29,7 +29,7 @@ from agentft.toolserver.places import fill_request
 from agentft.toolset import Route, Toolset, digest
 from agentft.types import Json
 
-__all__ = ["RealService", "Recorded", "Recorder", "Replay", "Source", "open_source"]
+__all__ = ["RealService", "Recorded", "Recorder", "Replayer", "Source", "open_source"]
 
 _SECONDS = 8.0
 _LIMIT = 1 << 20
@@ -80,7 +80,7 @@ class Recorder:
         self._file.close()
 
 
-class Replay:
+class Replayer:
     """Answers from a recording; `digest` says from which one.
 
     Args:
@@ -185,7 +185,7 @@ class RealService:
             self._recorder.close()
 
 
-Source: TypeAlias = RealService | Replay
+Source: TypeAlias = RealService | Replayer
 """What answers in place of a mock."""
 
 
@@ -210,7 +210,7 @@ def open_source(
     if record is not None and real is None:
         raise InputError("--record keeps what a real service answers; give its address with --real URL")
     if replay is not None:
-        return Replay(replay, strict=miss == "error")
+        return Replayer(replay, strict=miss == "error")
     return RealService(real, toolsets, Recorder(record, keep_secrets=keep) if record else None) if real else None
 
 

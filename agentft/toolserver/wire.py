@@ -1,4 +1,4 @@
-"""What a fault does to an answer, down to the bytes on the socket. Nothing in an answer tells that it is one."""
+"""Applies faults to responses, down to the bytes on the socket. Nothing in a response shows that it is a fault."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agentft.errors import ToolError
-from agentft.toolserver.body import JSON_MEDIA, answer, json_or_text, read_arguments
-from agentft.toolserver.faults import KINDS, Fault, Schedule
+from agentft.toolserver.body import JSON_MEDIA, json_or_text, json_response, read_body_arguments
+from agentft.toolserver.faults import FAULT_KINDS, Fault, Schedule
 from agentft.toolserver.limits import Limits
 from agentft.types import Json
 
@@ -30,7 +30,7 @@ __all__ = ["Wire", "WireProtocol"]
 _CALLS_KEPT = 100_000
 _HUGE = 4 << 20
 _PIECES = 20
-_READ_SECONDS = 0.02  # for the client to read what came, since a reset throws away what it has not read
+_READ_SECONDS = 0.02  # for the client to read, since a reset discards what it has not read
 _CLOSE_SECONDS = 5.0
 
 
@@ -44,51 +44,51 @@ class WireProtocol(H11Protocol):
 
 
 class Wire:
-    """Stands before a service's answers and spoils those that the schedule names. For one event loop."""
+    """Applies the schedule's faults to a service's responses. To be used from one event loop."""
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
         self._counts: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._earlier: dict[tuple[str, str], Response] = {}
 
-    async def answer(self, request: Request, tool: str, run: Callable[[Request], Awaitable[Response]]) -> ASGIApp:
-        """What a call is answered with; `run` gives the true answer, with whatever effect the call has."""
+    async def respond(self, request: Request, tool: str, run: Callable[[Request], Awaitable[Response]]) -> ASGIApp:
+        """The response to a call, with the fault that the schedule has for it; `run` runs the call."""
         key = request.headers.get("x-session", "default"), tool
-        fault, found = await self._answer(key, partial(run, request), request)
-        return partial(_PLAYS[fault.kind], fault, found) if fault is not None and fault.kind in _PLAYS else found
+        fault, found = await self._spoil(key, partial(run, request), request)
+        return partial(_SENDERS[fault.kind], fault, found) if fault is not None and fault.kind in _SENDERS else found
 
-    async def tell(
+    async def spoil_result(
         self, key: tuple[str, str], run: Callable[[], Awaitable[Response]], scope: Scope
     ) -> tuple[int, Json]:
-        """The same for MCP: status and content of a call's result. `key` is session and tool."""
-        fault, found = await self._answer(key, run)
-        if fault is not None and fault.kind in _PLAYS:
-            if _PLAYS[fault.kind] is _cut:
-                await _cut(fault, found, scope, _no_message, _no_message)
+        """The same for MCP: the status and the content of a call's result. `key` is the session and the tool."""
+        fault, found = await self._spoil(key, run)
+        if fault is not None and fault.kind in _SENDERS:
+            if _SENDERS[fault.kind] is _send_half:
+                await _send_half(fault, found, scope, _no_message, _no_message)
             else:
                 await asyncio.sleep(fault.takes)
         return found.status_code, json_or_text(bytes(found.body))
 
-    async def _answer(
+    async def _spoil(
         self, key: tuple[str, str], run: Callable[[], Awaitable[Response]], request: Request | None = None
     ) -> tuple[Fault | None, Response]:
-        """The fault that this call meets, and what it is answered with."""
+        """The fault of this call, if any, and its response."""
         fault = self._schedule.at(*key, self._count(key))
         if fault is None or fault.after or fault.does.effect:
-            true = await run()
+            real = await run()
         else:
-            # What was sent is read all the same: a socket closed on unread bytes would reset the connection.
+            # The body is read even so: closing a socket with unread bytes would reset the connection.
             with suppress(ToolError):
-                await read_arguments(request, Limits()) if request else None
-            true = answer(504, {"error": KINDS["504"].text})
-        if fault is None or fault.kind in _PLAYS or (fault.does.effect and true.status_code != 200):
-            if fault is None and true.status_code == 200 and self._schedule.stale:
-                self._earlier[key] = true
-            return fault, true  # a refusal stays what it is
-        return fault, self._earlier.get(key, true) if fault.kind == "stale" else _changed(fault, true)
+                await read_body_arguments(request, Limits()) if request else None
+            real = json_response(504, {"error": FAULT_KINDS["504"].text})
+        if fault is None or fault.kind in _SENDERS or (fault.does.effect and real.status_code != 200):
+            if fault is None and real.status_code == 200 and self._schedule.stale:
+                self._earlier[key] = real
+            return fault, real  # a refusal is not changed
+        return fault, self._earlier.get(key, real) if fault.kind == "stale" else _spoiled(fault, real)
 
     def _count(self, key: tuple[str, str]) -> int:
-        """The number of this call, from 1. The sessions that were quiet longest are forgotten."""
+        """The number of this call, from 1. Past the limit, the sessions idle longest are dropped."""
         self._counts[key] = self._counts.pop(key, 0) + 1
         if len(self._counts) > _CALLS_KEPT:
             old, _ = self._counts.popitem(last=False)
@@ -96,74 +96,74 @@ class Wire:
         return self._counts[key]
 
 
-def _changed(fault: Fault, true: Response) -> Response:
-    """A whole answer, but not the true one."""
-    text, body, status = fault.text or fault.does.text, bytes(true.body), fault.does.status or 200
+def _spoiled(fault: Fault, real: Response) -> Response:
+    """A whole response, but not the real one."""
+    text, body, status = fault.text or fault.does.text, bytes(real.body), fault.does.status or 200
     match fault.kind:
         case "html":
-            return answer(status, text, "text/html")
+            return json_response(status, text, "text/html")
         case "empty":
             return Response(b"", media_type=JSON_MEDIA)
         case "wrong-type":
-            return answer(status, body, "application/octet-stream")
+            return json_response(status, body, "application/octet-stream")
         case "huge":
             piece = body + b", "
             return Response(b"[" + piece * (_HUGE // len(piece)) + body + b"]", media_type=JSON_MEDIA)
         case "schema":
-            return answer(status, _twisted(json_or_text(body)))
+            return json_response(status, _with_wrong_types(json_or_text(body)))
         case "injection":
             content = json_or_text(body)
-            return answer(status, {**content, "note": text} if isinstance(content, dict) else [content, text])
+            return json_response(status, {**content, "note": text} if isinstance(content, dict) else [content, text])
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if status == 429:
         headers = {"Retry-After": str(math.ceil(fault.takes))}
-    return answer(status, {"error": text.replace("{seconds}", headers.get("Retry-After", ""))}, headers=headers)
+    return json_response(status, {"error": text.replace("{seconds}", headers.get("Retry-After", ""))}, headers=headers)
 
 
-def _twisted(value: Json) -> Json:
-    """Numbers become texts, and texts lists."""
+def _with_wrong_types(value: Json) -> Json:
+    """The value with numbers as strings, and strings in lists."""
     if isinstance(value, dict):
-        return {key: _twisted(item) for key, item in value.items()}
+        return {key: _with_wrong_types(item) for key, item in value.items()}
     return [value] if isinstance(value, str) else json.dumps(value)
 
 
-async def _cut(fault: Fault, true: Response, scope: Scope, receive: Receive, _: Send) -> None:
-    """The head and half of the body, and then the connection ends: in order (FIN), or by a reset (RST)."""
+async def _send_half(fault: Fault, real: Response, scope: Scope, receive: Receive, _: Send) -> None:
+    """Send the head and half of the body, then close the connection in order (FIN) or reset it (RST)."""
     transport: asyncio.Transport = scope["state"]["transport"]
-    status = f"HTTP/1.1 {true.status_code} {HTTPStatus(true.status_code).phrase}".encode()
-    lines = [status, *(b": ".join(header) for header in true.raw_headers), b""]
-    transport.write(b"\r\n".join([*lines, bytes(true.body[: len(true.body) // 2])]))
+    status = f"HTTP/1.1 {real.status_code} {HTTPStatus(real.status_code).phrase}".encode()
+    lines = [status, *(b": ".join(header) for header in real.raw_headers), b""]
+    transport.write(b"\r\n".join([*lines, bytes(real.body[: len(real.body) // 2])]))
     if fault.kind == "reset":
         await asyncio.sleep(_READ_SECONDS)
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
     transport.close()
-    await _gone(receive, _CLOSE_SECONDS)
+    await _client_left(receive, _CLOSE_SECONDS)
 
 
-async def _drip(fault: Fault, true: Response, _: Scope, receive: Receive, send: Send) -> None:
-    size = len(true.body) // _PIECES + 1
-    await send({"type": "http.response.start", "status": true.status_code, "headers": true.raw_headers})
-    for start in range(0, len(true.body), size):
-        if await _gone(receive, fault.takes / _PIECES):
+async def _send_slowly(fault: Fault, real: Response, _: Scope, receive: Receive, send: Send) -> None:
+    size = len(real.body) // _PIECES + 1
+    await send({"type": "http.response.start", "status": real.status_code, "headers": real.raw_headers})
+    for start in range(0, len(real.body), size):
+        if await _client_left(receive, fault.takes / _PIECES):
             return
-        await send({"type": "http.response.body", "body": bytes(true.body[start : start + size]), "more_body": True})
+        await send({"type": "http.response.body", "body": bytes(real.body[start : start + size]), "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _late(fault: Fault, true: Response, scope: Scope, receive: Receive, send: Send) -> None:
-    """Who waits long enough is answered: with the result, or with a 504 if there was no effect."""
-    if not await _gone(receive, fault.takes):
-        await true(scope, receive, send)
+async def _send_late(fault: Fault, real: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Respond late to a client that still waits: with the result, or with 504 if the call had no effect."""
+    if not await _client_left(receive, fault.takes):
+        await real(scope, receive, send)
 
 
 async def _no_message(*_: object) -> Any:
-    """MCP's SDK has the connection's messages: wait until whoever waits has had enough."""
+    """A receive function that never returns: the connection's messages go to the MCP SDK."""
     await asyncio.Event().wait()
 
 
-async def _gone(receive: Receive, seconds: float) -> bool:
-    """Wait, and say whether the client left meanwhile."""
+async def _client_left(receive: Receive, seconds: float) -> bool:
+    """Wait, and return whether the client disconnected meanwhile."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             while (await receive())["type"] != "http.disconnect":
@@ -172,4 +172,4 @@ async def _gone(receive: Receive, seconds: float) -> bool:
     return False
 
 
-_PLAYS = {"reset": _cut, "truncated": _cut, "drip": _drip, "timeout": _late}
+_SENDERS = {"reset": _send_half, "truncated": _send_half, "drip": _send_slowly, "timeout": _send_late}

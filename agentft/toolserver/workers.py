@@ -1,4 +1,4 @@
-"""Threads that run handlers beside the event loop, each call under a time limit; one that hangs holds up nobody."""
+"""Runs handlers in threads, each call with a deadline; a handler that hangs delays no other call."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from agentft.errors import ToolError
 
 __all__ = ["Workers"]
 
-# Handlers are short and hold the GIL, so few threads are quickest; more are added only while all are stuck.
+# Handlers are short and hold the GIL, so few threads are fastest; more are added only while all are stuck.
 _USUAL = 2
 _MOST = 256
 _ADDED = 8
-_STUCK = 8
+_STUCK_LIMIT = 8
 _TICK_SECONDS = 0.05
 _Job = tuple[asyncio.Future[Any], str, Callable[..., Any], tuple[Any, ...]]
 _Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
@@ -27,31 +27,31 @@ class Workers:
     """Runs functions in threads. To be used from one event loop.
 
     Args:
-        seconds: what a call may take, its waiting included. The thread of one that takes longer cannot be stopped, and
+        seconds: the deadline of a call, queueing included. The thread of a call that misses it cannot be stopped, and
             is replaced.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._open: dict[asyncio.Future[Any], float] = {}  # to its deadline, in order
+        self._open: dict[asyncio.Future[Any], float] = {}  # call -> deadline, oldest first
         self._done: list[_Outcome] = []
         self._lock = Lock()  # over `_done`, `_inside` and `_threads`
         self._threads = 0
-        self._inside: dict[asyncio.Future[Any], str] = {}  # what threads are in, with its name
+        self._inside: dict[asyncio.Future[Any], str] = {}  # running calls, and their tools
         self._finished = 0
         self._ticking = False
 
     async def run(self, name: str, function: Callable[..., Any], *arguments: object) -> Any:
-        """What `function(*arguments)` returns or raises.
+        """Return or raise what `function(*arguments)` does.
 
         Args:
-            name: of what runs. While several calls of one name are past their time and still hold threads, further ones
-                of that name are not begun.
+            name: the tool's. While several calls of one tool have missed their deadline and still hold threads, further
+                calls of it are refused.
 
         Raises:
-            TimeoutError: it took too long.
-            ToolError: it was not begun.
+            TimeoutError: it missed the deadline.
+            ToolError: it was refused.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -68,7 +68,7 @@ class Workers:
             self._open.pop(future, None)
 
     def close(self) -> None:
-        """Let the threads end, each after the call that it is in."""
+        """Stop the threads, each after its current call."""
         for _ in range(self._threads):
             self._jobs.put(None)
 
@@ -81,17 +81,17 @@ class Workers:
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         while (job := self._jobs.get()) is not None:
             future, name, function, arguments = job
-            if future.done():  # it waited for too long
+            if future.done():  # its deadline passed in the queue
                 continue
             if not self._begin(future, name):
-                error = ToolError(f"{name[:60]} hangs: earlier calls of it have not ended", status=504)
+                error = ToolError(f"{name[:60]} is busy: earlier calls have not returned", status=504)
                 with suppress(RuntimeError):  # the loop was closed
-                    loop.call_soon_threadsafe(self._give_up, future, error)
+                    loop.call_soon_threadsafe(self._fail, future, error)
                 continue
             outcome: _Outcome
             try:
                 outcome = (future, function(*arguments), None)
-            # Whatever it raises is raised where the call is waited for.
+            # Whatever it raises is raised in `run`.
             except BaseException as error:
                 # An interrupt or a cancellation that a handler raises itself would stop the whole loop.
                 outcome = (future, None, error if isinstance(error, Exception) else RuntimeError(repr(error)))
@@ -111,13 +111,13 @@ class Workers:
 
     def _begin(self, future: asyncio.Future[Any], name: str) -> bool:
         with self._lock:
-            hang = sum(other == name and late.done() for late, other in self._inside.items())
-            if hang < _STUCK:
+            stuck = sum(other == name and late.done() for late, other in self._inside.items())
+            if stuck < _STUCK_LIMIT:
                 self._inside[future] = name
-            return hang < _STUCK
+            return stuck < _STUCK_LIMIT
 
     @staticmethod
-    def _give_up(future: asyncio.Future[Any], error: Exception) -> None:
+    def _fail(future: asyncio.Future[Any], error: Exception) -> None:
         if not future.done():
             future.set_exception(error)
 
@@ -134,11 +134,11 @@ class Workers:
                 future.set_exception(error)
 
     def _tick(self, loop: asyncio.AbstractEventLoop, finished: int) -> None:
-        """Give up on calls past their time, and add threads if none of them has finished anything since last time."""
+        """Fail the calls past their deadline, and add threads if none has finished a call since the last tick."""
         now = loop.time()
         for future, deadline in self._open.items():
             if deadline <= now:
-                self._give_up(future, TimeoutError())
+                self._fail(future, TimeoutError())
         if finished == self._finished and self._threads < _MOST:
             self._add(loop, min(self._jobs.qsize(), _ADDED))
         self._ticking = bool(self._open)

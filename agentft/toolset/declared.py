@@ -21,14 +21,14 @@ from agentft.toolset.state import digest
 from agentft.toolset.world import Route, Tool
 from agentft.types import Json, ToolDefinition
 
-__all__ = ["Answer", "DeclaredRoute", "DeclaredTool", "DeclaredWorld", "load_declared", "write_world"]
+__all__ = ["DeclaredAnswer", "DeclaredRoute", "DeclaredTool", "DeclaredWorld", "load_declared", "write_world"]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _PLACES = ("path", "query", "header", "cookie", "form", "body")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class DeclaredAnswer:
     """What a tool answers when its arguments are, among others, those of `when`.
 
     `status`: 400 and above is a refusal. `template`: `{city}` in the body's texts stands for the argument `city`.
@@ -62,7 +62,7 @@ class DeclaredTool:
     example: Mapping[str, Any] = field(default_factory=dict)
     returns: Mapping[str, Any] = field(default_factory=dict)
     route: DeclaredRoute | None = None
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[DeclaredAnswer, ...] = ()
     operation: str = ""
 
 

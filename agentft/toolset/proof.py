@@ -20,7 +20,7 @@ from agentft.toolset.schemas import expand
 from agentft.toolset.world import HandlerError, Tool, Toolset
 from agentft.types import Json
 
-__all__ = ["PROMISES", "Finding", "prove"]
+__all__ = ["PROMISES", "BrokenPromise", "prove"]
 
 DRAWS = 50
 ANSWER_LIMIT = 16 << 10
@@ -60,7 +60,7 @@ PROMISES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class BrokenPromise:
     """A promise that does not hold. `tool` is empty if it is the whole world's."""
 
     world: str
@@ -69,19 +69,19 @@ class Finding:
     problem: str
 
 
-def prove(name: str, seed: int = 0) -> list[Finding]:
+def prove(name: str, seed: int = 0) -> list[BrokenPromise]:
     """What does not hold of a world, given by its name or folder. Its handlers run in this process."""
     try:
         # That schemas are valid and tools described is proved here.
         world, twin = load_toolset(name, seed), load_toolset(name, seed)
     except InputError as error:
-        return [Finding(name, "", "loads", str(error))]
+        return [BrokenPromise(name, "", "loads", str(error))]
     found = [
-        Finding(world.name, tool, promise, problem)
+        BrokenPromise(world.name, tool, promise, problem)
         for tool in world.tools
         for promise, problem in dict(_broken(world, twin, tool)).items()
     ]
-    return [*found, *(Finding(world.name, "", "snapshot", problem) for problem in _snapshot(world))]
+    return [*found, *(BrokenPromise(world.name, "", "snapshot", problem) for problem in _snapshot(world))]
 
 
 def _broken(world: Toolset, twin: Toolset, name: str) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ import pytest
 
 from agentft.errors import InputError
 from agentft.toolserver import Schedule, ServerGone, ToolClient, ToolServer, read_faults
-from agentft.toolserver.faults import KINDS
+from agentft.toolserver.faults import FAULT_KINDS
 from agentft.toolset import Toolset, load_toolset, load_toolsets
 from agentft.types import Exchange, Json, Span, ToolCall
 
@@ -62,19 +62,19 @@ def raw(server: ToolServer, seconds: float = 3, body: bytes = b'{"expression": "
     return bytes(got), False
 
 
-STATUSES = [name for name, kind in KINDS.items() if (kind.status or 0) >= 400]
+STATUSES = [name for name, kind in FAULT_KINDS.items() if (kind.status or 0) >= 400]
 
 
 @pytest.mark.parametrize("kind", STATUSES)
 def test_an_error_has_its_status_and_a_message(serve: Callable[..., ToolServer], kind: str) -> None:
     client = serve(f'kind = "{kind}"\ncalls = [1]').client()
     first, second = call(client), call(client)
-    assert (first.status, first.is_error) == (KINDS[kind].status, True)
+    assert (first.status, first.is_error) == (FAULT_KINDS[kind].status, True)
     assert kind == "html" or json.loads(first.received)["error"]
     assert (second.status, second.received) == (200, TRUE)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FAULT_KINDS)
 def test_no_answer_tells_that_it_is_a_fault(serve: Callable[..., ToolServer], kind: str) -> None:
     seconds = "seconds = 2.5" if kind == "timeout" else ""
     answer, _ = raw(serve(f'kind = "{kind}"\ncalls = [1, 2]\n{seconds}'), seconds=6)
