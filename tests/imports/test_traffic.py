@@ -102,7 +102,7 @@ def test_a_har_file_gives_routes_and_marks(tmp_path: Path) -> None:
 
 def test_arguments_with_a_secrets_name_are_left_out_and_the_call_is_still_replayed(tmp_path: Path) -> None:
     secrets = {"key": "K", "otp": "1", "clientSecret": "S", "X-Auth-User": "u", "session": "s", "jwt": "j"}
-    plain = {"keyword": "jazz", "author": "Ada", "tokens": 3}
+    plain: dict[str, Any] = {"keyword": "jazz", "author": "Ada", "tokens": 3}
     line = {"tool": "find", "arguments": {**plain, **secrets}, "status": 200, "body": {"key": "C major"}}
     find, _ = world([line], tmp_path)
     assert set(find.tools["find"].check.names) == set(plain)

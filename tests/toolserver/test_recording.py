@@ -21,7 +21,6 @@ from agentft.toolset import Route, Toolset, load_toolset
 from agentft.types import Exchange, Json, Span, ToolCall
 
 WORLD = load_toolset("calculator")
-JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
 
 
 class Service(ThreadingHTTPServer):
