@@ -65,6 +65,7 @@ def call_command(
 
     Example: agentft tools call weather.current_weather '{"city": "Paris"}'
     """
+    from agentft.json_text import parse_json
     from agentft.toolset import load_toolset
 
     world, _, name = tool.rpartition(".")
@@ -72,8 +73,8 @@ def call_command(
         raise InputError(f"{tool!r} has no world; write for example weather.current_weather")
     toolset = load_toolset(world, seed)
     try:
-        values = json.loads(arguments)
-    except (ValueError, RecursionError) as error:
+        values = parse_json(arguments)
+    except ValueError as error:
         raise InputError(f"the arguments are not JSON: {error}") from None
     if not isinstance(values, dict):
         raise InputError('the arguments must be a JSON object, such as \'{"city": "Paris"}\'')

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 from agentft.errors import InputError
+from agentft.json_text import parse_json
 from agentft.toolset.references import References
 from agentft.types import Json
 
@@ -85,7 +86,7 @@ def parse_document(content: bytes, place: str) -> dict[str, Json]:
     try:
         text = content.decode("utf-8-sig")
         is_json = text.lstrip()[:1] == "{"
-        value = json.loads(text, parse_constant=_refuse_constant) if is_json else _parse_yaml(text)
+        value = parse_json(text) if is_json else _parse_yaml(text)
     except RecursionError:
         raise InputError(f"{place}: nested too deeply") from None
     except (ValueError, TypeError) as error:
@@ -111,10 +112,6 @@ def _parse_yaml(text: str) -> Any:
             raise ValueError("its aliases expand to too much")
         pieces.append(piece)
     return json.loads("".join(pieces))
-
-
-def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def is_url(address: str) -> bool:

@@ -9,8 +9,9 @@ from urllib.parse import urljoin
 from agentft.errors import InputError
 from agentft.imports.operations import OperationReader, object_or_empty
 from agentft.imports.world import ImportedWorld, ImportNote, default_base_url
+from agentft.json_text import json_pointer
 from agentft.toolset.loading import is_base_url
-from agentft.toolset.references import References, pointer
+from agentft.toolset.references import References
 
 __all__ = ["import_openapi"]
 
@@ -40,7 +41,7 @@ def import_openapi(references: References, world: str) -> ImportedWorld:
         if path.startswith("x-"):
             continue
         try:
-            item, base = reader.resolve(value, references.address, pointer("paths", path))
+            item, base = reader.resolve(value, references.address, f"#{json_pointer('paths', path)}")
         except InputError as error:
             imported.refused.append(ImportNote(reader.place, str(error)))
             continue

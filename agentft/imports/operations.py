@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agentft.errors import InputError
 from agentft.imports.world import ACCESS, ArgumentTable, ImportedWorld, ImportNote
+from agentft.json_text import json_pointer, parse_json
 from agentft.toolset.arguments import Validator
-from agentft.toolset.references import References, pointer
+from agentft.toolset.references import References
 from agentft.toolset.schemas import Schema, expand, plain_line
 from agentft.types import Json
 
@@ -53,7 +53,7 @@ class OperationReader:
         Raises:
             InputError: the operation cannot be a tool.
         """
-        place = pointer("paths", path, method)
+        place = f"#{json_pointer('paths', path, method)}"
         operation, base = self.resolve(item[method], base, place)
         arguments = ArgumentTable()
         for parameter, home in self._parameters(item, operation, base, place):
@@ -192,7 +192,7 @@ def _examples(holder: Mapping[str, Any], references: References, base: str) -> l
 def _decoded(value: Json) -> Json:
     """An example that is the JSON text of an object or a list, as that object or list."""
     try:
-        read: Json = json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):
+        read: Json = parse_json(value) if isinstance(value, str) else value
+    except ValueError:
         return value
     return read if isinstance(read, dict | list) else value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,9 +12,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from agentft.errors import InputError
 from agentft.imports.world import ACCESS, ArgumentTable, ImportedWorld, ImportNote, default_base_url
+from agentft.json_text import json_pointer, parse_json
 from agentft.redaction import is_secret_argument, redacted
 from agentft.strict import read_json_line
-from agentft.toolset.references import pointer
 from agentft.toolset.schemas import TYPES, Schema, fits
 from agentft.toolset.state import digest
 from agentft.types import Json
@@ -67,11 +66,12 @@ def import_traffic(content: bytes, place: str, world: str) -> ImportedWorld:
 def _exchanges(content: bytes, place: str) -> list[tuple[str, Any]]:
     """Each HAR entry, or each line's bytes, with its place."""
     try:
-        entries = json.loads(content)["log"]["entries"]
-    except (ValueError, RecursionError, LookupError, TypeError):
+        document: Any = parse_json(content.decode("utf-8-sig"))
+        entries = document["log"]["entries"]
+    except (ValueError, LookupError, TypeError):
         return [(f"{place}:{number}", line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
     return [
-        (pointer("log", "entries", index), entry)
+        (f"#{json_pointer('log', 'entries', index)}", entry)
         for index, entry in enumerate(entries if isinstance(entries, list) else [])
     ]
 
@@ -93,8 +93,8 @@ def _har(entry: Any) -> dict[str, Any]:
 def _body(text: str | None) -> Json:
     """A body's JSON value, or its text if it is not JSON."""
     try:
-        read: Json = json.loads(text) if text else None
-    except (ValueError, RecursionError):
+        read: Json = parse_json(text) if text else None
+    except ValueError:
         return text
     return read
 
@@ -152,7 +152,7 @@ def _address(url: str) -> tuple[str, list[tuple[str, str, Json]]]:
 
 
 def _number_or_text(text: str) -> Json:
-    read: Json = json.loads(text) if re.fullmatch(r"true|false|-?(0|[1-9]\d{0,14})", text, re.ASCII) else text
+    read: Json = parse_json(text) if re.fullmatch(r"true|false|-?(0|[1-9]\d{0,14})", text, re.ASCII) else text
     return read
 
 

@@ -13,7 +13,7 @@ from agentft.errors import ToolError
 from agentft.toolserver.limits import Limits
 from agentft.types import Json
 
-__all__ = ["JSON_MEDIA", "json_or_text", "json_response", "parse_json", "read_body", "read_body_arguments"]
+__all__ = ["JSON_MEDIA", "json_or_text", "json_response", "parse_body", "read_body", "read_body_arguments"]
 
 JSON_MEDIA = "application/json"
 
@@ -45,13 +45,13 @@ async def read_body_arguments(request: Request, limits: Limits) -> dict[str, Jso
     Raises:
         ToolError: 413 for a body that is too large, 400 for one that is not a JSON object or too deep.
     """
-    value = parse_json(await read_body(request, limits), limits)
+    value = parse_body(await read_body(request, limits), limits)
     if not isinstance(value, dict):
         raise ToolError("the body must be a JSON object of arguments")
     return value
 
 
-def parse_json(body: bytes, limits: Limits) -> Json:
+def parse_body(body: bytes, limits: Limits) -> Json:
     """The JSON value in a body.
 
     Raises:
@@ -76,7 +76,7 @@ def parse_json(body: bytes, limits: Limits) -> Json:
 def json_or_text(body: bytes) -> Json:
     """The JSON value in a body, or else its text."""
     try:
-        return parse_json(body, Limits())
+        return parse_body(body, Limits())
     except ToolError:
         return body.decode(errors="replace")
 

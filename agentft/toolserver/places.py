@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from agentft.errors import ToolError
-from agentft.toolserver.body import json_or_text, parse_json, read_body
+from agentft.toolserver.body import json_or_text, parse_body, read_body
 from agentft.toolserver.limits import Limits
 from agentft.toolset import Route, Tool, Toolset
 from agentft.toolset.arguments import Validator
@@ -89,7 +89,7 @@ async def read_route_arguments(
             raise ToolError(f"the media type {media[:60]!r} is not read here; send a form or JSON", status=415)
         texts["form"] = _pairs(body)
     elif body:
-        arguments = _from_body(parse_json(body, limits), places)
+        arguments = _from_body(parse_body(body, limits), places)
     known = {wire for kind, wire in places.values() if kind == "query"}
     if strangers := {name for name, _ in texts["query"]} - known:
         raise ToolError(f"unknown query parameter {min(strangers)[:60]!r}", argument=min(strangers)[:60])

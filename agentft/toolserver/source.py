@@ -23,7 +23,7 @@ import httpx
 from agentft.errors import InputError, ToolError
 from agentft.redaction import redacted
 from agentft.strict import read_as, read_json_line
-from agentft.toolserver.body import parse_json
+from agentft.toolserver.body import parse_body
 from agentft.toolserver.limits import Limits
 from agentft.toolserver.places import fill_request
 from agentft.toolset import Route, Toolset, digest
@@ -232,7 +232,7 @@ def _content(media: str, content: bytes) -> tuple[str, Json]:
     media = media.partition(";")[0].strip() or "text/plain"
     if media.endswith("json"):
         try:
-            return media, parse_json(content, Limits())
+            return media, parse_body(content, Limits())
         except ToolError:
             media = "text/plain"
     return media, content.decode(errors="replace")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from urllib.parse import urlsplit
 
 from agentft.content import content_root, find_content
 from agentft.errors import InputError
+from agentft.json_text import parse_json
 from agentft.toolset.arguments import ArgumentCheck
 from agentft.toolset.declared import load_declared
 from agentft.toolset.marks import State, access_of
@@ -105,7 +105,7 @@ def _world_and_tool(name: str) -> tuple[str, str]:
 
 def _read_state(path: Path, *, declared: bool = False) -> State:
     try:
-        state = json.loads(path.read_bytes())
+        state = parse_json(path.read_bytes().decode("utf-8-sig"))
     except FileNotFoundError:
         if declared:
             return {}

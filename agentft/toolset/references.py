@@ -8,15 +8,10 @@ from urllib.parse import unquote, urldefrag, urljoin
 from agentft.errors import InputError
 from agentft.types import Json
 
-__all__ = ["References", "pointer"]
+__all__ = ["References"]
 
 _CHAIN_LIMIT = 20  # references that lead to a reference
 _OTHERS_LIMIT = 50  # documents read besides the first
-
-
-def pointer(*parts: str | int) -> str:
-    """A JSON pointer as a fragment: `#/paths/~1pets/get`."""
-    return "#" + "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in parts)
 
 
 class References:

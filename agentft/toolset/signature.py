@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from agentft.errors import InputError, ToolError
+from agentft.json_text import parse_json
 from agentft.toolset.marks import Handler, Range, State
 from agentft.toolset.schemas import expand, nullable
 from agentft.types import Json, ToolDefinition
@@ -115,7 +115,7 @@ def _example(doc: Docstring, place: str) -> dict[str, Json]:
     if not doc.example:
         return {}
     try:
-        example = json.loads(doc.example)
+        example = parse_json(doc.example)
     except ValueError as error:
         raise InputError(f"{place}: the docstring's Example is not JSON: {error}") from None
     if not isinstance(example, dict):

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from agentft.errors import InputError
-from agentft.toolset.references import References, pointer
+from agentft.json_text import json_pointer
+from agentft.toolset.references import References
 
 
 def test_references_are_found_by_pointer() -> None:
     root: dict[str, Any] = {"a/b": {"~c": [{"x": 1}]}, "one": {"$ref": "#/a~1b/~0c/0"}, "loop": {"$ref": "#/loop"}}
     found = References(root)
-    assert pointer("a/b", "~c", 0) == "#/a~1b/~0c/0"
-    assert found.find(pointer("a/b", "~c", 0), "") == ({"x": 1}, "")
+    assert found.find(f"#{json_pointer('a/b', '~c', 0)}", "") == ({"x": 1}, "")
     assert found.find("#/one", "") == ({"x": 1}, "")
     assert found.find("#/a~1b/%7E0c/0", "") == ({"x": 1}, "")
     for reference, message in (("#/loop", "only to further"), ("#/a~1b/~0c/9", "has no target"), ("#/x/y", "no 'x'")):
