@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,12 @@ def test_commands_stand_in_marked_blocks() -> None:
         for block in blocks(page):
             if block.language == "":
                 assert not block.text.startswith(("agentft ", "$ agentft ")), f"{name(page)}: {block.text[:60]}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=name)
+def test_paths_of_modules_exist(page: Path) -> None:
+    """A path in backquotes is one of the repository's, or below agentft/; `x` stands for a new name."""
+    found = re.findall(r"`((?:[a-z_]+/)+(?:test_)?\w+\.(?:py|toml|md))`", page.read_text(encoding="utf-8"))
+    paths = {path for path in found if not re.search(r"/(test_)?x\.|^(library|mytools|runs)/", path)}
+    places = (ROOT, ROOT / "agentft", page.parent)
+    assert {path for path in paths if not any((place / path).exists() for place in places)} == set()
