@@ -1,9 +1,8 @@
-"""How fast the trainer is on samples of known shapes, beside the usual way and the machine's limit.
+"""Measures training speed on samples of known shapes, against plain peft, peers, and the machine's limit.
 
-agent930 is 600 tokens that all samples share, 40 of the user, 60 learnt, and 230 after them; agent730 shares 400; in
-agent930-unique nothing is shared; long4k is 4,096 tokens of which a
-tenth is learnt, long2k half of it; `data` is what `data=FILE` names.
-On a GPU, with peers beside it from their own environments:
+Shapes: agent930 has 600 shared tokens, 40 of the user, 60 supervised and 230 after them; agent730 shares 400;
+agent930-unique shares none; long4k has 4,096 tokens, a tenth of them supervised; long2k is half as long; `data` is the
+file in `data=FILE`. On a GPU, with peers from their own environments:
 
     agentft bench train --model random-7b --method qlora --shape agent930 --memory 24 \\
       --peer unsloth=/venvs/unsloth/bin/python --peer-batch 8
@@ -28,7 +27,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
+from transformers import AutoModelForCausalLM
 
 from agentft.engine.packing import Pack, Sample, epoch_packs
 from agentft.engine.tree_attention import TREE_ATTENTION
@@ -37,37 +36,26 @@ from agentft.models.embedded import resolve
 from agentft.models.hf import quantisation
 from agentft.strict import nearest
 from agentft.training.events import StepDone
-from agentft.training.loading import load_model, pick_dtype, pick_liger, prepare_model
+from agentft.training.loading import load_model, prepare_model
 from agentft.training.loop import TrainingLoop
-from agentft.training.machine import peak_memory
-from agentft.training.planner import Card, Workload
-from agentft.training.planning import (
-    CPU_PACK,
-    RANDOM_7B,
-    SEVEN_B,
-    apply,
-    choose_for,
-    describe,
-    measure_rate,
-    model_dimensions,
-    this_card,
-    workload_of,
-)
+from agentft.training.machine import measure_machine, measure_rate, peak_memory
+from agentft.training.planner import Workload, describe_choice, dimensions
 from agentft.training.recipe import Recipe, read_recipe
+from agentft.training.resolve import RANDOM_7B, Resolved, resolve_recipe
 from agentft.training.run import read_samples
 
 __all__ = ["SHAPES", "Measured", "Shape", "bench_peer", "bench_plain", "bench_train", "limit", "main", "plan_bench"]
 
 WARM_UP = 3
 DATA = "data"
-"""The shape that is the rows of a file."""
+"""Names the rows of a file, in place of a shape."""
 LONG_RUN = 100_000
-"""Samples of the run that settings are chosen for."""
+"""How many samples the planned run has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Samples of `shared` tokens that all have, `own` tokens each, `learnt` ones, and a `tail` that no loss sees."""
+    """Tokens of a sample: `shared` by all samples, its `own`, supervised (`learnt`), and a `tail` after them."""
 
     shared: int
     own: int
@@ -76,7 +64,7 @@ class Shape:
 
     @property
     def tokens(self) -> int:
-        """Of one sample as it stands in the data."""
+        """Tokens of one sample, the tail included."""
         return self.shared + self.own + self.learnt + self.tail
 
 
@@ -91,7 +79,7 @@ SHAPES = {
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The middle of the measured steps. `tokens_per_second`: computed ones. `memory`: peak bytes."""
+    """The median of the measured steps. `tokens_per_second` counts computed tokens. `memory`: peak bytes."""
 
     name: str
     samples_per_second: float
@@ -101,28 +89,28 @@ class Measured:
     loss: float
 
 
-def plan_bench(recipe: Recipe, shape: str, memory: float | None = None) -> tuple[Recipe, str]:
-    """The recipe with the planner's settings for a long run on this shape, and what was chosen.
+def plan_bench(recipe: Recipe, shape: str, memory: float | None = None) -> Resolved:
+    """The recipe resolved for a long run on samples of this shape.
 
     Args:
-        recipe: its settings stay as they are.
-        shape: a key of `SHAPES`.
-        memory: GiB of the card; None: what is free.
+        recipe: settings that are not `auto` stay as they are.
+        shape: a key of `SHAPES`, or `data`.
+        memory: GiB of the card to use at most; None: all that is free.
 
     Raises:
-        InputError: the shape is not known, or nothing fits.
+        InputError: the shape is unknown, or nothing fits.
     """
-    if not torch.cuda.is_available():
-        return replace(recipe, pack_tokens=recipe.pack_tokens or CPU_PACK), ""
     gc.collect()
-    torch.cuda.empty_cache()  # of what was measured before
-    card = this_card()
-    card = Card(min(card.free, memory * 2**30) if memory else card.free, card.rate)
-    work = workload_of(read_samples(recipe), recipe) if shape == DATA else _long_run(_shape(shape))
-    choice = choose_for(recipe, model_dimensions(recipe), card, work)
-    if choice is None:
-        raise InputError(f"nothing fits into {card.free / 2**30:.1f} GiB")
-    return apply(recipe, choice.levers), f"{shape}, predicted: {describe(choice)}"
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # of the measurement before
+    machine = measure_machine()
+    if memory is not None:
+        machine = replace(machine, free=min(machine.free, memory * 2**30))
+    work = read_samples(recipe) if shape == DATA else _long_run(_shape(shape))
+    resolved = resolve_recipe(replace(recipe, lr=recipe.lr or 1e-4), work, machine)
+    if machine.device == "cuda" and resolved.choice is None:
+        raise InputError(f"nothing fits into {machine.free / 2**30:.1f} GiB")
+    return resolved
 
 
 def _long_run(kind: Shape) -> Workload:
@@ -134,18 +122,19 @@ def _long_run(kind: Shape) -> Workload:
     return Workload(LONG_RUN, 1, kind.shared + own, computed)
 
 
-def bench_train(recipe: Recipe, shape: str, steps: int) -> Measured:
-    """Train `steps` steps, after a few to warm up, on packs as full as they come.
+def bench_train(resolved: Resolved, shape: str, steps: int) -> Measured:
+    """Train `steps` steps after the warm-up, on full packs.
 
     Raises:
-        InputError: the shape is not known, or nothing of it fits into a pack.
+        InputError: the shape is unknown, or no sample of it fits into a pack.
     """
-    samples = read_samples(recipe) if shape == DATA else list(_samples(_shape(shape), recipe, steps))
+    recipe = resolved.recipe
+    samples = read_samples(recipe) if shape == DATA else list(_samples(_shape(shape), resolved, steps))
     packs = epoch_packs(samples, recipe.pack_tokens, recipe.seed, 0)
     fullest = max(len(pack.members) for pack in packs)
     chosen = packs if shape == DATA else [pack for pack in packs if len(pack.members) == fullest]
     chosen = (chosen * (steps + WARM_UP))[: (steps + WARM_UP) * recipe.batch]
-    events = _run(recipe, _model(recipe), samples, chosen)
+    events = _run(recipe, _model(resolved), samples, chosen)
     timed = sorted(events[WARM_UP:], key=lambda event: event.seconds)
     middle = timed[len(timed) // 2]
     seconds = sum(event.seconds for event in timed) if shape == DATA else middle.seconds * len(timed)
@@ -155,18 +144,18 @@ def bench_train(recipe: Recipe, shape: str, steps: int) -> Measured:
     )
 
 
-def bench_plain(recipe: Recipe, shape: str, steps: int, batch: int = 4) -> Measured:
-    """The usual way: transformers and peft, whole samples in rows, logits of every token.
+def bench_plain(resolved: Resolved, shape: str, steps: int, batch: int = 4) -> Measured:
+    """Plain transformers and peft: whole samples in rows, logits of every token.
 
     Raises:
-        InputError: the shape is not known.
+        InputError: the shape is unknown.
     """
     from peft import LoraConfig, get_peft_model
 
-    kind = _shape(shape)
+    kind, recipe = _shape(shape), resolved.recipe
     dice = random.Random(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = _model(recipe, "sdpa")
+    model = _model(resolved, "sdpa")
     vocabulary = model.config.vocab_size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a property by its old name
@@ -192,16 +181,16 @@ def bench_plain(recipe: Recipe, shape: str, steps: int, batch: int = 4) -> Measu
 
 
 def bench_peer(peer: str, shape: str, batches: Sequence[int], steps: int) -> list[Measured]:
-    """A peer at these batch sizes, in its own Python.
+    """Measure another library at these batch sizes, in its own Python.
 
     Args:
         peer: `unsloth=PYTHON` or `trl=PYTHON`.
         shape: a key of `SHAPES`.
-        batches: samples of a step; those that the memory cannot hold are left out.
-        steps: that are timed.
+        batches: samples of a step; sizes that do not fit into memory are left out.
+        steps: how many are timed.
 
     Raises:
-        InputError: it failed; with the end of what it said.
+        InputError: it failed; the message has the end of its output.
     """
     name, _, python = peer.partition("=")
     script = Path(__file__).with_name("peers.py")
@@ -219,13 +208,13 @@ def bench_peer(peer: str, shape: str, batches: Sequence[int], steps: int) -> lis
     return [Measured(**one) for one in found if "failed" not in one]
 
 
-def limit(recipe: Recipe, shape: str, found: Measured) -> float:
-    """Samples a second if a step were only its products, at the rate of a large product on this machine.
+def limit(resolved: Resolved, shape: str, found: Measured) -> float:
+    """Samples a second if a step were its matrix products only, at the rate of a large product on this machine.
 
     Frozen weights take 4 operations a weight and token (forward, and the gradient of the inputs).
     """
-    model = model_dimensions(recipe)
-    dtype = torch.bfloat16 if pick_dtype(recipe) == "bf16" else torch.float32
+    model = dimensions(resolved.architecture.config)
+    dtype = torch.bfloat16 if resolved.recipe.dtype == "bf16" else torch.float32
     kind = Shape(0, 0, 0, 0) if shape == DATA else _shape(shape)
     tokens = kind.own + kind.learnt + kind.shared / found.samples or found.tokens_per_second / found.samples_per_second
     return measure_rate(dtype) / (4 * model.body * tokens)
@@ -233,18 +222,19 @@ def limit(recipe: Recipe, shape: str, found: Measured) -> float:
 
 def _shape(name: str) -> Shape:
     if name not in SHAPES:
-        raise InputError(f"there is no shape {name!r}; {nearest(name, list(SHAPES))}")
+        raise InputError(f"unknown shape {name!r}; {nearest(name, list(SHAPES))}")
     return SHAPES[name]
 
 
-def _samples(shape: Shape, recipe: Recipe, steps: int) -> Iterator[Sample]:
-    """Enough for all steps, of random tokens."""
+def _samples(shape: Shape, resolved: Resolved, steps: int) -> Iterator[Sample]:
+    """Samples of random tokens, enough for all steps."""
+    recipe = resolved.recipe
     dice = random.Random(recipe.seed)
     own = shape.own + shape.learnt
     room = (recipe.pack_tokens - shape.shared) // own
     if room < 1:
         raise InputError(f"pack_tokens = {recipe.pack_tokens}: a sample has {shape.shared + own} tokens; give more")
-    vocabulary = _config(recipe).vocab_size
+    vocabulary = resolved.architecture.config.vocab_size
     stem = [dice.randrange(vocabulary) for _ in range(shape.shared)]
     for row in range(room * recipe.batch * min(steps + WARM_UP, 8)):
         tokens = array("i", [*stem, *(dice.randrange(vocabulary) for _ in range(own + 1))])
@@ -252,31 +242,29 @@ def _samples(shape: Shape, recipe: Recipe, steps: int) -> Iterator[Sample]:
         yield Sample(row, str(row), tokens, places, array("d", [1.0] * shape.learnt))
 
 
-def _config(recipe: Recipe) -> Any:
-    return Qwen2Config(**SEVEN_B) if recipe.model == RANDOM_7B else AutoConfig.from_pretrained(resolve(recipe.model))
-
-
-def _model(recipe: Recipe, attention: str = "") -> Any:
-    """The recipe's model, with adapters unless another attention is named."""
+def _model(resolved: Resolved, attention: str = "") -> Any:
+    """The recipe's model, with adapters unless another attention is given."""
+    recipe, config = resolved.recipe, resolved.architecture.config
     if recipe.model != RANDOM_7B:
         where = resolve(recipe.model)
         if not attention:
-            return load_model(recipe, where)
+            return load_model(recipe, where, config)
         dtype = torch.bfloat16 if recipe.dtype == "bf16" else torch.float32
         return AutoModelForCausalLM.from_pretrained(
             where,
+            config=config,
             dtype=dtype,
             attn_implementation=attention,
             quantization_config=quantisation(4, dtype) if recipe.method == "qlora" else None,
         )
     if not torch.cuda.is_available():
         raise InputError(f"{RANDOM_7B} needs a GPU; give --model smollm2-135m")
-    model = _random_model(_config(recipe), recipe, attention or TREE_ATTENTION)
+    model = _random_model(config, recipe, attention or TREE_ATTENTION)
     return model if attention else prepare_model(recipe, model, RANDOM_7B)
 
 
 def _random_model(config: Any, recipe: Recipe, attention: str) -> Any:
-    """Made on the GPU, and packed to 4 bits there."""
+    """A model with random weights, made on the GPU, in 4 bits for qlora."""
     torch.manual_seed(recipe.seed)
     with torch.device("cuda"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation=attention)
@@ -311,43 +299,43 @@ def _pack(model: Any) -> None:
 
 
 def _run(recipe: Recipe, model: Any, samples: Sequence[Sample], packs: Sequence[Pack]) -> list[StepDone]:
-    told: list[StepDone] = []
+    steps: list[StepDone] = []
 
     def keep(event: Any) -> None:
         if isinstance(event, StepDone):
-            told.append(event)
+            steps.append(event)
 
     TrainingLoop(model, recipe, samples, packs, on_event=keep).run()
-    return told
+    return steps
 
 
 def main() -> None:
-    """Print a line for each measurement."""
+    """Print one line for each measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="as for `agentft train`")
     parser.add_argument("--model", default="smollm2-135m", help=f"as for `agentft train`, or {RANDOM_7B}")
     parser.add_argument("--method", default="lora")
     parser.add_argument("--shape", action="append", choices=[*SHAPES, DATA])
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--memory", type=float, help="GiB of the card to keep to")
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="unsloth or trl beside it")
+    parser.add_argument("--memory", type=float, help="use at most this many GiB of the card")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="also unsloth or trl")
     parser.add_argument("--peer-batch", action="append", type=int, help="batch sizes of the peers")
-    parser.add_argument("--plain", action="store_true", help="also the usual way (as without any argument)")
+    parser.add_argument("--plain", action="store_true", help="also measure plain peft (default without arguments)")
     given = parser.parse_intermixed_args()
     recipe = read_recipe(None, given.settings, {"model": given.model, "method": given.method})
-    recipe = replace(recipe, dtype=pick_dtype(recipe), liger=pick_liger(recipe), lr=recipe.lr or 1e-4)
     for shape in given.shape or ["agent730"]:
-        planned, chosen = plan_bench(recipe, shape, given.memory)
+        planned = plan_bench(recipe, shape, given.memory)
         found = [bench_train(planned, shape, given.steps)]
-        most = limit(recipe, shape, found[0])
+        most = limit(planned, shape, found[0])
         if given.plain or len(sys.argv) == 1:
-            found.append(bench_plain(recipe, shape, max(1, given.steps // 2)))
+            found.append(bench_plain(planned, shape, max(1, given.steps // 2)))
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         for peer in given.peer:
             found += bench_peer(peer, shape, given.peer_batch or [2, 8], given.steps)
-        sys.stdout.write(f"{chosen}\n" if chosen else "")
+        if planned.choice is not None:
+            sys.stdout.write(f"{shape}, predicted: {describe_choice(planned.choice)}\n")
         for one in found:
             share = one.samples_per_second / most
             sys.stdout.write(

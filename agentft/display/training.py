@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from agentft.display.safe import safe_str, safe_text
 from agentft.rows.preparation import DataReport
-from agentft.training.events import DataReady, Event, Finished, Note, Plan, Saved, Started, StepDone
+from agentft.training.events import DataReady, Event, Finished, Note, Saved, Started, StepDone, TrainingPlan
 
 __all__ = ["TrainingView", "data_lines", "loss_curve", "plan_lines"]
 
@@ -111,7 +111,7 @@ def data_lines(data: DataReport) -> list[str]:
     return lines
 
 
-def plan_lines(plan: Plan, data: DataReport) -> list[str]:
+def plan_lines(plan: TrainingPlan, data: DataReport) -> list[str]:
     """How the samples are packed, and how many steps that makes."""
     packing = plan.packing
     saved = f"{packing.tokens:,} tokens computed an epoch instead of {packing.unshared:,}"

@@ -1,8 +1,8 @@
-"""Attention over prefix trees by FlashAttention: a call for what nodes see of themselves, one for each level above.
+"""Attention over prefix trees by FlashAttention: one call for all nodes on themselves, one for each level above.
 
-What a token sees is its own node up to itself, and each ancestor whole. The parts are merged by their log-sum-exps. In
-the backward pass each part is given the merged output and log-sum-exp, which makes its probabilities those of the whole
-row. So no mask is needed, and the keys of a shared prefix are spread over the card, which flex_attention does not do.
+A token sees its own node up to itself, and each ancestor completely. The results are merged by their log-sum-exps. In
+the backward pass each call gets the merged output and log-sum-exp, so that its probabilities are those of the whole
+row. No mask is needed, and the keys of a shared prefix are spread over the card, which flex_attention does not do.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from torch import Tensor
 
 from agentft.engine.collation import subtree_ends
 
-__all__ = ["Part", "cascade_attention", "cascade_parts", "send"]
+__all__ = ["VarlenCall", "cascade_attention", "cascade_calls", "send"]
 
 Where: TypeAlias = slice | Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """Runs of queries beside runs of keys: the `i`-th sees the `i`-th, up to itself if `causal`, else whole.
+class VarlenCall:
+    """One FlashAttention call with runs of varying length: queries of run `i` attend to keys of run `i`.
 
-    `rows`, `keys`: where their tokens stand in the row. `row_ends`, `key_ends` `[runs + 1]`, int32: where runs end,
-    after a 0. `most_rows`, `most_keys`: of one run.
+    `rows`, `keys`: places of the tokens in the row. `row_ends`, `key_ends` `[runs + 1]`, int32: cumulative lengths,
+    beginning with 0. `most_rows`, `most_keys`: length of the longest run. `causal`: a query sees keys up to itself.
     """
 
     rows: Where
@@ -40,31 +40,33 @@ class Part:
     causal: bool
 
 
-def cascade_parts(nodes: Sequence[tuple[int, int]], device: torch.device) -> list[Part]:
-    """The nodes, (tokens, parent) in preorder, on themselves; then for each level those that are seen from below."""
+def cascade_calls(nodes: Sequence[tuple[int, int]], device: torch.device) -> list[VarlenCall]:
+    """The calls for nodes (tokens, parent) in preorder: nodes on themselves, then one call for each level."""
     starts = list(accumulate((length for length, _ in nodes), initial=0))
     ends = subtree_ends([parent for _, parent in nodes], starts)
     depths, inner = list[int](), {parent for _, parent in nodes}
     for _, parent in nodes:
         depths.append(depths[parent] + 1 if parent >= 0 else 0)
     own = [(starts[number], starts[number + 1]) for number in range(len(nodes))]
-    parts = [_part(own, own, device, causal=True)]
+    parts = [_call(own, own, device, causal=True)]
     for level in range(max(depths) + 1):
         chosen = [number for number, depth in enumerate(depths) if depth == level and number in inner]
         if chosen:
             below = [(starts[number + 1], ends[number]) for number in chosen]
-            parts.append(_part(below, [own[number] for number in chosen], device, causal=False))
+            parts.append(_call(below, [own[number] for number in chosen], device, causal=False))
     return parts
 
 
-def cascade_attention(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Part], scaling: float) -> Tensor:
+def cascade_attention(query: Tensor, key: Tensor, value: Tensor, parts: Sequence[VarlenCall], scaling: float) -> Tensor:
     """`[L, heads, d]` for queries `[L, heads, d]`, keys and values `[L, key heads, d]`, in bf16 or fp16."""
     return _Cascade.apply(query, key, value, parts, scaling)
 
 
-def _part(rows: list[tuple[int, int]], keys: list[tuple[int, int]], device: torch.device, *, causal: bool) -> Part:
+def _call(
+    rows: list[tuple[int, int]], keys: list[tuple[int, int]], device: torch.device, *, causal: bool
+) -> VarlenCall:
     (row_ends, most_rows), (key_ends, most_keys) = _lengths(rows, device), _lengths(keys, device)
-    return Part(_where(rows, device), _where(keys, device), row_ends, key_ends, most_rows, most_keys, causal)
+    return VarlenCall(_where(rows, device), _where(keys, device), row_ends, key_ends, most_rows, most_keys, causal)
 
 
 def _lengths(runs: list[tuple[int, int]], device: torch.device) -> tuple[Tensor, int]:
@@ -79,14 +81,14 @@ def _where(runs: list[tuple[int, int]], device: torch.device) -> Where:
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """To the device, without waiting for what it has to do before."""
+    """Copy to the device without waiting for its queue."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 class _Cascade(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(  # noqa: PLR0917 - what `apply` is given
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, parts: Sequence[Part], scaling: float
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, parts: Sequence[VarlenCall], scaling: float
     ) -> Tensor:
         whole, *above = parts
         output, total = _forward(query, key, value, whole, scaling)
@@ -125,7 +127,7 @@ def _blend(compiled: bool) -> Any:
     return torch.compile(_mix, dynamic=True) if compiled else _mix
 
 
-def _forward(query: Tensor, key: Tensor, value: Tensor, part: Part, scaling: float) -> tuple[Tensor, Tensor]:
+def _forward(query: Tensor, key: Tensor, value: Tensor, part: VarlenCall, scaling: float) -> tuple[Tensor, Tensor]:
     """The output `[rows, heads, d]`, and the log-sum-exp of each row's scaled products `[heads, rows]`, fp32."""
     output, total, *_ = torch.ops.aten._flash_attention_forward(
         query,
@@ -143,7 +145,7 @@ def _forward(query: Tensor, key: Tensor, value: Tensor, part: Part, scaling: flo
     return output, total
 
 
-def _backward(seen: tuple[Tensor, ...], part: Part, scaling: float) -> tuple[Tensor, Tensor, Tensor]:
+def _backward(seen: tuple[Tensor, ...], part: VarlenCall, scaling: float) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of query, key and value, given (gradient, query, key, value, output, log-sum-exp)."""
     unused = torch.empty(2, dtype=torch.uint64, device=seen[0].device)
     of_query, of_key, of_value = torch.ops.aten._flash_attention_backward(

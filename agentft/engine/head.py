@@ -1,4 +1,4 @@
-"""The frozen head and the cross-entropy in one, chunk by chunk: no more than one chunk's logits are ever there."""
+"""The frozen head and the cross-entropy in one function, chunk by chunk: only one chunk of logits exists at a time."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 __all__ = ["frozen_head", "head_losses"]
 
 CHUNK_BYTES = 1 << 28
-"""Of the fp32 logits of one chunk."""
-ROWS = 128
-"""Chunks have a multiple of so many rows, for there should be few shapes."""
+"""Bytes of the fp32 logits of one chunk."""
+CHUNK_ROWS = 128
+"""Chunks have a multiple of this many rows, so that there are few shapes."""
 
 
 def frozen_head(model: Any) -> nn.Linear | None:
-    """The head of `model`, if logits are its product and nothing else, and it is not trained."""
+    """The head of `model`, if it is frozen and logits are its product without scaling or capping; else None."""
     head, config = model.get_output_embeddings(), model.config.get_text_config()
     bent = any(getattr(config, name, None) for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"))
     plain = type(head) is nn.Linear and not any(parameter.requires_grad for parameter in head.parameters())
@@ -29,13 +29,13 @@ def head_losses(hidden: Tensor, head: nn.Linear, targets: Tensor) -> Tensor:
 
 
 class _HeadLosses(torch.autograd.Function):  # type: ignore[misc]
-    """Each row's slope is computed at once with its loss, and scaled in the backward pass."""
+    """The gradient of each row is computed with its loss, and scaled in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         slopes = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        step = max(CHUNK_BYTES // (4 * len(weight)) // ROWS, 1) * ROWS
+        step = max(CHUNK_BYTES // (4 * len(weight)) // CHUNK_ROWS, 1) * CHUNK_ROWS
         for start in range(0, len(hidden), step):
             end = start + step
             logits = nn.functional.linear(hidden[start:end], weight, bias).float()

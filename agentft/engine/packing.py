@@ -24,11 +24,11 @@ __all__ = ["Node", "Pack", "PackingReport", "Sample", "epoch_packs", "make_sampl
 Tree: TypeAlias = list[tuple[int, int]]
 """Samples with the place where each leaves the one before it."""
 
-WORTH_SHARING = 16
-"""Fewer tokens than these are computed again: each node costs the attention a block of its own."""
+MIN_SHARED = 16
+"""Shorter shared prefixes are computed again: each node costs the attention a block of its own."""
 
 LIKE = 64
-"""Samples that differ by fewer tokens are of like length."""
+"""Samples whose lengths differ by fewer tokens count as equally long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ def _order_group(samples: Sequence[Sample], members: Sequence[int], dice: random
     shorter = [0, *(min(samples[one].inputs, samples[two].inputs) for one, two in pairwise(ranked))]
     # Ranges of samples that share `shared` tokens; the first of them leaves what stands before at `branch`.
     first = min(common[1:], default=0)
-    ranges = [(0, len(ranked), first if first >= WORTH_SHARING else 0, 0)]
+    ranges = [(0, len(ranked), first if first >= MIN_SHARED else 0, 0)]
     while ranges:
         low, high, shared, branch = ranges.pop()
         if high - low == 1:
@@ -172,7 +172,7 @@ def _order_group(samples: Sequence[Sample], members: Sequence[int], dice: random
         cuts = [
             place
             for place in range(low + 1, high)
-            if common[place] < shared + max(WORTH_SHARING, (shorter[place] - shared) // 2)
+            if common[place] < shared + max(MIN_SHARED, (shorter[place] - shared) // 2)
         ]
         if not cuts:
             ranges.append((low, high, min(common[low + 1 : high]), branch))

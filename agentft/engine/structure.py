@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agentft.engine.cascade import Part, cascade_parts
+from agentft.engine.cascade import VarlenCall, cascade_calls
 from agentft.engine.collation import Batch
 
 __all__ = ["Structure"]
@@ -27,7 +27,7 @@ class Structure:
         self.positions = positions
         self._masks: dict[int | None, Tensor] = {}
         self._blocks: dict[int | None, Any] = {}
-        self._parts: list[Part] = []
+        self._calls: list[VarlenCall] = []
         reach: list[int] = []
         for tokens, parent in self.nodes:
             reach.append(tokens + (reach[parent] if parent >= 0 else 0))
@@ -52,10 +52,10 @@ class Structure:
             self._masks[window] = mask[None, None]
         return self._masks[window]
 
-    def parts(self) -> list[Part]:
-        """FlashAttention's calls, see `cascade_parts`."""
-        self._parts = self._parts or cascade_parts(self.nodes, self.ends.device)
-        return self._parts
+    def calls(self) -> list[VarlenCall]:
+        """FlashAttention calls, see `cascade_calls`."""
+        self._calls = self._calls or cascade_calls(self.nodes, self.ends.device)
+        return self._calls
 
     def blocks(self, window: int | None = None) -> Any:
         """flex_attention's `BlockMask`, `[1, 1, L, L]` in blocks of 128."""

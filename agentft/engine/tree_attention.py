@@ -29,8 +29,8 @@ __all__ = ["TREE_ATTENTION", "tree_attention"]
 TREE_ATTENTION = "agentft_tree"
 """The name under which transformers knows it."""
 
-HALF = (torch.bfloat16, torch.float16)
-Span = tuple[int, int]
+SIXTEEN_BIT = (torch.bfloat16, torch.float16)
+TokenRange = tuple[int, int]
 """Half-open, in tokens of the row."""
 
 
@@ -66,9 +66,9 @@ def tree_attention(
     scaling = scaling or query.shape[-1] ** -0.5
     query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, rotation may have made them fp32
     flash = query.is_cuda and torch.cuda.get_device_capability(query.device) >= (8, 0) and query.shape[-1] <= 256
-    if flash and window is None and softcap is None and value.dtype in HALF:
+    if flash and window is None and softcap is None and value.dtype in SIXTEEN_BIT:
         query, key, value = (tensor.transpose(1, 2)[0] for tensor in (query, key, value))
-        return cascade_attention(query, key, value, structure.parts(), scaling)[None], None
+        return cascade_attention(query, key, value, structure.calls(), scaling)[None], None
     if query.is_cuda:
         output = _flex(softcap)(query, key, value, block_mask=structure.blocks(window), scale=scaling, enable_gqa=True)
     elif window is not None or softcap is not None:
@@ -131,7 +131,7 @@ def _attend(own: tuple[Tensor, Tensor, Tensor], table: _Table, keys: Tensor, val
     )
 
 
-def _cut(tokens: Tensor, path: Sequence[Span]) -> Tensor:
+def _cut(tokens: Tensor, path: Sequence[TokenRange]) -> Tensor:
     parts = [tokens[:, start:end] for start, end in path]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
@@ -146,7 +146,7 @@ class _Table:
 
     rows: int
     width: int
-    path: tuple[Span, ...]
+    path: tuple[TokenRange, ...]
     mask: Tensor | None
 
 
@@ -211,9 +211,9 @@ def _plan(nodes: tuple[tuple[int, int], ...], device: torch.device) -> _Plan:
 
 def _tables(
     nodes: Sequence[tuple[int, int]], starts: Sequence[int]
-) -> Iterator[tuple[tuple[Span, ...], list[tuple[int, int]]]]:
+) -> Iterator[tuple[tuple[TokenRange, ...], list[tuple[int, int]]]]:
     """The path and the (length, start) of the nodes of each table: roots alone, siblings if a quarter apart at most."""
-    paths: list[tuple[Span, ...]] = []
+    paths: list[tuple[TokenRange, ...]] = []
     children: dict[int, list[tuple[int, int]]] = {}
     for number, (length, parent) in enumerate(nodes):
         paths.append((*(paths[parent] if parent >= 0 else ()), (starts[number], starts[number + 1])))

@@ -1,4 +1,4 @@
-"""What a run tells whoever watches it: plain records, so that a terminal, a log file and a test all read the same."""
+"""Events of a run: plain records for the terminal, the log file and tests."""
 
 from __future__ import annotations
 
@@ -10,20 +10,31 @@ from typing import TypeAlias
 from agentft.engine.packing import PackingReport
 from agentft.rows.preparation import DataReport
 
-__all__ = ["DataReady", "Event", "Finished", "Note", "OnEvent", "Plan", "RunResult", "Saved", "Started", "StepDone"]
+__all__ = [
+    "DataReady",
+    "Event",
+    "Finished",
+    "Note",
+    "OnEvent",
+    "RunResult",
+    "Saved",
+    "Started",
+    "StepDone",
+    "TrainingPlan",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A sentence for a person. `warning`: it may be a mistake."""
+    """A sentence for the user. `warning`: something may be wrong."""
 
     text: str
     warning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How the rows will be trained: packs of an epoch, optimizer steps of the run."""
+class TrainingPlan:
+    """How the samples are packed, and how many optimizer steps the run takes."""
 
     steps: int
     epochs: int
@@ -35,12 +46,12 @@ class DataReady:
     """All rows are read, encoded and packed."""
 
     data: DataReport
-    plan: Plan
+    plan: TrainingPlan
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Training begins after `step` steps that an earlier process did."""
+    """Training starts. `step`: optimizer steps that an earlier process finished."""
 
     folder: Path
     step: int
@@ -54,8 +65,8 @@ class Started:
 class StepDone:
     """One optimizer step; the line of `metrics.jsonl`.
 
-    `loss`: sum(w * ce) / sum(w) over the step. `tokens`: computed ones; `supervised`: targets, whose weights sum up to
-    `weight`. `seconds`: of this step alone. `memory`: peak bytes of the process, or of the GPU.
+    `loss`: sum(w * ce) / sum(w) over the step. `tokens`: how many were computed. `supervised`: how many targets, whose
+    weights sum to `weight`. `seconds`: of this step alone. `memory`: peak bytes of the GPU, or of the process.
     """
 
     step: int
@@ -73,7 +84,7 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A complete checkpoint."""
+    """A checkpoint was saved."""
 
     path: Path
     step: int
@@ -94,7 +105,7 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of a run, with all its losses in order."""
+    """The run ended. `losses`: of every step, in order."""
 
     result: RunResult
     losses: tuple[float, ...]

@@ -1,15 +1,67 @@
-"""This machine: what it computes fast, how much memory is free, and settings of torch that belong to it."""
+"""This machine: what it computes natively, how much memory is free, how fast it is; and torch's settings for it."""
 
 from __future__ import annotations
 
 import contextlib
 import resource
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
-__all__ = ["deterministic", "peak_memory"]
+from agentft.engine.speed import has_liger
+from agentft.models.hf import native_bf16
+
+__all__ = ["Machine", "deterministic", "measure_machine", "measure_rate", "peak_memory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What `auto` depends on.
+
+    `bf16`: whether it multiplies bf16 natively. `liger`: whether Liger's kernels are installed and usable. `free`:
+    bytes of GPU memory. `rate`, `fp32_rate`: operations a second of a large product in bf16 and in fp32. The last
+    three are 0 without a GPU, where nothing depends on them.
+    """
+
+    device: Literal["cpu", "cuda"]
+    bf16: bool
+    liger: bool
+    free: float = 0.0
+    rate: float = 0.0
+    fp32_rate: float = 0.0
+
+
+def measure_machine() -> Machine:
+    """The machine that this process runs on. On a GPU this multiplies large matrices for a moment."""
+    if not torch.cuda.is_available():
+        return Machine("cpu", native_bf16(), has_liger())
+    free = float(torch.cuda.mem_get_info()[0])
+    rate, fp32_rate = measure_rate(torch.bfloat16), measure_rate(torch.float32)
+    torch.cuda.empty_cache()
+    return Machine("cuda", native_bf16(), has_liger(), free, rate, fp32_rate)
+
+
+def measure_rate(dtype: torch.dtype) -> float:
+    """Operations a second of a large matrix product in this number type."""
+    device, size = ("cuda", 8_192) if torch.cuda.is_available() else ("cpu", 1_536)
+    one, two = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(6):
+        _wait(device)
+        began = time.perf_counter()
+        torch.matmul(one, two)
+        _wait(device)
+        best = min(best, time.perf_counter() - began)
+    return float(2 * size**3 / best)
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 @contextlib.contextmanager

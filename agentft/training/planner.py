@@ -1,48 +1,54 @@
-"""What a run will take, and the settings that make the most of a card: by formulas that measurements bear out.
+"""Predicts the memory and time of training, and chooses the fastest settings that fit into a card.
 
-Memory is counted in the tensors that are kept: weights, adapters with their optimizer, what each layer keeps for the
-backward pass, what one layer needs on top while it runs backward, and the head's chunk. Time is the operations of the
-products at a share of the card's rate, or what the processor takes to ask for them, whichever is longer; measured in
-tests/training/test_planner.py.
+Memory is the sum of the tensors that are kept: weights, adapters with their optimizer state, the activations that each
+layer keeps for the backward pass, what one layer needs on top while it runs backward, and one chunk of logits. Time is
+the larger of two: the matrix products at a share of the card's rate, and the CPU's launch overhead. The formulas are
+checked against measurements in tests/training/test_planner.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from typing import Any, Literal
 
+from agentft.engine.packing import Sample, epoch_packs
 from agentft.errors import InputError
-from agentft.training.recipe import Method
+from agentft.training.recipe import Method, Recipe
 
 __all__ = [
     "CARDS",
     "Card",
     "Choice",
     "Dimensions",
-    "Estimate",
     "Levers",
+    "StepCost",
     "Workload",
     "choose",
+    "describe_choice",
     "dimensions",
-    "estimate",
+    "step_cost",
+    "workload_of",
 ]
 
 GIB = 1 << 30
-HALF = 2
+PACKED = 20_000
+"""Samples that are packed to predict a whole epoch."""
+BF16_BYTES = 2
 """Bytes of a number in bf16; fp32 takes twice as many."""
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-"""Of a weight, with its share of the block scales, which are quantised themselves."""
+"""Bytes of a 4-bit weight, with its share of the block scales, which are quantised themselves."""
 ADAM = {"adamw": 16, "adamw_8bit": 10}
-"""Bytes of a trained number: itself and its gradient in fp32, and two moments."""
-PRODUCTS, UNPACKING = 0.54, 1_000
-"""The share of a card's rate that a step's products reach; operations that would take as long as unpacking a weight."""
-ASKING, ASKING_PACKED = 0.00275, 0.0014
-"""Seconds of the processor for one pass through one layer, of any width; what 4-bit weights add. Long packs hide it."""
+"""Bytes of a trained parameter: itself and its gradient in fp32, and the two moments of AdamW."""
+UTILISATION, UNPACKING = 0.54, 1_000
+"""Share of the card's rate that matrix products reach; cost of unpacking a 4-bit weight, in operations."""
+LAUNCH, LAUNCH_4BIT = 0.00275, 0.0014
+"""CPU launch overhead per layer and pass, in seconds; what 4-bit weights add to it. Long packs hide it."""
 HOST_BYTES, HEAD_CHUNK = 20e9, (1 << 28) * 2
-"""A second, of looked-up embeddings on their way to the card; logits of one chunk, in fp32 and twice in bf16."""
-SLACK = 0.4 * GIB  # what the allocator and the libraries hold beyond our tensors
+"""Transfer rate of embeddings from the host, in bytes a second; bytes of one chunk of logits (fp32, and twice bf16)."""
+SLACK = 0.4 * GIB  # held by the allocator and the libraries beyond our tensors
 CARDS = {
     "RTX 4060": (8, 30e12),
     "RTX 4070": (12, 58e12),
@@ -51,15 +57,17 @@ CARDS = {
     "L40S": (48, 362e12),
     "H100": (80, 775e12),
 }
-"""GiB, and operations a second: the vendor's dense bf16 figure, but for the H100, which was measured."""
-TARGET_STEPS = 100  # fewer teach little, so packs are not made longer than leaves so many
+"""GiB, and bf16 operations a second: the vendor's dense figure, except for the H100, which was measured."""
+TARGET_STEPS = 100
+"""Packs are not made so long that a run has fewer steps than this."""
 LENGTHS = tuple(512 * count for count in (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48))
-CHECKPOINTS = (0, 4, 3, 2, 1)  # each so-many-th layer is recomputed; 0: none
+CHECKPOINTS = (0, 4, 3, 2, 1)
+"""Recompute every n-th layer; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dimensions:
-    """Of a model: hidden, gate and head widths, numbers of layers and of words. `tied`: the head is the embedding."""
+    """A model's widths, layers and vocabulary. `tied`: the head shares the embedding's weights."""
 
     hidden: int
     gate: int
@@ -82,7 +90,7 @@ class Dimensions:
 
 @dataclass(frozen=True, slots=True)
 class Levers:
-    """What a plan sets. `every`: each so-many-th layer is recomputed, 0: none. `pack`: tokens of one pack."""
+    """The settings that a plan chooses. `pack`: tokens of one pack. `every`: recompute every n-th layer, 0: none."""
 
     pack: int
     every: int
@@ -92,8 +100,8 @@ class Levers:
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """`memory`: peak bytes of tensors. `seconds`: of one pack, forward and backward."""
+class StepCost:
+    """`memory`: peak bytes of tensors. `seconds`: forward and backward of one pack."""
 
     memory: float
     seconds: float
@@ -101,7 +109,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """Bytes that are free, and operations a second of a large bf16 product."""
+    """A GPU: free bytes, and operations a second of a large matrix product."""
 
     free: float
     rate: float
@@ -109,7 +117,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What is trained on. `computed`: tokens that an epoch computes in packs of so many. `longest`: of one sample."""
+    """The data. `longest`: tokens of the longest sample. `computed(pack)`: tokens computed in an epoch."""
 
     samples: int
     epochs: int
@@ -119,19 +127,23 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The settings, what they are predicted to take, and why. `seconds`: of an epoch."""
+    """The chosen settings and their predicted cost. `seconds`: of an epoch."""
 
     levers: Levers
-    estimate: Estimate
+    estimate: StepCost
     seconds: float
     samples_per_second: float
 
 
 def dimensions(config: Any) -> Dimensions:
-    """From a transformers config; InputError for a mixture of experts, whose memory is not foreseen."""
+    """The dimensions in a transformers config.
+
+    Raises:
+        InputError: the model is a mixture of experts, which the formulas do not cover.
+    """
     text = config.get_text_config()
     if any(getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
-        raise InputError(f"the model ({text.model_type}) is a mixture of experts, which the planner does not know")
+        raise InputError(f"the model ({text.model_type}) is a mixture of experts, which the planner does not cover")
     heads = text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     return Dimensions(
@@ -145,7 +157,7 @@ def dimensions(config: Any) -> Dimensions:
     )
 
 
-def estimate(
+def step_cost(
     model: Dimensions,
     levers: Levers,
     method: Method = "qlora",
@@ -153,9 +165,9 @@ def estimate(
     rank: int = 16,
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw",
     rate: float = 1.0,
-    width: int = HALF,
-) -> Estimate:
-    """What one step of one pack takes, with numbers of `width` bytes."""
+    width: int = BF16_BYTES,
+) -> StepCost:
+    """The cost of one pack, forward and backward, with activations of `width` bytes each."""
     tokens, recomputed = levers.pack, -(-model.layers // levers.every) if levers.every else 0
     saved = tokens * _saved(model, levers, width)
     gates = tokens * width * model.gate
@@ -166,11 +178,11 @@ def estimate(
     memory = _static(model, levers, method, rank, optimizer, width=width) + kept + max(running, HEAD_CHUNK)
     passes = 2 + recomputed / model.layers
     packed = method == "qlora" and not levers.unpack
-    products = 2 * model.body * tokens * (passes + (1 if method == "full" else 0)) / PRODUCTS
+    products = 2 * model.body * tokens * (passes + (1 if method == "full" else 0)) / UTILISATION
     products += UNPACKING * model.body * passes if packed else 0
     travel = tokens * width * model.hidden / HOST_BYTES if levers.host else 0
-    computing, asking = products / rate + travel, (ASKING + ASKING_PACKED * packed) * model.layers * passes
-    return Estimate(memory, (computing**4 + asking**4) ** 0.25)  # nearly the longer one, where they are far apart
+    computing, launching = products / rate + travel, (LAUNCH + LAUNCH_4BIT * packed) * model.layers * passes
+    return StepCost(memory, (computing**4 + launching**4) ** 0.25)  # a smooth maximum
 
 
 def choose(
@@ -183,22 +195,48 @@ def choose(
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw",
     fixed: dict[str, Any] | None = None,
     liger: bool = True,
-    width: int = HALF,
+    width: int = BF16_BYTES,
 ) -> Choice | None:
-    """The fastest settings that fit; None if nothing does. `fixed`: fields of `Levers` that the user has set."""
+    """The fastest settings that fit; None if none fit. `fixed`: fields of `Levers` that the user has set."""
     room = card.free - SLACK
     best: Choice | None = None
     for levers in _candidates(model, work, method, fixed or {}, liger):
         # A sample longer than a pack gets a pack of its own.
         largest = replace(levers, pack=max(levers.pack, work.longest))
-        if estimate(model, largest, method, rank=rank, optimizer=optimizer, width=width).memory > room:
+        if step_cost(model, largest, method, rank=rank, optimizer=optimizer, width=width).memory > room:
             continue
-        found = estimate(model, levers, method, rank=rank, optimizer=optimizer, rate=card.rate, width=width)
+        found = step_cost(model, levers, method, rank=rank, optimizer=optimizer, rate=card.rate, width=width)
         computed = work.computed(levers.pack)
         seconds = found.seconds * computed / levers.pack
         if best is None or seconds < best.seconds:
             best = Choice(levers, found, seconds, work.samples / seconds)
     return best
+
+
+def describe_choice(choice: Choice) -> str:
+    """The chosen settings and their predicted cost, as a phrase."""
+    levers = choice.levers
+    which = {1: "every layer", 2: "every 2nd layer", 3: "every 3rd layer"}.get(
+        levers.every, f"every {levers.every}th layer"
+    )
+    words = [f"packs of {levers.pack:,} tokens", f"{which} recomputed" if levers.every else "nothing recomputed"]
+    words += ["weights unpacked"] if levers.unpack else []
+    words += ["embeddings on the host"] if levers.host else []
+    memory = choice.estimate.memory / GIB
+    return f"{memory:.1f} GiB, {choice.samples_per_second:.3g} samples/s with {', '.join(words)}"
+
+
+def workload_of(samples: Sequence[Sample], recipe: Recipe) -> Workload:
+    """The samples as a workload, from packing (at most `PACKED` of) them."""
+    packed, share = samples[:PACKED], recipe.sharing != "off"
+
+    @cache
+    def computed(pack: int) -> int:
+        tokens = sum(made.tokens for made in epoch_packs(packed, pack, recipe.seed, 0, share=share))
+        return tokens * len(samples) // len(packed)
+
+    longest = max(sample.inputs for sample in samples)
+    return Workload(len(samples), recipe.epochs, longest, computed)
 
 
 def _candidates(
@@ -213,13 +251,13 @@ def _candidates(
 
 
 def _lengths(work: Workload) -> list[int]:
-    """Those that leave enough steps, or else the shortest."""
+    """Pack lengths that leave enough steps, or else the shortest."""
     enough = [pack for pack in LENGTHS if work.epochs * work.computed(pack) >= TARGET_STEPS * pack]
     return enough or [LENGTHS[0]]
 
 
 def _saved(model: Dimensions, levers: Levers, width: int) -> int:
-    """Bytes of a token that a layer keeps for its backward pass.
+    """Bytes that a layer keeps for its backward pass, for each token.
 
     Residuals and norms, twice each; queries and attention's output; keys and values; gate, up and their product.
     transformers' own norms and gates keep more.
@@ -229,7 +267,7 @@ def _saved(model: Dimensions, levers: Levers, width: int) -> int:
 
 
 def _static(model: Dimensions, levers: Levers, method: Method, rank: int, optimizer: str, *, width: int) -> float:
-    """Bytes that are there all the time."""
+    """Bytes that are held throughout: weights, and what is trained with its optimizer state."""
     table = model.words * model.hidden
     if method == "full":
         return ADAM["adamw"] * (model.body + table * (1 if model.tied else 2))

@@ -20,20 +20,20 @@ __all__ = ["Method", "Recipe", "describe_settings", "read_recipe", "read_resolve
 Method = Literal["qlora", "lora", "full"]
 Switch = Literal["auto", "on", "off"]
 Value = str | int | float | tuple[str, ...] | Mapping[str, float]
-T = TypeVar("T")
+Default = TypeVar("Default")
 
 
-def _key(default: T, doc: str, low: float | None = None, high: float | None = None) -> T:
+def _key(default: Default, doc: str, low: float | None = None, high: float | None = None) -> Default:
     """A recipe key: its default, its documentation, and the range in which it must lie."""
     return field(default_factory=lambda: default, metadata={"doc": doc, "low": low, "high": high})
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what a run does. The run folder keeps it, resolved, as `recipe.toml`.
+    """Every setting of a run. The run folder keeps it, resolved, as `recipe.toml`.
 
     Raises:
-        InputError: a number out of its range, or a value that nothing knows.
+        InputError: a number is out of range, or a name is unknown.
     """
 
     model: str = _key("smollm2-135m", "The model: a folder, a hub id or an embedded name")
@@ -100,7 +100,7 @@ class Recipe:
         if self.lora_dropout > 0:
             raise InputError(
                 f"lora_dropout = {self.lora_dropout}: dropout is refused, because rows that share a prefix share its "
-                "activations and would no longer train as they do one by one; use 0"
+                "activations, so packing would change the result; use 0"
             )
 
 
@@ -126,13 +126,13 @@ def read_recipe(path: Path | None, overrides: Sequence[str] = (), options: Mappi
 
 
 def read_resolved(path: Path) -> Recipe:
-    """The recipe that a run folder keeps."""
+    """The recipe in a run folder."""
     return read_as(Recipe, _read(path), str(path))
 
 
 def write_recipe(recipe: Recipe) -> str:
     """The recipe as TOML, each key with its documentation."""
-    lines = ["# What this run did, every setting resolved. `agentft train recipe.toml` runs it again."]
+    lines = ["# Every setting of this run, resolved. `agentft train recipe.toml` repeats it."]
     for entry in fields(Recipe):
         lines += [f"# {entry.metadata['doc']}.", f"{entry.name} = {_toml(getattr(recipe, entry.name))}"]
     return "\n".join(lines) + "\n"
@@ -172,7 +172,7 @@ def _parse_override(text: str) -> tuple[str, Any]:
 
 
 def _located(table: dict[str, Any], at: str, base: Path) -> dict[str, Any]:
-    """The values of the table's keys, with paths made absolute, so that a run can be resumed from any folder."""
+    """The table's values with absolute paths, so that a run can be resumed from any folder."""
     if isinstance(table.get("data"), str):
         table["data"] = [table["data"]]
     recipe = read_as(Recipe, table, at)

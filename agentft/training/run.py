@@ -1,4 +1,4 @@
-"""One training run from recipe to adapter, or what is left of one that was interrupted."""
+"""One training run, from recipe to adapter, and the continuation of an interrupted one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from agentft import __version__
 from agentft.calls import call_format
 from agentft.engine.packing import Pack, Sample, epoch_packs, report_packing
-from agentft.errors import InputError
+from agentft.errors import AgentftError, InputError
 from agentft.files import write_text
 from agentft.models.embedded import EMBEDDED, resolve
 from agentft.models.tokenizers import load_tokenizer
@@ -22,12 +22,23 @@ from agentft.rendering.render import describe
 from agentft.rows.preparation import DataReport, Encoder, Prepared, prepare
 from agentft.runs import RunFolder, new_run
 from agentft.training.checkpoints import clear_partial, complete_folder, last_checkpoint, step_of
-from agentft.training.events import DataReady, Event, Finished, Note, OnEvent, Plan, RunResult, Saved, Started, StepDone
-from agentft.training.loading import count_parameters, load_model, pick_dtype, pick_liger, pick_lr, pick_sharing
+from agentft.training.events import (
+    DataReady,
+    Event,
+    Finished,
+    Note,
+    OnEvent,
+    RunResult,
+    Saved,
+    Started,
+    StepDone,
+    TrainingPlan,
+)
+from agentft.training.loading import count_parameters, load_model
 from agentft.training.loop import TrainingLoop
-from agentft.training.machine import deterministic
-from agentft.training.planning import RANDOM_7B, plan_recipe
+from agentft.training.machine import deterministic, measure_machine
 from agentft.training.recipe import Recipe, read_resolved, write_recipe
+from agentft.training.resolve import RANDOM_7B, resolve_recipe
 from agentft.training.state import save_weights
 from agentft.types import Json
 
@@ -44,23 +55,24 @@ class StrictError(InputError):
 
 @dataclass(frozen=True)
 class _Job:
-    """A recipe with everything read that it names."""
+    """A resolved recipe, its model's config, and its data, encoded and packed."""
 
     recipe: Recipe
+    config: Any
     encoder: Encoder
     prepared: Prepared
     packs: list[Pack]
-    plan: Plan
-    notes: list[Note]
+    plan: TrainingPlan
+    notes: tuple[Note, ...]
 
 
 def train(recipe: Recipe, on_event: OnEvent, should_stop: Stop = lambda: False, *, strict: bool = False) -> RunResult:
     """Train as the recipe says, in a new run folder.
 
     Args:
-        recipe: see `Recipe`; what is `auto` in it is resolved and written to the run folder.
-        on_event: told of everything that happens.
-        should_stop: asked after each step; True saves a checkpoint and ends the run as interrupted.
+        recipe: its `auto` settings are resolved, and written to the run folder.
+        on_event: receives every event of the run.
+        should_stop: called after each step; True saves a checkpoint and ends the run as interrupted.
         strict: stop before training if a row is rejected.
 
     Raises:
@@ -74,13 +86,13 @@ def train(recipe: Recipe, on_event: OnEvent, should_stop: Stop = lambda: False, 
     folder = new_run(Path(recipe.data[0]).name.split(".")[0], recipe.output)
     try:
         job = _prepare(recipe, encoder, folder.quarantine)
-    except InputError:
+    except AgentftError:
         _remove_if_empty(folder)
         raise
     watcher = _Watcher(folder, on_event)
     with folder.lock():
         _announce(job, watcher, strict)
-        model, job = _load(job)
+        model = _load(job)
         folder.write_json(folder.format, describe(encoder.format, encoder.frame) | _learning(job.recipe))
         folder.write_json(folder.data, _data_document(job))
         write_text(folder.recipe, write_recipe(job.recipe))
@@ -88,10 +100,10 @@ def train(recipe: Recipe, on_event: OnEvent, should_stop: Stop = lambda: False, 
 
 
 def resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop = lambda: False) -> RunResult:
-    """Go on with a run after its last complete checkpoint; on the CPU it ends in the same weights, bit for bit.
+    """Continue a run from its last complete checkpoint. On the CPU it ends in bit-equal weights.
 
     Raises:
-        InputError: the data are not those that the run began with, or another process trains in this folder.
+        InputError: the data differ from those that the run began with, or another process trains in this folder.
     """
     with folder.lock():
         return _resume(folder, on_event, should_stop)
@@ -111,12 +123,12 @@ def _resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop) -> RunResul
     if checkpoint and step_of(checkpoint) == job.plan.steps and weights.is_dir():
         watcher(Note(f"{folder.path} is complete already"))
         return _finish(job, watcher, weights, job.plan.steps, 0.0)
-    model, job = _load(job)
+    model = _load(job)
     return _fit(job, model, watcher, should_stop, checkpoint)
 
 
-def dry_run(recipe: Recipe, on_event: OnEvent, *, strict: bool = False) -> tuple[DataReport, Plan]:
-    """Read, encode and pack the data, and say what training would do; nothing is written, no weights are loaded."""
+def dry_run(recipe: Recipe, on_event: OnEvent, *, strict: bool = False) -> tuple[DataReport, TrainingPlan]:
+    """Read, encode and pack the data without training. Nothing is written, and no weights are loaded."""
     _check_data(recipe)
     job = _prepare(recipe, _encoder(recipe), None)
     _announce(job, on_event, strict)
@@ -124,13 +136,17 @@ def dry_run(recipe: Recipe, on_event: OnEvent, *, strict: bool = False) -> tuple
 
 
 def read_samples(recipe: Recipe) -> list[Sample]:
-    """What the recipe's data would be trained as; InputError if nothing. A random model has SmolLM2's words."""
+    """The recipe's data as samples. `random-7b` takes the tokenizer of the embedded model.
+
+    Raises:
+        InputError: no row can be trained on.
+    """
     recipe = replace(recipe, model=next(iter(EMBEDDED))) if recipe.model == RANDOM_7B else recipe
     return prepare([Path(path) for path in recipe.data], _encoder(recipe)).samples
 
 
 class _Watcher:
-    """Writes what happens into the run folder, and passes it on."""
+    """Writes events to the run folder, and passes them on."""
 
     def __init__(self, folder: RunFolder, on_event: OnEvent) -> None:
         self.folder = folder
@@ -152,7 +168,7 @@ class _Watcher:
 
 def _check_data(recipe: Recipe) -> None:
     if not recipe.data:
-        raise InputError("no data were named; give --data FILE, or data = [...] in the recipe")
+        raise InputError("no data given; use --data FILE, or data = [...] in the recipe")
 
 
 def _encoder(recipe: Recipe) -> Encoder:
@@ -168,8 +184,8 @@ def _encoder(recipe: Recipe) -> Encoder:
 
 def _prepare(recipe: Recipe, encoder: Encoder, quarantine: Path | None) -> _Job:
     prepared = prepare([Path(path) for path in recipe.data], encoder, quarantine)
-    recipe, unshared = pick_sharing(recipe)
-    recipe, chosen, doubtful = plan_recipe(recipe, prepared.samples)
+    resolved = resolve_recipe(recipe, prepared.samples, measure_machine())
+    recipe = resolved.recipe
     packs: list[Pack] = []
     for epoch in range(recipe.epochs):
         share = recipe.sharing == "on"
@@ -178,10 +194,8 @@ def _prepare(recipe: Recipe, encoder: Encoder, quarantine: Path | None) -> _Job:
             packing = report_packing(packs, recipe.pack_tokens)
     if recipe.max_steps:
         packs = packs[: recipe.max_steps * recipe.batch]
-    plan = Plan(steps=-(-len(packs) // recipe.batch), epochs=recipe.epochs, packing=packing)
-    notes = [Note(unshared, warning=True)] if unshared else []
-    notes += [Note(chosen, warning=doubtful)] if chosen else []
-    return _Job(recipe, encoder, prepared, packs, plan, notes)
+    plan = TrainingPlan(steps=-(-len(packs) // recipe.batch), epochs=recipe.epochs, packing=packing)
+    return _Job(recipe, resolved.architecture.config, encoder, prepared, packs, plan, resolved.notes)
 
 
 def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
@@ -203,18 +217,15 @@ def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
     if report.quiet and not report.quiet_learnt:
         on_event(
             Note(
-                f"{report.quiet} turns of the data rightly do not call, and learn = {job.recipe.learn!r} learns "
-                "nothing from them, so the model may call where it should not; --learn balanced teaches it when",
+                f"{report.quiet} turns of the data rightly do not call, and learn = {job.recipe.learn!r} does not "
+                "supervise them, so the model may call where it should not; --learn balanced supervises them",
                 warning=True,
             )
         )
 
 
-def _load(job: _Job) -> tuple[Any, _Job]:
-    """The model, and the job with what `auto` means on this machine."""
-    recipe = replace(job.recipe, dtype=pick_dtype(job.recipe), liger=pick_liger(job.recipe))
-    model = load_model(recipe, resolve(recipe.model))
-    return model, replace(job, recipe=replace(recipe, lr=pick_lr(recipe, model)))
+def _load(job: _Job) -> Any:
+    return load_model(job.recipe, resolve(job.recipe.model), job.config)
 
 
 def _fit(job: _Job, model: Any, watcher: _Watcher, should_stop: Stop, checkpoint: Path | None) -> RunResult:
@@ -276,10 +287,10 @@ def _check_fingerprint(folder: RunFolder, job: _Job) -> None:
     if known.get("fingerprint") != job.prepared.report.fingerprint:
         raise InputError(
             f"the rows of {', '.join(job.recipe.data)} (or the tokenizer) are not those that {folder.path} began with; "
-            "put the old ones back, or start a new run"
+            "restore them, or start a new run"
         )
     if (known["steps"], known["packing"]) != (job.plan.steps, asdict(job.plan.packing)):
-        raise InputError(f"{folder.path} was packed otherwise, by another version of agentft; start a new run")
+        raise InputError(f"{folder.path} was packed differently, by another version of agentft; start a new run")
 
 
 def _remove_if_empty(folder: RunFolder) -> None:

@@ -21,7 +21,7 @@ def test_a_plan_names_the_settings_for_each_card(capsys: pytest.CaptureFixture[s
     assert run(["plan", "--model", "random-7b"]) == 0
     shown = capsys.readouterr().out
     assert "random-7b, qlora: 10,000 rows, the longest of 2,048 tokens" in " ".join(shown.split())
-    assert "each layer recomputed" in " ".join(shown.split())
+    assert "every layer recomputed" in " ".join(shown.split())
     assert run(["plan", "--model", "random-7b", "--method", "full", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [card["choice"] for card in found["cards"]] == [None] * 6, "a 7B in full takes 122 GB"

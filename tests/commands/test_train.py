@@ -79,7 +79,7 @@ def test_a_dry_run_as_text(tiny: Path, here: Path, capfd: pytest.CaptureFixture[
     ("arguments", "message"),
     [
         (["--data", "none.jsonl"], "none.jsonl does not exist"),
-        ([], "no data were named"),
+        ([], "no data given"),
         (["--data", "rows.jsonl", "epoch=1"], "did you mean 'epochs'"),
         (["none.toml"], "none.toml: cannot be read (No such file or directory); give a TOML file"),
         (["--data", "rows.jsonl", "--output", "taken"], "taken already exists and is not empty"),

@@ -10,7 +10,7 @@ from rich.console import Console
 from agentft.display.training import TrainingView, data_lines, loss_curve
 from agentft.engine.packing import PackingReport
 from agentft.rows.preparation import DataReport
-from agentft.training.events import DataReady, Event, Finished, Note, Plan, RunResult, Saved, Started, StepDone
+from agentft.training.events import DataReady, Event, Finished, Note, RunResult, Saved, Started, StepDone, TrainingPlan
 
 DATA = DataReport(
     rows=12,
@@ -28,7 +28,7 @@ DATA = DataReport(
     longest=((1, "a", 300),),
     fingerprint="f",
 )
-PLAN = Plan(3, 1, PackingReport(10, 3, 1000, 1990, 0.9, 1.99))
+PLAN = TrainingPlan(3, 1, PackingReport(10, 3, 1000, 1990, 0.9, 1.99))
 RESULT = RunResult(Path("runs/x-1"), Path("runs/x-1/adapter"), 3, 0.5, False, DATA, 1.0)
 
 

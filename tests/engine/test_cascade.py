@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from agentft.engine import cascade
-from agentft.engine.cascade import Part, cascade_attention, cascade_parts
+from agentft.engine.cascade import VarlenCall, cascade_attention, cascade_calls
 from agentft.engine.structure import Structure
 
 HEADS, KEY_HEADS, WIDTH = 4, 2, 8
 
 
-def runs_of(part: Part) -> list[tuple[slice, slice]]:
+def runs_of(part: VarlenCall) -> list[tuple[slice, slice]]:
     rows, keys = part.row_ends.tolist(), part.key_ends.tolist()
     return [(slice(*rows[i : i + 2]), slice(*keys[i : i + 2])) for i in range(len(rows) - 1)]
 
@@ -29,7 +29,7 @@ def scores(query: Tensor, key: Tensor, scaling: float, causal: bool) -> Tensor:
     return products.masked_fill(hidden, -torch.inf) if causal else products
 
 
-def forward(query: Tensor, key: Tensor, value: Tensor, part: Part, scaling: float) -> tuple[Tensor, Tensor]:
+def forward(query: Tensor, key: Tensor, value: Tensor, part: VarlenCall, scaling: float) -> tuple[Tensor, Tensor]:
     """What `_flash_attention_forward` gives."""
     outputs, totals = [], []
     for rows, keys in runs_of(part):
@@ -40,7 +40,7 @@ def forward(query: Tensor, key: Tensor, value: Tensor, part: Part, scaling: floa
     return torch.cat(outputs), torch.cat(totals, dim=1)
 
 
-def backward(seen: tuple[Tensor, ...], part: Part, scaling: float) -> tuple[Tensor, Tensor, Tensor]:
+def backward(seen: tuple[Tensor, ...], part: VarlenCall, scaling: float) -> tuple[Tensor, Tensor, Tensor]:
     """What `_flash_attention_backward` gives: probabilities by the log-sum-exp that it is given, not its own."""
     gradient, query, key, value, output, total = seen
     found = (torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value))
@@ -94,7 +94,7 @@ def test_output_and_gradients_are_those_of_the_dense_mask(nodes: list[tuple[int,
         patch.setattr(cascade, "_backward", backward)
         patch.setattr(cascade, "_mix", mix)
         cascade._blend.cache_clear()
-        found = run(given_, slope, lambda q, k, v: cascade_attention(q, k, v, structure.parts(), 0.3))
+        found = run(given_, slope, lambda q, k, v: cascade_attention(q, k, v, structure.calls(), 0.3))
         cascade._blend.cache_clear()
 
     def dense(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def test_mixing_is_a_weighted_mean_in_the_inputs_type() -> None:
 
 
 def test_one_call_for_each_level_that_is_seen_from_below() -> None:
-    parts = cascade_parts([(5, -1), (3, 0), (2, 1), (4, 1), (6, 0), (7, -1)], torch.device("cpu"))
+    parts = cascade_calls([(5, -1), (3, 0), (2, 1), (4, 1), (6, 0), (7, -1)], torch.device("cpu"))
 
     assert [part.causal for part in parts] == [True, False, False]
     assert parts[0].rows == slice(0, 27)

@@ -23,8 +23,10 @@ from transformers import (
 
 from agentft.engine.packing import epoch_packs
 from agentft.engine.tree_attention import TREE_ATTENTION
-from agentft.training.loading import pick_sharing, prepare_model
+from agentft.training.loading import prepare_model
+from agentft.training.machine import Machine
 from agentft.training.recipe import Recipe
+from agentft.training.resolve import resolve_recipe
 from tests.engine.samples import nested
 from tests.engine.test_loss import gradient, packed_loss, plain_loss
 from tests.tiny import tiny_model
@@ -42,6 +44,7 @@ SHAPE: dict[str, Any] = {
     "eos_token_id": 2,
     "initializer_range": 0.3,
 }
+CPU = Machine("cpu", bf16=False, liger=False)
 FAMILIES = {
     "llama": LlamaConfig(**SHAPE),
     "qwen2": Qwen2Config(**SHAPE),
@@ -101,9 +104,10 @@ UNSHAREABLE = {
 def test_what_cannot_share_is_computed_in_rows(family: str, tmp_path: Path) -> None:
     config, reason = UNSHAREABLE[family]
     config.save_pretrained(str(tmp_path))
-    recipe, told = pick_sharing(Recipe(model=str(tmp_path)))
-    assert recipe.sharing == "off"
-    assert reason in told
+    resolved = resolve_recipe(Recipe(model=str(tmp_path)), nested(), CPU)
+    assert resolved.recipe.sharing == "off"
+    (note,) = resolved.notes
+    assert reason in note.text
 
     torch.manual_seed(0)
     samples = nested()
@@ -122,7 +126,8 @@ def test_what_cannot_share_is_computed_in_rows(family: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_families_share(family: str, tmp_path: Path) -> None:
     FAMILIES[family].save_pretrained(str(tmp_path))
-    assert pick_sharing(Recipe(model=str(tmp_path))) == (Recipe(model=str(tmp_path), sharing="on"), "")
+    resolved = resolve_recipe(Recipe(model=str(tmp_path)), nested(), CPU)
+    assert (resolved.recipe.sharing, resolved.notes) == ("on", ())
 
 
 def test_dora_packed_is_one_by_one() -> None:

@@ -21,7 +21,7 @@ from tests.engine.samples import make
 def short_stems() -> Iterator[None]:
     """Samples here are short, so less is worth sharing."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("agentft.engine.packing.WORTH_SHARING", 4)
+        patch.setattr("agentft.engine.packing.MIN_SHARED", 4)
         yield
 
 

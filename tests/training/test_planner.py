@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import Qwen2Config, Qwen3MoeConfig
 
 from agentft.errors import InputError
-from agentft.training.planner import GIB, SLACK, Card, Dimensions, Levers, Workload, choose, dimensions, estimate
+from agentft.training.planner import GIB, SLACK, Card, Dimensions, Levers, Workload, choose, dimensions, step_cost
 
 SEVEN = Dimensions(3_584, 18_944, 3_584, 512, 28, 152_064, False)
 H100 = 775e12
@@ -46,7 +46,7 @@ MEASURED = [
 def test_memory_is_what_was_measured_within_a_tenth(
     levers: tuple[int, int, bool, bool, bool], gib: float, seconds: float | None
 ) -> None:
-    found = estimate(SEVEN, Levers(*levers), rate=H100)
+    found = step_cost(SEVEN, Levers(*levers), rate=H100)
 
     assert found.memory / GIB == pytest.approx(gib, rel=0.1)
     if seconds:
@@ -70,7 +70,7 @@ def test_dimensions_count_the_weights_of_a_known_model() -> None:
 
 def test_fp32_takes_more_and_a_mixture_of_experts_is_not_foreseen() -> None:
     levers = Levers(4_096, 0)
-    half, whole = estimate(SEVEN, levers, "lora"), estimate(SEVEN, levers, "lora", width=4)
+    half, whole = step_cost(SEVEN, levers, "lora"), step_cost(SEVEN, levers, "lora", width=4)
     assert 1.8 < whole.memory / half.memory < 2.1
     with pytest.raises(InputError, match="mixture of experts"):
         dimensions(Qwen3MoeConfig())
@@ -88,7 +88,7 @@ def test_what_is_chosen_fits_and_nothing_that_fits_is_refused(gib: float, rate: 
     found = choose(SEVEN, card, agent930(), method)  # type: ignore[arg-type]
 
     leanest = Levers(700, 1, False, method != "full")
-    fits = estimate(SEVEN, leanest, method, rate=rate).memory <= card.free - SLACK  # type: ignore[arg-type]
+    fits = step_cost(SEVEN, leanest, method, rate=rate).memory <= card.free - SLACK  # type: ignore[arg-type]
     if found is None:
         assert not fits
     else:

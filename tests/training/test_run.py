@@ -274,7 +274,7 @@ def test_nothing_to_train_on(tiny: Path, tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", 0, quiet=3)
     with pytest.raises(InputError, match=r"none of the 3 rows .*rows.jsonl:1: .*\(nothing-learnt\)"):
         run.train(recipe_of(tiny, rows, tmp_path / "run"), lambda event: None)
-    with pytest.raises(InputError, match="no data were named"):
+    with pytest.raises(InputError, match="no data given"):
         run.train(Recipe(model=str(tiny)), lambda event: None)
     assert sum(1 for _ in read_rows(rows)) == 3
 
@@ -282,7 +282,7 @@ def test_nothing_to_train_on(tiny: Path, tmp_path: Path) -> None:
 def test_liger_that_is_missing_is_named_before_training(
     tiny: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agentft.training.loading.has_liger", lambda: False)
+    monkeypatch.setattr("agentft.training.machine.has_liger", lambda: False)
     with pytest.raises(MissingError, match="liger = on needs an NVIDIA GPU"):
         run.train(recipe_of(tiny, rows, tmp_path / "run", liger="on"), lambda event: None)
     run.train(recipe_of(tiny, rows, tmp_path / "auto", max_steps=1), lambda event: None)
