@@ -59,11 +59,15 @@ TESTS: dict[str, list[str]] = {
     "agentft/engine/loss.py": ["tests/engine/test_loss.py"],
     "agentft/engine/head.py": ["tests/engine/test_loss.py", "tests/engine/test_speed.py"],
     "agentft/rows/*.py": ["tests/rows", "tests/display/test_mask.py", "tests/commands/test_data_inspect.py"],
-    "agentft/toolserver/guard.py": ["tests/toolserver"],
-    "agentft/toolserver/faults.py": ["tests/toolserver/test_faults.py", "tests/toolserver/test_paths.py"],
-    "agentft/toolserver/sessions.py": ["tests/toolserver"],
-    "agentft/toolserver/source.py": ["tests/toolserver"],
-    "agentft/toolset/state.py": ["tests/toolset"],
+    "agentft/toolserver/guard.py": ["tests/toolserver/test_guard.py"],
+    "agentft/toolserver/faults.py": ["tests/toolserver/test_schedule.py"],
+    "agentft/toolserver/sessions.py": ["tests/toolserver/test_sessions.py"],
+    "agentft/toolserver/source.py": ["tests/toolserver/test_recording.py"],
+    "agentft/toolset/state.py": [
+        "tests/toolset/test_state.py",
+        "tests/toolset/test_sharing.py",
+        "tests/toolset/test_world.py",
+    ],
 }
 
 

@@ -1,4 +1,4 @@
-"""The only way from a model's output to the network: to registered tools, at registered addresses, on loopback."""
+"""HTTP client for model output: registered tools only, at their registered addresses, on loopback."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _HEALTH_SECONDS = 2.0
 
 
 class ServerGone(MissingError):  # noqa: N818  (named in the design: what a runner catches to call a case invalid)
-    """Our own tool server did not answer: never the model's fault."""
+    """The tool server itself does not answer: never the model's fault."""
 
 
 _Answer: TypeAlias = tuple[int | None, str, bool]
-"""Status, text and whether it is an error. Status None: no whole answer came, and the text says why."""
+"""Status, text and whether it is an error. Status None: no complete response, and the text gives the reason."""
 
 
 class ToolClient:
-    """Sends calls to a tool server, keeps its connections, and may be used by several threads.
+    """Sends calls to a tool server over kept connections. Thread-safe.
 
-    Of an answer it reads 16 KiB at most, and says when it is cut.
+    It reads at most 16 KiB of a response, and marks one that is cut.
 
     Args:
-        address: the server, `http://127.0.0.1:<port>`. Nothing else is ever connected to, whatever a call says.
+        address: the server, `http://127.0.0.1:<port>`. Calls never reach any other.
         token: the server's bearer token.
         definitions: the registered tools with their endpoints.
         timeout: seconds for a request, from its first byte to the last one of the answer.
@@ -58,12 +58,12 @@ class ToolClient:
         )
 
     def call(self, call: ToolCall, session: str) -> Exchange:
-        """Send a call, or say why it is not sent (`Exchange.sent` None).
+        """Send a call, or refuse it with the reason (`Exchange.sent` None).
 
-        A timeout or a lost connection is what came of the call, as long as the server is still there.
+        A timeout or a lost connection is the result of the call, as long as the server still answers /health.
 
         Raises:
-            ServerGone: the server does not answer, nor does its /health.
+            ServerGone: neither the call nor /health is answered.
         """
         if refusal := self._refusal(call):
             return _unsent(call, refusal)

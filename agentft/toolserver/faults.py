@@ -1,4 +1,4 @@
-"""Which calls meet a fault, and which one: read from a file, and fixed by seed, session, tool and n-th call.
+"""Which calls fail, and how: read from a file, and fixed by the seed, session, tool and number of the call.
 
 The format of the file is in docs/faults.md; its keys are the fields of `Fault`, in tables `[[fault]]`, and of `_File`.
 """
@@ -22,9 +22,9 @@ __all__ = ["FAULT_KINDS", "Fault", "FaultKind", "Schedule", "is_ours", "read_fau
 
 @dataclass(frozen=True, slots=True)
 class FaultKind:
-    """A kind of fault: the status that a client sees, None if it may see no whole answer, and the message.
+    """A kind of fault: the status that a client sees (None: perhaps no complete response) and the message.
 
-    `effect`: a call has its effect whatever `Fault.after` says. `seconds`: what the answer, or Retry-After, takes.
+    `effect`: the call takes effect whatever `Fault.after` is. `seconds`: the default delay or Retry-After.
     """
 
     status: int | None
@@ -96,12 +96,12 @@ class Fault:
 
     @property
     def does(self) -> FaultKind:
-        """What its kind does."""
+        """The definition of its kind."""
         return FAULT_KINDS[self.kind]
 
     @property
     def takes(self) -> float:
-        """The seconds that its answer takes, or that its Retry-After says."""
+        """The response's delay or its Retry-After, in seconds."""
         return self.seconds or self.does.seconds
 
 
@@ -123,11 +123,11 @@ class _File:
 
 
 class Schedule:
-    """The faults of a run. It holds no counts: the same question has the same answer in any order, at any time.
+    """The faults of a run. It is stateless: `at` returns the same for the same arguments, in any order.
 
     Args:
-        file: what was read.
-        tools: for each rule, the tools that it is for.
+        file: the faults file.
+        tools: the tools that each rule applies to.
     """
 
     def __init__(self, file: _File, tools: Sequence[frozenset[str]]) -> None:
@@ -138,10 +138,10 @@ class Schedule:
         self._rules = tuple(zip(file.fault, tools, strict=True))
 
     def at(self, session: str, tool: str, nth: int) -> Fault | None:
-        """What the n-th call (from 1) of a tool in a session meets.
+        """The fault of the n-th call (from 1) of a tool in a session, or None.
 
-        Of a session's name, what follows its last dot counts: it is the same for every model. A first call cannot be
-        answered with something stale.
+        Only the part of the session's name after its last dot counts, which is the same for every model. A first
+        call has no earlier result, so it is never stale.
         """
         name = session.rpartition(".")[2]
         for index, (fault, tools) in enumerate(self._rules):
@@ -156,7 +156,7 @@ def read_faults(source: str, toolsets: Sequence[Toolset]) -> Schedule:
     """The schedule of a faults file, or of a short form such as `timeout=0.1,429=0.05,seed=3`.
 
     Raises:
-        InputError: it cannot be read, a key or value is wrong, or a rule is for no tool of these worlds.
+        InputError: it cannot be read, a key or value is wrong, or a rule matches no tool of these worlds.
     """
     short = "=" in source and not Path(source).exists()
     at = f"--faults {source}" if short else source
@@ -166,7 +166,7 @@ def read_faults(source: str, toolsets: Sequence[Toolset]) -> Schedule:
 
 
 def is_ours(exchange: Exchange) -> bool:
-    """Whether an exchange failed in a way that no fault explains: the server's own doing."""
+    """Whether an exchange failed without a fault that explains it, so the server itself failed."""
     failed = exchange.sent is not None and (exchange.status is None or exchange.status >= 500)
     fault = FAULT_KINDS.get(exchange.fault)
     return failed and (fault is None or fault.status != exchange.status)

@@ -1,4 +1,4 @@
-"""What every request passes before it reaches a tool: the Host, the Origin, the token, the rate, a model's address."""
+"""Checks the Host, Origin, token and rate of every request, and maps tool URLs to `/tools/<name>`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Guard:
         self._then = time.monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request that must not pass, or hand it on."""
+        """Refuse a request, or pass it to the application."""
         if scope["type"] != "http":
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
@@ -81,7 +81,7 @@ class Guard:
         return None
 
     def _knows(self, host: str) -> bool:
-        """Whether a Host header is loopback, on any port, that of an endpoint, or where the server stands."""
+        """Whether a Host header is loopback (on any port), a tool's host, or the address that the server listens on."""
         try:
             name = urlsplit(f"//{host}").hostname
             if host in self._hosts or name in _LOOPBACK or name == self._bound:

@@ -1,4 +1,4 @@
-"""What one server lets its callers do: how much, how deep, how long, how often, in how many sessions."""
+"""The limits of a tool server: body size and depth, call time, request rate and sessions."""
 
 from __future__ import annotations
 
