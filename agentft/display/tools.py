@@ -28,9 +28,9 @@ def tool_table(toolsets: Sequence[Toolset]) -> Table:
 
 
 def world_table(toolsets: Sequence[Toolset]) -> Table:
-    """One row a world: its address, and its tools (a star: it writes; two: what it does cannot be taken back)."""
+    """One row a world: its address, and its tools (*: it writes; **: it is destructive)."""
     table = Table(
-        "world", "address", "tools (* writes, ** for good)", box=None, padding=(0, 2, 0, 0), header_style="bold"
+        "world", "address", "tools (* writes, ** destructive)", box=None, padding=(0, 2, 0, 0), header_style="bold"
     )
     for toolset in toolsets:
         stars = {"read": "", "write": "*", "destructive": "**"}

@@ -1,4 +1,4 @@
-"""The page at `/`: what is served, which sessions there are, and the last calls. No script, nothing from elsewhere."""
+"""The page at `/`: tools, sessions and recent calls. It has no scripts and loads nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ h2 { margin-top: 2rem } :root { color-scheme: light dark } .bad { color: #d33 } 
 
 
 RecentCall: TypeAlias = tuple[float, str, str, Mapping[str, Json], int]
-"""A call that was answered: when, in seconds since 1970; its session, tool and arguments; the status."""
+"""An answered call: its Unix time in seconds, session, tool, arguments and status."""
 
 
 def draw_page(toolsets: Sequence[Toolset], sessions: Sessions, recent: Sequence[RecentCall]) -> HTMLResponse:
-    """The page; everything in it that came from a request is escaped and cut."""
+    """The page. Everything in it that comes from a request is escaped and shortened."""
     tools = [
         (toolset.name, _code(name), tool.access, escape(tool.definition.description))
         for toolset in toolsets

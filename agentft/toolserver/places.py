@@ -1,4 +1,4 @@
-"""How the arguments of an imported API's tool travel, both ways: from a request at its own path, and into one."""
+"""Arguments of an imported API's tools in HTTP requests: read from a request at the API's path, and written to one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OUR_HEADERS = ("host", "authorization", "content-length", "transfer-encoding")
 
 
 def own_path(toolset: Toolset, tool: Tool) -> str | None:
-    """The path of a tool of an imported API on this server; None if it has none, or a face of ours stands there."""
+    """A tool's path in the imported API, or None if it has none or the server uses that path itself."""
     if tool.route is None:
         return None
     path = urlsplit(toolset.base_url).path.rstrip("/") + tool.route.path
@@ -69,7 +69,7 @@ class PathBook:
 async def read_route_arguments(
     tool: Tool, path: Mapping[str, str], request: Request, limits: Limits
 ) -> dict[str, Json]:
-    """The arguments of a tool from a request at its own path: text becomes what the tool's schema asks for.
+    """The arguments of a tool from a request at its own path, converted from text to the types of its schema.
 
     Raises:
         ToolError: 400 for a body or a query that cannot be read, 413 for too large a body, 415 for another media type.
@@ -110,7 +110,7 @@ def _pairs(text: bytes) -> list[tuple[str, str]]:
 
 
 def _from_body(document: Json, places: Mapping[str, tuple[str, str]]) -> dict[str, Json]:
-    """The arguments that stand in a JSON body; names that no argument has stay, for the check to refuse."""
+    """The arguments in a JSON body. Unknown names stay, for the argument check to refuse."""
     names = {wire: name for name, (kind, wire) in places.items() if kind in {"body", "form"}}
     if document is None or "" in names:
         return {} if document is None else {names[""]: document}
@@ -120,7 +120,7 @@ def _from_body(document: Json, places: Mapping[str, tuple[str, str]]) -> dict[st
 
 
 def _typed(values: Sequence[str], validator: Any) -> Json:
-    """The first reading that the schema accepts. If there is none it stays text, and the check says what is wrong."""
+    """The first conversion that the schema accepts, or else the text, which the argument check then refuses."""
     text = values[-1]
     items = values if len(values) > 1 else text.split(",")
     parsed = [json_or_text(item.encode(errors="replace")) if item else None for item in items]
@@ -135,7 +135,7 @@ def _typed(values: Sequence[str], validator: Any) -> Json:
 
 
 def fill_request(base: str, route: Route, arguments: Mapping[str, Json]) -> dict[str, Any]:
-    """What httpx sends to a service at the URL `base`: each argument in its place, in the body if it has none.
+    """The request for httpx to a service at the URL `base`: each argument in its place, by default in the body.
 
     Raises:
         ToolError: 422 for a path's parameter that would leave the route.

@@ -1,4 +1,4 @@
-"""The worlds' states, one set for each session."""
+"""The states of the worlds, one set per session."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agentft.types import Json
 
 __all__ = ["Sessions"]
 
-_WAITING = 64  # writes of one session that may wait for each other
+_WAITING = 64  # writes of one session, waiting ones included
 
 
 @dataclass(slots=True)
@@ -28,15 +28,15 @@ class _Session:
 
 
 class Sessions:
-    """Runs calls on per-session states. Safe for threads: the writes of one session run one after the other.
+    """Runs calls on per-session states. Thread-safe: the writes of one session run one after the other.
 
-    Sessions share all parts of the state that they did not change, and one that has only read is not kept at all, so
-    a thousand sessions cost little.
+    Sessions share the parts of the state that they did not change, and a session is kept from its first write on, so
+    a thousand sessions need little memory.
 
     Args:
         toolsets: the worlds; no two share a tool's name.
         seed: replaces the seed that the worlds were loaded with.
-        limits: of them, how many `sessions` are kept, and how long those that are `idle`.
+        limits: `sessions` and `idle` are used.
     """
 
     def __init__(self, toolsets: Sequence[Toolset], seed: int | None = None, limits: Limits | None = None) -> None:
@@ -45,12 +45,12 @@ class Sessions:
         self._initial = {toolset.name: toolset.new_state(seed) for toolset in toolsets}
         self._untouched = digest(self._initial)
         self._limits = limits or Limits()
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()  # the one that was idle longest comes first
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()  # least recently used first
         self._lock = Lock()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The sessions that have written, the one that was used last at the end."""
+        """The sessions that have written, most recently used last."""
         with self._lock:
             return tuple(self._sessions)
 
@@ -67,7 +67,7 @@ class Sessions:
         toolset = self._toolsets[world]
         kept = self._session(session, make=toolset.is_write(name))
         if kept is None or not toolset.is_write(name):
-            # A state is replaced as a whole, so that reading it needs no lock.
+            # A state is replaced as a whole, so reading it needs no lock.
             return toolset.call(name, arguments, self._state(kept, world))
         if not kept.queue.acquire(blocking=False):
             raise ToolError(f"{_WAITING} calls of this session are still running; wait for them", status=429)

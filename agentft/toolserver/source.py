@@ -1,9 +1,9 @@
-"""What answers in place of a mock world: a real service, or what one said before, kept as JSONL without its secrets.
+"""Sources that answer in place of a mock world: a real service, or a recording of one (JSONL, secrets redacted).
 
 A line is `{"tool", "arguments", "status", "type", "body", "method", "url", "headers"}`: `body` is JSON where `type` is,
 else text; `url` is the tool's route, without the values in it; `headers` are the answer's. The credentials that the
-service was sent are never kept. A call is found again by its tool and the canonical JSON of its arguments, without
-secrets; in each session the n-th same call gets the n-th answer, and the last one from there on.
+service was sent are never recorded. A call is matched by its tool and the canonical JSON of its arguments, with
+secrets redacted; in each session the n-th same call gets the n-th answer, and later ones the last answer.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _LIMIT = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One exchange; the fields are the keys of its line."""
+    """A recorded exchange; the fields are the keys of its line."""
 
     tool: str
     arguments: Mapping[str, Json]
@@ -50,14 +50,14 @@ class Recorded:
 
 
 class Recorder:
-    """Appends exchanges to a file: one write a line, on disk before the answer goes on.
+    """Appends exchanges to a file, one write per line; each is on disk before the answer is returned.
 
     Args:
-        path: is made, for its owner alone, or added to.
-        keep_secrets: leave everything as it was.
+        path: appended to, or created with access for its owner only.
+        keep_secrets: do not redact secrets.
 
     Raises:
-        InputError: the file is no recording.
+        InputError: the file exists and is not a recording.
     """
 
     def __init__(self, path: Path, *, keep_secrets: bool = False) -> None:
@@ -68,7 +68,11 @@ class Recorder:
         self._lock = Lock()
 
     def add(self, exchange: Recorded) -> None:
-        """Keep one exchange."""
+        """Append an exchange.
+
+        Raises:
+            OSError: it could not be written in full.
+        """
         line = json.dumps(self._clean(asdict(exchange))).encode() + b"\n"
         with self._lock:
             if self._file.write(line) < len(line):
@@ -81,11 +85,11 @@ class Recorder:
 
 
 class Replayer:
-    """Answers from a recording; `digest` says from which one.
+    """Answers from a recording, which `digest` identifies.
 
     Args:
         path: the recording.
-        strict: refuse a call that is not in it, rather than let the mock answer.
+        strict: refuse a call that was not recorded; otherwise the mock answers it.
 
     Raises:
         InputError: the file cannot be read, or a line of it is wrong.
@@ -120,13 +124,13 @@ class Replayer:
             return answers[min(self._asked[session, key], len(answers)) - 1]
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """Do nothing: a replay holds no resources."""
 
 
 class RealService:
-    """Sends calls to `url`, and keeps the exchanges. Redirects are not followed; answers are read up to 1 MiB.
+    """Sends calls to `url` and records the exchanges. Redirects are not followed; responses may have up to 1 MiB.
 
-    A tool goes by its route, or to `POST <url>/tools/<name>` if it has none. The environment's
+    A call is sent to its tool's route, or to `POST <url>/tools/<name>` if it has none. The environment's
     AGENTFT_REAL_AUTHORIZATION is sent as the Authorization header.
 
     Raises:
@@ -149,10 +153,10 @@ class RealService:
         self._http = httpx.Client(headers=headers, timeout=_SECONDS, follow_redirects=False, trust_env=False)
 
     def __call__(self, tool: str, arguments: Mapping[str, Json], session: str) -> Recorded | None:
-        """What the service answers, or a 502 of ours if it does not; its sessions are its own.
+        """The service's answer, or a 502 if it does not answer. The service has no part in our sessions.
 
         Raises:
-            ToolError: an argument is refused before anything is sent.
+            ToolError: an argument is refused, and nothing is sent.
         """
         del session
         known = self._tools.get(tool)
@@ -186,7 +190,7 @@ class RealService:
 
 
 Source: TypeAlias = RealService | Replayer
-"""What answers in place of a mock."""
+"""Answers calls in place of the mock worlds."""
 
 
 def open_source(
@@ -198,10 +202,10 @@ def open_source(
     miss: str = "error",
     keep: bool = False,
 ) -> Source | None:
-    """What answers in place of the mock worlds, by the options of eval and serve; None: nothing does.
+    """The source for the options of eval and serve, or None if they name none.
 
     Raises:
-        InputError: they do not go together, or one of them cannot be used.
+        InputError: two options exclude each other, or one has a value that cannot be used.
     """
     if miss not in {"error", "mock"}:
         raise InputError(f"--replay-miss {miss}: it must be `error` or `mock`")
@@ -228,7 +232,7 @@ def _read(path: Path) -> list[Recorded]:
 
 
 def _content(media: str, content: bytes) -> tuple[str, Json]:
-    """The answer as it is kept; what only says that it is JSON is text, and so is what is nested too deeply."""
+    """The media type and the body to record. A JSON type with a body that is not JSON, or too deep, becomes text."""
     media = media.partition(";")[0].strip() or "text/plain"
     if media.endswith("json"):
         try:

@@ -29,10 +29,10 @@ _PLACES = ("path", "query", "header", "cookie", "form", "body")
 
 @dataclass(frozen=True, slots=True)
 class DeclaredAnswer:
-    """What a tool answers when its arguments are, among others, those of `when`.
+    """The answer to calls whose arguments include those of `when`.
 
     `status`: 400 and above is a refusal. `template`: `{city}` in the body's texts stands for the argument `city`.
-    `exact`: only when there are no other arguments.
+    `exact`: only if there are no other arguments.
     """
 
     body: Any
@@ -44,7 +44,7 @@ class DeclaredAnswer:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredRoute:
-    """A `Route` as it stands in the file: `places` is argument -> [place, name there]."""
+    """A `Route` as written in the file: `places` is argument -> [place, name there]."""
 
     method: str
     path: str
@@ -78,7 +78,7 @@ def load_declared(source: Path) -> tuple[str, dict[str, Tool]]:
     """The base URL and the tools of a `tools.json`.
 
     Raises:
-        InputError: it cannot be read, or something in it cannot be.
+        InputError: it cannot be read, or something in it is not valid.
     """
     try:
         content = source.read_bytes()

@@ -1,4 +1,4 @@
-"""Proving a tool world: every promise of the README's contract, tried out on every tool."""
+"""Checks a tool world: every promise that a world makes, tested on each of its tools."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ HOSTILE: tuple[str | float, ...] = (
     1e300,
 )
 PROMISES: Mapping[str, str] = {
-    "loads": "mend the file that the message names",
-    "name": "use 1 to 64 letters, digits and _, and begin with no digit",
+    "loads": "correct the file named in the message",
+    "name": "use 1 to 64 letters, digits and _, and do not begin with a digit",
     "example": "document arguments under which the tool succeeds in a fresh world",
     "answers": f"answer with JSON of at most {ANSWER_LIMIT >> 10} KiB, or raise ToolError, whatever the arguments",
     "read": "mark it @write, or leave the state alone",
@@ -56,12 +56,12 @@ PROMISES: Mapping[str, str] = {
     "repeats": "let answers depend on the state, its seed and the arguments only: no clock, no random, no globals",
     "snapshot": "keep only JSON in the state, and everything that matters in the state",
 }
-"""What is proved -> what to do if it does not hold."""
+"""Promise -> what to do if it is broken."""
 
 
 @dataclass(frozen=True, slots=True)
 class BrokenPromise:
-    """A promise that does not hold. `tool` is empty if it is the whole world's."""
+    """A promise that a world breaks. `tool` is empty if the promise concerns the whole world."""
 
     world: str
     tool: str
@@ -70,7 +70,7 @@ class BrokenPromise:
 
 
 def prove(name: str, seed: int = 0) -> list[BrokenPromise]:
-    """What does not hold of a world, given by its name or folder. Its handlers run in this process."""
+    """The promises that a world breaks. `name` is its name or folder; its handlers run in this process."""
     try:
         # That schemas are valid and tools described is proved here.
         world, twin = load_toolset(name, seed), load_toolset(name, seed)
@@ -85,10 +85,10 @@ def prove(name: str, seed: int = 0) -> list[BrokenPromise]:
 
 
 def _broken(world: Toolset, twin: Toolset, name: str) -> Iterator[tuple[str, str]]:
-    """Promise and problem; of several problems with one promise the last is told."""
+    """The broken promises of a tool, with the problem found; of several problems with one promise the last counts."""
     tool = world.tools[name]
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
-        yield "name", f"{name!r:.80} is not a name that every API takes"
+        yield "name", f"{name!r:.80} is not accepted as a name by every API"
     state = world.new_state()
     before = world.digest(state)
     status, answer = _ask(world, tool, tool.example, state)
