@@ -1,4 +1,4 @@
-"""Where the shipped content (tools/, datasets/, evals/) lies: beside the package in a checkout, in it in a wheel."""
+"""Finds the shipped content (tools/, datasets/, evals/): beside the package in a checkout, inside it in a wheel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def content_root() -> Path:
 
 
 def find_content(kind: str, name: str) -> Path | None:
-    """A user's path first (`./mytools`), then the shipped `<kind>/<name>`; None if neither exists.
+    """Find a path (`./mytools`), or else the shipped `<kind>/<name>`. Returns None if neither exists.
 
     Args:
         kind: `tools`, `datasets` or `evals`.

@@ -4,8 +4,8 @@ AgentftError                 exit code 2
 ├── InputError               bad input: names the place, the value and the remedy
 │   ├── RowError             one row of a data file; becomes a counted rejection, never a crash
 │   └── FrameError           a chat template that cannot be used
-├── MissingError             exit code 3: an extra, a model, a GPU or a server is not here; names the remedy
-└── ToolError                a tool's own refusal, answered as a 4xx that a model can act on
+├── MissingError             exit code 3: an extra, a model, a GPU or a server is missing; names the remedy
+└── ToolError                a tool refuses a call; sent as a 4xx with a message for the model
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MCP_REMEDY = "MCP needs the official SDK; install it with `pip install 'mcp>=2.3
 
 
 class AgentftError(Exception):
-    """The base of all errors that are shown as one line and end the command with `exit_code`."""
+    """The base of all errors; shown as one line, they end the command with `exit_code`."""
 
     exit_code = 2
 
@@ -44,11 +44,11 @@ class RowError(InputError):
 
 
 class FrameError(InputError):
-    """A chat template that is missing, or that cannot carry a conversation faithfully."""
+    """A chat template that is missing or cannot express a conversation faithfully."""
 
 
 class MissingError(AgentftError):
-    """Something that is needed is not on this machine."""
+    """Something required is missing on this machine."""
 
     exit_code = 3
 

@@ -1,9 +1,9 @@
-"""The command line: the table of commands, and `main`, the one place where errors become exit codes.
+"""The command line: the table of commands, and `main`, which turns errors into exit codes.
 
-Exit codes: 0 done and good, 1 done and the verdict is bad, 2 wrong usage or bad input, 3 something is missing here,
-70 a bug of ours (with its traceback), 130 interrupted. A command returns nothing, or raises `typer.Exit(code)`.
+Exit codes: 0 success, 1 done but the verdict is bad, 2 wrong usage or bad input, 3 something is missing here, 70
+a bug in agentft (with its traceback), 130 interrupted. A command returns nothing or raises `typer.Exit(code)`.
 
-Command modules import only what is light at the top (typer, pathlib, errors), so that `agentft --help` stays quick.
+Command modules import only light modules at the top (typer, pathlib, errors), so that `agentft --help` starts fast.
 """
 
 from __future__ import annotations
@@ -68,18 +68,18 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "doctor": doctor_command,
 }
 GROUPS = {
-    "data": "Look into data files, see what is learnt, build data sets.",
-    "tools": "The tool worlds: mock servers that a model can call.",
-    "tools import": "Make a tool world of what you have.",
-    "bench": "How fast it is on this machine.",
-    "models": "The models that come from the Python package index.",
+    "data": "Inspect data files, show which tokens are supervised, build data sets.",
+    "tools": "List, check, serve and import tool worlds: mock tools that a model can call.",
+    "tools import": "Import a tool world from an OpenAPI file, an MCP server or recorded traffic.",
+    "bench": "Measure the speed on this machine.",
+    "models": "List and download models from the Python package index.",
 }
 PASSED_ON = {"bench train": {"ignore_unknown_options": True}}
-"""Commands whose options another program reads."""
+"""Commands that parse their options themselves."""
 
 
 def _help(function: Callable[..., Any]) -> str:
-    """The docstring for the terminal: brackets are no markup, paragraphs flow, and the example's lines stay lines."""
+    """The docstring as help: brackets escaped, paragraphs joined, the example's line breaks kept."""
     shown = (inspect.getdoc(function) or "").replace("[", "\\[")
     text, mark, example = shown.partition("\n\nExample")
     flowing = "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
@@ -98,9 +98,9 @@ def _start(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Tune small open models to call tools, and measure whether it helped.
+    """Fine-tune small open models to call tools, and measure whether it helped.
 
-    Without a command: the terminal agent, the same as `agentft chat`.
+    Without a command, `agentft` starts `agentft chat`.
 
     Example:
       agentft quickstart
@@ -142,7 +142,7 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line and give its exit code; every error of ours becomes one line on stderr."""
+    """Run one command line and return its exit code. Errors of agentft become one line on stderr."""
     try:
         code = typer.main.get_command(app).main(list(arguments), prog_name="agentft", standalone_mode=False)
         sys.stdout.flush()
@@ -172,12 +172,12 @@ def _usage(error: typer.TyperException) -> str:
 
 def _system(error: OSError) -> int:
     if error.errno == errno.EPIPE:
-        # The reader went away (`| head`): point stdout at nothing, so that the flush at exit is quiet too.
+        # The reader closed the pipe (`| head`): redirect stdout, so that the flush at exit does not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     place = f" at {error.filename}" if error.filename else ""
     if error.errno == errno.ENOSPC:
-        return _complain(f"the disk is full{place}; what was complete before is kept, free some space and run again", 2)
+        return _complain(f"the disk is full{place}; finished work is kept, free some space and run again", 2)
     return _complain(f"{error.strerror or error}{place}", 2)
 
 

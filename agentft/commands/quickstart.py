@@ -1,4 +1,4 @@
-"""`agentft quickstart`: the whole loop once, on the embedded model: data, training, evaluation, table."""
+"""`agentft quickstart`: data, training and evaluation once, with the embedded model."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ DATA = Path("runs/data/quickstart.jsonl")
 SUITE = "basics"
 TOOLS = "weather.current_weather,search.web_search,calculator.calculate"
 TOKENS = 88
-"""Of one completion: the longest expected call has some 80."""
+"""Limit of one completion; the longest expected call has about 80 tokens."""
 
 
 def quickstart_command(
     output: Annotated[Path | None, typer.Option(help="The run folder. Default: a new one in runs/.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many cases, spread over categories.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the evaluation's summary as one document.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Evaluate at most this many cases, spread over categories.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the evaluation's summary as one JSON document.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
-    """Build data for three tools, tune SmolLM2-135M on it, and evaluate it before and after, on real tool servers.
+    """Build data for three tools, tune SmolLM2-135M on them, and evaluate it before and after.
 
-    Takes ten to twenty minutes on two cores without a GPU. The data go to
-    runs/data/; the run folder holds the adapter and the evaluation.
+    Takes 10 to 20 minutes on two CPU cores. The data go to runs/data/, the
+    adapter and the evaluation to the run folder.
 
     Example:
       agentft quickstart
@@ -49,10 +53,10 @@ def quickstart_command(
     notes = Console(stderr=True, quiet=quiet)
     shipped = content_root() / "datasets"
     ensure_pulled(MODEL, quiet=quiet)
-    notes.rule("1 of 3: training data, by really calling the tools")
+    notes.rule("1 of 3: training data, by calling the tools")
     report = build(shipped / "quickstart.toml", DATA, ToolServer)
     notes.print(
-        f"{DATA}: {report.rows} rows, {sum(report.tools.values())} calls, {report.quiet_turns} turns without one"
+        f"{DATA}: {report.rows} rows, {sum(report.tools.values())} calls, {report.quiet_turns} turns without a call"
     )
     notes.rule("2 of 3: training")
     given = {"model": MODEL, "data": [str(DATA)], "output": str(output or "")}
@@ -64,6 +68,6 @@ def quickstart_command(
     settings = Settings(where, sampling, batch_size=len(plan.cases))
     code = run_plan(plan, arms, stored, settings, as_json=as_json, quiet=quiet)
     if not as_json:
-        typer.echo(f"{(time.monotonic() - began) / 60:.1f} minutes in all. Try the model:")
+        typer.echo(f"{(time.monotonic() - began) / 60:.1f} minutes in total. Try the model:")
         typer.echo(f"  agentft chat --adapter {result.folder}")
     raise typer.Exit(code)

@@ -103,7 +103,7 @@ def with_command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any
         (MissingError("no GPU; use one"), 3, "error: no GPU; use one\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (typer.Abort(), 130, "interrupted\n"),
-        (OSError(errno.ENOSPC, "No space left", "/d/f"), 2, "error: the disk is full at /d/f; what was complete"),
+        (OSError(errno.ENOSPC, "No space left", "/d/f"), 2, "error: the disk is full at /d/f; finished work"),
         (PermissionError(errno.EACCES, "Permission denied", "/d/f"), 2, "error: Permission denied at /d/f\n"),
         (OSError("odd"), 2, "error: odd\n"),
     ],

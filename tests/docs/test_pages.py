@@ -37,8 +37,11 @@ def test_every_page_of_docs_is_reachable() -> None:
     while waiting:
         page = waiting.pop()
         seen.add(page)
-        targets = ((page.parent / link.partition("#")[0]).resolve() for link in links(page) if "://" not in link)
-        waiting += [target for target in targets if target.suffix == ".md" and target.exists() and target not in seen]
+        for link in links(page):
+            target = (page.parent / link.partition("#")[0]).resolve()
+            # A folder's page lists its files.
+            found = target.glob("*.md") if target.is_dir() else [target] if target.suffix == ".md" else []
+            waiting += [path for path in found if path.exists() and path not in seen]
     assert set((ROOT / "docs").rglob("*.md")) - seen == set()
 
 
