@@ -20,12 +20,8 @@ TOKENS = 88
 
 def quickstart_command(
     output: Annotated[Path | None, typer.Option(help="The run folder. Default: a new one in runs/.")] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Evaluate at most this many cases, spread over categories.")
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the evaluation's summary as one JSON document.")
-    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="Evaluate at most this many cases.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Build data for three tools, tune SmolLM2-135M on them, and evaluate it before and after.
