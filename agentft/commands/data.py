@@ -45,7 +45,7 @@ def inspect_command(
         typer.echo(json.dumps(inspection.document(), ensure_ascii=False))
     else:
         Console().print(show_inspection(inspection, file))
-    if strict and inspection.accounting.rejected:
+    if strict and inspection.ledger.rejected:
         raise typer.Exit(1)
 
 

@@ -166,8 +166,8 @@ def _dry_run(recipe: Recipe, view: TrainingView, strict: bool, as_json: bool) ->
 
     data, plan = dry_run(recipe, on_event, strict=strict)
     if as_json:
-        share = {"rejected": data.rejected, "supervised_share": data.supervised / max(data.tokens, 1)}
-        typer.echo(json.dumps(asdict(data) | share | asdict(plan), ensure_ascii=False))
+        share = {"supervised_share": data.supervised / max(data.tokens, 1)}
+        typer.echo(json.dumps(data.document() | share | asdict(plan), ensure_ascii=False))
         return
     for line in [*data_lines(data), *plan_lines(plan, data), "longest samples:"]:
         typer.echo(line)
@@ -177,6 +177,7 @@ def _dry_run(recipe: Recipe, view: TrainingView, strict: bool, as_json: bool) ->
 
 def _show(result: RunResult, watch: _Watch, *, as_json: bool, quiet: bool) -> None:
     if as_json:
+        rows = result.data.document()
         document = {
             "run": str(result.folder),
             "weights": str(result.weights) if result.weights else None,
@@ -184,7 +185,7 @@ def _show(result: RunResult, watch: _Watch, *, as_json: bool, quiet: bool) -> No
             "loss": result.loss,
             "seconds": round(result.seconds, 1),
             "interrupted": result.interrupted,
-            **{name: getattr(result.data, name) for name in ("rows", "trained", "rejected", "reasons")},
+            **{name: rows[name] for name in ("rows", "trained", "rejected", "reasons")},
         }
         typer.echo(json.dumps(document, ensure_ascii=False))
     else:
@@ -200,7 +201,7 @@ def _account(result: RunResult, losses: tuple[float, ...]) -> list[str]:
     loss = "" if result.loss is None else f", last loss {result.loss:.3f}"
     return [
         *loss_curve(losses),
-        f"rows: {data.trained} trained + {data.rejected} rejected = {data.rows} given",
+        f"rows: {data.ledger.kept} trained + {data.ledger.rejected} rejected = {data.ledger.rows} given",
         f"{result.steps} steps in {result.seconds:.0f} s{loss}",
         str(result.weights or result.folder),
     ]

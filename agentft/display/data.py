@@ -13,8 +13,8 @@ from rich.text import Text
 
 from agentft.display.safe import safe_str, safe_text
 from agentft.rows.inspection import Inspection
+from agentft.rows.ledger import REMEDIES
 from agentft.rows.mask import MaskedRow, MaskedToken
-from agentft.rows.reasons import REMEDIES
 
 __all__ = ["mask_view", "show_inspection"]
 
@@ -27,17 +27,17 @@ PARTIAL = ("bold black on dark_sea_green2", "bold black on pale_green1")
 
 def show_inspection(inspection: Inspection, path: Path) -> RenderableType:
     """Counts, rejections by reason with the first place and a remedy, and lengths."""
-    rows = inspection.accounting
+    rows = inspection.ledger
     head = Text.assemble(
         safe_text(str(path), style="bold"),
-        f": {rows.rows:,} rows = {rows.parsed:,} parsed + {rows.rejected:,} rejected",
+        f": {rows.rows:,} rows = {rows.kept:,} parsed + {rows.rejected:,} rejected",
     )
     blocks: list[RenderableType] = [head, "", _counts(inspection)]
-    if rows.parsed:
+    if rows.kept:
         blocks += ["", _lengths(inspection)]
     if rows.rejected:
         blocks += ["", _rejections(inspection, path)]
-    blocks += [safe_text(f"note: {note}", style="yellow") for note in rows.notes]
+    blocks += [safe_text(f"note: {note}", style="yellow") for note in inspection.notes]
     return Group(*blocks)
 
 
@@ -86,9 +86,9 @@ def _rejections(inspection: Inspection, path: Path) -> Table:
     folded = (Column(heading, overflow="fold") for heading in ("first", "what to do"))
     counted = Column("rows", justify="right")
     table = Table("rejected because", counted, *folded, box=None, pad_edge=False, header_style="bold")
-    rows = inspection.accounting
+    rows = inspection.ledger
     for reason, count in rows.reasons.most_common():
-        first = rows.first[reason]
+        _, first = rows.first[reason]
         place = safe_text(f"{first.place(Path(path.name))}: {first.detail}")
         table.add_row(safe_text(reason, style="red"), f"{count:,}", place, REMEDIES.get(reason, ""))
     return table

@@ -103,9 +103,10 @@ class TrainingView:
 
 def data_lines(data: DataReport) -> list[str]:
     """The account of the rows, and what is learnt from them."""
-    lines = [f"rows: {data.trained:,} trained + {data.rejected:,} rejected = {data.rows:,} given"]
-    for reason, count in data.reasons.items():
-        lines.append(f"  {count:,} {reason}, the first: {safe_str(data.first[reason])}")
+    ledger, first = data.ledger, data.ledger.first_places()
+    lines = [f"rows: {ledger.kept:,} trained + {ledger.rejected:,} rejected = {ledger.rows:,} given"]
+    for reason, count in ledger.reasons.most_common():
+        lines.append(f"  {count:,} {reason}, the first: {safe_str(first[reason])}")
     share = data.supervised / max(data.tokens, 1)
     lines.append(f"tokens: {data.tokens:,} in {data.samples:,} samples, {data.supervised:,} learnt ({share:.1%})")
     return lines

@@ -1,4 +1,4 @@
-"""What a data file holds: counts over its conversations, gathered as they stream by."""
+"""Counts over the conversations of a data file, in one pass."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agentft.rows.reading import Accounting, read_conversations
+from agentft.rows.ledger import Ledger
+from agentft.rows.reading import read_conversations
 from agentft.types import Conversation, Json, ToolCall, ToolResult
 
 __all__ = ["Inspection", "inspect_file"]
@@ -14,12 +15,13 @@ __all__ = ["Inspection", "inspect_file"]
 
 @dataclass(slots=True)
 class Inspection:
-    """Counts over parsed rows. `calls` includes the unreadable ones; `learnt_rows` have a readable call at least.
+    """Counts over the kept rows. `calls` includes unreadable ones; `learnt_rows` have at least one readable call.
 
-    `characters` and `row_turns` hold one number a row: four bytes each, so a million rows take 8 MB.
+    `characters` and `row_turns` hold one number a row, four bytes each: a million rows take 8 MB. `repeated_ids`: rows
+    whose id an earlier row has.
     """
 
-    accounting: Accounting = field(default_factory=Accounting)
+    ledger: Ledger = field(default_factory=Ledger)
     turns: int = 0
     calls: int = 0
     unreadable_calls: int = 0
@@ -28,6 +30,8 @@ class Inspection:
     tools: set[str] = field(default_factory=set)
     characters: array[int] = field(default_factory=lambda: array("I"))
     row_turns: array[int] = field(default_factory=lambda: array("I"))
+    repeated_ids: int = 0
+    _ids: set[int] = field(default_factory=set)  # hashes: some 60 bytes a row, however long the ids are
 
     def add(self, conversation: Conversation) -> None:
         """Count one conversation."""
@@ -42,14 +46,27 @@ class Inspection:
         self.characters.append(sum(len(turn.raw) for turn in conversation.turns))
         self.row_turns.append(len(conversation.turns))
 
+    def add_id(self, identity: str) -> None:
+        """Count the id of a row that has one of its own."""
+        self.repeated_ids += hash(identity) in self._ids
+        self._ids.add(hash(identity))
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences about the file that are not rejections."""
+        if not self.repeated_ids:
+            return []
+        count = f"{self.repeated_ids} rows have" if self.repeated_ids > 1 else "1 row has"
+        return [f"{count} the id of an earlier row; rows are kept whatever their ids"]
+
     def document(self) -> dict[str, Json]:
-        """What `data inspect --json` prints."""
-        rows = self.accounting
+        """The document that `data inspect --json` prints."""
+        ledger = self.ledger
         return {
-            "rows": rows.rows,
-            "parsed": rows.parsed,
-            "rejected": rows.rejected,
-            "reasons": dict(rows.reasons.most_common()),
+            "rows": ledger.rows,
+            "parsed": ledger.kept,
+            "rejected": ledger.rejected,
+            "reasons": dict(ledger.reasons.most_common()),
             "turns": self.turns,
             "calls": self.calls,
             "unreadable_calls": self.unreadable_calls,
@@ -60,8 +77,10 @@ class Inspection:
 
 
 def inspect_file(path: Path, quarantine: Path | None = None) -> Inspection:
-    """Read the whole file and count. Raises InputError as `read_conversations` does."""
+    """Count over the whole file. Raises InputError as `read_conversations` does."""
     inspection = Inspection()
-    for _, conversation in read_conversations(path, inspection.accounting, quarantine):
+    for line, conversation in read_conversations(path, inspection.ledger, quarantine):
         inspection.add(conversation)
+        if conversation.id != f"{path.name}:{line}":  # ids of this form are ours, and unique
+            inspection.add_id(conversation.id)
     return inspection

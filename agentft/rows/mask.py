@@ -1,4 +1,4 @@
-"""Rows as tokens with their loss weights, for people and programs to check what is learnt."""
+"""Rows as tokens with their loss weights, to check which tokens are supervised."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from agentft.errors import InputError
 from agentft.rendering.encoding import LearnRule, encode
 from agentft.rendering.frame import Frame
 from agentft.rendering.render import render_samples
-from agentft.rows.reading import Rejection, parse, read_rows
-from agentft.types import SegmentKind
+from agentft.rows.ledger import Ledger, Rejection
+from agentft.rows.reading import Row, keep_rows, parse_conversation
+from agentft.types import Conversation, Segment, SegmentKind
 
 __all__ = ["MaskedRow", "MaskedToken", "mask_rows"]
 
 
 @dataclass(frozen=True, slots=True)
 class MaskedToken:
-    """A token; `text` is what it adds to the row's text; `sampled`: the model says it.
+    """A token. `text`: what it adds to the row's text. `sampled`: the model generates it when serving.
 
-    A character that is spread over several tokens is the text of its last one, so the texts joined are the row.
+    A character that spans several tokens is the text of its last one, so the texts, joined, are the row.
     """
 
     id: int
@@ -42,13 +43,13 @@ class MaskedRow:
 
 
 def _texts(tokens: Sequence[int], decode: Callable[[list[int]], str]) -> list[str]:
-    """What each token adds to the text."""
+    """The text that each token adds."""
     texts: list[str] = []
     waiting: list[int] = []
     for token in tokens:
         waiting.append(token)
         text = decode(waiting)
-        # Characters have four bytes at most; what is still broken then is really U+FFFD.
+        # A character has at most four bytes, so after five tokens the text really holds U+FFFD.
         whole = not text.endswith("\ufffd") or len(waiting) > 4
         texts.append(text if whole else "")
         waiting = [] if whole else waiting
@@ -65,33 +66,39 @@ def mask_rows(
     Args:
         path: a data file.
         tokenizer: a fast transformers tokenizer with a chat template.
-        row: only this row, counted from 1 (None: every row that can be read).
+        row: only this row, counted from 1 (None: every row that can be used).
 
     Raises:
-        InputError: there is no such row, or it cannot be read (the message says why).
+        InputError: there is no such row, or it is rejected (the message says why).
         FrameError: the tokenizer's chat template cannot be used.
     """
     frame = Frame.of_tokenizer(tokenizer)
-    number = 0
-    for number, item in enumerate(read_rows(path), 1):
-        if row not in (None, number):
-            continue
-        conversation = parse(item, path)
-        if isinstance(conversation, Rejection):
-            if row is not None:
-                why = f"{conversation.reason}: {conversation.detail}"
-                raise InputError(f"{path}:{item.line}: {why}; `agentft data inspect` lists all such rows")
+    ledger = Ledger()
+
+    def convert(item: Row) -> Conversation | None:
+        return parse_conversation(item, path) if row in (None, ledger.rows) else None
+
+    def on_reject(rejection: Rejection) -> None:
+        if ledger.rows == row:
+            why = f"{rejection.reason}: {rejection.detail}"
+            raise InputError(f"{path}:{rejection.line}: {why}; `agentft data inspect` lists all rejected rows")
+
+    for line, conversation in keep_rows(path, convert, ledger, on_reject):
+        if conversation is None:
             continue
         for segments in render_samples(conversation, fmt, frame):
-            encoded = encode(segments, tokenizer, learn)
-            columns = zip(encoded.input_ids, encoded.loss_weights, encoded.segments, strict=True)
-            texts = _texts(encoded.input_ids, tokenizer.decode)
-            tokens = [
-                MaskedToken(token, text, weight, segments[at].kind, segments[at].sampled)
-                for text, (token, weight, at) in zip(texts, columns, strict=True)
-            ]
-            yield MaskedRow(conversation.id, item.line, tuple(tokens))
+            tokens = tuple(_mask(segments, tokenizer, learn))
+            yield MaskedRow(conversation.id, line, tokens)
         if row is not None:
             return
     if row is not None:
-        raise InputError(f"{path} has {number} rows, so there is no row {row}; rows are counted from 1")
+        count = f"{ledger.rows} rows" if ledger.rows > 1 else "1 row"
+        raise InputError(f"{path} has {count}, so there is no row {row}; rows are counted from 1")
+
+
+def _mask(segments: Sequence[Segment], tokenizer: Any, learn: LearnRule) -> Iterator[MaskedToken]:
+    encoded = encode(segments, tokenizer, learn)
+    texts = _texts(encoded.input_ids, tokenizer.decode)
+    columns = zip(encoded.input_ids, texts, encoded.loss_weights, encoded.segments, strict=True)
+    for token, text, weight, index in columns:
+        yield MaskedToken(token, text, weight, segments[index].kind, segments[index].sampled)

@@ -1,24 +1,24 @@
-"""Rows of data files -> samples to train on, with an account of every row: rows = trained + rejected, always."""
+"""Rows of data files -> samples to train on. Every row is kept or rejected, and counted."""
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 from agentft.calls import CallFormat
 from agentft.engine.packing import Sample, make_sample
 from agentft.errors import FrameError, InputError, RowError
-from agentft.records import parse_row
 from agentft.rendering.encoding import LearnRule, Tokenizer, encode
 from agentft.rendering.frame import Frame
 from agentft.rendering.render import render_samples
-from agentft.rows.quarantine import Keep, Rejection, open_quarantine
-from agentft.rows.reading import Row, read_rows
-from agentft.types import Encoded, Segment
+from agentft.rows.ledger import Ledger
+from agentft.rows.quarantine import open_quarantine
+from agentft.rows.reading import Row, keep_rows, parse_conversation
+from agentft.types import Encoded, Json, Segment
 
 __all__ = ["DataReport", "Encoder", "Prepared", "prepare"]
 
@@ -39,19 +39,17 @@ class Encoder:
 
 @dataclass(slots=True)
 class DataReport:
-    """What became of the rows, and what is learnt from them.
+    """Counts over the rows, and over the samples that they became.
 
-    `tokens`: of all samples, each cut after its last supervised token. `quiet`: turns that answer a user without a
-    call; `quiet_learnt`: whether the rule learns from them. `trimmed`: samples whose last turns, or all, were left out
-    to fit `max_length`, with `left_out` supervised tokens. `longest`: (row, id, tokens) of the longest samples.
-    `first`: place and detail of the first rejection of each reason. `tools`: names of all tools that the rows declare;
-    none if they are more than 64, which is no set that a user would be offered at once.
+    `tokens`: of all samples, each cut after its last supervised token. `supervised`: tokens with a weight above 0, and
+    `weight`, the sum of their weights. `quiet`: turns that answer a user without a call; `quiet_learnt`: whether they
+    are supervised. `trimmed`: samples that lost their last turns, or all, to fit `max_length`, and with them `left_out`
+    supervised tokens. `longest`: (line, id, tokens) of the longest samples. `fingerprint`: SHA-256 of the samples'
+    tokens, supervised places and weights. `tools`: names of all declared tools; empty if there are more than 64, which
+    is more than a model can be offered at once.
     """
 
-    rows: int = 0
-    trained: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
-    first: dict[str, str] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
     samples: int = 0
     tokens: int = 0
     supervised: int = 0
@@ -64,15 +62,19 @@ class DataReport:
     fingerprint: str = ""
     tools: tuple[str, ...] = ()
 
-    @property
-    def rejected(self) -> int:
-        """Rows that are not trained on."""
-        return sum(self.reasons.values())
+    def document(self) -> dict[str, Json]:
+        """The report as it stands in data.json."""
+        rows = self.ledger
+        counts: dict[str, Json] = {"rows": rows.rows, "trained": rows.kept, "rejected": rows.rejected}
+        counts["reasons"] = dict(rows.reasons.most_common())
+        counts["first"] = dict(rows.first_places())
+        own = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "ledger"}
+        return {**counts, **own}
 
 
 @dataclass(slots=True)
 class Prepared:
-    """The samples, and the report about them. `tools`: the names of all tools, in the order in which they came."""
+    """The samples and the report on them. `tools`: names of all declared tools, in order of appearance."""
 
     samples: list[Sample] = field(default_factory=list)
     report: DataReport = field(default_factory=DataReport)
@@ -88,41 +90,26 @@ def prepare(paths: Sequence[Path], encoder: Encoder, quarantine: Path | None = N
         InputError: a file that cannot be read, or no row that can be trained on.
     """
     made = Prepared(report=DataReport(quiet_learnt=encoder.learn.weights.get("answer", 0) > 0))
+    ledger = made.report.ledger
     for number, path in enumerate(paths):
-        kept = quarantine / f"{number}-{path.name.split('.')[0]}.jsonl" if quarantine else None
-        before = made.report.rejected
-        with open_quarantine(path, kept) as keep:
-            for item in read_rows(path):
-                _take(item, path, encoder, made, keep)
-        if kept and made.report.rejected == before:
-            kept.unlink()
+        rejected_rows = quarantine / f"{number}-{path.name.split('.')[0]}.jsonl" if quarantine else None
+        before = ledger.rejected
+        with open_quarantine(path, rejected_rows) as on_reject:
+            convert = partial(_samples, path=path, encoder=encoder, made=made)
+            for _, samples in keep_rows(path, convert, ledger, on_reject):
+                made.samples += samples
+        if rejected_rows and ledger.rejected == before:
+            rejected_rows.unlink()
     if not made.samples:
-        reason, where = next(iter(made.report.first.items()))
-        raise InputError(f"none of the {made.report.rows} rows can be trained on; the first: {where} ({reason})")
+        reason, place = next(iter(ledger.first_places().items()))
+        raise InputError(f"none of the {ledger.rows} rows can be trained on; the first: {place} ({reason})")
     _sum_up(made)
     return made
 
 
-def _take(item: Row | Rejection, path: Path, encoder: Encoder, made: Prepared, keep: Keep) -> None:
-    """Make one row's samples, or reject it."""
-    report = made.report
-    report.rows += 1
-    if isinstance(item, Row):
-        try:
-            made.samples += _samples(item, path, encoder, made)
-        except RowError as error:
-            item = item.rejected(error)
-        else:
-            report.trained += 1
-            return
-    report.reasons[item.reason] = report.reasons.get(item.reason, 0) + 1
-    report.first.setdefault(item.reason, f"{item.place(path)}: {item.detail}")
-    keep(item)
-
-
 def _samples(row: Row, path: Path, encoder: Encoder, made: Prepared) -> list[Sample]:
-    """Raises RowError if nothing of the row can be learnt."""
-    conversation = parse_row(row.value, f"{path.name}:{row.line}")
+    """The samples of a row. Raises RowError if no token of it is supervised."""
+    conversation = parse_conversation(row, path)
     try:
         rendered = render_samples(conversation, encoder.format, encoder.frame)
     except FrameError as error:
@@ -153,7 +140,7 @@ def _supervised(encoded: Encoded) -> int:
 
 
 def _fit(encoded: Encoded, segments: Sequence[Segment], limit: int) -> Encoded:
-    """Cut after the last run of the model's that fits whole; a run is never cut, so no supervised call is."""
+    """Cut after the last sampled run whose supervised tokens all fit, so that no supervised call is cut."""
     end = 0
     for _, run in groupby(range(len(encoded.segments)), lambda place: segments[encoded.segments[place]].sampled):
         last = max((place + 1 for place in run if encoded.loss_weights[place] > 0), default=0)
@@ -164,7 +151,7 @@ def _fit(encoded: Encoded, segments: Sequence[Segment], limit: int) -> Encoded:
 
 
 def _stem(encoded: Encoded, segments: Sequence[Segment]) -> int:
-    """How many leading tokens are system text and tools (what the frame puts before them included)."""
+    """How many leading tokens are system text and tools, with the frame before them."""
     first = next((place for place, segment in enumerate(segments) if segment.kind == "system"), None)
     if first is None:
         return 0
@@ -172,7 +159,7 @@ def _stem(encoded: Encoded, segments: Sequence[Segment]) -> int:
 
 
 def _quiet_turns(segments: Sequence[Segment]) -> int:
-    """Runs that answer a user, not a result, without a call."""
+    """How many sampled runs answer a user (not a result) without a call."""
     quiet = 0
     given = ""
     for segment in segments:
@@ -185,13 +172,12 @@ def _quiet_turns(segments: Sequence[Segment]) -> int:
 
 
 def _sum_up(made: Prepared) -> None:
-    """The part of the report that needs all samples."""
+    """Fill in the part of the report that needs all samples."""
     report, samples = made.report, made.samples
     digest = hashlib.sha256()
     for sample in samples:
         for values in (sample.tokens, sample.places, sample.weights):
             digest.update(len(values).to_bytes(8, "little") + values.tobytes())
-    report.reasons = dict(Counter(report.reasons).most_common())
     report.samples = len(samples)
     report.tokens = sum(len(sample.tokens) for sample in samples)
     report.supervised = sum(len(sample.places) for sample in samples)

@@ -1,4 +1,4 @@
-"""The quarantine: every row that was rejected, whole, with the reason, in one JSONL file."""
+"""The quarantine: a JSONL file of the rejected rows, each complete and with its reason."""
 
 from __future__ import annotations
 
@@ -6,51 +6,26 @@ import base64
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from agentft.errors import InputError
 from agentft.files import atomic_write
+from agentft.rows.ledger import Rejection
 from agentft.rows.sources import open_bytes
 
-__all__ = ["Keep", "Rejection", "open_quarantine"]
+__all__ = ["OnReject", "open_quarantine"]
 
 _CHUNK = 3 * 2**18  # a multiple of 3, so that pieces of base64 join
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """A row that was not used, and why.
-
-    `line`: its line, or its number in an array or a parquet file. `turn`: index of the turn. `offset`: character in
-    that turn's text, or without a turn in the row's own text (a byte for `invalid-utf8`). `raw`: the row; bytes where
-    they are no text. `extent`: (start, length) in the file's bytes of a row that was too long to be read.
-    """
-
-    line: int
-    reason: str
-    detail: str
-    turn: int | None
-    offset: int | None
-    raw: str | bytes
-    extent: tuple[int, int] | None = None
-
-    def place(self, path: Path) -> str:
-        """`file:line: turn, character`, as far as known."""
-        where = [f"turn {self.turn}"] if self.turn is not None else []
-        if self.offset is not None:
-            where.append(f"{'byte' if self.reason == 'invalid-utf8' else 'character'} {self.offset}")
-        return f"{path}:{self.line}" + (f": {', '.join(where)}" if where else "")
-
-
-Keep: TypeAlias = Callable[[Rejection], None]
-"""Takes a rejected row."""
+OnReject: TypeAlias = Callable[[Rejection], None]
+"""Called with each rejected row."""
 
 
 @contextmanager
-def open_quarantine(source: Path, path: Path | None) -> Iterator[Keep]:
-    """Keep rejected rows of `source` in `path` (None: nowhere). The file appears when all rows have been read.
+def open_quarantine(source: Path, path: Path | None) -> Iterator[OnReject]:
+    """Write rejected rows of `source` to `path` (None: nowhere). The file appears when the block ends without an error.
 
     Raises:
         InputError: `path` is the data file itself, or cannot be written.

@@ -1,21 +1,25 @@
-"""Rows of a data file -> conversations, with an account of every row: rows in = parsed + rejected, always."""
+"""The one loop over the rows of a data file: each is read, converted, and kept or rejected in a ledger."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from agentft.errors import InputError, RowError
 from agentft.json_text import UnreadableError, read_json
 from agentft.records import parse_row
-from agentft.rows.quarantine import Rejection, open_quarantine
+from agentft.rows.ledger import Ledger, Rejection
+from agentft.rows.quarantine import OnReject, open_quarantine
 from agentft.rows.sources import ROW_LIMIT, Raw, is_parquet, iter_raw
 from agentft.types import Conversation, Json
 
-__all__ = ["Accounting", "Rejection", "Row", "parse", "read_conversations", "read_rows"]
+__all__ = ["Row", "keep_rows", "parse_conversation", "read_conversations", "read_rows"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,33 +31,8 @@ class Row:
     raw: str
 
     def rejected(self, error: RowError) -> Rejection:
-        """The row as one that cannot be used."""
+        """The rejection of this row for the given error."""
         return Rejection(self.line, error.reason, error.detail, error.turn, error.offset, self.raw)
-
-
-@dataclass(slots=True)
-class Accounting:
-    """What became of the rows. `first` holds the first rejection of each reason; `notes` are sentences for a person."""
-
-    rows: int = 0
-    parsed: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    first: dict[str, Rejection] = field(default_factory=dict)
-    duplicate_ids: int = 0
-
-    @property
-    def rejected(self) -> int:
-        """How many rows were rejected, for whatever reason."""
-        return self.reasons.total()
-
-    @property
-    def notes(self) -> list[str]:
-        """What was changed on the way, for a person."""
-        if not self.duplicate_ids:
-            return []
-        return [
-            f"{self.duplicate_ids} rows had an id that an earlier row has; they were kept, with #2, #3, ... after it"
-        ]
 
 
 def read_rows(path: Path) -> Iterator[Row | Rejection]:
@@ -70,44 +49,53 @@ def read_rows(path: Path) -> Iterator[Row | Rejection]:
         raise InputError(f"{path} holds no rows; check that it is the right file and was written completely")
 
 
-def read_conversations(
-    path: Path, accounting: Accounting, quarantine: Path | None = None
-) -> Iterator[tuple[int, Conversation]]:
-    """The conversations of a file with their lines; what cannot be one is counted and, if asked, kept in `quarantine`.
+def keep_rows(path: Path, convert: Callable[[Row], T], ledger: Ledger, on_reject: OnReject) -> Iterator[tuple[int, T]]:
+    """The line of each row of a file, with what `convert` returns; every row is counted in `ledger`.
 
-    The account is complete, and the quarantine file there, when the iterator is exhausted.
+    A row that is not a JSON object, or for which `convert` raises RowError, is rejected: it is counted by reason and
+    given to `on_reject`.
+
+    Raises:
+        InputError: see `read_rows`.
+    """
+    for item in read_rows(path):
+        ledger.rows += 1
+        if isinstance(item, Row):
+            try:
+                converted = convert(item)
+            except RowError as error:
+                rejection = item.rejected(error)
+            else:
+                ledger.kept += 1
+                yield item.line, converted
+                continue
+        else:
+            rejection = item
+        ledger.reject(path, rejection)
+        on_reject(rejection)
+
+
+def read_conversations(
+    path: Path, ledger: Ledger, quarantine: Path | None = None
+) -> Iterator[tuple[int, Conversation]]:
+    """The line and conversation of each row; rejected rows are written to `quarantine`, if given.
+
+    The ledger is complete, and the quarantine file exists, when the iterator is exhausted.
 
     Raises:
         InputError: see `read_rows`; also a quarantine file that cannot be used.
     """
-    ids = _Ids()
-    fallback = f"{path.name}:"  # ids of this form are ours and hold the line, so they need no check
-    with open_quarantine(path, quarantine) as keep:
-        for item in read_rows(path):
-            accounting.rows += 1
-            outcome = parse(item, path)
-            if isinstance(outcome, Rejection):
-                accounting.reasons[outcome.reason] += 1
-                accounting.first.setdefault(outcome.reason, outcome)
-                keep(outcome)
-                continue
-            accounting.parsed += 1
-            unnamed = outcome.id == f"{fallback}{item.line}"
-            unique = outcome.id if unnamed else ids.make_unique(outcome.id)
-            if unique != outcome.id:
-                accounting.duplicate_ids += 1
-                outcome = replace(outcome, id=unique)
-            yield item.line, outcome
+    with open_quarantine(path, quarantine) as on_reject:
+        yield from keep_rows(path, partial(parse_conversation, path=path), ledger, on_reject)
 
 
-def parse(item: Row | Rejection, path: Path) -> Conversation | Rejection:
-    """The row's conversation, or why there is none."""
-    if isinstance(item, Rejection):
-        return item
-    try:
-        return parse_row(item.value, f"{path.name}:{item.line}")
-    except RowError as error:
-        return item.rejected(error)
+def parse_conversation(row: Row, path: Path) -> Conversation:
+    """The row's conversation, whose id is `file:line` if the row has none.
+
+    Raises:
+        RowError: the row holds no conversation.
+    """
+    return parse_row(row.value, f"{path.name}:{row.line}")
 
 
 def _read_raw(raw: Raw) -> Row | Rejection:
@@ -129,22 +117,6 @@ def _read_raw(raw: Raw) -> Row | Rejection:
     if not isinstance(value, dict):
         return Rejection(raw.number, "not-an-object", f"a row must be an object, not {text:.60}", None, None, text)
     return Row(raw.number, value, text)
-
-
-class _Ids:
-    """Ids that were seen, by their hashes: some 60 bytes a row, however long the ids are."""
-
-    def __init__(self) -> None:
-        self.seen: set[int] = set()
-        self.repeats: Counter[str] = Counter()
-
-    def make_unique(self, identity: str) -> str:
-        unique = identity
-        while hash(unique) in self.seen:
-            self.repeats[identity] += 1
-            unique = f"{identity}#{self.repeats[identity] + 1}"
-        self.seen.add(hash(unique))
-        return unique
 
 
 def _read_parquet(path: Path) -> Iterator[Row | Rejection]:

@@ -203,9 +203,10 @@ def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
     on_event(DataReady(report, job.plan))
     for note in job.notes:
         on_event(note)
-    if strict and report.rejected:
-        why = ", ".join(f"{reason} {count}" for reason, count in report.reasons.items())
-        raise StrictError(f"{report.rejected} of {report.rows} rows were rejected ({why}), and --strict allows none")
+    rows = report.ledger
+    if strict and rows.rejected:
+        why = ", ".join(f"{reason} {count}" for reason, count in rows.reasons.most_common())
+        raise StrictError(f"{rows.rejected} of {rows.rows} rows were rejected ({why}), and --strict allows none")
     if report.trimmed:
         on_event(
             Note(
@@ -276,8 +277,7 @@ def _learning(recipe: Recipe) -> dict[str, Json]:
 
 def _data_document(job: _Job) -> dict[str, Json]:
     report = job.prepared.report
-    document: dict[str, Json] = {"files": list(job.recipe.data), "rejected": report.rejected}
-    document.update(asdict(report))
+    document: dict[str, Json] = {"files": list(job.recipe.data), **report.document()}
     document.update(asdict(job.plan))
     return document
 

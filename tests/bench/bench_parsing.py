@@ -16,7 +16,8 @@ from pathlib import Path
 
 from agentft.calls.msagent_grammar import CALL_END, CALL_START, RESULT_END, RESULT_START, parse_parts
 from agentft.records import parse_row
-from agentft.rows.reading import Accounting, read_conversations
+from agentft.rows.ledger import Ledger
+from agentft.rows.reading import read_conversations
 from agentft.types import Json
 
 ROWS = 20_000
@@ -68,7 +69,7 @@ def measure_file() -> None:
             for number in range(FILE_ROWS):
                 stream.write(json.dumps(make_row(number, number)) + "\n")
         start, marks = time.process_time(), []
-        for number, _ in enumerate(read_conversations(path, Accounting()), 1):
+        for number, _ in enumerate(read_conversations(path, Ledger()), 1):
             if number % (FILE_ROWS // 10) == 0:
                 marks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
         sys.stdout.write(

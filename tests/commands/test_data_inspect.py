@@ -100,7 +100,7 @@ def test_lengths_are_nearest_rank_percentiles(tmp_path: Path) -> None:
     lines = [line.split() for line in shown(path).splitlines()]
     assert ["characters", "50", "90", "99", "100"] in lines
     assert ["turns", "1", "1", "1", "1"] in lines
-    assert "99 rows had an id that an earlier row has" in shown(path)
+    assert "99 rows have the id of an earlier row" in shown(path)
 
 
 def test_unreadable_calls_are_named(tmp_path: Path) -> None:

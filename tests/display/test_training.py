@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
 
 from agentft.display.training import TrainingView, data_lines, loss_curve
 from agentft.engine.packing import PackingReport
+from agentft.rows.ledger import Ledger, Rejection
 from agentft.rows.preparation import DataReport
 from agentft.training.events import DataReady, Event, Finished, Note, RunResult, Saved, Started, StepDone, TrainingPlan
 
+REJECTION = Rejection(3, "nothing-learnt", "\x1b[31mx", None, None, "")
 DATA = DataReport(
-    rows=12,
-    trained=10,
-    reasons={"nothing-learnt": 2},
-    first={"nothing-learnt": "rows.jsonl:3: \x1b[31mx"},
+    Ledger(12, 10, Counter({"nothing-learnt": 2}), {"nothing-learnt": (Path("rows.jsonl"), REJECTION)}),
     samples=10,
     tokens=2000,
     supervised=500,

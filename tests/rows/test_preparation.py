@@ -50,7 +50,7 @@ def write(path: Path, rows: list[dict[str, object]]) -> Path:
 def test_samples_learn_exactly_the_calls(tmp_path: Path) -> None:
     made = prepare([write_rows(tmp_path / "rows.jsonl", 3)], encoder())
 
-    assert made.report.trained == 3
+    assert made.report.ledger.kept == 3
     for number, sample in enumerate(made.samples):
         said = learnt(sample)
         assert said.startswith("<|startofthink|>```JSON")
@@ -75,9 +75,9 @@ def test_every_row_is_accounted_for_across_files(tmp_path: Path) -> None:
 
     report = prepare([good, bad], encoder(), tmp_path / "kept").report
 
-    assert (report.rows, report.trained, report.rejected) == (8, 4, 4)
-    assert report.reasons["nothing-learnt"] == 1
-    assert report.first["invalid-json"].startswith(f"{bad}:2")
+    assert (report.ledger.rows, report.ledger.kept, report.ledger.rejected) == (8, 4, 4)
+    assert report.ledger.reasons["nothing-learnt"] == 1
+    assert report.ledger.first_places()["invalid-json"].startswith(f"{bad}:2")
     lines = [path.read_text().splitlines() for path in sorted((tmp_path / "kept").iterdir())]
     assert [len(file) for file in lines] == [1, 3]
 
@@ -125,7 +125,7 @@ def test_whatever_the_limit_no_supervised_call_is_cut(
         said = learnt(sample)
         assert said.count("<|startofthink|>") == said.count("<|endofthink|>") > 0
         assert said.endswith("<|endofthink|>")
-    assert made.report.trained + made.report.rejected == 2
+    assert made.report.ledger.kept + made.report.ledger.rejected == 2
 
 
 @pytest.mark.parametrize(("learn", "quiet_learnt"), [("calls", False), ("balanced", True), ("assistant", True)])
@@ -134,7 +134,7 @@ def test_turns_that_rightly_do_not_call_are_counted(tmp_path: Path, learn: str, 
 
     assert report.quiet == 2, "answers after a result are none of them"
     assert report.quiet_learnt is quiet_learnt
-    assert report.trained == (5 if quiet_learnt else 3)
+    assert report.ledger.kept == (5 if quiet_learnt else 3)
 
 
 def test_the_fingerprint_is_that_of_what_is_trained(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from agentft.errors import InputError, RowError
 from agentft.rows import sources
+from agentft.rows.inspection import inspect_file
+from agentft.rows.ledger import REMEDIES, Ledger, Rejection
 from agentft.rows.parquet import check_arguments, iter_parquet
-from agentft.rows.reading import Accounting, Rejection, Row, read_conversations, read_rows
-from agentft.rows.reasons import REMEDIES
+from agentft.rows.reading import Row, read_conversations, read_rows
 from agentft.types import Conversation
 
 GOOD = '{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":"Hello"}]}'
@@ -33,12 +34,12 @@ def write(folder: Path, content: str | bytes, name: str = "rows.jsonl") -> Path:
     return path
 
 
-def read(path: Path, quarantine: Path | None = None) -> tuple[list[tuple[int, Conversation]], Accounting]:
-    accounting = Accounting()
-    conversations = list(read_conversations(path, accounting, quarantine))
-    assert accounting.rows == accounting.parsed + accounting.rejected
-    assert accounting.parsed == len(conversations)
-    return conversations, accounting
+def read(path: Path, quarantine: Path | None = None) -> tuple[list[tuple[int, Conversation]], Ledger]:
+    ledger = Ledger()
+    conversations = list(read_conversations(path, ledger, quarantine))
+    assert ledger.rows == ledger.kept + ledger.rejected
+    assert ledger.kept == len(conversations)
+    return conversations, ledger
 
 
 def kept(path: Path) -> list[dict[str, Any]]:
@@ -52,10 +53,11 @@ def only_rejection(path: Path) -> Rejection:
 
 def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
     path = write(tmp_path, f"\ufeff{GOOD}\r\n\r\n  \n{GOOD}\n\n{GOOD}")
-    conversations, accounting = read(path)
+    conversations, ledger = read(path)
     assert [line for line, _ in conversations] == [1, 4, 6]
     assert [conversation.id for _, conversation in conversations] == ["rows.jsonl:1", "rows.jsonl:4", "rows.jsonl:6"]
-    assert (accounting.rows, accounting.notes) == (3, [])
+    assert ledger.rows == 3
+    assert inspect_file(path).notes == []
 
 
 @pytest.mark.parametrize(
@@ -82,22 +84,22 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
 def test_a_bad_line_is_kept_with_its_reason_and_place(tmp_path: Path, line: bytes, reason: str, offset: int) -> None:
     path = write(tmp_path, GOOD.encode() + b"\n" + line + b"\n" + GOOD.encode())
     quarantine = tmp_path / "q" / "bad.jsonl"
-    conversations, accounting = read(path, quarantine)
+    conversations, ledger = read(path, quarantine)
     assert [number for number, _ in conversations] == [1, 3]
-    assert accounting.reasons == {reason: 1}
+    assert ledger.reasons == {reason: 1}
     (row,) = kept(quarantine)
     assert (row["line"], row["reason"], row["offset"], row["turn"]) == (2, reason, offset, None)
     raw = base64.b64decode(row["raw_base64"]) if "raw_base64" in row else row["raw"].encode()
     assert raw == line
-    assert accounting.first[reason].place(path).startswith(f"{path}:2")
+    assert ledger.first_places()[reason].startswith(f"{path}:2")
 
 
 def test_a_place_names_line_turn_and_character(tmp_path: Path) -> None:
     row = good("x")
     row["conversations"].insert(0, {"from": "system", "value": "P. <|user|>:Hi"})
     path = write(tmp_path, f"{GOOD}\n{json.dumps(row)}")
-    _, accounting = read(path)
-    assert accounting.first["swallowed-dialogue"].place(path) == f"{path}:2: turn 0, character 3"
+    _, ledger = read(path)
+    assert ledger.first["swallowed-dialogue"][1].place(path) == f"{path}:2: turn 0, character 3"
     assert only_rejection(write(tmp_path, b"\xff")).place(Path("f")) == "f:1: byte 0"
 
 
@@ -107,12 +109,13 @@ def test_large_numbers_and_raw_tabs_are_fine(tmp_path: Path) -> None:
     assert conversation.id == "9" * 400
 
 
-def test_an_id_that_was_seen_gets_a_number(tmp_path: Path) -> None:
-    path = write(tmp_path, "\n".join(json.dumps(good(name)) for name in ["a", "b", "a", "a", "a#2"]))
-    conversations, accounting = read(path)
-    assert [conversation.id for _, conversation in conversations] == ["a", "b", "a#2", "a#3", "a#2#2"]
-    assert accounting.duplicate_ids == 3
-    assert accounting.notes == ["3 rows had an id that an earlier row has; they were kept, with #2, #3, ... after it"]
+def test_repeated_ids_are_counted_and_their_rows_kept(tmp_path: Path) -> None:
+    path = write(tmp_path, "\n".join([*(json.dumps(good(name)) for name in ["a", "b", "a", "a"]), GOOD, GOOD]))
+    inspection = inspect_file(path)
+    assert (inspection.ledger.kept, inspection.repeated_ids) == (6, 2)
+    assert inspection.notes == ["2 rows have the id of an earlier row; rows are kept whatever their ids"]
+    path = write(tmp_path, "\n".join(json.dumps(good("a")) for _ in range(2)))
+    assert inspect_file(path).notes == ["1 row has the id of an earlier row; rows are kept whatever their ids"]
 
 
 def test_a_line_above_the_limit_is_copied_whole_and_never_held(tmp_path: Path) -> None:
@@ -125,11 +128,11 @@ def test_a_line_above_the_limit_is_copied_whole_and_never_held(tmp_path: Path) -
         stream.write(b'"}\n' + GOOD.encode() + b"\n")
     quarantine = tmp_path / "bad.jsonl"
     tracemalloc.start()
-    conversations, accounting = read(path, quarantine)
+    conversations, ledger = read(path, quarantine)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert [line for line, _ in conversations] == [1, 3]
-    assert accounting.reasons == {"line-too-long": 1}
+    assert ledger.reasons == {"line-too-long": 1}
     assert peak < 40 * 2**20
     (row,) = kept(quarantine)
     assert base64.b64decode(row["raw_base64"]) == b'{"a": "' + b"x" * size + b'"}\n'
@@ -141,29 +144,29 @@ def test_a_json_array_gives_the_same_rows(tmp_path: Path, indent: int | None, pa
     rows = [good(f"row {number}", f"[{{\"'\\ {number}") for number in range(500)]
     content = json.dumps(rows, indent=indent, ensure_ascii=False).encode()
     path = write(tmp_path, gzip.compress(content) if packed else b"\xef\xbb\xbf \n" + content, "rows.json")
-    conversations, accounting = read(path)
+    conversations, ledger = read(path)
     assert [line for line, _ in conversations] == list(range(1, 501))
     assert [conversation.id for _, conversation in conversations] == [row["id"] for row in rows]
     assert [conversation.turns[1].raw for _, conversation in conversations] == [
         row["conversations"][1]["value"] for row in rows
     ]
-    assert accounting.rejected == 0
+    assert ledger.rejected == 0
 
 
 def test_a_broken_element_of_an_array_costs_no_other(tmp_path: Path) -> None:
     path, quarantine = tmp_path / "rows.json", tmp_path / "bad.jsonl"
     write(tmp_path, f'[{GOOD}, {{"a": oops}}, {GOOD}, , 7, {GOOD},\n]', "rows.json")
-    conversations, accounting = read(path, quarantine)
+    conversations, ledger = read(path, quarantine)
     assert [line for line, _ in conversations] == [1, 3, 6]
-    assert accounting.reasons == {"invalid-json": 2, "not-an-object": 1}
+    assert ledger.reasons == {"invalid-json": 2, "not-an-object": 1}
     assert [row["raw"] for row in kept(quarantine)] == ['{"a": oops}', "", "7"]
 
 
 def test_an_array_that_breaks_off_and_what_follows_an_array(tmp_path: Path) -> None:
-    _, accounting = read(write(tmp_path, f'[{GOOD}, {{"a": "x'))
-    assert (accounting.parsed, accounting.reasons) == (1, {"invalid-json": 1})
-    _, accounting = read(write(tmp_path, f"[{GOOD}]\n{GOOD}\noops"))
-    assert (accounting.parsed, accounting.reasons) == (2, {"invalid-json": 1})
+    _, ledger = read(write(tmp_path, f'[{GOOD}, {{"a": "x'))
+    assert (ledger.kept, ledger.reasons) == (1, {"invalid-json": 1})
+    _, ledger = read(write(tmp_path, f"[{GOOD}]\n{GOOD}\noops"))
+    assert (ledger.kept, ledger.reasons) == (2, {"invalid-json": 1})
 
 
 def test_an_element_above_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,9 +174,9 @@ def test_an_element_above_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sources, "_CHUNK", 100)
     long = json.dumps({"a": "x]\\" * 1000})
     path, quarantine = write(tmp_path, f"[{GOOD},{long},{GOOD}]"), tmp_path / "bad.jsonl"
-    conversations, accounting = read(path, quarantine)
+    conversations, ledger = read(path, quarantine)
     assert [line for line, _ in conversations] == [1, 3]
-    assert accounting.reasons == {"line-too-long": 1}
+    assert ledger.reasons == {"line-too-long": 1}
     assert base64.b64decode(kept(quarantine)[0]["raw_base64"]).decode() == long
 
 
@@ -205,7 +208,7 @@ def test_the_quarantine_file_must_be_another_file(tmp_path: Path) -> None:
 
 def test_the_quarantine_appears_when_all_was_read_and_only_then(tmp_path: Path) -> None:
     path, quarantine = write(tmp_path, f"{GOOD}\noops\n{GOOD}"), tmp_path / "bad.jsonl"
-    rows: Iterator[object] = read_conversations(path, Accounting(), quarantine)
+    rows: Iterator[object] = read_conversations(path, Ledger(), quarantine)
     next(rows)
     next(rows)
     assert not quarantine.exists()
@@ -225,7 +228,9 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path, named: bool, growth:
         rows = (good(str(number) if named else "", f"{number} " * 300) for number in range(count))
         path = write(tmp_path, "".join(json.dumps(row) + "\n" for row in rows))
         tracemalloc.start()
-        for _ in read_conversations(path, Accounting()):
+        if named:
+            inspect_file(path)
+        for _ in read_conversations(path, Ledger()):
             pass
         result = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -259,9 +264,9 @@ def test_parquet_keeps_what_was_written(tmp_path: Path) -> None:
     ]
     path = tmp_path / "rows.parquet"
     Dataset.from_list(rows).to_parquet(str(path))
-    conversations, accounting = read(path, tmp_path / "bad.jsonl")
+    conversations, ledger = read(path, tmp_path / "bad.jsonl")
     assert [(line, conversation.id) for line, conversation in conversations] == [(1, "a")]
-    assert accounting.reasons == {"no-assistant": 1}
+    assert ledger.reasons == {"no-assistant": 1}
     assert json.loads(kept(tmp_path / "bad.jsonl")[0]["raw"]) == rows[1]
 
 
@@ -280,8 +285,8 @@ def test_nulls_that_arrow_adds(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     Dataset.from_list(rows).to_parquet(str(path))
     assert [row["tools"] for row in iter_parquet(path)] == [tools, tools]
-    _, accounting = read(path)
-    assert accounting.reasons == {"null-arguments": 2}
+    _, ledger = read(path)
+    assert ledger.reasons == {"null-arguments": 2}
     check_arguments({"messages": [{"tool_calls": [{"function": {"arguments": {"x": 1}}}, 7]}, 7]})
     with pytest.raises(RowError, match="store JSON text"):
         check_arguments({"messages": [{"tool_calls": [{"name": "f", "arguments": {"x": None}}]}]})
@@ -301,11 +306,11 @@ def test_any_bytes_are_accounted_for(
     path = write(tmp_path, joint.join(content))
     quarantine = tmp_path / "bad.jsonl"
     try:
-        conversations, accounting = read(path, quarantine)
+        conversations, ledger = read(path, quarantine)
     except InputError:
         return
-    assert len(kept(quarantine)) == accounting.rejected
-    assert accounting.rows >= 1
+    assert len(kept(quarantine)) == ledger.rejected
+    assert ledger.rows >= 1
     assert [line for line, _ in conversations] == sorted(line for line, _ in conversations)
 
 

@@ -20,7 +20,8 @@ from agentft.content import content_root
 from agentft.errors import InputError, ToolError
 from agentft.evaluation.plan import make_plan
 from agentft.evaluation.suites import load_suite
-from agentft.rows.reading import Accounting, read_conversations
+from agentft.rows.ledger import Ledger
+from agentft.rows.reading import read_conversations
 from agentft.synthesis.build import BuildReport, build
 from agentft.synthesis.compose import Retag, wrap
 from agentft.synthesis.recipe import CallPattern, Round, Slot, read_recipe
@@ -74,7 +75,7 @@ def shipped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def conversations(shipped: tuple[Path, BuildReport]) -> list[Conversation]:
-    return [conversation for _, conversation in read_conversations(shipped[0], Accounting())]
+    return [conversation for _, conversation in read_conversations(shipped[0], Ledger())]
 
 
 def small(tmp_path: Path, old: str = "", new: str = "") -> Path:
@@ -115,11 +116,11 @@ def test_another_seed_builds_other_rows(tmp_path: Path) -> None:
 
 
 def test_every_shipped_row_is_read_back(shipped: tuple[Path, BuildReport]) -> None:
-    accounting = Accounting()
-    read = [conversation for _, conversation in read_conversations(shipped[0], accounting)]
-    assert accounting.rejected == 0
-    assert accounting.rows == accounting.parsed == len(read) == shipped[1].rows
-    assert accounting.duplicate_ids == 0
+    ledger = Ledger()
+    read = [conversation for _, conversation in read_conversations(shipped[0], ledger)]
+    assert ledger.rejected == 0
+    assert ledger.rows == ledger.kept == len(read) == shipped[1].rows
+    assert len({conversation.id for conversation in read}) == len(read)
 
 
 def test_the_report_counts_what_is_in_the_file(

@@ -76,7 +76,7 @@ def test_rejected_rows_are_kept_whole(tiny: Path, rows: Path, tmp_path: Path) ->
 
     result = run.train(recipe_of(tiny, rows, tmp_path / "run", max_steps=1), lambda event: None)
 
-    assert result.data.trained + result.data.rejected == result.data.rows == 15
+    assert result.data.ledger.kept + result.data.ledger.rejected == result.data.ledger.rows == 15
     (file,) = (tmp_path / "run" / "quarantine").iterdir()
     kept = [json.loads(line) for line in file.read_text().splitlines()]
     assert [(entry["line"], entry["reason"]) for entry in kept] == [
