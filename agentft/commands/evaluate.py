@@ -25,34 +25,36 @@ __all__ = ["choose_cases", "eval_command", "run_plan"]
 EXIT_CODES = {"pass": 0, "fail": 1, "invalid": 1, "interrupted": 130}
 
 Suites = Annotated[
-    list[str] | None, typer.Argument(help="Suites: shipped names or folders. Default: all that --tools allow.")
+    list[str] | None, typer.Argument(help="Suites: shipped names or folders. Default: all that need only --tools.")
 ]
 Tools = Annotated[
-    str | None, typer.Option(help="Tool worlds, or tools as `world.tool`, with commas. Default: the suites' worlds.")
+    str | None,
+    typer.Option(help="Tool worlds, or single tools as `world.tool`, comma-separated. Default: those of the suites."),
 ]
 Model = Annotated[
     str | None,
-    typer.Option(help="A folder, a hub id or an embedded name; `scripted:FILE`, or `scripted` for perfect answers."),
+    typer.Option(help="A folder, a hub id or an embedded name; `scripted:FILE`, or `scripted` for the expected calls."),
 ]
 Baseline = Annotated[
-    str | None, typer.Option(help="Compare with `base` (no adapter), a run folder, or an earlier cases.jsonl.")
+    str | None,
+    typer.Option(help="Compare with `base` (the model without adapter), a run folder, or an earlier cases.jsonl."),
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="At most so many cases, spread over suites and categories.")]
-Output = Annotated[Path | None, typer.Option(help="Folder of the results; what is finished there is not run again.")]
-FailUnder = Annotated[list[str] | None, typer.Option(help="METRIC=X, X from 0 to 1: below it the exit code is 1.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Maximum number of cases, spread over suites and categories.")]
+Output = Annotated[Path | None, typer.Option(help="Folder for the results; cases finished there are not run again.")]
+FailUnder = Annotated[
+    list[str] | None, typer.Option(help="METRIC=X, X from 0 to 1: exit with 1 if the metric is below X.")
+]
 Format = Annotated[str | None, typer.Option("--format", help="The call format. Default: the adapter's, or msagent.")]
 Faults = Annotated[
-    str | None, typer.Option(help="A faults file, or KIND=RATE with commas between: timeout=0.1,429=0.05.")
+    str | None, typer.Option(help="Inject faults: a faults file, or comma-separated KIND=RATE: timeout=0.1,429=0.05.")
 ]
-Real = Annotated[
-    str | None, typer.Option(help="The address of a real service that answers in place of the mock tools.")
-]
-RecordTo = Annotated[Path | None, typer.Option("--record", help="Keep the exchanges with --real in this file.")]
-Replay = Annotated[Path | None, typer.Option(help="Answer from a file that --record made.")]
+Real = Annotated[str | None, typer.Option(help="URL of a real service that answers in place of the mock tools.")]
+RecordTo = Annotated[Path | None, typer.Option("--record", help="Record the exchanges with --real in this file.")]
+Replay = Annotated[Path | None, typer.Option(help="Answer calls from a file made with --record.")]
 ReplayMiss = Annotated[
-    str, typer.Option(help="A call that is not in --replay: `error`, or `mock` lets the mock answer.")
+    str, typer.Option(help="For a call that is not in --replay: `error`, or `mock` to let the mock tool answer.")
 ]
-KeepSecrets = Annotated[bool, typer.Option("--keep-secrets", help="Leave tokens and passwords in --record.")]
+KeepSecrets = Annotated[bool, typer.Option("--keep-secrets", help="Keep tokens and passwords in the --record file.")]
 
 
 def eval_command(
@@ -65,14 +67,14 @@ def eval_command(
     trials: Annotated[int, typer.Option(min=1, help="Runs of each case; more than one needs --temperature.")] = 1,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option(help="The seed of sampling.")] = 0,
-    bits: Annotated[int, typer.Option(help="4, 8 or 16 bits for the weights.")] = 16,
+    bits: Annotated[int, typer.Option(help="Bits per weight: 4, 8 or 16.")] = 16,
     output: Output = None,
     fail_under: FailUnder = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of one completion.")] = 256,
-    batch_size: Annotated[int, typer.Option(min=1, help="Cases that run at once.")] = 16,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens in one reply.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Number of cases that run at once.")] = 16,
     call_format: Format = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print summary.json and nothing else on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No plan and no progress.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only summary.json on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Do not show the plan and the progress.")] = False,
     faults: Faults = None,
     real: Real = None,
     record: RecordTo = None,
@@ -80,7 +82,7 @@ def eval_command(
     replay_miss: ReplayMiss = "error",
     keep_secrets: KeepSecrets = False,
 ) -> None:
-    """Evaluate a model's tool calls on suites, over real HTTP to mock tools.
+    """Evaluate the tool calls of a model on suites, over HTTP to mock tools.
 
     Example:
       agentft eval --tools weather,search --adapter last --baseline base
@@ -107,7 +109,7 @@ def eval_command(
 
 
 def choose_cases(suites: list[str], tools: str | None, limit: int | None, trials: int = 1) -> Plan:
-    """The cases of the named suites, or of all that the named tool worlds (with commas between) allow."""
+    """The cases of the named suites, or of every suite that needs only the named tool worlds (comma-separated)."""
     from agentft.evaluation.plan import make_plan
     from agentft.evaluation.suites import select_suites
     from agentft.toolset import load_toolsets
@@ -122,7 +124,7 @@ def choose_cases(suites: list[str], tools: str | None, limit: int | None, trials
 
 
 def _default_output(adapter: str | None, name: str) -> Path:
-    """A folder named after what is evaluated: the same command again goes on where it was."""
+    """A folder named after what is evaluated, so that the same command resumes."""
     from agentft.runs import RUNS, RunFolder, find_finished
 
     return RunFolder(find_finished(adapter).path).evaluations / name if adapter else RUNS / f"eval-{name}"
@@ -146,7 +148,7 @@ def _gate(text: str) -> Gate:
 def run_plan(
     plan: Plan, arms: list[Arm], stored: Mapping[str, list[Record]], settings: Settings, *, as_json: bool, quiet: bool
 ) -> int:
-    """Evaluate, with the plan and the progress on stderr unless `quiet`; print the report; give the exit code."""
+    """Evaluate and print the report; return the exit code. Plan and progress go to stderr unless `quiet`."""
     from rich.console import Console
 
     from agentft.display.evaluation import EvaluationProgress, show_summary
@@ -155,14 +157,14 @@ def run_plan(
     notes = Console(stderr=True, quiet=quiet)
     lines = [*plan.describe(), f"results: {settings.output}"]
     if plan.trials > 1 and settings.sampling.temperature == 0:
-        lines.append("note: at temperature 0 every trial is the same; give --temperature")
+        lines.append("note: at temperature 0 all trials are the same; set --temperature")
     for line in lines:
         notes.print(line, markup=False, highlight=False, soft_wrap=True)
     with EvaluationProgress(notes) as progress:
         settings = replace(settings, on_arm=progress.on_arm, on_case=progress.on_case)
         summary = evaluate(plan, arms, settings, stored)
     if as_json:
-        typer.echo(json.dumps(summary, ensure_ascii=False))
+        typer.echo(json.dumps(summary.document(), ensure_ascii=False))
     else:
         Console().print(show_summary(summary))
-    return EXIT_CODES[summary["verdict"]]
+    return EXIT_CODES[summary.verdict]

@@ -1,4 +1,4 @@
-"""An evaluation in the terminal: its progress, tuned beside base with intervals, categories, and what went wrong."""
+"""An evaluation in the terminal: progress, figures of the arms side by side with intervals, categories, errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from rich.text import Text
 
 from agentft.display.safe import safe_text
 from agentft.evaluation.plan import Arm
-from agentft.evaluation.summary import HEADLINES
+from agentft.evaluation.records import Record
+from agentft.evaluation.statistics import Delta, Estimate
+from agentft.evaluation.summary import HEADLINES, Breakdown, Comparison, Summary
 from agentft.metrics import ERROR_CLASSES
 
 __all__ = ["EvaluationProgress", "show_summary"]
@@ -33,8 +35,8 @@ class EvaluationProgress:
     def __init__(self, console: Console) -> None:
         self._console = console
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        said = TextColumn("{task.description}", markup=False)
-        self._bar = Progress(said, *columns, console=console, disable=console.quiet or not console.is_terminal)
+        description = TextColumn("{task.description}", markup=False)
+        self._bar = Progress(description, *columns, console=console, disable=console.quiet or not console.is_terminal)
         self._task = TaskID(0)
         self._last = time.monotonic()
         self._failed = 0
@@ -47,46 +49,45 @@ class EvaluationProgress:
         self._bar.stop()
 
     def on_arm(self, arm: Arm) -> None:
-        """A model's turn has come; it is about to be loaded."""
+        """Called before the model of an arm is loaded."""
         self._failed = 0
         self._task = self._bar.add_task(safe_text(f"{arm.label}: {arm.name}").plain, total=None)
         if self._bar.disable:
             self._console.print(safe_text(f"{arm.label}: {arm.name}"))
 
-    def on_case(self, arm: str, record: Mapping[str, Any], done: int, total: int) -> None:
-        """A case is finished."""
-        self._failed += record["scores"]["success"]["value"] != 1
+    def on_case(self, arm: str, record: Record, done: int, total: int) -> None:
+        """Called after each finished case."""
+        self._failed += record.scores["success"].value != 1
         self._bar.update(self._task, completed=done, total=total)
         if self._bar.disable and (done == total or time.monotonic() - self._last > LOG_SECONDS):
             self._last = time.monotonic()
             self._console.print(safe_text(f"{arm}: {done}/{total} cases, {self._failed} not solved"))
 
 
-def show_summary(summary: Mapping[str, Any]) -> RenderableType:
-    """The report of a summary: figures, categories, error classes, gates, verdict."""
-    arms = list(summary["arms"])
-    blocks: list[RenderableType] = [_metrics(summary["metrics"], arms)]
-    for part in ("categories", "languages"):
-        blocks += ["", _breakdown(part, summary[part], arms)]
-    if summary["errors"]:
-        blocks += ["", _errors(summary["errors"], arms)]
+def show_summary(summary: Summary) -> RenderableType:
+    """The report of an evaluation: figures, categories, error classes, gates, verdict."""
+    arms = list(summary.arms)
+    blocks: list[RenderableType] = [_metrics(summary.metrics, arms)]
+    for title, groups in (("categories", summary.categories), ("languages", summary.languages)):
+        blocks += ["", _groups(title, groups, arms)]
+    if summary.errors:
+        blocks += ["", _errors(summary.errors, arms)]
     return Group(*blocks, "", *_closing(summary))
 
 
-def _metrics(metrics: Mapping[str, Any], arms: Sequence[str]) -> Table:
+def _metrics(metrics: Mapping[str, Comparison], arms: Sequence[str]) -> Table:
     table = _table("metric", arms)
     for name, row in metrics.items():
-        if any(row[arm]["n"] for arm in arms):
+        if any(figure.n for figure in row.arms.values()):
             table.add_row(Text(name, style="bold" if name in HEADLINES else ""), *_cells(row, arms))
     return table
 
 
-def _breakdown(title: str, parts: Mapping[str, Any], arms: Sequence[str]) -> Table:
-    """One row a part: exact calls, or abstention where no call is expected (the closing lines say so)."""
+def _groups(title: str, groups: Mapping[str, Breakdown], arms: Sequence[str]) -> Table:
+    """One row for each group: exact calls, or abstention where no call is expected."""
     table = _table(title, arms)
-    for name, part in parts.items():
-        shown = "exact_call" if "exact_call" in part["metrics"] else "abstention"
-        if row := part["metrics"].get(shown):
+    for name, group in groups.items():
+        if row := group.metrics.get("exact_call") or group.metrics.get("abstention"):
             table.add_row(safe_text(name), *_cells(row, arms))
     return table
 
@@ -97,27 +98,27 @@ def _table(title: str, arms: Sequence[str]) -> Table:
     return Table(Column(title, no_wrap=True), *columns, **BARE)
 
 
-def _cells(row: Mapping[str, Any], arms: Sequence[str]) -> list[Text]:
-    cells = [_figure(row[arm]) for arm in arms]
-    if len(arms) == 2:
-        cells += [_difference(row["delta"]), Text(_p_value(row["delta"]["p"]))]
-    counts = [str(row[arm]["n"]) for arm in arms]
+def _cells(row: Comparison, arms: Sequence[str]) -> list[Text]:
+    cells = [_figure(row.arms[arm]) for arm in arms]
+    if row.delta:
+        cells += [_difference(row.delta), Text(_p_value(row.delta.p))]
+    counts = [str(row.arms[arm].n) for arm in arms]
     return [*cells, Text("/".join(counts) if len(set(counts)) > 1 else counts[0])]
 
 
-def _figure(found: Mapping[str, Any]) -> Text:
-    if found["value"] is None:
+def _figure(found: Estimate) -> Text:
+    if found.value is None or found.low is None or found.high is None:
         return Text("-", style="dim")
-    interval = f" {found['low'] * 100:3.0f}-{found['high'] * 100:<3.0f}"
-    return Text.assemble(f"{found['value'] * 100:.1f}", (interval, "dim"))
+    interval = f" {found.low * 100:3.0f}-{found.high * 100:<3.0f}"
+    return Text.assemble(f"{found.value * 100:.1f}", (interval, "dim"))
 
 
-def _difference(found: Mapping[str, Any]) -> Text:
-    if found["value"] is None:
+def _difference(found: Delta) -> Text:
+    if found.value is None or found.low is None or found.high is None:
         return Text("-", style="dim")
-    style = "" if found["low"] <= 0 <= found["high"] else "green" if found["value"] > 0 else "red"
-    interval = f" {found['low'] * 100:+.0f}..{found['high'] * 100:+.0f}"
-    return Text.assemble((f"{found['value'] * 100:+.1f}", style), (interval, "dim"))
+    style = "" if found.low <= 0 <= found.high else "green" if found.value > 0 else "red"
+    interval = f" {found.low * 100:+.0f}..{found.high * 100:+.0f}"
+    return Text.assemble((f"{found.value * 100:+.1f}", style), (interval, "dim"))
 
 
 def _p_value(p: float | None) -> str:
@@ -134,17 +135,17 @@ def _errors(errors: Mapping[str, Mapping[str, int]], arms: Sequence[str]) -> Tab
     return table
 
 
-def _closing(summary: Mapping[str, Any]) -> Iterator[Text]:
-    yield Text("Percent with 95 % intervals; differences are over the same cases.", style="dim")
+def _closing(summary: Summary) -> Iterator[Text]:
+    yield Text("Percent with 95 % intervals; differences over the cases that both arms finished.", style="dim")
     yield Text("Per category: exact calls, or abstention where no call is expected.", style="dim")
-    if summary["invalid"]:
-        yield Text(f"{summary['invalid']} invalid cases (not the model's fault) count nowhere.", style="yellow")
-        for problem, count in list(summary["problems"].items())[:MAX_PROBLEMS]:
+    if summary.invalid:
+        cases = "1 invalid case" if summary.invalid == 1 else f"{summary.invalid} invalid cases"
+        yield Text(f"{cases}, not caused by the model, left out of every figure.", style="yellow")
+        for problem, count in list(summary.problems.items())[:MAX_PROBLEMS]:
             yield safe_text(f"  {count} x {problem}", style="yellow")
-    for gate in summary["gates"]:
-        value = "does not apply" if gate["value"] is None else f"{gate['value']:.3f}"
-        passed = gate["passed"]
-        text = f"{gate['metric']} {value}, at least {gate['minimum']:g} asked: {'passed' if passed else 'failed'}"
-        yield Text(text, style="green" if passed else "red")
-    yield safe_text(summary["finding"], style="bold")
-    yield Text(f"verdict: {summary['verdict']}", style=VERDICT_STYLES.get(summary["verdict"], "bold yellow"))
+    for gate in summary.gates:
+        value = "does not apply" if gate.value is None else f"{gate.value:.3f}"
+        text = f"{gate.metric} {value}, minimum {gate.minimum:g}: {'passed' if gate.passed else 'failed'}"
+        yield Text(text, style="green" if gate.passed else "red")
+    yield safe_text(summary.finding, style="bold")
+    yield Text(f"verdict: {summary.verdict}", style=VERDICT_STYLES.get(summary.verdict, "bold yellow"))

@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,78 +19,149 @@ from agentft.calls import call_format
 from agentft.errors import InputError
 from agentft.evaluation.plan import Arm
 from agentft.files import atomic_write
-from agentft.metrics import SCORER_VERSION, Context, classify, decisions, score_case
-from agentft.types import Case, Exchange, Json, ParseFailure, Part, Span, Step, Text, ToolCall, ToolResult, Trajectory
+from agentft.metrics import SCORER_VERSION, Context, Finding, classify, decisions, score_case
+from agentft.strict import read_as
+from agentft.types import (
+    Case,
+    Exchange,
+    Json,
+    ParseFailure,
+    Part,
+    Score,
+    Span,
+    Step,
+    Text,
+    ToolCall,
+    ToolResult,
+    Trajectory,
+)
 
-__all__ = ["Record", "Store", "case_digest", "dump_line", "grade", "make_record", "read_records", "read_trajectory"]
+__all__ = ["Record", "Store", "case_digest", "dump_line", "make_record", "read_record", "read_records", "regrade"]
 
-Record = dict[str, Any]
 Key = tuple[str, str, int]
-"""(arm's fingerprint, case id, trial)."""
+"""(fingerprint of the arm, case id, trial)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of cases.jsonl: a case in one arm and one trial.
+
+    `outcome`, `problem`, `prompt`, `steps` and `state` are those of the trajectory. `error` is the primary error class
+    of a failed case, `findings` are all its errors. `decisions`: for each user turn (a call is expected, a call was
+    made). `users`: the user turns. `format` and `frame_sha256`: how the prompt was rendered (None: the model takes no
+    text). `case_digest`: of the case. `fingerprint`: of everything that the replies of the arm depend on.
+    """
+
+    arm: str
+    case: str
+    trial: int
+    outcome: str
+    steps: tuple[Step, ...]
+    case_digest: str
+    fingerprint: str
+    suite: str = ""
+    category: str = ""
+    lang: str = ""
+    problem: str = ""
+    error: str | None = None
+    findings: tuple[Finding, ...] = ()
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    decisions: tuple[tuple[bool, bool], ...] = ()
+    scorer_version: int | None = None
+    users: tuple[str, ...] = ()
+    prompt: str = ""
+    state: str = ""
+    gold_state: str | None = None
+    format: str | None = None
+    frame_sha256: str | None = None
+
+    @property
+    def key(self) -> Key:
+        """What identifies the record in its file."""
+        return self.fingerprint, self.case, self.trial
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The trajectory that the record was made from."""
+        return Trajectory(self.case, self.trial, self.prompt, self.steps, self.outcome, self.state, self.problem)
+
+    def document(self) -> dict[str, Any]:
+        """The JSON object of the line."""
+        return {
+            "arm": self.arm,
+            "suite": self.suite,
+            "case": self.case,
+            "trial": self.trial,
+            "category": self.category,
+            "lang": self.lang,
+            "outcome": self.outcome,
+            "problem": self.problem,
+            "error": self.error,
+            "findings": [asdict(finding) for finding in self.findings],
+            "scores": {name: asdict(score) for name, score in self.scores.items()},
+            "decisions": [list(decision) for decision in self.decisions],
+            "scorer_version": self.scorer_version,
+            "users": list(self.users),
+            "prompt": self.prompt,
+            "steps": [_step_document(step) for step in self.steps],
+            "state": self.state,
+            "gold_state": self.gold_state,
+            "format": self.format,
+            "frame_sha256": self.frame_sha256,
+            "case_digest": self.case_digest,
+            "fingerprint": self.fingerprint,
+        }
 
 
 def make_record(
     case: Case, trajectory: Trajectory, context: Context, arm: Arm, *, fingerprint: str, rendering: Mapping[str, Json]
 ) -> Record:
-    """The line of one case in one arm. `fingerprint`: of the arm; `rendering`: of the model (see `Model.rendering`)."""
-    return {
-        "arm": arm.label,
-        "suite": case.suite,
-        "case": case.id,
-        "trial": trajectory.trial,
-        "category": case.category,
-        "lang": case.lang,
-        "outcome": trajectory.outcome,
-        "problem": trajectory.problem,
-        **grade(case, trajectory, context),
-        "users": [turn.user for turn in case.turns],
-        "prompt": trajectory.prompt,
-        "steps": [_step(step) for step in trajectory.steps],
-        "state": trajectory.state,
-        "gold_state": context.gold_state,
-        "format": rendering.get("call_format"),
-        "frame_sha256": rendering.get("frame_sha256"),
-        "case_digest": case_digest(case),
-        "fingerprint": fingerprint,
-    }
+    """The graded record of one case. `fingerprint`: of the arm; `rendering`: of the model (see `Model.rendering`)."""
+    record = Record(
+        arm=arm.label,
+        suite=case.suite,
+        case=case.id,
+        trial=trajectory.trial,
+        category=case.category,
+        lang=case.lang,
+        outcome=trajectory.outcome,
+        problem=trajectory.problem,
+        users=tuple(turn.user for turn in case.turns),
+        prompt=trajectory.prompt,
+        steps=trajectory.steps,
+        state=trajectory.state,
+        gold_state=context.gold_state,
+        format=_text(rendering.get("call_format")),
+        frame_sha256=_text(rendering.get("frame_sha256")),
+        case_digest=case_digest(case),
+        fingerprint=fingerprint,
+    )
+    return regrade(record, case, context)
 
 
-def grade(case: Case, trajectory: Trajectory, context: Context) -> Record:
-    """The part of a record that the scorer makes: scores with reasons, decisions, error classes."""
+def regrade(record: Record, case: Case, context: Context) -> Record:
+    """The record with the scores, decisions and error classes of this version of the scorer."""
+    trajectory = record.trajectory
     scores = score_case(case, trajectory, context)
-    invalid = trajectory.outcome == "invalid"
-    failed = not invalid and scores["success"].value == 0
-    findings = [asdict(finding) for finding in classify(case, trajectory, context)] if failed else []
-    return {
-        "error": findings[0]["kind"] if findings else None,
-        "findings": findings,
-        "scores": {name: {"value": score.value, "reason": score.reason} for name, score in scores.items()},
-        "decisions": [] if invalid else [list(decision) for decision in decisions(case, trajectory)],
-        "scorer_version": SCORER_VERSION,
-    }
-
-
-def read_trajectory(record: Record) -> Trajectory:
-    """The trajectory that a record was made from.
-
-    Raises:
-        InputError: the record's call format is not known, or something in it is missing.
-    """
-    try:
-        steps = tuple(_read_step(step, record["format"]) for step in record["steps"])
-    except (KeyError, TypeError) as error:
-        raise InputError(f"the stored run of case {record['case']!r} is damaged ({error}); run it again") from None
-    plain = {key: record[key] for key in ("trial", "prompt", "outcome", "state", "problem")}
-    return Trajectory(case_id=record["case"], steps=steps, **plain)
+    valid = trajectory.outcome != "invalid"
+    findings = classify(case, trajectory, context) if valid and scores["success"].value == 0 else ()
+    return replace(
+        record,
+        error=findings[0].kind if findings else None,
+        findings=findings,
+        scores=scores,
+        decisions=tuple(decisions(case, trajectory)) if valid else (),
+        scorer_version=SCORER_VERSION,
+    )
 
 
 def case_digest(case: Case) -> str:
-    """SHA-256 of all that a case asks: runs of equal cases can be compared."""
+    """SHA-256 of what a case asks and expects: runs of equal cases can be compared."""
     return hashlib.sha256(json.dumps(asdict(case), sort_keys=True).encode()).hexdigest()
 
 
 def dump_line(record: Mapping[str, Json]) -> str:
-    """One line of valid JSON in UTF-8, whatever a model wrote (no NaN, no half surrogate pair), newline included."""
+    """One line of valid JSON in UTF-8 with its newline. NaN becomes text, and a lone surrogate is escaped."""
     clean = _finite(dict(record))
     text = json.dumps(clean, ensure_ascii=False, allow_nan=False)
     try:
@@ -100,8 +171,31 @@ def dump_line(record: Mapping[str, Json]) -> str:
     return text + "\n"
 
 
+def read_record(row: object, at: str) -> Record:
+    """The record of a parsed line; `at` is its place, for errors.
+
+    Raises:
+        InputError: it is not a record, or one of its values has another type.
+    """
+    if not isinstance(row, dict) or not row.keys() >= _REQUIRED:
+        raise InputError(f"{at}: it is not a line of an evaluation's cases.jsonl")
+    plain = {key: value for key, value in row.items() if key not in _NESTED and value is not None}
+    try:
+        return read_as(
+            Record,
+            plain,
+            at,
+            steps=tuple(_read_step(step, row["format"]) for step in row["steps"]),
+            findings=tuple(Finding(**finding) for finding in row.get("findings", ())),
+            scores={name: Score(**score) for name, score in row.get("scores", {}).items()},
+            decisions=tuple((expected, made) for expected, made in row.get("decisions", ())),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{at}: case {row['case']!r:.60} is damaged ({error}); run it again") from None
+
+
 def read_records(path: Path) -> Iterator[Record]:
-    """The records of a file; a last line that a crash cut off is left out.
+    """The records of a file. A last line that a crash cut off is left out.
 
     Raises:
         InputError: the file cannot be read, or another line is not a record.
@@ -114,45 +208,44 @@ def read_records(path: Path) -> Iterator[Record]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            # Not json_text's reader: a record keeps what a model wrote, lone surrogates included.
+            row = json.loads(line)
         except ValueError as error:
             if number == len(lines):
                 return
             raise InputError(f"{path}:{number}: it is not JSON: {error}") from None
-        if not isinstance(record, dict) or not record.keys() >= _KEYS:
-            raise InputError(f"{path}:{number}: it is not a line of an evaluation's cases.jsonl")
-        yield record
+        yield read_record(row, f"{path}:{number}")
 
 
 class Store:
-    """The finished cases of an output folder, which is made if need be. A context manager, which closes the file.
+    """The finished cases in cases.jsonl of an output folder, which is created if missing. A context manager.
 
     Raises:
-        InputError: the folder holds cases of another evaluation: of other arms than those with these `fingerprints`.
+        InputError: the folder holds cases of arms whose fingerprints are not in `fingerprints`.
     """
 
     def __init__(self, folder: Path, fingerprints: Collection[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "cases.jsonl"
         kept = list(read_records(self.path)) if self.path.exists() else []
-        if any(record["fingerprint"] not in fingerprints for record in kept):
+        if any(record.fingerprint not in fingerprints for record in kept):
             raise InputError(
                 f"{self.path} holds another evaluation (another model, suite, tools or settings); "
                 "give another folder with --output, or remove that one"
             )
-        # An invalid case says nothing about the model: it gets another chance.
-        self.records: dict[Key, Record] = {_key(row): row for row in kept if row["outcome"] != "invalid"}
+        # An invalid case says nothing about the model, so it is run again.
+        self.records: dict[Key, Record] = {record.key: record for record in kept if record.outcome != "invalid"}
         self.kept = len(self.records)
         if kept:
             with atomic_write(self.path) as stream:
-                stream.writelines(dump_line(record) for record in self.records.values())
+                stream.writelines(dump_line(record.document()) for record in self.records.values())
         self._stream = self.path.open("a", encoding="utf-8", newline="")
 
     def add(self, record: Record) -> None:
-        """Write one finished case; it outlives a crash of this process from here on."""
-        self._stream.write(dump_line(record))
+        """Write one finished case to disk: it survives a crash of this process."""
+        self._stream.write(dump_line(record.document()))
         self._stream.flush()
-        self.records[_key(record)] = record
+        self.records[record.key] = record
 
     def __enter__(self) -> Self:
         return self
@@ -163,28 +256,25 @@ class Store:
         self._stream.close()
 
 
-def _key(record: Record) -> Key:
-    return record["fingerprint"], record["case"], record["trial"]
+_REQUIRED = {"arm", "case", "trial", "outcome", "problem", "prompt", "steps", "state"}
+_REQUIRED |= {"format", "case_digest", "fingerprint"}
+_NESTED = {"steps", "findings", "scores", "decisions"}
 
 
-_KEYS = {"arm", "case", "trial", "outcome", "problem", "prompt", "steps", "state"}
-_KEYS |= {"format", "case_digest", "fingerprint"}
-
-
-def _step(step: Step) -> Record:
+def _step_document(step: Step) -> dict[str, Any]:
     return {
         "turn": step.turn,
         "completion": step.raw,
-        "parts": [_part(part) for part in step.parts],
+        "parts": [_part_document(part) for part in step.parts],
         "finish": step.finish,
-        "calls": [_call(part) for part in step.parts if isinstance(part, ToolCall)],
+        "calls": [_call_document(part) for part in step.parts if isinstance(part, ToolCall)],
         "exchanges": [{**asdict(exchange), "call": exchange.call.id} for exchange in step.exchanges],
         "prompt_tokens": step.prompt_tokens,
         "tokens": step.tokens,
     }
 
 
-def _call(call: ToolCall) -> Record:
+def _call_document(call: ToolCall) -> dict[str, Any]:
     fields = {key: value for key, value in asdict(call).items() if key != "span"}
     return {**fields, "parse_error": call.parse_error and str(call.parse_error)}
 
@@ -193,18 +283,18 @@ _PARTS: dict[str, type[Text | ToolCall | ToolResult]] = {"text": Text, "call": T
 _PART_NAMES: dict[type[Part], str] = {kind: name for name, kind in _PARTS.items()}
 
 
-def _part(part: Part) -> Record:
+def _part_document(part: Part) -> dict[str, Any]:
     return {"type": _PART_NAMES[type(part)], **asdict(part), "span": [part.span.start, part.span.end]}
 
 
-def _read_part(row: Record) -> Part:
+def _read_part(row: dict[str, Any]) -> Part:
     fields = {**row, "span": Span(*row["span"])}
     if failure := row.get("parse_error"):
         fields["parse_error"] = ParseFailure(**failure)
     return _PARTS[fields.pop("type")](**fields)
 
 
-def _read_step(row: Record, fmt: str) -> Step:
+def _read_step(row: dict[str, Any], fmt: str) -> Step:
     """`fmt`: the call format, to parse the completion in records of older versions, which have no parts."""
     parts = tuple(map(_read_part, row["parts"])) if "parts" in row else call_format(fmt).parse(row["completion"])
     calls = [part for part in parts if isinstance(part, ToolCall)]
@@ -212,6 +302,10 @@ def _read_step(row: Record, fmt: str) -> Step:
     exchanges = tuple(Exchange(**{**exchange, "call": call}) for call, exchange in pairs)
     plain = {key: row[key] for key in ("turn", "finish", "prompt_tokens", "tokens")}
     return Step(**plain, raw=row["completion"], parts=parts, exchanges=exchanges)
+
+
+def _text(value: Json) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _finite(value: Json) -> Json:

@@ -17,7 +17,7 @@ from agentft.agent import Job, Options, run_cases
 from agentft.errors import InputError
 from agentft.evaluation.gold import gold_states
 from agentft.evaluation.plan import Arm, Plan
-from agentft.evaluation.records import Record, Store, case_digest, grade, make_record, read_records, read_trajectory
+from agentft.evaluation.records import Record, Store, case_digest, make_record, read_records, regrade
 from agentft.evaluation.summary import Gate, Summary, summarise
 from agentft.files import write_text
 from agentft.metrics import SCORER_VERSION, Context
@@ -50,7 +50,7 @@ def evaluate(
         baseline: stored records by arm label (see `read_baseline`), compared with but not run.
 
     Returns:
-        The content of summary.json. After Ctrl-C it sums up what is done, and says `interrupted`.
+        The summary, also in summary.json. After Ctrl-C it covers the finished cases, and its verdict is `interrupted`.
 
     Raises:
         InputError: a suite does not fit its worlds, or the output folder holds another evaluation.
@@ -77,7 +77,7 @@ def evaluate(
         interrupted=interrupted,
         kept=store.kept,
     )
-    write_text(settings.output / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    write_text(settings.output / "summary.json", json.dumps(summary.document(), indent=1, ensure_ascii=False) + "\n")
     return summary
 
 
@@ -95,10 +95,10 @@ def read_baseline(path: Path, plan: Plan) -> list[Record]:
         InputError: the file is no cases.jsonl, or none of its cases is asked here.
     """
     rows = list(read_records(path))
-    labels = {row["arm"] for row in rows}
+    labels = {row.arm for row in rows}
     wanted = "tuned" if "tuned" in labels else next(iter(sorted(labels)), "")
     digests = {case.id: case_digest(case) for case in plan.cases}
-    same = [row for row in rows if row["arm"] == wanted and digests.get(row["case"]) == row["case_digest"]]
+    same = [row for row in rows if row.arm == wanted and digests.get(row.case) == row.case_digest]
     if not same:
         raise InputError(f"{path}: none of its cases is asked here in the same words; evaluate the same suites")
     return same
@@ -145,11 +145,10 @@ class _Run:
 
     def regraded(self, rows: Sequence[Record]) -> list[Record]:
         """Records with the scores of this scorer: what an older one gave is not mixed in."""
-        return [row if row.get("scorer_version") == SCORER_VERSION else self._regrade(row) for row in rows]
+        return [self._regrade(row) if row.scorer_version != SCORER_VERSION else row for row in rows]
 
     def _regrade(self, row: Record) -> Record:
-        case = self._cases[row["case"]]
-        return {**row, **grade(case, read_trajectory(row), self._contexts[case.id])}
+        return regrade(row, self._cases[row.case], self._contexts[row.case])
 
     def _trajectories(self, waiting: Sequence[tuple[str, int]], arm: Arm, model: Model) -> Iterator[Trajectory]:
         """Cases of one trial go together; each suite has a client that knows the tools of its cases and no others."""

@@ -1,10 +1,10 @@
-"""Intervals and tests for figures over cases. All at 95 %; everything random is seeded, so a report is reproducible."""
+"""Means, differences, 95 % intervals and p-values over cases. Resampling is seeded."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypedDict
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,40 +16,46 @@ RESAMPLES = 2000
 SEED = 20240607
 
 
-class Estimate(TypedDict):
-    """A figure with its interval over `n` cases; all None when it applies to no case."""
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A proportion or a mean over `n` cases with its 95 % interval; None if it applies to no case."""
 
-    value: float | None
-    low: float | None
-    high: float | None
-    n: int
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
 
 
-class Delta(Estimate):
-    """A paired difference with the p-value of no difference (None: not tested)."""
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A paired difference over `n` cases with its 95 % interval. `p`: p-value of no difference; None: not tested."""
 
-    p: float | None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    p: float | None = None
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of per-case values: Wilson's interval for zeros and ones, Student's for graded values."""
+    """The mean of values per case, with Wilson's interval for zeros and ones, and Student's for graded values."""
     if not values:
-        return Estimate(value=None, low=None, high=None, n=0)
+        return Estimate()
     if _binary(values):
         return ratio([(round(sum(values)), len(values))])
     mean = float(np.mean(values))
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.inf
-    reach = float(stats.t.ppf(0.975, max(len(values) - 1, 1))) * spread / math.sqrt(len(values))
-    return Estimate(value=mean, low=max(0.0, mean - reach), high=min(1.0, mean + reach), n=len(values))
+    margin = float(stats.t.ppf(0.975, max(len(values) - 1, 1))) * spread / math.sqrt(len(values))
+    return Estimate(mean, max(0.0, mean - margin), min(1.0, mean + margin), len(values))
 
 
 def ratio(counts: Sequence[tuple[int, int]]) -> Estimate:
     """The proportion of sums, (part, whole) for each case, with Wilson's score interval."""
     part, whole = (sum(pair[index] for pair in counts) for index in (0, 1))
     if whole == 0:
-        return Estimate(value=None, low=None, high=None, n=0)
+        return Estimate()
     low, high = _wilson(part, whole)
-    return Estimate(value=part / whole, low=low, high=high, n=whole)
+    return Estimate(part / whole, low, high, whole)
 
 
 def paired_delta(tuned: Sequence[float], base: Sequence[float]) -> Delta:
@@ -59,7 +65,7 @@ def paired_delta(tuned: Sequence[float], base: Sequence[float]) -> Delta:
     exact McNemar test. Graded values: percentile bootstrap over cases and a sign-flip permutation test.
     """
     if not tuned:
-        return Delta(value=None, low=None, high=None, n=0, p=None)
+        return Delta()
     if _binary(tuned) and _binary(base):
         return _binary_delta(tuned, base)
     differences = np.asarray(tuned, dtype=float) - np.asarray(base, dtype=float)
@@ -70,7 +76,7 @@ def paired_delta(tuned: Sequence[float], base: Sequence[float]) -> Delta:
     mean = float(differences.mean())
     beyond = np.abs((flips * differences).mean(axis=1)) >= abs(mean) - 1e-12
     p = (int(beyond.sum()) + 1) / (RESAMPLES + 1)
-    return Delta(value=mean, low=float(low), high=float(high), n=len(differences), p=p)
+    return Delta(mean, float(low), float(high), len(differences), p)
 
 
 def paired_ratio_delta(tuned: Sequence[tuple[int, int]], base: Sequence[tuple[int, int]]) -> Delta:
@@ -78,24 +84,23 @@ def paired_ratio_delta(tuned: Sequence[tuple[int, int]], base: Sequence[tuple[in
     counts = np.asarray([[*left, *right] for left, right in zip(tuned, base, strict=True)], dtype=float).reshape(-1, 4)
     total = counts.sum(axis=0)
     if total[1] == 0 or total[3] == 0:
-        return Delta(value=None, low=None, high=None, n=0, p=None)
+        return Delta()
     picks = np.random.default_rng(SEED).integers(0, len(counts), (RESAMPLES, len(counts)))
     sums = counts[picks].sum(axis=1)
     usable = sums[(sums[:, 1] > 0) & (sums[:, 3] > 0)]
     low, high = np.quantile(_ratios(usable), [0.025, 0.975])
     value = float(_ratios(total[None, :])[0])
-    return Delta(value=value, low=float(low), high=float(high), n=len(counts), p=None)
+    return Delta(value, float(low), float(high), len(counts))
 
 
 def smallest_difference(cases: int, discordant: float = 0.2) -> float | None:
-    """The smallest paired difference that exact McNemar shows at 5 % with a power of 80 %; None: no difference can.
+    """The smallest paired difference that the exact McNemar test detects at 5 % with 80 % power; None if there is none.
 
-    `discordant`: the share of cases that are expected to come out differently in the two arms.
+    `discordant`: the expected share of cases that succeed in exactly one of the two arms.
     """
     counts = np.arange(cases + 1)
     weights = stats.binom.pmf(counts, cases, discordant)
-    # How many discordant pairs must go one way: the smallest k with P(X >= k) <= .025 (more than there are: none can);
-    # isf gives the largest k - 1 that still fails.
+    # The smallest k with P(X >= k) <= .025, X the discordant pairs in favour of one arm; isf gives k - 1.
     limits = np.asarray(stats.binom.isf(0.025, counts, 0.5) + 1, dtype=np.int64)
     for step in range(1, int(discordant * 200) + 1):
         difference = step / 200
@@ -130,7 +135,7 @@ def _binary_delta(tuned: Sequence[float], base: Sequence[float]) -> Delta:
     up = _combined(high1 - first, second - low2, phi)
     discordant = only_tuned + only_base
     p = float(stats.binomtest(only_tuned, discordant).pvalue) if discordant else 1.0
-    return Delta(value=value, low=max(-1.0, value - down), high=min(1.0, value + up), n=n, p=p)
+    return Delta(value, max(-1.0, value - down), min(1.0, value + up), n, p)
 
 
 def _correlation(both: int, first: int, second: int, neither: int) -> float:

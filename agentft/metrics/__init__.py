@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from agentft.metrics.calls import abstention, argument_f1, call_decision, decisions, exact_call, tool_name
-from agentft.metrics.errors import ERROR_CLASSES, classify
+from agentft.metrics.errors import ERROR_CLASSES, Finding, classify
 from agentft.metrics.msagent import action_em, input_em, msagent_f1, rouge_l
 from agentft.metrics.outcome import answer, end_state, recovery
 from agentft.metrics.reading import Context
 from agentft.metrics.validity import json_valid, known_tool, schema_valid, url
 from agentft.types import Case, Score, Trajectory
 
-__all__ = ["ERROR_CLASSES", "METRICS", "SCORER_VERSION", "Context", "classify", "decisions", "score_case"]
+__all__ = ["ERROR_CLASSES", "METRICS", "SCORER_VERSION", "Context", "Finding", "classify", "decisions", "score_case"]
 
 SCORER_VERSION = 2
 

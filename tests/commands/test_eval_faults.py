@@ -49,7 +49,7 @@ def summary(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) 
 
 
 def exchanges(folder: str) -> dict[str, list[dict[str, Any]]]:
-    rows = {row["case"]: row for row in read_records(Path(folder) / "cases.jsonl")}
+    rows = {row.case: row.document() for row in read_records(Path(folder) / "cases.jsonl")}
     return {case: [told for step in row["steps"] for told in step["exchanges"]] for case, row in sorted(rows.items())}
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from io import StringIO
 from typing import Any
 
@@ -8,40 +9,51 @@ from rich.console import Console
 
 from agentft.display.evaluation import EvaluationProgress, show_summary
 from agentft.evaluation.plan import Arm
+from agentft.evaluation.records import Record
 from agentft.evaluation.statistics import estimate, paired_delta
+from agentft.evaluation.summary import ArmSummary, Breakdown, Comparison, GateResult, Summary
 from agentft.models.scripted import ScriptedModel
+from agentft.types import Score
 
 
-def shown(summary: dict[str, Any], width: int = 80) -> list[str]:
+def shown(summary: Summary, width: int = 80) -> list[str]:
     stream = StringIO()
     Console(file=stream, width=width).print(show_summary(summary))
     return [line.rstrip() for line in stream.getvalue().splitlines()]
 
 
-def row(tuned: list[float], base: list[float] | None = None) -> dict[str, Any]:
-    found: dict[str, Any] = {"tuned": estimate(tuned)}
-    if base is not None:
-        found |= {"base": estimate(base), "delta": paired_delta(tuned, base) if base else paired_delta([], [])}
-    return found
+def row(tuned: list[float], base: list[float] | None = None) -> Comparison:
+    if base is None:
+        return Comparison({"tuned": estimate(tuned)})
+    delta = paired_delta(tuned, base) if base else paired_delta([], [])
+    return Comparison({"tuned": estimate(tuned), "base": estimate(base)}, delta)
 
 
-def summary(**changes: Any) -> dict[str, Any]:
+ARM = ArmSummary("m", None, None, None, None, 0, 0)
+
+
+def summary(**changes: Any) -> Summary:
     tuned, base = [1.0] * 9 + [0.0], [0.0] * 10
-    return {
-        "arms": {"tuned": {}, "base": {}},
+    fields: dict[str, Any] = {field.name: {} for field in dataclasses.fields(Summary)}
+    fields |= {
+        "arms": {"tuned": ARM, "base": ARM},
         "metrics": {"exact_call": row(tuned, base), "url": row([], []), "schema_valid": row(tuned, [])},
         "categories": {
-            "single": {"cases": 10, "metrics": {"exact_call": row(tuned, base)}},
-            "irrelevance": {"cases": 10, "metrics": {"abstention": row(base, tuned)}},
+            "single": Breakdown(10, {"exact_call": row(tuned, base), "abstention": row(base, tuned)}),
+            "irrelevance": Breakdown(10, {"abstention": row(base, tuned)}),
         },
-        "languages": {"en": {"cases": 10, "metrics": {"exact_call": row(tuned, base)}}},
+        "languages": {"en": Breakdown(10, {"exact_call": row(tuned, base)}), "zh": Breakdown(10, {})},
         "errors": {"no-call": {"tuned": 1, "base": 10}},
         "gates": [],
         "invalid": 0,
         "finding": "tuned is better.",
         "verdict": "pass",
-        **changes,
     }
+    return Summary(**fields | changes)
+
+
+def record(success: float) -> Record:
+    return Record("tuned", "c", 0, "done", (), "", "", scores={"success": Score(success, "")})
 
 
 def test_tuned_and_base_stand_side_by_side() -> None:
@@ -62,26 +74,26 @@ def test_nothing_is_cut_on_a_narrow_terminal() -> None:
 
 def test_one_arm_has_no_difference() -> None:
     alone = {"exact_call": row([1.0])}
-    lines = shown(summary(arms={"tuned": {}}, metrics=alone, categories={}, languages={}, errors={}))
+    lines = shown(summary(arms={"tuned": ARM}, metrics=alone, categories={}, languages={}, errors={}))
     assert lines[0].split() == ["metric", "tuned", "n"]
     assert lines[1].split() == ["exact_call", "100.0", "21-100", "1"]
 
 
-def test_gates_and_invalid_cases_are_told() -> None:
+def test_gates_and_invalid_cases_are_shown() -> None:
     gates = [
-        {"metric": "exact_call", "minimum": 0.8, "value": 0.9, "passed": True},
-        {"metric": "url", "minimum": 0.5, "value": None, "passed": False},
+        GateResult("exact_call", 0.8, 0.9, passed=True),
+        GateResult("url", 0.5, None, passed=False),
     ]
     lines = shown(summary(gates=gates, invalid=2, problems={"OSError: \x1bgone": 2}, verdict="fail"))
-    assert "exact_call 0.900, at least 0.8 asked: passed" in lines
-    assert "url does not apply, at least 0.5 asked: failed" in lines
-    assert "2 invalid cases (not the model's fault) count nowhere." in lines
+    assert "exact_call 0.900, minimum 0.8: passed" in lines
+    assert "url does not apply, minimum 0.5: failed" in lines
+    assert "2 invalid cases, not caused by the model, left out of every figure." in lines
     assert "  2 x OSError: ␛gone" in lines
     assert lines[-1] == "verdict: fail"
 
 
 def test_names_are_never_markup_or_control_sequences() -> None:
-    odd = {"[red]x[/red]\x1b[2J": {"cases": 1, "metrics": {"exact_call": row([1.0], [1.0])}}}
+    odd = {"[red]x[/red]\x1b[2J": Breakdown(1, {"exact_call": row([1.0], [1.0])})}
     text = "\n".join(shown(summary(categories=odd), 120))
     assert "[red]x[/red]␛[2J" in text
     assert "\x1b" not in text
@@ -95,7 +107,7 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(terminal: bool) -> 
     with EvaluationProgress(console) as progress:
         progress.on_arm(arm)
         for done, value in ((1, 1.0), (2, 0.0)):
-            progress.on_case("tuned", {"scores": {"success": {"value": value}}}, done, 2)
+            progress.on_case("tuned", record(value), done, 2)
     text = stream.getvalue()
     assert "my[bold]model" in text
     assert ("tuned: 2/2 cases, 1 not solved" in text) is not terminal
@@ -107,5 +119,12 @@ def test_quiet_progress_says_nothing() -> None:
     arm = Arm("tuned", "m", "", lambda: ScriptedModel({}))
     with EvaluationProgress(Console(file=stream, force_terminal=True, quiet=True)) as progress:
         progress.on_arm(arm)
-        progress.on_case("tuned", {"scores": {"success": {"value": 1.0}}}, 1, 1)
+        progress.on_case("tuned", record(1.0), 1, 1)
     assert stream.getvalue() == ""
+
+
+def test_one_invalid_case_is_singular_and_at_most_three_problems_are_listed() -> None:
+    lines = shown(summary(invalid=1, problems={"a": 1, "b": 1, "c": 1, "d": 1}, verdict="invalid"))
+    assert "1 invalid case, not caused by the model, left out of every figure." in lines
+    assert [line for line in lines if " x " in line] == ["  1 x a", "  1 x b", "  1 x c"]
+    assert lines[-1] == "verdict: invalid"

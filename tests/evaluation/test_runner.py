@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from agentft.calls import CALL_FORMATS
 from agentft.errors import InputError
 from agentft.evaluation.gold import oracle_answers
 from agentft.evaluation.plan import Arm, Plan, make_plan
-from agentft.evaluation.records import dump_line, read_records, read_trajectory
+from agentft.evaluation.records import dump_line, read_records
 from agentft.evaluation.runner import Settings, evaluate, read_baseline
 from agentft.evaluation.suites import load_suite
 from agentft.evaluation.summary import SCORES, Gate
@@ -19,7 +20,7 @@ from agentft.models import OnDelta, Reply, Request, Sampling
 from agentft.models.scripted import Answer, ScriptedModel
 from agentft.rendering.frame import CHATML
 from agentft.toolset import load_toolset
-from agentft.types import Span, ToolCall
+from agentft.types import Score, Span, ToolCall
 from tests.evaluation.world import CASES, call, small_plan, write_suite, write_world
 
 
@@ -51,7 +52,7 @@ def oracle(plan: Plan) -> dict[str, Answer]:
 
 
 def run(plan: Plan, output: Path, *arms: Arm, **settings: Any) -> dict[str, Any]:
-    return evaluate(plan, arms, Settings(output, **settings))
+    return evaluate(plan, arms, Settings(output, **settings)).document()
 
 
 def value(summary: dict[str, Any], metric: str, arm: str = "tuned") -> float | None:
@@ -77,21 +78,21 @@ def test_the_oracle_solves_every_case_over_real_http(tmp_path: Path, fmt: str) -
 def test_a_record_holds_all_that_was_said_and_sent(tmp_path: Path) -> None:
     plan = small_plan(tmp_path)
     run(plan, tmp_path / "out", scripted("tuned", oracle(plan)))
-    records = {record["case"]: record for record in read_records(tmp_path / "out" / "cases.jsonl")}
+    records = {record.case: record for record in read_records(tmp_path / "out" / "cases.jsonl")}
     assert len(records) == 7
     record = records["p1"]
-    assert "You run a shop." in record["prompt"]
+    assert "You run a shop." in record.prompt
     assert "茶和蛋糕多少钱？" in (tmp_path / "out" / "cases.jsonl").read_text(encoding="utf-8")
-    first = record["steps"][0]
+    first = record.document()["steps"][0]
     assert first["completion"].startswith("<tool_call>")
     assert [made["arguments"] for made in first["calls"]] == [{"item": "tea"}, {"item": "cake"}]
     assert [exchange["status"] for exchange in first["exchanges"]] == [200, 200]
     assert json.loads(first["exchanges"][1]["received"]) == {"item": "cake", "price": 1200}
-    assert record["scores"]["exact_call"] == {"value": 1.0, "reason": "every call is exact"}
-    assert record["error"] is None
-    failed = records["e1"]["steps"][0]["exchanges"][0]
-    assert (failed["status"], failed["is_error"]) == (404, True)
-    assert read_trajectory(record).steps[0].exchanges[0].call.arguments == {"item": "tea"}
+    assert record.scores["exact_call"] == Score(1.0, "every call is exact")
+    assert record.error is None
+    failed = records["e1"].steps[0].exchanges[0]
+    assert (failed.status, failed.is_error) == (404, True)
+    assert record.trajectory.steps[0].exchanges[0].call.arguments == {"item": "tea"}
 
 
 def test_better_calls_do_not_hide_worse_abstention(tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_finished_cases_are_kept_and_only_the_rest_is_run(tmp_path: Path) -> Non
     first = run(small_plan(tmp_path, limit=3), output, scripted("tuned", answers))
     asked: list[str] = []
     second = run(plan, output, scripted("tuned", answers, on_key=asked.append))
-    finished = {record["case"] for record in list(read_records(output / "cases.jsonl"))[:3]}
+    finished = {record.case for record in list(read_records(output / "cases.jsonl"))[:3]}
     assert (first["cases"], second["cases"], second["kept"]) == (3, 7, 3)
     assert not {key.partition("/")[0] for key in asked} & finished
     assert len(list(read_records(output / "cases.jsonl"))) == 7
@@ -188,9 +189,9 @@ def test_a_tool_that_crashes_makes_the_case_invalid_and_is_tried_again(tmp_path:
     assert (summary["verdict"], summary["invalid"]) == ("invalid", 1)
     assert [text.partition(":")[0] for text in summary["problems"]] == ["tool price answered 500"]
     assert summary["metrics"]["exact_call"]["tuned"] == {**summary["metrics"]["exact_call"]["tuned"], "n": 5}
-    record = next(r for r in read_records(tmp_path / "out" / "cases.jsonl") if r["case"] == "s1")
-    assert "tool price answered 500" in record["problem"]
-    assert record["scores"]["exact_call"]["value"] is None
+    record = next(r for r in read_records(tmp_path / "out" / "cases.jsonl") if r.case == "s1")
+    assert "tool price answered 500" in record.problem
+    assert record.scores["exact_call"].value is None
     assert run(plan, tmp_path / "out", scripted("tuned", answers))["kept"] == 6
 
 
@@ -218,7 +219,7 @@ def test_a_stored_run_is_a_baseline_for_the_same_cases(tmp_path: Path) -> None:
     plan = small_plan(tmp_path)
     run(plan, tmp_path / "old", scripted("tuned", {"*": "Hm."}))
     rows = read_baseline(tmp_path / "old" / "cases.jsonl", plan)
-    summary = evaluate(plan, [scripted("tuned", oracle(plan))], Settings(tmp_path / "new"), {"base": rows})
+    summary = evaluate(plan, [scripted("tuned", oracle(plan))], Settings(tmp_path / "new"), {"base": rows}).document()
     assert summary["metrics"]["exact_call"]["delta"]["value"] == 1.0
     assert summary["arms"]["base"]["name"] == "stored run"
     other = small_plan(tmp_path, [{**CASES[0], "turns": [{"user": "Other?"}], "category": "irrelevance"}])
@@ -230,11 +231,11 @@ def test_stored_runs_of_an_older_scorer_are_graded_again(tmp_path: Path) -> None
     plan = small_plan(tmp_path)
     path = tmp_path / "old" / "cases.jsonl"
     run(plan, tmp_path / "old", scripted("tuned", oracle(plan)))
-    rows = [{**row, "scorer_version": 0, "scores": {}, "decisions": []} for row in read_records(path)]
-    path.write_text("".join(dump_line(row) for row in rows))
+    rows = [replace(row, scorer_version=0, scores={}, decisions=()) for row in read_records(path)]
+    path.write_text("".join(dump_line(row.document()) for row in rows))
     summary = evaluate(
         plan, [scripted("tuned", {"*": "Hm."})], Settings(tmp_path / "new"), {"base": read_baseline(path, plan)}
-    )
+    ).document()
     assert value(summary, "exact_call", "base") == 1.0
     assert value(summary, "end_state", "base") == 1.0
 
@@ -273,9 +274,9 @@ def test_what_no_log_could_be_written_with_is_written_all_the_same(tmp_path: Pat
     plan = small_plan(tmp_path)
     odd = '<tool_call>\n{"name": "price", "arguments": {"item": "\\ud800", "n": 1}}\n</tool_call>'
     run(plan, tmp_path / "out", scripted("tuned", {**oracle(plan), "s1/0/0": odd}))
-    records = {record["case"]: record for record in read_records(tmp_path / "out" / "cases.jsonl")}
-    assert records["s1"]["outcome"] == "done"
-    assert records["s1"]["error"] in ("unknown-argument", "invalid-json")
+    records = {record.case: record for record in read_records(tmp_path / "out" / "cases.jsonl")}
+    assert records["s1"].outcome == "done"
+    assert records["s1"].error in ("unknown-argument", "invalid-json")
     assert json.loads(dump_line({"item": "\ud800", "n": 1})) == {"item": "\ud800", "n": 1}
     assert json.loads(dump_line({"n": [float("nan"), {"m": float("-inf")}]})) == {"n": ["nan", {"m": "-inf"}]}
 

@@ -14,7 +14,7 @@ from agentft.agent import add_user_turn, open_conversation, step
 from agentft.display.chat import ChatView
 from agentft.evaluation.gold import oracle_answers
 from agentft.evaluation.plan import Arm, Plan
-from agentft.evaluation.records import read_records, read_trajectory
+from agentft.evaluation.records import read_records
 from agentft.evaluation.runner import Settings, evaluate
 from agentft.evaluation.summary import SCORES
 from agentft.models import Sampling
@@ -36,7 +36,7 @@ BROKEN: Json = {"id": "id-0", "function": {"name": "price", "arguments": '{"item
 
 def run(plan: Plan, output: Path, messages: dict[str, dict[str, Json]]) -> dict[str, Any]:
     arm = Arm("tuned", "structured", "identity", lambda: StructuredModel(messages))
-    return evaluate(plan, [arm], Settings(output))
+    return evaluate(plan, [arm], Settings(output)).document()
 
 
 def perfect(plan: Plan) -> dict[str, dict[str, Json]]:
@@ -72,21 +72,21 @@ def test_records_hold_the_parts_and_read_back_as_the_same_trajectory(tmp_path: P
     plan = small_plan(tmp_path)
     thinking = {**perfect(plan)["i1/0/0"], "reasoning_content": "A poem, then."}
     run(plan, tmp_path / "out", {**perfect(plan), "i1/0/0": thinking})
-    records = {record["case"]: record for record in read_records(tmp_path / "out" / "cases.jsonl")}
-    assert {step["completion"] for record in records.values() for step in record["steps"]} == {None}
-    assert (records["p1"]["prompt"], records["p1"]["format"]) == ("", None)
-    first = records["p1"]["steps"][0]
+    records = {record.case: record for record in read_records(tmp_path / "out" / "cases.jsonl")}
+    assert {step.raw for record in records.values() for step in record.steps} == {None}
+    assert (records["p1"].prompt, records["p1"].format) == ("", None)
+    first = records["p1"].document()["steps"][0]
     assert [part["type"] for part in first["parts"]] == ["call", "call"]
     assert [(call["id"], call["arguments"]) for call in first["calls"]] == [
         ("id-0", {"item": "tea"}),
         ("id-1", {"item": "cake"}),
     ]
-    parts = read_trajectory(records["p1"]).steps[0].parts
+    parts = records["p1"].steps[0].parts
     assert [(part.id, part.arguments) for part in parts if isinstance(part, ToolCall)] == [
         ("id-0", {"item": "tea"}),
         ("id-1", {"item": "cake"}),
     ]
-    thought = read_trajectory(records["i1"]).steps[0].parts[0]
+    thought = records["i1"].steps[0].parts[0]
     assert getattr(thought, "thought", False)
 
 
@@ -96,12 +96,12 @@ def test_a_call_that_cannot_be_read_is_a_fault_of_the_model(tmp_path: Path) -> N
     answers = {**perfect(plan), "s1/0/0": broken}
     summary = run(plan, tmp_path / "out", answers)
     assert summary["errors"] == {"invalid-json": {"tuned": 1}}
-    record = next(r for r in read_records(tmp_path / "out" / "cases.jsonl") if r["case"] == "s1")
-    exchange = record["steps"][0]["exchanges"][0]
-    assert "the call could not be read" in json.loads(exchange["received"])["error"]
-    failure = read_trajectory(record).steps[0].exchanges[0].call.parse_error
+    record = next(r for r in read_records(tmp_path / "out" / "cases.jsonl") if r.case == "s1")
+    exchange = record.steps[0].exchanges[0]
+    assert "the call could not be read" in json.loads(exchange.received)["error"]
+    failure = exchange.call.parse_error
     assert failure is not None
-    assert (failure.kind, str(failure)) == ("content", record["steps"][0]["calls"][0]["parse_error"])
+    assert (failure.kind, str(failure)) == ("content", record.document()["steps"][0]["calls"][0]["parse_error"])
 
 
 @pytest.mark.parametrize("streaming", [True, False])

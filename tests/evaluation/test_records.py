@@ -1,0 +1,131 @@
+"""cases.jsonl: what is written, what is read back, what is refused, and what a folder keeps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentft.errors import InputError
+from agentft.evaluation.records import Store, dump_line, read_record, read_records, regrade
+from agentft.metrics import SCORER_VERSION, Context
+from agentft.types import Json, ParseFailure, ToolCall
+from tests.evaluation.world import small_plan
+
+GOLDEN = Path(__file__).parent / "golden" / "cases.jsonl"
+ROWS: list[dict[str, Any]] = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
+
+
+def test_stored_records_are_written_back_byte_for_byte() -> None:
+    assert "".join(dump_line(record.document()) for record in read_records(GOLDEN)) == GOLDEN.read_text("utf-8")
+
+
+def test_stored_records_have_the_same_grades_as_before(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    cases = {case.id: case for case in plan.cases}
+    for row, record in zip(ROWS, read_records(GOLDEN), strict=True):
+        case = cases[record.case]
+        context = Context({tool.name: tool for tool in plan.tools(case)}, record.gold_state)
+        cleared = replace(record, error=None, findings=(), scores={}, decisions=(), scorer_version=None)
+        assert regrade(cleared, case, context).document() == row
+    assert {row["scorer_version"] for row in ROWS} == {SCORER_VERSION}
+
+
+def test_records_without_parts_are_parsed_from_their_completions() -> None:
+    for row in ROWS:
+        old = json.loads(json.dumps(row))
+        for step in old["steps"]:
+            del step["parts"]
+        del old["suite"], old["users"], old["scorer_version"], old["gold_state"]
+        read, new = read_record(old, "x"), read_record(row, "x")
+        assert read.steps == new.steps
+        assert (read.suite, read.users, read.scorer_version, read.gold_state) == ("", (), None, None)
+        assert (read.scores, read.findings, read.decisions) == (new.scores, new.findings, new.decisions)
+
+
+def test_an_unreadable_call_keeps_its_failure() -> None:
+    calls = [part for row in ROWS for step in read_record(row, "x").steps for part in step.parts]
+    broken = [part for part in calls if isinstance(part, ToolCall) and part.parse_error]
+    assert [type(call.parse_error) for call in broken] == [ParseFailure]
+    exchanges = [exchange for row in ROWS for step in read_record(row, "x").steps for exchange in step.exchanges]
+    assert broken[0] in [exchange.call for exchange in exchanges]
+
+
+@pytest.mark.parametrize("key", ["arm", "case", "trial", "outcome", "problem", "prompt", "steps", "state", "format"])
+def test_a_missing_key_is_refused(key: str) -> None:
+    with pytest.raises(InputError, match=r"^f:3: it is not a line of an evaluation's cases\.jsonl$"):
+        read_record({name: value for name, value in ROWS[0].items() if name != key}, "f:3")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trial": "0"}, "f:3: `trial` is '0'; it must be a whole number"),
+        ({"arm": 1}, "f:3: `arm` is 1; it must be a text"),
+        ({"sutie": "x"}, "f:3: there is no key 'sutie'; did you mean 'suite'?"),
+        ({"steps": [{}]}, "f:3: case 'i1' is damaged"),
+        ({"steps": 1}, "f:3: case 'i1' is damaged"),
+        ({"scores": {"success": 1}}, "f:3: case 'i1' is damaged"),
+        ({"findings": [{"kind": "type"}]}, "f:3: case 'i1' is damaged"),
+        ({"decisions": [[True]]}, "f:3: case 'i1' is damaged"),
+        ({"users": "Hello"}, "f:3: `users` is 'Hello'; it must be a list"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named(changes: dict[str, Json], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_record(ROWS[0] | changes, "f:3")
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("row", [[], None, 1, {}])
+def test_what_is_not_an_object_is_refused(row: object) -> None:
+    with pytest.raises(InputError, match=r"it is not a line of an evaluation's cases\.jsonl"):
+        read_record(row, "f:3")
+
+
+def fingerprints() -> set[str]:
+    return {row["fingerprint"] for row in ROWS}
+
+
+def test_a_store_keeps_valid_cases_and_drops_invalid_ones(tmp_path: Path) -> None:
+    (tmp_path / "cases.jsonl").write_bytes(GOLDEN.read_bytes())
+    valid = [row for row in ROWS if row["outcome"] != "invalid"]
+    assert len(valid) == len(ROWS) - 1
+    with Store(tmp_path, fingerprints()) as store:
+        assert store.kept == len(valid)
+        assert list(store.records) == [(row["fingerprint"], row["case"], row["trial"]) for row in valid]
+        assert [json.loads(line) for line in store.path.read_text("utf-8").splitlines()] == valid
+        added = replace(next(iter(store.records.values())), trial=7, case="北京")
+        store.add(added)
+        assert store.records[added.key] == added
+        assert list(read_records(store.path))[-1] == added  # on disk before the store is closed
+        assert store.kept == len(valid)
+    assert "北京" in store.path.read_text("utf-8")
+    with Store(tmp_path, fingerprints()) as store:
+        assert store.kept == len(valid) + 1
+
+
+def test_a_store_makes_its_folder_and_refuses_other_arms(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    with Store(folder, ()) as store:
+        assert store.path == folder / "cases.jsonl"
+        assert (store.kept, store.records) == (0, {})
+    with Store(folder, ()) as store:
+        assert store.kept == 0
+    (folder / "cases.jsonl").write_bytes(GOLDEN.read_bytes())
+    with pytest.raises(InputError, match="holds another evaluation"):
+        Store(folder, {ROWS[0]["fingerprint"]})
+    assert (folder / "cases.jsonl").read_bytes() == GOLDEN.read_bytes()
+
+
+def test_only_the_last_line_may_be_cut_off_and_blank_lines_are_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "cases.jsonl"
+    line = dump_line(ROWS[0])
+    path.write_text(f"{line}\n \n{line}{line[:50]}", encoding="utf-8")
+    assert len(list(read_records(path))) == 2
+    path.write_text(f"{line}{line[:50]}\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"cases.jsonl:2: it is not JSON"):
+        list(read_records(path))
