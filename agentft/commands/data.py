@@ -64,14 +64,14 @@ def mask_command(
     """
     from rich.console import Console
 
-    from agentft.calls import call_format as find_format
     from agentft.display.data import mask_view
     from agentft.models.tokenizers import load_tokenizer
+    from agentft.rendering import open_rendering
     from agentft.rendering.encoding import learn_rule
     from agentft.rows.mask import mask_rows
 
-    fmt, rule = find_format(call_format), learn_rule(learn)
-    rows = mask_rows(file, load_tokenizer(model), fmt, rule, row if as_json else row or 1)
+    rule, tokenizer = learn_rule(learn), load_tokenizer(model)
+    rows = mask_rows(file, tokenizer, open_rendering(call_format, tokenizer), rule, row if as_json else row or 1)
     if as_json:
         _write_json(rows)
         return

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentft.calls import CallFormat
 from agentft.errors import InputError
+from agentft.rendering import Rendering
 from agentft.rendering.encoding import LearnRule, encode
-from agentft.rendering.frame import Frame
-from agentft.rendering.render import render_samples
 from agentft.rows.ledger import Ledger, Rejection
 from agentft.rows.reading import Row, keep_rows, parse_conversation
 from agentft.types import Conversation, Segment, SegmentKind
@@ -59,7 +57,7 @@ def _texts(tokens: Sequence[int], decode: Callable[[list[int]], str]) -> list[st
 
 
 def mask_rows(
-    path: Path, tokenizer: Any, fmt: CallFormat, learn: LearnRule, row: int | None = None
+    path: Path, tokenizer: Any, rendering: Rendering, learn: LearnRule, row: int | None = None
 ) -> Iterator[MaskedRow]:
     """Encode rows as training does.
 
@@ -72,7 +70,6 @@ def mask_rows(
         InputError: there is no such row, or it is rejected (the message says why).
         FrameError: the tokenizer's chat template cannot be used.
     """
-    frame = Frame.of_tokenizer(tokenizer)
     ledger = Ledger()
 
     def convert(item: Row) -> Conversation | None:
@@ -86,7 +83,7 @@ def mask_rows(
     for line, conversation in keep_rows(path, convert, ledger, on_reject):
         if conversation is None:
             continue
-        for segments in render_samples(conversation, fmt, frame):
+        for segments in rendering.samples(conversation):
             tokens = tuple(_mask(segments, tokenizer, learn))
             yield MaskedRow(conversation.id, line, tokens)
         if row is not None:

@@ -9,12 +9,10 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 
-from agentft.calls import CallFormat
 from agentft.engine.packing import Sample, make_sample
 from agentft.errors import FrameError, InputError, RowError
+from agentft.rendering import Rendering
 from agentft.rendering.encoding import LearnRule, Tokenizer, encode
-from agentft.rendering.frame import Frame
-from agentft.rendering.render import render_samples
 from agentft.rows.ledger import Ledger
 from agentft.rows.quarantine import open_quarantine
 from agentft.rows.reading import Row, keep_rows, parse_conversation
@@ -31,8 +29,7 @@ class Encoder:
     """How a conversation becomes tokens with weights. `max_length`: tokens of the longest sample."""
 
     tokenizer: Tokenizer
-    format: CallFormat
-    frame: Frame
+    rendering: Rendering
     learn: LearnRule
     max_length: int
 
@@ -111,7 +108,7 @@ def _samples(row: Row, path: Path, encoder: Encoder, made: Prepared) -> list[Sam
     """The samples of a row. Raises RowError if no token of it is supervised."""
     conversation = parse_conversation(row, path)
     try:
-        rendered = render_samples(conversation, encoder.format, encoder.frame)
+        rendered = encoder.rendering.samples(conversation)
     except FrameError as error:
         raise RowError("template", str(error)) from None
     made.tools |= dict.fromkeys(tool.name for tool in conversation.tools)

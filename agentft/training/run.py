@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from agentft import __version__
-from agentft.calls import call_format
 from agentft.engine.packing import Pack, Sample, epoch_packs, report_packing
 from agentft.errors import AgentftError, InputError
 from agentft.files import write_text
 from agentft.models.embedded import EMBEDDED, resolve
 from agentft.models.tokenizers import load_tokenizer
+from agentft.rendering import open_rendering
 from agentft.rendering.encoding import learn_rule
-from agentft.rendering.frame import Frame
-from agentft.rendering.render import describe
 from agentft.rows.preparation import DataReport, Encoder, Prepared, prepare
 from agentft.runs import RunFolder, new_run
 from agentft.training.checkpoints import clear_partial, complete_folder, last_checkpoint, step_of
@@ -93,7 +91,7 @@ def train(recipe: Recipe, on_event: OnEvent, should_stop: Stop = lambda: False, 
     with folder.lock():
         _announce(job, watcher, strict)
         model = _load(job)
-        folder.write_json(folder.format, describe(encoder.format, encoder.frame) | _learning(job.recipe))
+        folder.write_json(folder.format, {**encoder.rendering.describe(), **_learning(job.recipe)})
         folder.write_json(folder.data, _data_document(job))
         write_text(folder.recipe, write_recipe(job.recipe))
         return _fit(job, model, watcher, should_stop, None)
@@ -175,8 +173,7 @@ def _encoder(recipe: Recipe) -> Encoder:
     tokenizer = load_tokenizer(recipe.model)
     return Encoder(
         tokenizer=tokenizer,
-        format=call_format(recipe.format),
-        frame=Frame.of_tokenizer(tokenizer),
+        rendering=open_rendering(recipe.format, tokenizer),
         learn=learn_rule(recipe.learn, recipe.weights),
         max_length=recipe.max_length,
     )

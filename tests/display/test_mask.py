@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from agentft.calls import call_format
 from agentft.commands import run
 from agentft.display.data import mask_view
 from agentft.errors import InputError
+from agentft.rendering import open_rendering
 from agentft.rendering.encoding import LEARN_RULES
 from agentft.rows.mask import mask_rows
 from tests.tiny import save_tiny, tiny_tokenizer
@@ -29,13 +29,13 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_the_tokens_texts_joined_are_the_row_and_the_learnt_ones_the_call(file: Path) -> None:
-    (row,) = mask_rows(file, tiny_tokenizer(), call_format("msagent"), LEARN_RULES["calls"])
+    (row,) = mask_rows(file, tiny_tokenizer(), open_rendering("msagent", tiny_tokenizer()), LEARN_RULES["calls"])
     assert "".join(token.text for token in row.tokens if token.weight) == CALL
     assert "北京" in "".join(token.text for token in row.tokens)
 
 
 def test_what_a_person_sees(file: Path) -> None:
-    (row,) = mask_rows(file, tiny_tokenizer(), call_format("msagent"), LEARN_RULES["calls"], 1)
+    (row,) = mask_rows(file, tiny_tokenizer(), open_rendering("msagent", tiny_tokenizer()), LEARN_RULES["calls"], 1)
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(mask_view(row))
     console.file.close()
@@ -60,4 +60,4 @@ def test_the_document_of_the_command(file: Path, tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(("row", "problem"), [(2, "no-turns"), (3, "has 2 rows")])
 def test_a_row_that_cannot_be_shown_is_named(file: Path, row: int, problem: str) -> None:
     with pytest.raises(InputError, match=problem):
-        list(mask_rows(file, tiny_tokenizer(), call_format("msagent"), LEARN_RULES["calls"], row))
+        list(mask_rows(file, tiny_tokenizer(), open_rendering("msagent", tiny_tokenizer()), LEARN_RULES["calls"], row))

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentft.calls import call_format
 from agentft.engine.packing import Sample
 from agentft.errors import InputError
+from agentft.rendering import open_rendering
 from agentft.rendering.encoding import learn_rule
-from agentft.rendering.frame import Frame
 from agentft.rows.preparation import Encoder, prepare
 from tests.engine.samples import msagent_row, write_rows
 from tests.tiny import tiny_tokenizer
@@ -22,7 +21,7 @@ TOKENIZER = tiny_tokenizer()
 
 
 def encoder(learn: str = "calls", max_length: int = 4096, fmt: str = "msagent") -> Encoder:
-    return Encoder(TOKENIZER, call_format(fmt), Frame.of_tokenizer(TOKENIZER), learn_rule(learn), max_length)
+    return Encoder(TOKENIZER, open_rendering(fmt, TOKENIZER), learn_rule(learn), max_length)
 
 
 def learnt(sample: Sample) -> str:
