@@ -1,6 +1,6 @@
 """The training loop: packs in the order given, one weighted loss over each optimizer step.
 
-Accelerate knows the processes and wraps the model for them (DDP, DeepSpeed); in one process the model is used as it is.
+accelerate handles distribution and wraps the model (DDP, DeepSpeed); in one process the model is used as it is.
 On a GPU nothing in a step waits for the step's own loss: a step is reported when the next one is launched, and the
 next step's packs are collated while the GPU computes.
 """

@@ -76,10 +76,20 @@ def test_quick_commands_run(command: list[str], tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def requires_the_other_agentft(line: str) -> bool:
+    return re.search(r"pip install ['\"]?agentft(?!-suite)|\bagentft\[", line) is not None
+
+
 def test_no_page_installs_the_other_agentft() -> None:
     for page in PAGES:
         for line in page.read_text(encoding="utf-8").splitlines():
-            assert "pip install agentft" not in line.replace("agentft-suite", ""), f"{name(page)}: {line}"
+            assert not requires_the_other_agentft(line), f"{name(page)}: {line}"
+
+
+@pytest.mark.parametrize("line", ["pip install agentft", "(extra `agentft[mcp]`)", "pip install 'agentft[mcp]'"])
+def test_a_requirement_on_the_other_agentft_is_noticed(line: str) -> None:
+    assert requires_the_other_agentft(line)
+    assert not requires_the_other_agentft(line.replace("agentft", "agentft-suite"))
 
 
 def test_commands_stand_in_marked_blocks() -> None:
