@@ -1,4 +1,4 @@
-# What a contributor runs and what CI runs are the same names: venv, quickstart, check, test, test-all, bench.
+# What contributors run. CI (.ci/run) runs check, test and test-rest; the last two together are test-all.
 
 PYTHON ?= python3
 VENV := .venv

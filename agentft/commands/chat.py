@@ -23,7 +23,7 @@ FEW = 6
 def chat_command(
     *,
     model: Annotated[str | None, typer.Option(help="A folder, a hub id or an embedded name.")] = None,
-    adapter: Annotated[str | None, typer.Option(help="A run folder, or `last` for the newest run.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="A run folder, or `last` for the run that finished last.")] = None,
     tools: Annotated[
         str | None,
         typer.Option(help="Comma-separated worlds or `world.tool`; '' for none. Default: the adapter's, or three."),

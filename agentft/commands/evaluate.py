@@ -61,7 +61,7 @@ def eval_command(
     suites: Suites = None,
     tools: Tools = None,
     model: Model = None,
-    adapter: Annotated[str | None, typer.Option(help="A run folder, or `last`.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="A run folder, or `last` for the run that finished last.")] = None,
     baseline: Baseline = None,
     limit: Limit = None,
     trials: Annotated[int, typer.Option(min=1, help="Runs of each case; more than one needs --temperature.")] = 1,
