@@ -1,10 +1,11 @@
-"""LoRA's products without what peft does around them: casts, scalings and additions, which cost time.
+"""LoRA layers without peft's casts, scaling and extra additions.
 
 peft computes an adapter's part in fp32 from a copy of the input in fp32, scales it and adds it to the layer's own
 output. Here one function has forward and backward by hand: in the layer's number type, the scale folded into B, the
 addition done by the product (`addmm_`), and only the layer's input and the narrow product kept for the backward pass.
 The adapters themselves stay fp32. In fp32 the result is peft's up to rounding. 4-bit weights are unpacked for each
-product and not kept. A step has some thousand of these products, so what Python does around each is kept short too.
+product and not kept. A step of a 7B model has hundreds of these products, so what Python does around each is
+kept short too.
 """
 
 from __future__ import annotations

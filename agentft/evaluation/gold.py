@@ -1,4 +1,7 @@
-"""The expected calls of a suite: sent to the tools to check the suite and get end states, or as perfect answers."""
+"""The expected calls of a suite: executed, or turned into perfect answers for `--model scripted`.
+
+Executing them checks the suite and gives the end states.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Decoding a batch of prompts that begin alike: a shared start is computed and kept once, not once a row.
 
 Attention of a row over `[shared prefix, own tokens]` is one softmax over two blocks of scores. The prefix's keys and
-values stay single (`[1, heads, prefix, dim]`), so a step reads them once for all rows that begin with it. Rows leave
-the batch when some have ended. A model whose attention is not the plain kind (sliding windows, soft caps, recurrence)
-gets no prefix and the library's own attention: slower, same loop.
+values stay single (`[1, heads, prefix, dim]`), so a step reads them once for all rows that begin with it. Finished rows
+are removed from the batch from time to time. A model whose attention is not the plain kind (sliding windows, soft
+caps, recurrence) gets no prefix and the library's own attention: slower, same loop.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Playing a planned conversation: slots are filled, and every call is really made."""
+"""Playing a planned conversation: slots are filled, and every call is executed against the world."""
 
 from __future__ import annotations
 
