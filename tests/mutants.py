@@ -160,6 +160,8 @@ def mutants(code: str) -> list[Mutant]:
             if any(first <= start < last for first, last in skipped):
                 continue
             mutated = mutate_code(code, operator, occurrence)
+            if mutated.splitlines() == code.splitlines():
+                continue  # nothing changed
             pairs = itertools.zip_longest(code.splitlines(), mutated.splitlines(), fillvalue="")
             line, before, after = next((i, a, b) for i, (a, b) in enumerate(pairs, 1) if a != b)
             found.append(Mutant(line, before.strip(), after.strip(), mutated))

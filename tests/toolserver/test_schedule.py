@@ -89,6 +89,7 @@ def test_rates_of_one_and_of_nearly_nothing() -> None:
 
 def test_defaults_and_what_a_file_sets(tmp_path: Path) -> None:
     assert (read_faults("500=1", WORLDS).seed, read_faults("500=1", WORLDS).client_seconds) == (0, 10.0)
+    assert from_file(tmp_path, 'client_seconds = 0.5\n[[fault]]\nkind = "500"\nrate = 1\n').client_seconds == 0.5
     made = from_file(tmp_path, 'seed = 3\nclient_seconds = 600\n[[fault]]\nkind = "500"\ncalls = [2, 4]\n')
     assert (made.seed, made.client_seconds, made.stale) == (3, 600, False)
     assert [nth for nth in range(1, 9) if made.at("s", "calculate", nth)] == [2, 4]
@@ -106,7 +107,8 @@ def test_seconds_and_texts_fall_back_to_the_kinds(tmp_path: Path) -> None:
     assert (Fault("429", rate=1).takes, Fault("429", rate=1, seconds=600).takes) == (2, 600)
     assert Fault("timeout", rate=1).takes == 30
     assert Fault("500", rate=1, text="x").text == "x"
-    for bad in ("seconds = 600.5", "seconds = -1"):
+    assert Fault("drip", rate=1, seconds=0.1).takes == 0.1
+    for bad in ("seconds = 600.5", "seconds = -0.5"):
         assert "at most 600" in refusal(tmp_path, f'[[fault]]\nkind = "drip"\nrate = 1\n{bad}\n')
 
 
@@ -128,6 +130,8 @@ def test_bounds_of_rates_and_calls(tmp_path: Path) -> None:
         tmp_path, '[[fault]]\nkind = "500"\nrate = -0.1'
     )
     assert "`calls` holds -1; calls are counted from 1" in refusal(tmp_path, '[[fault]]\nkind = "500"\ncalls = [3, -1]')
+    assert "`rate` is 1.01; it must be" in refusal(tmp_path, '[[fault]]\nkind = "500"\nrate = 1.01')
+    assert "`calls` holds 0; calls are counted from 1" in refusal(tmp_path, '[[fault]]\nkind = "500"\ncalls = [0]')
     assert Fault("500", calls=(1,)).calls == (1,)
     assert "it holds no fault" in refusal(tmp_path, "fault = []")
 
