@@ -30,7 +30,10 @@ def test_stored_records_have_the_same_grades_as_before(tmp_path: Path) -> None:
         case = cases[record.case]
         context = Context({tool.name: tool for tool in plan.tools(case)}, record.gold_state)
         cleared = replace(record, error=None, findings=(), scores={}, decisions=(), scorer_version=None)
-        assert regrade(cleared, case, context).document() == row
+        document = regrade(cleared, case, context).document()
+        # A metric that is newer than the fixture may be there too.
+        document["scores"] = {name: document["scores"][name] for name in row["scores"]}
+        assert document == row
     assert {row["scorer_version"] for row in ROWS} == {SCORER_VERSION}
 
 
