@@ -34,19 +34,6 @@ PRIVATE_FUNCTIONS = {
     "torch.ops.aten._flash_attention_backward",
     "torch.ops.aten._flash_attention_forward",
 }
-# Public names that still mean different things in two modules. Rename them, then delete them here; add none.
-AMBIGUOUS_NAMES = {
-    "Delta",
-    "Estimate",
-    "Part",
-    "Plan",
-    "Recipe",
-    "describe",
-    "estimate",
-    "main",
-    "nearest",
-    "read_recipe",
-}
 # Folders of tests that belong to no folder of the package.
 OTHER_TESTS = {"bench", "content", "data", "docs", "e2e", "invariants"}
 FORBIDDEN_MODULES = {"pickle", "dill", "shelve", "marshal", "cloudpickle"}
@@ -181,7 +168,7 @@ def test_a_public_name_means_one_thing() -> None:
     ambiguous = {
         name: [module for module, _ in found]
         for name, found in meanings.items()
-        if any(thing is not found[0][1] for _, thing in found) and name not in AMBIGUOUS_NAMES
+        if any(thing is not found[0][1] for _, thing in found)
     }
     assert ambiguous == {}
 

@@ -44,7 +44,17 @@ from agentft.training.recipe import Recipe, read_recipe
 from agentft.training.resolve import RANDOM_7B, Resolved, resolve_recipe
 from agentft.training.run import read_samples
 
-__all__ = ["SHAPES", "Measured", "Shape", "bench_peer", "bench_plain", "bench_train", "limit", "main", "plan_bench"]
+__all__ = [
+    "SHAPES",
+    "Measured",
+    "Shape",
+    "bench_peer",
+    "bench_plain",
+    "bench_train",
+    "limit",
+    "plan_bench",
+    "run_bench",
+]
 
 WARM_UP = 3
 DATA = "data"
@@ -309,7 +319,7 @@ def _run(recipe: Recipe, model: Any, samples: Sequence[Sample], packs: Sequence[
     return steps
 
 
-def main() -> None:
+def run_bench() -> None:
     """Print one line for each measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="as for `agentft train`")
@@ -346,7 +356,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        run_bench()
     except AgentftError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)

@@ -14,7 +14,7 @@ from rich.text import Text
 from agentft.display.safe import safe_text
 from agentft.evaluation.plan import Arm
 from agentft.evaluation.records import Record
-from agentft.evaluation.statistics import Delta, Estimate
+from agentft.evaluation.statistics import Estimate, PairedDelta
 from agentft.evaluation.summary import HEADLINES, Breakdown, Comparison, Summary
 from agentft.metrics import ERROR_CLASSES
 
@@ -113,7 +113,7 @@ def _figure(found: Estimate) -> Text:
     return Text.assemble(f"{found.value * 100:.1f}", (interval, "dim"))
 
 
-def _difference(found: Delta) -> Text:
+def _difference(found: PairedDelta) -> Text:
     if found.value is None or found.low is None or found.high is None:
         return Text("-", style="dim")
     style = "" if found.low <= 0 <= found.high else "green" if found.value > 0 else "red"

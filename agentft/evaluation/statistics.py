@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-__all__ = ["Delta", "Estimate", "estimate", "paired_delta", "paired_ratio_delta", "ratio", "smallest_difference"]
+__all__ = ["Estimate", "PairedDelta", "estimate", "paired_delta", "paired_ratio_delta", "ratio", "smallest_difference"]
 
 RESAMPLES = 2000
 SEED = 20240607
@@ -27,7 +27,7 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Delta:
+class PairedDelta:
     """A paired difference over `n` cases with its 95 % interval. `p`: p-value of no difference; None: not tested."""
 
     value: float | None = None
@@ -58,14 +58,14 @@ def ratio(counts: Sequence[tuple[int, int]]) -> Estimate:
     return Estimate(part / whole, low, high, whole)
 
 
-def paired_delta(tuned: Sequence[float], base: Sequence[float]) -> Delta:
+def paired_delta(tuned: Sequence[float], base: Sequence[float]) -> PairedDelta:
     """The mean difference of values of the same cases.
 
     Zeros and ones: Newcombe's interval for paired proportions (Statistics in Medicine 17, 1998, method 10) and the
     exact McNemar test. Graded values: percentile bootstrap over cases and a sign-flip permutation test.
     """
     if not tuned:
-        return Delta()
+        return PairedDelta()
     if _binary(tuned) and _binary(base):
         return _binary_delta(tuned, base)
     differences = np.asarray(tuned, dtype=float) - np.asarray(base, dtype=float)
@@ -76,21 +76,21 @@ def paired_delta(tuned: Sequence[float], base: Sequence[float]) -> Delta:
     mean = float(differences.mean())
     beyond = np.abs((flips * differences).mean(axis=1)) >= abs(mean) - 1e-12
     p = (int(beyond.sum()) + 1) / (RESAMPLES + 1)
-    return Delta(mean, float(low), float(high), len(differences), p)
+    return PairedDelta(mean, float(low), float(high), len(differences), p)
 
 
-def paired_ratio_delta(tuned: Sequence[tuple[int, int]], base: Sequence[tuple[int, int]]) -> Delta:
+def paired_ratio_delta(tuned: Sequence[tuple[int, int]], base: Sequence[tuple[int, int]]) -> PairedDelta:
     """The difference of two ratios of sums, (part, whole) for each case, with a bootstrap interval over cases."""
     counts = np.asarray([[*left, *right] for left, right in zip(tuned, base, strict=True)], dtype=float).reshape(-1, 4)
     total = counts.sum(axis=0)
     if total[1] == 0 or total[3] == 0:
-        return Delta()
+        return PairedDelta()
     picks = np.random.default_rng(SEED).integers(0, len(counts), (RESAMPLES, len(counts)))
     sums = counts[picks].sum(axis=1)
     usable = sums[(sums[:, 1] > 0) & (sums[:, 3] > 0)]
     low, high = np.quantile(_ratios(usable), [0.025, 0.975])
     value = float(_ratios(total[None, :])[0])
-    return Delta(value, float(low), float(high), len(counts))
+    return PairedDelta(value, float(low), float(high), len(counts))
 
 
 def smallest_difference(cases: int, discordant: float = 0.2) -> float | None:
@@ -120,7 +120,7 @@ def _wilson(part: int, whole: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def _binary_delta(tuned: Sequence[float], base: Sequence[float]) -> Delta:
+def _binary_delta(tuned: Sequence[float], base: Sequence[float]) -> PairedDelta:
     pairs = list(zip(map(bool, tuned), map(bool, base), strict=True))
     both, only_tuned, only_base, neither = (
         pairs.count(pair) for pair in ((True, True), (True, False), (False, True), (False, False))
@@ -135,7 +135,7 @@ def _binary_delta(tuned: Sequence[float], base: Sequence[float]) -> Delta:
     up = _combined(high1 - first, second - low2, phi)
     discordant = only_tuned + only_base
     p = float(stats.binomtest(only_tuned, discordant).pvalue) if discordant else 1.0
-    return Delta(value, max(-1.0, value - down), min(1.0, value + up), n, p)
+    return PairedDelta(value, max(-1.0, value - down), min(1.0, value + up), n, p)
 
 
 def _correlation(both: int, first: int, second: int, neither: int) -> float:

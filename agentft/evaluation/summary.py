@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import agentft
 from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record
-from agentft.evaluation.statistics import Delta, Estimate, estimate, paired_delta, paired_ratio_delta, ratio
+from agentft.evaluation.statistics import Estimate, PairedDelta, estimate, paired_delta, paired_ratio_delta, ratio
 from agentft.metrics import METRICS, SCORER_VERSION
 
 __all__ = [
@@ -76,7 +76,7 @@ class Comparison:
     """One figure of every arm by label, and for two arms their paired difference over the cases that both have."""
 
     arms: Mapping[str, Estimate]
-    delta: Delta | None = None
+    delta: PairedDelta | None = None
 
     def document(self) -> dict[str, Any]:
         """The JSON object: each arm's label, and `delta`."""
@@ -227,7 +227,7 @@ def compare(arms: Mapping[str, Sequence[Record]], name: str) -> Comparison:
 def _compare(
     values: Mapping[str, Mapping[str, T]],
     figure: Callable[[Sequence[T]], Estimate],
-    difference: Callable[[Sequence[T], Sequence[T]], Delta],
+    difference: Callable[[Sequence[T], Sequence[T]], PairedDelta],
 ) -> Comparison:
     figures = {label: figure(list(found.values())) for label, found in values.items()}
     if len(values) != 2:

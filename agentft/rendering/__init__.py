@@ -13,7 +13,7 @@ from typing import Protocol
 
 from agentft.calls import CallFormat, call_format
 from agentft.rendering.frame import ChatTokenizer, Frame
-from agentft.rendering.render import describe, render_prompt, render_samples
+from agentft.rendering.render import describe_rendering, render_prompt, render_samples
 from agentft.types import Conversation, Json, Part, Segment, Span, ToolCall, ToolDefinition, ToolResult
 
 __all__ = ["FramedRendering", "Rendering", "open_rendering", "rendering_digest"]
@@ -89,7 +89,7 @@ class FramedRendering:
 
     def describe(self) -> Mapping[str, Json]:
         """See `Rendering.describe`."""
-        return describe(self.format, self.frame)
+        return describe_rendering(self.format, self.frame)
 
 
 def open_rendering(name: str, tokenizer: ChatTokenizer) -> Rendering:

@@ -11,7 +11,7 @@ from agentft.calls import CallFormat
 from agentft.rendering.frame import Frame
 from agentft.types import Conversation, Json, Part, Segment, SegmentKind, Text, ToolCall, ToolDefinition, ToolResult
 
-__all__ = ["describe", "render_prompt", "render_samples"]
+__all__ = ["describe_rendering", "render_prompt", "render_samples"]
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ def render_prompt(conversation: Conversation, fmt: CallFormat, frame: Frame) -> 
     return (*prompt, *_trimmed(tail, frame, end=False))
 
 
-def describe(fmt: CallFormat, frame: Frame) -> dict[str, Json]:
+def describe_rendering(fmt: CallFormat, frame: Frame) -> dict[str, Json]:
     """What is stored with an adapter so that serving renders as training did."""
     probe = ToolDefinition("probe", "A probe.", {"type": "object", "properties": {}}, ("http://probe.test/probe",))
     system = fmt.write_system("Persona.", [probe])

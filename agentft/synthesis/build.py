@@ -21,7 +21,7 @@ from agentft.errors import InputError
 from agentft.files import write_text
 from agentft.synthesis.plan import Planner
 from agentft.synthesis.play import NOWHERE, Caller, Played, PlayedRound, Stage
-from agentft.synthesis.recipe import CallPattern, Recipe, read_recipe
+from agentft.synthesis.recipe import BuildRecipe, CallPattern, read_build_recipe
 from agentft.synthesis.slots import Decks
 from agentft.toolset import Toolset, load_toolset
 from agentft.types import Json, Part, Text, ToolCall, ToolDefinition
@@ -66,7 +66,7 @@ def build(recipe_path: Path, out: Path, serve: Serve, *, seed: int | None = None
     Raises:
         InputError: the recipe is wrong, or a world answered otherwise than the recipe expects.
     """
-    recipe = read_recipe(recipe_path)
+    recipe = read_build_recipe(recipe_path)
     if seed is not None:
         recipe = replace(recipe, seed=seed)
     toolsets = recipe_toolsets(recipe)
@@ -81,13 +81,13 @@ def build(recipe_path: Path, out: Path, serve: Serve, *, seed: int | None = None
     return _report(recipe, played, out, hashlib.sha256(text.encode()).hexdigest())
 
 
-def recipe_toolsets(recipe: Recipe) -> dict[str, Toolset]:
+def recipe_toolsets(recipe: BuildRecipe) -> dict[str, Toolset]:
     """The worlds that the recipe's systems name, loaded."""
     names = dict.fromkeys(world for system in recipe.systems for world in system.worlds)
     return {name: load_toolset(name, WORLD_SEED) for name in names}
 
 
-def play_recipe(recipe: Recipe, toolsets: Mapping[str, Toolset], client: Caller) -> list[Played]:
+def play_recipe(recipe: BuildRecipe, toolsets: Mapping[str, Toolset], client: Caller) -> list[Played]:
     """Every conversation of the recipe, played against the worlds, in the order of the file."""
     decks = Decks(recipe.seed)
     tools = {tool.name: tool for toolset in toolsets.values() for tool in toolset.definitions}
@@ -101,7 +101,7 @@ def play_recipe(recipe: Recipe, toolsets: Mapping[str, Toolset], client: Caller)
 
 
 def _rows(
-    recipe: Recipe, played: Sequence[Played], definitions: Mapping[str, Sequence[ToolDefinition]]
+    recipe: BuildRecipe, played: Sequence[Played], definitions: Mapping[str, Sequence[ToolDefinition]]
 ) -> Iterable[dict[str, Json]]:
     """MS-Agent rows."""
     fmt = call_format("msagent")
@@ -123,7 +123,7 @@ def _rows(
         yield {"id": f"{recipe.name}-{number:04d}", "conversations": turns}
 
 
-def _cases(recipe: Recipe, played: Sequence[Played]) -> Iterable[dict[str, Json]]:
+def _cases(recipe: BuildRecipe, played: Sequence[Played]) -> Iterable[dict[str, Json]]:
     """A suite's cases; what the worlds really answered is in `answer`."""
     numbers: Counter[str] = Counter()
     for one in played:
@@ -152,7 +152,7 @@ def _filled(table: Mapping[str, Json]) -> dict[str, Json]:
     return {key: value for key, value in table.items() if value}
 
 
-def _report(recipe: Recipe, played: Sequence[Played], out: Path, digest: str) -> BuildReport:
+def _report(recipe: BuildRecipe, played: Sequence[Played], out: Path, digest: str) -> BuildReport:
     rounds = [item for one in played for item in one.rounds]
     return BuildReport(
         output=str(out),

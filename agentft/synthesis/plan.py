@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from agentft.errors import InputError
 from agentft.synthesis.compose import chain, follow_up, join, wrap
-from agentft.synthesis.recipe import Intent, Phrases, Recipe, SystemPattern
+from agentft.synthesis.recipe import BuildRecipe, Intent, Phrases, SystemPattern
 from agentft.synthesis.slots import Decks
 from agentft.types import Category
 
@@ -24,7 +24,7 @@ class Planner:
     `world_of`: tool name -> the world that has it.
     """
 
-    def __init__(self, recipe: Recipe, decks: Decks, world_of: Mapping[str, str]) -> None:
+    def __init__(self, recipe: BuildRecipe, decks: Decks, world_of: Mapping[str, str]) -> None:
         self._recipe = recipe
         self._decks = decks
         self._world_of = world_of

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from agentft.errors import InputError
 from agentft.synthesis.plan import Planned
-from agentft.synthesis.recipe import CallPattern, Recipe, Round, SystemPattern
+from agentft.synthesis.recipe import BuildRecipe, CallPattern, Round, SystemPattern
 from agentft.synthesis.slots import Decks, Filler
 from agentft.types import Exchange, Json, Span, ToolCall, ToolDefinition, ToolResult
 
@@ -55,7 +55,7 @@ class Played:
 class Stage:
     """Where conversations are played: the recipe's words, the decks, all tools by name, a client of the worlds."""
 
-    recipe: Recipe
+    recipe: BuildRecipe
     decks: Decks
     tools: Mapping[str, ToolDefinition]
     client: Caller

@@ -34,7 +34,7 @@ from agentft.errors import InputError
 from agentft.strict import one_of, read_as, read_toml
 from agentft.types import CATEGORIES, Category, Json
 
-__all__ = ["CallPattern", "Intent", "Phrases", "Recipe", "Round", "Slot", "SystemPattern", "read_recipe"]
+__all__ = ["BuildRecipe", "CallPattern", "Intent", "Phrases", "Round", "Slot", "SystemPattern", "read_build_recipe"]
 
 T = TypeVar("T")
 
@@ -155,7 +155,7 @@ class _Book:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe(_Book):
+class BuildRecipe(_Book):
     """A recipe; once read, `words`, `phrases` and `intents` are those of the included files too.
 
     `path`: the file. `values`: what the slots of all files may be, by language and name; those of `all` are in each.
@@ -186,14 +186,14 @@ class Recipe(_Book):
                     raise InputError(f"{key}: `{name}` is {number}; it must be a number that is not negative")
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_build_recipe(path: Path) -> BuildRecipe:
     """Read a recipe and its included files.
 
     Raises:
         InputError: a file cannot be read, or says something that is not known (with the nearest known word).
     """
     remedy = "give the path of a recipe"
-    recipe = read_as(Recipe, read_toml(path, remedy), str(path), path=path, values={})
+    recipe = read_as(BuildRecipe, read_toml(path, remedy), str(path), path=path, values={})
     included = [path.parent / name for name in recipe.include]
     books = [(path, recipe), *((one, read_as(_Book, read_toml(one, remedy), str(one))) for one in included)]
     phrases = _merge(({lang: asdict(said) for lang, said in book.phrases.items()} for _, book in books), add)
@@ -221,7 +221,7 @@ def _merge(tables: Iterable[Mapping[str, Mapping[str, T]]], join: Callable[[T, T
     return merged
 
 
-def _systems(recipe: Recipe) -> tuple[SystemPattern, ...]:
+def _systems(recipe: BuildRecipe) -> tuple[SystemPattern, ...]:
     if recipe.worlds:
         return (SystemPattern("", recipe.worlds, tools=recipe.tools),)
     if not recipe.systems:

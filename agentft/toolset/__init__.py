@@ -8,8 +8,7 @@ Handlers get the session's state first; the other parameters are the tool's argu
 from __future__ import annotations
 
 from agentft.toolset.loading import find_tools, load_toolset, load_toolsets, shipped_worlds
-from agentft.toolset.marks import Range, State, destructive, read, write
-from agentft.toolset.marks import did_you_mean as nearest
+from agentft.toolset.marks import Range, State, destructive, did_you_mean, read, write
 from agentft.toolset.state import digest
 from agentft.toolset.world import HandlerError, Route, Tool, Toolset
 
@@ -21,11 +20,11 @@ __all__ = [
     "Tool",
     "Toolset",
     "destructive",
+    "did_you_mean",
     "digest",
     "find_tools",
     "load_toolset",
     "load_toolsets",
-    "nearest",
     "read",
     "shipped_worlds",
     "write",

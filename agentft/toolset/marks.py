@@ -50,6 +50,6 @@ def access_of(function: Handler) -> Access | None:
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """`; did you mean 'x'?` to end a refusal with, or "" if no known name is close. Worlds import it as `nearest`."""
+    """`; did you mean 'x'?` to end a refusal with, or "" if no known name is close."""
     match = closest(name, known)
     return "" if match is None else f"; did you mean {match!r}?"

@@ -18,7 +18,7 @@ from agentft.evaluation.suites import load_suite
 from agentft.synthesis.build import play_recipe, recipe_toolsets
 from agentft.synthesis.compose import wrap
 from agentft.synthesis.play import Played
-from agentft.synthesis.recipe import Phrases, Recipe, read_recipe
+from agentft.synthesis.recipe import BuildRecipe, Phrases, read_build_recipe
 from agentft.synthesis.slots import REFERENCE
 from agentft.toolserver import ToolServer
 from agentft.types import Json
@@ -32,8 +32,8 @@ SHARED = {"unit", "days", "condition", "from_unit", "to_unit"}  # the world know
 
 
 @cache
-def recipe_of(path: str) -> Recipe:
-    return read_recipe(content_root() / path)
+def recipe_of(path: str) -> BuildRecipe:
+    return read_build_recipe(content_root() / path)
 
 
 @cache

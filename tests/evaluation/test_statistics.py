@@ -11,8 +11,8 @@ from scipy import stats
 from agentft.evaluation.statistics import (
     RESAMPLES,
     SEED,
-    Delta,
     Estimate,
+    PairedDelta,
     estimate,
     paired_delta,
     paired_ratio_delta,
@@ -33,7 +33,7 @@ def test_wilsons_interval_is_the_textbook_one() -> None:
 
 def test_no_case_gives_no_figure() -> None:
     assert estimate([]) == Estimate(None, None, None, 0)
-    assert paired_delta([], []) == Delta(None, None, None, 0, None)
+    assert paired_delta([], []) == PairedDelta(None, None, None, 0, None)
     assert ratio([]).value is None
 
 
@@ -198,14 +198,14 @@ def test_ratio_differences_are_resampled_over_cases() -> None:
     found = paired_ratio_delta(tuned, base)
     assert (found.value, found.low, found.high, found.n) == near(0.3, low, high, 4)
     assert found.p is None
-    assert paired_ratio_delta([(0, 0)], [(1, 1)]) == Delta()
+    assert paired_ratio_delta([(0, 0)], [(1, 1)]) == PairedDelta()
     sparse = paired_ratio_delta([(1, 1), (0, 0), (0, 0)], [(0, 1), (0, 0), (0, 0)])
     assert (sparse.value, sparse.low, sparse.high, sparse.n) == (1.0, 1.0, 1.0, 3)
     one_sided = paired_ratio_delta([(1, 1), (0, 0)], [(0, 0), (1, 2)])
     assert (one_sided.value, one_sided.low, one_sided.high) == (0.5, 0.5, 0.5)
 
 
-def by_hand(both: int, only_tuned: int, only_base: int, neither: int) -> Delta:
+def by_hand(both: int, only_tuned: int, only_base: int, neither: int) -> PairedDelta:
     tuned = [1.0] * (both + only_tuned) + [0.0] * (only_base + neither)
     base = [1.0] * both + [0.0] * only_tuned + [1.0] * only_base + [0.0] * neither
     return paired_delta(tuned, base)

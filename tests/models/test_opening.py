@@ -11,7 +11,7 @@ import pytest
 from agentft.calls import call_format
 from agentft.errors import InputError
 from agentft.models.opening import check_rendering, doubt_bits, identify, open_model
-from agentft.rendering.render import describe
+from agentft.rendering.render import describe_rendering
 from agentft.runs import find_finished
 from tests.tiny import tiny_tokenizer
 
@@ -65,16 +65,16 @@ def test_other_bits_than_those_of_the_training_are_doubted(tmp_path: Path) -> No
 
 def test_a_run_is_only_opened_on_the_text_that_it_was_trained_on(tmp_path: Path) -> None:
     place = make_run(tmp_path, "a")
-    stored = describe(call_format("hermes"), FRAME)
+    stored = describe_rendering(call_format("hermes"), FRAME)
     (place / "format.json").write_text(json.dumps(stored))
-    check_rendering(find_finished(str(place)), describe(call_format("hermes"), FRAME), "some-model")
+    check_rendering(find_finished(str(place)), describe_rendering(call_format("hermes"), FRAME), "some-model")
     other: Any = SimpleNamespace(fingerprint="g", stop="</s>", stable=True)
     with pytest.raises(InputError, match=r"frame_sha256 is not that of other-model.*or give some-model"):
-        check_rendering(find_finished(str(place)), describe(call_format("hermes"), other), "other-model")
+        check_rendering(find_finished(str(place)), describe_rendering(call_format("hermes"), other), "other-model")
     for key in ("frame_sha256", "system_sha256", "stop"):
         (place / "format.json").write_text(json.dumps(stored | {key: "older"}))
         with pytest.raises(InputError, match=rf"format\.json: {key} is not that of some-model.*train again"):
-            check_rendering(find_finished(str(place)), describe(call_format("hermes"), FRAME), "some-model")
+            check_rendering(find_finished(str(place)), describe_rendering(call_format("hermes"), FRAME), "some-model")
 
 
 @pytest.mark.parametrize("kind", ["adapter", "model"])

@@ -24,7 +24,7 @@ from agentft.rows.ledger import Ledger
 from agentft.rows.reading import read_conversations
 from agentft.synthesis.build import BuildReport, build
 from agentft.synthesis.compose import Retag, wrap
-from agentft.synthesis.recipe import CallPattern, Round, Slot, read_recipe
+from agentft.synthesis.recipe import CallPattern, Round, Slot, read_build_recipe
 from agentft.synthesis.slots import REFERENCE, Decks, Filler
 from agentft.toolserver import ToolServer
 from agentft.toolset import load_toolset, load_toolsets
@@ -127,7 +127,7 @@ def test_the_report_counts_what_is_in_the_file(
     shipped: tuple[Path, BuildReport], conversations: list[Conversation]
 ) -> None:
     report = shipped[1]
-    recipe = read_recipe(DATASETS / f"{shipped[0].stem}.toml")
+    recipe = read_build_recipe(DATASETS / f"{shipped[0].stem}.toml")
     assert dict(report.categories) == dict(recipe.counts)
     assistant = [turn for one in conversations for turn in one.turns if turn.role == "assistant"]
     calls = Counter(part.name for turn in assistant for part in turn.parts if isinstance(part, ToolCall))
@@ -185,7 +185,7 @@ def test_arguments_of_shipped_rows_were_said_or_returned(conversations: list[Con
     "recipe", ["datasets/quickstart.toml", "evals/weather/build.toml", "evals/calculator/build.toml"]
 )
 def test_the_message_of_a_wrong_name_holds_the_right_one(recipe: str) -> None:
-    slots = read_recipe(content_root() / recipe).values
+    slots = read_build_recipe(content_root() / recipe).values
     wrong: list[tuple[str, str, dict[str, Json], Slot]] = [
         ("weather", "current_weather", {"city": slot.say}, slot)
         for lang in slots.values()
@@ -300,7 +300,7 @@ def test_retagging_moves_results_and_reaches_every_argument() -> None:
 
 
 def test_slots_say_one_thing_and_mean_another() -> None:
-    recipe = read_recipe(QUICKSTART)
+    recipe = read_build_recipe(QUICKSTART)
     filler = Filler(Decks(1), recipe.values, "en", "here")
     said = filler.text("{days} days, {old} is {old.right}, {expression}")
     assert isinstance(filler.value("{days}"), int)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentft.errors import InputError, ToolError
-from agentft.toolset import nearest
+from agentft.toolset import did_you_mean
 from agentft.toolset.arguments import ArgumentCheck
 from agentft.types import Json, ToolDefinition
 
@@ -140,5 +140,5 @@ def test_any_arguments_pass_or_are_refused_in_words(arguments: dict[str, Json]) 
 
 
 def test_the_hint_for_a_misspelt_name() -> None:
-    assert nearest("currentweather", ["current_weather", "open_page"]) == "; did you mean 'current_weather'?"
-    assert nearest("zzz", ["current_weather"]) == ""
+    assert did_you_mean("currentweather", ["current_weather", "open_page"]) == "; did you mean 'current_weather'?"
+    assert did_you_mean("zzz", ["current_weather"]) == ""

@@ -8,7 +8,7 @@ from random import Random
 from typing import Annotated, Any, TypeAlias
 
 from agentft.errors import ToolError
-from agentft.toolset import Range, State, destructive, nearest, read, write
+from agentft.toolset import Range, State, destructive, did_you_mean, read, write
 from agentft.types import Json
 
 BASE_URL = "http://calendar.test"
@@ -282,7 +282,7 @@ def _contact(state: State, guest: str) -> str:
     wanted = " ".join(guest.casefold().split())
     names: dict[str, str] = {name.casefold(): name for name in state["contacts"]}
     if wanted not in names:
-        shown = nearest(" ".join(guest.split()).title(), list(state["contacts"]))
+        shown = did_you_mean(" ".join(guest.split()).title(), list(state["contacts"]))
         raise ToolError(f"no contact {guest[:60]!r}{shown or '; use a full name'}", status=404)
     return names[wanted]
 

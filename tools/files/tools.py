@@ -7,7 +7,7 @@ from random import Random
 from typing import Annotated
 
 from agentft.errors import ToolError
-from agentft.toolset import Range, State, destructive, nearest, read, write
+from agentft.toolset import Range, State, destructive, did_you_mean, read, write
 from agentft.types import Json
 
 BASE_URL = "http://files.test"
@@ -40,7 +40,7 @@ def list_folder(state: State, folder: str = "") -> dict[str, Json]:
     prefix = f"{path}/" if path else ""
     below = [name.removeprefix(prefix) for name in tree if name.startswith(prefix)]
     if not below:
-        raise ToolError(f"there is no folder {path!r}{nearest(path, sorted(_folders(tree)))}", status=404)
+        raise ToolError(f"there is no folder {path!r}{did_you_mean(path, sorted(_folders(tree)))}", status=404)
     folders = sorted({f"{rest.split('/')[0]}/" for rest in below if "/" in rest})
     files = sorted(rest for rest in below if "/" not in rest)
     entries = _joined([*folders, *files])
@@ -267,7 +267,7 @@ def _file(state: State, path: str) -> tuple[str, str]:
         return name, tree[name]
     if name in _folders(tree):
         raise ToolError(f"{name!r} is a folder; list_folder shows its files", status=422)
-    raise ToolError(f"there is no file {name!r}{nearest(name, sorted(tree))}", status=404)
+    raise ToolError(f"there is no file {name!r}{did_you_mean(name, sorted(tree))}", status=404)
 
 
 def _changeable(state: State, path: str) -> tuple[str, str]:

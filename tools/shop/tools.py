@@ -8,7 +8,7 @@ from random import Random
 from typing import Annotated, Any, Literal, TypeAlias
 
 from agentft.errors import ToolError
-from agentft.toolset import Range, State, destructive, nearest, read, write
+from agentft.toolset import Range, State, destructive, did_you_mean, read, write
 from agentft.types import Json
 
 BASE_URL = "http://shop.test"
@@ -247,7 +247,7 @@ def _discount(state: State, coupon: str, total: int) -> int:
         return 0
     facts = state["coupons"].get(code)
     if facts is None:
-        raise ToolError(f"there is no coupon {coupon[:60]!r}{nearest(code, list(state['coupons']))}", status=404)
+        raise ToolError(f"there is no coupon {coupon[:60]!r}{did_you_mean(code, list(state['coupons']))}", status=404)
     if code in state["used_coupons"]:
         raise ToolError(f"the coupon {code} has been used; order without it", status=409)
     if facts["until"] < state["today"]:
