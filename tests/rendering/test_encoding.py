@@ -1,0 +1,147 @@
+"""Tokens get the weight of the segment that they reach into; what is given to the model gets none."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, dataclass, field
+
+import pytest
+
+from agentft.errors import InputError
+from agentft.rendering.encoding import LEARN_RULES, LearnRule, Tokens, encode, learn_rule, tokens_of
+from agentft.types import Segment
+
+Offsets = list[tuple[int, int]]
+
+
+@dataclass
+class Cutter:
+    """A tokenizer that cuts each text at the given offsets, or into characters, and remembers the texts."""
+
+    offsets: list[Offsets] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+
+    def __call__(self, text: list[str], *, add_special_tokens: bool, return_offsets_mapping: bool) -> Tokens:
+        assert not add_special_tokens
+        assert return_offsets_mapping
+        self.texts += text
+        found = self.offsets or [[(at, at + 1) for at in range(len(one))] for one in text]
+        return {"input_ids": [list(range(len(one))) for one in found], "offset_mapping": found}
+
+
+CALL, END = Segment("abc", True, "call"), Segment("de", True, "terminator")
+RULE = LearnRule("test", {"call": 0.5, "terminator": 2.0, "answer": 1.0})
+
+
+def encoded(segments: list[Segment], offsets: Offsets, rule: LearnRule = RULE) -> list[tuple[float, int]]:
+    """(weight, segment) of each token."""
+    found = encode(segments, Cutter([offsets]), rule)
+    return list(zip(found.loss_weights, found.segments, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "opening"),
+    [
+        ("calls", ["call", "terminator"], None),
+        ("balanced", ["call", "terminator", "answer", "end"], 8),
+        ("assistant", ["call", "terminator", "thought", "preamble", "answer", "end"], None),
+    ],
+)
+def test_each_rule_supervises_its_kinds_with_weight_1(name: str, kinds: list[str], opening: int | None) -> None:
+    assert learn_rule(name) == LEARN_RULES[name] == LearnRule(name, dict.fromkeys(kinds, 1.0), opening)
+
+
+def test_weights_replace_those_of_single_kinds_and_leave_the_shared_rule_alone() -> None:
+    rule = learn_rule("calls", {"call": 0, "answer": 2.5})
+    assert rule == LearnRule("calls", {"call": 0, "terminator": 1.0, "answer": 2.5})
+    assert "answer" not in LEARN_RULES["calls"].weights
+    with pytest.raises(FrozenInstanceError):
+        LEARN_RULES["calls"].opening = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("call", {}, "learn 'call' is not known; it is one of: calls, balanced, assistant"),
+        ("calls", {"user": 1.0}, "weights.user: no such kind"),
+        ("calls", {"call": -0.5}, r"weights.call = -0.5: a loss weight is 0 or more"),
+        ("calls", {"call": float("inf")}, "weights.call = inf: "),
+        ("calls", {"call": float("nan")}, "weights.call = nan: "),
+    ],
+)
+def test_an_unknown_rule_or_kind_or_a_weight_that_is_none_is_refused(
+    name: str, weights: dict[str, float], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        learn_rule(name, weights)
+
+
+def test_tokens_that_end_with_their_segment_have_its_weight() -> None:
+    assert encoded([CALL, END], [(0, 1), (1, 3), (3, 4), (4, 5)]) == [(0.5, 0), (0.5, 0), (2.0, 1), (2.0, 1)]
+
+
+@pytest.mark.parametrize("weight", [0.25, 2.0])
+def test_a_token_over_a_boundary_has_the_larger_weight_and_belongs_to_the_first_segment(weight: float) -> None:
+    rule = LearnRule("test", {"call": 0.5, "terminator": weight})
+    for straddling in [(2, 4), (2, 5), (1, 4), (0, 5)]:
+        assert encoded([CALL, END], [straddling], rule) == [(max(0.5, weight), 0)]
+
+
+def test_a_token_over_three_segments_counts_the_one_in_the_middle() -> None:
+    segments = [Segment("a", True, "call"), Segment("b", True, "terminator"), Segment("c", True, "answer")]
+    assert encoded(segments, [(0, 3)]) == [(2.0, 0)]
+    assert encoded(segments, [(0, 1), (1, 3)]) == [(0.5, 0), (2.0, 1)]
+    assert encoded(segments, [(0, 2), (2, 3)]) == [(2.0, 0), (1.0, 2)]
+
+
+def test_a_token_without_text_belongs_to_the_segment_that_begins_there() -> None:
+    assert encoded([CALL, END], [(0, 0), (0, 3), (3, 3), (3, 5)]) == [(0.5, 0), (0.5, 0), (2.0, 1), (2.0, 1)]
+
+
+@pytest.mark.parametrize("opening", [1, 2, 3])
+def test_the_opening_counts_an_answers_own_tokens_from_the_first_that_reaches_into_it(opening: int) -> None:
+    rule = LearnRule("test", {"call": 1.0, "answer": 1.0}, opening)
+    segments = [Segment("abcd", True, "call"), Segment("efghij", True, "answer"), Segment("k", True, "call")]
+    offsets = [(0, 1), (1, 2), (2, 3), (3, 5), (5, 6), (6, 7), (7, 10), (10, 11)]
+    in_answer = [1.0] * opening + [0.0] * (4 - opening)
+    assert [weight for weight, _ in encoded(segments, offsets, rule)] == [1.0] * 3 + in_answer + [1.0]
+
+
+def test_without_an_opening_the_whole_answer_is_supervised() -> None:
+    answer = Segment("x" * 50, True, "answer")
+    assert encode([answer], Cutter(), RULE).loss_weights == (1.0,) * 50
+
+
+def test_what_is_given_to_the_model_is_never_supervised() -> None:
+    given = [Segment("ab", False, "answer"), Segment("c", False, "call")]
+    found = encode([*given, CALL, Segment("f", True, "unreadable")], Cutter(), RULE)
+    assert list(found.loss_weights) == [0, 0, 0, 0.5, 0.5, 0.5, 0]
+    assert list(found.segments) == [0, 0, 1, 2, 2, 2, 3]
+
+
+def test_what_is_sampled_is_tokenised_apart_from_what_is_given() -> None:
+    segments = [Segment("<", False, "frame"), Segment("hi", False, "user"), CALL, END, Segment(">", False, "frame")]
+    cutter = Cutter()
+    found = encode(segments, cutter, RULE)
+    assert cutter.texts == ["<hi", "abcde", ">"]
+    assert list(found.input_ids) == tokens_of(segments, cutter) == [0, 1, 2, 0, 1, 2, 3, 4, 0]
+
+
+def test_no_segments_are_no_tokens() -> None:
+    cutter = Cutter([[(0, 1)]])
+    assert encode([], cutter, RULE).input_ids == ()
+    assert tokens_of([], cutter) == []
+    assert cutter.texts == []
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        Tokens(input_ids=[[1, 2]], offset_mapping=[[(0, 1)]]),
+        Tokens(input_ids=[[1]], offset_mapping=[[(0, 1), (1, 2)]]),
+        Tokens(input_ids=[[1, 2]], offset_mapping=[]),
+        Tokens(input_ids=[], offset_mapping=[[(0, 1), (1, 2)]]),
+    ],
+)
+def test_a_tokenizer_that_loses_tokens_is_an_error(tokens: Tokens) -> None:
+    with pytest.raises(ValueError, match="zip"):
+        encode([Segment("ab", True, "call")], lambda *_, **__: tokens, RULE)
