@@ -1,4 +1,4 @@
-"""The arms of a comparison, from what a user names: a model, a run, an earlier evaluation."""
+"""Makes the arms of a comparison from what the user names: a model, a run, or an earlier evaluation."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class ModelChoice:
 
 
 def make_arm(label: str, plan: Plan, choice: ModelChoice, prepare: Callable[[str], None] = lambda _: None) -> Arm:
-    """An arm that opens its model when its turn comes; `prepare` is called with the model's name just before that.
+    """An arm that loads its model when it runs; `prepare` is called with the model's name just before that.
 
     Raises:
-        InputError: the run or the call format is not known.
+        InputError: the run or the call format is unknown.
     """
     run = find_finished(choice.adapter) if choice.adapter else None
     name, identity = identify(choice.model, choice.adapter, choice.bits, choice.call_format)
@@ -57,7 +57,7 @@ def make_arms(
     `baseline` is `base` (the same model without its adapter), a run folder, or the cases.jsonl of an earlier run.
 
     Raises:
-        InputError: the baseline does not fit.
+        InputError: the baseline cannot be compared with these cases, or `base` without an adapter.
     """
     arms = [make_arm("tuned", plan, choice, prepare)]
     if baseline is None:

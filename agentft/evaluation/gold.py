@@ -41,7 +41,7 @@ def gold_states(
 def oracle_answers(jobs: Iterable[Job]) -> dict[str, tuple[Part, ...]]:
     """The perfect answers, by request key (`<case id>/<turn>/<step>`), for a scripted model.
 
-    The calls of one turn are made in one reply, unless the category says that they follow one another.
+    The calls of one turn are made in one reply; in the categories `ONE_BY_ONE`, each in a reply of its own.
     """
     answers: dict[str, tuple[Part, ...]] = {}
     for job in jobs:
@@ -72,5 +72,5 @@ def _check(case: Case, call: CallExpectation, fails: bool, exchange: Exchange) -
 
 
 def _as_call(expected: CallExpectation, endpoint: str | None = None) -> ToolCall:
-    """The call that meets an expectation, with the required arguments only."""
+    """The expected call, with its required arguments only."""
     return ToolCall("gold", expected.name, dict(expected.arguments), Span(0, 0), endpoint=endpoint)

@@ -1,11 +1,11 @@
-"""What an evaluation will do, worked out before anything is loaded: cases, tools, what their number can show, arms."""
+"""The plan of an evaluation, made before any model is loaded: cases, tools, arms, detectable difference."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
@@ -24,10 +24,10 @@ __all__ = ["Arm", "Plan", "make_plan"]
 
 @dataclass(frozen=True)
 class Plan:
-    """The cases of an evaluation with their tools. `cases` are in the order of their suites, ids are unique.
+    """The cases of an evaluation with their tools. `cases` are in the order of their suites, with unique ids.
 
-    `world_seed` fixes what the tools answer; suites are written for 0, so the seed of sampling leaves it alone.
-    `faults` go wrong on purpose; `source` answers in place of the tools.
+    `world_seed` seeds what the tools return; it is independent of the sampling seed, because suites are written for
+    0. `faults`: the faults to inject. `source`: a real or recorded service that responds in place of the tools.
     """
 
     suites: tuple[Suite, ...]
@@ -41,7 +41,7 @@ class Plan:
     _personas: dict[str, str] = field(default_factory=dict, repr=False)
 
     def tools(self, case: Case) -> tuple[ToolDefinition, ...]:
-        """The tools that a case's model sees: those that its suite names, whatever else is served."""
+        """The tools that the model sees in a case: those that its suite names, even if more are served."""
         worlds = {toolset.name: toolset for toolset in self.toolsets}
         tools = (tool for name in case.worlds for tool in worlds[name].definitions)
         return tuple(tool for tool in tools if not case.tools or tool.name in case.tools)
@@ -56,7 +56,7 @@ class Plan:
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """What scores depend on beside the model: suites and tools, each as a SHA-256."""
+        """SHA-256 of everything but the model that scores depend on: suites, tools, cases, faults and source."""
         tools = [
             [toolset.name, toolset.digest(toolset.new_state()), [asdict(tool) for tool in toolset.definitions]]
             for toolset in self.toolsets
@@ -75,13 +75,13 @@ class Plan:
         tools = {tool.name for case in self.cases for tool in self.tools(case)}
         counts = Counter(case.category for case in self.cases)
         per_category = ", ".join(f"{name} {count}" for name, count in counts.items())
-        shown = smallest_difference(len(self.cases))
-        power = "no difference can be shown with so few" if shown is None else f"{shown * 100:.1f} points"
+        difference = smallest_difference(len(self.cases))
+        detectable = "none, too few cases" if difference is None else f"{difference * 100:.1f} points"
         return [
-            f"{len(self.cases)} cases of {', '.join(suite.name for suite in self.suites)}: {per_category}",
-            f"{len(tools)} tools: {', '.join(sorted(tools))}",
+            f"{_count(self.cases, 'case')} of {', '.join(suite.name for suite in self.suites)}: {per_category}",
+            f"{_count(tools, 'tool')}: {', '.join(sorted(tools))}",
             *([f"faults: seed {self.faults.seed}, sha256 {self.faults.digest[:12]}"] if self.faults else []),
-            f"smallest difference that these cases can show (20 % of them coming out differently): {power}",
+            f"smallest detectable difference (if the arms differ in 20 % of the cases): {detectable}",
         ]
 
 
@@ -89,7 +89,7 @@ class Plan:
 class Arm:
     """One side of a comparison.
 
-    `open` loads the model when its turn comes, so that two models never need memory at once. `identity` is a hash of
+    `open` loads the model when the arm runs, so that two models are never in memory at once. `identity` is a hash of
     everything that the model's answers depend on; arms with the same identity share their finished cases.
     """
 
@@ -102,7 +102,7 @@ class Arm:
 def make_plan(
     suites: Sequence[Suite], toolsets: Sequence[Toolset], *, limit: int | None = None, trials: int = 1
 ) -> Plan:
-    """Choose the cases and check that their tools are there.
+    """Choose the cases and check that their tools exist.
 
     Raises:
         InputError: a world is missing, an expected call names no tool of its world, or a case id is used twice.
@@ -115,9 +115,11 @@ def make_plan(
         offered = [tool for name in suite.worlds for tool in worlds[name].tools]
         for tool in suite.tools:
             if tool not in offered:
-                raise InputError(f"suite {suite.name}: no world of it has a tool {tool!r}; {nearest(tool, offered)}")
+                raise InputError(
+                    f"suite {suite.name}: none of its worlds has a tool {tool!r}; {nearest(tool, offered)}"
+                )
         merged = {key: value for name in suite.worlds for key, value in worlds[name].comparators.items()}
-        # The suite's own comparators go over those of its worlds.
+        # The suite's own comparators override those of its worlds.
         chosen += [replace(case, comparators={**merged, **case.comparators}) for case in suite.cases]
     _check_ids(chosen)
     plan = Plan(
@@ -149,6 +151,10 @@ def _check_tools(plan: Plan) -> None:
                     f"suite {case.suite}, case {case.id}: there is no tool {call.name!r} in {', '.join(case.worlds)}; "
                     f"the tools are {known}"
                 )
+
+
+def _count(things: Collection[object], noun: str) -> str:
+    return f"1 {noun}" if len(things) == 1 else f"{len(things)} {noun}s"
 
 
 def _sha(value: object) -> str:

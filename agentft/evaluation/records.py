@@ -1,7 +1,7 @@
-"""`cases.jsonl`: one line for each case with the prompt, the replies, what was sent and received, and the scores.
+"""`cases.jsonl`: one line for each case, with the prompt, the replies, the exchanges with the tools, and the scores.
 
-It is on disk once its case is finished, and no finished case is run again. Replies are kept as parts, and as text if
-the model generates text, so that a newer scorer can grade a stored run again.
+A line is on disk once its case is finished, and no finished case is run again. Replies are kept as parts, and as text
+if the model generates text, so that a newer scorer can grade a stored run again.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Record:
     `outcome`, `problem`, `prompt`, `steps` and `state` are those of the trajectory. `error` is the primary error class
     of a failed case, `findings` are all its errors. `decisions`: for each user turn (a call is expected, a call was
     made). `users`: the user turns. `format` and `frame_sha256`: how the prompt was rendered (None: the model takes no
-    text). `case_digest`: of the case. `fingerprint`: of everything that the replies of the arm depend on.
+    text). `case_digest`: hash of the case. `fingerprint`: hash of everything that the arm's replies depend on.
     """
 
     arm: str
@@ -156,7 +156,7 @@ def regrade(record: Record, case: Case, context: Context) -> Record:
 
 
 def case_digest(case: Case) -> str:
-    """SHA-256 of what a case asks and expects: runs of equal cases can be compared."""
+    """SHA-256 of what a case asks and expects; only runs of equal cases can be compared."""
     return hashlib.sha256(json.dumps(asdict(case), sort_keys=True).encode()).hexdigest()
 
 
@@ -175,7 +175,7 @@ def read_record(row: object, at: str) -> Record:
     """The record of a parsed line; `at` is its place, for errors.
 
     Raises:
-        InputError: it is not a record, or one of its values has another type.
+        InputError: it is not a record, or one of its values has the wrong type.
     """
     if not isinstance(row, dict) or not row.keys() >= _REQUIRED:
         raise InputError(f"{at}: it is not a line of an evaluation's cases.jsonl")
@@ -242,7 +242,7 @@ class Store:
         self._stream = self.path.open("a", encoding="utf-8", newline="")
 
     def add(self, record: Record) -> None:
-        """Write one finished case to disk: it survives a crash of this process."""
+        """Write one finished case to disk, so that it survives a crash of this process."""
         self._stream.write(dump_line(record.document()))
         self._stream.flush()
         self.records[record.key] = record

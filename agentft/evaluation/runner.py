@@ -1,4 +1,4 @@
-"""Runs the arms of an evaluation (tuned, base) over its cases, keeps every finished case, and sums up."""
+"""Runs the arms of an evaluation (tuned, base) over its cases, stores every finished case, and summarises them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["Settings", "evaluate", "fingerprint", "read_baseline"]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to run and to judge. `on_case(arm, record, done, total)` is called after every case."""
+    """How to run and which gates to check. `on_case(arm, record, done, total)` is called after every case."""
 
     output: Path
     sampling: Sampling = field(default_factory=Sampling)
@@ -47,7 +47,7 @@ def evaluate(
     """Run what is not finished yet, and write `cases.jsonl` and `summary.json` into the output folder.
 
     Args:
-        baseline: stored records by arm label (see `read_baseline`), compared with but not run.
+        baseline: stored records by arm label (see `read_baseline`), to compare with.
 
     Returns:
         The summary, also in summary.json. After Ctrl-C it covers the finished cases, and its verdict is `interrupted`.
@@ -56,22 +56,22 @@ def evaluate(
         InputError: a suite does not fit its worlds, or the output folder holds another evaluation.
     """
     started = time.monotonic()
-    prints = {arm.label: fingerprint(plan, arm, settings.sampling) for arm in arms}
+    fingerprints = {arm.label: fingerprint(plan, arm, settings.sampling) for arm in arms}
     world = ToolServer(plan.toolsets, plan.world_seed, faults=plan.faults, source=plan.source)
-    with world as server, Store(settings.output, set(prints.values())) as store:
+    with world as server, Store(settings.output, set(fingerprints.values())) as store:
         run = _Run(plan, settings, server, store)
         interrupted = False
         try:
             for arm in arms:
-                run.finish(arm, prints[arm.label])
+                run.finish(arm, fingerprints[arm.label])
         except KeyboardInterrupt:
             interrupted = True
-    found = {arm.label: run.finished(prints[arm.label]) for arm in arms} | dict(baseline or {})
+    found = {arm.label: run.finished(fingerprints[arm.label]) for arm in arms} | dict(baseline or {})
     summary = summarise(
         plan,
         {label: run.regraded(rows) for label, rows in found.items()},
         settings.gates,
-        ran={arm.label: (arm, prints[arm.label]) for arm in arms},
+        ran={arm.label: (arm, fingerprints[arm.label]) for arm in arms},
         sampling=asdict(settings.sampling),
         seconds=time.monotonic() - started,
         interrupted=interrupted,
@@ -82,17 +82,17 @@ def evaluate(
 
 
 def fingerprint(plan: Plan, arm: Arm, sampling: Sampling) -> str:
-    """What an arm's answers to a case depend on; the choice of cases and the number of trials are not in it."""
+    """SHA-256 of everything that an arm's answers depend on, except the choice of cases and the number of trials."""
     hashes = {key: value for key, value in plan.hashes.items() if key != "cases"}
     parts = [arm.identity, asdict(sampling), plan.world_seed, plan.max_steps, hashes]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def read_baseline(path: Path, plan: Plan) -> list[Record]:
-    """The records of an earlier run that asked the same cases; of its arms, the one labelled `tuned` or the only one.
+    """The records of an earlier run, for the cases that are the same here; of its arms, `tuned` or else the first.
 
     Raises:
-        InputError: the file is no cases.jsonl, or none of its cases is asked here.
+        InputError: the file is not a cases.jsonl, or none of its cases is the same here.
     """
     rows = list(read_records(path))
     labels = {row.arm for row in rows}
@@ -100,12 +100,12 @@ def read_baseline(path: Path, plan: Plan) -> list[Record]:
     digests = {case.id: case_digest(case) for case in plan.cases}
     same = [row for row in rows if row.arm == wanted and digests.get(row.case) == row.case_digest]
     if not same:
-        raise InputError(f"{path}: none of its cases is asked here in the same words; evaluate the same suites")
+        raise InputError(f"{path}: it has none of the cases of this evaluation; evaluate the same suites")
     return same
 
 
 class _Run:
-    """The cases of one evaluation, before its server and its store."""
+    """One evaluation in progress: its cases with their contexts, its tool server and its store."""
 
     def __init__(self, plan: Plan, settings: Settings, server: ToolServer, store: Store) -> None:
         self._plan = plan
@@ -115,7 +115,7 @@ class _Run:
         self._name = secrets.token_hex(8)
         self._cases = {case.id: case for case in plan.cases}
         gold: dict[str, str | None] = dict.fromkeys(self._cases)
-        if plan.source is None:  # else there is no state to compare
+        if plan.source is None:  # a real or recorded service has no state to compare
             with ToolServer(plan.toolsets, plan.world_seed) as faultless:
                 gold = gold_states(plan.cases, faultless.client(), plan.is_write, self._name)
         self._contexts = {
@@ -123,9 +123,9 @@ class _Run:
         }
         self._keys = [(case.id, trial) for trial in range(plan.trials) for case in plan.cases]
 
-    def finish(self, arm: Arm, print_: str) -> None:
+    def finish(self, arm: Arm, fingerprint_: str) -> None:
         """Run the cases of an arm that are not finished yet."""
-        waiting = [key for key in self._keys if (print_, *key) not in self._store.records]
+        waiting = [key for key in self._keys if (fingerprint_, *key) not in self._store.records]
         if not waiting:
             return
         self._settings.on_arm(arm)
@@ -134,32 +134,32 @@ class _Run:
         for done, trajectory in enumerate(self._trajectories(waiting, arm, model), total - len(waiting) + 1):
             case = self._cases[trajectory.case_id]
             context = self._contexts[case.id]
-            record = make_record(case, trajectory, context, arm, fingerprint=print_, rendering=model.rendering)
+            record = make_record(case, trajectory, context, arm, fingerprint=fingerprint_, rendering=model.rendering)
             self._store.add(record)
             self._settings.on_case(arm.label, record, done, total)
 
-    def finished(self, print_: str) -> list[Record]:
+    def finished(self, fingerprint_: str) -> list[Record]:
         """The stored records of an arm, in the order of the plan."""
-        keys = [(print_, *key) for key in self._keys]
+        keys = [(fingerprint_, *key) for key in self._keys]
         return [self._store.records[key] for key in keys if key in self._store.records]
 
     def regraded(self, rows: Sequence[Record]) -> list[Record]:
-        """Records with the scores of this scorer: what an older one gave is not mixed in."""
+        """The records, graded again where an older scorer graded them."""
         return [self._regrade(row) if row.scorer_version != SCORER_VERSION else row for row in rows]
 
     def _regrade(self, row: Record) -> Record:
         return regrade(row, self._cases[row.case], self._contexts[row.case])
 
     def _trajectories(self, waiting: Sequence[tuple[str, int]], arm: Arm, model: Model) -> Iterator[Trajectory]:
-        """Cases of one trial go together; each suite has a client that knows the tools of its cases and no others."""
+        """Run the waiting cases, trial by trial. Each suite has a client that knows only the tools of its cases."""
         settings, faults = self._settings, self._plan.faults
-        patience = faults.client_seconds if faults else 10.0
+        timeout = faults.client_seconds if faults else 10.0
         with ExitStack() as stack:
             clients: dict[str, ToolClient] = {}
 
             def client_for(job: Job) -> ToolClient:
                 if job.case.suite not in clients:
-                    client = ToolClient(self._server.address, self._server.token, job.tools, timeout=patience)
+                    client = ToolClient(self._server.address, self._server.token, job.tools, timeout=timeout)
                     clients[job.case.suite] = stack.enter_context(client)
                 return clients[job.case.suite]
 
@@ -167,11 +167,11 @@ class _Run:
                 jobs = [self._plan.job(self._cases[case], trial) for case, _ in group]
                 sampling = replace(settings.sampling, seed=settings.sampling.seed + trial)
                 options = Options(settings.batch_size, self._plan.max_steps, sampling, f"{self._name}-{arm.label}")
-                yield from map(self._judged, run_cases(jobs, model, client_for, options))
+                yield from map(self._with_faults, run_cases(jobs, model, client_for, options))
 
-    def _judged(self, trajectory: Trajectory) -> Trajectory:
-        """With the fault of every exchange; a tool that failed without one is our bug, never the model's failure."""
-        faults, asked = self._plan.faults, Counter[str]()
+    def _with_faults(self, trajectory: Trajectory) -> Trajectory:
+        """The trajectory with the fault of every exchange; `invalid` if a tool failed without an injected fault."""
+        faults, calls = self._plan.faults, Counter[str]()
         session = self._plan.job(self._cases[trajectory.case_id], trajectory.trial).session("")
         steps: list[Step] = []
         for step in trajectory.steps:
@@ -179,8 +179,8 @@ class _Run:
             for exchange in step.exchanges:
                 tool = exchange.call.name
                 sent = exchange.sent is not None
-                asked[tool] += sent
-                fault = faults.at(session, tool, asked[tool]) if faults and sent else None
+                calls[tool] += sent
+                fault = faults.at(session, tool, calls[tool]) if faults and sent else None
                 exchanges.append(replace(exchange, fault=fault.kind if fault else ""))
             if broken := [exchange for exchange in exchanges if is_ours(exchange)]:
                 problem = f"tool {broken[0].call.name} answered {broken[0].status}: {broken[0].received:.200}"

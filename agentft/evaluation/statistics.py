@@ -18,7 +18,7 @@ SEED = 20240607
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A proportion or a mean over `n` cases with its 95 % interval; None if it applies to no case."""
+    """A proportion or a mean over `n` cases with its 95 % interval; None if the metric applies to no case."""
 
     value: float | None = None
     low: float | None = None
@@ -28,7 +28,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class PairedDelta:
-    """A paired difference over `n` cases with its 95 % interval. `p`: p-value of no difference; None: not tested."""
+    """A paired difference over `n` cases with its 95 % interval. `p`: two-sided p-value; None: not tested."""
 
     value: float | None = None
     low: float | None = None
@@ -38,7 +38,7 @@ class PairedDelta:
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of values per case, with Wilson's interval for zeros and ones, and Student's for graded values."""
+    """The mean over cases, with Wilson's interval for zeros and ones and Student's t interval for graded values."""
     if not values:
         return Estimate()
     if _binary(values):

@@ -5,8 +5,8 @@ suite.toml::
     name = "weather"                       # required, the folder's name
     description = "..."                    # one sentence
     persona = "You are ..."                # the system text before the declared tools
-    worlds = ["weather"]                   # required: the tool worlds that its cases see
-    tools = ["current_weather"]            # optional: only these tools of them
+    worlds = ["weather"]                   # required: the tool worlds of its cases
+    tools = ["current_weather"]            # optional: offer only these tools
     [comparators]                          # optional: "<tool>.<argument>" = "exact" | "casefold" | "spaceless"
     "calculate.expression" = "spaceless"
 
@@ -16,9 +16,9 @@ cases.jsonl, one object a line::
         {"user": "...",
          "calls": [{"name": "...", "arguments": {...},
                     "alternatives": {"arg": [value, ...]}, "optional": {"arg": value}}],
-         "answer": ["21.5", "Paris"],       # texts that the final answer must hold
-         "failing": 1,                      # how many leading calls are answered with an error; see CaseTurn
-         "reference": "..."}]}              # a whole model answer, for ROUGE-L only
+         "answer": ["21.5", "Paris"],       # texts that the final answer must contain
+         "failing": 1,                      # how many leading calls return an error; see CaseTurn
+         "reference": "..."}]}              # a complete reference answer, for ROUGE-L only
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = ["Suite", "load_suite", "select_suites", "shipped_suites", "stratified
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A read suite. `digest` is the SHA-256 of its two files; `folder` is where they lie."""
+    """A suite. `folder` holds its two files, and `digest` is their SHA-256."""
 
     name: str
     worlds: tuple[str, ...]
@@ -52,7 +52,7 @@ class Suite:
 
 
 def load_suite(name: str) -> Suite:
-    """The suite of that name or folder.
+    """The suite with this name, or in this folder.
 
     Raises:
         InputError: there is no such suite, or one of its files is wrong (with file, line and remedy).
@@ -60,7 +60,7 @@ def load_suite(name: str) -> Suite:
     folder = find_content("evals", name)
     if folder is None:
         known = ", ".join(shipped_suites()) or "none"
-        raise InputError(f"there is no suite {name!r}; shipped suites: {known}; a folder is given as ./folder")
+        raise InputError(f"there is no suite {name!r}; shipped suites: {known}; write a folder as ./folder")
     remedy = "a suite is suite.toml and cases.jsonl"
     head, path = folder / "suite.toml", folder / "cases.jsonl"
     suite = read_as(Suite, read_toml(head, remedy), str(head), folder=folder, cases=(), digest="")
@@ -76,7 +76,7 @@ def load_suite(name: str) -> Suite:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
     cases = tuple(_cases(suite, path, raw))
     if not cases:
-        raise InputError(f"{path}: it holds no case; write one JSON object a line")
+        raise InputError(f"{path}: it has no cases; write one JSON object per line")
     return replace(suite, cases=cases, digest=hashlib.sha256(head.read_bytes() + b"\0" + raw).hexdigest())
 
 
@@ -87,10 +87,12 @@ def shipped_suites() -> tuple[str, ...]:
 
 
 def select_suites(names: Sequence[str], worlds: Sequence[str], tools: Collection[str] = ()) -> tuple[Suite, ...]:
-    """The named suites; with no names, every shipped suite that needs no more than `worlds` and `tools`; empty: any.
+    """The named suites; without names, every shipped suite that needs no other worlds and tools than these.
+
+    An empty `worlds` or `tools` sets no limit.
 
     Raises:
-        InputError: nothing fits.
+        InputError: no suite qualifies.
     """
     suites = [load_suite(name) for name in dict.fromkeys(names or shipped_suites())]
     if not names:
@@ -143,7 +145,7 @@ def _cases(suite: Suite, path: Path, raw: bytes) -> Iterable[Case]:
 
 def _check(case: Case, at: str) -> None:
     if not case.turns:
-        raise InputError(f"{at}: `turns` is empty; a case asks at least one thing")
+        raise InputError(f"{at}: `turns` is empty; a case needs at least one user turn")
     if case.category == "irrelevance" and any(turn.calls for turn in case.turns):
         raise InputError(f"{at}: an irrelevance case must expect no calls")
     for index, turn in enumerate(case.turns):
@@ -155,7 +157,7 @@ def _check(case: Case, at: str) -> None:
 
 
 def _check_call(call: CallExpectation, at: str) -> None:
-    if strangers := set(call.alternatives) - set(call.arguments):
-        raise InputError(f"{at}: alternatives of {min(strangers)!r} must be a list for one of `arguments`")
+    if unknown := set(call.alternatives) - set(call.arguments):
+        raise InputError(f"{at}: `alternatives` has {min(unknown)!r}, which is not in `arguments`; add it there")
     if both := set(call.optional) & set(call.arguments):
         raise InputError(f"{at}: {min(both)!r} is in both `arguments` and `optional`; keep one")

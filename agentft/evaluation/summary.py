@@ -1,4 +1,4 @@
-"""The content of summary.json: figures per metric, category and language, side by side, with a verdict."""
+"""The content of summary.json: the figures of each arm per metric, category, language and suite, and the verdict."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SCORES = ("success", *METRICS, "call_precision", "call_recall")
 """The names of all figures in a summary; gates use them too."""
 
 HEADLINES = ("success", "exact_call", "abstention", "answer")
-"""The figures that are also given per category, language and suite."""
+"""The figures that are also reported per category, language and suite."""
 
 MAX_INVALID = 0.05
 """The share of invalid cases above which the verdict is `invalid`."""
@@ -63,7 +63,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """A gate with the figure that was measured (None: the metric applies to no case)."""
+    """A gate with the measured figure (None: the metric applies to no case)."""
 
     metric: str
     minimum: float
@@ -73,7 +73,7 @@ class GateResult:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One figure of every arm by label, and for two arms their paired difference over the cases that both have."""
+    """One figure by arm label; for two arms, also their paired difference over the cases that both have."""
 
     arms: Mapping[str, Estimate]
     delta: PairedDelta | None = None
@@ -120,10 +120,10 @@ class FaultSummary:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The result of an evaluation. The first arm is the one that gates and verdict judge.
+    """The result of an evaluation. Gates and verdict apply to the first arm.
 
     `done` and `invalid_by_arm`: records by arm. `problems`: how often each problem made a case invalid. `errors`: how
-    often each error class is the primary one, by arm. `kept`: records that an earlier run had finished.
+    often each error class is the primary one, by arm. `kept`: records from an earlier run.
     """
 
     verdict: str
@@ -174,19 +174,19 @@ def summarise(
     interrupted: bool,
     kept: int,
 ) -> Summary:
-    """Sum up the records of each arm by label, in order: the first arm is the one that is judged.
+    """Summarise the records of each arm, by label. Gates and verdict apply to the first arm.
 
     Args:
-        ran: for the arms that were run here, not read from a stored run: the arm and its fingerprint.
-        kept: records that an earlier run had finished.
+        ran: by label, the arm and its fingerprint; arms that were read from a stored run are missing.
+        kept: records from an earlier run.
     """
     planned = len(plan.cases) * plan.trials
     metrics = {name: compare(arms, name) for name in SCORES}
     invalid = {label: sum(row.outcome == "invalid" for row in rows) for label, rows in arms.items()}
     first = next(iter(arms))
-    judged = [_judge(gate, metrics[gate.metric].arms[first].value) for gate in gates]
+    results = [_check_gate(gate, metrics[gate.metric].arms[first].value) for gate in gates]
     return Summary(
-        verdict=_verdict(judged, max(invalid.values()), planned, interrupted),
+        verdict=_verdict(results, max(invalid.values()), planned, interrupted),
         finding=_finding(metrics["exact_call"], list(arms)) + _caution(metrics["abstention"], list(arms)),
         interrupted=interrupted,
         cases=len(plan.cases),
@@ -195,7 +195,7 @@ def summarise(
         invalid=sum(invalid.values()),
         invalid_by_arm=invalid,
         problems=dict(Counter(row.problem for rows in arms.values() for row in rows if row.problem)),
-        gates=judged,
+        gates=results,
         metrics=metrics,
         categories=_groups(plan, arms, "category"),
         languages=_groups(plan, arms, "lang"),
@@ -216,7 +216,7 @@ def summarise(
 
 
 def compare(arms: Mapping[str, Sequence[Record]], name: str) -> Comparison:
-    """One figure for every arm and, of two arms, their paired difference over the cases that both have."""
+    """One figure for every arm; for two arms, also their paired difference over the cases that both have."""
     if name in _RATIOS:
         return _compare(
             {label: _counts(rows, _RATIOS[name]) for label, rows in arms.items()}, ratio, paired_ratio_delta
@@ -304,7 +304,7 @@ def _describe(rows: Sequence[Record], arm: Arm | None, fingerprint: str | None) 
     )
 
 
-def _judge(gate: Gate, value: float | None) -> GateResult:
+def _check_gate(gate: Gate, value: float | None) -> GateResult:
     return GateResult(gate.metric, gate.minimum, value, passed=value is not None and value >= gate.minimum)
 
 
@@ -330,17 +330,17 @@ def _finding(calls: Comparison, labels: Sequence[str]) -> str:
         return f"{labels[0]} makes exactly the expected calls in {first.value:.1%} of {first.n} cases."
     size = f"{abs(delta.value) * 100:.1f} points over {delta.n} cases, p = {delta.p:.2g}"
     if delta.p >= 0.05:
-        return f"No difference between {labels[0]} and {labels[1]} in exact calls is shown ({size})."
+        return f"No significant difference between {labels[0]} and {labels[1]} in exact calls ({size})."
     return f"{labels[0]} is {'better' if delta.value > 0 else 'worse'} than {labels[1]} in exact calls ({size})."
 
 
 def _caution(abstention: Comparison, labels: Sequence[str]) -> str:
-    """A warning that better calls may hide: the first arm calls more often where no call is expected."""
+    """A warning, because better calls can hide it: the first arm calls more often where no call is expected."""
     delta = abstention.delta
     if delta is None or delta.value is None or delta.p is None or delta.value >= 0 or delta.p >= 0.05:
         return ""
     size = f"{-delta.value * 100:.1f} points over {delta.n} cases, p = {delta.p:.2g}"
-    return f" {labels[0]} is worse than {labels[1]} in abstention: it calls where no call is due ({size})."
+    return f" {labels[0]} is worse than {labels[1]} in abstention: it calls where no call is expected ({size})."
 
 
 def _versions() -> dict[str, str]:

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from agentft.json_text import json_pointer
 from agentft.metrics.matching import Difference, Matching, Pair, case_matchings
 from agentft.metrics.outcome import answer, end_state
 from agentft.metrics.reading import Context, all_calls, exchanges, final_text, looks_like_call, turn_steps, written_text
-from agentft.metrics.validity import pointer, schema_problems
+from agentft.metrics.validity import schema_problems
 from agentft.types import Case, ToolCall, Trajectory
 
 __all__ = ["ERROR_CLASSES", "Finding", "classify"]
@@ -110,12 +111,12 @@ def _pair_findings(pair: Pair, call: ToolCall, context: Context, index: int) -> 
     for difference in pair.differences:
         if difference.kind == "tool":
             yield Finding("wrong-tool", index, detail=f"{call.name} instead of {pair.expected.name}")
-        elif not any(f"{at}/".startswith(f"{pointer(difference.argument)}/") for at in broken):
+        elif not any(f"{at}/".startswith(f"{json_pointer(difference.argument)}/") for at in broken):
             yield _difference_finding(difference, index)
 
 
 def _difference_finding(difference: Difference, index: int) -> Finding:
-    at = pointer(difference.argument)
+    at = json_pointer(difference.argument)
     if difference.kind == "missing":
         return Finding("missing-required", index, at, f"{difference.expected!r:.80} expected")
     if difference.kind == "surplus":

@@ -32,7 +32,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """An expected call and the call assigned to it (None: no call was left)."""
+    """An expected call and the call assigned to it (None: no call is left for it)."""
 
     expected: CallExpectation
     required: bool
@@ -41,13 +41,13 @@ class Pair:
 
     @property
     def exact(self) -> bool:
-        """Whether a call is assigned and differs in nothing."""
+        """Whether a call is assigned and has no differences."""
         return self.call is not None and not self.differences
 
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """The calls of a turn beside its expected calls. `extra`: readable calls that no expectation was assigned."""
+    """The calls of a turn, matched with its expected calls. `extra`: readable calls that match no expected call."""
 
     pairs: tuple[Pair, ...]
     extra: tuple[ToolCall, ...]

@@ -7,7 +7,7 @@ and optional arguments are ignored: a call must equal the reference.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from agentft.metrics.matching import case_matchings, same
 from agentft.metrics.reading import Context, final_text
@@ -18,12 +18,14 @@ __all__ = ["action_em", "input_em", "msagent_f1", "pair_f1", "rouge_l"]
 
 def action_em(case: Case, trajectory: Trajectory, context: Context) -> Score:
     """The share of required calls with the right tool name."""
-    return _mean(case, trajectory, context, lambda want, call: float(call.name == want.name))
+    return _mean_over_calls(case, trajectory, context, lambda want, call: float(call.name == want.name))
 
 
 def input_em(case: Case, trajectory: Trajectory, context: Context) -> Score:
     """The share of required calls with exactly the reference arguments."""
-    return _mean(case, trajectory, context, lambda want, call: same(dict(want.arguments), dict(call.arguments)))
+    return _mean_over_calls(
+        case, trajectory, context, lambda want, call: same(dict(want.arguments), dict(call.arguments))
+    )
 
 
 def msagent_f1(case: Case, trajectory: Trajectory, context: Context) -> Score:
@@ -32,7 +34,7 @@ def msagent_f1(case: Case, trajectory: Trajectory, context: Context) -> Score:
     def score(want: CallExpectation, call: ToolCall) -> float:
         return pair_f1(want.arguments, call.arguments) if call.name == want.name else 0.0
 
-    return _mean(case, trajectory, context, score)
+    return _mean_over_calls(case, trajectory, context, score)
 
 
 def pair_f1(reference: Mapping[str, Json], predicted: Mapping[str, Json]) -> float:
@@ -49,7 +51,7 @@ def pair_f1(reference: Mapping[str, Json], predicted: Mapping[str, Json]) -> flo
 
 
 def rouge_l(case: Case, trajectory: Trajectory, _context: Context) -> Score:
-    """ROUGE-L (F) of the final answers against `reference`, or without one against the answer values in order."""
+    """ROUGE-L (F1) of the final answers against `reference`; if it is empty, against the joined answer values."""
     pairs = [
         (turn.reference or " ".join(turn.answer), final_text(trajectory, index))
         for index, turn in enumerate(case.turns)
@@ -61,7 +63,7 @@ def rouge_l(case: Case, trajectory: Trajectory, _context: Context) -> Score:
 
     scorer = RougeScorer(["rougeL"], tokenizer=_Tokenizer())
     values = [float(scorer.score(reference, text)["rougeL"].fmeasure) for reference, text in pairs]
-    return Score(sum(values) / len(values), f"mean of {len(values)} answers")
+    return _mean(values, "answer")
 
 
 class _Tokenizer:
@@ -72,7 +74,7 @@ class _Tokenizer:
         return re.findall(r"[a-z0-9]+|[^\W_]", text.lower())
 
 
-def _mean(
+def _mean_over_calls(
     case: Case, trajectory: Trajectory, context: Context, value: Callable[[CallExpectation, ToolCall], float]
 ) -> Score:
     """The mean of `value` over the required calls; a call that was not made counts as 0."""
@@ -80,4 +82,8 @@ def _mean(
     values = [float(value(pair.expected, pair.call)) if pair.call else 0.0 for pair in pairs]
     if not values:
         return Score(None, "the case expects no call")
-    return Score(sum(values) / len(values), f"mean of {len(values)} expected calls")
+    return _mean(values, "expected call")
+
+
+def _mean(values: Sequence[float], noun: str) -> Score:
+    return Score(sum(values) / len(values), f"mean of {len(values)} {noun}{'' if len(values) == 1 else 's'}")

@@ -15,7 +15,7 @@ from agentft.types import Case, Score, Trajectory
 
 __all__ = ["answer", "contains_value", "end_state", "recovery"]
 
-# Not inside a word or another number ("p17" does not contain 17); grouped thousands, a fraction, an exponent.
+# Not inside a word or another number ("p17" does not contain 17). Matches grouped thousands, fractions, exponents.
 _NUMBER = re.compile(r"(?<![\dA-Za-z_])(?<!\d\.)(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _WHOLE = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?")
 # A sign touches its number: "- 7" is a list item, "5-7" a range.

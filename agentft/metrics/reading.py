@@ -1,4 +1,4 @@
-"""What metrics read: the context, and a trajectory by user turn (calls, attempted calls, the final answer)."""
+"""What metrics read: the context, and the calls, attempted calls and final answer of each user turn."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OBJECT = re.compile(rf"{_NAME}.{{0,400}}?{_ARGUMENTS}|{_ARGUMENTS}.{{0,400}}?{_
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a metric knows beside the case. `gold_state`: state digest after the expected calls; None if none writes."""
+    """The tools, and `gold_state`: the state digest after the expected calls, or None if no expected call writes."""
 
     tools: Mapping[str, ToolDefinition] = field(default_factory=dict)
     gold_state: str | None = None

@@ -12,10 +12,11 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from referencing import Registry
 
+from agentft.json_text import json_pointer
 from agentft.metrics.reading import Context, all_calls
 from agentft.types import Case, Score, ToolCall, ToolDefinition, Trajectory
 
-__all__ = ["SchemaProblem", "json_valid", "known_tool", "pointer", "schema_problems", "schema_valid", "url"]
+__all__ = ["SchemaProblem", "json_valid", "known_tool", "schema_problems", "schema_valid", "url"]
 
 NO_CALLS = Score(None, "no call was made")
 Kind = Literal["missing-required", "unknown-argument", "type", "constraint"]
@@ -42,11 +43,6 @@ def schema_problems(tool: ToolDefinition, call: ToolCall) -> list[SchemaProblem]
     validator = Draft202012Validator(schema, registry=Registry())
     found = [problem for error in validator.iter_errors(dict(call.arguments)) for problem in _problems(error)]
     return sorted(found, key=lambda problem: problem.pointer)
-
-
-def pointer(*keys: object) -> str:
-    """A JSON Pointer (RFC 6901)."""
-    return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in keys)
 
 
 def json_valid(_case: Case, trajectory: Trajectory, _context: Context) -> Score:
@@ -96,9 +92,9 @@ def _problems(error: ValidationError) -> list[SchemaProblem]:
         # jsonschema reports each missing key as one error that names the key only in its message.
         keys = error.validator_value if isinstance(error.validator_value, list) else []
         missing = [key for key in keys if error.message.startswith(f"{key!r} is ")]
-        return [SchemaProblem(kind, pointer(*path, key), "is missing") for key in missing]
+        return [SchemaProblem(kind, json_pointer(*path, key), "is missing") for key in missing]
     if kind == "unknown-argument" and isinstance(error.instance, dict) and isinstance(error.schema, dict):
         known = error.schema.get("properties", {})
         surplus = [key for key in error.instance if key not in known]
-        return [SchemaProblem(kind, pointer(*path, key), "is not an argument") for key in surplus]
-    return [SchemaProblem(kind, pointer(*path), f"{error.message:.120}")]
+        return [SchemaProblem(kind, json_pointer(*path, key), "is not an argument") for key in surplus]
+    return [SchemaProblem(kind, json_pointer(*path), f"{error.message:.120}")]

@@ -45,7 +45,7 @@ def test_another_run_is_a_baseline_with_its_own_model_and_format(tmp_path: Path)
     assert stored == {}
 
 
-def test_the_call_format_can_be_said_over_the_adapters(tmp_path: Path) -> None:
+def test_the_call_format_option_overrides_that_of_the_adapter(tmp_path: Path) -> None:
     run = str(make_run(tmp_path / "runs", "one"))
     plan = small_plan(tmp_path)
     trained, same, other = (
@@ -60,6 +60,6 @@ def test_the_call_format_can_be_said_over_the_adapters(tmp_path: Path) -> None:
         make_arm("tuned", plan, ModelChoice(call_format="xml"))
 
 
-def test_base_needs_an_adapter_to_leave_out(tmp_path: Path) -> None:
+def test_base_needs_an_adapter(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="give --adapter"):
         make_arms(small_plan(tmp_path), ModelChoice("some-model"), "base")

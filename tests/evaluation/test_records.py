@@ -1,4 +1,4 @@
-"""cases.jsonl: what is written, what is read back, what is refused, and what a folder keeps."""
+"""cases.jsonl: writing and reading records, refusing damaged ones, and the store."""
 
 from __future__ import annotations
 

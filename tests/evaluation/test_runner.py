@@ -75,7 +75,7 @@ def test_the_oracle_solves_every_case_over_real_http(tmp_path: Path, fmt: str) -
     assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
 
 
-def test_a_record_holds_all_that_was_said_and_sent(tmp_path: Path) -> None:
+def test_a_record_holds_the_replies_and_the_exchanges(tmp_path: Path) -> None:
     plan = small_plan(tmp_path)
     run(plan, tmp_path / "out", scripted("tuned", oracle(plan)))
     records = {record.case: record for record in read_records(tmp_path / "out" / "cases.jsonl")}
@@ -101,12 +101,13 @@ def test_better_calls_do_not_hide_worse_abstention(tmp_path: Path) -> None:
     plan = small_plan(tmp_path, [{**case, "id": f"c{number}"} for number, case in enumerate(calls + talk)])
     price: Answer = (ToolCall("c", "price", {"item": "tea"}, Span(0, 0)),)
     eager = dict.fromkeys(oracle(plan), price)
-    eager |= {key: said for key, said in oracle(plan).items() if int(key.removeprefix("c").partition("/")[0]) < 6}
+    eager |= {key: answer for key, answer in oracle(plan).items() if int(key.removeprefix("c").partition("/")[0]) < 6}
     eager["*"] = "Done."
     summary = run(plan, tmp_path / "out", scripted("tuned", eager), scripted("base", {"*": "I like tea."}))
     assert summary["finding"] == (
         "tuned is better than base in exact calls (100.0 points over 6 cases, p = 0.031). "
-        "tuned is worse than base in abstention: it calls where no call is due (100.0 points over 6 cases, p = 0.031)."
+        "tuned is worse than base in abstention: it calls where no call is expected "
+        "(100.0 points over 6 cases, p = 0.031)."
     )
 
 
@@ -165,7 +166,7 @@ def test_a_folder_of_another_evaluation_is_refused(tmp_path: Path) -> None:
         run(plan, tmp_path / "out", scripted("tuned", oracle(plan)), sampling=Sampling(max_new_tokens=5))
 
 
-def test_after_an_interrupt_what_is_finished_is_kept_and_summed_up(tmp_path: Path) -> None:
+def test_an_interrupt_keeps_and_summarises_the_finished_cases(tmp_path: Path) -> None:
     plan = small_plan(tmp_path)
 
     def stop(key: str) -> None:
@@ -208,11 +209,9 @@ def test_gates_decide_the_verdict(tmp_path: Path, gate: Gate, verdict: str) -> N
 
 def test_trials_are_averaged_per_case(tmp_path: Path) -> None:
     plan = small_plan(tmp_path, trials=2)
-    seeds: list[int] = []
     summary = run(plan, tmp_path / "out", scripted("tuned", oracle(plan)))
     assert summary["done"] == {"tuned": 14}
     assert summary["metrics"]["exact_call"]["tuned"]["n"] == 6
-    assert not seeds
 
 
 def test_a_stored_run_is_a_baseline_for_the_same_cases(tmp_path: Path) -> None:
@@ -223,7 +222,7 @@ def test_a_stored_run_is_a_baseline_for_the_same_cases(tmp_path: Path) -> None:
     assert summary["metrics"]["exact_call"]["delta"]["value"] == 1.0
     assert summary["arms"]["base"]["name"] == "stored run"
     other = small_plan(tmp_path, [{**CASES[0], "turns": [{"user": "Other?"}], "category": "irrelevance"}])
-    with pytest.raises(InputError, match="none of its cases is asked here"):
+    with pytest.raises(InputError, match="it has none of the cases of this evaluation"):
         read_baseline(tmp_path / "old" / "cases.jsonl", other)
 
 
@@ -262,7 +261,9 @@ def test_plans_are_checked_and_described(tmp_path: Path) -> None:
         "7 cases of shopping: single 2, parallel 1, missing_parameter 1, irrelevance 1, tool_error 1, multi_round 1"
     )
     assert lines[1] == "2 tools: order, price"
-    assert "no difference can be shown" in lines[2]
+    assert lines[2] == "smallest detectable difference (if the arms differ in 20 % of the cases): none, too few cases"
+    one = small_plan(tmp_path, [{**CASES[0], "turns": [{"user": "Hello?"}], "category": "irrelevance"}])
+    assert one.describe()[0] == "1 case of shopping: irrelevance 1"
     suite = load_suite(write_suite(tmp_path))
     with pytest.raises(InputError, match="needs the tools shop"):
         make_plan([suite], [])
@@ -270,7 +271,7 @@ def test_plans_are_checked_and_described(tmp_path: Path) -> None:
         make_plan([suite, suite], [load_toolset(write_world(tmp_path))])
 
 
-def test_what_no_log_could_be_written_with_is_written_all_the_same(tmp_path: Path) -> None:
+def test_lone_surrogates_and_nan_become_valid_json_lines(tmp_path: Path) -> None:
     plan = small_plan(tmp_path)
     odd = '<tool_call>\n{"name": "price", "arguments": {"item": "\\ud800", "n": 1}}\n</tool_call>'
     run(plan, tmp_path / "out", scripted("tuned", {**oracle(plan), "s1/0/0": odd}))

@@ -61,7 +61,7 @@ def test_newcombes_paired_interval_is_the_published_one() -> None:
 
 
 @given(BITS)
-def test_paired_intervals_hold_the_value_and_mirror(pairs: list[tuple[float, float]]) -> None:
+def test_paired_intervals_contain_the_value_and_are_antisymmetric(pairs: list[tuple[float, float]]) -> None:
     tuned, base = [left for left, _ in pairs], [right for _, right in pairs]
     found, mirrored = paired_delta(tuned, base), paired_delta(base, tuned)
     assert found.low is not None
@@ -122,7 +122,7 @@ def test_ratios_are_taken_over_sums_not_over_cases() -> None:
         (800, 0.1, 3.5),
     ],
 )
-def test_the_smallest_difference_that_can_be_shown(cases: int, discordant: float, points: float | None) -> None:
+def test_the_smallest_detectable_difference(cases: int, discordant: float, points: float | None) -> None:
     found = smallest_difference(cases, discordant)
     if points is None:
         assert found is None

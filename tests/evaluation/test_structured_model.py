@@ -1,4 +1,4 @@
-"""A model without text runs through the agent loop, the evaluation, its records, the scores and the terminal."""
+"""A model that returns structured parts: agent loop, evaluation, records, scores and terminal."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_records_hold_the_parts_and_read_back_as_the_same_trajectory(tmp_path: P
     assert getattr(thought, "thought", False)
 
 
-def test_a_call_that_cannot_be_read_is_a_fault_of_the_model(tmp_path: Path) -> None:
+def test_an_unreadable_call_is_an_error_of_the_model(tmp_path: Path) -> None:
     plan = small_plan(tmp_path)
     broken: dict[str, Json] = {"role": "assistant", "tool_calls": [BROKEN]}
     answers = {**perfect(plan), "s1/0/0": broken}

@@ -92,7 +92,10 @@ CALL: dict[str, Any] = TURN["calls"][0]
         (edited(id="x", turns=[{"calls": []}]), "turns[0]: `user` is missing"),
         (edited(id="x", turns=[{**TURN, "answer": [1]}]), "`answer[0]` is 1; it must be a text"),
         (edited(id="x", turns=[{**TURN, "calls": [{"name": "a"}]}]), "turns[0].calls[0]: `arguments` is missing"),
-        (edited(id="x", turns=[{**TURN, "calls": [{**CALL, "alternatives": {"town": ["a"]}}]}]), "alternatives of"),
+        (
+            edited(id="x", turns=[{**TURN, "calls": [{**CALL, "alternatives": {"town": ["a"]}}]}]),
+            "`alternatives` has 'town', which is not in `arguments`; add it there",
+        ),
         (edited(id="x", turns=[{**TURN, "calls": [{**CALL, "optional": {"city": "a"}}]}]), "is in both"),
         (edited(id="x", turns=[{**TURN, "calls": [{**CALL, "args": {}}]}]), "calls[0]: there is no key 'args'"),
     ],
@@ -131,11 +134,11 @@ def test_missing_files_and_suites_are_named(tmp_path: Path) -> None:
         load_suite(str(folder))
     with pytest.raises(InputError, match="there is no suite 'nosuch'"):
         load_suite("nosuch")
-    with pytest.raises(InputError, match="it holds no case"):
+    with pytest.raises(InputError, match="it has no cases"):
         load_suite(write(tmp_path / "empty"))
 
 
-def test_suites_are_selected_by_the_tools_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_suites_are_selected_by_worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentft.evaluation.suites.content_root", lambda: tmp_path)
     monkeypatch.setattr("agentft.content.content_root", lambda: tmp_path)
     (tmp_path / "evals").mkdir()

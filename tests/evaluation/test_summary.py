@@ -1,4 +1,4 @@
-"""summary.json from stored records: every figure, the verdict, and the sentence that says what was found."""
+"""summary.json from stored records: every figure, the verdict, and the finding."""
 
 from __future__ import annotations
 
@@ -147,24 +147,24 @@ def cases(values: list[float]) -> list[Record]:
         (
             [1.0] * 5,
             [0.0] * 5,
-            "No difference between tuned and base in exact calls is shown (100.0 points over 5 cases, p = 0.062).",
+            "No significant difference between tuned and base in exact calls (100.0 points over 5 cases, p = 0.062).",
         ),
         ([1.0] * 6, [0.0] * 6, "tuned is better than base in exact calls (100.0 points over 6 cases, p = 0.031)."),
         (
             [0.0] * 6,
             [1.0] * 6,
             "tuned is worse than base in exact calls (100.0 points over 6 cases, p = 0.031). "
-            "tuned is worse than base in abstention: it calls where no call is due "
+            "tuned is worse than base in abstention: it calls where no call is expected "
             "(100.0 points over 6 cases, p = 0.031).",
         ),
         (
             [0.0] * 5,
             [1.0] * 5,
-            "No difference between tuned and base in exact calls is shown (100.0 points over 5 cases, p = 0.062).",
+            "No significant difference between tuned and base in exact calls (100.0 points over 5 cases, p = 0.062).",
         ),
     ],
 )
-def test_the_finding_claims_only_what_is_shown(
+def test_the_finding_claims_only_what_is_significant(
     tmp_path: Path, tuned: list[float], base: list[float] | None, finding: str
 ) -> None:
     arms = {"tuned": cases(tuned)} | ({"base": cases(base)} if base else {})

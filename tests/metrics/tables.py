@@ -1,13 +1,13 @@
-"""Reads the tables of tests/metrics/*.toml: what a case expects, what a model said, what must come out.
+"""Reads the tables of tests/metrics/*.toml: what a case expects, what the model wrote, and the expected score.
 
 [[case]]
-name = "..."                  # what is shown when it fails
+name = "..."                  # shown when the test fails
 category = "single"           # optional
 format = "hermes"             # optional: the call format that `said` is written in
-turns = [{calls = [...], answer = [...], failing = 0}]         # as in a suite's cases.jsonl, `user` left out
+turns = [{calls = [...], answer = [...], failing = 0}]         # as in a suite's cases.jsonl, without `user`
 said = [{turn = 0, text = "..."}, {calls = [{name = "...", arguments = {}}], error = true, sent = true}]
 value = 1.0                   # or "n/a"
-reason = "..."                # the reason of the score; with `...` at its end, how it begins
+reason = "..."                # the reason of the score, or its beginning followed by `...`
 """
 
 from __future__ import annotations

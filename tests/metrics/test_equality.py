@@ -66,7 +66,9 @@ INTEGER = {"type": "integer"}
         ({"a": "X"}, {"a": "x"}, {}, "casefold", True),
     ],
 )
-def test_type_before_value(expected: Json, actual: Json, schema: dict[str, Any], comparator: str, equal: bool) -> None:
+def test_equality_by_type_schema_and_comparator(
+    expected: Json, actual: Json, schema: dict[str, Any], comparator: str, equal: bool
+) -> None:
     assert same(expected, actual, schema, comparator) is equal
     assert same(actual, expected, schema, comparator) is equal
 

@@ -26,7 +26,7 @@ def calls(draw: st.DrawFn) -> ToolCall:
 
 
 def exists(expected: list[CallExpectation], failing: int, made: list[ToolCall]) -> bool:
-    """By trying every assignment: are all calls exact, and all required expectations met?"""
+    """Whether some assignment makes all calls exact and meets all required expectations, by trying every one."""
     slots: list[ToolCall | None] = [*made, *([None] * max(0, len(expected) - len(made)))]
     if len(slots) > len(expected):
         return False
@@ -40,7 +40,7 @@ def exists(expected: list[CallExpectation], failing: int, made: list[ToolCall]) 
 
 
 @given(st.lists(expectations(), max_size=4), st.integers(0, 4), st.lists(calls(), max_size=4))
-def test_a_matching_is_exact_just_when_some_assignment_is(
+def test_a_matching_is_exact_if_and_only_if_some_assignment_is(
     expected: list[CallExpectation], failing: int, made: list[ToolCall]
 ) -> None:
     failing = min(failing, len(expected))
@@ -49,7 +49,7 @@ def test_a_matching_is_exact_just_when_some_assignment_is(
 
 
 @given(st.lists(expectations(), max_size=4), st.lists(calls(), max_size=4))
-def test_the_order_of_calls_plays_no_part(expected: list[CallExpectation], made: list[ToolCall]) -> None:
+def test_the_order_of_calls_does_not_matter(expected: list[CallExpectation], made: list[ToolCall]) -> None:
     shuffled = list(reversed(made))
     first, second = match(expected, 0, made, CONTEXT, {}), match(expected, 0, shuffled, CONTEXT, {})
     assert first.exact is second.exact

@@ -1,4 +1,4 @@
-"""What metrics read out of a trajectory, and text that looks like a call."""
+"""What metrics read from a trajectory, and text that looks like a call."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ ROWS = [
 
 
 def assert_text(text: str, expected: str) -> None:
-    """Equal, or with `...` at the end an equal beginning: what follows is the call format's."""
+    """The texts are equal; with `...` at the end, only the beginning counts (the rest depends on the call format)."""
     start = expected.removesuffix("...")
     assert text.startswith(start) if start != expected else text == expected
 
@@ -55,7 +55,7 @@ def test_every_error_class_has_a_case() -> None:
 
 
 @pytest.mark.parametrize("row", [row for _, row in ROWS], ids=[f"{n}: {r['name']}" for n, r in ROWS])
-def test_a_case_that_is_not_solved_has_an_error_class_and_a_solved_one_has_none(row: dict[str, Any]) -> None:
+def test_a_case_has_an_error_class_if_and_only_if_it_is_not_solved(row: dict[str, Any]) -> None:
     case, trajectory, context = make_case(row), make_trajectory(row), make_context(row)
     if not any(turn.calls or turn.answer for turn in case.turns):
         return
@@ -63,7 +63,7 @@ def test_a_case_that_is_not_solved_has_an_error_class_and_a_solved_one_has_none(
     assert solved == (not classify(case, trajectory, context))
 
 
-def test_of_an_invalid_trajectory_nothing_applies() -> None:
+def test_no_metric_applies_to_an_invalid_trajectory() -> None:
     row = {"turns": [{"calls": [{"name": "ping"}]}]}
     trajectory = Trajectory("c", 0, "", (), "invalid", problem="the server is gone")
     scores = score_case(make_case(row), trajectory, make_context(row))
@@ -124,7 +124,7 @@ def test_error_classes_are_in_order_of_precedence() -> None:
     assert all(meaning and meaning == meaning.strip() for meaning in ERROR_CLASSES.values())
 
 
-def test_decisions_are_given_for_every_turn() -> None:
+def test_every_turn_has_a_decision() -> None:
     row = {
         "turns": [{}, {"calls": [{"name": "ping"}]}, {"calls": [{"name": "ping"}]}],
         "said": [{"turn": 0, "calls": [{"name": "ping"}]}, {"turn": 1, "text": "No."}],
@@ -213,7 +213,7 @@ def test_values_that_an_answer_contains(text: str, value: str, expected: bool) -
     assert contains_value(text, value) is expected
 
 
-def test_the_tables_cover_json_values_that_toml_has_not() -> None:
+def test_json_values_that_toml_does_not_have() -> None:
     row: dict[str, Any] = {"turns": [{"calls": [{"name": "alert", "arguments": {"city": None}}]}]}
     values: list[tuple[Json, float]] = [(None, 1.0), ("", 0.0), (False, 0.0), (0, 0.0)]
     for value, expected in values:
