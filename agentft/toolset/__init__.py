@@ -1,8 +1,7 @@
 """A tool world: functions with types and docstrings, and a state, loaded from a folder.
 
 The folder holds `tools.py` (functions marked `@read`, `@write` or `@destructive`, and `BASE_URL`), `state.json` and
-`README.md`.
-Handlers get the session's state first; the other parameters are the tool's arguments.
+`README.md`. A handler's first parameter is the session's state; the others are the tool's arguments.
 """
 
 from __future__ import annotations

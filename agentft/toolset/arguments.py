@@ -1,4 +1,4 @@
-"""Checking a call's arguments against a tool's schema, with messages that a model can mend its call by."""
+"""Checks a call's arguments against a tool's schema, with messages that tell a model how to correct its call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from agentft.types import Json, ToolDefinition
 
 __all__ = ["ArgumentCheck", "Validator"]
 
-# In the order of decision: what is asked for first, then what is there too much, then types, then values.
+# The order in which violations are reported: missing arguments, unknown ones, wrong types, then values.
 _ORDER: dict[object, int] = {"required": 0, "additionalProperties": 1, "type": 2}
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _DATA = frozenset({"const", "default", "enum", "example", "examples"})  # a `$ref` in them is data
@@ -50,7 +50,7 @@ def _is_integer(_: object, value: object) -> bool:
 
 
 def _pattern(_: object, pattern: str, value: object, __: object) -> Iterator[ValidationError]:
-    """A pattern may be anyone's, and the text a model's: so matching has an end."""
+    """Match with a time limit, because neither the pattern nor the text can be trusted."""
     try:
         found = not isinstance(value, str) or regex.search(pattern, value, timeout=0.2)
     except (TimeoutError, regex.error):
@@ -94,10 +94,10 @@ class ArgumentCheck:
         return tuple(self._properties)
 
     def __call__(self, arguments: Mapping[str, Json]) -> dict[str, Json]:
-        """The arguments as the handler gets them (3.0 for an integer becomes 3).
+        """The arguments as the handler receives them (3.0 for an integer becomes 3).
 
         Raises:
-            ToolError: 400 for what is missing, unknown or of the wrong type, 422 for a value that is not allowed.
+            ToolError: 400 if one is missing, unknown or of the wrong type, 422 if a value is not allowed.
         """
         try:
             errors = sorted(
@@ -145,7 +145,7 @@ class ArgumentCheck:
 
 
 def _check_inside(schema: Any) -> None:
-    """That every `$ref` is one inside the schema."""
+    """Check that every `$ref` has a target inside the schema."""
     resolver = Registry().with_resource("", DRAFT202012.create_resource(schema)).resolver()
     waiting = [schema]
     while waiting:
@@ -193,7 +193,7 @@ def _listed(values: list[Any]) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value in a message: short, and of a known size whatever the model wrote."""
+    """A value for a message, short whatever the model wrote."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):

@@ -31,7 +31,7 @@ _PLACES = ("path", "query", "header", "cookie", "form", "body")
 class DeclaredAnswer:
     """The answer to calls whose arguments include those of `when`.
 
-    `status`: 400 and above is a refusal. `template`: `{city}` in the body's texts stands for the argument `city`.
+    `status`: 400 and above is a refusal. `template`: `{city}` in the body's texts is replaced by the argument `city`.
     `exact`: only if there are no other arguments.
     """
 
@@ -78,7 +78,7 @@ def load_declared(source: Path) -> tuple[str, dict[str, Tool]]:
     """The base URL and the tools of a `tools.json`.
 
     Raises:
-        InputError: it cannot be read, or something in it is not valid.
+        InputError: it cannot be read, or part of it is invalid.
     """
     try:
         content = source.read_bytes()
@@ -89,12 +89,12 @@ def load_declared(source: Path) -> tuple[str, dict[str, Tool]]:
     for declared in world.tools:
         try:
             if not _NAME.fullmatch(declared.name) or declared.name in tools:
-                raise InputError("a tool's name is of letters, digits, _ and -, and there once; rename it")
+                raise InputError("a tool's name must be unique and consist of letters, digits, _ and -; rename it")
             tools[declared.name] = _tool(declared, f"{world.base_url.rstrip('/')}/{declared.name}")
         except (InputError, ToolError) as error:
             raise InputError(f"{source}: {declared.name}: {error}") from None
     if not tools:
-        raise InputError(f"{source}: no tool; declare at least one")
+        raise InputError(f"{source}: no tools; declare at least one")
     return world.base_url, tools
 
 
@@ -102,10 +102,10 @@ def write_world(folder: Path, tools: list[dict[str, Json]], base_url: str, readm
     """Write a declared world's three files.
 
     Raises:
-        InputError: there is a world in the folder already.
+        InputError: the folder already holds a world.
     """
     if any((folder / name).exists() for name in ("tools.json", "tools.py", "state.json")):
-        raise InputError(f"{folder}: there is a tool world already; remove it, or give another --output")
+        raise InputError(f"{folder}: it already holds a tool world; remove it, or choose another --output")
     write_text(folder / "state.json", "{}\n")
     write_text(folder / "README.md", readme)
     text = json.dumps({"base_url": base_url, "tools": tools}, ensure_ascii=False, indent=1)
@@ -122,36 +122,36 @@ def _tool(declared: DeclaredTool, endpoint: str) -> Tool:
         raise InputError("an answer's status must be from 100 to 599")
     route = None
     if found := declared.route:
-        for name, told in found.places.items():
-            if name not in check.names or len(told) != 2 or told[0] not in _PLACES or not isinstance(told[1], str):
+        for name, place in found.places.items():
+            if name not in check.names or len(place) != 2 or place[0] not in _PLACES or not isinstance(place[1], str):
                 raise InputError(f"route.places: {name!r} must be an argument, with [place, name there]")
         route = Route(
-            found.method.upper(), found.path, {name: (told[0], told[1]) for name, told in found.places.items()}
+            found.method.upper(), found.path, {name: (place[0], place[1]) for name, place in found.places.items()}
         )
     handler = _Handler(declared)
     return Tool(definition, handler, declared.access, check, declared.example, declared.returns, route)
 
 
 class _Handler:
-    """Answers calls of one tool: the first answer whose `when` fits, or else a value drawn from the seed."""
+    """Answers calls of one tool: with the first answer whose `when` matches, else with a value drawn from the seed."""
 
     def __init__(self, declared: DeclaredTool) -> None:
         self._tool = declared
         self._when = [{key: digest(value) for key, value in answer.when.items()} for answer in declared.answers]
 
     def __call__(self, state: State, /, **arguments: Json) -> Json:
-        given = {key: digest(value) for key, value in arguments.items()}
-        result = self._answer(given, arguments, state["seed"])
+        digests = {key: digest(value) for key, value in arguments.items()}
+        result = self._answer(digests, arguments, state["seed"])
         if self._tool.access != "read":
-            # By call, not in order: the end state is the same whichever of two writes came first.
+            # Counted by call, so that the end state does not depend on the order of two writes.
             writes = state.setdefault("writes", {})
             call = f"{self._tool.name} {json.dumps(arguments, sort_keys=True, ensure_ascii=False)}"
             writes[call] = writes.get(call, 0) + 1
         return result
 
-    def _answer(self, given: Mapping[str, str], arguments: Mapping[str, Json], seed: int) -> Json:
+    def _answer(self, digests: Mapping[str, str], arguments: Mapping[str, Json], seed: int) -> Json:
         for answer, when in zip(self._tool.answers, self._when, strict=True):
-            if when == given if answer.exact else when.items() <= given.items():
+            if when == digests if answer.exact else when.items() <= digests.items():
                 body: Json = _filled(answer.body, arguments) if answer.template else answer.body
                 if answer.status >= 400:
                     raise _refusal(body, answer.status)
@@ -171,9 +171,9 @@ class _Handler:
 
 
 def _filled(body: Any, arguments: Mapping[str, Json]) -> Any:
-    """`{city}` replaced by the argument, once: what an argument says is not looked at again.
+    """The body with `{city}` replaced by the argument; placeholders inside an argument are not replaced.
 
-    A text that is nothing but `{days}` becomes the argument itself, of its own type.
+    A text that consists of `{days}` alone becomes the argument itself and keeps its type.
     """
     if isinstance(body, dict):
         return {key: _filled(value, arguments) for key, value in body.items()}
@@ -184,17 +184,17 @@ def _filled(body: Any, arguments: Mapping[str, Json]) -> Any:
     if body[:1] == "{" and body[-1:] == "}" and body[1:-1] in arguments:
         return arguments[body[1:-1]]
 
-    def told(found: re.Match[str]) -> str:
+    def replace(found: re.Match[str]) -> str:
         value = arguments.get(found[1], found[0])
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
-    return re.sub(r"\{([^{}]+)\}", told, body)
+    return re.sub(r"\{([^{}]+)\}", replace, body)
 
 
 def _refusal(body: Json, status: int) -> ToolError:
-    """An error with the body as it is: its `error` or `message` is what the model reads first."""
-    told = body if isinstance(body, dict) else {"error": body}
-    message = next((told[key] for key in ("error", "message", "detail") if isinstance(told.get(key), str)), None)
+    """An error with the body unchanged; its `error`, `message` or `detail` is the message."""
+    details = body if isinstance(body, dict) else {"error": body}
+    message = next((details[key] for key in ("error", "message", "detail") if isinstance(details.get(key), str)), None)
     error = ToolError(str(message or json.dumps(body, ensure_ascii=False)), status=status)
-    error.details = dict(told)
+    error.details = dict(details)
     return error

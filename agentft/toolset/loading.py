@@ -24,16 +24,16 @@ from agentft.types import COMPARATORS
 
 __all__ = ["find_tools", "is_base_url", "load_toolset", "load_toolsets", "shipped_worlds"]
 
-_KINDS = (".py", ".json")  # of `tools`: written in Python, or declared
+_KINDS = (".py", ".json")  # `tools.py` is written in Python, `tools.json` declared
 
 
 def load_toolsets(names: Sequence[str], seed: int = 0) -> tuple[Toolset, ...]:
-    """Load several worlds to be used together; `weather.current_weather` stands for that tool of a world alone.
+    """Load several worlds to be used together; `weather.current_weather` loads only that tool of its world.
 
     Raises:
         InputError: a folder is broken, a world has no such tool, or two worlds share a name or the name of a tool.
     """
-    wanted: dict[str, list[str]] = {}  # by world; no tools: all of them
+    wanted: dict[str, list[str]] = {}  # by world; an empty list: all of its tools
     for name in names:
         world, tool = _world_and_tool(name)
         if world in wanted and not (tool and wanted[world]):
@@ -54,7 +54,7 @@ def load_toolsets(names: Sequence[str], seed: int = 0) -> tuple[Toolset, ...]:
 
 
 def find_tools(names: Sequence[str], worlds: Sequence[str]) -> tuple[Toolset, ...]:
-    """Of some worlds just the tools of these names, each world in its place; () if a tool is in none of them."""
+    """The worlds that have tools with these names, reduced to them; () if no world has one of the tools."""
     wanted = set(names)
     toolsets = load_toolsets(worlds)
     found = ((toolset, [tool for tool in toolset.tools if tool in wanted]) for toolset in toolsets)
@@ -63,15 +63,15 @@ def find_tools(names: Sequence[str], worlds: Sequence[str]) -> tuple[Toolset, ..
 
 
 def shipped_worlds() -> list[str]:
-    """The names of the worlds that agentft brings along, sorted."""
+    """The names of the shipped worlds, sorted."""
     return sorted({path.parent.name for path in (content_root() / "tools").glob("*/tools.*") if path.suffix in _KINDS})
 
 
 def load_toolset(path_or_name: str, seed: int = 0) -> Toolset:
-    """Load a world: a shipped one by its name, any folder by its path.
+    """Load a world: a shipped one by name, any folder by path.
 
     Raises:
-        InputError: no such world, or its folder is broken; the message names the place and the remedy.
+        InputError: there is no such world, or its folder is broken; the message names the place and the remedy.
     """
     folder = find_content("tools", path_or_name)
     if folder is None:
@@ -97,7 +97,7 @@ def load_toolset(path_or_name: str, seed: int = 0) -> Toolset:
 
 
 def _world_and_tool(name: str) -> tuple[str, str]:
-    """`weather.current_weather` -> both parts; a world alone, or what is none -> it and ""."""
+    """`weather.current_weather` -> (`weather`, `current_weather`); any other name -> (the name, "")."""
     world, _, tool = name.rpartition(".")
     single = find_content("tools", name) is None and bool(world) and find_content("tools", world) is not None
     return (world, tool) if single else (name, "")
@@ -109,15 +109,15 @@ def _read_state(path: Path, *, declared: bool = False) -> State:
     except FileNotFoundError:
         if declared:
             return {}
-        raise InputError(f"{path}: missing; write {{}} there if the world keeps no state") from None
+        raise InputError(f"{path}: missing; write {{}} there if the world has no state") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(state, dict):
         raise InputError(f"{path}: must be a JSON object, not {type(state).__name__}")
     if "seed" in state:
-        raise InputError(f"{path}: the key 'seed' is taken by the run's seed; rename it")
+        raise InputError(f"{path}: the key 'seed' is reserved for the run's seed; rename it")
     if declared and "writes" in state:
-        raise InputError(f"{path}: the key 'writes' is taken by what a declared world's tools write; rename it")
+        raise InputError(f"{path}: the key 'writes' is reserved for the writes of declared tools; rename it")
     return state
 
 
@@ -127,7 +127,7 @@ def _load_module(source: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise InputError(f"{source}: cannot be loaded as Python")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and the like look their module up while it is being executed
+    sys.modules[name] = module  # dataclasses look up their module while it is being executed
     try:
         spec.loader.exec_module(module)
     # The tool boundary: a user's file may raise anything at all.
@@ -154,7 +154,7 @@ def _base_url(base: object, source: Path) -> str:
 
 
 def is_base_url(address: str) -> bool:
-    """Whether an http(s) address may stand before the paths of tools."""
+    """Whether `address` is an http(s) URL without query and fragment, so that paths of tools can follow it."""
     try:
         parts = urlsplit(address)
     except ValueError:
@@ -171,8 +171,8 @@ def _comparators(module: ModuleType, source: Path, tools: Mapping[str, Tool]) ->
     for key, name in comparators.items():
         if name not in COMPARATORS:
             raise InputError(f"{source}: COMPARATORS: {key} is {name!r}; it must be {', '.join(COMPARATORS)}")
-    if strangers := set(comparators) - known:
-        raise InputError(f"{source}: COMPARATORS: {sorted(strangers)[0]!r} is not an argument; write `tool.argument`")
+    if unknown := set(comparators) - known:
+        raise InputError(f"{source}: COMPARATORS: {sorted(unknown)[0]!r} is not an argument; write `tool.argument`")
     return comparators
 
 

@@ -1,4 +1,4 @@
-"""What a world's `tools.py` imports: access marks, bounds of arguments, and the hint for a misspelt name."""
+"""What a world's `tools.py` imports: access marks, bounds of arguments, and the hint for a misspelled name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Range:
 
 
 def read(function: _Function) -> _Function:
-    """Mark a tool that leaves the state as it is."""
+    """Mark a tool that does not change the state."""
     setattr(function, _MARK, "read")
     return function
 
@@ -38,18 +38,18 @@ def write(function: _Function) -> _Function:
 
 
 def destructive(function: _Function) -> _Function:
-    """Mark a tool whose effect cannot be taken back: it deletes, pays or cancels."""
+    """Mark a tool whose effect cannot be undone: it deletes, pays or cancels."""
     setattr(function, _MARK, "destructive")
     return function
 
 
 def access_of(function: Handler) -> Access | None:
-    """How a function is marked; None: it is no tool."""
+    """The access mark of a function; None if it is not a tool."""
     access: Access | None = getattr(function, _MARK, None)
     return access
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """`; did you mean 'x'?` to end a refusal with, or "" if no known name is close."""
+    """`; did you mean 'x'?` for the end of an error message, or "" if no known name is close."""
     match = closest(name, known)
     return "" if match is None else f"; did you mean {match!r}?"

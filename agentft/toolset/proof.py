@@ -1,4 +1,4 @@
-"""Checks a tool world: every promise that a world makes, tested on each of its tools."""
+"""Checks that a tool world keeps its promises, by calling each of its tools."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ HOSTILE: tuple[str | float, ...] = (
 PROMISES: Mapping[str, str] = {
     "loads": "correct the file named in the message",
     "name": "use 1 to 64 letters, digits and _, and do not begin with a digit",
-    "example": "document arguments under which the tool succeeds in a fresh world",
-    "answers": f"answer with JSON of at most {ANSWER_LIMIT >> 10} KiB, or raise ToolError, whatever the arguments",
-    "read": "mark it @write, or leave the state alone",
-    "write": "mark it @read, or give an example that changes the state",
+    "example": "document arguments with which the tool succeeds in a fresh world",
+    "answers": f"for any arguments, return JSON of at most {ANSWER_LIMIT >> 10} KiB or raise ToolError",
+    "read": "mark it @write, or do not change the state",
+    "write": "mark it @read, or document an example that changes the state",
     "errors": f"refuse with a 4xx that names the argument in under {MESSAGE_LIMIT} characters",
-    "repeats": "let answers depend on the state, its seed and the arguments only: no clock, no random, no globals",
-    "snapshot": "keep only JSON in the state, and everything that matters in the state",
+    "repeats": "let results depend only on the state, its seed and the arguments: no clock, no random, no globals",
+    "snapshot": "keep only JSON in the state, and nothing that matters outside it",
 }
-"""Promise -> what to do if it is broken."""
+"""Promise -> the remedy if it is broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class BrokenPromise:
 def prove(name: str, seed: int = 0) -> list[BrokenPromise]:
     """The promises that a world breaks. `name` is its name or folder; its handlers run in this process."""
     try:
-        # That schemas are valid and tools described is proved here.
+        # Loading checks that schemas are valid and tools are described.
         world, twin = load_toolset(name, seed), load_toolset(name, seed)
     except InputError as error:
         return [BrokenPromise(name, "", "loads", str(error))]
@@ -85,37 +85,37 @@ def prove(name: str, seed: int = 0) -> list[BrokenPromise]:
 
 
 def _broken(world: Toolset, twin: Toolset, name: str) -> Iterator[tuple[str, str]]:
-    """The broken promises of a tool, with the problem found; of several problems with one promise the last counts."""
+    """The broken promises of a tool and their problems; the caller keeps the last problem of each promise."""
     tool = world.tools[name]
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name):
         yield "name", f"{name!r:.80} is not accepted as a name by every API"
     state = world.new_state()
     before = world.digest(state)
-    status, answer = _ask(world, tool, tool.example, state)
+    status, text = _call(world, tool, tool.example, state)
     if status != 200:
-        yield "example", f"{_short(tool.example)} answers {status}: {answer}"
+        yield "example", f"{_short(tool.example)} returns {status}: {text}"
     elif tool.access != "read" and world.digest(state) == before:
-        yield "write", f"it is marked @{tool.access}, and {_short(tool.example)} leaves the state as it was"
-    for argument, arguments in _refused(tool):
-        status, answer = _ask(world, tool, arguments, world.new_state())
-        if not 400 <= status < 500 or argument not in answer or len(answer) >= MESSAGE_LIMIT:
-            yield "errors", f"{argument!r} missing or wrong is answered {status}: {answer:.200}"
-    for arguments in _drawn(tool):
+        yield "write", f"it is marked @{tool.access}, but {_short(tool.example)} does not change the state"
+    for argument, arguments in _invalid_arguments(tool):
+        status, text = _call(world, tool, arguments, world.new_state())
+        if not 400 <= status < 500 or argument not in text or len(text) >= MESSAGE_LIMIT:
+            yield "errors", f"a missing or wrong {argument!r} returns {status}: {text:.200}"
+    for arguments in _sample_arguments(tool):
         state, other = world.new_state(), twin.new_state()
-        status, answer = _ask(world, tool, arguments, state)
+        status, text = _call(world, tool, arguments, state)
         if status >= 500:
-            promise = "read" if tool.access == "read" and "marked @read" in answer else "answers"
-            yield promise, f"{_short(arguments)}: {answer}"
-        elif status >= 400 and len(answer) >= MESSAGE_LIMIT:
-            yield "errors", f"{_short(arguments)} is refused in {len(answer)} characters"
-        elif len(answer) > ANSWER_LIMIT + len(json.dumps(arguments)):
-            yield "answers", f"{_short(arguments)} is answered with {len(answer)} characters"
-        if _ask(twin, tool, arguments, other) != (status, answer) or state != other:
-            yield "repeats", f"{_short(arguments)} is answered in two ways"
+            promise = "read" if tool.access == "read" and "marked @read" in text else "answers"
+            yield promise, f"{_short(arguments)}: {text}"
+        elif status >= 400 and len(text) >= MESSAGE_LIMIT:
+            yield "errors", f"{_short(arguments)} is refused with a message of {len(text)} characters"
+        elif len(text) > ANSWER_LIMIT + len(json.dumps(arguments)):
+            yield "answers", f"{_short(arguments)} returns {len(text)} characters"
+        if _call(twin, tool, arguments, other) != (status, text) or state != other:
+            yield "repeats", f"{_short(arguments)} gives two different results"
 
 
-def _refused(tool: Tool) -> Iterator[tuple[str, dict[str, Json]]]:
-    """Arguments that must be refused, and which one is wrong: left out, of a wrong type, or one too many."""
+def _invalid_arguments(tool: Tool) -> Iterator[tuple[str, dict[str, Json]]]:
+    """Arguments that must be refused, with the one at fault: missing, of the wrong type, or unknown."""
     schema: Any = tool.definition.parameters
     known = dict(tool.example)
     if schema.get("additionalProperties") is False:
@@ -128,20 +128,20 @@ def _refused(tool: Tool) -> Iterator[tuple[str, dict[str, Json]]]:
 
 
 def _snapshot(world: Toolset) -> Iterator[str]:
-    """All examples one after the other, and again, from the state's JSON."""
+    """Run all examples on one state, then again on that state and on its copy through JSON, which must agree."""
     state = world.new_state()
     for tool in world.tools.values():
-        _ask(world, tool, tool.example, state)
+        _call(world, tool, tool.example, state)
     restored: State = json.loads(json.dumps(state))
     if world.digest(restored) != world.digest(state):
-        yield "the state read back from JSON has another digest"
+        yield "the digest of the state changes when it is written to JSON and read back"
     for tool in world.tools.values():
-        if _ask(world, tool, tool.example, state) != _ask(world, tool, tool.example, restored):
-            yield f"{tool.definition.name} answers otherwise in a state that was read back from JSON"
+        if _call(world, tool, tool.example, state) != _call(world, tool, tool.example, restored):
+            yield f"{tool.definition.name} gives another result on a state that was read back from JSON"
 
 
-def _ask(world: Toolset, tool: Tool, arguments: Mapping[str, Json], state: State) -> tuple[int, str]:
-    """The status and the text of an answer: its JSON, or the error's message."""
+def _call(world: Toolset, tool: Tool, arguments: Mapping[str, Json], state: State) -> tuple[int, str]:
+    """The status of a call, and the JSON of its result or the error's message."""
     try:
         with _limited():
             result = world.call(tool.definition.name, arguments, state)
@@ -149,7 +149,7 @@ def _ask(world: Toolset, tool: Tool, arguments: Mapping[str, Json], state: State
         text.encode()
     except ToolError as error:
         return error.status, str(error)
-    # The tool boundary: a handler's bug, a schema that refers to nowhere, a result that is no JSON.
+    # The tool boundary: a bug in a handler, a dangling `$ref`, a result that is not JSON.
     except Exception as error:
         cause = error.__cause__ if isinstance(error, HandlerError) else error
         return 500, f"{type(cause).__name__}: {cause}"
@@ -157,25 +157,25 @@ def _ask(world: Toolset, tool: Tool, arguments: Mapping[str, Json], state: State
 
 
 class _HangsError(BaseException):
-    """A handler took too long. No `Exception`, which the handler might catch itself."""
+    """A handler took too long. Not an `Exception`, because the handler might catch that."""
 
 
 @contextmanager
 def _limited() -> Iterator[None]:
-    """End a handler of the main thread after `SECONDS`, where the system has such timers."""
+    """Interrupt a handler after `SECONDS`; only in the main thread of a system that has interval timers."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def ring(*_: object) -> None:
+    def interrupt(*_: object) -> None:
         raise _HangsError
 
-    before = signal.signal(signal.SIGALRM, ring)
+    before = signal.signal(signal.SIGALRM, interrupt)
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         yield
     except _HangsError:
-        raise TimeoutError(f"it gave no answer within {SECONDS:g} seconds") from None
+        raise TimeoutError(f"it did not return within {SECONDS:g} seconds") from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -185,8 +185,8 @@ def _short(arguments: Mapping[str, Json]) -> str:
     return f"{json.dumps(arguments, ensure_ascii=False):.100}"
 
 
-def _drawn(tool: Tool) -> Iterator[dict[str, Json]]:
-    """The example with hostile texts and numbers, and with some of its arguments drawn anew."""
+def _sample_arguments(tool: Tool) -> Iterator[dict[str, Json]]:
+    """The example with hostile strings and numbers, then with random values that satisfy the schema."""
     for hostile in HOSTILE:
         yield {key: hostile if type(value) is type(hostile) else value for key, value in tool.example.items()}
     properties: Any = tool.definition.parameters.get("properties", {})

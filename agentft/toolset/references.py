@@ -1,4 +1,4 @@
-"""JSON references: resolves a `$ref` inside a document, and in others where a reader for them is given."""
+"""JSON references: resolves a `$ref` inside a document, and in other documents if a reader is passed."""
 
 from __future__ import annotations
 

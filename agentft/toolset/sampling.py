@@ -1,4 +1,4 @@
-"""Values that satisfy a JSON Schema, drawn from a seed. Schemas are as `expand` makes them: bounded, without `$ref`."""
+"""Draws seeded values that satisfy a JSON Schema. Schemas come from `expand`: bounded, without `$ref`s."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from agentft.types import Json
 __all__ = ["UnsatisfiableError", "draw"]
 
 _TRIES = 12
-_NODES = 250  # values in one answer; past them only what is required
-_MOST = 5000  # values in one answer, and characters of a text, required or not
+_NODES = 250  # values in one answer; after that, only required ones
+_MOST = 5000  # hard limit of values in one answer, and of characters in a text
 _DEEP = 24
 _WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor", "iris", "juniper", "lumen", "maple")
 _NAMES = ("Ada Jensen", "Bo Lindqvist", "Chen Wei", "Dana Okafor", "Elif Kaya", "Farid Haddad", "Grace Moreau")
 _CHARACTERS = string.ascii_letters + string.digits + "-_" + string.punctuation + " "
-# A schema's format, or the ending of a property's name -> what a text of this kind looks like.
+# A schema's format, or the end of a property's name -> template of a text.
 _TEXTS = {
     "date-time": "{moment:%Y-%m-%dT%H:%M:%SZ}",
     "date": "{moment:%Y-%m-%d}",
@@ -60,20 +60,20 @@ def draw(
     whole: Mapping[str, Json] | None = None,
     sparse: bool = False,
 ) -> Json:
-    """A value that satisfies `schema`: always the same for the same arguments.
+    """A value that satisfies `schema`; the same arguments always give the same value.
 
-    A schema's own examples, default and enum come first. A pattern is followed as far as a plain walk along it goes;
-    where that or `not`, `contains` and the like leave no luck in a dozen tries, there is no value.
+    Values come from the schema's examples, default or enum if it has them, and are generated otherwise. Keywords such
+    as `not` and `contains` are only checked afterwards, so that a satisfiable schema may fail in all `_TRIES` attempts.
 
     Args:
-        schema: expanded.
+        schema: the expanded schema.
         seed: any text.
-        echo: a property with a name of these has the value given here, where its schema allows it.
-        whole: the schema before it was expanded; the value satisfies this one.
-        sparse: leave out what is not required.
+        echo: values for properties with these names, used if the schema allows them.
+        whole: the schema before it was expanded, which the value must satisfy.
+        sparse: leave out optional properties.
 
     Raises:
-        UnsatisfiableError: none was found.
+        UnsatisfiableError: no value was found.
     """
     validator = Validator(whole or schema, registry=Registry())
     reason = "no value that was drawn satisfies it"
@@ -94,18 +94,18 @@ class _Draw:
         self._count = 0
 
     def value(self, schema: Json, name: str, depth: int) -> Json:
-        """A value; `name` is the property's name, which is a hint."""
+        """A value; `name`: the property's name, a hint at its content."""
         self._count += 1
         if schema is True or schema == {}:
             return self._random.choice(_WORDS)
         if not isinstance(schema, dict) or depth > _DEEP or self._count > _MOST:
             raise UnsatisfiableError("nothing is allowed here, or it is nested too deeply")
-        if given := _given(schema):
-            return self._echoed(self._random.choice(given), schema)
+        if listed := _listed_values(schema):
+            return self._echoed(self._random.choice(listed), schema)
         for key in ("oneOf", "anyOf"):
             if key in schema:
                 return self._choose(schema, key, name, depth)
-        types = schema.get("type") or next((kind for kind, keys in _TELLING.items() if keys & schema.keys()), "string")
+        types = schema.get("type") or next((kind for kind, keys in _KEYWORDS.items() if keys & schema.keys()), "string")
         kinds = types if isinstance(types, list) else [types]
         kind = next((kind for kind in kinds if kind != "null"), "null")
         match kind:
@@ -153,7 +153,7 @@ class _Draw:
 
     def _array(self, schema: Schema, name: str, depth: int) -> list[Json]:
         first, items = schema.get("prefixItems", []), schema.get("items", {})
-        echo, self._echo = self._echo, {}  # the items of a list are not all the one that was asked for
+        echo, self._echo = self._echo, {}  # the items of a list must not all echo the same argument
         small = self._sparse or self._count > _NODES or depth > 5 or items in ({}, False)
         count = max(schema.get("minItems", 0), len(first), 0 if small else self._random.randint(1, 3))
         made: list[Json] = []
@@ -177,8 +177,8 @@ class _Draw:
         return value
 
 
-def _given(schema: Schema) -> list[Json]:
-    """The schema's own examples, default or enum, as far as it allows them itself."""
+def _listed_values(schema: Schema) -> list[Json]:
+    """The valid values of the first of `const`, `examples`, `default` and `enum` that has any."""
     own = Validator(schema)
     for key in ("const", "examples", "default", "enum"):
         values = schema.get(key, []) if key in {"examples", "enum"} else [schema[key]] if key in schema else []
@@ -189,7 +189,7 @@ def _given(schema: Schema) -> list[Json]:
     return []
 
 
-_TELLING = {
+_KEYWORDS = {
     "object": {"properties", "additionalProperties", "required", "minProperties", "maxProperties"},
     "array": {"items", "prefixItems", "minItems", "maxItems", "uniqueItems"},
     "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
@@ -232,7 +232,7 @@ def _text(random: Random, schema: Schema, name: str) -> str:
 
 def _patterned(random: Random, schema: Schema, low: int) -> str:
     try:
-        # The standard library's own reader of patterns: no public interface, so it may be gone one day.
+        # The standard library's pattern parser is private, so it may be missing in a future version.
         parsed = importlib.import_module("re._parser").parse(schema["pattern"])
         own = Validator({key: schema[key] for key in ("pattern", "minLength", "maxLength") if key in schema})
         for spread in (6, 0, 20, 2 * low, 4 * low):
@@ -245,9 +245,9 @@ def _patterned(random: Random, schema: Schema, low: int) -> str:
 
 
 def _matching(random: Random, parsed: Any, spread: int) -> Iterator[str]:
-    """Pieces of a text along a pattern; what may repeat does so up to `spread` times more than it must.
+    """Pieces of a text that matches a pattern; repeats occur up to `spread` times more often than they must.
 
-    Look-arounds and back references are passed over.
+    Look-arounds and back references are ignored.
     """
     for operation, value in parsed:
         match str(operation):
@@ -259,7 +259,7 @@ def _matching(random: Random, parsed: Any, spread: int) -> Iterator[str]:
                 ends = [end for _, end in value or []] if str(operation) == "IN" else []
                 named = [chr(end if isinstance(end, int) else end[0]) for end in ends if isinstance(end, int | tuple)]
                 allowed = [char for char in (*_CHARACTERS, *named) if is_allowed(char)]
-                yield random.choice(allowed[:26] or ["a"])  # letters, where they may be
+                yield random.choice(allowed[:26] or ["a"])  # letters, if they are allowed
             case "BRANCH":
                 yield from _matching(random, random.choice(value[1]), spread)
             case "SUBPATTERN":

@@ -1,4 +1,4 @@
-"""Schemas of other people's files made into plain, bounded JSON Schemas (2020-12) without a `$ref`."""
+"""Turns foreign schemas (OpenAPI, MCP) into plain, bounded JSON Schemas (2020-12) without `$ref`s."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["TYPES", "Schema", "expand", "fits", "merge", "nullable", "plain_line
 
 Schema: TypeAlias = dict[str, Any]
 
-_NODES = 400  # schemas inside one schema; a larger one is cut at fewer `$ref`s
-_DEPTHS = (8, 5, 3, 2, 1, 0)  # `$ref`s followed inside one another
+_NODES = 400  # schemas inside one schema; for a larger one, fewer nested `$ref`s are followed
+_DEPTHS = (8, 5, 3, 2, 1, 0)  # nested `$ref`s to follow, tried in this order
 _NESTED = 40
 _ALIASES = {"file": "string", "date": "string", "datetime": "string", "int": "integer", "long": "integer"} | {
     "float": "number",
@@ -38,32 +38,32 @@ class _TooLargeError(Exception):
 
 
 def plain_line(text: object, limit: int = 300) -> str:
-    """A description on one line, without HTML, of at most `limit` characters; "" for what is no text."""
+    """A description on one line, without HTML, of at most `limit` characters; "" if it is not text."""
     plain = re.sub(r"<[^<>]{1,200}>", " ", text[:4000]) if isinstance(text, str) else ""
     line = " ".join("".join(char if char.isprintable() else " " for char in plain).split())
     return line if len(line) <= limit else f"{line[: limit - 3].rstrip()}..."
 
 
 def fits(value: object, kind: str) -> bool:
-    """Whether a JSON value is of a JSON Schema type: 1.0 is an integer, and true is no number."""
+    """Whether a JSON value has a JSON Schema type: 1.0 is an integer, and true is not a number."""
     return bool(Validator.TYPE_CHECKER.is_type(value, kind))
 
 
 def expand(schema: Json, references: References | None = None, base: str = "", hidden: str = "") -> Schema:
-    """`schema` with its `$ref`s written out and everything dropped or mended that JSON Schema does not know.
+    """`schema` with its `$ref`s replaced by their targets, and without keywords that JSON Schema does not have.
 
-    A cycle is cut where it closes, and a schema that is too large at fewer references: there stands {}, which takes
-    anything, and `references.cut` says of which. OpenAPI's `nullable`, `example` and boolean `exclusiveMinimum` become
-    their JSON Schema forms.
+    A reference that closes a cycle, or is nested too deeply in a large schema, becomes {}, which accepts anything, and
+    is added to `references.cut`. OpenAPI's `nullable`, `example` and boolean `exclusiveMinimum` become their JSON
+    Schema forms.
 
     Args:
         schema: any schema of OpenAPI 2 or 3 or JSON Schema.
-        references: where `$ref`s are looked up; None: in `schema` itself.
-        base: the address of the document that `schema` stands in.
-        hidden: `readOnly` or `writeOnly`: properties with this mark are left out.
+        references: resolves the `$ref`s; None: they refer to `schema` itself.
+        base: the address of the document that contains `schema`.
+        hidden: `readOnly` or `writeOnly`: properties marked so are left out.
 
     Raises:
-        InputError: a `$ref` that names nothing, or what may not be read.
+        InputError: a `$ref` without a target, or to a document that must not be read.
     """
     if references is None:
         references = References(schema if isinstance(schema, dict) else {})
@@ -83,7 +83,7 @@ class _Walk:
         self.cut: set[str] = set()
 
     def node(self, schema: Json, base: str, trail: tuple[tuple[str, str], ...], nested: int) -> Schema:
-        """One schema; `trail` is the references that led here."""
+        """One schema; `trail`: the references that led here."""
         self._count += 1
         if self._count > _NODES and not self._last:
             raise _TooLargeError
@@ -131,7 +131,7 @@ class _Walk:
 
 
 def _own_keywords(schema: Schema) -> Schema:
-    """The keywords without schemas inside, each only if it means something."""
+    """The keywords that contain no schemas, if their values are valid."""
     made: Schema = {key: schema[key] for key, means in _MEANING.items() if key in schema and means(schema[key])}
     named = [_ALIASES.get(kind, kind) for kind in _listed(schema.get("type")) if isinstance(kind, str)]
     if known := list(dict.fromkeys(kind for kind in named if kind in TYPES)):
@@ -146,7 +146,7 @@ def _own_keywords(schema: Schema) -> Schema:
     made |= {"examples": examples[:5]} if examples else {}
     if isinstance(values := schema.get("enum"), list) and values:
         right = [value for value in values if any(fits(value, kind) for kind in _listed(made.get("type", TYPES)))]
-        if not right:  # the values are right, not the type
+        if not right:  # trust the values rather than the type
             made.pop("type")
         made["enum"] = right or values
     return made
@@ -157,7 +157,7 @@ def _listed(value: Any) -> Sequence[Any]:
 
 
 def _compiles(pattern: str) -> bool:
-    """Whether it is a pattern here too: `\\p{L}` and others of ECMAScript are none in Python."""
+    """Whether a pattern is valid in Python too; `\\p{L}` and others of ECMAScript are not."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -167,7 +167,7 @@ def _compiles(pattern: str) -> bool:
     return len(pattern) <= 1000
 
 
-# The keywords without schemas inside -> whether a value means something.
+# Keywords that contain no schemas -> whether a value is valid.
 _MEANING: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(_BOUNDS, lambda value: fits(value, "number")),
     **dict.fromkeys(_COUNTS, lambda value: type(value) is int and value >= 0),
@@ -181,7 +181,7 @@ _MEANING: dict[str, Callable[[Any], bool]] = {
 
 
 def nullable(schema: Schema) -> Schema:
-    """The schema that takes null too."""
+    """The schema, which also accepts null."""
     if "type" not in schema:
         return {"anyOf": [schema, {"type": "null"}]} if schema.keys() - _NOTES else schema
     made = schema | {"type": list(dict.fromkeys([*_listed(schema["type"]), "null"]))}
@@ -189,9 +189,9 @@ def nullable(schema: Schema) -> Schema:
 
 
 def merge(parts: Sequence[Mapping[str, Any]]) -> Schema:
-    """One schema that says what all of `parts` say. What keywords cannot say together stays in an `allOf`.
+    """One schema equivalent to `allOf` of the parts. Keywords that cannot be combined stay in an `allOf`.
 
-    `additionalProperties: false` in one part speaks of the properties of all parts: so it is meant where it is written.
+    `additionalProperties: false` in one part applies to the properties of all parts, which is what authors mean by it.
     """
     made: Schema = {}
     rest: list[Schema] = []

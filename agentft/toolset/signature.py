@@ -1,4 +1,4 @@
-"""From a function's type hints and Google-style docstring to a tool definition."""
+"""Turns a function's type hints and Google-style docstring into a tool definition."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ENTRY = re.compile(r"^(\w+)(?:\s*\([^)]*\))?:", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Docstring:
-    """A docstring's parts: what precedes the sections, the arguments' descriptions, the example's JSON text."""
+    """A docstring's parts: the text before the sections, the arguments' descriptions, the example's JSON text."""
 
     summary: str
     arguments: dict[str, str] = field(default_factory=dict)
@@ -31,19 +31,19 @@ class Docstring:
 
 
 def define(function: Handler, place: str, endpoint: str) -> tuple[ToolDefinition, dict[str, Json]]:
-    """The definition of the tool that `function` is, and the arguments of its documented example.
+    """The tool definition of `function`, and the arguments of its documented example.
 
     Args:
         function: its first parameter is the state; the others are the tool's arguments.
-        place: where the function stands, for messages.
+        place: the place of the function, for messages.
         endpoint: the tool's URL.
 
     Raises:
-        InputError: a hint or a docstring that a model could not be told about.
+        InputError: a type hint or a docstring that cannot become part of a definition.
     """
     doc = parse_docstring(inspect.getdoc(function) or "")
     if not doc.summary:
-        raise InputError(f"{place}: no docstring; say in its first line what the tool does, a model reads it")
+        raise InputError(f"{place}: no docstring; say in its first line what the tool does, because models read it")
     parameters = list(inspect.signature(function).parameters.values())
     if not parameters:
         raise InputError(f"{place}: no parameters; the first one must be the state")
@@ -51,8 +51,8 @@ def define(function: Handler, place: str, endpoint: str) -> tuple[ToolDefinition
     properties: dict[str, Json] = {}
     for parameter in parameters[1:]:
         properties[parameter.name] = _property(parameter, hints, doc, f"{place}: {parameter.name}")
-    if strangers := set(doc.arguments) - set(properties):
-        raise InputError(f"{place}: the docstring describes {sorted(strangers)[0]!r}, which is not a parameter")
+    if unknown := set(doc.arguments) - set(properties):
+        raise InputError(f"{place}: the docstring describes {sorted(unknown)[0]!r}, which is not a parameter")
     required: list[Json] = [item.name for item in parameters[1:] if item.default is inspect.Parameter.empty]
     schema: dict[str, Json] = {
         "type": "object",
@@ -124,16 +124,16 @@ def _example(doc: Docstring, place: str) -> dict[str, Json]:
 
 
 def parse_docstring(text: str) -> Docstring:
-    """Read a Google-style docstring; sections other than `Args` and `Example` are left out."""
-    summary, *sections = _SECTION.split(text)
-    told = dict(zip(sections[::2], sections[1::2], strict=True))
-    _, *entries = _ENTRY.split(inspect.cleandoc(f"\n{told.get('Args', '')}"))
-    arguments = {name: " ".join(said.split()) for name, said in zip(entries[::2], entries[1::2], strict=True)}
-    return Docstring(" ".join(summary.split()), arguments, told.get("Example", "").strip())
+    """Read a Google-style docstring; sections other than `Args` and `Example` are ignored."""
+    summary, *parts = _SECTION.split(text)
+    sections = dict(zip(parts[::2], parts[1::2], strict=True))
+    _, *entries = _ENTRY.split(inspect.cleandoc(f"\n{sections.get('Args', '')}"))
+    arguments = {name: " ".join(about.split()) for name, about in zip(entries[::2], entries[1::2], strict=True)}
+    return Docstring(" ".join(summary.split()), arguments, sections.get("Example", "").strip())
 
 
 def accept_models(function: Handler) -> Handler:
-    """`function` as a handler that takes and gives plain JSON; itself if it knows no models."""
+    """`function` as a handler that takes and returns plain JSON; unchanged if it uses no pydantic models."""
     hints = get_type_hints(function, include_extras=True)
     models = {name: hint for name, hint in hints.items() if _holds_model(hint)}
     if not models:
@@ -162,5 +162,5 @@ def _holds_model(hint: object) -> bool:
 
 
 def _is_model(hint: Any) -> bool:
-    """Whether it is a pydantic model's class. Pydantic is imported only by who uses it."""
+    """Whether `hint` is a pydantic model class, without importing pydantic."""
     return inspect.isclass(hint) and hasattr(hint, "model_json_schema")

@@ -1,6 +1,6 @@
-"""A world's state is plain JSON: compared by a digest, frozen to read from, copied only where a write looks into it.
+"""A world's state: plain JSON, compared by digest, frozen for reads, and copied on write, record by record.
 
-A thousand sessions over a world of thousands of records keep one copy of each record that none of them changed.
+A thousand sessions share one copy of every record that none of them changed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ATOMS = frozenset({str, int, float, bool, type(None)})
 
 
 def digest(state: Any) -> str:
-    """SHA-256 (hex) of a state's canonical JSON, in which 25 and 25.0 are one number and keys have no order."""
+    """SHA-256 (hex) of a state's canonical JSON: 25 and 25.0 are the same number, and the order of keys is ignored."""
     text = json.dumps(_canonical(state), sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -76,7 +76,7 @@ class _FrozenList(list[Any]):
 
 
 class _Draft(dict[str, Any]):
-    """A changeable copy of a frozen dict, one level deep: what is taken out of it becomes a draft at that moment."""
+    """A mutable, shallow copy of a frozen dict: a value becomes a draft itself when it is taken out."""
 
     __slots__ = ("origin",)
 
@@ -92,7 +92,7 @@ class _Draft(dict[str, Any]):
         return value
 
     def __iter__(self) -> Iterator[str]:
-        # It does what it did. That it is overridden makes `dict(this)` and `{**this}` go through `__getitem__`.
+        # Behaves as before; but because it is overridden, `dict(this)` and `{**this}` go through `__getitem__`.
         return super().__iter__()
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -123,7 +123,7 @@ class _Draft(dict[str, Any]):
 
 
 def draft(value: Any) -> Any:
-    """A value that may be changed without changing the frozen `value`; anything else is given back as it is."""
+    """A mutable view of a frozen `value`, which stays unchanged; any other value is returned as it is."""
     if isinstance(value, _FrozenDict):
         return _Draft(value)
     if isinstance(value, _FrozenList):
@@ -132,7 +132,7 @@ def draft(value: Any) -> Any:
 
 
 def freeze(value: Any) -> Any:
-    """A JSON value that nobody can change. What is frozen already, or a draft that was not changed, is not copied.
+    """An immutable version of a JSON value. Frozen values and unchanged drafts are not copied.
 
     Raises:
         TypeError: something in it is not JSON.
@@ -152,5 +152,5 @@ def freeze(value: Any) -> Any:
 
 
 def _unchanged(new: dict[str, Any], old: dict[str, Any]) -> bool:
-    # By identity, since 1, 1.0 and True are equal and are not the same state.
+    # By identity, because 1, 1.0 and True are equal but not the same state.
     return len(new) == len(old) and all(map(is_, new, old)) and all(map(is_, new.values(), old.values()))

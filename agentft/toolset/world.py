@@ -15,12 +15,12 @@ __all__ = ["HandlerError", "Route", "Tool", "Toolset"]
 
 
 class HandlerError(AgentftError):
-    """A handler failed in a way that is its own bug; `__cause__` is what it raised. Answered as a 500."""
+    """A handler failed because of a bug; `__cause__` is what it raised. Sent as a 500."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a tool of an imported API stands in that API, and how its arguments travel.
+    """The operation of an imported API that a tool stands for, and how its arguments are sent.
 
     `places`: argument -> (`path`, `query`, `header`, `cookie`, `form` or `body`, its name there). A `body` with the
     name "" is the whole JSON body. `path` is a template such as `/pets/{petId}`, below the world's base URL.
@@ -35,8 +35,8 @@ class Route:
 class Tool:
     """One tool of a world.
 
-    `example`: the arguments of the documented example. `returns`: the JSON Schema of its result, {} when unknown.
-    `route`: only for a tool of an imported API; all tools are served at `POST /tools/<name>` too.
+    `example`: the arguments of the documented example. `returns`: the JSON Schema of its result, {} if unknown.
+    `route`: only for a tool of an imported API; every tool is also served at `POST /tools/<name>`.
     """
 
     definition: ToolDefinition
@@ -52,12 +52,12 @@ class Toolset:
     """The tools of one world. It holds no session: callers make states with `new_state` and pass them to `call`.
 
     Args:
-        name: the world's name, that of its folder.
-        base_url: where the world's tools stand for a model: a tool's endpoint is `<base_url>/<tool>`.
+        name: the world's name, which is that of its folder.
+        base_url: the address that models see: a tool's endpoint is `<base_url>/<tool>`.
         tools: by name.
-        initial: the state that sessions begin with.
-        seed: what, with the arguments and the state, fixes every result. Handlers find it at `state["seed"]`.
-        comparators: `tool.argument` -> name of the comparison that scoring uses for it instead of equality.
+        initial: the state that sessions start with.
+        seed: fixes every result, together with the arguments and the state. Handlers find it at `state["seed"]`.
+        comparators: `tool.argument` -> name of the comparison that scoring uses instead of equality.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class Toolset:
 
     @property
     def definitions(self) -> tuple[ToolDefinition, ...]:
-        """What a model is told, in the order of the functions in the file."""
+        """The definitions that a model sees, in the order of the file."""
         return tuple(tool.definition for tool in self.tools.values())
 
     def only(self, names: Sequence[str]) -> Toolset:
-        """The same world with these tools alone.
+        """The same world with only these tools.
 
         Raises:
             InputError: it has no such tool.
@@ -96,7 +96,7 @@ class Toolset:
         )
 
     def new_state(self, seed: int | None = None) -> State:
-        """A fresh state, whose parts are frozen; `seed` replaces the one that the world was loaded with."""
+        """A fresh state with frozen parts; `seed` replaces the seed that the world was loaded with."""
         return {**self._initial, "seed": self._initial["seed"] if seed is None else seed}
 
     def is_write(self, name: str) -> bool:
@@ -104,13 +104,13 @@ class Toolset:
         return name in self.tools and self.tools[name].access != "read"
 
     def digest(self, state: State) -> str:
-        """SHA-256 of the state, in which 25 and 25.0 are one number."""
+        """SHA-256 of the state; 25 and 25.0 are the same number."""
         return digest(state)
 
     def call(self, name: str, arguments: Mapping[str, Json], state: State) -> Json:
-        """Run a tool. A read gets `state` frozen; a write gets a draft, which replaces its content when it succeeds.
+        """Run a tool. A read gets `state` frozen; a write gets a draft, which replaces the state if it succeeds.
 
-        Callers must not run two calls on one state at a time.
+        Callers must not run two calls on one state at the same time.
 
         Raises:
             ToolError: the tool or an argument is refused; the message is meant for the model.
@@ -130,7 +130,7 @@ class Toolset:
                 state.update(kept)
         except ToolError:
             raise
-        # The tool boundary: whatever a world's code raises, the server and the other sessions go on.
+        # The tool boundary: whatever a world's code raises, the server and the other sessions keep running.
         except (Exception, SystemExit) as error:
             raise HandlerError(f"internal error in tool {name}") from error
         return result

@@ -1,4 +1,4 @@
-"""Arguments are checked type before value, with messages that name the argument, the fault and what is allowed."""
+"""Arguments are checked types before values, with messages that name the argument, the problem and what is allowed."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_whole_float_is_an_integer_and_arrives_as_one() -> None:
         ({**GOOD, "code": "x"}, 422, "argument 'code' must be valid (pattern ^[A-Z]+$), not \"x\""),
     ],
 )
-def test_a_refusal_says_how_to_mend_the_call(arguments: dict[str, Json], status: int, message: str) -> None:
+def test_a_refusal_says_how_to_correct_the_call(arguments: dict[str, Json], status: int, message: str) -> None:
     error = refusal(arguments)
     assert (error.status, str(error)) == (status, message)
     assert "argument" in error.details
@@ -101,7 +101,7 @@ def test_messages_stay_short_whatever_the_model_wrote() -> None:
     assert len(str(refusal({**GOOD, "k" * 100_000: 1}))) < 200
 
 
-def test_deep_nesting_is_refused_not_a_crash() -> None:
+def test_deep_nesting_is_refused_without_a_crash() -> None:
     deep: Json = "x"
     for _ in range(100_000):
         deep = [deep]
@@ -129,7 +129,7 @@ def test_an_invalid_schema_is_refused_at_load() -> None:
 
 
 @given(st.dictionaries(st.sampled_from([*SCHEMA["properties"], "other"]) | st.text(), json_values))  # type: ignore[misc]
-def test_any_arguments_pass_or_are_refused_in_words(arguments: dict[str, Json]) -> None:
+def test_any_arguments_pass_or_are_refused(arguments: dict[str, Json]) -> None:
     statuses = []
     try:
         CHECK(arguments)
@@ -139,6 +139,6 @@ def test_any_arguments_pass_or_are_refused_in_words(arguments: dict[str, Json]) 
     assert set(statuses) <= {400, 422}
 
 
-def test_the_hint_for_a_misspelt_name() -> None:
+def test_the_hint_for_a_misspelled_name() -> None:
     assert did_you_mean("currentweather", ["current_weather", "open_page"]) == "; did you mean 'current_weather'?"
     assert did_you_mean("zzz", ["current_weather"]) == ""

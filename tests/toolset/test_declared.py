@@ -61,7 +61,7 @@ def world(folder: Path, *tools: dict[str, Any], seed: int = 0, **more: Any) -> T
     return load_toolset(str(folder), seed)
 
 
-def test_the_first_fitting_answer_is_given_and_filled(tmp_path: Path) -> None:
+def test_the_first_matching_answer_is_returned_with_its_placeholders_replaced(tmp_path: Path) -> None:
     shop = world(tmp_path / "shop", GREET)
     state = shop.new_state()
     assert shop.definitions[0].endpoints == ("http://shop.test/v1/greet",)
@@ -75,7 +75,7 @@ def test_the_first_fitting_answer_is_given_and_filled(tmp_path: Path) -> None:
     assert answer["text"] == f"Hello {hostile}, 1 {{x}}"
 
 
-def test_a_status_of_an_error_is_a_refusal_with_its_body(tmp_path: Path) -> None:
+def test_an_error_status_is_a_refusal_with_its_body(tmp_path: Path) -> None:
     shop = world(tmp_path / "shop", GREET)
     with pytest.raises(ToolError, match="no city Oz") as caught:
         shop.call("greet", {"city": "Oz"}, shop.new_state())
@@ -125,7 +125,7 @@ def test_writes_change_the_state_and_reads_do_not(tmp_path: Path) -> None:
     assert shop.digest(again) == shop.digest(state)
 
 
-def test_an_answer_that_cannot_be_is_not_given(tmp_path: Path) -> None:
+def test_an_unsatisfiable_schema_gives_no_answer(tmp_path: Path) -> None:
     returns = {"type": "string", "pattern": "^a$", "minLength": 2}
     shop = world(tmp_path / "shop", {**FETCH, "returns": returns})
     with pytest.raises(ToolError, match=r"get_order has no answer for this: .*give it one in its world's") as caught:
@@ -159,12 +159,12 @@ def test_a_reference_inside_an_example_is_data(tmp_path: Path) -> None:
         world(tmp_path / "shop", {**FETCH, "returns": {"properties": {"default": {"$ref": "#/gone"}}}})
 
 
-def test_a_state_may_be_there_and_may_not_hold_what_is_written(tmp_path: Path) -> None:
+def test_a_declared_world_may_have_a_state_but_no_key_writes(tmp_path: Path) -> None:
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "state.json").write_text('{"a": 1}', encoding="utf-8")
     assert world(tmp_path / "shop", FETCH).new_state() == {"a": 1, "seed": 0}
     (tmp_path / "shop" / "state.json").write_text('{"writes": 1}', encoding="utf-8")
-    with pytest.raises(InputError, match="the key 'writes' is taken"):
+    with pytest.raises(InputError, match="the key 'writes' is reserved for the writes of declared tools; rename it"):
         world(tmp_path / "shop", FETCH)
     (tmp_path / "shop" / "tools.py").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match=r"both tools.py and tools.json"):
@@ -174,8 +174,8 @@ def test_a_state_may_be_there_and_may_not_hold_what_is_written(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "get order"}, "a tool's name is of letters"),
-        ({"name": "x" * 65}, "a tool's name is of letters"),
+        ({"name": "get order"}, "a tool's name must be unique and consist of letters"),
+        ({"name": "x" * 65}, "a tool's name must be unique and consist of letters"),
         ({"access": "rw"}, "`access` is 'rw', which is not known; known: read, write, destructive"),
         ({"acess": "read"}, "there is no key 'acess'; did you mean 'access'"),
         ({"parameters": {"type": 3}}, "get_order: tool get_order: its schema is not valid"),
@@ -195,9 +195,9 @@ def test_a_broken_file_is_refused_with_its_place(tmp_path: Path, change: dict[st
 
 
 def test_a_file_without_tools_or_with_one_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no tool; declare"):
+    with pytest.raises(InputError, match="no tools; declare"):
         world(tmp_path / "shop")
-    with pytest.raises(InputError, match="there once"):
+    with pytest.raises(InputError, match="must be unique"):
         world(tmp_path / "shop", FETCH, FETCH)
     with pytest.raises(InputError, match="BASE_URL 'ftp://x' is not an http address"):
         world(tmp_path / "shop", FETCH, base_url="ftp://x")

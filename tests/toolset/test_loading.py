@@ -102,7 +102,7 @@ def test_an_unknown_world_names_the_shipped_ones() -> None:
         (GOOD_TOOLS, None, r"state.json: missing; write \{\} there"),
         (GOOD_TOOLS, "{", "state.json: cannot be read as JSON"),
         (GOOD_TOOLS, "[]", "must be a JSON object, not list"),
-        (GOOD_TOOLS, '{"seed": 1}', "the key 'seed' is taken"),
+        (GOOD_TOOLS, '{"seed": 1}', "the key 'seed' is reserved for the run's seed; rename it"),
         ("def f(:\n", "{}", r"tools.py: line 1: SyntaxError"),
         ("x = 1\nraise ValueError('bad')", "{}", "tools.py: line 2: ValueError: bad"),
         ("import sys; sys.exit(0)", "{}", "tools.py: line 1: SystemExit: 0"),
@@ -147,7 +147,7 @@ def test_a_world_given_twice_is_refused() -> None:
         load_toolsets(["weather", "weather"])
 
 
-def test_single_tools_of_a_world_are_loaded_alone() -> None:
+def test_only_the_named_tools_of_a_world_are_loaded() -> None:
     weather, search = load_toolsets(["weather.air_quality", "search", "weather.current_weather"])
     assert list(weather.tools) == ["current_weather", "air_quality"]
     assert len(search.tools) == 3
@@ -165,7 +165,7 @@ def test_single_tools_of_a_world_are_loaded_alone() -> None:
         (["wether.air_quality"], "no tool world 'wether.air_quality'"),
     ],
 )
-def test_single_tools_that_cannot_be_are_named(names: list[str], message: str) -> None:
+def test_a_single_tool_that_does_not_exist_is_named(names: list[str], message: str) -> None:
     with pytest.raises(InputError) as caught:
         load_toolsets(names)
     assert message in str(caught.value)
@@ -207,7 +207,7 @@ def test_the_shipped_worlds_are_named_and_load_together() -> None:
     assert [toolset.name for toolset in load_toolsets(shipped_worlds())] == shipped_worlds()
 
 
-def test_declared_worlds_are_shipped_like_written_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_worlds_may_be_declared_or_written_in_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("b/tools.json", "a/tools.py", "c/tools.txt", "d/README.md"):
         (tmp_path / "tools" / name).parent.mkdir(parents=True)
         (tmp_path / "tools" / name).write_text("", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A world's functions may take and give pydantic models."""
+"""A world's functions may take and return pydantic models."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_models_are_nested_schemas(orders: Toolset) -> None:
     }
 
 
-def test_handlers_get_and_give_models(orders: Toolset) -> None:
+def test_handlers_take_and_return_models(orders: Toolset) -> None:
     state = orders.new_state()
     call: dict[str, Any] = {
         "order": {"lines": [{"sku": "A", "count": 2.0}, {"sku": "B"}]},
@@ -115,12 +115,12 @@ def test_handlers_get_and_give_models(orders: Toolset) -> None:
         ({"lines": [], "note": "far too long"}, "argument 'order/note': Value error, too long a note"),
     ],
 )
-def test_what_a_model_refuses_is_said_to_the_caller(orders: Toolset, order: object, message: str) -> None:
+def test_the_caller_gets_the_error_of_a_pydantic_model(orders: Toolset, order: object, message: str) -> None:
     with pytest.raises(ToolError) as caught:
         orders.call("place", {"order": order}, orders.new_state())  # type: ignore[dict-item]
     assert (str(caught.value), caught.value.status) == (message, 422)
 
 
-def test_what_the_cut_schema_lets_through_the_model_refuses(orders: Toolset) -> None:
+def test_the_pydantic_model_refuses_what_the_cut_schema_accepts(orders: Toolset) -> None:
     with pytest.raises(ToolError, match="argument 'node/children/0"):
         orders.call("depth", {"node": {"children": ["x"]}}, orders.new_state())

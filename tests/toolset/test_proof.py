@@ -1,4 +1,4 @@
-"""`prove` finds nothing in good worlds, and in a bad one exactly what was broken."""
+"""`prove` finds no broken promise in good worlds, and exactly the broken one in a bad world."""
 
 from __future__ import annotations
 
@@ -67,34 +67,34 @@ def test_the_shipped_worlds_keep_every_promise(name: str) -> None:
     assert prove(name, seed=3) == []
 
 
-def test_a_good_world_of_ones_own_keeps_every_promise(tmp_path: Path) -> None:
+def test_a_users_good_world_keeps_every_promise(tmp_path: Path) -> None:
     assert prove(world(tmp_path)) == []
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "promise", "tool", "told"),
+    ("old", "new", "promise", "tool", "problem"),
     [
         ("BASE_URL =", "BASE =", "loads", "", "no BASE_URL"),
-        ('{"key": "a", "times": 2}', '{"key": "zzz", "times": 2}', "example", "note", "answers 404: no note 'zzz'"),
+        ('{"key": "a", "times": 2}', '{"key": "zzz", "times": 2}', "example", "note", "returns 404: no note 'zzz'"),
         ('return {"text"', 'state["n"] = 1\n    return {"text"', "read", "note", "marked @read changed the state"),
-        ('    state["notes"][key] = text\n', "", "write", "keep", "leaves the state as it was"),
-        ("{key[:40]!r}", "{key!r}", "errors", "note", "is refused in 10"),
+        ('    state["notes"][key] = text\n', "", "write", "keep", "does not change the state"),
+        ("{key[:40]!r}", "{key!r}", "errors", "note", "is refused with a message of 10"),
         ("key not in", "len(key) and key not in", "answers", "note", "KeyError: ''"),
-        ('return {"text"', 'return {"n": random.random(), "text"', "repeats", "note", "is answered in two ways"),
-        ('return {"kept"', 'return {"n": next(_counter), "kept"', "snapshot", "", "keep answers otherwise"),
-        ("min(times, 5)", "times * 50", "answers", "note", "is answered with "),
+        ('return {"text"', 'return {"n": random.random(), "text"', "repeats", "note", "gives two different results"),
+        ('return {"kept"', 'return {"n": next(_counter), "kept"', "snapshot", "", "keep gives another result"),
+        ("min(times, 5)", "times * 50", "answers", "note", " characters"),
         ('return {"text": ', 'return {"x": float("nan"), "text": ', "answers", "note", "ValueError: Out of range"),
         ('return {"text": ', 'return {"x": {1, 2}, "text": ', "answers", "note", "TypeError: set is not a JSON value"),
         ('return {"text": ', 'raise ToolError("x" * 400)\n    return {"text": ', "errors", "note", "400 characters"),
     ],
 )
-def test_each_broken_promise_is_found_where_it_is(  # noqa: PLR0917
-    tmp_path: Path, old: str, new: str, promise: str, tool: str, told: str
+def test_each_broken_promise_is_found_with_its_tool(  # noqa: PLR0917
+    tmp_path: Path, old: str, new: str, promise: str, tool: str, problem: str
 ) -> None:
     found = [finding for finding in prove(world(tmp_path, (old, new))) if finding.promise == promise]
     assert found, promise
     assert found[0].tool == tool
-    assert told in found[0].problem
+    assert problem in found[0].problem
     assert len(found[0].problem) < 400
     assert promise in PROMISES
 
@@ -103,9 +103,9 @@ def test_a_handler_that_hangs_is_a_finding(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(proof, "SECONDS", 0.05)
     hanging = world(tmp_path, ('return {"text"', 'while times == 2:\n        pass\n    return {"text"'))
     found = {finding.promise: finding.problem for finding in prove(hanging)}
-    assert "answers 500: TimeoutError: it gave no answer within 0.05 seconds" in found["example"]
+    assert "returns 500: TimeoutError: it did not return within 0.05 seconds" in found["example"]
 
 
-def test_a_world_that_is_not_there_is_a_finding(tmp_path: Path) -> None:
+def test_a_world_that_does_not_exist_is_a_finding(tmp_path: Path) -> None:
     (finding,) = prove(str(tmp_path / "nowhere"))
     assert finding.promise == "loads"

@@ -23,10 +23,10 @@ def test_references_are_found_by_pointer() -> None:
 
 
 def test_other_documents_are_read_only_through_the_reader() -> None:
-    asked: list[str] = []
+    addresses: list[str] = []
 
     def read(address: str) -> dict[str, Any]:
-        asked.append(address)
+        addresses.append(address)
         return {"S": {"$ref": "#/T"}, "T": {"type": "string"}}
 
     root: dict[str, Any] = {}
@@ -35,7 +35,7 @@ def test_other_documents_are_read_only_through_the_reader() -> None:
     followed = References(root, "/specs/api.json", read)
     assert followed.find("parts/s.json#/S", "/specs/api.json") == ({"type": "string"}, "/specs/parts/s.json")
     assert followed.find("parts/s.json#/T", "/specs/api.json")[0] == {"type": "string"}
-    assert asked == ["/specs/parts/s.json"]
+    assert addresses == ["/specs/parts/s.json"]
     for number in range(49):
         followed.find(f"{number}.json", "/specs/api.json")
     with pytest.raises(InputError, match="more than 50 other documents"):

@@ -1,4 +1,4 @@
-"""Drawn values satisfy their schemas, are the same for the same seed, and are never given where none fits."""
+"""Drawn values satisfy their schemas and repeat for the same seed; unsatisfiable schemas raise."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_values_satisfy_and_repeat(schema: Schema) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(low=st.integers(-1000, 1000), width=st.integers(0, 50), step=st.sampled_from([1, 2, 5, 0.5]))
-def test_numbers_keep_to_their_bounds_or_there_is_none(low: int, width: int, step: float) -> None:
+def test_numbers_are_within_their_bounds_or_none_exists(low: int, width: int, step: float) -> None:
     schema: Schema = {"type": "number", "minimum": low, "maximum": low + width, "multipleOf": step}
     try:
         value = draw(schema, "s")
@@ -65,7 +65,7 @@ def test_numbers_keep_to_their_bounds_or_there_is_none(low: int, width: int, ste
 
 
 @pytest.mark.parametrize("name", ["date", "date-time", "email", "uuid", "uri", "ipv4", "ipv6", "hostname"])
-def test_formats_are_kept(name: str) -> None:
+def test_values_satisfy_their_format(name: str) -> None:
     schema: Schema = {"type": "string", "format": name}
     for number in range(20):
         value = draw(schema, str(number))
@@ -88,7 +88,7 @@ def test_formats_are_kept(name: str) -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_satisfied_is_said(schema: Schema) -> None:
+def test_an_unsatisfiable_schema_raises(schema: Schema) -> None:
     with pytest.raises(UnsatisfiableError):
         draw(schema, "s")
 
@@ -100,7 +100,7 @@ def test_the_reason_names_the_property() -> None:
         draw(schema, "s")
 
 
-def test_arguments_are_echoed_where_they_fit() -> None:
+def test_arguments_are_echoed_if_the_schema_allows_them() -> None:
     pet: Schema = {"type": "object", "properties": {"id": {"type": "integer"}, "tag": {"type": "string"}}}
     schema: Schema = {"type": "object", "properties": {"pet": pet}}
     value: Any = draw(schema, "s", {"id": 77, "tag": 5})
@@ -116,14 +116,14 @@ def test_a_pattern_that_backtracks_forever_ends() -> None:
         draw(schema, "s")
 
 
-def test_sparse_values_hold_what_is_required() -> None:
+def test_sparse_values_have_only_required_properties() -> None:
     schema: Schema = {"type": "object", "required": ["a"], "properties": {"a": {"type": "integer"}, "b": {"const": 1}}}
     assert set(draw(schema, "s", sparse=True)) == {"a"}  # type: ignore[arg-type]
     assert set(draw(schema, "s")) == {"a", "b"}  # type: ignore[arg-type]
 
 
-def test_the_whole_schema_rules_over_the_expanded_one() -> None:
-    """Where a cycle was cut the expanded schema takes anything; the answer must still satisfy the original."""
+def test_a_value_must_satisfy_the_whole_schema_too() -> None:
+    """Where a cycle was cut, the expanded schema accepts anything, but the value must satisfy the original schema."""
     cut: Schema = {"type": "object", "required": ["next"], "properties": {"next": {}}}
     with pytest.raises(UnsatisfiableError):
         draw(cut, "s", whole={"properties": {"next": {"$ref": "#"}}, "type": "object", "required": ["next"]})

@@ -47,7 +47,7 @@ def expanded(schema: Any, hidden: Any = "", **definitions: Any) -> Schema:
         ({"patternProperties": {"a": {}}, "additionalProperties": False}, {}),
     ],
 )
-def test_what_json_schema_does_not_know_is_mended_or_dropped(schema: Any, wanted: Schema) -> None:
+def test_keywords_unknown_to_json_schema_are_converted_or_dropped(schema: Any, wanted: Schema) -> None:
     assert expanded(schema) == wanted
 
 
@@ -63,7 +63,7 @@ def test_all_of_is_one_schema_with_the_tighter_bounds() -> None:
     }
 
 
-def test_what_cannot_be_merged_stays_an_all_of() -> None:
+def test_keywords_that_cannot_be_merged_stay_in_an_all_of() -> None:
     assert merge([{"pattern": "a"}, {"pattern": "b"}]) == {"pattern": "a", "allOf": [{"pattern": "b"}]}
     assert merge([{"type": "string"}, {"type": "object"}]) == {"type": "string", "allOf": [{"type": "object"}]}
     assert merge([{"type": ["integer", "null"]}, {"type": "number"}])["type"] == "integer"
@@ -96,14 +96,14 @@ def test_properties_of_the_other_direction_are_hidden() -> None:
     assert "id" in expanded(schema, "writeOnly")["properties"]
 
 
-def test_what_stands_beside_a_reference_counts() -> None:
+def test_keywords_beside_a_reference_apply() -> None:
     made = expanded({"$ref": "#/$defs/S", "description": "Mine", "nullable": True}, S={"type": "string"})
     assert made["description"] == "Mine"
     assert Draft202012Validator(made).is_valid("x")
 
 
 @pytest.mark.parametrize("reference", ["#/$defs/Gone", "other.json", "http://x.test/a.json#/b", "file:///etc/passwd"])
-def test_a_reference_that_leads_nowhere_is_refused(reference: str) -> None:
+def test_a_reference_without_a_target_is_refused(reference: str) -> None:
     with pytest.raises(InputError, match="the reference"):
         expanded({"properties": {"a": {"$ref": reference}}})
 

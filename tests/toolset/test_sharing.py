@@ -47,7 +47,7 @@ def test_nothing_in_a_frozen_state_can_be_changed(change: Any) -> None:
     assert frozen == STATE
 
 
-def test_copies_of_frozen_parts_are_plain_and_free() -> None:
+def test_copies_of_frozen_values_are_plain_and_independent() -> None:
     frozen = freeze(copy_json(STATE))
     copied = copy.deepcopy(frozen)
     copied["orders"]["o1"]["paid"] = True
@@ -58,7 +58,7 @@ def test_copies_of_frozen_parts_are_plain_and_free() -> None:
     assert json.dumps(frozen) == json.dumps(STATE)
 
 
-def test_what_is_not_looked_into_is_shared_and_what_is_not_changed_too() -> None:
+def test_records_that_were_not_changed_are_shared() -> None:
     frozen = freeze(copy_json(STATE))
     working = draft(frozen)
     working["orders"]["o1"]["paid"] = True
@@ -79,13 +79,13 @@ def test_equal_values_of_another_type_are_a_change(old: Any, new: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [{1: 2}, {"a": {1: 2}}, {"a": {1, 2}}, {"a": (1,)}, [object()]])
-def test_what_is_not_json_is_refused(value: Any) -> None:
+def test_values_that_are_not_json_are_refused(value: Any) -> None:
     with pytest.raises(TypeError):
         freeze(value)
 
 
 def _act(state: Any, random: Random) -> list[Any]:
-    """A handler: walks somewhere in the state by one of the ways Python has, and reads or changes it."""
+    """A handler that walks the state in one of the ways that Python has, and reads or changes it."""
     seen: list[Any] = []
     for _ in range(random.randint(1, 8)):
         place = state

@@ -150,7 +150,7 @@ def unresolved(state: State, x: Nowhere) -> None:  # type: ignore[name-defined] 
         (unresolved, "Nowhere"),
     ],
 )
-def test_what_a_model_could_not_be_told_is_refused(function: Handler, message: str) -> None:
+def test_a_function_without_a_usable_definition_is_refused(function: Handler, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         define(function, "tools.py: f", "http://x.test/f")
     assert str(caught.value).startswith("tools.py: f")

@@ -1,4 +1,4 @@
-"""Copies share nothing, and a digest sees what changed and nothing else."""
+"""Copies share nothing, and a digest changes with the content and with nothing else."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ json_values: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-def test_25_and_25_point_0_are_one_number() -> None:
+def test_25_and_25_point_0_have_the_same_digest() -> None:
     assert digest({"a": 25, "b": [1.0]}) == digest({"b": [1], "a": 25.0})
     assert digest({"a": -0.0}) == digest({"a": 0})
 
 
-def test_what_differs_differs() -> None:
+def test_different_values_have_different_digests() -> None:
     values = [0, 1, True, False, None, "1", "", [], {}, [1], {"1": 1}, 1.5]
     assert len({digest({"v": value}) for value in values}) == len(values)
 
 
-def test_a_digest_is_known() -> None:
+def test_the_digest_is_the_sha256_of_canonical_json() -> None:
     assert digest({"a": "é"}) == hashlib.sha256(b'{"a":"\\u00e9"}').hexdigest()
     assert digest({}) == "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"  # sha256 of b"{}"
 

@@ -1,4 +1,4 @@
-"""Calls work on a copy of the state, and whatever a handler raises becomes one of two exceptions."""
+"""Calls work on a copy of the state, and whatever a handler raises becomes a ToolError or a HandlerError."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def world(tmp_path: Path) -> Toolset:
     return load_toolset(str(tmp_path))
 
 
-def test_a_write_changes_the_state_it_was_given_and_no_other(world: Toolset) -> None:
+def test_a_write_changes_only_the_state_that_it_was_called_with(world: Toolset) -> None:
     one, two = world.new_state(), world.new_state()
     assert world.call("add", {"item": "a"}, one) == {"n": 1}
     assert world.call("count", {}, one) == {"n": 1}
@@ -62,11 +62,11 @@ def test_a_write_changes_the_state_it_was_given_and_no_other(world: Toolset) -> 
     assert world.digest(one) != world.digest(two) == world.digest(world.new_state())
 
 
-def test_reads_and_writes_are_told_apart(world: Toolset) -> None:
+def test_is_write_knows_reads_from_writes(world: Toolset) -> None:
     assert (world.is_write("add"), world.is_write("count"), world.is_write("nothing")) == (True, False, False)
 
 
-def test_a_refusal_passes_and_leaves_the_state_as_it_was(world: Toolset) -> None:
+def test_a_refusal_is_raised_unchanged_and_does_not_change_the_state(world: Toolset) -> None:
     state = world.new_state()
     with pytest.raises(ToolError, match="not this one") as caught:
         world.call("add", {"item": "refused"}, state)
