@@ -59,7 +59,7 @@ class ToolRunner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One case to run, with its persona and tools. `trial` counts the runs of a case from 0."""
+    """One case to run, with its persona and tools. `trial`: index of the run of this case, from 0."""
 
     case: Case
     persona: str
@@ -67,15 +67,15 @@ class Job:
     trial: int = 0
 
     def session(self, run: str) -> str:
-        """The session id for the tool servers. Faults depend on the half after the dot, the same in every run."""
-        # Hashes, because a session id travels in a header and case ids may hold any character.
+        """The session id for the tool servers. Faults depend on the part after the dot, the same in every run."""
+        # Hashed, because a session id is sent in a header and case ids may contain any character.
         case = f"{self.case.suite}\0{self.case.id}\0{self.trial}"
         return ".".join(hashlib.sha256(name.encode()).hexdigest()[:24] for name in (run, case))
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to run. `max_steps`: replies to one user turn. `run`: separates this run's tool sessions from others."""
+    """How to run. `max_steps`: most replies to one user turn. `run`: keeps tool sessions apart from other runs'."""
 
     batch_size: int = 16
     max_steps: int = 6
@@ -97,7 +97,7 @@ def add_user_turn(conversation: Conversation, text: str) -> Conversation:
 def advance(
     conversation: Conversation, reply: Reply, client: ToolRunner, session: str, turn: int
 ) -> tuple[Conversation, Step]:
-    """Append a reply and the results of its calls, which are sent here. `turn`: index of the user turn."""
+    """Append a reply, send its calls, and append their results. `turn`: index of the user turn."""
     conversation = _append(conversation, reply.turn)
     calls = [part for part in reply.turn.parts if isinstance(part, ToolCall)]
     exchanges = tuple(_exchange(call, client, session) for call in calls)
@@ -123,10 +123,10 @@ def step(  # noqa: PLR0917
     session: str,
     on_delta: OnDelta | None = None,
 ) -> tuple[Conversation, Step]:
-    """One reply in one conversation, with its calls executed. A step without exchanges is the answer.
+    """Generate one reply and execute its calls. A step without exchanges is the answer.
 
     Raises:
-        FrameError: the model's chat template cannot carry the conversation.
+        FrameError: the model's chat template cannot render the conversation.
     """
     turn = sum(turn.role == "user" for turn in conversation.turns) - 1
     request = Request(f"{conversation.id}/{turn}/{_steps_since_user(conversation)}", conversation)
@@ -139,11 +139,11 @@ def run_cases(
 ) -> Iterator[Trajectory]:
     """Run jobs, up to `options.batch_size` at a time, and yield each trajectory when its case ends.
 
-    A case that ends is replaced in the batch at once, to keep the device busy. A case with an `INFRASTRUCTURE` error
+    A finished case is replaced in the batch at once, to keep the device busy. A case with an `INFRASTRUCTURE` error
     ends as `invalid`; the others continue.
 
     Args:
-        client_for: the client for a job; it knows the job's tools and no others.
+        client_for: returns the client for a job, which knows only the job's tools.
     """
     waiting = deque(jobs)
     active: list[_Run] = []
@@ -235,7 +235,7 @@ def _replies(runs: Sequence[_Run], model: Model, sampling: Sampling) -> list[tup
 
 
 def _exchange(call: ToolCall, client: ToolRunner, session: str) -> Exchange:
-    """Send a call. One that cannot be read is not sent; its result tells the model why."""
+    """Send a call. An unreadable call is not sent; its result tells the model why."""
     if call.parse_error is None:
         return client.call(call, session)
     received = json.dumps({"error": f"the call could not be read: {call.parse_error}"}, ensure_ascii=False)

@@ -15,7 +15,7 @@ def content_root() -> Path:
 
 
 def find_content(kind: str, name: str) -> Path | None:
-    """Find a path (`./mytools`), or else the shipped `<kind>/<name>`. Returns None if neither exists.
+    """The path `name` (`./mytools`) or the shipped `<kind>/<name>`; None if neither exists.
 
     Args:
         kind: `tools`, `datasets` or `evals`.

@@ -29,8 +29,8 @@ class RowError(InputError):
     """One row that cannot become a conversation.
 
     Args:
-        reason: a short stable slug that rejections are counted by, for example `no-assistant`.
-        detail: a sentence for a person.
+        reason: a short, stable slug by which rejections are counted, for example `no-assistant`.
+        detail: a message for people.
         turn: index of the turn in the row, if known.
         offset: character offset inside that turn's text, if known.
     """

@@ -29,7 +29,7 @@ __all__ = [
 
 MAX_DEPTH = 100  # levels of brackets: far above real data, far below where a later json.dumps would overflow the stack
 MAX_LITERAL = 200_000  # characters: the Python parser takes about 100 times the memory of its input
-_WHITE = " \t\r\n"  # JSON's white space, which is less than Unicode's
+_WHITE = " \t\r\n"  # JSON's white space; Unicode has more
 _ESCAPED_SURROGATE = re.compile(r"\\[uU](?:0000)?[dD][89a-fA-F]")
 
 
@@ -37,7 +37,7 @@ class UnreadableError(ValueError):
     """Text that cannot be read.
 
     Args:
-        detail: what is wrong, for a person.
+        detail: what is wrong, as a message for people.
         reason: `invalid-json`, `invalid-utf8`, `too-deep` or `lone-surrogate`.
         position: the character (for `invalid-utf8` the byte), if known.
     """
@@ -80,18 +80,18 @@ _STRICT_UNIQUE = _decoder(strict=True, unique_keys=True)
 
 
 def parse_json(text: str | bytes, *, unique_keys: bool = False, max_depth: int = MAX_DEPTH) -> Json:
-    """The value of a whole JSON document (RFC 8259), white space around it allowed.
+    """The value of a whole JSON document (RFC 8259); white space around it is allowed.
 
     Refused: NaN, Infinity and numbers that overflow to it, integers beyond Python's digit limit, control characters in
     strings, lone surrogates, bytes that are not UTF-8, and nesting above `max_depth` levels.
 
     Args:
         text: the document.
-        unique_keys: refuse objects that repeat a key (JSON leaves their meaning open).
+        unique_keys: refuse objects that repeat a key (JSON leaves their meaning undefined).
         max_depth: levels of lists and objects.
 
     Raises:
-        UnreadableError: with the reason and, where known, the position.
+        UnreadableError: with the reason and, if known, the position.
     """
     if isinstance(text, bytes):
         try:
@@ -114,13 +114,13 @@ def json_pointer(*parts: str | int) -> str:
 def read_json(text: str, start: int = 0) -> tuple[Json, int]:
     """The JSON value that begins exactly at `start`, and the index after it.
 
-    As `parse_json`, but control characters such as newlines are allowed inside strings, and text may follow.
+    Like `parse_json`, but allows control characters (newlines, for example) in strings, and text after the value.
     """
     return _read_bounded(text, start, _LENIENT, MAX_DEPTH)
 
 
 def read_literal(text: str) -> Json:
-    """A Python literal as JSON. Tuples become lists; sets, bytes, complex numbers and keys that are not text fail."""
+    """A Python literal as JSON. Tuples become lists; sets, bytes, complex numbers and non-text keys are refused."""
     if len(text) > MAX_LITERAL:
         raise UnreadableError(f"a Python literal of {len(text)} characters is too long")
     try:
@@ -175,7 +175,7 @@ def _too_deep(max_depth: int) -> UnreadableError:
 
 
 def _decode(text: str, start: int, decoder: json.JSONDecoder) -> tuple[object, int]:
-    """`raw_decode` by windows: its errors count lines from the start of the text, quadratic over many bad values."""
+    """`raw_decode` over growing windows: its errors count lines from the start, which is quadratic on a long text."""
     size = 4096 if start else len(text)
     while True:
         window, cut = text[start : start + size], start + size < len(text)
@@ -202,7 +202,7 @@ def _depth(value: object) -> int:
 
 
 def _check_surrogates(text: str, value: object) -> None:
-    """Refuse half of a surrogate pair, which cannot be encoded. `value` is searched only if `text` may hold one."""
+    """Refuse lone surrogates, which cannot be encoded. `value` is searched only if `text` may contain one."""
     try:
         if not text.isascii():
             text.encode()
@@ -213,7 +213,7 @@ def _check_surrogates(text: str, value: object) -> None:
 
 
 def _to_json(value: object) -> Json:
-    """The value with lists for tuples. Raises ValueError for types that JSON does not have."""
+    """The value with tuples as lists. Raises ValueError for types that JSON does not have."""
     if isinstance(value, list | tuple):
         return [_to_json(item) for item in value]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):

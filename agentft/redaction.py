@@ -14,7 +14,7 @@ _SECRET_NAME = re.compile(
     r"|credential|session[-_]?(id|key)|jwt|signature|(?<!page)(?<!page[-_])token$|^(pwd|pin|otp|cvv|auth|sid|sig)$",
     re.IGNORECASE,
 )
-# An argument of a call is more often a secret than a key of an answer: "key" may be a song's key in an answer.
+# Broader for arguments: a call's `key` is usually a secret, while in a response it may be the key of a song.
 _SECRET_ARGUMENT = re.compile(
     r"(^|[_-])(api_?key|key|token|secret|password|passwd|auth(?!ors?($|[_-]))\w*|session|signature)($|[_-])",
     re.IGNORECASE,
@@ -29,15 +29,15 @@ _PAIR = re.compile(r"([\w.-]{1,64})=([^&\s\"'#;,]+)")
 
 
 def is_secret_argument(name: str) -> bool:
-    """Whether a call's argument of this name is left out of an imported world.
+    """Whether an argument with this name is a secret, which an imported world leaves out.
 
-    Every name that `redacted` treats as a secret is one, and so are a bare `key`, `token`, `session` or `auth...`.
+    So is every name that `redacted` hides, and also a bare `key`, `token`, `session` or `auth...`.
     """
     return bool(_SECRET_NAME.search(name) or _SECRET_ARGUMENT.search(name))
 
 
 def redacted(value: Json) -> Json:
-    """A copy of `value` with "[redacted]" in place of secrets: by the name of their key, or by their shape."""
+    """A copy of `value` with "[redacted]" in place of secrets, recognised by the name of their key or their shape."""
     if isinstance(value, dict):
         return {
             key: _HIDDEN if item is not None and _SECRET_NAME.search(key) else redacted(item)

@@ -1,4 +1,4 @@
-"""Run folders: the names of their files, their status, their lock, and which run `last` is.
+"""Run folders: the names of their files, their status, their lock, and which run is `last`.
 
 runs/<name>/  recipe.toml  format.json  data.json  metrics.jsonl  adapter/ (full: model/)  checkpoints/  eval/  log.txt
 """
@@ -35,7 +35,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.recipe = path / "recipe.toml"  # every setting, resolved
-        self.format = path / "format.json"  # frame, call format, stop strings and hashes: what serving must repeat
+        self.format = path / "format.json"  # frame, call format, stop strings and hashes, which serving must match
         self.data = path / "data.json"  # how many rows were kept, why the others were rejected, the fingerprint
         self.metrics = path / "metrics.jsonl"  # one line for each optimizer step
         self.checkpoints = path / "checkpoints"  # complete `checkpoint-<step>/` folders
@@ -45,14 +45,14 @@ class RunFolder:
 
     @property
     def status(self) -> Status:
-        """`finished` once the adapter (or the model) is there, `empty` before the recipe is written."""
+        """`finished` once the adapter (or the model) exists, `empty` before the recipe is written."""
         if self.result is not None:
             return "finished"
         return "unfinished" if self.recipe.is_file() else "empty"
 
     @property
     def result(self) -> Path | None:
-        """The trained adapter, or the model if all weights were trained; None while there is neither."""
+        """The trained adapter, or the model if all weights were trained; None if neither exists yet."""
         return next((path for path in (self.weights("lora"), self.weights("full")) if path.is_dir()), None)
 
     def weights(self, method: str) -> Path:
@@ -61,10 +61,10 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the folder for this process; the operating system frees it when the process ends, however it ends.
+        """Lock the folder for this process; the operating system frees the lock when the process ends or is killed.
 
         Raises:
-            InputError: another process holds it; the message names that process.
+            InputError: another process holds the lock; the message names that process.
         """
         with (self.path / ".lock").open("a+", encoding="utf-8") as stream:
             try:
@@ -149,7 +149,7 @@ def new_run(name: str, output: str = "") -> RunFolder:
 
 
 def find_run(name: str) -> RunFolder:
-    """The run with this name or path (of the folder, or of something in it); `last` is the newest, finished or not.
+    """The run with this name or path (of the folder or a file in it); `last` is the newest, finished or not.
 
     Raises:
         InputError: there is no such run.

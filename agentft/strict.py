@@ -21,7 +21,7 @@ _NOUNS = {str: "a text", int: "a whole number", float: "a number", bool: "true o
 
 
 def closest(word: str, known: Sequence[str]) -> str | None:
-    """The known word that `word` is most similar to; None if none is similar. Only its first 64 characters count."""
+    """The known word most similar to `word` (its first 64 characters); None if none is similar."""
     matches = difflib.get_close_matches(word[:64], known, n=1)
     return matches[0] if matches else None
 
@@ -33,7 +33,7 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 
 def one_of(value: object, known: Sequence[str], at: str, key: str) -> object:
-    """`value`, if it is known.
+    """Check that `value` is one of `known`, and return it.
 
     Raises:
         InputError: it is not.
@@ -43,28 +43,28 @@ def one_of(value: object, known: Sequence[str], at: str, key: str) -> object:
     return value
 
 
-def read_as(kind: type[T], row: Mapping[str, Any], at: str, **given: Any) -> T:
-    """A dataclass from a record: its fields are the keys, their types say what the values may be.
+def read_as(kind: type[T], row: Mapping[str, Any], at: str, **preset: Any) -> T:
+    """Read a record into a dataclass, whose fields are the allowed keys and whose types are checked.
 
-    A field with a default may be left out. Texts that may not, and those in lists, must not be blank. Types are str,
-    int, float, bool, Literal, tuple[X, ...] (from a list), Mapping[K, X], X | None and other dataclasses; of any
-    other type everything is taken as it is.
+    A field with a default is optional. Required texts, and texts in lists, must not be blank. Checked types are str,
+    int, float, bool, Literal, tuple[X, ...] (from a list), Mapping[K, X], X | None and other dataclasses; values of
+    any other type are accepted unchecked.
 
     Args:
         kind: the dataclass.
         row: the record.
         at: its place, for messages: `file`, `file:line`, or one of these with `: path`.
-        given: fields that are no keys of the record.
+        preset: values of fields that the record must not contain.
 
     Raises:
-        InputError: an unknown key, a missing one, a value of another type, or what the dataclass itself refuses.
+        InputError: an unknown key, a missing key, a value of the wrong type, or an error from the dataclass itself.
     """
     keys = _keys(cast(Any, kind))
-    known = [name for name in keys if name not in given]
+    known = [name for name in keys if name not in preset]
     for key in row:
         if key not in known:
             raise InputError(f"{at}: there is no key {key!r}; {nearest(key, known)}")
-    values = dict(given)
+    values = dict(preset)
     for name in known:
         hint, needed = keys[name]
         if name in row:
@@ -78,10 +78,10 @@ def read_as(kind: type[T], row: Mapping[str, Any], at: str, **given: Any) -> T:
 
 
 def read_toml(path: Path, remedy: str) -> dict[str, Any]:
-    """The tables of a TOML file.
+    """The tables of a TOML file. `remedy` ends the message if the file cannot be read.
 
     Raises:
-        InputError: it cannot be read (with the remedy), or is not TOML.
+        InputError: the file cannot be read, or is not TOML.
     """
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
@@ -92,10 +92,10 @@ def read_toml(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def read_json_line(line: bytes, at: str) -> dict[str, Any]:
-    """The JSON object on a line of a JSONL file. Repeated keys are refused, and all that `parse_json` refuses.
+    """The JSON object on a line of a JSONL file. Repeated keys are refused, as is everything that `parse_json` refuses.
 
     Raises:
-        InputError: the line is not such an object.
+        InputError: the line is not a valid object.
     """
     try:
         value = parse_json(line, unique_keys=True)
@@ -108,7 +108,7 @@ def read_json_line(line: bytes, at: str) -> dict[str, Any]:
 
 @cache
 def _keys(kind: Any) -> dict[str, tuple[Any, bool]]:
-    """A dataclass's fields: their types, and whether a record must have them."""
+    """By field name: its type, and whether it is required."""
     hints = get_type_hints(kind)
     return {
         field.name: (hints[field.name], field.default is MISSING and field.default_factory is MISSING)

@@ -1,4 +1,4 @@
-"""The data model: typed turns with spans, segments to render, tokens with weights, and what an evaluation is made of.
+"""The data model: typed turns with spans, rendered segments, tokens with weights, and the types of an evaluation.
 
 Standard library only. Everything is frozen; mappings inside are never written to after construction.
 """
@@ -45,12 +45,12 @@ SegmentKind = Literal[
     "user",
     "result",  # a tool's result with its markers
     "thought",  # reasoning
-    "preamble",  # text before a call, in a run that calls
+    "preamble",  # text before a call, in a reply that calls
     "call",
-    "terminator",  # what ends a run that calls: the call format's end marker or the frame's stop token
-    "answer",  # text of a run that does not call
-    "end",  # the stop token of a run that does not call
-    "unreadable",  # a call that no reader understands: never learnt
+    "terminator",  # what ends a reply that calls: the call format's end marker or the frame's stop token
+    "answer",  # text of a reply that does not call
+    "end",  # the stop token of a reply that does not call
+    "unreadable",  # a call that could not be read: never supervised
 ]
 
 
@@ -73,7 +73,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Declarations:
-    """The place in a system turn where tools are declared; what is declared is in `Conversation.tools`."""
+    """The part of a system turn that declares tools; the tools themselves are in `Conversation.tools`."""
 
     text: str
     span: Span
@@ -125,7 +125,7 @@ Part: TypeAlias = Text | Declarations | ToolCall | ToolResult
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One speaker's turn. The parts' spans tile `raw`: joined in order they give it back."""
+    """One speaker's turn. The parts' spans tile `raw`: joined in order, they equal it."""
 
     role: Role
     parts: tuple[Part, ...]
@@ -154,7 +154,7 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of rendered text. `sampled`: the model must produce it (else it is given to the model)."""
+    """A piece of rendered text. `sampled`: the model must generate it; otherwise it is context."""
 
     text: str
     sampled: bool
@@ -165,8 +165,8 @@ class Segment:
 class Encoded:
     """A rendered row as tokens, each list `[tokens]` long.
 
-    `loss_weights`: 0 = context, more = learnt with that weight. `segments`: index of the segment that a token's first
-    character belongs to.
+    `loss_weights`: 0 = context, above 0 = supervised with that weight. `segments`: index of the segment that contains
+    a token's first character.
     """
 
     input_ids: tuple[int, ...]
@@ -187,10 +187,10 @@ COMPARATORS = ("exact", "casefold", "spaceless")
 
 @dataclass(frozen=True, slots=True)
 class CallExpectation:
-    """A call that a case expects. Every argument must equal; one with alternatives may equal any of them.
+    """A call that a case expects. Every argument must equal its value or one of its alternatives.
 
-    `alternatives`: argument name -> other accepted values. `optional`: argument name -> value that may be left out or
-    given exactly so.
+    `alternatives`: argument name -> other accepted values. `optional`: argument name -> the value that it must have
+    if the call passes it.
     """
 
     name: str
@@ -201,10 +201,10 @@ class CallExpectation:
 
 @dataclass(frozen=True, slots=True)
 class CaseTurn:
-    """One user turn of a case and what must follow: the calls (none: it must not call) and values of the answer.
+    """One user turn of a case and what must follow: the calls (none: the model must not call) and the answer.
 
-    `failing`: how many of the leading `calls` are expected to be answered with an error. `answer`: texts that the final
-    answer must hold. `reference`: a whole model answer, for metrics that compare texts.
+    `failing`: how many of the leading `calls` are expected to return an error. `answer`: texts that the final answer
+    must contain. `reference`: a complete reference answer, for metrics that compare texts.
     """
 
     user: str
@@ -215,13 +215,13 @@ class CaseTurn:
 
     @property
     def skippable(self) -> int:
-        """How many leading calls may be left out: those that fail, if later ones mend them; else none."""
+        """How many leading calls may be omitted: the failing ones, if later calls correct them; else none."""
         return self.failing if self.failing < len(self.calls) else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a suite asks: scripted user turns over tool worlds, or over those `tools` of them if any are named."""
+    """One case of a suite: scripted user turns, with all tools of `worlds`, or only `tools` if any are named."""
 
     id: str
     suite: str
@@ -241,8 +241,8 @@ class Exchange:
         url: where the call was sent; None if no registered endpoint matched.
         sent: the request's body; None if the call was not sent.
         status: the HTTP status; None if the call was not sent, or no complete response arrived.
-        received: the response's body, which the model gets as the result; without a status it says what happened.
-        fault: the kind of fault that the run injected, empty if none.
+        received: the response's body, which the model gets as the result; without a status, the reason of the failure.
+        fault: the kind of the injected fault; empty if there was none.
     """
 
     call: ToolCall
@@ -260,7 +260,7 @@ class Step:
     """One reply of the model, with the exchanges that its calls led to.
 
     Args:
-        turn: index of the user turn that it follows.
+        turn: index of the user turn that it answers.
         parts: the reply's parts; their spans index into `raw`.
         raw: the text as the model generated it; None for a model that returns structured parts.
         finish: `stop`, `end` or `length` (see `agentft.models.Finish`).
@@ -277,7 +277,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """What a run of one case produced.
+    """The result of running one case.
 
     Args:
         prompt: the text of the first prompt; empty for a model that receives structured messages.
