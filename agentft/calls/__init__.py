@@ -1,11 +1,11 @@
-"""Call formats: how tools, calls and results are written inside a conversation's text.
+"""Call formats: how tool definitions, calls and results are written as text.
 
-A call format combines with any frame (chat template). To add one: a module here and a line in the table.
+A call format combines with any frame (chat template). To add one, write a module here and add a line to the table.
 """
 
 from __future__ import annotations
 
-from agentft.calls.base import CallFormat
+from agentft.calls.format import CallFormat
 from agentft.calls.hermes import HERMES
 from agentft.calls.msagent import MSAGENT
 from agentft.errors import InputError
@@ -16,10 +16,10 @@ CALL_FORMATS: dict[str, CallFormat] = {"msagent": MSAGENT, "hermes": HERMES}
 
 
 def call_format(name: str) -> CallFormat:
-    """The call format of that name.
+    """Look up a call format by name.
 
     Raises:
-        InputError: no such format.
+        InputError: there is no such format.
     """
     if name not in CALL_FORMATS:
         raise InputError(f"call format {name!r} is not known; the formats are: {', '.join(CALL_FORMATS)}")

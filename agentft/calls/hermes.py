@@ -1,4 +1,4 @@
-"""The Hermes call format, as the Qwen2.5 family renders it: `<tool_call>` tags, and results in a user's message."""
+"""The Hermes call format as the Qwen2.5 family renders it: calls in `<tool_call>` tags, results in a user message."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import re
 from collections.abc import Sequence
 from itertools import islice
 
-from agentft.calls.base import CallFormat, dump_json, said
+from agentft.calls.format import CallFormat, dump_json, text_segments
 from agentft.calls.reading import CallKeys, make_call, read_literal_call
 from agentft.json_text import UnreadableError, read_json
 from agentft.types import Json, ParseFailure, Part, Segment, Span, Text, ToolCall, ToolDefinition, ToolResult
 
 __all__ = ["HERMES"]
 
-_OPEN = re.compile(r"\n?<tool_call>\s*")  # the newline between text and a call is the format's own
+_OPEN = re.compile(r"\n?<tool_call>\s*")  # the newline before a call belongs to the call, not to the text
 _CLOSE = "</tool_call>"
 _CLOSING = re.compile(_CLOSE)
 _SPACE = re.compile(r"\s*")
 _KEYS = CallKeys()
-_MAX_READINGS = 4  # how many closing tags may lie inside one Python literal before the search ends
+_MAX_STOPS = 4  # closing tags that are tried as the end of a Python literal
 
 
 def _write_system(persona: str, tools: Sequence[ToolDefinition]) -> str:
-    """The persona and the tools' schemas, worded as Qwen2.5's chat template words it."""
+    """The persona and the tools' schemas, in the wording of Qwen2.5's chat template."""
     if not tools:
         return persona
     rows = "".join("\n" + dump_json(_declare(tool)) for tool in tools)
@@ -41,11 +41,11 @@ def _declare(tool: ToolDefinition) -> Json:
 
 
 def _write_run(parts: Sequence[Part]) -> list[Segment]:
-    """Text, then each call in tags of its own; the stop token of the frame ends the run."""
+    """Text, then each call in its own tags. The frame's stop token ends the run."""
     segments: list[Segment] = []
     for part in parts:
         if isinstance(part, Text):
-            segments += said(part)
+            segments += text_segments(part)
         elif isinstance(part, ToolCall):
             body = dump_json({"name": part.name, "arguments": dict(part.arguments)})
             gap = "\n" if segments else ""
@@ -58,7 +58,7 @@ def _write_results(results: Sequence[ToolResult]) -> str:
 
 
 def _parse(text: str) -> tuple[Part, ...]:
-    """Calls in tags, everything else text. An unclosed last call is read if its JSON is complete."""
+    """Tagged calls; everything else is text. A last call without its closing tag is read if its JSON is complete."""
     parts: list[Part] = []
     at = calls = 0
     while opened := _OPEN.search(text, at):
@@ -73,7 +73,7 @@ def _parse(text: str) -> tuple[Part, ...]:
 
 
 def _read_body(text: str, start: int) -> tuple[Json, int, ParseFailure | None]:
-    """The value of the call whose tag ends at `start`, where the call ends, and what is wrong with its structure."""
+    """The value of the call whose opening tag ends at `start`, the call's end, and a structural failure, if any."""
     try:
         if not text.startswith(("{", "["), start):
             raise UnreadableError("no JSON object between the call's tags")
@@ -92,9 +92,9 @@ def _read_body(text: str, start: int) -> tuple[Json, int, ParseFailure | None]:
 
 
 def _read_literal(text: str, start: int, problem: str) -> tuple[Json, int, ParseFailure | None]:
-    """A call that is not JSON: a Python literal up to one of the next closing tags, or unreadable."""
+    """Read a call that is not JSON: a Python literal that ends at one of the next closing tags, or a failure."""
     end, closed = _find_close(text, start)
-    stops = [found.start() for found in islice(_CLOSING.finditer(text, start), _MAX_READINGS)]
+    stops = [found.start() for found in islice(_CLOSING.finditer(text, start), _MAX_STOPS)]
     if literal := read_literal_call(text, start, stops or [end]):
         value, stop = literal
         return value, stop + len(_CLOSE) * closed, None
@@ -103,7 +103,7 @@ def _read_literal(text: str, start: int, problem: str) -> tuple[Json, int, Parse
 
 
 def _find_close(text: str, position: int) -> tuple[int, bool]:
-    """The end of the next closing tag, or of the text; and whether there is a tag."""
+    """The end of the next closing tag (or of the text), and whether there is such a tag."""
     found = text.find(_CLOSE, position)
     return (len(text), False) if found < 0 else (found + len(_CLOSE), True)
 

@@ -1,8 +1,7 @@
 """The MS-Agent call format: `<|startofthink|>` calls and `<|startofexec|>` results inside the assistant's own message.
 
-Serving stops at the end of a call block, so one block is one step. Calls that are made at once therefore share a block,
-as a JSON list; calls that follow one another are blocks of their own with their results between them, which is how the
-data set itself writes them.
+Serving stops at the end of a call block, so one block is one step. Parallel calls therefore share a block, as a JSON
+list. Sequential calls have a block each, with the results in between, as in the MS-Agent data set.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from itertools import groupby
 from typing import Any
 from urllib.parse import urlsplit
 
-from agentft.calls.base import CallFormat, dump_json, said
+from agentft.calls.format import CallFormat, dump_json, text_segments
 from agentft.calls.msagent_grammar import CALL_END, CALL_START, RESULT_END, RESULT_START, parse_parts
 from agentft.types import Json, Part, Segment, Text, ToolCall, ToolDefinition, ToolResult
 
@@ -22,14 +21,14 @@ INSTRUCTION = (
     'To use a tool write <|startofthink|>```JSON\n{"api_name": NAME, "url": URL, "parameters": {...}}\n```'
     "<|endofthink|> and wait for its result. The tools are:"
 )
-"""Stands between the persona and the tools, so that a model which was never tuned has a fair chance too."""
+"""Between the persona and the tools; without it, a model that was never tuned could not know the format."""
 
-UNSAID = frozenset({"description", "title", "default"})
-"""Keys of a parameter's schema that are written elsewhere or not at all."""
+_OMITTED_KEYS = frozenset({"description", "title", "default"})
+"""Keys of a parameter's schema that are written separately or not at all."""
 
 
 def _write_system(persona: str, tools: Sequence[ToolDefinition]) -> str:
-    """Persona, instruction, and a numbered list of plugins: the tools of one address, each with its path."""
+    """Persona, instruction and a numbered list of plugins. A plugin is the tools of one host, each with its path."""
     if not tools:
         return persona
     routes = [(_base(url), url, tool) for tool in tools for url in (tool.endpoints or ("",))]
@@ -39,20 +38,20 @@ def _write_system(persona: str, tools: Sequence[ToolDefinition]) -> str:
 
 
 def _write_run(parts: Sequence[Part]) -> list[Segment]:
-    """Text and calls of one run; neighbouring calls share one block."""
+    """Text and calls of one run; adjacent calls share a block."""
     segments: list[Segment] = []
-    waiting: list[ToolCall] = []
+    pending: list[ToolCall] = []
     for part in parts:
         if isinstance(part, ToolCall):
-            waiting.append(part)
-        elif isinstance(part, Text) and (part.text.strip() or not waiting):
-            segments += [*_block(waiting), *said(part)]
-            waiting = []
-    return segments + _block(waiting)
+            pending.append(part)
+        elif isinstance(part, Text) and (part.text.strip() or not pending):
+            segments += [*_block(pending), *text_segments(part)]
+            pending = []
+    return segments + _block(pending)
 
 
 def _write_results(results: Sequence[ToolResult]) -> str:
-    """Each result in a block of its own, set off as the data set does."""
+    """Each result in its own block, with the line breaks of the MS-Agent data set."""
     return "".join(f"\n\n{RESULT_START}```JSON\n{r.content}\n```{RESULT_END}\n" for r in results)
 
 
@@ -71,13 +70,13 @@ def _call_object(call: ToolCall) -> dict[str, Json]:
 
 
 def _base(url: str) -> str:
-    """An address up to its path."""
+    """A URL without its path."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}" if url else ""
 
 
 def _declare(base: str, routes: Sequence[tuple[str, str, ToolDefinition]]) -> str:
-    """The tools at one address, in the shape that the data set's plugins have."""
+    """The tools of one host as a plugin of the MS-Agent data set."""
     paths: list[Json] = []
     for _, url, tool in routes:
         route: dict[str, Json] = {"model_id": url.removeprefix(base)} if base else {}
@@ -89,10 +88,10 @@ def _declare(base: str, routes: Sequence[tuple[str, str, ToolDefinition]]) -> st
 
 
 def _declare_parameters(schema: Mapping[str, Any]) -> Json:
-    """A row for each parameter, as the data set writes them.
+    """One entry for each parameter, as in the MS-Agent data set.
 
-    There `required` says whether the parameter itself is needed. If one is an object that says which of its own
-    properties are, or is `true` or `false`, rows cannot hold that, and the whole schema stands in their place.
+    An entry's `required` says whether the parameter itself is required. So a parameter whose schema lists required
+    properties of its own, or is `true` or `false`, cannot be an entry; then the whole JSON Schema is written instead.
     """
     properties, required = schema.get("properties") or {}, schema.get("required") or []
     legal = isinstance(properties, Mapping) and isinstance(required, list)
@@ -102,8 +101,8 @@ def _declare_parameters(schema: Mapping[str, Any]) -> Json:
     rows: list[Json] = []
     for name, spec in properties.items():
         row: dict[str, Json] = {"name": name, "description": spec.get("description", "")}
-        # Parameters without a type are strings in this format, so that needs no words.
-        row |= {key: value for key, value in spec.items() if key not in UNSAID and (key, value) != ("type", "string")}
+        omitted = _OMITTED_KEYS | ({"type"} if spec.get("type") == "string" else set())  # the format's default type
+        row |= {key: value for key, value in spec.items() if key not in omitted}
         rows.append({**row, "required": str(name in required)})
     return rows
 

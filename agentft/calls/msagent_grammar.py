@@ -3,8 +3,8 @@
     CALL    <|startofthink|> ```JSON\\n{"api_name": S, "url": S?, "parameters": {...}?}\\n``` <|endofthink|>
     RESULT  <|startofexec|> ```JSON\\n{...}\\n``` <|endofexec|>
 
-Read as it occurs, not as it should be: any fence or none, Python literals, raw newlines in strings, markers missing at
-the end. One extension of ours: a block may hold a JSON list of call objects, which are parallel calls.
+The parser accepts what real data contains: any fence or none, Python literals, raw newlines in strings, a missing last
+marker. Our one extension: a block may hold a JSON list of call objects, which are parallel calls.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ _RESULT_FENCE = re.compile(r"\s*```(?:json)?[ \t]*(?:\r?\n|(?=[{\[\"]))", re.IGN
 _NAME = re.compile(r"""["']api_name["']\s*:\s*(?:"([^"\n]*)"|'([^'\n]*)')""")
 _FENCE = "```"
 _KEYS = CallKeys("api_name", "parameters", "url")
-_MAX_READINGS = 4  # how many end markers may lie inside one Python-literal call before we stop looking
+_MAX_STOPS = 4  # end markers that are tried as the end of a Python literal
 
 
 def parse_parts(text: str) -> tuple[Part, ...]:
-    """The parts of an assistant value; their spans tile `text`. Never raises: a bad call carries `parse_error`.
+    """The parts of an assistant value; their spans tile `text`. Never raises: a bad call has a `parse_error`.
 
-    Calls are numbered `call_0`, `call_1`, ...; a result answers the earliest call before it that has none yet (`""` if
-    there is none). A result's content is the text between its markers, without the fence. White space before it (behind
-    a call or a result) and the newline after it belong to its span, since a model says neither.
+    Calls are numbered `call_0`, `call_1`, ...; a result answers the earliest unanswered call before it (`""` if there
+    is none). A result's content is the text between its markers, without the fence. Whitespace between a call or result
+    and the next result, and the newline after a result, belong to the result's span: the model generates neither.
     """
     return _Reader(text).read()
 
 
 class _Reader:
-    """One pass over a value. `at` is where the next part's span begins."""
+    """One pass over a value. `at`: start of the next part's span."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -77,7 +77,7 @@ class _Reader:
             items = _read_items(self.text, body)
             end, failure = self._find_call_end(items[-1][1])
         except ValueError as error:
-            value, end, failure = self._read_otherwise(body, str(error))
+            value, end, failure = self._read_literal(body, str(error))
             items = [(value, end)]
         for number, (value, stop) in enumerate(items, 1):
             span = Span(self.at, end if number == len(items) else stop)
@@ -86,7 +86,7 @@ class _Reader:
             self.at = span.end
 
     def _find_call_end(self, position: int) -> tuple[int, ParseFailure | None]:
-        """Where the block ends whose JSON ends at `position`, and what is wrong with its end."""
+        """The end of the block whose JSON ends at `position`, and a failure if the block does not end properly."""
         after = _skip(_CLOSE, self.text, position)
         mark = _MARKER.search(self.text, after)
         surplus = self.text[after : mark.start() if mark else None]
@@ -100,40 +100,40 @@ class _Reader:
             return mark.start(), _surplus(surplus)
         return position + len(self.text[position:after].rstrip()), None
 
-    def _read_otherwise(self, body: int, problem: str) -> tuple[Json, int, ParseFailure | None]:
-        """A call that is not JSON: a Python literal up to one of the next end markers, or unreadable."""
+    def _read_literal(self, body: int, problem: str) -> tuple[Json, int, ParseFailure | None]:
+        """Read a call that is not JSON: a Python literal that ends at one of the next end markers, or a failure."""
         limit = _find(_LIMIT, self.text, body)
         ends = [mark.start() for mark in islice(_MARKER.finditer(self.text, body), 8) if mark[0] == CALL_END]
-        if literal := read_literal_call(self.text, body, ends[:_MAX_READINGS] or [limit], _FENCE):
+        if literal := read_literal_call(self.text, body, ends[:_MAX_STOPS] or [limit], _FENCE):
             value, stop = literal
             failure = ParseFailure("content", "a list of calls must be JSON") if isinstance(value, list) else None
-            return value, _behind(CALL_END, self.text, stop), failure
+            return value, _after(CALL_END, self.text, stop), failure
         name = _NAME.search(self.text, body, limit)
         is_content = self.text.startswith(("{", "["), body) and self.text.startswith(CALL_END, limit)
         failure = ParseFailure("content" if is_content else "structure", problem)
-        return {"api_name": name[1] or name[2]} if name else {}, _behind(CALL_END, self.text, limit), failure
+        return {"api_name": name[1] or name[2]} if name else {}, _after(CALL_END, self.text, limit), failure
 
     def _read_result(self, start: int, body: int) -> None:
-        follows = bool(self.parts) and isinstance(self.parts[-1], ToolCall | ToolResult)
-        if not (follows and self.text[self.at : start].isspace()):  # space between a call and its result is injected
+        after_call = bool(self.parts) and isinstance(self.parts[-1], ToolCall | ToolResult)
+        if not (after_call and self.text[self.at : start].isspace()):  # whitespace before a result is injected
             self._add_text(start)
         stop = self._result_end(body)
-        end = _behind("\n", self.text, _behind(RESULT_END, self.text, stop))
+        end = _after("\n", self.text, _after(RESULT_END, self.text, stop))
         call_id = f"call_{self.answered}" if self.answered < self.calls else ""
         self.answered = min(self.answered + 1, self.calls)
         self.parts.append(ToolResult(call_id, _strip_fence(self.text[body:stop]), Span(self.at, end)))
         self.at = end
 
     def _result_end(self, body: int) -> int:
-        """Where the result's text ends: before the next end marker, unless that lies inside a JSON string of it.
+        """The end of the result's text: the next end marker that is not inside one of its JSON strings.
 
-        Without an end marker before the next result, it ends where anything else starts.
+        If there is none before the next result, the text ends at the next start marker.
         """
         first = _skip(_OPEN, self.text, body)
         mark = _RESULT_MARKER.search(self.text, body)
         closed = mark is not None and mark[0] == RESULT_END
         stop = mark.start() if mark and closed else _find(_START, self.text, body)
-        if not closed or _breaks_off(self.text[first:stop]):
+        if not closed or _is_truncated(self.text[first:stop]):
             try:
                 after = _skip(_CLOSE, self.text, read_json(self.text, first)[1])
             except ValueError:
@@ -149,12 +149,12 @@ def _skip(pattern: re.Pattern[str], text: str, position: int) -> int:
 
 
 def _find(pattern: re.Pattern[str], text: str, position: int) -> int:
-    """Where it comes next, or else the end of the text."""
+    """The start of the next match, or the end of the text."""
     found = pattern.search(text, position)
     return found.start() if found else len(text)
 
 
-def _behind(marker: str, text: str, position: int) -> int:
+def _after(marker: str, text: str, position: int) -> int:
     return position + len(marker) if text.startswith(marker, position) else position
 
 
@@ -164,8 +164,8 @@ def _surplus(text: str) -> ParseFailure:
     return ParseFailure("structure", detail)
 
 
-def _breaks_off(text: str) -> bool:
-    """True for JSON that lacks its end, as when an end marker was found inside one of its strings."""
+def _is_truncated(text: str) -> bool:
+    """Whether JSON lacks its closing bracket, because the end marker that was found is inside a string."""
     body = text.rstrip().removesuffix("```").rstrip()
     return body.startswith(("{", "[")) and not body.endswith(("}", "]"))
 
@@ -180,7 +180,7 @@ def _strip_fence(text: str) -> str:
 
 
 def _read_items(text: str, body: int) -> list[tuple[Json, int]]:
-    """The call object at `body`, or the call objects of the list there, each with its end. Raises ValueError."""
+    """The call object at `body`, or each object of the list there, with its end. Raises ValueError."""
     if text.startswith("{", body):
         return [read_json(text, body)]
     separator, position = text[body : body + 1], body

@@ -1,4 +1,4 @@
-"""Call objects -> `ToolCall`. Every call format and record parser judges a call here, so the verdict is the same."""
+"""Call objects -> `ToolCall`. All call formats and record parsers validate calls here, so their verdicts agree."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["CallKeys", "make_call", "read_literal_call"]
 
 @dataclass(frozen=True, slots=True)
 class CallKeys:
-    """The keys of a format's call object. `url` is None for formats whose calls carry no address."""
+    """The keys of a format's call object. `url` is None if the format's calls have no URL."""
 
     name: str = "name"
     arguments: str = "arguments"
@@ -21,10 +21,10 @@ class CallKeys:
 
 
 def make_call(call_id: str, value: Json, span: Span, keys: CallKeys, structure: ParseFailure | None = None) -> ToolCall:
-    """The call that the parsed `value` describes. Never raises: a call that cannot be used has a `parse_error`.
+    """The call that the parsed `value` describes. Never raises: an unusable call has a `parse_error`.
 
-    Arguments may be an object, the JSON text or Python literal of one, or missing, null or blank, which is an empty
-    object. `structure` is a failure that was found around the value; it takes precedence over failures inside it.
+    Arguments may be an object, or text that holds one as JSON or as a Python literal; if they are missing, null or
+    blank, they are empty. `structure` is a failure in the text around the value; it is reported first.
     """
     if not isinstance(value, dict):
         failure = ParseFailure("content", f"a call must be an object, not {kind_of(value)}")
@@ -45,9 +45,10 @@ def make_call(call_id: str, value: Json, span: Span, keys: CallKeys, structure: 
 
 
 def read_literal_call(text: str, start: int, stops: Iterable[int], fence: str = "") -> tuple[Json, int] | None:
-    """The value between `start` and the first of `stops` before which it is complete, and that stop; else None.
+    """The value from `start` to the first of `stops` at which it is complete, and that stop. None if there is none.
 
-    For calls written as Python literals, whose strings may hold an end marker. A `fence` before the stop is left out.
+    This reads calls written as Python literals, whose strings may contain an end marker. A `fence` before the stop is
+    ignored.
     """
     for stop in stops:
         try:
@@ -58,7 +59,7 @@ def read_literal_call(text: str, start: int, stops: Iterable[int], fence: str = 
 
 
 def _read_arguments(value: Json, key: str) -> tuple[dict[str, Json], str]:
-    """The arguments and, if they are unreadable, why."""
+    """The arguments, and the reason if they are unreadable."""
     if isinstance(value, str):
         try:
             value = read_value(value) if value.strip() else None

@@ -1,4 +1,4 @@
-"""Parsers: a row of a data file -> Conversation. To add one: a module here and a line in the table."""
+"""Parsers: a row of a data file -> Conversation. To add one, write a module here and add a line to the table."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from agentft.types import Conversation, Json, ToolDefinition, Turn
 __all__ = ["PARSERS", "Parser", "parse_row"]
 
 Parser: TypeAlias = Callable[[Sequence[Json]], tuple[list[Turn], tuple[ToolDefinition, ...]]]
-"""A row's turns as they are written -> turns, and the tools that they declare; raises RowError."""
+"""A row's list of turns -> typed turns, and the tools that they declare; raises RowError."""
 
 PARSERS: dict[str, Parser] = {"msagent": parse_msagent, "openai": parse_openai}
 
 
 def parse_row(row: Mapping[str, Json], default_id: str) -> Conversation:
-    """The conversation of a row, under the row's id if it has one. The parser is chosen by the row's keys and contents.
+    """Parse a row, choosing the parser by its keys and contents. A row without an id gets `default_id`.
 
     Raises:
-        RowError: `unknown-format`, `no-turns`, `no-assistant`, `unreadable-tools`, or what the parser found.
+        RowError: `unknown-format`, `no-turns`, `no-assistant`, `unreadable-tools`, or an error of the parser.
     """
     key = next((key for key in ("conversations", "messages") if key in row), None)
     if key is None:
@@ -33,24 +33,24 @@ def parse_row(row: Mapping[str, Json], default_id: str) -> Conversation:
     items = read_list(row[key], key, "no-turns")
     if not items:
         raise RowError("no-turns", f"`{key}` has no turns")
-    beside = any(map(_calls_beside_content, items)) if key == "conversations" else not any(map(_holds_markers, items))
-    source = "openai" if beside else "msagent"
+    is_openai = any(map(_has_tool_calls, items)) if key == "conversations" else not any(map(_has_markers, items))
+    source = "openai" if is_openai else "msagent"
     turns, tools = PARSERS[source](items)
     tools = tools or read_tools(row)
     if not any(turn.role == "assistant" for turn in turns):
-        raise RowError("no-assistant", "no turn of the assistant, so there is nothing to learn")
+        raise RowError("no-assistant", "there is no assistant turn, so nothing could be supervised")
     identity = row.get("id")
     named = isinstance(identity, str | int) and not isinstance(identity, bool) and identity != ""
     return Conversation(str(identity) if named else default_id, tuple(turns), tools, source)
 
 
-def _calls_beside_content(turn: Json) -> bool:
-    """OpenAI's turns under MS-Agent's key: read as plain text, their calls would be lost."""
+def _has_tool_calls(turn: Json) -> bool:
+    """Whether an OpenAI turn is under MS-Agent's key. Parsed as MS-Agent, it would lose its calls."""
     return isinstance(turn, dict) and bool(turn.get("tool_calls") or turn.get("function_call"))
 
 
-def _holds_markers(turn: Json) -> bool:
-    """MS-Agent values in OpenAI's envelope: as plain text, their results would be learnt as if the model said them."""
+def _has_markers(turn: Json) -> bool:
+    """Whether a message holds an MS-Agent value. Parsed as plain text, its tool results would be supervised."""
     if not isinstance(turn, dict) or turn.get("role") != "assistant" or turn.get("tool_calls"):
         return False
     content = turn.get("content")

@@ -1,8 +1,8 @@
-"""Tools as an MS-Agent system value declares them: three shapes of JSON blocks behind a persona.
+"""Tools as an MS-Agent system value declares them: JSON blocks of three shapes, after a persona.
 
 A   1. {"plugin_name", "plugin_owner", "plugin_type", "plugin_schema_for_model": {"name", "url", "paths": [...]}}
 B   {"name", "description", "url", "paths": [{"name", "model_id", "method", "description", "parameters": [...]}]}
-C   {"name", "description", "parameters": [...]}, sometimes with brackets too many or too few
+C   {"name", "description", "parameters": [...]}, sometimes with unbalanced brackets
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from agentft.types import Declarations, Json, Part, Span, Text, ToolDefinition
 
 __all__ = ["parse_system"]
 
-_CACHED_LENGTH = 20_000  # characters; longer system texts are not kept, so that the cache stays small
+_MAX_CACHED_LENGTH = 20_000  # characters; longer system values are not cached, so that the cache stays small
 _PREFIX = re.compile(r"(?:\[\s*)?(?:\d+\s*[.、)]\s*)?\Z")
 _SURPLUS = re.compile(r"[\s\]}]*[\]}]")
 _DECLARES = re.compile(
@@ -34,15 +34,15 @@ _CLOSERS = {"{": "}", "[": "]"}
 
 
 def parse_system(text: str) -> tuple[tuple[Part, ...], tuple[ToolDefinition, ...]]:
-    """The parts of a system value (they tile it) and the tools that it declares.
+    """The parts of a system value, whose spans tile it, and the tools that it declares.
 
-    The declarations reach from the first block (with its number, and with the sentence that our own rendering puts
-    before it) to the end of the last one.
+    The declarations span everything from the first block (including its number and our `INSTRUCTION`, if they precede
+    it) to the end of the last block.
 
     Raises:
-        RowError: `unreadable-tools`, with the character where the block begins.
+        RowError: `unreadable-tools`, with the offset of the block.
     """
-    return _parse(text) if len(text) <= _CACHED_LENGTH else _parse.__wrapped__(text)
+    return _parse(text) if len(text) <= _MAX_CACHED_LENGTH else _parse.__wrapped__(text)
 
 
 @lru_cache(maxsize=256)
@@ -50,23 +50,23 @@ def _parse(text: str) -> tuple[tuple[Part, ...], tuple[ToolDefinition, ...]]:
     blocks = list(_find_blocks(text))
     if not blocks:
         return ((Text(text, Span(0, len(text))),) if text else ()), ()
-    start, end = _first_character(text, blocks[0][1]), blocks[-1][2]
+    start, end = _declarations_start(text, blocks[0][1]), blocks[-1][2]
     parts: list[Part] = [Declarations(text[start:end], Span(start, end))]
     if start:
         parts.insert(0, Text(text[:start], Span(0, start)))
     if end < len(text):
         parts.append(Text(text[end:], Span(end, len(text))))
     found: list[ToolDefinition] = []
-    for block, place, _ in blocks:
+    for block, offset, _ in blocks:
         try:
             found += _read_block(block)
         except RowError as error:
-            error.offset = place
+            error.offset = offset
             raise
     return tuple(parts), _merge(found)
 
 
-def _first_character(text: str, block: int) -> int:
+def _declarations_start(text: str, block: int) -> int:
     prefix = _PREFIX.search(text, max(0, block - 16), block)
     start = prefix.start() if prefix else block
     before = text[:start].rstrip()
@@ -97,7 +97,7 @@ def _is_tool(value: Mapping[str, Json]) -> bool:
 
 
 def _read_malformed(text: str, start: int, problem: UnreadableError) -> tuple[Json, int]:
-    """A block with brackets too many or too few, or a Python literal; up to the blank line behind it."""
+    """Read a block that has unbalanced brackets or is a Python literal. It ends at the next blank line."""
     blank = re.compile(r"\n\s*\n|\Z").search(text, start)
     end = blank.start() if blank else len(text)
     body = text[start:end]
@@ -112,7 +112,7 @@ def _read_malformed(text: str, start: int, problem: UnreadableError) -> tuple[Js
 
 
 def _repair(body: str, place: int) -> str:
-    """One bracket less where one is in the way at `place`; else the closing brackets that are missing at the end."""
+    """Remove the bracket at `place`, or if there is none, add the closing brackets that are missing at the end."""
     if place < len(body) and body[place] in "]}":
         return body[:place] + body[place + 1 :]
     closers = ""
@@ -151,7 +151,7 @@ def _text(value: Json) -> str:
 
 
 def _merge(found: list[ToolDefinition]) -> tuple[ToolDefinition, ...]:
-    """One definition for each tool with all its addresses; a namesake with other parameters stays apart."""
+    """Merge declarations with the same name and parameters into one tool that has all their endpoints."""
     tools: dict[tuple[str, str], ToolDefinition] = {}
     for tool in found:
         key = tool.name, json.dumps(tool.parameters, sort_keys=True)

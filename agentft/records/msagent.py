@@ -1,4 +1,4 @@
-"""MS-Agent records: `{"id", "conversations": [{"from", "value"}]}`, with tools, calls and results inside the values."""
+"""MS-Agent records: `{"id", "conversations": [{"from", "value"}]}`. Tools, calls and results are inside the values."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _REACT = re.compile(r"^[ \t]*Action[ \t]*[:ï¼š][^\n]*\n\s*Action Input[ \t]*[:ï¼
 
 
 def parse_msagent(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinition, ...]]:
-    """The turns of an MS-Agent record (with `from`/`value` or `role`/`content`), and the tools of its system value.
+    """The turns of an MS-Agent record (`from`/`value` or `role`/`content`), and the tools declared in its system value.
 
     Raises:
         RowError: `turn-not-object`, `unknown-role`, `value-not-text`, `turn-order`, `swallowed-dialogue`,
-            `react-dialogue` or `unreadable-tools`, with the turn and, where known, the character.
+            `react-dialogue` or `unreadable-tools`, with the turn and, if known, the offset.
     """
     turns: list[Turn] = []
     tools: tuple[ToolDefinition, ...] = ()
@@ -32,17 +32,17 @@ def parse_msagent(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefiniti
         try:
             role, value = _read_turn(item)
             if role == "system" and turns:
-                raise RowError("turn-order", "a system turn that is not the first")
+                raise RowError("turn-order", "only the first turn may be a system turn")
             if turns and turns[-1].role == role:
-                raise RowError("turn-order", f"two turns of the {role} in a row")
+                raise RowError("turn-order", f"two {role} turns in a row")
             parts: tuple[Part, ...] = (Text(value, Span(0, len(value))),) if value else ()
             if role == "system":
                 if _SWALLOWED in value:
-                    detail = f"the system value holds a dialogue ({_SWALLOWED!r})"
+                    detail = f"the system value contains a dialogue ({_SWALLOWED!r})"
                     raise RowError("swallowed-dialogue", detail, offset=value.index(_SWALLOWED))
                 parts, tools = parse_system(value)
             elif role == "assistant":
-                _refuse_react(value)
+                _reject_react(value)
                 parts = parse_parts(value)
         except RowError as error:
             error.turn = index
@@ -61,8 +61,8 @@ def _read_turn(item: Json) -> tuple[Role, str]:
     return role, value
 
 
-def _refuse_react(value: str) -> None:
+def _reject_react(value: str) -> None:
     found = _REACT.search(value) if "Action Input" in value and "<|startof" not in value else None
     if found:
-        detail = "a ReAct rewrite (Action: / Action Input:) without call markers"
+        detail = "a ReAct call (Action: / Action Input:) instead of call markers"
         raise RowError("react-dialogue", detail, offset=found.start())

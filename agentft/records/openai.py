@@ -1,5 +1,4 @@
-"""OpenAI-style records: `{"messages": [...], "tools": [...]}`, with calls beside the content and results in turns of
-their own."""
+"""OpenAI-style records: `{"messages": [...], "tools": [...]}`. Calls are in `tool_calls`, results in separate turns."""
 
 from __future__ import annotations
 
@@ -22,24 +21,24 @@ _UNPLACED = Span(0, 0)
 
 
 def parse_openai(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinition, ...]]:
-    """The turns of an OpenAI-style record; they declare no tools.
+    """The turns of an OpenAI-style record; its turns declare no tools.
 
-    `Turn.raw` of an assistant's turn is its reasoning, its content and the text of each call
-    (`{"name":...,"arguments":...}`), joined. Arguments that no reader understands are data (`ToolCall.parse_error`).
+    `Turn.raw` of an assistant turn is its reasoning, its content and each call as `{"name":...,"arguments":...}`,
+    joined. Unreadable arguments are not an error: the call gets a `parse_error`.
 
     Raises:
         RowError: `turn-not-object`, `unknown-role`, `value-not-text`, `turn-order` or `call-not-object`, with the turn.
     """
     turns: list[Turn] = []
     numbers = count()
-    unanswered: list[str] = []  # ids of calls that have no result yet
+    unanswered: list[str] = []  # ids of calls without a result so far
     for index, message in enumerate(items):
         try:
             if not isinstance(message, dict):
                 raise RowError("turn-not-object", f"a message must be an object, not {message!r:.60}")
             role = read_role(message.get("role"), _ROLES)
             if role == "system" and turns:
-                raise RowError("turn-order", "a system message that is not the first")
+                raise RowError("turn-order", "only the first message may be a system message")
             turns.append(_tile(role, _read_message(role, message, numbers, unanswered)))
         except RowError as error:
             error.turn = index
@@ -47,11 +46,11 @@ def parse_openai(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinitio
     return turns, ()
 
 
-def _tile(role: Role, said: Iterator[tuple[str, Part]]) -> Turn:
-    """The turn of parts that come with their texts, so that spans tile `raw` by construction."""
+def _tile(role: Role, texts_and_parts: Iterator[tuple[str, Part]]) -> Turn:
+    """A turn whose `raw` is the parts' texts joined, so that the spans tile it by construction."""
     raw = ""
     parts: list[Part] = []
-    for text, part in said:
+    for text, part in texts_and_parts:
         parts.append(replace(part, span=Span(len(raw), len(raw) + len(text))))
         raw += text
     return Turn(role, tuple(parts), raw)
@@ -60,11 +59,11 @@ def _tile(role: Role, said: Iterator[tuple[str, Part]]) -> Turn:
 def _read_message(
     role: Role, message: Mapping[str, Json], numbers: Iterator[int], unanswered: list[str]
 ) -> Iterator[tuple[str, Part]]:
-    """The parts of a message, each with its text; their spans are still to be found."""
+    """The parts of a message, each with its text. `_tile` sets their spans."""
     if role == "tool":
         content = _read_result(message.get("content"))
-        # A result that names no call answers the earliest that has none.
-        call_id = _given(message.get("tool_call_id")) or next(iter(unanswered), "")
+        # A result without a call id answers the earliest unanswered call.
+        call_id = _text_or_empty(message.get("tool_call_id")) or next(iter(unanswered), "")
         if call_id in unanswered:
             unanswered.remove(call_id)
         yield content, ToolResult(call_id, content, _UNPLACED, message.get("is_error") is True)
@@ -80,7 +79,7 @@ def _read_message(
         if not isinstance(call, dict):
             raise RowError("call-not-object", f"a call must be an object, not {call!r:.60}")
         number = next(numbers)
-        unanswered.append(_given(call.get("id")) or f"call_{number}")
+        unanswered.append(_text_or_empty(call.get("id")) or f"call_{number}")
         yield _read_call(call, unanswered[-1])
 
 
@@ -88,27 +87,28 @@ def _read_call(call: Mapping[str, Json], identity: str) -> tuple[str, ToolCall]:
     function = call.get("function", call)
     if not isinstance(function, dict):
         raise RowError("call-not-object", f"a call's function must be an object, not {function!r:.60}")
-    given, name = function.get("arguments"), _given(function.get("name"))
-    if given is None or (isinstance(given, str) and not given.strip()):
-        given = "{}"
-    written = given if isinstance(given, str) else json.dumps(given, ensure_ascii=False, separators=(",", ":"))
-    text = f'{{"name":{json.dumps(name, ensure_ascii=False)},"arguments":{written}}}'
+    arguments, name = function.get("arguments"), _text_or_empty(function.get("name"))
+    if arguments is None or (isinstance(arguments, str) and not arguments.strip()):
+        arguments = "{}"
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
+    text = f'{{"name":{json.dumps(name, ensure_ascii=False)},"arguments":{arguments}}}'
     return text, make_call(identity, function, _UNPLACED, _KEYS)
 
 
-def _given(value: Json) -> str:
+def _text_or_empty(value: Json) -> str:
     return value if isinstance(value, str) else ""
 
 
 def _read_text(content: Json, *, thought: bool = False) -> Iterator[tuple[str, Text]]:
-    """A Text, unless it is empty."""
+    """A Text, or nothing if it is empty."""
     text = _read_content(content)
     if text:
         yield text, Text(text, _UNPLACED, thought)
 
 
 def _read_content(content: Json) -> str:
-    """The text of a message: text, nothing, or a list of text parts."""
+    """The text of a message whose content is text, null or a list of text parts."""
     if isinstance(content, list):
         return "".join(_read_text_part(part) for part in content)
     if isinstance(content, str | None):
@@ -124,7 +124,7 @@ def _read_text_part(part: Json) -> str:
 
 
 def _read_result(content: Json) -> str:
-    """A result's text; an object that some exporters leave undumped is written as JSON."""
+    """A result's text. Some exporters leave results as objects; these are dumped as JSON."""
     texts = isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content)
     if content is None or isinstance(content, str) or (texts and content):
         return _read_content(content)

@@ -1,4 +1,4 @@
-"""What is the same in the records of all formats: lists, roles, and tools with their parameters -> JSON Schema."""
+"""Readers that all parsers share: lists, roles, and tools, whose parameters become JSON Schema."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _YES = frozenset({"true", "required", "yes", "1"})
 
 
 def read_list(value: Json, key: str, reason: str) -> list[Json] | None:
-    """A list, or the JSON text of one (Arrow files keep nested values so). Raises RowError(reason)."""
+    """A list, or the JSON text of a list (how Arrow files store nested values). Raises RowError(reason)."""
     if isinstance(value, str):
         try:
             value = read_value(value)
@@ -29,15 +29,15 @@ def read_list(value: Json, key: str, reason: str) -> list[Json] | None:
 
 
 def read_role(named: Json, roles: Mapping[str, Role]) -> Role:
-    """The role that a turn names. Raises RowError `unknown-role`."""
+    """Look up the role of a turn. Raises RowError `unknown-role`."""
     role = roles.get(named) if isinstance(named, str) else None
     if role is None:
-        raise RowError("unknown-role", f"the role {named!r:.60} is none of {', '.join(roles)}")
+        raise RowError("unknown-role", f"the role is {named!r:.60}; it must be one of: {', '.join(roles)}")
     return role
 
 
 def read_tools(row: Mapping[str, Json]) -> tuple[ToolDefinition, ...]:
-    """The tools that a row lists, each `{"type": "function", "function": {...}}` or the function alone.
+    """The tools that a row lists, each as `{"type": "function", "function": {...}}` or only the inner object.
 
     Raises:
         RowError: `unreadable-tools`.
@@ -54,7 +54,7 @@ def read_tools(row: Mapping[str, Json]) -> tuple[ToolDefinition, ...]:
 
 
 def make_tool(name: str, description: Json, parameters: Json, address: str = "") -> ToolDefinition:
-    """A tool of what a record says of it; `parameters` in any shape that `read_parameters` takes.
+    """A tool from a record's fields; `parameters` may have any shape that `read_parameters` accepts.
 
     Raises:
         RowError: `unreadable-tools`.
@@ -63,18 +63,19 @@ def make_tool(name: str, description: Json, parameters: Json, address: str = "")
         schema = read_parameters(parameters)
     except UnreadableError as error:
         raise RowError("unreadable-tools", f"the parameters of {name!r}: {error}") from None
-    words = description if isinstance(description, str) else ""
-    return ToolDefinition(name, words, schema, (address,) if address else ())
+    summary = description if isinstance(description, str) else ""
+    return ToolDefinition(name, summary, schema, (address,) if address else ())
 
 
 def read_parameters(value: Json) -> dict[str, Json]:
-    """A JSON Schema object from a list of `{"name", "description", "required": "True", "type"?}`, from a mapping of
-    names to such entries, from a JSON Schema object (kept as it is), or from the JSON text of one of these.
+    """Convert parameters to a JSON Schema object.
 
-    A parameter without a known type is text.
+    They may be a list of `{"name", "description", "required": "True", "type"?}`, a mapping of names to such entries, a
+    JSON Schema object (returned unchanged), or the JSON text of one of these. A parameter without a known type is a
+    string.
 
     Raises:
-        UnreadableError: none of these, or a parameter without a name.
+        UnreadableError: the value has none of these shapes, or a parameter has no name.
     """
     if isinstance(value, str):
         value = read_value(value) if value.strip() else None
@@ -83,7 +84,7 @@ def read_parameters(value: Json) -> dict[str, Json]:
             return {"type": "object", "properties": {}, **value}
         value = [{"name": name, **_entry(spec)} for name, spec in value.items()]
     if value is not None and not isinstance(value, list):
-        raise UnreadableError(f"neither a list nor an object, but {type(value).__name__}")
+        raise UnreadableError(f"must be a list or an object, not {type(value).__name__}")
     properties: dict[str, Json] = {}
     required: list[Json] = []
     for item in value or ():
@@ -108,16 +109,16 @@ def _read_parameter(item: Json) -> tuple[str, dict[str, Json], bool]:
     del spec["name"]
     if "type" in entry or "properties" in entry or "items" in entry:
         spec["type"] = _read_type(entry)
-    if isinstance(needed, list):  # the entry is a JSON Schema of its own, and this speaks of its inner properties
+    if isinstance(needed, list):  # the entry is a JSON Schema: this `required` lists its own properties
         return name, spec, False
     spec.pop("required", None)
     return name, spec, needed in ("True", "true") or str(needed).lower() in _YES
 
 
 def _read_type(entry: Mapping[str, Json]) -> Json:
-    given = entry.get("type")
-    if isinstance(given, list) and given and all(isinstance(one, str) and one in _TYPES for one in given):
-        return given
-    if isinstance(given, str):
-        return _TYPES.get(given.lower().strip(), "string")
+    kind = entry.get("type")
+    if isinstance(kind, list) and kind and all(isinstance(one, str) and one in _TYPES for one in kind):
+        return kind
+    if isinstance(kind, str):
+        return _TYPES.get(kind.lower().strip(), "string")
     return "object" if isinstance(entry.get("properties"), dict) else "array" if "items" in entry else "string"

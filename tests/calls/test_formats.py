@@ -1,4 +1,4 @@
-"""Invariant 4 for every call format: it parses what it renders; and its own corners."""
+"""Invariant 4: every call format parses what it renders. Also edge cases of each format."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ arguments = st.dictionaries(plain, values, max_size=4)
 
 @st.composite
 def runs(draw: st.DrawFn) -> list[Part]:
-    """Perhaps text, then one or more calls; with an address for the format that has one."""
+    """Optional text, then one to three calls, some with a URL."""
     parts: list[Part] = []
     if draw(st.booleans()):
         parts.append(Text(draw(plain), NOWHERE))
@@ -47,12 +47,12 @@ def bare(parts: Any) -> list[Part]:
 
 
 def merged(run: list[Segment]) -> list[Segment]:
-    """Neighbours of one kind as one: calls that share a block are read as two segments and written as one."""
+    """Join adjacent segments of one kind: calls of one block are read as two segments and written as one."""
     groups = groupby(run, key=lambda segment: segment.kind)
     return [Segment("".join(segment.text for segment in group), True, kind) for kind, group in groups]
 
 
-def without_address(parts: list[Part]) -> list[Part]:
+def without_endpoints(parts: list[Part]) -> list[Part]:
     return [replace(part, endpoint=None) if isinstance(part, ToolCall) else part for part in parts]
 
 
@@ -61,7 +61,7 @@ def without_address(parts: list[Part]) -> list[Part]:
 def test_a_format_parses_what_it_renders(fmt: CallFormat, parts: list[Part]) -> None:
     text = fmt.write_parts(parts)
     parsed = fmt.parse(text)
-    assert bare(parsed) == (parts if fmt.name == "msagent" else without_address(parts))
+    assert bare(parsed) == (parts if fmt.name == "msagent" else without_endpoints(parts))
     assert "".join(text[part.span.start : part.span.end] for part in parsed) == text
 
 
@@ -76,7 +76,7 @@ def test_reading_a_run_back_keeps_its_text(fmt: CallFormat, parts: list[Part]) -
 
 @pytest.mark.parametrize("fmt", CALL_FORMATS.values(), ids=CALL_FORMATS)
 @given(text=st.text(max_size=200) | st.lists(st.sampled_from([*MARKERS, "{", "}", '"', "a", "\n"])).map("".join))
-def test_parsing_what_a_model_says_never_fails_and_loses_nothing(fmt: CallFormat, text: str) -> None:
+def test_parsing_any_model_output_never_fails_and_loses_nothing(fmt: CallFormat, text: str) -> None:
     parts = fmt.parse(text)
     assert "".join(text[part.span.start : part.span.end] for part in parts) == text
 
@@ -95,7 +95,7 @@ def test_msagent_values_of_calls_and_results_round_trip() -> None:
     fmt = call_format("msagent")
     text = fmt.write_parts(parts)
     assert bare(fmt.parse(text)) == parts
-    assert text.count("<|endofthink|>") == 2, "calls made at once share one block"
+    assert text.count("<|endofthink|>") == 2, "parallel calls share one block"
     assert "北京" in text
 
 
@@ -122,7 +122,7 @@ def test_msagent_values_of_calls_and_results_round_trip() -> None:
         ('<tool_call>{"name": "f", "arguments": {"x": NaN}}</tool_call>', "content", "NaN is not JSON"),
     ],
 )
-def test_hermes_says_what_is_wrong_with_a_call(block: str, kind: str, detail: str) -> None:
+def test_hermes_explains_what_is_wrong_with_a_call(block: str, kind: str, detail: str) -> None:
     (call,) = call_format("hermes").parse(block)
     assert isinstance(call, ToolCall)
     assert call.parse_error is not None
@@ -143,12 +143,12 @@ def test_hermes_reads_closing_tags_inside_strings(count: int) -> None:
     for body in (json.dumps({"name": "f", "arguments": {"x": text}}), str({"name": "f", "arguments": {"x": text}})):
         first, *rest = call_format("hermes").parse(f"<tool_call>\n{body}\n</tool_call>ok")
         assert isinstance(first, ToolCall)
-        readable = body.startswith('{"') or count <= 3  # a Python literal is tried up to four closing tags
+        readable = body.startswith('{"') or count <= 3  # for a Python literal, four closing tags are tried
         assert (first.parse_error is None) == readable
         assert not readable or (first.arguments, len(rest)) == ({"x": text}, 1)
 
 
-def test_hermes_reads_arguments_given_as_text_and_an_unclosed_last_call() -> None:
+def test_hermes_reads_arguments_as_text_and_an_unclosed_last_call() -> None:
     text = 'ok\n<tool_call>\n{"name": "f", "arguments": "{\\"x\\": 1}"}'
     parts = call_format("hermes").parse(text)
     assert parts[0] == Text("ok", Span(0, 2))
@@ -156,7 +156,7 @@ def test_hermes_reads_arguments_given_as_text_and_an_unclosed_last_call() -> Non
     assert parts[1].arguments == {"x": 1}
 
 
-def test_an_unknown_format_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_format_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match="msagent, hermes"):
         call_format("xml")
 
@@ -177,7 +177,7 @@ TOOL = ToolDefinition(
 
 
 @pytest.mark.parametrize("persona", ["You help.", ""])
-def test_msagent_tools_are_read_back_as_they_were_declared(persona: str) -> None:
+def test_msagent_declarations_parse_back_to_the_same_tools(persona: str) -> None:
     fmt = call_format("msagent")
     other = replace(TOOL, name="time", endpoints=("http://w.test/time",))
     bare_tool = replace(TOOL, name="bare", endpoints=())
@@ -193,7 +193,7 @@ def test_msagent_tools_are_read_back_as_they_were_declared(persona: str) -> None
     assert not persona or (isinstance(first, Text) and first.text.strip() == persona)
 
 
-def test_msagent_keeps_which_properties_an_object_parameter_needs() -> None:
+def test_msagent_keeps_the_required_properties_of_an_object_parameter() -> None:
     place: Json = {"type": "object", "properties": {"city": {"type": "string"}, "zip": {}}, "required": ["city"]}
     schema: dict[str, Json] = {
         "type": "object",
@@ -209,13 +209,13 @@ def test_without_tools_the_system_text_is_the_persona(fmt: CallFormat) -> None:
     assert fmt.write_system("You help.", []) == "You help."
 
 
-def test_hermes_declares_schemas_as_they_are() -> None:
+def test_hermes_declares_schemas_unchanged() -> None:
     system = call_format("hermes").write_system("P", [TOOL])
     line = next(line for line in system.splitlines() if line.startswith("{"))
     assert json.loads(line)["function"]["parameters"] == TOOL.parameters
 
 
 @pytest.mark.parametrize("schema", [{"properties": None, "required": None}, {"properties": {"x": True}}])
-def test_msagent_declares_every_legal_schema(schema: dict[str, Any]) -> None:
+def test_msagent_declares_every_valid_schema(schema: dict[str, Any]) -> None:
     tool = ToolDefinition("look", "Look.", {"type": "object", **schema}, ())
     assert '"name": "look"' in call_format("msagent").write_system("Hi.", [tool])

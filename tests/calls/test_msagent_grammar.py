@@ -11,7 +11,7 @@ from agentft.types import Part, Text, ToolCall, ToolResult
 
 
 def parse(text: str) -> tuple[Part, ...]:
-    """Parse, and check invariant 1."""
+    """Parse, and check invariant 1: the spans tile the text."""
     parts = parse_parts(text)
     place = 0
     for part in parts:
@@ -76,14 +76,14 @@ def test_every_way_to_write_a_call(body: str) -> None:
     assert (call.name, call.arguments, call.endpoint, call.parse_error) == ("f", {"x": 1}, None, None)
 
 
-def test_missing_parameters_are_no_arguments() -> None:
+def test_missing_parameters_mean_empty_arguments() -> None:
     for value in ({"api_name": "f"}, {"api_name": "f", "parameters": None}, {"api_name": "f", "parameters": ""}):
         call = one_call(write_call(value))
         assert (call.arguments, call.parse_error) == ({}, None)
 
 
 @pytest.mark.parametrize("text", ["```", "a ``` b", CALL_END, f"{CALL_END} {RESULT_START}", "one\ntwo\tthree", '\\"{['])
-def test_anything_may_stand_in_an_argument(text: str) -> None:
+def test_an_argument_may_contain_any_text(text: str) -> None:
     value = {"api_name": "f", "parameters": {"q": text, "n": None}}
     for call in (write_call(value), f"{CALL_START}```JSON\n{value!r}\n```{CALL_END}"):
         parts = parse(f"{call}\n\n{RESULT}\nDone")
@@ -129,7 +129,7 @@ def test_a_bad_call_is_data(block: str, name: str, problem: str) -> None:
     assert isinstance(text, Text)
 
 
-def test_unclosed_at_the_end() -> None:
+def test_a_last_call_without_its_end_marker() -> None:
     whole = CALL.removesuffix(f" {CALL_END}")
     for cut in (whole, whole + "\n", whole.removesuffix("\n```"), whole + "<|endofth"):
         assert one_call(cut).parse_error is None
@@ -137,7 +137,7 @@ def test_unclosed_at_the_end() -> None:
     assert str(one_call(whole + "\nIt is 31.").parse_error) == "surplus text after the call: 'It is 31.'"
 
 
-def test_an_end_marker_that_is_missing_before_the_next_block() -> None:
+def test_a_missing_end_marker_before_the_next_block() -> None:
     whole = CALL.removesuffix(f" {CALL_END}")
     value = f"{whole}\n\n{RESULT}"
     assert spans(value) == [("ToolCall", whole), ("ToolResult", f"\n\n{RESULT}")]
@@ -189,7 +189,7 @@ def test_results_answer_calls_in_order() -> None:
         (f"see {CALL_START} there", f"see {CALL_START} there"),
     ],
 )
-def test_a_result_s_content_is_what_stands_inside(inner: str, content: str) -> None:
+def test_a_results_content_is_the_text_between_its_markers(inner: str, content: str) -> None:
     call, result, answer = parse(f"{CALL}\n\n{RESULT_START}{inner}{RESULT_END}\nDone")
     assert isinstance(call, ToolCall)
     assert isinstance(result, ToolResult)
@@ -207,7 +207,7 @@ def test_unclosed_results() -> None:
     assert [kind for kind, _ in spans(f"{RESULT_START} sunny {CALL}")] == ["ToolResult", "ToolCall"]
 
 
-def test_space_and_stray_markers_are_text() -> None:
+def test_whitespace_and_stray_markers_are_text() -> None:
     assert spans(f"{CALL} \n{CALL}\n") == [("ToolCall", CALL), ("Text", " \n"), ("ToolCall", CALL), ("Text", "\n")]
     assert spans(f"a {CALL_END} b {RESULT_END}") == [("Text", f"a {CALL_END} b {RESULT_END}")]
     assert spans(f"{CALL_END}{CALL}") == [("Text", CALL_END), ("ToolCall", CALL)]
@@ -221,12 +221,12 @@ pieces = st.sampled_from(PIECES)
 
 
 @given(st.lists(pieces, max_size=25).map("".join))
-def test_any_mixture_of_pieces_tiles(text: str) -> None:
+def test_spans_tile_any_mixture_of_pieces(text: str) -> None:
     parse(text)
 
 
 @given(st.text(alphabet=st.characters(codec=None)), st.sampled_from([CALL_START, RESULT_START, ""]), st.text())
-def test_any_text_tiles(before: str, marker: str, after: str) -> None:
+def test_spans_tile_any_text(before: str, marker: str, after: str) -> None:
     parse(before + marker + after)
 
 
@@ -235,6 +235,6 @@ arguments = st.dictionaries(st.text(), st.none() | st.booleans() | st.integers()
 
 
 @given(names, arguments, st.sampled_from(["JSON", "json", ""]))
-def test_a_written_call_is_read_back(name: str, given_arguments: dict[str, object], fence: str) -> None:
+def test_a_written_call_parses_back(name: str, given_arguments: dict[str, object], fence: str) -> None:
     call = one_call("Text\n" + write_call({"api_name": name, "parameters": given_arguments}, fence))
     assert (call.name, call.arguments, call.parse_error) == (name, given_arguments, None)

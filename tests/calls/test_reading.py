@@ -1,4 +1,4 @@
-"""One judge for all call formats: the same call object gets the same arguments, or the same kind of failure."""
+"""All call formats agree: the same call object gets the same arguments, or the same kind of failure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ argument_texts = (
 
 
 def read_everywhere(name: Json, arguments: Json) -> dict[str, ToolCall]:
-    """The call object in each format, as that format writes it."""
+    """The call object parsed from each format's text."""
     given_arguments: dict[str, Json] = {} if arguments == MISSING else {"arguments": arguments}
     named: dict[str, Json] = {} if name == MISSING else {"name": name}
     openai: dict[str, Json] = {**named, **given_arguments}
@@ -91,7 +91,7 @@ def test_the_same_text_in_the_place_of_the_arguments_gets_the_same_verdict(text:
     msagent, hermes = calls["msagent"], calls["hermes"]
     assert isinstance(msagent, ToolCall)
     assert isinstance(hermes, ToolCall)
-    # An unreadable MS-Agent call keeps the name that its text shows, for the error report.
+    # Only the names may differ: an unreadable MS-Agent call keeps the name found in its text.
     assert verdict(hermes)[1:] == verdict(msagent)[1:]
 
 
@@ -115,7 +115,7 @@ def test_the_first_failure_is_reported(value: Json, detail: str) -> None:
     assert make_call("c", value, HERE, keys, structure).parse_error == structure
 
 
-def test_a_readable_call_keeps_what_it_holds() -> None:
+def test_a_readable_call_keeps_its_name_arguments_and_url() -> None:
     keys = CallKeys("n", "a", "u")
     value: Json = {"n": "f", "a": {"x": 1}, "u": "http://w.test", "other": 1}
     assert make_call("c", value, HERE, keys) == ToolCall("c", "f", {"x": 1}, HERE, None, "http://w.test")

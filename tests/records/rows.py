@@ -1,4 +1,4 @@
-"""The fixture rows, and invariant 1 as a function."""
+"""Fixture rows, and a check of invariant 1."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def check_spans(turn: Turn) -> None:
 
 
 def calls(conversation: Conversation) -> list[ToolCall]:
-    """All calls in order."""
+    """All calls, in order."""
     return [part for turn in conversation.turns for part in turn.parts if isinstance(part, ToolCall)]
 
 
 def results(conversation: Conversation) -> list[ToolResult]:
-    """All results in order."""
+    """All results, in order."""
     return [part for turn in conversation.turns for part in turn.parts if isinstance(part, ToolResult)]

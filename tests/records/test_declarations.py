@@ -24,7 +24,7 @@ def system(name: str) -> str:
 
 
 def pieces(text: str) -> list[tuple[str, str]]:
-    """Kinds and texts of the parts, which tile."""
+    """Kinds and texts of the parts; checks that their spans tile the text."""
     parts, _ = parse_system(text)
     assert "".join(text[part.span.start : part.span.end] for part in parts) == text
     return [(type(part).__name__, text[part.span.start : part.span.end]) for part in parts]
@@ -58,7 +58,7 @@ def test_shape_a() -> None:
     assert speech.endpoints == ("http://speech.test/tts/read",)
 
 
-def test_shape_b_with_text_behind_it() -> None:
+def test_shape_b_with_text_after_it() -> None:
     kinds = pieces(system("shape-b"))
     assert [kind for kind, _ in kinds] == ["Text", "Declarations", "Text"]
     assert kinds[0][1] == "You may use the following tools:\n\n"
@@ -72,7 +72,7 @@ def test_shape_b_with_text_behind_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["missing-url", "shape-c-surplus-inside", "shape-c-missing-end"])
-def test_shape_c_with_its_malformed_ends(name: str) -> None:
+def test_shape_c_with_unbalanced_brackets(name: str) -> None:
     text = system(name)
     assert [kind for kind, _ in pieces(text)] == ["Text", "Declarations"]
     (tool,) = parse_system(text)[1]
@@ -92,7 +92,7 @@ def test_shape_e_has_no_tools() -> None:
         assert parse_system(text) == ((Text(text, parse_system(text)[0][0].span),) if text else (), ())
 
 
-def test_one_tool_at_several_addresses_is_one_tool() -> None:
+def test_one_tool_at_several_urls_is_one_tool() -> None:
     (tool,) = parse_system(system("same-tool-three-urls"))[1]
     assert tool.endpoints == (
         "http://weather.test/v1/city_weather",
@@ -101,12 +101,12 @@ def test_one_tool_at_several_addresses_is_one_tool() -> None:
     )
 
 
-def test_a_namesake_with_other_parameters_stays_apart() -> None:
+def test_tools_with_one_name_and_different_parameters_stay_separate() -> None:
     text = block("f", parameters=[{"name": "x"}]) + "\n\n" + block("f", parameters=[{"name": "y"}])
     assert [list(tool.parameters["properties"]) for tool in parse_system(text)[1]] == [["x"], ["y"]]  # type: ignore[arg-type]
 
 
-def test_addresses_join_with_one_slash() -> None:
+def test_urls_and_paths_join_with_one_slash() -> None:
     for url, path, joined in [
         ("http://a.test/", "/f", "http://a.test/f"),
         ("http://a.test", "f/", "http://a.test/f/"),
@@ -117,7 +117,7 @@ def test_addresses_join_with_one_slash() -> None:
         assert tool.endpoints == ((joined,) if joined else ())
 
 
-def test_what_we_write_is_read_back() -> None:
+def test_written_declarations_parse_back() -> None:
     schema: dict[str, Json] = {
         "type": "object",
         "properties": {"city": {"type": "string", "description": "名"}, "days": {"type": "integer", "description": ""}},
@@ -158,7 +158,7 @@ def test_lists_numbers_literals_and_nested_text() -> None:
         '{"plugin_name": "f", "plugin_schema_for_model": "oops"}',
     ],
 )
-def test_a_declaration_that_cannot_be_read_rejects_the_row(text: str) -> None:
+def test_an_unreadable_declaration_rejects_the_row(text: str) -> None:
     with pytest.raises(RowError) as caught:
         parse_system("Persona. " + text)
     assert (caught.value.reason, caught.value.offset) == ("unreadable-tools", 9)
@@ -222,7 +222,7 @@ parts_of_systems = st.sampled_from(
 
 
 @given(st.lists(parts_of_systems, max_size=10).map("".join))
-def test_any_mixture_tiles_or_is_rejected_with_a_place(text: str) -> None:
+def test_spans_tile_any_mixture_or_it_is_rejected_with_an_offset(text: str) -> None:
     try:
         pieces(text)
     except RowError as error:

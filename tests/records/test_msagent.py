@@ -19,7 +19,7 @@ def parse(name: str) -> Conversation:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_every_row_is_kept_whole(name: str) -> None:
+def test_every_row_is_kept_completely(name: str) -> None:
     row, conversation = ROWS[name], parse(name)
     assert conversation.source == "msagent"
     assert conversation.id == row.get("id", "default")
@@ -31,7 +31,7 @@ def test_every_row_is_kept_whole(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_only_what_is_broken_is_unreadable(name: str) -> None:
+def test_only_broken_calls_are_unreadable(name: str) -> None:
     errors = [call.parse_error for call in calls(parse(name)) if call.parse_error]
     assert bool(errors) == (name in UNREADABLE)
 
@@ -76,7 +76,7 @@ def test_conversations_may_be_text() -> None:
     assert parse("conversations-as-python-text").turns == expected.turns
 
 
-def test_openai_s_envelope_with_markers_is_ours_and_keeps_its_tools() -> None:
+def test_msagent_values_under_openai_keys_are_msagent_and_keep_their_tools() -> None:
     conversation = parse("openai-envelope")
     assert [tool.name for tool in conversation.tools] == ["city_weather"]
     assert [result.content for result in results(conversation)] == ["{}"]
@@ -95,7 +95,7 @@ def turn(role: object, value: object) -> dict[str, Any]:
     return {"from": role, "value": value}
 
 
-USER, SAID = turn("user", "Hi"), turn("assistant", "Hello")
+USER, ASSISTANT = turn("user", "Hi"), turn("assistant", "Hello")
 REACT = "Thought: look\nAction: weather\nAction Input: {'city': 'Rome'}\nObservation: sunny"
 
 
@@ -112,14 +112,14 @@ REACT = "Thought: look\nAction: weather\nAction Input: {'city': 'Rome'}\nObserva
         ([USER, turn("assistant", None)], "value-not-text", 1, None),
         ([USER, turn("assistant", {"a": 1})], "value-not-text", 1, None),
         ([USER], "no-assistant", None, None),
-        ([USER, SAID, SAID], "turn-order", 2, None),
-        ([USER, SAID, turn("system", "late")], "turn-order", 2, None),
-        ([turn("system", "Persona. <|user|>:Hi <|assistant|>:Hello"), USER, SAID], "swallowed-dialogue", 0, 9),
+        ([USER, ASSISTANT, ASSISTANT], "turn-order", 2, None),
+        ([USER, ASSISTANT, turn("system", "late")], "turn-order", 2, None),
+        ([turn("system", "Persona. <|user|>:Hi <|assistant|>:Hello"), USER, ASSISTANT], "swallowed-dialogue", 0, 9),
         ([USER, turn("assistant", "So:\n" + REACT)], "react-dialogue", 1, 18),
-        ([turn("system", 'Tools: {"name": "f", "description": oops}'), USER, SAID], "unreadable-tools", 0, 7),
+        ([turn("system", 'Tools: {"name": "f", "description": oops}'), USER, ASSISTANT], "unreadable-tools", 0, 7),
     ],
 )
-def test_rejections_have_a_reason_and_a_place(
+def test_rejections_have_a_reason_a_turn_and_an_offset(
     turns: object, reason: str, index: int | None, offset: int | None
 ) -> None:
     row: dict[str, Any] = {"conversations": turns}
@@ -128,7 +128,7 @@ def test_rejections_have_a_reason_and_a_place(
     assert (caught.value.reason, caught.value.turn, caught.value.offset) == (reason, index, offset)
 
 
-def test_words_of_react_alone_are_no_rewrite() -> None:
+def test_single_react_keywords_do_not_reject_a_row() -> None:
     for text in ("Final Answer: 4\nObservation: none", "Action: none", "The words Action Input: mean nothing here"):
         assert parse_row({"conversations": [USER, turn("assistant", text)]}, "x").turns[1].raw == text
 

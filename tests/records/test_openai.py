@@ -41,8 +41,10 @@ def test_public_rows_keep_every_call_result_and_text() -> None:
         assert [result.content for result in results(conversation)] == [
             message["content"] for message in row["messages"] if message["role"] == "tool"
         ]
-        said = [(m.get("reasoning") or "") + (m["content"] or "") for m in row["messages"] if m["role"] == "assistant"]
-        assert said == [
+        written_texts = [
+            (m.get("reasoning") or "") + (m["content"] or "") for m in row["messages"] if m["role"] == "assistant"
+        ]
+        assert written_texts == [
             "".join(part.text for part in turn.parts if isinstance(part, Text))
             for turn in conversation.turns
             if turn.role == "assistant"
@@ -71,11 +73,11 @@ def test_a_call_and_its_result() -> None:
         ("refusal", "I cannot help with that."),
     ],
 )
-def test_raw_holds_what_was_said(name: str, raw: str) -> None:
+def test_raw_is_the_assistants_output(name: str, raw: str) -> None:
     assert parse(name).turns[1].raw == raw
 
 
-def test_parallel_calls_tile() -> None:
+def test_spans_of_parallel_calls_tile() -> None:
     conversation = parse("parallel")
     turn = conversation.turns[1]
     assert [turn.raw[call.span.start : call.span.end] for call in calls(conversation)] == [
@@ -106,7 +108,7 @@ def test_older_and_looser_spellings() -> None:
     assert calls(parse("nested-as-text"))[0].arguments == {"city": "Rome"}
 
 
-def test_a_result_that_is_an_object_becomes_json_and_an_error_is_one() -> None:
+def test_an_object_result_becomes_json_and_is_error_is_kept() -> None:
     tool = {"role": "tool", "content": {"天": 1}, "is_error": True}
     row: dict[str, Any] = {"messages": [{"role": "assistant", "content": ""}, tool]}
     part = parse_row(row, "x").turns[1].parts[0]
@@ -114,7 +116,7 @@ def test_a_result_that_is_an_object_becomes_json_and_an_error_is_one() -> None:
     assert (part.content, part.is_error, part.call_id) == ('{"天": 1}', True, "")
 
 
-USER, SAID = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
+USER, ASSISTANT = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 
 
 @pytest.mark.parametrize(
@@ -128,15 +130,15 @@ USER, SAID = {"role": "user", "content": "Hi"}, {"role": "assistant", "content":
         ({"messages": [USER, "Hello"]}, "turn-not-object", 1),
         ({"messages": [USER, {"role": "robot"}]}, "unknown-role", 1),
         ({"messages": [USER, {"role": None}]}, "unknown-role", 1),
-        ({"messages": [USER, SAID, {"role": "system", "content": "late"}]}, "turn-order", 2),
+        ({"messages": [USER, ASSISTANT, {"role": "system", "content": "late"}]}, "turn-order", 2),
         ({"messages": [USER, {"role": "assistant", "content": 7}]}, "value-not-text", 1),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}, SAID]}, "value-not-text", 0),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}, ASSISTANT]}, "value-not-text", 0),
         ({"messages": [USER, {"role": "assistant", "tool_calls": ["f"]}]}, "call-not-object", 1),
         ({"messages": [USER, {"role": "assistant", "tool_calls": {"f": 1}}]}, "call-not-object", 1),
         ({"messages": [USER, {"role": "assistant", "tool_calls": [{"function": 7}]}]}, "call-not-object", 1),
-        ({"messages": [USER, SAID], "tools": [{}]}, "unreadable-tools", None),
-        ({"messages": [USER, SAID], "tools": "oops"}, "unreadable-tools", None),
-        ({"messages": [USER, SAID], "tools": [{"name": "f", "parameters": 7}]}, "unreadable-tools", None),
+        ({"messages": [USER, ASSISTANT], "tools": [{}]}, "unreadable-tools", None),
+        ({"messages": [USER, ASSISTANT], "tools": "oops"}, "unreadable-tools", None),
+        ({"messages": [USER, ASSISTANT], "tools": [{"name": "f", "parameters": 7}]}, "unreadable-tools", None),
     ],
 )
 def test_rejections_have_a_reason_and_a_turn(row: dict[str, Any], reason: str, turn: int | None) -> None:
@@ -145,7 +147,7 @@ def test_rejections_have_a_reason_and_a_turn(row: dict[str, Any], reason: str, t
     assert (caught.value.reason, caught.value.turn) == (reason, turn)
 
 
-def test_openai_s_turns_under_the_other_key_keep_their_calls() -> None:
+def test_openai_turns_under_the_conversations_key_keep_their_calls() -> None:
     for name in ("parallel", "legacy-function-call"):
         row = ROWS[name]
         moved = {**{key: value for key, value in row.items() if key != "messages"}, "conversations": row["messages"]}

@@ -1,5 +1,8 @@
-"""What every call format is made of: its grammar as a record of functions, and a run as segments cut where the loss
-weight may change."""
+"""The interface of a call format, and what all formats share.
+
+A *run* is what the model generates between two injected texts. It is split into segments wherever the loss weight may
+change.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,21 @@ from itertools import groupby
 
 from agentft.types import Json, Part, Segment, Text, ToolCall, ToolDefinition, ToolResult
 
-__all__ = ["CallFormat", "dump_json", "said"]
+__all__ = ["CallFormat", "dump_json", "text_segments"]
 
 
 @dataclass(frozen=True)
 class CallFormat:
-    """The grammar of one call format.
+    """How one call format writes and parses text.
 
-    `name`: what users give, and what is stored with an adapter. `stop`: strings at which serving stops sampling inside
-    a turn (empty: only the frame's stop token). `inline_results`: results stand inside the assistant's message, not in
-    a message of their own. `write_system`: (persona, tools) -> the system message that declares them. `write_run`: text
-    and calls of one run in their canonical form. `write_results`: the injected text that gives results back after a run
-    that called. `parse`: what the model said, as parts whose spans tile it; never raises: bad calls have `parse_error`.
+    Attributes:
+        name: the name in recipes and options; stored with an adapter.
+        stop: strings at which serving stops sampling inside a turn, besides the frame's stop token.
+        inline_results: whether results are part of the assistant's message instead of separate messages.
+        write_system: (persona, tools) -> the system message that declares the tools.
+        write_run: text and calls of one run -> segments in canonical form.
+        write_results: results of a run's calls -> the text that is injected after the run.
+        parse: model output -> parts whose spans tile it. Never raises: a bad call has a `parse_error`.
     """
 
     name: str
@@ -33,7 +39,7 @@ class CallFormat:
     parse: Callable[[str], tuple[Part, ...]]
 
     def write_parts(self, parts: Sequence[Part]) -> str:
-        """Text and calls (and, with `inline_results`, results) in their canonical form, as one text."""
+        """Text, calls and (with `inline_results`) results as one text in canonical form."""
         text = ""
         for injected, group in groupby(parts, lambda part: self.inline_results and isinstance(part, ToolResult)):
             if injected:
@@ -43,19 +49,20 @@ class CallFormat:
         return text
 
     def read_run(self, parts: Sequence[Part], raw: str) -> list[Segment]:
-        """The run exactly as it stands in `raw`, which is in this format; each call's closing `stop` is apart.
+        """Split a run that is already in this format into segments, verbatim; each call's `stop` is its own segment.
 
-        But calls of one run that each close with a `stop` are written anew, as one block: serving would stop at each.
+        Exception: if several calls of the run end with a `stop`, they are rewritten as one block, since serving would
+        stop after the first.
         """
         calls = [part for part in parts if isinstance(part, ToolCall)]
-        shut = [raw[call.span.start : call.span.end].endswith(self.stop) for call in calls]
-        if any(shut[:-1]) and all(call.parse_error is None for call in calls):
+        terminated = [raw[call.span.start : call.span.end].endswith(self.stop) for call in calls]
+        if any(terminated[:-1]) and all(call.parse_error is None for call in calls):
             return self.write_run(parts)
         segments: list[Segment] = []
         for part in parts:
             text = raw[part.span.start : part.span.end]
             if isinstance(part, Text):
-                segments += said(part)
+                segments += text_segments(part)
             elif isinstance(part, ToolCall) and part.parse_error is not None:
                 segments.append(Segment(text, True, "unreadable"))
             else:
@@ -65,10 +72,10 @@ class CallFormat:
 
 
 def dump_json(value: Json | Mapping[str, Json]) -> str:
-    """JSON as models see it everywhere: one line, order kept, nothing escaped to \\u."""
+    """JSON as models see it everywhere: on one line, keys in order, without \\u escapes."""
     return json.dumps(value, ensure_ascii=False)
 
 
-def said(text: Text) -> list[Segment]:
-    """A text of a run, unless it is empty. It is an answer until rendering knows that the run calls."""
+def text_segments(text: Text) -> list[Segment]:
+    """One segment, or none if the text is empty. `answer` becomes `preamble` later if the run turns out to call."""
     return [Segment(text.text, True, "thought" if text.thought else "answer")] if text.text else []
