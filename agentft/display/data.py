@@ -64,7 +64,7 @@ def _counts(inspection: Inspection) -> Table:
     table.add_row(f"calls{unreadable}", f"{inspection.calls:,}")
     table.add_row("results", f"{inspection.results:,}")
     table.add_row("tools, by name", f"{len(inspection.tools):,}")
-    table.add_row("rows with a call to learn", f"{inspection.learnt_rows:,}")
+    table.add_row("rows with a call to learn", f"{inspection.rows_with_calls:,}")
     return table
 
 

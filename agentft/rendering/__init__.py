@@ -1,7 +1,7 @@
-"""Rendering: conversations as text, for training and serving alike.
+"""Rendering: conversations -> text, by the same code for training and serving.
 
-`Rendering` is what training and serving need to know about it. A frame with a call format is one implementation; a
-model's own template with its own call syntax would be another: a module here and a line in `open_rendering`.
+`Rendering` is the interface that training and serving use. A frame with a call format is one implementation. A model's
+own template with its native call syntax would be another: add a module here and a line in `open_rendering`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Rendering(Protocol):
     """How conversations become the text that a model reads and writes.
 
     Properties:
-        name: what users name as the call format; `Conversation.source` of turns that are written in it.
+        name: the name of the call format; turns written in it have it as their `Conversation.source`.
         stop: strings at which serving stops inside a turn, besides the stop token.
     """
 
@@ -34,18 +34,18 @@ class Rendering(Protocol):
     def stop(self) -> tuple[str, ...]: ...
 
     def prompt(self, conversation: Conversation) -> tuple[Segment, ...]:
-        """What serving sends before the assistant's next turn, tools included.
+        """The prompt for the assistant's next turn, including the tools.
 
         Raises:
-            FrameError: the chat template cannot carry the conversation.
+            FrameError: the chat template cannot render the conversation faithfully.
         """
         ...
 
     def samples(self, conversation: Conversation) -> list[tuple[Segment, ...]]:
-        """The conversation as training rows; each prompt that serving sends is the start of one, token for token.
+        """The conversation as training samples. Each serving prompt is a token-for-token prefix of one of them.
 
         Raises:
-            FrameError: the chat template cannot carry the conversation.
+            FrameError: the chat template cannot render the conversation faithfully.
         """
         ...
 
@@ -54,13 +54,13 @@ class Rendering(Protocol):
         ...
 
     def describe(self) -> Mapping[str, Json]:
-        """What is stored with an adapter, so that serving with another rendering is refused."""
+        """Metadata stored with an adapter, so that serving it with another rendering is refused."""
         ...
 
 
 @dataclass(frozen=True)
 class FramedRendering:
-    """A call format inside a frame (chat template): any pair combines."""
+    """A call format inside a frame (chat template). Any two can be combined."""
 
     format: CallFormat
     frame: Frame
@@ -93,20 +93,20 @@ class FramedRendering:
 
 
 def open_rendering(name: str, tokenizer: ChatTokenizer) -> Rendering:
-    """The rendering that a call format's name stands for, with a tokenizer's chat template.
+    """The rendering for a call format and a tokenizer's chat template.
 
     Raises:
-        InputError: no such call format.
+        InputError: there is no such call format.
         FrameError: the tokenizer has no usable chat template.
     """
     return FramedRendering(call_format(name), Frame.of_tokenizer(tokenizer))
 
 
 def rendering_digest(name: str) -> str:
-    """SHA-256 of how a call format writes tools, calls and results; a tokenizer is not needed.
+    """SHA-256 of the text that a call format writes for a sample tool, call and result. It needs no tokenizer.
 
     Raises:
-        InputError: no such call format.
+        InputError: there is no such call format.
     """
     fmt = call_format(name)
     city: Json = {"type": "string", "description": "A city.", "enum": ["Oslo", "Rome"]}

@@ -1,7 +1,7 @@
 """Segments -> tokens with loss weights.
 
-What the model says is tokenised apart from what is given to it, because serving does the same; inside such a run the
-text is tokenised once, and the segments' boundaries are projected on the tokens by their character offsets.
+Sampled and injected text are tokenised separately, because serving does so. Each such run is tokenised once, and the
+segment boundaries are mapped to tokens by character offsets.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class LearnRule:
-    """What is learnt: a loss weight for each kind of sampled segment (0 if not named).
+    """Which tokens are supervised: a loss weight for each kind of sampled segment (0 if it is not listed).
 
-    `opening`: of an answer only its first so many tokens, which is where the model decides not to call.
+    `opening`: supervise only this many first tokens of an answer, where the model decides not to call (None: all).
     """
 
     name: str
@@ -55,10 +55,10 @@ LEARN_RULES: dict[str, LearnRule] = {
 
 
 def learn_rule(name: str, weights: Mapping[str, float] | None = None) -> LearnRule:
-    """The rule of that name, with weights for single kinds replaced.
+    """Look up a rule by name, and replace its weights by those in `weights`.
 
     Raises:
-        InputError: no such rule, a kind that cannot be learnt, or a weight below 0.
+        InputError: no such rule, a kind that cannot be supervised, or a weight that is negative or not finite.
     """
     if name not in LEARN_RULES:
         raise InputError(f"learn {name!r} is not known; it is one of: {', '.join(LEARN_RULES)}")
@@ -66,43 +66,43 @@ def learn_rule(name: str, weights: Mapping[str, float] | None = None) -> LearnRu
     kinds = LEARN_RULES["assistant"].weights
     for kind, weight in (weights or {}).items():
         if kind not in kinds:
-            raise InputError(f"weights.{kind}: no such kind of segment is learnt; the kinds are: {', '.join(kinds)}")
+            raise InputError(f"weights.{kind}: no such kind of segment is supervised; use one of: {', '.join(kinds)}")
         if not 0 <= weight < float("inf"):
-            raise InputError(f"weights.{kind} = {weight}: a loss weight is 0 or more")
+            raise InputError(f"weights.{kind} = {weight}: a loss weight must be a finite number of at least 0")
     return replace(rule, weights={**rule.weights, **(weights or {})})
 
 
 def encode(segments: Sequence[Segment], tokenizer: Tokenizer, learn: LearnRule) -> Encoded:
-    """Tokenise rendered segments and give each token its loss weight.
+    """Tokenise rendered segments and assign each token its loss weight.
 
-    A token that reaches into several segments takes the largest of their weights: the model must produce it whole.
+    A token that overlaps several segments gets the largest of their weights, since the model generates it whole.
     """
     ids: list[int] = []
     weights: list[float] = []
     owners: list[int] = []
     for run, run_ids, offsets in _tokenise(segments, tokenizer):
         ends = list(accumulate(len(segments[index].text) for index in run[:-1]))
-        taken = dict.fromkeys(run, 0)
+        counts = dict.fromkeys(run, 0)  # tokens of each segment so far
         for token, (start, end) in zip(run_ids, offsets, strict=True):
             first = bisect_right(ends, start)
             touched = run[first : max(first, bisect_right(ends, end - 1)) + 1]
             ids.append(token)
-            weights.append(max(_weight(segments[index], taken[index], learn) for index in touched))
+            weights.append(max(_weight(segments[index], counts[index], learn) for index in touched))
             owners.append(touched[0])
             for index in touched:
-                taken[index] += 1
+                counts[index] += 1
     return Encoded(tuple(ids), tuple(weights), tuple(owners))
 
 
 def tokens_of(segments: Sequence[Segment], tokenizer: Tokenizer) -> list[int]:
-    """The tokens alone: what serving sends."""
+    """The tokens without weights, as serving needs them."""
     return [token for _, ids, _ in _tokenise(segments, tokenizer) for token in ids]
 
 
 def _tokenise(
     segments: Sequence[Segment], tokenizer: Tokenizer
 ) -> Iterator[tuple[list[int], list[int], list[tuple[int, int]]]]:
-    """Runs of neighbours that are all sampled or all given: the segments' indices, the tokens, the tokens' offsets."""
+    """For each run of segments that are all sampled or all injected: their indices, the tokens, the tokens' offsets."""
     groups = groupby(range(len(segments)), key=lambda index: segments[index].sampled)
     runs = [list(group) for _, group in groups]
     texts = ["".join(segments[index].text for index in run) for run in runs]
@@ -111,7 +111,7 @@ def _tokenise(
         yield from zip(runs, tokens["input_ids"], tokens["offset_mapping"], strict=True)
 
 
-def _weight(segment: Segment, taken: int, learn: LearnRule) -> float:
-    """The weight of a segment's next token, `taken` of its tokens having come before."""
-    late = segment.kind == "answer" and learn.opening is not None and taken >= learn.opening
+def _weight(segment: Segment, position: int, learn: LearnRule) -> float:
+    """The weight of the segment's token number `position` (from 0)."""
+    late = segment.kind == "answer" and learn.opening is not None and position >= learn.opening
     return learn.weights.get(segment.kind, 0.0) if segment.sampled and not late else 0.0

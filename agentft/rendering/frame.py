@@ -1,7 +1,7 @@
-"""The frame: how a chat template delimits roles. It is the tokenizer's own template, probed once for what we rely on.
+"""The frame: how a chat template delimits roles. It wraps the tokenizer's own template, which is probed once.
 
-A frame is asked only for what stands *around* the messages' contents. Contents are put in afterwards, and the result is
-compared with what the template itself makes of them, so that a template which rewrites contents is noticed.
+The template only renders the text *around* the messages' contents; the contents are inserted afterwards. The result is
+compared with the template's own rendering of the same messages, so a template that rewrites contents is detected.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from agentft.errors import FrameError
 __all__ = ["CHATML", "ChatTokenizer", "Frame"]
 
 Template = Callable[[Sequence[Mapping[str, str]], bool], str]
-"""(messages with `role` and `content`, add generation prompt) -> text; raises FrameError for roles it cannot carry."""
+"""(messages with `role` and `content`, add generation prompt) -> text. It may raise for roles it does not support."""
 
-# Private-use characters: no template looks for them, and contents never meet them (they are put in afterwards).
+# Private-use characters: no template looks for them, and contents cannot clash with them (they are inserted later).
 MARK = "\ue0f0{}\ue0f1"
 
 
@@ -38,11 +38,11 @@ class ChatTokenizer(Protocol):
 
 @dataclass(frozen=True)
 class Frame:
-    """A chat template with what was found out about it.
+    """A chat template and its probed properties.
 
-    `stop`: the text that ends an assistant's message (the stop token). `stable`: rendering more turns only appends, so
-    one row can hold every turn. `strips`: contents lose their outer whitespace. `has_system`: a system role exists; if
-    not, the system text is put before the first user's.
+    `stop`: the text that ends an assistant message (the stop token). `stable`: rendering further turns only appends
+    text, so one sample can hold every turn. `strips`: the template strips leading and trailing whitespace of contents.
+    `has_system`: there is a system role; if not, the system text is put before the first user message.
     """
 
     template: Template
@@ -59,23 +59,23 @@ class Frame:
 
         Args:
             template: see `Template`.
-            specials: texts of the tokenizer's special tokens, among which the stop token is looked for.
-            source: the template's text; its SHA-256 is the fingerprint.
+            specials: texts of the tokenizer's special tokens; one of them must be the stop token.
+            source: the template's source; its SHA-256 is the fingerprint.
 
         Raises:
-            FrameError: the template drops contents, or ends an assistant's message with no special token.
+            FrameError: the template drops contents, or no special token ends an assistant message.
         """
         pieces = lru_cache(maxsize=4096)(lambda roles, prompt: _split(template, roles, prompt))
         try:
             has_system = bool(pieces(("system", "user", "assistant"), False))
-        except Exception:  # a template says in its own way that it has no such role
+        except Exception:  # each template raises its own error for a role that it does not support
             has_system = False
         roles = ("system",) * has_system + ("user", "assistant", "user", "assistant")
         full = pieces(roles, False)
         stop = _first_special(full[-1], specials)
         if stop is None:
             raise FrameError(
-                f"the chat template ends an assistant's turn with {full[-1]!r}, which holds no special token, so the "
+                f"the chat template ends an assistant turn with {full[-1]!r}, which contains no special token, so the "
                 "model could not learn to stop; use the tokenizer of an instruction-tuned model"
             )
         answers = [index for index, role in enumerate(roles) if role == "assistant"]
@@ -98,8 +98,8 @@ class Frame:
         """
         if not tokenizer.chat_template:
             raise FrameError(
-                "the tokenizer has no chat template, so turns cannot be told apart; use the model's -Instruct or -Chat "
-                "version, or put its template as chat_template.jinja beside the tokenizer"
+                "the tokenizer has no chat template, so conversations cannot be rendered; use the model's -Instruct or "
+                "-Chat version, or save its template as chat_template.jinja in the tokenizer's folder"
             )
 
         def template(messages: Sequence[Mapping[str, str]], prompt: bool) -> str:
@@ -110,18 +110,18 @@ class Frame:
         return cls.of_template(template, tokenizer.all_special_tokens, str(tokenizer.chat_template))
 
     def wrap(self, roles: Sequence[str], contents: Sequence[str], *, generation_prompt: bool) -> tuple[str, ...]:
-        """What stands before, between and after the contents of messages with these roles (`len(roles) + 1` texts).
+        """The texts before, between and after the contents of messages with these roles (`len(roles) + 1` texts).
 
         Raises:
-            FrameError: the template itself renders these messages otherwise.
+            FrameError: the template renders these messages differently.
         """
         pieces = self._pieces(tuple(roles), generation_prompt)
         ours = pieces[0] + "".join(content + piece for content, piece in zip(contents, pieces[1:], strict=True))
         messages = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=True)]
         if self.template(messages, generation_prompt) != ours:
             raise FrameError(
-                "the chat template changes what messages say (it looks into their contents), so the row would not be "
-                "what is served; use a tokenizer with a plainer template"
+                "the chat template rewrites the contents of messages, so training would not match serving; use a "
+                "tokenizer with a plainer template"
             )
         return pieces
 
@@ -140,7 +140,7 @@ def _split(template: Template, roles: tuple[str, ...], prompt: bool) -> tuple[st
 
 
 def _first_special(text: str, specials: Sequence[str]) -> str | None:
-    """`text` up to and with its earliest special token."""
+    """`text` up to and including its first special token."""
     ends = [(text.index(token), -len(token), text.index(token) + len(token)) for token in specials if token in text]
     return text[: min(ends)[2]] if ends else None
 

@@ -1,4 +1,4 @@
-"""Conversation -> segments, for training and for serving alike: both go through `_messages` and `Frame.wrap`."""
+"""Conversation -> segments. Training and serving both go through `_messages` and `Frame.wrap`."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class _Message:
 
 
 def render_samples(conversation: Conversation, fmt: CallFormat, frame: Frame) -> list[tuple[Segment, ...]]:
-    """The conversation as training rows: one with a stable frame, else one for each of the assistant's messages.
+    """The conversation as training samples: one if the frame is stable, else one for each assistant message.
 
     Raises:
-        FrameError: the template does not carry this conversation faithfully.
+        FrameError: the template cannot render the conversation faithfully.
     """
     messages = _messages(conversation, fmt, frame)
     if frame.stable:
@@ -35,13 +35,17 @@ def render_samples(conversation: Conversation, fmt: CallFormat, frame: Frame) ->
     for index, message in enumerate(messages):
         if message.role == "assistant":
             prompt = _assemble(messages[:index], frame, generation_prompt=True)
-            said = _ended(_trimmed(message.segments, frame), frame.stop, frame)
-            rows.append((*prompt, *(segment for segment in said if segment.text)))
+            completion = _ended(_trimmed(message.segments, frame), frame.stop, frame)
+            rows.append((*prompt, *(segment for segment in completion if segment.text)))
     return rows
 
 
 def render_prompt(conversation: Conversation, fmt: CallFormat, frame: Frame) -> tuple[Segment, ...]:
-    """What serving sends when the model must speak next: everything up to there, and nothing that it has yet to say."""
+    """The prompt for the assistant's next turn, or for the rest of its turn if the conversation ends with one.
+
+    Raises:
+        FrameError: the template cannot render the conversation faithfully.
+    """
     messages = _messages(conversation, fmt, frame)
     tail = messages.pop().segments if messages and messages[-1].role == "assistant" else []
     prompt = _assemble(messages, frame, generation_prompt=True)
@@ -49,7 +53,7 @@ def render_prompt(conversation: Conversation, fmt: CallFormat, frame: Frame) -> 
 
 
 def describe_rendering(fmt: CallFormat, frame: Frame) -> dict[str, Json]:
-    """What is stored with an adapter so that serving renders as training did."""
+    """Metadata stored with an adapter, so that serving renders as training did."""
     probe = ToolDefinition("probe", "A probe.", {"type": "object", "properties": {}}, ("http://probe.test/probe",))
     system = fmt.write_system("Persona.", [probe])
     return {
@@ -62,7 +66,7 @@ def describe_rendering(fmt: CallFormat, frame: Frame) -> dict[str, Json]:
 
 
 def _messages(conversation: Conversation, fmt: CallFormat, frame: Frame) -> list[_Message]:
-    """Turns as the frame's messages: results inside the assistant's, or in a user's of their own."""
+    """Turns as the frame's messages. Results go into the assistant message or into a separate user message."""
     messages: list[_Message] = []
     verbatim = conversation.source == fmt.name
     system = _system(conversation, fmt, verbatim)
@@ -91,7 +95,7 @@ def _system(conversation: Conversation, fmt: CallFormat, verbatim: bool) -> str:
 
 
 def _fold_system(messages: list[_Message]) -> list[_Message]:
-    """For frames without a system role: the system text leads the first user message."""
+    """Prepend the system text to the first user message, for frames without a system role."""
     system, first, *rest = messages
     gap = Segment("\n\n", False, "system")
     return [_Message(first.role, [*system.segments, gap, *first.segments]), *rest]
@@ -104,9 +108,9 @@ def _assistant(messages: list[_Message]) -> _Message:
 
 
 def _add_run(messages: list[_Message], parts: list[Part], raw: str, fmt: CallFormat, verbatim: bool) -> None:
-    said = fmt.read_run(parts, raw) if verbatim else _rewritten(parts, raw, fmt)
+    segments = fmt.read_run(parts, raw) if verbatim else _rewritten(parts, raw, fmt)
     message = _assistant(messages)
-    for run in _split_runs(said):
+    for run in _split_runs(segments):
         closed = bool(message.segments) and message.segments[-1].kind == "terminator"
         if closed and not "".join(segment.text for segment in run).strip():
             message.segments += [replace(segment, sampled=False, kind="frame") for segment in run]
@@ -116,7 +120,7 @@ def _add_run(messages: list[_Message], parts: list[Part], raw: str, fmt: CallFor
 
 
 def _rewritten(parts: list[Part], raw: str, fmt: CallFormat) -> list[Segment]:
-    """The run in another format than it was written in; what cannot be read stays as it is."""
+    """The run rewritten in the format `fmt`; unreadable calls stay verbatim."""
     segments: list[Segment] = []
     for unreadable, group in groupby(parts, lambda part: isinstance(part, ToolCall) and part.parse_error is not None):
         if unreadable:
@@ -127,7 +131,7 @@ def _rewritten(parts: list[Part], raw: str, fmt: CallFormat) -> list[Segment]:
 
 
 def _split_runs(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
-    """Serving stops after a terminator, so what follows one is a run of its own."""
+    """Split after each terminator, since serving stops there."""
     run: list[Segment] = []
     for segment in segments:
         run.append(segment)
@@ -146,14 +150,14 @@ def _add_results(messages: list[_Message], parts: list[Part], raw: str, fmt: Cal
     if fmt.inline_results:
         _assistant(messages).segments.append(segment)
     elif len(messages) > 1 and messages[-1].segments[-1].kind == "result":
-        # Results of one step that came in turns of their own still share a message, as the vendor's template has it.
+        # Results of one step share a message even if each has its own turn, as in the vendor's template.
         messages[-1].segments[-1] = Segment(f"{messages[-1].segments[-1].text}\n{text}", False, "result")
     else:
         messages.append(_Message("user", [segment]))
 
 
 def _assemble(messages: Sequence[_Message], frame: Frame, *, generation_prompt: bool) -> tuple[Segment, ...]:
-    """Messages with what the frame puts around them; the stop token is said by the model where serving waits for it."""
+    """Messages inside the frame's text. The stop token counts as sampled wherever serving waits for it."""
     roles = [message.role for message in messages]
     contents = [_trimmed(message.segments, frame) for message in messages]
     texts = ["".join(segment.text for segment in content) for content in contents]
@@ -161,12 +165,12 @@ def _assemble(messages: Sequence[_Message], frame: Frame, *, generation_prompt: 
     segments = [Segment(pieces[0], False, "frame")]
     for content, after in zip(contents, pieces[1:], strict=True):
         segments += _ended(content, after, frame)
-    # With an unstable frame history is rendered anew at each step, so nothing of it is said now.
+    # An unstable frame renders the history again at each step, so none of it is sampled.
     return tuple(s if frame.stable else replace(s, sampled=False) for s in segments if s.text)
 
 
 def _ended(content: list[Segment], after: str, frame: Frame) -> list[Segment]:
-    """A message's content, the stop token if the model says it, and the rest of what the frame puts after it."""
+    """A message's content, the stop token if the model generates it, and the frame's remaining text."""
     stop = _stop_kind(content)
     if stop is None or not after.startswith(frame.stop):
         return [*content, Segment(after, False, "frame")]
@@ -174,10 +178,10 @@ def _ended(content: list[Segment], after: str, frame: Frame) -> list[Segment]:
 
 
 def _stop_kind(content: Sequence[Segment]) -> SegmentKind | None:
-    """What the stop token after a message is: None if serving never waits for it there."""
+    """The kind of the stop token after a message, or None if serving never waits for it there."""
     if not content or not content[-1].sampled:
         return None
-    kinds: list[SegmentKind] = []  # of the message's last run
+    kinds: list[SegmentKind] = []  # kinds in the message's last run
     for segment in content:
         if not segment.sampled or "terminator" in kinds:
             kinds = []
@@ -191,7 +195,7 @@ def _stop_kind(content: Sequence[Segment]) -> SegmentKind | None:
 
 
 def _trimmed(segments: Sequence[Segment], frame: Frame, *, end: bool = True) -> list[Segment]:
-    """The content as the frame will keep it: without outer whitespace where the template strips."""
+    """The content as the frame renders it: without outer whitespace if the template strips it."""
     kept = list(segments)
     if not frame.strips:
         return kept

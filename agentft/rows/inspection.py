@@ -1,4 +1,4 @@
-"""Counts over the conversations of a data file, in one pass."""
+"""Statistics of a data file, collected in one pass."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["Inspection", "inspect_file"]
 
 @dataclass(slots=True)
 class Inspection:
-    """Counts over the kept rows. `calls` includes unreadable ones; `learnt_rows` have at least one readable call.
+    """Counts over the kept rows. `calls` includes unreadable ones; `rows_with_calls` have at least one readable call.
 
-    `characters` and `row_turns` hold one number a row, four bytes each: a million rows take 8 MB. `repeated_ids`: rows
-    whose id an earlier row has.
+    `characters` and `row_turns` hold one 4-byte number for each row: 8 MB for a million rows. `repeated_ids`: rows
+    with the id of an earlier row.
     """
 
     ledger: Ledger = field(default_factory=Ledger)
@@ -26,12 +26,12 @@ class Inspection:
     calls: int = 0
     unreadable_calls: int = 0
     results: int = 0
-    learnt_rows: int = 0
+    rows_with_calls: int = 0
     tools: set[str] = field(default_factory=set)
     characters: array[int] = field(default_factory=lambda: array("I"))
     row_turns: array[int] = field(default_factory=lambda: array("I"))
     repeated_ids: int = 0
-    _ids: set[int] = field(default_factory=set)  # hashes: some 60 bytes a row, however long the ids are
+    _ids: set[int] = field(default_factory=set)  # hashes: about 60 bytes a row, however long the ids are
 
     def add(self, conversation: Conversation) -> None:
         """Count one conversation."""
@@ -40,27 +40,27 @@ class Inspection:
         self.calls += len(readable)
         self.unreadable_calls += readable.count(False)
         self.results += sum(isinstance(part, ToolResult) for part in parts)
-        self.learnt_rows += any(readable)
+        self.rows_with_calls += any(readable)
         self.turns += len(conversation.turns)
         self.tools.update(tool.name for tool in conversation.tools)
         self.characters.append(sum(len(turn.raw) for turn in conversation.turns))
         self.row_turns.append(len(conversation.turns))
 
     def add_id(self, identity: str) -> None:
-        """Count the id of a row that has one of its own."""
+        """Count a row's own id."""
         self.repeated_ids += hash(identity) in self._ids
         self._ids.add(hash(identity))
 
     @property
     def notes(self) -> list[str]:
-        """Sentences about the file that are not rejections."""
+        """Remarks about the file that are no reason to reject rows."""
         if not self.repeated_ids:
             return []
         count = f"{self.repeated_ids} rows have" if self.repeated_ids > 1 else "1 row has"
-        return [f"{count} the id of an earlier row; rows are kept whatever their ids"]
+        return [f"{count} the id of an earlier row; rows with repeated ids are kept"]
 
     def document(self) -> dict[str, Json]:
-        """The document that `data inspect --json` prints."""
+        """The output of `data inspect --json`."""
         ledger = self.ledger
         return {
             "rows": ledger.rows,
@@ -72,15 +72,15 @@ class Inspection:
             "unreadable_calls": self.unreadable_calls,
             "results": self.results,
             "tools": len(self.tools),
-            "learnt_rows": self.learnt_rows,
+            "learnt_rows": self.rows_with_calls,
         }
 
 
 def inspect_file(path: Path, quarantine: Path | None = None) -> Inspection:
-    """Count over the whole file. Raises InputError as `read_conversations` does."""
+    """Inspect the whole file. Raises InputError as `read_conversations` does."""
     inspection = Inspection()
     for line, conversation in read_conversations(path, inspection.ledger, quarantine):
         inspection.add(conversation)
-        if conversation.id != f"{path.name}:{line}":  # ids of this form are ours, and unique
+        if conversation.id != f"{path.name}:{line}":  # that is our default id, which is unique
             inspection.add_id(conversation.id)
     return inspection

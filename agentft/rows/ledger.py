@@ -22,7 +22,7 @@ REMEDIES: dict[str, str] = {
     "swallowed-dialogue": "split the system value at <|user|>: into turns",
     "too-deep": "nest at most 100 levels",
     "turn-not-object": "make each turn an object with a role and a text",
-    "turn-order": "put the system turn first and let the speakers alternate",
+    "turn-order": "put the system turn first and alternate user and assistant",
     "unknown-format": "name the list of turns `conversations` (MS-Agent) or `messages` (OpenAI)",
     "unknown-role": "rename the role to system, user, assistant or (OpenAI) tool",
     "unreadable-tools": "repair the JSON of the tool's declaration",
@@ -33,11 +33,11 @@ REMEDIES: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A row that cannot be used, and why.
+    """A row that cannot be used, and the reason.
 
-    `line`: its line, or its number in an array or a parquet file. `turn`: index of the turn. `offset`: character in
-    that turn's text, or without a turn in the row's own text (a byte for `invalid-utf8`). `raw`: the row; bytes if
-    they are not text. `extent`: (start, length) in bytes of a row that is too long to be read.
+    `line`: its line, or its number in an array or a parquet file. `turn`: index of the turn. `offset`: character in the
+    turn's text, or in the row's text if `turn` is None (byte for `invalid-utf8`). `raw`: the row, as bytes if it is not
+    text. `extent`: (start, length) in bytes of a row that is too long to read.
     """
 
     line: int
@@ -49,7 +49,7 @@ class Rejection:
     extent: tuple[int, int] | None = None
 
     def place(self, path: Path) -> str:
-        """`file:line: turn, character`, as far as known."""
+        """`file:line: turn, character`, without the parts that are unknown."""
         where = [f"turn {self.turn}"] if self.turn is not None else []
         if self.offset is not None:
             where.append(f"{'byte' if self.reason == 'invalid-utf8' else 'character'} {self.offset}")
@@ -58,9 +58,9 @@ class Rejection:
 
 @dataclass(slots=True)
 class Ledger:
-    """Counts over the rows of one or more files: `rows == kept + rejected`, always.
+    """Counts over the rows of one or more files. Always `rows == kept + rejected`.
 
-    `reasons`: how many rows were rejected for each reason. `first`: the first rejection of each reason, and its file.
+    `reasons`: the number of rejected rows by reason. `first`: the first rejection for each reason, with its file.
     """
 
     rows: int = 0
@@ -70,7 +70,7 @@ class Ledger:
 
     @property
     def rejected(self) -> int:
-        """How many rows were rejected."""
+        """The number of rejected rows."""
         return self.reasons.total()
 
     def reject(self, path: Path, rejection: Rejection) -> None:
@@ -79,5 +79,5 @@ class Ledger:
         self.first.setdefault(rejection.reason, (path, rejection))
 
     def first_places(self) -> dict[str, str]:
-        """`file:line: turn, character: detail` of the first rejection of each reason."""
+        """`file:line: turn, character: detail` of the first rejection, by reason."""
         return {reason: f"{one.place(path)}: {one.detail}" for reason, (path, one) in self.first.items()}

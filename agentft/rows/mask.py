@@ -19,9 +19,9 @@ __all__ = ["MaskedRow", "MaskedToken", "mask_rows"]
 
 @dataclass(frozen=True, slots=True)
 class MaskedToken:
-    """A token. `text`: what it adds to the row's text. `sampled`: the model generates it when serving.
+    """A token. `text`: the text that it adds to the row. `sampled`: the model generates it when serving.
 
-    A character that spans several tokens is the text of its last one, so the texts, joined, are the row.
+    A character of several tokens belongs to the last of them, so the texts joined give the row.
     """
 
     id: int
@@ -33,7 +33,7 @@ class MaskedToken:
 
 @dataclass(frozen=True, slots=True)
 class MaskedRow:
-    """One training sample of a row. `line` is where the row stands in the file."""
+    """One training sample of a row. `line` is the row's line in the file."""
 
     id: str
     line: int
@@ -43,16 +43,16 @@ class MaskedRow:
 def _texts(tokens: Sequence[int], decode: Callable[[list[int]], str]) -> list[str]:
     """The text that each token adds."""
     texts: list[str] = []
-    waiting: list[int] = []
+    pending: list[int] = []
     for token in tokens:
-        waiting.append(token)
-        text = decode(waiting)
-        # A character has at most four bytes, so after five tokens the text really holds U+FFFD.
-        whole = not text.endswith("\ufffd") or len(waiting) > 4
-        texts.append(text if whole else "")
-        waiting = [] if whole else waiting
-    if waiting:
-        texts[-1] = decode(waiting)
+        pending.append(token)
+        text = decode(pending)
+        # A character has at most four bytes, so after five tokens U+FFFD is really in the text.
+        complete = not text.endswith("\ufffd") or len(pending) > 4
+        texts.append(text if complete else "")
+        pending = [] if complete else pending
+    if pending:
+        texts[-1] = decode(pending)
     return texts
 
 
@@ -64,10 +64,10 @@ def mask_rows(
     Args:
         path: a data file.
         tokenizer: a fast transformers tokenizer with a chat template.
-        row: only this row, counted from 1 (None: every row that can be used).
+        row: only this row, counted from 1 (None: every row that is kept).
 
     Raises:
-        InputError: there is no such row, or it is rejected (the message says why).
+        InputError: there is no such row, or it is rejected (the message gives the reason).
         FrameError: the tokenizer's chat template cannot be used.
     """
     ledger = Ledger()

@@ -13,8 +13,10 @@ __all__ = ["check_arguments", "iter_parquet"]
 
 
 def iter_parquet(path: Path) -> Iterator[dict[str, Json]]:
-    """The rows as objects. Arrow gives every struct all keys that any row has, as nulls; in tools they are dropped
-    again (a schema has no use for them), in arguments they cannot be told from real ones (see `check_arguments`).
+    """The rows as objects.
+
+    Arrow adds to every struct the keys that other rows have, as nulls. In tools these nulls are dropped, since schemas
+    do not need them. In arguments they cannot be distinguished from real nulls, see `check_arguments`.
 
     Raises:
         InputError: the file cannot be read as parquet.
@@ -27,12 +29,12 @@ def iter_parquet(path: Path) -> Iterator[dict[str, Json]]:
             yield {key: _drop_nulls(value) if key in ("tools", "functions") else value for key, value in row.items()}
     except (ValueError, OSError, NotImplementedError) as error:
         raise InputError(
-            f"{path} cannot be read as parquet ({str(error).splitlines()[0]:.120}); write it anew"
+            f"{path} cannot be read as parquet ({str(error).splitlines()[0]:.120}); write the file again"
         ) from None
 
 
 def check_arguments(row: dict[str, Json]) -> None:
-    """Refuse calls whose arguments are a struct with nulls.
+    """Reject calls whose arguments are a struct with nulls.
 
     Raises:
         RowError: `null-arguments`, with the turn.
@@ -44,7 +46,7 @@ def check_arguments(row: dict[str, Json]) -> None:
             function = call.get("function") or call if isinstance(call, dict) else None
             arguments = function.get("arguments") if isinstance(function, dict) else None
             if isinstance(arguments, dict) and None in arguments.values():
-                why = "arguments are a struct with nulls, which Arrow adds for keys that a call lacks; store JSON text"
+                why = "arguments are a struct with nulls, which Arrow adds for missing keys; store JSON text"
                 raise RowError("null-arguments", why, turn=index)
 
 

@@ -1,4 +1,4 @@
-"""Rows of data files -> samples to train on. Every row is kept or rejected, and counted."""
+"""Rows of data files -> training samples. Every row is counted as kept or rejected."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from agentft.types import Encoded, Json, Segment
 
 __all__ = ["DataReport", "Encoder", "Prepared", "prepare"]
 
-_LONGEST = 5
-_MOST_TOOLS = 64
+_LONGEST_SHOWN = 5
+_MAX_TOOLS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """How a conversation becomes tokens with weights. `max_length`: tokens of the longest sample."""
+    """How conversations are rendered, tokenised and weighted. `max_length`: most tokens of a sample."""
 
     tokenizer: Tokenizer
     rendering: Rendering
@@ -36,14 +36,19 @@ class Encoder:
 
 @dataclass(slots=True)
 class DataReport:
-    """Counts over the rows, and over the samples that they became.
+    """Counts over the rows and their samples.
 
-    `tokens`: of all samples, each cut after its last supervised token. `supervised`: tokens with a weight above 0, and
-    `weight`, the sum of their weights. `quiet`: turns that answer a user without a call; `quiet_learnt`: whether they
-    are supervised. `trimmed`: samples that lost their last turns, or all, to fit `max_length`, and with them `left_out`
-    supervised tokens. `longest`: (line, id, tokens) of the longest samples. `fingerprint`: SHA-256 of the samples'
-    tokens, supervised places and weights. `tools`: names of all declared tools; empty if there are more than 64, which
-    is more than a model can be offered at once.
+    Attributes:
+        tokens: tokens of all samples, each cut after its last supervised token.
+        supervised: tokens with a weight above 0.
+        weight: sum of the loss weights.
+        quiet: turns that answer the user without a call.
+        quiet_learnt: whether those turns are supervised.
+        trimmed: samples that lost their last turns (or all) to fit `max_length`.
+        left_out: supervised tokens that were lost in this way.
+        longest: (line, id, tokens) of the longest samples.
+        fingerprint: SHA-256 of the samples' tokens, supervised positions and weights.
+        tools: names of all declared tools; empty if there are more than 64, too many to offer to a model at once.
     """
 
     ledger: Ledger = field(default_factory=Ledger)
@@ -60,7 +65,7 @@ class DataReport:
     tools: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Json]:
-        """The report as it stands in data.json."""
+        """The content of data.json."""
         rows = self.ledger
         counts: dict[str, Json] = {"rows": rows.rows, "trained": rows.kept, "rejected": rows.rejected}
         counts["reasons"] = dict(rows.reasons.most_common())
@@ -71,7 +76,7 @@ class DataReport:
 
 @dataclass(slots=True)
 class Prepared:
-    """The samples and the report on them. `tools`: names of all declared tools, in order of appearance."""
+    """The samples and a report about them. `tools`: names of all declared tools, in order of appearance."""
 
     samples: list[Sample] = field(default_factory=list)
     report: DataReport = field(default_factory=DataReport)
@@ -81,10 +86,10 @@ class Prepared:
 def prepare(paths: Sequence[Path], encoder: Encoder, quarantine: Path | None = None) -> Prepared:
     """Read, render and encode all rows of the files `paths`, in order.
 
-    `quarantine`: a folder for the rejected rows, one file for each data file that has some.
+    `quarantine`: a folder for rejected rows; each data file with rejected rows gets a file there.
 
     Raises:
-        InputError: a file that cannot be read, or no row that can be trained on.
+        InputError: a file cannot be read, or no row is kept.
     """
     made = Prepared(report=DataReport(quiet_learnt=encoder.learn.weights.get("answer", 0) > 0))
     ledger = made.report.ledger
@@ -99,13 +104,13 @@ def prepare(paths: Sequence[Path], encoder: Encoder, quarantine: Path | None = N
             rejected_rows.unlink()
     if not made.samples:
         reason, place = next(iter(ledger.first_places().items()))
-        raise InputError(f"none of the {ledger.rows} rows can be trained on; the first: {place} ({reason})")
-    _sum_up(made)
+        raise InputError(f"none of the {ledger.rows} rows can be used for training; the first: {place} ({reason})")
+    _complete_report(made)
     return made
 
 
 def _samples(row: Row, path: Path, encoder: Encoder, made: Prepared) -> list[Sample]:
-    """The samples of a row. Raises RowError if no token of it is supervised."""
+    """The samples of a row. Raises RowError if none of its tokens is supervised."""
     conversation = parse_conversation(row, path)
     try:
         rendered = encoder.rendering.samples(conversation)
@@ -125,7 +130,7 @@ def _samples(row: Row, path: Path, encoder: Encoder, made: Prepared) -> list[Sam
         detail = f"the first supervised turn ends after max_length = {encoder.max_length} tokens; raise it"
         raise RowError("too-long", f"{conversation.id}: {detail}")
     if not samples:
-        detail = f"learn = {encoder.learn.name!r} gives no token of this row a weight"
+        detail = f"learn = {encoder.learn.name!r} supervises no token of this row"
         raise RowError("nothing-learnt", f"{conversation.id}: {detail}")
     made.report.trimmed += sum(map(bool, lost))
     made.report.left_out += sum(lost)
@@ -137,7 +142,7 @@ def _supervised(encoded: Encoded) -> int:
 
 
 def _fit(encoded: Encoded, segments: Sequence[Segment], limit: int) -> Encoded:
-    """Cut after the last sampled run whose supervised tokens all fit, so that no supervised call is cut."""
+    """Cut after the last sampled run whose supervised tokens all fit into `limit`, so no supervised call is cut."""
     end = 0
     for _, run in groupby(range(len(encoded.segments)), lambda place: segments[encoded.segments[place]].sampled):
         last = max((place + 1 for place in run if encoded.loss_weights[place] > 0), default=0)
@@ -148,7 +153,7 @@ def _fit(encoded: Encoded, segments: Sequence[Segment], limit: int) -> Encoded:
 
 
 def _stem(encoded: Encoded, segments: Sequence[Segment]) -> int:
-    """How many leading tokens are system text and tools, with the frame before them."""
+    """The number of leading tokens that are system text, tools and the frame before them."""
     first = next((place for place, segment in enumerate(segments) if segment.kind == "system"), None)
     if first is None:
         return 0
@@ -156,19 +161,19 @@ def _stem(encoded: Encoded, segments: Sequence[Segment]) -> int:
 
 
 def _quiet_turns(segments: Sequence[Segment]) -> int:
-    """How many sampled runs answer a user (not a result) without a call."""
+    """The number of sampled runs that answer a user (not a result) without a call."""
     quiet = 0
-    given = ""
+    answers_user = False
     for segment in segments:
         if segment.kind in ("user", "result"):
-            given = segment.kind
-        elif segment.sampled and segment.kind == "answer" and given == "user":
+            answers_user = segment.kind == "user"
+        elif segment.sampled and segment.kind == "answer" and answers_user:
             quiet += 1
-            given = ""
+            answers_user = False
     return quiet
 
 
-def _sum_up(made: Prepared) -> None:
+def _complete_report(made: Prepared) -> None:
     """Fill in the part of the report that needs all samples."""
     report, samples = made.report, made.samples
     digest = hashlib.sha256()
@@ -179,7 +184,7 @@ def _sum_up(made: Prepared) -> None:
     report.tokens = sum(len(sample.tokens) for sample in samples)
     report.supervised = sum(len(sample.places) for sample in samples)
     report.weight = sum(sum(sample.weights) for sample in samples)
-    longest = sorted(samples, key=lambda sample: -len(sample.tokens))[:_LONGEST]
+    longest = sorted(samples, key=lambda sample: -len(sample.tokens))[:_LONGEST_SHOWN]
     report.longest = tuple((sample.row, sample.id, len(sample.tokens)) for sample in longest)
     report.fingerprint = digest.hexdigest()
-    report.tools = tuple(made.tools) if len(made.tools) <= _MOST_TOOLS else ()
+    report.tools = tuple(made.tools) if len(made.tools) <= _MAX_TOOLS else ()

@@ -1,4 +1,4 @@
-"""The quarantine: a JSONL file of the rejected rows, each complete and with its reason."""
+"""The quarantine: a JSONL file with each rejected row in full and its reason."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from agentft.rows.sources import open_bytes
 
 __all__ = ["OnReject", "open_quarantine"]
 
-_CHUNK = 3 * 2**18  # a multiple of 3, so that pieces of base64 join
+_CHUNK = 3 * 2**18  # a multiple of 3, so that base64 of the chunks can be concatenated
 
 
 OnReject: TypeAlias = Callable[[Rejection], None]
@@ -25,7 +25,7 @@ OnReject: TypeAlias = Callable[[Rejection], None]
 
 @contextmanager
 def open_quarantine(source: Path, path: Path | None) -> Iterator[OnReject]:
-    """Write rejected rows of `source` to `path` (None: nowhere). The file appears when the block ends without an error.
+    """Write rejected rows of `source` to `path` (None: nowhere). The file appears only if the block ends without error.
 
     Raises:
         InputError: `path` is the data file itself, or cannot be written.
@@ -40,7 +40,7 @@ def open_quarantine(source: Path, path: Path | None) -> Iterator[OnReject]:
 
 
 def _line(rejection: Rejection, source: Path) -> Iterator[str]:
-    """`{"line", "reason", "detail", "turn", "offset", "raw" or "raw_base64"}`, in pieces, since a row may be long."""
+    """`{"line", "reason", "detail", "turn", "offset", "raw" or "raw_base64"}`, in pieces because rows may be long."""
     head = {key: getattr(rejection, key) for key in ("line", "reason", "detail", "turn", "offset")}
     if isinstance(rejection.raw, str) and rejection.extent is None:
         yield json.dumps({**head, "raw": rejection.raw}, ensure_ascii=False) + "\n"

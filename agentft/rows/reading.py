@@ -1,4 +1,4 @@
-"""The one loop over the rows of a data file: each is read, converted, and kept or rejected in a ledger."""
+"""The loop over the rows of a data file: each is read, converted, and counted in a ledger as kept or rejected."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ class Row:
 
 
 def read_rows(path: Path) -> Iterator[Row | Rejection]:
-    """The rows of a JSONL file, of a JSON array (both may be gzipped) or of a parquet file, in constant memory.
+    """The rows of a JSONL file, a JSON array (both may be gzipped) or a parquet file, in constant memory.
 
     Raises:
-        InputError: the file is missing, a folder, binary, damaged, or holds no row at all.
+        InputError: the file is missing, a folder, binary, damaged or empty.
     """
     empty = True
     for item in _read_parquet(path) if is_parquet(path) else map(_read_raw, iter_raw(path)):
         empty = False
         yield item
     if empty:
-        raise InputError(f"{path} holds no rows; check that it is the right file and was written completely")
+        raise InputError(f"{path} contains no rows; check that it is the right file and was written completely")
 
 
 def keep_rows(path: Path, convert: Callable[[Row], T], ledger: Ledger, on_reject: OnReject) -> Iterator[tuple[int, T]]:
-    """The line of each row of a file, with what `convert` returns; every row is counted in `ledger`.
+    """Yield (line, `convert(row)`) for each kept row of a file; every row is counted in `ledger`.
 
-    A row that is not a JSON object, or for which `convert` raises RowError, is rejected: it is counted by reason and
-    given to `on_reject`.
+    A row is rejected if it is not a JSON object or if `convert` raises RowError. It is counted by reason and passed to
+    `on_reject`.
 
     Raises:
         InputError: see `read_rows`.
@@ -78,22 +78,22 @@ def keep_rows(path: Path, convert: Callable[[Row], T], ledger: Ledger, on_reject
 def read_conversations(
     path: Path, ledger: Ledger, quarantine: Path | None = None
 ) -> Iterator[tuple[int, Conversation]]:
-    """The line and conversation of each row; rejected rows are written to `quarantine`, if given.
+    """Yield the line and conversation of each kept row; write rejected rows to `quarantine`, if it is not None.
 
-    The ledger is complete, and the quarantine file exists, when the iterator is exhausted.
+    The ledger is complete and the quarantine file exists once the iterator is exhausted.
 
     Raises:
-        InputError: see `read_rows`; also a quarantine file that cannot be used.
+        InputError: see `read_rows`; also if the quarantine file cannot be written.
     """
     with open_quarantine(path, quarantine) as on_reject:
         yield from keep_rows(path, partial(parse_conversation, path=path), ledger, on_reject)
 
 
 def parse_conversation(row: Row, path: Path) -> Conversation:
-    """The row's conversation, whose id is `file:line` if the row has none.
+    """The row's conversation. Its id is `file:line` if the row has none.
 
     Raises:
-        RowError: the row holds no conversation.
+        RowError: the row does not contain a valid conversation.
     """
     return parse_row(row.value, f"{path.name}:{row.line}")
 

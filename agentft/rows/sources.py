@@ -1,4 +1,4 @@
-"""Files of rows as pieces of bytes, one a row: JSON lines or one JSON array, plain or gzipped, in constant memory."""
+"""Split data files into rows of bytes in constant memory: JSON lines or one JSON array, plain or gzipped."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 
 
 class Raw(NamedTuple):
-    """One row's bytes. `number` is its line, or its ordinal in an array (from 1). `start` and `length` are bytes of the
-    file after decompression; `data` is None where the row is above `ROW_LIMIT`."""
+    """One row's bytes. `number` is its line, or its number in an array (from 1). `start` and `length` are in bytes of
+    the decompressed file; `data` is None if the row is longer than `ROW_LIMIT`."""
 
     number: int
     start: int
@@ -34,7 +34,7 @@ class Raw(NamedTuple):
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether the file says so itself, whatever its name."""
+    """Whether the file starts with parquet's magic bytes; its name does not matter."""
     _check_readable(path)
     with path.open("rb") as stream:
         return stream.read(4) == b"PAR1"
@@ -42,10 +42,10 @@ def is_parquet(path: Path) -> bool:
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[IO[bytes]]:
-    """The file's bytes, decompressed; a stream that can seek.
+    """Open the file as a seekable stream of decompressed bytes.
 
     Raises:
-        InputError: missing, not a file, unreadable, or (while it is read) damaged.
+        InputError: the file is missing, not a regular file, unreadable or (while it is read) damaged.
     """
     _check_readable(path)
     with path.open("rb") as file:
@@ -54,7 +54,7 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
         try:
             yield cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if packed else file
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise InputError(f"{path}: the gzip stream is damaged or cut ({error}); fetch or pack it again") from None
+            raise InputError(f"{path}: the gzip stream is damaged or truncated ({error}); download it again") from None
 
 
 def _check_readable(path: Path) -> None:
@@ -71,15 +71,15 @@ def _check_readable(path: Path) -> None:
 
 
 def iter_raw(path: Path) -> Iterator[Raw]:
-    """The rows of a text file, in order; blank lines are none.
+    """The rows of a text file, in order, without blank lines.
 
     Raises:
-        InputError: see `open_bytes`; also a binary file.
+        InputError: see `open_bytes`; also if the file is binary.
     """
     with open_bytes(path) as stream:
         head = stream.read(1024)
         if b"\0" in head:
-            raise InputError(f"{path} is not UTF-8 text (it holds NUL bytes); convert it to JSONL in UTF-8")
+            raise InputError(f"{path} is not UTF-8 text (it contains NUL bytes); convert it to JSONL in UTF-8")
         start = len(_BOM) if head.startswith(_BOM) else 0
         stream.seek(start)
         array = head[start:].lstrip()[:1] == b"["
@@ -103,15 +103,15 @@ def _iter_lines(stream: IO[bytes], start: int, number: int) -> Iterator[Raw]:
 
 
 def _iter_array(stream: IO[bytes], start: int) -> Iterator[Raw]:
-    """The elements of the array at `start`; what follows the array is read as lines, so that nothing gets lost.
+    """The elements of the array at `start`. Text after the array is read as lines, so that nothing is lost.
 
-    Brackets and strings alone say where elements end, so that one broken element costs no other.
+    Elements are split by brackets and strings alone, so that a broken element does not affect the others.
     """
     number, depth, in_string = 1, 0, False
-    element = start  # where in the file the element begins that is being looked at
-    buffer, base, at = b"", start, 0  # the file's bytes from `base` on, looked through up to place `at`
+    element = start  # offset of the current element in the file
+    buffer, base, at = b"", start, 0  # the file's bytes from offset `base` on, scanned up to `buffer[at]`
     while chunk := stream.read(_CHUNK):
-        # What the element needs is kept, unless it is too long.
+        # Keep the bytes of the current element, unless it is too long.
         drop = at if base + at - element > ROW_LIMIT else min(at, max(0, element - base))
         buffer, base, at = buffer[drop:] + chunk, base + drop, at - drop
         while True:
@@ -137,10 +137,8 @@ def _iter_array(stream: IO[bytes], start: int) -> Iterator[Raw]:
 
 
 def _next_mark(buffer: bytes, at: int, in_string: bool) -> tuple[bytes, int, bool]:
-    """The first bracket or comma outside strings (none: b""), the place behind it, and whether a string is open there.
-
-    `in_string`: whether one is open at `at`.
-    """
+    """The next bracket or comma outside strings (b"" if there is none), the position after it, and whether that is
+    inside a string. `in_string`: whether `at` is inside a string."""
     while True:
         if in_string:
             inside = _IN_STRING.match(buffer, at)

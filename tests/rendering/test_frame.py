@@ -1,4 +1,4 @@
-"""What a frame finds out about chat templates, and which it refuses."""
+"""What a frame detects in chat templates, and which templates it refuses."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def text_of(frame: Frame) -> str:
     return "".join(segment.text for segment in render_samples(TALK, MSAGENT, frame)[0])
 
 
-def test_a_tokenizer_without_a_template_is_one_clear_line() -> None:
+def test_a_tokenizer_without_a_template_is_a_clear_error() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = None
     with pytest.raises(FrameError, match=r"no chat template.*-Instruct"):
@@ -58,18 +58,18 @@ def test_a_plain_template() -> None:
     assert text_of(plain) == text_of(CHATML)
 
 
-def test_a_template_that_strips_is_met_by_stripping() -> None:
+def test_contents_are_stripped_if_the_template_strips_them() -> None:
     assert frame(STRIPS).strips
     assert "\nHi<|im_end|>" in text_of(frame(STRIPS))
     assert "\nHello<|im_end|>" in text_of(frame(STRIPS))
 
 
-def test_without_a_system_role_the_first_user_message_carries_the_text() -> None:
+def test_without_a_system_role_the_first_user_message_starts_with_the_system_text() -> None:
     assert not frame(NO_SYSTEM).has_system
     assert "<|im_start|>user\nBe kind.\n\n Hi <|im_end|>" in text_of(frame(NO_SYSTEM))
 
 
-def test_a_template_that_never_stops_is_refused() -> None:
+def test_a_template_without_a_stop_token_is_refused() -> None:
     with pytest.raises(FrameError, match="no special token"):
         frame(LOOP + "{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}")
 
@@ -79,10 +79,10 @@ def test_a_template_that_drops_a_message_is_refused() -> None:
         frame("{{ messages[-1]['content'] }}<|im_end|>")
 
 
-def test_a_template_that_rewrites_contents_is_noticed() -> None:
-    shouting = frame(LOOP + CHAT.replace("m['content']", "m['content'] | replace('Hi', 'Hey')") + PROMPT)
-    with pytest.raises(FrameError, match="changes what messages say"):
-        text_of(shouting)
+def test_a_template_that_rewrites_contents_is_refused() -> None:
+    rewriting = frame(LOOP + CHAT.replace("m['content']", "m['content'] | replace('Hi', 'Hey')") + PROMPT)
+    with pytest.raises(FrameError, match="rewrites the contents of messages"):
+        text_of(rewriting)
 
 
 def test_an_unstable_template_gives_one_sample_for_each_answer() -> None:

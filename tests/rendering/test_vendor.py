@@ -1,4 +1,4 @@
-"""Invariant 5: `hermes` renders byte for byte as the vendor's own template, over all the shapes a turn can have."""
+"""Invariant 5: `hermes` renders byte for byte as the vendor's own template, for all shapes of a turn."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def call(name: str = "weather", identity: str = "c1", **arguments: Json) -> dict
     return {"id": identity, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def said(text: str, *calls: Json) -> Json:
+def assistant(text: str, *calls: Json) -> Json:
     return {"role": "assistant", "content": text, **({"tool_calls": list(calls)} if calls else {})}
 
 
@@ -46,18 +46,24 @@ def result(text: str, identity: str = "c1") -> Json:
 
 
 SHAPES: dict[str, list[Json]] = {
-    "text": [said("It is fine.")],
-    "call": [said("", call(city="北京"))],
-    "text and call": [said("Let me look.", call(city="Paris"))],
-    "call, result, text": [said("", call(city="Paris")), result('{"t": 3}'), said("3 degrees.")],
-    "two calls": [said("", call(city="Paris"), call("time", "c2"))],
+    "text": [assistant("It is fine.")],
+    "call": [assistant("", call(city="北京"))],
+    "text and call": [assistant("Let me look.", call(city="Paris"))],
+    "call, result, text": [assistant("", call(city="Paris")), result('{"t": 3}'), assistant("3 degrees.")],
+    "two calls": [assistant("", call(city="Paris"), call("time", "c2"))],
     "two results in a row": [
-        said("", call(city="Paris"), call("time", "c2", zone=None, exact=True, digits=2.5)),
+        assistant("", call(city="Paris"), call("time", "c2", zone=None, exact=True, digits=2.5)),
         result('{"t": 3}'),
         result("noon", "c2"),
-        said("3 degrees at noon."),
+        assistant("3 degrees at noon."),
     ],
-    "two rounds": [said("", call(city="Paris")), result("3"), said("3."), USER, said("", call(city="北京"))],
+    "two rounds": [
+        assistant("", call(city="Paris")),
+        result("3"),
+        assistant("3."),
+        USER,
+        assistant("", call(city="北京")),
+    ],
 }
 
 
@@ -70,7 +76,7 @@ def tokenizer() -> Any:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("tools", [TOOLS, []], ids=["tools", "no tools"])
-def test_hermes_is_the_vendors_template_byte_for_byte(shape: str, tools: list[Json], tokenizer: Any) -> None:
+def test_hermes_equals_the_vendors_template_byte_for_byte(shape: str, tools: list[Json], tokenizer: Any) -> None:
     messages = [SYSTEM, USER, *SHAPES[shape]]
     vendor = tokenizer.apply_chat_template(messages, tools=tools or None, tokenize=False)
     conversation = parse_row({"messages": messages, "tools": tools}, "row")
@@ -79,12 +85,12 @@ def test_hermes_is_the_vendors_template_byte_for_byte(shape: str, tools: list[Js
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_hermes_prompts_are_the_vendors_generation_prompts(shape: str, tokenizer: Any) -> None:
+def test_hermes_prompts_equal_the_vendors_generation_prompts(shape: str, tokenizer: Any) -> None:
     messages = [SYSTEM, USER, *SHAPES[shape]]
     while isinstance(messages[-1], dict) and messages[-1]["role"] == "assistant":
         messages.pop()
     vendor = tokenizer.apply_chat_template(messages, tools=TOOLS, tokenize=False, add_generation_prompt=True)
-    conversation = parse_row({"messages": [*messages, said("later")], "tools": TOOLS}, "row")
+    conversation = parse_row({"messages": [*messages, assistant("later")], "tools": TOOLS}, "row")
     cut = type(conversation)(conversation.id, conversation.turns[:-1], conversation.tools, conversation.source)
     segments = render_prompt(cut, call_format("hermes"), Frame.of_tokenizer(tokenizer))
     assert "".join(segment.text for segment in segments) == vendor

@@ -1,4 +1,4 @@
-"""Preparation: every row is accounted for, nothing supervised is cut, and what is left out is said."""
+"""Preparation: every row is accounted for, no supervised call is cut, and lost tokens are reported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def encoder(learn: str = "calls", max_length: int = 4096, fmt: str = "msagent") 
     return Encoder(TOKENIZER, open_rendering(fmt, TOKENIZER), learn_rule(learn), max_length)
 
 
-def learnt(sample: Sample) -> str:
+def supervised(sample: Sample) -> str:
+    """The text of the supervised tokens."""
     text: str = TOKENIZER.decode([sample.tokens[place] for place in sample.places])
     return text
 
@@ -46,16 +47,16 @@ def write(path: Path, rows: list[dict[str, object]]) -> Path:
     return path
 
 
-def test_samples_learn_exactly_the_calls(tmp_path: Path) -> None:
+def test_exactly_the_calls_are_supervised(tmp_path: Path) -> None:
     made = prepare([write_rows(tmp_path / "rows.jsonl", 3)], encoder())
 
     assert made.report.ledger.kept == 3
     for number, sample in enumerate(made.samples):
-        said = learnt(sample)
-        assert said.startswith("<|startofthink|>```JSON")
-        assert said.endswith("```<|endofthink|>")
+        call = supervised(sample)
+        assert call.startswith("<|startofthink|>```JSON")
+        assert call.endswith("```<|endofthink|>")
         city = ("Oslo", "Rome", "Lima")[number]
-        assert json.loads(said.split("```")[1].removeprefix("JSON\n"))["parameters"] == {"city": city}
+        assert json.loads(call.split("```")[1].removeprefix("JSON\n"))["parameters"] == {"city": city}
         assert sample.places[-1] == len(sample.tokens) - 1, "cut after the last supervised token"
 
 
@@ -81,7 +82,7 @@ def test_every_row_is_accounted_for_across_files(tmp_path: Path) -> None:
     assert [len(file) for file in lines] == [1, 3]
 
 
-def test_no_quarantine_file_where_nothing_was_rejected(tmp_path: Path) -> None:
+def test_without_rejected_rows_there_is_no_quarantine_file(tmp_path: Path) -> None:
     prepare([write_rows(tmp_path / "rows.jsonl", 2)], encoder(), tmp_path / "kept")
 
     assert list((tmp_path / "kept").iterdir()) == []
@@ -94,9 +95,9 @@ def test_a_long_row_is_cut_after_a_whole_call(tmp_path: Path) -> None:
     made = prepare([path], encoder(max_length=len(whole.tokens) - 1))
 
     (sample,) = made.samples
-    assert learnt(whole).count("<|endofthink|>") == 4
-    assert learnt(sample).count("<|endofthink|>") == learnt(sample).count("<|startofthink|>") == 3
-    assert learnt(whole).startswith(learnt(sample))
+    assert supervised(whole).count("<|endofthink|>") == 4
+    assert supervised(sample).count("<|endofthink|>") == supervised(sample).count("<|startofthink|>") == 3
+    assert supervised(whole).startswith(supervised(sample))
     assert (made.report.trimmed, made.report.left_out) == (1, len(whole.places) - len(sample.places))
 
 
@@ -109,7 +110,7 @@ def test_a_row_whose_first_call_does_not_fit_is_rejected(tmp_path: Path) -> None
 
 @settings(max_examples=20, deadline=None)
 @given(calls=st.integers(1, 4), limit=st.integers(16, 900))
-def test_whatever_the_limit_no_supervised_call_is_cut(
+def test_no_supervised_call_is_cut_at_any_limit(
     tmp_path_factory: pytest.TempPathFactory, calls: int, limit: int
 ) -> None:
     path = write(tmp_path_factory.mktemp("rows") / "rows.jsonl", [long_row(calls), msagent_row("Oslo", 1)])
@@ -121,22 +122,22 @@ def test_whatever_the_limit_no_supervised_call_is_cut(
         return
     for sample in made.samples:
         assert len(sample.tokens) <= limit
-        said = learnt(sample)
-        assert said.count("<|startofthink|>") == said.count("<|endofthink|>") > 0
-        assert said.endswith("<|endofthink|>")
+        text = supervised(sample)
+        assert text.count("<|startofthink|>") == text.count("<|endofthink|>") > 0
+        assert text.endswith("<|endofthink|>")
     assert made.report.ledger.kept + made.report.ledger.rejected == 2
 
 
 @pytest.mark.parametrize(("learn", "quiet_learnt"), [("calls", False), ("balanced", True), ("assistant", True)])
-def test_turns_that_rightly_do_not_call_are_counted(tmp_path: Path, learn: str, quiet_learnt: bool) -> None:
+def test_turns_that_rightly_make_no_call_are_counted(tmp_path: Path, learn: str, quiet_learnt: bool) -> None:
     report = prepare([write_rows(tmp_path / "rows.jsonl", 3, quiet=2)], encoder(learn)).report
 
-    assert report.quiet == 2, "answers after a result are none of them"
+    assert report.quiet == 2, "answers after a result are not counted"
     assert report.quiet_learnt is quiet_learnt
     assert report.ledger.kept == (5 if quiet_learnt else 3)
 
 
-def test_the_fingerprint_is_that_of_what_is_trained(tmp_path: Path) -> None:
+def test_the_fingerprint_changes_with_the_training_data(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "rows.jsonl", 3)
     first = prepare([path], encoder()).report.fingerprint
 
@@ -145,7 +146,7 @@ def test_the_fingerprint_is_that_of_what_is_trained(tmp_path: Path) -> None:
     assert prepare([path], encoder(fmt="hermes")).report.fingerprint != first
 
 
-def test_the_longest_samples_are_named(tmp_path: Path) -> None:
+def test_the_longest_samples_are_reported(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", [msagent_row("Oslo", 1), long_row(3), msagent_row("Rome", 1)])
 
     report = prepare([path], encoder()).report

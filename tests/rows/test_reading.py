@@ -24,8 +24,8 @@ from agentft.types import Conversation
 GOOD = '{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":"Hello"}]}'
 
 
-def good(identity: str, said: str = "Hello") -> dict[str, Any]:
-    return {"id": identity, "conversations": [{"from": "user", "value": "Hi"}, {"from": "assistant", "value": said}]}
+def good(identity: str, answer: str = "Hello") -> dict[str, Any]:
+    return {"id": identity, "conversations": [{"from": "user", "value": "Hi"}, {"from": "assistant", "value": answer}]}
 
 
 def write(folder: Path, content: str | bytes, name: str = "rows.jsonl") -> Path:
@@ -51,7 +51,7 @@ def only_rejection(path: Path) -> Rejection:
     return rejection
 
 
-def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
+def test_line_numbers_match_an_editors(tmp_path: Path) -> None:
     path = write(tmp_path, f"\ufeff{GOOD}\r\n\r\n  \n{GOOD}\n\n{GOOD}")
     conversations, ledger = read(path)
     assert [line for line, _ in conversations] == [1, 4, 6]
@@ -81,7 +81,9 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
         (b"{}", "unknown-format", None),
     ],
 )
-def test_a_bad_line_is_kept_with_its_reason_and_place(tmp_path: Path, line: bytes, reason: str, offset: int) -> None:
+def test_a_bad_line_is_quarantined_with_its_reason_and_place(
+    tmp_path: Path, line: bytes, reason: str, offset: int
+) -> None:
     path = write(tmp_path, GOOD.encode() + b"\n" + line + b"\n" + GOOD.encode())
     quarantine = tmp_path / "q" / "bad.jsonl"
     conversations, ledger = read(path, quarantine)
@@ -113,12 +115,12 @@ def test_repeated_ids_are_counted_and_their_rows_kept(tmp_path: Path) -> None:
     path = write(tmp_path, "\n".join([*(json.dumps(good(name)) for name in ["a", "b", "a", "a"]), GOOD, GOOD]))
     inspection = inspect_file(path)
     assert (inspection.ledger.kept, inspection.repeated_ids) == (6, 2)
-    assert inspection.notes == ["2 rows have the id of an earlier row; rows are kept whatever their ids"]
+    assert inspection.notes == ["2 rows have the id of an earlier row; rows with repeated ids are kept"]
     path = write(tmp_path, "\n".join(json.dumps(good("a")) for _ in range(2)))
-    assert inspect_file(path).notes == ["1 row has the id of an earlier row; rows are kept whatever their ids"]
+    assert inspect_file(path).notes == ["1 row has the id of an earlier row; rows with repeated ids are kept"]
 
 
-def test_a_line_above_the_limit_is_copied_whole_and_never_held(tmp_path: Path) -> None:
+def test_a_line_above_the_limit_is_quarantined_in_full_in_constant_memory(tmp_path: Path) -> None:
     size = 50 * 2**20
     path = tmp_path / "rows.jsonl.gz"
     with gzip.open(path, "wb", compresslevel=1) as stream:
@@ -153,7 +155,7 @@ def test_a_json_array_gives_the_same_rows(tmp_path: Path, indent: int | None, pa
     assert ledger.rejected == 0
 
 
-def test_a_broken_element_of_an_array_costs_no_other(tmp_path: Path) -> None:
+def test_a_broken_array_element_does_not_affect_the_others(tmp_path: Path) -> None:
     path, quarantine = tmp_path / "rows.json", tmp_path / "bad.jsonl"
     write(tmp_path, f'[{GOOD}, {{"a": oops}}, {GOOD}, , 7, {GOOD},\n]', "rows.json")
     conversations, ledger = read(path, quarantine)
@@ -162,14 +164,14 @@ def test_a_broken_element_of_an_array_costs_no_other(tmp_path: Path) -> None:
     assert [row["raw"] for row in kept(quarantine)] == ['{"a": oops}', "", "7"]
 
 
-def test_an_array_that_breaks_off_and_what_follows_an_array(tmp_path: Path) -> None:
+def test_a_truncated_array_and_lines_after_an_array(tmp_path: Path) -> None:
     _, ledger = read(write(tmp_path, f'[{GOOD}, {{"a": "x'))
     assert (ledger.kept, ledger.reasons) == (1, {"invalid-json": 1})
     _, ledger = read(write(tmp_path, f"[{GOOD}]\n{GOOD}\noops"))
     assert (ledger.kept, ledger.reasons) == (2, {"invalid-json": 1})
 
 
-def test_an_element_above_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_array_element_above_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "ROW_LIMIT", 2000)
     monkeypatch.setattr(sources, "_CHUNK", 100)
     long = json.dumps({"a": "x]\\" * 1000})
@@ -180,17 +182,17 @@ def test_an_element_above_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert base64.b64decode(kept(quarantine)[0]["raw_base64"]).decode() == long
 
 
-def test_files_that_are_no_data(tmp_path: Path) -> None:
+def test_files_without_data_are_refused(tmp_path: Path) -> None:
     cut = gzip.compress(b"x" * 10_000 + GOOD.encode())[:-20]
     for path, message in [
         (tmp_path, "is a folder; name one of the data files"),
         (tmp_path / "missing.jsonl", "does not exist; check the path"),
-        (write(tmp_path, b"", "empty"), "holds no rows"),
-        (write(tmp_path, b"\n \n", "blank"), "holds no rows"),
-        (write(tmp_path, b"[]", "none"), "holds no rows"),
+        (write(tmp_path, b"", "empty"), "contains no rows"),
+        (write(tmp_path, b"\n \n", "blank"), "contains no rows"),
+        (write(tmp_path, b"[]", "none"), "contains no rows"),
         (write(tmp_path, b"\x7fELF\0\0", "binary"), "is not UTF-8 text"),
         (write(tmp_path, GOOD.encode("utf-16"), "utf16"), "is not UTF-8 text"),
-        (write(tmp_path, cut, "cut.gz"), "damaged or cut"),
+        (write(tmp_path, cut, "cut.gz"), "damaged or truncated"),
         (write(tmp_path, b"PAR1 but no more", "x.parquet"), "cannot be read as parquet"),
         (Path("/dev/null"), "not a regular file"),
     ]:
@@ -206,7 +208,7 @@ def test_the_quarantine_file_must_be_another_file(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8") == GOOD
 
 
-def test_the_quarantine_appears_when_all_was_read_and_only_then(tmp_path: Path) -> None:
+def test_the_quarantine_file_appears_only_after_all_rows_were_read(tmp_path: Path) -> None:
     path, quarantine = write(tmp_path, f"{GOOD}\noops\n{GOOD}"), tmp_path / "bad.jsonl"
     rows: Iterator[object] = read_conversations(path, Ledger(), quarantine)
     next(rows)
@@ -222,7 +224,7 @@ def test_the_quarantine_appears_when_all_was_read_and_only_then(tmp_path: Path) 
 
 @pytest.mark.parametrize(("named", "growth"), [(False, 0), (True, 90)])
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, named: bool, growth: int) -> None:
-    """Rows with ids may cost the ids' hashes, so that duplicates are found."""
+    """Rows with ids may cost one hash each, which finds repeated ids."""
 
     def peak(count: int) -> int:
         rows = (good(str(number) if named else "", f"{number} " * 300) for number in range(count))
@@ -250,7 +252,7 @@ def test_every_reason_has_a_remedy() -> None:
     assert found | {"invalid-json", "too-deep", "lone-surrogate"} == set(REMEDIES)
 
 
-def test_parquet_keeps_what_was_written(tmp_path: Path) -> None:
+def test_parquet_rows_are_read_back_unchanged(tmp_path: Path) -> None:
     from datasets import Dataset
 
     call = [{"function": {"name": "f", "arguments": '{"x": 1}'}}]
@@ -270,7 +272,7 @@ def test_parquet_keeps_what_was_written(tmp_path: Path) -> None:
     assert json.loads(kept(tmp_path / "bad.jsonl")[0]["raw"]) == rows[1]
 
 
-def test_nulls_that_arrow_adds(tmp_path: Path) -> None:
+def test_nulls_added_by_arrow_are_dropped_from_tools_and_rejected_in_arguments(tmp_path: Path) -> None:
     from datasets import Dataset
 
     tools = [
@@ -316,7 +318,7 @@ def test_any_bytes_are_accounted_for(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.dictionaries(st.text(), st.text() | st.lists(st.integers())), min_size=1), st.integers(1, 50))
-def test_arrays_and_lines_agree(
+def test_arrays_and_lines_give_the_same_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]], chunk: int
 ) -> None:
     monkeypatch.setattr(sources, "_CHUNK", chunk)
