@@ -35,7 +35,7 @@ def test_perfect_answers_pass_and_the_report_is_on_stdout(place: Path, capsys: p
     assert "verdict: pass" in told.out
     assert "exact_call" in told.out
     assert "7 cases of shopping" in told.err
-    assert "smallest difference" in told.err
+    assert "smallest detectable difference" in told.err
     assert len(list(place.glob("runs/eval-*/cases.jsonl"))) == 1
 
 
@@ -60,7 +60,7 @@ def test_single_tools_choose_the_suites_that_need_no_more(place: Path, capsys: p
     assert "7 cases of basics" in told
     assert "3 tools: calculate, current_weather, web_search" in told
     assert run(["eval", "basics", "--tools", "weather.air_quality,search,calculator", "--model", "scripted"]) == 2
-    assert "suite basics: no world of it has a tool 'current_weather'" in capsys.readouterr().err
+    assert "suite basics: none of its worlds has a tool 'current_weather'" in capsys.readouterr().err
 
 
 def test_quiet_tells_nothing_on_stderr(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

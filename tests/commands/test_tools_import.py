@@ -66,7 +66,7 @@ def test_a_file_becomes_a_world(spec: Path, tmp_path: Path, capsys: pytest.Captu
     assert list(load_toolset(str(folder)).tools) == ["get_b"]
     assert run(["tools", "show", str(folder)]) == 0
     assert run(["tools", "import", "openapi", str(spec), "--output", str(folder)]) == 2
-    assert "remove it, or give another --output" in capsys.readouterr().err
+    assert "remove it, or choose another --output" in capsys.readouterr().err
 
 
 def test_references_to_other_files_want_a_flag(spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

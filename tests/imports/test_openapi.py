@@ -241,7 +241,7 @@ def test_the_world_of_a_description_answers(tmp_path: Path) -> None:
     assert pets.call("delete_pets_petId", {"petId": 3}, state) is None
     assert pets.digest(state) != before
     assert isinstance(pets.call("post_pets_petId", {"petId": 3, "status": None}, state), int)
-    with pytest.raises(InputError, match="there is a tool world already"):
+    with pytest.raises(InputError, match="it already holds a tool world"):
         loaded(imported(PETS), tmp_path / "pets")
 
 

@@ -152,7 +152,7 @@ def test_a_worlds_tools_are_imported_from_its_mcp_server(tmp_path: Path, capsys:
         )
         TOOLS[tool["name"]].check(tool["example"])
     assert run(["tools", "import", "mcp", command, "--output", str(tmp_path / "mine")]) == 2
-    assert "there is a tool world already" in capsys.readouterr().err
+    assert "it already holds a tool world" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
