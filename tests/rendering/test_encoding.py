@@ -63,7 +63,7 @@ def test_weights_replace_those_of_single_kinds_and_leave_the_shared_rule_alone()
     [
         ("call", {}, "learn 'call' is not known; it is one of: calls, balanced, assistant"),
         ("calls", {"user": 1.0}, "weights.user: no such kind"),
-        ("calls", {"call": -0.5}, r"weights.call = -0.5: a loss weight is 0 or more"),
+        ("calls", {"call": -0.5}, r"weights.call = -0.5: a loss weight must be a finite number of at least 0"),
         ("calls", {"call": float("inf")}, "weights.call = inf: "),
         ("calls", {"call": float("nan")}, "weights.call = nan: "),
     ],

@@ -144,7 +144,7 @@ def test_a_nul_byte_in_the_first_1024_makes_a_binary_file(tmp_path: Path, place:
     content = bytearray(b"x" * 2000)
     content[place] = 0
     if binary:
-        with pytest.raises(InputError, match="holds NUL bytes"):
+        with pytest.raises(InputError, match="contains NUL bytes"):
             raws(tmp_path, bytes(content))
     else:
         assert raws(tmp_path, bytes(content)) == [Raw(1, 0, 2000, bytes(content))]
@@ -169,7 +169,7 @@ def test_a_damaged_gzip_file_is_refused(tmp_path: Path, damage: str) -> None:
         "checksum": packed[:-8] + b"abcd" + packed[-4:],
         "data": packed[:10] + b"\xff" * 40 + packed[50:],
     }
-    with pytest.raises(InputError, match=r"the gzip stream is damaged or cut \(.+\); fetch or pack it again"):
+    with pytest.raises(InputError, match=r"the gzip stream is damaged or truncated \(.+\); download it again"):
         raws(tmp_path, harmed[damage])
 
 
