@@ -155,7 +155,7 @@ def _accepted(want: CallExpectation, key: str, actual: Json, context: Context, c
 
 
 def _reward(pair: Pair) -> float:
-    """The weight of a pair: exact calls first, then the tool, then correct arguments, then required expectations."""
+    """The weight of a pair: exact calls first, then the right tool, required expectations and correct arguments."""
     if not pair.differences:
         return 1000.0 + 0.5 * pair.required
     if pair.differences[0].kind == "tool":

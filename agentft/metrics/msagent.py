@@ -40,10 +40,10 @@ def msagent_f1(case: Case, trajectory: Trajectory, context: Context) -> Score:
 def pair_f1(reference: Mapping[str, Json], predicted: Mapping[str, Json]) -> float:
     """F1 = 2PR/(P+R) with R = (half/2 + full)/|reference| and P = (half/2 + full)/|predicted|.
 
-    If either is empty, 1 if both are, else 0.
+    1 if both are empty.
     """
-    if not reference or not predicted:
-        return float(not reference and not predicted)
+    if not reference and not predicted:
+        return 1.0
     shared = [key for key in reference if key in predicted]
     full = sum(same(reference[key], predicted[key]) for key in shared)
     credit = full + (len(shared) - full) / 2

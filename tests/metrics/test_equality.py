@@ -33,6 +33,8 @@ INTEGER = {"type": "integer"}
         (1e9, 1e9 + 1.1, {}, "exact", False),
         (0.0, 1e-12, {}, "exact", False),
         (10**15, 10**15 + 1, NUMBER, "exact", False),
+        (3, 3.0 + 1e-10, NUMBER, "exact", True),
+        (3, 3.0 + 1e-8, NUMBER, "exact", False),
         (1, 1.0, {"oneOf": [{"type": "string"}, NUMBER]}, "exact", True),
         (1, 1.0, {"anyOf": [{"type": "string"}, INTEGER]}, "exact", False),
         (1, 1.0, {"allOf": [NUMBER]}, "exact", False),

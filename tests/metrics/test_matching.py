@@ -2,13 +2,15 @@ from __future__ import annotations
 
 from itertools import permutations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentft.metrics import Context
-from agentft.metrics.matching import Difference, find_differences, match
+from agentft.metrics.matching import Difference, Matching, Pair, find_differences, match
 from agentft.types import CallExpectation, Json, ParseFailure, Span, ToolCall
 from tests.metrics.tables import TOOLS
+from tests.values import assert_immutable
 
 CONTEXT = Context(TOOLS)
 CITIES = st.sampled_from(["Paris", "Rome", "Oslo"])
@@ -97,6 +99,8 @@ def test_an_exact_call_outweighs_two_that_are_nearly_exact() -> None:
 def test_the_right_tool_outweighs_a_required_expectation() -> None:
     call = made(city="Rome")
     assert assigned([want(city="Paris"), want("alert", city="Rome")], 1, [call]) == [call, None]
+    wrong = made("weather", **dict.fromkeys("abcdefghijkl", 1))
+    assert assigned([want("weather", **dict.fromkeys("abcdefghijkl", 2)), want("alert")], 1, [wrong]) == [wrong, None]
 
 
 def test_a_required_expectation_outweighs_right_arguments() -> None:
@@ -160,3 +164,12 @@ def test_calls_without_an_expectation_are_extra_and_unreadable_ones_apart() -> N
     assert matching.unreadable == (broken,)
     assert not matching.exact
     assert match([], 0, [], CONTEXT, {}).exact
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Difference("tool"), Pair(want(), True, None), Matching((), (), ())],
+    ids=lambda value: type(value).__name__,
+)
+def test_matchings_are_immutable(value: object) -> None:
+    assert_immutable(value)

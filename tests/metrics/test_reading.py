@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from agentft.metrics.reading import all_calls, attempted, exchanges, final_text, looks_like_call, turn_steps
+from agentft.metrics.reading import (
+    all_calls,
+    attempted,
+    exchanges,
+    final_text,
+    looks_like_call,
+    turn_steps,
+    written_text,
+)
+from agentft.types import Span, Step, Text, ToolCall, Trajectory
 from tests.metrics.tables import make_trajectory
 
 TWO_TURNS = make_trajectory(
@@ -28,6 +37,17 @@ def test_a_trajectory_is_read_by_user_turn() -> None:
 
 def test_the_answer_is_the_text_of_the_last_step_if_it_does_not_call() -> None:
     assert [final_text(TWO_TURNS, turn) for turn in (0, 1, 2)] == ["Done.", "", ""]
+
+
+def test_thoughts_are_written_but_are_no_part_of_the_answer() -> None:
+    parts = (Text("Hm. ", Span(0, 0), thought=True), Text(" It is ", Span(0, 0)), Text("7. ", Span(0, 0)))
+    call = ToolCall("c", "ping", {}, Span(0, 0))
+    structured = Step(0, parts, None, "stop", ())
+    assert final_text(Trajectory("c", 0, "", (structured,), "done", ""), 0) == "It is 7."
+    assert written_text(structured) == "Hm.  It is 7. "
+    assert written_text(Step(0, (*parts, call), None, "stop", ())) == "Hm.  It is 7. "
+    assert written_text(Step(0, parts, "as generated", "stop", ())) == "as generated"
+    assert written_text(Step(0, parts, "", "stop", ())) == ""
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from agentft.metrics import ERROR_CLASSES, METRICS, SCORER_VERSION, classify, score_case
+from agentft.metrics import ERROR_CLASSES, METRICS, SCORER_VERSION, Context, Finding, classify, score_case
 from agentft.metrics.calls import decisions
 from agentft.metrics.outcome import contains_value
 from agentft.types import Json, Score, Trajectory
 from tests.metrics.tables import HERE, make_case, make_context, make_trajectory, read_table
+from tests.values import assert_immutable
 
 ROWS = [
     (row.get("metric", path.stem), row)
@@ -61,6 +62,11 @@ def test_a_case_has_an_error_class_if_and_only_if_it_is_not_solved(row: dict[str
         return
     solved = score_case(case, trajectory, context)["success"].value == 1.0
     assert solved == (not classify(case, trajectory, context))
+
+
+@pytest.mark.parametrize("value", [Finding("type", 0), Context()], ids=lambda value: type(value).__name__)
+def test_what_metrics_read_and_find_is_immutable(value: object) -> None:
+    assert_immutable(value)
 
 
 def test_no_metric_applies_to_an_invalid_trajectory() -> None:
@@ -207,6 +213,8 @@ def test_every_turn_has_a_decision() -> None:
         ("3 − 5", "-5", False),
         ("１，２３４ items", "1", True),
         ("NaN", "nan", True),
+        ("c++11", "c++", True),
+        ("#topics", "#topic", False),
     ],
 )
 def test_values_that_an_answer_contains(text: str, value: str, expected: bool) -> None:
