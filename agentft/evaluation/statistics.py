@@ -44,8 +44,10 @@ def estimate(values: Sequence[float]) -> Estimate:
     if _binary(values):
         return ratio([(round(sum(values)), len(values))])
     mean = float(np.mean(values))
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.inf
-    margin = float(stats.t.ppf(0.975, max(len(values) - 1, 1))) * spread / math.sqrt(len(values))
+    margin = math.inf
+    if len(values) > 1:
+        spread = float(np.std(values, ddof=1))
+        margin = float(stats.t.ppf(0.975, len(values) - 1)) * spread / math.sqrt(len(values))
     return Estimate(mean, max(0.0, mean - margin), min(1.0, mean + margin), len(values))
 
 
@@ -89,7 +91,7 @@ def paired_ratio_delta(tuned: Sequence[tuple[int, int]], base: Sequence[tuple[in
     sums = counts[picks].sum(axis=1)
     usable = sums[(sums[:, 1] > 0) & (sums[:, 3] > 0)]
     low, high = np.quantile(_ratios(usable), [0.025, 0.975])
-    value = float(_ratios(total[None, :])[0])
+    value = float(_ratios(total[None, :]).item())
     return PairedDelta(value, float(low), float(high), len(counts))
 
 

@@ -19,6 +19,7 @@ from agentft.evaluation.statistics import (
     ratio,
     smallest_difference,
 )
+from tests.values import assert_immutable
 
 BITS = st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 1.0])), min_size=1, max_size=40)
 
@@ -157,6 +158,29 @@ def test_every_field_of_an_estimate() -> None:
     margin = 12.706204736174698 * 0.05
     assert (two.low, two.high) == near(0.0, 0.45 + margin if margin < 0.55 else 1.0)
     assert estimate([0.9, 0.95, 0.99]).high == 1.0
+    close = estimate([0.5, 0.51])
+    assert (close.low, close.high) == near(0.505 - 12.706204736174698 * 0.005, 0.505 + 12.706204736174698 * 0.005)
+    one = ratio([(1, 1)])
+    assert (one.value, one.low, one.high, one.n) == near(1.0, *wilson(1, 1), 1)
+
+
+def test_figures_are_immutable() -> None:
+    assert_immutable(Estimate())
+    assert_immutable(PairedDelta())
+
+
+@pytest.mark.parametrize(("tuned", "base"), [([1.0], [0.0, 1.0]), ([1.0, 0.0], [1.0]), ([0.5, 0.2, 0.1], [0.5, 0.1])])
+def test_arms_of_different_length_are_no_pairs(tuned: list[float], base: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"shorter|longer|broadcast"):
+        paired_delta(tuned, base)
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        paired_ratio_delta([(1, 1)] * len(tuned), [(1, 1)] * len(base))
+
+
+def test_the_permutation_test_forgives_rounding_only() -> None:
+    # Equal, up to rounding, to the observed mean: 2 of the 128 sign patterns. Less by 3e-11: 2 more.
+    found = paired_delta([0.7] * 6 + [1e-10], [0.2] * 6 + [0.0])
+    assert found.p == pytest.approx(2 / 128, abs=0.006)
 
 
 def test_one_graded_value_makes_the_whole_sample_graded() -> None:
@@ -203,6 +227,10 @@ def test_ratio_differences_are_resampled_over_cases() -> None:
     assert (sparse.value, sparse.low, sparse.high, sparse.n) == (1.0, 1.0, 1.0, 3)
     one_sided = paired_ratio_delta([(1, 1), (0, 0)], [(0, 0), (1, 2)])
     assert (one_sided.value, one_sided.low, one_sided.high) == (0.5, 0.5, 0.5)
+    mirrored = paired_ratio_delta([(0, 0), (1, 2)], [(1, 1), (0, 0)])
+    assert (mirrored.value, mirrored.low, mirrored.high) == (-0.5, -0.5, -0.5)
+    single = paired_ratio_delta([(0, 1)], [(1, 1)])
+    assert (single.value, single.low, single.high, single.n) == (-1.0, -1.0, -1.0, 1)
 
 
 def by_hand(both: int, only_tuned: int, only_base: int, neither: int) -> PairedDelta:
@@ -224,6 +252,9 @@ def by_hand(both: int, only_tuned: int, only_base: int, neither: int) -> PairedD
         ((0, 6, 0, 0), 0.03125),
         ((1, 0, 0, 0), 1.0),
         ((2, 1, 1, 2), 1.0),
+        ((2, 1, 1, 1), 1.0),
+        ((1, 0, 0, 1), 1.0),
+        ((0, 1, 1, 0), 1.0),
     ],
 )
 def test_the_paired_interval_is_newcombes_method_10(table: tuple[int, int, int, int], p: float) -> None:
@@ -262,4 +293,9 @@ def test_the_smallest_difference_has_80_percent_power_and_is_the_smallest() -> N
         assert power(cases, discordant, found) >= 0.8
         assert power(cases, discordant, found - 0.005) < 0.8
     assert smallest_difference(60) == smallest_difference(60, 0.2)
+    # Six discordant pairs are significant only if all favour one arm: .965 ** 6 >= .8, and .9625 ** 6 < .8.
+    assert smallest_difference(6, 1.0) == 0.93
+    assert smallest_difference(5, 1.0) is None
+    # Ten discordant pairs on average, and no room for one that favours the other arm.
+    assert smallest_difference(2000, 0.005) == 0.005
     assert smallest_difference(0) is None
