@@ -292,7 +292,7 @@ def _faults(plan: Plan, arms: Mapping[str, Sequence[Record]]) -> FaultSummary | 
 
 
 def _describe(rows: Sequence[Record], arm: Arm | None, fingerprint: str | None) -> ArmSummary:
-    first = rows[0] if rows else None
+    first = next(iter(rows), None)
     return ArmSummary(
         name=arm.name if arm else "stored run",
         identity=arm.identity if arm else None,

@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import json
+import platform
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import agentft
 from agentft.evaluation.plan import Arm
 from agentft.evaluation.records import Record, read_records
-from agentft.evaluation.statistics import estimate
-from agentft.evaluation.summary import HEADLINES, MAX_INVALID, SCORES, Gate, Summary, compare, summarise
+from agentft.evaluation.statistics import PairedDelta, estimate
+from agentft.evaluation.summary import (
+    HEADLINES,
+    MAX_INVALID,
+    SCORES,
+    ArmSummary,
+    Breakdown,
+    Comparison,
+    FaultSummary,
+    Gate,
+    GateResult,
+    Summary,
+    compare,
+    summarise,
+)
 from agentft.metrics import METRICS, SCORER_VERSION
 from agentft.models import Model
-from agentft.types import Score
+from agentft.types import Exchange, Score, Span, Step, ToolCall
 from tests.evaluation.world import small_plan
+from tests.values import assert_immutable
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -197,3 +216,78 @@ def test_groups_count_their_cases_and_leave_out_figures_that_do_not_apply(tmp_pa
     assert set(found.categories["single"].metrics) == set(HEADLINES)
     assert found.categories["parallel"].metrics == {}
     assert found.languages["en"].metrics["answer"].arms["tuned"].n == 1
+
+
+@pytest.mark.parametrize(
+    ("delta", "finding"),
+    [
+        (
+            PairedDelta(0.5, 0.1, 0.9, 8, 0.0499),
+            "a is better than b in exact calls (50.0 points over 8 cases, p = 0.05).",
+        ),
+        (
+            PairedDelta(0.5, 0.1, 0.9, 8, 0.05),
+            "No difference between a and b in exact calls is shown (50.0 points over 8 cases, p = 0.05).",
+        ),
+        (
+            PairedDelta(-0.5, -0.9, -0.1, 8, 0.0499),
+            "a is worse than b in exact calls (50.0 points over 8 cases, p = 0.05). "
+            "a is worse than b in abstention: it calls where no call is due (50.0 points over 8 cases, p = 0.05).",
+        ),
+        (
+            PairedDelta(-0.5, -0.9, -0.1, 8, 0.05),
+            "No difference between a and b in exact calls is shown (50.0 points over 8 cases, p = 0.05).",
+        ),
+        (PairedDelta(), "a makes exactly the expected calls in 100.0% of 1 cases."),
+    ],
+)
+def test_a_difference_is_shown_below_p_of_5_percent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delta: PairedDelta, finding: str
+) -> None:
+    monkeypatch.setattr("agentft.evaluation.summary.paired_delta", lambda *_: delta)
+    assert summed(tmp_path, {"a": [record("x", 1.0)], "b": [record("x", 1.0)]}).finding == finding
+
+
+def test_faults_are_counted_by_arm_and_kind(tmp_path: Path) -> None:
+    def step(*faults: str) -> Step:
+        call = ToolCall("c", "price", {}, Span(0, 0))
+        exchanges = tuple(Exchange(call, "POST", "", {}, 200, "", False, fault=fault) for fault in faults)
+        return Step(0, (call,), "", "stop", exchanges)
+
+    tuned = [record("x", 1.0, steps=(step("slow", ""), step("slow"))), record("y", 1.0, steps=(step("error"),))]
+    faults: Any = SimpleNamespace(digest="abc", seed=7)
+    plan = replace(small_plan(tmp_path), faults=faults)
+    options: dict[str, Any] = {"ran": {}, "sampling": {"seed": 0}, "seconds": 0.0, "interrupted": False, "kept": 0}
+    found = summarise(plan, {"tuned": tuned, "base": [record("x", 1.0)]}, (), **options).faults
+    assert found == FaultSummary("abc", 7, {"tuned": {"slow": 2, "error": 1}, "base": {}})
+
+
+def test_packages_that_are_not_installed_have_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentft.evaluation.summary.PACKAGES", ("numpy", "no-such-package", "scipy"))
+    found = summed(tmp_path, {"tuned": [record("x", 1.0)]}).versions
+    assert found == {
+        "python": platform.python_version(),
+        "agentft": agentft.__version__,
+        "numpy": metadata.version("numpy"),
+        "scipy": metadata.version("scipy"),
+    }
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Gate("url", 0.5),
+        GateResult("url", 0.5, None, passed=False),
+        Comparison({}),
+        Breakdown(0, {}),
+        ArmSummary("a", None, None, None, None, 0, 0),
+        FaultSummary("", 0, {}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_parts_of_a_summary_are_immutable(value: object) -> None:
+    assert_immutable(value)
+
+
+def test_a_summary_is_immutable(tmp_path: Path) -> None:
+    assert_immutable(summed(tmp_path, {"tuned": []}))
