@@ -10,10 +10,21 @@ from typing import Any
 import pytest
 
 from agentft.errors import InputError
-from agentft.evaluation.records import Store, dump_line, read_record, read_records, regrade
+from agentft.evaluation.plan import Arm
+from agentft.evaluation.records import (
+    Store,
+    case_digest,
+    dump_line,
+    make_record,
+    read_record,
+    read_records,
+    regrade,
+)
 from agentft.metrics import SCORER_VERSION, Context
-from agentft.types import Json, ParseFailure, ToolCall
+from agentft.models.scripted import ScriptedModel
+from agentft.types import CallExpectation, Case, CaseTurn, Json, ParseFailure, Span, Step, ToolCall, Trajectory
 from tests.evaluation.world import small_plan
+from tests.values import assert_immutable
 
 GOLDEN = Path(__file__).parent / "golden" / "cases.jsonl"
 ROWS: list[dict[str, Any]] = [json.loads(line) for line in GOLDEN.read_text(encoding="utf-8").splitlines()]
@@ -72,6 +83,7 @@ def test_a_missing_key_is_refused(key: str) -> None:
         ({"steps": [{}]}, "f:3: case 'i1' is damaged"),
         ({"steps": 1}, "f:3: case 'i1' is damaged"),
         ({"scores": {"success": 1}}, "f:3: case 'i1' is damaged"),
+        ({"scores": []}, "f:3: case 'i1' is damaged"),
         ({"findings": [{"kind": "type"}]}, "f:3: case 'i1' is damaged"),
         ({"decisions": [[True]]}, "f:3: case 'i1' is damaged"),
         ({"users": "Hello"}, "f:3: `users` is 'Hello'; it must be a list"),
@@ -87,6 +99,103 @@ def test_a_value_of_the_wrong_type_is_named(changes: dict[str, Json], message: s
 def test_what_is_not_an_object_is_refused(row: object) -> None:
     with pytest.raises(InputError, match=r"it is not a line of an evaluation's cases\.jsonl"):
         read_record(row, "f:3")
+
+
+def test_only_what_every_version_wrote_is_required() -> None:
+    keys = [
+        "arm",
+        "case",
+        "trial",
+        "outcome",
+        "problem",
+        "prompt",
+        "steps",
+        "state",
+        "format",
+        "case_digest",
+        "fingerprint",
+    ]
+    record = read_record({key: ROWS[0][key] for key in keys}, "x")
+    assert (record.case, record.scores, record.findings, record.decisions) == ("i1", {}, (), ())
+
+
+def test_a_call_without_an_exchange_is_read() -> None:
+    row = next(row for row in ROWS if row["case"] == "p1")
+    cut = row | {"steps": [row["steps"][0] | {"exchanges": row["steps"][0]["exchanges"][:1]}]}
+    (step,) = read_record(cut, "x").steps
+    assert [exchange.call for exchange in step.exchanges] == [step.parts[0]]
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ({"n": [float("nan"), {"m": float("-inf")}, 1.5]}, '{"n": ["nan", {"m": "-inf"}, 1.5]}\n'),
+        ({"n": float("inf")}, '{"n": "inf"}\n'),
+        ({"text": "北京"}, '{"text": "北京"}\n'),
+        ({"text": "北京\ud800"}, '{"text": "\\u5317\\u4eac\\ud800"}\n'),
+    ],
+)
+def test_every_line_is_valid_json_in_utf_8(value: dict[str, Json], line: str) -> None:
+    assert dump_line(value) == line
+    assert line.encode()
+
+
+@pytest.mark.parametrize("text", ["x", "\ud800"])
+def test_a_number_that_json_has_not_is_never_written(text: str) -> None:
+    unusual: Any = {"text": text, "n": (float("nan"),)}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        dump_line(unusual)
+
+
+def test_a_digest_covers_all_of_a_case_but_the_order_of_keys(tmp_path: Path) -> None:
+    cases = {case.id: case for case in small_plan(tmp_path).cases}
+    assert [case_digest(cases[row["case"]]) for row in ROWS] == [row["case_digest"] for row in ROWS]
+    orders: list[dict[str, Json]] = [{"item": "tea", "count": 1}, {"count": 1, "item": "tea"}]
+    one, two = (CaseTurn("u", (CallExpectation("order", arguments),)) for arguments in orders)
+    case = cases["s1"]
+    assert case_digest(replace(case, turns=(one,))) == case_digest(replace(case, turns=(two,)))
+    assert len({case_digest(case), case_digest(replace(case, lang="zh")), case_digest(replace(case, turns=()))}) == 3
+
+
+def test_a_record_names_how_its_prompt_was_rendered(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    arm = Arm("tuned", "some model", "identity", lambda: ScriptedModel({}))
+    trajectory = Trajectory("i1", 2, "prompt", (Step(0, (), "No.", "stop", ()),), "done", "state", "problem")
+    rendering: dict[str, Json] = {"call_format": "hermes", "frame_sha256": "abc", "other": 1}
+    case = next(case for case in plan.cases if case.id == "i1")
+    made = make_record(case, trajectory, Context(), arm, fingerprint="f", rendering=rendering)
+    assert (made.arm, made.suite, made.case, made.trial, made.users) == (
+        "tuned",
+        "shopping",
+        "i1",
+        2,
+        ("Write a poem.",),
+    )
+    assert (made.format, made.frame_sha256, made.fingerprint) == ("hermes", "abc", "f")
+    assert (made.case_digest, made.key, made.trajectory) == (case_digest(case), ("f", "i1", 2), trajectory)
+    for unknown in ({}, {"call_format": None, "frame_sha256": 1}):
+        made = make_record(case, trajectory, Context(), arm, fingerprint="f", rendering=unknown)
+        assert (made.format, made.frame_sha256) == (None, None)
+
+
+def test_only_a_failed_case_has_errors() -> None:
+    row = next(row for row in ROWS if row["error"] == "no-call")
+    record = read_record(row, "x")
+    solved = Case(record.case, "s", "single", "en", ("shop",), (CaseTurn("u"),))
+    called = replace(record.steps[0], parts=(ToolCall("c", "price", {}, Span(0, 0)),))
+    graded = regrade(replace(record, steps=(called,)), solved, Context())
+    assert (graded.scores["success"].value, graded.error, graded.findings) == (1.0, None, ())
+    invalid = regrade(replace(record, outcome="invalid"), solved, Context())
+    assert (invalid.scores["success"].value, invalid.findings, invalid.decisions) == (None, (), ())
+
+
+def test_records_are_immutable() -> None:
+    assert_immutable(read_record(ROWS[0], "x"))
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"missing: cannot be read \(No such file or directory\)"):
+        list(read_records(tmp_path / "missing"))
 
 
 def fingerprints() -> set[str]:
