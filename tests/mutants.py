@@ -54,9 +54,12 @@ _READING = ["tests/rows/test_reading.py", *(f"--deselect=tests/rows/test_reading
 
 # Which tests belong to which modules: a pattern of files, and pytest's arguments. The first match counts.
 TESTS: dict[str, list[str]] = {
-    "agentft/metrics/*.py": ["tests/metrics"],
+    "agentft/metrics/matching.py": ["tests/metrics"],
+    "agentft/metrics/*.py": [f"tests/metrics/test_{name}.py" for name in ("tables", "reading", "validity")],
     "agentft/evaluation/statistics.py": ["tests/evaluation/test_statistics.py"],
-    "agentft/evaluation/records.py": ["tests/evaluation"],
+    "agentft/evaluation/records.py": ["tests/evaluation/test_records.py"],
+    "agentft/evaluation/summary.py": ["tests/evaluation/test_summary.py"],
+    "agentft/evaluation/gold.py": ["tests/evaluation/test_gold.py"],
     "agentft/rendering/encoding.py": ["tests/rendering/test_encoding.py"],
     "agentft/engine/packing.py": ["tests/engine/test_packing.py"],
     "agentft/engine/collation.py": ["tests/engine/test_packing.py"],
@@ -84,7 +87,8 @@ class ScaleFloat:
     """Makes a float 1000 times larger or smaller: adding 1 to a tolerance of 1e-9 says nothing about its size."""
 
     def mutation_positions(self, node: Any) -> Iterator[tuple[Any, Any]]:
-        if isinstance(node, parso.python.tree.Number) and isinstance(ast.literal_eval(node.value), float):
+        value = ast.literal_eval(node.value) if isinstance(node, parso.python.tree.Number) else None
+        if isinstance(value, float) and value:
             yield from [(node.start_pos, node.end_pos)] * 2
 
     def mutate(self, node: Any, index: int) -> Any:
