@@ -227,21 +227,21 @@ def test_groups_count_their_cases_and_leave_out_figures_that_do_not_apply(tmp_pa
         ),
         (
             PairedDelta(0.5, 0.1, 0.9, 8, 0.05),
-            "No difference between a and b in exact calls is shown (50.0 points over 8 cases, p = 0.05).",
+            "No significant difference between a and b in exact calls (50.0 points over 8 cases, p = 0.05).",
         ),
         (
             PairedDelta(-0.5, -0.9, -0.1, 8, 0.0499),
             "a is worse than b in exact calls (50.0 points over 8 cases, p = 0.05). "
-            "a is worse than b in abstention: it calls where no call is due (50.0 points over 8 cases, p = 0.05).",
+            "a is worse than b in abstention: it calls where no call is expected (50.0 points over 8 cases, p = 0.05).",
         ),
         (
             PairedDelta(-0.5, -0.9, -0.1, 8, 0.05),
-            "No difference between a and b in exact calls is shown (50.0 points over 8 cases, p = 0.05).",
+            "No significant difference between a and b in exact calls (50.0 points over 8 cases, p = 0.05).",
         ),
         (PairedDelta(), "a makes exactly the expected calls in 100.0% of 1 cases."),
     ],
 )
-def test_a_difference_is_shown_below_p_of_5_percent(
+def test_a_difference_is_significant_below_p_of_5_percent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delta: PairedDelta, finding: str
 ) -> None:
     monkeypatch.setattr("agentft.evaluation.summary.paired_delta", lambda *_: delta)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentft.metrics.validity import SchemaProblem, pointer, schema_problems
+from agentft.metrics.validity import SchemaProblem, schema_problems
 from agentft.types import Json, Span, ToolCall, ToolDefinition
 from tests.values import assert_immutable
 
@@ -45,11 +45,6 @@ def test_the_kind_and_place_of_schema_problems(
     schema: dict[str, Any], arguments: dict[str, Json], expected: list[tuple[str, str]]
 ) -> None:
     assert problems(schema, **arguments) == expected
-
-
-def test_a_pointer_escapes_tildes_and_slashes() -> None:
-    assert pointer() == ""
-    assert pointer("a/b", 0, "~1") == "/a~1b/0/~01"
 
 
 def test_schema_problems_are_immutable() -> None:
