@@ -11,12 +11,26 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-__all__ = ["CHATML_TEMPLATE", "save_tiny", "tiny_model", "tiny_tokenizer"]
+__all__ = ["CHATML_TEMPLATE", "SHAPE", "save_tiny", "tiny_model", "tiny_tokenizer"]
 
 CHATML_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+SHAPE: dict[str, Any] = {
+    "vocab_size": 400,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "initializer_range": 0.1,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+}
+"""The config of the tiny model, also for models of other families."""
 _CORPUS = (
     "system user assistant tool You are a helpful assistant. What is the weather in Beijing or in Paris? It is fine.",
     '{"name": "current_weather", "arguments": {"city": "Lisbon", "unit": "celsius"}} {"api_name": "x", "url": "http://x"}',
@@ -59,19 +73,10 @@ def _drawn_model() -> Any:
     state = torch.random.get_rng_state()
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=400,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        **SHAPE,
         max_position_embeddings=4096,
         tie_word_embeddings=True,
         use_cache=False,
-        initializer_range=0.1,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=2,
         attn_implementation="sdpa",
     )
     model = LlamaForCausalLM(config)

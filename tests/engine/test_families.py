@@ -1,4 +1,4 @@
-"""Each family of models gives the same loss and gradient packed as one by one, windows and soft caps included."""
+"""For each model family, packed and single samples give the same loss and gradient, also with windows and soft caps."""
 
 from __future__ import annotations
 
@@ -29,21 +29,8 @@ from agentft.training.recipe import Recipe
 from agentft.training.resolve import resolve_recipe
 from tests.engine.samples import nested
 from tests.engine.test_loss import gradient, packed_loss, plain_loss
-from tests.tiny import tiny_model
+from tests.tiny import SHAPE, tiny_model
 
-SHAPE: dict[str, Any] = {
-    "vocab_size": 70,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "initializer_range": 0.3,
-}
 CPU = Machine("cpu", bf16=False, liger=False)
 FAMILIES = {
     "llama": LlamaConfig(**SHAPE),
@@ -58,7 +45,7 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_packed_is_one_by_one(family: str) -> None:
+def test_packed_equals_single_samples(family: str) -> None:
     torch.manual_seed(0)
     samples = nested()
     model: Any = AutoModelForCausalLM.from_config(FAMILIES[family], attn_implementation="eager").float().eval()
@@ -70,7 +57,7 @@ def test_packed_is_one_by_one(family: str) -> None:
     found = packed_loss(model, samples, packs)
     packed_slopes = gradient(model, found)
 
-    assert max(node.parent for pack in packs for node in pack.nodes) > 0, "the trees are to be deep"
+    assert max(node.parent for pack in packs for node in pack.nodes) > 0, "the trees must be deep"
     assert found.item() == pytest.approx(expected.item(), rel=1e-6)
     assert (packed_slopes - slopes).norm() <= 1e-5 * slopes.norm()
 
@@ -92,7 +79,7 @@ UNSHAREABLE = {
         "has layers of the kinds linear_attention",
     ),
     "lfm2": (Lfm2Config(**SHAPE, layer_types=["conv", "full_attention"]), "has layers of the kinds conv"),
-    "mamba": (MambaConfig(vocab_size=70, hidden_size=32, num_hidden_layers=2), "kinds linear_attention"),
+    "mamba": (MambaConfig(vocab_size=70, hidden_size=64, num_hidden_layers=2), "kinds linear_attention"),
     "gpt-oss": (
         GptOssConfig(**SHAPE, num_local_experts=4, num_experts_per_tok=2, sliding_window=11),
         "has attention sinks",
@@ -101,7 +88,7 @@ UNSHAREABLE = {
 
 
 @pytest.mark.parametrize("family", UNSHAREABLE)
-def test_what_cannot_share_is_computed_in_rows(family: str, tmp_path: Path) -> None:
+def test_models_that_cannot_share_get_one_row_for_each_sample(family: str, tmp_path: Path) -> None:
     config, reason = UNSHAREABLE[family]
     config.save_pretrained(str(tmp_path))
     resolved = resolve_recipe(Recipe(model=str(tmp_path)), nested(), CPU)
@@ -124,18 +111,18 @@ def test_what_cannot_share_is_computed_in_rows(family: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_families_share(family: str, tmp_path: Path) -> None:
+def test_sharing_is_on_for_supported_families(family: str, tmp_path: Path) -> None:
     FAMILIES[family].save_pretrained(str(tmp_path))
     resolved = resolve_recipe(Recipe(model=str(tmp_path)), nested(), CPU)
     assert (resolved.recipe.sharing, resolved.notes) == ("on", ())
 
 
-def test_dora_packed_is_one_by_one() -> None:
+def test_dora_packed_equals_single_samples() -> None:
     samples = nested()
     model = prepare_model(Recipe(method="lora", dora="on", dtype="fp32"), tiny_model(), "tiny")
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)  # at 0, directions would not be trained yet
+            torch.nn.init.normal_(parameter, std=0.1)  # if B were 0, A would get no gradient
     expected = plain_loss(model, samples)
     slopes = gradient(model, expected)
     model.get_base_model().set_attn_implementation(TREE_ATTENTION)

@@ -1,6 +1,6 @@
-"""On a GPU: packed is one by one in fp32, and in bf16 the two kinds of attention are the dense mask within rounding.
+"""On a GPU: packed training equals single samples in fp32, and both bf16 kernels equal a dense mask up to rounding.
 
-Run by hand where there is one: `pytest -m gpu`.
+Run by hand on a machine with a GPU: `pytest -m gpu`.
 """
 
 from __future__ import annotations
@@ -33,12 +33,10 @@ def on_gpu(batch: Any) -> Any:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_packed_is_one_by_one_in_fp32(family: str) -> None:
+def test_packed_equals_single_samples_in_fp32(family: str) -> None:
     torch.manual_seed(0)
     samples = nested()
-    config = copy.deepcopy(FAMILIES[family])
-    config.head_dim = 16  # the kernels' least
-    model: Any = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval().cuda()
+    model: Any = AutoModelForCausalLM.from_config(FAMILIES[family], attn_implementation="eager").float().eval().cuda()
     total = sum(sum(sample.weights) for sample in samples)
 
     def slopes_of(loss: Any) -> torch.Tensor:
@@ -62,20 +60,20 @@ def test_packed_is_one_by_one_in_fp32(family: str) -> None:
 
 
 @pytest.mark.parametrize("window", [None, 150])
-def test_in_bf16_output_and_gradients_are_the_dense_masks_within_rounding(window: int | None) -> None:
-    dice = random.Random(3)
-    shared = [dice.randrange(9) for _ in range(300)]
-    deeper = [*shared, *(dice.randrange(9) for _ in range(80))]
-    rows = [[*(shared if row % 3 else deeper), *(dice.randrange(9) for _ in range(40 + row))] for row in range(12)]
+def test_in_bf16_output_and_gradients_equal_a_dense_masks_up_to_rounding(window: int | None) -> None:
+    rng = random.Random(3)
+    shared = [rng.randrange(9) for _ in range(300)]
+    deeper = [*shared, *(rng.randrange(9) for _ in range(80))]
+    rows = [[*(shared if row % 3 else deeper), *(rng.randrange(9) for _ in range(40 + row))] for row in range(12)]
     samples = [make(ids, {len(ids) - 1: 1.0}, row) for row, ids in enumerate(rows)]
     (pack,) = epoch_packs(samples, 4_000, 0, 0)
     structure = Structure.of(on_gpu(collate([pack], samples, 128)))
     torch.manual_seed(1)
-    given = [torch.randn(1, heads, len(structure.ends), 64, device="cuda", dtype=torch.bfloat16) for heads in (8, 2, 2)]
+    tensors = [torch.randn(1, n, len(structure.ends), 64, device="cuda", dtype=torch.bfloat16) for n in (8, 2, 2)]
     slope = torch.randn(1, len(structure.ends), 8, 64, device="cuda")
 
     def run(attention: Any, dtype: torch.dtype) -> list[torch.Tensor]:
-        inputs = [tensor.to(dtype, copy=True).requires_grad_() for tensor in given]
+        inputs = [tensor.to(dtype, copy=True).requires_grad_() for tensor in tensors]
         output = attention(*inputs)
         (output.float() * slope).sum().backward()
         return [output.detach().float(), *(tensor.grad.float() for tensor in inputs if tensor.grad is not None)]
@@ -94,26 +92,25 @@ def test_in_bf16_output_and_gradients_are_the_dense_masks_within_rounding(window
 
 
 @pytest.mark.parametrize("settings", [{}, {"host_embeddings": "on", "checkpointing": "on"}], ids=["plain", "lean"])
-def test_a_run_on_the_gpu_takes_the_steps_of_the_cpu(settings: dict[str, Any]) -> None:
+def test_losses_on_the_gpu_equal_those_on_the_cpu(settings: dict[str, Any]) -> None:
     samples = nested()
     packs = [pack for epoch in range(6) for pack in epoch_packs(samples, 60, 0, epoch)]
     losses: list[list[float]] = []
     for device in ("cpu", "cuda"):
         recipe = Recipe(method="lora", lr=0.01, dtype="fp32", sharing="on", liger="off", **settings)
         model = prepare_model(recipe, untied().to(device), "tiny")
-        told: list[float] = []
-        keep: Any = lambda event, told=told: told.append(event.loss) if isinstance(event, StepDone) else None  # noqa: E731
-        TrainingLoop(model, recipe, samples, packs, on_event=keep).run()
-        losses.append(told)
+        events: list[Any] = []
+        TrainingLoop(model, recipe, samples, packs, on_event=events.append).run()
+        losses.append([event.loss for event in events if isinstance(event, StepDone)])
     assert len(losses[0]) == len(packs)
     assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-5)
-    # AdamW's first steps have the size of the rate whatever the gradient, so roundings near zero grow step by step.
+    # The size of AdamW's first steps does not depend on the gradient's, so rounding near zero grows step by step.
     assert losses[1] == pytest.approx(losses[0], rel=5e-3)
 
 
 def untied() -> Any:
-    """A small model whose input embeddings are not its head, so that they can stay on the host."""
+    """A small model with untied embeddings, which can stay on the host."""
     torch.manual_seed(0)
     config = copy.deepcopy(FAMILIES["llama"])
-    config.head_dim, config.tie_word_embeddings = 16, False
+    config.tie_word_embeddings = False
     return AutoModelForCausalLM.from_config(config, attn_implementation=TREE_ATTENTION)

@@ -11,6 +11,7 @@ from transformers import Qwen2Config, Qwen3MoeConfig
 
 from agentft.errors import InputError
 from agentft.training.planner import GIB, SLACK, Card, Dimensions, Levers, Workload, choose, dimensions, step_cost
+from agentft.training.resolve import SEVEN_B
 
 SEVEN = Dimensions(3_584, 18_944, 3_584, 512, 28, 152_064, False)
 H100 = 775e12
@@ -54,16 +55,7 @@ def test_memory_is_what_was_measured_within_a_tenth(
 
 
 def test_dimensions_count_the_weights_of_a_known_model() -> None:
-    config = Qwen2Config(
-        vocab_size=152_064,
-        hidden_size=3_584,
-        intermediate_size=18_944,
-        num_hidden_layers=28,
-        num_attention_heads=28,
-        num_key_value_heads=4,
-        tie_word_embeddings=False,
-    )
-    assert dimensions(config) == SEVEN
+    assert dimensions(Qwen2Config(**SEVEN_B)) == SEVEN
     assert SEVEN.body == 6_525_288_448
     assert SEVEN.adapters(16) == 40_370_176
 
