@@ -1,4 +1,4 @@
-"""Packs as the tensors of one row: positions as in each sample alone, who sees whom, and supervised rows only."""
+"""Packs -> tensors of one batch row: tokens, positions within each sample, tree structure and supervised targets."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ Array: TypeAlias = npt.NDArray[Any]
 class Batch(TypedDict):
     """Packs as one row of L tokens with R supervised targets.
 
-    `input_ids`, `position_ids` `[1, L]`. `ends` `[L]`: where the subtree of each token's node ends, so that place `i`
-    sees place `j` if `j <= i < ends[j]`. `nodes`: (tokens, parent) of each node in the row's order, parent -1 for
-    roots: the same in other words. `tokens`: L without what fills it up. `logits_to_keep` `[R]`: the place that
-    predicts each target; places repeat where samples branch. `targets`, `weights`, `owners` `[R]`: its token, weight
-    and sample.
+    `input_ids`, `position_ids` `[1, L]`. `ends` `[L]`: the end of the subtree of each token's node; token `i` attends
+    to token `j` if `j <= i < ends[j]`. `nodes`: the same structure as (tokens, parent) of each node in row order;
+    parent -1 is a root. `tokens`: L without padding. `logits_to_keep` `[R]`: the position that predicts each target;
+    positions repeat where samples branch. `targets`, `weights`, `owners` `[R]`: each target's token, weight and sample.
     """
 
     input_ids: Tensor
@@ -41,7 +40,7 @@ class Batch(TypedDict):
 
 
 class _Row:
-    """The arrays that the tensors are joined from, grown pack by pack."""
+    """Collects arrays pack by pack; they are joined to tensors at the end."""
 
     def __init__(self) -> None:
         self.length = 0
@@ -69,7 +68,7 @@ class _Row:
             self._add_targets(index, samples[index], pack.nodes, starts, leaf)
 
     def pad(self, multiple: int) -> None:
-        """Fill up to a multiple of tokens, which nothing sees, and of targets, which weigh nothing."""
+        """Pad to a multiple with tokens that no other token attends to, and with targets of weight 0."""
         if tokens := -self.length % multiple:
             self.length += tokens
             self.nodes.append((tokens, -1))
@@ -86,7 +85,7 @@ class _Row:
         sources = np.empty(len(places), np.int64)
         node = leaf
         while node >= 0:
-            # A target is predicted by the place before it, which lies in the node `[start, end)`.
+            # A target is predicted at the position before it, which must be inside the node `[start, end)`.
             inside = (places > nodes[node].start) & (places <= nodes[node].end)
             sources[inside] = places[inside] - 1 + starts[node] - nodes[node].start
             node = nodes[node].parent
@@ -99,8 +98,8 @@ class _Row:
 def collate(packs: Sequence[Pack], samples: Sequence[Sample], multiple: int = 1) -> Batch:
     """The tensors of `packs`, whose nodes index into `samples`.
 
-    `multiple`: L and R are filled up to a multiple of it. Some libraries compile for each new shape (oneDNN's bf16
-    products: two seconds a step), so there should be few.
+    `multiple`: pad L and R to a multiple of it. This keeps the number of shapes small, because some libraries compile
+    for each new shape (oneDNN's bf16 products take two seconds a step).
     """
     row = _Row()
     for pack in packs:
@@ -128,7 +127,7 @@ def _join(arrays: Sequence[Array]) -> Tensor:
 
 
 def subtree_ends(parents: Sequence[int], starts: Sequence[int]) -> list[int]:
-    """The place after each subtree's last token, for nodes in preorder; `starts` holds the row's end too."""
+    """The end of each subtree, for nodes in preorder. `starts`: the start of each node, and the end of the row."""
     ends = list(starts[1:])
     for number in range(len(parents) - 1, -1, -1):
         if parents[number] >= 0:

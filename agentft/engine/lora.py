@@ -1,11 +1,10 @@
 """LoRA layers without peft's casts, scaling and extra additions.
 
-peft computes an adapter's part in fp32 from a copy of the input in fp32, scales it and adds it to the layer's own
-output. Here one function has forward and backward by hand: in the layer's number type, the scale folded into B, the
-addition done by the product (`addmm_`), and only the layer's input and the narrow product kept for the backward pass.
-The adapters themselves stay fp32. In fp32 the result is peft's up to rounding. 4-bit weights are unpacked for each
-product and not kept. A step of a 7B model has hundreds of these products, so what Python does around each is
-kept short too.
+peft casts the input to fp32, computes the adapter's output from it, scales it and adds it to the base layer's output.
+Here one function has a handwritten forward and backward pass: it computes in the layer's dtype, folds the scale into B,
+adds in the matrix product (`addmm_`), and keeps only the input and the rank-r product for the backward pass. The
+adapters stay fp32. In fp32 the result equals peft's up to rounding. 4-bit weights are dequantised for each product and
+not kept. A step of a 7B model has hundreds of these products, so Python overhead is kept small, too.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ __all__ = ["LeanProduct", "halved", "use_lean_products"]
 
 
 def use_lean_products(model: Any) -> int:
-    """Compute the plain LoRA layers of `model` leanly; how many there are.
+    """Replace the forward pass of the plain LoRA layers of `model` by `LeanProduct`; return how many there are.
 
-    Left to peft: layers on 8-bit weights, with dropout, and variants such as DoRA.
+    Layers with 8-bit weights, with dropout, and variants such as DoRA are left to peft.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -35,11 +34,11 @@ def use_lean_products(model: Any) -> int:
 
 @contextmanager
 def halved(products: Sequence[LeanProduct]) -> Iterator[None]:
-    """Inside, the adapters' numbers must not change: their 16-bit copies are made once for all products."""
-    made = [(product, *product.adapters()) for product in products]
-    halves = [torch.empty_like(tensor, dtype=torch.bfloat16) for _, *pair in made for tensor in pair]
+    """Make the adapters' bf16 copies once for all products. The adapters must not change inside this context."""
+    adapters = [tensor for product in products for tensor in product.adapters()]
+    halves = [torch.empty_like(tensor, dtype=torch.bfloat16) for tensor in adapters]
     if halves:
-        torch._foreach_copy_(halves, [tensor.detach() for _, *pair in made for tensor in pair])
+        torch._foreach_copy_(halves, [tensor.detach() for tensor in adapters])
         torch._foreach_mul_(halves[1::2], [product.scale for product in products])
     for number, product in enumerate(products):
         product.halves = halves[2 * number], halves[2 * number + 1]
@@ -63,7 +62,7 @@ def _is_plain(layer: Any) -> bool:
 
 
 class LeanProduct:
-    """Called in place of a LoRA layer's `forward`. `halves`: 16-bit copies of A and of the scaled B, see `halved`."""
+    """Replaces a LoRA layer's `forward`. `halves`: bf16 copies of A and of the scaled B, see `halved`."""
 
     def __init__(self, layer: Any) -> None:
         self.halves: tuple[Tensor, Tensor] | None = None
@@ -88,12 +87,12 @@ class LeanProduct:
         return self._layer.lora_A["default"].weight, self._layer.lora_B["default"].weight
 
     def bias(self, dtype: torch.dtype) -> Tensor | None:
-        """That of the layer below."""
+        """The base layer's bias."""
         bias = self._layer.get_base_layer().bias
         return None if bias is None else bias.to(dtype)
 
     def weight(self, dtype: torch.dtype) -> Tensor:
-        """`[out, in]`, out of 4 bits if it is packed in them."""
+        """The base layer's weight `[out, in]`, dequantised if it is 4-bit."""
         weight = self._layer.get_base_layer().weight
         state = getattr(weight, "quant_state", None)
         if state is None:
@@ -104,7 +103,7 @@ class LeanProduct:
 
 
 class _Packed(NamedTuple):
-    """A 4-bit matrix in plain tensors: attributes of bitsandbytes' own go through Python at each access."""
+    """A 4-bit matrix as plain tensors, because attribute access on bitsandbytes' own class is slow."""
 
     state: Any
     bits: Tensor
@@ -118,14 +117,14 @@ def _packed(weight: Any, state: Any) -> _Packed:
 
 
 def _unpacked(packed: _Packed) -> Tensor:
-    """What `bitsandbytes.functional.dequantize_4bit` gives, to the bit."""
-    state, known = packed.state, torch.ops.bitsandbytes
+    """Bit for bit the result of `bitsandbytes.functional.dequantize_4bit`."""
+    state, ops = packed.state, torch.ops.bitsandbytes
     scales = packed.scales
     if packed.offset is not None:
         steps = state.state2
-        scales = known.dequantize_blockwise.default(scales, steps.absmax, steps.code, steps.blocksize, torch.float32)
+        scales = ops.dequantize_blockwise.default(scales, steps.absmax, steps.code, steps.blocksize, torch.float32)
         scales.add_(packed.offset)
-    unpacked: Tensor = known.dequantize_4bit.default(
+    unpacked: Tensor = ops.dequantize_4bit.default(
         packed.bits, scales, state.blocksize, state.quant_type, state.shape, state.dtype
     )
     return unpacked
@@ -134,7 +133,7 @@ def _unpacked(packed: _Packed) -> Tensor:
 class _LoraProduct(torch.autograd.Function):  # type: ignore[misc]
     """`x W' + b + s (x A') B'` for inputs `[..., in]`; W `[out, in]` and b are frozen, A is `[r, in]`, B `[out, r]`.
 
-    `halves` are A and sB in the number type of the inputs; A and B themselves are there for their gradients.
+    `halves` are A and sB in the dtype of the inputs; A and B themselves are arguments so that they get gradients.
     """
 
     @staticmethod
@@ -154,15 +153,16 @@ class _LoraProduct(torch.autograd.Function):  # type: ignore[misc]
         (down, up), product = ctx.halves, ctx.product
         outputs = gradient.reshape(-1, gradient.shape[-1])
         narrowed = outputs @ up
-        of_inputs = None
+        d_inputs = None
         if ctx.needs_input_grad[0]:
-            of_inputs = (outputs @ product.weight(outputs.dtype)).addmm_(narrowed, down)
-            of_inputs = of_inputs.view(*gradient.shape[:-1], -1)
-        return of_inputs, _fp32(narrowed.t(), rows), _fp32(outputs.t(), narrow).mul_(product.scale), None, None
+            d_inputs = (outputs @ product.weight(outputs.dtype)).addmm_(narrowed, down)
+            d_inputs = d_inputs.view(*gradient.shape[:-1], -1)
+        d_down, d_up = _fp32_product(narrowed.t(), rows), _fp32_product(outputs.t(), narrow).mul_(product.scale)
+        return d_inputs, d_down, d_up, None, None
 
 
-def _fp32(one: Tensor, two: Tensor) -> Tensor:
-    """Their product, which a GPU writes in fp32 at once."""
+def _fp32_product(one: Tensor, two: Tensor) -> Tensor:
+    """The matrix product in fp32; a GPU writes fp32 directly, without a cast afterwards."""
     if one.is_cuda and one.dtype != torch.float32:
         return torch.mm(one, two, out_dtype=torch.float32)
     return (one @ two).float()

@@ -1,4 +1,4 @@
-"""The loss: sum(w * ce) / sum(w), with the head and the cross-entropy on supervised rows only, in fp32."""
+"""The loss: sum(w * ce) / sum(w), in fp32, with the LM head and the cross-entropy on supervised positions only."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ __all__ = ["target_losses", "weighted_loss"]
 def target_losses(model: Any, batch: Batch) -> Tensor:
     """The cross-entropy `[R]` of each supervised target, in nats, fp32.
 
-    A model that was loaded with our tree attention is given the structure. Any other is given the dense mask, or, if
-    the samples share nothing, each of them as a row, which recurrent layers keep apart too.
+    A model with our tree attention gets the `Structure`. Any other model gets a dense mask; or, if the samples share
+    nothing, one row for each sample, so that recurrent layers do not mix them.
     """
-    wrapped = hasattr(model, "module")  # by what spreads it over processes, which must see the call itself
+    wrapped = hasattr(model, "module")  # DDP and DeepSpeed wrap the model, and must run its forward pass themselves
     causal = model.module if wrapped else model
     causal = causal.get_base_model() if hasattr(causal, "get_base_model") else causal
     head = None if wrapped else frozen_head(causal)
     if causal.config._attn_implementation != TREE_ATTENTION and all(parent < 0 for _, parent in batch["nodes"]):
         return _row_losses(model, batch, head)
-    seen = Structure.of(batch)
+    structure = Structure.of(batch)
     by_tree = causal.config._attn_implementation == TREE_ATTENTION
     inputs: dict[str, Any] = {"input_ids": batch["input_ids"], "position_ids": batch["position_ids"]}
-    inputs |= {"structure": seen} if by_tree else {"attention_mask": seen.dense()}
+    inputs |= {"structure": structure} if by_tree else {"attention_mask": structure.dense()}
     if head is not None:
         hidden = causal.get_decoder()(**inputs, use_cache=False).last_hidden_state
         return head_losses(hidden[0].index_select(0, batch["logits_to_keep"]), head, batch["targets"])
@@ -40,7 +40,7 @@ def target_losses(model: Any, batch: Batch) -> Tensor:
 
 
 def _row_losses(model: Any, batch: Batch, head: torch.nn.Linear | None) -> Tensor:
-    """What fills up a row stands after its sample, where neither attention nor a state looks back from."""
+    """One row for each sample. The padding is at the end, so no token of a sample depends on it."""
     lengths = [tokens for tokens, _ in batch["nodes"]]
     rows = pad_sequence(list(batch["input_ids"][0].split(lengths)), batch_first=True)
     inside = torch.arange(rows.shape[1]) < torch.tensor(lengths)[:, None]
@@ -54,5 +54,5 @@ def _row_losses(model: Any, batch: Batch, head: torch.nn.Linear | None) -> Tenso
 
 
 def weighted_loss(model: Any, batch: Batch, total: Tensor | float) -> Tensor:
-    """This batch's part of the loss; `total` is the sum of the weights over the whole optimizer step."""
+    """This batch's share of the loss; `total` is the sum of the weights in the whole optimizer step."""
     return (target_losses(model, batch) * batch["weights"]).sum() / total

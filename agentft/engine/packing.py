@@ -1,8 +1,8 @@
-"""Packs: samples that open with the same tokens share the computation of those tokens, to any depth.
+"""Packs: samples that start with the same tokens share the computation of these tokens, to any depth.
 
-A pack is one row for the model and holds prefix trees: a node's tokens are computed once for all samples below it. The
-same system text and tools, the rounds of one conversation and the samples of its turns nest. No token sees a token
-outside its own sample, so loss and gradient are those of the samples trained one by one.
+A pack is one batch row that holds prefix trees: a node's tokens are computed once for all samples below it. Shared
+prefixes nest: first the system text and tools, then the turns of one conversation. No token attends to a token outside
+its own sample, so loss and gradient equal those of the samples trained one by one.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from agentft.types import Encoded
 __all__ = ["Node", "Pack", "PackingReport", "Sample", "epoch_packs", "make_sample", "plant", "report_packing"]
 
 Tree: TypeAlias = list[tuple[int, int]]
-"""Samples with the place where each leaves the one before it."""
+"""(sample, branch): the sample shares its first `branch` tokens with the sample before it."""
 
 MIN_SHARED = 16
-"""Shorter shared prefixes are computed again: each node costs the attention a block of its own."""
+"""Shorter shared prefixes are computed again, because each node costs the attention a separate block."""
 
 LIKE = 64
-"""Samples whose lengths differ by fewer tokens count as equally long."""
+"""Width of a length bucket in tokens. Without sharing, samples of one bucket are packed together in random order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A row that can be trained on, cut after its last supervised token.
+    """A training sample, cut after its last supervised token.
 
-    `tokens` `[n]`: the last one is a target only, never an input. `places` `[r]`: indices of the supervised tokens,
-    with their `weights` `[r]`. `stem`: how many leading tokens are system text and tools.
+    `tokens` `[n]`: the last one is only a target, never an input. `places` `[r]`: indices of the supervised tokens,
+    with their `weights` `[r]`. `stem`: number of leading tokens that are system text and tools.
     """
 
     row: int
@@ -48,13 +48,13 @@ class Sample:
 
     @property
     def inputs(self) -> int:
-        """How many tokens the model reads."""
+        """The number of input tokens."""
         return len(self.tokens) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Tokens `[start, end)` of `sample`, and of every sample below. `parent`: its index in the pack; -1: a root."""
+    """Tokens `[start, end)` of `sample` and of every sample below it. `parent`: index in the pack; -1: a root."""
 
     sample: int
     start: int
@@ -64,10 +64,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Trees that are computed as one row of `tokens` tokens; apart, the samples would be `unshared` tokens.
+    """Trees that are computed as one row of `tokens` tokens; computed separately, the samples have `unshared` tokens.
 
-    `nodes`: in preorder, which is how their tokens stand in the row. `members`: (sample, the node that it ends in), in
-    that order too.
+    `nodes`: in preorder, which is the order of their tokens in the row. `members`: (sample, its last node), in the same
+    order.
     """
 
     nodes: tuple[Node, ...]
@@ -78,7 +78,7 @@ class Pack:
 
 @dataclass(frozen=True, slots=True)
 class PackingReport:
-    """What packing came to. `fill`: mean share of the budget that is used. `sharing`: unshared / computed tokens."""
+    """Statistics of a packing. `fill`: fraction of the budget that is used. `sharing`: unshared / computed tokens."""
 
     samples: int
     packs: int
@@ -89,7 +89,7 @@ class PackingReport:
 
 
 def make_sample(row: int, name: str, encoded: Encoded, stem: int = 0) -> Sample | None:
-    """Cut `encoded` after its last supervised token; None if nothing that can be predicted is supervised."""
+    """Cut `encoded` after its last supervised token. None if no token after the first is supervised."""
     places = [place for place, weight in enumerate(encoded.loss_weights) if weight > 0 and place > 0]
     if not places:
         return None
@@ -99,37 +99,39 @@ def make_sample(row: int, name: str, encoded: Encoded, stem: int = 0) -> Sample 
 
 
 def epoch_packs(samples: Sequence[Sample], budget: int, seed: int, epoch: int, *, share: bool = True) -> list[Pack]:
-    """All samples, each exactly once, in packs of at most `budget` tokens, in the order of `seed` and `epoch`.
+    """All samples, each exactly once, in packs of at most `budget` tokens, shuffled by `seed` and `epoch`.
 
-    A sample that is longer than the budget gets a pack of its own. Without `share`, see `plant`.
+    A sample that is longer than the budget gets a separate pack. Without `share`, see `plant`.
     """
-    dice = random.Random(f"agentft/{seed}/{epoch}")
+    rng = random.Random(f"agentft/{seed}/{epoch}")
     if not share:
-        order = sorted(range(len(samples)), key=lambda index: (samples[index].inputs // LIKE, dice.random()))
+        order = sorted(range(len(samples)), key=lambda index: (samples[index].inputs // LIKE, rng.random()))
         packs = plant(samples, order, budget, share=False)
-        dice.shuffle(packs)
+        rng.shuffle(packs)
         return packs
-    trees = list(_grow(samples, _order(samples, dice), budget))
-    packs = [_close(samples, filled) for filled in _fill(samples, trees, budget)]
-    dice.shuffle(packs)
+    trees = list(_grow(samples, _order(samples, rng), budget))
+    packs = [_make_pack(samples, chosen) for chosen in _fill(samples, trees, budget)]
+    rng.shuffle(packs)
     return packs
 
 
 def plant(
     samples: Sequence[Sample], members: Sequence[int], budget: int = 1 << 60, *, share: bool = True
 ) -> list[Pack]:
-    """Packs of these samples in this order, which share all they can; a new one where the next does not fit.
+    """Pack these samples in this order, sharing every common prefix of neighbours; start a new pack at the budget.
 
-    Without `share`, each is a root, and the budget holds as many as there are with all filled up to the longest.
+    Without `share`, each sample is a root, and all samples of a pack count as long as the longest, since they will be
+    padded to it.
     """
     if not share:
-        return [_close(samples, trees) for trees in _alone(samples, members, budget)]
-    shared = [0, *(_common(samples[one], samples[two]) for one, two in pairwise(members))]
-    return [_close(samples, [tree]) for tree in _grow(samples, zip(members, shared, strict=True), budget, apart=False)]
+        return [_make_pack(samples, trees) for trees in _group_padded(samples, members, budget)]
+    shared = [0, *(_common_prefix(samples[one], samples[two]) for one, two in pairwise(members))]
+    trees = _grow(samples, zip(members, shared, strict=True), budget, split=False)
+    return [_make_pack(samples, [tree]) for tree in trees]
 
 
 def report_packing(packs: Sequence[Pack], budget: int) -> PackingReport:
-    """Sum up `packs` that were made for `budget`."""
+    """Statistics of `packs` that were made for `budget`."""
     tokens = sum(pack.tokens for pack in packs)
     unshared = sum(pack.unshared for pack in packs)
     room = sum(max(budget, pack.tokens) for pack in packs)
@@ -137,31 +139,31 @@ def report_packing(packs: Sequence[Pack], budget: int) -> PackingReport:
     return PackingReport(members, len(packs), tokens, unshared, tokens / max(room, 1), unshared / max(tokens, 1))
 
 
-def _common(one: Sample, two: Sample) -> int:
-    """How many leading inputs two samples share."""
-    most = min(one.inputs, two.inputs)
-    unlike = np.frombuffer(one.tokens, np.intc, most) != np.frombuffer(two.tokens, np.intc, most)
-    return int(unlike.argmax()) if unlike.any() else most
+def _common_prefix(one: Sample, two: Sample) -> int:
+    """The number of leading inputs that two samples share."""
+    limit = min(one.inputs, two.inputs)
+    differs = np.frombuffer(one.tokens, np.intc, limit) != np.frombuffer(two.tokens, np.intc, limit)
+    return int(differs.argmax()) if differs.any() else limit
 
 
-def _order(samples: Sequence[Sample], dice: random.Random) -> Iterator[tuple[int, int]]:
-    """The samples in an order of the dice, with how much each is to share with the one before.
+def _order(samples: Sequence[Sample], rng: random.Random) -> Iterator[tuple[int, int]]:
+    """The samples in random order, each with the number of tokens that it shares with the sample before it.
 
-    Those with one stem stand together, and among them those that share at least half of what is left, as the turns of
-    one conversation do. Others do not, though they may open alike: a step should see samples as they come.
+    Samples with the same stem are adjacent, and among them those that share at least half of their remaining tokens, as
+    the turns of one conversation do. Shorter common prefixes do not affect the order, so that a step sees a random mix.
     """
     stems: dict[bytes, list[int]] = {}
     for index, sample in enumerate(samples):
         stems.setdefault(sample.tokens[: sample.stem].tobytes(), []).append(index)
-    for alike in stems.values():
-        yield from _order_group(samples, alike, dice)
+    for members in stems.values():
+        yield from _order_group(samples, members, rng)
 
 
-def _order_group(samples: Sequence[Sample], members: Sequence[int], dice: random.Random) -> Iterator[tuple[int, int]]:
+def _order_group(samples: Sequence[Sample], members: Sequence[int], rng: random.Random) -> Iterator[tuple[int, int]]:
     ranked = sorted(members, key=lambda index: samples[index].tokens)
-    common = [0, *(_common(samples[one], samples[two]) for one, two in pairwise(ranked))]
+    common = [0, *(_common_prefix(samples[one], samples[two]) for one, two in pairwise(ranked))]
     shorter = [0, *(min(samples[one].inputs, samples[two].inputs) for one, two in pairwise(ranked))]
-    # Ranges of samples that share `shared` tokens; the first of them leaves what stands before at `branch`.
+    # (low, high, shared, branch): `ranked[low:high]` share `shared` tokens; the first branches off at `branch`.
     first = min(common[1:], default=0)
     ranges = [(0, len(ranked), first if first >= MIN_SHARED else 0, 0)]
     while ranges:
@@ -178,20 +180,20 @@ def _order_group(samples: Sequence[Sample], members: Sequence[int], dice: random
             ranges.append((low, high, min(common[low + 1 : high]), branch))
             continue
         parts = sorted(pairwise([low, *cuts, high]), key=lambda part: min(ranked[part[0] : part[1]]))
-        dice.shuffle(parts)
+        rng.shuffle(parts)
         ranges += [(start, end, shared, shared) for start, end in reversed(parts[1:])]
         ranges.append((*parts[0], shared, branch))
 
 
 def _grow(
-    samples: Sequence[Sample], members: Iterable[tuple[int, int]], budget: int, *, apart: bool = True
+    samples: Sequence[Sample], members: Iterable[tuple[int, int]], budget: int, *, split: bool = True
 ) -> Iterator[Tree]:
-    """Trees of neighbours, each at most `budget` tokens; `apart`: what shares nothing begins a tree."""
+    """Trees of adjacent samples, each at most `budget` tokens. `split`: a sample that shares nothing starts a tree."""
     tree: Tree = []
     tokens = 0
     for index, shared in members:
         inputs = samples[index].inputs
-        if tree and (tokens + inputs - shared > budget or (apart and not shared)):
+        if tree and (tokens + inputs - shared > budget or (split and not shared)):
             yield tree
             tree, tokens = [], 0
         branch = shared if tree else 0
@@ -201,7 +203,8 @@ def _grow(
         yield tree
 
 
-def _alone(samples: Sequence[Sample], members: Iterable[int], budget: int) -> Iterator[list[Tree]]:
+def _group_padded(samples: Sequence[Sample], members: Iterable[int], budget: int) -> Iterator[list[Tree]]:
+    """Groups of single-sample trees that stay within `budget` tokens when padded to their longest sample."""
     group: list[Tree] = []
     longest = 0
     for index in members:
@@ -220,7 +223,7 @@ def _size(samples: Sequence[Sample], tree: Tree) -> int:
 
 
 def _fill(samples: Sequence[Sample], trees: Sequence[Tree], budget: int) -> list[list[Tree]]:
-    """Put whole trees together, longest first, each where the least room is left; in the order of their first ones."""
+    """Group whole trees by best fit, longest first. The groups are in the order of their first trees."""
     sizes = [_size(samples, tree) for tree in trees]
     bins: list[list[int]] = []
     rooms: list[tuple[int, int]] = []
@@ -236,7 +239,7 @@ def _fill(samples: Sequence[Sample], trees: Sequence[Tree], budget: int) -> list
     return [[trees[number] for number in chosen] for chosen in sorted(bins, key=min)]
 
 
-def _close(samples: Sequence[Sample], trees: Sequence[Tree]) -> Pack:
+def _make_pack(samples: Sequence[Sample], trees: Sequence[Tree]) -> Pack:
     nodes: list[Node] = []
     members: list[tuple[int, int]] = []
     for tree in trees:
@@ -246,7 +249,7 @@ def _close(samples: Sequence[Sample], trees: Sequence[Tree]) -> Pack:
 
 
 def _add_nodes(samples: Sequence[Sample], tree: Tree, nodes: list[Node], members: Tree) -> None:
-    """The nodes of a tree, each cut where a later sample leaves it, appended to `nodes`."""
+    """Append the nodes of a tree to `nodes`; a node is split wherever a later sample branches off."""
     path: list[int] = []
     for number, (index, branch) in enumerate(tree):
         path = [node for node in path if nodes[node].end <= branch]
@@ -257,7 +260,7 @@ def _add_nodes(samples: Sequence[Sample], tree: Tree, nodes: list[Node], members
 
 
 def _ends(tree: Tree, number: int, inputs: int) -> list[int]:
-    """Where later samples leave the tokens that the `number`-th one adds, and where these end."""
+    """The ends of the nodes that sample `number` adds: wherever a later sample branches off, and its own end."""
     own = tree[number][1]
-    reach = accumulate((branch for _, branch in tree[number + 1 :]), min, initial=inputs)
-    return sorted(set(takewhile(lambda place: place > own, reach)))
+    branches = accumulate((branch for _, branch in tree[number + 1 :]), min, initial=inputs)
+    return sorted(set(takewhile(lambda place: place > own, branches)))

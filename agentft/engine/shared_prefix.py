@@ -1,4 +1,4 @@
-"""Attention over `[shared prefix, own tokens]` with the prefix kept once: what decoding and training both stand on."""
+"""Attention over `[shared prefix, own tokens]` that stores the prefix only once. Decoding and training use it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def attend_after(
     mask: torch.Tensor,
     shared: tuple[torch.Tensor, torch.Tensor],
 ) -> torch.Tensor:
-    """Attention of rows that follow one shared prefix: one softmax over its scores and each row's own.
+    """Attention of rows after a shared prefix: one softmax over the scores of the prefix and of each row's own keys.
 
     Args:
-        query: `[rows, heads, queries, d]`, scaled already.
-        key: `[rows, key heads, keys, d]`, each row's own.
-        value: as `key`.
-        mask: `[rows, 1, queries, keys]`, True = may look at the own key. The prefix is seen whole.
-        shared: the prefix's keys and values, `[key heads, prefix, d]` each.
+        query: `[rows, heads, queries, d]`, already scaled.
+        key: `[rows, key heads, keys, d]`, each row's own keys.
+        value: like `key`.
+        mask: `[rows, 1, queries, keys]`, True where a query attends to an own key. Every query attends to the prefix.
+        shared: keys and values of the prefix, `[key heads, prefix, d]` each.
 
     Returns:
         `[rows, heads, queries, d]`.
@@ -30,13 +30,13 @@ def attend_after(
     rows, heads, queries, dim = query.shape
     groups = heads // keys.shape[0]
     grouped = query.reshape(rows, keys.shape[0], groups * queries, dim)
-    together = grouped.transpose(0, 1).reshape(keys.shape[0], -1, dim)
-    first = (together @ keys.transpose(1, 2)).view(keys.shape[0], rows, groups * queries, keys.shape[1]).transpose(0, 1)
+    flat = grouped.transpose(0, 1).reshape(keys.shape[0], -1, dim)
+    first = (flat @ keys.transpose(1, 2)).view(keys.shape[0], rows, groups * queries, keys.shape[1]).transpose(0, 1)
     own = (grouped @ key.transpose(2, 3)).unflatten(2, (groups, queries))
     own = own.masked_fill(~mask[:, :, None], torch.finfo(own.dtype).min).flatten(2, 3)
     weights = torch.cat([first, own], dim=-1).softmax(dim=-1)
     split = first.shape[-1]
-    of_prefix = weights[..., :split].transpose(0, 1).reshape(keys.shape[0], rows * groups * queries, split) @ values
-    of_own = weights[..., split:] @ value
-    mixed = of_prefix.view(keys.shape[0], rows, groups * queries, dim).transpose(0, 1) + of_own
-    return mixed.reshape(rows, heads, queries, dim)
+    from_prefix = weights[..., :split].transpose(0, 1).reshape(keys.shape[0], rows * groups * queries, split) @ values
+    from_own = weights[..., split:] @ value
+    output = from_prefix.view(keys.shape[0], rows, groups * queries, dim).transpose(0, 1) + from_own
+    return output.reshape(rows, heads, queries, dim)

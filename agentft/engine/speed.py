@@ -1,4 +1,4 @@
-"""What makes a GPU's step faster or leaner, each lever alone: none changes what is computed beyond rounding."""
+"""Independent optimisations of time or memory on a GPU. None changes results beyond rounding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def has_liger() -> bool:
 
 
 def use_liger(model: Any) -> None:
-    """Norms, rotary positions and gated layers by Liger's kernels, for the families that it knows."""
+    """Use Liger's kernels for norms, rotary embeddings and gated MLPs, for the model families that Liger supports."""
     from liger_kernel.transformers import _apply_liger_kernel_to_instance
 
     _apply_liger_kernel_to_instance(
@@ -35,10 +35,10 @@ def use_liger(model: Any) -> None:
 
 
 def recompute_gates(model: Any, gated: Callable[[Tensor, Tensor], Tensor] | None = None) -> int:
-    """In layers that keep their activations, do not keep the product of gate and up, which is quick to have again.
+    """In layers without checkpointing, recompute `silu(gate) * up` in the backward pass instead of keeping it.
 
-    Layers without an `mlp` of `gate_proj`, `up_proj` and `down_proj` with SiLU are left alone. `gated` is
-    `silu(gate) * up`; None: Liger's. Returns how many layers do it.
+    Layers without an `mlp` of `gate_proj`, `up_proj` and `down_proj` with SiLU do not change. `gated` computes
+    `silu(gate) * up`; None: Liger's kernel. Returns the number of layers that recompute.
     """
     product = gated or _liger_product()
     layers = [
@@ -54,14 +54,14 @@ def recompute_gates(model: Any, gated: Callable[[Tensor, Tensor], Tensor] | None
 def _liger_product() -> Callable[[Tensor, Tensor], Tensor]:
     from liger_kernel.ops.swiglu import LigerSiLUMulFunction
 
-    chosen: Callable[[Tensor, Tensor], Tensor] = LigerSiLUMulFunction.apply
-    return chosen
+    product: Callable[[Tensor, Tensor], Tensor] = LigerSiLUMulFunction.apply
+    return product
 
 
 def _is_silu(layer: Any) -> bool:
     mlp = getattr(layer, "mlp", None)
     parts = all(hasattr(mlp, name) for name in ("gate_proj", "up_proj", "down_proj"))
-    # Liger puts its own class, which knows no other activation, in the place of the family's for all later models.
+    # Liger replaces the family's MLP class for all later models; its class supports SiLU only.
     return parts and (
         isinstance(getattr(mlp, "act_fn", None), nn.SiLU | SiLUActivation) or type(mlp).__name__ == "LigerSwiGLUMLP"
     )
@@ -69,29 +69,30 @@ def _is_silu(layer: Any) -> bool:
 
 def _frugal_mlp(mlp: Any, product: Callable[[Tensor, Tensor], Tensor], inputs: Tensor) -> Tensor:
     gate, up = mlp.gate_proj(inputs), mlp.up_proj(inputs)
-    whole = product(gate, up)
-    place, size = whole.data_ptr(), whole.numel()  # not itself, which these functions would keep
+    gated = product(gate, up)
+    pointer, size = gated.data_ptr(), gated.numel()  # the closures must not keep `gated` itself alive
 
-    def pack(kept: Tensor) -> Tensor | torch.Size:
-        return kept.shape if kept.data_ptr() == place and kept.numel() == size else kept
+    def pack(saved: Tensor) -> Tensor | torch.Size:
+        return saved.shape if saved.data_ptr() == pointer and saved.numel() == size else saved
 
-    def unpack(kept: Tensor | torch.Size) -> Tensor:
-        if not isinstance(kept, torch.Size):
-            return kept
-        # The product's own backward pass, which may write over gate and up, comes after that of the layer on top of it.
+    def unpack(saved: Tensor | torch.Size) -> Tensor:
+        if not isinstance(saved, torch.Size):
+            return saved
+        # gate and up are still intact: the product's backward pass, which may overwrite them, runs after down_proj's.
         with torch.no_grad():
-            return product(gate.detach(), up.detach()).view(kept)
+            return product(gate.detach(), up.detach()).view(saved)
 
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-        output: Tensor = mlp.down_proj(whole)
+        output: Tensor = mlp.down_proj(gated)
     return output
 
 
 class HostEmbedding(nn.Module):  # type: ignore[misc]
-    """A frozen embedding whose table stays in the host's memory; only the rows that are looked up travel.
+    """A frozen embedding whose table stays in host memory; only the rows that are looked up are copied to the GPU.
 
-    The table is no parameter, so nothing moves it. Rows are gathered in locked memory, from where they travel three
-    times as fast. `tokens`: the next call's on the host, if its caller has them, or a GPU would be waited for.
+    The table is not a parameter, so `model.to` does not move it. Rows are gathered in pinned memory, which makes the
+    copy three times as fast. `tokens`: the next call's tokens on the host, if known; otherwise the call waits for the
+    GPU to copy them.
     """
 
     def __init__(self, table: Tensor, device: torch.device) -> None:
@@ -102,16 +103,16 @@ class HostEmbedding(nn.Module):  # type: ignore[misc]
 
     def forward(self, tokens: Tensor) -> Tensor:
         """`[...]` -> `[..., d]` on the device."""
-        places = (tokens.to("cpu") if self.tokens is None else self.tokens).flatten()
+        ids = (tokens.to("cpu") if self.tokens is None else self.tokens).flatten()
         self.tokens = None
-        shape, locked = (len(places), self.table.shape[1]), self.device.type == "cuda"
-        rows = torch.empty(shape, dtype=self.table.dtype, pin_memory=locked)
-        torch.index_select(self.table, 0, places, out=rows)
+        shape, pinned = (len(ids), self.table.shape[1]), self.device.type == "cuda"
+        rows = torch.empty(shape, dtype=self.table.dtype, pin_memory=pinned)
+        torch.index_select(self.table, 0, ids, out=rows)
         return rows.to(self.device, non_blocking=True).view(*tokens.shape, -1)
 
 
 def embed_on_host(model: Any) -> int:
-    """Keep the table of input embeddings in the host's memory, if it is not the head's too; the bytes that it frees."""
+    """Keep frozen input embeddings in host memory unless they are tied to the LM head; return the freed bytes."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     table = embedding.weight
     if type(embedding) is not nn.Embedding or table.requires_grad or (head is not None and head.weight is table):

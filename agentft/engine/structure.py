@@ -1,4 +1,4 @@
-"""Who sees whom in a row of packs, in the forms that attention wants: nodes, a dense mask, a block mask for kernels."""
+"""Which tokens of a row of packs attend to which, as nodes, as a dense mask, and as a block mask for flex_attention."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["Structure"]
 
 
 class Structure:
-    """The structure of one batch, computed on demand and once for all layers.
+    """The attention structure of one batch. Each form is computed on first use and shared by all layers.
 
-    `nodes`: (tokens, parent) of each. `ends`, `positions` `[L]`: see `Batch`. Windows are in positions: with one of
-    `w`, a token sees itself and the `w - 1` before it in its own sample.
+    `nodes`: (tokens, parent) of each node. `ends`, `positions` `[L]`: see `Batch`. With a sliding window of `w`, a
+    token attends to itself and to the `w - 1` tokens before it in its own sample.
     """
 
     def __init__(self, nodes: Sequence[tuple[int, int]], ends: Tensor, positions: Tensor) -> None:
@@ -28,22 +28,22 @@ class Structure:
         self._masks: dict[int | None, Tensor] = {}
         self._blocks: dict[int | None, Any] = {}
         self._calls: list[VarlenCall] = []
-        reach: list[int] = []
+        lengths: list[int] = []  # from the root to the end of each node
         for tokens, parent in self.nodes:
-            reach.append(tokens + (reach[parent] if parent >= 0 else 0))
-        self._longest = max(reach)
+            lengths.append(tokens + (lengths[parent] if parent >= 0 else 0))
+        self._longest_sample = max(lengths)
 
     @classmethod
     def of(cls, batch: Batch) -> Structure:
-        """That of a batch on its device."""
+        """The structure of a batch, on the batch's device."""
         return cls(batch["nodes"], batch["ends"], batch["position_ids"][0])
 
     def needs(self, window: int | None) -> bool:
-        """Whether a window hides anything here."""
-        return window is not None and window < self._longest
+        """Whether a window hides any token of this batch."""
+        return window is not None and window < self._longest_sample
 
     def dense(self, window: int | None = None) -> Tensor:
-        """`[1, 1, L, L]`, True where the row may see the column."""
+        """`[1, 1, L, L]`, True where the row's token attends to the column's."""
         if window not in self._masks:
             order = torch.arange(len(self.ends), device=self.ends.device)
             mask = (order[:, None] >= order[None, :]) & (order[:, None] < self.ends[None, :])
@@ -53,7 +53,7 @@ class Structure:
         return self._masks[window]
 
     def calls(self) -> list[VarlenCall]:
-        """FlashAttention calls, see `cascade_calls`."""
+        """The FlashAttention calls, see `cascade_calls`."""
         self._calls = self._calls or cascade_calls(self.nodes, self.ends.device)
         return self._calls
 
@@ -64,12 +64,12 @@ class Structure:
 
             ends, positions, length = self.ends, self.positions, len(self.ends)
 
-            def sees(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:  # noqa: ARG001
+            def attends(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:  # noqa: ARG001
                 return (row >= column) & (row < ends[column])
 
-            def sees_near(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
-                return sees(batch, head, row, column) & (positions[row] - positions[column] < window)
+            def attends_in_window(batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:
+                return attends(batch, head, row, column) & (positions[row] - positions[column] < window)
 
-            chosen = sees if window is None else sees_near
-            self._blocks[window] = create_block_mask(chosen, None, None, length, length, device=str(ends.device))
+            mask = attends if window is None else attends_in_window
+            self._blocks[window] = create_block_mask(mask, None, None, length, length, device=str(ends.device))
         return self._blocks[window]

@@ -1,8 +1,8 @@
-"""Attention over a pack's trees: what the mask hides is not computed at all.
+"""Attention over a pack's prefix trees. Masked scores are not computed at all.
 
-On CUDA by FlashAttention, level by level (`cascade`), or with windows, soft caps and fp32 by flex_attention's blocks.
-On the CPU node by node: a root attends to itself, each other node to its ancestors and itself. With a prefix of 1,070
-tokens and 22 suffixes of 90, SmolLM2's shape in bf16 on one core, a layer takes 0.51 s forward and backward instead of
+On CUDA, FlashAttention computes it level by level (`cascade`); windows, soft caps and fp32 use flex_attention with a
+block mask. On the CPU it is computed node by node: each node attends to its ancestors and itself. With a prefix of
+1,070 tokens and 22 suffixes of 90 (SmolLM2, bf16, one core), a layer takes 0.51 s forward and backward instead of
 0.92 s.
 """
 
@@ -27,11 +27,11 @@ from agentft.engine.structure import Structure
 __all__ = ["TREE_ATTENTION", "tree_attention"]
 
 TREE_ATTENTION = "agentft_tree"
-"""The name under which transformers knows it."""
+"""The name of this attention in transformers."""
 
 SIXTEEN_BIT = (torch.bfloat16, torch.float16)
 TokenRange = tuple[int, int]
-"""Half-open, in tokens of the row."""
+"""A half-open range of token indices in the row."""
 
 
 def tree_attention(
@@ -47,24 +47,24 @@ def tree_attention(
     softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention as transformers calls it, for one row of packs.
+    """transformers' attention function for one row of packs.
 
     Args:
         module: the layer.
         query: `[1, heads, L, d]`; key and value `[1, key heads, L, d]`.
-        attention_mask: must be None; the structure says it all.
-        structure: who sees whom.
-        sliding_window: how many tokens of its own sample a token sees, itself included; None: all before it.
-        softcap: scaled products are bent to stay within plus and minus this; None: they are not.
+        attention_mask: must be None; the structure takes its place.
+        structure: which token attends to which.
+        sliding_window: number of tokens of its sample that a token attends to, including itself; None: no window.
+        softcap: scores are soft-capped at plus and minus this value; None: no cap.
 
     Returns:
-        `[1, L, heads, d]`, and None for the weights.
+        `[1, L, heads, d]`, and None for the attention weights.
     """
     if attention_mask is not None:
         raise ValueError("tree attention takes a structure, not a mask")
     window = sliding_window if structure.needs(sliding_window) else None
     scaling = scaling or query.shape[-1] ** -0.5
-    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, rotation may have made them fp32
+    query, key = query.to(value.dtype), key.to(value.dtype)  # rotary embeddings make them fp32 under autocast
     flash = query.is_cuda and torch.cuda.get_device_capability(query.device) >= (8, 0) and query.shape[-1] <= 256
     if flash and window is None and softcap is None and value.dtype in SIXTEEN_BIT:
         query, key, value = (tensor.transpose(1, 2)[0] for tensor in (query, key, value))
@@ -80,24 +80,24 @@ def tree_attention(
 
 @cache
 def _flex(softcap: float | None) -> Any:
-    """flex_attention, compiled; eager it would compute every product."""
+    """flex_attention, compiled: uncompiled, it would compute all scores."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    torch._dynamo.config.recompile_limit = 256  # it is compiled for each length of a row
+    torch._dynamo.config.recompile_limit = 256  # it is compiled for each row length
     if softcap is None:
         return torch.compile(flex_attention, dynamic=False)
 
-    def bend(score: Tensor, batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:  # noqa: ARG001
+    def cap(score: Tensor, batch: Tensor, head: Tensor, row: Tensor, column: Tensor) -> Tensor:  # noqa: ARG001
         return softcap * torch.tanh(score / softcap)
 
-    def bent(*args: Any, **settings: Any) -> Any:
-        return flex_attention(*args, score_mod=bend, **settings)
+    def capped(*args: Any, **settings: Any) -> Any:
+        return flex_attention(*args, score_mod=cap, **settings)
 
-    return torch.compile(bent, dynamic=False)
+    return torch.compile(capped, dynamic=False)
 
 
 def _dense(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, softcap: float | None) -> Tensor:
-    """All products, `[1, heads, L, d]`; the query is scaled already."""
+    """Attention with a dense mask, `[1, heads, L, d]`; the query is already scaled."""
     repeat = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, repeat), repeat_kv(value, repeat)
     if softcap is None:
@@ -107,7 +107,7 @@ def _dense(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, softcap: flo
 
 
 def _by_nodes(query: Tensor, key: Tensor, value: Tensor, nodes: tuple[tuple[int, int], ...]) -> Tensor:
-    """`[1, heads, L, d]`; the query is scaled already."""
+    """Attention node by node, `[1, heads, L, d]`; the query is already scaled."""
     plan = _plan(nodes, query.device)
     spread = [plan.spread(tensor[0]) for tensor in (query, key, value)]
     outputs: list[Tensor] = []
@@ -121,7 +121,7 @@ def _by_nodes(query: Tensor, key: Tensor, value: Tensor, nodes: tuple[tuple[int,
 
 
 def _attend(own: tuple[Tensor, Tensor, Tensor], table: _Table, keys: Tensor, values: Tensor) -> Tensor:
-    """`[rows, heads, width, d]`: each row sees itself, and of the row's keys and values those of its ancestors."""
+    """`[rows, heads, width, d]`: each table row attends to itself and to its ancestors in `keys` and `values`."""
     query, key, value = own
     if table.mask is not None:
         return attend_after(query, key, value, table.mask, (_cut(keys, table.path), _cut(values, table.path)))
@@ -138,10 +138,10 @@ def _cut(tokens: Tensor, path: Sequence[TokenRange]) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """Nodes of like length with the same ancestors, as `rows` of `width` places each.
+    """Nodes of similar length with the same ancestors, as `rows` padded to `width`.
 
-    `path`: where the ancestors' tokens stand. `mask` `[rows, 1, width, width]`: True where a place may look; None: the
-    one row is a root.
+    `path`: the ancestors' tokens. `mask` `[rows, 1, width, width]`: True where a token attends; None: the table is a
+    single root.
     """
 
     rows: int
@@ -152,10 +152,10 @@ class _Table:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Where tokens stand when nodes are rows of tables.
+    """The layout of tokens in tables.
 
-    `slots` `[S]`: the token in each place, table by table; places that fill up a row hold its first. `real` `[S]`:
-    whether a place is not such a filler. `homes` `[L]`: the place of each token.
+    `slots` `[S]`: the token in each slot, table by table; padding holds the first token of its table row. `real` `[S]`:
+    False for padding. `homes` `[L]`: the slot of each token.
     """
 
     slots: Tensor
@@ -173,9 +173,9 @@ class _Plan:
 
 
 class _Rearrange(torch.autograd.Function):  # type: ignore[misc]
-    """`x[:, index]`, whose gradient is `g[:, back]` (0 where not `kept`): two selections, where autograd's would add.
+    """`x[:, index]`, with the gradient `g[:, back]` (0 where not `kept`), which is faster than autograd's scatter-add.
 
-    Fillers take no part in the loss: masked as keys, and as queries never gathered. So theirs is no gradient to add.
+    Padding contributes no gradient: it is masked as a key, and its query's output is never gathered.
     """
 
     @staticmethod
@@ -192,7 +192,7 @@ class _Rearrange(torch.autograd.Function):  # type: ignore[misc]
 
 @lru_cache(maxsize=8)
 def _plan(nodes: tuple[tuple[int, int], ...], device: torch.device) -> _Plan:
-    """All layers of a step ask for the same."""
+    """Cached, because all layers of a step use the same plan."""
     starts = list(accumulate((length for length, _ in nodes), initial=0))
     slots, real, tables = list[Tensor](), list[Tensor](), list[_Table]()
     for path, group in _tables(nodes, starts):
@@ -212,7 +212,7 @@ def _plan(nodes: tuple[tuple[int, int], ...], device: torch.device) -> _Plan:
 def _tables(
     nodes: Sequence[tuple[int, int]], starts: Sequence[int]
 ) -> Iterator[tuple[tuple[TokenRange, ...], list[tuple[int, int]]]]:
-    """The path and the (length, start) of the nodes of each table: roots alone, siblings if a quarter apart at most."""
+    """The path and the nodes' (length, start) of each table: one root, or siblings that are about equally long."""
     paths: list[tuple[TokenRange, ...]] = []
     children: dict[int, list[tuple[int, int]]] = {}
     for number, (length, parent) in enumerate(nodes):
@@ -222,10 +222,10 @@ def _tables(
         else:
             children.setdefault(parent, []).append((length, starts[number]))
     for parent, spans in children.items():
-        left = sorted(spans)
-        while left:
-            group = [span for span in left if span[0] <= left[0][0] * 1.25 + 8]
-            left = left[len(group) :]
+        remaining = sorted(spans)
+        while remaining:
+            group = [span for span in remaining if span[0] <= remaining[0][0] * 1.25 + 8]
+            remaining = remaining[len(group) :]
             yield paths[parent], group
 
 

@@ -1,4 +1,4 @@
-"""Samples and rows that the training tests share."""
+"""Samples and rows for the tests of the engine and of training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["alone", "make", "msagent_row", "nested", "write_rows"]
 
 
 def make(tokens: Sequence[int], weights: dict[int, float], row: int = 0, stem: int = 0) -> Sample:
-    """A sample with weights at these places; `tokens` ends with its last supervised token."""
+    """A sample with the given weights by token index; `tokens` ends with its last supervised token."""
     places = sorted(weights)
     return Sample(
         row, f"row{row}", array("i", tokens), array("i", places), array("d", [weights[place] for place in places]), stem
@@ -22,11 +22,11 @@ def make(tokens: Sequence[int], weights: dict[int, float], row: int = 0, stem: i
 
 
 def nested() -> list[Sample]:
-    """Three rounds of one conversation, and two others, on one system text."""
-    dice = random.Random(4)
+    """Three turns of one conversation and two other conversations, all with one system text."""
+    rng = random.Random(4)
 
     def tokens(count: int) -> list[int]:
-        return [dice.randrange(3, 70) for _ in range(count)]
+        return [rng.randrange(3, 70) for _ in range(count)]
 
     system, first, second = tokens(20), tokens(18), tokens(17)
     rows = [[*system, *first], [*system, *first, *second], [*system, *first, *second, *tokens(9)]]
@@ -35,32 +35,32 @@ def nested() -> list[Sample]:
 
 
 def alone(samples: Sequence[Sample]) -> list[Pack]:
-    """Each sample in a pack of its own, nothing shared."""
+    """One pack for each sample, without sharing."""
     return plant(samples, range(len(samples)), 0)
 
 
 def msagent_row(city: str, number: int, call: bool = True) -> dict[str, object]:
-    """A small row in MS-Agent's form."""
+    """A small row in the MS-Agent format."""
     system = (
         "You are an assistant that calls tools.\n\nYou have access to the following APIs:\n"
         '1. {"name": "weather", "description": "Weather of a city", "parameters": [{"name": "city", '
         '"description": "city", "required": "True"}], "url": "http://w.test/weather"}\n'
     )
-    said = "I can only tell you about the weather."
+    answer = "I can only tell you about the weather."
     if call:
         body = json.dumps({"api_name": "weather", "url": "http://w.test/weather", "parameters": {"city": city}})
         result = json.dumps({"city": city, "degrees": number})
-        said = (
+        answer = (
             f"<|startofthink|>```JSON\n{body}\n```<|endofthink|>\n\n<|startofexec|>```JSON\n{result}\n```<|endofexec|>\n"
             f"It is {number} degrees in {city}."
         )
     question = f"What is the weather in {city}?" if call else f"Write a poem number {number}."
-    turns = [("system", system), ("user", question), ("assistant", said)]
+    turns = [("system", system), ("user", question), ("assistant", answer)]
     return {"id": f"{city}-{number}", "conversations": [{"from": speaker, "value": value} for speaker, value in turns]}
 
 
 def write_rows(path: Path, rows: int, quiet: int = 0) -> Path:
-    """A data file with `rows` calling rows and `quiet` rows that do not call."""
+    """Write a data file with `rows` rows that call the tool and `quiet` rows without a call."""
     cities = ("Oslo", "Rome", "Lima", "Cairo", "北京")
     made = [msagent_row(cities[number % 5], number) for number in range(rows)]
     made += [msagent_row("none", number, call=False) for number in range(quiet)]

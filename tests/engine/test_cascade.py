@@ -1,4 +1,4 @@
-"""Parts merged by their log-sum-exps are attention over the whole row: here with the parts by hand, in fp64."""
+"""Partial results merged by their log-sum-exps equal attention over the whole row. Here the kernels are fp64 fakes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def scores(query: Tensor, key: Tensor, scaling: float, causal: bool) -> Tensor:
 
 
 def forward(query: Tensor, key: Tensor, value: Tensor, part: VarlenCall, scaling: float) -> tuple[Tensor, Tensor]:
-    """What `_flash_attention_forward` gives."""
+    """The same results as `_flash_attention_forward`."""
     outputs, totals = [], []
     for rows, keys in runs_of(part):
         products = scores(query[rows], key[keys], scaling, part.causal)
@@ -41,7 +41,7 @@ def forward(query: Tensor, key: Tensor, value: Tensor, part: VarlenCall, scaling
 
 
 def backward(seen: tuple[Tensor, ...], part: VarlenCall, scaling: float) -> tuple[Tensor, Tensor, Tensor]:
-    """What `_flash_attention_backward` gives: probabilities by the log-sum-exp that it is given, not its own."""
+    """The same results as `_flash_attention_backward`, which uses the log-sum-exp that is passed in."""
     gradient, query, key, value, output, total = seen
     found = (torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value))
     group = HEADS // KEY_HEADS
@@ -57,7 +57,7 @@ def backward(seen: tuple[Tensor, ...], part: VarlenCall, scaling: float) -> tupl
 
 @st.composite
 def trees(draw: st.DrawFn) -> list[tuple[int, int]]:
-    """Nodes in preorder: each a root, or a child on the path that ends in the one before."""
+    """Nodes in preorder: each is a root or a child of a node on the path to the node before it."""
     nodes: list[tuple[int, int]] = []
     path: list[int] = []
     for number in range(draw(st.integers(1, 9))):
@@ -81,12 +81,12 @@ def structure_of(nodes: list[tuple[int, int]]) -> Structure:
 
 @settings(max_examples=60, deadline=None)
 @given(trees())
-def test_output_and_gradients_are_those_of_the_dense_mask(nodes: list[tuple[int, int]]) -> None:
+def test_output_and_gradients_equal_those_of_a_dense_mask(nodes: list[tuple[int, int]]) -> None:
     structure = structure_of(nodes)
     length = len(structure.ends)
     random = torch.Generator().manual_seed(length)
     shapes = [(length, heads, WIDTH) for heads in (HEADS, KEY_HEADS, KEY_HEADS)]
-    given_ = [torch.randn(shape, generator=random, dtype=torch.float64) for shape in shapes]
+    tensors = [torch.randn(shape, generator=random, dtype=torch.float64) for shape in shapes]
     slope = torch.randn(shapes[0], generator=random, dtype=torch.float64)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -94,32 +94,32 @@ def test_output_and_gradients_are_those_of_the_dense_mask(nodes: list[tuple[int,
         patch.setattr(cascade, "_backward", backward)
         patch.setattr(cascade, "_mix", mix)
         cascade._blend.cache_clear()
-        found = run(given_, slope, lambda q, k, v: cascade_attention(q, k, v, structure.calls(), 0.3))
+        found = run(tensors, slope, lambda q, k, v: cascade_attention(q, k, v, structure.calls(), 0.3))
         cascade._blend.cache_clear()
 
     def dense(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         products = scores(query, key, 0.3, False).masked_fill(~structure.dense()[0], -torch.inf)
         return torch.einsum("hqk,khd->qhd", products.softmax(-1), value.repeat_interleave(HEADS // KEY_HEADS, 1))
 
-    expected = run(given_, slope, dense)
+    expected = run(tensors, slope, dense)
     for mine, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
 
 
-def mix(one: Tensor, two: Tensor, lead: Tensor) -> Tensor:
-    """As the module's, but in fp64."""
-    return torch.lerp(one, two, lead.sigmoid().t()[:, :, None])
+def mix(one: Tensor, two: Tensor, difference: Tensor) -> Tensor:
+    """Like `_mix`, but in fp64."""
+    return torch.lerp(one, two, difference.sigmoid().t()[:, :, None])
 
 
-def run(given_: list[Tensor], slope: Tensor, attention: Any) -> list[Tensor]:
+def run(tensors: list[Tensor], slope: Tensor, attention: Any) -> list[Tensor]:
     """Output and gradients."""
-    inputs = [tensor.clone().requires_grad_() for tensor in given_]
+    inputs = [tensor.clone().requires_grad_() for tensor in tensors]
     output = attention(*inputs)
     (output * slope).sum().backward()
     return [output.detach(), *(tensor.grad for tensor in inputs if tensor.grad is not None)]
 
 
-def test_mixing_is_a_weighted_mean_in_the_inputs_type() -> None:
+def test_partial_outputs_merge_to_a_weighted_mean_in_their_dtype() -> None:
     one, two = torch.zeros(3, 2, 4, dtype=torch.bfloat16), torch.ones(3, 2, 4, dtype=torch.bfloat16)
 
     mixed = cascade._mix(one, two, torch.full((2, 3), 1.0))
@@ -127,7 +127,7 @@ def test_mixing_is_a_weighted_mean_in_the_inputs_type() -> None:
     torch.testing.assert_close(mixed, torch.full_like(one, torch.tensor(1.0).sigmoid().item()))
 
 
-def test_one_call_for_each_level_that_is_seen_from_below() -> None:
+def test_there_is_one_call_for_each_level_of_ancestors() -> None:
     parts = cascade_calls([(5, -1), (3, 0), (2, 1), (4, 1), (6, 0), (7, -1)], torch.device("cpu"))
 
     assert [part.causal for part in parts] == [True, False, False]

@@ -1,4 +1,4 @@
-"""The lean LoRA products are peft's: same output, same gradients, and peft's own path where they do not apply."""
+"""`LeanProduct` gives the same output and gradients as peft, and leaves variants that it does not support to peft."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from agentft.engine.lora import LeanProduct, halved, use_lean_products
 from tests.tiny import tiny_model
 
-# peft asks transformers for a property by its old name.
+# peft reads a deprecated property of transformers.
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 
 
 class Biased(nn.Module):  # type: ignore[misc]
-    """Two layers, the first with a bias as Qwen's attention has."""
+    """Two layers, the first with a bias like Qwen's attention."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Biased(nn.Module):  # type: ignore[misc]
 
 
 def adapted(model: Any, **settings: Any) -> Any:
-    """The model with adapters whose B is not 0, or nothing could be told apart."""
+    """The model with adapters whose B is not 0; otherwise the adapters would have no effect."""
     torch.manual_seed(3)
     tuned = get_peft_model(copy.deepcopy(model), LoraConfig(r=4, lora_alpha=8, **settings))
     for name, parameter in tuned.named_parameters():
@@ -41,7 +41,7 @@ def adapted(model: Any, **settings: Any) -> Any:
 
 
 def run(model: Any, inputs: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Output, gradient of the inputs, gradients of the adapters."""
+    """The output, the gradient of the inputs, and the gradients of the adapters."""
     fed = inputs.clone().requires_grad_()
     output = model(fed)
     (output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum().backward()
@@ -49,23 +49,23 @@ def run(model: Any, inputs: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
     return output, fed.grad, [p.grad for p in model.parameters() if p.grad is not None]
 
 
-def check_alike(plain: Any, lean: Any, inputs: Tensor, *, gradients: int, atol: float) -> None:
+def check_equal(plain: Any, lean: Any, inputs: Tensor, *, gradients: int, atol: float) -> None:
     expected, found = run(plain, inputs), run(lean, inputs)
     assert len(found[2]) == gradients
     for mine, theirs in zip((found[0], found[1], *found[2]), (expected[0], expected[1], *expected[2]), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=atol)
 
 
-def test_output_and_gradients_are_pefts() -> None:
+def test_output_and_gradients_equal_pefts() -> None:
     plain = adapted(Biased(), target_modules=["first", "second"])
     lean = copy.deepcopy(plain)
     assert use_lean_products(lean) == 2
     inputs = torch.randn(3, 5, 12, generator=torch.Generator().manual_seed(1))
 
-    check_alike(plain, lean, inputs, gradients=4, atol=1e-6)
+    check_equal(plain, lean, inputs, gradients=4, atol=1e-6)
 
 
-def test_4_bit_weights_give_what_pefts_give() -> None:
+def test_4_bit_layers_equal_pefts() -> None:
     import bitsandbytes
 
     torch.manual_seed(0)
@@ -77,10 +77,10 @@ def test_4_bit_weights_give_what_pefts_give() -> None:
     assert use_lean_products(lean) == 1
     inputs = torch.randn(3, 5, 64, generator=torch.Generator().manual_seed(1))
 
-    check_alike(plain, lean, inputs, gradients=2, atol=1e-5)
+    check_equal(plain, lean, inputs, gradients=2, atol=1e-5)
 
 
-def test_every_projection_of_a_model_is_lean_and_its_first_inputs_need_no_gradient() -> None:
+def test_every_projection_of_a_model_is_replaced_and_its_inputs_need_no_gradient() -> None:
     plain = adapted(tiny_model(), target_modules="all-linear", task_type="CAUSAL_LM")
     lean = copy.deepcopy(plain)
     assert use_lean_products(lean) == 7 * tiny_model().config.num_hidden_layers
@@ -113,7 +113,7 @@ def test_variants_are_left_to_peft(settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("scale", [2.0, 0.7])
-def test_copies_in_16_bits_give_what_casts_give_and_end_with_their_step(scale: float) -> None:
+def test_bf16_copies_equal_casts_and_last_for_one_step(scale: float) -> None:
     model = adapted(Biased(), target_modules=["first", "second"]).bfloat16()
     use_lean_products(model)
     products = [part.forward for part in model.modules() if isinstance(getattr(part, "forward", None), LeanProduct)]

@@ -1,4 +1,4 @@
-"""The packed, shared, row-compacted loss is the plain one: in value, in gradient, and sample by sample."""
+"""The loss of packed samples equals the plain loss: in value, in gradient, and sample by sample."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODEL = tiny_model()
 
 
 def plain_loss(model: Any, samples: Sequence[Sample]) -> Tensor:
-    """The reference: each sample alone, full logits, no mask, no packing."""
+    """The reference: each sample separately with full logits, without mask or packing."""
     total = torch.zeros((), dtype=torch.float64)
     weight = sum(sum(sample.weights) for sample in samples)
     for sample in samples:
@@ -49,7 +49,7 @@ def gradient(model: Any, loss: Tensor) -> Tensor:
 
 @pytest.fixture(params=["sdpa", TREE_ATTENTION], scope="module")
 def attention(request: pytest.FixtureRequest) -> str:
-    """The dense mask, and the blocks of the tree."""
+    """The dense mask and the tree attention."""
     return str(request.param)
 
 
@@ -61,9 +61,7 @@ def tuned(attention: str) -> Any:
 
 @settings(max_examples=25, deadline=None)
 @given(forests(), st.integers(16, 120))
-def test_loss_and_gradient_equal_those_of_the_samples_one_by_one(
-    attention: str, samples: list[Sample], budget: int
-) -> None:
+def test_loss_and_gradient_equal_those_of_single_samples(attention: str, samples: list[Sample], budget: int) -> None:
     packs = epoch_packs(samples, budget, 0, 0)
 
     expected = plain_loss(tuned("sdpa"), samples)
@@ -77,7 +75,7 @@ def test_loss_and_gradient_equal_those_of_the_samples_one_by_one(
 
 @settings(max_examples=25, deadline=None)
 @given(forests(), st.data())
-def test_changing_one_sample_changes_no_other_by_one_bit(
+def test_changing_one_sample_changes_no_bit_of_another(
     attention: str, samples: list[Sample], data: st.DataObject
 ) -> None:
     (pack, *_) = epoch_packs(samples, 100, 0, 0)
@@ -100,7 +98,7 @@ def test_changing_one_sample_changes_no_other_by_one_bit(
     assert not torch.equal(first[own], second[own])
 
 
-def test_tokens_after_the_last_target_and_unsupervised_rows_cost_nothing() -> None:
+def test_tokens_after_the_last_target_and_unsupervised_logits_are_not_computed() -> None:
     sample = make([5, 6, 7, 8, 9], {2: 1.0, 4: 0.5})
     (pack,) = epoch_packs([sample], 100, 0, 0)
     batch = collate([pack], [sample])

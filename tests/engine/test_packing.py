@@ -1,4 +1,4 @@
-"""Packing loses nothing, respects the budget, shares what can be shared, and isolates."""
+"""Packing keeps every sample, respects the budget, shares prefixes, and isolates samples."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from tests.engine.samples import make
 
 @pytest.fixture(autouse=True, scope="module")
 def short_stems() -> Iterator[None]:
-    """Samples here are short, so less is worth sharing."""
+    """Samples here are short, so share shorter prefixes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("agentft.engine.packing.MIN_SHARED", 4)
         yield
 
 
 def mask_of(batch: Batch) -> torch.Tensor:
-    """`[L, L]`: what `Batch.ends` says."""
+    """`[L, L]`: the mask that `Batch.ends` defines."""
     order = torch.arange(len(batch["ends"]))
     return (order[:, None] >= order) & (order[:, None] < batch["ends"])
 
 
 @st.composite
 def forests(draw: st.DrawFn) -> list[Sample]:
-    """Samples that branch off each other at any place: off one of those before, or off nothing."""
+    """Samples, some of which branch off an earlier sample at any token."""
     tokens = st.integers(3, 60)
     samples: list[Sample] = []
     for row in range(draw(st.integers(1, 12))):
@@ -66,7 +66,7 @@ def test_each_sample_is_in_exactly_one_pack(samples: list[Sample], budget: int, 
 
 @settings(deadline=None)
 @given(forests(), st.integers(8, 80))
-def test_the_row_holds_what_the_report_counts_and_every_target(samples: list[Sample], budget: int) -> None:
+def test_the_row_has_the_reported_tokens_and_every_target(samples: list[Sample], budget: int) -> None:
     packs = epoch_packs(samples, budget, 0, 0)
     batches = [collate([pack], samples) for pack in packs]
 
@@ -85,7 +85,7 @@ def test_the_row_holds_what_the_report_counts_and_every_target(samples: list[Sam
 
 @settings(deadline=None)
 @given(forests(), st.integers(8, 80))
-def test_a_target_sees_its_own_sample_in_order_and_nothing_else(samples: list[Sample], budget: int) -> None:
+def test_a_target_attends_to_its_own_sample_in_order_and_nothing_else(samples: list[Sample], budget: int) -> None:
     for pack in epoch_packs(samples, budget, 0, 0):
         batch = collate([pack], samples)
         rows = zip(batch["owners"].tolist(), batch["logits_to_keep"].tolist(), batch["targets"].tolist(), strict=True)
@@ -124,7 +124,7 @@ def test_shared_prefixes_nest() -> None:
     assert sorted(depths) == [0, 1, 1, 1, 1, 2, 3]
 
 
-def test_a_few_tokens_more_are_not_worth_a_node() -> None:
+def test_a_few_more_shared_tokens_do_not_get_a_node() -> None:
     shared = [*range(3, 43)]
     samples = [make([*shared, 50, 51, 60 + row, 1], {43: 1.0}, row) for row in range(2)]
     samples += [make([*shared, 70 + row, 1], {41: 1.0}, row + 2) for row in range(2)]
@@ -134,7 +134,7 @@ def test_a_few_tokens_more_are_not_worth_a_node() -> None:
     assert len(pack.nodes) == 5
 
 
-def test_the_shared_prefix_never_swallows_a_samples_last_input() -> None:
+def test_equal_samples_share_all_inputs_and_keep_their_targets() -> None:
     samples = [make([5, 6, 7], {2: 1.0}), make([5, 6, 7], {2: 1.0}, 1)]
 
     (pack,) = plant(samples, range(2))
@@ -154,7 +154,7 @@ def test_order_depends_on_seed_and_epoch_only() -> None:
     assert orders[0, 1] == epoch_packs(samples, 16, 0, 1)
 
 
-def test_small_groups_are_put_together_in_one_pack() -> None:
+def test_small_trees_are_combined_in_one_pack() -> None:
     samples = [make([10 + row, 20 + row, 30, 31], {3: 1.0}, row) for row in range(4)]
 
     (pack,) = epoch_packs(samples, 12, 0, 0)
@@ -163,7 +163,7 @@ def test_small_groups_are_put_together_in_one_pack() -> None:
     assert [node.parent for node in pack.nodes] == [-1] * 4
 
 
-def test_a_sample_above_the_budget_is_kept_whole() -> None:
+def test_a_sample_above_the_budget_is_not_cut() -> None:
     long = make(list(range(3, 53)), {49: 1.0})
     short = make([3, 4, 5], {2: 1.0}, 1)
 
@@ -181,7 +181,7 @@ def test_make_sample_cuts_after_the_last_supervised_token() -> None:
     assert sample.inputs == 3
 
 
-def test_nothing_supervised_makes_no_sample() -> None:
+def test_without_supervised_tokens_there_is_no_sample() -> None:
     assert make_sample(0, "x", Encoded((5, 6), (0.0, 0.0), (0, 0))) is None
     assert make_sample(0, "x", Encoded((5, 6), (1.0, 0.0), (0, 0))) is None, "the first token has no predecessor"
 
@@ -208,7 +208,7 @@ def test_the_mask_of_two_trees() -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(forests(), st.integers(16, 120), st.integers(1, 9))
-def test_packs_side_by_side_are_one_row(samples: list[Sample], budget: int, multiple: int) -> None:
+def test_several_packs_are_collated_to_one_row(samples: list[Sample], budget: int, multiple: int) -> None:
     packs = epoch_packs(samples, budget, 0, 0)
     apart = [collate([pack], samples) for pack in packs]
 

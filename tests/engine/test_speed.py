@@ -1,4 +1,4 @@
-"""The levers change no number: where weights lie, what is recomputed, how the head's losses are computed."""
+"""The optimisations do not change results: host embeddings, recomputation, and losses computed with the head."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IDS = torch.arange(3, 40)[None]
 
 
 def untied() -> Any:
-    """A frozen tiny model whose head is not its embedding."""
+    """A frozen tiny model with untied embeddings."""
     model = copy.deepcopy(tiny_model())
     model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
     return model.requires_grad_(False)
@@ -36,10 +36,10 @@ def test_an_embedding_on_the_host_gives_the_same_rows() -> None:
     assert freed == model.get_input_embeddings().weight.numel() * 4
     assert isinstance(other.get_input_embeddings(), HostEmbedding)
     assert torch.equal(model(input_ids=IDS).logits, other(input_ids=IDS).logits)
-    assert not any("embed_tokens" in name for name, _ in other.named_parameters()), "nothing may move it"
+    assert not any("embed_tokens" in name for name, _ in other.named_parameters()), "`to` must not move it"
 
 
-def test_an_embedding_that_is_trained_or_the_heads_stays() -> None:
+def test_a_trained_or_tied_embedding_stays_on_the_gpu() -> None:
     trained = untied()
     trained.get_input_embeddings().requires_grad_(True)
     shared = untied()
@@ -50,7 +50,7 @@ def test_an_embedding_that_is_trained_or_the_heads_stays() -> None:
 
 
 @pytest.mark.parametrize("every", [1, 2])
-def test_layers_are_recomputed_though_a_loaded_model_is_in_evaluation_mode(every: int, tmp_path: Path) -> None:
+def test_layers_are_recomputed_even_though_loaded_models_are_in_evaluation_mode(every: int, tmp_path: Path) -> None:
     save_tiny(tmp_path / "model")
     loaded: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     assert not loaded.training
@@ -65,7 +65,7 @@ def test_layers_are_recomputed_though_a_loaded_model_is_in_evaluation_mode(every
     assert sorted(calls) == sorted([*layers, *(number for number in layers if number % every == 0)])
 
 
-def test_a_product_that_is_computed_again_changes_no_gradient() -> None:
+def test_recomputing_gates_changes_no_gradient() -> None:
     plain, frugal = (copy.deepcopy(tiny_model()) for _ in range(2))
     frugal.get_decoder().layers[0].gradient_checkpointing = True
     calls: list[int] = []
@@ -86,9 +86,7 @@ def test_a_product_that_is_computed_again_changes_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_losses_of_the_head_and_their_slopes_are_those_of_cross_entropy(
-    bias: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_head_losses_and_their_gradients_equal_cross_entropy(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head, "CHUNK_BYTES", 4 * 50 * 128)  # chunks of 128 rows
     random = torch.Generator().manual_seed(2)
     hidden = torch.randn(300, 24, generator=random)
@@ -110,9 +108,9 @@ def test_losses_of_the_head_and_their_slopes_are_those_of_cross_entropy(
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
 
 
-def test_a_head_that_is_trained_or_bent_is_left_to_the_model() -> None:
-    frozen, bent = untied(), untied()
-    bent.config.final_logit_softcapping = 30.0
+def test_a_trained_or_soft_capped_head_is_left_to_the_model() -> None:
+    frozen, capped = untied(), untied()
+    capped.config.final_logit_softcapping = 30.0
     assert frozen_head(frozen) is frozen.lm_head
-    assert frozen_head(bent) is None
+    assert frozen_head(capped) is None
     assert frozen_head(tiny_model()) is None
