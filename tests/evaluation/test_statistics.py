@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from agentft.evaluation.statistics import (
     RESAMPLES,
@@ -277,14 +276,18 @@ def test_the_paired_interval_is_newcombes_method_10(table: tuple[int, int, int, 
 
 
 def test_the_smallest_difference_has_80_percent_power_and_is_the_smallest() -> None:
-    # By direct summation over the discordant pairs, without scipy's quantile function.
+    # By direct summation over the discordant pairs, without scipy.
+    def mass(wins: int, count: int, share: float) -> float:
+        return math.comb(count, wins) * share**wins * (1 - share) ** (count - wins)
+
     def power(cases: int, discordant: float, difference: float) -> float:
-        total = 0.0
-        share = 0.5 + difference / (2 * discordant)
+        total, share = 0.0, 0.5 + difference / (2 * discordant)
         for count in range(cases + 1):
-            weight = math.comb(count, 0) * stats.binom.pmf(count, cases, discordant)
-            wins = [k for k in range(count + 1) if 2 * stats.binom.sf(k - 1, count, 0.5) <= 0.05]
-            total += weight * sum(stats.binom.pmf(k, count, share) for k in wins)
+            limit, tail = count + 1, 0.0  # significant from `limit` pairs on that favour one arm
+            while limit and tail + mass(limit - 1, count, 0.5) <= 0.025:
+                limit -= 1
+                tail += mass(limit, count, 0.5)
+            total += mass(count, cases, discordant) * sum(mass(k, count, share) for k in range(limit, count + 1))
         return total
 
     for cases, discordant in ((60, 0.2), (60, 0.3), (90, 0.2)):
