@@ -59,6 +59,8 @@ INTEGER = {"type": "integer"}
         ("straße", "STRASSE", {}, "casefold", True),
         ("a b", "ab", {}, "spaceless", True),
         ("a b", "AB", {}, "spaceless", False),
+        ("1", 1, {}, "casefold", False),
+        ("a", ["a"], {}, "spaceless", False),
         ([1], [1.0], {"items": NUMBER}, "exact", True),
         ([1], [1.0], {}, "exact", False),
         ([1], [1, 1], {}, "exact", False),
