@@ -167,7 +167,7 @@ def dump_line(record: Mapping[str, Json]) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        text = json.dumps(clean, allow_nan=False)
+        text = json.dumps(clean)
     return text + "\n"
 
 

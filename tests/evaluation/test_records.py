@@ -140,9 +140,8 @@ def test_every_line_is_valid_json_in_utf_8(value: dict[str, Json], line: str) ->
     assert line.encode()
 
 
-@pytest.mark.parametrize("text", ["x", "\ud800"])
-def test_a_number_that_json_has_not_is_never_written(text: str) -> None:
-    unusual: Any = {"text": text, "n": (float("nan"),)}
+def test_a_number_that_json_has_not_is_never_written() -> None:
+    unusual: Any = {"text": "\ud800", "n": (float("nan"),)}
     with pytest.raises(ValueError, match="not JSON compliant"):
         dump_line(unusual)
 
