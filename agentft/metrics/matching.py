@@ -156,12 +156,13 @@ def _accepted(want: CallExpectation, key: str, actual: Json, context: Context, c
 
 def _reward(pair: Pair) -> float:
     """The weight of a pair: exact calls first, then the right tool, required expectations and correct arguments."""
+    bonus = 0.5 * pair.required
     if not pair.differences:
-        return 1000.0 + 0.5 * pair.required
+        return 1000.0 + bonus
     if pair.differences[0].kind == "tool":
         return 0.1 * pair.required
     wrong = sum(difference.kind != "surplus" for difference in pair.differences)
-    return 1.0 + 0.4 * (1 - wrong / (len(pair.expected.arguments) + 1)) + 0.5 * pair.required
+    return 1.0 + 0.4 * (1 - wrong / (len(pair.expected.arguments) + 1)) + bonus
 
 
 def _normalise(text: str, comparator: str) -> str:
