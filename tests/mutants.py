@@ -61,11 +61,11 @@ TESTS: dict[str, list[str]] = {
     "agentft/evaluation/summary.py": ["tests/evaluation/test_summary.py"],
     "agentft/evaluation/gold.py": ["tests/evaluation/test_gold.py"],
     "agentft/rendering/encoding.py": ["tests/rendering/test_encoding.py"],
-    "agentft/engine/packing.py": ["tests/engine/test_packing.py"],
-    "agentft/engine/collation.py": ["tests/engine/test_packing.py"],
+    "agentft/engine/packing.py": ["tests/engine/test_sharing.py", "tests/engine/test_packing.py"],
+    "agentft/engine/collation.py": ["tests/engine/test_collation.py"],
     "agentft/engine/loss.py": ["tests/engine/test_loss.py"],
-    "agentft/engine/head.py": ["tests/engine/test_speed.py"],
-    "agentft/rows/sources.py": ["tests/rows/test_sources.py", *_READING],
+    "agentft/engine/head.py": ["tests/engine/test_head.py"],
+    "agentft/rows/sources.py": ["tests/rows/test_sources.py"],
     "agentft/rows/quarantine.py": ["tests/rows/test_sources.py", *_READING],
     "agentft/rows/preparation.py": ["tests/rows/test_preparation.py"],
     "agentft/rows/mask.py": ["tests/display/test_mask.py"],
@@ -290,7 +290,7 @@ def _check(module: str, tests: list[str], first: int, last: int) -> tuple[int, i
         for number, mutant in enumerate(found, 1):
             (copy / module).write_text(mutant.code)
             os.utime(copy / module, (number, number))  # so that no compiled file of another mutant is taken for it
-            status, _ = _test(copy, tests, int(5 * seconds) + 10)
+            status, _ = _test(copy, tests, int(5 * seconds) + 5)
             noticed += status != 0
             if status == 0:
                 print(f"{module}:{mutant.line}: survived\n    - {mutant.before}\n    + {mutant.after}", flush=True)

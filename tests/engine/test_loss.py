@@ -10,11 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
 
 from agentft.engine.collation import collate
 from agentft.engine.loss import target_losses, weighted_loss
-from agentft.engine.packing import Pack, Sample, epoch_packs
+from agentft.engine.packing import Pack, Sample, epoch_packs, plant
 from agentft.engine.tree_attention import TREE_ATTENTION
 from tests.engine.samples import make
 from tests.engine.test_packing import forests, short_stems
@@ -115,3 +116,66 @@ def test_the_loss_is_computed_in_fp32_for_a_bf16_model() -> None:
     loss = target_losses(tiny_model().to(torch.bfloat16), collate([pack], [sample]))
 
     assert loss.dtype == torch.float32
+
+
+class Spread(nn.Module):  # type: ignore[misc]
+    """A model spread over processes: it must see the call itself."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.module = model
+        self.calls = 0
+
+    def forward(self, **inputs: Any) -> Any:
+        self.calls += 1
+        return self.module(**inputs)
+
+
+TALKS = [
+    make([5, 6, 7, 8, 9, 10], {3: 1.0, 5: 0.5}, 0),
+    make([5, 6, 7, 11, 12, 13, 14, 15], {4: 1.0, 7: 2.0}, 1),
+    make([5, 6, 16], {1: 1.0, 2: 1.0}, 2),
+]
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # asked for by peft
+@pytest.mark.parametrize("frozen", [False, True], ids=["trained head", "frozen head"])
+@pytest.mark.parametrize("form", ["plain", "adapter", "spread"])
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("attention", ["sdpa", TREE_ATTENTION])
+def test_each_target_costs_what_it_costs_in_its_sample_alone(
+    attention: str, share: bool, form: str, frozen: bool
+) -> None:
+    causal = tiny_model().requires_grad_(not frozen)
+    adapter = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    model = get_peft_model(causal, adapter) if form == "adapter" else Spread(causal) if form == "spread" else causal
+    decoder_calls: list[dict[str, Any]] = []
+    causal.get_decoder().register_forward_pre_hook(lambda _, __, given: decoder_calls.append(given), with_kwargs=True)
+    (pack,) = plant(TALKS, range(3), share=share)
+    expected = {
+        (index, place): -torch.log_softmax(causal(input_ids=torch.tensor([sample.tokens])).logits[0, place - 1], -1)
+        for index, sample in enumerate(TALKS)
+        for place in sample.places
+    }
+    decoder_calls.clear()
+    causal.set_attn_implementation(attention)
+
+    found = target_losses(model, collate([pack], TALKS, 8))
+
+    costs = [losses[TALKS[index].tokens[place]].item() for (index, place), losses in expected.items()]
+    assert found[: len(costs)].tolist() == pytest.approx(costs, rel=1e-5)
+    (call,) = decoder_calls
+    assert not call["use_cache"]
+    assert ("structure" in call) is (attention == TREE_ATTENTION)
+    alone = attention != TREE_ATTENTION and not share
+    assert (call.get("attention_mask") is None) is (alone or attention == TREE_ATTENTION)
+    assert len(call["input_ids"]) == (len(TALKS) + 1 if alone else 1), "a row for each sample, and what fills up"
+    if isinstance(model, Spread):
+        assert model.calls == 1
+
+
+def test_the_loss_is_weighted_and_divided_by_the_weight_of_the_whole_step() -> None:
+    (pack,) = plant(TALKS, range(3))
+    batch = collate([pack], TALKS)
+    costs = target_losses(tuned("sdpa"), batch)
+    assert weighted_loss(MODEL, batch, 13.0).item() == pytest.approx((costs * batch["weights"]).sum().item() / 13)

@@ -1,4 +1,4 @@
-"""The optimisations do not change results: host embeddings, recomputation, and losses computed with the head."""
+"""The optimisations do not change results: host embeddings and recomputation."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from agentft.engine import head
-from agentft.engine.head import frozen_head, head_losses
 from agentft.engine.speed import HostEmbedding, embed_on_host, recompute_gates
 from agentft.training.loading import prepare_model
 from agentft.training.recipe import Recipe
@@ -83,34 +81,3 @@ def test_recomputing_gates_changes_no_gradient() -> None:
     for one, two in zip(plain.parameters(), frugal.parameters(), strict=True):
         assert one.grad is not None
         torch.testing.assert_close(two.grad, one.grad, rtol=1e-5, atol=1e-7)
-
-
-@pytest.mark.parametrize("bias", [False, True])
-def test_head_losses_and_their_gradients_equal_cross_entropy(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head, "CHUNK_BYTES", 4 * 50 * 128)  # chunks of 128 rows
-    random = torch.Generator().manual_seed(2)
-    hidden = torch.randn(300, 24, generator=random)
-    layer = nn.Linear(24, 50, bias=bias).requires_grad_(False)
-    targets = torch.randint(0, 50, (300,), generator=random)
-    weights = torch.rand(300, generator=random)
-
-    def slope(losses: Any) -> tuple[Tensor, Tensor]:
-        fed = hidden.clone().requires_grad_()
-        found = losses(fed)
-        (found * weights).sum().backward()
-        assert fed.grad is not None
-        return found.detach(), fed.grad
-
-    mine = slope(lambda fed: head_losses(fed, layer, targets))
-    theirs = slope(lambda fed: nn.functional.cross_entropy(layer(fed), targets, reduction="none"))
-
-    for one, two in zip(mine, theirs, strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
-
-
-def test_a_trained_or_soft_capped_head_is_left_to_the_model() -> None:
-    frozen, capped = untied(), untied()
-    capped.config.final_logit_softcapping = 30.0
-    assert frozen_head(frozen) is frozen.lm_head
-    assert frozen_head(capped) is None
-    assert frozen_head(tiny_model()) is None
