@@ -112,7 +112,7 @@ def _iter_array(stream: IO[bytes], start: int) -> Iterator[Raw]:
     buffer, base, at = b"", start, 0  # the file's bytes from offset `base` on, scanned up to `buffer[at]`
     while chunk := stream.read(_CHUNK):
         # Keep the bytes of the current element, unless it is too long.
-        drop = at if base + at - element > ROW_LIMIT else min(at, max(0, element - base))
+        drop = at if base + at - element > ROW_LIMIT else min(at, element - base)
         buffer, base, at = buffer[drop:] + chunk, base + drop, at - drop
         while True:
             mark, at, in_string = _next_mark(buffer, at, in_string)
@@ -122,7 +122,7 @@ def _iter_array(stream: IO[bytes], start: int) -> Iterator[Raw]:
             if depth == 1 and mark == b"[":  # the array's own opening bracket
                 element = base + at
             elif depth <= 0 or (depth == 1 and mark == b","):
-                raw = _element(number, element, base + at - 1, buffer[max(0, element - base) : at - 1])
+                raw = _element(number, element, base + at - 1, buffer[element - base : at - 1])
                 if raw.data != b"" or mark == b",":
                     yield raw
                     number += 1
@@ -131,7 +131,7 @@ def _iter_array(stream: IO[bytes], start: int) -> Iterator[Raw]:
                 stream.seek(element)
                 yield from _iter_lines(stream, element, number)
                 return
-    raw = _element(number, element, base + len(buffer), buffer[max(0, element - base) :])
+    raw = _element(number, element, base + len(buffer), buffer[element - base :])
     if raw.data != b"":
         yield raw
 
