@@ -14,7 +14,7 @@ CONSTRAINTS := -c constraints.txt $(if $(HAS_GPU),,-c constraints-cpu.txt)
 NOT_COUNTED := agentft/training/*,agentft/models/*
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test test-rest test-all check bench mutants format clean
+.PHONY: help venv quickstart test test-rest test-all check bench mutants format tree clean
 
 help:
 	@echo "make venv         install agentft into .venv"
@@ -24,7 +24,8 @@ help:
 	@echo "make check        ruff, mypy, import-linter"
 	@echo "make bench        measure the speed of parsing, encoding and starting"
 	@echo "make mutants      report code changes that no test notices (hours; ONLY=agentft/metrics/matching.py: minutes)"
-	@echo "make format       let ruff rewrite the files"
+	@echo "make tree         list every module and what it does"
+	@echo "make format       let ruff rewrite the files, and bring docs/settings.md up to date"
 
 venv: $(STAMP)
 
@@ -74,6 +75,10 @@ mutants: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+	$(BIN)/python -m tests.docs.write_settings
+
+tree: $(STAMP)
+	@$(BIN)/python -m tests.tree
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage

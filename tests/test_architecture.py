@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tree import lines
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = sorted((ROOT / "agentft").rglob("*.py"))
 CONTENT = sorted((ROOT / "tools").rglob("*.py"))
@@ -230,14 +232,14 @@ def test_tests_mirror_the_package() -> None:
 
 
 def test_the_tree_in_contributing_is_true() -> None:
-    """Every module of a folder but `commands/` is in CONTRIBUTING.md with its five words, and nothing else is."""
-    told = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## The tree")[2].partition("```\n\n")[0]
-    listed: set[str] = set()
-    folder = ""
-    for line in told.splitlines():
-        if match := re.match(r"( +)(\w+(?:/|\.py)) +\S", line):
-            indent, name = match.groups()
-            folder = name if name.endswith("/") else folder if len(indent) > 2 else ""
-            listed |= set() if name.endswith("/") else {folder + name}
-    modules = {str(path.relative_to(ROOT / "agentft")) for path in PACKAGE if not path.name.startswith("__")}
-    assert listed == {name for name in modules if not name.startswith("commands/")}
+    """Every room and every module beside them is in CONTRIBUTING.md, and nothing else is."""
+    block = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## The tree")[2].partition("```\n\n")[0]
+    listed = set(re.findall(r"^  (\w+(?:/|\.py)) +\S", block, re.MULTILINE))
+    rooms = {f"{path.parent.name}/" for path in PACKAGE if path.parent != ROOT / "agentft"}
+    assert listed == rooms | {path.name for path in PACKAGE if path.parent.name == "agentft" and path.name[0] != "_"}
+
+
+def test_the_printed_tree_has_a_sentence_for_every_module() -> None:
+    printed = list(lines())
+    modules = [path for path in PACKAGE if path.read_text(encoding="utf-8").strip()]
+    assert sum(".py " in line for line in printed) >= len(modules)

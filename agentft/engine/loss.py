@@ -1,7 +1,12 @@
-"""The loss: sum(w * ce) / sum(w), in fp32, with the LM head and the cross-entropy on supervised positions only."""
+"""The loss: sum(w * loss) / sum(w), in fp32, with the LM head and the cross-entropy
+on supervised positions only.
+
+To add a loss, write a function of the targets' cross-entropies here, with a line in the table.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +18,7 @@ from agentft.engine.head import frozen_head, head_losses
 from agentft.engine.structure import Structure
 from agentft.engine.tree_attention import TREE_ATTENTION
 
-__all__ = ["target_losses", "weighted_loss"]
+__all__ = ["LOSSES", "target_losses", "weighted_loss"]
 
 
 def target_losses(model: Any, batch: Batch) -> Tensor:
@@ -53,6 +58,25 @@ def _row_losses(model: Any, batch: Batch, head: torch.nn.Linear | None) -> Tenso
     return torch.nn.functional.cross_entropy(logits.float(), batch["targets"], reduction="none")
 
 
-def weighted_loss(model: Any, batch: Batch, total: Tensor | float) -> Tensor:
-    """This batch's share of the loss; `total` is the sum of the weights in the whole optimizer step."""
-    return (target_losses(model, batch) * batch["weights"]).sum() / total
+def _cross_entropy(losses: Tensor) -> Tensor:
+    return losses
+
+
+def _dynamic(losses: Tensor) -> Tensor:
+    """Dynamic fine-tuning: each target's cross-entropy times its probability, through which no gradient flows.
+
+    Source: Wu et al. 2025, "On the Generalization of SFT", arXiv:2508.05629, equation 9.
+    """
+    return losses * (-losses.detach()).exp()
+
+
+LOSSES: dict[str, Callable[[Tensor], Tensor]] = {"ce": _cross_entropy, "dft": _dynamic}
+"""The cross-entropies `[R]` of the targets, in nats -> the losses `[R]` that are weighted."""
+
+
+def weighted_loss(model: Any, batch: Batch, total: Tensor | float, loss: str = "ce") -> Tensor:
+    """This batch's share of the loss; `total` is the sum of the weights in the whole optimizer step.
+
+    `loss` is a key of LOSSES.
+    """
+    return (LOSSES[loss](target_losses(model, batch)) * batch["weights"]).sum() / total

@@ -1,57 +1,65 @@
-"""Parsers: a row of a data file -> Conversation. To add one, write a module here and add a line to the table."""
+"""Row formats: a row of a data file -> Conversation. To add one, write a module here and add a line to the table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from agentft.errors import RowError
-from agentft.records.msagent import parse_msagent
-from agentft.records.openai import parse_openai
+from agentft.records.msagent import holds_msagent, parse_msagent
+from agentft.records.openai import holds_openai, parse_openai
 from agentft.records.tools import read_list, read_tools
 from agentft.types import Conversation, Json, ToolDefinition, Turn
 
-__all__ = ["PARSERS", "Parser", "parse_row"]
+__all__ = ["ROW_FORMATS", "Parser", "RowFormat", "parse_row"]
 
 Parser: TypeAlias = Callable[[Sequence[Json]], tuple[list[Turn], tuple[ToolDefinition, ...]]]
-"""A row's list of turns -> typed turns, and the tools that they declare; raises RowError."""
+"""The items of a row's list of turns -> turns, and the tools that they declare; raises RowError."""
 
-PARSERS: dict[str, Parser] = {"msagent": parse_msagent, "openai": parse_openai}
+
+@dataclass(frozen=True, slots=True)
+class RowFormat:
+    """A format of rows.
+
+    `keys`: keys of a row that may hold its turns. `holds(key, items)`: whether the items found under `key` are in this
+    format. `parse`: reads them.
+    """
+
+    keys: tuple[str, ...]
+    holds: Callable[[str, Sequence[Json]], bool]
+    parse: Parser
+
+
+# The first format that recognises a row reads it.
+ROW_FORMATS: dict[str, RowFormat] = {
+    "msagent": RowFormat(("conversations", "messages"), holds_msagent, parse_msagent),
+    "openai": RowFormat(("messages", "conversations"), holds_openai, parse_openai),
+}
 
 
 def parse_row(row: Mapping[str, Json], default_id: str) -> Conversation:
-    """Parse a row, choosing the parser by its keys and contents. A row without an id gets `default_id`.
+    """The conversation of a row, under its own id if it has one. Its keys and turns show its format.
 
     Raises:
-        RowError: `unknown-format`, `no-turns`, `no-assistant`, `unreadable-tools`, or an error of the parser.
+        RowError: `unknown-format`, `no-turns`, `no-assistant`, `unreadable-tools`, or what the format's parser found.
     """
-    key = next((key for key in ("conversations", "messages") if key in row), None)
+    keys = dict.fromkeys(key for row_format in ROW_FORMATS.values() for key in row_format.keys)
+    key = next((key for key in keys if key in row), None)
     if key is None:
-        keys = ", ".join(row) or "none"
-        detail = f"the row has neither `conversations` nor `messages`; its keys are {keys:.100}"
+        found = ", ".join(row) or "none"
+        detail = f"the row has neither {' nor '.join(f'`{key}`' for key in keys)}; its keys are {found:.100}"
         raise RowError("unknown-format", detail)
     items = read_list(row[key], key, "no-turns")
     if not items:
         raise RowError("no-turns", f"`{key}` has no turns")
-    is_openai = any(map(_has_tool_calls, items)) if key == "conversations" else not any(map(_has_markers, items))
-    source = "openai" if is_openai else "msagent"
-    turns, tools = PARSERS[source](items)
+    source = next((name for name, row_format in ROW_FORMATS.items() if row_format.holds(key, items)), None)
+    if source is None:
+        raise RowError("unknown-format", f"the turns of `{key}` are in none of the formats {', '.join(ROW_FORMATS)}")
+    turns, tools = ROW_FORMATS[source].parse(items)
     tools = tools or read_tools(row)
     if not any(turn.role == "assistant" for turn in turns):
         raise RowError("no-assistant", "there is no assistant turn, so nothing could be supervised")
     identity = row.get("id")
     named = isinstance(identity, str | int) and not isinstance(identity, bool) and identity != ""
     return Conversation(str(identity) if named else default_id, tuple(turns), tools, source)
-
-
-def _has_tool_calls(turn: Json) -> bool:
-    """Whether an OpenAI turn is under MS-Agent's key. Parsed as MS-Agent, it would lose its calls."""
-    return isinstance(turn, dict) and bool(turn.get("tool_calls") or turn.get("function_call"))
-
-
-def _has_markers(turn: Json) -> bool:
-    """Whether a message holds an MS-Agent value. Parsed as plain text, its tool results would be supervised."""
-    if not isinstance(turn, dict) or turn.get("role") != "assistant" or turn.get("tool_calls"):
-        return False
-    content = turn.get("content")
-    return isinstance(content, str) and ("<|startofthink|>" in content or "<|startofexec|>" in content)

@@ -8,15 +8,29 @@ from collections.abc import Sequence
 from agentft.calls.msagent_grammar import parse_parts
 from agentft.errors import RowError
 from agentft.records.declarations import parse_system
-from agentft.records.tools import read_role
+from agentft.records.tools import has_calls, read_role
 from agentft.types import Json, Part, Role, Span, Text, ToolDefinition, Turn
 
-__all__ = ["parse_msagent"]
+__all__ = ["holds_msagent", "parse_msagent"]
 
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "human": "user"}
 _ROLES |= {"assistant": "assistant", "gpt": "assistant"}
 _SWALLOWED = "<|user|>:"
 _REACT = re.compile(r"^[ \t]*Action[ \t]*[:：][^\n]*\n\s*Action Input[ \t]*[:：]", re.MULTILINE)
+
+
+def holds_msagent(key: str, items: Sequence[Json]) -> bool:
+    """Whether these are MS-Agent turns: under `conversations` unless OpenAI's calls stand beside the content, and under
+    `messages` if the content holds MS-Agent's markers. As plain text, their results would be supervised as the model's.
+    """
+    return not any(map(has_calls, items)) if key == "conversations" else any(map(_holds_markers, items))
+
+
+def _holds_markers(turn: Json) -> bool:
+    if not isinstance(turn, dict) or turn.get("role") != "assistant" or turn.get("tool_calls"):
+        return False
+    content = turn.get("content")
+    return isinstance(content, str) and ("<|startofthink|>" in content or "<|startofexec|>" in content)
 
 
 def parse_msagent(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinition, ...]]:

@@ -9,15 +9,20 @@ from itertools import count
 
 from agentft.calls.reading import CallKeys, make_call
 from agentft.errors import RowError
-from agentft.records.tools import read_list, read_role
+from agentft.records.tools import has_calls, read_list, read_role
 from agentft.types import Json, Part, Role, Span, Text, ToolCall, ToolDefinition, ToolResult, Turn
 
-__all__ = ["parse_openai"]
+__all__ = ["holds_openai", "parse_openai"]
 
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _ROLES |= {"tool": "tool", "function": "tool"}
 _KEYS = CallKeys()
 _UNPLACED = Span(0, 0)
+
+
+def holds_openai(key: str, items: Sequence[Json]) -> bool:
+    """Whether these are OpenAI messages: any turns under `messages`; elsewhere, turns with calls beside the content."""
+    return key == "messages" or any(map(has_calls, items))
 
 
 def parse_openai(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinition, ...]]:

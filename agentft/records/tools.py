@@ -8,7 +8,7 @@ from agentft.errors import RowError
 from agentft.json_text import UnreadableError, read_value
 from agentft.types import Json, Role, ToolDefinition
 
-__all__ = ["make_tool", "read_list", "read_parameters", "read_role", "read_tools"]
+__all__ = ["has_calls", "make_tool", "read_list", "read_parameters", "read_role", "read_tools"]
 
 _TYPES = {name: name for name in ("string", "number", "integer", "boolean", "array", "object", "null")}
 _TYPES |= {"str": "string", "text": "string", "int": "integer", "long": "integer", "float": "number"}
@@ -26,6 +26,11 @@ def read_list(value: Json, key: str, reason: str) -> list[Json] | None:
     if not isinstance(value, list | None):
         raise RowError(reason, f"`{key}` must be a list, not {value!r:.60}")
     return value
+
+
+def has_calls(turn: Json) -> bool:
+    """Whether the turn has calls beside its content, as in OpenAI messages, which reading the content alone loses."""
+    return isinstance(turn, dict) and bool(turn.get("tool_calls") or turn.get("function_call"))
 
 
 def read_role(named: Json, roles: Mapping[str, Role]) -> Role:

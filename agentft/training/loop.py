@@ -208,7 +208,7 @@ class TrainingLoop:
                 last = number == len(work.batches)
                 with self._synchronised(last):
                     with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
-                        loss = weighted_loss(self.wrapped, self._sent(batch), work.weight)
+                        loss = weighted_loss(self.wrapped, self._sent(batch), work.weight, self.recipe.loss)
                     if self._deepspeed:
                         self.wrapped.set_gradient_accumulation_boundary(is_boundary=last)
                         self.wrapped.backward(loss * self._world, scale_wrt_gas=False)

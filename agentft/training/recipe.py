@@ -50,6 +50,10 @@ class Recipe:
     lr: float = _key(0.0, "Peak learning rate. 0: chosen by method and model size", 0, 1)
     schedule: Literal["linear", "cosine", "constant"] = _key("cosine", "How the learning rate falls after the warm-up")
     warmup: float = _key(0.05, "Share of the steps in which the learning rate rises", 0, 1)
+    loss: Literal["ce", "dft"] = _key(
+        "ce",
+        "ce: cross-entropy. dft: dynamic fine-tuning, cross-entropy times the token's probability",
+    )
     batch: int = _key(1, "Packs in each optimizer step", 1)
     pack_tokens: int = _key(
         0, "Tokens in one pack; a longer row gets a pack of its own. 0: chosen by the planner, 2048 on a CPU", 0

@@ -179,3 +179,19 @@ def test_the_loss_is_weighted_and_divided_by_the_weight_of_the_whole_step() -> N
     batch = collate([pack], TALKS)
     costs = target_losses(tuned("sdpa"), batch)
     assert weighted_loss(MODEL, batch, 13.0).item() == pytest.approx((costs * batch["weights"]).sum().item() / 13)
+
+
+def test_dft_multiplies_each_loss_and_gradient_by_the_tokens_probability(attention: str) -> None:
+    sample = make([5, 6, 7, 8, 9], {2: 1.0, 4: 0.5})
+    (pack,) = epoch_packs([sample], 100, 0, 0)
+    batch = collate([pack], [sample])
+    logits = tuned("sdpa")(input_ids=torch.tensor([sample.tokens]), use_cache=False).logits[0].double()
+    chosen = torch.log_softmax(logits, -1)[[1, 3], [7, 9]]
+    expected = -(torch.tensor([1.0, 0.5]) * chosen.exp().detach() * chosen).sum() / 1.5
+
+    slopes = gradient(MODEL, expected)
+    found = weighted_loss(tuned(attention), batch, 1.5, "dft")
+
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    dft_slopes = gradient(MODEL, found)
+    assert (dft_slopes - slopes).norm() <= 1e-5 * slopes.norm()

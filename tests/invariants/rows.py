@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from agentft.errors import RowError
-from agentft.records import parse_row
+from agentft.records import ROW_FORMATS, parse_row
 from agentft.synthesis.build import build
 from agentft.toolserver import ToolServer
 from agentft.types import Conversation, Part, Span, Text, ToolCall, ToolResult, Turn
@@ -28,13 +28,9 @@ def built(name: str, folder: Path) -> Path:
 
 def conversations(folder: Path) -> Iterator[Conversation]:
     """All of them; rows that a parser must reject are left to its own tests."""
-    for path in (
-        HERE / "msagent.jsonl",
-        HERE / "openai.jsonl",
-        PUBLIC,
-        built("quickstart", folder),
-        built("worlds", folder),
-    ):
+    fixtures = sorted(HERE.glob("*.jsonl"))
+    assert {path.stem for path in fixtures} == set(ROW_FORMATS)
+    for path in (*fixtures, PUBLIC, built("quickstart", folder), built("worlds", folder)):
         for number, row in enumerate(load(path), 1):
             with contextlib.suppress(RowError):
                 yield parse_row(row, f"{path.name}:{number}")

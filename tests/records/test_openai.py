@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from agentft.errors import RowError
-from agentft.records import PARSERS, parse_row
+from agentft.records import parse_row
 from agentft.types import Conversation, Text, ToolResult
 from tests.records.rows import PUBLIC, SHARED, calls, check_spans, fixture, load, results
 
@@ -154,10 +154,3 @@ def test_openai_turns_under_the_conversations_key_keep_their_calls() -> None:
         assert parse_row(moved, "x") == parse(name)
         as_text = {**moved, "conversations": json.dumps(row["messages"])}
         assert parse_row(as_text, "x") == parse(name), "the JSON text of the turns keeps their calls too"
-
-
-def test_the_table_of_parsers() -> None:
-    assert list(PARSERS) == ["msagent", "openai"]
-    for name in PARSERS:
-        for row in fixture(name).values():
-            assert parse_row(row, "x").source == name

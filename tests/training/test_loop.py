@@ -110,13 +110,13 @@ def test_a_pack_that_does_not_fit_is_done_in_smaller_ones(tmp_path: Path, monkey
     roomy.run()
     sizes: list[int] = []
 
-    def limited(model: Any, batch: Any, total: Any) -> Any:
+    def limited(model: Any, batch: Any, total: Any, loss: str) -> Any:
         sizes.append(batch["tokens"])
-        loss = weighted_loss(model, batch, total)
+        part = weighted_loss(model, batch, total, loss)
         if batch["tokens"] > 30:
-            loss.backward()  # the memory ends when some gradients are there already
+            part.backward()  # the memory ends when some gradients are there already
             raise torch.OutOfMemoryError
-        return loss
+        return part
 
     monkeypatch.setattr("agentft.training.loop.weighted_loss", limited)
     tight.run()
@@ -131,10 +131,10 @@ def test_a_pack_that_does_not_fit_is_done_in_smaller_ones(tmp_path: Path, monkey
 
 
 def test_halves_that_do_not_fit_are_halved_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def limited(model: Any, batch: Any, total: Any) -> Any:
+    def limited(model: Any, batch: Any, total: Any, loss: str) -> Any:
         if batch["tokens"] > 23:
             raise torch.OutOfMemoryError
-        return weighted_loss(model, batch, total)
+        return weighted_loss(model, batch, total, loss)
 
     events: list[Event] = []
     longer = [make([*s.tokens, *range(3, 9)], {22: 1.0, len(s.tokens) + 5: 1.0}, s.row) for s in SAMPLES[:1]]

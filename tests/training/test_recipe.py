@@ -5,12 +5,13 @@ from __future__ import annotations
 import tomllib
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentft.engine.loss import LOSSES
 from agentft.errors import InputError
 from agentft.training.recipe import Recipe, read_recipe, read_resolved, write_recipe
 
@@ -101,3 +102,7 @@ def test_model_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.Monke
 
     assert read_recipe(None, ["model=mine"]).model == str(tmp_path / "mine")
     assert read_recipe(None, ["model=smollm2-135m"]).model == "smollm2-135m"
+
+
+def test_a_recipe_can_choose_every_loss() -> None:
+    assert get_args(get_type_hints(Recipe)["loss"]) == tuple(LOSSES)

@@ -1,0 +1,36 @@
+"""The table of row formats: which format reads a row, and how one is added."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from agentft.errors import RowError
+from agentft.records import ROW_FORMATS, RowFormat, parse_row
+from agentft.types import Json, Span, Text, ToolDefinition, Turn
+from tests.records.rows import fixture
+
+
+@pytest.mark.parametrize("name", ROW_FORMATS)
+def test_every_fixture_is_recognised_as_its_own_format(name: str) -> None:
+    assert {parse_row(row, "x").source for row in fixture(name).values()} == {name}
+
+
+def test_one_line_in_the_table_adds_a_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    def parse(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinition, ...]]:
+        texts = [str(item) for item in items]
+        return [Turn("assistant", (Text(text, Span(0, len(text))),), text) for text in texts], ()
+
+    monkeypatch.setitem(ROW_FORMATS, "lines", RowFormat(("lines",), lambda key, _: key == "lines", parse))
+    conversation = parse_row({"lines": ["hello", "there"]}, "x")
+    assert (conversation.source, [turn.raw for turn in conversation.turns]) == ("lines", ["hello", "there"])
+    with pytest.raises(RowError, match="neither `conversations` nor `messages` nor `lines`; its keys are words"):
+        parse_row({"words": []}, "x")
+
+
+def test_turns_that_no_format_recognises_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(ROW_FORMATS, "msagent")
+    with pytest.raises(RowError, match="the turns of `conversations` are in none of the formats openai") as refused:
+        parse_row({"conversations": [{"from": "user", "value": "hello"}]}, "x")
+    assert refused.value.reason == "unknown-format"
