@@ -51,6 +51,32 @@ def test_error_classes(row: dict[str, Any]) -> None:
     assert [finding.turn for finding in found] == row.get("turns_found", [0] * len(found))
 
 
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("I'm sorry.", "refusal"),
+        ("I am sorry.", "refusal"),
+        ("I'm unable to.", "refusal"),
+        ("I'm not able to.", "refusal"),
+        ("I can't.", "refusal"),
+        ("I cannot.", "refusal"),
+        ("I can not.", "refusal"),
+        ("I don't have it.", "refusal"),
+        ("抱歉。", "refusal"),
+        ("对不起。", "refusal"),
+        ("我无法查询。", "refusal"),
+        ("我不能查询。", "refusal"),
+        ("I can.", "no-call"),
+        ("I am able to.", "no-call"),
+        ("You cannot.", "no-call"),
+        ("", "no-call"),
+    ],
+)
+def test_a_refusal_says_so(text: str, kind: str) -> None:
+    row = {"turns": [{"calls": [{"name": "ping"}]}], "said": [{"text": text}]}
+    assert [found.kind for found in classify(make_case(row), make_trajectory(row), make_context(row))] == [kind]
+
+
 def test_every_error_class_has_a_case() -> None:
     assert {kind for row in read_table("errors") for kind in row["kinds"]} == set(ERROR_CLASSES)
 
