@@ -40,7 +40,7 @@ _Read: TypeAlias = Callable[[Request, Limits], Awaitable[dict[str, Json]]]
 
 
 class Service:
-    """The ASGI application for a set of worlds. `crashes` keeps the last handler bugs, with their causes."""
+    """The ASGI application for a set of worlds. `crashes`: the most recent handler bugs, with their causes."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Service:
         return json_response(*await self.run(name, arguments, session))
 
     async def run(self, name: str, arguments: Mapping[str, Json], session: str) -> tuple[int, Json, str]:
-        """Run a tool: the status, the result (JSON, or a real service's text) and its media type."""
+        """Run a tool; returns the status, the result (JSON, or a real service's text) and its media type."""
         result: Json
         media = JSON_MEDIA
         try:
@@ -133,7 +133,7 @@ class Service:
     async def run_for_mcp(
         self, name: str, arguments: Mapping[str, Json], session: str, scope: Scope
     ) -> tuple[int, Json]:
-        """Like `run`, with the schedule's faults: the status and the result. `scope` is the HTTP request's."""
+        """Like `run`, with the schedule's faults; returns the status and the result. `scope`: the HTTP request's."""
 
         async def respond() -> Response:
             return json_response(*await self.run(name, arguments, session))

@@ -17,15 +17,15 @@ __all__ = ["JSON_MEDIA", "json_or_text", "json_response", "parse_body", "read_bo
 
 JSON_MEDIA = "application/json"
 
-# Read on past the limit, up to here, so that a client that is still sending gets the answer and not a reset.
+# How much of an oversized body is read and dropped, so that the client gets the response instead of a reset.
 _DRAIN_LIMIT = 16 << 20
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:
-    """The bytes that a request carries.
+    """The body of a request.
 
     Raises:
-        ToolError: 413 for more than `limits.body` bytes.
+        ToolError: 413 if it is larger than `limits.body` bytes.
     """
     body, size = bytearray(), 0
     async for chunk in request.stream():
@@ -40,10 +40,10 @@ async def read_body(request: Request, limits: Limits) -> bytes:
 
 
 async def read_body_arguments(request: Request, limits: Limits) -> dict[str, Json]:
-    """The arguments that a request carries as a JSON object.
+    """The arguments of a call, from a body that is a JSON object.
 
     Raises:
-        ToolError: 413 for a body that is too large, 400 for one that is not a JSON object or too deep.
+        ToolError: 413 if the body is too large, 400 if it is not a JSON object or nested too deeply.
     """
     value = parse_body(await read_body(request, limits), limits)
     if not isinstance(value, dict):
@@ -52,14 +52,14 @@ async def read_body_arguments(request: Request, limits: Limits) -> dict[str, Jso
 
 
 def parse_body(body: bytes, limits: Limits) -> Json:
-    """The JSON value in a body.
+    """The JSON value of a body.
 
     Raises:
-        ToolError: 400 for what is not JSON, or nested more than `limits.depth` deep.
+        ToolError: 400 if the body is not JSON, or has more than `limits.depth` levels.
     """
     try:
         value: Json = json.loads(body.decode(), parse_constant=_refuse)
-        # Half a surrogate pair can be escaped in JSON, and could not be answered in UTF-8.
+        # JSON can escape a lone surrogate, which a UTF-8 response could not contain.
         if b"\\u" in body:
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
@@ -74,7 +74,7 @@ def parse_body(body: bytes, limits: Limits) -> Json:
 
 
 def json_or_text(body: bytes) -> Json:
-    """The JSON value in a body, or else its text."""
+    """The JSON value of a body, or its text if it is not JSON."""
     try:
         return parse_body(body, Limits())
     except ToolError:
@@ -84,7 +84,7 @@ def json_or_text(body: bytes) -> Json:
 def json_response(
     status: int, content: object, media: str = JSON_MEDIA, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """A response with JSON `content`, or with its text or bytes if `media` is not a JSON type."""
+    """A response with `content` as JSON; text and bytes are sent unchanged if `media` is not a JSON type."""
     is_text = isinstance(content, str | bytes) and not media.endswith("json")
     body = content if is_text else json.dumps(content, ensure_ascii=False, allow_nan=False)
     return Response(body, status, headers, media)

@@ -19,8 +19,8 @@ _READ_LIMIT = 16 << 10
 _HEALTH_SECONDS = 2.0
 
 
-class ServerGone(MissingError):  # noqa: N818  (named in the design: what a runner catches to call a case invalid)
-    """The tool server itself does not answer: never the model's fault."""
+class ServerGone(MissingError):  # noqa: N818  (the name is public)
+    """The tool server itself does not respond, which is never the model's fault: the case is invalid."""
 
 
 _Answer: TypeAlias = tuple[int | None, str, bool]
@@ -28,15 +28,15 @@ _Answer: TypeAlias = tuple[int | None, str, bool]
 
 
 class ToolClient:
-    """Sends calls to a tool server over kept connections. Thread-safe.
+    """Sends calls to a tool server over persistent connections. Thread-safe.
 
-    It reads at most 16 KiB of a response, and marks one that is cut.
+    Responses are cut after 16 KiB, with a note at the end.
 
     Args:
-        address: the server, `http://127.0.0.1:<port>`. Calls never reach any other.
+        address: the server, `http://127.0.0.1:<port>`. No other server is ever contacted.
         token: the server's bearer token.
         definitions: the registered tools with their endpoints.
-        timeout: seconds for a request, from its first byte to the last one of the answer.
+        timeout: seconds from the start of a request to the last byte of the response.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class ToolClient:
             raise InputError(f"{address} is not on loopback; tool servers are reached at http://127.0.0.1:<port> only")
         self._address = address.rstrip("/")
         self._tools = {definition.name: definition for definition in definitions}
-        # No redirects and no proxies: either would let an answer or the environment choose where a call goes.
+        # No redirects and no proxies: they would let a response or the environment choose where a call goes.
         self._timeout = timeout
         self._http = httpx.Client(
-            # Compressed answers could be of any size once they are read.
+            # A compressed response could be of any size once decompressed.
             headers={"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"},
             timeout=timeout,
             follow_redirects=False,
@@ -58,17 +58,17 @@ class ToolClient:
         )
 
     def call(self, call: ToolCall, session: str) -> Exchange:
-        """Send a call, or refuse it with the reason (`Exchange.sent` None).
+        """Send a call, or refuse it with the reason (then `Exchange.sent` is None).
 
-        A timeout or a lost connection is the result of the call, as long as the server still answers /health.
+        A timeout or a lost connection is the result of the call, as long as /health still responds.
 
         Raises:
-            ServerGone: neither the call nor /health is answered.
+            ServerGone: neither the call nor /health gets a response.
         """
         if refusal := self._refusal(call):
             return _unsent(call, refusal)
         try:
-            # Escaped, so that any text a model wrote travels; the server refuses what is not Unicode.
+            # Escaped to ASCII, so that lone surrogates can be sent too; the server refuses them.
             body = json.dumps(dict(call.arguments)).encode()
         except (ValueError, TypeError, RecursionError):
             return _unsent(call, {"error": "the arguments cannot be written as JSON; use plain values"})
@@ -82,11 +82,11 @@ class ToolClient:
         """The digest of all worlds' states in a session.
 
         Raises:
-            ServerGone: the server does not answer, or not with a digest.
+            ServerGone: the server does not respond, or not with a digest.
         """
         status, text, _ = self._send("GET", "/state", session, {}, b"")
         if status != 200:
-            raise ServerGone(f"the tool server at {self._address} gave no state: {status} {text}")
+            raise ServerGone(f"the tool server at {self._address} returned no state: {status} {text}")
         return str(json.loads(text)["digest"])
 
     def _refusal(self, call: ToolCall) -> dict[str, Json] | None:
@@ -96,9 +96,9 @@ class ToolClient:
         if definition is None:
             return {"error": f"there is no tool {call.name[:60]}", "tools": [*self._tools]}
         if call.endpoint is not None and call.endpoint not in definition.endpoints:
-            right = list(definition.endpoints)
+            endpoints = list(definition.endpoints)
             error = f"{call.endpoint[:200]} is not the address of {call.name}"
-            return {"error": error, "url": right[0] if len(right) == 1 else [*right]}
+            return {"error": error, "url": endpoints[0] if len(endpoints) == 1 else [*endpoints]}
         return None
 
     def _send(self, method: str, path: str, session: str, headers: dict[str, str], body: bytes) -> _Answer:
@@ -108,7 +108,7 @@ class ToolClient:
         except httpx.TransportError as error:
             if not self._is_up():
                 raise ServerGone(
-                    f"the tool server at {self._address} does not answer ({type(error).__name__}: {error}); "
+                    f"the tool server at {self._address} does not respond ({type(error).__name__}: {error}); "
                     "start it again"
                 ) from error
             late = isinstance(error, httpx.TimeoutException)
@@ -122,13 +122,13 @@ class ToolClient:
             for chunk in response.iter_raw():
                 content += chunk
                 if time.monotonic() > until:
-                    raise httpx.ReadTimeout("it came too slowly")
+                    raise httpx.ReadTimeout("the response took too long")
                 if len(content) > _READ_LIMIT:
                     break
         kind = response.headers.get("content-type", "text/plain").partition(";")[0]
         if not kind.startswith("text/") and not kind.endswith(("json", "xml")):
-            told = _error(f"the answer is {kind[:60]}, which is neither JSON nor text")
-            return response.status_code, told, True
+            message = _error(f"the answer is {kind[:60]}, which is neither JSON nor text")
+            return response.status_code, message, True
         text = content[:_READ_LIMIT].decode(errors="replace")
         if len(content) > _READ_LIMIT:
             text += f"... (cut: the answer is longer than {_READ_LIMIT} bytes)"
@@ -156,6 +156,6 @@ def _error(why: str) -> str:
 
 
 def _unsent(call: ToolCall, answer: dict[str, Json]) -> Exchange:
-    # A model can write half a surrogate pair, which no log could be written with.
+    # A model can write a lone surrogate, which cannot be encoded for a log.
     received = json.dumps(answer, ensure_ascii=False).encode(errors="replace").decode()
     return Exchange(call, "POST", call.endpoint, None, None, received, is_error=True)

@@ -36,7 +36,7 @@ _SESSION = {
 
 
 def openapi_document(toolsets: Sequence[Toolset]) -> dict[str, Any]:
-    """The document. A tool's schema stands under `components/schemas/<tool>`, its result's under `<tool>.result`."""
+    """The document. A tool's schema is `components/schemas/<tool>`, that of its result `<tool>.result`."""
     paths: dict[str, dict[str, Any]] = {}
     schemas: dict[str, Any] = {
         "error": {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
@@ -74,7 +74,7 @@ def _reference(name: str) -> dict[str, str]:
 
 
 def _moved(schema: Any, name: str) -> Any:
-    """The schema with its local references pointing to where it stands in the document."""
+    """The schema with its local references rewritten for its place in the document."""
     if isinstance(schema, list):
         return [_moved(item, name) for item in schema]
     if not isinstance(schema, Mapping):
@@ -102,7 +102,7 @@ def _operation(toolset: Toolset, tool: Tool, identity: str) -> dict[str, Any]:
 def _inputs(tool: Tool, path: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     """The `parameters` and the `requestBody` of a tool at its own path."""
     properties: dict[str, Any] = schema.get("properties", {})
-    # What the path names and no argument fills can be anything.
+    # A path parameter that no argument fills can be any string.
     parameters = {("path", wire): _parameter("path", wire, {"type": "string"}) for wire in PARAMETER.findall(path)}
     content: dict[str, Any] = {}
     needed = False

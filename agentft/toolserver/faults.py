@@ -1,6 +1,6 @@
-"""Which calls fail, and how: read from a file, and fixed by the seed, session, tool and number of the call.
+"""Which calls fail, and how: read from a file, and determined by the seed, session, tool and number of the call.
 
-The format of the file is in docs/faults.md; its keys are the fields of `Fault`, in tables `[[fault]]`, and of `_File`.
+docs/faults.md describes the file. Its keys are the fields of `_File`, and of `Fault` in each `[[fault]]` table.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["FAULT_KINDS", "Fault", "FaultKind", "Schedule", "is_ours", "read_fau
 
 @dataclass(frozen=True, slots=True)
 class FaultKind:
-    """A kind of fault: the status that a client sees (None: perhaps no complete response) and the message.
+    """A kind of fault: the status that a client sees (None: the response may be incomplete) and the message.
 
-    `effect`: the call takes effect whatever `Fault.after` is. `seconds`: the default delay or Retry-After.
+    `effect`: the call always takes effect, whatever `Fault.after` is. `seconds`: the default delay or Retry-After.
     """
 
     status: int | None
@@ -62,13 +62,13 @@ FAULT_KINDS: Mapping[str, FaultKind] = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One rule: for which calls of which tools (`world.tool` or `tool`, with * and ?; none: all).
+    """One rule: which calls of which tools fail (`world.tool` or `tool`, with * and ?; empty: all tools).
 
-    Of `rate` (of the calls) and `calls` (the n-th ones of a tool in a session) one is given. `seconds` 0 and `text` ""
-    stand for the kind's own. `after`: a write takes effect before the fault.
+    Either `rate` (share of the calls) or `calls` (their numbers, per tool and session) is set. `seconds` 0 and `text`
+    "" mean the default of the kind. `after`: a write takes effect before the fault.
 
     Raises:
-        InputError: a value is not allowed, or does not go with the kind.
+        InputError: a value is not allowed, or does not apply to the kind.
     """
 
     kind: str
@@ -83,26 +83,26 @@ class Fault:
         if self.kind not in FAULT_KINDS:
             raise InputError(f"`kind` is {self.kind!r:.60}, which is not known; {nearest(self.kind, [*FAULT_KINDS])}")
         if bool(self.calls) == bool(self.rate):
-            raise InputError("give one of `rate` (of the calls) and `calls` (their numbers)")
+            raise InputError("set either `rate` (the share of the calls) or `calls` (their numbers)")
         if not 0 <= self.rate <= 1:
-            raise InputError(f"`rate` is {self.rate}; it must be over 0 and at most 1")
+            raise InputError(f"`rate` is {self.rate}; it must be above 0 and at most 1")
         if any(nth < 1 for nth in self.calls):
-            raise InputError(f"`calls` holds {min(self.calls)}; calls are counted from 1")
-        if self.seconds and not (self.does.seconds and 0 < self.seconds <= 600):
+            raise InputError(f"`calls` contains {min(self.calls)}; calls are counted from 1")
+        if self.seconds and not (self.definition.seconds and 0 < self.seconds <= 600):
             slow = ", ".join(sorted(name for name, kind in FAULT_KINDS.items() if kind.seconds))
-            raise InputError(f"`seconds` is {self.seconds:g}; it is for {slow}, at most 600")
-        if self.text and not self.does.text:
-            raise InputError(f"`text` has no place in a fault of kind {self.kind!r}; leave it out")
+            raise InputError(f"`seconds` is {self.seconds:g}; it applies to {slow}, and is at most 600")
+        if self.text and not self.definition.text:
+            raise InputError(f"`text` does not apply to faults of kind {self.kind!r}; leave it out")
 
     @property
-    def does(self) -> FaultKind:
-        """The definition of its kind."""
+    def definition(self) -> FaultKind:
+        """The definition of the fault's kind."""
         return FAULT_KINDS[self.kind]
 
     @property
-    def takes(self) -> float:
+    def delay(self) -> float:
         """The response's delay or its Retry-After, in seconds."""
-        return self.seconds or self.does.seconds
+        return self.seconds or self.definition.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +113,17 @@ class _File:
 
     def __post_init__(self) -> None:
         if not self.fault:
-            raise InputError("it holds no fault; write [[fault]] with a kind and a rate")
+            raise InputError("it has no faults; write [[fault]] with a kind and a rate")
         if not 0 < self.client_seconds <= 600:
-            raise InputError(f"`client_seconds` is {self.client_seconds:g}; it must be over 0 and at most 600")
+            raise InputError(f"`client_seconds` is {self.client_seconds:g}; it must be above 0 and at most 600")
         for index, fault in enumerate(self.fault):
-            if fault.kind == "timeout" and fault.takes <= self.client_seconds:
-                what = f"fault[{index}]: `seconds` is {fault.takes:g}, within the client's {self.client_seconds:g}"
+            if fault.kind == "timeout" and fault.delay <= self.client_seconds:
+                what = f"fault[{index}]: `seconds` is {fault.delay:g}, and the client waits {self.client_seconds:g}"
                 raise InputError(f"{what}, so nothing times out; raise it, or lower `client_seconds`")
 
 
 class Schedule:
-    """The faults of a run. It is stateless: `at` returns the same for the same arguments, in any order.
+    """The faults of a run. Stateless: `at` returns the same fault for the same arguments, in any order of calls.
 
     Args:
         file: the faults file.
@@ -140,8 +140,8 @@ class Schedule:
     def at(self, session: str, tool: str, nth: int) -> Fault | None:
         """The fault of the n-th call (from 1) of a tool in a session, or None.
 
-        Only the part of the session's name after its last dot counts, which is the same for every model. A first
-        call has no earlier result, so it is never stale.
+        Only the part of the session's name after its last dot counts, which is the same for every model. The first
+        call is never stale, because it has no earlier result.
         """
         name = session.rpartition(".")[2]
         for index, (fault, tools) in enumerate(self._rules):
@@ -166,7 +166,7 @@ def read_faults(source: str, toolsets: Sequence[Toolset]) -> Schedule:
 
 
 def is_ours(exchange: Exchange) -> bool:
-    """Whether an exchange failed without a fault that explains it, so the server itself failed."""
+    """Whether the server itself failed: an exchange failed, and no injected fault explains it."""
     failed = exchange.sent is not None and (exchange.status is None or exchange.status >= 500)
     fault = FAULT_KINDS.get(exchange.fault)
     return failed and (fault is None or fault.status != exchange.status)
@@ -193,6 +193,6 @@ def _tools(fault: Fault, toolsets: Sequence[Toolset], at: str) -> frozenset[str]
     for pattern in fault.tools or ("*",):
         found = {tool for full, tool in names.items() if fnmatchcase(full, pattern) or fnmatchcase(tool, pattern)}
         if not found:
-            raise InputError(f"{at}: no tool is called {pattern!r}; {nearest(pattern, [*names, *names.values()])}")
+            raise InputError(f"{at}: no tool is named {pattern!r}; {nearest(pattern, [*names, *names.values()])}")
         chosen |= found
     return frozenset(chosen)

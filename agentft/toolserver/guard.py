@@ -23,15 +23,15 @@ _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 class Guard:
     """ASGI middleware. A tool's own address (Host and path) becomes `/tools/<name>`; `/health` needs no token.
 
-    A program sends the token as a bearer token. A browser opens `/?token=...` once and gets a cookie, which opens
-    what is read with GET and nothing else.
+    Programs send the token as a bearer token. A browser opens `/?token=...` once and gets a cookie, which authorises
+    GET and HEAD requests only.
 
     Args:
-        app: what is guarded.
+        app: the application to guard.
         definitions: the tools, with their addresses.
-        bound: the address that the server listens on; bound to the network, any IP address may be its Host.
+        bound: the address that the server listens on; if it is not loopback, any IP address may be the Host.
         token: the bearer token.
-        rate: requests a second, after a burst of as many.
+        rate: requests per second, with bursts of up to one second's worth.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Guard:
         await self._app({**scope, "path": f"/tools/{tool}"} if tool else scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: dict[bytes, bytes], host: str) -> Response | None:
-        if not self._knows(host):
+        if not self._serves(host):
             return json_response(403, {"error": "this host is not served here"})
         origin = headers.get(b"origin")
         if origin is not None and origin.decode("latin-1").lower() != f"http://{host}":
@@ -68,41 +68,41 @@ class Guard:
             return None
         cookie = f"agentft_{(scope.get('server') or ('', 0))[1]}"
         if not self._authorized(scope, headers, cookie):
-            given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
-            if scope["path"] == "/" and given and self._is_token(given[0].encode()):
-                return _welcome(cookie, given[0])
+            tokens = parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
+            if scope["path"] == "/" and tokens and self._is_token(tokens[0].encode()):
+                return _set_cookie(cookie, tokens[0])
             return json_response(
                 401, {"error": "missing or wrong bearer token"}, headers={"WWW-Authenticate": "Bearer"}
             )
-        if not self._may_pass():
+        if not self._is_within_rate():
             return json_response(
                 429, {"error": "too many requests a second; wait a moment"}, headers={"Retry-After": "1"}
             )
         return None
 
-    def _knows(self, host: str) -> bool:
+    def _serves(self, host: str) -> bool:
         """Whether a Host header is loopback (on any port), a tool's host, or the address that the server listens on."""
         try:
             name = urlsplit(f"//{host}").hostname
             if host in self._hosts or name in _LOOPBACK or name == self._bound:
                 return True
-            # Another site's name can be made to point here (DNS rebinding); an IP address is nobody's name.
+            # A foreign domain can be made to resolve to this machine (DNS rebinding); an IP address cannot.
             return self._bound not in _LOOPBACK and bool(ipaddress.ip_address(name or ""))
         except ValueError:
             return False
 
     def _authorized(self, scope: Scope, headers: dict[bytes, bytes], cookie: str) -> bool:
-        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         if scheme == b"Bearer":
-            return self._is_token(given)
+            return self._is_token(token)
         found = cookie_parser(headers.get(b"cookie", b"").decode("latin-1")).get(cookie, "")
         return scope["method"] in {"GET", "HEAD"} and self._is_token(found.encode())
 
-    def _is_token(self, given: bytes) -> bool:
-        return hmac.compare_digest(given, self._token)
+    def _is_token(self, token: bytes) -> bool:
+        return hmac.compare_digest(token, self._token)
 
-    def _may_pass(self) -> bool:
-        """A token bucket that holds one second's worth."""
+    def _is_within_rate(self) -> bool:
+        """Take one request from a token bucket that holds one second's worth."""
         now = time.monotonic()
         self._left = min(self._rate, self._left + (now - self._then) * self._rate)
         self._then = now
@@ -112,7 +112,7 @@ class Guard:
         return True
 
 
-def _welcome(cookie: str, token: str) -> Response:
-    welcome = RedirectResponse("/", status_code=303, headers={"Referrer-Policy": "no-referrer"})
-    welcome.set_cookie(cookie, token, httponly=True, samesite="strict")
-    return welcome
+def _set_cookie(cookie: str, token: str) -> Response:
+    response = RedirectResponse("/", status_code=303, headers={"Referrer-Policy": "no-referrer"})
+    response.set_cookie(cookie, token, httponly=True, samesite="strict")
+    return response

@@ -12,12 +12,12 @@ class Limits:
     """The limits of one server.
 
     Attributes:
-        body: bytes of a request's body; more is a 413.
-        depth: lists and objects inside each other in a body; more is a 400.
-        seconds: what a call may take, its waiting included; then it is answered 504. Its handler cannot be stopped.
-        rate: requests a second over all callers, after a burst of as many; more is a 429.
-        sessions: sessions that have written; one more is a 503.
-        idle: seconds after which a session that was not used makes room.
+        body: bytes of a request's body; a larger one gets a 413.
+        depth: levels of nested lists and objects in a body; a deeper one gets a 400.
+        seconds: time for a call, queueing included; then it gets a 504, while its handler runs on.
+        rate: requests per second of all callers, with bursts of up to one second's worth; others get a 429.
+        sessions: sessions that have written; a further one gets a 503.
+        idle: seconds without use after which a session may be dropped.
     """
 
     body: int = 1 << 20

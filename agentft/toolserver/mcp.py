@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["McpEndpoint", "RunTool", "serve_stdio"]
 
 RunTool: TypeAlias = Callable[[str, Mapping[str, Json], str, Scope], Awaitable[tuple[int, Json]]]
-"""Runs a tool: its name, the arguments, the session and the HTTP request's scope -> the status and the result."""
+"""Runs a tool: (name, arguments, session, scope of the HTTP request) -> (status, result)."""
 
 
 class McpEndpoint:

@@ -26,7 +26,7 @@ h2 { margin-top: 2rem } :root { color-scheme: light dark } .bad { color: #d33 } 
 
 
 RecentCall: TypeAlias = tuple[float, str, str, Mapping[str, Json], int]
-"""An answered call: its Unix time in seconds, session, tool, arguments and status."""
+"""A finished call: its Unix time in seconds, session, tool, arguments and status."""
 
 
 def draw_page(toolsets: Sequence[Toolset], sessions: Sessions, recent: Sequence[RecentCall]) -> HTMLResponse:

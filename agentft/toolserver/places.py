@@ -1,4 +1,4 @@
-"""Arguments of an imported API's tools in HTTP requests: read from a request at the API's path, and written to one."""
+"""The arguments of imported tools in HTTP requests: read from a request to the API's own path, or written into one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def own_path(toolset: Toolset, tool: Tool) -> str | None:
 
 
 class PathBook:
-    """The paths of all tools that have one. They are found under the API's own Host, and under the server's."""
+    """The paths of all tools that have one, for requests with the API's own Host and with the server's."""
 
     def __init__(self, toolsets: Iterable[Toolset]) -> None:
         self._entries: defaultdict[int, list[tuple[re.Pattern[str], list[str], str, Tool]]] = defaultdict(list)
@@ -53,7 +53,7 @@ class PathBook:
         self._hosts = {entry[2] for entries in self._entries.values() for entry in entries}
 
     def find(self, scope: Scope) -> dict[str, tuple[Tool, dict[str, str]]]:
-        """The tools at a request's host and path by their method, with the values of the path's parameters."""
+        """By method: the tool at a request's host and path, with the values of the path's parameters."""
         path: str = scope.get("raw_path", b"").decode("latin-1") or scope["path"]
         host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower()
         tools: dict[str, tuple[Tool, dict[str, str]]] = {}
@@ -72,7 +72,7 @@ async def read_route_arguments(
     """The arguments of a tool from a request at its own path, converted from text to the types of its schema.
 
     Raises:
-        ToolError: 400 for a body or a query that cannot be read, 413 for too large a body, 415 for another media type.
+        ToolError: 400 if the body or the query cannot be read, 413 if the body is too large, 415 for other media types.
     """
     places = tool.route.places if tool.route else {}
     texts = {
@@ -91,8 +91,8 @@ async def read_route_arguments(
     elif body:
         arguments = _from_body(parse_body(body, limits), places)
     known = {wire for kind, wire in places.values() if kind == "query"}
-    if strangers := {name for name, _ in texts["query"]} - known:
-        raise ToolError(f"unknown query parameter {min(strangers)[:60]!r}", argument=min(strangers)[:60])
+    if unknown := {name for name, _ in texts["query"]} - known:
+        raise ToolError(f"unknown query parameter {min(unknown)[:60]!r}", argument=min(unknown)[:60])
     validator = Validator(tool.definition.parameters, registry=Registry())
     properties: Any = tool.definition.parameters.get("properties", {})
     for name, (kind, wire) in places.items():
@@ -110,7 +110,7 @@ def _pairs(text: bytes) -> list[tuple[str, str]]:
 
 
 def _from_body(document: Json, places: Mapping[str, tuple[str, str]]) -> dict[str, Json]:
-    """The arguments in a JSON body. Unknown names stay, for the argument check to refuse."""
+    """The arguments in a JSON body. Unknown names are kept, so that the argument check refuses them."""
     names = {wire: name for name, (kind, wire) in places.items() if kind in {"body", "form"}}
     if document is None or "" in names:
         return {} if document is None else {names[""]: document}
@@ -120,7 +120,7 @@ def _from_body(document: Json, places: Mapping[str, tuple[str, str]]) -> dict[st
 
 
 def _typed(values: Sequence[str], validator: Any) -> Json:
-    """The first conversion that the schema accepts, or else the text, which the argument check then refuses."""
+    """The first conversion that the schema accepts; otherwise the text, which the argument check then refuses."""
     text = values[-1]
     items = values if len(values) > 1 else text.split(",")
     parsed = [json_or_text(item.encode(errors="replace")) if item else None for item in items]
@@ -135,10 +135,10 @@ def _typed(values: Sequence[str], validator: Any) -> Json:
 
 
 def fill_request(base: str, route: Route, arguments: Mapping[str, Json]) -> dict[str, Any]:
-    """The request for httpx to a service at the URL `base`: each argument in its place, by default in the body.
+    """The httpx request to the service at `base`, with each argument in its place (by default the body).
 
     Raises:
-        ToolError: 422 for a path's parameter that would leave the route.
+        ToolError: 422 if a path parameter would leave the route.
     """
     sent: defaultdict[str, dict[str, Json]] = defaultdict(dict)
     for argument, value in arguments.items():

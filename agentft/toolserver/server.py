@@ -35,14 +35,14 @@ class ToolServer:
     """Serves worlds on loopback. Use it as a context manager.
 
     Args:
-        toolsets: the worlds, as `load_toolsets` gives them.
+        toolsets: the worlds, from `load_toolsets`.
         seed: replaces the seed that the worlds were loaded with.
-        port: 0 takes a free one.
-        host: the address to listen on. Any but 127.0.0.1 opens the server to the network, and wants a `token`.
-        token: the bearer token; by default a new one.
-        limits: what callers may do.
-        faults: what goes wrong, and when.
-        source: what answers in place of the worlds (see `open_source`); it is closed with the server.
+        port: 0 picks a free one.
+        host: the address to listen on. Any other than 127.0.0.1 opens the server to the network and needs a `token`.
+        token: the bearer token; by default a random one.
+        limits: the limits of callers.
+        faults: the faults to inject.
+        source: a real or recorded service that responds in place of the worlds; it is closed with the server.
 
     Raises:
         InputError: another host without a token.
@@ -62,9 +62,9 @@ class ToolServer:
         source: Source | None = None,
     ) -> None:
         if host != _LOOPBACK and not token:
-            raise InputError(f"serving on {host} opens the tools to the network; give a token too, with --token")
+            raise InputError(f"serving on {host} opens the tools to the network; pass a token with --token")
         if token is not None and (len(token) < _TOKEN_LENGTH or not _TOKEN.fullmatch(token)):
-            raise InputError(f"a token must be {_TOKEN_LENGTH} or more of the characters A-Z a-z 0-9 . _ ~ -")
+            raise InputError(f"a token must have {_TOKEN_LENGTH} or more of the characters A-Z a-z 0-9 . _ ~ -")
         self.token = token or secrets.token_urlsafe(24)
         self._definitions = [definition for toolset in toolsets for definition in toolset.definitions]
         self._service = Service(toolsets, seed, limits, faults, source)
@@ -78,7 +78,7 @@ class ToolServer:
             access_log=False,
             lifespan="off",
             loop="asyncio",
-            http=WireProtocol if faults else "auto",  # httptools, where nothing is to be cut
+            http=WireProtocol if faults else "auto",  # "auto" is httptools, which is faster
             ws="none",
             proxy_headers=False,
             server_header=False,
@@ -93,16 +93,16 @@ class ToolServer:
 
     @property
     def address(self) -> str:
-        """`http://127.0.0.1:<port>`; the port is known once the server runs."""
+        """`http://127.0.0.1:<port>`; the port is known once the server is running."""
         return f"http://{self._host}:{self._port}"
 
     @property
     def crashes(self) -> tuple[HandlerError, ...]:
-        """The handler bugs that were answered with a 500; `__cause__` holds what was raised."""
+        """The handler bugs behind the 500s; `__cause__` is what the handler raised."""
         return tuple(self._service.crashes)
 
     def client(self, timeout: float = 10.0) -> ToolClient:
-        """A client for this server. It is closed with the server, if not before."""
+        """A client for this server, which is closed with the server at the latest."""
         return self._open.enter_context(ToolClient(self.address, self.token, self._definitions, timeout=timeout))
 
     def __enter__(self) -> Self:
@@ -132,14 +132,14 @@ class ToolServer:
         self.close()
 
     def close(self) -> None:
-        """Stop serving; calls that are running may end first. Closing twice is fine."""
+        """Stop serving, after running calls have had a moment to finish. Closing twice is fine."""
         self._open.close()
 
 
 def _bind(host: str, port: int) -> socket.socket:
     if not 0 <= port <= 65535:
         raise InputError(f"port {port} is not a port; use 1 to 65535, or 0 for a free one")
-    # With the protocol named, asyncio sets TCP_NODELAY on what it accepts: 40 ms less a call.
+    # asyncio sets TCP_NODELAY on accepted sockets only if the protocol is named; it saves 40 ms per call.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -148,6 +148,6 @@ def _bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise MissingError(
-            f"port {port} on {host} cannot be used: {error.strerror}; stop what holds it, or take port 0 (a free one)"
+            f"port {port} on {host} cannot be used: {error.strerror}; stop what uses it, or pass port 0 for a free one"
         ) from None
     return listener

@@ -28,10 +28,10 @@ class _Session:
 
 
 class Sessions:
-    """Runs calls on per-session states. Thread-safe: the writes of one session run one after the other.
+    """Runs calls on per-session states. Thread-safe: the writes of one session run one after another.
 
-    Sessions share the parts of the state that they did not change, and a session is kept from its first write on, so
-    a thousand sessions need little memory.
+    Sessions share the records that they did not change, and a session is stored only from its first write on, so a
+    thousand sessions need little memory.
 
     Args:
         toolsets: the worlds; no two share a tool's name.
@@ -58,7 +58,7 @@ class Sessions:
         """Run a tool in a session.
 
         Raises:
-            ToolError: the call is refused; 503 when there are too many sessions, 429 when too many writes wait.
+            ToolError: the call is refused; 503 if there are too many sessions, 429 if too many writes wait.
             HandlerError: the tool's handler has a bug.
         """
         world = self._worlds.get(name)

@@ -1,9 +1,9 @@
-"""Sources that answer in place of a mock world: a real service, or a recording of one (JSONL, secrets redacted).
+"""Sources that respond in place of a mock world: a real service, or a recording of one (JSONL, secrets redacted).
 
-A line is `{"tool", "arguments", "status", "type", "body", "method", "url", "headers"}`: `body` is JSON where `type` is,
-else text; `url` is the tool's route, without the values in it; `headers` are the answer's. The credentials that the
-service was sent are never recorded. A call is matched by its tool and the canonical JSON of its arguments, with
-secrets redacted; in each session the n-th same call gets the n-th answer, and later ones the last answer.
+A line is `{"tool", "arguments", "status", "type", "body", "method", "url", "headers"}`: `body` is JSON if `type` is,
+otherwise text; `url` is the tool's route without the values of its parameters; `headers` are those of the response.
+Credentials sent to the service are never recorded. A call is matched by its tool and the canonical JSON of its
+arguments, with secrets redacted; in each session, the n-th equal call gets the n-th response, and later ones the last.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class Recorded:
 
 
 class Recorder:
-    """Appends exchanges to a file, one write per line; each is on disk before the answer is returned.
+    """Appends exchanges to a file, one write per line; each is on disk before its response is returned.
 
     Args:
-        path: appended to, or created with access for its owner only.
+        path: the file to append to; a new one is readable by its owner only.
         keep_secrets: do not redact secrets.
 
     Raises:
@@ -85,11 +85,11 @@ class Recorder:
 
 
 class Replayer:
-    """Answers from a recording, which `digest` identifies.
+    """Responds from a recording, which `digest` identifies.
 
     Args:
         path: the recording.
-        strict: refuse a call that was not recorded; otherwise the mock answers it.
+        strict: refuse calls that were not recorded; otherwise the mock world responds to them.
 
     Raises:
         InputError: the file cannot be read, or a line of it is wrong.
@@ -101,14 +101,14 @@ class Replayer:
             self._answers[_key(exchange.tool, exchange.arguments)].append(exchange)
         self.digest = hashlib.sha256(path.read_bytes() + bytes([strict])).hexdigest()
         self._strict = strict
-        self._asked: Counter[tuple[str, str]] = Counter()
+        self._counts: Counter[tuple[str, str]] = Counter()
         self._lock = Lock()
 
     def __call__(self, tool: str, arguments: Mapping[str, Json], session: str) -> Recorded | None:
-        """The recorded answer; None lets the mock answer.
+        """The recorded response; None: the mock world responds.
 
         Raises:
-            ToolError: there is none and it is strict, or the arguments are nested too deeply.
+            ToolError: a strict replay has no response to the call, or its arguments are nested too deeply.
         """
         try:
             key = _key(tool, arguments)
@@ -120,8 +120,8 @@ class Replayer:
                 raise ToolError(f"there is no recorded answer to {tool} with these arguments", status=404)
             return None
         with self._lock:
-            self._asked[session, key] += 1
-            return answers[min(self._asked[session, key], len(answers)) - 1]
+            self._counts[session, key] += 1
+            return answers[min(self._counts[session, key], len(answers)) - 1]
 
     def close(self) -> None:
         """Do nothing: a replay holds no resources."""
@@ -130,11 +130,11 @@ class Replayer:
 class RealService:
     """Sends calls to `url` and records the exchanges. Redirects are not followed; responses may have up to 1 MiB.
 
-    A call is sent to its tool's route, or to `POST <url>/tools/<name>` if it has none. The environment's
+    A call is sent to its tool's route, or to `POST <url>/tools/<name>` if it has none. The environment variable
     AGENTFT_REAL_AUTHORIZATION is sent as the Authorization header.
 
     Raises:
-        InputError: `url` is not an http address.
+        InputError: `url` is not a plain http(s) URL.
     """
 
     def __init__(self, url: str, toolsets: Sequence[Toolset], recorder: Recorder | None = None) -> None:
@@ -144,7 +144,7 @@ class RealService:
             parts = httpx.URL("")
         more = parts.query or parts.fragment or parts.userinfo
         if parts.scheme not in {"http", "https"} or not parts.host or more:
-            raise InputError(f"--real {url}: it must be an address such as https://api.example.com/v1")
+            raise InputError(f"--real {url}: it must be a URL such as https://api.example.com/v1")
         self.digest = self._url = url.rstrip("/")
         self._tools = {name: tool for toolset in toolsets for name, tool in toolset.tools.items()}
         self._recorder = recorder
@@ -153,10 +153,10 @@ class RealService:
         self._http = httpx.Client(headers=headers, timeout=_SECONDS, follow_redirects=False, trust_env=False)
 
     def __call__(self, tool: str, arguments: Mapping[str, Json], session: str) -> Recorded | None:
-        """The service's answer, or a 502 if it does not answer. The service has no part in our sessions.
+        """The service's response, or a 502 if it does not respond. The service does not know our sessions.
 
         Raises:
-            ToolError: an argument is refused, and nothing is sent.
+            ToolError: an argument is refused; nothing is sent.
         """
         del session
         known = self._tools.get(tool)
@@ -190,7 +190,7 @@ class RealService:
 
 
 Source: TypeAlias = RealService | Replayer
-"""Answers calls in place of the mock worlds."""
+"""Responds to calls in place of the mock worlds."""
 
 
 def open_source(
@@ -202,17 +202,17 @@ def open_source(
     miss: str = "error",
     keep: bool = False,
 ) -> Source | None:
-    """The source for the options of eval and serve, or None if they name none.
+    """The source that the options of `eval` and `tools serve` select; None if they select none.
 
     Raises:
-        InputError: two options exclude each other, or one has a value that cannot be used.
+        InputError: two options exclude each other, or a value cannot be used.
     """
     if miss not in {"error", "mock"}:
         raise InputError(f"--replay-miss {miss}: it must be `error` or `mock`")
     if replay is not None and real is not None:
-        raise InputError("--replay and --real exclude each other; give one of them")
+        raise InputError("--replay and --real exclude each other; use one of them")
     if record is not None and real is None:
-        raise InputError("--record keeps what a real service answers; give its address with --real URL")
+        raise InputError("--record records a real service; name the service with --real URL")
     if replay is not None:
         return Replayer(replay, strict=miss == "error")
     return RealService(real, toolsets, Recorder(record, keep_secrets=keep) if record else None) if real else None
@@ -226,13 +226,13 @@ def _read(path: Path) -> list[Recorded]:
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a file made by --record") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror}); use a file made by --record") from None
     places = [(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
     return [read_as(Recorded, read_json_line(line, at), at) for line, at in places]
 
 
 def _content(media: str, content: bytes) -> tuple[str, Json]:
-    """The media type and the body to record. A JSON type with a body that is not JSON, or too deep, becomes text."""
+    """The media type and the body to record. A body of a JSON type that is not JSON, or too deep, becomes text."""
     media = media.partition(";")[0].strip() or "text/plain"
     if media.endswith("json"):
         try:

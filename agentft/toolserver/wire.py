@@ -30,7 +30,7 @@ __all__ = ["Wire", "WireProtocol"]
 _CALLS_KEPT = 100_000
 _HUGE = 4 << 20
 _PIECES = 20
-_READ_SECONDS = 0.02  # for the client to read, since a reset discards what it has not read
+_READ_SECONDS = 0.02  # time for the client to read, because a reset discards unread bytes
 _CLOSE_SECONDS = 5.0
 
 
@@ -44,7 +44,7 @@ class WireProtocol(H11Protocol):
 
 
 class Wire:
-    """Applies the schedule's faults to a service's responses. To be used from one event loop."""
+    """Applies the schedule's faults to a service's responses. For use from one event loop."""
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
@@ -52,7 +52,7 @@ class Wire:
         self._earlier: dict[tuple[str, str], Response] = {}
 
     async def respond(self, request: Request, tool: str, run: Callable[[Request], Awaitable[Response]]) -> ASGIApp:
-        """The response to a call, with the fault that the schedule has for it; `run` runs the call."""
+        """The response to a call, with the fault that the schedule has for it, if any; `run` executes the call."""
         key = request.headers.get("x-session", "default"), tool
         fault, found = await self._spoil(key, partial(run, request), request)
         return partial(_SENDERS[fault.kind], fault, found) if fault is not None and fault.kind in _SENDERS else found
@@ -60,13 +60,13 @@ class Wire:
     async def spoil_result(
         self, key: tuple[str, str], run: Callable[[], Awaitable[Response]], scope: Scope
     ) -> tuple[int, Json]:
-        """The same for MCP: the status and the content of a call's result. `key` is the session and the tool."""
+        """The same for MCP; returns the status and the content of the result. `key`: the session and the tool."""
         fault, found = await self._spoil(key, run)
         if fault is not None and fault.kind in _SENDERS:
             if _SENDERS[fault.kind] is _send_half:
                 await _send_half(fault, found, scope, _no_message, _no_message)
             else:
-                await asyncio.sleep(fault.takes)
+                await asyncio.sleep(fault.delay)
         return found.status_code, json_or_text(bytes(found.body))
 
     async def _spoil(
@@ -74,21 +74,21 @@ class Wire:
     ) -> tuple[Fault | None, Response]:
         """The fault of this call, if any, and its response."""
         fault = self._schedule.at(*key, self._count(key))
-        if fault is None or fault.after or fault.does.effect:
+        if fault is None or fault.after or fault.definition.effect:
             real = await run()
         else:
-            # The body is read even so: closing a socket with unread bytes would reset the connection.
+            # Read the body anyway: closing a socket with unread bytes would reset the connection.
             with suppress(ToolError):
                 await read_body_arguments(request, Limits()) if request else None
             real = json_response(504, {"error": FAULT_KINDS["504"].text})
-        if fault is None or fault.kind in _SENDERS or (fault.does.effect and real.status_code != 200):
+        if fault is None or fault.kind in _SENDERS or (fault.definition.effect and real.status_code != 200):
             if fault is None and real.status_code == 200 and self._schedule.stale:
                 self._earlier[key] = real
-            return fault, real  # a refusal is not changed
+            return fault, real  # refusals are not changed
         return fault, self._earlier.get(key, real) if fault.kind == "stale" else _spoiled(fault, real)
 
     def _count(self, key: tuple[str, str]) -> int:
-        """The number of this call, from 1. Past the limit, the sessions idle longest are dropped."""
+        """The number of this call, from 1. Beyond `_CALLS_KEPT` entries, the least recently used is dropped."""
         self._counts[key] = self._counts.pop(key, 0) + 1
         if len(self._counts) > _CALLS_KEPT:
             old, _ = self._counts.popitem(last=False)
@@ -97,8 +97,8 @@ class Wire:
 
 
 def _spoiled(fault: Fault, real: Response) -> Response:
-    """A whole response, but not the real one."""
-    text, body, status = fault.text or fault.does.text, bytes(real.body), fault.does.status or 200
+    """A complete response that replaces the real one."""
+    text, body, status = fault.text or fault.definition.text, bytes(real.body), fault.definition.status or 200
     match fault.kind:
         case "html":
             return json_response(status, text, "text/html")
@@ -116,7 +116,7 @@ def _spoiled(fault: Fault, real: Response) -> Response:
             return json_response(status, {**content, "note": text} if isinstance(content, dict) else [content, text])
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if status == 429:
-        headers = {"Retry-After": str(math.ceil(fault.takes))}
+        headers = {"Retry-After": str(math.ceil(fault.delay))}
     return json_response(status, {"error": text.replace("{seconds}", headers.get("Retry-After", ""))}, headers=headers)
 
 
@@ -128,7 +128,7 @@ def _with_wrong_types(value: Json) -> Json:
 
 
 async def _send_half(fault: Fault, real: Response, scope: Scope, receive: Receive, _: Send) -> None:
-    """Send the head and half of the body, then close the connection in order (FIN) or reset it (RST)."""
+    """Send the head and half of the body, then close the connection (FIN) or reset it (RST)."""
     transport: asyncio.Transport = scope["state"]["transport"]
     status = f"HTTP/1.1 {real.status_code} {HTTPStatus(real.status_code).phrase}".encode()
     lines = [status, *(b": ".join(header) for header in real.raw_headers), b""]
@@ -145,20 +145,20 @@ async def _send_slowly(fault: Fault, real: Response, _: Scope, receive: Receive,
     size = len(real.body) // _PIECES + 1
     await send({"type": "http.response.start", "status": real.status_code, "headers": real.raw_headers})
     for start in range(0, len(real.body), size):
-        if await _client_left(receive, fault.takes / _PIECES):
+        if await _client_left(receive, fault.delay / _PIECES):
             return
         await send({"type": "http.response.body", "body": bytes(real.body[start : start + size]), "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 
 async def _send_late(fault: Fault, real: Response, scope: Scope, receive: Receive, send: Send) -> None:
-    """Respond late to a client that still waits: with the result, or with 504 if the call had no effect."""
-    if not await _client_left(receive, fault.takes):
+    """Respond after the delay if the client still waits: with the result, or with 504 if the call had no effect."""
+    if not await _client_left(receive, fault.delay):
         await real(scope, receive, send)
 
 
 async def _no_message(*_: object) -> Any:
-    """A receive function that never returns: the connection's messages go to the MCP SDK."""
+    """A receive function that never returns, because the MCP SDK receives the connection's messages."""
     await asyncio.Event().wait()
 
 

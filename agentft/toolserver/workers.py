@@ -1,4 +1,4 @@
-"""Runs handlers in threads, each call with a deadline; a handler that hangs delays no other call."""
+"""Runs handlers in threads, each call with a deadline, so that a handler that hangs delays no other call."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 
 class Workers:
-    """Runs functions in threads. To be used from one event loop.
+    """Runs functions in threads. For use from one event loop.
 
     Args:
         seconds: the deadline of a call, queueing included. The thread of a call that misses it cannot be stopped, and
@@ -46,12 +46,12 @@ class Workers:
         """Return or raise what `function(*arguments)` does.
 
         Args:
-            name: the tool's. While several calls of one tool have missed their deadline and still hold threads, further
-                calls of it are refused.
+            name: the tool's name. While `_STUCK_LIMIT` calls of a tool have missed their deadline and still run,
+                further calls of it are refused.
 
         Raises:
-            TimeoutError: it missed the deadline.
-            ToolError: it was refused.
+            TimeoutError: the call missed its deadline.
+            ToolError: the call was refused.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -91,9 +91,9 @@ class Workers:
             outcome: _Outcome
             try:
                 outcome = (future, function(*arguments), None)
-            # Whatever it raises is raised in `run`.
+            # Whatever the function raises is raised again in `run`.
             except BaseException as error:
-                # An interrupt or a cancellation that a handler raises itself would stop the whole loop.
+                # A KeyboardInterrupt or CancelledError raised by a handler would stop the whole loop.
                 outcome = (future, None, error if isinstance(error, Exception) else RuntimeError(repr(error)))
             with self._lock:
                 del self._inside[future]
@@ -104,7 +104,7 @@ class Workers:
             try:
                 if wake:
                     loop.call_soon_threadsafe(self._deliver)
-            except RuntimeError:  # the loop was closed in the meantime: nobody waits any more
+            except RuntimeError:  # the loop was closed in the meantime, so nobody waits for the result
                 return
             if surplus:
                 return

@@ -118,7 +118,7 @@ def test_its_answers_fail_and_are_recorded_and_replayed(tmp_path: Path, monkeypa
     [
         (["--faults", "tmeout=1"], "did you mean 'timeout'?"),
         (["--faults", "500=1", "--stdio"], "leave one of them out"),
-        (["--record", "kept.jsonl"], "give its address with --real URL"),
+        (["--record", "kept.jsonl"], "name the service with --real URL"),
     ],
 )
 def test_options_that_cannot_be_are_one_line(

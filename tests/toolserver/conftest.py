@@ -1,4 +1,4 @@
-"""A running server, and a raw HTTP client that can say what ToolClient never would."""
+"""A running server, and a raw HTTP client that can send what ToolClient never would."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_a_call_without_an_endpoint_goes_to_the_tools_path(client: ToolClient) -
     )
 
 
-def test_a_registered_endpoint_is_reached_and_shown_as_the_model_wrote_it(client: ToolClient) -> None:
+def test_a_registered_endpoint_is_called_and_recorded_as_the_model_wrote_it(client: ToolClient) -> None:
     asked = call("current_weather", {"city": "北京"}, f"{BASE}/current_weather")
     exchange = client.call(asked, "s")
     assert (exchange.url, exchange.status) == (f"{BASE}/current_weather", 200)
@@ -84,7 +84,7 @@ def test_any_other_address_is_never_sent(client: ToolClient, endpoint: str) -> N
     assert answer == {"error": f"{endpoint} is not the address of current_weather", "url": f"{BASE}/current_weather"}
 
 
-def test_each_of_a_tools_addresses_may_be_used_and_all_are_named(server: ToolServer) -> None:
+def test_a_tool_may_have_several_endpoints(server: ToolServer) -> None:
     endpoints = (f"{BASE}/current_weather", "http://search.test/web_search")
     definition = ToolDefinition("current_weather", "", {}, endpoints)
     with ToolClient(server.address, server.token, [definition]) as client:
@@ -102,7 +102,7 @@ def test_an_unknown_tool_is_never_sent(client: ToolClient) -> None:
 
 
 @pytest.mark.parametrize("name", ["../state", "calculate/../../health", "", "\ud800", "x" * 10_000])
-def test_a_tools_name_is_no_path(client: ToolClient, name: str) -> None:
+def test_a_tools_name_is_not_used_as_a_path(client: ToolClient, name: str) -> None:
     answer = refused(client.call(call(name), "s"))
     assert str(answer["error"]).startswith("there is no tool ")
     assert len(str(answer["error"])) < 80
@@ -119,7 +119,7 @@ def test_a_refused_call_is_an_error_with_its_message(client: ToolClient) -> None
     assert json.loads(exchange.received) == {"error": "missing argument 'city' (string)", "argument": "city"}
 
 
-def test_whatever_a_model_wrote_as_arguments_is_answered(client: ToolClient) -> None:
+def test_any_arguments_of_a_model_get_a_response(client: ToolClient) -> None:
     deep: Json = 1
     for _ in range(100_000):
         deep = [deep]
@@ -181,18 +181,18 @@ def test_a_redirect_is_not_followed(redirecting: str) -> None:
         assert client.call(call("calculate", {"expression": "1"}), "s").status == 307
 
 
-def test_a_server_that_is_gone_is_its_own_error(guest_world: str) -> None:
+def test_a_server_that_is_gone_raises_server_gone(guest_world: str) -> None:
     with ToolServer([load_toolset(guest_world)]) as server:
         address, token = server.address, server.token
     with ToolClient(address, token, load_toolset(guest_world).definitions) as client:
-        with pytest.raises(ServerGone, match="does not answer"):
+        with pytest.raises(ServerGone, match="does not respond"):
             client.call(call("sign_book", {"name": "Ada"}), "s")
         with pytest.raises(ServerGone):
             client.state_digest("s")
     assert issubclass(ServerGone, MissingError | AgentftError)
 
 
-def test_a_tool_that_hangs_is_no_answer_as_long_as_the_server_is_there(server: ToolServer) -> None:
+def test_a_tool_that_hangs_is_a_timeout_as_long_as_the_server_responds(server: ToolServer) -> None:
     with server.client(timeout=0.1) as client:
         exchange = client.call(call("slow", {"seconds": 0.6}), "hang")
     assert (exchange.status, exchange.sent, exchange.is_error) == (None, {"seconds": 0.6}, True)
@@ -209,12 +209,12 @@ def test_a_server_that_hangs_is_gone_too() -> None:
             client.call(call("calculate", {"expression": "1"}), "s")
 
 
-def test_a_wrong_token_gives_no_digest(server: ToolServer) -> None:
-    with ToolClient(server.address, "wrong", []) as client, pytest.raises(ServerGone, match="gave no state: 401"):
+def test_a_wrong_token_gets_no_digest(server: ToolServer) -> None:
+    with ToolClient(server.address, "wrong", []) as client, pytest.raises(ServerGone, match="returned no state: 401"):
         client.state_digest("s")
 
 
-def test_connections_are_kept(client: ToolClient) -> None:
+def test_connections_are_persistent(client: ToolClient) -> None:
     client.call(call("calculate", {"expression": "1"}), "s")
     rounds = []
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""Faults on real sockets: what stands on the wire, what a client is told, and that the schedule never wavers."""
+"""Faults on real sockets: the bytes on the wire, the errors of the client, and the determinism of the schedule."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., ToolServer]]:
 
 
 def raw(server: ToolServer, seconds: float = 3, body: bytes = b'{"expression": "6 * 7"}') -> tuple[bytes, bool]:
-    """All that one request is answered with on its socket, and whether the connection was reset."""
+    """The bytes of one response on its socket, and whether the connection was reset."""
     host, port = server.address.removeprefix("http://").split(":")
     head = f"POST /tools/calculate HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {server.token}\r\n"
     with socket.create_connection((host, int(port)), timeout=seconds) as connection:
@@ -75,7 +75,7 @@ def test_an_error_has_its_status_and_a_message(serve: Callable[..., ToolServer],
 
 
 @pytest.mark.parametrize("kind", FAULT_KINDS)
-def test_no_answer_tells_that_it_is_a_fault(serve: Callable[..., ToolServer], kind: str) -> None:
+def test_no_response_reveals_that_it_is_a_fault(serve: Callable[..., ToolServer], kind: str) -> None:
     seconds = "seconds = 2.5" if kind == "timeout" else ""
     answer, _ = raw(serve(f'kind = "{kind}"\ncalls = [1, 2]\n{seconds}'), seconds=6)
     assert answer.startswith(b"HTTP/1.1 ")
@@ -83,7 +83,7 @@ def test_no_answer_tells_that_it_is_a_fault(serve: Callable[..., ToolServer], ki
         assert word not in answer.lower()
 
 
-def test_a_429_says_when_to_come_again(serve: Callable[..., ToolServer]) -> None:
+def test_a_429_says_when_to_try_again(serve: Callable[..., ToolServer]) -> None:
     answer, _ = raw(serve('kind = "429"\ncalls = [1]\nseconds = 7'))
     assert b"HTTP/1.1 429 " in answer
     assert b"retry-after: 7\r\n" in answer.lower()
@@ -91,7 +91,7 @@ def test_a_429_says_when_to_come_again(serve: Callable[..., ToolServer]) -> None
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_a_reset_is_a_reset_in_mid_body(serve: Callable[..., ToolServer], after: bool) -> None:
+def test_a_reset_happens_in_the_middle_of_the_body(serve: Callable[..., ToolServer], after: bool) -> None:
     server = serve(f'kind = "reset"\ncalls = [1, 2]\nafter = {str(after).lower()}')
     answer, reset = raw(server)
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -128,16 +128,17 @@ def test_a_timeout_really_waits_longer_than_the_client(serve: Callable[..., Tool
         assert call(client).received == TRUE
 
 
-def test_who_waits_out_a_timeout_is_answered(serve: Callable[..., ToolServer]) -> None:
+def test_a_client_that_outwaits_a_timeout_gets_a_response(serve: Callable[..., ToolServer]) -> None:
+    """`test_wire.py` tests the delay to the instant, on a clock of its own."""
     before = serve('kind = "timeout"\ncalls = [1]\nseconds = 2.1')
     started = time.monotonic()
-    assert b"HTTP/1.1 504 " in raw(before)[0]
-    assert 2.1 <= time.monotonic() - started < 20
+    assert b"HTTP/1.1 504 " in raw(before, seconds=60)[0]
+    assert time.monotonic() - started >= 2.1
     after = serve('kind = "timeout"\ncalls = [1]\nseconds = 2.1\nafter = true')
-    assert TRUE.encode() in raw(after)[0]
+    assert TRUE.encode() in raw(after, seconds=60)[0]
 
 
-def test_a_drip_is_slow_and_whole_unless_the_client_has_had_enough(serve: Callable[..., ToolServer]) -> None:
+def test_a_drip_is_slow_but_complete_unless_the_client_gives_up(serve: Callable[..., ToolServer]) -> None:
     server = serve('kind = "drip"\ncalls = [1]\nseconds = 1')
     slower = serve('kind = "drip"\ncalls = [1]\nseconds = 30')
     with server.client(timeout=60) as patient, slower.client(timeout=0.3) as hasty:
@@ -166,7 +167,7 @@ def test_odd_answers_with_a_200(serve: Callable[..., ToolServer]) -> None:
     assert len(huge.received) < 17_000
 
 
-def test_stale_is_the_answer_of_an_earlier_call_and_never_the_first(serve: Callable[..., ToolServer]) -> None:
+def test_a_stale_result_is_that_of_an_earlier_call(serve: Callable[..., ToolServer]) -> None:
     client = serve('kind = "stale"\nrate = 1').client()
     assert call(client).received == TRUE
     client = serve('kind = "stale"\ncalls = [1, 3]').client()
@@ -190,7 +191,7 @@ def test_a_write_has_its_effect_only_if_the_file_says_so(
         assert reader.state_digest("s") != untouched
 
 
-def test_a_text_of_the_file_takes_the_place_of_the_usual_one(serve: Callable[..., ToolServer]) -> None:
+def test_a_text_in_the_file_replaces_the_default_message(serve: Callable[..., ToolServer]) -> None:
     server = serve(
         'kind = "400"\ncalls = [1]\ntext = "expression: use spaces"', 'kind = "html"\ncalls = [2]\ntext = "<p>"'
     )
@@ -198,16 +199,16 @@ def test_a_text_of_the_file_takes_the_place_of_the_usual_one(serve: Callable[...
     assert [call(client).received for _ in range(2)] == ['{"error": "expression: use spaces"}', "<p>"]
 
 
-def test_a_server_that_dies_is_gone_and_no_fault() -> None:
+def test_a_dead_server_is_not_a_fault() -> None:
     with ToolServer(WORLDS, faults=read_faults("reset=1", WORLDS)) as server:
         client = ToolClient(server.address, server.token, WORLDS[0].definitions)
         assert call(client).status is None
-    with client, pytest.raises(ServerGone, match="does not answer"):
+    with client, pytest.raises(ServerGone, match="does not respond"):
         call(client)
 
 
-def test_a_fault_leaves_the_server_as_it_was(serve: Callable[..., ToolServer]) -> None:
-    """A thousand spoilt calls, many at once: then it still answers, and no handler crashed."""
+def test_faults_do_not_harm_the_server(serve: Callable[..., ToolServer]) -> None:
+    """After 300 calls with faults, 8 at a time, it still responds, and no handler has crashed."""
     server = serve('kind = "reset"\nrate = 0.3', 'kind = "truncated"\nrate = 0.3', 'kind = "schema"\nrate = 0.3')
     client = server.client()
     with ThreadPoolExecutor(8) as pool:
@@ -221,22 +222,22 @@ def schedule(spec: str = "429=0.3,500=0.2") -> Schedule:
 
 
 def test_the_schedule_is_a_function_of_seed_session_tool_and_number() -> None:
-    asked = [
+    calls = [
         (f"run.{case}", tool, nth) for case in range(50) for tool in ("calculate", "air_quality") for nth in range(1, 9)
     ]
-    first = {key: schedule().at(*key) for key in asked}
+    first = {key: schedule().at(*key) for key in calls}
     again = schedule()
-    for key in random.Random(1).sample(asked, len(asked)):
+    for key in random.Random(1).sample(calls, len(calls)):
         assert again.at(*key) == first[key]
-    for session, tool, nth in asked:
+    for session, tool, nth in calls:
         assert again.at(session.replace("run.", "another."), tool, nth) == first[session, tool, nth]
-    assert {key: schedule("429=0.3,500=0.2,seed=1").at(*key) for key in asked} != first
+    assert {key: schedule("429=0.3,500=0.2,seed=1").at(*key) for key in calls} != first
     kinds = [fault.kind if fault else "" for fault in first.values()]
     assert 0.25 < kinds.count("429") / len(kinds) < 0.35
     assert 0.10 < kinds.count("500") / len(kinds) < 0.19  # 0.2 of the 0.7 that the first rule leaves
 
 
-def test_what_the_server_does_is_what_the_schedule_says_whatever_else_goes_on() -> None:
+def test_the_server_follows_the_schedule_under_concurrent_calls() -> None:
     with ToolServer(WORLDS, faults=schedule()) as server:
         client = server.client()
 
@@ -248,7 +249,7 @@ def test_what_the_server_does_is_what_the_schedule_says_whatever_else_goes_on() 
             got = dict(zip(sessions, pool.map(work, sessions), strict=True))
     for session, statuses in got.items():
         faults = [schedule().at(session, "calculate", nth) for nth in range(1, 9)]
-        assert statuses == [fault.does.status if fault else 200 for fault in faults]
+        assert statuses == [fault.definition.status if fault else 200 for fault in faults]
 
 
 def test_patterns_choose_tools(tmp_path: Path) -> None:
@@ -265,17 +266,17 @@ def test_patterns_choose_tools(tmp_path: Path) -> None:
     [
         ('kind = "timout"\nrate = 0.1', "fault[0]: `kind` is 'timout', which is not known; did you mean 'timeout'?"),
         ('kind = "500"\nrat = 0.1', "there is no key 'rat'; did you mean 'rate'?"),
-        ('kind = "500"', "give one of `rate` (of the calls) and `calls`"),
-        ('kind = "500"\nrate = 0.1\ncalls = [1]', "give one of `rate`"),
+        ('kind = "500"', "set either `rate` (the share of the calls) or `calls`"),
+        ('kind = "500"\nrate = 0.1\ncalls = [1]', "set either `rate`"),
         ('kind = "500"\nrate = 1.5', "`rate` is 1.5; it must be"),
         ('kind = "500"\nrate = nan', "`rate` is nan; it must be"),
         ('kind = "500"\nrate = "x"', "`rate` is 'x'; it must be a number"),
         ('kind = "500"\ncalls = [0]', "calls are counted from 1"),
-        ('kind = "500"\nrate = 1\nseconds = 3', "`seconds` is 3; it is for 429, drip, timeout"),
-        ('kind = "timeout"\nrate = 1\nseconds = 1', "within the client's 2, so nothing times out"),
+        ('kind = "500"\nrate = 1\nseconds = 3', "`seconds` is 3; it applies to 429, drip, timeout"),
+        ('kind = "timeout"\nrate = 1\nseconds = 1', "and the client waits 2, so nothing times out"),
         ('kind = "timeout"\nrate = 1\nseconds = 1e9', "at most 600"),
-        ('kind = "reset"\nrate = 1\ntext = "x"', "`text` has no place in a fault of kind 'reset'"),
-        ('kind = "500"\nrate = 1\ntools = ["weathr.*"]', "no tool is called 'weathr.*'"),
+        ('kind = "reset"\nrate = 1\ntext = "x"', "`text` does not apply to faults of kind 'reset'"),
+        ('kind = "500"\nrate = 1\ntools = ["weathr.*"]', "no tool is named 'weathr.*'"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_place_and_the_remedy(tmp_path: Path, rule: str, message: str) -> None:
@@ -300,14 +301,14 @@ def test_a_wrong_short_form_is_refused(spec: str, message: str) -> None:
     assert message in str(caught.value)
 
 
-def test_the_digest_tells_schedules_apart(tmp_path: Path) -> None:
+def test_different_schedules_have_different_digests(tmp_path: Path) -> None:
     assert schedule().digest == schedule().digest != schedule("429=0.3").digest
     assert (
         read_faults(write(tmp_path, 'kind = "429"\nrate = 0.3', head=""), WORLDS).digest == schedule("429=0.3").digest
     )
 
 
-def test_a_refusal_and_a_crash_stay_what_they_are(serve: Callable[..., ToolServer], broken_world: str) -> None:
+def test_a_fault_changes_neither_refusals_nor_crashes(serve: Callable[..., ToolServer], broken_world: str) -> None:
     server = serve('kind = "schema"\nrate = 1', worlds=(*WORLDS, load_toolset(broken_world)))
     refused = call(server.client(), expression="6 *")
     assert refused.status == 422

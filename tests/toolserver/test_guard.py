@@ -1,4 +1,4 @@
-"""The guard by itself, without sockets: which requests pass, which are refused and how, and its clock."""
+"""The guard without sockets: which requests pass, which are refused and how, and the rate limit."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_loopback_and_the_hosts_of_tools_are_served(host: str) -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "w.test", "w.test:82", "10.1.2.3", "0.0.0.1", "", "none", "[", "a:b:c"]
 )
-def test_other_hosts_are_not(host: str) -> None:
+def test_other_hosts_are_refused(host: str) -> None:
     client = Client()
     assert client(host=host) == 403
     assert client.error() == "this host is not served here"
@@ -88,12 +88,12 @@ def test_other_hosts_are_not(host: str) -> None:
         ("localhost", "10.1.2.3", 403),
     ],
 )
-def test_bound_to_the_network_any_ip_address_is_a_host(bound: str, host: str, status: int | None) -> None:
+def test_a_server_on_the_network_accepts_any_ip_address_as_host(bound: str, host: str, status: int | None) -> None:
     assert Client(bound)(host=host) == status
 
 
 @pytest.mark.parametrize("origin", ["http://localhost", "HTTP://LOCALHOST"])
-def test_the_own_origin_passes(origin: str) -> None:
+def test_the_servers_own_origin_passes(origin: str) -> None:
     assert Client()(origin=origin) is None
 
 
@@ -108,7 +108,7 @@ def test_another_origin_is_refused_at_every_path(origin: str) -> None:
         assert client.error() == "requests from the pages of other sites are not served here"
 
 
-def test_an_address_of_a_tool_becomes_its_path_and_the_rest_of_the_request_stays() -> None:
+def test_the_address_of_a_tool_becomes_its_path() -> None:
     client = Client()
     assert client("/v1/forecast", "POST", "a=1", host="weather.test") is None
     assert client("/f", "POST", host="w.test:81") is None
@@ -122,7 +122,7 @@ def test_an_address_of_a_tool_becomes_its_path_and_the_rest_of_the_request_stays
     "authorization",
     ["none", "", "Bearer", "Bearer ", "Bearer wrong", f"bearer {TOKEN}", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x"],
 )
-def test_without_the_token_only_health_answers(authorization: str) -> None:
+def test_only_health_needs_no_token(authorization: str) -> None:
     client = Client()
     for path in ("/tools", "/", "/mcp", "/health/"):
         assert client(path, authorization=authorization) == 401
@@ -131,7 +131,7 @@ def test_without_the_token_only_health_answers(authorization: str) -> None:
     assert client("/health", authorization=authorization) is None
 
 
-def test_a_browser_opens_the_page_once_with_its_token_and_gets_a_cookie_for_reading() -> None:
+def test_a_browser_gets_a_read_only_cookie_for_its_token() -> None:
     client = Client()
     for path, query in (("/tools", f"token={TOKEN}"), ("/", "token=wrong"), ("/", "tokens=1"), ("/", "")):
         assert client(path, query=query, authorization="none") == 401
@@ -148,7 +148,7 @@ def test_a_browser_opens_the_page_once_with_its_token_and_gets_a_cookie_for_read
     assert client("/state", authorization="Bearer wrong", cookie=f"agentft_4711={TOKEN}") == 401
 
 
-def test_the_rate_allows_a_burst_of_one_second_and_then_refills(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate_limit_allows_a_burst_of_one_second_and_refills(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("agentft.toolserver.guard.time.monotonic", lambda: now)
     client = Client(rate=4)

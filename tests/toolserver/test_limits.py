@@ -1,4 +1,4 @@
-"""What hangs, floods, comes from another site or asks for too much ends at a limit, and everyone else is served."""
+"""Limits end hanging handlers, floods, foreign sites and oversized requests, and other callers are still served."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def call(server: ToolServer, tool: str, body: object, **more: str) -> httpx.Resp
     return CLIENT.post(url, content=content, headers=headers(server, **more))
 
 
-def test_a_handler_that_hangs_is_a_504_and_holds_up_nobody(server: ToolServer) -> None:
+def test_a_handler_that_hangs_is_a_504_and_delays_no_other_call(server: ToolServer) -> None:
     with ThreadPoolExecutor(40) as pool:
         hanging = [pool.submit(call, server, "slow", {"seconds": 3}, **{"X-Session": f"h{n}"}) for n in range(30)]
         time.sleep(0.1)
@@ -56,7 +56,7 @@ def test_a_handler_that_hangs_is_a_504_and_holds_up_nobody(server: ToolServer) -
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, asyncio.CancelledError, GeneratorExit, ValueError])
-def test_whatever_is_raised_in_a_thread_is_raised_where_it_is_waited_for(kind: type[BaseException]) -> None:
+def test_an_exception_in_a_thread_is_raised_in_the_caller(kind: type[BaseException]) -> None:
     def fail() -> None:
         raise kind("x")
 
@@ -70,7 +70,7 @@ def test_whatever_is_raised_in_a_thread_is_raised_where_it_is_waited_for(kind: t
     asyncio.run(use())
 
 
-def test_a_tool_that_hangs_for_ever_leaves_threads_for_the_others() -> None:
+def test_a_tool_that_hangs_leaves_threads_for_other_tools() -> None:
     ended = threading.Event()
 
     async def use() -> None:
@@ -89,7 +89,7 @@ def test_a_tool_that_hangs_for_ever_leaves_threads_for_the_others() -> None:
 
 
 @pytest.mark.parametrize(("levels", "status"), [(63, 400), (64, 400), (65, 400), (5000, 400), (100_000, 400)])
-def test_a_body_has_a_depth(server: ToolServer, levels: int, status: int) -> None:
+def test_the_depth_of_a_body_is_limited(server: ToolServer, levels: int, status: int) -> None:
     inner = levels - 1
     answer = call(server, "calculate", b'{"expression": ' + b"[" * inner + b"]" * inner + b"}")
     assert answer.status_code == status
@@ -100,7 +100,7 @@ def test_many_lists_side_by_side_are_not_deep(server: ToolServer) -> None:
     assert "must be a string" in call(server, "calculate", {"expression": [[]] * 500}).json()["error"]
 
 
-def test_sessions_are_bounded_and_those_that_only_read_do_not_count(server: ToolServer) -> None:
+def test_the_number_of_sessions_that_write_is_limited(server: ToolServer) -> None:
     for n in range(20):
         assert call(server, "calculate", {"expression": "1"}, **{"X-Session": f"r{n}"}).status_code == 200
     body = {"name": "a", "value": 1}
@@ -109,7 +109,7 @@ def test_sessions_are_bounded_and_those_that_only_read_do_not_count(server: Tool
     assert answers[3].json()["error"].startswith("3 sessions are in use")
 
 
-def test_a_session_that_was_idle_makes_room() -> None:
+def test_an_idle_session_makes_room_for_another() -> None:
     sessions = Sessions(load_toolsets(["calculator"]), limits=Limits(sessions=1, idle=0.5))
     sessions.call("store_number", {"name": "a", "value": 1}, "one")
     with pytest.raises(ToolError, match="1 sessions are in use") as caught:
@@ -133,16 +133,16 @@ def test_the_rate_is_limited_and_recovers() -> None:
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "https://127.0.0.1", ""])
-def test_another_sites_page_is_refused(server: ToolServer, origin: str) -> None:
+def test_requests_from_other_sites_are_refused(server: ToolServer, origin: str) -> None:
     answer = call(server, "calculate", {"expression": "1"}, Origin=origin)
     assert (answer.status_code, answer.json()["error"][:13]) == (403, "requests from")
 
 
-def test_the_servers_own_page_is_not(server: ToolServer) -> None:
+def test_requests_from_the_servers_own_page_are_served(server: ToolServer) -> None:
     assert call(server, "calculate", {"expression": "1"}, Origin=server.address).status_code == 200
 
 
-def test_a_browser_gets_a_cookie_that_reads_and_nothing_else(server: ToolServer) -> None:
+def test_a_browsers_cookie_is_read_only(server: ToolServer) -> None:
     call(server, "calculate", {"expression": "<script>alert(1)</script>"})
     with httpx.Client(base_url=server.address, trust_env=False) as browser:
         assert browser.get("/").status_code == 401
@@ -161,12 +161,12 @@ def test_a_browser_gets_a_cookie_that_reads_and_nothing_else(server: ToolServer)
         assert browser.post("/tools/calculate", content=b'{"expression": "1"}').status_code == 401
 
 
-def test_another_host_wants_a_token() -> None:
+def test_listening_on_another_host_needs_a_token() -> None:
     worlds = [load_toolset("calculator")]
-    with pytest.raises(InputError, match="give a token too, with --token"):
+    with pytest.raises(InputError, match="pass a token with --token"):
         ToolServer(worlds, host="0.0.0.0")  # noqa: S104
     for token in ("short", "with space", "ünicode-token"):
-        with pytest.raises(InputError, match="a token must be"):
+        with pytest.raises(InputError, match="a token must have"):
             ToolServer(worlds, token=token)
     with ToolServer(worlds, host="0.0.0.0", token="a-long-token") as open_server:  # noqa: S104
         url = f"http://127.0.0.1:{open_server.address.rpartition(':')[2]}/tools"

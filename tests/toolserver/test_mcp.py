@@ -77,7 +77,7 @@ def answers(server: ToolServer) -> dict[str, dict[str, tuple[Any, Any]]]:
 
 @pytest.mark.parametrize("transport", ["http", "stdio"])
 @pytest.mark.parametrize("name", TOOLS)
-def test_every_tool_is_listed_and_answers_its_example(
+def test_every_tool_is_listed_and_runs_its_example(
     answers: dict[str, dict[str, tuple[Any, Any]]], transport: str, name: str
 ) -> None:
     listed, result = answers[transport][name]
@@ -86,7 +86,7 @@ def test_every_tool_is_listed_and_answers_its_example(
     assert listed.input_schema == tool.definition.parameters
     assert listed.annotations.read_only_hint == (tool.access == "read")
     assert listed.annotations.destructive_hint == (tool.access == "destructive")
-    # Over stdio all are called in one session, where what one has deleted another does not find.
+    # Over stdio all are called in one session, where a tool may have deleted what another one needs.
     assert not result.is_error or (transport == "stdio" and "error" in result.structured_content), result
     assert json.loads(result.content[0].text) == result.structured_content
 
@@ -117,7 +117,7 @@ def test_each_session_has_its_own_state_unless_it_names_one(server: ToolServer) 
     assert over_http(server, recall, **{"X-Session": "shared"}) is False
 
 
-def test_the_guard_stands_before_mcp(server: ToolServer) -> None:
+def test_the_guard_protects_mcp(server: ToolServer) -> None:
     for headers, status in (
         ({}, 401),
         ({"Authorization": f"Bearer {server.token}", "Origin": "http://evil.example"}, 403),
@@ -158,7 +158,9 @@ def test_a_worlds_tools_are_imported_from_its_mcp_server(tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     "server", ["/nowhere/at/all --x", "'unclosed", "", "http://127.0.0.1:9/mcp", f"{sys.executable} -c 1"]
 )
-def test_what_is_no_mcp_server_is_one_line(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failing_mcp_server_is_a_one_line_error(
+    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["tools", "import", "mcp", server, "--output", str(tmp_path / "w")]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (tmp_path / "w").exists()
@@ -196,7 +198,7 @@ async def calculate(client: Client) -> tuple[bool, Any, float]:
     return result.is_error, json.loads(result.content[0].text), time.monotonic() - began
 
 
-def test_faults_are_met_over_http_and_a_cut_answer_really_ends_early(faults: Path) -> None:
+def test_faults_apply_to_mcp_and_a_truncated_response_ends_early(faults: Path) -> None:
     async def three(client: Client) -> list[Any]:
         return [await calculate(client) for _ in range(3)]
 

@@ -1,4 +1,4 @@
-"""An imported API is served at its own paths and methods, with arguments from every place, and described as such."""
+"""An imported API is served at its own paths and methods, with arguments from every place, and in the OpenAPI file."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_arguments_come_from_every_place(
         ("GET", "/pets/", {}, 404, "nothing is served at"),
     ],
 )
-def test_what_is_wrong_is_refused(
+def test_invalid_requests_are_refused(
     http: httpx.Client, method: str, path: str, options: dict[str, Any], status: int, message: str
 ) -> None:
     answer = http.request(method, path, **options)
@@ -131,7 +131,7 @@ def test_what_is_wrong_is_refused(
     assert status != 405 or answer.headers["allow"] == "GET, PUT"
 
 
-def test_the_description_is_valid_and_has_both_ways(http: httpx.Client) -> None:
+def test_the_openapi_document_is_valid_and_has_both_paths_of_a_tool(http: httpx.Client) -> None:
     document = http.get(str(http.base_url).replace("/v1/", "/openapi.json")).json()
     validate(document)
     assert set(document["paths"]["/v1/pets/{petId}"]) == {"get", "put"}
@@ -142,7 +142,7 @@ def test_the_description_is_valid_and_has_both_ways(http: httpx.Client) -> None:
     assert set(form) == {"application/x-www-form-urlencoded"}
 
 
-def test_a_path_of_ours_is_not_taken(server: ToolServer) -> None:
+def test_a_tool_cannot_take_a_path_of_the_server(server: ToolServer) -> None:
     taken = tool("state", "GET", "/state")
     world = Toolset("odd", "http://odd.test", {"state": taken}, {})
     with ToolServer([world]) as other:
@@ -150,8 +150,8 @@ def test_a_path_of_ours_is_not_taken(server: ToolServer) -> None:
         assert "digest" in httpx.get(f"{other.address}/state", headers=headers, trust_env=False).json()
 
 
-def test_an_own_path_meets_the_faults_of_its_tool() -> None:
-    """The calls of a tool are counted together, however they come."""
+def test_calls_at_a_tools_own_path_meet_its_faults() -> None:
+    """The calls of a tool are counted together, whichever path they use."""
     with ToolServer([WORLD], faults=read_faults("503=0.5,seed=1", [WORLD])) as faulty:
         headers = {"Authorization": f"Bearer {faulty.token}"}
         with httpx.Client(base_url=faulty.address, headers=headers, trust_env=False) as http:

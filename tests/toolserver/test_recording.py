@@ -1,4 +1,4 @@
-"""A real service behind a world: only it is reached, what it said is kept without secrets, and said again."""
+"""A real service behind a world: only it is called, its responses are recorded without secrets, and replayed."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ WORLD = load_toolset("calculator")
 
 
 class Service(ThreadingHTTPServer):
-    """A real HTTP service that tells what it was asked, and keeps the raw requests."""
+    """A real HTTP service that returns the number of the request, and keeps the raw requests."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
         self.reply: tuple[int, dict[str, str], bytes] | None = None
         self.daemon_threads = True
 
@@ -42,9 +42,9 @@ class _Handler(BaseHTTPRequestHandler):
         service = self.server
         assert isinstance(service, Service)
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        service.asked.append((self.command, self.path, dict(self.headers), body))
-        told = json.dumps({"count": len(service.asked), "access_token": "t0ps3cret"}).encode()
-        status, headers, content = service.reply or (200, {"Content-Type": "application/json"}, told)
+        service.requests.append((self.command, self.path, dict(self.headers), body))
+        counted = json.dumps({"count": len(service.requests), "access_token": "t0ps3cret"}).encode()
+        status, headers, content = service.reply or (200, {"Content-Type": "application/json"}, counted)
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -56,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_DELETE = _answer  # noqa: N815
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -83,14 +83,14 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_what_a_service_said_is_kept_and_said_again(service: Service, tmp_path: Path) -> None:
+def test_responses_are_recorded_and_replayed(service: Service, tmp_path: Path) -> None:
     path = tmp_path / "kept.jsonl"
     source = open_source([WORLD], real=service.address + "/v1/", record=path)
     with ToolServer([WORLD], source=source) as server:
-        said = [ask(server, text).received for text in ("1", "1", "2")]
-    assert [json.loads(text)["count"] for text in said] == [1, 2, 3]
-    assert [asked[:2] for asked in service.asked] == [("POST", "/v1/tools/calculate")] * 3
-    assert json.loads(service.asked[2][3]) == {"expression": "2"}
+        received = [ask(server, text).received for text in ("1", "1", "2")]
+    assert [json.loads(text)["count"] for text in received] == [1, 2, 3]
+    assert [request[:2] for request in service.requests] == [("POST", "/v1/tools/calculate")] * 3
+    assert json.loads(service.requests[2][3]) == {"expression": "2"}
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     first = lines(path)[0]
     assert (first["tool"], first["arguments"], first["status"]) == ("calculate", {"expression": "1"}, 200)
@@ -105,7 +105,7 @@ def test_what_a_service_said_is_kept_and_said_again(service: Service, tmp_path: 
         assert "there is no recorded answer to calculate with these arguments" in missed.received
     with ToolServer([WORLD], source=open_source([WORLD], replay=path, miss="mock")) as server:
         assert json.loads(ask(server, "3 + 4").received)["result"] == 7
-    assert len(service.asked) == 3
+    assert len(service.requests) == 3
 
 
 def test_credentials_come_from_the_environment_and_stay_out_of_the_file(
@@ -116,27 +116,27 @@ def test_credentials_come_from_the_environment_and_stay_out_of_the_file(
     path = tmp_path / "kept.jsonl"
     with ToolServer([WORLD], source=open_source([WORLD], real=service.address, record=path)) as server:
         ask(server)
-        assert server.token not in str(service.asked)
-    assert service.asked[0][2]["Authorization"] == "Bearer 0123456789abcdef0123"
+        assert server.token not in str(service.requests)
+    assert service.requests[0][2]["Authorization"] == "Bearer 0123456789abcdef0123"
     assert "0123456789abcdef" not in path.read_text()
 
 
-def test_secrets_are_kept_only_when_asked_for(service: Service, tmp_path: Path) -> None:
+def test_secrets_are_recorded_only_with_keep(service: Service, tmp_path: Path) -> None:
     path = tmp_path / "kept.jsonl"
     with ToolServer([WORLD], source=open_source([WORLD], real=service.address, record=path, keep=True)) as server:
         ask(server)
     assert lines(path)[0]["body"]["access_token"] == "t0ps3cret"
 
 
-def test_a_redirect_is_an_answer_and_not_followed(service: Service) -> None:
+def test_a_redirect_is_returned_and_not_followed(service: Service) -> None:
     service.reply = (307, {"Location": "http://127.0.0.1:9/"}, b"")
     with ToolServer([WORLD], source=open_source([WORLD], real=service.address)) as server:
         assert ask(server).status == 307
-    assert len(service.asked) == 1
+    assert len(service.requests) == 1
 
 
 @pytest.mark.parametrize(
-    ("reply", "status", "told"),
+    ("reply", "status", "body"),
     [
         ((404, {"Content-Type": "application/problem+json"}, b'{"title": "no"}'), 404, '{"title": "no"}'),
         ((503, {"Content-Type": "text/html"}, b"<h1>Down</h1>"), 503, "<h1>Down</h1>"),
@@ -148,21 +148,21 @@ def test_a_redirect_is_an_answer_and_not_followed(service: Service) -> None:
         ((200, {"Content-Type": "text/plain"}, b"x" * (2 << 20)), 502, "larger than 1048576 bytes"),
     ],
 )
-def test_whatever_a_service_answers_is_passed_on_and_recorded(
-    service: Service, tmp_path: Path, reply: tuple[int, dict[str, str], bytes], status: int, told: str
+def test_any_response_is_passed_on_and_recorded(
+    service: Service, tmp_path: Path, reply: tuple[int, dict[str, str], bytes], status: int, body: str
 ) -> None:
     path = tmp_path / "kept.jsonl"
     service.reply = reply
     with ToolServer([WORLD], source=open_source([WORLD], real=service.address, record=path)) as server:
         exchange = ask(server)
     assert exchange.status == status
-    assert told in exchange.received
+    assert body in exchange.received
     if status != 502:
         with ToolServer([WORLD], source=open_source([WORLD], replay=path)) as server:
             assert ask(server).received == exchange.received
 
 
-def test_a_service_that_is_not_there_is_a_502(service: Service) -> None:
+def test_a_service_that_does_not_respond_is_a_502(service: Service) -> None:
     address = service.address
     service.server_close()
     with ToolServer([WORLD], source=RealService(address, [WORLD])) as server:
@@ -175,21 +175,21 @@ def test_wrong_arguments_are_never_sent(service: Service) -> None:
     with ToolServer([WORLD], source=RealService(service.address, [WORLD])) as server:
         refused = server.client().call(ToolCall("c", "calculate", {"expression": 5}, Span(0, 0)), "s")
     assert refused.status == 400
-    assert service.asked == []
+    assert service.requests == []
 
 
 def convert(source: Source, **changes: Json) -> None:
     source("convert_units", {"value": 5, "from_unit": "km", "to_unit": "mi", **changes}, "s")
 
 
-def test_arguments_stand_where_the_route_says(service: Service) -> None:
+def test_arguments_are_sent_in_the_places_of_the_route(service: Service) -> None:
     arguments = WORLD.tools["convert_units"].check.names
     assert len(arguments) == 3
     value, source_unit, target = arguments
     places = {value: ("query", "v"), source_unit: ("path", "from"), target: ("header", "X-To")}
     real = RealService(service.address + "/api", [routed(Route("GET", "/units/{from}/x", places))])
     real("convert_units", {**WORLD.tools["convert_units"].example, value: 2.5}, "s")
-    method, path, headers, body = service.asked[0]
+    method, path, headers, body = service.requests[0]
     assert (method, body) == ("GET", b"")
     assert path.startswith("/api/units/")
     assert path.endswith("/x?v=2.5")
@@ -206,7 +206,7 @@ def test_a_path_argument_cannot_leave_its_route(service: Service, text: str) -> 
     real = RealService(service.address, [Toolset("calculator", WORLD.base_url, tools, {})])
     if text.strip("."):
         real("calculate", {name: text}, "s")
-        _, path, headers, _ = service.asked[0]
+        _, path, headers, _ = service.requests[0]
         assert path.startswith("/e/")
         assert path.endswith("/end")
         assert path.count("/") == 3
@@ -215,19 +215,19 @@ def test_a_path_argument_cannot_leave_its_route(service: Service, text: str) -> 
     else:
         with pytest.raises(ToolError, match="cannot stand in a path"):
             real("calculate", {name: text}, "s")
-        assert service.asked == []
+        assert service.requests == []
     real.close()
 
 
 @pytest.mark.parametrize("header", ["Host", "Authorization", "Content-Length", "Transfer-Encoding"])
-def test_a_header_argument_cannot_be_one_of_ours_or_two_lines(service: Service, header: str) -> None:
+def test_a_header_argument_cannot_be_a_reserved_header_or_two_lines(service: Service, header: str) -> None:
     def real(name: str) -> RealService:
         route = Route("GET", "/e", {"expression": ("header", name)})
         tools = {"calculate": replace(WORLD.tools["calculate"], route=route)}
         return RealService(service.address, [Toolset("calculator", WORLD.base_url, tools, {})])
 
     real(header)("calculate", {"expression": "evil"}, "s")
-    assert "evil" not in str(service.asked)
+    assert "evil" not in str(service.requests)
     for text in ("a\r\nHost: evil", "é中", "\x00"):
         with pytest.raises(ToolError, match="cannot be sent as it is"):
             real("X-E")("calculate", {"expression": text}, "s")
@@ -247,12 +247,12 @@ def test_a_header_argument_cannot_be_one_of_ours_or_two_lines(service: Service, 
         {"miss": "maybe"},
     ],
 )
-def test_options_that_do_not_go_together_are_refused(options: Mapping[str, Any]) -> None:
+def test_invalid_or_conflicting_options_are_refused(options: Mapping[str, Any]) -> None:
     with pytest.raises(InputError):
         open_source([WORLD], **options)
 
 
-def test_no_option_is_no_source() -> None:
+def test_without_options_there_is_no_source() -> None:
     assert open_source([WORLD]) is None
 
 
@@ -271,7 +271,7 @@ def test_a_broken_recording_is_named_with_its_line(tmp_path: Path) -> None:
             assert message in str(caught.value)
 
 
-def test_a_recording_grows_by_whole_lines_from_many_threads(tmp_path: Path) -> None:
+def test_many_threads_append_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "kept.jsonl"
     for _ in range(2):
         recorder = Recorder(path)
@@ -294,7 +294,7 @@ def test_numbers_and_the_order_of_keys_do_not_matter(tmp_path: Path) -> None:
         Replayer(path)("t", {"a": 26, "b": {"x": 1, "y": 2}}, "s")
 
 
-def test_a_call_with_a_secret_is_found_again(tmp_path: Path) -> None:
+def test_a_call_with_a_secret_is_matched(tmp_path: Path) -> None:
     path = tmp_path / "kept.jsonl"
     recorder = Recorder(path)
     recorder.add(Recorded("login", {"user": "ada", "password": "hunter2"}, 200, {"ok": True}))
@@ -303,7 +303,7 @@ def test_a_call_with_a_secret_is_found_again(tmp_path: Path) -> None:
     assert Replayer(path)("login", {"user": "ada", "password": "other"}, "s") is not None
 
 
-def test_a_source_of_a_dead_server_does_not_hide_that_it_is_dead(service: Service) -> None:
+def test_a_dead_server_with_a_source_is_gone_too(service: Service) -> None:
     with ToolServer([WORLD], source=RealService(service.address, [WORLD])) as server:
         client = server.client()
     with pytest.raises((ServerGone, RuntimeError)):

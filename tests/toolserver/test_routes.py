@@ -1,4 +1,4 @@
-"""Every route over a real socket: what it answers, and what it refuses."""
+"""Every route over a real socket: its responses and its refusals."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ def post(http: httpx.Client, path: str, body: object, **headers: str) -> tuple[i
     return answer.status_code, answer.json()
 
 
-def test_a_tool_answers(http: httpx.Client) -> None:
+def test_a_tool_is_called(http: httpx.Client) -> None:
     status, answer = post(http, "/tools/current_weather", {"city": "巴黎"})
     assert status == 200
     assert list(answer) == ["city", "condition", "temperature", "unit", "humidity"]
     assert answer["city"] == "巴黎"
 
 
-def test_chinese_is_answered_unescaped(http: httpx.Client) -> None:
+def test_chinese_is_returned_unescaped(http: httpx.Client) -> None:
     answer = http.post("/tools/web_search", content='{"query": "绿茶"}'.encode())
     assert "如何泡绿茶" in answer.text
 
 
-def test_the_address_of_a_tool_is_the_tool(http: httpx.Client) -> None:
+def test_a_tool_is_served_at_its_own_address(http: httpx.Client) -> None:
     direct = post(http, "/tools/air_quality", {"city": "Rome"})
     assert post(http, "/air_quality", {"city": "Rome"}, Host="weather.test") == direct
     assert post(http, "/air_quality", {"city": "Rome"}, Host="WEATHER.test") == direct
@@ -61,7 +61,7 @@ def test_the_address_of_a_tool_is_the_tool(http: httpx.Client) -> None:
     ("path", "host"),
     [("/air_quality", "search.test"), ("/air_quality", "127.0.0.1"), ("/crash", "broken.test"), ("/v1", "broken.test")],
 )
-def test_an_address_is_host_and_path_together(http: httpx.Client, path: str, host: str) -> None:
+def test_an_address_must_match_in_host_and_path(http: httpx.Client, path: str, host: str) -> None:
     status, answer = post(http, path, {"city": "Rome"}, Host=host)
     assert (status, answer) == (404, {"error": f"nothing is served at {path}; tools are at /tools/<name>"})
 
@@ -94,7 +94,7 @@ def test_a_missing_or_wrong_token_is_a_401(server: ToolServer, path: str, header
         assert answer.headers["www-authenticate"] == "Bearer"
 
 
-def test_a_token_is_of_one_run(server: ToolServer) -> None:
+def test_each_server_has_its_own_token(server: ToolServer) -> None:
     with ToolServer([load_toolset("search")]) as other:
         assert other.token != server.token
         assert len(other.token) >= 32
@@ -136,14 +136,14 @@ def test_a_request_without_a_host_is_refused(server: ToolServer) -> None:
         (b"null", "the body must be a JSON object of arguments"),
     ],
 )
-def test_a_body_that_is_no_json_object_is_a_400(http: httpx.Client, body: bytes, message: str) -> None:
+def test_a_body_that_is_not_a_json_object_is_a_400(http: httpx.Client, body: bytes, message: str) -> None:
     answer = http.post("/tools/calculate", content=body)
     assert answer.status_code == 400
     assert answer.json()["error"].startswith(message)
 
 
 @pytest.mark.parametrize("size", [(1 << 20) + 1, 3 << 20])
-def test_a_body_over_a_mebibyte_is_a_413_and_the_connection_lives(http: httpx.Client, size: int) -> None:
+def test_a_body_over_a_mebibyte_is_a_413_and_the_connection_stays_open(http: httpx.Client, size: int) -> None:
     answer = http.post("/tools/calculate", content=b'{"expression": "1"}'.ljust(size))
     assert (answer.status_code, answer.json()) == (413, {"error": "the body is larger than 1048576 bytes"})
     assert post(http, "/tools/calculate", {"expression": "1"})[0] == 200
@@ -153,7 +153,7 @@ def test_a_body_of_a_mebibyte_is_read(http: httpx.Client) -> None:
     assert http.post("/tools/calculate", content=b'{"expression": "1"}'.ljust(1 << 20)).status_code == 200
 
 
-def test_a_flood_is_cut_off(http: httpx.Client) -> None:
+def test_an_endless_body_is_cut_off(http: httpx.Client) -> None:
     try:
         status = http.post("/tools/calculate", content=b" " * (24 << 20)).status_code
     except httpx.TransportError:
@@ -162,7 +162,7 @@ def test_a_flood_is_cut_off(http: httpx.Client) -> None:
     assert http.get("/health").status_code == 200
 
 
-def test_a_refusal_is_a_message_and_its_argument(http: httpx.Client) -> None:
+def test_a_refusal_has_a_message_and_names_the_argument(http: httpx.Client) -> None:
     assert post(http, "/tools/weather_forecast", {"city": "Rome", "days": 9}) == (
         422,
         {"error": "argument 'days' must be from 1 to 7, not 9", "argument": "days"},
@@ -186,12 +186,12 @@ def test_a_wrong_method_is_a_405(http: httpx.Client, method: str, path: str) -> 
     assert answer.json() == {"error": f"{path} does not take {method}; a tool is called with POST"}
 
 
-def test_a_handlers_bug_is_a_500_without_a_trace_and_is_kept(server: ToolServer, http: httpx.Client) -> None:
+def test_a_handlers_bug_is_a_500_without_a_traceback(server: ToolServer, http: httpx.Client) -> None:
     assert post(http, "/tools/crash", {}) == (500, {"error": "internal error in tool crash"})
     assert repr(server.crashes[-1].__cause__) == "KeyError('a secret')"
 
 
-def test_a_slow_tool_holds_up_nobody_else(http: httpx.Client, server: ToolServer) -> None:
+def test_a_slow_tool_delays_no_other_request(http: httpx.Client, server: ToolServer) -> None:
     with pytest.raises(httpx.ReadTimeout):
         http.post("/tools/slow", content=b'{"seconds": 1.0}', timeout=0.05)
     answer = httpx.get(f"{server.address}/health", trust_env=False, timeout=0.5)
@@ -207,7 +207,7 @@ def test_sessions_have_their_own_state(http: httpx.Client) -> None:
     assert digests[0] != digests[1] == digests[2]
 
 
-def test_a_session_name_has_a_limit(http: httpx.Client) -> None:
+def test_the_length_of_a_session_name_is_limited(http: httpx.Client) -> None:
     error = {"error": "X-Session is longer than 256 characters"}
     headers = {"X-Session": "x" * 257}
     assert post(http, "/tools/calculate", {"expression": "1"}, **headers) == (400, error)
@@ -217,7 +217,7 @@ def test_a_session_name_has_a_limit(http: httpx.Client) -> None:
 
 @fuzz
 @given(tool=st.sampled_from(TOOLS), body=arguments)
-def test_any_arguments_are_answered_or_refused(http: httpx.Client, tool: str, body: dict[str, Any]) -> None:
+def test_any_arguments_are_accepted_or_refused(http: httpx.Client, tool: str, body: dict[str, Any]) -> None:
     status, answer = post(http, f"/tools/{tool}", body)
     assert status in {200, 400, 404, 409, 422}
     assert isinstance(answer, dict)
@@ -226,11 +226,11 @@ def test_any_arguments_are_answered_or_refused(http: httpx.Client, tool: str, bo
 
 @fuzz
 @given(tool=st.sampled_from(TOOLS), body=st.binary(max_size=200))
-def test_any_bytes_are_answered_or_refused(http: httpx.Client, tool: str, body: bytes) -> None:
+def test_any_bytes_are_accepted_or_refused(http: httpx.Client, tool: str, body: bytes) -> None:
     assert http.post(f"/tools/{tool}", content=body).status_code in {200, 400, 404, 409, 422}
 
 
 @fuzz
 @given(path=st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30))
-def test_any_path_is_answered_or_refused(http: httpx.Client, path: str) -> None:
+def test_any_path_is_served_or_refused(http: httpx.Client, path: str) -> None:
     assert http.post(f"/{quote(path)}", content=b"{}").status_code in {200, 400, 404, 405}

@@ -1,4 +1,4 @@
-"""The schedule of faults by itself, without sockets: kinds, bounds, and draws that stored evaluations rely on."""
+"""The schedule of faults without sockets: kinds, bounds, and the draws that stored evaluations rely on."""
 
 from __future__ import annotations
 
@@ -14,26 +14,16 @@ from agentft.toolset import load_toolsets
 from agentft.types import Exchange, Span, ToolCall
 
 WORLDS = load_toolsets(["calculator"])
-KINDS = {  # status, has an effect whatever `after` says, seconds, has a text
-    "400": (400, False, 0, True),
-    "401": (401, False, 0, True),
-    "404": (404, False, 0, True),
-    "409": (409, False, 0, True),
+KINDS = {  # status, takes effect whatever `after` is, default seconds, has a message
+    **{str(status): (status, False, 0, True) for status in (400, 401, 404, 409, 500, 502, 503, 504)},
     "429": (429, False, 2, True),
-    "500": (500, False, 0, True),
-    "502": (502, False, 0, True),
-    "503": (503, False, 0, True),
-    "504": (504, False, 0, True),
     "html": (502, False, 0, True),
     "reset": (None, False, 0, False),
     "timeout": (None, False, 30, False),
     "truncated": (None, True, 0, False),
     "drip": (None, True, 2, False),
     "empty": (200, False, 0, False),
-    "wrong-type": (200, True, 0, False),
-    "schema": (200, True, 0, False),
-    "huge": (200, True, 0, False),
-    "stale": (200, True, 0, False),
+    **dict.fromkeys(("wrong-type", "schema", "huge", "stale"), (200, True, 0, False)),
     "injection": (200, True, 0, True),
 }
 
@@ -49,7 +39,7 @@ def refusal(folder: Path, text: str) -> str:
     return str(caught.value)
 
 
-def test_each_kind_is_what_it_is() -> None:
+def test_the_definition_of_each_kind() -> None:
     assert {
         name: (kind.status, kind.effect, kind.seconds, bool(kind.text)) for name, kind in FAULT_KINDS.items()
     } == KINDS
@@ -80,14 +70,14 @@ def test_draws_stay_the_same_between_releases() -> None:
     ]
 
 
-def test_rates_of_one_and_of_nearly_nothing() -> None:
+def test_rates_of_one_and_of_almost_zero() -> None:
     always, never = read_faults("500=1", WORLDS), read_faults("500=1e-18", WORLDS)
     assert all(always.at("s", "calculate", nth) for nth in range(1, 200))
     assert not any(never.at("s", "calculate", nth) for nth in range(1, 200))
     assert always.at("s", "forecast", 1) is None
 
 
-def test_defaults_and_what_a_file_sets(tmp_path: Path) -> None:
+def test_the_defaults_and_the_settings_of_a_file(tmp_path: Path) -> None:
     assert (read_faults("500=1", WORLDS).seed, read_faults("500=1", WORLDS).client_seconds) == (0, 10.0)
     assert from_file(tmp_path, 'client_seconds = 0.5\n[[fault]]\nkind = "500"\nrate = 1\n').client_seconds == 0.5
     made = from_file(tmp_path, 'seed = 3\nclient_seconds = 600\n[[fault]]\nkind = "500"\ncalls = [2, 4]\n')
@@ -103,11 +93,11 @@ def test_the_first_rule_that_applies_wins_and_a_first_call_is_never_stale(tmp_pa
     assert kinds == ["500", "stale", "stale"]
 
 
-def test_seconds_and_texts_fall_back_to_the_kinds(tmp_path: Path) -> None:
-    assert (Fault("429", rate=1).takes, Fault("429", rate=1, seconds=600).takes) == (2, 600)
-    assert Fault("timeout", rate=1).takes == 30
+def test_seconds_and_text_default_to_those_of_the_kind(tmp_path: Path) -> None:
+    assert (Fault("429", rate=1).delay, Fault("429", rate=1, seconds=600).delay) == (2, 600)
+    assert Fault("timeout", rate=1).delay == 30
     assert Fault("500", rate=1, text="x").text == "x"
-    assert Fault("drip", rate=1, seconds=0.1).takes == 0.1
+    assert Fault("drip", rate=1, seconds=0.1).delay == 0.1
     for bad in ("seconds = 600.5", "seconds = -0.5"):
         assert "at most 600" in refusal(tmp_path, f'[[fault]]\nkind = "drip"\nrate = 1\n{bad}\n')
 
@@ -115,25 +105,27 @@ def test_seconds_and_texts_fall_back_to_the_kinds(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seconds", ["0", "-1", "600.5", "nan"])
 def test_the_clients_seconds_have_bounds(tmp_path: Path, seconds: str) -> None:
     message = refusal(tmp_path, f'client_seconds = {seconds}\n[[fault]]\nkind = "500"\nrate = 1\n')
-    assert "it must be over 0 and at most 600" in message
+    assert "it must be above 0 and at most 600" in message
 
 
 def test_a_timeout_must_outlast_the_client(tmp_path: Path) -> None:
     rule = '[[fault]]\nkind = "timeout"\nrate = 1\nseconds = {}\n'
     ok = '[[fault]]\nkind = "500"\nrate = 1\n'
-    assert "fault[1]: `seconds` is 10, within the client's 10" in refusal(tmp_path, ok + rule.format(10))
+    assert "fault[1]: `seconds` is 10, and the client waits 10" in refusal(tmp_path, ok + rule.format(10))
     assert from_file(tmp_path, rule.format(10.5)).client_seconds == 10
 
 
 def test_bounds_of_rates_and_calls(tmp_path: Path) -> None:
-    assert "`rate` is -0.1; it must be over 0 and at most 1" in refusal(
+    assert "`rate` is -0.1; it must be above 0 and at most 1" in refusal(
         tmp_path, '[[fault]]\nkind = "500"\nrate = -0.1'
     )
-    assert "`calls` holds -1; calls are counted from 1" in refusal(tmp_path, '[[fault]]\nkind = "500"\ncalls = [3, -1]')
+    assert "`calls` contains -1; calls are counted from 1" in refusal(
+        tmp_path, '[[fault]]\nkind = "500"\ncalls = [3, -1]'
+    )
     assert "`rate` is 1.01; it must be" in refusal(tmp_path, '[[fault]]\nkind = "500"\nrate = 1.01')
-    assert "`calls` holds 0; calls are counted from 1" in refusal(tmp_path, '[[fault]]\nkind = "500"\ncalls = [0]')
+    assert "`calls` contains 0; calls are counted from 1" in refusal(tmp_path, '[[fault]]\nkind = "500"\ncalls = [0]')
     assert Fault("500", calls=(1,)).calls == (1,)
-    assert "it holds no fault" in refusal(tmp_path, "fault = []")
+    assert "it has no faults" in refusal(tmp_path, "fault = []")
 
 
 def test_patterns_name_tools_with_and_without_their_world(tmp_path: Path) -> None:
@@ -151,7 +143,7 @@ def test_a_file_whose_name_has_an_equals_sign_is_a_file(tmp_path: Path, monkeypa
         read_faults("429=0.1,seed=x", WORLDS)
 
 
-def test_only_failures_that_no_fault_explains_are_the_servers_own() -> None:
+def test_a_failure_without_a_matching_fault_is_the_servers_own() -> None:
     call = ToolCall("c", "calculate", {}, Span(0, 0))
     sent = Exchange(call, "POST", "/tools/calculate", {}, 500, "{}", is_error=True)
     assert is_ours(sent)

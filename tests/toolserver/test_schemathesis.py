@@ -1,7 +1,7 @@
-"""schemathesis against the live server's own OpenAPI document: valid and invalid requests, in sessions that go on.
+"""schemathesis against the live server's own OpenAPI document: valid and invalid requests, single and in sequence.
 
-One of its checks is left out: that whatever the schema allows is accepted. A tool refuses what its state does not have,
-an unknown city or an expression that is none, with a documented 404, 409 or 422.
+One of its checks is left out: that whatever the schema allows is accepted. A tool refuses an unknown city or an
+invalid expression with a documented 404, 409 or 422.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def server() -> Iterator[ToolServer]:
 
 @pytest.mark.parametrize("world", WORLDS)
 @pytest.mark.parametrize("mode", GenerationMode)
-def test_every_answer_is_as_described(server: ToolServer, world: str, mode: GenerationMode) -> None:
+def test_every_response_matches_the_document(server: ToolServer, world: str, mode: GenerationMode) -> None:
     headers = {"Authorization": f"Bearer {server.token}"}
     document: Any = httpx.get(f"{server.address}/openapi.json", headers=headers, trust_env=False).json()
     schema = schemathesis.openapi.from_dict(document)
@@ -65,26 +65,26 @@ def test_every_answer_is_as_described(server: ToolServer, world: str, mode: Gene
 
 
 SAME = {"订单号": "order", "车次": "train"}
-"""What answers in Chinese call by another name than the arguments do."""
+"""Keys of Chinese results -> the arguments that they belong to."""
 
 
 def linked(document: Any, world: str) -> tuple[Any, int]:
-    """The document with a link from each answer to each tool of the world that takes something of it, and how many."""
+    """The document with links from results to tools of the world that take their values, and the number of links."""
     (toolset,) = load_toolsets([world])
     count = 0
     for name, tool in toolset.tools.items():
         operation = document["paths"][f"/tools/{name}"]["post"]
         operation["parameters"] = []  # each run has a session of its own
         media = operation["requestBody"]["content"]["application/json"]
-        media["schema"] = {"anyOf": [{"const": tool.example}, media["schema"]]}  # or else hardly a call finds anything
+        media["schema"] = {"anyOf": [{"const": tool.example}, media["schema"]]}  # otherwise few calls find anything
         answer = toolset.call(name, tool.example, toolset.new_state())
         assert isinstance(answer, dict)
-        told = {SAME.get(key, key): key for key in answer}
+        keys = {SAME.get(key, key): key for key in answer}
         for other, target in toolset.tools.items():
             properties: Any = target.definition.parameters.get("properties", {})
-            shared = set(told) & set(properties)
+            shared = set(keys) & set(properties)
             if shared:
-                body = {**target.example, **{key: f"$response.body#/{told[key]}" for key in shared}}
+                body = {**target.example, **{key: f"$response.body#/{keys[key]}" for key in shared}}
                 link = {"operationId": other, "requestBody": body}
                 operation["responses"]["200"].setdefault("links", {})[f"{name} to {other}"] = link
                 count += 1
@@ -93,7 +93,7 @@ def linked(document: Any, world: str) -> tuple[Any, int]:
 
 
 @pytest.mark.parametrize("world", WORLDS)
-def test_calls_that_go_on_from_each_others_answers(server: ToolServer, world: str) -> None:
+def test_calls_with_values_from_earlier_results(server: ToolServer, world: str) -> None:
     headers = {"Authorization": f"Bearer {server.token}"}
     document: Any = httpx.get(f"{server.address}/openapi.json", headers=headers, trust_env=False).json()
     document, links = linked(document, world)
@@ -102,7 +102,7 @@ def test_calls_that_go_on_from_each_others_answers(server: ToolServer, world: st
     (toolset,) = load_toolsets([world])
     answered: Counter[int] = Counter()
 
-    class Going(base):  # type: ignore[valid-type, misc]
+    class Sequence(base):  # type: ignore[valid-type, misc]
         def setup(self) -> None:
             self.session = secrets.token_hex(8)
 
@@ -110,13 +110,13 @@ def test_calls_that_go_on_from_each_others_answers(server: ToolServer, world: st
             return {"base_url": server.address, "headers": {**headers, "X-Session": self.session}}
 
         def validate_response(self, response: Any, case: Any, *_: Any, **__: Any) -> None:
-            # A link's body takes the place of one that was made wrong on purpose.
-            right = Draft202012Validator(toolset.tools[case.path.rpartition("/")[2]].definition.parameters)
-            excluded = [positive_data_acceptance, *([negative_data_rejection] if right.is_valid(case.body) else [])]
+            # The body of a link replaces one that was generated as invalid.
+            validator = Draft202012Validator(toolset.tools[case.path.rpartition("/")[2]].definition.parameters)
+            excluded = [positive_data_acceptance, *([negative_data_rejection] if validator.is_valid(case.body) else [])]
             case.validate_response(response, excluded_checks=excluded, headers=headers)
             answered[response.status_code] += 1
 
-    going = settings(
+    steps = settings(
         max_examples=25,
         stateful_step_count=12,
         deadline=None,
@@ -124,7 +124,7 @@ def test_calls_that_go_on_from_each_others_answers(server: ToolServer, world: st
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(Going, settings=going)
+    run_state_machine_as_test(Sequence, settings=steps)
     assert answered[200] > 25
     assert max(answered) < 500
     assert not server.crashes

@@ -1,4 +1,4 @@
-"""The server's life: quick to start, clean to stop, safe for many sessions at a time."""
+"""The server starts fast, stops without leaving anything behind, and serves many sessions at once."""
 
 from __future__ import annotations
 
@@ -63,18 +63,18 @@ def test_closing_before_entering_is_fine() -> None:
 def test_a_taken_port_is_named_with_the_remedy() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(MissingError, match=f"port {port} on 127.0.0.1 cannot be used: .*take port 0") as caught:
+        with pytest.raises(MissingError, match=f"port {port} on 127.0.0.1 cannot be used: .*pass port 0") as caught:
             ToolServer([load_toolset("calculator")], port=port).__enter__()
     assert caught.value.exit_code == 3
 
 
 @pytest.mark.parametrize("port", [-1, 65536])
-def test_what_is_no_port_is_refused(port: int) -> None:
+def test_an_invalid_port_is_refused(port: int) -> None:
     with pytest.raises(InputError, match="is not a port"):
         ToolServer([load_toolset("calculator")], port=port).__enter__()
 
 
-def test_fifty_threads_with_own_sessions_do_not_mix() -> None:
+def test_the_sessions_of_fifty_threads_do_not_mix() -> None:
     with ToolServer([load_toolset("calculator")]) as server:
         client = server.client()
 
@@ -96,13 +96,13 @@ def test_writes_of_one_session_are_not_lost(guest_world: str) -> None:
     assert sessions.call("sign_book", {"name": "last"}, "one") == {"name": "last", "guests": 201}
 
 
-def test_a_seed_of_the_run_replaces_that_of_the_worlds() -> None:
+def test_the_seed_of_the_run_replaces_that_of_the_worlds() -> None:
     toolset = load_toolset("weather", seed=1)
-    asked = [Sessions([toolset], seed).call("current_weather", {"city": "Rome"}, "s") for seed in (None, 1, 2)]
-    assert asked[0] == asked[1] != asked[2]
+    results = [Sessions([toolset], seed).call("current_weather", {"city": "Rome"}, "s") for seed in (None, 1, 2)]
+    assert results[0] == results[1] != results[2]
 
 
-def test_a_program_that_serves_ends_by_itself_and_says_nothing() -> None:
+def test_a_program_with_a_server_ends_by_itself_and_prints_nothing() -> None:
     script = (
         "from agentft.toolset import load_toolset\n"
         "from agentft.toolserver import ToolServer\n"

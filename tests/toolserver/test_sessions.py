@@ -1,4 +1,4 @@
-"""Session states by themselves, without sockets: who is kept, who makes room, and in what order."""
+"""Session states without sockets: which sessions are stored, which are dropped, and in what order."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_sessions_are_ordered_by_their_last_use(monkeypatch: pytest.MonkeyPatch)
     store(sessions, "c")
     assert list(sessions.names) == ["a", "c"]
     now = 1100.0
-    store(sessions, "a")  # nobody took its place, so it goes on
+    store(sessions, "a")  # long idle, but not dropped: nobody needed its place
     assert list(sessions.names) == ["a"]
 
 
