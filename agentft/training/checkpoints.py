@@ -1,4 +1,4 @@
-"""Checkpoints that are complete or not there: written under another name, synced, and renamed at the very end."""
+"""Atomic checkpoint folders: written under a temporary name, synced, and renamed at the end."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["clear_partial", "complete_folder", "last_checkpoint", "prune_checkpo
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _PARTIAL = ".partial-"
-_ROOM = 1 << 20
-"""Bytes: a disk with less is full."""
+_MIN_FREE = 1 << 20
+"""A disk with fewer free bytes counts as full."""
 
 
 @contextmanager
 def complete_folder(target: Path) -> Iterator[Path]:
-    """Fill the folder that is given; at the end it becomes `target`, in place of what was there.
+    """Yield a temporary folder to fill; at the end it replaces `target`.
 
     Raises:
-        OSError: the disk is full, however torch or safetensors have put it.
+        OSError: the disk is full; errors of torch and safetensors that it caused are converted.
     """
     partial = target.with_name(_PARTIAL + target.name)
     shutil.rmtree(partial, ignore_errors=True)
@@ -40,7 +40,7 @@ def complete_folder(target: Path) -> Iterator[Path]:
         partial.rename(target)
         fsync_folder(target.parent)
     except (RuntimeError, SafetensorError) as error:
-        if shutil.disk_usage(partial).free < _ROOM:
+        if shutil.disk_usage(partial).free < _MIN_FREE:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
         raise
     finally:
@@ -48,18 +48,18 @@ def complete_folder(target: Path) -> Iterator[Path]:
 
 
 def clear_partial(folder: Path) -> None:
-    """Remove what a killed process had begun to write in `folder`."""
+    """Remove the temporary folders in `folder` that a killed process left."""
     for partial in folder.glob(f"{_PARTIAL}*"):
         shutil.rmtree(partial)
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint of the latest step in `folder`."""
+    """The latest checkpoint in `folder`; None if there is none."""
     return max(_checkpoints(folder), key=step_of, default=None)
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Remove all but the latest `keep`; each vanishes by a rename first, so that none is ever half there."""
+    """Remove all but the latest `keep` checkpoints. Each is renamed first, so that none is ever partly deleted."""
     for old in sorted(_checkpoints(folder), key=step_of)[:-keep]:
         doomed = old.with_name(_PARTIAL + old.name)
         old.rename(doomed)

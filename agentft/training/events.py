@@ -1,4 +1,4 @@
-"""Events of a run: plain records for the terminal, the log file and tests."""
+"""Events of a training run, for the terminal, the log file and tests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A sentence for the user. `warning`: something may be wrong."""
+    """A message for the user. `warning`: something may be wrong."""
 
     text: str
     warning: bool = False
@@ -34,7 +34,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
-    """How the samples are packed, and how many optimizer steps the run takes."""
+    """The packing, and the number of epochs and optimizer steps."""
 
     steps: int
     epochs: int
@@ -51,7 +51,7 @@ class DataReady:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Training starts. `step`: optimizer steps that an earlier process finished."""
+    """Training starts. `step`: optimizer steps that were finished before (0 for a new run)."""
 
     folder: Path
     step: int
@@ -63,10 +63,10 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """One optimizer step; the line of `metrics.jsonl`.
+    """One optimizer step, as written to `metrics.jsonl`.
 
-    `loss`: sum(w * ce) / sum(w) over the step. `tokens`: how many were computed. `supervised`: how many targets, whose
-    weights sum to `weight`. `seconds`: of this step alone. `memory`: peak bytes of the GPU, or of the process.
+    `loss`: sum(w * ce) / sum(w) over the step. `tokens`: computed tokens. `supervised`: supervised tokens, whose
+    weights sum to `weight`. `seconds`: duration of this step. `memory`: peak bytes of the GPU, or of the process.
     """
 
     step: int
@@ -92,7 +92,7 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a run ended. `weights`: the folder of the adapter (or of the model, for `full`); None if interrupted."""
+    """The result of a run. `weights`: the folder of the adapter (of the model, for `full`); None if interrupted."""
 
     folder: Path
     weights: Path | None
@@ -105,7 +105,7 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The run ended. `losses`: of every step, in order."""
+    """The run ended. `losses`: the loss of every step, in order."""
 
     result: RunResult
     losses: tuple[float, ...]

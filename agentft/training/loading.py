@@ -1,4 +1,4 @@
-"""Loads the model to train: weights in 4 bits, bf16 or fp32, and new adapters."""
+"""Loads the model to train: weights in 4-bit, bf16 or fp32, with new adapters."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ __all__ = ["count_parameters", "load_model", "prepare_model"]
 
 
 def load_model(recipe: Recipe, where: str, config: Any = None) -> Any:
-    """The model of a resolved recipe, with adapters unless all of it is trained, seeded by the recipe.
+    """Load the model of a resolved recipe, and add adapters (seeded by the recipe) unless all weights are trained.
 
-    Weights are 4-bit (qlora), in the recipe's dtype (lora), or fp32 (full, computed in the recipe's dtype).
+    Weights are 4-bit (qlora), in the recipe's dtype (lora), or fp32 (full; the computation is in the recipe's dtype).
 
     Args:
-        recipe: without `auto`.
+        recipe: resolved, without `auto`.
         where: a folder or a hub id.
-        config: the model's, if it was read already.
+        config: the model's config, if it was read before.
 
     Raises:
-        MissingError: the model is not here and cannot be fetched.
-        InputError: sharing is on, and the model cannot keep the samples of a pack apart.
+        MissingError: the model is not on this machine and cannot be downloaded.
+        InputError: sharing is on, but the model cannot isolate the samples of a pack.
     """
     dtype = torch.bfloat16 if recipe.dtype == "bf16" and recipe.method != "full" else torch.float32
     model = located(
@@ -52,7 +52,7 @@ def load_model(recipe: Recipe, where: str, config: Any = None) -> Any:
 
 
 def prepare_model(recipe: Recipe, model: Any, where: str) -> Any:
-    """Put adapters on a loaded model and set it up for training."""
+    """Add adapters to a loaded model and set it up for training."""
     if recipe.sharing != "off" and (reason := unshareable(model)):
         raise InputError(f"{where}: {type(model).__name__} {reason}; train it with sharing = off")
     model.config.use_cache = False
@@ -63,15 +63,15 @@ def prepare_model(recipe: Recipe, model: Any, where: str) -> Any:
         embed_on_host(model)
     if recipe.checkpointing == "on":
         every = max(recipe.checkpoint_every, 1)
-        how = {"use_reentrant": False, "preserve_rng_state": False}
-        model.activation_checkpointing_enable(how, every_n_layers=every)
+        settings = {"use_reentrant": False, "preserve_rng_state": False}
+        model.activation_checkpointing_enable(settings, every_n_layers=every)
     if recipe.liger == "on" and recipe.method != "full":
         recompute_gates(model)
-    return tuned.train()  # peft's wrapper says that it is training when the layers below it are not
+    return tuned.train()  # peft's wrapper is already in training mode, but the layers inside it are not
 
 
 def count_parameters(model: Any) -> tuple[int, int]:
-    """(trainable, all) parameters; a 4-bit matrix counts by its elements, not its bytes."""
+    """The numbers of (trainable, all) parameters. 4-bit matrices count with all their elements."""
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     known = int(model.num_parameters()) if hasattr(model, "num_parameters") else trainable
     return trainable, known + sum(part.table.numel() for part in model.modules() if isinstance(part, HostEmbedding))
@@ -86,21 +86,21 @@ def _add_adapters(model: Any, recipe: Recipe) -> Any:
         lora_dropout=0.0,
         use_dora=recipe.dora == "on",
         task_type="CAUSAL_LM",
-        **_adapted(model, recipe.lora_layers),
+        **_target_layers(model, recipe.lora_layers),
     )
     torch.manual_seed(recipe.seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a property by its old name
+        warnings.simplefilter("ignore", FutureWarning)  # peft reads a deprecated property of transformers
         try:
-            tuned = get_peft_model(model, config)  # the adapters themselves stay fp32
+            tuned = get_peft_model(model, config)  # the adapters stay fp32
         except ValueError as error:
-            raise InputError(f"{type(model).__name__} cannot take adapters ({error}); use method = full") from None
+            raise InputError(f"{type(model).__name__} does not support adapters ({error}); use method = full") from None
     use_lean_products(tuned)
     return tuned
 
 
-def _adapted(model: Any, last: int) -> dict[str, Any]:
-    """peft's settings for the linear layers of the last `last` decoder layers; 0: of all layers."""
+def _target_layers(model: Any, last: int) -> dict[str, Any]:
+    """peft's settings that adapt the linear layers of the last `last` decoder layers (0: of all layers)."""
     if not last:
         return {"target_modules": "all-linear"}
     layers = model.config.num_hidden_layers

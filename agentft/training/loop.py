@@ -1,8 +1,8 @@
-"""The training loop: packs in the order given, one weighted loss over each optimizer step.
+"""The training loop: takes packs in order, and computes one weighted loss over each optimizer step.
 
-accelerate handles distribution and wraps the model (DDP, DeepSpeed); in one process the model is used as it is.
-On a GPU nothing in a step waits for the step's own loss: a step is reported when the next one is launched, and the
-next step's packs are collated while the GPU computes.
+accelerate handles distribution and wraps the model (DDP, DeepSpeed); a single process uses the model directly.
+On a GPU, a step does not wait for its loss: it is reported after the next step was launched, and the next step's packs
+are collated while the GPU computes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = ["TrainingLoop"]
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """The packs of one optimizer step for this process, on the host; the totals are over all processes."""
+    """This process's packs of one optimizer step, on the host. The totals are over all processes."""
 
     batches: list[Batch]
     samples: int
@@ -54,7 +54,7 @@ class _Work:
 
 @dataclass(frozen=True, slots=True)
 class _PendingStep:
-    """A launched step whose loss and gradient norm may still be computed."""
+    """A launched step whose loss and gradient norm may not be computed yet."""
 
     step: int
     work: _Work
@@ -68,13 +68,13 @@ class TrainingLoop:
     """Trains a model on packs.
 
     Args:
-        model: a causal model, with adapters or without, on its device.
+        model: a causal model, with or without adapters, on its device.
         recipe: resolved.
-        samples: what the packs' members index into.
-        packs: those of the whole run, in order. Each optimizer step takes `recipe.batch` of them for each process.
+        samples: the samples that the packs' members index into.
+        packs: all packs of the run, in order. Each optimizer step takes `recipe.batch` packs for each process.
         on_event: receives each step and each checkpoint, in the main process.
         should_stop: called after each step; True saves a checkpoint and ends the run.
-        checkpoints: where checkpoints go; None: nowhere.
+        checkpoints: the folder for checkpoints; None: save none.
         deepspeed: DeepSpeed's configuration; None: one process, or DDP if there are several.
     """
 
@@ -128,21 +128,21 @@ class TrainingLoop:
             self.device = self.accelerator.device
 
     def _find_parts(self) -> None:
-        """Walk through the modules once, so that no step has to."""
+        """Find the modules that each step needs, once."""
         modules = list(self.model.modules())
         half = self.recipe.dtype == "bf16"
         self._host = next((module for module in modules if isinstance(module, HostEmbedding)), None)
         products = (getattr(module, "forward", None) for module in modules)
         self._products = [one for one in products if isinstance(one, LeanProduct)] if half and self._world == 1 else []
-        # All weights are trained in fp32 and computed with in bf16.
+        # Full training keeps the weights in fp32 and computes in bf16.
         self._autocast = half and self.recipe.method == "full"
 
     def run(self, checkpoint: Path | None = None) -> int:
-        """Train to the end, or until `should_stop`, from `checkpoint` if there is one; the number of steps done.
+        """Train from `checkpoint` (or from the start) to the end or until `should_stop`; return the finished steps.
 
         Raises:
-            AgentftError: the loss is not a number.
-            InputError: a single sample does not fit into memory, or the checkpoint is of another model.
+            AgentftError: the loss is not finite.
+            InputError: a single sample does not fit into memory, or the checkpoint belongs to another model.
             OSError: the disk is full.
         """
         step = 0
@@ -165,7 +165,7 @@ class TrainingLoop:
         return step
 
     def _collate(self, step: int) -> _Work:
-        """The packs of the step after `step` steps, dealt to the processes in turn."""
+        """The packs of step number `step` (from 0), distributed round-robin over the processes."""
         packs = self._packs[step * self._stride : (step + 1) * self._stride]
         mine = packs[self.accelerator.process_index :: self._world]
         batches = [collate([pack], self._samples, SHAPE_MULTIPLE) for pack in mine]
@@ -177,18 +177,19 @@ class TrainingLoop:
         ]
         stop = False
         if self._world > 1:
-            # Processes must agree, so a stop takes effect with the step whose packs are dealt next.
+            # All processes must stop together, so a stop takes effect after the step that is being collated.
             own = torch.tensor([[*counts, float(self._should_stop())]], dtype=torch.float64, device=self.device)
             *counts, stops = self.accelerator.gather(own).sum(dim=0).tolist()
             stop = stops > 0
-            if len(batches) * self._world < len(packs):  # as many backward passes as the others, for nothing
+            # Every process must do the same number of backward passes, if need be with weights of 0.
+            if len(batches) * self._world < len(packs):
                 batches.append(collate(packs[:1], self._samples, SHAPE_MULTIPLE))
                 batches[-1]["weights"].zero_()
         samples, tokens, supervised, weight = counts
         return _Work(batches, int(samples), int(tokens), int(supervised), weight, stop)
 
     def _accumulate(self, work: _Work) -> Tensor:
-        """Forward and backward of all packs of a step; the step's loss. If memory runs out, again in smaller packs."""
+        """Forward and backward passes of a step; return its loss. Out of memory: start again with smaller packs."""
         while True:
             self._tried = work.batches[0]
             with halved(self._products):
@@ -196,8 +197,8 @@ class TrainingLoop:
                     return self._forward_backward(work)
                 except torch.OutOfMemoryError:
                     failed = self._tried
-            # Outside of the handler, whose traceback keeps the tensors of the failed pack.
-            self._forget_gradients()
+            # Not in the handler, because its traceback keeps the tensors of the failed pack alive.
+            self._clear_gradients()
             self._limit.lower(failed)
 
     def _forward_backward(self, work: _Work) -> Tensor:
@@ -208,7 +209,7 @@ class TrainingLoop:
                 last = number == len(work.batches)
                 with self._synchronised(last):
                     with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
-                        loss = weighted_loss(self.wrapped, self._sent(batch), work.weight, self.recipe.loss)
+                        loss = weighted_loss(self.wrapped, self._to_device(batch), work.weight, self.recipe.loss)
                     if self._deepspeed:
                         self.wrapped.set_gradient_accumulation_boundary(is_boundary=last)
                         self.wrapped.backward(loss * self._world, scale_wrt_gas=False)
@@ -218,20 +219,20 @@ class TrainingLoop:
         return torch.stack(losses).sum()
 
     def _synchronised(self, last: bool) -> AbstractContextManager[None]:
-        """Gradients are averaged over the processes (so losses are multiplied by them) in a step's last pack."""
+        """Average gradients over the processes only in a step's last pack; losses are multiplied by the world size."""
         if last or self._world == 1 or self._deepspeed:
             return nullcontext()
         return cast(AbstractContextManager[None], self.accelerator.no_sync(self.wrapped))
 
-    def _sent(self, batch: Batch) -> Batch:
-        """The batch on the device, without waiting for the device."""
+    def _to_device(self, batch: Batch) -> Batch:
+        """Copy the batch to the device, asynchronously."""
         if self._host is not None:
             self._host.tokens = batch["input_ids"]
-        sent = {key: send(value, self.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
-        return cast(Batch, sent)
+        copy = {key: send(value, self.device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+        return cast(Batch, copy)
 
     def _update(self) -> tuple[Any, float]:
-        """Clip, step, and forget the gradients; the norm before clipping, and the learning rate of this step."""
+        """Clip, step and clear the gradients; return the norm before clipping and this step's learning rate."""
         rate = float(self._schedule.get_last_lr()[0])
         if self._deepspeed:
             self.wrapped.step()
@@ -239,16 +240,16 @@ class TrainingLoop:
         else:
             norm = clip_grad_norm_(self._trained, self.recipe.clip or math.inf)
             self.optimizer.step()
-            self._forget_gradients()
+            self._clear_gradients()
         self._schedule.step()
         return norm, rate
 
-    def _forget_gradients(self) -> None:
+    def _clear_gradients(self) -> None:
         for parameter in self._trained:
             parameter.grad = None
 
     def _report(self, step: _PendingStep) -> None:
-        """On a GPU, report the step before: to wait for this one's loss would leave the GPU idle."""
+        """Report a step; on a GPU only the previous one, since waiting for this one's loss would leave the GPU idle."""
         self._flush()
         self._pending = step
         if self.device.type != "cuda":
@@ -263,7 +264,7 @@ class TrainingLoop:
         loss = float(self.accelerator.gather(pending.loss).sum() if self._world > 1 else pending.loss)
         if not math.isfinite(loss):
             raise AgentftError(
-                f"the loss is {loss} at step {pending.step}, so training cannot go on; try a lower lr, or dtype=fp32"
+                f"the loss is {loss} at step {pending.step}, so training stops; try a lower lr, or dtype = fp32"
             )
         began, self._reported_at = max(pending.began, self._reported_at), time.monotonic()
         self._on_event(
@@ -294,6 +295,6 @@ class TrainingLoop:
 
 
 def _completed(deepspeed: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """DeepSpeed's configuration, with what the recipe decides."""
+    """DeepSpeed's configuration, completed from the recipe."""
     batch = {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": recipe.batch}
     return deepspeed | batch | {"gradient_clipping": recipe.clip}

@@ -1,4 +1,4 @@
-"""This machine: what it computes natively, how much memory is free, how fast it is; and torch's settings for it."""
+"""The machine's properties (native dtypes, free memory, speed) and torch settings that depend on it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["Machine", "deterministic", "measure_machine", "measure_rate", "peak_
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What `auto` depends on.
+    """The properties that `auto` settings depend on.
 
     `bf16`: whether it multiplies bf16 natively. `liger`: whether Liger's kernels are installed and usable. `free`:
-    bytes of GPU memory. `rate`, `fp32_rate`: operations a second of a large product in bf16 and in fp32. The last
-    three are 0 without a GPU, where nothing depends on them.
+    free bytes of GPU memory. `rate`, `fp32_rate`: operations a second of a large matrix product in bf16 and in fp32.
+    The last three are 0 without a GPU, because nothing depends on them there.
     """
 
     device: Literal["cpu", "cuda"]
@@ -36,7 +36,7 @@ class Machine:
 
 
 def measure_machine() -> Machine:
-    """The machine that this process runs on. On a GPU this multiplies large matrices for a moment."""
+    """Measure this machine. On a GPU, this multiplies large matrices for a moment."""
     if not torch.cuda.is_available():
         return Machine("cpu", native_bf16(), has_liger())
     free = float(torch.cuda.mem_get_info()[0])
@@ -46,7 +46,7 @@ def measure_machine() -> Machine:
 
 
 def measure_rate(dtype: torch.dtype) -> float:
-    """Operations a second of a large matrix product in this number type."""
+    """Operations a second of a large matrix product with this dtype."""
     device, size = ("cuda", 8_192) if torch.cuda.is_available() else ("cpu", 1_536)
     one, two = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = float("inf")
@@ -66,7 +66,7 @@ def _wait(device: str) -> None:
 
 @contextlib.contextmanager
 def deterministic() -> Iterator[None]:
-    """On the CPU, sum in the same order in every run (rows repeat in the head's gradient)."""
+    """On the CPU, use deterministic algorithms, because the head's gradient is a sum over repeated positions."""
     before = torch.are_deterministic_algorithms_enabled()
     filled = torch.utils.deterministic.fill_uninitialized_memory
     if not torch.cuda.is_available():
@@ -80,7 +80,7 @@ def deterministic() -> Iterator[None]:
 
 
 def peak_memory() -> int:
-    """Peak bytes: of the GPU if there is one, else of this process."""
+    """Peak memory in bytes: of the GPU if there is one, else of this process."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,4 +1,4 @@
-"""What happens when a pack does not fit into memory: it is split, and so are all later packs of its size."""
+"""Handles packs that do not fit into memory: splits the pack and all later packs of its size."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from agentft.training.events import Note, OnEvent
 __all__ = ["SHAPE_MULTIPLE", "PackLimit"]
 
 SHAPE_MULTIPLE = 128
-"""Rows are padded to a multiple of this many tokens and targets, so that there are few shapes to compile for."""
+"""Tokens and targets of a batch are padded to a multiple of this, to keep the number of compiled shapes small."""
 
 
 class PackLimit:
-    """The most tokens that a pack may have, once memory has run out.
+    """The maximum number of tokens in a pack, once memory has run out.
 
     Args:
-        samples: what `Batch.owners` indexes into.
+        samples: the samples that `Batch.owners` indexes into.
         share: whether the packs share prefixes.
-        alone: whether this is the only process. With several, the others would wait for one that splits its pack.
+        alone: whether this is the only process. Of several, one cannot split its pack while the others wait.
         on_event: receives a warning when the limit falls.
     """
 
@@ -35,7 +35,7 @@ class PackLimit:
         self._tokens = 0  # 0: no limit yet
 
     def split(self, batch: Batch) -> list[Batch]:
-        """The batch itself, or its samples in packs that keep to the limit."""
+        """The batch itself, or its samples in packs within the limit."""
         if not self._tokens or batch["tokens"] <= self._tokens:
             return [batch]
         packs = plant(self._samples, _members(batch), self._tokens, share=self._share)
@@ -45,7 +45,7 @@ class PackLimit:
         """Halve the limit, after `failed` ran out of memory.
 
         Raises:
-            InputError: `failed` holds one sample, or other processes take part.
+            InputError: `failed` is a single sample, or there are other processes.
         """
         tokens = failed["tokens"]
         if len(_members(failed)) == 1 or not self._alone:
@@ -66,5 +66,5 @@ class PackLimit:
 
 
 def _members(batch: Batch) -> list[int]:
-    """Its samples, in the order of their targets."""
+    """The batch's samples, in the order of their targets."""
     return list(dict.fromkeys(batch["owners"].tolist()))

@@ -1,4 +1,4 @@
-"""The optimizer of a recipe, and its learning rate over the steps."""
+"""The optimizer and the learning-rate schedule of a recipe."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 def make_optimizer(model: Any, recipe: Recipe) -> Optimizer:
-    """AdamW over the trained parameters of `model`: torch's, or bitsandbytes' paged 8-bit one.
+    """AdamW over the trainable parameters of `model`: torch's, or bitsandbytes' paged 8-bit AdamW.
 
     Weight decay applies to matrices, not to vectors (biases, norms, DoRA magnitudes). With `lora_plus`, peft groups the
-    parameters so that the B matrices learn faster.
+    parameters so that the B matrices get a higher learning rate.
     """
     kind, settings = _adamw(recipe)
     if recipe.method != "full" and recipe.lora_plus != 1:
@@ -53,12 +53,12 @@ def make_schedule(optimizer: Optimizer, recipe: Recipe, steps: int) -> LambdaLR:
 
 
 def rate_factor(schedule: str, warmup: float, steps: int, step: int) -> float:
-    """The share of the peak learning rate at `step` (from 0) of `steps`.
+    """The learning rate at `step` (from 0) of `steps`, as a fraction of the peak.
 
-    transformers' schedules begin at 0, which wastes the first step; in a short run that matters.
+    transformers' schedules start at 0 and so waste the first step, which matters in short runs.
     """
-    rising = math.ceil(warmup * steps)
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    left = (steps - step) / max(steps - rising, 1)
-    return {"constant": 1.0, "linear": left, "cosine": 0.5 - 0.5 * math.cos(math.pi * left)}[schedule]
+    warmup_steps = math.ceil(warmup * steps)
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    remaining = (steps - step) / max(steps - warmup_steps, 1)
+    return {"constant": 1.0, "linear": remaining, "cosine": 0.5 - 0.5 * math.cos(math.pi * remaining)}[schedule]

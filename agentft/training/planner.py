@@ -1,9 +1,9 @@
-"""Predicts the memory and time of training, and chooses the fastest settings that fit into a card.
+"""Predicts the memory and time of training, and chooses the fastest settings that fit into a GPU.
 
-Memory is the sum of the tensors that are kept: weights, adapters with their optimizer state, the activations that each
-layer keeps for the backward pass, what one layer needs on top while it runs backward, and one chunk of logits. Time is
-the larger of two: the matrix products at a share of the card's rate, and the CPU's launch overhead. The formulas are
-checked against measurements in tests/training/test_planner.py.
+Memory is the sum of weights, adapters with their optimizer state, the activations that each layer keeps for the
+backward pass, the temporary tensors of one layer's backward pass, and one chunk of logits. Time is the larger of the
+matrix products' time (at a fraction of the GPU's rate) and the CPU's launch overhead. tests/training/test_planner.py
+checks the formulas against measurements.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ __all__ = [
     "Card",
     "Choice",
     "Dimensions",
+    "FixedLevers",
     "Levers",
     "StepCost",
     "Workload",
@@ -35,20 +36,20 @@ __all__ = [
 
 GIB = 1 << 30
 PACKED = 20_000
-"""Samples that are packed to predict a whole epoch."""
+"""At most this many samples are packed to predict an epoch."""
 BF16_BYTES = 2
-"""Bytes of a number in bf16; fp32 takes twice as many."""
+"""Bytes of a bf16 number; fp32 takes twice as many."""
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-"""Bytes of a 4-bit weight, with its share of the block scales, which are quantised themselves."""
+"""Bytes of a 4-bit weight, including its share of the block scales, which are quantised themselves."""
 ADAM = {"adamw": 16, "adamw_8bit": 10}
-"""Bytes of a trained parameter: itself and its gradient in fp32, and the two moments of AdamW."""
+"""Bytes of a trainable parameter: the parameter and its gradient in fp32, and AdamW's two moments."""
 UTILISATION, UNPACKING = 0.54, 1_000
-"""Share of the card's rate that matrix products reach; cost of unpacking a 4-bit weight, in operations."""
+"""Fraction of the GPU's rate that matrix products reach; operations to dequantise a 4-bit weight."""
 LAUNCH, LAUNCH_4BIT = 0.00275, 0.0014
-"""CPU launch overhead per layer and pass, in seconds; what 4-bit weights add to it. Long packs hide it."""
+"""CPU launch overhead per layer and pass, in seconds; extra overhead of 4-bit weights. Long packs hide both."""
 HOST_BYTES, HEAD_CHUNK = 20e9, (1 << 28) * 2
 """Transfer rate of embeddings from the host, in bytes a second; bytes of one chunk of logits (fp32, and twice bf16)."""
-SLACK = 0.4 * GIB  # held by the allocator and the libraries beyond our tensors
+SLACK = 0.4 * GIB  # memory that the allocator and the libraries need in addition
 CARDS = {
     "RTX 4060": (8, 30e12),
     "RTX 4070": (12, 58e12),
@@ -57,9 +58,9 @@ CARDS = {
     "L40S": (48, 362e12),
     "H100": (80, 775e12),
 }
-"""GiB, and bf16 operations a second: the vendor's dense figure, except for the H100, which was measured."""
+"""GiB, and bf16 operations a second: the vendor's figure without sparsity, but for the H100 a measurement."""
 TARGET_STEPS = 100
-"""Packs are not made so long that a run has fewer steps than this."""
+"""Packs are short enough for a run to have at least this many steps."""
 LENGTHS = tuple(512 * count for count in (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48))
 CHECKPOINTS = (0, 4, 3, 2, 1)
 """Recompute every n-th layer; 0: none."""
@@ -67,7 +68,7 @@ CHECKPOINTS = (0, 4, 3, 2, 1)
 
 @dataclass(frozen=True, slots=True)
 class Dimensions:
-    """A model's widths, layers and vocabulary. `tied`: the head shares the embedding's weights."""
+    """A model's widths, layers and vocabulary. `tied`: the LM head shares the embedding's weights."""
 
     hidden: int
     gate: int
@@ -79,18 +80,22 @@ class Dimensions:
 
     @property
     def body(self) -> int:
-        """Weights of the decoder layers."""
+        """The number of weights in the decoder layers."""
         return self.layers * (self.hidden * (2 * self.queries + 2 * self.keys) + 3 * self.hidden * self.gate)
 
     def adapters(self, rank: int) -> int:
-        """Weights of adapters on all linear layers."""
+        """The number of weights in adapters on all linear layers."""
         both = self.hidden + self.queries
         return self.layers * rank * (2 * both + 2 * (self.hidden + self.keys) + 3 * (self.hidden + self.gate))
 
 
 @dataclass(frozen=True, slots=True)
 class Levers:
-    """The settings that a plan chooses. `pack`: tokens of one pack. `every`: recompute every n-th layer, 0: none."""
+    """The settings that a plan chooses.
+
+    `pack`: tokens of one pack. `every`: recompute every n-th layer (0: none). `unpack`: keep 4-bit weights dequantised.
+    `host`: keep the input embeddings in host memory. `liger`: use Liger's kernels.
+    """
 
     pack: int
     every: int
@@ -100,8 +105,18 @@ class Levers:
 
 
 @dataclass(frozen=True, slots=True)
+class FixedLevers:
+    """The levers that the user has set; the planner chooses those that are None."""
+
+    pack: int | None = None
+    every: int | None = None
+    unpack: bool | None = None
+    host: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StepCost:
-    """`memory`: peak bytes of tensors. `seconds`: forward and backward of one pack."""
+    """`memory`: peak bytes of tensors. `seconds`: time of one pack's forward and backward passes."""
 
     memory: float
     seconds: float
@@ -109,7 +124,7 @@ class StepCost:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A GPU: free bytes, and operations a second of a large matrix product."""
+    """A GPU. `free`: free bytes. `rate`: operations a second of a large matrix product."""
 
     free: float
     rate: float
@@ -117,7 +132,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The data. `longest`: tokens of the longest sample. `computed(pack)`: tokens computed in an epoch."""
+    """The data. `longest`: tokens of the longest sample. `computed(pack)`: computed tokens of an epoch."""
 
     samples: int
     epochs: int
@@ -127,7 +142,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The chosen settings and their predicted cost. `seconds`: of an epoch."""
+    """The chosen settings and their predicted cost. `seconds`: time of an epoch."""
 
     levers: Levers
     estimate: StepCost
@@ -136,7 +151,7 @@ class Choice:
 
 
 def dimensions(config: Any) -> Dimensions:
-    """The dimensions in a transformers config.
+    """Read the dimensions from a transformers config.
 
     Raises:
         InputError: the model is a mixture of experts, which the formulas do not cover.
@@ -167,7 +182,7 @@ def step_cost(
     rate: float = 1.0,
     width: int = BF16_BYTES,
 ) -> StepCost:
-    """The cost of one pack, forward and backward, with activations of `width` bytes each."""
+    """The cost of one pack's forward and backward passes; an activation takes `width` bytes."""
     tokens, recomputed = levers.pack, -(-model.layers // levers.every) if levers.every else 0
     saved = tokens * _saved(model, levers, width)
     gates = tokens * width * model.gate
@@ -193,15 +208,15 @@ def choose(
     *,
     rank: int = 16,
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw",
-    fixed: dict[str, Any] | None = None,
+    fixed: FixedLevers = FixedLevers(),
     liger: bool = True,
     width: int = BF16_BYTES,
 ) -> Choice | None:
-    """The fastest settings that fit; None if none fit. `fixed`: fields of `Levers` that the user has set."""
+    """The fastest settings that fit into `card`, or None if none fit."""
     room = card.free - SLACK
     best: Choice | None = None
-    for levers in _candidates(model, work, method, fixed or {}, liger):
-        # A sample longer than a pack gets a pack of its own.
+    for levers in _candidates(model, work, method, fixed, liger):
+        # A sample that is longer than a pack gets a separate pack.
         largest = replace(levers, pack=max(levers.pack, work.longest))
         if step_cost(model, largest, method, rank=rank, optimizer=optimizer, width=width).memory > room:
             continue
@@ -227,7 +242,7 @@ def describe_choice(choice: Choice) -> str:
 
 
 def workload_of(samples: Sequence[Sample], recipe: Recipe) -> Workload:
-    """The samples as a workload, from packing (at most `PACKED` of) them."""
+    """Describe the samples as a workload, by packing at most `PACKED` of them."""
     packed, share = samples[:PACKED], recipe.sharing != "off"
 
     @cache
@@ -239,35 +254,34 @@ def workload_of(samples: Sequence[Sample], recipe: Recipe) -> Workload:
     return Workload(len(samples), recipe.epochs, longest, computed)
 
 
-def _candidates(
-    model: Dimensions, work: Workload, method: Method, fixed: dict[str, Any], liger: bool
-) -> Sequence[Levers]:
-    lengths = [fixed["pack"]] if "pack" in fixed else _lengths(work)
-    host = [fixed["host"]] if "host" in fixed else [False, True] if method != "full" and not model.tied else [False]
-    unpack = [fixed["unpack"]] if "unpack" in fixed else [False, True] if method == "qlora" else [False]
-    every = [fixed["every"]] if "every" in fixed else CHECKPOINTS
-    ways = product(lengths, every, unpack, host)
-    return [Levers(pack, number, whole, away, liger) for pack, number, whole, away in ways]
+def _candidates(model: Dimensions, work: Workload, method: Method, fixed: FixedLevers, liger: bool) -> Sequence[Levers]:
+    packs = _lengths(work) if fixed.pack is None else [fixed.pack]
+    every = CHECKPOINTS if fixed.every is None else [fixed.every]
+    unpack = [False, True] if method == "qlora" else [False]
+    host = [False, True] if method != "full" and not model.tied else [False]
+    unpack = unpack if fixed.unpack is None else [fixed.unpack]
+    host = host if fixed.host is None else [fixed.host]
+    return [Levers(*values, liger=liger) for values in product(packs, every, unpack, host)]
 
 
 def _lengths(work: Workload) -> list[int]:
-    """Pack lengths that leave enough steps, or else the shortest."""
+    """Pack lengths that give enough steps, or else the shortest length."""
     enough = [pack for pack in LENGTHS if work.epochs * work.computed(pack) >= TARGET_STEPS * pack]
     return enough or [LENGTHS[0]]
 
 
 def _saved(model: Dimensions, levers: Levers, width: int) -> int:
-    """Bytes that a layer keeps for its backward pass, for each token.
+    """Bytes per token that a layer keeps for its backward pass.
 
-    Residuals and norms, twice each; queries and attention's output; keys and values; gate, up and their product.
-    transformers' own norms and gates keep more.
+    These are two residuals and two norms; queries and the attention's output; keys and values; gate, up and their
+    product. transformers' own norms and gates keep more than Liger's.
     """
     kept = width * (4 * model.hidden + 2 * model.queries + 2 * model.keys + 3 * model.gate)
     return kept if levers.liger else kept + width * model.gate + 12 * model.hidden
 
 
 def _static(model: Dimensions, levers: Levers, method: Method, rank: int, optimizer: str, *, width: int) -> float:
-    """Bytes that are held throughout: weights, and what is trained with its optimizer state."""
+    """Bytes that are held throughout training: weights, and trainable parameters with gradient and optimizer state."""
     table = model.words * model.hidden
     if method == "full":
         return ADAM["adamw"] * (model.body + table * (1 if model.tied else 2))

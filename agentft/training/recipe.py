@@ -1,4 +1,4 @@
-"""The recipe of a run: one frozen dataclass whose fields are the TOML keys, the `KEY=VALUE` overrides and the docs."""
+"""The recipe of a run: one frozen dataclass that defines the TOML keys, the `KEY=VALUE` overrides and the docs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Default = TypeVar("Default")
 
 
 def _key(default: Default, doc: str, low: float | None = None, high: float | None = None) -> Default:
-    """A recipe key: its default, its documentation, and the range in which it must lie."""
+    """A recipe key: its default, its documentation and its range."""
     return field(default_factory=lambda: default, metadata={"doc": doc, "low": low, "high": high})
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Every setting of a run. The run folder keeps it, resolved, as `recipe.toml`.
+    """All settings of a run. The run folder stores them, resolved, as `recipe.toml`.
 
     Raises:
         InputError: a number is out of range, or a name is unknown.
@@ -97,40 +97,40 @@ class Recipe:
         for entry in fields(self):
             value, low, high = getattr(self, entry.name), entry.metadata["low"], entry.metadata["high"]
             if (low is not None and not value >= low) or (high is not None and not value <= high):
-                most = f", and at most {high}" if high else ""
-                raise InputError(f"{entry.name} = {value!r} is out of range; it is {low} or more{most}")
+                most = f" and at most {high}" if high else ""
+                raise InputError(f"{entry.name} = {value!r} is out of range; it must be at least {low}{most}")
         learn_rule(self.learn, self.weights)
         call_format(self.format)
         if self.lora_dropout > 0:
             raise InputError(
-                f"lora_dropout = {self.lora_dropout}: dropout is refused, because rows that share a prefix share its "
-                "activations, so packing would change the result; use 0"
+                f"lora_dropout = {self.lora_dropout}: dropout is not supported, because rows with a common prefix "
+                "share its activations, so packing would change the result; use 0"
             )
 
 
 def read_recipe(path: Path | None, overrides: Sequence[str] = (), options: Mapping[str, Any] | None = None) -> Recipe:
-    """A recipe from a TOML file, `KEY=VALUE` texts on top of it, and the command's options on top of both.
+    """Read a recipe from a TOML file; `KEY=VALUE` overrides replace its values, and the command's options replace both.
 
-    Paths in the file are relative to it, paths in overrides and options to the current folder; both may be the name of
-    a shipped data set.
+    Paths in the file are relative to the file, and paths in overrides and options to the current folder. Either may be
+    the name of a shipped data set instead.
 
     Raises:
-        InputError: with the key, the value and the place.
+        InputError: a setting is invalid; the message has the key, the value and the place.
     """
-    given: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     for text in overrides:
         key, value = _parse_override(text)
         if key.startswith("weights."):
-            given.setdefault("weights", {})[key.partition(".")[2]] = value
+            changes.setdefault("weights", {})[key.partition(".")[2]] = value
         else:
-            given[key] = value
-    given |= {key: value for key, value in (options or {}).items() if value not in (None, (), [])}
-    values = {} if path is None else _located(_read(path), str(path), path.parent)
-    return Recipe(**values | _located(given, "the command line", Path()))
+            changes[key] = value
+    changes |= {key: value for key, value in (options or {}).items() if value not in (None, (), [])}
+    values = {} if path is None else _with_absolute_paths(_read(path), str(path), path.parent)
+    return Recipe(**values | _with_absolute_paths(changes, "the command line", Path()))
 
 
 def read_resolved(path: Path) -> Recipe:
-    """The recipe in a run folder."""
+    """Read the recipe of a run folder."""
     return read_as(Recipe, _read(path), str(path))
 
 
@@ -143,7 +143,7 @@ def write_recipe(recipe: Recipe) -> str:
 
 
 def describe_settings() -> str:
-    """Every setting with its default and what it may be: a valid recipe, and the text of docs/settings.md."""
+    """Every setting with its default and its possible values: a valid recipe, and the text of docs/settings.md."""
     hints, defaults, lines = get_type_hints(Recipe), Recipe(), []
     for entry in fields(Recipe):
         hint, low, high = hints[entry.name], entry.metadata["low"], entry.metadata["high"]
@@ -161,7 +161,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _parse_override(text: str) -> tuple[str, Any]:
-    """`KEY=VALUE`, where VALUE is TOML, or a bare text."""
+    """Parse `KEY=VALUE`, where VALUE is TOML or unquoted text."""
     key, equals, value = text.partition("=")
     if not equals:
         raise InputError(f"{text!r} is not KEY=VALUE; for example lr=0.001")
@@ -175,7 +175,7 @@ def _parse_override(text: str) -> tuple[str, Any]:
         return key, value.strip()
 
 
-def _located(table: dict[str, Any], at: str, base: Path) -> dict[str, Any]:
+def _with_absolute_paths(table: dict[str, Any], at: str, base: Path) -> dict[str, Any]:
     """The table's values with absolute paths, so that a run can be resumed from any folder."""
     if isinstance(table.get("data"), str):
         table["data"] = [table["data"]]
@@ -198,7 +198,7 @@ def _toml(value: Value) -> str:
     if isinstance(value, bool | int | float):
         return json.dumps(value)
     if isinstance(value, str):
-        # JSON's escapes are TOML's, but for DEL, which TOML wants escaped too.
+        # JSON's escapes are valid in TOML; in addition, TOML requires DEL to be escaped.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"

@@ -1,4 +1,4 @@
-"""Resolves every `auto` of a recipe, once: from the model's config, the samples and the machine."""
+"""Resolves every `auto` of a recipe in one place, from the model's config, the samples and the machine."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from agentft.training.planner import (
     GIB,
     Card,
     Choice,
+    FixedLevers,
     Levers,
     Workload,
     choose,
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 RANDOM_7B = "random-7b"
-"""A model of Qwen2.5-7B's shape with random weights, as fast and as large as the real one, for plans and benches."""
+"""A model with Qwen2.5-7B's shape and random weights for plans and benchmarks: as fast and as large as the real one."""
 SEVEN_B = {
     "vocab_size": 152_064,
     "hidden_size": 3_584,
@@ -54,19 +55,20 @@ SEVEN_B = {
     "tie_word_embeddings": False,
 }
 SMALL = 500_000_000
-"""Parameters below which LoRA likes a higher learning rate, and checkpointing buys nothing on a CPU."""
+"""Models with fewer parameters get a higher learning rate for LoRA, and no checkpointing on a CPU."""
 CPU_PACK = 2_048
 FP32_SLOWER = 8
-"""How much slower fp32 products are than bf16 ones, roughly, by the vendors' figures."""
+"""Speed of bf16 matrix products relative to fp32, roughly, by the vendors' figures."""
 SYSTEM_SHARE = 0.05
-"""Share of a card's memory that the system takes."""
+"""Fraction of a GPU's memory that the system uses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What a model's config says. `parameters`: without adapters. `adapters`: parameters of adapters of rank 1.
+    """A model's architecture, read from its config.
 
-    `unshareable`: why samples of one pack cannot share computation in this model; empty if they can.
+    `parameters`: number of parameters without adapters. `adapters`: number of parameters in adapters of rank 1.
+    `unshareable`: why samples of a pack cannot share computation in this model; empty if they can.
     """
 
     config: Any
@@ -78,7 +80,7 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A recipe in which nothing is `auto`. `choice`: the planner's, None without a GPU or if nothing fits."""
+    """A recipe without `auto`. `choice`: the planner's choice; None without a GPU or if nothing fits."""
 
     recipe: Recipe
     architecture: Architecture
@@ -87,10 +89,10 @@ class Resolved:
 
 
 def read_architecture(recipe: Recipe) -> Architecture:
-    """Open the config of the recipe's model; no weights are loaded.
+    """Read the config of the recipe's model, without loading weights.
 
     Raises:
-        MissingError: the model is not here and cannot be fetched.
+        MissingError: the model is not on this machine and cannot be downloaded.
     """
     if recipe.model == RANDOM_7B:
         config: Any = Qwen2Config(**SEVEN_B)
@@ -111,24 +113,24 @@ def read_architecture(recipe: Recipe) -> Architecture:
 def resolve_recipe(
     recipe: Recipe, samples: Sequence[Sample] | Workload, machine: Machine, architecture: Architecture | None = None
 ) -> Resolved:
-    """The recipe with every `auto` replaced by what it means here.
+    """Replace every `auto` of a recipe by a value.
 
     Args:
-        recipe: settings that are not `auto` stay as they are.
-        samples: the data, or what is known of it.
+        recipe: settings that are not `auto` do not change.
+        samples: the data, or its description as a workload.
         machine: see `measure_machine`.
-        architecture: the recipe's, if it was read already.
+        architecture: the model's architecture, if it was read before.
 
     Raises:
-        MissingError: the model is not here, or `liger = on` and Liger is not.
+        MissingError: the model is not on this machine, or `liger = on` but Liger is not installed.
     """
     model = architecture or read_architecture(recipe)
     if recipe.liger == "on" and not machine.liger:
-        raise MissingError("liger = on needs an NVIDIA GPU and `pip install liger-kernel`; liger = auto goes without")
+        raise MissingError("liger = on needs an NVIDIA GPU and `pip install liger-kernel`; or set liger = auto")
     recipe, notes = _resolve_sharing(recipe, model)
     dtype = ("bf16" if machine.bf16 else "fp32") if recipe.dtype == "auto" else recipe.dtype
     liger: Literal["on", "off"] = "on" if recipe.liger != "off" and machine.liger else "off"
-    recipe = replace(recipe, dtype=dtype, liger=liger, lr=recipe.lr or _rate(recipe, model))
+    recipe = replace(recipe, dtype=dtype, liger=liger, lr=recipe.lr or _default_rate(recipe, model))
     if machine.device == "cpu":
         return Resolved(_for_cpu(recipe, model), model, None, tuple(notes))
     work = samples if isinstance(samples, Workload) else workload_of(samples, recipe)
@@ -138,7 +140,7 @@ def resolve_recipe(
 
 @dataclass(frozen=True, slots=True)
 class CardPlan:
-    """What training would take on common cards. `cards`: (name, GiB, choice or None if nothing fits)."""
+    """Predictions for common GPUs. `cards`: (name, GiB, choice or None if nothing fits)."""
 
     work: Workload
     cards: tuple[tuple[str, int, Choice | None], ...]
@@ -146,11 +148,11 @@ class CardPlan:
 
 
 def plan_cards(recipe: Recipe, samples: Sequence[Sample] | Workload) -> CardPlan:
-    """The planner's choices for common cards, with Liger unless the recipe turns it off.
+    """The planner's choices for common GPUs, with Liger unless the recipe turns it off.
 
     Raises:
         InputError: the planner does not cover the model.
-        MissingError: the model is not here.
+        MissingError: the model is not on this machine.
     """
     model, found = read_architecture(recipe), []
     dimensions(model.config)
@@ -172,8 +174,8 @@ def _resolve_sharing(recipe: Recipe, model: Architecture) -> tuple[Recipe, list[
     return replace(recipe, sharing="off"), [Note(text, warning=True)]
 
 
-def _rate(recipe: Recipe, model: Architecture) -> float:
-    """2e-5 for all weights; for adapters 1e-3 on a small model, 2e-4 on a larger one."""
+def _default_rate(recipe: Recipe, model: Architecture) -> float:
+    """2e-5 for full training; for adapters 1e-3 on a small model, 2e-4 on a larger one."""
     if recipe.method == "full":
         return 2e-5
     return 1e-3 if _parameters(recipe, model) < SMALL else 2e-4
@@ -184,7 +186,7 @@ def _parameters(recipe: Recipe, model: Architecture) -> int:
 
 
 def _for_cpu(recipe: Recipe, model: Architecture) -> Recipe:
-    """Plain settings: memory is seldom short beside a CPU."""
+    """Simple settings, since memory is rarely short on a CPU."""
     large = _parameters(recipe, model) >= SMALL
     return replace(
         recipe,
@@ -197,10 +199,15 @@ def _for_cpu(recipe: Recipe, model: Architecture) -> Recipe:
 
 
 def _plan(recipe: Recipe, model: Architecture, machine: Machine, work: Workload) -> tuple[Recipe, Choice | None, Note]:
-    """The fastest memory settings that fit the GPU, or else those that take the least memory."""
+    """The fastest settings that fit the GPU, or else those that need the least memory."""
     fixed = _fixed(recipe)
-    leanest = {"pack": CPU_PACK, "every": 1, "unpack": False, "host": recipe.method != "full"} | fixed
-    lean = _apply(recipe, Levers(**leanest))
+    leanest = Levers(
+        pack=CPU_PACK if fixed.pack is None else fixed.pack,
+        every=1 if fixed.every is None else fixed.every,
+        unpack=bool(fixed.unpack),
+        host=recipe.method != "full" if fixed.host is None else fixed.host,
+    )
+    lean = _apply(recipe, leanest)
     half = recipe.dtype == "bf16"
     try:
         choice = choose(
@@ -215,32 +222,31 @@ def _plan(recipe: Recipe, model: Architecture, machine: Machine, work: Workload)
             width=2 if half else 4,
         )
     except InputError as error:
-        return lean, None, Note(f"no plan: {error}; using the settings that take the least memory", warning=True)
+        return lean, None, Note(f"no plan: {error}; using the settings that need the least memory", warning=True)
     if choice is not None:
         text = f"plan, the fastest settings that fit: {describe_choice(choice)}"
         return _apply(recipe, choice.levers), choice, Note(text)
     text = (
-        f"the plan predicts that nothing fits into the {machine.free / GIB:.1f} GiB that are free (the longest row has "
-        f"{work.longest:,} tokens); using the settings that take the least memory. A lower max_length, or method = "
-        "qlora, takes less"
+        f"the plan predicts that nothing fits into {machine.free / GIB:.1f} GiB of free memory (the longest row has "
+        f"{work.longest:,} tokens); using the settings that need the least memory. Lower max_length, or use method = "
+        "qlora, to need less"
     )
     return lean, None, Note(text, warning=True)
 
 
-def _fixed(recipe: Recipe) -> dict[str, Any]:
-    """The fields of `Levers` that the recipe sets."""
-    fixed: dict[str, Any] = {}
-    if recipe.pack_tokens:
-        fixed["pack"] = recipe.pack_tokens
+def _fixed(recipe: Recipe) -> FixedLevers:
+    """The levers that the recipe sets."""
+    every = None
     if recipe.checkpointing == "off":
-        fixed["every"] = 0
+        every = 0
     elif recipe.checkpoint_every or recipe.checkpointing == "on":
-        fixed["every"] = max(recipe.checkpoint_every, 1)
-    if recipe.unpack != "auto":
-        fixed["unpack"] = recipe.unpack == "on"
-    if recipe.host_embeddings != "auto":
-        fixed["host"] = recipe.host_embeddings == "on"
-    return fixed
+        every = max(recipe.checkpoint_every, 1)
+    return FixedLevers(
+        pack=recipe.pack_tokens or None,
+        every=every,
+        unpack=None if recipe.unpack == "auto" else recipe.unpack == "on",
+        host=None if recipe.host_embeddings == "auto" else recipe.host_embeddings == "on",
+    )
 
 
 def _apply(recipe: Recipe, levers: Levers) -> Recipe:
@@ -255,7 +261,7 @@ def _apply(recipe: Recipe, levers: Levers) -> Recipe:
 
 
 def unshareable(model: Any) -> str:
-    """Why samples of one pack cannot share computation in this model, or would not stay apart; empty if they can."""
+    """Why samples of a pack cannot share computation in this model, or would not be isolated; empty if they can."""
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or [])
     if other := kinds - {"full_attention", "sliding_attention"}:
         return f"has layers of the kinds {', '.join(sorted(other))}"
@@ -264,5 +270,5 @@ def unshareable(model: Any) -> str:
     if any(hasattr(part, "sinks") for part in model.modules()):
         return "has attention sinks"
     if not model._supports_attention_backend or "logits_to_keep" not in inspect.signature(model.forward).parameters:
-        return "has attention of its own, or cannot compute its head on chosen rows"
+        return "has custom attention, or cannot compute logits for selected positions only"
     return ""

@@ -1,4 +1,4 @@
-"""One training run, from recipe to adapter, and the continuation of an interrupted one."""
+"""A training run from recipe to adapter, and resuming an interrupted run."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ Stop = Callable[[], bool]
 
 
 class StrictError(InputError):
-    """Rows were rejected, and the user asked for none."""
+    """Rows were rejected, and `--strict` was given."""
 
     exit_code = 1
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A resolved recipe, its model's config, and its data, encoded and packed."""
+    """A resolved recipe, its model's config, and its encoded and packed data."""
 
     recipe: Recipe
     config: Any
@@ -65,17 +65,17 @@ class _Job:
 
 
 def train(recipe: Recipe, on_event: OnEvent, should_stop: Stop = lambda: False, *, strict: bool = False) -> RunResult:
-    """Train as the recipe says, in a new run folder.
+    """Train by a recipe in a new run folder.
 
     Args:
-        recipe: its `auto` settings are resolved, and written to the run folder.
+        recipe: its `auto` settings are resolved, and the result is written to the run folder.
         on_event: receives every event of the run.
         should_stop: called after each step; True saves a checkpoint and ends the run as interrupted.
         strict: stop before training if a row is rejected.
 
     Raises:
-        InputError: settings, data or model that cannot be used.
-        MissingError: the model is not here.
+        InputError: the settings, the data or the model cannot be used.
+        MissingError: the model is not on this machine and cannot be downloaded.
         StrictError: see `strict`.
         OSError: the run folder cannot be written.
     """
@@ -98,10 +98,10 @@ def train(recipe: Recipe, on_event: OnEvent, should_stop: Stop = lambda: False, 
 
 
 def resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop = lambda: False) -> RunResult:
-    """Continue a run from its last complete checkpoint. On the CPU it ends in bit-equal weights.
+    """Continue a run from its last complete checkpoint. On the CPU the final weights are bit-equal.
 
     Raises:
-        InputError: the data differ from those that the run began with, or another process trains in this folder.
+        InputError: the data have changed since the run started, or another process trains in this folder.
     """
     with folder.lock():
         return _resume(folder, on_event, should_stop)
@@ -119,7 +119,7 @@ def _resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop) -> RunResul
     watcher.losses = [line["loss"] for line in folder.rewind(step_of(checkpoint) if checkpoint else 0)]
     weights = folder.weights(recipe.method)
     if checkpoint and step_of(checkpoint) == job.plan.steps and weights.is_dir():
-        watcher(Note(f"{folder.path} is complete already"))
+        watcher(Note(f"{folder.path} is already complete"))
         return _finish(job, watcher, weights, job.plan.steps, 0.0)
     model = _load(job)
     return _fit(job, model, watcher, should_stop, checkpoint)
@@ -134,17 +134,17 @@ def dry_run(recipe: Recipe, on_event: OnEvent, *, strict: bool = False) -> tuple
 
 
 def read_samples(recipe: Recipe) -> list[Sample]:
-    """The recipe's data as samples. `random-7b` takes the tokenizer of the embedded model.
+    """The recipe's data as samples. `random-7b` uses the tokenizer of the embedded model.
 
     Raises:
-        InputError: no row can be trained on.
+        InputError: no row is kept.
     """
     recipe = replace(recipe, model=next(iter(EMBEDDED))) if recipe.model == RANDOM_7B else recipe
     return prepare([Path(path) for path in recipe.data], _encoder(recipe)).samples
 
 
 class _Watcher:
-    """Writes events to the run folder, and passes them on."""
+    """Writes events to the run folder and passes them on."""
 
     def __init__(self, folder: RunFolder, on_event: OnEvent) -> None:
         self.folder = folder
@@ -202,21 +202,22 @@ def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
         on_event(note)
     rows = report.ledger
     if strict and rows.rejected:
-        why = ", ".join(f"{reason} {count}" for reason, count in rows.reasons.most_common())
-        raise StrictError(f"{rows.rejected} of {rows.rows} rows were rejected ({why}), and --strict allows none")
+        reasons = ", ".join(f"{reason} {count}" for reason, count in rows.reasons.most_common())
+        raise StrictError(f"{rows.rejected} of {rows.rows} rows were rejected ({reasons}), and --strict allows none")
     if report.trimmed:
         on_event(
             Note(
                 f"{report.trimmed} rows are longer than max_length = {job.recipe.max_length}: their last turns, with "
-                f"{report.left_out} supervised tokens, are left out",
+                f"{report.left_out} supervised tokens, were cut off",
                 warning=True,
             )
         )
     if report.quiet and not report.quiet_learnt:
+        turns = "1 turn rightly makes" if report.quiet == 1 else f"{report.quiet} turns rightly make"
         on_event(
             Note(
-                f"{report.quiet} turns of the data rightly do not call, and learn = {job.recipe.learn!r} does not "
-                "supervise them, so the model may call where it should not; --learn balanced supervises them",
+                f"{turns} no call, and learn = {job.recipe.learn!r} does not supervise such turns, so the model may "
+                "call tools where it should not; --learn balanced supervises them",
                 warning=True,
             )
         )
@@ -283,7 +284,7 @@ def _check_fingerprint(folder: RunFolder, job: _Job) -> None:
     known = json.loads(folder.data.read_text(encoding="utf-8")) if folder.data.exists() else {}
     if known.get("fingerprint") != job.prepared.report.fingerprint:
         raise InputError(
-            f"the rows of {', '.join(job.recipe.data)} (or the tokenizer) are not those that {folder.path} began with; "
+            f"the rows of {', '.join(job.recipe.data)} (or the tokenizer) have changed since {folder.path} began; "
             "restore them, or start a new run"
         )
     if (known["steps"], known["packing"]) != (job.plan.steps, asdict(job.plan.packing)):

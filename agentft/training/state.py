@@ -1,4 +1,4 @@
-"""What a checkpoint holds: weights, optimizer, schedule, random numbers and the step; restored, training goes on alike.
+"""Saves and restores a checkpoint's weights, optimizer, schedule, random generators and step.
 
 checkpoint-<step>/  the adapter (or the model, for `full`) as peft and transformers save it  optimizer.pt  state.pt
 """
@@ -23,23 +23,24 @@ __all__ = ["load_state", "save_state", "save_weights"]
 
 
 def save_weights(model: Any, folder: Path) -> None:
-    """Save the adapter, or the whole model if it has none; peft must not ask a hub for the vocabulary."""
-    adapter = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
-    model.save_pretrained(str(folder), **adapter)
+    """Save the adapter, or the whole model if it has none."""
+    # Otherwise peft would ask the hub whether the vocabulary has changed.
+    settings = {"save_embedding_layers": False} if hasattr(model, "peft_config") else {}
+    model.save_pretrained(str(folder), **settings)
 
 
 def save_state(
     target: Path, accelerator: Accelerator, model: Any, optimizer: Optimizer, *, schedule: LRScheduler, step: int
 ) -> None:
-    """Write the checkpoint `target`, from the main process; all processes must call this.
+    """Write the checkpoint `target` from the main process. All processes must call this.
 
     Args:
-        target: the folder; it appears complete or not at all.
-        accelerator: of this process.
-        model: unwrapped.
-        optimizer: with the same state in all processes.
-        schedule: of the optimizer.
-        step: how many optimizer steps are done.
+        target: the folder; it is written atomically.
+        accelerator: this process's accelerator.
+        model: the unwrapped model.
+        optimizer: its state must be the same in all processes.
+        schedule: the optimizer's schedule.
+        step: number of finished optimizer steps.
 
     Raises:
         OSError: the disk is full.
@@ -57,10 +58,10 @@ def save_state(
 def load_state(
     checkpoint: Path, accelerator: Accelerator, model: Any, optimizer: Optimizer, schedule: LRScheduler
 ) -> int:
-    """Restore what `save_state` wrote; how many steps were done.
+    """Restore the checkpoint that `save_state` wrote; return the number of finished steps.
 
     Raises:
-        InputError: the checkpoint lacks some of the trained weights.
+        InputError: the checkpoint lacks some of the trainable weights.
     """
     _load_weights(model, checkpoint)
     optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
@@ -77,7 +78,7 @@ def _load_weights(model: Any, checkpoint: Path) -> None:
         set_peft_model_state_dict(model, load_peft_weights(str(checkpoint), device="cpu"))
         return
     tensors = {name: value for file in checkpoint.glob("*.safetensors") for name, value in load_file(file).items()}
-    # A tied head is saved once, under the name that `named_parameters` gives it too.
+    # A tied head is saved only once, under the same name that `named_parameters` uses.
     if missing := [name for name, value in model.named_parameters() if value.requires_grad and name not in tensors]:
         raise InputError(f"{checkpoint} lacks weights of this model ({missing[0]}, ...); start a new run")
     model.load_state_dict(tensors, strict=False)

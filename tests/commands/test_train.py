@@ -40,7 +40,7 @@ def test_a_run_prints_its_result_and_the_curve(tiny: Path, here: Path, capfd: py
     assert "┤" in out
     assert out.splitlines()[-1] == "runs/rows-1/adapter"
     assert "step 1/" in err
-    assert "warning: 1 turns of the data rightly do not call" in err
+    assert "warning: 1 turn rightly makes no call" in err
 
 
 def test_json_is_one_document_and_quiet_is_quiet(tiny: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:

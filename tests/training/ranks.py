@@ -1,6 +1,6 @@
-"""Trains a tiny model in one process, and in two under each way of spreading, and writes what came of it.
+"""Trains a tiny model in one process and in two processes under DDP and ZeRO, and writes the results.
 
-Everything is imported once, and each run is forked from there: the imports take longer than all runs together.
+Imports happen once and each run is a fork, because the imports take longer than all runs together.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RUNS: list[tuple[str, Method]] = [
 
 
 def deepspeed_settings(spread: str) -> dict[str, Any]:
-    """What DeepSpeed is told; on the CPU it would otherwise compile an optimizer of its own."""
+    """DeepSpeed's configuration; by default, it would compile its own optimizer on the CPU."""
     return {
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -68,7 +68,7 @@ def train(spread: str, method: Method, target: Path) -> None:
 
 
 def fork(spread: str, method: Method, target: Path) -> None:
-    """Train in as many processes as that takes; RuntimeError if one of them fails."""
+    """Train in one process, or in two if `spread` is not "alone". Raises RuntimeError if one of them fails."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -100,8 +100,8 @@ def fork(spread: str, method: Method, target: Path) -> None:
 
 
 def main(folder: Path) -> None:
-    """All runs, each to `<spread>-<method>.json`."""
-    # A quicker way through shared memory, which DeepSpeed would compile for over a minute, if there is a compiler.
+    """Do all runs; each writes `<spread>-<method>.json`."""
+    # DeepSpeed's operator for shared memory would take over a minute to compile.
     deepspeed.comm.torch.build_shm_op = lambda: None
     for spread, method in RUNS:
         fork(spread, method, folder / f"{spread}-{method}.json")

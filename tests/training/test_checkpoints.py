@@ -1,4 +1,4 @@
-"""Folders that are complete or not there, also when the disk is full."""
+"""Checkpoint folders are atomic, also when the disk is full."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def fail(target: Path, error: Exception) -> None:
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, SafetensorError])
-def test_a_full_disk_is_said_whatever_the_library_says(
+def test_a_full_disk_is_reported_whatever_the_library_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
     target = tmp_path / "checkpoint-2"

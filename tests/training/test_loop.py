@@ -1,4 +1,4 @@
-"""The training loop: one loss over the whole optimizer step, reported as it was computed."""
+"""The training loop: one loss over the whole optimizer step, and correct reports."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def weights(loop: TrainingLoop) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in loop.model.named_parameters() if value.requires_grad}
 
 
-def test_one_pack_of_four_is_one_step_of_four_packs_with_unequal_weights(tmp_path: Path) -> None:
+def test_a_step_of_four_packs_equals_one_pack_of_four_samples(tmp_path: Path) -> None:
     events: list[Event] = []
     more: list[Event] = []
     whole = loop_of(tmp_path / "a", plant(SAMPLES, range(4)), events=events)
@@ -71,7 +71,7 @@ def test_one_pack_of_four_is_one_step_of_four_packs_with_unequal_weights(tmp_pat
     assert (one.tokens, four.tokens) == (32, 92)
 
 
-def test_accumulation_moves_the_weights_as_one_batch_does(tmp_path: Path) -> None:
+def test_accumulation_updates_the_weights_like_one_batch(tmp_path: Path) -> None:
     whole = loop_of(tmp_path / "a", plant(SAMPLES, range(4)), method="lora")
     apart = loop_of(tmp_path / "b", alone(SAMPLES), batch=4, method="lora")
 
@@ -82,7 +82,7 @@ def test_accumulation_moves_the_weights_as_one_batch_does(tmp_path: Path) -> Non
         torch.testing.assert_close(weights(apart)[name], value, rtol=1e-3, atol=1e-5)
 
 
-def test_the_last_step_takes_what_is_left(tmp_path: Path) -> None:
+def test_the_last_step_takes_the_remaining_packs(tmp_path: Path) -> None:
     events: list[Event] = []
     loop_of(tmp_path, alone(SAMPLES), batch=3, events=events).run()
 
@@ -94,14 +94,14 @@ def test_the_last_step_takes_what_is_left(tmp_path: Path) -> None:
 
 def test_a_stop_finishes_the_step_and_saves(tmp_path: Path) -> None:
     events: list[Event] = []
-    asked = iter([False, True])
-    loop_of(tmp_path, alone(SAMPLES), events=events, should_stop=lambda: next(asked)).run()
+    stops = iter([False, True])
+    loop_of(tmp_path, alone(SAMPLES), events=events, should_stop=lambda: next(stops)).run()
 
     assert [event.step for event in events if isinstance(event, StepDone)] == [1, 2]
     assert [event.path.name for event in events if isinstance(event, Saved)] == ["checkpoint-2"]
 
 
-def test_a_pack_that_does_not_fit_is_done_in_smaller_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pack_that_does_not_fit_is_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[Event] = []
     more: list[Event] = []
     packs = [*plant(SAMPLES, range(4)), *alone(SAMPLES), *plant(SAMPLES, range(4))]
@@ -114,23 +114,23 @@ def test_a_pack_that_does_not_fit_is_done_in_smaller_ones(tmp_path: Path, monkey
         sizes.append(batch["tokens"])
         part = weighted_loss(model, batch, total, loss)
         if batch["tokens"] > 30:
-            part.backward()  # the memory ends when some gradients are there already
+            part.backward()  # memory runs out when some gradients exist already
             raise torch.OutOfMemoryError
         return part
 
     monkeypatch.setattr("agentft.training.loop.weighted_loss", limited)
     tight.run()
 
-    steps = [[event.loss for event in told if isinstance(event, StepDone)] for told in (events, more)]
+    steps = [[event.loss for event in run if isinstance(event, StepDone)] for run in (events, more)]
     assert steps[1] == pytest.approx(steps[0], rel=1e-5)
     for name, value in weights(roomy).items():
         torch.testing.assert_close(weights(tight)[name], value, rtol=1e-3, atol=2e-5)
-    assert sizes.count(32) == 1, "the second time it is known beforehand"
+    assert sizes.count(32) == 1, "the second pack is split before it is tried"
     (note,) = [event for event in more if isinstance(event, Note)]
     assert "a pack of 32 tokens did not fit into memory" in note.text
 
 
-def test_halves_that_do_not_fit_are_halved_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packs_that_still_do_not_fit_are_split_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def limited(model: Any, batch: Any, total: Any, loss: str) -> Any:
         if batch["tokens"] > 23:
             raise torch.OutOfMemoryError
@@ -157,7 +157,7 @@ def test_a_single_sample_that_does_not_fit_is_an_error(tmp_path: Path, monkeypat
         loop_of(tmp_path, alone(SAMPLES)).run()
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run_with_the_remedy(tmp_path: Path) -> None:
+def test_a_nan_loss_ends_the_run_with_a_remedy(tmp_path: Path) -> None:
     loop = loop_of(tmp_path, alone(SAMPLES))
     with torch.no_grad():
         loop.model.lm_head.weight.fill_(float("nan"))
@@ -166,7 +166,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_the_remedy(tmp_path: Path
         loop.run()
 
 
-def test_only_whole_checkpoints_are_there_and_the_oldest_go(tmp_path: Path) -> None:
+def test_checkpoints_are_complete_and_the_oldest_are_removed(tmp_path: Path) -> None:
     loop_of(tmp_path, alone(SAMPLES), save_steps=1).run()
 
     names = sorted(entry.name for entry in (tmp_path / "checkpoints").iterdir())
@@ -175,7 +175,7 @@ def test_only_whole_checkpoints_are_there_and_the_oldest_go(tmp_path: Path) -> N
     assert {"model.safetensors", "optimizer.pt", "state.pt"} <= files
 
 
-def test_it_learns(tmp_path: Path) -> None:
+def test_the_loss_falls(tmp_path: Path) -> None:
     events: list[Event] = []
     packs = [pack for epoch in range(12) for pack in epoch_packs(SAMPLES, 100, 0, epoch)]
     with deterministic():
@@ -185,17 +185,17 @@ def test_it_learns(tmp_path: Path) -> None:
     assert losses[-1] < losses[0] / 2
 
 
-def test_checkpointing_changes_nothing_but_memory(tmp_path: Path) -> None:
+def test_checkpointing_does_not_change_the_weights(tmp_path: Path) -> None:
     packs = epoch_packs(SAMPLES, 100, 0, 0)
     plain = loop_of(tmp_path / "a", packs, method="lora", checkpointing="off")
-    frugal = loop_of(tmp_path / "b", packs, method="lora", checkpointing="on")
+    checkpointed = loop_of(tmp_path / "b", packs, method="lora", checkpointing="on")
 
     plain.run()
-    frugal.run()
+    checkpointed.run()
 
-    assert frugal.model.is_activation_checkpointing
+    assert checkpointed.model.is_activation_checkpointing
     for name, value in weights(plain).items():
-        torch.testing.assert_close(weights(frugal)[name], value)
+        torch.testing.assert_close(weights(checkpointed)[name], value)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
@@ -210,7 +210,7 @@ def test_the_rate_rises_to_its_peak_and_no_step_is_wasted(schedule: str) -> None
         assert rates[-1] < 0.12
 
 
-def test_the_rate_that_was_used_is_the_rate_that_is_told(tmp_path: Path) -> None:
+def test_the_reported_learning_rate_is_the_one_that_was_used(tmp_path: Path) -> None:
     events: list[Event] = []
     loop_of(tmp_path, alone(SAMPLES), events=events, schedule="linear").run()
 

@@ -1,4 +1,4 @@
-"""The planner's figures are those that were measured, and its choice fits."""
+"""The planner's predictions match measurements, and its choice fits into memory."""
 
 from __future__ import annotations
 
@@ -10,14 +10,24 @@ from hypothesis import strategies as st
 from transformers import Qwen2Config, Qwen3MoeConfig
 
 from agentft.errors import InputError
-from agentft.training.planner import GIB, SLACK, Card, Dimensions, Levers, Workload, choose, dimensions, step_cost
+from agentft.training.planner import (
+    GIB,
+    SLACK,
+    Card,
+    Dimensions,
+    FixedLevers,
+    Levers,
+    Workload,
+    choose,
+    dimensions,
+    step_cost,
+)
 from agentft.training.resolve import SEVEN_B
 
 SEVEN = Dimensions(3_584, 18_944, 3_584, 512, 28, 152_064, False)
 H100 = 775e12
 
-# One H100, torch 2.11, in bench_train's trainer: tokens of a pack, what is recomputed, unpacked, host, Liger;
-# GiB, seconds.
+# On one H100 with torch 2.11: fields of `Levers`, GiB, seconds.
 MEASURED = [
     ((2_600, 1, False, False, True), 7.04, 0.388),
     ((7_000, 1, False, False, True), 8.57, 0.676),
@@ -37,14 +47,14 @@ MEASURED = [
     ((6_100, 4, False, False, True), 21.47, 0.469),
     ((16_300, 0, True, False, True), 67.78, 1.043),
     ((2_000, 0, True, False, True), 21.99, 0.168),
-    # Without Liger; an older engine, so no time.
+    # Without Liger; measured with an older engine, so without a time.
     ((2_688, 1, False, False, False), 7.04, None),
     ((7_040, 1, False, False, False), 9.02, None),
 ]
 
 
 @pytest.mark.parametrize(("levers", "gib", "seconds"), MEASURED)
-def test_memory_is_what_was_measured_within_a_tenth(
+def test_predictions_are_within_a_tenth_of_measurements(
     levers: tuple[int, int, bool, bool, bool], gib: float, seconds: float | None
 ) -> None:
     found = step_cost(SEVEN, Levers(*levers), rate=H100)
@@ -54,13 +64,13 @@ def test_memory_is_what_was_measured_within_a_tenth(
         assert found.seconds == pytest.approx(seconds, rel=0.1)
 
 
-def test_dimensions_count_the_weights_of_a_known_model() -> None:
+def test_dimensions_give_the_number_of_weights_of_a_known_model() -> None:
     assert dimensions(Qwen2Config(**SEVEN_B)) == SEVEN
     assert SEVEN.body == 6_525_288_448
     assert SEVEN.adapters(16) == 40_370_176
 
 
-def test_fp32_takes_more_and_a_mixture_of_experts_is_not_foreseen() -> None:
+def test_fp32_needs_twice_the_memory_and_a_mixture_of_experts_is_refused() -> None:
     levers = Levers(4_096, 0)
     half, whole = step_cost(SEVEN, levers, "lora"), step_cost(SEVEN, levers, "lora", width=4)
     assert 1.8 < whole.memory / half.memory < 2.1
@@ -74,7 +84,7 @@ def agent930(samples: int = 100_000) -> Workload:
 
 @settings(deadline=None, max_examples=60)
 @given(st.floats(5, 90), st.sampled_from([1e13, 1e14, 8e14]), st.sampled_from(["qlora", "lora", "full"]))
-def test_what_is_chosen_fits_and_nothing_that_fits_is_refused(gib: float, rate: float, method: str) -> None:
+def test_a_choice_fits_and_is_made_whenever_something_fits(gib: float, rate: float, method: str) -> None:
     card = Card(gib * GIB, rate)
 
     found = choose(SEVEN, card, agent930(), method)  # type: ignore[arg-type]
@@ -96,13 +106,13 @@ def test_more_memory_is_never_slower() -> None:
     assert speeds[1] > 50
 
 
-def test_what_the_user_sets_stays() -> None:
-    found = choose(SEVEN, Card(80 * GIB, H100), agent930(), fixed={"pack": 3_000, "every": 2, "unpack": False})
+def test_the_planner_keeps_the_users_settings() -> None:
+    found = choose(SEVEN, Card(80 * GIB, H100), agent930(), fixed=FixedLevers(pack=3_000, every=2, unpack=False))
     assert found is not None
     assert replace(found.levers, host=False) == Levers(3_000, 2)
 
 
-def test_few_samples_get_short_packs_so_that_there_are_steps() -> None:
+def test_few_samples_get_short_packs_for_enough_steps() -> None:
     found = choose(SEVEN, Card(80 * GIB, H100), agent930(2_000))
     assert found is not None
     assert agent930(2_000).computed(found.levers.pack) / found.levers.pack >= 100

@@ -1,4 +1,4 @@
-"""Two processes take the steps that one process takes, under DDP and stages of ZeRO, over real gloo sockets."""
+"""Under DDP and ZeRO, two processes take the same steps as one process, over real gloo sockets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_two_processes_step_as_one_does(tmp_path: Path) -> None:
+def test_two_processes_take_the_same_steps_as_one(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(WORKER), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=400)

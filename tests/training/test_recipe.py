@@ -16,7 +16,7 @@ from agentft.errors import InputError
 from agentft.training.recipe import Recipe, read_recipe, read_resolved, write_recipe
 
 
-def test_file_then_overrides_then_options(tmp_path: Path) -> None:
+def test_options_replace_overrides_and_overrides_replace_the_file(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text('lr = 0.5\nepochs = 2\nlearn = "balanced"\ndata = "rows.jsonl"\n[weights]\nanswer = 0.5\n')
     (tmp_path / "rows.jsonl").write_text("")
@@ -28,7 +28,7 @@ def test_file_then_overrides_then_options(tmp_path: Path) -> None:
     assert recipe.weights == {"end": 2}
 
 
-def test_options_that_were_not_given_change_nothing() -> None:
+def test_unset_options_change_nothing() -> None:
     assert read_recipe(None, [], {"model": None, "data": [], "seed": None}) == Recipe()
 
 
@@ -40,8 +40,8 @@ def test_options_that_were_not_given_change_nothing() -> None:
         (["epochs=two"], "the command line: `epochs` is 'two'; it must be a whole number"),
         (["epochs=1.5"], "`epochs` is 1.5; it must be a whole number"),
         (["epochs=true"], "`epochs` is True; it must be a whole number"),
-        (["epochs=0"], "the command line: epochs = 0 is out of range; it is 1 or more"),
-        (["lr=-1"], "lr = -1.0 is out of range; it is 0 or more, and at most 1"),
+        (["epochs=0"], "the command line: epochs = 0 is out of range; it must be at least 1"),
+        (["lr=-1"], "lr = -1.0 is out of range; it must be at least 0 and at most 1"),
         (["lr=nan"], "lr = nan is out of range"),
         (["method=dora"], "`method` is 'dora', which is not known; did you mean 'lora'?"),
         (["learn=all"], "learn 'all' is not known"),
@@ -49,17 +49,17 @@ def test_options_that_were_not_given_change_nothing() -> None:
         (["weights.result=1"], "weights.result: no such kind"),
         (["weights=1"], "`weights` is 1; it must be a table"),
         (["data=3"], "`data` is 3; it must be a list"),
-        (["lora_dropout=0.1"], "lora_dropout = 0.1: dropout is refused, because rows that share a prefix"),
+        (["lora_dropout=0.1"], "lora_dropout = 0.1: dropout is not supported, because rows with a common prefix"),
         (["lr"], "'lr' is not KEY=VALUE"),
     ],
 )
-def test_bad_settings_are_named(overrides: list[str], message: str) -> None:
+def test_bad_settings_are_errors_with_their_names(overrides: list[str], message: str) -> None:
     with pytest.raises(InputError) as caught:
         read_recipe(None, overrides)
     assert message in str(caught.value)
 
 
-def test_bad_files_are_named(tmp_path: Path) -> None:
+def test_bad_files_are_errors_with_their_paths(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"none.toml: cannot be read \(No such file or directory\); give a TOML file, or the settings"
     ):
@@ -75,7 +75,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         read_recipe(path)
 
 
-def test_the_written_recipe_explains_every_key_and_reads_back(tmp_path: Path) -> None:
+def test_the_written_recipe_documents_every_key_and_reads_back(tmp_path: Path) -> None:
     recipe = Recipe(data=("/a b/ü.jsonl", 'quo"te\\'), lr=1e-5, weights={"call": 2.0}, max_steps=3)
     text = write_recipe(recipe)
     (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
@@ -85,7 +85,7 @@ def test_the_written_recipe_explains_every_key_and_reads_back(tmp_path: Path) ->
 
 
 @given(st.text(), st.floats(0, 1), st.lists(st.text()))
-def test_any_text_and_number_survives_the_toml(name: str, rate: float, paths: list[str]) -> None:
+def test_any_text_and_number_round_trips_through_toml(name: str, rate: float, paths: list[str]) -> None:
     recipe = replace(Recipe(), model=name, lr=rate, data=tuple(paths))
     try:
         text = write_recipe(recipe)

@@ -1,4 +1,4 @@
-"""Every `auto` is resolved once, from one reading of the model's config."""
+"""Every `auto` is resolved once, and the model's config is read once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def openings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The models whose configs were opened."""
+    """The models whose configs were read."""
     opened: list[str] = []
     before = AutoConfig.from_pretrained
 
@@ -42,10 +42,12 @@ def openings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return opened
 
 
-def test_a_run_opens_the_config_once(
+def test_a_run_reads_the_config_once(
     tiny: str, tmp_path: Path, openings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "load_tokenizer", lambda _: tiny_tokenizer())  # transformers' may open it for itself
+    monkeypatch.setattr(
+        run, "load_tokenizer", lambda _: tiny_tokenizer()
+    )  # transformers' loader may read the config, too
     rows = write_rows(tmp_path / "rows.jsonl", 8)
     recipe = Recipe(model=tiny, data=(str(rows),), output=str(tmp_path / "run"), method="lora", max_steps=1)
 
@@ -59,9 +61,7 @@ def test_a_run_opens_the_config_once(
 
 @pytest.mark.parametrize("method", ["qlora", "lora", "full"])
 @pytest.mark.parametrize("machine", [CPU, H100], ids=["cpu", "cuda"])
-def test_nothing_is_auto_afterwards_and_resolving_again_changes_nothing(
-    tiny: str, machine: Machine, method: Any
-) -> None:
+def test_a_resolved_recipe_has_no_auto_and_resolves_to_itself(tiny: str, machine: Machine, method: Any) -> None:
     resolved = resolve_recipe(Recipe(model=tiny, method=method), nested(), machine)
 
     values = {entry.name: getattr(resolved.recipe, entry.name) for entry in fields(Recipe)}
@@ -73,7 +73,7 @@ def test_nothing_is_auto_afterwards_and_resolving_again_changes_nothing(
     assert again.recipe == resolved.recipe
 
 
-def test_on_a_cpu_settings_are_plain(tiny: str) -> None:
+def test_settings_on_a_cpu_are_simple(tiny: str) -> None:
     recipe = resolve_recipe(Recipe(model=tiny, method="lora"), nested(), CPU).recipe
 
     assert (recipe.dtype, recipe.liger, recipe.unpack, recipe.host_embeddings) == ("fp32", "off", "off", "off")
@@ -81,7 +81,7 @@ def test_on_a_cpu_settings_are_plain(tiny: str) -> None:
     assert resolve_recipe(Recipe(model=tiny), nested(), replace(CPU, bf16=True)).recipe.dtype == "bf16"
 
 
-def test_a_large_model_learns_more_slowly_and_is_checkpointed() -> None:
+def test_a_large_model_gets_a_lower_learning_rate_and_checkpointing() -> None:
     seven = Recipe(model=RANDOM_7B, method="lora")
     architecture = read_architecture(seven)
     recipe = resolve_recipe(seven, WORK, CPU, architecture).recipe
@@ -93,12 +93,12 @@ def test_a_large_model_learns_more_slowly_and_is_checkpointed() -> None:
 
 
 @pytest.mark.parametrize(("parameters", "rate"), [(499_999_983, 1e-3), (499_999_984, 2e-4)])
-def test_adapters_count_for_the_size_of_a_model(tiny: str, parameters: int, rate: float) -> None:
+def test_adapters_count_towards_the_size_of_a_model(tiny: str, parameters: int, rate: float) -> None:
     architecture = replace(read_architecture(Recipe(model=tiny)), parameters=parameters, adapters=1)
     assert resolve_recipe(Recipe(model=tiny, method="lora"), WORK, CPU, architecture).recipe.lr == rate
 
 
-def test_a_plan_fits_and_says_what_it_takes() -> None:
+def test_a_plan_fits_and_is_reported() -> None:
     resolved = resolve_recipe(Recipe(model=RANDOM_7B), WORK, replace(H100, free=8 * GIB))
 
     assert resolved.choice is not None
@@ -109,17 +109,17 @@ def test_a_plan_fits_and_says_what_it_takes() -> None:
     assert not note.warning
 
 
-def test_where_nothing_fits_the_leanest_settings_are_taken() -> None:
+def test_if_nothing_fits_the_settings_that_need_the_least_memory_are_used() -> None:
     resolved = resolve_recipe(Recipe(model=RANDOM_7B, method="lora"), WORK, replace(H100, free=4 * GIB))
 
     (note,) = resolved.notes
     assert note.warning
-    assert "nothing fits into the 4.0 GiB that are free (the longest row has 700 tokens)" in note.text
+    assert "nothing fits into 4.0 GiB of free memory (the longest row has 700 tokens)" in note.text
     recipe = resolved.recipe
     assert (recipe.checkpointing, recipe.checkpoint_every, recipe.host_embeddings) == ("on", 1, "on")
 
 
-def test_liger_that_is_missing_is_an_error_and_auto_goes_without(tiny: str) -> None:
+def test_missing_liger_is_an_error_unless_liger_is_auto(tiny: str) -> None:
     with pytest.raises(MissingError, match="liger = on needs an NVIDIA GPU"):
         resolve_recipe(Recipe(model=tiny, liger="on"), nested(), CPU)
     assert resolve_recipe(Recipe(model=tiny, liger="off"), WORK, H100).recipe.liger == "off"

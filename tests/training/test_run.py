@@ -1,4 +1,4 @@
-"""A run from data file to adapter, its folder, and a run that was killed at any moment."""
+"""A run from data file to adapter, its folder, and resuming runs that were killed at any moment."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def adapter(folder: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def test_a_run_leaves_everything_that_the_contract_names(tiny: Path, rows: Path, tmp_path: Path) -> None:
+def test_a_run_folder_has_all_documented_files(tiny: Path, rows: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     result = run.train(recipe_of(tiny, rows, tmp_path / "run", learn="calls"), events.append)
 
@@ -70,7 +70,7 @@ def test_a_run_leaves_everything_that_the_contract_names(tiny: Path, rows: Path,
     assert "finished after step" in (folder.path / "log.txt").read_text()
 
 
-def test_rejected_rows_are_kept_whole(tiny: Path, rows: Path, tmp_path: Path) -> None:
+def test_rejected_rows_are_quarantined_in_full(tiny: Path, rows: Path, tmp_path: Path) -> None:
     broken = rows.read_text() + "{not json\n"
     rows.write_text(broken)
 
@@ -87,7 +87,7 @@ def test_rejected_rows_are_kept_whole(tiny: Path, rows: Path, tmp_path: Path) ->
     assert kept[0]["raw"] == broken.splitlines()[12]
 
 
-def test_call_only_learning_warns_of_turns_that_rightly_do_not_call(tiny: Path, rows: Path, tmp_path: Path) -> None:
+def test_learning_calls_only_warns_of_turns_without_a_call(tiny: Path, rows: Path, tmp_path: Path) -> None:
     notes: dict[str, list[str]] = {}
     for learn in ("calls", "balanced"):
         events: list[Event] = []
@@ -95,7 +95,7 @@ def test_call_only_learning_warns_of_turns_that_rightly_do_not_call(tiny: Path, 
         notes[learn] = [event.text for event in events if isinstance(event, Note)]
 
     assert len(notes["calls"]) == 1
-    assert "2 turns of the data rightly do not call" in notes["calls"][0]
+    assert "2 turns rightly make no call" in notes["calls"][0]
     assert notes["balanced"] == []
 
 
@@ -110,7 +110,7 @@ def test_a_dry_run_writes_nothing(tiny: Path, rows: Path, tmp_path: Path) -> Non
     assert data.samples == 12
 
 
-def test_the_steps_planned_are_the_steps_done(tiny: Path, rows: Path, tmp_path: Path) -> None:
+def test_a_run_takes_the_planned_number_of_steps(tiny: Path, rows: Path, tmp_path: Path) -> None:
     recipe = recipe_of(tiny, rows, tmp_path / "run", batch=2, epochs=3)
 
     _, plan = run.dry_run(recipe, lambda event: None)
@@ -219,25 +219,25 @@ def test_a_run_killed_at_any_moment_ends_in_the_same_weights(tiny: Path, rows: P
     assert not [entry.name for entry in (target / "checkpoints").iterdir() if entry.name.startswith(".")]
 
 
-def test_resuming_what_is_complete_says_so(tiny: Path, rows: Path, tmp_path: Path) -> None:
+def test_resuming_a_complete_run_only_reports_it(tiny: Path, rows: Path, tmp_path: Path) -> None:
     first = run.train(recipe_of(tiny, rows, tmp_path / "run"), lambda event: None)
     events: list[Event] = []
 
     again = run.resume(RunFolder(tmp_path / "run"), events.append)
 
-    assert any(isinstance(event, Note) and "complete already" in event.text for event in events)
+    assert any(isinstance(event, Note) and "is already complete" in event.text for event in events)
     assert (again.steps, again.loss, again.weights) == (first.steps, first.loss, first.weights)
 
 
-def test_other_data_are_not_resumed_with(tiny: Path, rows: Path, tmp_path: Path) -> None:
+def test_a_run_is_not_resumed_with_other_data(tiny: Path, rows: Path, tmp_path: Path) -> None:
     run.train(recipe_of(tiny, rows, tmp_path / "run", max_steps=1), lambda event: None)
     write_rows(rows, 13)
 
-    with pytest.raises(InputError, match="are not those that"):
+    with pytest.raises(InputError, match="have changed since"):
         run.resume(RunFolder(tmp_path / "run"), lambda event: None)
 
 
-def test_a_stopped_run_goes_on(tiny: Path, rows: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_can_be_resumed(tiny: Path, rows: Path, tmp_path: Path) -> None:
     recipe = recipe_of(tiny, rows, tmp_path / "stopped", save_steps=50)
     whole = run.train(recipe_of(tiny, rows, tmp_path / "whole", save_steps=50), lambda event: None)
     seen: list[Event] = []
@@ -251,7 +251,7 @@ def test_a_stopped_run_goes_on(tiny: Path, rows: Path, tmp_path: Path) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_a_tokenizer_without_a_template_is_named(tiny: Path, rows: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_without_a_template_is_an_error(tiny: Path, rows: Path, tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     save_tiny(plain)
     tokenizer = tiny_tokenizer()
@@ -264,13 +264,13 @@ def test_a_tokenizer_without_a_template_is_named(tiny: Path, rows: Path, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_a_model_that_is_not_there_is_missing(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_model_is_an_error(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(MissingError, match="cannot be loaded"):
         run.train(recipe_of(Path("nobody/nothing"), rows, tmp_path / "run"), lambda event: None)
 
 
-def test_nothing_to_train_on(tiny: Path, tmp_path: Path) -> None:
+def test_data_without_supervised_rows_is_an_error(tiny: Path, tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", 0, quiet=3)
     with pytest.raises(InputError, match=r"none of the 3 rows .*rows.jsonl:1: .*\(nothing-learnt\)"):
         run.train(recipe_of(tiny, rows, tmp_path / "run"), lambda event: None)
@@ -279,7 +279,7 @@ def test_nothing_to_train_on(tiny: Path, tmp_path: Path) -> None:
     assert sum(1 for _ in read_rows(rows)) == 3
 
 
-def test_liger_that_is_missing_is_named_before_training(
+def test_missing_liger_is_an_error_before_training(
     tiny: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agentft.training.machine.has_liger", lambda: False)
