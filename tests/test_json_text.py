@@ -89,6 +89,8 @@ def test_what_no_one_can_use_is_refused_with_a_reason(text: str, reason: str) ->
         "{'a': 1+2j}",
         "{'a': open('x')}",
         "__import__('os').system('true')",
+        "{[]: 1}",
+        "{'a': " + "-" * 3000 + "1}",
         "{'a': " + "-" * 100_000 + "1}",
         "{'a': " + "1+" * 100_000 + "1}",
         "{'a': " + "(" * 50_000 + ")" * 50_000 + "}",
@@ -160,13 +162,16 @@ def test_depth_counts_lists_and_objects_up_to_the_limit_given() -> None:
     assert MAX_DEPTH == 100
     assert parse_json("[" * 100 + "]" * 100)
     assert parse_json('[{"a": [1]}]', max_depth=3) == [{"a": [1]}]
-    assert parse_json("[[], [], [], []]", max_depth=2) == [[], [], [], []]
+    assert parse_json('[[1], [], [{}], {"a": 1}]', max_depth=3) == [[1], [], [{}], {"a": 1}]
+    assert parse_json('[[1], [], [2], {"a": 1}]', max_depth=2) == [[1], [], [2], {"a": 1}]
     for text in ('[{"a": [1]}]', '{"a": [], "b": {"c": {}}}'):
         with pytest.raises(UnreadableError, match="more than 2 levels"):
             parse_json(text, max_depth=2)
     with pytest.raises(UnreadableError, match="more than 100 levels"):
         read_literal("[" * 50 + "{'a': " * 51 + "1" + "}" * 51 + "]" * 50)
-    assert read_literal("[" * 60 + "]" * 60)
+    assert read_literal("[" * 100 + "]" * 100)
+    with pytest.raises(UnreadableError, match="more than 100 levels"):
+        read_literal("[" * 101 + "]" * 101)
 
 
 def test_repeated_keys_are_refused_on_request() -> None:
@@ -219,3 +224,23 @@ def test_the_type_of_a_value_in_words(value: Json, words: str) -> None:
 )
 def test_json_pointers_escape_as_rfc_6901_does(parts: tuple[str | int, ...], pointer: str) -> None:
     assert json_pointer(*parts) == pointer
+
+
+def test_an_error_quotes_at_most_40_characters() -> None:
+    with pytest.raises(UnreadableError, match=f"^the number {'1' * 40} is too large$"):
+        parse_json("1" * 50 + "e999")
+    with pytest.raises(UnreadableError, match=f"^the key '{'k' * 40}' occurs twice$"):
+        parse_json(json.dumps({"k" * 50: 1})[:-1] + ", " + json.dumps({"k" * 50: 2})[1:], unique_keys=True)
+
+
+def test_a_document_with_unique_keys_is_strict_too() -> None:
+    with pytest.raises(UnreadableError, match="Invalid control character"):
+        parse_json('"a\tb"', unique_keys=True)
+
+
+def test_only_the_value_itself_must_be_text() -> None:
+    assert read_json("\ud800[1]\ud800", 1) == ([1], 4)
+    for text in ('"\ud800"', r'"\udfff"'):
+        with pytest.raises(UnreadableError) as caught:
+            read_json("-" + text, 1)
+        assert caught.value.reason == "lone-surrogate"
