@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from agentft.engine.packing import Sample
 from agentft.errors import InputError
 from agentft.rendering import open_rendering
-from agentft.rendering.encoding import learn_rule
-from agentft.rows.preparation import Encoder, prepare
+from agentft.rendering.encoding import Tokens, learn_rule
+from agentft.rows.preparation import DataReport, Encoder, prepare
 from tests.engine.samples import msagent_row, write_rows
 from tests.tiny import tiny_tokenizer
 
@@ -154,3 +154,127 @@ def test_the_longest_samples_are_reported(tmp_path: Path) -> None:
     row, name, tokens = report.longest[0]
     assert (row, name) == (2, "Oslo-0")
     assert tokens == max(entry[2] for entry in report.longest)
+
+
+def characters(text: list[str], *, add_special_tokens: bool, return_offsets_mapping: bool) -> Tokens:
+    """A tokenizer with a token for each character."""
+    del add_special_tokens, return_offsets_mapping
+    offsets = [[(place, place + 1) for place in range(len(one))] for one in text]
+    return {"input_ids": [list(map(ord, one)) for one in text], "offset_mapping": offsets}
+
+
+def openai_row(*turns: str, tools: int = 0) -> dict[str, object]:
+    """A row whose user and assistant take turns, with this many tools."""
+    roles = ("user", "assistant")
+    messages = [{"role": roles[number % 2], "content": text} for number, text in enumerate(turns)]
+    declared = [
+        {"type": "function", "function": {"name": f"t{number}", "parameters": {"type": "object", "properties": {}}}}
+        for number in range(tools)
+    ]
+    return {"messages": messages, "tools": declared}
+
+
+def by_characters(max_length: int = 4096, template: str = TOKENIZER.chat_template, **weights: float) -> Encoder:
+    """The rule `balanced`, with one token for each character."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    return Encoder(characters, open_rendering("hermes", tokenizer), learn_rule("balanced", weights), max_length)
+
+
+def test_nothing_is_reported_of_no_rows() -> None:
+    report = DataReport().document()
+    assert {key: value for key, value in report.items() if value} == {}
+    assert set(report) == {
+        "rows", "trained", "rejected", "reasons", "first", "samples", "tokens", "supervised", "weight", "quiet",
+        "quiet_learnt", "trimmed", "left_out", "longest", "fingerprint", "tools",
+    }  # fmt: skip
+
+
+def test_the_report_counts_the_samples(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", [openai_row("Hi", "Hello"), openai_row("Hi", "Hello, you. ", "So", "Bye")])
+
+    made = prepare([path], by_characters(answer=0.5))
+
+    stop = len("<|im_end|>")
+    report = made.report.document()
+    assert (report["rows"], report["trained"], report["rejected"]) == (2, 2, 0)
+    assert (report["samples"], report["quiet"], report["quiet_learnt"]) == (2, 3, True)
+    assert report["supervised"] == sum(len(sample.places) for sample in made.samples) == 5 + 8 + 3 + 3 * stop
+    assert report["weight"] == 0.5 * (5 + 8 + 3) + 3 * stop
+    assert report["tokens"] == sum(len(sample.tokens) for sample in made.samples)
+    assert [report["trimmed"], report["left_out"], report["tools"]] == [0, 0, ()]
+
+
+@pytest.mark.parametrize(("weight", "quiet"), [(0.0, False), (0.1, True)])
+def test_answers_with_any_weight_are_supervised(tmp_path: Path, weight: float, quiet: bool) -> None:
+    path = write(tmp_path / "rows.jsonl", [openai_row("Hi", "Hello")])
+    assert prepare([path], by_characters(answer=weight)).report.quiet_learnt is quiet
+
+
+def test_the_fingerprint_of_the_same_data_never_changes(tmp_path: Path) -> None:
+    """A resumed run compares it with the one that an earlier version wrote."""
+    path = write(tmp_path / "rows.jsonl", [openai_row("Hi", "Hello")])
+    found = prepare([path], by_characters()).report.fingerprint
+    assert found == "e3e8c34f0344ff7a87802ff6cdf0236e52f4871b58b5dde7b530c2ec07068cc5"
+
+
+@pytest.mark.parametrize(("end", "supervised_tokens"), [(1.0, 18), (0.0, 8)])
+def test_a_run_is_kept_if_its_supervised_tokens_fit(tmp_path: Path, end: float, supervised_tokens: int) -> None:
+    """Of the answer 8 tokens are supervised, and the 10 of the end or none."""
+    path = write(tmp_path / "rows.jsonl", [openai_row("Hi", "A" * 20), openai_row("Hi", "B")])
+    longest = prepare([path], by_characters(end=end)).report.longest[0][2]
+
+    fitting = prepare([path], by_characters(longest, end=end))
+    short = prepare([path], by_characters(longest - 1, end=end))
+
+    assert [len(sample.places) for sample in fitting.samples if sample.row == 1] == [supervised_tokens]
+    assert [sample.row for sample in short.samples] == [2]
+    assert short.report.ledger.reasons == {"too-long": 1}
+
+
+UNSTABLE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% if m['role'] == 'assistant' and loop.last %}<think>{% endif %}"
+    "{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>{% endif %}"
+)
+
+
+def test_a_later_sample_of_a_row_that_does_not_fit_is_left_out_and_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", [openai_row("Hi", "Hello", "More", "Yes")])
+    first, second = prepare([path], by_characters(template=UNSTABLE)).samples
+
+    report = prepare([path], by_characters(len(first.tokens), template=UNSTABLE)).report
+
+    assert (report.samples, report.trimmed, report.left_out) == (1, 1, len(second.places))
+    assert report.quiet == 2, "an earlier answer that is given does not count again"
+
+
+def test_a_row_that_the_template_changes_is_rejected(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", [openai_row("Hi", "Hello"), openai_row("Ho", "Hello")])
+    shouting = TOKENIZER.chat_template.replace("message['content']", "message['content'] | replace('Hi', 'Hey')")
+    assert prepare([path], by_characters(template=shouting)).report.ledger.reasons == {"template": 1}
+
+
+@pytest.mark.parametrize(("tools", "named"), [(0, 0), (1, 1), (64, 64), (65, 0)])
+def test_up_to_64_tools_are_named(tmp_path: Path, tools: int, named: int) -> None:
+    path = write(tmp_path / "rows.jsonl", [openai_row("Hi", "Hello", tools=tools)])
+    made = prepare([path], by_characters(100_000))
+    assert made.report.tools == tuple(f"t{number}" for number in range(named))
+    assert len(made.tools) == tools
+    assert (made.samples[0].stem > 0) is (tools > 0)
+
+
+def test_the_five_longest_samples_are_named_the_longest_first(tmp_path: Path) -> None:
+    lengths = [1, 5, 3, 7, 2, 6, 4]
+    path = write(tmp_path / "rows.jsonl", [openai_row("x" * length, "Hello") for length in lengths])
+    report = prepare([path], by_characters()).report
+    assert [line for line, _, _ in report.longest] == [4, 6, 2, 7, 3]
+    assert report.longest[0][2] - report.longest[4][2] == 4
+
+
+def test_the_quarantine_file_has_the_number_and_name_of_its_data_file(tmp_path: Path) -> None:
+    good = write(tmp_path / "good.jsonl", [openai_row("Hi", "Hello")])
+    bad = write(tmp_path / "bad.part.jsonl", [{}])
+    prepare([good, bad], by_characters(), tmp_path / "kept")
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["1-bad.jsonl"]
