@@ -68,7 +68,7 @@ def contains_value(text: str, value: str) -> bool:
     text, value = _normalise(text), _normalise(value)
     if _WHOLE.fullmatch(value):
         return _number(value) in _numbers(text)
-    before = r"(?<![0-9A-Za-z_])" if _WORD.match(value[:1]) else ""
+    before = r"(?<![0-9A-Za-z_])" if _WORD.match(value) else ""
     after = r"(?![0-9A-Za-z_])" if _WORD.match(value[-1:]) else ""
     return re.search(f"{before}{re.escape(value)}{after}", text) is not None
 
