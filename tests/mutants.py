@@ -74,7 +74,7 @@ TESTS: dict[str, list[str]] = {
     "agentft/toolserver/guard.py": ["tests/toolserver/test_guard.py"],
     "agentft/toolserver/faults.py": ["tests/toolserver/test_schedule.py"],
     "agentft/toolserver/sessions.py": ["tests/toolserver/test_sessions.py"],
-    "agentft/toolserver/source.py": ["tests/toolserver/test_recording.py"],
+    "agentft/toolserver/source.py": ["tests/toolserver/test_source.py"],
     "agentft/toolset/state.py": [
         "tests/toolset/test_state.py",
         "tests/toolset/test_sharing.py",

@@ -1,0 +1,259 @@
+"""A real service and its recording, asked directly: limits, statuses, and what is recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from agentft.errors import InputError, ToolError
+from agentft.toolserver import open_source
+from agentft.toolserver.source import RealService, Recorded, Recorder, Replayer
+from agentft.toolset import load_toolset
+from agentft.types import Json
+from tests.toolserver.test_recording import Service, service
+
+__all__ = ["service"]
+
+WORLD = load_toolset("calculator")
+ASKED: dict[str, Json] = {"expression": "1"}
+
+
+def recording(path: Path, *bodies: Json) -> Path:
+    """A recording of calls of `t` without arguments."""
+    recorder = Recorder(path)
+    for body in bodies:
+        recorder.add(Recorded("t", {}, 200, body))
+    recorder.close()
+    return path
+
+
+def answer(source: RealService | Replayer, session: str = "s", tool: str = "t") -> Json:
+    found = source(tool, {}, session)
+    return found.body if found else "the mock"
+
+
+def test_a_recording_is_its_owners_and_written_at_once_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    for keep, secret in [(None, "[redacted]"), (False, "[redacted]"), (True, "hunter2")]:
+        path = tmp_path / f"{keep}.jsonl"
+        recorder = Recorder(path) if keep is None else Recorder(path, keep_secrets=keep)
+        recorder.add(Recorded("login", {"password": "hunter2"}, 200, None))
+        (line,) = path.read_text().splitlines()
+        assert json.loads(line) == {
+            "tool": "login", "arguments": {"password": secret}, "status": 200, "body": None,
+            "type": "application/json", "method": "POST", "url": "", "headers": {},
+        }  # fmt: skip
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        recorder.close()
+    assert len(synced) == 3
+
+
+def test_a_line_that_could_not_be_written_in_full_is_an_error(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "kept.jsonl")
+    file: Any = recorder._file
+
+    class Full:
+        def write(self, line: bytes) -> int:
+            return len(line) - 1
+
+    recorder._file = Full()  # type: ignore[assignment]
+    with pytest.raises(OSError, match="free some space"):
+        recorder.add(Recorded("t", {}, 200, None))
+    file.close()
+
+
+def test_each_session_gets_the_answers_in_order_and_then_the_last_one(tmp_path: Path) -> None:
+    source = Replayer(recording(tmp_path / "kept.jsonl", "one", "two", "three"))
+    assert [answer(source) for _ in range(5)] == ["one", "two", "three", "three", "three"]
+    assert [answer(source, "other") for _ in range(2)] == ["one", "two"]
+
+
+def test_a_call_that_was_not_recorded_is_a_404_or_left_to_the_mock(tmp_path: Path) -> None:
+    path = recording(tmp_path / "kept.jsonl", "one")
+    for strict in (Replayer(path), Replayer(path, strict=True), open_source([], replay=path)):
+        assert isinstance(strict, Replayer)
+        with pytest.raises(ToolError, match="there is no recorded answer to u") as caught:
+            answer(strict, tool="u")
+        assert caught.value.status == 404
+        assert answer(strict) == "one"
+    for lenient in (Replayer(path, strict=False), open_source([], replay=path, miss="mock")):
+        assert isinstance(lenient, Replayer)
+        assert answer(lenient, tool="u") == "the mock"
+        assert answer(lenient) == "one"
+
+
+def test_arguments_nested_too_deeply_are_refused(tmp_path: Path) -> None:
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(ToolError, match="nested too deeply"):
+        Replayer(recording(tmp_path / "kept.jsonl"))("t", {"x": deep}, "s")
+
+
+def test_the_digest_tells_recordings_and_their_use_apart(tmp_path: Path) -> None:
+    one, two = recording(tmp_path / "one", 1), recording(tmp_path / "two", 2)
+    digests = {Replayer(path, strict=strict).digest for path in (one, two) for strict in (True, False)}
+    assert len(digests) == 4
+    assert Replayer(one).digest == Replayer(one, strict=True).digest
+
+
+def test_lines_of_a_recording_are_counted_from_1_with_blank_ones(tmp_path: Path) -> None:
+    path = recording(tmp_path / "kept.jsonl", 1)
+    path.write_text(path.read_text() + "\n\n{\n")
+    with pytest.raises(InputError, match=r"kept\.jsonl:4: "):
+        Replayer(path)
+    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\)"):
+        Replayer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"miss": "maybe"}, "--replay-miss maybe: it must be `error` or `mock`"),
+        ({"replay": Path("x"), "real": "http://x"}, "--replay and --real exclude each other"),
+        ({"record": Path("x")}, "name the service with --real URL"),
+        ({"record": Path("x"), "replay": Path("x")}, "name the service with --real URL"),
+        ({"real": "ftp://x"}, "--real ftp://x: it must be a URL"),
+        ({"real": "http://"}, "it must be a URL"),
+        ({"real": "http://x:y"}, "it must be a URL"),
+        ({"real": "http://x?a=1"}, "it must be a URL"),
+        ({"real": "http://x#a"}, "it must be a URL"),
+        ({"real": "http://u:p@x"}, "it must be a URL"),
+    ],
+)
+def test_options_that_exclude_each_other_say_so(options: Any, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        open_source([WORLD], **options)
+    assert message in str(caught.value)
+
+
+def test_options_choose_the_source(service: Service, tmp_path: Path) -> None:
+    assert open_source([WORLD]) is None
+    assert open_source([WORLD], miss="mock") is None
+    unrecorded = open_source([WORLD], real=service.address)
+    assert isinstance(unrecorded, RealService)
+    assert unrecorded("calculate", ASKED, "s") is not None
+    unrecorded.close()
+    for keep, secret in [(False, "[redacted]"), (True, "t0ps3cret")]:
+        path = tmp_path / f"{keep}.jsonl"
+        given: Any = {"keep": True} if keep else {}
+        source = open_source([WORLD], real=service.address, record=path, **given)
+        assert isinstance(source, RealService)
+        source("calculate", ASKED, "s")
+        source.close()
+        assert json.loads(path.read_text())["body"]["access_token"] == secret
+        with pytest.raises(ValueError, match="closed"):
+            source._recorder.add(Recorded("t", {}, 200, None))  # type: ignore[union-attr]
+
+
+def test_an_exchange_is_recorded_with_its_route_and_headers(service: Service, tmp_path: Path) -> None:
+    source = RealService(service.address + "/v1/", [WORLD], Recorder(tmp_path / "kept.jsonl"))
+    found = source("calculate", ASKED, "s")
+    assert found is not None
+    assert (found.status, found.type, found.method) == (200, "application/json", "POST")
+    assert found.url == service.address + "/v1/tools/calculate"
+    assert found.headers["content-type"] == "application/json"
+    assert source("unheard", {}, "s") is None
+    assert len((tmp_path / "kept.jsonl").read_text().splitlines()) == 1
+    source.close()
+
+
+@pytest.mark.parametrize("credentials", [None, "Bearer x"])
+def test_a_service_is_sent_no_more_than_the_call_and_the_credentials(
+    service: Service, monkeypatch: pytest.MonkeyPatch, credentials: str | None
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("AGENTFT_REAL_AUTHORIZATION", credentials or "")
+    source = RealService(service.address, [WORLD])
+    source("calculate", ASKED, "s")
+    source.close()
+    ((_, _, headers, body),) = service.requests
+    assert headers.get("Authorization") == credentials
+    assert headers["Accept-Encoding"] == "identity"
+    assert json.loads(body) == ASKED
+
+
+@pytest.mark.parametrize(("size", "status"), [(1_048_576, 200), (1_048_577, 502)])
+def test_an_answer_may_have_1_mib(service: Service, size: int, status: int) -> None:
+    service.reply = (200, {"Content-Type": "text/plain"}, b"x" * size)
+    source = RealService(service.address, [WORLD])
+    found = source("calculate", ASKED, "s")
+    source.close()
+    assert found is not None
+    assert found.status == status
+    if status == 502:
+        error = "the service does not answer: the answer is larger than 1048576 bytes"
+        assert found.body == {"error": error}
+
+
+@pytest.mark.parametrize(
+    ("media", "content", "kind", "body"),
+    [
+        ("application/json", b"[1]", "application/json", [1]),
+        ("application/problem+json; charset=utf-8", b"[1]", "application/problem+json", [1]),
+        ("text/html;charset=utf-8", b"[1]", "text/html", "[1]"),
+        ("application/json", b"[1", "text/plain", "[1"),
+        ("text/plain", b"a\xff", "text/plain", "a\ufffd"),
+        ("; x", b"a", "text/plain", "a"),
+    ],
+)
+def test_a_body_is_json_where_its_type_says_so_and_it_is(
+    service: Service, media: str, content: bytes, kind: str, body: Json
+) -> None:
+    service.reply = (201, {"Content-Type": media}, content)
+    source = RealService(service.address, [WORLD])
+    found = source("calculate", ASKED, "s")
+    source.close()
+    assert found is not None
+    assert (found.status, found.type, found.body) == (201, kind, body)
+
+
+def test_a_redirect_is_not_followed(service: Service) -> None:
+    service.reply = (302, {"Location": "/elsewhere"}, b"")
+    source = RealService(service.address, [WORLD])
+    found = source("calculate", ASKED, "s")
+    source.close()
+    assert found is not None
+    assert found.status == 302
+    assert len(service.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [httpx.LocalProtocolError("bad header"), httpx.InvalidURL("bad"), "é".encode, httpx.ConnectError("refused")],
+)
+def test_a_call_that_cannot_be_sent_is_a_422_and_one_without_an_answer_a_502(
+    service: Service, monkeypatch: pytest.MonkeyPatch, error: Any
+) -> None:
+    source = RealService(service.address, [WORLD])
+
+    def fail(*_: object, **__: object) -> None:
+        if isinstance(error, Exception):
+            raise error
+        error("ascii")
+
+    monkeypatch.setattr(source._http, "stream", fail)
+    if isinstance(error, httpx.ConnectError):
+        found = source("calculate", ASKED, "s")
+        assert found == Recorded("calculate", ASKED, 502, {"error": "the service does not answer: refused"})
+    else:
+        with pytest.raises(ToolError, match="an argument cannot be sent as it is: ") as caught:
+            source("calculate", ASKED, "s")
+        assert caught.value.status == 422
+    source.close()
+
+
+def test_a_service_has_8_seconds_to_answer(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(httpx, "Client", lambda **options: given.append(options["timeout"]))
+    RealService(service.address, [WORLD])
+    assert given == [8.0]
