@@ -48,7 +48,10 @@ from cosmic_ray.operators import (
 
 ROOT = Path(__file__).parents[1]
 
-_MEMORY = ["test_memory_does_not_grow_with_the_rows", "test_a_line_above_the_limit_is_copied_whole_and_never_held"]
+_MEMORY = [
+    "test_memory_does_not_grow_with_the_rows",
+    "test_a_line_above_the_limit_is_quarantined_in_full_in_constant_memory",
+]
 # The tests of memory take most of the time.
 _READING = ["tests/rows/test_reading.py", *(f"--deselect=tests/rows/test_reading.py::{name}" for name in _MEMORY)]
 
@@ -68,8 +71,11 @@ TESTS: dict[str, list[str]] = {
     "agentft/rows/sources.py": ["tests/rows/test_sources.py"],
     "agentft/rows/quarantine.py": ["tests/rows/test_sources.py", *_READING],
     "agentft/rows/preparation.py": ["tests/rows/test_preparation.py"],
+    "agentft/rows/ledger.py": ["tests/rows/test_ledger.py"],
+    "agentft/rows/inspection.py": ["tests/rows/test_ledger.py", "tests/commands/test_data_inspect.py"],
+    "agentft/rows/parquet.py": ["tests/rows/test_parquet.py"],
     "agentft/rows/mask.py": ["tests/display/test_mask.py"],
-    "agentft/rows/*.py": [*_READING, "tests/commands/test_data_inspect.py"],
+    "agentft/rows/*.py": _READING,
     "agentft/json_text.py": ["tests/test_json_text.py"],
     "agentft/toolserver/guard.py": ["tests/toolserver/test_guard.py"],
     "agentft/toolserver/faults.py": ["tests/toolserver/test_schedule.py"],

@@ -13,11 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agentft.errors import InputError, RowError
+from agentft.errors import InputError
 from agentft.rows import sources
 from agentft.rows.inspection import inspect_file
 from agentft.rows.ledger import REMEDIES, Ledger, Rejection
-from agentft.rows.parquet import check_arguments, iter_parquet
 from agentft.rows.reading import Row, read_conversations, read_rows
 from agentft.types import Conversation
 
@@ -109,15 +108,6 @@ def test_large_numbers_and_raw_tabs_are_fine(tmp_path: Path) -> None:
     path = write(tmp_path, '{"id": ' + "9" * 400 + ', "x": "a\tb", ' + GOOD[1:])
     ((_, conversation),), _ = read(path)
     assert conversation.id == "9" * 400
-
-
-def test_repeated_ids_are_counted_and_their_rows_kept(tmp_path: Path) -> None:
-    path = write(tmp_path, "\n".join([*(json.dumps(good(name)) for name in ["a", "b", "a", "a"]), GOOD, GOOD]))
-    inspection = inspect_file(path)
-    assert (inspection.ledger.kept, inspection.repeated_ids) == (6, 2)
-    assert inspection.notes == ["2 rows have the id of an earlier row; rows with repeated ids are kept"]
-    path = write(tmp_path, "\n".join(json.dumps(good("a")) for _ in range(2)))
-    assert inspect_file(path).notes == ["1 row has the id of an earlier row; rows with repeated ids are kept"]
 
 
 def test_a_line_above_the_limit_is_quarantined_in_full_in_constant_memory(tmp_path: Path) -> None:
@@ -250,48 +240,6 @@ def test_every_reason_has_a_remedy() -> None:
         found |= set(re.findall(r'(?:RowError\(|number, |, )"([a-z]+(?:-[a-z0-9]+)+)"[,)]', text))
     assert found
     assert found | {"invalid-json", "too-deep", "lone-surrogate"} == set(REMEDIES)
-
-
-def test_parquet_rows_are_read_back_unchanged(tmp_path: Path) -> None:
-    from datasets import Dataset
-
-    call = [{"function": {"name": "f", "arguments": '{"x": 1}'}}]
-    rows = [
-        {
-            "id": "a",
-            "messages": json.dumps([{"role": "assistant", "content": None, "tool_calls": call}]),
-            "tools": "[]",
-        },
-        {"id": "b", "messages": json.dumps([{"role": "user", "content": "Hi"}]), "tools": "[]"},
-    ]
-    path = tmp_path / "rows.parquet"
-    Dataset.from_list(rows).to_parquet(str(path))
-    conversations, ledger = read(path, tmp_path / "bad.jsonl")
-    assert [(line, conversation.id) for line, conversation in conversations] == [(1, "a")]
-    assert ledger.reasons == {"no-assistant": 1}
-    assert json.loads(kept(tmp_path / "bad.jsonl")[0]["raw"]) == rows[1]
-
-
-def test_nulls_added_by_arrow_are_dropped_from_tools_and_rejected_in_arguments(tmp_path: Path) -> None:
-    from datasets import Dataset
-
-    tools = [
-        {"name": name, "parameters": {"type": "object", "properties": {argument: {"type": "string"}}, "required": []}}
-        for name, argument in (("f", "x"), ("g", "y"))
-    ]
-    rows: list[dict[str, Any]] = [
-        {"messages": [{"role": "assistant", "tool_calls": [{"name": n, "arguments": {k: "1"}} for n, k in calls]}]}
-        for calls in ([("f", "x")], [("f", "x"), ("g", "y")])
-    ]
-    rows = [{**row, "tools": tools} for row in rows]
-    path = tmp_path / "rows.parquet"
-    Dataset.from_list(rows).to_parquet(str(path))
-    assert [row["tools"] for row in iter_parquet(path)] == [tools, tools]
-    _, ledger = read(path)
-    assert ledger.reasons == {"null-arguments": 2}
-    check_arguments({"messages": [{"tool_calls": [{"function": {"arguments": {"x": 1}}}, 7]}, 7]})
-    with pytest.raises(RowError, match="store JSON text"):
-        check_arguments({"messages": [{"tool_calls": [{"name": "f", "arguments": {"x": None}}]}]})
 
 
 lines = st.binary(max_size=30) | st.sampled_from(

@@ -1,0 +1,59 @@
+"""Every row is counted once, and the first of each reason has a place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agentft.rows.inspection import Inspection, inspect_file
+from agentft.rows.ledger import Ledger, Rejection
+
+
+@pytest.mark.parametrize(
+    ("reason", "turn", "offset", "place"),
+    [
+        ("no-turns", None, None, "f:3"),
+        ("too-deep", None, 0, "f:3: character 0"),
+        ("invalid-utf8", None, 7, "f:3: byte 7"),
+        ("turn-order", 0, None, "f:3: turn 0"),
+        ("turn-order", 2, 7, "f:3: turn 2, character 7"),
+    ],
+)
+def test_a_place_names_what_is_known(reason: str, turn: int | None, offset: int | None, place: str) -> None:
+    assert Rejection(3, reason, "why", turn, offset, "raw").place(Path("f")) == place
+
+
+def test_a_ledger_counts_by_reason_and_remembers_the_first() -> None:
+    ledger = Ledger()
+    assert (ledger.rows, ledger.kept, ledger.rejected) == (0, 0, 0)
+    for line, reason in enumerate(["no-turns", "too-deep", "no-turns"], 1):
+        ledger.reject(Path("f"), Rejection(line, reason, "why", None, None, ""))
+    assert ledger.rejected == 3
+    assert ledger.reasons == {"no-turns": 2, "too-deep": 1}
+    assert ledger.first_places() == {"no-turns": "f:1: why", "too-deep": "f:2: why"}
+
+
+def test_nothing_is_counted_before_the_first_row() -> None:
+    document = Inspection().document()
+    assert document.pop("reasons") == {}
+    assert set(document.values()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("names", "notes"),
+    [
+        (["a", "b", ""], []),
+        (["a", "a", "b"], ["1 row has the id of an earlier row; rows with repeated ids are kept"]),
+        (["a", "a", "a", "", ""], ["2 rows have the id of an earlier row; rows with repeated ids are kept"]),
+    ],
+)
+def test_repeated_ids_are_counted_and_their_rows_kept(tmp_path: Path, names: list[str], notes: list[str]) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    rows = [{"messages": turns, **({"id": name} if name else {})} for name in names]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    inspection = inspect_file(path)
+    assert inspection.ledger.kept == len(names)
+    assert inspection.notes == notes

@@ -1,0 +1,106 @@
+"""Rows of parquet files: read back as they were written, without the nulls that Arrow adds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from agentft.errors import InputError, RowError
+from agentft.rows.parquet import check_arguments, iter_parquet
+from agentft.types import Json
+from tests.rows.test_reading import kept, read
+
+
+def test_parquet_rows_are_read_back_unchanged(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    call = [{"function": {"name": "f", "arguments": '{"x": 1}'}}]
+    rows = [
+        {
+            "id": "a",
+            "messages": json.dumps([{"role": "assistant", "content": None, "tool_calls": call}]),
+            "tools": "[]",
+        },
+        {"id": "b", "messages": json.dumps([{"role": "user", "content": "Hi"}]), "tools": "[]"},
+    ]
+    path = tmp_path / "rows.parquet"
+    Dataset.from_list(rows).to_parquet(str(path))
+    conversations, ledger = read(path, tmp_path / "bad.jsonl")
+    assert [(line, conversation.id) for line, conversation in conversations] == [(1, "a")]
+    assert ledger.reasons == {"no-assistant": 1}
+    assert json.loads(kept(tmp_path / "bad.jsonl")[0]["raw"]) == rows[1]
+
+
+def test_nulls_added_by_arrow_are_dropped_from_tools_and_rejected_in_arguments(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    tools = [
+        {"name": name, "parameters": {"type": "object", "properties": {argument: {"type": "string"}}, "required": []}}
+        for name, argument in (("f", "x"), ("g", "y"))
+    ]
+    rows: list[dict[str, Any]] = [
+        {"messages": [{"role": "assistant", "tool_calls": [{"name": n, "arguments": {k: "1"}} for n, k in calls]}]}
+        for calls in ([("f", "x")], [("f", "x"), ("g", "y")])
+    ]
+    rows = [{**row, "tools": tools} for row in rows]
+    path = tmp_path / "rows.parquet"
+    Dataset.from_list(rows).to_parquet(str(path))
+    assert [row["tools"] for row in iter_parquet(path)] == [tools, tools]
+    _, ledger = read(path)
+    assert ledger.reasons == {"null-arguments": 2}
+    check_arguments({"messages": [{"tool_calls": [{"function": {"arguments": {"x": 1}}}, 7]}, 7]})
+    with pytest.raises(RowError, match="store JSON text"):
+        check_arguments({"messages": [{"tool_calls": [{"name": "f", "arguments": {"x": None}}]}]})
+
+
+def test_nulls_are_dropped_from_declared_tools_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    value: Json = [{"a": None, "b": [{"c": None, "d": 0}], "e": ""}]
+    row = {"tools": value, "functions": value, "messages": value}
+    opened: list[dict[str, Any]] = []
+
+    def load(*_: object, **options: Any) -> list[dict[str, Json]]:
+        opened.append(options)
+        return [row, row]
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    found = list(iter_parquet(Path("x")))
+    clean: Json = [{"b": [{"d": 0}], "e": ""}]
+    assert found == [{"tools": clean, "functions": clean, "messages": value}] * 2
+    assert opened[0]["streaming"], "the file may be larger than memory"
+
+
+@pytest.mark.parametrize("kind", [ValueError, OSError, NotImplementedError])
+def test_a_file_that_datasets_cannot_read_is_refused_with_the_first_line_of_its_reason(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise kind("x" * 200 + "\nmore\nand more")
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(InputError, match=rf"^file cannot be read as parquet \({'x' * 120}\); "):
+        list(iter_parquet(Path("file")))
+
+
+@pytest.mark.parametrize(
+    ("messages", "turn"),
+    [
+        (None, None),
+        ("text", None),
+        ([7, {"tool_calls": 7}, {"tool_calls": [7, {"function": 7}, {"function": {"arguments": "{}"}}]}], None),
+        ([{"tool_calls": [{"function": {"arguments": {"x": 1}}}]}], None),
+        ([{}, {"tool_calls": [{"arguments": {"x": 1}}, {"arguments": {"x": 1, "y": None}}]}], 1),
+        ([{}, {}, {"tool_calls": [{"function": {"arguments": {"x": None}}, "arguments": {}}]}], 2),
+        ([{"tool_calls": [{"function": None, "arguments": {"x": None}}]}], 0),
+    ],
+)
+def test_arguments_with_nulls_are_refused_with_their_turn(messages: Json, turn: int | None) -> None:
+    if turn is None:
+        check_arguments({"messages": messages})
+    else:
+        with pytest.raises(RowError, match="store JSON text") as caught:
+            check_arguments({"messages": messages})
+        assert (caught.value.reason, caught.value.turn) == ("null-arguments", turn)
