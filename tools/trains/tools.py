@@ -130,7 +130,7 @@ def book_ticket(
     key = f"E{26101001 + len(state['orders'])}"
     order = _seat_order(state, passenger.strip(), (train, date, from_place, to_place), seat)
     state["orders"][key] = {**order, "status": "待支付", "changed": False}
-    return {"订单号": key, **_told(state, state["orders"][key])}
+    return {"订单号": key, **_order_details(state, state["orders"][key])}
 
 
 @destructive
@@ -176,7 +176,7 @@ def change_ticket(state: State, order: str, train: str, date: str, seat: _Seat) 
     difference = new["price"] - old["price"]
     _pay(state, difference)
     state["orders"][key] = {**new, "status": "已支付", "changed": True}
-    told = _told(state, state["orders"][key])
+    told = _order_details(state, state["orders"][key])
     del told["状态"]
     return {"订单号": key, **told, "补差价": _yuan(difference)}
 
@@ -214,7 +214,7 @@ def ticket_order(state: State, order: str) -> dict[str, Json]:
         {"order": "E26101001"}
     """
     _, facts = _order(state, order)
-    return {"乘车人": facts["passenger"], **_told(state, facts)}
+    return {"乘车人": facts["passenger"], **_order_details(state, facts)}
 
 
 def _quote(text: str) -> str:
@@ -385,14 +385,14 @@ def _order(state: State, wanted: str, *statuses: str) -> tuple[str, dict[str, An
 
 
 def _pay(state: State, price: int) -> None:
-    """Take the price from the wallet, or give back what is below zero."""
+    """Deduct the price from the wallet; a negative price is paid back."""
     if price > state["wallet"]:
         raise ToolError(f"余额 {_yuan(state['wallet'])} 元不够，需要 {_yuan(price)} 元", status=402)
     state["wallet"] -= price
     state["income"] += price
 
 
-def _told(state: State, order: dict[str, Any]) -> dict[str, Json]:
+def _order_details(state: State, order: dict[str, Any]) -> dict[str, Json]:
     begin, end = _span(state, order)
     clock = begin % 1440
     way = f"{order['date']} {order['from']}{_clock(clock)}→{order['to']}{_clock(clock + end - begin)}"
