@@ -1,4 +1,4 @@
-"""What several test folders share: the real small model, fetched once into the user's own cache."""
+"""Shared by several test folders: the small real model, fetched once into the user's cache."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from hypothesis import settings
 
 from agentft.models.embedded import pull
 
-settings.register_profile("agentft", deadline=None)  # speed is held by benches: under load a deadline fails by itself
+settings.register_profile(
+    "agentft", deadline=None
+)  # benches measure speed; under load a deadline would fail for no reason
 settings.load_profile("agentft")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that run the real small model as slow; `make test` leaves them out."""
+    """Mark tests that use the small real model as slow; `make test` leaves them out."""
     for item in items:
         if "smollm2_folder" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
@@ -23,5 +25,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def smollm2_folder() -> Path:
-    """The folder of SmolLM2-135M (converted on the first run ever, then found in the cache)."""
+    """The folder of SmolLM2-135M, which the first run ever downloads and converts into the cache."""
     return pull("smollm2-135m")

@@ -1,4 +1,4 @@
-"""The shape of the code: layers without cycles, sizes, names, public names, and where content may not hold code."""
+"""The structure of the code: layers without cycles, sizes, names, public names, and content without packages."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_layers_hold() -> None:
 
 
 def imported(path: Path, modules: set[str]) -> set[str]:
-    """The modules of ours that this one imports when it is loaded: not inside functions, not for types only."""
+    """The modules of agentft that this one imports when it is loaded, not in functions and not for types only."""
     found: set[str] = set()
     waiting: list[ast.stmt] = list(tree(path).body)
     while waiting:
@@ -103,7 +103,7 @@ def test_functions_are_short(path: Path) -> None:
 
 
 def lines_of_code(path: Path) -> int:
-    """Lines that hold code: no blank ones, no comments, no docstrings."""
+    """Lines of code: not blank, not a comment, not a docstring."""
     text = path.read_text(encoding="utf-8")
     quiet = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
@@ -118,7 +118,7 @@ def test_the_package_stays_within_its_budget() -> None:
     assert sum(map(lines_of_code, PACKAGE)) <= PACKAGE_CODE
 
 
-def test_lines_of_code_are_neither_blank_nor_words(tmp_path: Path) -> None:
+def test_blank_lines_comments_and_docstrings_do_not_count(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
     path.write_text(
         '"""Two\nlines."""\n\n# a comment\nx = (\n    1,\n)  # three\n\n\ndef f() -> None:\n    """Words."""\n'
@@ -138,18 +138,18 @@ def test_nothing_is_evaluated_or_unpickled(path: Path) -> None:
 
 
 @named(PACKAGE)
-def test_trust_remote_code_is_never_given(path: Path) -> None:
+def test_trust_remote_code_is_never_passed(path: Path) -> None:
     keywords = {keyword.arg for node in ast.walk(tree(path)) if isinstance(node, ast.Call) for keyword in node.keywords}
     assert "trust_remote_code" not in keywords
 
 
-def test_no_module_is_named_after_nothing() -> None:
+def test_no_module_has_a_vague_name() -> None:
     assert [str(path) for path in PACKAGE + CONTENT if FORBIDDEN_NAMES.search(path.stem)] == []
 
 
 @named([path for path in PACKAGE if path.name != "__main__.py"])
 def test_all_is_the_public_names(path: Path) -> None:
-    """What a module defines without a leading `_` is in `__all__`, and what is in `__all__` is there."""
+    """`__all__` is exactly the names that a module defines without a leading `_`."""
     module = importlib.import_module(module_name(path))
     declared = list(getattr(module, "__all__", []))
     assert len(set(declared)) == len(declared)
@@ -189,7 +189,7 @@ def test_no_private_method_of_the_training_libraries_is_overridden() -> None:
 
 @named(PACKAGE)
 def test_private_functions_of_libraries_are_listed(path: Path) -> None:
-    """Nothing private of a library is called or imported, but for PRIVATE_FUNCTIONS."""
+    """No private name of a library is called or imported, except PRIVATE_FUNCTIONS."""
     used: set[str] = set()
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr.startswith("_"):
@@ -208,7 +208,7 @@ def test_every_public_thing_has_a_docstring(path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["datasets", "evals", "tools"])
-def test_content_is_no_package(folder: str) -> None:
+def test_content_is_not_a_package(folder: str) -> None:
     """`datasets/` must not shadow the library of that name; all of it is loaded by path."""
     assert list((ROOT / folder).rglob("__init__.py")) == []
     if folder != "tools":
@@ -224,7 +224,7 @@ def test_the_library_never_prints() -> None:
 
 
 def test_tests_mirror_the_package() -> None:
-    """Each folder of the package has a folder of tests, and the tests have no folder of their own but OTHER_TESTS."""
+    """Each folder of the package has a folder of tests, and no other folders of tests exist than OTHER_TESTS."""
     folders = {path.parent.name for path in PACKAGE if path.parent != ROOT / "agentft"}
     assert {name for name in folders if not list((ROOT / "tests" / name).glob("test_*.py"))} == set()
     modules = {path.stem for path in (ROOT / "agentft").glob("*.py")}
@@ -232,7 +232,7 @@ def test_tests_mirror_the_package() -> None:
 
 
 def test_the_tree_in_contributing_is_true() -> None:
-    """Every room and every module beside them is in CONTRIBUTING.md, and nothing else is."""
+    """The tree in CONTRIBUTING.md lists every folder and module, and nothing else."""
     block = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## The tree")[2].partition("```\n\n")[0]
     listed = set(re.findall(r"^  (\w+(?:/|\.py)) +\S", block, re.MULTILINE))
     rooms = {f"{path.parent.name}/" for path in PACKAGE if path.parent != ROOT / "agentft"}

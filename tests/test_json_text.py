@@ -39,12 +39,12 @@ def test_python_literals_are_read_as_json(value: object) -> None:
     assert read_value(f" {value!r}\n") == value
 
 
-def test_values_longer_than_a_window_are_read_behind_other_text() -> None:
+def test_values_longer_than_a_window_are_read_after_other_text() -> None:
     text = json.dumps({"a": "x" * 100_000, "b": ["y"] * 50})
     assert read_json("-" + text + "-", 1) == (json.loads(text), len(text) + 1)
 
 
-def test_the_place_of_an_error_counts_from_the_start_of_the_text() -> None:
+def test_the_position_of_an_error_counts_from_the_start_of_the_text() -> None:
     for padding in (0, 10_000):
         text = "-" + '{"a": "' + "x" * padding + '", oops}'
         with pytest.raises(UnreadableError) as caught:
@@ -72,7 +72,7 @@ def test_raw_newlines_and_tabs_in_strings_are_allowed() -> None:
         ("", "invalid-json"),
     ],
 )
-def test_what_no_one_can_use_is_refused_with_a_reason(text: str, reason: str) -> None:
+def test_unusable_text_is_refused_with_a_reason(text: str, reason: str) -> None:
     with pytest.raises(UnreadableError) as caught:
         read_value(text)
     assert caught.value.reason == reason
@@ -100,7 +100,7 @@ def test_what_no_one_can_use_is_refused_with_a_reason(text: str, reason: str) ->
         "a\0b",
     ],
 )
-def test_python_that_is_no_plain_value_is_refused(text: str) -> None:
+def test_python_that_is_not_a_plain_literal_is_refused(text: str) -> None:
     with pytest.raises(UnreadableError):
         read_literal(text)
 
@@ -111,14 +111,14 @@ def test_nesting_up_to_the_limit_is_read() -> None:
     assert read_json('{"a": [' + "[]," * 300 + "[]]}")[1] > 900
 
 
-def test_an_escaped_pair_is_text_and_an_odd_escape_warns_nobody() -> None:
+def test_an_escaped_pair_is_text_and_an_odd_escape_gives_no_warning() -> None:
     assert read_value(r'"\ud83d\ude00"') == "😀"
     assert read_literal(r"{'a': '\d'}") == {"a": r"\d"}
     assert read_literal("{'a': (1, 2.5)}") == {"a": [1, 2.5]}
 
 
 @given(st.text(alphabet=st.characters(codec=None)))
-def test_any_text_gives_a_value_or_the_one_error(text: str) -> None:
+def test_any_text_gives_a_value_or_an_unreadable_error(text: str) -> None:
     for read in (read_value, read_literal, read_json):
         with suppress(UnreadableError):
             read(text)
@@ -158,7 +158,7 @@ def test_a_document_that_is_not_strict_json_is_refused(
     assert detail in (None, str(caught.value))
 
 
-def test_depth_counts_lists_and_objects_up_to_the_limit_given() -> None:
+def test_depth_counts_lists_and_objects() -> None:
     assert MAX_DEPTH == 100
     assert parse_json("[" * 100 + "]" * 100)
     assert parse_json('[{"a": [1]}]', max_depth=3) == [{"a": [1]}]
@@ -181,14 +181,14 @@ def test_repeated_keys_are_refused_on_request() -> None:
         parse_json(text, unique_keys=True)
 
 
-def test_a_literal_has_a_longest_length() -> None:
+def test_the_length_of_a_literal_is_limited() -> None:
     longest = 200_000
     assert read_literal("'" + "x" * (longest - 2) + "'") == "x" * (longest - 2)
     with pytest.raises(UnreadableError, match=r"^a Python literal of 200001 characters is too long$"):
         read_literal("'" + "x" * (longest - 1) + "'")
 
 
-def test_surplus_text_has_a_place() -> None:
+def test_the_position_of_surplus_text() -> None:
     with pytest.raises(UnreadableError, match="text after the value at character 8") as caught:
         read_value(' {"a": 1} x')
     assert (caught.value.position, caught.value.reason) == (8, "invalid-json")
@@ -222,7 +222,7 @@ def test_the_type_of_a_value_in_words(value: Json, words: str) -> None:
     ("parts", "pointer"),
     [((), ""), (("",), "/"), (("a", 0), "/a/0"), (("a/b",), "/a~1b"), (("m~n",), "/m~0n"), (("~1",), "/~01")],
 )
-def test_json_pointers_escape_as_rfc_6901_does(parts: tuple[str | int, ...], pointer: str) -> None:
+def test_json_pointers_escape_as_in_rfc_6901(parts: tuple[str | int, ...], pointer: str) -> None:
     assert json_pointer(*parts) == pointer
 
 

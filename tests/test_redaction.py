@@ -1,4 +1,4 @@
-"""Secrets are recognised by the name of their key and by their shape, and what is not a secret stays."""
+"""Secrets are recognised by the name of their key and by their shape; everything else is unchanged."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
         "otp",
     ],
 )
-def test_secrets_are_known_by_their_name(name: str) -> None:
+def test_secrets_are_recognised_by_their_name(name: str) -> None:
     hidden = redacted({"deep": [{name: "s3cr3t"}], "url": f"https://x.test/a?{name.replace('-', '_')}=s3cr3t&b=1"})
     assert "s3cr3t" not in json.dumps(hidden)
     assert isinstance(hidden, dict)
@@ -62,7 +62,7 @@ def test_secrets_are_known_by_their_name(name: str) -> None:
         "https://ada:hunter2@db.example/x",
     ],
 )
-def test_secrets_are_known_by_their_shape(text: str) -> None:
+def test_secrets_are_recognised_by_their_shape(text: str) -> None:
     secret = "ada:hunter2" if "hunter2" in text else text
     assert secret not in json.dumps(redacted({"note": f"use {text} now"}))
     assert "[redacted]" in json.dumps(redacted([text]))
@@ -79,11 +79,11 @@ def test_secrets_are_known_by_their_shape(text: str) -> None:
         },
     ],
 )
-def test_what_is_no_secret_stays(value: Json) -> None:
+def test_other_values_are_unchanged(value: Json) -> None:
     assert redacted(value) == value
 
 
-def test_an_argument_is_a_secret_sooner_than_a_key_of_an_answer() -> None:
+def test_more_names_are_secret_in_arguments_than_in_responses() -> None:
     for name in ("key", "api-key", "auth_user", "session", "page_token", "signature"):
         assert is_secret_argument(name)
     for name in ("keyword", "monkey", "author", "tokens", "sessions", "city"):
@@ -93,7 +93,7 @@ def test_an_argument_is_a_secret_sooner_than_a_key_of_an_answer() -> None:
     assert all(map(is_secret_argument, ("password", "clientSecret", "jwt", "otp", "AWS_ACCESS_KEY", "Set-Cookie")))
 
 
-def test_redaction_is_quick_on_hostile_texts() -> None:
+def test_redaction_is_fast_on_hostile_texts() -> None:
     chance = random.Random(1)
     for alphabet in ("a", "=a", "-----BEGIN ", "://:", "Bearer ", "eyJ.", "sk-"):
         redacted("".join(chance.choices(alphabet, k=50_000)))

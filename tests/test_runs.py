@@ -1,4 +1,4 @@
-"""Run folders: how they are numbered, found, locked and read, whatever state a killed process left them in."""
+"""Run folders: numbering, finding, locking and reading, also after a process was killed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_run_is_found_by_path_by_name_and_as_the_newest(tmp_path: Path) -> Non
     assert (run.path, run.model, run.call_format, run.weights) == (new, "some-model", "hermes", new / "adapter")
 
 
-def test_the_newest_of_both_kinds_of_runs_is_the_last(tmp_path: Path) -> None:
+def test_last_is_the_newest_run_with_an_adapter_or_a_model(tmp_path: Path) -> None:
     make_run(tmp_path, "a", kind="model", when=5)
     make_run(tmp_path, "b", when=7)
     assert find_finished("last", tmp_path).path.name == "b"
@@ -30,7 +30,7 @@ def test_the_newest_of_both_kinds_of_runs_is_the_last(tmp_path: Path) -> None:
     assert find_finished("last", tmp_path).path.name == "c"
 
 
-def test_what_cannot_be_a_run_is_named(tmp_path: Path) -> None:
+def test_folders_that_are_not_finished_runs_are_named(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match=r"no run in .* has finished yet"):
         find_finished("last", tmp_path)
     with pytest.raises(InputError, match="there is no run 'x'"):
@@ -65,7 +65,7 @@ def test_runs_are_numbered_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
         find_run("runs/none")
 
 
-def test_a_half_written_line_of_metrics_is_dropped(tmp_path: Path) -> None:
+def test_an_incomplete_line_of_metrics_is_ignored(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for number in (1, 2, 3):
         folder.add_metrics({"step": number, "loss": 0.5})
@@ -77,7 +77,7 @@ def test_a_half_written_line_of_metrics_is_dropped(tmp_path: Path) -> None:
     assert len(folder.metrics.read_text().splitlines()) == 2
 
 
-def test_the_status_follows_what_is_in_the_folder(tmp_path: Path) -> None:
+def test_the_status_depends_on_the_files_in_the_folder(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert (folder.status, folder.result) == ("empty", None)
     folder.recipe.write_text("")
@@ -88,7 +88,7 @@ def test_the_status_follows_what_is_in_the_folder(tmp_path: Path) -> None:
     assert folder.result == tmp_path / "adapter"
 
 
-def test_the_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
+def test_a_second_process_learns_who_holds_the_lock(tmp_path: Path) -> None:
     code = "import sys, pathlib; from agentft.runs import RunFolder\n"
     code += "with RunFolder(pathlib.Path(sys.argv[1])).lock(): print('held', flush=True); sys.stdin.read()"
     holder = subprocess.Popen(

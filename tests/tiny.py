@@ -1,4 +1,4 @@
-"""A throw-away tokenizer and model for tests: trained and drawn here, small, the same in every run, no network."""
+"""A tiny tokenizer, trained here, and a tiny random model for tests: the same in every run, without network."""
 
 from __future__ import annotations
 

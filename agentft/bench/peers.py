@@ -1,9 +1,9 @@
-"""How fast TRL and Unsloth train on the shapes of `train.py`, each in its own Python; one JSON line a measurement.
+"""How fast TRL and Unsloth train on the shapes of `train.py`, each in its own Python; one JSON line per measurement.
 
-It imports nothing of agentft, and runs under the peer's own interpreter, started by `agentft bench train --peer
-unsloth=/venvs/unsloth/bin/python`. The model is Qwen2.5-7B's shape with random weights, written once to `--folder`;
-4 bits, LoRA r=16 on all linear layers, checkpointing as the peer does it, paged 8-bit AdamW, whole rows with only the
-call learnt.
+It imports nothing of agentft, and runs in the library's own interpreter, started by `agentft bench train --peer
+unsloth=/venvs/unsloth/bin/python`. The model has the shape of Qwen2.5-7B and random weights, and is written once to
+`--folder`; 4 bits, LoRA r=16 on all linear layers, the library's own checkpointing, paged 8-bit AdamW, one sample per
+row with only the call supervised.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _open_unsloth(folder: Path, tokens: int) -> tuple[Any, Any]:
 
 
 def _open_trl(folder: Path, tokens: int) -> tuple[Any, Any]:
-    """A 4-bit model with peft's adapters, as TRL's documentation has it."""
+    """A 4-bit model with peft's adapters, as in TRL's documentation."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
@@ -99,20 +99,20 @@ def _open_trl(folder: Path, tokens: int) -> tuple[Any, Any]:
 
 
 def _rows(shape: dict[str, int], count: int) -> list[dict[str, list[int]]]:
-    """Random tokens of the shape, of which only the learnt ones have labels."""
+    """Random tokens of the shape; only the supervised ones have labels."""
     dice, start = random.Random(0), shape["shared"] + shape["own"]
-    tokens = start + shape["learnt"] + shape["tail"]
+    tokens = start + shape["supervised"] + shape["tail"]
     rows = []
     stem = [dice.randrange(10, 150_000) for _ in range(shape["shared"])]
     for _ in range(count):
         ids = stem + [dice.randrange(10, 150_000) for _ in range(tokens - len(stem))]
-        labels = [-100] * start + ids[start : start + shape["learnt"]] + [-100] * shape["tail"]
+        labels = [-100] * start + ids[start : start + shape["supervised"]] + [-100] * shape["tail"]
         rows.append({"input_ids": ids, "attention_mask": [1] * tokens, "labels": labels})
     return rows
 
 
 def _clock() -> Any:
-    """A callback that keeps each step's seconds."""
+    """A callback that measures the seconds of each step."""
     import torch
     from transformers import TrainerCallback
 
@@ -133,7 +133,7 @@ def _clock() -> Any:
 
 
 def _settings(tokens: int, batch: int, steps: int) -> Any:
-    """TRL's settings for whole rows of one length."""
+    """TRL's settings for rows of equal length, without packing."""
     import trl
 
     return trl.SFTConfig(
@@ -159,7 +159,7 @@ def _settings(tokens: int, batch: int, steps: int) -> Any:
 
 
 def _measure(peer: str, model: Any, tokenizer: Any, shape: dict[str, int], batch: int, steps: int) -> dict[str, Any]:
-    """The middle of the steps' times, and the peak of memory, of one batch size."""
+    """The median step time and the peak memory at one batch size."""
     import torch
     import trl
     from datasets import Dataset
@@ -194,11 +194,11 @@ def _measure(peer: str, model: Any, tokenizer: Any, shape: dict[str, int], batch
 
 
 def _main() -> None:
-    """Measure one peer at each batch size, until the memory ends."""
+    """Measure one library at each batch size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peer", choices=["unsloth", "trl"])
     parser.add_argument("--folder", type=Path, default=Path("/dev/shm/random-7b"))  # noqa: S108
-    parser.add_argument("--shape", required=True, help="JSON: shared, own, learnt, tail")
+    parser.add_argument("--shape", required=True, help="JSON: shared, own, supervised, tail")
     parser.add_argument("--batch", type=int, action="append", required=True)
     parser.add_argument("--steps", type=int, default=4)
     given = parser.parse_args()

@@ -1,8 +1,8 @@
-"""Measures training speed on samples of known shapes, against plain peft, peers, and the machine's limit.
+"""Measures training speed on samples of known shapes, against plain peft, other libraries, and the machine's limit.
 
-Shapes: agent930 has 600 shared tokens, 40 of the user, 60 supervised and 230 after them; agent730 shares 400;
+Shapes: agent930 has 600 shared tokens, 40 of its own, 60 supervised and 230 after them; agent730 shares 400;
 agent930-unique shares none; long4k has 4,096 tokens, a tenth of them supervised; long2k is half as long; `data` is the
-file in `data=FILE`. On a GPU, with peers from their own environments:
+file in `data=FILE`. On a GPU, with other libraries from their own environments:
 
     agentft bench train --model random-7b --method qlora --shape agent930 --memory 24 \\
       --peer unsloth=/venvs/unsloth/bin/python --peer-batch 8
@@ -58,24 +58,24 @@ __all__ = [
 
 WARM_UP = 3
 DATA = "data"
-"""Names the rows of a file, in place of a shape."""
+"""In place of a shape: the rows of a file."""
 LONG_RUN = 100_000
-"""How many samples the planned run has."""
+"""The number of samples of the planned run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Tokens of a sample: `shared` by all samples, its `own`, supervised (`learnt`), and a `tail` after them."""
+    """Tokens of a sample: `shared` by all samples, its `own`, the `supervised` ones, and a `tail` after them."""
 
     shared: int
     own: int
-    learnt: int
+    supervised: int
     tail: int
 
     @property
     def tokens(self) -> int:
         """Tokens of one sample, the tail included."""
-        return self.shared + self.own + self.learnt + self.tail
+        return self.shared + self.own + self.supervised + self.tail
 
 
 SHAPES = {
@@ -89,7 +89,7 @@ SHAPES = {
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The median of the measured steps. `tokens_per_second` counts computed tokens. `memory`: peak bytes."""
+    """The median over the measured steps. `tokens_per_second` counts computed tokens. `memory`: peak bytes."""
 
     name: str
     samples_per_second: float
@@ -103,16 +103,16 @@ def plan_bench(recipe: Recipe, shape: str, memory: float | None = None) -> Resol
     """The recipe resolved for a long run on samples of this shape.
 
     Args:
-        recipe: settings that are not `auto` stay as they are.
+        recipe: its `auto` settings are resolved, the others are kept.
         shape: a key of `SHAPES`, or `data`.
-        memory: GiB of the card to use at most; None: all that is free.
+        memory: GiB of the card to use at most; None: all free memory.
 
     Raises:
         InputError: the shape is unknown, or nothing fits.
     """
     gc.collect()
     if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # of the measurement before
+        torch.cuda.empty_cache()  # left over from the previous measurement
     machine = measure_machine()
     if memory is not None:
         machine = replace(machine, free=min(machine.free, memory * 2**30))
@@ -124,7 +124,7 @@ def plan_bench(recipe: Recipe, shape: str, memory: float | None = None) -> Resol
 
 
 def _long_run(kind: Shape) -> Workload:
-    own = kind.own + kind.learnt
+    own = kind.own + kind.supervised
 
     def computed(pack: int) -> int:
         return LONG_RUN * (kind.shared // max((pack - kind.shared) // own, 1) + own)
@@ -133,10 +133,10 @@ def _long_run(kind: Shape) -> Workload:
 
 
 def bench_train(resolved: Resolved, shape: str, steps: int) -> Measured:
-    """Train `steps` steps after the warm-up, on full packs.
+    """Train for `steps` steps after the warm-up, on full packs.
 
     Raises:
-        InputError: the shape is unknown, or no sample of it fits into a pack.
+        InputError: the shape is unknown, or one sample does not fit into a pack.
     """
     recipe = resolved.recipe
     samples = read_samples(recipe) if shape == DATA else list(_samples(_shape(shape), resolved, steps))
@@ -155,7 +155,7 @@ def bench_train(resolved: Resolved, shape: str, steps: int) -> Measured:
 
 
 def bench_plain(resolved: Resolved, shape: str, steps: int, batch: int = 4) -> Measured:
-    """Plain transformers and peft: whole samples in rows, logits of every token.
+    """Plain transformers and peft: one sample per row, logits for every token.
 
     Raises:
         InputError: the shape is unknown.
@@ -168,7 +168,7 @@ def bench_plain(resolved: Resolved, shape: str, steps: int, batch: int = 4) -> M
     model = _model(resolved, "sdpa")
     vocabulary = model.config.vocab_size
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a property by its old name
+        warnings.simplefilter("ignore", FutureWarning)  # peft uses a deprecated property of transformers
         settings = LoraConfig(r=recipe.lora_r, target_modules="all-linear", task_type="CAUSAL_LM")
         tuned = get_peft_model(model, settings).train()
     optimizer = torch.optim.AdamW([p for p in tuned.parameters() if p.requires_grad], lr=1e-4)
@@ -176,7 +176,7 @@ def bench_plain(resolved: Resolved, shape: str, steps: int, batch: int = 4) -> M
     ids = torch.tensor(rows, device=device)
     labels = torch.full_like(ids, -100)
     start = kind.shared + kind.own
-    labels[:, start : start + kind.learnt] = ids[:, start : start + kind.learnt]
+    labels[:, start : start + kind.supervised] = ids[:, start : start + kind.supervised]
     seconds, loss = [], 0.0
     for _ in range(steps + 1):
         began = time.perf_counter()
@@ -196,18 +196,18 @@ def bench_peer(peer: str, shape: str, batches: Sequence[int], steps: int) -> lis
     Args:
         peer: `unsloth=PYTHON` or `trl=PYTHON`.
         shape: a key of `SHAPES`.
-        batches: samples of a step; sizes that do not fit into memory are left out.
-        steps: how many are timed.
+        batches: batch sizes; those that do not fit into memory are left out of the result.
+        steps: how many steps are timed.
 
     Raises:
-        InputError: it failed; the message has the end of its output.
+        InputError: the library failed; the message has the end of its output.
     """
     name, _, python = peer.partition("=")
     script = Path(__file__).with_name("peers.py")
     command = [python, str(script), name, "--shape", json.dumps(asdict(_shape(shape))), "--steps", str(steps)]
     for batch in batches:
         command += ["--batch", str(batch)]
-    # Its own libraries only: ours may be newer than it allows.
+    # Without PYTHONPATH, so that it imports its own libraries: ours may be too new for it.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"name"')]
@@ -219,14 +219,16 @@ def bench_peer(peer: str, shape: str, batches: Sequence[int], steps: int) -> lis
 
 
 def limit(resolved: Resolved, shape: str, found: Measured) -> float:
-    """Samples a second if a step were its matrix products only, at the rate of a large product on this machine.
+    """Samples per second if a step consisted of its matrix products only, at this machine's rate for a large one.
 
-    Frozen weights take 4 operations a weight and token (forward, and the gradient of the inputs).
+    Frozen weights take 4 operations per weight and token (forward, and the gradient of the inputs).
     """
     model = dimensions(resolved.architecture.config)
     dtype = torch.bfloat16 if resolved.recipe.dtype == "bf16" else torch.float32
     kind = Shape(0, 0, 0, 0) if shape == DATA else _shape(shape)
-    tokens = kind.own + kind.learnt + kind.shared / found.samples or found.tokens_per_second / found.samples_per_second
+    tokens = (
+        kind.own + kind.supervised + kind.shared / found.samples or found.tokens_per_second / found.samples_per_second
+    )
     return measure_rate(dtype) / (4 * model.body * tokens)
 
 
@@ -240,20 +242,20 @@ def _samples(shape: Shape, resolved: Resolved, steps: int) -> Iterator[Sample]:
     """Samples of random tokens, enough for all steps."""
     recipe = resolved.recipe
     dice = random.Random(recipe.seed)
-    own = shape.own + shape.learnt
+    own = shape.own + shape.supervised
     room = (recipe.pack_tokens - shape.shared) // own
     if room < 1:
-        raise InputError(f"pack_tokens = {recipe.pack_tokens}: a sample has {shape.shared + own} tokens; give more")
+        raise InputError(f"pack_tokens = {recipe.pack_tokens}: a sample has {shape.shared + own} tokens; increase it")
     vocabulary = resolved.architecture.config.vocab_size
     stem = [dice.randrange(vocabulary) for _ in range(shape.shared)]
     for row in range(room * recipe.batch * min(steps + WARM_UP, 8)):
         tokens = array("i", [*stem, *(dice.randrange(vocabulary) for _ in range(own + 1))])
-        places = array("i", range(len(tokens) - shape.learnt, len(tokens)))
-        yield Sample(row, str(row), tokens, places, array("d", [1.0] * shape.learnt))
+        places = array("i", range(len(tokens) - shape.supervised, len(tokens)))
+        yield Sample(row, str(row), tokens, places, array("d", [1.0] * shape.supervised))
 
 
 def _model(resolved: Resolved, attention: str = "") -> Any:
-    """The recipe's model, with adapters unless another attention is given."""
+    """The recipe's model: with adapters and our attention, or bare with the named attention."""
     recipe, config = resolved.recipe, resolved.architecture.config
     if recipe.model != RANDOM_7B:
         where = resolve(recipe.model)
@@ -268,13 +270,13 @@ def _model(resolved: Resolved, attention: str = "") -> Any:
             quantization_config=quantisation(4, dtype) if recipe.method == "qlora" else None,
         )
     if not torch.cuda.is_available():
-        raise InputError(f"{RANDOM_7B} needs a GPU; give --model smollm2-135m")
+        raise InputError(f"{RANDOM_7B} needs a GPU; use --model smollm2-135m")
     model = _random_model(config, recipe, attention or TREE_ATTENTION)
     return model if attention else prepare_model(recipe, model, RANDOM_7B)
 
 
 def _random_model(config: Any, recipe: Recipe, attention: str) -> Any:
-    """A model with random weights, made on the GPU, in 4 bits for qlora."""
+    """A model with random weights, created on the GPU, in 4 bits for qlora."""
     torch.manual_seed(recipe.seed)
     with torch.device("cuda"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation=attention)
@@ -320,7 +322,7 @@ def _run(recipe: Recipe, model: Any, samples: Sequence[Sample], packs: Sequence[
 
 
 def run_bench() -> None:
-    """Print one line for each measurement."""
+    """Run the measurements, and print one line for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="as for `agentft train`")
     parser.add_argument("--model", default="smollm2-135m", help=f"as for `agentft train`, or {RANDOM_7B}")
@@ -328,7 +330,9 @@ def run_bench() -> None:
     parser.add_argument("--shape", action="append", choices=[*SHAPES, DATA])
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--memory", type=float, help="use at most this many GiB of the card")
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="also unsloth or trl")
+    parser.add_argument(
+        "--peer", action="append", default=[], metavar="NAME=PYTHON", help="also measure unsloth or trl"
+    )
     parser.add_argument("--peer-batch", action="append", type=int, help="batch sizes of the peers")
     parser.add_argument("--plain", action="store_true", help="also measure plain peft (default without arguments)")
     given = parser.parse_intermixed_args()
@@ -350,7 +354,7 @@ def run_bench() -> None:
             share = one.samples_per_second / most
             sys.stdout.write(
                 f"{one.name:24} {one.samples_per_second:8.3g} samples/s {one.tokens_per_second:10,.0f} tokens/s "
-                f"{one.memory / 2**30:6.2f} GiB  {share:4.0%} of the limit  {one.samples} a step\n"
+                f"{one.memory / 2**30:6.2f} GiB  {share:4.0%} of the limit  {one.samples} per step\n"
             )
 
 

@@ -1,7 +1,8 @@
 """The command line: the table of commands, and `main`, which turns errors into exit codes.
 
-Exit codes: 0 success, 1 done but the verdict is bad, 2 wrong usage or bad input, 3 something is missing here, 70
-a bug in agentft (with its traceback), 130 interrupted. A command returns nothing or raises `typer.Exit(code)`.
+Exit codes: 0 success, 1 finished with a bad verdict, 2 wrong usage or bad input, 3 something is missing on this
+machine, 70 a bug in agentft (with its traceback), 130 interrupted. A command returns nothing or raises
+`typer.Exit(code)`.
 
 Command modules import only light modules at the top (typer, pathlib, errors), so that `agentft --help` starts fast.
 """
@@ -44,7 +45,7 @@ BUG = 70
 INTERRUPTED = 130
 
 
-# Keys are what the user types; the order is the order of `--help`.
+# The keys are what the user types; `--help` lists them in this order.
 COMMANDS: dict[str, Callable[..., Any]] = {
     "chat": chat_command,
     "quickstart": quickstart_command,
@@ -74,12 +75,12 @@ GROUPS = {
     "bench": "Measure the speed on this machine.",
     "models": "List and download models from the Python package index.",
 }
-PASSED_ON = {"bench train": {"ignore_unknown_options": True}}
+OWN_OPTIONS = {"bench train": {"ignore_unknown_options": True}}
 """Commands that parse their options themselves."""
 
 
 def _help(function: Callable[..., Any]) -> str:
-    """The docstring as help: brackets escaped, paragraphs joined, the example's line breaks kept."""
+    """The docstring as help: brackets escaped, lines of a paragraph joined, the example's lines unchanged."""
     shown = (inspect.getdoc(function) or "").replace("[", "\\[")
     text, mark, example = shown.partition("\n\nExample")
     flowing = "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
@@ -125,11 +126,11 @@ def _build() -> typer.Typer:
     }
     for name, function in COMMANDS.items():
         parent, _, command = name.rpartition(" ")
-        place, context = groups[parent] if parent else root, PASSED_ON.get(name)
-        place.command(command, help=_help(function), context_settings=context)(function)
-    for name, made in groups.items():
+        group, context = groups[parent] if parent else root, OWN_OPTIONS.get(name)
+        group.command(command, help=_help(function), context_settings=context)(function)
+    for name, group in groups.items():
         parent = name.rpartition(" ")[0]
-        (groups[parent] if parent else root).add_typer(made)
+        (groups[parent] if parent else root).add_typer(group)
     return root
 
 
@@ -147,22 +148,22 @@ def run(arguments: Sequence[str]) -> int:
         code = typer.main.get_command(app).main(list(arguments), prog_name="agentft", standalone_mode=False)
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted", INTERRUPTED)
+        return _report("interrupted", INTERRUPTED)
     except typer.TyperException as error:
-        return _complain(_usage(error), error.exit_code)
+        return _report(_usage_message(error), error.exit_code)
     except AgentftError as error:
-        return _complain(str(error), error.exit_code)
+        return _report(str(error), error.exit_code)
     except OSError as error:
-        return _system(error)
+        return _report_os_error(error)
     except Exception:  # the command boundary: a bug must not look like a verdict
         traceback.print_exc()
-        return _complain("this is a bug in agentft; please report it with the lines above", BUG)
+        return _report("this is a bug in agentft; please report it with the lines above", BUG)
     if code == INTERRUPTED:
-        return _complain("interrupted", INTERRUPTED)
+        return _report("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 
-def _usage(error: typer.TyperException) -> str:
+def _usage_message(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     text = error.format_message().rstrip(".").replace("\n", " ").replace("\t", "")
     if context is None:
@@ -170,18 +171,18 @@ def _usage(error: typer.TyperException) -> str:
     return f"{text[:1].lower()}{text[1:]} (see `{context.command_path} --help`)"
 
 
-def _system(error: OSError) -> int:
+def _report_os_error(error: OSError) -> int:
     if error.errno == errno.EPIPE:
-        # The reader closed the pipe (`| head`): redirect stdout, so that the flush at exit does not fail.
+        # The reader closed the pipe (`| head`); redirect stdout so that the flush at exit does not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     place = f" at {error.filename}" if error.filename else ""
     if error.errno == errno.ENOSPC:
-        return _complain(f"the disk is full{place}; finished work is kept, free some space and run again", 2)
-    return _complain(f"{error.strerror or error}{place}", 2)
+        return _report(f"the disk is full{place}; finished work is kept, free some space and run again", 2)
+    return _report(f"{error.strerror or error}{place}", 2)
 
 
-def _complain(message: str, code: int) -> int:
+def _report(message: str, code: int) -> int:
     if os.environ.get("AGENTFT_DEBUG") == "1" and code not in (BUG, INTERRUPTED):
         traceback.print_exc()
     typer.echo(f"error: {message}" if code != INTERRUPTED else message, err=True)

@@ -17,15 +17,16 @@ def bench_command(
     """Train for a few steps on samples of a known shape; print speed, memory, and the share of this machine's limit.
 
     --shape agent930|agent930-unique|agent730|long2k|long4k|data (with data=FILE); --model NAME, or random-7b (needs
-    a GPU); --method lora|qlora|full; --memory GIB; --steps N; --plain: the usual way beside it; --peer unsloth=PYTHON
-    or trl=PYTHON, --peer-batch N: those libraries beside it, each from its own Python. KEY=VALUE: as for `train`.
+    a GPU); --method lora|qlora|full; --memory GIB; --steps N; --plain: also measure plain transformers and peft;
+    --peer unsloth=PYTHON or trl=PYTHON, --peer-batch N: also measure these libraries, each in its own Python.
+    KEY=VALUE: as for `train`.
 
     Example:
       agentft bench train --plain
       agentft bench train --model random-7b --method qlora --shape agent930 --memory 8
     """
-    # -P: the folder that the user stands in may hold a `datasets/` or the like.
+    # -P: a folder `datasets/` in the current folder must not shadow the library.
     command = [sys.executable, "-P", "-W", "ignore", "-m", "agentft.bench.train", *(arguments or [])]
-    done = subprocess.run(command, check=False)  # noqa: S603 - ours
+    done = subprocess.run(command, check=False)  # noqa: S603 - our own module
     if done.returncode:
         raise typer.Exit(done.returncode)

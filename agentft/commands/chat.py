@@ -26,16 +26,16 @@ def chat_command(
     adapter: Annotated[str | None, typer.Option(help="A run folder, or `last` for the run that finished last.")] = None,
     tools: Annotated[
         str | None,
-        typer.Option(help="Comma-separated worlds or `world.tool`; '' for none. Default: the adapter's, or three."),
+        typer.Option(
+            help="Comma-separated worlds or `world.tool`; '' for none. Default: the adapter's, or three worlds."
+        ),
     ] = None,
     bits: Annotated[Literal["4", "8", "16"], typer.Option(help="Bits per weight in memory.")] = "16",
     stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Show the answer while it is generated.")] = True,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     top_p: Annotated[
         float,
-        typer.Option(
-            min=0.0, max=1.0, help="Sample from the most likely tokens that hold this share of the probability."
-        ),
+        typer.Option(min=0.0, max=1.0, help="Sample from the most likely tokens whose probabilities add up to P."),
     ] = 1.0,
     top_k: Annotated[int, typer.Option(min=0, help="Sample from the K most likely tokens; 0: from all.")] = 0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Token limit of one reply.")] = 256,
@@ -73,7 +73,7 @@ def chat_command(
 
 
 def _toolsets(tools: str | None, adapter: str | None) -> tuple[Toolset, ...]:
-    """The tools of `--tools`, or those that the adapter was trained on: others would confuse a small model."""
+    """The tools of `--tools`, or those that the adapter was trained on; others would confuse a small model."""
     from agentft.runs import find_finished
     from agentft.toolset import find_tools, load_toolsets, shipped_worlds
 
@@ -84,13 +84,13 @@ def _toolsets(tools: str | None, adapter: str | None) -> tuple[Toolset, ...]:
 
 
 def _offered(toolsets: Sequence[Toolset]) -> list[str]:
-    """Names for the greeting: the tools if they are few, otherwise their worlds."""
+    """The names in the greeting: the tools if there are at most `FEW`, otherwise their worlds."""
     names = [name for toolset in toolsets for name in toolset.tools]
     return names if len(names) <= FEW else [toolset.name for toolset in toolsets]
 
 
 def _open(model: str | None, adapter: str | None, bits: int) -> Model:
-    """The model, fetched if it is an embedded one that is not here yet."""
+    """The model; an embedded one is pulled first if it is not in the cache."""
     from agentft.display.pulling import ensure_pulled
     from agentft.models.opening import DEFAULT_MODEL, doubt_bits, open_model
     from agentft.runs import find_finished

@@ -1,4 +1,4 @@
-"""`agentft data inspect`, `data mask` and `data build`: what data hold, what is learnt from them, making them."""
+"""`agentft data inspect`, `data mask` and `data build`: count rows, show supervised tokens, build data sets."""
 
 from __future__ import annotations
 
@@ -51,13 +51,15 @@ def inspect_command(
 
 def mask_command(
     file: Annotated[Path, typer.Argument(help="A data file, as for training.", metavar="FILE")],
-    model: Annotated[str, typer.Option("--model", help="Whose tokenizer and chat template.")] = "smollm2-135m",
+    model: Annotated[
+        str, typer.Option("--model", help="The model whose tokenizer and chat template are used.")
+    ] = "smollm2-135m",
     call_format: Annotated[str, typer.Option("--format", help="Call format: msagent or hermes.")] = "msagent",
-    learn: Annotated[str, typer.Option("--learn", help="calls, balanced or assistant.")] = "calls",
-    row: Annotated[int | None, typer.Option("--row", min=1, help="Which row, from 1 (default: the first).")] = None,
+    learn: Annotated[str, typer.Option("--learn", help="What to supervise: calls, balanced or assistant.")] = "calls",
+    row: Annotated[int | None, typer.Option("--row", min=1, help="The number of the row (default: 1).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document (all rows without --row).")] = False,
 ) -> None:
-    """Show a conversation with each token coloured by what is learnt, with weights and a legend.
+    """Show the tokens of a conversation, with the supervised ones highlighted.
 
     Example:
       agentft data mask rows.jsonl --model smollm2-135m --row 3
@@ -81,11 +83,13 @@ def mask_command(
 
 def build_command(
     recipe: Annotated[str, typer.Argument(help="A recipe (TOML), or the name of a shipped one: quickstart.")],
-    output: Annotated[Path | None, typer.Option(help="The file to write. Default: the recipe's name, here.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Instead of the recipe's seed.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The file to write. Default: RECIPE.jsonl in the current folder.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Replaces the recipe's seed.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False,
 ) -> None:
-    """Build the data that a recipe describes; results come from really calling the tool worlds.
+    """Build the data set that a recipe describes; tool results come from real calls to the tool worlds.
 
     Example: agentft data build datasets/quickstart.toml
     """
@@ -101,7 +105,7 @@ def build_command(
 
 
 def _write_json(rows: Iterable[MaskedRow]) -> None:
-    """One document, written row by row, so that a large file needs no large memory."""
+    """Write one document row by row, so that a large file needs little memory."""
     sys.stdout.write('{"rows": [')
     for index, masked in enumerate(rows):
         sys.stdout.write((", " if index else "") + json.dumps(asdict(masked), ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""`agentft doctor`: checks the installation and the machine, with a remedy for whatever fails."""
+"""`agentft doctor`: checks the installation and the machine, with a remedy for each failed check."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import agentft
 
 __all__ = ["Check", "check_all", "doctor_command"]
 
-STRANGER = "agentft"
-"""The distribution of this name on the package index is somebody else's evaluation harness; ours is `agentft-suite`."""
+FOREIGN = "agentft"
+"""A distribution of another project on the package index, an evaluation harness; ours is `agentft-suite`."""
 
 # Each probe runs in its own process, so that a broken library becomes a failed check and does not end the command.
 TORCH = """
@@ -40,7 +40,7 @@ print('"' + bitsandbytes.__version__ + '"')
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The result of one check. `remedy` says how to mend it if it is not good."""
+    """The result of one check. `remedy`: what to do if it is not `good`."""
 
     name: str
     good: bool
@@ -49,7 +49,7 @@ class Check:
 
 
 def doctor_command(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
-    """Check the installation and the machine, and show a remedy for whatever fails.
+    """Check the installation and the machine, and show a remedy for each failed check.
 
     Example:
       agentft doctor
@@ -67,13 +67,13 @@ def doctor_command(as_json: Annotated[bool, typer.Option("--json", help="Print o
 
 
 def check_all() -> list[Check]:
-    """Run every check, in the order in which they are shown."""
+    """Run every check; they are shown in this order."""
     libraries = map(_library, ("transformers", "peft", "datasets"))
     return [_python(), _distribution(), *_torch(), _bitsandbytes(), *libraries, _memory(), _disk(), _model()]
 
 
 def _probe(code: str) -> tuple[object, str]:
-    """Run a small program. Returns the JSON that it prints and "", or None and the last line of its error."""
+    """Run a small program. Returns the JSON that it prints and "", or None and the last line of its stderr."""
     try:
         done = subprocess.run(  # noqa: S603  (our own code above)
             [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False, timeout=120
@@ -93,9 +93,9 @@ def _python() -> Check:
 def _distribution() -> Check:
     from importlib.metadata import PackageNotFoundError, version
 
-    remedy = f"`pip uninstall {STRANGER}`, then install agentft again: both own the package and the command `agentft`"
+    remedy = f"`pip uninstall {FOREIGN}`, then install agentft again: both own the package and the command `agentft`"
     try:
-        found = f"{STRANGER} {version(STRANGER)} is installed, which is not this project"
+        found = f"{FOREIGN} {version(FOREIGN)} is installed, which is not this project"
     except PackageNotFoundError:
         return Check("distribution", True, f"{agentft.__name__} {agentft.__version__} from agentft-suite")
     return Check("distribution", False, found, remedy)
@@ -139,7 +139,9 @@ def _memory() -> Check:
         total = min(total, int(limit))
         free = min(free, int(limit) - int(used))
     found = f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB" if total else "unknown"
-    return Check("memory", not total or free > 3 * 2**30, found, "the quickstart needs about 4 GiB: close others")
+    return Check(
+        "memory", not total or free > 3 * 2**30, found, "the quickstart needs about 4 GiB; close other programs"
+    )
 
 
 def _text(path: Path) -> str:
@@ -165,4 +167,4 @@ def _model() -> Check:
 
     name = next(iter(EMBEDDED))
     found = str(model_folder(name)) if is_pulled(name) else "not downloaded"
-    return Check(name, is_pulled(name), found, f"`agentft models pull {name}` (or use it: first use downloads it)")
+    return Check(name, is_pulled(name), found, f"`agentft models pull {name}`; its first use also downloads it")

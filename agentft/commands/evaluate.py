@@ -1,4 +1,4 @@
-"""`agentft eval`: run suites against the tool worlds, tuned beside base."""
+"""`agentft eval`: evaluates a model on suites, and compares it with a baseline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agentft.errors import InputError
-from agentft.strict import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +24,8 @@ __all__ = ["choose_cases", "eval_command", "run_plan"]
 EXIT_CODES = {"pass": 0, "fail": 1, "invalid": 1, "interrupted": 130}
 
 Suites = Annotated[
-    list[str] | None, typer.Argument(help="Suites: shipped names or folders. Default: all that need only --tools.")
+    list[str] | None,
+    typer.Argument(help="Suites: shipped names or folders. Default: all that need no tools but --tools."),
 ]
 Tools = Annotated[
     str | None,
@@ -46,9 +46,9 @@ FailUnder = Annotated[
 ]
 Format = Annotated[str | None, typer.Option("--format", help="The call format. Default: the adapter's, or msagent.")]
 Faults = Annotated[
-    str | None, typer.Option(help="Inject faults: a faults file, or comma-separated KIND=RATE: timeout=0.1,429=0.05.")
+    str | None, typer.Option(help="Inject faults: a faults file, or KIND=RATE pairs such as timeout=0.1,429=0.05.")
 ]
-Real = Annotated[str | None, typer.Option(help="URL of a real service that answers in place of the mock tools.")]
+Real = Annotated[str | None, typer.Option(help="URL of a real service to call in place of the mock tools.")]
 RecordTo = Annotated[Path | None, typer.Option("--record", help="Record the exchanges with --real in this file.")]
 Replay = Annotated[Path | None, typer.Option(help="Answer calls from a file made with --record.")]
 ReplayMiss = Annotated[
@@ -66,7 +66,7 @@ def eval_command(
     limit: Limit = None,
     trials: Annotated[int, typer.Option(min=1, help="Runs of each case; more than one needs --temperature.")] = 1,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="The seed of sampling.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed for sampling.")] = 0,
     bits: Annotated[int, typer.Option(help="Bits per weight: 4, 8 or 16.")] = 16,
     output: Output = None,
     fail_under: FailUnder = None,
@@ -114,17 +114,17 @@ def choose_cases(suites: list[str], tools: str | None, limit: int | None, trials
     from agentft.evaluation.suites import select_suites
     from agentft.toolset import load_toolsets
 
-    given = [name for part in (tools or "").split(",") if (name := part.strip())]
-    toolsets = load_toolsets(given)
+    names = [name for part in (tools or "").split(",") if (name := part.strip())]
+    toolsets = load_toolsets(names)
     offered = [tool for toolset in toolsets for tool in toolset.tools]
     chosen = select_suites(suites, [toolset.name for toolset in toolsets], offered)
-    if not given:
+    if not names:
         toolsets = load_toolsets(list(dict.fromkeys(world for suite in chosen for world in suite.worlds)))
     return make_plan(chosen, toolsets, limit=limit, trials=trials)
 
 
 def _default_output(adapter: str | None, name: str) -> Path:
-    """A folder named after what is evaluated, so that the same command resumes."""
+    """A folder whose name depends on the models, suites and settings, so that the same command resumes."""
     from agentft.runs import RUNS, RunFolder, find_finished
 
     return RunFolder(find_finished(adapter).path).evaluations / name if adapter else RUNS / f"eval-{name}"
@@ -132,6 +132,7 @@ def _default_output(adapter: str | None, name: str) -> Path:
 
 def _gate(text: str) -> Gate:
     from agentft.evaluation.summary import SCORES, Gate
+    from agentft.strict import nearest
 
     metric, _, number = text.partition("=")
     if metric not in SCORES:
@@ -148,7 +149,7 @@ def _gate(text: str) -> Gate:
 def run_plan(
     plan: Plan, arms: list[Arm], stored: Mapping[str, list[Record]], settings: Settings, *, as_json: bool, quiet: bool
 ) -> int:
-    """Evaluate and print the report; return the exit code. Plan and progress go to stderr unless `quiet`."""
+    """Evaluate, print the report and return the exit code. Plan and progress go to stderr unless `quiet`."""
     from rich.console import Console
 
     from agentft.display.evaluation import EvaluationProgress, show_summary
@@ -157,7 +158,7 @@ def run_plan(
     notes = Console(stderr=True, quiet=quiet)
     lines = [*plan.describe(), f"results: {settings.output}"]
     if plan.trials > 1 and settings.sampling.temperature == 0:
-        lines.append("note: at temperature 0 all trials are the same; set --temperature")
+        lines.append("note: all trials are the same at temperature 0; set --temperature")
     for line in lines:
         notes.print(line, markup=False, highlight=False, soft_wrap=True)
     with EvaluationProgress(notes) as progress:

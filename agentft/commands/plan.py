@@ -1,4 +1,4 @@
-"""`agentft plan`: predicts memory and time before a run."""
+"""`agentft plan`: predicts memory and time of a run."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ __all__ = ["plan_command"]
 
 
 def plan_command(
-    settings: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="As for `train`.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, as for `train`.")
+    ] = None,
     model: Annotated[
-        str, typer.Option(help="A folder, a hub id, an embedded name, or `random-7b` (a 7B's shape).")
+        str, typer.Option(help="A folder, a hub id, an embedded name, or `random-7b` (7B, random weights).")
     ] = "smollm2-135m",
     data: Annotated[list[Path] | None, typer.Option(help="Data files, as for training.")] = None,
     method: Annotated[str, typer.Option(help="qlora, lora or full.")] = "qlora",
-    length: Annotated[int, typer.Option(min=16, help="Without --data: tokens of each row, none shared.")] = 2_048,
+    length: Annotated[int, typer.Option(min=16, help="Without --data: tokens per row; rows share no prefix.")] = 2_048,
     rows: Annotated[int, typer.Option(min=1, help="Without --data: number of rows.")] = 10_000,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Predict which settings fit common cards, and how much memory and time training takes with them.
 
-    Predicted memory was within 8 % of 20 measured runs on an H100. Speeds on other cards are computed from the
-    vendors' figures, and were not measured.
+    Predicted memory was within 8 % of 20 measured runs on an H100. Speeds on other cards are computed from vendor
+    figures, not measured.
 
     Example:
       agentft plan --model random-7b --length 2048
@@ -37,8 +39,8 @@ def plan_command(
     from agentft.training.resolve import plan_cards
     from agentft.training.run import read_samples
 
-    given: dict[str, Any] = {"model": model, "method": method, "data": [str(path) for path in data or []]}
-    recipe = read_recipe(None, settings or [], given)
+    options: dict[str, Any] = {"model": model, "method": method, "data": [str(path) for path in data or []]}
+    recipe = read_recipe(None, settings or [], options)
     even = Workload(rows, recipe.epochs, length, lambda _: rows * length)
     plan = plan_cards(recipe, read_samples(recipe) if data else even)
     for note in plan.notes:

@@ -1,4 +1,4 @@
-"""`agentft quickstart`: data, training and evaluation once, with the embedded model."""
+"""`agentft quickstart`: builds data, trains the embedded model and evaluates it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DATA = Path("runs/data/quickstart.jsonl")
 SUITE = "basics"
 TOOLS = "weather.current_weather,search.web_search,calculator.calculate"
 TOKENS = 88
-"""Limit of one completion; the longest expected call has about 80 tokens."""
+"""Token limit of one reply; the longest expected call has about 80 tokens."""
 
 
 def quickstart_command(
@@ -55,8 +55,8 @@ def quickstart_command(
         f"{DATA}: {report.rows} rows, {sum(report.tools.values())} calls, {report.quiet_turns} turns without a call"
     )
     notes.rule("2 of 3: training")
-    given = {"model": MODEL, "data": [str(DATA)], "output": str(output or "")}
-    result = run_recipe(read_recipe(shipped / "quickstart-training.toml", (), given), quiet=quiet or as_json)
+    options = {"model": MODEL, "data": [str(DATA)], "output": str(output or "")}
+    result = run_recipe(read_recipe(shipped / "quickstart-training.toml", (), options), quiet=quiet or as_json)
     notes.rule("3 of 3: evaluation, before and after")
     plan = choose_cases([SUITE], TOOLS, limit)
     arms, stored = make_arms(plan, ModelChoice(adapter=str(result.folder)), "base")

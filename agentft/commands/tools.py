@@ -1,4 +1,4 @@
-"""`agentft tools list` and `agentft tools show`: what the tool worlds offer."""
+"""`agentft tools list` and `agentft tools show`: the tool worlds and their tools."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def list_worlds(as_json: Annotated[bool, typer.Option("--json", help="Print one 
 
 
 def show_world(
-    world: Annotated[str, typer.Argument(help="A shipped world's name, or the folder of your own.")],
+    world: Annotated[str, typer.Argument(help="The name of a shipped world, or the folder of your own.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Show a world's tools: names, read or write, what they do, arguments.
+    """Show a world's tools: name, access (read or write), description and arguments.
 
     Example:
       agentft tools show weather

@@ -1,4 +1,4 @@
-"""`agentft tools check`: whether tool worlds keep what they promise."""
+"""`agentft tools check`: checks that tool worlds keep their promises."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["check_command"]
 
 
 def check_command(
-    worlds: Annotated[list[str], typer.Argument(help="Shipped worlds' names, or folders of your own.")],
+    worlds: Annotated[list[str], typer.Argument(help="Names of shipped worlds, or folders of your own.")],
     seed: Annotated[int, typer.Option(help="The seed of the worlds.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Prove that worlds keep their promises: examples run, reads only read, errors can be acted on, seeds repeat.
+    """Check tool worlds: examples run, reads do not write, errors say what to correct, results repeat for a seed.
 
     Example:
       agentft tools check weather ./mytools

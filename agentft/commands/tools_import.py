@@ -1,4 +1,4 @@
-"""`agentft tools import`: a world from an API description, from an MCP server, or from recorded traffic."""
+"""`agentft tools import`: makes a world from an API description, an MCP server or recorded traffic."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 __all__ = ["mcp_command", "openapi_command", "traffic_command"]
 
-_Output = Annotated[Path, typer.Option(help="The world's folder, which is created.")]
+_Output = Annotated[Path, typer.Option(help="The folder to create for the world.")]
 _AsJson = Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")]
 
 
 def openapi_command(
     file: Annotated[str, typer.Argument(help="An OpenAPI 3.0, 3.1 or Swagger 2 file, JSON or YAML.")],
     output: _Output,
-    allow_url: Annotated[bool, typer.Option(help="FILE may be an http(s) URL, which is fetched.")] = False,
+    allow_url: Annotated[bool, typer.Option(help="Fetch FILE if it is an http(s) URL.")] = False,
     allow_refs: Annotated[
-        bool, typer.Option(help="Follow `$ref`s to other files: below FILE's folder, or at its own origin.")
+        bool, typer.Option(help="Follow `$ref`s to other files in FILE's folder, or at the origin of its URL.")
     ] = False,
     as_json: _AsJson = False,
 ) -> None:
-    """Import an API description as a tool world: one tool for each operation, with answers like the API's.
+    """Import an API description as a tool world: one tool per operation, with results that match the API's schemas.
 
-    The real API is never called. Operations that cannot be tools are listed in the world's README.md with their places.
+    The real API is never called. The world's README.md lists operations that cannot be tools, with their places.
 
     Example:
       agentft tools import openapi petstore.yaml --output ./petstore
@@ -47,9 +47,9 @@ def mcp_command(
     output: _Output,
     as_json: _AsJson = False,
 ) -> None:
-    """Import an MCP server's tools as a tool world: they are listed, and never called.
+    """Import the tools of an MCP server as a tool world; the server's tools are listed, never called.
 
-    Only the command that you give is run, or the URL that you give contacted. The command runs without a shell.
+    Runs only the command, or contacts only the URL, that you pass. The command runs without a shell.
 
     Example:
       agentft tools import mcp "npx my-mcp-server --flag" --output ./mine
@@ -65,7 +65,7 @@ def traffic_command(
     output: _Output,
     as_json: _AsJson = False,
 ) -> None:
-    """Import recorded traffic as a tool world: a recorded call gets its recorded answer.
+    """Import recorded traffic as a tool world: a recorded call gets its recorded response.
 
     Example: agentft tools import traffic recorded.jsonl --output ./replayed
     """

@@ -1,4 +1,4 @@
-"""`agentft tools serve` and `agentft tools call`: tool worlds for people and for other programs."""
+"""`agentft tools serve` and `agentft tools call`: serve tool worlds, and run a single call."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["call_command", "serve_command"]
 
 
 def serve_command(
-    worlds: Annotated[str, typer.Argument(help="Tool worlds: names of shipped ones or folders, joined by commas.")],
+    worlds: Annotated[str, typer.Argument(help="Tool worlds, comma-separated: names of shipped ones, or folders.")],
     port: Annotated[int, typer.Option(help="The port to listen on; 0 picks a free one.")] = 0,
-    host: Annotated[str, typer.Option(help="The address to listen on; any but loopback needs --token.")] = "",
+    host: Annotated[str, typer.Option(help="The address to listen on; others than loopback need --token.")] = "",
     token: Annotated[str, typer.Option(help="The bearer token that callers send; by default a random one.")] = "",
     seed: Annotated[int, typer.Option(help="The seed of all generated data.")] = 0,
     stdio: Annotated[bool, typer.Option("--stdio", help="Serve one MCP client over standard input.")] = False,
@@ -50,7 +50,7 @@ def serve_command(
         _serve_stdio(toolsets, source)
         return
     where = host or "127.0.0.1"
-    gc.freeze()  # imported modules stay: no collection scans them while calls wait
+    gc.freeze()  # garbage collections need not scan imported modules while calls wait
     with ToolServer(toolsets, port=port, host=where, token=token or None, faults=schedule, source=source) as server:
         typer.echo(_welcome(server, toolsets))
         server.wait()
@@ -61,7 +61,7 @@ def call_command(
     arguments: Annotated[str, typer.Argument(help="A JSON object.")] = "{}",
     seed: Annotated[int, typer.Option(help="The seed of all generated data.")] = 0,
 ) -> None:
-    """Run one tool call on a fresh state and print the result; the exit code is 1 if the tool refuses it.
+    """Run one tool call on a fresh state and print the result; exits with 1 if the tool refuses it.
 
     Example: agentft tools call weather.current_weather '{"city": "Paris"}'
     """

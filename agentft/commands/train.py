@@ -1,4 +1,4 @@
-"""`agentft train`: tune a model on conversations, so that it calls tools."""
+"""`agentft train`: tunes a model on conversations with tool calls."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ _PrintSettings = Annotated[
 
 def train_command(
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help="A TOML file; settings on top of it.")
+        list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help="A TOML file; settings override it.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="A folder, a hub id or an embedded name.")] = None,
     data: Annotated[list[str] | None, typer.Option(help="A data file; may be given several times.")] = None,
     method: Annotated[str | None, typer.Option(help="qlora, lora or full.")] = None,
-    learn: Annotated[str | None, typer.Option(help="calls, balanced or assistant.")] = None,
-    call_format: Annotated[str | None, typer.Option("--format", help="msagent or hermes.")] = None,
+    learn: Annotated[str | None, typer.Option(help="What to supervise: calls, balanced or assistant.")] = None,
+    call_format: Annotated[str | None, typer.Option("--format", help="Call format: msagent or hermes.")] = None,
     output: Annotated[str | None, typer.Option(help="The run folder. Default: a new one in runs/.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of order, packs and adapters.")] = None,
-    resume: Annotated[str | None, typer.Option(metavar="last|PATH", help="Go on with an interrupted run.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed for data order, packs and adapter weights.")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="last|PATH", help="Continue an interrupted run.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show rows, tokens and steps; train nothing.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Train nothing if a row is rejected; exit with 1.")] = False,
     _settings: _PrintSettings = False,
@@ -87,7 +87,7 @@ def train_command(
 
 
 def run_recipe(recipe: Recipe, *, quiet: bool) -> RunResult:
-    """Train as the command does, with its progress and its Ctrl-C; everything is shown on stderr.
+    """Train like the command, with the same progress and handling of Ctrl-C; all output goes to stderr.
 
     Raises:
         typer.Exit: 130 after an interruption; the checkpoint is saved.
@@ -96,14 +96,14 @@ def run_recipe(recipe: Recipe, *, quiet: bool) -> RunResult:
 
     with _Watch(quiet) as watch:
         result = train(recipe, watch, watch.should_stop)
-        for line in _account(result, watch.losses):
+        for line in _result_lines(result, watch.losses):
             watch.view.say(line)
         _end_if_interrupted(result, watch.view)
     return result
 
 
 class _Watch:
-    """Shows a training. Ctrl-C once during it: finish the step and save. Twice, or at another time: at once."""
+    """Shows a training run. The first Ctrl-C during training stops it after the current step, any other at once."""
 
     def __init__(self, quiet: bool) -> None:
         from rich.console import Console
@@ -112,7 +112,7 @@ class _Watch:
 
         self.view = TrainingView(Console(stderr=True), quiet=quiet)
         self.training = False
-        self.asked = False
+        self.interrupted = False
         self.losses: tuple[float, ...] = ()
 
     def __enter__(self) -> _Watch:
@@ -122,11 +122,11 @@ class _Watch:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         signal.signal(signal.SIGINT, self._before)
         if self.training and kind is KeyboardInterrupt:
-            self.view.say("stopped; go on after the last checkpoint with: agentft train --resume last")
+            self.view.say("stopped; continue from the last checkpoint with: agentft train --resume last")
         self.view.close()
 
     def __call__(self, event: Event) -> None:
-        """Show an event, and notice when training begins and ends."""
+        """Show an event, and keep track of whether training is in progress."""
         from agentft.training.events import Finished, Started
 
         if isinstance(event, Started):
@@ -137,14 +137,14 @@ class _Watch:
         self.view(event)
 
     def should_stop(self) -> bool:
-        """Whether the user asked for an end."""
-        return self.asked
+        """Whether the user pressed Ctrl-C."""
+        return self.interrupted
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del number, frame
-        if self.asked or not self.training:
+        if self.interrupted or not self.training:
             raise KeyboardInterrupt
-        self.asked = True
+        self.interrupted = True
         self.view.say("finishing this step and saving; press Ctrl-C again to stop at once")
 
 
@@ -189,19 +189,19 @@ def _show(result: RunResult, watch: _Watch, *, as_json: bool, quiet: bool) -> No
         }
         typer.echo(json.dumps(document, ensure_ascii=False))
     else:
-        for line in _account(result, () if quiet else watch.losses):
+        for line in _result_lines(result, () if quiet else watch.losses):
             typer.echo(line)
     _end_if_interrupted(result, watch.view)
 
 
-def _account(result: RunResult, losses: tuple[float, ...]) -> list[str]:
+def _result_lines(result: RunResult, losses: tuple[float, ...]) -> list[str]:
     from agentft.display.training import loss_curve
 
     data = result.data
     loss = "" if result.loss is None else f", last loss {result.loss:.3f}"
     return [
         *loss_curve(losses),
-        f"rows: {data.ledger.kept} trained + {data.ledger.rejected} rejected = {data.ledger.rows} given",
+        f"rows: {data.ledger.rows} = {data.ledger.kept} kept + {data.ledger.rejected} rejected",
         f"{result.steps} steps in {result.seconds:.0f} s{loss}",
         str(result.weights or result.folder),
     ]
@@ -209,5 +209,5 @@ def _account(result: RunResult, losses: tuple[float, ...]) -> list[str]:
 
 def _end_if_interrupted(result: RunResult, view: TrainingView) -> None:
     if result.interrupted:
-        view.say(f"stopped after step {result.steps}; go on with: agentft train --resume {result.folder}")
+        view.say(f"stopped after step {result.steps}; continue with: agentft train --resume {result.folder}")
         raise typer.Exit(130)

@@ -30,7 +30,7 @@ THOUGHT_STYLE = "dim"
 
 
 class Stream:
-    """Writes a growing text with a margin, and wraps lines between words while the text comes in."""
+    """Writes a growing text with a margin, and wraps lines between words while the text arrives."""
 
     def __init__(self, console: Console, style: str = "") -> None:
         self._console = console
@@ -41,7 +41,7 @@ class Stream:
         self._column = 0
 
     def show(self, text: str) -> None:
-        """Write the new end of `text`, whose start was shown before."""
+        """Write the part of `text` that has not been shown yet."""
         new, self._written = text[self._written :], max(self._written, len(text))
         self._write("".join(map(self._place, safe_str(new).replace("\t", "    "))))
 
@@ -149,7 +149,7 @@ class ChatView:
 
     @contextmanager
     def listening(self) -> Iterator[OnDelta | None]:
-        """Entered while the model generates; yields what to call with each delta, or None without streaming."""
+        """Enter while the model generates; yields the callback for its deltas, or None without streaming."""
         waiting = self.console.status(Text("thinking", "dim"), spinner="dots")
         reply = _LiveReply(self.console, waiting)
         waiting.start()
@@ -196,7 +196,7 @@ class ChatView:
 
 
 def _trim(text: str) -> str:
-    """Without the newlines before and the white space after it."""
+    """The text without leading newlines and trailing white space."""
     return text.rstrip().lstrip("\n")
 
 

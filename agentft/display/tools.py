@@ -28,7 +28,7 @@ def tool_table(toolsets: Sequence[Toolset]) -> Table:
 
 
 def world_table(toolsets: Sequence[Toolset]) -> Table:
-    """One row a world: its address, and its tools (*: it writes; **: it is destructive)."""
+    """One row per world: its address, and its tools (* writes, ** is destructive)."""
     table = Table(
         "world", "address", "tools (* writes, ** destructive)", box=None, padding=(0, 2, 0, 0), header_style="bold"
     )
@@ -40,22 +40,20 @@ def world_table(toolsets: Sequence[Toolset]) -> Table:
 
 
 def proof_table(found: Mapping[str, Sequence[BrokenPromise]], promises: Mapping[str, str]) -> Table:
-    """A line for each world that is good, and for each promise that is broken with where, what and the remedy."""
-    table = Table(
-        "where", "promise", "what was found, and the remedy", box=None, padding=(0, 2, 0, 0), header_style="bold"
-    )
+    """A line for each world that keeps its promises, and one for each broken promise, with its place and remedy."""
+    table = Table("where", "promise", "problem and remedy", box=None, padding=(0, 2, 0, 0), header_style="bold")
     for world, findings in found.items():
         for finding in findings:
             where = f"{finding.world}.{finding.tool}" if finding.tool else finding.world
-            told = Text.assemble(safe_text(finding.problem), "\n", (promises[finding.promise], "dim"))
-            table.add_row(safe_text(where, "bold cyan"), Text(finding.promise, "red"), told)
+            problem = Text.assemble(safe_text(finding.problem), "\n", (promises[finding.promise], "dim"))
+            table.add_row(safe_text(where, "bold cyan"), Text(finding.promise, "red"), problem)
         if not findings:
             table.add_row(safe_text(world, "bold cyan"), Text("all hold", "green"), Text(", ".join(promises), "dim"))
     return table
 
 
 def _arguments(schema: Mapping[str, Any]) -> list[Text]:
-    """One line an argument: `city: string, required - the city`."""
+    """One line per argument: `days: integer 1..7 = 1  how many days`."""
     required = schema.get("required", [])
     lines = []
     for name, spec in schema.get("properties", {}).items():

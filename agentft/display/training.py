@@ -1,4 +1,4 @@
-"""What a training run shows: the account of the rows, a progress bar or plain lines, and the loss curve."""
+"""The output of a training run: row counts, a progress bar or plain lines, and the loss curve."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from agentft.training.events import DataReady, Event, Finished, Note, Saved, Sta
 __all__ = ["TrainingView", "data_lines", "loss_curve", "plan_lines"]
 
 LINE_SECONDS = 15.0
-"""Off a terminal a step is told at most this often."""
+"""Without a terminal, a step is reported at most this often."""
 
 _LEVELS = " ▁▂▃▄▅▆▇█"
 
 
 class TrainingView:
-    """Shows the events of a run on `console` (stderr), with `quiet` only the warnings. Close it at the end."""
+    """Shows the events of a run on `console` (stderr); `quiet`: only warnings. Close it at the end."""
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console = console
@@ -41,10 +41,10 @@ class TrainingView:
         self._tokens = 0
         self._seconds = 0.0
         self._total = 0
-        self._told = time.monotonic()
+        self._last = time.monotonic()
 
     def close(self) -> None:
-        """Take the bar away, if there is one."""
+        """Remove the progress bar, if there is one."""
         self._progress.stop()
 
     def __call__(self, event: Event) -> None:
@@ -91,31 +91,31 @@ class TrainingView:
         self._seconds += step.seconds
         figures = (
             f"loss {step.loss:.3f}  {self._tokens / max(self._seconds, 1e-9):,.0f} tokens/s  "
-            f"{step.supervised / max(step.tokens, 1):.0%} learnt  {step.memory / 2**30:.1f} GiB"
+            f"{step.supervised / max(step.tokens, 1):.0%} supervised  {step.memory / 2**30:.1f} GiB"
         )
         self._progress.update(self._task, completed=step.step, figures=figures)
         if not self._progress.disable:
             return
-        if time.monotonic() - self._told >= LINE_SECONDS or step.step in (1, self._total):
-            self._told = time.monotonic()
+        if time.monotonic() - self._last >= LINE_SECONDS or step.step in (1, self._total):
+            self._last = time.monotonic()
             self._print(f"step {step.step}/{self._total}  {figures}")
 
 
 def data_lines(data: DataReport) -> list[str]:
-    """The account of the rows, and what is learnt from them."""
+    """How many rows were kept, why the others were rejected, and how many tokens are supervised."""
     ledger, first = data.ledger, data.ledger.first_places()
-    lines = [f"rows: {ledger.kept:,} trained + {ledger.rejected:,} rejected = {ledger.rows:,} given"]
+    lines = [f"rows: {ledger.rows:,} = {ledger.kept:,} kept + {ledger.rejected:,} rejected"]
     for reason, count in ledger.reasons.most_common():
         lines.append(f"  {count:,} {reason}, the first: {safe_str(first[reason])}")
     share = data.supervised / max(data.tokens, 1)
-    lines.append(f"tokens: {data.tokens:,} in {data.samples:,} samples, {data.supervised:,} learnt ({share:.1%})")
+    lines.append(f"tokens: {data.tokens:,} in {data.samples:,} samples, {data.supervised:,} supervised ({share:.1%})")
     return lines
 
 
 def plan_lines(plan: TrainingPlan, data: DataReport) -> list[str]:
-    """How the samples are packed, and how many steps that makes."""
+    """How the samples are packed, and the number of steps."""
     packing = plan.packing
-    saved = f"{packing.tokens:,} tokens computed an epoch instead of {packing.unshared:,}"
+    saved = f"{packing.tokens:,} tokens computed per epoch instead of {packing.unshared:,}"
     return [
         f"packs: {packing.packs:,} of {data.samples:,} samples, {packing.fill:.0%} full; shared prefixes: {saved} "
         f"(x{packing.sharing:.1f} fewer)",
@@ -124,9 +124,9 @@ def plan_lines(plan: TrainingPlan, data: DataReport) -> list[str]:
 
 
 def loss_curve(losses: Sequence[float], width: int = 60, height: int = 8) -> list[str]:
-    """The losses as columns over the steps; each column is the mean of the steps that it stands for.
+    """The losses as columns over the steps; each column is the mean over its steps.
 
-    The axis begins at 0, so that heights compare as the losses do.
+    The axis starts at 0, so that heights are proportional to losses.
     """
     if len(losses) < 2:
         return []

@@ -42,7 +42,7 @@ NAMES = [usage.split()[0] for usage in COMMANDS]
 
 @dataclass
 class Session:
-    """The state of a chat. `max_steps`: replies to one question."""
+    """The state of a chat. `max_steps`: most replies to one question."""
 
     model: Model
     client: ToolRunner
@@ -62,16 +62,16 @@ class Session:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no question was asked yet."""
+        """Whether the user has not asked anything yet."""
         return not any(turn.role == "user" for turn in self.conversation.turns)
 
     def ask(self, text: str, listening: Callable[[], AbstractContextManager[OnDelta | None]]) -> Iterator[Step]:
         """Ask a question; yields each step until the model has answered or `max_steps` is reached.
 
-        If an error is raised, or the consumer stops early, it must restore `conversation`.
+        On an error, or if the caller stops early, the caller must restore `conversation`.
 
         Args:
-            listening: entered around each reply; its value receives the reply while it is generated.
+            listening: a context manager entered around each reply; its value is called with the reply's deltas.
         """
         self.conversation = add_user_turn(self.conversation, text)
         for _ in range(self.max_steps):
@@ -89,8 +89,9 @@ class Repl:
     """The terminal agent.
 
     Args:
-        save_to: the file that each conversation is appended to when it ends.
-        interactive: a person is typing: Ctrl-C stops an answer, and errors are shown. Otherwise both end the chat.
+        save_to: the file to which each conversation is appended when it ends.
+        interactive: a person is typing, so that Ctrl-C stops an answer and errors are shown; otherwise both end the
+            chat.
     """
 
     session: Session

@@ -29,7 +29,7 @@ def msagent_row(conversation: Conversation) -> dict[str, Json]:
 
 
 def check_place(path: Path) -> None:
-    """Check that a chat can be saved to `path`, before the chat begins.
+    """Check that a chat can be saved to `path`.
 
     Raises:
         InputError: `path` is a folder, or cannot be written.
@@ -75,7 +75,7 @@ def _value(turn: Turn, conversation: Conversation) -> str:
 
 
 def _readable(part: Part, turn: Turn, conversation: Conversation) -> Part:
-    """A call with its endpoint, which MS-Agent calls name; one that cannot be read stays as it was written."""
+    """A call with its endpoint, which MS-Agent calls need; an unreadable call becomes text."""
     if not isinstance(part, ToolCall):
         return part
     if part.parse_error is not None:

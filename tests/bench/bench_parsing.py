@@ -1,8 +1,8 @@
-"""Rows a second of parsing, by the processor's time on one core, and the memory it takes; run by `make bench`.
+"""Parsing speed in rows per second of CPU time on one core, and its memory; run by `make bench`.
 
-The rows are MS-Agent's: about 900 characters of system text, one call, one result, one answer. `same` shares the system
-text among all rows, `different` gives each row its own (nothing can be cached), `file` reads them from a JSONL file,
-`hostile` is text of broken markers.
+MS-Agent rows: about 900 characters of system text, one call, one result, one answer. In `same` all rows share the
+system text, in `different` each has its own (nothing can be cached), `file` reads them from a JSONL file, and `hostile`
+is text of broken markers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FILE_ROWS = 100_000
 
 
 def make_row(number: int, system: int) -> dict[str, Json]:
-    """One row; `system` numbers its system text."""
+    """One row; `system` is the number of its system text."""
     parameters = [
         {"name": "city", "description": f"The city to look up, for example city {system}", "required": "True"},
         {"name": "days", "description": "How many days ahead, from 1 to 7", "required": "False", "type": "integer"},
@@ -41,20 +41,20 @@ def make_row(number: int, system: int) -> dict[str, Json]:
     ]
     blocks = "\n\n".join(f"{index}. {json.dumps(tool)}" for index, tool in enumerate(tools, 1))
     call = {"api_name": "current_weather", "url": "http://weather.test/current_weather", "parameters": {"city": "Rome"}}
-    said = (
+    answer = (
         f"Let me look.\n<|startofthink|> ```JSON\n{json.dumps(call)}\n``` <|endofthink|>\n\n"
         '<|startofexec|> ```JSON\n{"temperature": 21.5, "unit": "celsius"}\n``` <|endofexec|>\nIt is 21.5 degrees.'
     )
     turns: list[Json] = [
         {"from": "system", "value": f"You are a helpful assistant. Use a tool where one helps.\n\n{blocks}"},
         {"from": "user", "value": f"What is the weather in Rome, question {number}?"},
-        {"from": "assistant", "value": said},
+        {"from": "assistant", "value": answer},
     ]
     return {"id": f"row-{number}", "conversations": turns}
 
 
 def measure(name: str, lines: list[str]) -> None:
-    """Print rows/s of reading JSON and parsing `lines`."""
+    """Print the rows/s of reading and parsing `lines`."""
     start = time.process_time()
     for line in lines:
         parse_row(json.loads(line), "row")
@@ -62,7 +62,7 @@ def measure(name: str, lines: list[str]) -> None:
 
 
 def measure_file() -> None:
-    """Print rows/s and the growth of memory over `FILE_ROWS` rows of a file, each with its own system text."""
+    """Print the rows/s and the memory over `FILE_ROWS` rows of a file, each with its own system text."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.jsonl"
         with path.open("w", encoding="utf-8") as stream:
@@ -78,7 +78,7 @@ def measure_file() -> None:
 
 
 def measure_hostile() -> None:
-    """Print by how much parsing takes longer for eight times as many broken markers: 8 is linear."""
+    """Print how much longer parsing takes for eight times as many broken markers: 8 is linear."""
     for unit in (
         CALL_START,
         RESULT_START,
@@ -91,7 +91,9 @@ def measure_hostile() -> None:
             start = time.process_time()
             parse_parts(unit * count)
             seconds.append(time.process_time() - start)
-        sys.stdout.write(f"{'hostile':>10}: {unit!r} takes {seconds[1] / seconds[0]:.1f} times as long 8 times\n")
+        sys.stdout.write(
+            f"{'hostile':>10}: {unit!r} takes {seconds[1] / seconds[0]:.1f} times as long for 8 times the text\n"
+        )
 
 
 def main() -> int:
@@ -99,7 +101,7 @@ def main() -> int:
     same = [json.dumps(make_row(number, 0)) for number in range(ROWS)]
     different = [json.dumps(make_row(number, number)) for number in range(ROWS)]
     system = len(json.loads(different[0])["conversations"][0]["value"])
-    sys.stdout.write(f"{ROWS:,} rows, {system} characters of system text, {len(different[0])} characters a row\n")
+    sys.stdout.write(f"{ROWS:,} rows, {system} characters of system text, {len(different[0])} characters per row\n")
     for _ in range(3):
         measure("same", same)
         measure("different", different)

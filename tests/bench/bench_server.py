@@ -1,8 +1,8 @@
-"""The tool server under load: 1,000 sessions with a state each, the load from a second process over raw sockets.
+"""The tool server under load: 1,000 sessions, each with its state, called by a second process over raw sockets.
 
 `python -m tests.bench.bench_server [--seconds 10] [--rate 2500] [--sessions 1000]`. Two runs: calls at a fixed rate
-(what a call waits at that rate), then 64 connections that never rest (what the server can do). Every session checks
-that it reads what it wrote. Of five calls, two read the weather, one calculates, one writes, and one reads that back.
+(latency), then 64 connections without pauses (throughput). Every session checks that it reads what it wrote. Of five
+calls, two read the weather, one calculates, one writes, and one reads that back.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CITIES = ("Paris", "Tokyo", "Oslo", "Cairo", "Lima")
 
 
 class Session(asyncio.Protocol):
-    """One connection with its own session: sends the next call of its script, and checks what comes back."""
+    """One connection with its own session: sends the next call of its script, and checks the response."""
 
     def __init__(self, index: int, token: str) -> None:
         self.index = index
@@ -43,7 +43,7 @@ class Session(asyncio.Protocol):
         self._transport = transport
 
     def send(self, due: float) -> None:
-        """Send the next call; `due` is when it should have been sent, so that a late client hides no waiting."""
+        """Send the next call; `due`: when it should have been sent, so that latencies include the client's delays."""
         tool, arguments, self._wanted = self._next()
         body = json.dumps(arguments).encode()
         self._sent = due
@@ -88,7 +88,7 @@ class Session(asyncio.Protocol):
 
 
 async def load(port: int, token: str, seconds: float, rate: float, count: int) -> dict[str, object]:
-    """Send calls for `seconds`: `rate` a second over all sessions, or without a rest when it is 0."""
+    """Send calls for `seconds`: `rate` per second over all sessions, or without pauses if it is 0."""
     loop = asyncio.get_running_loop()
     sessions = []
     for index in range(count):
@@ -109,7 +109,7 @@ async def load(port: int, token: str, seconds: float, rate: float, count: int) -
 
 
 async def drive(session: Session, started: float, seconds: float, pause: float) -> None:
-    """One session's calls, every `pause` seconds; the sessions start evenly spread over the first pause."""
+    """Send one session's calls, every `pause` seconds; the starts are spread evenly over the first pause."""
     due = started + pause * (session.index * 0.6180339887 % 1)
     while due < started + seconds:
         if (ahead := due - time.perf_counter()) > 0:
@@ -120,14 +120,14 @@ async def drive(session: Session, started: float, seconds: float, pause: float) 
 
 
 def resident_mib() -> float:
-    """The memory of this process that is in RAM."""
+    """The resident memory of this process."""
     if os.path.exists("/proc/self/statm"):
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def measure(server: ToolServer, seconds: float, rate: float, count: int) -> bool:
-    """Run the client in its own process, print what it found; True if all answers were right."""
+    """Run the client in its own process and print its figures; True if all responses were right."""
     port = server.address.rpartition(":")[2]
     command = [sys.executable, "-m", "tests.bench.bench_server", "--client", port, "--rate", str(rate)]
     client = subprocess.Popen(
@@ -147,7 +147,7 @@ def measure(server: ToolServer, seconds: float, rate: float, count: int) -> bool
     found["server_cpu_ms_per_call"] = round((time.process_time() - busy) / calls * 1e3, 3)
     third = max(1, len(memory) // 3)
     found["memory_mib"] = f"{sum(memory[third : 2 * third]) / third:.0f} then {sum(memory[-third:]) / third:.0f}"
-    say(f"{count} sessions, {'at ' + str(rate) + '/s' if rate else 'without rest'}: {json.dumps(found)}")
+    say(f"{count} sessions, {'at ' + str(rate) + '/s' if rate else 'without pauses'}: {json.dumps(found)}")
     return not found["wrong"]
 
 
@@ -158,7 +158,7 @@ def say(text: str) -> None:
 
 
 def main() -> int:
-    """Both runs; 1 if a session read what it had not written."""
+    """Do both runs; returns 1 if a session read something that it had not written."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rate", type=float, default=2500.0)
@@ -167,7 +167,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.client:
         token = os.environ["LOAD_TOKEN"]
-        gc.disable()  # its pauses are not the server's
+        gc.disable()  # its pauses would count as the server's
         say(json.dumps(asyncio.run(load(options.client, token, options.seconds, options.rate, options.sessions))))
         return 0
     say(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")

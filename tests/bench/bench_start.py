@@ -1,4 +1,4 @@
-"""Seconds that `agentft --help` takes, from starting Python to the prompt; run by `make bench`. The target is 0.4."""
+"""The time of `agentft --help`, from the start of Python to its end; run by `make bench`. The target is 0.4 s."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ RUNS = 10
 
 
 def main() -> int:
-    """Measure, and print the best and the middle one."""
+    """Measure, and print the best and the median time."""
     seconds = []
     for _ in range(RUNS):
         begun = time.perf_counter()

@@ -1,7 +1,7 @@
-"""Mutated requests over raw sockets: no crash, no 5xx, and no call executed whose arguments break the tool's schema.
+"""Mutated requests over raw sockets: no crash, no 5xx, and no executed call whose arguments violate the schema.
 
-`python -m tests.bench.fuzz_server [--requests 100000] [--seed 0]`. What was executed is seen behind the server, where
-the handlers run, and is checked with another validator than the server's.
+`python -m tests.bench.fuzz_server [--requests 100000] [--seed 0]`. Executed calls are observed in the handlers, and
+checked with another validator than the server's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ LINES = (
 
 
 def fuzz(requests: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """Send the requests; the answers by status, and what went wrong."""
+    """Send the requests; returns the number of responses by status, and the failures."""
     random, wrong = Random(seed), list[str]()
     toolsets = load_toolsets(sorted(path.parent.name for path in (content_root() / "tools").glob("*/tools.*")))
     executed = _watch(toolsets)
@@ -97,7 +97,7 @@ def _watch(toolsets: tuple[Toolset, ...]) -> list[tuple[str, Mapping[str, Json]]
 
 
 def mutated(random: Random, examples: list[tuple[str, dict[str, Json]]], token: str) -> bytes:
-    """A request that was valid, and in most cases is not any more: in its arguments, its bytes, or its head."""
+    """A valid request with mutated arguments, bytes or head, which usually make it invalid."""
     name, example = random.choice(examples)
     arguments = dict(example)
     for _ in range(random.choice((0, 1, 1, 2, 3))):
@@ -136,7 +136,7 @@ def _scrambled(random: Random, data: bytes) -> bytes:
 
 
 def _answer(connection: socket.socket) -> tuple[str, bool]:
-    """The status of the answer, and whether the connection can go on."""
+    """The status of the response, and whether the connection can be used again."""
     data = b""
     while b"\r\n\r\n" not in data:
         more = connection.recv(65536)
@@ -157,7 +157,7 @@ def _answer(connection: socket.socket) -> tuple[str, bool]:
 
 
 def main() -> int:
-    """Fuzz, and say what came of it; 1 if anything went wrong."""
+    """Fuzz the server and print the results; returns 1 if anything failed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)

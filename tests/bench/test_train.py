@@ -1,4 +1,4 @@
-"""`agentft bench` runs the shipped script, passes everything on, and fails as it does."""
+"""`agentft bench` runs the shipped script, passes all arguments on, and exits with its code."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ def test_it_measures_a_tiny_step_and_shows_the_share_of_the_limit(capfd: pytest.
 
     line = capfd.readouterr().out.splitlines()[-1]
     assert line.startswith("agent930 ")
-    assert "of the limit  1 a step" in line
+    assert "of the limit  1 per step" in line
     assert float(line.split()[1]) > 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("argument", "said"), [("--shape=agent", "invalid choice: 'agent'"), ("pack_token=3", "did you mean 'pack_tokens'")]
+    ("argument", "message"),
+    [("--shape=agent", "invalid choice: 'agent'"), ("pack_token=3", "did you mean 'pack_tokens'")],
 )
-def test_a_wrong_argument_is_named(argument: str, said: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_argument_is_named(argument: str, message: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["bench", "train", argument]) == 2
-    assert said in capfd.readouterr().err
+    assert message in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""Running `agentft` as users do (a process), or inside the test's own process where that is enough."""
+"""Runs `agentft` as users do, in a process of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 def run_process(
     arguments: Sequence[str], *, stdin: str | bytes = "", env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """`python -m agentft ARGUMENTS` with the text as piped input; 80 columns, no colours unless `env` says so."""
+    """Run `python -m agentft ARGUMENTS` with `stdin` as piped input, in 80 columns, with `env` on top of ours."""
     data = stdin.encode() if isinstance(stdin, str) else stdin
     done = subprocess.run(
         [sys.executable, "-m", "agentft", *arguments],

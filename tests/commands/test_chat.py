@@ -63,7 +63,7 @@ def test_a_piped_chat_calls_the_tools_and_is_saved(script: str, tmp_path: Path) 
     assert results[0]["city"] == "Oslo"
 
 
-def test_inside_this_process_too(
+def test_a_chat_inside_this_process(
     script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("How is Oslo?\n"))
@@ -90,17 +90,17 @@ def test_options(script: str, extra: list[str]) -> None:
         (("calculate",), {"calculator": ["calculate"]}),
     ],
 )
-def test_an_adapter_brings_the_tools_that_it_knows(
+def test_an_adapter_selects_the_tools_that_it_was_trained_on(
     known: tuple[str, ...], worlds: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From whichever shipped world."""
+    """Whichever shipped worlds they are in."""
     tuned = FinishedRun(Path(), "smollm2-135m", "msagent", Path(), False, False, known)
     monkeypatch.setattr(runs, "find_finished", lambda name: tuned)
     assert {toolset.name: list(toolset.tools) for toolset in chat._toolsets(None, "last")} == worlds
 
 
 @pytest.mark.parametrize("known", [(), ("create_event", "book_flight")])
-def test_an_adapter_of_unknown_tools_gets_three_small_worlds(
+def test_an_adapter_with_unknown_tools_gets_the_three_default_worlds(
     known: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tuned = FinishedRun(Path(), "smollm2-135m", "msagent", Path(), False, False, known)
@@ -109,7 +109,7 @@ def test_an_adapter_of_unknown_tools_gets_three_small_worlds(
     assert names == [toolset.name for toolset in chat._toolsets(None, None)] == ["weather", "search", "calculator"]
 
 
-def test_without_tools_it_is_a_plain_chat(tmp_path: Path) -> None:
+def test_a_chat_without_tools(tmp_path: Path) -> None:
     answers = tmp_path / "a.jsonl"
     answers.write_text('{"key": "*", "text": "Hello."}\n')
     done = run_process(["chat", "--model", f"scripted:{answers}", "--tools", ""], stdin="hi\n/tools\n")
@@ -131,8 +131,8 @@ def test_without_tools_it_is_a_plain_chat(tmp_path: Path) -> None:
     ],
 )
 def test_bad_options_are_one_line(script: str, options: list[str], code: int, message: str) -> None:
-    given = options if "--model" in options or "--adapter" in options else ["--model", script, *options]
-    done = run_process(["chat", *given], stdin="hi\n")
+    arguments = options if "--model" in options or "--adapter" in options else ["--model", script, *options]
+    done = run_process(["chat", *arguments], stdin="hi\n")
     assert done.returncode == code
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1

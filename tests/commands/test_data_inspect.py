@@ -78,10 +78,10 @@ def test_strict_exits_with_1_only_when_rows_were_rejected(mixed: Path, tmp_path:
     ]
 
 
-def test_what_a_person_sees(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_on_a_terminal(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inspect_command(mixed)
     plain = " ".join(capsys.readouterr().out.split())
-    assert "3 rows = 1 parsed + 2 rejected" in plain
+    assert "3 rows = 1 kept + 2 rejected" in plain
     assert "invalid-json" in plain
     assert "turns 2 calls 0 results 0" in plain
 

@@ -28,7 +28,7 @@ def test_json_holds_every_check(capsys: pytest.CaptureFixture[str]) -> None:
     assert checks["torch"]["found"].split(",")[0].startswith("2.")
 
 
-def test_what_is_wrong_comes_with_a_remedy(
+def test_failed_checks_have_a_remedy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(doctor, "TORCH", "raise ImportError('libcuda is broken')")
@@ -78,7 +78,7 @@ def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert not doctor._disk().good
 
 
-def test_a_strangers_distribution_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_foreign_distribution_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """`agentft` on the package index is another project; it overwrites the package and the command."""
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.2.0")
     check = doctor._distribution()

@@ -50,7 +50,7 @@ def summary(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) 
 
 def exchanges(folder: str) -> dict[str, list[dict[str, Any]]]:
     rows = {row.case: row.document() for row in read_records(Path(folder) / "cases.jsonl")}
-    return {case: [told for step in row["steps"] for told in step["exchanges"]] for case, row in sorted(rows.items())}
+    return {case: [sent for step in row["steps"] for sent in step["exchanges"]] for case, row in sorted(rows.items())}
 
 
 def test_two_runs_meet_the_same_faults_and_have_the_same_results(
@@ -66,13 +66,13 @@ def test_two_runs_meet_the_same_faults_and_have_the_same_results(
     assert (first["invalid"], first["problems"]) == (0, {})
     assert first["faults"]["seed"] == 4
     assert first["faults"]["sha256"] == first["hashes"]["faults"]
-    told = [exchange for found in exchanges("one").values() for exchange in found]
-    statuses = {kind: {exchange["status"] for exchange in told if exchange["fault"] == kind} for kind in ("", *met)}
+    sent = [exchange for found in exchanges("one").values() for exchange in found]
+    statuses = {kind: {exchange["status"] for exchange in sent if exchange["fault"] == kind} for kind in ("", *met)}
     assert statuses == {"": {200, 404}, "timeout": {None}, "503": {503}, "reset": {None}}
-    assert not any("fault" in exchange["received"] for exchange in told)
+    assert not any("fault" in exchange["received"] for exchange in sent)
 
 
-def test_both_arms_meet_the_same_faults(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_both_arms_get_the_same_faults(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = summary(capsys, "--output", "base", "--faults", "faults.toml")
     other = summary(
         capsys, "--faults", "faults.toml", "--baseline", "base/cases.jsonl", "--output", "tuned", "--format", "hermes"
@@ -87,7 +87,7 @@ def test_a_folder_of_another_faults_file_is_refused(place: Path, capsys: pytest.
     assert run([*ASKED, "--output", "out"]) == 2
 
 
-def test_without_faults_nothing_is_told_of_them(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_faults_none_are_reported(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = summary(capsys, "--output", "out")
     assert document["faults"] is None
     assert "faults" not in document["hashes"]
@@ -120,10 +120,10 @@ def test_a_real_service_is_recorded_and_replayed(
     replayed = summary(capsys, "--replay", "kept.jsonl", "--output", "two")
     assert replayed["metrics"] == recorded["metrics"]
     assert replayed["metrics"]["exact_call"]["tuned"]["value"] == 1.0
-    # Of a real service no state is known.
+    # The state of a real service is unknown.
     assert replayed["metrics"]["end_state"]["tuned"]["n"] == 0
-    received = {case: [told["received"] for told in found] for case, found in exchanges("one").items()}
-    assert received == {case: [told["received"] for told in found] for case, found in exchanges("two").items()}
+    received = {case: [sent["received"] for sent in found] for case, found in exchanges("one").items()}
+    assert received == {case: [sent["received"] for sent in found] for case, found in exchanges("two").items()}
     mixed = summary(
         capsys, "--replay", "kept.jsonl", "--replay-miss", "mock", "--faults", "429=0.5", "--output", "three"
     )

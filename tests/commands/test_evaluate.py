@@ -31,11 +31,11 @@ def as_json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 def test_perfect_answers_pass_and_the_report_is_on_stdout(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*SHOP, "--model", "scripted"]) == 0
-    told = capsys.readouterr()
-    assert "verdict: pass" in told.out
-    assert "exact_call" in told.out
-    assert "7 cases of shopping" in told.err
-    assert "smallest detectable difference" in told.err
+    captured = capsys.readouterr()
+    assert "verdict: pass" in captured.out
+    assert "exact_call" in captured.out
+    assert "7 cases of shopping" in captured.err
+    assert "smallest detectable difference" in captured.err
     assert len(list(place.glob("runs/eval-*/cases.jsonl"))) == 1
 
 
@@ -53,17 +53,17 @@ def test_json_is_the_summary_and_nothing_else(place: Path, capsys: pytest.Captur
     assert {"suites", "tools", "cases"} == document["hashes"].keys()
 
 
-def test_single_tools_choose_the_suites_that_need_no_more(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_single_tools_select_the_suites_that_need_no_others(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tools = "weather.current_weather,search.web_search,calculator.calculate"
     assert run(["eval", "--tools", tools, "--model", "scripted", "--limit", "7"]) == 0
-    told = capsys.readouterr().err
-    assert "7 cases of basics" in told
-    assert "3 tools: calculate, current_weather, web_search" in told
+    shown = capsys.readouterr().err
+    assert "7 cases of basics" in shown
+    assert "3 tools: calculate, current_weather, web_search" in shown
     assert run(["eval", "basics", "--tools", "weather.air_quality,search,calculator", "--model", "scripted"]) == 2
     assert "suite basics: none of its worlds has a tool 'current_weather'" in capsys.readouterr().err
 
 
-def test_quiet_tells_nothing_on_stderr(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_prints_nothing_on_stderr(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*SHOP, "--model", "scripted", "--quiet", "--json"]) == 0
     assert capsys.readouterr().err == ""
 
@@ -105,19 +105,19 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     assert message in lines[0]
 
 
-def test_a_suite_that_needs_more_tools_is_told_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_suite_that_needs_other_tools_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["eval", "./shopping", "--tools", "weather", "--model", "scripted"]) == 2
     assert "suite shopping needs the tools shop" in capsys.readouterr().err
     assert run(["eval", "nosuch", "--model", "scripted"]) == 2
     assert "there is no suite 'nosuch'" in capsys.readouterr().err
 
 
-def test_last_without_a_run_is_something_missing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_last_without_a_run_is_exit_code_3(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*SHOP, "--adapter", "last"]) == 3
     assert "train one with `agentft train`" in capsys.readouterr().err
 
 
-def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(
+def test_ctrl_c_keeps_finished_cases_and_the_same_command_continues(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reply = ScriptedModel.reply
@@ -129,13 +129,13 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(
         return reply(self, *arguments)
 
     monkeypatch.setattr(ScriptedModel, "reply", stopping)
-    asked = [*SHOP, "--model", "scripted", "--batch-size", "1", "--json", "--output", "out"]
-    assert run(asked) == 130
+    command = [*SHOP, "--model", "scripted", "--batch-size", "1", "--json", "--output", "out"]
+    assert run(command) == 130
     stopped = as_json(capsys)
     assert stopped["verdict"] == "interrupted"
     assert 0 < stopped["done"]["tuned"] < 7
     monkeypatch.setattr(ScriptedModel, "reply", reply)
-    assert run(asked) == 0
+    assert run(command) == 0
     assert as_json(capsys)["kept"] == stopped["done"]["tuned"]
 
 
@@ -144,8 +144,8 @@ def test_every_shipped_case_can_be_solved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    asked = ["eval", "--tools", "weather,search,calculator", "--model", "scripted", "--format", name]
-    assert run([*asked, "--json", "--quiet", "--fail-under", "success=1"]) == 0
+    command = ["eval", "--tools", "weather,search,calculator", "--model", "scripted", "--format", name]
+    assert run([*command, "--json", "--quiet", "--fail-under", "success=1"]) == 0
     document = as_json(capsys)
     assert document["cases"] >= 240
     assert document["errors"] == {}

@@ -27,7 +27,7 @@ def test_a_plan_names_the_settings_for_each_card(capsys: pytest.CaptureFixture[s
     assert [card["choice"] for card in found["cards"]] == [None] * 6, "a 7B in full takes 122 GB"
 
 
-def test_a_plan_looks_at_the_data(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_uses_the_data(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", 12)
     assert run(["plan", "pack_tokens=512", "--model", tiny, "--data", str(rows), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -13,11 +13,10 @@ GOOD = str(Path(__file__).parents[1] / "toolset" / "fixture_world")
 
 def test_good_worlds_are_a_line_each_and_exit_code_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tools", "check", "calculator", GOOD]) == 0
-    told = capsys.readouterr().out
-    assert told.count("all hold") == 2
+    assert capsys.readouterr().out.count("all hold") == 2
 
 
-def test_what_is_broken_is_told_with_place_and_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_promises_are_shown_with_place_and_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = write_world(tmp_path)  # its handler formats a name of any length into the message
     assert run(["tools", "check", "calculator", broken, "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
@@ -27,9 +26,9 @@ def test_what_is_broken_is_told_with_place_and_remedy(tmp_path: Path, capsys: py
     assert (finding["world"], finding["tool"]) == ("shop", "price")
     assert "names the argument in under 300 characters" in finding["remedy"]
     assert run(["tools", "check", broken]) == 1
-    told = " ".join(capsys.readouterr().out.split())
-    assert "shop.price" in told
-    assert "in under 300 characters" in told
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "shop.price" in shown
+    assert "in under 300 characters" in shown
 
 
 def test_a_world_that_cannot_be_loaded_is_a_finding(capsys: pytest.CaptureFixture[str]) -> None:

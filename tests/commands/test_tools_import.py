@@ -1,4 +1,4 @@
-"""`agentft tools import`: from a file to a world that works, and nothing fetched or read that no flag allows."""
+"""`agentft tools import`: a file becomes a working world, and nothing is fetched or read without its flag."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def address() -> Iterator[str]:
 def test_a_file_becomes_a_world(spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "world"
     assert run(["tools", "import", "openapi", str(spec), "--output", str(folder)]) == 0
-    told = capsys.readouterr().out
-    assert "1 tool (1 read)" in told
-    assert "refused #/paths/~1a/get/parameters/0: the reference 'parts/p.yaml#/P' leads to another document" in told
+    shown = capsys.readouterr().out
+    assert "1 tool (1 read)" in shown
+    assert "refused #/paths/~1a/get/parameters/0: the reference 'parts/p.yaml#/P' leads to another document" in shown
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "state.json", "tools.json"]
     assert list(load_toolset(str(folder)).tools) == ["get_b"]
     assert run(["tools", "show", str(folder)]) == 0
@@ -69,7 +69,7 @@ def test_a_file_becomes_a_world(spec: Path, tmp_path: Path, capsys: pytest.Captu
     assert "remove it, or choose another --output" in capsys.readouterr().err
 
 
-def test_references_to_other_files_want_a_flag(spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_references_to_other_files_need_a_flag(spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done = ["tools", "import", "openapi", str(spec), "--output", str(tmp_path / "w"), "--allow-refs", "--json"]
     assert run(done) == 0
     report = json.loads(capsys.readouterr().out)
@@ -105,7 +105,7 @@ def test_an_address_is_fetched_only_with_its_flag(
         assert message in capsys.readouterr().err
 
 
-def test_an_address_that_does_not_answer_is_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_that_does_not_respond_is_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = "http://127.0.0.1:9/spec.yaml"
     assert run(["tools", "import", "openapi", url, "--output", str(tmp_path / "w"), "--allow-url"]) == 2
     assert "cannot be fetched" in capsys.readouterr().err
@@ -122,15 +122,15 @@ def test_traffic_becomes_a_world(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "cannot be read (No such file or directory)" in capsys.readouterr().err
 
 
-def test_a_tool_of_an_mcp_server_is_refused_alone_and_names_lead_back(
+def test_one_bad_tool_of_an_mcp_server_is_refused_and_renamed_tools_are_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     count = {"type": "object", "properties": {"n": {"$ref": "#/$defs/N"}}, "required": ["n"]}
     count["$defs"] = {"N": {"type": "integer", "minimum": 7}}
-    told = [("a b", count), ("a-b", {"type": "object"}), ("odd", {"type": 3}), ("gone", {"$ref": "#/x"})]
+    tools = [("a b", count), ("a-b", {"type": "object"}), ("odd", {"type": 3}), ("gone", {"$ref": "#/x"})]
 
     async def listed(_: str) -> list[types.Tool]:
-        return [types.Tool.model_validate({"name": name, "inputSchema": schema}) for name, schema in told]
+        return [types.Tool.model_validate({"name": name, "inputSchema": schema}) for name, schema in tools]
 
     monkeypatch.setattr("agentft.imports.mcp.list_tools", listed)
     assert run(["tools", "import", "mcp", "any", "--output", str(tmp_path / "w"), "--json"]) == 0

@@ -1,4 +1,4 @@
-"""`agentft tools serve` serves until Ctrl-C and prints a line that works; `tools call` runs one call."""
+"""`agentft tools serve` serves until Ctrl-C and prints a working curl command; `tools call` runs one call."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def test_a_refused_call_is_printed_and_exits_with_1(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     "arguments", [["calculate"], ["nowhere.calculate"], ["calculator.calculate", "{"], ["calculator.calculate", "[]"]]
 )
-def test_what_names_no_call_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_call_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tools", "call", *arguments]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_another_host_wants_a_token(capsys: pytest.CaptureFixture[str]) -> None:
+def test_listening_on_another_host_needs_a_token(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tools", "serve", "calculator", "--host", "0.0.0.0"]) == 2  # noqa: S104
     assert "--token" in capsys.readouterr().err
 
@@ -63,15 +63,15 @@ def test_it_serves_until_it_is_interrupted() -> None:
 
 @contextmanager
 def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """A process that heeds SIGINT, as a shell's background job does not hand down, and ends with the test."""
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    """A process that reacts to SIGINT, even if the tests run as a shell's background job, and ends with the test."""
+    react = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         bufsize=1,
-        preexec_fn=heed,  # noqa: PLW1509
+        preexec_fn=react,  # noqa: PLW1509
     ) as process:
         try:
             yield process
@@ -81,7 +81,7 @@ def started(command: list[str]) -> Iterator[subprocess.Popen[str]]:
 
 @contextmanager
 def served(*options: str) -> Iterator[str]:
-    """The address of a server that was started by the command with the token `a-long-token`."""
+    """The address of a server that the command started with the token `a-long-token`."""
     command = [sys.executable, "-m", "agentft", "tools", "serve", "calculator", "--token", "a-long-token", *options]
     with started(command) as process:
         assert process.stdout is not None
@@ -97,8 +97,8 @@ def calculate(address: str, expression: str) -> httpx.Response:
     )
 
 
-def test_its_answers_fail_and_are_recorded_and_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three servers: one that fails, in front of a sound one (which it records), then one that replays."""
+def test_faults_recording_and_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three servers: one with faults that records a faultless one behind it, then one that replays."""
     kept = tmp_path / "kept.jsonl"
     monkeypatch.setenv("AGENTFT_REAL_AUTHORIZATION", "Bearer a-long-token")
     faults = tmp_path / "faults.toml"
@@ -121,8 +121,6 @@ def test_its_answers_fail_and_are_recorded_and_replayed(tmp_path: Path, monkeypa
         (["--record", "kept.jsonl"], "name the service with --real URL"),
     ],
 )
-def test_options_that_cannot_be_are_one_line(
-    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_conflicting_options_are_one_line(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tools", "serve", "calculator", *options]) == 2
     assert message in capsys.readouterr().err

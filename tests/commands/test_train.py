@@ -36,7 +36,7 @@ def test_a_run_prints_its_result_and_the_curve(tiny: Path, here: Path, capfd: py
 
     out, err = capfd.readouterr()
     assert code == 0, err
-    assert "rows: 8 trained + 1 rejected = 9 given" in out
+    assert "rows: 9 = 8 kept + 1 rejected" in out
     assert "┤" in out
     assert out.splitlines()[-1] == "runs/rows-1/adapter"
     assert "step 1/" in err
@@ -71,7 +71,7 @@ def test_a_dry_run_as_text(tiny: Path, here: Path, capfd: pytest.CaptureFixture[
     assert run(["train", "--model", str(tiny), "--data", "rows.jsonl", "--dry-run"]) == 0
 
     out = capfd.readouterr().out
-    assert "rows: 8 trained + 1 rejected = 9 given" in out
+    assert "rows: 9 = 8 kept + 1 rejected" in out
     assert "longest samples:" in out
 
 
@@ -87,7 +87,7 @@ def test_a_dry_run_as_text(tiny: Path, here: Path, capfd: pytest.CaptureFixture[
         (["--resume", "last", "--data", "rows.jsonl"], "--resume takes every setting from the run"),
     ],
 )
-def test_wrong_usage_is_one_line_and_exit_2(
+def test_wrong_usage_is_one_line_and_exit_code_2(
     tiny: Path, here: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     (here / "taken").mkdir()
@@ -142,7 +142,7 @@ def test_a_full_disk_is_one_line(tiny: Path, here: Path, capfd: pytest.CaptureFi
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_and_resume_goes_on(tiny: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_saves_and_resume_continues(tiny: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     command = [sys.executable, "-m", "agentft", "train", "--model", str(tiny), "--data", "rows.jsonl"]
     settings = ["pack_tokens=256", "epochs=20", "save_steps=1000", "--learn", "balanced"]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -160,7 +160,7 @@ def test_ctrl_c_saves_and_resume_goes_on(tiny: Path, here: Path, capfd: pytest.C
     assert child.returncode == 130, err
     assert "finishing this step and saving" in err
     assert "agentft train --resume runs/rows-1" in err
-    assert "rows: 9 trained + 0 rejected = 9 given" in out
+    assert "rows: 9 = 9 kept + 0 rejected" in out
     steps = metrics.read_text().count("\n")
     assert [entry.name for entry in (here / "runs/rows-1/checkpoints").iterdir()] == [f"checkpoint-{steps}"]
 

@@ -1,4 +1,4 @@
-"""What the terminal agent shows, at a fixed width, to the character."""
+"""The exact output of the terminal agent, at a fixed width."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_call_is_a_panel_with_arguments_result_and_status() -> None:
     )
 
 
-def test_long_json_stands_on_several_lines_and_is_cut_with_a_count() -> None:
+def test_long_json_is_indented_and_cut_with_a_count() -> None:
     shown = panel_text(exchange(json.dumps({f"key{n}": n for n in range(50)})))
     assert '│   "key0": 0,' in shown
     assert f"… {52 - LINES_SHOWN} more lines" in shown
@@ -81,14 +81,14 @@ def test_an_unreadable_call_is_shown_as_it_was_written() -> None:
     assert '{"api_name" [red]oops[/red]' in shown
 
 
-def test_markup_and_control_sequences_stay_text() -> None:
+def test_markup_and_control_sequences_are_shown_as_text() -> None:
     shown = panel_text(exchange("[bold]x[/bold] \x1b[31mred\x07"))
     assert "[bold]x[/bold] ␛[31mred␇" in shown
     assert "\x1b" not in shown
 
 
 def stream(text: str, width: int, sizes: list[int]) -> str:
-    """Show a text that grows by pieces of these sizes."""
+    """The output for a text that grows by pieces of these sizes."""
     console, at = make_console(width), 0
     writer = Stream(console)
     for size in sizes:
@@ -104,7 +104,7 @@ def test_a_stream_breaks_lines_between_words() -> None:
     assert stream("a\n\n  b", 40, []) == "  a\n\n    b\n"
 
 
-def test_a_stream_breaks_chinese_anywhere_and_long_words_somewhere() -> None:
+def test_a_stream_breaks_chinese_anywhere_and_long_words_at_the_margin() -> None:
     assert stream("北京今天天气很好适合出去散步", 24, []) == "  北京今天天气很好适合\n  出去散步\n"
     assert stream("x" * 45, 24, []) == f"  {'x' * 20}\n  {'x' * 20}\n  {'x' * 5}\n"
 

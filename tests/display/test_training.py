@@ -1,4 +1,4 @@
-"""What a run shows, on a terminal and off it."""
+"""The output of a training run, with and without a terminal."""
 
 from __future__ import annotations
 
@@ -56,16 +56,16 @@ def shown(*, terminal: bool = False, quiet: bool = False) -> str:
     return stream.getvalue()
 
 
-def test_plain_lines_off_a_terminal() -> None:
+def test_plain_lines_without_a_terminal() -> None:
     text = shown()
 
-    assert "rows: 10 trained + 2 rejected = 12 given" in text
-    assert "tokens: 2,000 in 10 samples, 500 learnt (25.0%)" in text
-    assert "1,000 tokens computed an epoch instead of 1,990" in text
+    assert "rows: 12 = 10 kept + 2 rejected" in text
+    assert "tokens: 2,000 in 10 samples, 500 supervised (25.0%)" in text
+    assert "1,000 tokens computed per epoch instead of 1,990" in text
     assert "warning: mind the gap" in text
     assert "5.0 M of 135 M parameters trained (3.7%)" in text
-    assert "step 1/3  loss 1.000  600 tokens/s  20% learnt  1.0 GiB" in text
-    assert "step 2/3" not in text, "steps in between are told at most every few seconds"
+    assert "step 1/3  loss 1.000  600 tokens/s  20% supervised  1.0 GiB" in text
+    assert "step 2/3" not in text, "steps in between are reported at most every few seconds"
     assert "step 3/3" in text
     assert "saved runs/x-1/checkpoints/checkpoint-3" in text
 
@@ -81,7 +81,7 @@ def test_quiet_shows_warnings_only() -> None:
     assert shown(quiet=True) == "warning: mind the gap\n"
 
 
-def test_texts_from_data_cannot_steer_the_terminal() -> None:
+def test_texts_from_data_cannot_control_the_terminal() -> None:
     assert "\x1b" not in "".join(data_lines(DATA))
 
 
@@ -91,7 +91,7 @@ def test_the_curve_falls_with_the_loss() -> None:
     assert lines == ["   2.000 ┤█   ", "         ┤█   ", "         ┤██  ", "         ┤███ ", "   0.000 ┼────"]
 
 
-def test_the_curve_of_many_steps_fits_and_names_its_ends() -> None:
+def test_the_curve_of_many_steps_fits_and_labels_its_ends() -> None:
     lines = loss_curve([10.0 / (1 + number) for number in range(500)], width=40)
 
     assert max(map(len, lines)) == 50

@@ -45,7 +45,7 @@ class Doubler:
 
 
 class Stage:
-    """A Repl whose questions are given, with what it showed. A question may be an exception to raise."""
+    """A Repl with scripted questions, whose output is recorded. A question may be an exception to raise."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The terminal agent's loop: answers, commands, interruptions, what is kept."""
+"""The terminal agent's loop: answers, commands, interruptions, saving."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.repl.stage import CALL, Doubler, Stage
 
 
 def rows(path: Path) -> list[list[str]]:
-    """The values of each saved row, without the system's."""
+    """The values of each saved row, without the system value."""
     found = [json.loads(line)["conversations"] for line in path.read_text(encoding="utf-8").splitlines()]
     return [[turn["value"] for turn in row[1:]] for row in found]
 
 
-def test_a_question_goes_through_its_call_to_an_answer() -> None:
+def test_a_question_leads_to_a_call_and_an_answer() -> None:
     stage = Stage(["double 4", "thanks"]).run()
     text = stage.shown
     assert text.index("I work it out.") < text.index("⚙ double") < text.index('{"result": 8}') < text.index("It is 8.")
@@ -29,7 +29,7 @@ def test_a_question_goes_through_its_call_to_an_answer() -> None:
     ]
 
 
-def test_blank_lines_are_nothing() -> None:
+def test_blank_lines_are_ignored() -> None:
     assert Stage(["", "   "], answers={}).run().shown == ""
 
 
@@ -38,7 +38,7 @@ def test_a_question_of_several_lines_is_one_question() -> None:
     assert stage.session.conversation.turns[1].raw == "first\nsecond"
 
 
-def test_ctrl_c_at_the_prompt_only_says_how_to_leave() -> None:
+def test_ctrl_c_at_the_prompt_shows_how_to_leave() -> None:
     stage = Stage([KeyboardInterrupt(), "double 4"]).run()
     assert "press Ctrl-D or type /quit to leave" in stage.noted
     assert "It is 8." in stage.shown
@@ -54,7 +54,7 @@ class Interrupting(Doubler):
         return super().call(call, session)
 
 
-def test_ctrl_c_stops_the_answer_and_takes_the_question_back() -> None:
+def test_ctrl_c_stops_the_answer_and_removes_the_question() -> None:
     stage = Stage(["double 4", "double 4"])
     stage.session.client = Interrupting()
     stage.run()
@@ -63,7 +63,7 @@ def test_ctrl_c_stops_the_answer_and_takes_the_question_back() -> None:
     assert [turn.role for turn in stage.session.conversation.turns].count("user") == 1
 
 
-def test_ctrl_c_in_a_pipe_ends_the_run_and_keeps_what_was_said(tmp_path: Path) -> None:
+def test_ctrl_c_in_a_pipe_ends_the_run_and_saves_the_chat(tmp_path: Path) -> None:
     kept = tmp_path / "chats.jsonl"
     stage = Stage(["double 4", KeyboardInterrupt()], save_to=kept, interactive=False)
     with pytest.raises(KeyboardInterrupt):
@@ -75,7 +75,7 @@ def test_ctrl_c_in_a_pipe_ends_the_run_and_keeps_what_was_said(tmp_path: Path) -
         stage.run()
 
 
-def test_an_error_is_shown_and_the_chat_goes_on() -> None:
+def test_an_error_is_shown_and_the_chat_continues() -> None:
     stage = Stage(["hello", "/quit"], answers={}).run()
     assert "error: answers: no answer for" in stage.noted
     assert stage.session.is_empty

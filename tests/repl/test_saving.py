@@ -1,4 +1,4 @@
-"""Chats kept as MS-Agent rows: what is written can be read back, and nothing else in the file is touched."""
+"""Chats saved as MS-Agent rows: they can be read back, and nothing else in the file changes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_steps_become_one_assistant_value() -> None:
 
 
 @pytest.mark.parametrize(("fmt", "call"), [("msagent", CALL), ("hermes", HERMES_CALL)])
-def test_a_saved_chat_reads_back_as_what_happened(fmt: str, call: str) -> None:
+def test_a_saved_chat_reads_back_as_the_same_turns(fmt: str, call: str) -> None:
     read = parse_row(json.loads(json.dumps(msagent_row(chat(fmt, f"Well. {call}", "It is 8.")))), "row")
     assert [tool.name for tool in read.tools] == ["double"]
     assert read.tools[0].endpoints == DOUBLE.endpoints
@@ -54,7 +54,7 @@ def test_a_saved_chat_reads_back_as_what_happened(fmt: str, call: str) -> None:
 @pytest.mark.parametrize(
     ("fmt", "broken"), [("msagent", "<|startofthink|>{oops<|endofthink|>"), ("hermes", "<tool_call>{oops</tool_call>")]
 )
-def test_what_could_not_be_read_is_kept_as_it_was_said(fmt: str, broken: str) -> None:
+def test_an_unreadable_call_is_saved_as_it_was_written(fmt: str, broken: str) -> None:
     turns = msagent_row(chat(fmt, broken, "Sorry."))["conversations"]
     assert isinstance(turns, list)
     assert isinstance(turns[-1], dict)
@@ -65,7 +65,7 @@ def conversation(text: str) -> Conversation:
     return add_user_turn(open_conversation("c1", "Persona.", (), "msagent"), text)
 
 
-def test_rows_are_added_and_others_stay(tmp_path: Path) -> None:
+def test_rows_are_appended(tmp_path: Path) -> None:
     path = tmp_path / "chats.jsonl"
     path.write_bytes(b'{"mine": 1}')
     append_row(path, conversation("北京"))
@@ -85,7 +85,7 @@ def test_any_text_is_one_valid_line(tmp_path_factory: pytest.TempPathFactory, te
     assert len(json.loads(data)["conversations"]) == 2
 
 
-def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_file_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "chats.jsonl"
     append_row(path, conversation("one"))
     before, write = path.read_bytes(), os.write
@@ -105,15 +105,15 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pyte
     assert path.read_bytes() == before
 
 
-def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
+def test_concurrent_writers_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "chats.jsonl"
     threads = [threading.Thread(target=append_row, args=(path, conversation(f"{n}" * 5000))) for n in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    said = {json.loads(line)["conversations"][1]["value"] for line in path.read_text().splitlines()}
-    assert said == {f"{n}" * 5000 for n in range(8)}
+    values = {json.loads(line)["conversations"][1]["value"] for line in path.read_text().splitlines()}
+    assert values == {f"{n}" * 5000 for n in range(8)}
 
 
 def test_places_that_cannot_be_written_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
