@@ -1,7 +1,7 @@
-"""`agentft data build`: a recipe becomes training rows or a suite's cases, with results got by calling the worlds.
+"""`agentft data build`: builds training rows or a suite's cases from a recipe, with real results of tool worlds.
 
-Reproducible to the byte: every choice comes from decks that are shuffled by the recipe's seed, and the worlds answer
-by their own seed.
+The output is reproducible to the byte: every choice comes from decks shuffled by the recipe's seed, and the worlds have
+a fixed seed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Serving(Protocol):
     """A running tool server."""
 
     def client(self) -> Caller:
-        """A client that knows the server's address."""
+        """A client of this server."""
 
 
 Serve = Callable[[Sequence[Toolset], int], AbstractContextManager[Serving]]
@@ -43,7 +43,7 @@ Serve = Callable[[Sequence[Toolset], int], AbstractContextManager[Serving]]
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What was built: counts, and the SHA-256 of the file. `quiet_turns`: user turns that rightly lead to no call."""
+    """Counts over the built file, and its SHA-256. `quiet_turns`: user turns that rightly lead to no call."""
 
     output: str
     form: str
@@ -59,12 +59,12 @@ class BuildReport:
 
 
 def build(recipe_path: Path, out: Path, serve: Serve, *, seed: int | None = None) -> BuildReport:
-    """Build what the recipe describes and write it to `out` (JSONL) atomically; `seed`: instead of the recipe's.
+    """Build the rows or cases of a recipe and write them atomically to `out` (JSONL).
 
-    `serve` starts a server for toolsets (`agentft.toolserver.ToolServer`).
+    `serve` starts a server for toolsets (`agentft.toolserver.ToolServer`); `seed` replaces the recipe's seed.
 
     Raises:
-        InputError: the recipe is wrong, or a world answered otherwise than the recipe expects.
+        InputError: the recipe is invalid, or a world answered differently than the recipe expects.
     """
     recipe = read_build_recipe(recipe_path)
     if seed is not None:
@@ -82,13 +82,13 @@ def build(recipe_path: Path, out: Path, serve: Serve, *, seed: int | None = None
 
 
 def recipe_toolsets(recipe: BuildRecipe) -> dict[str, Toolset]:
-    """The worlds that the recipe's systems name, loaded."""
+    """Load the worlds that the recipe's systems name."""
     names = dict.fromkeys(world for system in recipe.systems for world in system.worlds)
     return {name: load_toolset(name, WORLD_SEED) for name in names}
 
 
 def play_recipe(recipe: BuildRecipe, toolsets: Mapping[str, Toolset], client: Caller) -> list[Played]:
-    """Every conversation of the recipe, played against the worlds, in the order of the file."""
+    """Play every conversation of the recipe against the worlds, in the order of the output file."""
     decks = Decks(recipe.seed)
     tools = {tool.name: tool for toolset in toolsets.values() for tool in toolset.definitions}
     world_of = {tool.name: world for world, toolset in toolsets.items() for tool in toolset.definitions}
@@ -114,17 +114,17 @@ def _rows(
         for place, item in enumerate(one.rounds, 1):
             if not item.answer:
                 raise InputError(f"{recipe.path}: the request {item.user!r} has no `answer`; rows need one")
-            # Calls follow one another as call, result, call, result, and then comes the answer.
+            # The order is call, result, call, result, ..., answer.
             parts: list[Part] = [part for pair in zip(item.calls, item.results, strict=True) for part in pair]
             last = place == len(one.rounds) and item.calls and not item.results[-1].is_error
             parts = parts[:-1] if ends_at_call and last else [*parts, Text(item.answer, NOWHERE)]
-            said = fmt.write_parts(parts)
-            turns += [{"from": "user", "value": item.user}, {"from": "assistant", "value": said}]
+            value = fmt.write_parts(parts)
+            turns += [{"from": "user", "value": item.user}, {"from": "assistant", "value": value}]
         yield {"id": f"{recipe.name}-{number:04d}", "conversations": turns}
 
 
 def _cases(recipe: BuildRecipe, played: Sequence[Played]) -> Iterable[dict[str, Json]]:
-    """A suite's cases; what the worlds really answered is in `answer`."""
+    """A suite's cases; `answer` holds values that the worlds really returned."""
     numbers: Counter[str] = Counter()
     for one in played:
         numbers[one.category] += 1
@@ -140,15 +140,16 @@ def _case_turn(item: PlayedRound) -> dict[str, Json]:
         "failing": sum(result.is_error for result in item.results),
         "reference": item.answer,
     }
-    return {"user": item.user, **_filled(optional)}
+    return {"user": item.user, **_without_empty(optional)}
 
 
 def _case_call(call: ToolCall, pattern: CallPattern) -> dict[str, Json]:
-    optional: dict[str, Json] = {"alternatives": _filled(pattern.alternatives), "optional": dict(pattern.optional)}
-    return {"name": call.name, "arguments": dict(call.arguments), **_filled(optional)}
+    alternatives = _without_empty(pattern.alternatives)
+    optional: dict[str, Json] = {"alternatives": alternatives, "optional": dict(pattern.optional)}
+    return {"name": call.name, "arguments": dict(call.arguments), **_without_empty(optional)}
 
 
-def _filled(table: Mapping[str, Json]) -> dict[str, Json]:
+def _without_empty(table: Mapping[str, Json]) -> dict[str, Json]:
     return {key: value for key, value in table.items() if value}
 
 

@@ -1,4 +1,4 @@
-"""Joining small intents into larger ones, by rewriting their templates: slots get tags, results get numbers."""
+"""Combines intents into larger ones by renaming the slots and renumbering the results in their templates."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["Retag", "chain", "follow_up", "join", "wrap"]
 
 
 def wrap(clause: str, pattern: str, number: str = "") -> str:
-    """Put a `do` clause into a pattern: `{do}` as it is, `{Do}` with a capital at its start."""
+    """Insert a `do` clause into a pattern: unchanged for `{do}`, capitalised for `{Do}`."""
     mark = f":{number}" if number else ""
     return pattern.replace(f"{{do{mark}}}", clause).replace(f"{{Do{mark}}}", clause[:1].upper() + clause[1:])
 
 
 def join(parts: Sequence[Intent], pattern: str, decks: Decks, category: Category) -> Intent:
-    """One request for all of `parts` (single-round intents with `do` clauses), joined by `pattern`."""
+    """Combine single-round intents with `do` clauses into one request, in the wording of `pattern`."""
     say, calls, answers = pattern, list[CallPattern](), list[str]()
     for number, part in enumerate(parts, start=1):
         tag = Retag(str(number), len(calls))
@@ -35,7 +35,7 @@ def join(parts: Sequence[Intent], pattern: str, decks: Decks, category: Category
 
 
 def follow_up(intent: Intent, decks: Decks, rounds: int) -> Intent:
-    """The intent, then `rounds` follow-ups, each with new values for the slots that it mentions."""
+    """Add `rounds` follow-ups to an intent, each with new values for the slots that it mentions."""
     base, then = intent.rounds[-1], list(intent.then)
     tags: dict[str, str] = {}
     for number in range(1, rounds + 1):
@@ -46,7 +46,7 @@ def follow_up(intent: Intent, decks: Decks, rounds: int) -> Intent:
 
 
 def chain(first: Intent, second: Intent) -> Intent:
-    """The rounds of one intent, then those of another."""
+    """Append the rounds of one intent to those of another."""
     tag = Retag("z", sum(len(item.calls) for item in first.rounds))
     then = (*first.then, *map(tag.round, second.rounds))
     return replace(first, id=f"{first.id}>{second.id}", category="multi_round", then=then)
@@ -54,9 +54,10 @@ def chain(first: Intent, second: Intent) -> Intent:
 
 @dataclass(frozen=True, slots=True)
 class Retag:
-    """Renames what templates refer to, so that two intents can stand in one conversation.
+    """Renames references in templates, so that one conversation can hold two intents.
 
-    `tag` is added to every slot (`tags`: to the named slots only, each its own), `offset` to result numbers.
+    `tag` is added to every slot; if `tags` is set, each slot gets the tag listed there, if any. `offset` is added to
+    result numbers.
     """
 
     tag: str
@@ -64,13 +65,13 @@ class Retag:
     tags: Mapping[str, str] | None = None
 
     def round(self, item: Round) -> Round:
-        """The round with all its templates renamed."""
+        """Rename the references in all templates of a round."""
         calls = tuple(call.mapped(self._value) for call in item.calls)
         say, answer, holds = (tuple(map(self.text, texts)) for texts in (item.say, item.answer, item.holds))
         return Round(say, calls, answer, holds)
 
     def text(self, template: str) -> str:
-        """One template."""
+        """Rename the references in a template."""
         return REFERENCE.sub(self._renamed, template)
 
     def _value(self, value: Json) -> Json:

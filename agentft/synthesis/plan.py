@@ -1,4 +1,4 @@
-"""Planning: which intents a recipe's counts call for, in which words, under which system text."""
+"""Plans the conversations of a recipe: their intents, wordings and system texts."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ QUIET: Category = "irrelevance"
 
 
 class Planner:
-    """Draws from `decks` until the recipe's counts are met. An intent whose tools no system has is left out.
+    """Draws intents from `decks` until the recipe's counts are met. Intents whose tools no system has are not used.
 
-    `world_of`: tool name -> the world that has it.
+    `world_of`: tool name -> the name of its world.
     """
 
     def __init__(self, recipe: BuildRecipe, decks: Decks, world_of: Mapping[str, str]) -> None:
@@ -32,11 +32,11 @@ class Planner:
         for system in recipe.systems:
             _check_known(f"{recipe.path}", system.tools, [tool for tool in world_of if world_of[tool] in system.worlds])
         for intent in recipe.intents:
-            _check_known(intent.id, _tools(intent), list(world_of))  # before anything runs
+            _check_known(intent.id, _tools(intent), list(world_of))  # fail before any call is made
         self._usable = [intent for intent in recipe.intents if any(self._fits(intent, one) for one in self._systems)]
 
     def plan(self) -> Iterator[Planned]:
-        """Every conversation of the recipe: its intent, in words but with its slots open, and its system text."""
+        """Every conversation of the recipe: its intent, worded but with unfilled slots, and its system text."""
         for category, count in self._recipe.counts.items():
             for lang, share in _portions(count, self._recipe.languages).items():
                 joined = round(share * self._recipe.composed.get(category, 0))
@@ -55,7 +55,9 @@ class Planner:
         inside = [intent for intent in self._intents("single", lang) if intent.calls and self._fits(intent, system)]
         make = {"several_tools": self._several, "parallel": self._parallel, "multi_round": self._multi_round}
         if category not in make:
-            raise InputError(f"{self._recipe.path}: composed: rows of {category} cannot be joined from others")
+            raise InputError(
+                f"{self._recipe.path}: composed: {category} rows cannot be composed; use one of: {', '.join(make)}"
+            )
         deck = f"{category} {lang} {' '.join(sorted(system.worlds))}"
         return self._in_context(make[category](inside, deck, lang), lang), system
 
@@ -83,7 +85,7 @@ class Planner:
         return chain(first, talk) if kind == "talk" else chain(talk, first)
 
     def _worded(self, intent: Intent) -> Intent:
-        """The intent with one wording of its first round: one of its own, or a `do` clause in a wrap."""
+        """Choose one wording of the first round: one of the intent's own, or a `do` clause in a wrap."""
         wraps = self._phrases(intent.lang).wraps
         wrapped = bool(intent.do and wraps) and (not intent.say or self._decks.chance(f"wrap {intent.id}", 0.4))
         if wrapped:
@@ -94,7 +96,7 @@ class Planner:
         return replace(intent, say=(say,))
 
     def _in_context(self, intent: Intent, lang: str) -> Intent:
-        """Sometimes with a sentence before or after the first request (not around talk)."""
+        """Sometimes add a sentence before or after the first request, unless it is small talk."""
         if intent.category in (QUIET, "multi_round") and not intent.calls:
             return intent
         phrases, say = self._phrases(lang), intent.say[0]
@@ -118,7 +120,7 @@ class Planner:
 
     def _draw(self, deck: str, intents: Sequence[Intent], category: Category, lang: str) -> Intent:
         if not intents:
-            raise InputError(f"{self._recipe.path}: nothing makes a {category} row in {lang!r}; add an intent for it")
+            raise InputError(f"{self._recipe.path}: no intent gives a {category} row in {lang!r}; add one")
         return self._decks.draw(deck, intents)
 
     def _joint(self, lang: str) -> str:
@@ -142,7 +144,7 @@ def _check_known(place: str, tools: Iterable[str], known: Sequence[str]) -> None
 
 
 def _portions(count: int, languages: Mapping[str, float]) -> dict[str, int]:
-    """`count` split by share; what rounding leaves over goes to the first language."""
+    """Split `count` by share; the first language gets the rounding error."""
     total = sum(languages.values())
     portions = {lang: round(count * share / total) for lang, share in languages.items()}
     portions[next(iter(portions))] += count - sum(portions.values())

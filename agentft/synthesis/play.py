@@ -1,4 +1,4 @@
-"""Playing a planned conversation: slots are filled, and every call is executed against the world."""
+"""Plays a planned conversation: fills the slots and sends every call to its world."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Caller(Protocol):
     """Sends a call to a running tool server."""
 
     def call(self, call: ToolCall, session: str) -> Exchange:
-        """The call's way over the wire; state is kept per `session`."""
+        """Send the call and return the exchange; each session has its own state."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlayedRound:
-    """One user turn with what followed: calls, their patterns and their results; the answer; what it must hold.
+    """One user turn, the calls with their patterns and results, the answer, and what an answer must contain (`holds`).
 
-    `template` is the wording that `user` was filled from.
+    `template` is the wording before its slots were filled, which gave `user`.
     """
 
     template: str
@@ -43,7 +43,7 @@ class PlayedRound:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """A conversation that took place against the worlds."""
+    """A conversation that was played against the worlds."""
 
     category: str
     lang: str
@@ -53,7 +53,7 @@ class Played:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Where conversations are played: the recipe's words, the decks, all tools by name, a client of the worlds."""
+    """Plays conversations, with a recipe's words, decks, all tools by name, and a client of the worlds' server."""
 
     recipe: BuildRecipe
     decks: Decks
@@ -61,10 +61,10 @@ class Stage:
     client: Caller
 
     def play(self, planned: Planned, session: str) -> Played:
-        """Play every round in a session of its own.
+        """Play all rounds of a conversation in one session.
 
         Raises:
-            InputError: a world answered otherwise than the recipe expects, or a template names what is not there.
+            InputError: a world answered differently than the recipe expects, or a template has an unknown reference.
         """
         intent, system = planned
         filler = Filler(self.decks, self.recipe.values, intent.lang, intent.id)
@@ -77,14 +77,14 @@ class Stage:
     def _round(self, item: Round, filler: Filler, place: str, session: str) -> PlayedRound:
         template = self.decks.draw(f"say {place}", item.say)
         user = filler.text(template)
-        made = [self._call(pattern, filler, place, session) for pattern in item.calls]
+        played = [self._call(pattern, filler, place, session) for pattern in item.calls]
         answer = filler.text(self.decks.draw(f"answer {place}", item.answer)) if item.answer else ""
         return PlayedRound(
             template=template,
             user=user,
-            calls=tuple(call for call, _ in made),
+            calls=tuple(call for call, _ in played),
             patterns=tuple(pattern.mapped(filler.value) for pattern in item.calls),
-            results=tuple(result for _, result in made),
+            results=tuple(result for _, result in played),
             answer=answer,
             holds=tuple(filler.text(text) for text in item.holds),
         )
@@ -95,9 +95,12 @@ class Stage:
         call = ToolCall(f"call_{len(filler.results) + 1}", pattern.tool, arguments, NOWHERE, endpoint=endpoint)
         exchange = self.client.call(call, session)
         if exchange.is_error != pattern.fails:
-            wanted = "refused" if pattern.fails else "answered"
-            said = f"{pattern.tool}{json.dumps(arguments, ensure_ascii=False)}"
-            raise InputError(f"{place}: {said} was to be {wanted}, but the world said {exchange.received[:200]}")
+            expected = "fail" if pattern.fails else "succeed"
+            written = f"{pattern.tool}{json.dumps(arguments, ensure_ascii=False)}"
+            raise InputError(
+                f"{place}: {written} should {expected}, but the world answered {exchange.received[:200]}; correct the "
+                "call or its `fails`"
+            )
         filler.results.append(_result_value(exchange.received))
         return call, ToolResult(call.id, exchange.received, NOWHERE, exchange.is_error)
 

@@ -1,9 +1,9 @@
-"""What a build recipe says: a TOML file and the phrasing files that it includes, read strictly.
+"""Build recipes: a TOML file and the phrasing files that it includes, read strictly.
 
     name, description, seed, include = ["quickstart/weather.toml", ...]
     form = "rows"                               # rows: MS-Agent training rows; cases: the cases of a suite
-    worlds = ["weather"]                        # for cases; for rows each system names its own
-    tools = ["current_weather"]                 # only these tools of the worlds; so too in [[systems]]
+    worlds = ["weather"]                        # for cases; for rows, each system names its worlds
+    tools = ["current_weather"]                 # only these tools of the worlds; also allowed in [[systems]]
     shuffle = true                              # mix the rows (default for rows)
     unanswered = 0.5                            # share of rows that end at their last call (cheaper to train)
     [counts]      single = 150 ...              # rows per category
@@ -18,7 +18,7 @@
     [[intents]]   id, lang, category, share, say, do, follow, calls, answer, holds, [[intents.then]]
     [[talks]]     lang, category, pairs = [["question", "answer"], ...]       # cases need no answer
 
-Included files may hold the last five; lists are joined in the order of the files.
+Included files may contain the last five; lists are joined in the order of the files.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class CallPattern:
-    """A call whose argument values may hold {slots}; `fails`: the tool is expected to refuse it."""
+    """A call whose argument values may contain {slots}. `fails`: the tool must refuse it."""
 
     tool: str
     arguments: Mapping[str, Json] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class CallPattern:
     fails: bool = False
 
     def mapped(self, change: Callable[[Json], Json]) -> CallPattern:
-        """The call with every value of its tables changed."""
+        """Apply `change` to every value of the call's tables."""
         tables = (self.arguments, self.optional, self.alternatives)
         arguments, optional, others = ({key: change(value) for key, value in table.items()} for table in tables)
         return CallPattern(self.tool, arguments, optional, others, self.fails)
@@ -71,10 +71,10 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """Something that a user wants: a first round (see `Round`), and those of `then`.
+    """Something that a user wants: a first round (see `Round`), and the rounds of `then`.
 
-    `do`: imperative clauses that can be wrapped and joined. `follow`: asks the same again with other values for the
-    slots that it mentions.
+    `do`: imperative clauses that can be wrapped and joined. `follow`: follow-ups that ask the same with other values
+    for the slots that they mention.
     """
 
     id: str = ""
@@ -97,7 +97,7 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Phrases:
-    """Per language: wraps of one `do`, joins of several, sentences before and after a request."""
+    """The phrases of a language: wraps of one `do`, joins of several, sentences before and after a request."""
 
     wraps: tuple[str, ...] = ()
     joins: tuple[str, ...] = ()
@@ -107,7 +107,7 @@ class Phrases:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One value of a slot: how it is said, what the argument is, and further named fields."""
+    """One value of a slot: its wording (`say`), its value as an argument, and further named fields."""
 
     say: str
     value: Json
@@ -116,7 +116,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class SystemPattern:
-    """One system text: a persona over worlds in this order, or some `tools` of them, and its weight."""
+    """A system text: a persona with worlds in this order (or only their `tools`). `share`: its relative frequency."""
 
     persona: str
     worlds: tuple[str, ...]
@@ -124,7 +124,7 @@ class SystemPattern:
     tools: tuple[str, ...] = ()
 
     def has(self, tool: str) -> bool:
-        """Whether a tool of its worlds is in it."""
+        """Whether the system text includes a tool of its worlds."""
         return not self.tools or tool in self.tools
 
 
@@ -145,7 +145,7 @@ class _Talk:
 
 @dataclass(frozen=True, slots=True)
 class _Book:
-    """What an included file may say."""
+    """The content of an included file."""
 
     slots: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -156,9 +156,9 @@ class _Book:
 
 @dataclass(frozen=True, slots=True)
 class BuildRecipe(_Book):
-    """A recipe; once read, `words`, `phrases` and `intents` are those of the included files too.
+    """A recipe. Once read, `words`, `phrases` and `intents` include those of the included files.
 
-    `path`: the file. `values`: what the slots of all files may be, by language and name; those of `all` are in each.
+    `path`: the file. `values`: the slot values of all files by language (or `all`) and name.
     """
 
     path: Path = Path()
@@ -183,20 +183,20 @@ class BuildRecipe(_Book):
         for key, numbers in (("counts", self.counts), ("languages", self.languages)):
             for name, number in numbers.items():
                 if number < 0:
-                    raise InputError(f"{key}: `{name}` is {number}; it must be a number that is not negative")
+                    raise InputError(f"{key}: `{name}` is {number}; it must be at least 0")
 
 
 def read_build_recipe(path: Path) -> BuildRecipe:
     """Read a recipe and its included files.
 
     Raises:
-        InputError: a file cannot be read, or says something that is not known (with the nearest known word).
+        InputError: a file cannot be read or has an unknown key or value (the message suggests the nearest).
     """
     remedy = "give the path of a recipe"
     recipe = read_as(BuildRecipe, read_toml(path, remedy), str(path), path=path, values={})
     included = [path.parent / name for name in recipe.include]
     books = [(path, recipe), *((one, read_as(_Book, read_toml(one, remedy), str(one))) for one in included)]
-    phrases = _merge(({lang: asdict(said) for lang, said in book.phrases.items()} for _, book in books), add)
+    phrases = _merge(({lang: asdict(phrases) for lang, phrases in book.phrases.items()} for _, book in books), add)
     return replace(
         recipe,
         name=recipe.name or path.stem,
@@ -206,13 +206,13 @@ def read_build_recipe(path: Path) -> BuildRecipe:
         systems=_systems(recipe),
         values=_merge((_values(book, one) for one, book in books), add),
         words=_merge((book.words for _, book in books), lambda _, word: word),
-        phrases={lang: Phrases(**said) for lang, said in phrases.items()},
+        phrases={lang: Phrases(**lists) for lang, lists in phrases.items()},
         intents=tuple(intent for one, book in books for intent in _intents(book, one)),
     )
 
 
 def _merge(tables: Iterable[Mapping[str, Mapping[str, T]]], join: Callable[[T, T], T]) -> dict[str, dict[str, T]]:
-    """Tables of tables as one; values that stand in several at the same place are joined."""
+    """Merge tables of tables; values under the same keys are joined."""
     merged: dict[str, dict[str, T]] = {}
     for table in tables:
         for lang, named in table.items():
@@ -225,7 +225,7 @@ def _systems(recipe: BuildRecipe) -> tuple[SystemPattern, ...]:
     if recipe.worlds:
         return (SystemPattern("", recipe.worlds, tools=recipe.tools),)
     if not recipe.systems:
-        raise InputError(f"{recipe.path}: no tools are named; add [[systems]] (rows) or `worlds` (cases)")
+        raise InputError(f"{recipe.path}: there are no tools; add [[systems]] (rows) or `worlds` (cases)")
     for index, system in enumerate(recipe.systems):
         one_of(system.persona, list(recipe.personas), f"{recipe.path}: systems[{index}]", "persona")
     return tuple(replace(system, persona=recipe.personas[system.persona]) for system in recipe.systems)
@@ -240,9 +240,9 @@ def _values(book: _Book, path: Path) -> dict[str, dict[str, tuple[Slot, ...]]]:
 
 def _slots(value: Any, at: str) -> Iterator[Slot]:
     if isinstance(value, dict):
-        of = read_as(_NumberRange, value, at)
-        for number in range(of.low, of.high + 1):
-            if not of.remainders or number % of.modulo in of.remainders:
+        numbers = read_as(_NumberRange, value, at)
+        for number in range(numbers.low, numbers.high + 1):
+            if not numbers.remainders or number % numbers.modulo in numbers.remainders:
                 yield Slot(str(number), number, {})
         return
     if not isinstance(value, list) or not value:
@@ -253,11 +253,11 @@ def _slots(value: Any, at: str) -> Iterator[Slot]:
         elif "say" in entry:
             yield Slot(str(entry["say"]), entry.get("value", entry["say"]), entry)
         else:
-            raise InputError(f"{at}: a value of {entry!r:.60} needs words; add `say`")
+            raise InputError(f"{at}: the value {entry!r:.60} has no wording; add `say`")
 
 
 def _intents(book: _Book, path: Path) -> Iterator[Intent]:
-    """Ids that are not given are the places, without the file's folder: choices hang on them."""
+    """All intents. The default id is the place in the file, without the folder, because choices depend on ids."""
     for index, intent in enumerate(book.intents):
         place = f"{path.name}: intents[{index}]"
         if not (intent.say or (intent.do and not intent.then)) or not all(item.say for item in intent.then):
@@ -267,7 +267,9 @@ def _intents(book: _Book, path: Path) -> Iterator[Intent]:
         for number, pair in enumerate(talk.pairs):
             place = f"{path.name}: talks[{index}]: pairs[{number}]"
             if not pair:
-                raise InputError(f"{path.parent / place} is empty; it must be a list of question and answer, in turn")
+                raise InputError(
+                    f"{path.parent / place} is empty; it must be a list of alternating questions and answers"
+                )
             turns = zip_longest(pair[::2], pair[1::2])
-            first, *then = (Round((said,), answer=(answered,) if answered else ()) for said, answered in turns)
+            first, *then = (Round((question,), answer=(answer,) if answer else ()) for question, answer in turns)
             yield Intent(place, talk.lang, talk.category, say=first.say, answer=first.answer, then=tuple(then))

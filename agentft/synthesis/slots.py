@@ -1,6 +1,6 @@
-"""Filling {slots}: values are drawn from shuffled decks, so that everything is used before anything is used twice.
+"""Fills {slots} with values from shuffled decks, which use every value once before they repeat any.
 
-`{city}` and `{city:b}` are two draws of one slot; `{old.right}` is a field of the drawn value; `{2.temperature}` is a
+`{city}` and `{city:b}` are two draws from one slot; `{old.right}` is a field of the drawn value; `{2.temperature}` is a
 value of the second result.
 """
 
@@ -19,12 +19,12 @@ from agentft.types import Json
 __all__ = ["REFERENCE", "Decks", "Filler"]
 
 REFERENCE = re.compile(r"\{(?P<slot>\w+)(?::(?P<tag>\w+))?(?:\.(?P<field>[\w.]+))?\}")
-ATTEMPTS = 20  # draws until a value is new in its conversation; small slots (days) may repeat after that
+ATTEMPTS = 20  # draws to find a value that is new in the conversation; after that, small slots may repeat
 T = TypeVar("T")
 
 
 class Decks:
-    """Named shuffled decks. The order depends on the seed and the deck's name only."""
+    """Named shuffled decks. The order of each depends only on the seed and its name."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -32,7 +32,7 @@ class Decks:
         self._random: dict[str, random.Random] = {}
 
     def draw(self, name: str, items: Sequence[T]) -> T:
-        """The next of `items`; when all were drawn, they are shuffled again."""
+        """Draw the next of `items`; once all were drawn, they are shuffled again."""
         left = self._left.setdefault(name, [])
         if not left:
             left.extend(range(len(items)))
@@ -44,12 +44,12 @@ class Decks:
         return self.source(name).random() < share
 
     def source(self, name: str) -> random.Random:
-        """The random source of that name (a string seeds it through SHA-512: the same in every process)."""
+        """The named random source. (Python seeds it with the string's SHA-512, so it is the same in every process.)"""
         return self._random.setdefault(name, random.Random(f"{self._seed}/{name}"))
 
 
 class Filler:
-    """The slot values of one conversation, drawn when they are first mentioned."""
+    """The slot values of one conversation. A value is drawn when its slot is first mentioned."""
 
     def __init__(self, decks: Decks, slots: Mapping[str, Mapping[str, tuple[Slot, ...]]], lang: str, at: str) -> None:
         self._decks = decks
@@ -62,22 +62,22 @@ class Filler:
         self.words: Mapping[str, str] = {}
 
     def text(self, template: str) -> str:
-        """The template with every reference replaced by how its value is said."""
-        return REFERENCE.sub(self._said, template)
+        """Replace every reference in a template by the wording of its value."""
+        return REFERENCE.sub(self._wording, template)
 
     def value(self, template: Json) -> Json:
-        """An argument: a template that is one reference keeps the value's JSON type."""
+        """Fill an argument's template. If it is a single reference, the value keeps its JSON type."""
         if not isinstance(template, str):
             return [self.value(item) for item in template] if isinstance(template, list) else template
         whole = REFERENCE.fullmatch(template)
         if whole:
             return self._value(whole)
-        return REFERENCE.sub(lambda match: _written(self._value(match)), template)
+        return REFERENCE.sub(lambda match: _to_text(self._value(match)), template)
 
-    def _said(self, match: re.Match[str]) -> str:
+    def _wording(self, match: re.Match[str]) -> str:
         if match["field"]:
-            written = _written(self._value(match))
-            return self.words.get(written, written)
+            text = _to_text(self._value(match))
+            return self.words.get(text, text)
         return self._slot(match).say
 
     def _value(self, match: re.Match[str]) -> Json:
@@ -93,7 +93,7 @@ class Filler:
     def _result(self, number: int, path: str) -> Json:
         if not 1 <= number <= len(self.results):
             raise InputError(
-                f"{self._at}: {{{number}.{path}}} names a result, but there are {len(self.results)} so far"
+                f"{self._at}: {{{number}.{path}}}: there is no result {number} (results so far: {len(self.results)})"
             )
         value = self.results[number - 1]
         for key in path.split("."):
@@ -123,7 +123,7 @@ class Filler:
         return slot
 
     def _resolve(self, slot: Slot) -> Slot:
-        """A value that mentions other slots gets draws of its own for them."""
+        """If a value mentions other slots, draw separate values for them."""
         if "{" not in slot.say:
             return slot
         inner = Filler(self._decks, {self._lang: self._slots}, self._lang, self._at)
@@ -131,5 +131,5 @@ class Filler:
         return Slot(inner.text(slot.say), inner.value(slot.value), {k: inner.value(v) for k, v in slot.fields.items()})
 
 
-def _written(value: Json) -> str:
+def _to_text(value: Json) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Building data from recipes: reproducible, accounted for, and only what the worlds really said."""
+"""Building data from recipes: reproducible, with correct counts, and with real results of the worlds."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_another_seed_builds_other_rows(tmp_path: Path) -> None:
     assert reports[0].seed == 1
 
 
-def test_every_shipped_row_is_read_back(shipped: tuple[Path, BuildReport]) -> None:
+def test_every_shipped_row_can_be_parsed(shipped: tuple[Path, BuildReport]) -> None:
     ledger = Ledger()
     read = [conversation for _, conversation in read_conversations(shipped[0], ledger)]
     assert ledger.rejected == 0
@@ -123,9 +123,7 @@ def test_every_shipped_row_is_read_back(shipped: tuple[Path, BuildReport]) -> No
     assert len({conversation.id for conversation in read}) == len(read)
 
 
-def test_the_report_counts_what_is_in_the_file(
-    shipped: tuple[Path, BuildReport], conversations: list[Conversation]
-) -> None:
+def test_the_report_matches_the_file(shipped: tuple[Path, BuildReport], conversations: list[Conversation]) -> None:
     report = shipped[1]
     recipe = read_build_recipe(DATASETS / f"{shipped[0].stem}.toml")
     assert dict(report.categories) == dict(recipe.counts)
@@ -145,10 +143,10 @@ def test_the_shipped_data_has_the_mix_that_it_needs(shipped: tuple[Path, BuildRe
     assert min(report.tools.values()) >= 10
 
 
-def test_system_texts_are_those_of_an_evaluation(
+def test_system_texts_equal_those_of_an_evaluation(
     shipped: tuple[Path, BuildReport], conversations: list[Conversation]
 ) -> None:
-    """An evaluation shows a case its suite's tools, in the worlds' order, and so do the rows."""
+    """Like an evaluation, the rows list the suite's tools in the worlds' order."""
     suites = [load_suite(name) for name in {"quickstart": ["basics"], "worlds": list(WORLDS)}[shipped[0].stem]]
     plans = [make_plan([suite], load_toolsets(suite.worlds)) for suite in suites]
     shown = Counter(tuple(tool.name for tool in one.tools) for one in conversations)
@@ -156,7 +154,7 @@ def test_system_texts_are_those_of_an_evaluation(
     assert min(shown.values()) > len(conversations) / 6
 
 
-def test_calls_and_results_alternate_and_an_answer_ends_the_turn(conversations: list[Conversation]) -> None:
+def test_calls_and_results_alternate_and_turns_end_with_an_answer(conversations: list[Conversation]) -> None:
     for one in conversations:
         for turn in (turn for turn in one.turns if turn.role == "assistant"):
             kinds = [type(part) for part in turn.parts if isinstance(part, ToolCall | ToolResult)]
@@ -166,8 +164,8 @@ def test_calls_and_results_alternate_and_an_answer_ends_the_turn(conversations: 
             assert all(call.parse_error is None and call.endpoint for call in calls)
 
 
-def test_arguments_of_shipped_rows_were_said_or_returned(conversations: list[Conversation]) -> None:
-    """Nothing is learnt that cannot be known: names and texts stand in the conversation before the call."""
+def test_arguments_of_shipped_rows_occur_earlier_in_the_conversation(conversations: list[Conversation]) -> None:
+    """A model is not trained to guess: names and texts in a call come from the conversation before it."""
     copied = {"city", "query", "page", "label", "name", "from_unit", "to_unit"}
     for one in conversations:
         heard = ""
@@ -184,7 +182,7 @@ def test_arguments_of_shipped_rows_were_said_or_returned(conversations: list[Con
 @pytest.mark.parametrize(
     "recipe", ["datasets/quickstart.toml", "evals/weather/build.toml", "evals/calculator/build.toml"]
 )
-def test_the_message_of_a_wrong_name_holds_the_right_one(recipe: str) -> None:
+def test_the_error_for_a_wrong_name_suggests_the_right_one(recipe: str) -> None:
     slots = read_build_recipe(content_root() / recipe).values
     wrong: list[tuple[str, str, dict[str, Json], Slot]] = [
         ("weather", "current_weather", {"city": slot.say}, slot)
@@ -203,7 +201,7 @@ def test_the_message_of_a_wrong_name_holds_the_right_one(recipe: str) -> None:
             toolset.call(tool, arguments, toolset.new_state())
 
 
-def test_numbers_of_expressions_were_said(conversations: list[Conversation]) -> None:
+def test_numbers_in_expressions_occur_in_the_request(conversations: list[Conversation]) -> None:
     for one in conversations:
         heard = "".join(turn.raw for turn in one.turns if turn.role == "user")
         for turn in one.turns:
@@ -224,7 +222,7 @@ def test_follow_ups_ask_for_the_slot_that_they_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("seed = 3", "sede = 3", "no key 'sede'; did you mean 'seed'"),
         ("single = 6", "singel = 6", "did you mean 'single'"),
@@ -232,44 +230,44 @@ def test_follow_ups_ask_for_the_slot_that_they_name(tmp_path: Path) -> None:
         ('tool = "air_quality", ', 'tool = "air_qualty", ', "no world of this recipe has a tool 'air_qualty'"),
         ('worlds = ["weather"]', 'worldz = ["weather"]', "did you mean 'worlds'"),
         ('worlds = ["weather"]', 'worlds = ["weather"]\ntools = ["air"]', "no world of this recipe has a tool 'air'"),
-        ('worlds = ["weather"]', 'worlds = ["weather"]\ntools = ["current_weather"]', "nothing makes a single row"),
+        ('worlds = ["weather"]', 'worlds = ["weather"]\ntools = ["current_weather"]', "no intent gives a single row"),
         ('persona = "plain"', 'persona = "plan"', "did you mean 'plain'"),
-        ('"Oslo"', '"Atlantis"', "was to be answered, but the world said"),
+        ('"Oslo"', '"Atlantis"', "should succeed, but the world answered"),
         ("{1.aqi}", "{1.smog}", "result 1 has no 'smog'"),
-        ("{1.aqi}", "{2.aqi}", "names a result"),
+        ("{1.aqi}", "{2.aqi}", "there is no result 2 (results so far: 1)"),
         ('say = ["How is the air in {city}?"]', 'say = ["How is {town}?"]', "there is no slot {town}"),
-        ("irrelevance = 2", "tool_error = 2", "nothing makes a tool_error row in 'en'"),
+        ("irrelevance = 2", "tool_error = 2", "no intent gives a tool_error row in 'en'"),
         ('answer = ["The AQI of {city} is {1.aqi}."]', "", "has no `answer`"),
         ('pairs = [["Hi", "Hello!"]]', "pairs = [[]]", "pairs[0]"),
         ("[counts]", "[counts", "it is not TOML"),
-        ("multi_round = 1.0", "missing_parameter = 1.0\n[languages]\nen = -1", "not negative"),
+        ("multi_round = 1.0", "missing_parameter = 1.0\n[languages]\nen = -1", "`en` is -1.0; it must be at least 0"),
     ],
 )
-def test_wrong_recipes_are_refused_with_place_and_remedy(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_invalid_recipes_are_refused_with_place_and_remedy(tmp_path: Path, old: str, new: str, message: str) -> None:
     out = tmp_path / "small.jsonl"
     out.write_text("what was there before")
-    with pytest.raises(InputError, match=re.escape(said)) as caught:
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
         build(small(tmp_path, old, new), out, ToolServer)
     assert caught.value.exit_code == 2
     assert out.read_text() == "what was there before"
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 
 
-def test_a_missing_recipe_and_include_are_named(tmp_path: Path) -> None:
+def test_a_missing_recipe_or_include_is_an_error_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere\.toml: cannot be read"):
         build(tmp_path / "nowhere.toml", tmp_path / "x.jsonl", ToolServer)
     with pytest.raises(InputError, match=r"gone\.toml: cannot be read"):
         build(small(tmp_path, "seed = 3", 'seed = 3\ninclude = ["gone.toml"]'), tmp_path / "x.jsonl", ToolServer)
 
 
-def test_a_call_that_is_to_fail_must_fail(tmp_path: Path) -> None:
+def test_a_call_that_should_fail_must_fail(tmp_path: Path) -> None:
     recipe = small(tmp_path, "arguments = { city", "fails = true, arguments = { city")
-    with pytest.raises(InputError, match="was to be refused"):
+    with pytest.raises(InputError, match="should fail, but the world answered"):
         build(recipe, tmp_path / "x.jsonl", ToolServer)
 
 
 @given(st.integers(0, 2**32), st.integers(1, 30), st.integers(1, 4))
-def test_a_deck_deals_everything_before_anything_twice(seed: int, size: int, rounds: int) -> None:
+def test_a_deck_uses_every_item_once_before_it_repeats_any(seed: int, size: int, rounds: int) -> None:
     decks = Decks(seed)
     dealt = [decks.draw("x", range(size)) for _ in range(size * rounds)]
     for start in range(0, len(dealt), size):
@@ -280,7 +278,7 @@ NAMES = st.from_regex(r"[a-z]{1,6}(:[a-z0-9]{1,2})?(\.[a-z]{1,4})?", fullmatch=T
 
 
 @given(st.lists(st.one_of(NAMES.map(lambda name: f"{{{name}}}"), st.text("abc ?", max_size=5))), st.integers(0, 9))
-def test_retagging_keeps_slots_apart_and_text_as_it_is(pieces: list[str], offset: int) -> None:
+def test_retagging_renames_slots_and_keeps_text(pieces: list[str], offset: int) -> None:
     template = "".join(pieces)
     renamed = Retag("q", offset).text(template)
     assert REFERENCE.sub("", renamed) == REFERENCE.sub("", template)
@@ -289,7 +287,7 @@ def test_retagging_keeps_slots_apart_and_text_as_it_is(pieces: list[str], offset
     assert all(new["tag"] == f"{old['tag'] or ''}q" for old, new in zip(before, after, strict=True))
 
 
-def test_retagging_moves_results_and_reaches_every_argument() -> None:
+def test_retagging_renumbers_results_in_every_argument() -> None:
     call = CallPattern("t", {"page": "{1.page}", "all": ["{x}", 3]}, {"o": "{x}"}, {"a": ["{x:b}"]}, fails=False)
     moved = Retag("k", 2).round(Round(("Open {1.page} for {x}.",), (call,), ("{1.page}",), ("{x}",)))
     assert moved.say == ("Open {3.page} for {x:k}.",)
@@ -299,7 +297,7 @@ def test_retagging_moves_results_and_reaches_every_argument() -> None:
     assert (moved.answer, moved.holds) == (("{3.page}",), ("{x:k}",))
 
 
-def test_slots_say_one_thing_and_mean_another() -> None:
+def test_a_slots_wording_can_differ_from_its_value() -> None:
     recipe = read_build_recipe(QUICKSTART)
     filler = Filler(Decks(1), recipe.values, "en", "here")
     said = filler.text("{days} days, {old} is {old.right}, {expression}")
@@ -318,7 +316,7 @@ def test_wrapping_starts_sentences_with_a_capital() -> None:
     assert wrap("{expression}", "{Do}") == "{expression}"
 
 
-def test_cases_hold_real_answers_and_alternatives(tmp_path: Path) -> None:
+def test_cases_contain_real_answers_and_alternatives(tmp_path: Path) -> None:
     recipe = SMALL.replace("[personas]", "[unused]").replace('plain = "You help."', "")
     recipe = recipe[: recipe.index("[unused]")] + recipe[recipe.index("[slots.en]") :]
     recipe = recipe.replace("seed = 3", 'seed = 3\nform = "cases"\nworlds = ["weather"]')
