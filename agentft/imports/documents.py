@@ -1,4 +1,4 @@
-"""API descriptions from files and URLs: fetched only where that is allowed, and parsed within a size limit."""
+"""Reads API descriptions from files and URLs: downloads only what is allowed, and parses within a size limit."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from agentft.types import Json
 __all__ = ["TIMEOUT", "is_url", "open_description", "parse_document", "read_source"]
 
 TIMEOUT = 30  # seconds for a URL to answer, and for an MCP server to list its tools
-_SIZE_LIMIT = 100 << 20  # bytes of a document, and of the JSON that its YAML aliases expand to
+_SIZE_LIMIT = 100 << 20  # bytes of a document, and of its JSON with YAML aliases expanded
 
 
 def open_description(address: str, *, allow_url: bool = False, allow_refs: bool = False) -> References:
-    """An API description, with its references to other documents followed if that is allowed.
+    """Open an API description, following references to other documents if that is allowed.
 
     Args:
         address: a path or an http(s) URL.
-        allow_url: fetch the description from its URL.
-        allow_refs: follow references to documents below the description's folder, or at its own origin.
+        allow_url: download the description from its URL.
+        allow_refs: follow references to documents below the description's folder, or at its origin.
 
     Raises:
-        InputError: it cannot be read, fetched or parsed, or must not be fetched.
+        InputError: it cannot be read, downloaded or parsed, or the download is not allowed.
     """
 
     def read(other: str) -> dict[str, Json]:
@@ -41,10 +41,10 @@ def open_description(address: str, *, allow_url: bool = False, allow_refs: bool 
 
 
 def read_source(address: str, *, allow_url: bool = False) -> bytes:
-    """The content of a file or a URL; of more than 100 MiB, a part that is larger than `parse_document` accepts.
+    """The content of a file or a URL. Reading stops above 100 MiB, which `parse_document` refuses.
 
     Raises:
-        InputError: it cannot be read or fetched, or is a URL and `allow_url` is false.
+        InputError: it cannot be read or downloaded, or it is a URL and `allow_url` is false.
     """
     if not is_url(address):
         try:
@@ -76,10 +76,10 @@ def _fetch(url: str) -> bytes:
 
 
 def parse_document(content: bytes, place: str) -> dict[str, Json]:
-    """The JSON or YAML object in a document, as plain JSON: YAML's dates and numeric keys become text.
+    """Parse a JSON or YAML object to plain JSON; YAML's dates and numeric keys become text.
 
     Raises:
-        InputError: it is too large, neither JSON nor YAML, or not an object.
+        InputError: the document is too large, neither JSON nor YAML, or not an object.
     """
     if len(content) > _SIZE_LIMIT:
         raise InputError(f"{place}: larger than {_SIZE_LIMIT >> 20} MiB; reduce the file")
@@ -92,7 +92,7 @@ def parse_document(content: bytes, place: str) -> dict[str, Json]:
     except (ValueError, TypeError) as error:
         raise InputError(f"{place}: neither JSON nor YAML: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(value, dict):
-        raise InputError(f"{place}: holds {type(value).__name__}, not an object; give an API description")
+        raise InputError(f"{place}: contains {type(value).__name__}, not an object; give an API description")
     return value
 
 
@@ -104,7 +104,7 @@ def _parse_yaml(text: str) -> Any:
         value = yaml.load(text, Loader=loader)  # noqa: S506 - both are safe loaders
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
-    # Encoded piece by piece, so that aliases that expand to millions of values are refused here, within the limit.
+    # Encoding piece by piece stops at the limit if aliases expand to millions of values.
     pieces, size = [], 0
     for piece in json.JSONEncoder(default=str, allow_nan=False).iterencode(value):
         size += len(piece)

@@ -1,4 +1,4 @@
-"""Imports the tools of an MCP server: it lists them, and none of them is ever called."""
+"""Imports the tools of an MCP server from its list of tools, without calling any."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _PAGE_LIMIT = 100
 
 
 def import_mcp(server: str, world: str) -> ImportedWorld:
-    """A tool for every tool that an MCP server lists; one with a schema that is not valid is refused.
+    """Import every tool that an MCP server lists; tools with an invalid schema are refused.
 
     Args:
         server: the command that starts the server, or its http(s) URL. The command runs without a shell.
         world: the world's name, for its base URL.
 
     Raises:
-        InputError: the server lists no tools, or none that can be imported.
+        InputError: the server lists no tool that can be imported.
         MissingError: the MCP SDK is not installed.
     """
     imported = ImportedWorld(default_base_url(world))
@@ -62,10 +62,10 @@ def _add(imported: ImportedWorld, tool: types.Tool) -> None:
 
 
 async def list_tools(server: str) -> list[types.Tool]:
-    """The tools of an MCP server, of at most 100 pages.
+    """The tools that an MCP server lists, up to 100 pages.
 
     Raises:
-        InputError: the server lists none within 30 seconds, or `server` is not a command.
+        InputError: there is no list within 30 seconds, or `server` is not a command.
         MissingError: the MCP SDK is not installed.
     """
     if find_spec("mcp") is None:
@@ -86,7 +86,7 @@ async def list_tools(server: str) -> list[types.Tool]:
                         break
     except TimeoutError:
         raise InputError(f"{server}: no tool list within {TIMEOUT} seconds") from None
-    # Libraries below the SDK raise exceptions of their own, in groups.
+    # The SDK's dependencies raise other exceptions in groups.
     except (OSError, MCPError, ExceptionGroup) as error:
         first: Exception = error
         while isinstance(first, ExceptionGroup):
@@ -105,5 +105,5 @@ def _target(server: str) -> str | StdioServerParameters:
     except ValueError as error:
         raise InputError(f"{server}: cannot be parsed as a command: {error}") from None
     if not command:
-        raise InputError("no command; give the one that starts the MCP server, or its URL")
+        raise InputError("the command is empty; give the command that starts the MCP server, or its URL")
     return StdioServerParameters(command=command, args=rest)

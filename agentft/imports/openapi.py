@@ -1,4 +1,4 @@
-"""Imports an OpenAPI 3.0, 3.1 or Swagger 2 description: one tool for each operation."""
+"""Imports an OpenAPI 3.0, OpenAPI 3.1 or Swagger 2 description: one tool for each operation."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 
 
 def import_openapi(references: References, world: str) -> ImportedWorld:
-    """A tool for every operation; an operation that cannot be a tool is refused with its place and the reason.
+    """Import every operation as a tool; an operation that cannot be a tool is refused with its place and the reason.
 
     Args:
-        references: the description's, as `open_description` returns them.
-        world: the world's name, for its base URL if the description gives none.
+        references: the description, as `open_description` returns it.
+        world: the world's name, for its base URL if the description has none.
 
     Raises:
-        InputError: it is not an API description, or nothing in it can be imported.
+        InputError: this is not an API description, or nothing in it can be imported.
     """
     root, _ = references.find("#", references.address)
     version = root.get("openapi", root.get("swagger")) if isinstance(root, dict) else None
     if not isinstance(root, dict) or not str(version).startswith(("2", "3")):
-        raise InputError(f"{references.address}: no `openapi: 3.x` or `swagger: 2.0` in it; give an API description")
+        raise InputError(f"{references.address}: there is no `openapi: 3.x` or `swagger: 2.0`; give an API description")
     paths = root.get("paths")
     if not isinstance(paths, dict):
-        raise InputError(f"{references.address}: no `paths` in it, so there is nothing to import")
+        raise InputError(f"{references.address}: there are no `paths`, so there is nothing to import")
     imported = ImportedWorld(_base_url(root, world))
     reader = OperationReader(references, imported)
     for path, value in paths.items():
@@ -55,7 +55,7 @@ def import_openapi(references: References, world: str) -> ImportedWorld:
 
 
 def _base_url(root: Mapping[str, Any], world: str) -> str:
-    """The first server's URL with its variables' defaults, or that of a test host."""
+    """The first server's URL with the defaults of its variables, or the URL of a test host."""
     default = default_base_url(world)
     servers, schemes = root.get("servers"), root.get("schemes")
     server = object_or_empty(servers[0]) if isinstance(servers, list) and servers else {}

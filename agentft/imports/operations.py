@@ -1,4 +1,4 @@
-"""One operation of an API description as a tool: its parameters, its body and its responses."""
+"""Converts an operation of an API description to a tool: its parameters, body and responses."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from agentft.types import Json
 __all__ = ["OperationReader", "object_or_empty"]
 
 _PLACES = {"path": "path", "query": "query", "header": "header", "cookie": "cookie", "formData": "form"}
-_IGNORED_HEADERS = frozenset({"accept", "content-type", "authorization"})  # OpenAPI: not parameters, the client's own
+_IGNORED_HEADERS = frozenset({"accept", "content-type", "authorization"})  # OpenAPI: the client sets these
 _SUCCESS = ("200", "201", "202", "203", "204", "206", "2XX", "2xx", "default")
 _SPREADABLE = frozenset({"type", "properties", "required", "description", "examples", "additionalProperties"})
 
 
 class OperationReader:
-    """Reads operations into `imported`; `place` is the JSON pointer of what is being read, for notes."""
+    """Adds operations to `imported` as tools. `place`: JSON pointer of the current value, for notes."""
 
     def __init__(self, references: References, imported: ImportedWorld) -> None:
         self._references, self._imported = references, imported
         self.place = ""
 
     def resolve(self, value: Json, base: str, place: str) -> tuple[dict[str, Any], str]:
-        """The object at `place`, or the one it refers to, and the address of its document.
+        """The object at `place`, or the object that it references, and the address of its document.
 
         Raises:
-            InputError: it is not an object, or its reference cannot be resolved.
+            InputError: the value is not an object, or the reference cannot be resolved.
         """
         self.place = place
         found, home = self._references.resolve(value, base)
@@ -46,9 +46,9 @@ class OperationReader:
 
         Args:
             path: the path's template, such as `/pets/{petId}`.
-            method: in lower case.
-            item: the path's object, which holds the operation.
-            base: the address of the document that holds `item`.
+            method: the HTTP method in lower case.
+            item: the path's object, which contains the operation.
+            base: the address of the document that contains `item`.
 
         Raises:
             InputError: the operation cannot be a tool.
@@ -82,7 +82,7 @@ class OperationReader:
     def _parameters(
         self, item: Mapping[str, Any], operation: Mapping[str, Any], base: str, place: str
     ) -> Iterator[tuple[dict[str, Any], str]]:
-        """The path's parameters, overridden by the operation's own with the same name and place."""
+        """The path's parameters; the operation's parameters replace those with the same name and place."""
         found: dict[tuple[str, str], tuple[dict[str, Any], str, str]] = {}
         above = place.rpartition("/")[0]
         for owner, at in ((item, above), (operation, place)):
@@ -104,7 +104,7 @@ class OperationReader:
             self._note(f"the header {wire} is set by the HTTP client, so it is not an argument")
             return
         declared = parameter.get("schema", _media(parameter.get("content"))[1].get("schema"))
-        if declared is None:  # Swagger 2: the parameter is a schema itself
+        if declared is None:  # Swagger 2: the parameter itself is a schema
             declared = parameter | {"required": [], "description": ""}
         schema = self._expand(declared, base, "readOnly")
         if description := plain_line(parameter.get("description")):
@@ -123,7 +123,7 @@ class OperationReader:
         self._spread(schema, where, body.get("required") is True, arguments)
 
     def _spread(self, schema: Schema, place: str, required: bool, arguments: ArgumentTable) -> None:
-        """Add a body's properties as arguments, or the whole body as one where that would change its meaning."""
+        """Add a body's properties as arguments, or the whole body as one argument if that would change its meaning."""
         needed, properties = schema.get("required", []), schema.get("properties", {})
         closed = not isinstance(schema.get("additionalProperties"), dict)
         known = bool(properties) and set(needed) <= properties.keys()
@@ -134,7 +134,7 @@ class OperationReader:
             arguments.add(schema, place, "", required=required)
 
     def _responses(self, responses: Json, base: str, place: str) -> tuple[Schema, list[Json]]:
-        """The schema of the first successful response, and the answers made of its examples."""
+        """The schema of the first successful response, and answers from its examples."""
         table = object_or_empty(responses)
         status = next((status for status in _SUCCESS if status in table), None)
         if status is None:
@@ -176,21 +176,21 @@ def object_or_empty(value: Json) -> dict[str, Any]:
 
 
 def _media(content: Json) -> tuple[str, dict[str, Any]]:
-    """The preferred media type and its object: JSON, then forms, then any."""
+    """The preferred media type and its object: JSON before forms before any other."""
     kinds = list(object_or_empty(content))
     kinds.sort(key=lambda kind: 0 if "json" in kind else 1 if "form" in kind else 2)
     return (kinds[0].lower(), object_or_empty(object_or_empty(content)[kinds[0]])) if kinds else ("", {})
 
 
 def _examples(holder: Mapping[str, Any], references: References, base: str) -> list[Json]:
-    """The values of `example` and `examples` beside a schema."""
+    """The values of `example` and `examples` next to a schema."""
     named = [references.resolve(value, base)[0] for value in object_or_empty(holder.get("examples")).values()]
     found = [example["value"] for example in named if isinstance(example, dict) and "value" in example]
     return [holder["example"], *found] if "example" in holder else found
 
 
 def _decoded(value: Json) -> Json:
-    """An example that is the JSON text of an object or a list, as that object or list."""
+    """An example; if it is the JSON text of an object or a list, the parsed value."""
     try:
         read: Json = parse_json(value) if isinstance(value, str) else value
     except ValueError:

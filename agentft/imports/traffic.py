@@ -1,4 +1,4 @@
-"""Imports recorded traffic (JSONL of exchanges, or a HAR file): recorded calls get their recorded answers."""
+"""Imports recorded traffic (JSONL of exchanges, or a HAR file); recorded calls get their recorded answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PATH_PARAMETER = re.compile(r"\d+|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F
 
 @dataclass
 class _Tool:
-    """One tool: its entry in `tools.json` so far, and its calls with arguments, status and answer, by digest."""
+    """One tool: its partial entry in `tools.json`, and its calls (arguments, status, answer) by arguments' digest."""
 
     entry: dict[str, Json]
     arguments: ArgumentTable = field(default_factory=ArgumentTable)
@@ -34,13 +34,13 @@ class _Tool:
 
 
 def import_traffic(content: bytes, place: str, world: str) -> ImportedWorld:
-    """A tool for each tool or route that was called, with a schema inferred from its calls and the recorded answers.
+    """Import each tool or route that was called, with its recorded answers and a schema inferred from its calls.
 
     A line is `{"tool", "arguments", "status", "body"}`, or `{"method", "url", "request", "status", "response"}`.
-    Headers and arguments with a secret's name are left out; other secrets are replaced by `[redacted]`.
+    Headers and arguments whose names suggest a secret are dropped; other secrets are replaced by `[redacted]`.
 
     Raises:
-        InputError: nothing in it is an exchange.
+        InputError: there is no exchange in it.
     """
     imported = ImportedWorld(default_base_url(world))
     rows: list[tuple[str, dict[str, Any]]] = []
@@ -64,7 +64,7 @@ def import_traffic(content: bytes, place: str, world: str) -> ImportedWorld:
 
 
 def _exchanges(content: bytes, place: str) -> list[tuple[str, Any]]:
-    """Each HAR entry, or each line's bytes, with its place."""
+    """The HAR entries, or the lines as bytes, each with its place."""
     try:
         document: Any = parse_json(content.decode("utf-8-sig"))
         entries = document["log"]["entries"]
@@ -110,11 +110,11 @@ def _origin(url: Any) -> str:
 
 def _add_call(row: Mapping[str, Any], base_url: str, tools: dict[str, _Tool]) -> bool:
     """Add an exchange to its tool, and return whether it repeats an earlier call."""
-    status, given = row.get("status"), row.get("arguments", row.get("request"))
+    status, request = row.get("status"), row.get("arguments", row.get("request"))
     if not fits(status, "integer") or not 100 <= int(row["status"]) <= 599:
         raise InputError(f"`status` must be an HTTP status, not {status!r:.40}")
-    plain = given is None or isinstance(given, dict)
-    sent = [("body", name, value) for name, value in (given or {}).items()] if plain else [("body", "", given)]
+    plain = request is None or isinstance(request, dict)
+    sent = [("body", name, value) for name, value in (request or {}).items()] if plain else [("body", "", request)]
     name, method = row.get("tool"), row.get("method")
     if isinstance(name, str):
         entry: dict[str, Json] = {"description": f"Recorded: {name}", "access": row.get("access", "write")}
@@ -126,7 +126,7 @@ def _add_call(row: Mapping[str, Any], base_url: str, tools: dict[str, _Tool]) ->
         entry = {"description": f"Recorded: {method.upper()} {path}", "access": ACCESS.get(method.lower(), "write")}
         entry["route"] = {"method": method.upper(), "path": path}
     else:
-        raise InputError(f"an exchange has `tool`, or `method` and a `url` at {base_url}")
+        raise InputError(f"an exchange must have `tool`, or `method` and a `url` at {base_url}")
     tool = tools.setdefault(name, _Tool(entry))
     arguments: dict[str, Json] = {}
     for where, wire, value in sent:
@@ -138,7 +138,7 @@ def _add_call(row: Mapping[str, Any], base_url: str, tools: dict[str, _Tool]) ->
 
 
 def _address(url: str) -> tuple[str, list[tuple[str, str, Json]]]:
-    """A URL's path as a template with numbers and ids as parameters, and the arguments from its path and query."""
+    """A URL's path as a template, with numbers and ids as parameters, and the arguments in its path and query."""
     parts = urlsplit(url)
     sent: list[tuple[str, str, Json]] = []
     segments = parts.path.split("/")
@@ -174,7 +174,7 @@ def _add_tool(imported: ImportedWorld, name: str, tool: _Tool) -> None:
 
 
 def infer(values: Sequence[Json]) -> Schema:
-    """A JSON Schema that all `values` satisfy; up to five of the strings and numbers are its examples."""
+    """A JSON Schema that all `values` satisfy, with up to five of the strings and numbers as examples."""
     kinds = [kind for kind in TYPES if any(fits(value, kind) for value in values)]
     if "number" in kinds and "integer" in kinds:
         kinds.remove("integer" if any(isinstance(value, float) for value in values) else "number")

@@ -1,4 +1,4 @@
-"""The world that an import makes: its tools as `tools.json` has them, and what was refused or adapted."""
+"""An imported world: its tools as in `tools.json`, and notes on what was refused or adapted."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from agentft.types import Json, ToolDefinition
 __all__ = ["ACCESS", "ArgumentTable", "ImportNote", "ImportedWorld", "default_base_url", "unique_name"]
 
 ACCESS = {"get": "read", "head": "read", "options": "read", "trace": "read", "delete": "destructive"}
-"""HTTP method -> access of its tool; all others are `write`."""
+"""HTTP method -> access of its tool; other methods have `write`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImportNote:
-    """Something that was refused or adapted: its place (a JSON pointer, or `file:line`) and the reason."""
+    """Why something was refused or adapted. `place`: a JSON pointer or `file:line`."""
 
     place: str
     reason: str
@@ -30,7 +30,7 @@ class ImportNote:
 
 @dataclass
 class ImportedWorld:
-    """The tools imported so far, the operations refused, and the places adapted."""
+    """The imported tools, the refused operations, and the adapted places."""
 
     base_url: str
     tools: list[dict[str, Json]] = field(default_factory=list)
@@ -43,12 +43,12 @@ class ImportedWorld:
 
         Args:
             name: the preferred name; it is made legal and unique.
-            origin: identifies the tool among all others of the import.
-            tool: its entry in `tools.json`, without name and example.
-            example: its example's arguments; None: they are drawn from its schema.
+            origin: identifies the tool within the import.
+            tool: the tool's entry in `tools.json`, without name and example.
+            example: arguments of an example call; None: they are drawn from the schema.
 
         Raises:
-            InputError: its schema is not valid, or the example does not satisfy it.
+            InputError: the schema is invalid, or the example does not satisfy it.
         """
         description = plain_line(tool["description"]) or origin
         if example is None:
@@ -61,18 +61,18 @@ class ImportedWorld:
         self.tools.append({"name": legal, **tool, "description": description, "example": example})
 
     def require_tools(self, place: str) -> ImportedWorld:
-        """This world, if it has a tool; `place` is the import's source, for the error.
+        """Return this world if it has a tool. `place`: the source of the import, for the error.
 
         Raises:
             InputError: nothing was imported.
         """
         if not self.tools:
             first = [f"; the first of {len(self.refused)}: {note.place}: {note.reason}" for note in self.refused[:1]]
-            raise InputError(f"{place}: nothing in it can be imported{''.join(first)}")
+            raise InputError(f"{place}: nothing can be imported{''.join(first)}")
         return self
 
     def readme(self, name: str, source: str) -> str:
-        """The `README.md` of the world `name`: what was imported from `source`, and what was not."""
+        """The `README.md` of the world `name`: what was imported from `source`, refused and adapted."""
         lines = [f"# {name}", "", f"Imported from `{_quoted(source)}` with `agentft tools import`."]
         lines += [f"Tools: {len(self.tools)}. Refused: {len(self.refused)}. Adapted: {len(self.adapted)}."]
         lines += ["", "## Tools", ""]
@@ -88,7 +88,7 @@ class ImportedWorld:
 
 
 class ArgumentTable:
-    """The arguments of one tool: `properties` are their schemas, `places` where each one travels in a request."""
+    """The arguments of one tool. `properties`: their schemas. `places`: each argument's place in the HTTP request."""
 
     def __init__(self) -> None:
         self.properties: dict[str, Json] = {}
@@ -97,14 +97,14 @@ class ArgumentTable:
         self._names: dict[tuple[str, str], str] = {}
 
     def add(self, schema: Schema, place: str, wire: str, *, required: bool) -> None:
-        """Add an argument, or replace the one with the same place and name there (`wire`)."""
+        """Add an argument, or replace the one with the same place and the same name in requests (`wire`)."""
         name = self.name(place, wire)
         self.properties[name], self.places[name] = schema, [place, wire]
         if required and name not in self.required:
             self.required.append(name)
 
     def name(self, place: str, wire: str) -> str:
-        """The argument's name for a model: its own, followed by its place if another argument has that name."""
+        """The argument's name for models: its own name, with the place appended if another argument has that name."""
         if (place, wire) not in self._names:
             first = _legal_name(wire, place)[:50]
             names = (first, f"{first}_{place}", *(f"{first}_{number}" for number in range(2, len(self._names) + 2)))
@@ -118,9 +118,9 @@ class ArgumentTable:
 
 
 def unique_name(text: str, origin: str, taken: set[str]) -> str:
-    """A legal name for `text` of at most 64 characters, with a hash of `origin` if it is too long or taken.
+    """A legal name of at most 64 characters for `text`, with a hash of `origin` if it is too long or in `taken`.
 
-    Names are compared without case. The name is added to `taken`.
+    Names are compared case-insensitively. The name is added to `taken`.
     """
     name = _legal_name(text, "tool")
     if len(name) > 64 or name.lower() in taken:
@@ -135,7 +135,7 @@ def _legal_name(text: str, default: str) -> str:
 
 
 def default_base_url(world: str) -> str:
-    """The base URL of a world whose source gives none: `http://<world>.test`."""
+    """The base URL of a world whose source has none: `http://<world>.test`."""
     return f"http://{re.sub('[^a-z0-9-]+', '-', world.lower()).strip('-') or 'api'}.test"
 
 

@@ -13,7 +13,7 @@ BOMB = b"a: &a [x, x, x, x, x, x, x, x, x]\n" + b"".join(
 )
 
 
-def test_yaml_and_json_give_the_same() -> None:
+def test_yaml_and_json_give_equal_documents() -> None:
     wanted = {"responses": {"200": {"date": "2024-01-02"}}}
     assert parse_document(b'\xef\xbb\xbf{"responses": {"200": {"date": "2024-01-02"}}}', "f") == wanted
     assert parse_document(b"responses:\n  200:\n    date: 2024-01-02\n", "f") == wanted
@@ -23,8 +23,8 @@ def test_yaml_and_json_give_the_same() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"", "holds NoneType, not an object"),
-        (b"[1]", "holds list"),
+        (b"", "contains NoneType, not an object"),
+        (b"[1]", "contains list"),
         (b'{"a": NaN}', "neither JSON nor YAML"),
         (b'{"a": ', "neither JSON nor YAML"),
         (b"a: [", "neither JSON nor YAML"),
@@ -37,14 +37,14 @@ def test_yaml_and_json_give_the_same() -> None:
         (b"[" * 100_000, "nested|neither"),
     ],
 )
-def test_what_cannot_be_read_is_one_error_with_its_place(text: bytes, message: str) -> None:
+def test_an_unreadable_document_is_an_error_with_its_place(text: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         parse_document(text, "spec.yaml")
     assert str(caught.value).startswith("spec.yaml: ")
     assert len(str(caught.value)) < 300
 
 
-def test_a_bomb_of_aliases_and_a_huge_file_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_alias_bomb_and_a_huge_file_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents, "_SIZE_LIMIT", 1 << 20)
     with pytest.raises(InputError, match="aliases expand to too much"):
         parse_document(BOMB, "bomb.yaml")

