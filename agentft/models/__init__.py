@@ -1,8 +1,8 @@
-"""Models: a model is given a conversation and answers with a turn.
+"""Models: a model receives a conversation and replies with a turn.
 
-`Model` is the whole interface: nothing above this package knows whether a model works with text, a chat template and a
-call format (`local`), with scripted answers (`scripted`) or with an API that returns structured calls. `opening` makes
-a model from what a user names, and imports the heavy modules on use.
+`Model` is the whole interface: code outside this package does not know whether a model works with text, a chat template
+and a call format (`local`), with scripted answers (`scripted`) or with an API that returns structured calls. `opening`
+opens the model that a user names, and imports heavy modules only when they are needed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Finish = Literal["stop", "end", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to sample. `temperature` 0 is greedy. `max_new_tokens` limits one reply."""
+    """Sampling settings. `temperature` 0 is greedy. `max_new_tokens` limits one reply."""
 
     max_new_tokens: int = 256
     temperature: float = 0.0
@@ -55,7 +55,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one reply: those of the prompt, and those that the model generated."""
+    """Token counts of one reply. `prompt_tokens`: the prompt's. `tokens`: generated ones."""
 
     prompt_tokens: int = 0
     tokens: int = 0
@@ -80,7 +80,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """More text of the turn; `thought` marks reasoning that is not meant for the user."""
+    """New text of the turn; `thought` marks reasoning that is not meant for the user."""
 
     text: str
     thought: bool = False
@@ -95,22 +95,22 @@ class CallStarted:
 
 @dataclass(frozen=True, slots=True)
 class CallDone:
-    """A call is complete, as it will be in the reply's turn."""
+    """A call is complete; the reply's turn will contain it unchanged."""
 
     call: ToolCall
 
 
 Delta: TypeAlias = TextDelta | CallStarted | CallDone
 OnDelta: TypeAlias = Callable[[int, Delta], None]
-"""Called with the index of the request and what is new of its reply."""
+"""Called with the index of a request and the next piece of its reply."""
 
 
 class Model(Protocol):
     """Anything that continues conversations.
 
     Attributes:
-        name: what ran, for reports: a model's name, with its adapter if any.
-        source: `Conversation.source` of conversations that hold this model's turns.
+        name: the name in reports: the model's, with its adapter if any.
+        source: `Conversation.source` of conversations with this model's turns.
         rendering: how conversations become text, for records (`call_format`, `frame_sha256`, ...); empty for a model
             that receives structured messages.
     """
@@ -123,6 +123,6 @@ class Model(Protocol):
         """Reply to all requests, in order. `on_delta` receives the replies while they are generated.
 
         Raises:
-            FrameError: the model's chat template cannot carry a conversation.
+            FrameError: the model's chat template cannot render a conversation faithfully.
         """
         ...

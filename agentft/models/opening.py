@@ -1,4 +1,4 @@
-"""Opens the model that a user names (`--model`, `--adapter`), and refuses one that does not fit the run's rendering."""
+"""Opens the model that a user names (`--model`, `--adapter`), unless its rendering differs from the run's."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SCRIPTED = "scripted"
 
 
 def open_model(model: str | None, adapter: str | None = None, bits: int = 16, call_format: str | None = None) -> Model:
-    """Load a model, with a run's adapter on top if one is named.
+    """Load a model, with a run's adapter if one is named.
 
     Args:
-        model: a folder, a hub id, an embedded name, or `scripted:FILE`; None: the adapter's, or the default.
-        adapter: a run folder, or `last`. The result of full training is opened alone, without `model`.
+        model: a folder, a hub id, an embedded name, or `scripted:FILE`; None: the adapter's model, or the default.
+        adapter: a run folder, or `last`. For a run of full training, `model` is not used.
         bits: 4, 8 or 16.
-        call_format: None: the adapter's, or the default.
+        call_format: a call format's name; None: the adapter's, or the default.
 
     Raises:
         InputError: the run or the answers file cannot be used, or the run was trained with another rendering.
@@ -38,7 +38,7 @@ def open_model(model: str | None, adapter: str | None = None, bits: int = 16, ca
     kind, _, answers = (model or "").partition(":")
     if kind == SCRIPTED:
         if adapter:
-            raise InputError("scripted answers have no adapter; leave --adapter out")
+            raise InputError("scripted answers have no adapter; omit --adapter")
         if not answers:
             raise InputError("scripted answers come from a file: --model scripted:FILE")
         return ScriptedModel(read_answers(Path(answers)), answers, call_format or DEFAULT_FORMAT)
@@ -59,7 +59,7 @@ def open_model(model: str | None, adapter: str | None = None, bits: int = 16, ca
 
 
 def doubt_bits(adapter: str | None, bits: int) -> str | None:
-    """A note for the user if `bits` gives a run other base weights than those it was trained on; else None.
+    """A warning if `bits` means that a run's adapter gets other base weights than in training; else None.
 
     Raises:
         InputError: the run cannot be used.
@@ -69,34 +69,34 @@ def doubt_bits(adapter: str | None, bits: int) -> str | None:
         return None
     return (
         f"{run.path} was trained on {'4-bit' if run.is_rounded else 'unrounded'} weights and is now loaded on "
-        f"{bits}-bit weights, which costs small models much of their accuracy; use --bits 16 for the trained weights"
+        f"{bits}-bit weights, which costs small models much of their accuracy; use --bits 16 for those of the training"
     )
 
 
 def check_rendering(run: FinishedRun, rendering: Mapping[str, Json], model: str) -> None:
-    """Refuse a model that would be served with other prompts than the run was trained on: it would only score worse.
+    """Refuse a model whose prompts would differ from those of the run's training, since it would score worse.
 
     Args:
-        rendering: what `Rendering.describe` says of the model to be served, in the run's call format.
+        rendering: `Rendering.describe()` of the model to serve, in the run's call format.
 
     Raises:
-        InputError: the chat template, the system text or the stop strings are not those in `format.json`.
+        InputError: the chat template, the system text or the stop strings differ from those in `format.json`.
     """
-    place = RunFolder(run.path).format
-    stored = json.loads(place.read_text(encoding="utf-8"))
+    path = RunFolder(run.path).format
+    stored = json.loads(path.read_text(encoding="utf-8"))
     for key in ("frame_sha256", "stop", "system_sha256"):
         if key in stored and stored[key] != rendering[key]:
             if key == "frame_sha256" and model != run.model:
-                remedy = f"leave --model out, or give {run.model}"
+                remedy = f"omit --model, or use {run.model}"
             else:
                 remedy = "the model's template or agentft has changed since the training; train again"
-            raise InputError(f"{place}: {key} is not that of {model}, so prompts would differ from training; {remedy}")
+            raise InputError(f"{path}: {key} differs from {model}'s, so prompts would not match training; {remedy}")
 
 
 def identify(model: str | None, adapter: str | None, bits: int, call_format: str | None = None) -> tuple[str, str]:
-    """A model's name for reports, and a hash of everything that its answers depend on: weights, bits, call format.
+    """A model's name for reports, and a hash of all that its answers depend on (weights, bits, call format).
 
-    The model is not loaded.
+    This does not load the model.
 
     Raises:
         InputError: the run cannot be used, or there is no such call format.
@@ -116,7 +116,7 @@ def identify(model: str | None, adapter: str | None, bits: int, call_format: str
 
 
 def _listing(path: Path) -> Iterator[str]:
-    """A model's files by name, size and time; hashing gigabytes for every evaluation would take too long."""
+    """A model's files by name, size and time, because hashing gigabytes for every evaluation would take too long."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     for file in files:
         if file.is_file():

@@ -1,7 +1,7 @@
-"""A model that answers from a file or a table: for tests, examples, and to show that a suite can be solved.
+"""A model that answers from a file or a table, for tests and examples, and to prove that a suite can be solved.
 
-The file holds one JSON object a line: `{"key": "<case id>/<turn>/<step>", "text": "..."}`. A key may be a pattern with
-`*` and `?` (`"w01*/0/0"`). Exact keys take precedence, then patterns in the order of the file.
+The file has one JSON object on each line: `{"key": "<case id>/<turn>/<step>", "text": "..."}`. A key may be a pattern
+with `*` and `?` (`"w01*/0/0"`). Exact keys take precedence, then patterns in the order of the file.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from agentft.types import Part
 __all__ = ["Answer", "ScriptedModel", "read_answers"]
 
 Answer: TypeAlias = str | tuple[Part, ...]
-"""A turn as text in the call format, or as parts that are written in it."""
+"""A turn as text in the call format, or as parts to write in it."""
 
 
 class ScriptedModel:
-    """Answers by `Request.key`. Its turns are text, as a local model's are; tokens are counted as words.
+    """Answers by `Request.key`. Its turns are text, like a local model's; token counts are word counts.
 
     Args:
         answers: key or pattern -> answer.
-        source: where the answers came from, for error messages and reports.
-        fmt: the call format that the answers are written and parsed in.
+        source: the origin of the answers, for error messages and reports.
+        fmt: the answers' call format.
 
     Raises:
-        InputError: no such call format.
+        InputError: there is no such call format.
     """
 
     def __init__(self, answers: Mapping[str, Answer], source: str = "answers", fmt: str = "msagent") -> None:

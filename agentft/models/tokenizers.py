@@ -1,4 +1,4 @@
-"""Loading tokenizers, and how the model libraries' failures become one clear line."""
+"""Loads tokenizers, and converts failures of the model libraries to clear errors."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["load_tokenizer", "located"]
 
 
 def load_tokenizer(model: str) -> Any:
-    """The fast tokenizer of a folder, a hub id or an embedded model (pulled on first use).
+    """Load the fast tokenizer of a folder, a hub id or an embedded model (pulled on first use).
 
     Raises:
-        MissingError: it is not here and cannot be fetched.
-        InputError: there is only a slow one, which cannot tell where in the text its tokens lie.
+        MissingError: it is not on this machine and cannot be downloaded.
+        InputError: there is only a slow tokenizer, which has no character offsets.
     """
-    # The libraries' bars and remarks stay off the user's terminal.
+    # Keep the libraries' progress bars and warnings off the user's terminal.
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     for library in ("bitsandbytes", "accelerate"):
@@ -34,16 +34,16 @@ def load_tokenizer(model: str) -> Any:
 
 
 def located(model: str, load: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Call a `from_pretrained`, saying of a failure what the user can do.
+    """Call a `from_pretrained`; if it fails, tell the user what to do.
 
     Raises:
-        MissingError: the model is not here and cannot be fetched.
+        MissingError: the model is not on this machine and cannot be downloaded.
     """
     try:
         return load(*arguments, **options)
     except (OSError, ValueError) as error:
         line = str(error).strip().split("\n")[0]
         raise MissingError(
-            f"the model {model!r} cannot be loaded ({line}); give a folder that holds one, a hub id that can be "
-            "reached from here, or the embedded smollm2-135m"
+            f"the model {model!r} cannot be loaded ({line}); give a model's folder, a hub id (if this machine can "
+            "reach the hub), or the embedded smollm2-135m"
         ) from error

@@ -1,4 +1,4 @@
-"""A model that receives messages and returns structured calls, as an OpenAI-compatible endpoint does."""
+"""A model that receives messages and returns structured calls, like an OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoding in batches with shared starts gives what transformers' own generate gives, prompt by prompt."""
+"""Batched decoding with shared prefixes gives the same text as transformers' `generate` for single prompts."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ USERS = ["What is it?", "Is it fine in Paris, and what of Lisbon and Beijing?", 
 
 
 @pytest.fixture(autouse=True)
-def few_rows_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With so small batches no row would leave: ended ones stay until there are a multiple of ROWS."""
+def small_row_multiple(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the normal value, no finished row would leave the small batches of these tests."""
     monkeypatch.setattr("agentft.models.decoding.ROWS", 2)
 
 
-def request(key: str, system: str, user: str, *said: str, stop: tuple[str, ...] = ()) -> TextRequest:
+def request(key: str, system: str, user: str, *answers: str, stop: tuple[str, ...] = ()) -> TextRequest:
     segments = [
         Segment("<|im_start|>system\n", False, "frame"),
         Segment(system, False, "system"),
@@ -34,7 +34,7 @@ def request(key: str, system: str, user: str, *said: str, stop: tuple[str, ...] 
         Segment(user, False, "user"),
         Segment("<|im_end|>\n<|im_start|>assistant\n", False, "frame"),
     ]
-    for text in said:
+    for text in answers:
         segments += [Segment(text, True, "answer"), Segment("\nmore\n", False, "result")]
     return TextRequest(key, tuple(segments), stop)
 
@@ -49,7 +49,7 @@ def engine(share: bool = True) -> HfEngine:
 
 
 def generated(requests: Sequence[TextRequest], tokens: int) -> list[str]:
-    """The oracle: one prompt at a time through `generate`."""
+    """The expected texts: one prompt at a time through `generate`."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
     texts = []
     for one in requests:
@@ -82,25 +82,25 @@ def runs_of(one: TextRequest) -> list[str]:
 
 
 @pytest.mark.parametrize("share", [True, False], ids=["shared", "the model's own attention"])
-def test_batches_of_several_systems_give_what_generate_gives(share: bool) -> None:
+def test_batches_with_several_system_texts_equal_generate(share: bool) -> None:
     requests = [request(f"{n}", system, user) for n, user in enumerate(USERS) for system in (LONG, OTHER)]
     done = engine(share).complete(requests, Sampling(max_new_tokens=12))
     assert [completion.text for completion in done] == generated(requests, 12)
 
 
-def test_a_conversation_that_goes_on_gives_what_generate_gives() -> None:
+def test_continued_conversations_equal_generate() -> None:
     served = engine()
     first = [request(f"{n}", LONG, user) for n, user in enumerate(USERS)]
-    said = [completion.text for completion in served.complete(first, Sampling(max_new_tokens=8))]
-    second = [request(f"{n}", LONG, user, text) for n, (user, text) in enumerate(zip(USERS, said, strict=True))]
+    answers = [completion.text for completion in served.complete(first, Sampling(max_new_tokens=8))]
+    second = [request(f"{n}", LONG, user, text) for n, (user, text) in enumerate(zip(USERS, answers, strict=True))]
     done = served.complete(second[1:], Sampling(max_new_tokens=8))
     assert [completion.text for completion in done] == generated(second[1:], 8)
 
 
-def test_a_lone_prompt_that_goes_on_too() -> None:
+def test_a_single_continued_conversation_equals_generate() -> None:
     served = engine()
-    said = served.complete([request("a", LONG, USERS[0])], Sampling(max_new_tokens=8))[0].text
-    more = request("b", LONG, USERS[0], said)
+    answer = served.complete([request("a", LONG, USERS[0])], Sampling(max_new_tokens=8))[0].text
+    more = request("b", LONG, USERS[0], answer)
     assert served.complete([more], Sampling(max_new_tokens=8))[0].text == generated([more], 8)[0]
 
 
@@ -112,7 +112,7 @@ def test_a_stop_string_ends_a_row_and_is_kept() -> None:
     assert held.text == free.text[: free.text.index(stop) + len(stop)]
 
 
-def test_text_is_handed_out_as_it_appears() -> None:
+def test_text_is_streamed() -> None:
     pieces: dict[int, list[str]] = {0: [], 1: []}
     requests = [request("a", OTHER, USERS[1]), request("b", LONG, USERS[0])]
     done = engine().complete(requests, Sampling(max_new_tokens=12), lambda row, text: pieces[row].append(text))
@@ -130,11 +130,11 @@ def test_sampling_is_seeded() -> None:
     assert draw(1) != draw(2)
 
 
-def test_nothing_asked_nothing_done() -> None:
+def test_no_requests_give_no_completions() -> None:
     assert engine().complete([], Sampling()) == []
 
 
-def test_rows_that_share_too_little_go_without() -> None:
+def test_prompts_that_share_too_little_equal_generate() -> None:
     requests: list[Any] = [request("a", "x", "y"), request("b", "z", "y")]
     done = engine().complete(requests, Sampling(max_new_tokens=6))
     assert [completion.text for completion in done] == generated(requests, 6)

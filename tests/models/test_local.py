@@ -1,4 +1,4 @@
-"""A model on text: what it sends, what it replies, and what it streams."""
+"""A local model's prompts, replies and streams."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PIECES += ['```JSON\n{"api_name": "f", "parameters": {}}\n```', "<tool_call>", "
 
 
 class Engine:
-    """A text engine that gives these texts, piece by piece."""
+    """A text engine that generates these texts, piece by piece."""
 
     name = "engine"
 
@@ -46,7 +46,7 @@ class Engine:
 
 
 class Thinking:
-    """A rendering of a model that thinks first: what stands before `</think>` is a thought."""
+    """A rendering for a reasoning model: text before `</think>` is a thought."""
 
     name = "thinking"
     stop = ("</stop>",)
@@ -105,7 +105,7 @@ def test_a_reply_has_the_parts_the_text_the_prompt_and_the_usage(name: str) -> N
     assert engine.requests[0].stop == fmt.stop
 
 
-def test_another_rendering_decides_the_prompt_the_stop_strings_and_the_parts() -> None:
+def test_a_custom_rendering_controls_the_prompt_the_stop_strings_and_the_parts() -> None:
     engine = Engine(["<think>", "Is it 8?", "</think>", "It is."], ["Plain."])
     model = LocalModel(engine, Thinking())
     deltas: list[tuple[int, Delta]] = []
@@ -124,23 +124,23 @@ def test_thoughts_stream_as_thoughts() -> None:
 
 
 @pytest.mark.parametrize("name", CALL_FORMATS)
-def test_text_streams_before_a_call_and_no_part_of_the_marker_does(name: str) -> None:
+def test_text_before_a_call_is_streamed_without_any_part_of_the_marker(name: str) -> None:
     text = f"I look.\n\n{OPENINGS[name]}" + '{"name": "f"}'
     parse = call_format(name).parse
-    shown = []
+    streamed = []
     for end in range(len(text) + 1):
         deltas: list[Delta] = []
         stream = PartStream(parse, deltas.append)
         for character in text[:end]:
             stream.feed(character)
-        shown.append(texts(deltas))
-    assert all("<" not in piece for piece in shown)
-    assert all(later.startswith(earlier) for earlier, later in pairwise(shown))
-    assert shown[7] == "I look."
-    assert shown[-1].rstrip() == "I look."
+        streamed.append(texts(deltas))
+    assert all("<" not in piece for piece in streamed)
+    assert all(later.startswith(earlier) for earlier, later in pairwise(streamed))
+    assert streamed[7] == "I look."
+    assert streamed[-1].rstrip() == "I look."
 
 
-def test_an_end_that_only_looks_like_a_marker_is_streamed_at_last() -> None:
+def test_text_that_only_looks_like_a_marker_is_streamed_later() -> None:
     parse = call_format("msagent").parse
     assert texts(collected(["a <b"], parse)) == "a <b"
     deltas: list[Delta] = []
@@ -164,7 +164,7 @@ def test_each_call_is_announced_once_and_completed_once() -> None:
 
 
 @given(st.sampled_from(sorted(CALL_FORMATS)), st.lists(st.sampled_from(PIECES), max_size=8))
-def test_a_stream_gives_the_text_and_the_calls_of_the_turn(name: str, pieces: list[str]) -> None:
+def test_a_stream_contains_the_text_and_the_calls_of_the_turn(name: str, pieces: list[str]) -> None:
     text = "".join(pieces)
     parse = call_format(name).parse
     parts = parse(text)

