@@ -78,7 +78,7 @@ TESTS: dict[str, list[str]] = {
     "agentft/rows/ledger.py": ["tests/rows/test_ledger.py"],
     "agentft/rows/inspection.py": ["tests/rows/test_ledger.py", "tests/commands/test_data_inspect.py"],
     "agentft/rows/parquet.py": ["tests/rows/test_parquet.py"],
-    "agentft/rows/mask.py": ["tests/display/test_mask.py"],
+    "agentft/rows/mask.py": ["tests/rows/test_mask.py"],
     "agentft/rows/*.py": _READING,
     "agentft/json_text.py": ["tests/test_json_text.py"],
     "agentft/toolserver/guard.py": ["tests/toolserver/test_guard.py"],

@@ -1,0 +1,77 @@
+"""Rows as tokens: each character once, and the row that was asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agentft.errors import InputError
+from agentft.rendering import open_rendering
+from agentft.rendering.encoding import LEARN_RULES
+from agentft.rows.mask import MaskedRow, _texts, mask_rows
+from tests.tiny import tiny_tokenizer
+
+TOKENIZER = tiny_tokenizer()
+
+
+def by_bytes(text: str) -> list[str]:
+    """What each byte adds, if every byte is a token."""
+    return _texts(list(text.encode()), lambda tokens: bytes(tokens).decode(errors="replace"))
+
+
+@pytest.mark.parametrize(
+    ("text", "texts"),
+    [
+        ("", []),
+        ("ab", ["a", "b"]),
+        ("é北😀a", ["", "é", "", "", "北", "", "", "", "😀", "a"]),
+        ("\ufffda", ["", "", "", "\ufffda"]),
+        ("\ufffdé", ["", "", "", "", "\ufffdé"]),
+        ("ab\ufffd", ["a", "b", "", "", "\ufffd"]),
+    ],
+)
+def test_a_character_is_the_text_of_its_last_token(text: str, texts: list[str]) -> None:
+    assert by_bytes(text) == texts
+
+
+def masked(path: Path, row: int | None) -> list[MaskedRow]:
+    return list(mask_rows(path, TOKENIZER, open_rendering("hermes", TOKENIZER), LEARN_RULES["assistant"], row))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Two rows that are kept, and two that are rejected."""
+    rows = [
+        {"id": name, "messages": [{"role": "user", "content": name}, {"role": "assistant", "content": f"{name} 北京"}]}
+        for name in ("a", "b")
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [rows[0], {}, rows[1], []]))
+    return path
+
+
+def test_without_a_number_every_row_that_is_kept_is_shown(file: Path) -> None:
+    assert [(row.id, row.line) for row in masked(file, None)] == [("a", 1), ("b", 3)]
+
+
+def test_the_tokens_of_a_row_say_what_is_sampled_and_supervised(file: Path) -> None:
+    (row,) = masked(file, 3)
+    text = "<|im_start|>user\nb<|im_end|>\n<|im_start|>assistant\nb 北京<|im_end|>\n"
+    assert (row.id, row.line) == ("b", 3)
+    assert "".join(token.text for token in row.tokens) == text
+    assert "".join(token.text for token in row.tokens if token.weight == 1) == "b 北京<|im_end|>"
+    assert all(token.sampled == (token.kind in ("answer", "end")) == (token.weight == 1) for token in row.tokens)
+
+
+def test_a_row_that_is_rejected_or_not_there_is_an_error(file: Path) -> None:
+    for row, message in [(2, "rows.jsonl:2: unknown-format: "), (5, "has 4 rows, so there is no row 5")]:
+        with pytest.raises(InputError, match=message):
+            masked(file, row)
+    file.write_text(file.read_text().splitlines()[0])
+    with pytest.raises(InputError, match="has 1 row, so there is no row 2; rows are counted from 1"):
+        masked(file, 2)
+    file.write_text((file.read_text() + "\n") * 2)
+    with pytest.raises(InputError, match="has 2 rows, so there is no row 3"):
+        masked(file, 3)
