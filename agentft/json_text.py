@@ -187,8 +187,6 @@ def _decode(text: str, start: int, decoder: json.JSONDecoder) -> tuple[object, i
             if not cut or (error.pos < size - 16 and not error.msg.startswith("Unterminated")):
                 place = start + error.pos
                 raise UnreadableError(f"not JSON ({error.msg} at character {place})", position=place) from None
-        except UnreadableError:
-            raise
         except ValueError as error:  # an integer of thousands of digits
             raise UnreadableError(str(error)) from None
         size *= 8

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentft import json_text
 from agentft.json_text import (
     MAX_DEPTH,
     UnreadableError,
@@ -244,3 +246,27 @@ def test_only_the_value_itself_must_be_text() -> None:
         with pytest.raises(UnreadableError) as caught:
             read_json("-" + text, 1)
         assert caught.value.reason == "lone-surrogate"
+
+
+def test_a_number_that_is_longer_than_a_window_is_read_whole() -> None:
+    for digits in (4095, 4096, 4097, 4300):
+        assert read_json("-" + "7" * digits + ",", 1) == (int("7" * digits), digits + 1)
+        assert read_json("-" + "7" * digits, 1) == (int("7" * digits), digits + 1)
+
+
+@pytest.mark.parametrize(("size", "windows"), [(10, [4096]), (4096, [4096, 32_768]), (40_000, [4096, 32_768, 262_144])])
+def test_a_value_in_a_long_text_costs_what_its_own_length_costs(
+    size: int, windows: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    class Decoder(json.JSONDecoder):
+        def raw_decode(self, s: str, idx: int = 0) -> Any:
+            seen.append(len(s))
+            return super().raw_decode(s, idx)
+
+    monkeypatch.setattr(json_text, "_LENIENT", Decoder())
+    value = "x" * (size - 2)
+    text = " " + json.dumps(value) + " " * 1_000_000
+    assert read_json(text, 1) == (value, size + 1)
+    assert seen == windows
