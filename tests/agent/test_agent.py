@@ -18,7 +18,7 @@ TOOL = ToolDefinition("echo", "Says it again.", {"type": "object", "properties":
 
 @dataclass
 class FakeClient:
-    """Answers every call with its arguments; raises `error` for the sessions that are not among the first `healthy`."""
+    """Answers every call with its arguments; raises `error` for all sessions but the first `healthy` ones."""
 
     error: Exception | None = None
     calls: list[tuple[str, str]] = field(default_factory=list)
@@ -67,7 +67,7 @@ def run(jobs: Sequence[Job], model: CountingModel, client: FakeClient, **options
 
 
 @pytest.mark.parametrize("name", ["msagent", "hermes"])
-def test_calls_are_run_and_their_results_given_back(name: str) -> None:
+def test_calls_are_executed_and_their_results_go_back_to_the_model(name: str) -> None:
     fmt = call_format(name)
     model = CountingModel({"a/0/0": call_text(fmt, "hé"), "a/0/1": "It says hé.", "a/1/0": "Bye."}, name)
     client = FakeClient()
@@ -84,7 +84,7 @@ def test_calls_are_run_and_their_results_given_back(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["msagent", "hermes"])
-def test_each_prompt_continues_the_one_before(name: str) -> None:
+def test_each_prompt_continues_the_previous_one(name: str) -> None:
     fmt = call_format(name)
     texts = {"a/0/0": call_text(fmt, "one"), "a/0/1": call_text(fmt, "two"), "a/0/2": "Done."}
     model = CountingModel(texts, name)
@@ -132,7 +132,7 @@ def test_a_model_that_never_stops_calling_is_stopped() -> None:
         ("msagent", '<|startofthink|>```JSON\n{"api_name": "echo", "parameters": {"text": \n```<|endofthink|>'),
     ],
 )
-def test_an_unreadable_call_is_answered_and_never_sent(name: str, broken: str) -> None:
+def test_an_unreadable_call_gets_a_result_and_is_never_sent(name: str, broken: str) -> None:
     fmt = call_format(name)
     client = FakeClient()
     model = CountingModel({"a/0/0": broken, "a/0/1": call_text(fmt, "x"), "a/0/2": "Mended."}, name)
@@ -145,7 +145,7 @@ def test_an_unreadable_call_is_answered_and_never_sent(name: str, broken: str) -
     assert trajectory.outcome == "done"
 
 
-def test_a_server_that_is_gone_makes_the_case_invalid_and_the_run_goes_on() -> None:
+def test_a_dead_server_makes_the_case_invalid_and_the_run_continues() -> None:
     fmt = call_format("hermes")
     model = CountingModel({"a/0/0": call_text(fmt, "x"), "b/0/0": "Fine."})
     done = run([job("a", "Go"), job("b", "Go")], model, FakeClient(error=ConnectionResetError("gone")))
@@ -166,7 +166,7 @@ def test_a_missing_answer_is_an_input_error_that_ends_the_run() -> None:
 
 
 @pytest.mark.parametrize("name", ["msagent", "hermes"])
-def test_stepping_by_hand_goes_the_same_way(name: str) -> None:
+def test_single_steps_give_the_same_trajectory(name: str) -> None:
     fmt = call_format(name)
     model = CountingModel({"chat/0/0": call_text(fmt, "hé"), "chat/0/1": "It says hé.", "chat/1/0": "Bye."}, name)
     client = FakeClient()

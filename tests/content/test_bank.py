@@ -1,4 +1,4 @@
-"""The bank: nothing moves without its code, no account is overdrawn, and money is conserved."""
+"""The bank: no transfer without its code, no overdrawn account, and money is conserved."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_every_example_runs_with_every_seed(seed: int) -> None:
         BANK.call(name, tool.example, BANK.new_state(seed))
 
 
-def test_another_seed_is_another_balance_and_history() -> None:
+def test_another_seed_gives_another_balance_and_history() -> None:
     told = [
         (
             BANK.call("account_balance", {"account": "savings"}, BANK.new_state(seed)),
@@ -106,11 +106,11 @@ def test_an_account_is_found_by_id_and_by_name(account: str) -> None:
         ),
     ],
 )
-def test_what_is_not_there_is_a_404_with_a_way_on(tool: str, arguments: dict[str, Json], message: str) -> None:
+def test_an_unknown_name_is_a_404_with_a_remedy(tool: str, arguments: dict[str, Json], message: str) -> None:
     assert refusal(copy_json(BANK.new_state()), tool, **arguments) == (404, message)
 
 
-def test_transactions_are_newest_first_and_begin_with_what_was_sent_today() -> None:
+def test_transactions_are_newest_first_and_include_those_of_today() -> None:
     state = copy_json(BANK.new_state())
     before = ask(state, "list_transactions", account="checking", count=5)["transactions"].split("; ")
     days = [move[:10] for move in before]
@@ -124,7 +124,7 @@ def test_transactions_are_newest_first_and_begin_with_what_was_sent_today() -> N
     assert ask(state, "list_transactions", account="travel", count=1)["transactions"] == "2026-10-12 checking +10.00"
 
 
-def test_an_account_without_movements_says_so() -> None:
+def test_an_account_without_transactions_says_so() -> None:
     answer = ask(copy_json(BANK.new_state()), "list_transactions", account="old student account", count=5)
     assert answer == {"account": "ACC-1004", "count": 0, "transactions": "none in the last 30 days"}
 
@@ -158,7 +158,7 @@ def test_an_iban_with_wrong_check_digits_is_a_422(iban: str) -> None:
     assert refusal(copy_json(BANK.new_state()), "add_payee", name="Luca Bianchi", iban=iban)[0] == 422
 
 
-def test_a_payee_is_saved_once_and_is_no_account() -> None:
+def test_a_payee_is_saved_once_and_is_not_an_account() -> None:
     iban = "IT60X0542811101000000123456"
     state = copy_json(BANK.new_state())
     assert refusal(state, "add_payee", name="Someone", iban="DE89 3704 0044 0532 0130 00") == (
@@ -170,7 +170,7 @@ def test_a_payee_is_saved_once_and_is_no_account() -> None:
     assert refusal(state, "add_payee", name="x\ny\x00", iban=iban)[0] == 422
 
 
-def test_payees_have_an_end() -> None:
+def test_the_number_of_payees_is_limited() -> None:
     state = copy_json(BANK.new_state())
     for number in range(8, 51):
         state["payees"][f"P-{number:02d}"] = {"name": f"Payee {number}", "iban": str(number), "received": 0}
@@ -181,7 +181,7 @@ def test_payees_have_an_end() -> None:
 # --- transfers
 
 
-def test_preparing_moves_nothing_and_confirming_moves_all() -> None:
+def test_only_confirming_a_transfer_moves_money() -> None:
     state = copy_json(BANK.new_state())
     start = balance(state, "checking")
     prepared = ask(state, "prepare_transfer", source="checking", target="P-02", amount=120.4, speed="instant")
@@ -193,7 +193,7 @@ def test_preparing_moves_nothing_and_confirming_moves_all() -> None:
     assert (state["payees"]["P-02"]["received"], state["fees"]) == (12040, 60)
 
 
-def test_a_small_instant_transfer_costs_half_a_euro_and_one_to_oneself_nothing() -> None:
+def test_the_fee_of_instant_transfers() -> None:
     state = copy_json(BANK.new_state())
     fees = [
         ask(state, "prepare_transfer", source="checking", target=target, amount=5, speed="instant")["fee"]
@@ -212,7 +212,7 @@ def test_the_wrong_code_moves_nothing() -> None:
         assert (status, message) == (403, "the code does not fit T-4822; use the code that was given for this transfer")
 
 
-def test_a_transfer_ends_once() -> None:
+def test_a_transfer_is_confirmed_or_cancelled_once() -> None:
     state = copy_json(BANK.new_state())
     ask(state, "confirm_transfer", transfer="T-4821", code="307194")
     again = (409, "T-4821 is sent already; prepare a new transfer")
@@ -223,7 +223,7 @@ def test_a_transfer_ends_once() -> None:
     assert refusal(other, "confirm_transfer", transfer="T-4821", code="307194")[0] == 409
 
 
-def test_what_is_not_there_cannot_be_sent() -> None:
+def test_a_transfer_needs_sufficient_funds() -> None:
     state = copy_json(BANK.new_state())
     status, message = refusal(state, "prepare_transfer", source="travel", target="checking", amount=5000)
     assert status == 402
@@ -241,7 +241,7 @@ def test_funds_are_checked_again_when_a_transfer_is_confirmed() -> None:
     assert refusal(state, "confirm_transfer", transfer=waiting["transfer"], code=waiting["code"])[0] == 402
 
 
-def test_the_daily_limit_holds_for_payees_and_not_for_own_accounts() -> None:
+def test_the_daily_limit_applies_to_payees_but_not_to_own_accounts() -> None:
     state = copy_json(BANK.new_state())
     send(state, "savings", "P-02", 900)
     assert ask(state, "account_balance", account="savings")["left_today"] == 100
@@ -262,7 +262,7 @@ def test_the_daily_limit_holds_for_payees_and_not_for_own_accounts() -> None:
     )
 
 
-def test_a_frozen_account_takes_money_and_gives_none() -> None:
+def test_a_frozen_account_receives_money_but_sends_none() -> None:
     state = copy_json(BANK.new_state())
     start = balance(state, "old student account")
     send(state, "checking", "old student account", 30)
@@ -273,7 +273,7 @@ def test_a_frozen_account_takes_money_and_gives_none() -> None:
 
 
 @pytest.mark.parametrize("amount", [0, -5, 0.001, 10.005, 999_999.999, 1_000_000.01, 1e300, 5e-324])
-def test_an_amount_is_whole_cents_above_nothing(amount: float) -> None:
+def test_an_amount_is_a_positive_number_of_whole_cents(amount: float) -> None:
     state = copy_json(BANK.new_state())
     assert refusal(state, "prepare_transfer", source="checking", target="savings", amount=amount)[0] == 422
     assert refusal(state, "set_daily_limit", account="checking", amount=amount)[0] == 422
@@ -285,7 +285,7 @@ def test_a_transfer_needs_two_accounts() -> None:
     assert answer == (422, message)
 
 
-def test_prepared_transfers_have_an_end() -> None:
+def test_the_number_of_prepared_transfers_is_limited() -> None:
     state = copy_json(BANK.new_state())
     for _ in range(9):
         ask(state, "prepare_transfer", source="checking", target="savings", amount=1)

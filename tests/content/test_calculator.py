@@ -1,4 +1,4 @@
-"""The calculator agrees with Python's own arithmetic, and refuses in words what it must not work out."""
+"""The calculator agrees with Python's own arithmetic, and refuses what it must not compute."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_precedence_and_syntax_are_pythons(pieces: list[str]) -> None:
 
 
 @given(st.text(max_size=250))
-def test_any_text_is_worked_out_or_refused(text: str) -> None:
+def test_any_text_is_computed_or_refused(text: str) -> None:
     try:
         result = ask("calculate", expression=text)["result"]
     except ToolError:
@@ -225,7 +225,7 @@ def test_every_unit_converts_to_itself_and_its_names(unit: str) -> None:
         assert ask("convert_units", value=42, from_unit=unit, to_unit=name)["result"] == 42
 
 
-def test_unit_names_lead_to_units_and_are_in_lower_case() -> None:
+def test_unit_names_are_lower_case_and_have_a_unit() -> None:
     assert set(UNIT_NAMES.values()) <= set(UNITS)
     assert all(name == name.casefold() for name in [*UNITS, *UNIT_NAMES])
     assert not set(UNITS) & set(UNIT_NAMES)
@@ -239,7 +239,7 @@ def test_unit_names_lead_to_units_and_are_in_lower_case() -> None:
         ("km", "kg", "cannot convert 'km' to 'kg': 'km' is a unit of length, 'kg' of mass"),
     ],
 )
-def test_a_wrong_unit_can_be_mended(from_unit: str, to_unit: str, message: str) -> None:
+def test_a_wrong_unit_is_refused_with_a_remedy(from_unit: str, to_unit: str, message: str) -> None:
     status, text = refusal("convert_units", value=1, from_unit=from_unit, to_unit=to_unit)
     assert status == 422
     assert text.startswith(message)

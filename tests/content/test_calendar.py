@@ -1,4 +1,4 @@
-"""The calendar: nothing overlaps, others' events stay theirs, and free time is free."""
+"""The calendar: no overlaps, no changes to events of others, and free time is free."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def minute(time: str) -> int:
 
 
 def events_of(state: State) -> dict[str, dict[str, Any]]:
-    """Every event of the four weeks, read through the tools alone."""
+    """Every event of the four weeks, read through the tools only."""
     found: dict[str, dict[str, Any]] = {}
     for number in (*range(1, 120), *range(101, state["next"])):
         try:
@@ -50,7 +50,7 @@ def events_of(state: State) -> dict[str, dict[str, Any]]:
 
 
 def spans(state: State) -> dict[str, list[Span]]:
-    """Day -> its events' begin and end, in order."""
+    """Day -> the start and end of its events, in order."""
     days: dict[str, list[Span]] = {}
     for event in events_of(state).values():
         day, times = event["when"].split()
@@ -65,7 +65,7 @@ def event_by(state: State, *, mine: bool) -> str:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_drawn_weeks_are_believable(seed: int) -> None:
+def test_the_drawn_weeks_are_plausible(seed: int) -> None:
     state = CALENDAR.new_state(seed)
     days = spans(state)
     assert 30 <= sum(map(len, days.values())) <= 83
@@ -77,7 +77,7 @@ def test_the_drawn_weeks_are_believable(seed: int) -> None:
     assert len(organisers) > 3
 
 
-def test_another_seed_is_another_calendar() -> None:
+def test_another_seed_gives_another_calendar() -> None:
     assert len({CALENDAR.digest({"days": spans(CALENDAR.new_state(seed))}) for seed in range(10)}) == 10
 
 
@@ -85,7 +85,7 @@ def test_today_is_a_monday() -> None:
     assert ask("current_date", CALENDAR.new_state()) == {"date": "2026-10-12", "weekday": "Monday"}
 
 
-def test_a_day_is_listed_in_order_and_shortly() -> None:
+def test_a_day_is_listed_in_order_and_cut() -> None:
     state = CALENDAR.new_state()
     assert ask("list_events", state, day="2026-10-18") == {
         "day": "2026-10-18",
@@ -141,7 +141,7 @@ def test_an_unknown_event_is_a_404(tool: str) -> None:
         ("2027-10-13", "2027-10-13 is too far ahead; use a day within a year from 2026-10-12"),
     ],
 )
-def test_a_wrong_day_is_told_with_what_today_is(day: str, message: str) -> None:
+def test_a_wrong_day_is_refused_with_todays_date(day: str, message: str) -> None:
     state = CALENDAR.new_state()
     assert refusal("find_free_time", state, day=day, minutes=30) == (422, message)
     assert refusal("create_event", state, **{**LUNCH, "day": day}) == (422, message)
@@ -160,7 +160,7 @@ def test_an_event_ends_on_its_day() -> None:
     assert ask("create_event", state, **{**LUNCH, "start": "23:30", "minutes": 30})["end"] == "24:00"
 
 
-def test_a_created_event_is_there_and_can_be_found() -> None:
+def test_a_created_event_can_be_found() -> None:
     state = CALENDAR.new_state()
     created = ask("create_event", state, **{**LUNCH, "title": " Lunch "})
     assert (created["event"], created["title"], created["end"]) == ("e101", "Lunch", "13:30")
@@ -177,7 +177,7 @@ def test_a_created_event_is_there_and_can_be_found() -> None:
 
 @pytest.mark.parametrize("field", ["title", "place"])
 @pytest.mark.parametrize("text", ["two\nlines", "x" * 81, "\x00", "\u202etxt", "\ud800"])
-def test_what_is_kept_is_one_printable_line(field: str, text: str) -> None:
+def test_texts_of_events_are_one_printable_line(field: str, text: str) -> None:
     message = f"the {field} must be one line of at most 80 printable characters"
     assert refusal("create_event", CALENDAR.new_state(), **{**LUNCH, field: text}) == (422, message)
 
@@ -232,7 +232,7 @@ def test_a_drawn_event_can_be_moved_and_cancelled_and_does_not_come_back() -> No
     assert refusal("cancel_event", state, event=key) == (409, message)
 
 
-def test_an_event_of_somebody_else_is_a_403() -> None:
+def test_changing_another_organisers_event_is_a_403() -> None:
     state = CALENDAR.new_state()
     key = event_by(state, mine=False)
     who = ask("event_details", state, event=key)["organiser"]
@@ -260,7 +260,7 @@ def test_guests_are_contacts_and_are_invited_once() -> None:
     assert ask("cancel_event", state, event="e2")["guests_told"] == 2
 
 
-def test_the_order_of_two_invitations_leaves_one_state() -> None:
+def test_the_order_of_two_invitations_does_not_change_the_state() -> None:
     one, other = CALENDAR.new_state(), CALENDAR.new_state()
     for guest in ("Chen Wei", "Maria Silva"):
         ask("invite_guest", one, event="e2", guest=guest)
@@ -270,7 +270,7 @@ def test_the_order_of_two_invitations_leaves_one_state() -> None:
 
 
 @pytest.mark.parametrize("minutes", [5, 30, 60, 120, 480])
-def test_free_time_is_the_first_that_is_free(minutes: int) -> None:
+def test_the_first_free_time_is_found(minutes: int) -> None:
     state = CALENDAR.new_state()
     taken = spans(state)
     for day in DAYS:
@@ -287,7 +287,7 @@ def test_free_time_is_the_first_that_is_free(minutes: int) -> None:
             assert refusal("find_free_time", state, day=day, minutes=minutes) == (404, message)
 
 
-def test_an_event_of_the_evening_makes_no_working_hours() -> None:
+def test_an_evening_event_does_not_extend_working_hours() -> None:
     state = CALENDAR.new_state()
     for start in ("10:00", "19:00"):
         ask("create_event", state, **{**LUNCH, "start": start})
@@ -295,7 +295,7 @@ def test_an_event_of_the_evening_makes_no_working_hours() -> None:
     assert refusal("find_free_time", state, day="2026-10-17", minutes=421)[0] == 404
 
 
-def test_the_calendar_is_bounded() -> None:
+def test_the_number_of_events_is_limited() -> None:
     state = CALENDAR.new_state()
     state["next"] = 300
     ask("create_event", state, **LUNCH)
@@ -331,7 +331,7 @@ _CALL = st.one_of(
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 50), st.lists(_CALL, max_size=12))
-def test_whatever_is_called_no_two_events_overlap(seed: int, calls: list[tuple[str, dict[str, Json]]]) -> None:
+def test_no_calls_make_two_events_overlap(seed: int, calls: list[tuple[str, dict[str, Json]]]) -> None:
     state = CALENDAR.new_state(seed)
     for tool, arguments in calls:
         try:

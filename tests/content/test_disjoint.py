@@ -80,7 +80,7 @@ def arguments(path: str) -> Iterator[tuple[str, Json]]:
 
 
 def spoken_values(path: str) -> Mapping[str, set[str]]:
-    """Argument name -> its values; numbers that were said and stand in arguments are under `number`, not results."""
+    """Argument name -> its values; numbers in requests and arguments are under `number`; results are left out."""
     found: dict[str, set[str]] = {"number": set()}
     said = {number for request in requests(path) for number in NUMBER.findall(request)}
     for name, value in arguments(path):

@@ -1,4 +1,4 @@
-"""The drive: nothing outside it can be named, a path has one writing, and what is kept is bounded."""
+"""The drive: no path leads outside, each path has one spelling, and sizes are limited."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def refusal(tool: str, state: State, /, **arguments: Json) -> tuple[int, str]:
 
 
 def tree_of(state: State, folder: str = "") -> dict[str, str]:
-    """Every path and its text, read through the tools alone (the entries must fit one answer)."""
+    """Every path and its text, read through the tools only (the entries must fit into one result)."""
     found: dict[str, str] = {}
     listed = ask("list_folder", state, folder=folder)
     assert "more" not in listed["entries"]
@@ -120,7 +120,7 @@ def every_call(path: str) -> list[tuple[str, dict[str, Json]]]:
 
 
 @pytest.mark.parametrize("path", OUTSIDE)
-def test_no_tool_takes_a_path_that_leads_out(path: str) -> None:
+def test_no_tool_accepts_a_path_outside_the_drive(path: str) -> None:
     state = FILES.new_state()
     for tool, arguments in every_call(path):
         if tool == "list_folder" and path in {"", "/"}:  # the top
@@ -131,7 +131,7 @@ def test_no_tool_takes_a_path_that_leads_out(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", UNWRITABLE)
-def test_no_tool_takes_a_second_writing_of_a_path(path: str) -> None:
+def test_no_tool_accepts_a_second_spelling_of_a_path(path: str) -> None:
     state = FILES.new_state()
     for tool, arguments in every_call(path):
         if tool == "list_folder" and path == ".":
@@ -142,7 +142,7 @@ def test_no_tool_takes_a_second_writing_of_a_path(path: str) -> None:
         assert "is not allowed; use" in message
 
 
-def test_paths_are_bounded() -> None:
+def test_the_length_of_paths_is_limited() -> None:
     state = FILES.new_state()
     deep = "/".join("abcdefgh")
     assert ask("write_file", state, path=deep, text="")["path"] == deep
@@ -156,7 +156,7 @@ def test_paths_are_bounded() -> None:
     )
 
 
-def test_names_of_any_language_are_one_name_however_they_are_composed() -> None:
+def test_composed_and_decomposed_names_are_the_same() -> None:
     state = FILES.new_state()
     for name in ("笔记/待办.txt", "заметки.txt", "notes/résumé (2).txt", "हिन्दी.txt", ".env"):
         ask("write_file", state, path=name, text=name)
@@ -186,7 +186,7 @@ def test_a_long_list_is_cut_at_a_name_and_counted() -> None:
     assert len(listed["entries"]) < 170
 
 
-def test_what_is_not_there_is_a_404_that_names_what_is_near() -> None:
+def test_an_unknown_path_is_a_404_that_names_a_similar_one() -> None:
     state = FILES.new_state()
     message = "there is no file 'notes/tod.txt'; did you mean 'notes/todo.txt'?"
     assert refusal("read_file", state, path="notes/tod.txt") == (404, message)
@@ -194,7 +194,7 @@ def test_what_is_not_there_is_a_404_that_names_what_is_near() -> None:
     assert refusal("delete_file", state, path="Notes/todo.txt")[0] == 404
 
 
-def test_a_folder_is_no_file_and_a_file_no_folder() -> None:
+def test_folders_and_files_are_not_confused() -> None:
     state = FILES.new_state()
     assert refusal("read_file", state, path="notes") == (422, "'notes' is a folder; list_folder shows its files")
     assert refusal("delete_file", state, path="notes")[0] == 422
@@ -248,7 +248,7 @@ def test_a_file_is_never_overwritten() -> None:
         assert refusal("move_file", state, path="notes/ideas.txt", to=path) == (409, message)
 
 
-def test_appending_begins_a_new_line() -> None:
+def test_appending_starts_a_new_line() -> None:
     state = FILES.new_state()
     ask("write_file", state, path="a.txt", text="one")
     assert ask("append_to_file", state, path="a.txt", text="two") == {"path": "a.txt", "size": 8, "status": "appended"}
@@ -257,7 +257,7 @@ def test_appending_begins_a_new_line() -> None:
     assert refusal("append_to_file", state, path="a.txt", text="")[0] == 422
 
 
-def test_a_text_is_replaced_where_it_is_alone() -> None:
+def test_a_text_is_replaced_if_it_occurs_once() -> None:
     state = FILES.new_state()
     ask("write_file", state, path="a.txt", text="red red blue")
     assert ask("replace_text", state, path="a.txt", old="blue", new="") == {
@@ -274,7 +274,7 @@ def test_a_text_is_replaced_where_it_is_alone() -> None:
         assert refusal("replace_text", state, path="a.txt", old=old, new=new)[0] == 422
 
 
-def test_a_moved_file_keeps_its_text_and_leaves_its_place() -> None:
+def test_a_moved_file_keeps_its_text() -> None:
     state = FILES.new_state()
     text = text_of(state, "data/sales-2026-07.csv")
     ask("move_file", state, path="data/sales-2026-07.csv", to="old/july.csv")
@@ -288,7 +288,7 @@ def test_a_moved_file_keeps_its_text_and_leaves_its_place() -> None:
     assert ask("move_file", state, path="readme.txt", to="readme.txt/new")["to"] == "readme.txt/new"
 
 
-def test_a_deleted_file_stays_away_until_it_is_written_again() -> None:
+def test_a_deleted_file_is_gone_until_it_is_written_again() -> None:
     state = FILES.new_state()
     for path in ("web/index.html", "data/sales-2026-08.csv"):
         assert ask("delete_file", state, path=path)["status"] == "deleted"
@@ -310,7 +310,7 @@ def test_the_templates_are_read_only() -> None:
     assert ask("write_file", state, path="templates2/new.txt", text="")["status"] == "written"
 
 
-def test_sizes_are_bounded() -> None:
+def test_sizes_are_limited() -> None:
     state = FILES.new_state()
     message = "the file would have 4001 characters; at most 4000 are allowed"
     assert refusal("write_file", state, path="a.txt", text="x" * 4001) == (413, message)
@@ -328,12 +328,12 @@ def test_sizes_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("text", ["\x00", "a\x1b[2Jb", "\r\n", "\ud800", "\x85"])
-def test_only_text_is_kept(text: str) -> None:
+def test_only_printable_text_is_stored(text: str) -> None:
     message = "the text holds control characters; only text with line breaks and tabs is kept"
     assert refusal("write_file", FILES.new_state(), path="a.txt", text=text) == (422, message)
 
 
-def test_another_seed_has_other_figures_in_the_same_files() -> None:
+def test_another_seed_gives_other_figures_in_the_same_files() -> None:
     trees = [tree_of(FILES.new_state(seed)) for seed in range(8)]
     assert len({tuple(tree) for tree in trees}) == 1
     assert len({tree["data/sales-2026-09.csv"] for tree in trees}) == 8
@@ -358,7 +358,7 @@ _CALL = st.one_of(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(_CALL, max_size=15))
-def test_whatever_is_called_the_tree_stays_a_tree(calls: list[tuple[str, dict[str, Json]]]) -> None:
+def test_no_calls_break_the_tree(calls: list[tuple[str, dict[str, Json]]]) -> None:
     state = FILES.new_state()
     for tool, arguments in calls:
         try:

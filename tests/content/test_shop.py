@@ -1,4 +1,4 @@
-"""The shop: money is conserved, stock never negative, and each refusal says what to do instead."""
+"""The shop: money is conserved, stock never negative, and each refusal says what to do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAID_BACK = {"cancelled", "refunded"}
 
 
 def fresh() -> State:
-    """A state that a test may change itself."""
+    """A mutable state."""
     state: State = copy_json(SHOP.new_state())
     return state
 
@@ -40,13 +40,13 @@ def refusal(tool: str, state: State, /, **arguments: Json) -> tuple[int, str]:
 
 
 def orders_of(state: State) -> dict[str, dict[str, Any]]:
-    """Every order, read through the tools alone."""
+    """Every order, read through the tools only."""
     numbers = (*range(1001, 1012), *range(1101, state["next"]))
     return {f"o{number}": ask("order_status", state, order=f"o{number}") for number in numbers}
 
 
 def money(state: State) -> int:
-    """Cents of the credit and of the orders that were not paid back."""
+    """Cents of the credit and of the orders that were not refunded."""
     paid: list[int] = [
         round(order["paid"] * 100) for order in orders_of(state).values() if order["status"] not in PAID_BACK
     ]
@@ -66,7 +66,7 @@ def stock(state: State, product: str) -> int:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_what_is_drawn_is_believable(seed: int) -> None:
+def test_drawn_values_are_plausible(seed: int) -> None:
     state = SHOP.new_state(seed)
     for product, facts in PRODUCTS.items():
         assert abs(price(state, product) - facts["price"]) <= 0.1 * facts["price"] + 10
@@ -80,7 +80,7 @@ def test_what_is_drawn_is_believable(seed: int) -> None:
         assert order["status"] != "processing" or order["day"] > "2026-10-09"
 
 
-def test_another_seed_is_another_shop() -> None:
+def test_another_seed_gives_another_shop() -> None:
     states = [SHOP.new_state(seed) for seed in range(6)]
     for read in (price, stock):
         assert len({tuple(read(state, product) for product in PRODUCTS) for state in states}) == 6
@@ -104,7 +104,7 @@ def test_a_category_is_a_query_and_the_cheapest_comes_first() -> None:
     assert price(state, found["product"]) == min(price(state, product) for product in sport)
 
 
-def test_a_highest_price_is_kept() -> None:
+def test_a_maximum_price_is_respected() -> None:
     state = fresh()
     cheap = ask("search_products", state, query="wireless", max_price=40)
     assert (cheap["name"], cheap["more"]) == ("Wireless mouse", 0)
@@ -130,7 +130,7 @@ def test_an_unknown_product_is_a_404(tool: str) -> None:
     assert ask(tool, state, product=" P1 ")["product"] == "p1"
 
 
-def test_an_order_takes_stock_and_credit() -> None:
+def test_an_order_reduces_stock_and_credit() -> None:
     state = fresh()
     cost, before = price(state, "p1"), stock(state, "p1")
     placed = ask("place_order", state, product="p1", quantity=3)
@@ -148,7 +148,7 @@ def test_an_order_takes_stock_and_credit() -> None:
     assert ask("place_order", state, product="p2", quantity=1)["order"] == "o1102"
 
 
-def test_too_much_is_a_409_and_out_of_stock_another() -> None:
+def test_too_little_stock_is_a_409() -> None:
     state = fresh()
     state["taken"]["p1"] = stock(state, "p1") - 2
     message = "only 2 of 'Ceramic coffee mug' are in stock; order fewer"
@@ -174,7 +174,7 @@ def test_too_little_credit_is_a_402() -> None:
     assert ask("place_order", state, product="p1", quantity=1)["credit"] == 0
 
 
-def test_a_coupon_takes_its_part_once() -> None:
+def test_a_coupon_reduces_the_price_once() -> None:
     state = fresh()
     cost = 2 * price(state, "p1")
     placed = ask("place_order", state, product="p1", quantity=2, coupon=" welcome10 ")
@@ -194,7 +194,7 @@ def test_a_coupon_takes_its_part_once() -> None:
         ("x", 404, "there is no coupon 'x'"),
     ],
 )
-def test_a_coupon_that_does_not_fit_is_refused(coupon: str, status: int, message: str) -> None:
+def test_an_invalid_coupon_is_refused(coupon: str, status: int, message: str) -> None:
     assert refusal("place_order", fresh(), product="p1", quantity=1, coupon=coupon) == (status, message)
 
 
@@ -211,7 +211,7 @@ def test_a_quantity_is_whole_and_from_1_to_10(quantity: float) -> None:
     assert refusal("place_order", fresh(), product="p1", quantity=quantity)[0] in {400, 422}
 
 
-def test_a_cancelled_order_gives_money_and_stock_back() -> None:
+def test_a_cancelled_order_restores_credit_and_stock() -> None:
     state = fresh()
     before = stock(state, "p2")
     placed = ask("place_order", state, product="p2", quantity=2)
@@ -278,7 +278,7 @@ def test_orders_are_listed_by_status() -> None:
     assert ask("list_orders", state)["orders"].endswith(f", {len(everything) - 5} more")
 
 
-def test_the_number_of_orders_is_bounded() -> None:
+def test_the_number_of_orders_is_limited() -> None:
     state = fresh()
     state["next"] = 1201
     message = "the account has reached its limit of 100 orders; no more can be placed"

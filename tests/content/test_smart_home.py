@@ -1,4 +1,4 @@
-"""The house: what is set is read back, doors stay shut without the PIN, and scenes do what they can."""
+"""The house: settings are read back, doors stay locked without the PIN, and scenes set what they can."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOMS = sorted({device["room"] for device in FRESH["devices"].values()})
 
 
 def fresh() -> State:
-    """A state that a test may change itself."""
+    """A mutable state."""
     state: State = copy_json(HOME.new_state())
     return state
 
@@ -82,7 +82,7 @@ def test_every_device_is_in_the_list_of_its_room_once() -> None:
     assert none == {"room": "kitchen", "kind": "lock", "count": 0, "devices": "none"}
 
 
-def test_a_list_says_how_devices_are_set() -> None:
+def test_a_list_shows_the_settings_of_devices() -> None:
     assert ask(FRESH, "list_devices", room="The Garage")["devices"] == "garage light: offline; garage door: open"
     locks = [ask(FRESH, "list_devices", room=room, kind="lock")["devices"] for room in ("hallway", "garden")]
     assert locks == ["front door: locked", "back door: unlocked"]
@@ -121,14 +121,16 @@ def test_a_list_says_how_devices_are_set() -> None:
         ),
     ],
 )
-def test_a_wrong_name_leads_to_the_right_one(tool: str, arguments: dict[str, Json], status: int, message: str) -> None:
+def test_a_wrong_name_is_refused_with_the_right_one(
+    tool: str, arguments: dict[str, Json], status: int, message: str
+) -> None:
     assert refusal(fresh(), tool, **arguments) == (status, message)
 
 
 # --- lights, blinds, heating, sensors
 
 
-def test_a_light_is_what_it_was_set_to_and_is_on_the_meter() -> None:
+def test_a_light_keeps_its_setting_and_counts_on_the_meter() -> None:
     state = fresh()
     before = ask(state, "home_status")
     lit = ask(state, "set_light", light="THE kitchen light", on=True, brightness=50)
@@ -142,7 +144,7 @@ def test_a_light_is_what_it_was_set_to_and_is_on_the_meter() -> None:
     assert ask(state, "home_status") == before
 
 
-def test_what_is_offline_says_so() -> None:
+def test_an_offline_device_is_a_409() -> None:
     message = "the garage light does not answer; ask someone to check its power, or use another one"
     assert refusal(fresh(), "set_light", light="garage light", on=True) == (409, message)
 
@@ -181,11 +183,11 @@ def test_a_room_with_an_open_window_is_not_heated() -> None:
 
 
 @pytest.mark.parametrize("target", [4.5, 28.5, 20.3])
-def test_a_target_is_a_half_degree_that_the_thermostat_has(target: float) -> None:
+def test_a_target_is_in_half_degrees_and_in_range(target: float) -> None:
     assert refusal(fresh(), "set_thermostat", room="office", mode="heat", target=target)[0] == 422
 
 
-def test_sensors_read_what_is_believable() -> None:
+def test_sensor_values_are_plausible() -> None:
     units: dict[str, set[str]] = {}
     for seed in range(10):
         state = HOME.new_state(seed)
@@ -246,7 +248,7 @@ def test_a_scene_sets_what_it_can_and_says_what_it_skipped() -> None:
     assert ask(fresh(), "run_scene", scene="away")["skipped"] == "garage light"
 
 
-def test_a_saved_scene_brings_the_room_back() -> None:
+def test_a_saved_scene_restores_the_room() -> None:
     state = fresh()
     saved = ask(state, "save_scene", scene=" Evening  READING ", room="living room")
     assert saved == {"scene": "evening reading", "room": "living room", "devices": 4, "status": "saved"}
@@ -270,7 +272,7 @@ def test_a_scene_needs_a_new_name_and_something_to_save() -> None:
     assert refusal(state, "save_scene", scene="one more", room="office")[0] == 409
 
 
-def test_a_scene_that_is_scheduled_stays() -> None:
+def test_a_scheduled_scene_cannot_be_deleted() -> None:
     state = fresh()
     message = "schedule s1 runs the scene 'good night'; delete the schedule first"
     assert refusal(state, "delete_scene", scene="good night") == (409, message)

@@ -1,4 +1,4 @@
-"""The shipped suites: what they cover, that their calls run, and that their answers are what the worlds say."""
+"""The shipped suites: their coverage, that their calls run, and that their answers are in the results."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def client(toolsets: dict[str, Toolset]) -> Iterator[ToolClient]:
 
 
 def make(call: CallExpectation, client: ToolClient, session: str) -> Exchange:
-    """The expected call, really made."""
+    """The result of the expected call."""
     return client.call(ToolCall("gold", call.name, dict(call.arguments), Span(0, 0)), session)
 
 
@@ -92,7 +92,7 @@ def test_at_least_15_percent_are_chinese(suites: tuple[Suite, ...]) -> None:
         assert 0.15 <= share <= 0.35
 
 
-def test_language_is_what_it_says(cases: list[Case]) -> None:
+def test_the_language_of_a_case_is_right(cases: list[Case]) -> None:
     for case in cases:
         for turn in case.turns:
             assert any("\u4e00" <= letter <= "\u9fff" for letter in turn.user) == (case.lang == "zh"), turn.user
@@ -103,7 +103,7 @@ def test_ids_are_unique_and_requests_in_a_suite(cases: list[Case]) -> None:
     assert len({(case.suite, *(turn.user for turn in case.turns)) for case in cases}) == len(cases)
 
 
-def test_gold_calls_run_and_answers_are_what_the_worlds_say(cases: list[Case], client: ToolClient) -> None:
+def test_expected_calls_run_and_answers_are_in_their_results(cases: list[Case], client: ToolClient) -> None:
     for case in cases:
         for turn in case.turns:
             exchanges = [make(call, client, f"gold-{case.id}") for call in turn.calls]
@@ -125,8 +125,8 @@ def test_calls_fit_their_schemas_with_optional_and_alternative_values(
             assert set(call.alternatives) <= set(call.arguments)
 
 
-def test_arguments_are_said_or_come_from_a_result(cases: list[Case], client: ToolClient) -> None:
-    """What cannot be known from the conversation cannot be asked for."""
+def test_arguments_are_in_the_conversation_or_in_a_result(cases: list[Case], client: ToolClient) -> None:
+    """A model cannot guess values that are not in the conversation."""
     for case in cases:
         heard = ""
         for turn in case.turns:
@@ -138,7 +138,7 @@ def test_arguments_are_said_or_come_from_a_result(cases: list[Case], client: Too
 
 
 def ways_to_say(value: Json) -> set[str]:
-    """How a user may have put an argument; an expression is looked for by its numbers."""
+    """The ways to write an argument in a request; an expression is searched for by its numbers."""
     if isinstance(value, str) and any(letter in value for letter in "+-*/"):
         return {re.findall(r"[\d.]+", value)[0]}
     written = (value if isinstance(value, str) else json.dumps(value)).casefold()
@@ -146,14 +146,14 @@ def ways_to_say(value: Json) -> set[str]:
     return {written, *SAID.get(written, "").split(), *bare_page}
 
 
-def test_missing_parameter_asks_first_and_calls_then(cases: list[Case]) -> None:
+def test_missing_parameter_cases_ask_first_and_then_call(cases: list[Case]) -> None:
     for case in (case for case in cases if case.category == "missing_parameter"):
         assert not case.turns[0].calls
         assert len(case.turns) == 2
         assert case.turns[1].calls
 
 
-def test_categories_are_what_they_say(cases: list[Case]) -> None:
+def test_cases_fit_their_categories(cases: list[Case]) -> None:
     for case in cases:
         calls = [[call.name for call in turn.calls] for turn in case.turns]
         match case.category:
@@ -181,8 +181,8 @@ def test_tools_that_write_are_called_alone_and_in_parallel(cases: list[Case]) ->
 
 
 @pytest.mark.parametrize("name", SUITES)
-def test_cases_are_what_their_recipe_makes(name: str, tmp_path: Path) -> None:
-    """A world that changed its answers asks for a rebuild: agentft data build evals/NAME/build.toml --output ..."""
+def test_the_recipe_builds_the_shipped_cases(name: str, tmp_path: Path) -> None:
+    """If a world has changed its results, rebuild: agentft data build evals/NAME/build.toml --output ..."""
     folder = content_root() / "evals" / name
     build(folder / "build.toml", tmp_path / "cases.jsonl", ToolServer)
     assert (tmp_path / "cases.jsonl").read_bytes() == (folder / "cases.jsonl").read_bytes()

@@ -1,4 +1,4 @@
-"""中国铁路: trains keep to their timetable, seats run out, and a passenger is in one place at a time."""
+"""中国铁路: trains follow their timetable, seats sell out, and a passenger takes one train at a time."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_tools_and_their_marks() -> None:
     }
 
 
-def test_all_that_a_model_reads_is_chinese() -> None:
+def test_everything_that_a_model_reads_is_chinese() -> None:
     for tool in TRAINS.tools.values():
         definition = json.loads(json.dumps(tool.definition.parameters))
         told = [tool.definition.description, *(facts["description"] for facts in definition["properties"].values())]
@@ -92,7 +92,7 @@ def test_stations_and_lines_fit_together() -> None:
     assert len(stations) > 100
 
 
-def test_the_orders_that_are_there_cost_what_the_fare_says() -> None:
+def test_the_initial_orders_cost_the_fare() -> None:
     for order in FRESH["orders"].values():
         fare = ask(
             FRESH,
@@ -110,7 +110,7 @@ def test_the_orders_that_are_there_cost_what_the_fare_says() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_trains_go_forward_in_time_at_a_believable_speed(seed: int) -> None:
+def test_trains_travel_forward_in_time_at_a_plausible_speed(seed: int) -> None:
     state = TRAINS.new_state(seed)
     trips = {
         ("北京", "上海"): (4, 6.5),
@@ -148,7 +148,7 @@ def test_a_search_pages_by_time() -> None:
     assert len(set(seen)) == len(seen) == expected
 
 
-def test_today_shows_only_what_has_not_left() -> None:
+def test_todays_departed_trains_are_not_listed() -> None:
     today = ask(FRESH, "search_trains", from_place="北京", to_place="上海", date="2026-10-12")
     later = ask(FRESH, "search_trains", from_place="北京", to_place="上海", date=DAY)
     assert today["车次数"] < later["车次数"]
@@ -169,7 +169,7 @@ def test_a_wrong_place_is_a_404_with_the_nearest_name(place: str, hint: str) -> 
     assert (status, hint in message) == (404, True)
 
 
-def test_a_search_that_leads_nowhere_says_what_to_change() -> None:
+def test_a_search_without_hits_says_what_to_change() -> None:
     assert refusal(FRESH, "search_trains", from_place="三亚", to_place="北京", date=DAY)[0] == 404
     assert refusal(FRESH, "search_trains", from_place="北京南", to_place="北京", date=DAY)[0] == 422
     assert refusal(FRESH, "search_trains", from_place="北京", to_place="上海", date=DAY, after="8点")[0] == 422
@@ -184,20 +184,20 @@ def test_tickets_are_sold_for_fifteen_days(date: str) -> None:
 @pytest.mark.parametrize(
     "date", ["", "明天", "2026-02-30", "20261020", "2026-10-20T00:00", "２０２６-10-20", "2026-W42-1", "\ud83d"]
 )
-def test_a_date_has_one_form(date: str) -> None:
+def test_a_date_has_one_format(date: str) -> None:
     status, message = refusal(FRESH, "seats_left", train="G101", date=date)
     assert (status, message.endswith("请写成 2026-10-20 这样")) == (422, True)
 
 
 @pytest.mark.parametrize("train", ["", "G", "X101", "G9999", "G101\x00", "Ｇ101", "G１０１", "101"])
-def test_a_train_that_is_not_there_is_a_404(train: str) -> None:
+def test_an_unknown_train_is_a_404(train: str) -> None:
     assert refusal(FRESH, "seats_left", train=train, date=DAY)[0] == 404
 
 
 # --- fares and seats
 
 
-def test_fares_are_near_the_real_ones_and_fall_by_passenger() -> None:
+def test_fares_are_close_to_real_ones_with_discounts_by_passenger() -> None:
     prices = {
         seat: ask(FRESH, "ticket_fare", train="G101", **{**WAY, "seat": seat})["票价"]
         for seat in ("二等座", "一等座", "商务座")
@@ -210,7 +210,7 @@ def test_fares_are_near_the_real_ones_and_fall_by_passenger() -> None:
     assert full == prices["一等座"]
 
 
-def test_a_ride_goes_the_train_s_way_and_stops_where_it_stops() -> None:
+def test_a_ride_follows_the_trains_direction_and_stops() -> None:
     status, message = refusal(FRESH, "ticket_fare", train="G102", **WAY)
     assert (status, "反方向" in message) == (422, True)
     status, message = refusal(FRESH, "ticket_fare", train="G101", **{**WAY, "to_place": "昆明"})
@@ -219,7 +219,7 @@ def test_a_ride_goes_the_train_s_way_and_stops_where_it_stops() -> None:
     assert (status, message) == (422, "G101 没有硬卧\uff0c可选\uff1a二等座、一等座、商务座")
 
 
-def test_seats_are_taken_and_given_back() -> None:
+def test_booking_takes_a_seat_and_a_refund_frees_it() -> None:
     state = copy_json(TRAINS.new_state())
     start = ask(state, "seats_left", train="g107", date=DAY)["二等座"]
     first = book(state, "G107", "张伟")
@@ -229,7 +229,7 @@ def test_seats_are_taken_and_given_back() -> None:
     assert ask(state, "seats_left", train="G107", date=DAY)["二等座"] == start - 1
 
 
-def test_what_is_sold_out_cannot_be_booked() -> None:
+def test_a_sold_out_class_cannot_be_booked() -> None:
     sold: list[tuple[str, str]] = []
     for number in range(101, 125, 2):
         for day in (13, 14, 15):
@@ -268,7 +268,7 @@ def test_the_fee_of_a_refund_grows_towards_departure() -> None:
     assert fees == [0, 27.5, 55.5, 111]
 
 
-def test_what_has_left_is_neither_sold_nor_changed_nor_given_back() -> None:
+def test_departed_trains_cannot_be_booked_changed_or_refunded() -> None:
     state = copy_json(TRAINS.new_state())
     gone = (409, "G101 已经发车\uff0c不能办理")
     assert refusal(state, "book_ticket", **WAY, train="G101", date="2026-10-12", passenger="张伟") == gone
@@ -306,7 +306,7 @@ def test_a_passenger_is_in_one_train_at_a_time() -> None:
     book(state, "G105", "张伟", "2026-10-21")
 
 
-def test_who_is_not_known_cannot_travel_and_what_is_not_there_is_a_404() -> None:
+def test_unknown_passengers_are_refused_and_unknown_orders_are_a_404() -> None:
     status, message = refusal(FRESH, "book_ticket", **WAY, train="G105", date=DAY, passenger="孙悟空")
     assert (status, message.endswith("张伟、李娜、王小明、张乐乐")) == (404, True)
     assert refusal(FRESH, "ticket_order", order="E1")[0] == 404
@@ -318,7 +318,7 @@ def test_an_empty_wallet_pays_nothing() -> None:
     assert refusal(state, "pay_ticket", order="E26101002") == (402, "余额 1502.49 元不够\uff0c需要 1502.5 元")
 
 
-def test_orders_have_an_end() -> None:
+def test_the_number_of_orders_is_limited() -> None:
     state = copy_json(TRAINS.new_state())
     for number in range(3, 61):
         state["orders"][f"E{26101000 + number}"] = {**state["orders"]["E26101001"], "status": "已退票"}

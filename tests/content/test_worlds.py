@@ -1,4 +1,4 @@
-"""What every shipped world promises, and what weather and search answer."""
+"""The promises of every shipped world, and the results of weather and search."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_world_is_three_files() -> None:
 
 
 @every_tool
-def test_schemas_are_valid_and_told_in_full(world: Toolset, tool: Tool) -> None:
+def test_schemas_are_valid_and_fully_described(world: Toolset, tool: Tool) -> None:
     schema = tool.definition.parameters
     Draft202012Validator.check_schema(schema)
     assert schema["additionalProperties"] is False
@@ -91,7 +91,7 @@ def test_the_documented_example_runs_and_is_small_and_flat(world: Toolset, tool:
 
 
 @every_tool
-def test_reads_leave_the_state_alone_and_writes_change_it(world: Toolset, tool: Tool) -> None:
+def test_writes_change_the_state_and_reads_do_not(world: Toolset, tool: Tool) -> None:
     state = world.new_state()
     before = world.digest(state)
     world.call(tool.definition.name, tool.example, state)
@@ -107,14 +107,14 @@ def test_results_depend_on_seed_and_arguments_only(world: Toolset, tool: Tool) -
 
 @every_tool
 def test_the_documented_example_runs_whatever_the_seed(world: Toolset, tool: Tool) -> None:
-    """What is drawn from the seed must not get in the example's way."""
+    """Values drawn from the seed must not break the example."""
     for seed in (*range(25), 10**9, -1):
         state = world.new_state(seed)
         assert len(json.dumps(read(world, tool.definition.name, state, **tool.example), ensure_ascii=False)) < 260
 
 
 @every_tool
-def test_a_call_that_is_refused_leaves_the_state_alone(world: Toolset, tool: Tool) -> None:
+def test_a_refused_call_does_not_change_the_state(world: Toolset, tool: Tool) -> None:
     state = world.new_state()
     before = world.digest(state)
     with pytest.raises(ToolError, match="unknown argument 'no_such'"):
@@ -123,7 +123,7 @@ def test_a_call_that_is_refused_leaves_the_state_alone(world: Toolset, tool: Too
 
 
 @every_tool
-def test_a_state_is_plain_json_that_can_be_kept_and_gone_on_with(world: Toolset, tool: Tool) -> None:
+def test_a_state_can_be_stored_as_json_and_continued(world: Toolset, tool: Tool) -> None:
     state = world.new_state()
     kept = json.loads(json.dumps(state))
     assert world.digest(kept) == world.digest(state)
@@ -170,7 +170,7 @@ def test_there_are_enough_cities_in_two_languages() -> None:
 
 
 @pytest.mark.parametrize("city", ["Beijing", "北京", "BEIJING", " beijing "])
-def test_a_city_is_one_city_in_any_writing_and_is_echoed_as_asked(city: str) -> None:
+def test_a_city_is_found_in_any_case_and_echoed_as_written(city: str) -> None:
     answer, plain = ask(WEATHER, "current_weather", city=city), ask(WEATHER, "current_weather", city="Beijing")
     assert answer == {**plain, "city": city}
 
@@ -192,7 +192,7 @@ def test_a_wrong_city_is_a_404_that_names_the_right_one(city: str, message: str)
     assert refusal(WEATHER, "current_weather", city=city) == (404, message)
 
 
-def test_old_names_are_never_accepted_and_lead_to_a_city() -> None:
+def test_old_names_are_refused_with_the_current_one() -> None:
     old_names: dict[str, str] = WEATHER.new_state()["old_names"]
     assert len(old_names) >= 40
     for old, new in old_names.items():
@@ -200,7 +200,7 @@ def test_old_names_are_never_accepted_and_lead_to_a_city() -> None:
         assert ask(WEATHER, "air_quality", city=new)["city"] == new
 
 
-def test_weather_is_believable_everywhere() -> None:
+def test_weather_is_plausible_everywhere() -> None:
     for city, facts in CITIES.items():
         now = read(WEATHER, "current_weather", UNTOUCHED, city=city)
         assert -20 <= now["temperature"] <= 42
@@ -216,7 +216,7 @@ def test_the_tropics_are_warmer_than_siberia() -> None:
     assert temperature["Singapore"] > temperature["Yakutsk"] + 10
 
 
-def test_a_longer_forecast_begins_like_a_shorter_one() -> None:
+def test_a_longer_forecast_starts_like_a_shorter_one() -> None:
     short, long = (ask(WEATHER, "weather_forecast", city="Oslo", days=days)["outlook"] for days in (2, 5))
     assert long.startswith(short + ", ")
     assert re.fullmatch(r"Tue \w+, Wed \w+", short)
@@ -230,7 +230,7 @@ def test_fahrenheit_is_the_same_temperature() -> None:
     assert fahrenheit["unit"] == "fahrenheit"
 
 
-def test_another_seed_is_other_weather() -> None:
+def test_another_seed_gives_other_weather() -> None:
     other = load_toolset("weather", seed=12)
     theirs = other.new_state()
     same = [
@@ -247,7 +247,7 @@ def test_an_aqi_has_its_level() -> None:
     assert {answer["level"] for answer in answers} == set(limits)
 
 
-def test_the_same_alert_in_another_language_is_the_same_state_and_a_second_one_is_a_409() -> None:
+def test_an_alert_in_another_language_is_the_same_alert() -> None:
     english, chinese = WEATHER.new_state(), WEATHER.new_state()
     first = WEATHER.call("set_weather_alert", {"city": "Oslo", "condition": "snow"}, english)
     WEATHER.call("set_weather_alert", {"city": "奥斯陆", "condition": "snow"}, chinese)
@@ -311,7 +311,7 @@ def test_an_unknown_page_is_a_404() -> None:
     assert refusal(SEARCH, "save_bookmark", page="p999", label="x") == (404, message)
 
 
-def test_bookmarks_are_kept() -> None:
+def test_bookmarks_are_saved() -> None:
     state = SEARCH.new_state()
     SEARCH.call("save_bookmark", {"page": "P3", "label": " bread "}, state)
     assert state["bookmarks"] == {"b1": {"page": "p3", "label": "bread"}}

@@ -1,4 +1,4 @@
-"""The documentation's pages, and what stands in them: links, anchors, code blocks and commands."""
+"""The pages of the documentation, and their content: links, anchors, code blocks and commands."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def links(page: Path) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
+    """The anchors of a page's headings, as on GitHub."""
     headings = re.findall(r"^#+ (.*)$", _FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def commands(page: Path, mark: str = "") -> Iterator[list[str]]:
-    """The arguments of each `agentft` command in the console and sh blocks; with a mark, of those blocks alone."""
+    """The arguments of each `agentft` command in the console and sh blocks; with a mark, of those blocks only."""
     for block in blocks(page):
         if block.language not in {"console", "sh"} or (mark and block.mark != mark):
             continue

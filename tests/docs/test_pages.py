@@ -1,4 +1,4 @@
-"""Every page can be reached, every link leads somewhere, and the real command line accepts every command."""
+"""Every page can be reached, every link has a target, and the real command line accepts every command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def name(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     for link in links(page):
         if link.startswith(("https://", "http://")):
             continue
@@ -92,8 +92,8 @@ def test_a_requirement_on_the_other_agentft_is_noticed(line: str) -> None:
     assert not requires_the_other_agentft(line.replace("agentft", "agentft-suite"))
 
 
-def test_commands_stand_in_marked_blocks() -> None:
-    """A block without a language is not checked, so it may not hold a command."""
+def test_commands_are_in_marked_blocks() -> None:
+    """A block without a language is not checked, so it must not contain a command."""
     for page in PAGES:
         for block in blocks(page):
             if block.language == "":
@@ -104,7 +104,7 @@ def test_commands_stand_in_marked_blocks() -> None:
     "page", [page for page in PAGES if page.name != "CHANGELOG.md" and page.parent.name != "design"], ids=name
 )
 def test_paths_of_modules_exist(page: Path) -> None:
-    """A path in backquotes is one of the repository's, or below agentft/; `x` stands for a new name.
+    """A path in backquotes is in the repository or below agentft/; `x` stands for a new name.
 
     The changelog and design notes also name modules that were or will be.
     """

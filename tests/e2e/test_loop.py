@@ -1,4 +1,4 @@
-"""The loop from end to end with the real small model: data, two training steps, evaluation beside base, over HTTP."""
+"""End to end with the small real model: data, two training steps, and an evaluation against base over HTTP."""
 
 from __future__ import annotations
 
