@@ -139,9 +139,7 @@ def _memory() -> Check:
         total = min(total, int(limit))
         free = min(free, int(limit) - int(used))
     found = f"{free / 2**30:.1f} GiB free of {total / 2**30:.1f} GiB" if total else "unknown"
-    return Check(
-        "memory", not total or free > 3 * 2**30, found, "the quickstart needs about 4 GiB; close other programs"
-    )
+    return Check("memory", not total or free > 4.5 * 2**30, found, "the quickstart needs 4.4 GiB; close other programs")
 
 
 def _text(path: Path) -> str:

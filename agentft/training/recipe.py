@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from agentft.calls import call_format
 from agentft.content import find_content
 from agentft.errors import InputError
+from agentft.rendering import rendering_digest
 from agentft.rendering.encoding import learn_rule
 from agentft.strict import read_as, read_toml
 
@@ -58,7 +58,9 @@ class Recipe:
     pack_tokens: int = _key(
         0, "Tokens in one pack; a longer row gets a pack of its own. 0: chosen by the planner, 2048 on a CPU", 0
     )
-    max_length: int = _key(4096, "Longest row in tokens. A longer row is cut after its last whole turn that fits", 16)
+    max_length: int = _key(
+        4096, "Maximum tokens per row. A longer row is truncated after its last complete run that fits", 16
+    )
     clip: float = _key(1.0, "Clip the gradient to this norm. 0: no clipping", 0)
     weight_decay: float = _key(0.0, "Weight decay of AdamW", 0, 1)
     lora_r: int = _key(16, "Rank of the LoRA adapters", 1)
@@ -100,7 +102,7 @@ class Recipe:
                 most = f" and at most {high}" if high else ""
                 raise InputError(f"{entry.name} = {value!r} is out of range; it must be at least {low}{most}")
         learn_rule(self.learn, self.weights)
-        call_format(self.format)
+        rendering_digest(self.format)  # refuses an unknown format
         if self.lora_dropout > 0:
             raise InputError(
                 f"lora_dropout = {self.lora_dropout}: dropout is not supported, because rows with a common prefix "
