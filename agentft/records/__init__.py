@@ -22,8 +22,8 @@ Parser: TypeAlias = Callable[[Sequence[Json]], tuple[list[Turn], tuple[ToolDefin
 class RowFormat:
     """A format of rows.
 
-    `keys`: keys of a row that may hold its turns. `holds(key, items)`: whether the items found under `key` are in this
-    format. `parse`: reads them.
+    `keys`: keys of a row that may contain its turns. `holds(key, items)`: whether the items under `key` are in this
+    format. `parse`: parses them.
     """
 
     keys: tuple[str, ...]
@@ -39,10 +39,10 @@ ROW_FORMATS: dict[str, RowFormat] = {
 
 
 def parse_row(row: Mapping[str, Json], default_id: str) -> Conversation:
-    """The conversation of a row, under its own id if it has one. Its keys and turns show its format.
+    """Parse a row, recognising its format by its keys and turns. A row without an id gets `default_id`.
 
     Raises:
-        RowError: `unknown-format`, `no-turns`, `no-assistant`, `unreadable-tools`, or what the format's parser found.
+        RowError: `unknown-format`, `no-turns`, `no-assistant`, `unreadable-tools`, or an error of the parser.
     """
     keys = dict.fromkeys(key for row_format in ROW_FORMATS.values() for key in row_format.keys)
     key = next((key for key in keys if key in row), None)
@@ -55,7 +55,7 @@ def parse_row(row: Mapping[str, Json], default_id: str) -> Conversation:
         raise RowError("no-turns", f"`{key}` has no turns")
     source = next((name for name, row_format in ROW_FORMATS.items() if row_format.holds(key, items)), None)
     if source is None:
-        raise RowError("unknown-format", f"the turns of `{key}` are in none of the formats {', '.join(ROW_FORMATS)}")
+        raise RowError("unknown-format", f"the turns of `{key}` have none of the formats {', '.join(ROW_FORMATS)}")
     turns, tools = ROW_FORMATS[source].parse(items)
     tools = tools or read_tools(row)
     if not any(turn.role == "assistant" for turn in turns):

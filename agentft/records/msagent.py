@@ -20,8 +20,8 @@ _REACT = re.compile(r"^[ \t]*Action[ \t]*[:ï¼š][^\n]*\n\s*Action Input[ \t]*[:ï¼
 
 
 def holds_msagent(key: str, items: Sequence[Json]) -> bool:
-    """Whether these are MS-Agent turns: under `conversations` unless OpenAI's calls stand beside the content, and under
-    `messages` if the content holds MS-Agent's markers. As plain text, their results would be supervised as the model's.
+    """Whether these are MS-Agent turns: under `conversations`, turns without OpenAI's `tool_calls`; under `messages`,
+    turns whose content has MS-Agent's markers. (Parsed as plain text, their tool results would be supervised.)
     """
     return not any(map(has_calls, items)) if key == "conversations" else any(map(_holds_markers, items))
 

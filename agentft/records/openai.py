@@ -21,7 +21,7 @@ _UNPLACED = Span(0, 0)
 
 
 def holds_openai(key: str, items: Sequence[Json]) -> bool:
-    """Whether these are OpenAI messages: any turns under `messages`; elsewhere, turns with calls beside the content."""
+    """Whether these are OpenAI messages: any turns under `messages`; under other keys, turns with `tool_calls`."""
     return key == "messages" or any(map(has_calls, items))
 
 

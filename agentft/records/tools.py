@@ -29,7 +29,7 @@ def read_list(value: Json, key: str, reason: str) -> list[Json] | None:
 
 
 def has_calls(turn: Json) -> bool:
-    """Whether the turn has calls beside its content, as in OpenAI messages, which reading the content alone loses."""
+    """Whether the turn has OpenAI's `tool_calls` (or `function_call`), which other formats would ignore."""
     return isinstance(turn, dict) and bool(turn.get("tool_calls") or turn.get("function_call"))
 
 

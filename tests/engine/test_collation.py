@@ -1,4 +1,4 @@
-"""Packs as tensors: two small packs written out number by number, and what fills up a row."""
+"""Packs as tensors: two small packs, number by number, and padding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKS = [*plant(SAMPLES, [0, 1, 2]), *plant(SAMPLES, [3, 4])]
 # The columns: token, position, end of its node's subtree.
 ROW = [(10, 0, 5), (11, 1, 5), (12, 2, 5), (13, 3, 4), (15, 3, 5), (20, 0, 9), (21, 1, 7), (23, 1, 9), (24, 2, 9)]
 NODES = [(2, -1), (1, 0), (1, 1), (1, 1), (1, -1), (1, 4), (2, 4)]
-# The columns: place that predicts it, target, weight, owner.
+# The columns: position that predicts the target, target, weight, owner.
 TARGETS = [
     (0, 11, 0.25, 0), (3, 14, 1, 0), (2, 15, 0.5, 1), (4, 16, 1, 1), (1, 17, 2, 2), (6, 22, 1, 3), (5, 23, 1, 4),
     (8, 25, 3, 4),
@@ -37,7 +37,7 @@ def targets_of(batch: Batch) -> list[tuple[float, ...]]:
     return list(zip(*columns, strict=True))
 
 
-def test_packs_are_joined_with_positions_as_in_each_sample_alone() -> None:
+def test_packs_are_joined_and_keep_the_positions_in_each_sample() -> None:
     batch = collate(PACKS, SAMPLES)
     assert row_of(batch) == ROW
     assert batch["nodes"] == NODES
@@ -48,7 +48,7 @@ def test_packs_are_joined_with_positions_as_in_each_sample_alone() -> None:
 
 
 @pytest.mark.parametrize("multiple", [1, 2, 3, 4, 5, 8, 16])
-def test_a_row_is_filled_up_with_tokens_that_nothing_sees_and_targets_that_weigh_nothing(multiple: int) -> None:
+def test_padding_is_tokens_that_nothing_attends_to_and_targets_of_weight_0(multiple: int) -> None:
     batch = collate(PACKS, SAMPLES, multiple)
     tokens, targets = -len(ROW) % multiple, -len(TARGETS) % multiple
     assert row_of(batch) == ROW + [(0, place, 9 + tokens) for place in range(tokens)]
@@ -60,7 +60,7 @@ def test_a_row_is_filled_up_with_tokens_that_nothing_sees_and_targets_that_weigh
     assert all(weight == 0 and place < 9 for place, _, weight, _ in found[8:])
 
 
-def test_one_token_with_one_target_is_filled_up_too() -> None:
+def test_a_single_token_with_one_target_is_padded() -> None:
     samples = [make([30, 31], {1: 1.0})]
     batch = collate(plant(samples, [0]), samples, 3)
     assert row_of(batch) == [(30, 0, 1), (0, 0, 3), (0, 1, 3)]

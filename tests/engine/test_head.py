@@ -1,4 +1,4 @@
-"""The losses and gradients of the frozen head are those of cross-entropy, chunk by chunk."""
+"""The losses and gradients of the frozen head equal those of cross-entropy, with any number of chunks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.tiny import tiny_model
 
 
 def untied() -> Any:
-    """A frozen tiny model whose head is not its embedding."""
+    """A frozen tiny model with untied embeddings."""
     model = copy.deepcopy(tiny_model())
     model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
     return model.requires_grad_(False)
@@ -43,7 +43,7 @@ def test_head_losses_and_their_gradients_equal_cross_entropy(bias: bool, monkeyp
 
     for one, two in zip(mine, theirs, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
-    assert torch.equal(head_losses(hidden, layer, targets), mine[0]), "the same without a gradient"
+    assert torch.equal(head_losses(hidden, layer, targets), mine[0]), "equal without a gradient"
 
 
 @pytest.mark.parametrize(
@@ -70,14 +70,14 @@ def test_a_chunk_is_256_mib_of_logits_in_multiples_of_128_rows(
 
 
 @pytest.mark.parametrize("name", ["final_logit_softcapping", "logits_scaling", "logit_scale"])
-def test_a_head_whose_logits_are_bent_is_left_to_the_model(name: str) -> None:
+def test_a_head_with_scaled_or_capped_logits_is_left_to_the_model(name: str) -> None:
     model = untied()
     for value, left in [(None, False), (30.0, True)]:
         setattr(model.config, name, value)
         assert frozen_head(model) is (None if left else model.lm_head)
 
 
-def test_a_head_that_is_trained_or_no_plain_layer_is_left_to_the_model() -> None:
+def test_a_head_that_is_trained_or_not_a_plain_linear_layer_is_left_to_the_model() -> None:
     class Other(nn.Linear):  # type: ignore[misc]
         pass
 

@@ -119,7 +119,7 @@ def test_the_loss_is_computed_in_fp32_for_a_bf16_model() -> None:
 
 
 class Spread(nn.Module):  # type: ignore[misc]
-    """A model spread over processes: it must see the call itself."""
+    """Wraps a model like DDP, so its own forward pass must be called."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -138,12 +138,12 @@ TALKS = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # asked for by peft
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")  # peft reads it
 @pytest.mark.parametrize("frozen", [False, True], ids=["trained head", "frozen head"])
 @pytest.mark.parametrize("form", ["plain", "adapter", "spread"])
 @pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("attention", ["sdpa", TREE_ATTENTION])
-def test_each_target_costs_what_it_costs_in_its_sample_alone(
+def test_each_targets_loss_equals_that_in_its_sample_alone(
     attention: str, share: bool, form: str, frozen: bool
 ) -> None:
     causal = tiny_model().requires_grad_(not frozen)
@@ -169,7 +169,7 @@ def test_each_target_costs_what_it_costs_in_its_sample_alone(
     assert ("structure" in call) is (attention == TREE_ATTENTION)
     alone = attention != TREE_ATTENTION and not share
     assert (call.get("attention_mask") is None) is (alone or attention == TREE_ATTENTION)
-    assert len(call["input_ids"]) == (len(TALKS) + 1 if alone else 1), "a row for each sample, and what fills up"
+    assert len(call["input_ids"]) == (len(TALKS) + 1 if alone else 1), "a row for each sample, and one for the padding"
     if isinstance(model, Spread):
         assert model.calls == 1
 

@@ -1,4 +1,4 @@
-"""Which prefixes are worth sharing, and how trees fill the packs, with the constants that training uses."""
+"""Which prefixes are shared, and how trees fill packs, with the constants of training."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.engine.samples import make
 
 
 def branching(shared: int, more: Sequence[int], first: int = 1000, stem: int = 0) -> list[Sample]:
-    """Samples that share `shared` tokens and then have this many inputs more of their own."""
+    """Samples that share `shared` tokens, followed by `more` inputs of their own."""
     common = list(range(first, first + shared))
     own = [[first + 100 * (row + 1) + at for at in range(count + 1)] for row, count in enumerate(more)]
     return [make([*common, *rest], {shared + len(rest) - 1: 1.0}, row, stem) for row, rest in enumerate(own)]
 
 
 def spans(pack: Pack) -> list[tuple[int, int, int]]:
-    """(start, end, parent) of the nodes, those with one parent in order."""
+    """(start, end, parent) of the nodes, sorted among those with the same parent."""
     return sorted((node.start, node.end, node.parent) for node in pack.nodes)
 
 
@@ -39,7 +39,7 @@ def test_a_prefix_of_16_tokens_is_shared_and_a_shorter_one_is_computed_again(
 
 @pytest.mark.parametrize("second", [40, 41])
 @pytest.mark.parametrize(("shared", "together"), [(19, False), (20, True)])
-def test_what_two_samples_share_beyond_the_rest_is_a_node_if_it_is_half_of_the_shorter(
+def test_two_samples_get_a_node_if_they_share_half_of_the_shorter_ones_remaining_tokens(
     second: int, shared: int, together: bool
 ) -> None:
     inside = branching(20 + shared, [90, second - shared], 1000)
@@ -57,7 +57,7 @@ def test_a_node_within_a_tree_has_16_tokens_or_more(shared: int, together: bool)
     assert sum(node.parent == 0 for node in pack.nodes) == (2 if together else 3)
 
 
-def test_samples_with_other_stems_are_other_trees() -> None:
+def test_samples_with_different_stems_are_in_different_trees() -> None:
     one, two = branching(30, [20, 20], 1000, stem=30), branching(30, [20, 20], 5000, stem=30)
     for seed in range(4):
         (pack,) = epoch_packs([*one, *two], 1000, seed, 0)
@@ -71,7 +71,7 @@ def test_one_sample_is_one_root() -> None:
     assert pack == Pack((Node(0, 0, 30, -1),), ((0, 0),), 30, 30)
 
 
-def test_an_epoch_has_an_order_of_its_own_and_of_its_seed() -> None:
+def test_the_order_depends_on_the_epoch_and_the_seed() -> None:
     samples = [sample for first in range(1000, 9000, 1000) for sample in branching(20, [9, 9], first)]
     orders = [epoch_packs(samples, 50, seed, epoch) for seed, epoch in [(0, 0), (0, 1), (1, 0), (0, 0)]]
     assert orders[0] == orders[3]
@@ -86,7 +86,7 @@ def test_an_epoch_has_an_order_of_its_own_and_of_its_seed() -> None:
     ("budget", "expected"),
     [(59, [[0], [1], [2], [3]]), (60, [[0, 1], [2, 3]]), (79, [[0, 1], [2, 3]]), (80, [[0, 1, 2], [3]])],
 )
-def test_a_tree_takes_the_next_sample_if_what_is_new_of_it_fits(budget: int, expected: list[list[int]]) -> None:
+def test_a_tree_takes_the_next_sample_if_its_new_tokens_fit(budget: int, expected: list[list[int]]) -> None:
     samples = branching(20, [20] * 4)
     packs = plant(samples, range(4), budget)
     assert [[member for member, _ in pack.members] for pack in packs] == expected
@@ -94,7 +94,7 @@ def test_a_tree_takes_the_next_sample_if_what_is_new_of_it_fits(budget: int, exp
     assert all(pack.nodes[0].start == 0 for pack in packs)
 
 
-def test_planted_samples_that_share_nothing_are_roots_of_one_pack_whatever_their_number() -> None:
+def test_planted_samples_that_share_nothing_are_roots_of_one_pack() -> None:
     samples = [sample for first in range(1000, 5000, 1000) for sample in branching(0, [10], first)]
     (pack,) = plant(samples, range(4))
     assert spans(pack) == [(0, 10, -1)] * 4
@@ -106,7 +106,9 @@ def test_planted_samples_that_share_nothing_are_roots_of_one_pack_whatever_their
     ("budget", "expected"),
     [(29, [[0, 1], [2], [3, 4], [5]]), (30, [[0, 1], [2], [3, 4, 5]]), (8, [[0], [1], [2], [3], [4], [5]])],
 )
-def test_without_sharing_a_pack_is_filled_up_to_its_longest(budget: int, expected: list[list[int]]) -> None:
+def test_without_sharing_samples_count_as_long_as_the_longest_of_their_pack(
+    budget: int, expected: list[list[int]]
+) -> None:
     lengths = [9, 10, 20, 10, 9, 8]
     samples = [sample for row, count in enumerate(lengths) for sample in branching(0, [count], 1000 * row)]
     packs = plant(samples, range(6), budget, share=False)
@@ -143,14 +145,14 @@ def test_without_sharing_samples_within_64_tokens_count_as_equally_long(one: int
         ([5, 5, 1], [[0, 1], [2]]),
     ],
 )
-def test_a_tree_goes_where_the_least_room_is_left_the_largest_first(counts: list[int], packs: list[list[int]]) -> None:
+def test_trees_are_packed_by_best_fit_the_largest_first(counts: list[int], packs: list[list[int]]) -> None:
     samples = [sample for row, count in enumerate(counts) for sample in branching(0, [count], 1000 * row)]
     found = epoch_packs(samples, 10, 0, 0)
     assert sizes(found) == packs
     assert sorted(pack.tokens for pack in found) == sorted(sum(counts[row] for row in pack) for pack in packs)
 
 
-def test_the_report_counts_unfilled_room_and_an_overfull_pack_as_full() -> None:
+def test_the_report_counts_unused_tokens_and_an_oversized_pack_as_full() -> None:
     one, two = Pack((), ((0, 0), (1, 0)), 8, 12), Pack((), ((2, 0),), 24, 24)
     assert report_packing([one], 10) == PackingReport(2, 1, 8, 12, 0.8, 1.5)
     assert report_packing([one, two], 16) == PackingReport(3, 2, 32, 36, 0.8, 1.125)

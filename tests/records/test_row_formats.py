@@ -31,6 +31,6 @@ def test_one_line_in_the_table_adds_a_format(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_turns_that_no_format_recognises_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(ROW_FORMATS, "msagent")
-    with pytest.raises(RowError, match="the turns of `conversations` are in none of the formats openai") as refused:
+    with pytest.raises(RowError, match="the turns of `conversations` have none of the formats openai") as refused:
         parse_row({"conversations": [{"from": "user", "value": "hello"}]}, "x")
     assert refused.value.reason == "unknown-format"

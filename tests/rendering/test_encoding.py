@@ -1,4 +1,4 @@
-"""Tokens get the weight of the segment that they reach into; what is given to the model gets none."""
+"""Tokens get the weight of the segment that they overlap; injected text gets weight 0."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Offsets = list[tuple[int, int]]
 
 @dataclass
 class Cutter:
-    """A tokenizer that cuts each text at the given offsets, or into characters, and remembers the texts."""
+    """A tokenizer that splits each text at the given offsets, or into characters, and records the texts."""
 
     offsets: list[Offsets] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
@@ -50,7 +50,7 @@ def test_each_rule_supervises_its_kinds_with_weight_1(name: str, kinds: list[str
     assert learn_rule(name) == LEARN_RULES[name] == LearnRule(name, dict.fromkeys(kinds, 1.0), opening)
 
 
-def test_weights_replace_those_of_single_kinds_and_leave_the_shared_rule_alone() -> None:
+def test_weights_replace_those_of_the_rule_without_changing_the_table() -> None:
     rule = learn_rule("calls", {"call": 0, "answer": 2.5})
     assert rule == LearnRule("calls", {"call": 0, "terminator": 1.0, "answer": 2.5})
     assert "answer" not in LEARN_RULES["calls"].weights
@@ -68,7 +68,7 @@ def test_weights_replace_those_of_single_kinds_and_leave_the_shared_rule_alone()
         ("calls", {"call": float("nan")}, "weights.call = nan: "),
     ],
 )
-def test_an_unknown_rule_or_kind_or_a_weight_that_is_none_is_refused(
+def test_an_unknown_rule_or_kind_or_an_invalid_weight_is_refused(
     name: str, weights: dict[str, float], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -86,7 +86,7 @@ def test_a_token_over_a_boundary_has_the_larger_weight_and_belongs_to_the_first_
         assert encoded([CALL, END], [straddling], rule) == [(max(0.5, weight), 0)]
 
 
-def test_a_token_over_three_segments_counts_the_one_in_the_middle() -> None:
+def test_a_token_over_three_segments_can_get_the_weight_of_the_middle_one() -> None:
     segments = [Segment("a", True, "call"), Segment("b", True, "terminator"), Segment("c", True, "answer")]
     assert encoded(segments, [(0, 3)]) == [(2.0, 0)]
     assert encoded(segments, [(0, 1), (1, 3)]) == [(0.5, 0), (2.0, 1)]
@@ -98,7 +98,7 @@ def test_a_token_without_text_belongs_to_the_segment_that_begins_there() -> None
 
 
 @pytest.mark.parametrize("opening", [1, 2, 3])
-def test_the_opening_counts_an_answers_own_tokens_from_the_first_that_reaches_into_it(opening: int) -> None:
+def test_the_opening_counts_an_answers_tokens_from_the_first_that_overlaps_it(opening: int) -> None:
     rule = LearnRule("test", {"call": 1.0, "answer": 1.0}, opening)
     segments = [Segment("abcd", True, "call"), Segment("efghij", True, "answer"), Segment("k", True, "call")]
     offsets = [(0, 1), (1, 2), (2, 3), (3, 5), (5, 6), (6, 7), (7, 10), (10, 11)]
@@ -111,14 +111,14 @@ def test_without_an_opening_the_whole_answer_is_supervised() -> None:
     assert encode([answer], Cutter(), RULE).loss_weights == (1.0,) * 50
 
 
-def test_what_is_given_to_the_model_is_never_supervised() -> None:
+def test_injected_text_is_never_supervised() -> None:
     given = [Segment("ab", False, "answer"), Segment("c", False, "call")]
     found = encode([*given, CALL, Segment("f", True, "unreadable")], Cutter(), RULE)
     assert list(found.loss_weights) == [0, 0, 0, 0.5, 0.5, 0.5, 0]
     assert list(found.segments) == [0, 0, 1, 2, 2, 2, 3]
 
 
-def test_what_is_sampled_is_tokenised_apart_from_what_is_given() -> None:
+def test_sampled_and_injected_text_are_tokenised_separately() -> None:
     segments = [Segment("<", False, "frame"), Segment("hi", False, "user"), CALL, END, Segment(">", False, "frame")]
     cutter = Cutter()
     found = encode(segments, cutter, RULE)
@@ -126,7 +126,7 @@ def test_what_is_sampled_is_tokenised_apart_from_what_is_given() -> None:
     assert list(found.input_ids) == tokens_of(segments, cutter) == [0, 1, 2, 0, 1, 2, 3, 4, 0]
 
 
-def test_no_segments_are_no_tokens() -> None:
+def test_no_segments_give_no_tokens() -> None:
     cutter = Cutter([[(0, 1)]])
     assert encode([], cutter, RULE).input_ids == ()
     assert tokens_of([], cutter) == []

@@ -1,4 +1,4 @@
-"""Every row is counted once, and the first of each reason has a place."""
+"""Every row is counted once, and the first rejection for each reason has a place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from agentft.rows.ledger import Ledger, Rejection
         ("turn-order", 2, 7, "f:3: turn 2, character 7"),
     ],
 )
-def test_a_place_names_what_is_known(reason: str, turn: int | None, offset: int | None, place: str) -> None:
+def test_a_place_contains_the_known_parts(reason: str, turn: int | None, offset: int | None, place: str) -> None:
     assert Rejection(3, reason, "why", turn, offset, "raw").place(Path("f")) == place
 
 

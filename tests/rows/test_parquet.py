@@ -57,7 +57,7 @@ def test_nulls_added_by_arrow_are_dropped_from_tools_and_rejected_in_arguments(t
         check_arguments({"messages": [{"tool_calls": [{"name": "f", "arguments": {"x": None}}]}]})
 
 
-def test_nulls_are_dropped_from_declared_tools_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nulls_are_dropped_only_from_declared_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     value: Json = [{"a": None, "b": [{"c": None, "d": 0}], "e": ""}]
     row = {"tools": value, "functions": value, "messages": value}
     opened: list[dict[str, Any]] = []
@@ -74,7 +74,7 @@ def test_nulls_are_dropped_from_declared_tools_alone(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("kind", [ValueError, OSError, NotImplementedError])
-def test_a_file_that_datasets_cannot_read_is_refused_with_the_first_line_of_its_reason(
+def test_an_unreadable_file_is_refused_with_the_first_line_of_the_librarys_error(
     kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:

@@ -164,7 +164,7 @@ def characters(text: list[str], *, add_special_tokens: bool, return_offsets_mapp
 
 
 def openai_row(*turns: str, tools: int = 0) -> dict[str, object]:
-    """A row whose user and assistant take turns, with this many tools."""
+    """A row with alternating user and assistant turns, and this many tools."""
     roles = ("user", "assistant")
     messages = [{"role": roles[number % 2], "content": text} for number, text in enumerate(turns)]
     declared = [
@@ -181,7 +181,7 @@ def by_characters(max_length: int = 4096, template: str = TOKENIZER.chat_templat
     return Encoder(characters, open_rendering("hermes", tokenizer), learn_rule("balanced", weights), max_length)
 
 
-def test_nothing_is_reported_of_no_rows() -> None:
+def test_the_report_of_no_rows_is_empty() -> None:
     report = DataReport().document()
     assert {key: value for key, value in report.items() if value} == {}
     assert set(report) == {
@@ -220,7 +220,7 @@ def test_the_fingerprint_of_the_same_data_never_changes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("end", "supervised_tokens"), [(1.0, 18), (0.0, 8)])
 def test_a_run_is_kept_if_its_supervised_tokens_fit(tmp_path: Path, end: float, supervised_tokens: int) -> None:
-    """Of the answer 8 tokens are supervised, and the 10 of the end or none."""
+    """8 tokens of the answer are supervised, and either all 10 tokens of the end or none."""
     path = write(tmp_path / "rows.jsonl", [openai_row("Hi", "A" * 20), openai_row("Hi", "B")])
     longest = prepare([path], by_characters(end=end)).report.longest[0][2]
 
@@ -240,14 +240,14 @@ UNSTABLE = (
 )
 
 
-def test_a_later_sample_of_a_row_that_does_not_fit_is_left_out_and_counted(tmp_path: Path) -> None:
+def test_a_later_sample_of_a_row_that_does_not_fit_is_dropped_and_counted(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", [openai_row("Hi", "Hello", "More", "Yes")])
     first, second = prepare([path], by_characters(template=UNSTABLE)).samples
 
     report = prepare([path], by_characters(len(first.tokens), template=UNSTABLE)).report
 
     assert (report.samples, report.trimmed, report.left_out) == (1, 1, len(second.places))
-    assert report.quiet == 2, "an earlier answer that is given does not count again"
+    assert report.quiet == 2, "an earlier answer in the prompt is not counted again"
 
 
 def test_a_row_that_the_template_changes_is_rejected(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_a_row_that_the_template_changes_is_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("tools", "named"), [(0, 0), (1, 1), (64, 64), (65, 0)])
-def test_up_to_64_tools_are_named(tmp_path: Path, tools: int, named: int) -> None:
+def test_up_to_64_tools_are_listed(tmp_path: Path, tools: int, named: int) -> None:
     path = write(tmp_path / "rows.jsonl", [openai_row("Hi", "Hello", tools=tools)])
     made = prepare([path], by_characters(100_000))
     assert made.report.tools == tuple(f"t{number}" for number in range(named))
@@ -265,7 +265,7 @@ def test_up_to_64_tools_are_named(tmp_path: Path, tools: int, named: int) -> Non
     assert (made.samples[0].stem > 0) is (tools > 0)
 
 
-def test_the_five_longest_samples_are_named_the_longest_first(tmp_path: Path) -> None:
+def test_the_five_longest_samples_are_listed_the_longest_first(tmp_path: Path) -> None:
     lengths = [1, 5, 3, 7, 2, 6, 4]
     path = write(tmp_path / "rows.jsonl", [openai_row("x" * length, "Hello") for length in lengths])
     report = prepare([path], by_characters()).report

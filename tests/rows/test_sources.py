@@ -1,4 +1,4 @@
-"""Files as pieces of bytes: each row once, with its number and its place, whatever the size of the chunks read."""
+"""Splitting files into rows of bytes: each row once, with its number and offset, for any chunk size."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_row_may_have_16_mib() -> None:
 @pytest.mark.parametrize(
     ("content", "answer"), [(b"PAR1", True), (b"PAR1x", True), (b"PAR", False), (b"PAR2", False), (b"", False)]
 )
-def test_a_parquet_file_is_known_by_its_first_four_bytes(tmp_path: Path, content: bytes, answer: bool) -> None:
+def test_a_parquet_file_is_recognised_by_its_first_four_bytes(tmp_path: Path, content: bytes, answer: bool) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(content)
     assert is_parquet(path) is answer
@@ -83,7 +83,9 @@ def test_elements_of_an_array_have_their_number_and_place(tmp_path: Path, chunk:
 
 
 @pytest.mark.parametrize("joint", [b"", b"\n"])
-def test_what_follows_an_array_is_read_as_lines_with_the_next_numbers(tmp_path: Path, chunk: int, joint: bytes) -> None:
+def test_text_after_an_array_is_read_as_lines_with_consecutive_numbers(
+    tmp_path: Path, chunk: int, joint: bytes
+) -> None:
     array = b"[" + b",".join(ARRAY) + b"]" + joint
     found = raws(tmp_path, array + b"5\n\n[6]")
     after = [Raw(5, len(array), 2, b"5"), Raw(7, len(array) + 3, 3, b"[6]")]
@@ -107,7 +109,7 @@ def test_what_follows_an_array_is_read_as_lines_with_the_next_numbers(tmp_path: 
         (b"[1, 2]]", [b"1", b"2", b"]"]),
     ],
 )
-def test_an_array_that_is_broken_loses_nothing(tmp_path: Path, chunk: int, content: bytes, rows: list[bytes]) -> None:
+def test_a_broken_array_loses_no_row(tmp_path: Path, chunk: int, content: bytes, rows: list[bytes]) -> None:
     found = raws(tmp_path, content)
     assert [row.data for row in found] == rows
     assert [row.number for row in found][:2] == [1, 2][: len(rows)]
@@ -122,11 +124,13 @@ def test_an_element_above_the_limit_has_a_place_and_no_data(
     expected = elements([b"1", long, b"3"], 0)
     expected[1] = expected[1]._replace(data=long if size <= 10 else None)
     assert raws(tmp_path, b"[1," + long + b",3]") == expected
-    assert raws(tmp_path, b"[1," + long) == expected[:2], "the file breaks off"
+    assert raws(tmp_path, b"[1," + long) == expected[:2], "a truncated file"
 
 
 @pytest.mark.parametrize("row", [b"x" * 20_000, b"[" + b"7," * 10_000 + b"8]", b"7, " * 6_000])
-def test_neither_long_rows_nor_many_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: bytes) -> None:
+def test_memory_use_is_constant_for_long_and_for_many_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: bytes
+) -> None:
     monkeypatch.setattr(sources, "ROW_LIMIT", 300)
     monkeypatch.setattr(sources, "_CHUNK", 300)
     path = tmp_path / "rows"
@@ -150,7 +154,7 @@ def test_a_nul_byte_in_the_first_1024_makes_a_binary_file(tmp_path: Path, place:
         assert raws(tmp_path, bytes(content)) == [Raw(1, 0, 2000, bytes(content))]
 
 
-def test_gzip_is_known_by_its_bytes_and_can_be_sought_in(tmp_path: Path) -> None:
+def test_gzip_is_recognised_by_its_bytes_and_is_seekable(tmp_path: Path) -> None:
     for content in (b"\x1f", b"\x1f\x8c", b"", gzip.compress(b"12345")):
         path = tmp_path / "rows"
         path.write_bytes(content)
@@ -173,7 +177,7 @@ def test_a_damaged_gzip_file_is_refused(tmp_path: Path, damage: str) -> None:
         raws(tmp_path, harmed[damage])
 
 
-def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_read_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
