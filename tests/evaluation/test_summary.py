@@ -248,6 +248,12 @@ def test_a_difference_is_significant_below_p_of_5_percent(
     assert summed(tmp_path, {"a": [record("x", 1.0)], "b": [record("x", 1.0)]}).finding == finding
 
 
+def test_without_shared_cases_only_the_first_arm_is_described(tmp_path: Path) -> None:
+    arms = {"a": [record("x", 1.0), record("z", 0.0)], "b": [record("y", 1.0)]}
+    assert summed(tmp_path, arms).finding == "a makes exactly the expected calls in 50.0% of 2 cases."
+    assert summed(tmp_path, {**arms, "a": []}).finding.startswith("No case")
+
+
 def test_faults_are_counted_by_arm_and_kind(tmp_path: Path) -> None:
     def step(*faults: str) -> Step:
         call = ToolCall("c", "price", {}, Span(0, 0))
