@@ -73,7 +73,7 @@ TESTS: dict[str, list[str]] = {
     "agentft/engine/loss.py": ["tests/engine/test_loss.py"],
     "agentft/engine/head.py": ["tests/engine/test_head.py"],
     "agentft/rows/sources.py": ["tests/rows/test_sources.py"],
-    "agentft/rows/quarantine.py": ["tests/rows/test_sources.py", *_READING],
+    "agentft/rows/quarantine.py": ["tests/rows/test_sources.py"],
     "agentft/rows/preparation.py": ["tests/rows/test_preparation.py"],
     "agentft/rows/ledger.py": ["tests/rows/test_ledger.py"],
     "agentft/rows/inspection.py": ["tests/rows/test_ledger.py", "tests/commands/test_data_inspect.py"],

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agentft.errors import InputError
-from agentft.rows import quarantine, sources
+from agentft.rows import sources
 from agentft.rows.ledger import Ledger
 from agentft.rows.reading import read_conversations
 from agentft.rows.sources import Raw, is_parquet, iter_raw, open_bytes
@@ -193,7 +193,7 @@ def test_a_long_rejected_row_is_quarantined_byte_for_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: int
 ) -> None:
     monkeypatch.setattr(sources, "ROW_LIMIT", 1000)
-    long = b"\xff" * (2 * quarantine._CHUNK + more)
+    long = b"\xff" * (2 * 3 * 2**18 + more)  # two of the pieces that are written at a time
     path, bad = tmp_path / "rows", tmp_path / "bad"
     path.write_bytes(b"{}\n" + long + b"\n\xfe\n{}\n")
     assert list(read_conversations(path, Ledger(), bad)) == []
@@ -201,3 +201,24 @@ def test_a_long_rejected_row_is_quarantined_byte_for_byte(
     assert [row["line"] for row in kept] == [1, 2, 3, 4]
     assert [base64.b64decode(row["raw_base64"]) for row in kept[1:3]] == [long + b"\n", b"\xfe"]
     assert all(list(row)[:5] == ["line", "reason", "detail", "turn", "offset"] for row in kept)
+
+
+def test_rejected_rows_are_text_that_people_can_read(tmp_path: Path) -> None:
+    path, bad = tmp_path / "rows", tmp_path / "bad"
+    path.write_text('{"city": "北京"}\n')
+    assert list(read_conversations(path, Ledger(), bad)) == []
+    assert json.loads(bad.read_text())["raw"] == '{"city": "北京"}'
+    assert "北京" in bad.read_text()
+
+
+def test_rejected_rows_replace_an_earlier_quarantine_file_but_no_folder_and_not_the_data(tmp_path: Path) -> None:
+    path, bad = tmp_path / "rows", tmp_path / "bad"
+    path.write_text("{}\n")
+    for _ in range(2):
+        list(read_conversations(path, Ledger(), bad))
+        assert len(bad.read_text().splitlines()) == 1
+    assert list(read_conversations(path, Ledger())) == []
+    for other in (path, tmp_path):
+        with pytest.raises(InputError, match="name another file"):
+            list(read_conversations(path, Ledger(), other))
+    assert path.read_text() == "{}\n"
