@@ -48,12 +48,13 @@ from cosmic_ray.operators import (
 
 ROOT = Path(__file__).parents[1]
 
-_MEMORY = [
+_SLOW = [
     "test_memory_does_not_grow_with_the_rows",
     "test_a_line_above_the_limit_is_quarantined_in_full_in_constant_memory",
+    "test_any_bytes_are_accounted_for",
+    "test_arrays_and_lines_give_the_same_rows",
 ]
-# The tests of memory take most of the time.
-_READING = ["tests/rows/test_reading.py", *(f"--deselect=tests/rows/test_reading.py::{name}" for name in _MEMORY)]
+_READING = ["tests/rows/test_reading.py", *(f"--deselect=tests/rows/test_reading.py::{name}" for name in _SLOW)]
 
 # Which tests belong to which modules: a pattern of files, and pytest's arguments. The first match counts.
 TESTS: dict[str, list[str]] = {
@@ -79,7 +80,7 @@ TESTS: dict[str, list[str]] = {
     "agentft/rows/inspection.py": ["tests/rows/test_ledger.py", "tests/commands/test_data_inspect.py"],
     "agentft/rows/parquet.py": ["tests/rows/test_parquet.py"],
     "agentft/rows/mask.py": ["tests/rows/test_mask.py"],
-    "agentft/rows/*.py": _READING,
+    "agentft/rows/*.py": [*_READING, "tests/rows/test_parquet.py"],
     "agentft/json_text.py": ["tests/test_json_text.py"],
     "agentft/toolserver/guard.py": ["tests/toolserver/test_guard.py"],
     "agentft/toolserver/faults.py": ["tests/toolserver/test_schedule.py"],

@@ -25,14 +25,16 @@ def test_parquet_rows_are_read_back_unchanged(tmp_path: Path) -> None:
             "messages": json.dumps([{"role": "assistant", "content": None, "tool_calls": call}]),
             "tools": "[]",
         },
-        {"id": "b", "messages": json.dumps([{"role": "user", "content": "Hi"}]), "tools": "[]"},
+        {"id": "北京", "messages": json.dumps([{"role": "user", "content": "Hi"}]), "tools": "[]"},
     ]
     path = tmp_path / "rows.parquet"
     Dataset.from_list(rows).to_parquet(str(path))
     conversations, ledger = read(path, tmp_path / "bad.jsonl")
     assert [(line, conversation.id) for line, conversation in conversations] == [(1, "a")]
     assert ledger.reasons == {"no-assistant": 1}
-    assert json.loads(kept(tmp_path / "bad.jsonl")[0]["raw"]) == rows[1]
+    (rejected,) = kept(tmp_path / "bad.jsonl")
+    assert (rejected["line"], json.loads(rejected["raw"])) == (2, rows[1])
+    assert "北京" in rejected["raw"]
 
 
 def test_nulls_added_by_arrow_are_dropped_from_tools_and_rejected_in_arguments(tmp_path: Path) -> None:
