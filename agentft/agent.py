@@ -1,7 +1,7 @@
 """The agent loop: the model replies, its calls are sent to the tool servers, and their results go back to the model.
 
-`step` takes one reply in one conversation (the terminal agent); `run_cases` runs the cases of an evaluation in batches.
-Both go through `advance`, so a chat behaves exactly as an evaluation does.
+`step` generates one reply in one conversation (used by the terminal agent); `run_cases` runs the cases of an
+evaluation in batches. Both go through `advance`, so a chat behaves exactly as an evaluation does.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to run. `max_steps`: most replies to one user turn. `run`: keeps tool sessions apart from other runs'."""
+    """Run options. `max_steps`: maximum replies per user turn. `run`: keeps tool sessions apart from other runs'."""
 
     batch_size: int = 16
     max_steps: int = 6
@@ -139,7 +139,7 @@ def run_cases(
 ) -> Iterator[Trajectory]:
     """Run jobs, up to `options.batch_size` at a time, and yield each trajectory when its case ends.
 
-    A finished case is replaced in the batch at once, to keep the device busy. A case with an `INFRASTRUCTURE` error
+    A finished case is immediately replaced in the batch, to keep the device busy. A case with an `INFRASTRUCTURE` error
     ends as `invalid`; the others continue.
 
     Args:

@@ -22,7 +22,7 @@ class AgentftError(Exception):
 
 
 class InputError(AgentftError):
-    """Input that cannot be used. The message says where, what, and what to do."""
+    """Invalid input. The message names the location, the value and the fix."""
 
 
 class RowError(InputError):
@@ -48,7 +48,7 @@ class FrameError(InputError):
 
 
 class MissingError(AgentftError):
-    """Something required is missing on this machine."""
+    """A required model, library, device or server is missing."""
 
     exit_code = 3
 

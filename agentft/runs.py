@@ -114,8 +114,8 @@ class FinishedRun:
     """What a finished run holds: its base model, its call format, and the adapter or model that was trained.
 
     `is_whole`: `weights` is a complete model, which replaces `model` instead of going on top of it. `is_rounded`: the
-    base weights had 4 bits during training. `tools`: names of the tools in its data; empty if they are unknown or
-    many.
+    base weights had 4 bits during training. `tools`: names of the tools in its data; empty if unknown or more than
+    64.
     """
 
     path: Path
@@ -208,7 +208,7 @@ def _read_text(path: Path, key: str) -> str:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a run folder of `agentft train`") from None
     except ValueError as error:
-        raise InputError(f"{path}: it is damaged ({error}); train again") from None
+        raise InputError(f"{path}: the file is corrupt ({error}); train again") from None
     value = table.get(key) if isinstance(table, dict) else None
     if not isinstance(value, str):
         raise InputError(f"{path}: `{key}` is missing; give a run folder of `agentft train`")

@@ -17,7 +17,7 @@ from agentft.json_text import UnreadableError, parse_json
 __all__ = ["closest", "nearest", "one_of", "read_as", "read_json_line", "read_toml"]
 
 T = TypeVar("T")
-_NOUNS = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list"}
+_NOUNS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list"}
 
 
 def closest(word: str, known: Sequence[str]) -> str | None:
@@ -39,7 +39,7 @@ def one_of(value: object, known: Sequence[str], at: str, key: str) -> object:
         InputError: it is not.
     """
     if value not in known:
-        raise InputError(f"{at}: `{key}` is {value!r:.60}, which is not known; {nearest(str(value), known)}")
+        raise InputError(f"{at}: `{key}` is {value!r:.60}, which is not valid; {nearest(str(value), known)}")
     return value
 
 
@@ -102,7 +102,7 @@ def read_json_line(line: bytes, at: str) -> dict[str, Any]:
     except UnreadableError as error:
         raise InputError(f"{at}: it is not a JSON object: {error}") from None
     if not isinstance(value, dict):
-        raise InputError(f"{at}: it is {type(value).__name__}, not a JSON object; write one object a line")
+        raise InputError(f"{at}: expected a JSON object, got {type(value).__name__}; write one object per line")
     return value
 
 
@@ -139,7 +139,7 @@ def _read(value: Any, hint: Any, at: str, key: str, *, needed: bool) -> Any:
     else:
         right = not (origin in (tuple, Mapping) or is_dataclass(hint))
     if not right:
-        blank = " that is not blank" if isinstance(value, str) and hint is str else ""
+        blank = " (not blank)" if isinstance(value, str) and hint is str else ""
         raise InputError(f"{at}: `{key}` is {value!r:.60}; it must be {_noun(hint)}{blank}")
     return float(value) if hint is float else value
 

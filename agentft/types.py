@@ -84,7 +84,7 @@ class ParseFailure:
     """Why a call could not be read.
 
     `structure`: the call was cut off, a marker is missing, other text surrounds the object, or there is no object.
-    `content`: the object itself is at fault: invalid JSON, not an object, no name, unusable arguments or URL.
+    `content`: the object itself is invalid: invalid JSON, not an object, no name, unusable arguments or URL.
     """
 
     kind: Literal["structure", "content"]
@@ -98,8 +98,8 @@ class ParseFailure:
 class ToolCall:
     """A call as the model wrote it.
 
-    `parse_error` is None for a readable call; for any other, `name` and `arguments` hold what could be read (possibly
-    nothing). `endpoint` is the URL that the call itself names, if the format has one.
+    `parse_error` is None for a parsed call; otherwise `name` and `arguments` hold whatever could be parsed, possibly
+    nothing. `endpoint` is the URL that the call itself names, if the format has one.
     """
 
     id: str
@@ -144,7 +144,7 @@ class ToolDefinition:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What every parser makes. `source` names the conversation format that it was read from."""
+    """The output of every parser. `source` is the conversation format it was parsed from."""
 
     id: str
     turns: tuple[Turn, ...]
@@ -241,7 +241,7 @@ class Exchange:
         url: where the call was sent; None if no registered endpoint matched.
         sent: the request's body; None if the call was not sent.
         status: the HTTP status; None if the call was not sent, or no complete response arrived.
-        received: the response's body, which the model gets as the result; without a status, the reason of the failure.
+        received: the response's body, which the model gets as the result; without a status, the reason for the failure.
         fault: the kind of the injected fault; empty if there was none.
     """
 
@@ -281,8 +281,8 @@ class Trajectory:
 
     Args:
         prompt: the text of the first prompt; empty for a model that receives structured messages.
-        outcome: `done`, `step-limit` or `invalid` (a failure of the infrastructure or a bug of ours, never the
-            model's; it is excluded from every mean).
+        outcome: `done`, `step-limit` or `invalid` (an infrastructure failure or a bug in agentft, never the
+            model's fault; excluded from all means).
         state: digest of the tool worlds' state at the end.
         problem: why the outcome is `invalid`.
     """
@@ -298,7 +298,7 @@ class Trajectory:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A metric's verdict on one trajectory, 0 to 1. None = does not apply, and stays out of the mean."""
+    """A metric's result for one trajectory, 0 to 1; None if not applicable (excluded from the mean)."""
 
     value: float | None
     reason: str

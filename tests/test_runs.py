@@ -40,7 +40,7 @@ def test_folders_that_are_not_finished_runs_are_named(tmp_path: Path) -> None:
         find_finished("half", tmp_path)
     run = make_run(tmp_path, "a")
     (run / "format.json").write_text("{")
-    with pytest.raises(InputError, match=r"format\.json: it is damaged"):
+    with pytest.raises(InputError, match=r"format\.json: the file is corrupt"):
         find_finished(str(run))
     (run / "format.json").write_text("{}")
     with pytest.raises(InputError, match="`call_format` is missing"):

@@ -22,5 +22,5 @@ def call_format(name: str) -> CallFormat:
         InputError: there is no such format.
     """
     if name not in CALL_FORMATS:
-        raise InputError(f"call format {name!r} is not known; the formats are: {', '.join(CALL_FORMATS)}")
+        raise InputError(f"unknown call format {name!r}; known formats: {', '.join(CALL_FORMATS)}")
     return CALL_FORMATS[name]

@@ -21,14 +21,14 @@ INSTRUCTION = (
     'To use a tool write <|startofthink|>```JSON\n{"api_name": NAME, "url": URL, "parameters": {...}}\n```'
     "<|endofthink|> and wait for its result. The tools are:"
 )
-"""Between the persona and the tools; without it, a model that was never tuned could not know the format."""
+"""Placed between the persona and the tools, so that an untuned model can learn the format from the prompt."""
 
 _OMITTED_KEYS = frozenset({"description", "title", "default"})
 """Keys of a parameter's schema that are written separately or not at all."""
 
 
 def _write_system(persona: str, tools: Sequence[ToolDefinition]) -> str:
-    """Persona, instruction and a numbered list of plugins. A plugin is the tools of one host, each with its path."""
+    """Persona, instruction and a numbered list of plugins. A plugin groups the tools of one host, with their paths."""
     if not tools:
         return persona
     routes = [(_base(url), url, tool) for tool in tools for url in (tool.endpoints or ("",))]

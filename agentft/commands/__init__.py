@@ -178,7 +178,7 @@ def _report_os_error(error: OSError) -> int:
         return 0
     place = f" at {error.filename}" if error.filename else ""
     if error.errno == errno.ENOSPC:
-        return _report(f"the disk is full{place}; finished work is kept, free some space and run again", 2)
+        return _report(f"the disk is full{place}; finished work is kept; free some space and rerun", 2)
     return _report(f"{error.strerror or error}{place}", 2)
 
 

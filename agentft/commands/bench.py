@@ -1,4 +1,4 @@
-"""`agentft bench`: how fast training is on this machine."""
+"""`agentft bench`: measures training speed on this machine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["bench_command"]
 def bench_command(
     arguments: Annotated[list[str] | None, typer.Argument(metavar="[OPTIONS] [KEY=VALUE]...")] = None,
 ) -> None:
-    """Train for a few steps on samples of a known shape; print speed, memory, and the share of this machine's limit.
+    """Train for a few steps on samples of a known shape; print speed, memory, and the fraction of this machine's peak.
 
     --shape agent930|agent930-unique|agent730|long2k|long4k|data (with data=FILE); --model NAME, or random-7b (needs
     a GPU); --method lora|qlora|full; --memory GIB; --steps N; --plain: also measure plain transformers and peft;

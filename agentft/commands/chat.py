@@ -73,7 +73,7 @@ def chat_command(
 
 
 def _toolsets(tools: str | None, adapter: str | None) -> tuple[Toolset, ...]:
-    """The tools of `--tools`, or those that the adapter was trained on; others would confuse a small model."""
+    """The tools of `--tools`, or those the adapter was trained on: unfamiliar tools would confuse a small model."""
     from agentft.runs import find_finished
     from agentft.toolset import find_tools, load_toolsets, shipped_worlds
 

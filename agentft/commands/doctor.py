@@ -130,7 +130,7 @@ def _library(name: str) -> Check:
 
 
 def _memory() -> Check:
-    """Free memory, no more than the container's limit; "unknown" where the system does not report it."""
+    """Free memory, capped at the container's limit; "unknown" where the system does not report it."""
     lines = _text(Path("/proc/meminfo")).splitlines()
     table = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if len(line.split()) > 1}
     free, total = table.get("MemAvailable", 0), table.get("MemTotal", 0)

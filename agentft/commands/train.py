@@ -75,7 +75,7 @@ def train_command(
     with _Watch(quiet) as watch:
         if resume is not None:
             if settings or strict or dry_run or any(value is not None for value in options.values()):
-                raise InputError("--resume takes every setting from the run; leave the other settings out")
+                raise InputError("--resume takes all settings from the run; remove the other options")
             result = run.resume(find_run(resume), watch, watch.should_stop)
         else:
             recipe = _recipe(settings or [], options)
@@ -87,7 +87,7 @@ def train_command(
 
 
 def run_recipe(recipe: Recipe, *, quiet: bool) -> RunResult:
-    """Train like the command, with the same progress and handling of Ctrl-C; all output goes to stderr.
+    """Train as `agentft train` does, with the same progress display and Ctrl-C handling; all output goes to stderr.
 
     Raises:
         typer.Exit: 130 after an interruption; the checkpoint is saved.

@@ -191,7 +191,7 @@ class ChatView:
         self.console.print(renderable)
 
     def note(self, text: str, style: str = "yellow") -> None:
-        """Show a remark about the chat itself."""
+        """Show a note about the chat itself."""
         self._notes.print(safe_text(text, style), soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""An evaluation in the terminal: progress, the figures of the arms side by side, categories and errors."""
+"""Terminal output of an evaluation: progress, side-by-side metrics of the arms, categories and errors."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _errors(errors: Mapping[str, Mapping[str, int]], arms: Sequence[str]) -> Tab
 
 def _closing(summary: Summary) -> Iterator[Text]:
     yield Text("Percent with 95 % intervals; differences over the cases that both arms finished.", style="dim")
-    yield Text("Per category: exact calls, or abstention where no call is expected.", style="dim")
+    yield Text("Categories show exact_call, or abstention if no call is expected.", style="dim")
     if summary.invalid:
         cases = "1 invalid case" if summary.invalid == 1 else f"{summary.invalid} invalid cases"
         yield Text(f"{cases}, not caused by the model, left out of every figure.", style="yellow")

@@ -40,7 +40,7 @@ def world_table(toolsets: Sequence[Toolset]) -> Table:
 
 
 def proof_table(found: Mapping[str, Sequence[BrokenPromise]], promises: Mapping[str, str]) -> Table:
-    """A line for each world that keeps its promises, and one for each broken promise, with its place and remedy."""
+    """One line per world that passes its checks, and one per failed check, with location and fix."""
     table = Table("where", "promise", "problem and remedy", box=None, padding=(0, 2, 0, 0), header_style="bold")
     for world, findings in found.items():
         for finding in findings:

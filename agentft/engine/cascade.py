@@ -87,7 +87,7 @@ def _index(ranges: list[tuple[int, int]], device: torch.device) -> Index:
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy to the device asynchronously."""
+    """Copy `tensor` to the device asynchronously."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 

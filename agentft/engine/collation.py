@@ -99,7 +99,7 @@ def collate(packs: Sequence[Pack], samples: Sequence[Sample], multiple: int = 1)
     """The tensors of `packs`, whose nodes index into `samples`.
 
     `multiple`: pad L and R to a multiple of it. This keeps the number of shapes small, because some libraries compile
-    for each new shape (oneDNN's bf16 products take two seconds a step).
+    for each new shape (compiling oneDNN's bf16 matmuls takes two seconds per step).
     """
     row = _Row()
     for pack in packs:

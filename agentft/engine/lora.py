@@ -2,9 +2,9 @@
 
 peft casts the input to fp32, computes the adapter's output from it, scales it and adds it to the base layer's output.
 Here one function has a handwritten forward and backward pass: it computes in the layer's dtype, folds the scale into B,
-adds in the matrix product (`addmm_`), and keeps only the input and the rank-r product for the backward pass. The
-adapters stay fp32. In fp32 the result equals peft's up to rounding. 4-bit weights are dequantised for each product and
-not kept. A step of a 7B model has hundreds of these products, so Python overhead is kept small, too.
+fuses the addition into the matmul (`addmm_`), and keeps only the input and the rank-r product for the backward pass.
+The adapters stay fp32. In fp32 the result equals peft's up to rounding. 4-bit weights are dequantised for each matmul
+and not kept. A 7B model's step has hundreds of these matmuls, so Python overhead is kept small, too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def use_lean_products(model: Any) -> int:
 
 @contextmanager
 def halved(products: Sequence[LeanProduct]) -> Iterator[None]:
-    """Make the adapters' bf16 copies once for all products. The adapters must not change inside this context."""
+    """Make bf16 copies of all adapter weights once. The adapters must not change inside this context."""
     adapters = [tensor for product in products for tensor in product.adapters()]
     halves = [torch.empty_like(tensor, dtype=torch.bfloat16) for tensor in adapters]
     if halves:

@@ -28,7 +28,7 @@ MIN_SHARED = 16
 """Shorter shared prefixes are computed again, because each node costs the attention a separate block."""
 
 LIKE = 64
-"""Width of a length bucket in tokens. Without sharing, samples of one bucket are packed together in random order."""
+"""Length-bucket width in tokens. Without sharing, samples within a bucket are packed in random order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +120,8 @@ def plant(
 ) -> list[Pack]:
     """Pack these samples in this order, sharing every common prefix of neighbours; start a new pack at the budget.
 
-    Without `share`, each sample is a root, and all samples of a pack count as long as the longest, since they will be
-    padded to it.
+    Without `share`, each sample is a root, and every sample of a pack counts with the length of the longest, since
+    all are padded to it.
     """
     if not share:
         return [_make_pack(samples, trees) for trees in _group_padded(samples, members, budget)]

@@ -1,4 +1,4 @@
-"""Which tokens of a row of packs attend to which, as nodes, as a dense mask, and as a block mask for flex_attention."""
+"""The attention structure of a packed row: as nodes, as a dense mask, and as a block mask for flex_attention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes the arms of a comparison from what the user names: a model, a run, or an earlier evaluation."""
+"""Builds the arms of a comparison from a model, a run, or an earlier evaluation."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ def make_arms(
         return arms, {}
     if baseline == "base":
         if choice.adapter is None:
-            raise InputError("--baseline base is the model without its adapter; give --adapter, or another baseline")
+            raise InputError(
+                "--baseline base is the model without its adapter, so it needs one; pass --adapter or another baseline"
+            )
         run = find_finished(choice.adapter)
         bare = replace(
             choice, model=choice.model or run.model, adapter=None, call_format=choice.call_format or run.call_format

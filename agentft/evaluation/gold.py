@@ -41,7 +41,7 @@ def gold_states(
 def oracle_answers(jobs: Iterable[Job]) -> dict[str, tuple[Part, ...]]:
     """The perfect answers, by request key (`<case id>/<turn>/<step>`), for a scripted model.
 
-    The calls of one turn are made in one reply; in the categories `ONE_BY_ONE`, each in a reply of its own.
+    The calls of one turn are made in one reply; in the `ONE_BY_ONE` categories, each gets its own reply.
     """
     answers: dict[str, tuple[Part, ...]] = {}
     for job in jobs:
@@ -67,7 +67,7 @@ def _check(case: Case, call: CallExpectation, fails: bool, exchange: Exchange) -
     expected = "fail" if fails else "succeed"
     raise InputError(
         f"suite {case.suite}, case {case.id}: {call.name}({arguments}) returned {exchange.status}: "
-        f"{exchange.received:.200}; it is expected to {expected}, so correct the case or the world"
+        f"{exchange.received:.200}; it was expected to {expected}; fix the case or the world"
     )
 
 

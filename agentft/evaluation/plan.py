@@ -105,7 +105,7 @@ def make_plan(
     """Choose the cases and check that their tools exist.
 
     Raises:
-        InputError: a world is missing, an expected call names no tool of its world, or a case id is used twice.
+        InputError: a world is missing, an expected call names an unknown tool, or a case id is duplicated.
     """
     worlds = {toolset.name: toolset for toolset in toolsets}
     chosen: list[Case] = []

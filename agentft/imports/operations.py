@@ -38,7 +38,7 @@ class OperationReader:
         self.place = place
         found, home = self._references.resolve(value, base)
         if not isinstance(found, dict):
-            raise InputError(f"it is {type(found).__name__}, not an object")
+            raise InputError(f"expected an object, got {type(found).__name__}")
         return found, home
 
     def add(self, path: str, method: str, item: Mapping[str, Any], base: str) -> None:

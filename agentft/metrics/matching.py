@@ -61,7 +61,7 @@ class Matching:
 
 
 def case_matchings(case: Case, trajectory: Trajectory, context: Context) -> list[Matching]:
-    """A matching for each user turn of the case. A turn that was never reached has no calls."""
+    """A matching for each user turn of the case. Turns that were not reached have no calls."""
     return [
         match(turn.calls, turn.skippable, all_calls(trajectory, index), context, case.comparators)
         for index, turn in enumerate(case.turns)

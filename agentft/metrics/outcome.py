@@ -36,7 +36,7 @@ def answer(case: Case, trajectory: Trajectory, _context: Context) -> Score:
 
 
 def end_state(_case: Case, trajectory: Trajectory, context: Context) -> Score:
-    """1 if the tools end in the state that the expected calls lead to, else 0. Applies if an expected call writes."""
+    """1 if the final state equals the state after the expected calls, else 0. Applies if an expected call writes."""
     if context.gold_state is None:
         return Score(None, "no expected call writes")
     if trajectory.state == context.gold_state:

@@ -27,7 +27,7 @@ __all__ = ["ATTENTION", "OnTokens", "Prefix", "Start", "can_share", "compute_pre
 
 ATTENTION = "agentft_shared_prefix"
 PLAIN = frozenset({"llama", "qwen2", "qwen3", "mistral", "smollm3"})
-# Most attention scores that are computed at once while prefilling; larger batches are split into slices.
+# Maximum number of attention scores computed at once during prefill; larger batches are split.
 SCORES_AT_ONCE = 2**27
 ROWS = 16
 
@@ -50,7 +50,7 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Start:
-    """The computed start of a prompt: a prefix that rows share, and the row's own tokens after it (or none)."""
+    """The cached prefix of a prompt: the part shared between rows, then the row's own tokens (possibly none)."""
 
     shared: Prefix
     own: Prefix
@@ -141,7 +141,7 @@ class _Batch:
         self._positions = torch.tensor(known, device=device)[:, None] + (fresh.long().cumsum(1) - 1).clamp(min=0)
         cached = _pad_left([torch.ones(own, dtype=torch.bool) for own in owns]).to(device)
         self._real = torch.cat([cached, fresh], dim=1)
-        # A tensor selects the last states as a contiguous copy; with a strided slice, the head's product takes seconds.
+        # A tensor selects the last states as a contiguous copy; with a strided slice, the LM-head matmul takes seconds.
         self._last = torch.tensor([-1], device=device)
         for layer in range(len(starts[0].own.layers) if any(owns) else 0):
             computed = zip(*(start.own.layers[layer] for start in starts), strict=True)
@@ -189,7 +189,7 @@ def _pad_left(rows: list[torch.Tensor]) -> torch.Tensor:
 
 
 def _picker(sampling: Sampling, generator: torch.Generator) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The function logits `[rows, vocabulary]` -> tokens `[rows]`."""
+    """Return a sampling function: logits `[rows, vocabulary]` -> tokens `[rows]`."""
     if sampling.temperature <= 0:
         return lambda logits: logits.argmax(dim=-1)
     warpers = LogitsProcessorList([TemperatureLogitsWarper(sampling.temperature)])

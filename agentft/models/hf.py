@@ -31,7 +31,7 @@ KEPT_PREFIXES = 6
 
 
 def native_bf16() -> bool:
-    """Whether the hardware multiplies bf16; a CPU that does not is many times slower in bf16 than in fp32."""
+    """Whether the hardware supports bf16 natively; a CPU without it is many times slower in bf16 than in fp32."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
@@ -129,7 +129,7 @@ class HfEngine:
         return [done[index] for index in range(len(requests))]
 
     def _starts(self, systems: list[str], prompts: list[list[int]]) -> list[Start]:
-        """The computed start of each prompt; empty if some prompts share too little."""
+        """The cached prefix of each prompt; empty if some prompts share too little."""
         if not self._shares:
             return []
         starts: list[Start] = []

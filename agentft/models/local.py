@@ -105,7 +105,7 @@ class PartStream:
 
 
 def _join_texts(parts: Sequence[Part], raw: str) -> list[Text | ToolCall]:
-    """Calls, and the text between them joined to single parts. A tool result that the model made up is text."""
+    """Calls, and the text between them joined to single parts. A tool result hallucinated by the model is text."""
     joined: list[Text | ToolCall] = []
     for part in parts:
         if isinstance(part, ToolCall):

@@ -59,7 +59,7 @@ def open_model(model: str | None, adapter: str | None = None, bits: int = 16, ca
 
 
 def doubt_bits(adapter: str | None, bits: int) -> str | None:
-    """A warning if `bits` means that a run's adapter gets other base weights than in training; else None.
+    """A warning if `bits` loads base weights that differ from those the adapter was trained on; else None.
 
     Raises:
         InputError: the run cannot be used.
@@ -74,7 +74,7 @@ def doubt_bits(adapter: str | None, bits: int) -> str | None:
 
 
 def check_rendering(run: FinishedRun, rendering: Mapping[str, Json], model: str) -> None:
-    """Refuse a model whose prompts would differ from those of the run's training, since it would score worse.
+    """Reject a model whose prompts would differ from the run's training prompts, which would lower its scores.
 
     Args:
         rendering: `Rendering.describe()` of the model to serve, in the run's call format.
@@ -94,7 +94,7 @@ def check_rendering(run: FinishedRun, rendering: Mapping[str, Json], model: str)
 
 
 def identify(model: str | None, adapter: str | None, bits: int, call_format: str | None = None) -> tuple[str, str]:
-    """A model's name for reports, and a hash of all that its answers depend on (weights, bits, call format).
+    """A model's name for reports, and a hash of everything its answers depend on (weights, bits, call format).
 
     This does not load the model.
 

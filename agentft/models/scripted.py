@@ -1,4 +1,4 @@
-"""A model that answers from a file or a table, for tests and examples, and to prove that a suite can be solved.
+"""A model that answers from a file or a table, for tests and examples, and to check that a suite is solvable.
 
 The file has one JSON object on each line: `{"key": "<case id>/<turn>/<step>", "text": "..."}`. A key may be a pattern
 with `*` and `?` (`"w01*/0/0"`). Exact keys take precedence, then patterns in the order of the file.

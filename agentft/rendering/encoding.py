@@ -61,12 +61,12 @@ def learn_rule(name: str, weights: Mapping[str, float] | None = None) -> LearnRu
         InputError: no such rule, a kind that cannot be supervised, or a weight that is negative or not finite.
     """
     if name not in LEARN_RULES:
-        raise InputError(f"learn {name!r} is not known; it is one of: {', '.join(LEARN_RULES)}")
+        raise InputError(f"unknown learn rule {name!r}; use one of: {', '.join(LEARN_RULES)}")
     rule = LEARN_RULES[name]
     kinds = LEARN_RULES["assistant"].weights
     for kind, weight in (weights or {}).items():
         if kind not in kinds:
-            raise InputError(f"weights.{kind}: no such kind of segment is supervised; use one of: {', '.join(kinds)}")
+            raise InputError(f"weights.{kind}: this segment kind cannot be supervised; use one of: {', '.join(kinds)}")
         if not 0 <= weight < float("inf"):
             raise InputError(f"weights.{kind} = {weight}: a loss weight must be a finite number of at least 0")
     return replace(rule, weights={**rule.weights, **(weights or {})})
@@ -75,7 +75,7 @@ def learn_rule(name: str, weights: Mapping[str, float] | None = None) -> LearnRu
 def encode(segments: Sequence[Segment], tokenizer: Tokenizer, learn: LearnRule) -> Encoded:
     """Tokenise rendered segments and assign each token its loss weight.
 
-    A token that overlaps several segments gets the largest of their weights, since the model generates it whole.
+    A token that overlaps several segments gets the largest of their weights, since the model generates it as a unit.
     """
     ids: list[int] = []
     weights: list[float] = []

@@ -42,7 +42,7 @@ NAMES = [usage.split()[0] for usage in COMMANDS]
 
 @dataclass
 class Session:
-    """The state of a chat. `max_steps`: most replies to one question."""
+    """The state of a chat. `max_steps`: maximum replies per question."""
 
     model: Model
     client: ToolRunner

@@ -44,7 +44,7 @@ def check_place(path: Path) -> None:
 
 
 def append_row(path: Path, conversation: Conversation) -> None:
-    """Append the conversation to `path`, as a whole or not at all. Other processes may append at the same time.
+    """Append the conversation to `path` atomically; safe with concurrent writers.
 
     Raises:
         OSError: the disk is full, or the file cannot be written; the file is unchanged.

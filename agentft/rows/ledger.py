@@ -10,7 +10,7 @@ __all__ = ["REMEDIES", "Ledger", "Rejection"]
 
 REMEDIES: dict[str, str] = {
     "call-not-object": "make each call {function: {name, arguments}}",
-    "invalid-json": "write one JSON value a line, with json.dumps and allow_nan=False",
+    "invalid-json": "write one JSON value per line, with json.dumps and allow_nan=False",
     "invalid-utf8": "convert the file to UTF-8",
     "line-too-long": "split the row; at most 16 MiB are read",
     "lone-surrogate": "replace the broken \\ud800-\\udfff escape",
@@ -49,7 +49,7 @@ class Rejection:
     extent: tuple[int, int] | None = None
 
     def place(self, path: Path) -> str:
-        """`file:line: turn, character`, without the parts that are unknown."""
+        """`file:line: turn, character`, omitting unknown parts."""
         where = [f"turn {self.turn}"] if self.turn is not None else []
         if self.offset is not None:
             where.append(f"{'byte' if self.reason == 'invalid-utf8' else 'character'} {self.offset}")

@@ -26,7 +26,7 @@ _MAX_TOOLS = 64
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """How conversations are rendered, tokenised and weighted. `max_length`: most tokens of a sample."""
+    """How conversations are rendered, tokenised and weighted. `max_length`: maximum tokens per sample."""
 
     tokenizer: Tokenizer
     rendering: Rendering
@@ -45,7 +45,7 @@ class DataReport:
         quiet: turns that answer the user without a call.
         quiet_learnt: whether those turns are supervised.
         trimmed: samples that lost their last turns (or all) to fit `max_length`.
-        left_out: supervised tokens that were lost in this way.
+        left_out: supervised tokens lost by trimming.
         longest: (line, id, tokens) of the longest samples.
         fingerprint: SHA-256 of the samples' tokens, supervised positions and weights.
         tools: names of all declared tools; empty if there are more than 64, too many to offer to a model at once.
@@ -127,7 +127,9 @@ def _samples(row: Row, path: Path, encoder: Encoder, made: Prepared) -> list[Sam
         samples += [sample] if sample else []
         lost.append(_supervised(encoded) - (_supervised(fitting) if sample else 0))
     if not samples and any(lost):
-        detail = f"the first supervised turn ends after max_length = {encoder.max_length} tokens; raise it"
+        detail = (
+            f"the first supervised turn does not fit into max_length = {encoder.max_length} tokens; raise max_length"
+        )
         raise RowError("too-long", f"{conversation.id}: {detail}")
     if not samples:
         detail = f"learn = {encoder.learn.name!r} supervises no token of this row"

@@ -43,7 +43,7 @@ Serve = Callable[[Sequence[Toolset], int], AbstractContextManager[Serving]]
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """Counts over the built file, and its SHA-256. `quiet_turns`: user turns that rightly lead to no call."""
+    """Counts over the built file, and its SHA-256. `quiet_turns`: user turns where not calling is correct."""
 
     output: str
     form: str
@@ -124,7 +124,7 @@ def _rows(
 
 
 def _cases(recipe: BuildRecipe, played: Sequence[Played]) -> Iterable[dict[str, Json]]:
-    """A suite's cases; `answer` holds values that the worlds really returned."""
+    """A suite's cases; `answer` contains values actually returned by the worlds."""
     numbers: Counter[str] = Counter()
     for one in played:
         numbers[one.category] += 1

@@ -19,7 +19,7 @@ QUIET: Category = "irrelevance"
 
 
 class Planner:
-    """Draws intents from `decks` until the recipe's counts are met. Intents whose tools no system has are not used.
+    """Draws intents from `decks` until the recipe's counts are met. Skips intents whose tools are in no system prompt.
 
     `world_of`: tool name -> the name of its world.
     """

@@ -53,7 +53,7 @@ class Played:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Plays conversations, with a recipe's words, decks, all tools by name, and a client of the worlds' server."""
+    """Executes conversations, given a recipe, its decks, all tools by name, and a client of the tool server."""
 
     recipe: BuildRecipe
     decks: Decks

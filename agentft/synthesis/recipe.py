@@ -71,7 +71,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """Something that a user wants: a first round (see `Round`), and the rounds of `then`.
+    """A user intent: a first round (see `Round`), then the rounds in `then`.
 
     `do`: imperative clauses that can be wrapped and joined. `follow`: follow-ups that ask the same with other values
     for the slots that they mention.
@@ -97,7 +97,7 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Phrases:
-    """The phrases of a language: wraps of one `do`, joins of several, sentences before and after a request."""
+    """A language's phrases: templates that wrap one `do` clause or join several, and sentences around a request."""
 
     wraps: tuple[str, ...] = ()
     joins: tuple[str, ...] = ()

@@ -81,7 +81,7 @@ class Fault:
 
     def __post_init__(self) -> None:
         if self.kind not in FAULT_KINDS:
-            raise InputError(f"`kind` is {self.kind!r:.60}, which is not known; {nearest(self.kind, [*FAULT_KINDS])}")
+            raise InputError(f"`kind` is {self.kind!r:.60}, which is not valid; {nearest(self.kind, [*FAULT_KINDS])}")
         if bool(self.calls) == bool(self.rate):
             raise InputError("set either `rate` (the share of the calls) or `calls` (their numbers)")
         if not 0 <= self.rate <= 1:

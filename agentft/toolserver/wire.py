@@ -84,7 +84,7 @@ class Wire:
         if fault is None or fault.kind in _SENDERS or (fault.definition.effect and real.status_code != 200):
             if fault is None and real.status_code == 200 and self._schedule.stale:
                 self._earlier[key] = real
-            return fault, real  # refusals are not changed
+            return fault, real  # error responses are left unchanged
         return fault, self._earlier.get(key, real) if fault.kind == "stale" else _spoiled(fault, real)
 
     def _count(self, key: tuple[str, str]) -> int:

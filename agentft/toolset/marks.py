@@ -1,4 +1,4 @@
-"""What a world's `tools.py` imports: access marks, bounds of arguments, and the hint for a misspelled name."""
+"""Helpers for a world's `tools.py`: access decorators, argument ranges, and did-you-mean hints."""
 
 from __future__ import annotations
 

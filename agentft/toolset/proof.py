@@ -1,4 +1,4 @@
-"""Checks that a tool world keeps its promises, by calling each of its tools."""
+"""Checks a tool world by calling each of its tools."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ PROMISES: Mapping[str, str] = {
     "repeats": "let results depend only on the state, its seed and the arguments: no clock, no random, no globals",
     "snapshot": "keep only JSON in the state, and nothing that matters outside it",
 }
-"""Promise -> the remedy if it is broken."""
+"""Check -> how to fix a violation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ def _call(world: Toolset, tool: Tool, arguments: Mapping[str, Json], state: Stat
 
 
 class _HangsError(BaseException):
-    """A handler took too long. Not an `Exception`, because the handler might catch that."""
+    """Raised when a handler times out; not an `Exception`, so that the handler cannot swallow it."""
 
 
 @contextmanager

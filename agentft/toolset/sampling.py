@@ -99,7 +99,7 @@ class _Draw:
         if schema is True or schema == {}:
             return self._random.choice(_WORDS)
         if not isinstance(schema, dict) or depth > _DEEP or self._count > _MOST:
-            raise UnsatisfiableError("nothing is allowed here, or it is nested too deeply")
+            raise UnsatisfiableError("the schema allows no value here, or is nested too deeply")
         if listed := _listed_values(schema):
             return self._echoed(self._random.choice(listed), schema)
         for key in ("oneOf", "anyOf"):

@@ -46,7 +46,7 @@ def measure_machine() -> Machine:
 
 
 def measure_rate(dtype: torch.dtype) -> float:
-    """Operations a second of a large matrix product with this dtype."""
+    """FLOP/s of a large matmul in this dtype."""
     device, size = ("cuda", 8_192) if torch.cuda.is_available() else ("cpu", 1_536)
     one, two = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = float("inf")

@@ -50,15 +50,15 @@ class PackLimit:
         tokens = failed["tokens"]
         if len(_members(failed)) == 1 or not self._alone:
             raise InputError(
-                f"{tokens:,} tokens do not fit into memory, although the plan predicted it; lower max_length or "
-                "pack_tokens, or train with method = qlora and checkpointing = on"
+                f"{tokens:,} tokens do not fit into memory, although the plan predicted they would; lower "
+                "max_length or pack_tokens, or train with method = qlora and checkpointing = on"
             )
         self._tokens = tokens // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._on_event(
             Note(
-                f"a pack of {tokens:,} tokens did not fit into memory, although the plan predicted it; splitting packs "
+                f"a pack of {tokens:,} tokens did not fit into memory, contrary to the plan; splitting packs "
                 f"to {self._tokens:,} tokens from here on. Set pack_tokens = {self._tokens} to avoid this",
                 warning=True,
             )

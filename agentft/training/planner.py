@@ -106,7 +106,7 @@ class Levers:
 
 @dataclass(frozen=True, slots=True)
 class FixedLevers:
-    """The levers that the user has set; the planner chooses those that are None."""
+    """The settings fixed by the user; the planner chooses those that are None."""
 
     pack: int | None = None
     every: int | None = None

@@ -43,20 +43,20 @@ class Recipe:
     format: str = _key("msagent", "The call format: msagent or hermes")
     learn: str = _key("calls", "Which tokens are supervised: calls, balanced or assistant")
     weights: Mapping[str, float] = _key(
-        {}, "Loss weights of single kinds of segment, on top of `learn`; for example weights.answer=0.5"
+        {}, "Loss weights per segment kind, overriding `learn`; for example weights.answer=0.5"
     )
     epochs: int = _key(1, "Passes over the data", 1)
     max_steps: int = _key(0, "Stop after this many optimizer steps. 0: no limit", 0)
     lr: float = _key(0.0, "Peak learning rate. 0: chosen by method and model size", 0, 1)
-    schedule: Literal["linear", "cosine", "constant"] = _key("cosine", "How the learning rate falls after the warm-up")
-    warmup: float = _key(0.05, "Share of the steps in which the learning rate rises", 0, 1)
+    schedule: Literal["linear", "cosine", "constant"] = _key("cosine", "Learning-rate schedule after warm-up")
+    warmup: float = _key(0.05, "Fraction of steps used for warm-up", 0, 1)
     loss: Literal["ce", "dft"] = _key(
         "ce",
         "ce: cross-entropy. dft: dynamic fine-tuning, cross-entropy times the token's probability",
     )
-    batch: int = _key(1, "Packs in each optimizer step", 1)
+    batch: int = _key(1, "Packs per optimizer step", 1)
     pack_tokens: int = _key(
-        0, "Tokens in one pack; a longer row gets a pack of its own. 0: chosen by the planner, 2048 on a CPU", 0
+        0, "Tokens per pack; a longer row gets its own pack. 0: chosen by the planner, 2048 on a CPU", 0
     )
     max_length: int = _key(
         4096, "Maximum tokens per row. A longer row is truncated after its last complete run that fits", 16
@@ -65,26 +65,27 @@ class Recipe:
     weight_decay: float = _key(0.0, "Weight decay of AdamW", 0, 1)
     lora_r: int = _key(16, "Rank of the LoRA adapters", 1)
     lora_alpha: int = _key(32, "The adapters are scaled by lora_alpha / lora_r", 1)
-    dora: Literal["on", "off"] = _key("off", "DoRA: learn magnitude and direction separately; slower")
+    dora: Literal["on", "off"] = _key("off", "DoRA (separate magnitude and direction); slower")
     lora_layers: int = _key(
         0, "Adapt only this many of the last layers; no gradient is computed below them. 0: all layers", 0
     )
     lora_plus: float = _key(1.0, "LoRA+: ratio of the B matrices' learning rate to lr; above 1 helps in short runs", 1)
     lora_dropout: float = _key(
-        0.0, "Must be 0: rows that share a prefix share its activations, and with them any dropout", 0
+        0.0, "Must be 0: rows with a shared prefix share its activations, so dropout would change the result", 0
     )
     dtype: Literal["auto", "bf16", "fp32"] = _key(
-        "auto", "Data type of the computation. auto: bf16 where the hardware is fast at it"
+        "auto", "Compute dtype. auto: bf16 where the hardware supports it natively"
     )
     checkpointing: Switch = _key("auto", "Recompute activations to save memory")
     checkpoint_every: int = _key(
         0, "With checkpointing: recompute every n-th layer and keep the activations of the others. 0: auto", 0
     )
     sharing: Switch = _key(
-        "auto", "Compute a prefix that rows share once. auto: on, unless the model has recurrent layers or the like"
+        "auto",
+        "Compute shared prefixes only once. auto: on, unless the architecture (such as recurrent layers) rules it out",
     )
     unpack: Switch = _key(
-        "auto", "qlora: keep the weights dequantised; faster, with the memory of 16 bits. auto: if they fit"
+        "auto", "qlora: keep the weights dequantised; faster, but needs 16-bit memory. auto: if they fit"
     )
     liger: Switch = _key("auto", "Liger's kernels for norms, rotary positions and SwiGLU. auto: if installed")
     host_embeddings: Switch = _key("auto", "Keep frozen input embeddings in host memory. auto: if it helps")
@@ -93,7 +94,7 @@ class Recipe:
     )
     save_steps: int = _key(50, "Save a checkpoint every n steps", 1)
     keep_checkpoints: int = _key(2, "Checkpoints to keep", 1)
-    seed: int = _key(0, "Seed of the row order, the packs and the adapters", 0, 2**32 - 1)
+    seed: int = _key(0, "Random seed for row order, packing and adapter initialization", 0, 2**32 - 1)
 
     def __post_init__(self) -> None:
         for entry in fields(self):

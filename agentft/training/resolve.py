@@ -170,7 +170,7 @@ def _resolve_sharing(recipe: Recipe, model: Architecture) -> tuple[Recipe, list[
         return recipe, []
     if not model.unshareable:
         return replace(recipe, sharing="on"), []
-    text = f"{model.name} {model.unshareable}, so samples of a pack share no computation"
+    text = f"{model.name} {model.unshareable}, so samples in a pack do not share computation"
     return replace(recipe, sharing="off"), [Note(text, warning=True)]
 
 
@@ -264,7 +264,7 @@ def unshareable(model: Any) -> str:
     """Why samples of a pack cannot share computation in this model, or would not be isolated; empty if they can."""
     kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or [])
     if other := kinds - {"full_attention", "sliding_attention"}:
-        return f"has layers of the kinds {', '.join(sorted(other))}"
+        return f"has unsupported layer types: {', '.join(sorted(other))}"
     if model._is_stateful:
         return "carries a state from token to token"
     if any(hasattr(part, "sinks") for part in model.modules()):

@@ -65,7 +65,7 @@ class _Job:
 
 
 def train(recipe: Recipe, on_event: OnEvent, should_stop: Stop = lambda: False, *, strict: bool = False) -> RunResult:
-    """Train by a recipe in a new run folder.
+    """Train from a recipe in a new run folder.
 
     Args:
         recipe: its `auto` settings are resolved, and the result is written to the run folder.
@@ -213,7 +213,7 @@ def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
             )
         )
     if report.quiet and not report.quiet_learnt:
-        turns = "1 turn rightly makes" if report.quiet == 1 else f"{report.quiet} turns rightly make"
+        turns = "1 turn correctly makes" if report.quiet == 1 else f"{report.quiet} turns correctly make"
         on_event(
             Note(
                 f"{turns} no call, and learn = {job.recipe.learn!r} does not supervise such turns, so the model may "

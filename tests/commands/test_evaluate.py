@@ -90,9 +90,9 @@ def test_a_gate_decides_the_exit_code(place: Path, capsys: pytest.CaptureFixture
         (["--fail-under", "exact_call=80"], "'80' is not a number from 0 to 1; write exact_call=0.8"),
         (["--fail-under", "exact_call"], "'' is not a number from 0 to 1"),
         (["--model", "scripted:none.jsonl"], "none.jsonl: cannot be read"),
-        (["--model", "scripted", "--baseline", "base"], "give --adapter, or another baseline"),
+        (["--model", "scripted", "--baseline", "base"], "pass --adapter or another baseline"),
         (["--model", "scripted", "--baseline", "nowhere"], "there is no run 'nowhere'"),
-        (["--model", "scripted", "--format", "xml"], "call format 'xml' is not known"),
+        (["--model", "scripted", "--format", "xml"], "unknown call format 'xml'"),
         (["--adapter", "nowhere"], "there is no run 'nowhere'"),
     ],
 )

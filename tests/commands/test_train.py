@@ -40,7 +40,7 @@ def test_a_run_prints_its_result_and_the_curve(tiny: Path, here: Path, capfd: py
     assert "┤" in out
     assert out.splitlines()[-1] == "runs/rows-1/adapter"
     assert "step 1/" in err
-    assert "warning: 1 turn rightly makes no call" in err
+    assert "warning: 1 turn correctly makes no call" in err
 
 
 def test_json_is_one_document_and_quiet_is_quiet(tiny: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -84,7 +84,7 @@ def test_a_dry_run_as_text(tiny: Path, here: Path, capfd: pytest.CaptureFixture[
         (["none.toml"], "none.toml: cannot be read (No such file or directory); give a TOML file"),
         (["--data", "rows.jsonl", "--output", "taken"], "taken already exists and is not empty"),
         (["--resume", "last"], "there is no run in runs/"),
-        (["--resume", "last", "--data", "rows.jsonl"], "--resume takes every setting from the run"),
+        (["--resume", "last", "--data", "rows.jsonl"], "--resume takes all settings from the run"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(

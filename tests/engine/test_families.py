@@ -76,10 +76,13 @@ UNSHAREABLE = {
             shared_expert_intermediate_size=16,
             layer_types=["linear_attention", "full_attention"],
         ),
-        "has layers of the kinds linear_attention",
+        "has unsupported layer types: linear_attention",
     ),
-    "lfm2": (Lfm2Config(**SHAPE, layer_types=["conv", "full_attention"]), "has layers of the kinds conv"),
-    "mamba": (MambaConfig(vocab_size=70, hidden_size=64, num_hidden_layers=2), "kinds linear_attention"),
+    "lfm2": (Lfm2Config(**SHAPE, layer_types=["conv", "full_attention"]), "has unsupported layer types: conv"),
+    "mamba": (
+        MambaConfig(vocab_size=70, hidden_size=64, num_hidden_layers=2),
+        "layer types: linear_attention",
+    ),
     "gpt-oss": (
         GptOssConfig(**SHAPE, num_local_experts=4, num_experts_per_tok=2, sliding_window=11),
         "has attention sinks",

@@ -86,8 +86,8 @@ def test_every_case_has_a_session_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("calls", "failing", "message"),
     [
-        ([{"fail": 1}], 0, f"read(fail=1) returned 404: {'x' * 200}; it is expected to succeed, so correct"),
-        ([{"a": "b", "c": 1}], 1, f"read(a='b', c=1) returned 200: {'x' * 200}; it is expected to fail, so correct"),
+        ([{"fail": 1}], 0, f"read(fail=1) returned 404: {'x' * 200}; it was expected to succeed; fix"),
+        ([{"a": "b", "c": 1}], 1, f"read(a='b', c=1) returned 200: {'x' * 200}; it was expected to fail; fix"),
         ([{"fail": 1}, {"fail": 2}], 1, "read(fail=2) returned 404"),
         ([{"fail": 1}, {}], 2, "read() returned 200"),
     ],

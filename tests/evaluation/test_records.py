@@ -78,7 +78,7 @@ def test_a_missing_key_is_refused(key: str) -> None:
     ("changes", "message"),
     [
         ({"trial": "0"}, "f:3: `trial` is '0'; it must be a whole number"),
-        ({"arm": 1}, "f:3: `arm` is 1; it must be a text"),
+        ({"arm": 1}, "f:3: `arm` is 1; it must be a string"),
         ({"sutie": "x"}, "f:3: there is no key 'sutie'; did you mean 'suite'?"),
         ({"steps": [{}]}, "f:3: case 'i1' is damaged"),
         ({"steps": 1}, "f:3: case 'i1' is damaged"),

@@ -243,7 +243,7 @@ def test_stored_runs_of_an_older_scorer_are_graded_again(tmp_path: Path) -> None
     ("changes", "message"),
     [
         ({"turns": [{"user": "?", "calls": [call("price", item="gold")]}]}, "price(item='gold') returned 404"),
-        ({"turns": [{"user": "?", "failing": 1, "calls": [call("price", item="tea")]}]}, "it is expected to fail"),
+        ({"turns": [{"user": "?", "failing": 1, "calls": [call("price", item="tea")]}]}, "it was expected to fail"),
         ({"turns": [{"user": "?", "calls": [call("prize", item="tea")]}]}, "there is no tool 'prize'"),
     ],
 )

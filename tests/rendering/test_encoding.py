@@ -61,8 +61,8 @@ def test_weights_replace_those_of_the_rule_without_changing_the_table() -> None:
 @pytest.mark.parametrize(
     ("name", "weights", "message"),
     [
-        ("call", {}, "learn 'call' is not known; it is one of: calls, balanced, assistant"),
-        ("calls", {"user": 1.0}, "weights.user: no such kind"),
+        ("call", {}, "unknown learn rule 'call'; use one of: calls, balanced, assistant"),
+        ("calls", {"user": 1.0}, "weights.user: this segment kind cannot be supervised"),
         ("calls", {"call": -0.5}, r"weights.call = -0.5: a loss weight must be a finite number of at least 0"),
         ("calls", {"call": float("inf")}, "weights.call = inf: "),
         ("calls", {"call": float("nan")}, "weights.call = nan: "),

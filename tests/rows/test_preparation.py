@@ -104,7 +104,7 @@ def test_a_long_row_is_cut_after_a_whole_call(tmp_path: Path) -> None:
 def test_a_row_whose_first_call_does_not_fit_is_rejected(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", [long_row(1), msagent_row("Rome", 2)])
 
-    with pytest.raises(InputError, match=r"none of the 2 rows .*after max_length = 50 tokens; raise it \(too-long\)"):
+    with pytest.raises(InputError, match=r"none of the 2 rows .*max_length = 50 tokens; raise max_length \(too-long\)"):
         prepare([path], encoder(max_length=50))
 
 

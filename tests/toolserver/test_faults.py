@@ -264,7 +264,7 @@ def test_patterns_choose_tools(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ('kind = "timout"\nrate = 0.1', "fault[0]: `kind` is 'timout', which is not known; did you mean 'timeout'?"),
+        ('kind = "timout"\nrate = 0.1', "fault[0]: `kind` is 'timout', which is not valid; did you mean 'timeout'?"),
         ('kind = "500"\nrat = 0.1', "there is no key 'rat'; did you mean 'rate'?"),
         ('kind = "500"', "set either `rate` (the share of the calls) or `calls`"),
         ('kind = "500"\nrate = 0.1\ncalls = [1]', "set either `rate`"),

@@ -176,7 +176,7 @@ def test_a_declared_world_may_have_a_state_but_no_key_writes(tmp_path: Path) -> 
     [
         ({"name": "get order"}, "a tool's name must be unique and consist of letters"),
         ({"name": "x" * 65}, "a tool's name must be unique and consist of letters"),
-        ({"access": "rw"}, "`access` is 'rw', which is not known; known: read, write, destructive"),
+        ({"access": "rw"}, "`access` is 'rw', which is not valid; known: read, write, destructive"),
         ({"acess": "read"}, "there is no key 'acess'; did you mean 'access'"),
         ({"parameters": {"type": 3}}, "get_order: tool get_order: its schema is not valid"),
         ({"parameters": {"$ref": "http://x.test/s.json"}}, "refers to 'http://x.test/s.json', which is not"),

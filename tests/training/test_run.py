@@ -95,7 +95,7 @@ def test_learning_calls_only_warns_of_turns_without_a_call(tiny: Path, rows: Pat
         notes[learn] = [event.text for event in events if isinstance(event, Note)]
 
     assert len(notes["calls"]) == 1
-    assert "2 turns rightly make no call" in notes["calls"][0]
+    assert "2 turns correctly make no call" in notes["calls"][0]
     assert notes["balanced"] == []
 
 
