@@ -37,14 +37,16 @@ def test_a_prefix_of_16_tokens_is_shared_and_a_shorter_one_is_computed_again(
     assert spans(pack) == nodes
 
 
+@pytest.mark.parametrize("other", [100, 5000], ids=["sorted before", "sorted after"])
 @pytest.mark.parametrize("second", [40, 41])
 @pytest.mark.parametrize(("shared", "together"), [(19, False), (20, True)])
 def test_two_samples_get_a_node_if_they_share_half_of_the_shorter_ones_remaining_tokens(
-    second: int, shared: int, together: bool
+    other: int, second: int, shared: int, together: bool
 ) -> None:
     inside = branching(20 + shared, [90, second - shared], 1000)
-    apart = branching(20, [70, 70], 1000)[1]
+    apart = make([*range(1000, 1020), *range(other, other + 71)], {90: 1.0}, 2)
     (pack,) = epoch_packs([*inside, apart], 1000, 0, 0)
+    assert (0, 20, -1) in spans(pack)
     assert ((20, 20 + shared, 0) in spans(pack)) is together
     assert sum(node.parent == 0 for node in pack.nodes) == (2 if together else 3)
 
