@@ -129,7 +129,8 @@ def _long_run(kind: Shape) -> Workload:
     def computed(pack: int) -> int:
         return LONG_RUN * (kind.shared // max((pack - kind.shared) // own, 1) + own)
 
-    return Workload(LONG_RUN, 1, kind.shared + own, computed)
+    context = kind.shared + own / 2
+    return Workload(LONG_RUN, 1, kind.shared + own, computed, LONG_RUN * kind.supervised, context)
 
 
 def bench_train(resolved: Resolved, shape: str, steps: int) -> Measured:

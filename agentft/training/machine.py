@@ -6,7 +6,7 @@ import contextlib
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,8 +23,8 @@ class Machine:
     """The properties that `auto` settings depend on.
 
     `bf16`: whether it multiplies bf16 natively. `liger`: whether Liger's kernels are installed and usable. `free`:
-    free bytes of GPU memory. `rate`, `fp32_rate`: operations a second of a large matrix product in bf16 and in fp32.
-    The last three are 0 without a GPU, because nothing depends on them there.
+    free bytes of GPU memory. `rate`, `fp32_rate`: operations a second of a large matmul in bf16 and in fp32.
+    `bandwidth`: bytes a second of a copy within its memory. The last four are 0 without a GPU.
     """
 
     device: Literal["cpu", "cuda"]
@@ -33,6 +33,7 @@ class Machine:
     free: float = 0.0
     rate: float = 0.0
     fp32_rate: float = 0.0
+    bandwidth: float = 0.0
 
 
 def measure_machine() -> Machine:
@@ -40,23 +41,34 @@ def measure_machine() -> Machine:
     if not torch.cuda.is_available():
         return Machine("cpu", native_bf16(), has_liger())
     free = float(torch.cuda.mem_get_info()[0])
-    rate, fp32_rate = measure_rate(torch.bfloat16), measure_rate(torch.float32)
+    rate, fp32_rate, bandwidth = measure_rate(torch.bfloat16), measure_rate(torch.float32), _measure_bandwidth()
     torch.cuda.empty_cache()
-    return Machine("cuda", native_bf16(), has_liger(), free, rate, fp32_rate)
+    return Machine("cuda", native_bf16(), has_liger(), free, rate, fp32_rate, bandwidth)
 
 
 def measure_rate(dtype: torch.dtype) -> float:
     """FLOP/s of a large matmul in this dtype."""
     device, size = ("cuda", 8_192) if torch.cuda.is_available() else ("cpu", 1_536)
     one, two = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    return float(2 * size**3 / _best_time(lambda: torch.matmul(one, two), device))
+
+
+def _measure_bandwidth() -> float:
+    """Bytes a second that a copy within the GPU's memory reads and writes."""
+    source = torch.empty(1 << 28, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    return float(2 * source.numel()) / _best_time(lambda: target.copy_(source), "cuda")
+
+
+def _best_time(work: Callable[[], object], device: str) -> float:
     best = float("inf")
     for _ in range(6):
         _wait(device)
         began = time.perf_counter()
-        torch.matmul(one, two)
+        work()
         _wait(device)
         best = min(best, time.perf_counter() - began)
-    return float(2 * size**3 / best)
+    return best
 
 
 def _wait(device: str) -> None:

@@ -1,9 +1,10 @@
-"""Predicts the memory and time of training, and chooses the fastest settings that fit into a GPU.
+"""Predicts the memory and time of training, and chooses the fastest settings that fit into a card.
 
-Memory is the sum of weights, adapters with their optimizer state, the activations that each layer keeps for the
-backward pass, the temporary tensors of one layer's backward pass, and one chunk of logits. Time is the larger of the
-matrix products' time (at a fraction of the GPU's rate) and the CPU's launch overhead. tests/training/test_planner.py
-checks the formulas against measurements.
+Memory is the sum of the tensors that are kept: weights, trainable parameters with their optimizer state, the
+activations that each layer keeps for the backward pass, what one layer needs on top while it runs backward, and logits.
+Time is the larger of two: the work of the GPU (matmuls at a fraction of its rate, elementwise operations at its memory
+bandwidth, attention, the LM head), and the CPU's launch overhead. The factors were fitted to runs on an H100, of models
+from 135M to 7B; tests/training/test_planner.py holds the measurements.
 """
 
 from __future__ import annotations
@@ -25,11 +26,15 @@ __all__ = [
     "Dimensions",
     "FixedLevers",
     "Levers",
+    "PackLoad",
     "StepCost",
     "Workload",
     "choose",
+    "cpu_seconds",
     "describe_choice",
+    "describe_duration",
     "dimensions",
+    "even_workload",
     "step_cost",
     "workload_of",
 ]
@@ -42,23 +47,38 @@ BF16_BYTES = 2
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """Bytes of a 4-bit weight, including its share of the block scales, which are quantised themselves."""
 ADAM = {"adamw": 16, "adamw_8bit": 10}
-"""Bytes of a trainable parameter: the parameter and its gradient in fp32, and AdamW's two moments."""
-UTILISATION, UNPACKING = 0.54, 1_000
-"""Fraction of the GPU's rate that matrix products reach; operations to dequantise a 4-bit weight."""
-LAUNCH, LAUNCH_4BIT = 0.00275, 0.0014
-"""CPU launch overhead per layer and pass, in seconds; extra overhead of 4-bit weights. Long packs hide both."""
+"""Bytes of an adapter's parameter: itself and its gradient in fp32, and the two moments of AdamW."""
+FULL_WEIGHT, FULL_HIDDEN, FULL_CHECKPOINT, FULL_LOGIT = 14.25, 20.7, 2.44, 12.3
+"""Bytes in full training: of a parameter at the peak; of a hidden value, in each layer and in a recomputed one; of a
+logit. Under autocast the residuals, norms and logits are in fp32."""
+QK_NORM = 1.5
+"""What queries and keys keep more if they are normalised, relative to themselves."""
+QK_NORMS = frozenset({"qwen3", "gemma3", "gemma3_text", "olmo2"})
+"""Model types whose queries and keys are normalised."""
+MATMULS, ATTENTION, ELEMENTWISE = 1.24, 4.28, 3.12
+"""Measured time, relative to operations at the rate of a large matmul, or to bytes at the memory's bandwidth."""
+LAUNCH, LAUNCH_ADAPTERS, LAUNCH_4BIT, LAUNCH_QK = 0.00271, 0.00035, 0.0013, 0.0008
+"""CPU launch overhead per layer and pass, in seconds, and what is added to it. Long packs hide it."""
+UNPACKED_BYTES, LOGIT_BYTES = 3.3, 145
+"""Bytes that are read and written to dequantise a 4-bit weight, and for the loss and gradient of a logit."""
 HOST_BYTES, HEAD_CHUNK = 20e9, (1 << 28) * 2
 """Transfer rate of embeddings from the host, in bytes a second; bytes of one chunk of logits (fp32, and twice bf16)."""
-SLACK = 0.4 * GIB  # memory that the allocator and the libraries need in addition
+SLACK, FRAGMENTS = 0.4 * GIB, 1.1
+"""Held by the allocator and the libraries beyond our tensors: bytes, and in full training, relative to the tensors."""
 CARDS = {
-    "RTX 4060": (8, 30e12),
-    "RTX 4070": (12, 58e12),
-    "RTX 4080": (16, 97e12),
-    "RTX 4090": (24, 165e12),
-    "L40S": (48, 362e12),
-    "H100": (80, 775e12),
+    "RTX 4060": (8, 30e12, 240e9),
+    "RTX 4070": (12, 58e12, 440e9),
+    "RTX 4080": (16, 97e12, 630e9),
+    "RTX 4090": (24, 165e12, 890e9),
+    "L40S": (48, 362e12, 760e9),
+    "H100": (80, 775e12, 2_960e9),
 }
-"""GiB, and bf16 operations a second: the vendor's figure without sparsity, but for the H100 a measurement."""
+"""GiB, bf16 operations a second, and bytes a second. The H100's rates were measured. The others are the vendor's,
+without sparsity; their bandwidth is multiplied by 0.88, which a copy reaches on the H100."""
+CPU_SHARE = 0.4
+"""The fraction of its rate of a large matmul that a CPU reached in training, within a quarter."""
+CONTEXT_PACK = 2_048
+"""The pack by which a workload's mean context is computed."""
 TARGET_STEPS = 100
 """Packs are short enough for a run to have at least this many steps."""
 LENGTHS = tuple(512 * count for count in (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48))
@@ -68,7 +88,9 @@ CHECKPOINTS = (0, 4, 3, 2, 1)
 
 @dataclass(frozen=True, slots=True)
 class Dimensions:
-    """A model's widths, layers and vocabulary. `tied`: the LM head shares the embedding's weights."""
+    """A model's widths, layers and vocabulary. `tied`: the LM head shares the embedding's weights.
+    `qk_norm`: queries and keys are normalised.
+    """
 
     hidden: int
     gate: int
@@ -77,6 +99,7 @@ class Dimensions:
     layers: int
     words: int
     tied: bool
+    qk_norm: bool = False
 
     @property
     def body(self) -> int:
@@ -124,29 +147,43 @@ class StepCost:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A GPU. `free`: free bytes. `rate`: operations a second of a large matrix product."""
+    """A GPU. `free`: free bytes. `rate`: operations a second of a large matmul. `bandwidth`: bytes a second copied."""
 
     free: float
     rate: float
+    bandwidth: float
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The data. `longest`: tokens of the longest sample. `computed(pack)`: computed tokens of an epoch."""
+    """The data. `longest`: tokens of the longest sample. `computed(pack)`: computed tokens of an epoch. `supervised`:
+    supervised tokens of an epoch. `context`: how many tokens a token attends to, on average.
+    """
 
     samples: int
     epochs: int
     longest: int
     computed: Callable[[int], int]
+    supervised: float
+    context: float
+
+
+@dataclass(frozen=True, slots=True)
+class PackLoad:
+    """What fills a pack. `supervised`: its supervised tokens. `context`: how many tokens a token attends to."""
+
+    supervised: float
+    context: float
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The chosen settings and their predicted cost. `seconds`: time of an epoch."""
+    """The chosen settings and their predicted cost. `seconds`: time of an epoch. `total_seconds`: time of the run."""
 
     levers: Levers
     estimate: StepCost
     seconds: float
+    total_seconds: float
     samples_per_second: float
 
 
@@ -169,6 +206,7 @@ def dimensions(config: Any) -> Dimensions:
         layers=text.num_hidden_layers,
         words=text.vocab_size,
         tied=bool(text.tie_word_embeddings),
+        qk_norm=text.model_type in QK_NORMS,
     )
 
 
@@ -177,27 +215,19 @@ def step_cost(
     levers: Levers,
     method: Method = "qlora",
     *,
+    load: PackLoad,
     rank: int = 16,
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw",
-    rate: float = 1.0,
+    card: Card | None = None,
     width: int = BF16_BYTES,
 ) -> StepCost:
-    """The cost of one pack's forward and backward passes; an activation takes `width` bytes."""
-    tokens, recomputed = levers.pack, -(-model.layers // levers.every) if levers.every else 0
-    saved = tokens * _saved(model, levers, width)
-    gates = tokens * width * model.gate
-    frugal = gates if levers.liger and method != "full" else 0  # see `recompute_gates`
-    kept = (model.layers - recomputed) * (saved - frugal) + recomputed * tokens * width * model.hidden
-    running = 2 * gates + 3 * tokens * width * model.hidden + width * model.hidden * model.gate
-    running += saved if recomputed else frugal
-    memory = _static(model, levers, method, rank, optimizer, width=width) + kept + max(running, HEAD_CHUNK)
-    passes = 2 + recomputed / model.layers
-    packed = method == "qlora" and not levers.unpack
-    products = 2 * model.body * tokens * (passes + (1 if method == "full" else 0)) / UTILISATION
-    products += UNPACKING * model.body * passes if packed else 0
-    travel = tokens * width * model.hidden / HOST_BYTES if levers.host else 0
-    computing, launching = products / rate + travel, (LAUNCH + LAUNCH_4BIT * packed) * model.layers * passes
-    return StepCost(memory, (computing**4 + launching**4) ** 0.25)  # a smooth maximum
+    """The cost of one pack's forward and backward passes; an activation takes `width` bytes.
+
+    Without a card, the time is 0.
+    """
+    memory = _static(model, levers, method, rank, optimizer, width=width)
+    memory += _full_activations(model, levers, load, width) if method == "full" else _activations(model, levers, width)
+    return StepCost(memory, _seconds(model, levers, method, load, card, width) if card else 0.0)
 
 
 def choose(
@@ -213,19 +243,30 @@ def choose(
     width: int = BF16_BYTES,
 ) -> Choice | None:
     """The fastest settings that fit into `card`, or None if none fit."""
-    room = card.free - SLACK
+    room = (card.free - SLACK) / (FRAGMENTS if method == "full" else 1)
     best: Choice | None = None
     for levers in _candidates(model, work, method, fixed, liger):
         # A sample that is longer than a pack gets a separate pack.
         largest = replace(levers, pack=max(levers.pack, work.longest))
-        if step_cost(model, largest, method, rank=rank, optimizer=optimizer, width=width).memory > room:
+        if (
+            step_cost(
+                model, largest, method, load=_load(work, largest.pack), rank=rank, optimizer=optimizer, width=width
+            ).memory
+            > room
+        ):
             continue
-        found = step_cost(model, levers, method, rank=rank, optimizer=optimizer, rate=card.rate, width=width)
-        computed = work.computed(levers.pack)
-        seconds = found.seconds * computed / levers.pack
+        load = _load(work, levers.pack)
+        found = step_cost(model, levers, method, load=load, rank=rank, optimizer=optimizer, card=card, width=width)
+        seconds = found.seconds * work.computed(levers.pack) / levers.pack
         if best is None or seconds < best.seconds:
-            best = Choice(levers, found, seconds, work.samples / seconds)
+            best = Choice(levers, found, seconds, seconds * work.epochs, work.samples / seconds)
     return best
+
+
+def cpu_seconds(model: Dimensions, work: Workload, method: Method, pack: int, rate: float) -> float:
+    """Roughly how long the run takes on a CPU; `rate`: operations a second of a large matmul."""
+    operations = 2 * model.body * work.computed(pack) * (3 if method == "full" else 2)
+    return work.epochs * operations / (CPU_SHARE * rate)
 
 
 def describe_choice(choice: Choice) -> str:
@@ -238,7 +279,15 @@ def describe_choice(choice: Choice) -> str:
     words += ["weights unpacked"] if levers.unpack else []
     words += ["embeddings on the host"] if levers.host else []
     memory = choice.estimate.memory / GIB
-    return f"{memory:.1f} GiB, {choice.samples_per_second:.3g} samples/s with {', '.join(words)}"
+    speed = f"{choice.samples_per_second:.3g} samples/s, {describe_duration(choice.total_seconds)} in all"
+    return f"{memory:.1f} GiB, {speed}, with {', '.join(words)}"
+
+
+def describe_duration(seconds: float) -> str:
+    """A time span in the unit that fits: `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6_000 else f"{seconds / 3_600:.1f} h"
 
 
 def workload_of(samples: Sequence[Sample], recipe: Recipe) -> Workload:
@@ -250,8 +299,20 @@ def workload_of(samples: Sequence[Sample], recipe: Recipe) -> Workload:
         tokens = sum(made.tokens for made in epoch_packs(packed, pack, recipe.seed, 0, share=share))
         return tokens * len(samples) // len(packed)
 
-    longest = max(sample.inputs for sample in samples)
-    return Workload(len(samples), recipe.epochs, longest, computed)
+    inputs = [sample.inputs for sample in samples]
+    supervised = sum(len(sample.places) for sample in samples)
+    # A token attends to half of its own sample, and to all of what the sample shares.
+    context = sum(inputs) / len(inputs) * (1 - computed(CONTEXT_PACK) / sum(inputs) / 2)
+    return Workload(len(samples), recipe.epochs, max(inputs), computed, supervised, context)
+
+
+def even_workload(rows: int, epochs: int, length: int) -> Workload:
+    """Rows of equal length that share nothing; a quarter of their tokens is supervised."""
+    return Workload(rows, epochs, length, lambda _: rows * length, rows * length / 4, length / 2)
+
+
+def _load(work: Workload, pack: int) -> PackLoad:
+    return PackLoad(work.supervised * pack / max(work.computed(pack), 1), work.context)
 
 
 def _candidates(model: Dimensions, work: Workload, method: Method, fixed: FixedLevers, liger: bool) -> Sequence[Levers]:
@@ -270,21 +331,66 @@ def _lengths(work: Workload) -> list[int]:
     return enough or [LENGTHS[0]]
 
 
-def _saved(model: Dimensions, levers: Levers, width: int) -> int:
+def _recomputed(model: Dimensions, levers: Levers) -> int:
+    """How many layers are recomputed."""
+    return -(-model.layers // levers.every) if levers.every else 0
+
+
+def _activations(model: Dimensions, levers: Levers, width: int) -> float:
+    """Bytes of activations at the peak, with frozen weights."""
+    tokens, recomputed = levers.pack, _recomputed(model, levers)
+    saved = tokens * _saved(model, levers, width)
+    gates: float = tokens * width * model.gate
+    frugal = gates if levers.liger else 0  # see `recompute_gates`
+    kept = (model.layers - recomputed) * (saved - frugal) + recomputed * tokens * width * model.hidden
+    running = 2 * gates + 3 * tokens * width * model.hidden + width * model.hidden * model.gate
+    running += saved if recomputed else frugal
+    return kept + max(running, HEAD_CHUNK)
+
+
+def _full_activations(model: Dimensions, levers: Levers, load: PackLoad, width: int) -> float:
+    """Bytes of activations at the peak, with trainable weights: logits of all supervised tokens exist at once."""
+    recomputed = _recomputed(model, levers)
+    inner = 0.92 * width * (2 * model.queries + 2 * model.keys + 3 * model.gate) + FULL_HIDDEN * model.hidden
+    layers = max(model.layers - recomputed, 1) * inner + recomputed * FULL_CHECKPOINT * model.hidden
+    return levers.pack * layers + FULL_LOGIT * load.supervised * model.words
+
+
+def _saved(model: Dimensions, levers: Levers, width: int) -> float:
     """Bytes per token that a layer keeps for its backward pass.
 
     These are two residuals and two norms; queries and the attention's output; keys and values; gate, up and their
     product. transformers' own norms and gates keep more than Liger's.
     """
-    kept = width * (4 * model.hidden + 2 * model.queries + 2 * model.keys + 3 * model.gate)
+    kept: float = width * (4 * model.hidden + 2 * model.queries + 2 * model.keys + 3 * model.gate)
+    kept += QK_NORM * width * (model.queries + model.keys) if model.qk_norm else 0
     return kept if levers.liger else kept + width * model.gate + 12 * model.hidden
+
+
+def _seconds(  # noqa: PLR0917
+    model: Dimensions, levers: Levers, method: Method, load: PackLoad, card: Card, width: int
+) -> float:
+    full, packed, tokens = method == "full", method == "qlora" and not levers.unpack, levers.pack
+    again = _recomputed(model, levers) / model.layers
+    passes = 2 + again
+    head = 2 * load.supervised * model.words * model.hidden * (2 + full)
+    matmuls = 2 * model.body * tokens * (passes + full) + head
+    attention = 4 * tokens * load.context * model.queries * model.layers * (3.5 + again)  # backward takes 2.5 forwards
+    wide = 4 * model.hidden + 2 * model.queries + 2 * model.keys + 3 * model.gate
+    elementwise = ELEMENTWISE * tokens * model.layers * width * wide * passes
+    elementwise += LOGIT_BYTES * load.supervised * model.words
+    elementwise += UNPACKED_BYTES * model.body * passes if packed else 0
+    travel = tokens * width * model.hidden / HOST_BYTES if levers.host else 0
+    computing = (MATMULS * matmuls + ATTENTION * attention) / card.rate + elementwise / card.bandwidth + travel
+    launch = LAUNCH + LAUNCH_ADAPTERS * (not full) + LAUNCH_4BIT * packed + LAUNCH_QK * model.qk_norm
+    return float((computing**4 + (launch * model.layers * passes) ** 4) ** 0.25)  # a smooth maximum
 
 
 def _static(model: Dimensions, levers: Levers, method: Method, rank: int, optimizer: str, *, width: int) -> float:
     """Bytes that are held throughout training: weights, and trainable parameters with gradient and optimizer state."""
     table = model.words * model.hidden
     if method == "full":
-        return ADAM["adamw"] * (model.body + table * (1 if model.tied else 2))
+        return FULL_WEIGHT * (model.body + table * (1 if model.tied else 2))
     weight = NF4_BYTES if method == "qlora" and not levers.unpack else width
     tables = 1 if model.tied or levers.host else 2
     return weight * model.body + width * tables * table + ADAM[optimizer] * model.adapters(rank)

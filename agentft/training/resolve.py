@@ -16,7 +16,7 @@ from agentft.errors import InputError, MissingError
 from agentft.models.embedded import resolve
 from agentft.models.tokenizers import located
 from agentft.training.events import Note
-from agentft.training.machine import Machine
+from agentft.training.machine import Machine, measure_machine, measure_rate
 from agentft.training.planner import (
     CARDS,
     GIB,
@@ -26,6 +26,7 @@ from agentft.training.planner import (
     Levers,
     Workload,
     choose,
+    cpu_seconds,
     describe_choice,
     dimensions,
     workload_of,
@@ -140,9 +141,12 @@ def resolve_recipe(
 
 @dataclass(frozen=True, slots=True)
 class CardPlan:
-    """Predictions for common GPUs. `cards`: (name, GiB, choice or None if nothing fits)."""
+    """Predictions. `here`: the choice for this machine's GPU, or the seconds of the run on its CPU, or None if nothing
+    fits. `cards`: (name, GiB, choice or None if nothing fits) of common GPUs.
+    """
 
     work: Workload
+    here: Choice | float | None
     cards: tuple[tuple[str, int, Choice | None], ...]
     notes: tuple[Note, ...]
 
@@ -158,11 +162,20 @@ def plan_cards(recipe: Recipe, samples: Sequence[Sample] | Workload) -> CardPlan
     dimensions(model.config)
     recipe, notes = _resolve_sharing(recipe, model)
     work = samples if isinstance(samples, Workload) else workload_of(samples, recipe)
-    for name, (gib, rate) in CARDS.items():
+    for name, (gib, rate, bandwidth) in CARDS.items():
         free = (1 - SYSTEM_SHARE) * gib * GIB
-        machine = Machine("cuda", bf16=True, liger=True, free=free, rate=rate, fp32_rate=rate / FP32_SLOWER)
+        machine = Machine("cuda", True, True, free, rate, rate / FP32_SLOWER, bandwidth)
         found.append((name, gib, resolve_recipe(recipe, work, machine, model).choice))
-    return CardPlan(work, tuple(found), tuple(notes))
+    return CardPlan(work, _plan_here(recipe, model, work), tuple(found), tuple(notes))
+
+
+def _plan_here(recipe: Recipe, model: Architecture, work: Workload) -> Choice | float | None:
+    machine = measure_machine()
+    resolved = resolve_recipe(recipe, work, machine, model)
+    if machine.device == "cuda":
+        return resolved.choice
+    rate = measure_rate(torch.bfloat16 if resolved.recipe.dtype == "bf16" else torch.float32)
+    return cpu_seconds(dimensions(model.config), work, recipe.method, resolved.recipe.pack_tokens, rate)
 
 
 def _resolve_sharing(recipe: Recipe, model: Architecture) -> tuple[Recipe, list[Note]]:
@@ -212,7 +225,7 @@ def _plan(recipe: Recipe, model: Architecture, machine: Machine, work: Workload)
     try:
         choice = choose(
             dimensions(model.config),
-            Card(machine.free, machine.rate if half else machine.fp32_rate),
+            Card(machine.free, machine.rate if half else machine.fp32_rate, machine.bandwidth),
             work,
             recipe.method,
             rank=recipe.lora_r,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from agentft.commands import run
+from agentft.training.machine import Machine
 from tests.engine.samples import write_rows
 from tests.tiny import save_tiny
 
@@ -33,3 +35,22 @@ def test_a_plan_uses_the_data(tiny: str, tmp_path: Path, capsys: pytest.CaptureF
     found = json.loads(capsys.readouterr().out)
     assert found["samples"] == 12
     assert {card["choice"]["levers"]["pack"] for card in found["cards"]} == {512}
+
+
+def test_a_plan_begins_with_this_machine(
+    tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", 12)
+    command = ["plan", "--model", tiny, "--data", str(rows), "--method", "lora"]
+    monkeypatch.setattr("agentft.training.resolve.measure_rate", lambda _: 1e6)
+    assert run(command) == 0
+    first = capsys.readouterr().out.splitlines()[1]
+    assert re.match(r"  this machine +roughly .+ in all on its CPU; memory on a CPU is not predicted", first)
+    assert run([*command, "--json", "epochs=2"]) == 0
+    twice = json.loads(capsys.readouterr().out)["this_machine"]["cpu_seconds"]
+    assert run([*command, "--json"]) == 0
+    assert twice == 2 * json.loads(capsys.readouterr().out)["this_machine"]["cpu_seconds"]
+    gpu = Machine("cuda", True, True, 79 * 2**30, 775e12, 50e12, 2.96e12)
+    monkeypatch.setattr("agentft.training.resolve.measure_machine", lambda: gpu)
+    assert run(command) == 0
+    assert re.match(r"  this machine +\d\.\d GiB, .* samples/s, \d+ s in all", capsys.readouterr().out.splitlines()[1])
