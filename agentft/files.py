@@ -1,14 +1,21 @@
-"""Atomic file writes: a crash leaves the old content or the new, never a part."""
+"""Atomic file writes (a crash leaves the old content or the new, never a part), and locks on folders."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-__all__ = ["atomic_write", "fsync_folder", "write_text"]
+from agentft.errors import InputError
+
+__all__ = ["LOCK", "atomic_write", "clear_unfinished", "fsync_folder", "lock_folder", "write_text"]
+
+LOCK = ".lock"
+"""The lock file of a folder; it names the process that holds the lock."""
 
 
 @contextmanager
@@ -43,3 +50,42 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove the temporary files in `folder` that killed processes left. Only for the holder of the folder's lock."""
+    for partial in folder.glob(".*.partial"):
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def lock_folder(folder: Path, use: str) -> Iterator[None]:
+    """Lock `folder` for this process; the operating system frees the lock when the process ends or is killed.
+
+    `use` says what this process does with the folder ("trained"), for the message that other processes get.
+
+    Raises:
+        InputError: another process holds the lock; the message names that process.
+    """
+    with _locked(folder / LOCK) as stream:
+        stream.truncate(0)
+        stream.write(f"being {use} by process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        stream.flush()
+        yield
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[TextIO]:
+    while True:
+        with path.open("a+", encoding="utf-8") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stream.seek(0)
+                holder = stream.read().strip() or "in use by another process"
+                raise InputError(f"{path.parent} is {holder}; wait for it, or stop it first") from None
+            # The holder before may have removed the file, and others would then lock a new one.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+                    yield stream
+                    return

@@ -1,24 +1,24 @@
-"""Run folders: the names of their files, their status, their lock, and which run is `last`.
+"""Run folders: the names of their files, their status, and which run is `last`.
 
 runs/<name>/  recipe.toml  format.json  data.json  metrics.jsonl  adapter/ (full: model/)  checkpoints/  eval/  log.txt
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
+import shutil
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
 from agentft.errors import InputError, MissingError
-from agentft.files import atomic_write, write_text
+from agentft.files import LOCK, atomic_write, lock_folder, write_text
 from agentft.types import Json
 
 __all__ = ["RUNS", "FinishedRun", "RunFolder", "find_finished", "find_run", "new_run"]
@@ -59,24 +59,9 @@ class RunFolder:
         """Where the result of a training method goes: `adapter/`, or `model/` for `full`."""
         return self.path / ("model" if method == "full" else "adapter")
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Lock the folder for this process; the operating system frees the lock when the process ends or is killed.
-
-        Raises:
-            InputError: another process holds the lock; the message names that process.
-        """
-        with (self.path / ".lock").open("a+", encoding="utf-8") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                stream.seek(0)
-                holder = stream.read().strip() or "another process"
-                raise InputError(f"{self.path} is in use by {holder}; wait for it, or stop it first") from None
-            stream.truncate(0)
-            stream.write(f"process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-            stream.flush()
-            yield
+    def lock(self) -> AbstractContextManager[None]:
+        """Lock the folder for this process (see `lock_folder`)."""
+        return lock_folder(self.path, "trained")
 
     def write_json(self, path: Path, document: Json) -> None:
         """Write one of the folder's documents atomically."""
@@ -90,11 +75,23 @@ class RunFolder:
             os.fsync(stream.fileno())
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The metrics of every step; a last line that a killed process left incomplete is ignored."""
+        """The metrics of every step; a last line that a killed process left incomplete is ignored.
+
+        Raises:
+            InputError: another line is damaged.
+        """
         if not self.metrics.exists():
             return []
-        lines = self.metrics.read_text(encoding="utf-8").split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        rows = []
+        for number, line in enumerate(self.metrics.read_bytes().split(b"\n")[:-1], 1):
+            try:
+                row = json.loads(line)
+                rows.append({**row, "step": int(row["step"]), "loss": float(row["loss"])})
+            except (ValueError, KeyError, TypeError):
+                raise InputError(
+                    f"{self.metrics}:{number}: the line is damaged; restore the file, or train again"
+                ) from None
+        return rows
 
     def rewind(self, step: int) -> list[dict[str, Any]]:
         """Delete the metrics of all steps after `step`; returns those that remain."""
@@ -127,25 +124,70 @@ class FinishedRun:
     tools: tuple[str, ...]
 
 
-def new_run(name: str, output: str = "") -> RunFolder:
-    """Create an empty run folder: `output`, or the first unused `runs/<name>-<number>`.
+@contextmanager
+def new_run(name: str, output: str = "") -> Iterator[RunFolder]:
+    """Make and lock a run folder: `output`, or the first unused `runs/<name>-<number>`.
+
+    If the block ends before the recipe is written, or fails before the first step, what it wrote is removed. A folder
+    that a killed process left without a recipe counts as unused.
 
     Raises:
-        InputError: `output` is a file, or a folder that is not empty.
+        InputError: `output` is a file, a folder with other files in it, or in use.
     """
-    if output:
-        path = Path(output)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"{path} already exists and is not empty; choose another --output, or use --resume {path}")
-        path.mkdir(parents=True, exist_ok=True)
-        return RunFolder(path)
-    RUNS.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as locks:
+        folder = _lock_output(Path(output), locks) if output else _lock_next(name, locks)
+        try:
+            yield folder
+        except Exception:
+            if not folder.metrics.exists():
+                folder.recipe.unlink(missing_ok=True)
+            raise
+        finally:
+            if folder.status == "empty":
+                _clear(folder)
+
+
+def _lock_output(path: Path, locks: ExitStack) -> RunFolder:
+    folder, made = RunFolder(path), not path.exists()
+    if not _is_unused(folder):
+        raise InputError(f"{path} already exists and is not empty; choose another --output, or use --resume {path}")
+    path.mkdir(parents=True, exist_ok=True)
+    if made:
+        locks.callback(_remove_if_empty, path)
+    locks.enter_context(folder.lock())
+    if not _is_unused(folder):  # another process may have finished in the meantime
+        raise InputError(f"{path} was just written by another process; choose another --output")
+    return folder
+
+
+def _lock_next(name: str, locks: ExitStack) -> RunFolder:
     for number in count(1):
-        path = RUNS / f"{name}-{number}"
-        with suppress(FileExistsError):
-            path.mkdir()
-            break
-    return RunFolder(path)
+        folder = RunFolder(RUNS / f"{name}-{number}")
+        with suppress(InputError):  # the folder is used
+            return _lock_output(folder.path, locks)
+    raise AssertionError("count() never ends")
+
+
+def _is_unused(folder: RunFolder) -> bool:
+    """Whether the folder is missing, or holds at most what a process writes before the recipe."""
+    early = {LOCK, *(path.name for path in (folder.format, folder.data, folder.log, folder.quarantine))}
+    return not folder.path.exists() or (
+        folder.path.is_dir()
+        and all(entry.name in early or entry.name.endswith(".partial") for entry in folder.path.iterdir())
+    )
+
+
+def _clear(folder: RunFolder) -> None:
+    for entry in folder.path.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _remove_if_empty(path: Path) -> None:
+    with suppress(OSError):
+        path.rmdir()
 
 
 def find_run(name: str) -> RunFolder:

@@ -55,12 +55,12 @@ def test_runs_are_numbered_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(InputError, match="there is no run"):
         find_run("last")
     for _ in range(2):
-        made = new_run("rows")
-        made.recipe.write_text("")
+        with new_run("rows") as made:
+            made.recipe.write_text("")
     assert find_run("last").path == Path("runs/rows-2")
     assert find_run("rows-1").path == Path("runs/rows-1")
-    with pytest.raises(InputError, match="is not empty"):
-        new_run("rows", "runs/rows-1")
+    with pytest.raises(InputError, match="is not empty"), new_run("rows", "runs/rows-1"):
+        pass
     with pytest.raises(InputError, match="is not a run folder"):
         find_run("runs/none")
 
@@ -96,10 +96,55 @@ def test_a_second_process_learns_who_holds_the_lock(tmp_path: Path) -> None:
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(InputError, match=rf"is in use by process {holder.pid}, since "), RunFolder(tmp_path).lock():
+    with (
+        pytest.raises(InputError, match=rf"is being trained by process {holder.pid}, since "),
+        RunFolder(tmp_path).lock(),
+    ):
         pass
     holder.kill()
     holder.communicate()
     for _ in range(2):
         with RunFolder(tmp_path).lock():
-            assert (tmp_path / ".lock").read_text().startswith("process ")
+            assert (tmp_path / ".lock").read_text().startswith("being trained by process ")
+
+
+def fail_after_the_recipe(folder: RunFolder) -> None:
+    (folder.quarantine / "rows").mkdir(parents=True)
+    folder.recipe.write_text("written, but no step was taken")
+    raise ZeroDivisionError
+
+
+def test_a_failed_command_leaves_no_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    for output in ("", "mine", "new"):
+        with pytest.raises(ZeroDivisionError), new_run("rows", output) as folder:
+            fail_after_the_recipe(folder)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["mine", "runs"]
+
+
+def test_what_a_killed_process_left_without_a_recipe_is_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    left = tmp_path / "runs" / "rows-1"
+    (left / "quarantine").mkdir(parents=True)
+    for name in (".lock", "format.json", ".recipe.toml.123.partial"):
+        (left / name).touch()
+    with new_run("rows") as first, new_run("rows") as second:
+        assert (first.path, second.path) == (Path("runs/rows-1"), Path("runs/rows-2"))
+        with pytest.raises(InputError, match=r"rows-1 is being trained by process \d+"), new_run("rows", str(left)):
+            pass
+        first.recipe.touch()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "todo.txt").touch()
+    with pytest.raises(InputError, match="is not empty"), new_run("rows", "notes"):
+        pass
+
+
+def test_a_damaged_line_of_metrics_is_named(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for damaged in ("{", "[]", "{}", '{"step": "x", "loss": 1}'):
+        folder.metrics.write_text(f'{{"step": 1, "loss": 1}}\n{damaged}\n')
+        with pytest.raises(InputError, match=r"metrics\.jsonl:2: the line is damaged"):
+            folder.rewind(1)

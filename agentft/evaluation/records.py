@@ -11,6 +11,7 @@ import json
 import math
 import os
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +19,7 @@ from typing import Any, Self
 from agentft.calls import call_format
 from agentft.errors import InputError
 from agentft.evaluation.plan import Arm
-from agentft.files import atomic_write
+from agentft.files import atomic_write, clear_unfinished, lock_folder
 from agentft.metrics import SCORER_VERSION, Context, Finding, classify, decisions, score_case
 from agentft.strict import read_as
 from agentft.types import (
@@ -213,33 +214,38 @@ def read_records(path: Path) -> Iterator[Record]:
         except ValueError as error:
             if number == len(lines):
                 return
-            raise InputError(f"{path}:{number}: it is not JSON: {error}") from None
+            raise InputError(f"{path}:{number}: it is not JSON: {error}; remove the line") from None
         yield read_record(row, f"{path}:{number}")
 
 
 class Store:
-    """The finished cases in cases.jsonl of an output folder, which is created if missing. A context manager.
+    """The finished cases in cases.jsonl of an output folder, which is created and locked. A context manager.
 
     Raises:
-        InputError: the folder holds cases of arms whose fingerprints are not in `fingerprints`.
+        InputError: another process uses the folder, or it holds cases of arms whose fingerprints are not in
+            `fingerprints`.
     """
 
     def __init__(self, folder: Path, fingerprints: Collection[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "cases.jsonl"
-        kept = list(read_records(self.path)) if self.path.exists() else []
-        if any(record.fingerprint not in fingerprints for record in kept):
-            raise InputError(
-                f"{self.path} holds another evaluation (another model, suite, tools or settings); "
-                "give another folder with --output, or remove that one"
-            )
-        # An invalid case says nothing about the model, so it is run again.
-        self.records: dict[Key, Record] = {record.key: record for record in kept if record.outcome != "invalid"}
-        self.kept = len(self.records)
-        if kept:
+        with ExitStack() as stack:
+            stack.enter_context(lock_folder(folder, "evaluated"))
+            clear_unfinished(folder)
+            kept = list(read_records(self.path)) if self.path.exists() else []
+            if any(record.fingerprint not in fingerprints for record in kept):
+                raise InputError(
+                    f"{self.path} holds another evaluation (another model, suite, tools or settings); "
+                    "give another folder with --output, or remove that one"
+                )
+            # An invalid case says nothing about the model, so it is run again.
+            self.records: dict[Key, Record] = {record.key: record for record in kept if record.outcome != "invalid"}
+            self.kept = len(self.records)
+            # Also rewritten if no record is kept: a new one must not continue a line that a crash cut off.
             with atomic_write(self.path) as stream:
                 stream.writelines(dump_line(record.document()) for record in self.records.values())
-        self._stream = self.path.open("a", encoding="utf-8", newline="")
+            self._stream = stack.enter_context(self.path.open("a", encoding="utf-8", newline=""))
+            self._open = stack.pop_all()
 
     def add(self, record: Record) -> None:
         """Write one finished case to disk, so that it survives a crash of this process."""
@@ -251,9 +257,9 @@ class Store:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
-        self._stream.close()
+        with self._open:
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
 
 
 _REQUIRED = {"arm", "case", "trial", "outcome", "problem", "prompt", "steps", "state"}

@@ -66,18 +66,20 @@ def evaluate(
                 run.finish(arm, fingerprints[arm.label])
         except KeyboardInterrupt:
             interrupted = True
-    found = {arm.label: run.finished(fingerprints[arm.label]) for arm in arms} | dict(baseline or {})
-    summary = summarise(
-        plan,
-        {label: run.regraded(rows) for label, rows in found.items()},
-        settings.gates,
-        ran={arm.label: (arm, fingerprints[arm.label]) for arm in arms},
-        sampling=asdict(settings.sampling),
-        seconds=time.monotonic() - started,
-        interrupted=interrupted,
-        kept=store.kept,
-    )
-    write_text(settings.output / "summary.json", json.dumps(summary.document(), indent=1, ensure_ascii=False) + "\n")
+        found = {arm.label: run.finished(fingerprints[arm.label]) for arm in arms} | dict(baseline or {})
+        summary = summarise(
+            plan,
+            {label: run.regraded(rows) for label, rows in found.items()},
+            settings.gates,
+            ran={arm.label: (arm, fingerprints[arm.label]) for arm in arms},
+            sampling=asdict(settings.sampling),
+            seconds=time.monotonic() - started,
+            interrupted=interrupted,
+            kept=store.kept,
+        )
+        write_text(
+            settings.output / "summary.json", json.dumps(summary.document(), indent=1, ensure_ascii=False) + "\n"
+        )
     return summary
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from agentft import __version__
 from agentft.engine.packing import Pack, Sample, epoch_packs, report_packing
-from agentft.errors import AgentftError, InputError
+from agentft.errors import InputError
 from agentft.files import write_text
 from agentft.models.embedded import EMBEDDED, resolve
 from agentft.models.tokenizers import load_tokenizer
@@ -81,14 +81,9 @@ def train(recipe: Recipe, on_event: OnEvent, should_stop: Stop = lambda: False, 
     """
     _check_data(recipe)
     encoder = _encoder(recipe)
-    folder = new_run(Path(recipe.data[0]).name.split(".")[0], recipe.output)
-    try:
+    with new_run(Path(recipe.data[0]).name.split(".")[0], recipe.output) as folder:
         job = _prepare(recipe, encoder, folder.quarantine)
-    except AgentftError:
-        _remove_if_empty(folder)
-        raise
-    watcher = _Watcher(folder, on_event)
-    with folder.lock():
+        watcher = _Watcher(folder, on_event)
         _announce(job, watcher, strict)
         model = _load(job)
         folder.write_json(folder.format, {**encoder.rendering.describe(), **_learning(job.recipe)})
@@ -202,7 +197,8 @@ def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
         on_event(note)
     rows = report.ledger
     if strict and rows.rejected:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in rows.reasons.most_common())
+        first = rows.first_places()
+        reasons = ", ".join(f"{reason} {count}: {first[reason]}" for reason, count in rows.reasons.most_common())
         raise StrictError(f"{rows.rejected} of {rows.rows} rows were rejected ({reasons}), and --strict allows none")
     if report.trimmed:
         on_event(
@@ -289,9 +285,3 @@ def _check_fingerprint(folder: RunFolder, job: _Job) -> None:
         )
     if (known["steps"], known["packing"]) != (job.plan.steps, asdict(job.plan.packing)):
         raise InputError(f"{folder.path} was packed differently, by another version of agentft; start a new run")
-
-
-def _remove_if_empty(folder: RunFolder) -> None:
-    if folder.quarantine.is_dir():
-        return
-    folder.path.rmdir()

@@ -240,3 +240,21 @@ def test_only_the_last_line_may_be_cut_off_and_blank_lines_are_skipped(tmp_path:
     path.write_text(f"{line}{line[:50]}\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"cases.jsonl:2: it is not JSON"):
         list(read_records(path))
+
+
+def test_a_cut_first_line_is_dropped_before_anything_is_appended(tmp_path: Path) -> None:
+    path = tmp_path / "cases.jsonl"
+    path.write_text(dump_line(ROWS[0])[:50], encoding="utf-8")
+    (tmp_path / ".summary.json.123.partial").touch()
+    record = read_record(ROWS[0], "x")
+    with Store(tmp_path, fingerprints()) as store:
+        store.add(record)
+    assert list(read_records(path)) == [record]
+    assert {entry.name for entry in tmp_path.iterdir()} == {".lock", "cases.jsonl"}
+
+
+def test_a_second_evaluation_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    with Store(tmp_path, ()), pytest.raises(InputError, match=r"is being evaluated by process \d+, since .*; wait"):
+        Store(tmp_path, ())
+    with Store(tmp_path, ()):
+        pass
