@@ -63,7 +63,8 @@ def _base_url(root: Mapping[str, Any], world: str) -> str:
     for name, variable in object_or_empty(server.get("variables")).items():
         url = url.replace(f"{{{name}}}", str(object_or_empty(variable).get("default", name)))
     if root.get("host"):  # Swagger 2
-        url = f"{schemes[0] if isinstance(schemes, list) and schemes else 'https'}://{root['host']}{url}"
+        scheme = schemes[0] if isinstance(schemes, list) and schemes else "https"
+        url = f"{scheme}://{root['host']}/{url.lstrip('/')}"
     try:
         full = urljoin(f"{default}/", url).rstrip("/")
     except ValueError:

@@ -11,6 +11,7 @@ from agentft.imports.world import ACCESS, ArgumentTable, ImportedWorld, ImportNo
 from agentft.json_text import json_pointer, parse_json
 from agentft.toolset.arguments import Validator
 from agentft.toolset.references import References
+from agentft.toolset.routes import check_route
 from agentft.toolset.schemas import Schema, expand, plain_line
 from agentft.types import Json
 
@@ -53,7 +54,8 @@ class OperationReader:
         Raises:
             InputError: the operation cannot be a tool.
         """
-        place = f"#{json_pointer('paths', path, method)}"
+        place = self.place = f"#{json_pointer('paths', path, method)}"
+        check_route(method.upper(), path)
         operation, base = self.resolve(item[method], base, place)
         arguments = ArgumentTable()
         for parameter, home in self._parameters(item, operation, base, place):

@@ -15,6 +15,7 @@ from agentft.imports.world import ACCESS, ArgumentTable, ImportedWorld, ImportNo
 from agentft.json_text import json_pointer, parse_json
 from agentft.redaction import is_secret_argument, redacted
 from agentft.strict import read_json_line
+from agentft.toolset.routes import check_route
 from agentft.toolset.schemas import TYPES, Schema, fits
 from agentft.toolset.state import digest
 from agentft.types import Json
@@ -122,6 +123,7 @@ def _add_call(row: Mapping[str, Any], base_url: str, tools: dict[str, _Tool]) ->
             raise InputError("`arguments` must be an object, and `access` read, write or destructive")
     elif isinstance(method, str) and _origin(row.get("url")) == base_url:
         path, addressed = _address(row["url"])
+        check_route(method.upper(), path)
         name, sent = f"{method.lower()} {path}", [*addressed, *sent]
         entry = {"description": f"Recorded: {method.upper()} {path}", "access": ACCESS.get(method.lower(), "write")}
         entry["route"] = {"method": method.upper(), "path": path}

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+import httpx
 from referencing import Registry
 from starlette.requests import Request
 from starlette.types import Scope
@@ -40,14 +41,12 @@ class PathBook:
     """The paths of all tools that have one, for requests with the API's own Host and with the server's."""
 
     def __init__(self, toolsets: Iterable[Toolset]) -> None:
-        self._entries: defaultdict[int, list[tuple[re.Pattern[str], list[str], str, Tool]]] = defaultdict(list)
+        self._entries: defaultdict[int, list[tuple[list[str], list[str], str, Tool]]] = defaultdict(list)
         for toolset in toolsets:
             for tool in toolset.tools.values():
                 if path := own_path(toolset, tool):
-                    text, *rest = PARAMETER.split(path)
-                    pieces = [f"([^/]+){re.escape(piece)}" for piece in rest[1::2]]
-                    pattern, host = re.compile(re.escape(text) + "".join(pieces)), urlsplit(toolset.base_url).netloc
-                    self._entries[path.count("/")].append((pattern, rest[::2], host.lower(), tool))
+                    pieces, host = PARAMETER.split(path), urlsplit(toolset.base_url).netloc.lower()
+                    self._entries[path.count("/")].append((pieces[::2], pieces[1::2], host, tool))
         for entries in self._entries.values():
             entries.sort(key=lambda entry: len(entry[1]))  # `/pets/mine` before `/pets/{id}`
         self._hosts = {entry[2] for entries in self._entries.values() for entry in entries}
@@ -57,13 +56,36 @@ class PathBook:
         path: str = scope.get("raw_path", b"").decode("latin-1") or scope["path"]
         host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower()
         tools: dict[str, tuple[Tool, dict[str, str]]] = {}
-        for pattern, names, owner, tool in self._entries.get(path.count("/"), []):
+        for texts, names, owner, tool in self._entries.get(path.count("/"), []):
             if host in self._hosts and owner != host:
                 continue
-            if tool.route is not None and (match := pattern.fullmatch(path)):
-                values = dict(zip(names, map(unquote, match.groups()), strict=True))
+            if tool.route is not None and (found := _values(texts, path)) is not None:
+                values = dict(zip(names, map(unquote, found), strict=True))
                 tools.setdefault(tool.route.method.upper(), (tool, values))
         return tools
+
+
+def _values(texts: Sequence[str], path: str) -> list[str] | None:
+    """The values of a path's parameters, given the texts around them; None if the path does not match.
+
+    The texts are searched from the end, so that one pass suffices whatever the template is (a regular expression
+    would backtrack), and the first parameter gets as much as it can: `{name}.{ext}` reads `a.tar.gz` as a.tar and gz.
+    """
+    first, *between = texts
+    if not between:
+        return [] if path == first else None
+    end = len(path) - len(between[-1])
+    if not path.endswith(between[-1]):
+        return None
+    found: list[str] = []
+    for text in reversed(between[:-1]):
+        start = path.rfind(text, 0, max(end - 1, 0))
+        if start < 0:
+            return None
+        found.append(path[start + len(text) : end])
+        end = start
+    found.append(path[len(first) : end])
+    return found[::-1] if path.startswith(first) and all(found) else None
 
 
 async def read_route_arguments(
@@ -138,24 +160,36 @@ def fill_request(base: str, route: Route, arguments: Mapping[str, Json]) -> dict
     """The httpx request to the service at `base`, with each argument in its place (by default the body).
 
     Raises:
-        ToolError: 422 if a path parameter would leave the route.
+        ToolError: 422 if a path parameter is missing or would leave the route, or if the URL would not be below `base`.
     """
     sent: defaultdict[str, dict[str, Json]] = defaultdict(dict)
     for argument, value in arguments.items():
         place, name = route.places.get(argument, ("body", argument))
         sent[place][name] = value
-    path = route.path
-    for name, value in sent["path"].items():
-        if not (text := _text(value)).strip("."):
+    texts = PARAMETER.split(route.path)
+    for index, name in enumerate(texts[1::2]):
+        text = _text(sent["path"].get(name, ""))
+        if not text.strip("."):
             raise ToolError(f"argument {name!r} is {text!r}, which cannot stand in a path", status=422, argument=name)
-        path = path.replace(f"{{{name}}}", quote(text, safe=""))
+        texts[2 * index + 1] = quote(text, safe="")
     headers = {name: _text(value) for name, value in sent["header"].items() if name.lower() not in _OUR_HEADERS}
     if sent["cookie"]:
         headers["Cookie"] = "; ".join(f"{name}={quote(_text(value))}" for name, value in sent["cookie"].items())
     body = sent["body"].get("", dict(sent["body"]))
     content = {"data": sent["form"]} if sent["form"] else {"json": body} if body != {} or route.method == "POST" else {}
     params = {name: value if isinstance(value, list) else _text(value) for name, value in sent["query"].items()}
-    return {"url": base + path, "params": params, "headers": headers, **content}
+    return {"url": _below(base, "".join(texts)), "params": params, "headers": headers, **content}
+
+
+def _below(base: str, path: str) -> httpx.URL:
+    """The URL of `path` below `base`; the scheme, the host and the port are those of `base`, whatever the path says."""
+    root = httpx.URL(base)
+    prefix = root.raw_path.rstrip(b"/")
+    url = root.copy_with(raw_path=prefix + path.encode())
+    origins = [(each.scheme, each.raw_host, each.port, each.userinfo) for each in (root, url)]
+    if origins[0] != origins[1] or not url.raw_path.startswith(prefix + b"/") or url.query or url.fragment:
+        raise ToolError(f"the path {path!r:.100} does not stay below {base}; nothing was sent", status=422)
+    return url
 
 
 def _text(value: Json) -> str:

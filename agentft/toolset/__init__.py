@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from agentft.toolset.loading import find_tools, load_toolset, load_toolsets, shipped_worlds
 from agentft.toolset.marks import Range, State, destructive, did_you_mean, read, write
+from agentft.toolset.routes import Route
 from agentft.toolset.state import digest
-from agentft.toolset.world import HandlerError, Route, Tool, Toolset
+from agentft.toolset.world import HandlerError, Tool, Toolset
 
 __all__ = [
     "HandlerError",

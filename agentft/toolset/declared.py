@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +15,11 @@ from agentft.files import write_text
 from agentft.strict import read_as, read_json_line
 from agentft.toolset.arguments import ArgumentCheck
 from agentft.toolset.marks import Access, State
+from agentft.toolset.routes import Route, check_route
 from agentft.toolset.sampling import UnsatisfiableError, draw
 from agentft.toolset.schemas import Schema, expand
 from agentft.toolset.state import digest
-from agentft.toolset.world import Route, Tool
+from agentft.toolset.world import Tool
 from agentft.types import Json, ToolDefinition
 
 __all__ = ["DeclaredAnswer", "DeclaredRoute", "DeclaredTool", "DeclaredWorld", "load_declared", "write_world"]
@@ -120,16 +121,21 @@ def _tool(declared: DeclaredTool, endpoint: str) -> Tool:
         check(declared.example)
     if any(not 100 <= answer.status <= 599 for answer in declared.answers):
         raise InputError("an answer's status must be from 100 to 599")
-    route = None
-    if found := declared.route:
-        for name, place in found.places.items():
-            if name not in check.names or len(place) != 2 or place[0] not in _PLACES or not isinstance(place[1], str):
-                raise InputError(f"route.places: {name!r} must be an argument, with [place, name there]")
-        route = Route(
-            found.method.upper(), found.path, {name: (place[0], place[1]) for name, place in found.places.items()}
-        )
+    route = _route(declared.route, check.names) if declared.route else None
     handler = _Handler(declared)
     return Tool(definition, handler, declared.access, check, declared.example, declared.returns, route)
+
+
+def _route(declared: DeclaredRoute, arguments: Sequence[str]) -> Route:
+    method = declared.method.upper()
+    try:
+        check_route(method, declared.path)
+    except InputError as error:
+        raise InputError(f"route: {error}") from None
+    for name, place in declared.places.items():
+        if name not in arguments or len(place) != 2 or place[0] not in _PLACES or not isinstance(place[1], str):
+            raise InputError(f"route.places: {name!r} must be an argument, with [place, name there]")
+    return Route(method, declared.path, {name: (place[0], place[1]) for name, place in declared.places.items()})
 
 
 class _Handler:

@@ -8,27 +8,15 @@ from dataclasses import dataclass, field
 from agentft.errors import AgentftError, InputError, ToolError
 from agentft.toolset.arguments import ArgumentCheck
 from agentft.toolset.marks import Access, Handler, State, did_you_mean
+from agentft.toolset.routes import Route
 from agentft.toolset.state import copy_json, digest, draft, freeze
 from agentft.types import Json, ToolDefinition
 
-__all__ = ["HandlerError", "Route", "Tool", "Toolset"]
+__all__ = ["HandlerError", "Tool", "Toolset"]
 
 
 class HandlerError(AgentftError):
     """A handler failed because of a bug; `__cause__` is what it raised. Sent as a 500."""
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """The operation of an imported API that a tool stands for, and how its arguments are sent.
-
-    `places`: argument -> (`path`, `query`, `header`, `cookie`, `form` or `body`, its name there). A `body` with the
-    name "" is the whole JSON body. `path` is a template such as `/pets/{petId}`, below the world's base URL.
-    """
-
-    method: str
-    path: str
-    places: Mapping[str, tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)

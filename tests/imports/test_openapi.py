@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -17,6 +18,7 @@ from agentft.errors import InputError, ToolError
 from agentft.imports.documents import parse_document
 from agentft.imports.openapi import import_openapi
 from agentft.imports.world import ImportedWorld
+from agentft.json_text import json_pointer
 from agentft.toolset import Toolset, load_toolset
 from agentft.toolset.declared import write_world
 from agentft.toolset.references import References
@@ -201,14 +203,14 @@ def test_refused_operations_have_a_place_and_a_reason() -> None:
         "#/paths/~1nothing",
     ]
     reasons = " ".join(refused.values())
-    for part in ("there is no 'Gone'", "not 'space'", "pass --allow-refs to follow it", "it is int, not an object"):
+    for part in ("there is no 'Gone'", "not 'space'", "pass --allow-refs to follow it", "expected an object, got int"):
         assert part in reasons
     adapted = {item.place: item.reason for item in done.adapted}
     assert "header Authorization" in adapted["#/paths/~1pets~1{petId}/get/parameters/4"]
     assert "no parameter is declared for {id}" in adapted["#/paths/~1broken~1{id}/head"]
     assert "ignored" in adapted["#/paths/~1broken~1{id}/head/responses/200"]
     readme = done.readme("pets", "`evil`\n# spec")
-    assert "`#/paths/~1nothing`: it is int, not an object" in readme
+    assert "`#/paths/~1nothing`: expected an object, got int" in readme
     assert "\n# spec" not in readme
 
 
@@ -264,12 +266,31 @@ def test_swagger_2_is_imported() -> None:
         ("{}", "there is no `openapi: 3.x` or `swagger: 2.0`"),
         ("openapi: 3.0.0", "there are no `paths`"),
         ("openapi: 3.0.0\npaths: {}", "nothing can be imported"),
-        ("openapi: 3.0.0\npaths: {/a: 1}", r"nothing can be imported; the first of 1: #/paths/~1a: it is int"),
+        (
+            "openapi: 3.0.0\npaths: {/a: 1}",
+            r"nothing can be imported; the first of 1: #/paths/~1a: expected an object, got int",
+        ),
     ],
 )
 def test_a_document_that_is_not_an_api_description_is_an_error(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         imported(text)
+
+
+@pytest.mark.parametrize(
+    "path", [":1/x", "0/x", "@h:1/x", ".h/x", "//h/x", "/../x", "/a/%2E%2e/x", "/x?a", "/x#a", "/\\h", ""]
+)
+def test_a_path_that_could_choose_the_host_is_refused_with_its_place(path: str) -> None:
+    done = imported({"openapi": "3.0.0", "paths": {path: {"get": {}}, "/compare/{a}...{b}": {"get": {}}}})
+    assert [item.place for item in done.refused] == [f"#{json_pointer('paths', path, 'get')}"]
+    assert "must begin with one `/`" in done.refused[0].reason
+    assert len(done.tools) == 1
+
+
+@pytest.mark.parametrize("base", [":19/x", "@evil.test", ".evil.test"])
+def test_a_base_path_does_not_become_part_of_the_host(base: str) -> None:
+    done = imported({"swagger": "2.0", "host": "api.test", "basePath": base, "paths": {"/a": {"get": {}}}})
+    assert urlsplit(done.base_url).hostname in {"api.test", "pets.test"}
 
 
 @pytest.mark.parametrize(
@@ -316,7 +337,8 @@ def check(done: ImportedWorld, world: Toolset, rng: random.Random, most: int) ->
 @pytest.mark.parametrize("path", SAMPLE, ids=[path.stem for path in SAMPLE])
 def test_a_sample_of_real_descriptions(path: Path, tmp_path: Path) -> None:
     done = import_openapi(References(parse_document(path.read_bytes(), path.name), path.name), "w")
-    assert done.refused == []
+    # The only refusals: a key of `paths` with a fragment, which is no path.
+    assert [item.place for item in done.refused if "#" not in item.place[1:]] == []
     assert list(check(done, loaded(done, tmp_path / "w"), random.Random(1), 100)) == []
 
 

@@ -122,7 +122,8 @@ def test_lines_that_are_not_exchanges_are_refused_with_their_place(tmp_path: Pat
     _, told = world([*bad, *LINES[:1]], tmp_path)
     assert [line.partition(": ")[0] for line in told] == [f"t.jsonl:{number}" for number in range(1, 8)]
     with pytest.raises(
-        InputError, match=r"t.jsonl: nothing can be imported; the first of 1: t.jsonl:1: .*int, not a JSON object"
+        InputError,
+        match=r"t.jsonl: nothing can be imported; the first of 1: t.jsonl:1: .*expected a JSON object, got int",
     ):
         world([7], tmp_path / "none")
     with pytest.raises(InputError, match="nothing can be imported"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from agentft.toolserver import ToolServer, read_faults
+from agentft.toolserver.places import PathBook
 from agentft.toolset import Route, State, Tool, Toolset, load_toolsets
 from agentft.toolset.arguments import ArgumentCheck
 from agentft.types import Json, ToolDefinition
@@ -161,3 +163,28 @@ def test_calls_at_a_tools_own_path_meet_its_faults() -> None:
     assert own == [answer.status_code for answer in named]
     assert set(own) == {200, 503}
     assert form.status_code in {200, 503}
+
+
+@pytest.mark.parametrize(
+    ("template", "path", "values"),
+    [
+        ("/files/{name}.{ext}", "/files/a.tar.gz", {"name": "a.tar", "ext": "gz"}),
+        ("/compare/{a}...{b}", "/compare/x...y", {"a": "x", "b": "y"}),
+        ("/x/{a}{b}!", "/x/123!", {"a": "12", "b": "3"}),
+        ("/x/{a}{b}!", "/x/1!", None),
+        ("/x/{a}-{b}/y", "/x/-1/y", None),
+        ("/x/{a}", "/x/", None),
+        ("/x/{a}!", "/x/!", None),
+    ],
+)
+def test_a_path_is_split_at_the_texts_of_its_template(template: str, path: str, values: dict[str, str] | None) -> None:
+    world = Toolset("w", "http://w.test", {"t": tool("t", "GET", template)}, {})
+    found = PathBook([world]).find({"raw_path": path.encode(), "headers": []})
+    assert {method: filled for method, (_, filled) in found.items()} == ({} if values is None else {"GET": values})
+
+
+def test_a_path_template_takes_no_longer_than_its_text() -> None:
+    world = Toolset("w", "http://w.test", {"t": tool("t", "GET", "/x/{a}{b}{c}{d}{e}{f}-{g}!")}, {})
+    book, start = PathBook([world]), time.perf_counter()
+    assert book.find({"raw_path": b"/x/" + b"a-" * 50_000, "headers": []}) == {}
+    assert time.perf_counter() - start < 0.5

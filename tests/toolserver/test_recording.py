@@ -219,6 +219,18 @@ def test_a_path_argument_cannot_leave_its_route(service: Service, text: str) -> 
     real.close()
 
 
+@pytest.mark.parametrize(
+    "path", [":19302/x", "0/x", "@127.0.0.1:9/x", ".evil.test/x", "/../../x", "/../tenants/x", "?x"]
+)
+def test_the_path_of_a_route_cannot_choose_where_a_call_goes(service: Service, path: str) -> None:
+    """Files cannot hold these paths; this is the check just before the request."""
+    real = RealService(f"{service.address}/v1/tenant", [routed(Route("GET", path, {}))])
+    with pytest.raises(ToolError, match=r"does not stay below|cannot be sent"):
+        convert(real)
+    assert service.requests == []
+    real.close()
+
+
 @pytest.mark.parametrize("header", ["Host", "Authorization", "Content-Length", "Transfer-Encoding"])
 def test_a_header_argument_cannot_be_a_reserved_header_or_two_lines(service: Service, header: str) -> None:
     def real(name: str) -> RealService:

@@ -186,6 +186,9 @@ def test_a_declared_world_may_have_a_state_but_no_key_writes(tmp_path: Path) -> 
         ({"answers": [{"body": 1, "status": 99}]}, "status must be from 100 to 599"),
         ({"route": {"method": "GET", "path": "/", "places": {"x": ["path", "x"]}}}, "route.places: 'x' must be"),
         ({"route": {"method": "GET", "path": "/", "places": {"id": ["url", "x"]}}}, "route.places: 'id' must be"),
+        ({"route": {"method": "GET", "path": ":80/x"}}, "route: the path ':80/x' must begin with one `/`"),
+        ({"route": {"method": "GET", "path": "/a/../../x"}}, "route: the path '/a/../../x' must begin with one `/`"),
+        ({"route": {"method": "CONNECT", "path": "/x"}}, "route: the method 'CONNECT' must be one of GET"),
     ],
 )
 def test_a_broken_file_is_refused_with_its_place(tmp_path: Path, change: dict[str, Any], message: str) -> None:

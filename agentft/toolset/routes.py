@@ -1,0 +1,43 @@
+"""The routes of imported tools: the method, the path and the places of the arguments in an HTTP request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from agentft.errors import InputError
+
+__all__ = ["Route", "check_route"]
+
+_METHODS = ("GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE")
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The operation of an imported API that a tool stands for, and how its arguments are sent.
+
+    `places`: argument -> (`path`, `query`, `header`, `cookie`, `form` or `body`, its name there). A `body` with the
+    name "" is the whole JSON body. `path` is a template such as `/pets/{petId}`, below the world's base URL.
+    """
+
+    method: str
+    path: str
+    places: Mapping[str, tuple[str, str]]
+
+
+def check_route(method: str, path: str) -> None:
+    """Refuse a method or a path that could send a request anywhere but below the service's address.
+
+    Raises:
+        InputError: the method is not one of HTTP's; the path has no leading slash or two, or it has a dot segment, a
+            query, a fragment, a backslash or a control character.
+    """
+    if method not in _METHODS:
+        raise InputError(f"the method {method!r:.40} must be one of {', '.join(_METHODS)}")
+    segments = {unquote(segment) for segment in path.split("/")}
+    if not re.fullmatch(r"/(?!/)[^?#\\\x00-\x20\x7f]*", path) or segments & {".", ".."}:
+        raise InputError(
+            f"the path {path!r:.100} must begin with one `/` and have no segment `.` or `..` and no `?`, `#` or `\\`"
+        )
