@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -18,10 +17,9 @@ from agentft.errors import InputError, ToolError
 from agentft.imports.documents import parse_document
 from agentft.imports.openapi import import_openapi
 from agentft.imports.world import ImportedWorld
-from agentft.json_text import json_pointer
-from agentft.toolset import Toolset, load_toolset
-from agentft.toolset.declared import write_world
+from agentft.toolset import Toolset
 from agentft.toolset.references import References
+from tests.imports.descriptions import imported, loaded, tools_of
 
 SAMPLE = sorted((Path(__file__).parent / "openapi").glob("*.json"))
 LEGAL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -110,20 +108,6 @@ SWAGGER: dict[str, Any] = {
     },
     "definitions": {"X": {"type": "array", "items": {"type": "integer"}}},
 }
-
-
-def imported(text: str | dict[str, Any]) -> ImportedWorld:
-    content = (text if isinstance(text, str) else json.dumps(text)).encode()
-    return import_openapi(References(parse_document(content, "spec"), "spec"), "pets")
-
-
-def loaded(done: ImportedWorld, folder: Path) -> Toolset:
-    write_world(folder, done.tools, done.base_url, done.readme(folder.name, "spec"))
-    return load_toolset(str(folder))
-
-
-def tools_of(done: ImportedWorld) -> dict[str, Any]:
-    return {str(tool["name"]): tool for tool in done.tools}
 
 
 def test_parameters_of_all_places_become_arguments() -> None:
@@ -275,22 +259,6 @@ def test_swagger_2_is_imported() -> None:
 def test_a_document_that_is_not_an_api_description_is_an_error(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         imported(text)
-
-
-@pytest.mark.parametrize(
-    "path", [":1/x", "0/x", "@h:1/x", ".h/x", "//h/x", "/../x", "/a/%2E%2e/x", "/x?a", "/x#a", "/\\h", ""]
-)
-def test_a_path_that_could_choose_the_host_is_refused_with_its_place(path: str) -> None:
-    done = imported({"openapi": "3.0.0", "paths": {path: {"get": {}}, "/compare/{a}...{b}": {"get": {}}}})
-    assert [item.place for item in done.refused] == [f"#{json_pointer('paths', path, 'get')}"]
-    assert "must begin with one `/`" in done.refused[0].reason
-    assert len(done.tools) == 1
-
-
-@pytest.mark.parametrize("base", [":19/x", "@evil.test", ".evil.test"])
-def test_a_base_path_does_not_become_part_of_the_host(base: str) -> None:
-    done = imported({"swagger": "2.0", "host": "api.test", "basePath": base, "paths": {"/a": {"get": {}}}})
-    assert urlsplit(done.base_url).hostname in {"api.test", "pets.test"}
 
 
 @pytest.mark.parametrize(
