@@ -138,9 +138,13 @@ def test_nothing_is_evaluated_or_unpickled(path: Path) -> None:
 
 
 @named(PACKAGE)
-def test_trust_remote_code_is_never_passed(path: Path) -> None:
-    keywords = {keyword.arg for node in ast.walk(tree(path)) if isinstance(node, ast.Call) for keyword in node.keywords}
-    assert "trust_remote_code" not in keywords
+def test_code_from_a_models_folder_is_refused_at_every_loading(path: Path) -> None:
+    """Each call of `from_pretrained` or `from_config`, or one that is given the function, refuses remote code."""
+    for node in (node for node in ast.walk(tree(path)) if isinstance(node, ast.Call)):
+        loaders = [part for part in (node.func, *node.args) if isinstance(part, ast.Attribute)]
+        if any(part.attr in {"from_pretrained", "from_config"} for part in loaders):
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            assert given.get("trust_remote_code") == "False", f"{path}:{node.lineno}"
 
 
 def test_no_module_has_a_vague_name() -> None:

@@ -43,7 +43,7 @@ def _write_model(folder: Path) -> None:
         return
     torch.manual_seed(0)
     with torch.device("cuda"):
-        model = AutoModelForCausalLM.from_config(Qwen2Config(**SEVEN_B), dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_config(Qwen2Config(**SEVEN_B), dtype=torch.bfloat16, trust_remote_code=False)
     model.save_pretrained(str(folder))
     words = {word: number for number, word in enumerate(["<unk>", "<s>", "</s>", "<pad>", "a", "b"])}
     core = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
@@ -61,7 +61,12 @@ def _open_unsloth(folder: Path, tokens: int) -> tuple[Any, Any]:
     import unsloth
 
     model, tokenizer = unsloth.FastLanguageModel.from_pretrained(
-        str(folder), max_seq_length=tokens, load_in_4bit=True, dtype=torch.bfloat16, local_files_only=True
+        str(folder),
+        max_seq_length=tokens,
+        load_in_4bit=True,
+        dtype=torch.bfloat16,
+        local_files_only=True,
+        trust_remote_code=False,
     )
     model = unsloth.FastLanguageModel.get_peft_model(
         model,
@@ -90,11 +95,11 @@ def _open_trl(folder: Path, tokens: int) -> tuple[Any, Any]:
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
     model = AutoModelForCausalLM.from_pretrained(
-        str(folder), quantization_config=bits, dtype=torch.bfloat16, device_map={"": 0}
+        str(folder), quantization_config=bits, dtype=torch.bfloat16, device_map={"": 0}, trust_remote_code=False
     )
     model.enable_input_require_grads()
     return get_peft_model(model, LoraConfig(r=16, lora_alpha=16, target_modules=TARGETS, task_type="CAUSAL_LM")), (
-        AutoTokenizer.from_pretrained(str(folder))
+        AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     )
 
 

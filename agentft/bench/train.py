@@ -269,6 +269,7 @@ def _model(resolved: Resolved, attention: str = "") -> Any:
             dtype=dtype,
             attn_implementation=attention,
             quantization_config=quantisation(4, dtype) if recipe.method == "qlora" else None,
+            trust_remote_code=False,
         )
     if not torch.cuda.is_available():
         raise InputError(f"{RANDOM_7B} needs a GPU; use --model smollm2-135m")
@@ -280,7 +281,9 @@ def _random_model(config: Any, recipe: Recipe, attention: str) -> Any:
     """A model with random weights, created on the GPU, in 4 bits for qlora."""
     torch.manual_seed(recipe.seed)
     with torch.device("cuda"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, attn_implementation=attention)
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=torch.bfloat16, attn_implementation=attention, trust_remote_code=False
+        )
     model.requires_grad_(False)
     if recipe.method == "qlora" and recipe.unpack != "on":
         _pack(model)

@@ -249,8 +249,10 @@ def _convert(gguf: Path, model: EmbeddedModel, folder: Path, report: OnProgress)
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     with redirect_stderr(StringIO()):  # hide the libraries' progress bars
-        network = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        network = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
         network = network.to(torch.bfloat16)
         # The weights are not quantised any more, but without this they would be saved as if they were.
         network.hf_quantizer = None

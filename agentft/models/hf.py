@@ -93,6 +93,7 @@ class HfEngine:
             dtype=dtype,
             quantization_config=quantisation(4 if rounded else bits, dtype),
             device_map={"": 0} if torch.cuda.is_available() else None,
+            trust_remote_code=False,
         )
         loaded = loaded.dequantize() if rounded else loaded
         name = model
@@ -101,7 +102,7 @@ class HfEngine:
 
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # peft reads a deprecated property of transformers
-                loaded = PeftModel.from_pretrained(loaded, str(adapter))
+                loaded = located(str(adapter), PeftModel.from_pretrained, loaded, str(adapter), trust_remote_code=False)
             loaded = loaded.merge_and_unload() if bits == 16 else loaded
             name = f"{model}+{adapter.parent.name}"
         return cls(loaded, tokenizer, name)

@@ -27,7 +27,7 @@ def load_tokenizer(model: str) -> Any:
     transformers_logging.disable_progress_bar()
     for library in ("bitsandbytes", "accelerate"):
         logging.getLogger(library).setLevel(logging.ERROR)
-    tokenizer = located(model, AutoTokenizer.from_pretrained, resolve(model))
+    tokenizer = located(model, AutoTokenizer.from_pretrained, resolve(model), trust_remote_code=False)
     if not tokenizer.is_fast:
         raise InputError(f"{model} has no tokenizer.json (a fast tokenizer); convert its tokenizer first")
     return tokenizer
@@ -38,12 +38,34 @@ def located(model: str, load: Callable[..., Any], *arguments: Any, **options: An
 
     Raises:
         MissingError: the model is not on this machine and cannot be downloaded.
+        InputError: its files are damaged, a pickle of more than tensors, or need code from the model's folder.
     """
     try:
         return load(*arguments, **options)
     except (OSError, ValueError) as error:
-        line = str(error).strip().split("\n")[0]
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                f"the model {model!r} comes with Python code of its own, which agentft never runs; use a model whose "
+                "architecture transformers supports"
+            ) from error
         raise MissingError(
-            f"the model {model!r} cannot be loaded ({line}); give a model's folder, a hub id (if this machine can "
-            "reach the hub), or the embedded smollm2-135m"
+            f"the model {model!r} cannot be loaded ({_first_line(error)}); give a model's folder, a hub id (if this "
+            "machine can reach the hub), or the embedded smollm2-135m"
         ) from error
+    except Exception as error:
+        kind = type(error).__name__
+        if kind == "UnpicklingError":
+            raise InputError(
+                f"the weights of {model!r} are a pickle that holds more than tensors, which agentft never loads; "
+                "convert them to safetensors"
+            ) from error
+        # The tokenizers library raises plain exceptions.
+        if kind in ("Exception", "SafetensorError"):
+            raise InputError(
+                f"the files of the model {model!r} are damaged ({_first_line(error)}); download it again"
+            ) from error
+        raise
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -98,9 +98,9 @@ def read_architecture(recipe: Recipe) -> Architecture:
     if recipe.model == RANDOM_7B:
         config: Any = Qwen2Config(**SEVEN_B)
     else:
-        config = located(recipe.model, AutoConfig.from_pretrained, resolve(recipe.model))
+        config = located(recipe.model, AutoConfig.from_pretrained, resolve(recipe.model), trust_remote_code=False)
     with torch.device("meta"):
-        model = located(recipe.model, AutoModelForCausalLM.from_config, config)
+        model = located(recipe.model, AutoModelForCausalLM.from_config, config, trust_remote_code=False)
     linear = [part for part in model.get_decoder().modules() if isinstance(part, nn.Linear)]
     return Architecture(
         config=config,
