@@ -1,23 +1,32 @@
-"""Atomic checkpoint folders: written under a temporary name, synced, and renamed at the end."""
+"""Atomic checkpoint folders: written under a temporary name, synced, and renamed at the end.
+
+A checkpoint holds the digests of its files, so that a damaged one is never loaded.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
 
+from agentft.errors import InputError
 from agentft.files import fsync_folder
 
-__all__ = ["clear_partial", "complete_folder", "last_checkpoint", "prune_checkpoints", "step_of"]
+__all__ = ["clear_partial", "complete_folder", "last_intact", "prune_checkpoints", "step_of", "write_digests"]
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _PARTIAL = ".partial-"
+_DAMAGED = "damaged-"
+_DIGESTS = "digests.json"
+"""SHA-256 of each other file of a checkpoint, by name."""
 _MIN_FREE = 1 << 20
 """A disk with fewer free bytes counts as full."""
 
@@ -35,8 +44,7 @@ def complete_folder(target: Path) -> Iterator[Path]:
     try:
         yield partial
         _sync(partial)
-        if target.exists():
-            shutil.rmtree(target)
+        _remove(target)
         partial.rename(target)
         fsync_folder(target.parent)
     except (RuntimeError, SafetensorError) as error:
@@ -53,17 +61,40 @@ def clear_partial(folder: Path) -> None:
         shutil.rmtree(partial)
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint in `folder`; None if there is none."""
-    return max(_checkpoints(folder), key=step_of, default=None)
+def write_digests(folder: Path) -> None:
+    """Record the SHA-256 of every file in `folder`, for `last_intact`."""
+    digests = {path.relative_to(folder).as_posix(): _digest(path) for path in folder.rglob("*") if path.is_file()}
+    (folder / _DIGESTS).write_text(json.dumps(digests, indent=1), encoding="utf-8")
+
+
+def last_intact(folder: Path, on_damage: Callable[[str], None]) -> Path | None:
+    """The latest checkpoint in `folder` that is not damaged; None if there are no checkpoints.
+
+    Later, damaged ones are renamed to `damaged-checkpoint-<step>`, and `on_damage` receives a sentence about each.
+
+    Raises:
+        InputError: all checkpoints are damaged; they keep their names.
+    """
+    damaged: list[tuple[Path, str]] = []
+    for checkpoint in sorted(_checkpoints(folder), key=step_of, reverse=True):
+        if damage := _find_damage(checkpoint):
+            damaged.append((checkpoint, damage))
+            continue
+        for later, why in damaged:
+            aside = later.with_name(_DAMAGED + later.name)
+            _remove(aside)
+            later.rename(aside)
+            on_damage(f"{why}; continuing from {checkpoint.name}, and {later.name} is kept as {aside.name}")
+        return checkpoint
+    if damaged:
+        raise InputError(f"{damaged[0][1]}, and no earlier checkpoint is intact; to start again, remove {folder}")
+    return None
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Remove all but the latest `keep` checkpoints. Each is renamed first, so that none is ever partly deleted."""
+    """Remove all but the latest `keep` checkpoints."""
     for old in sorted(_checkpoints(folder), key=step_of)[:-keep]:
-        doomed = old.with_name(_PARTIAL + old.name)
-        old.rename(doomed)
-        shutil.rmtree(doomed)
+        _remove(old)
 
 
 def step_of(checkpoint: Path) -> int:
@@ -74,6 +105,32 @@ def step_of(checkpoint: Path) -> int:
 
 def _checkpoints(folder: Path) -> list[Path]:
     return [entry for entry in folder.glob("checkpoint-*") if step_of(entry) >= 0]
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, if it exists. It is renamed first, so that none is ever partly deleted under its name."""
+    doomed = folder.with_name(f"{_PARTIAL}removed-{folder.name}")
+    with suppress(FileNotFoundError):
+        folder.rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def _find_damage(checkpoint: Path) -> str | None:
+    """A sentence about the first damaged or missing file; None if every file has its digest."""
+    record = checkpoint / _DIGESTS
+    try:
+        digests = json.loads(record.read_bytes())
+        wrong = next((name for name, digest in digests.items() if _digest(checkpoint / name) != digest), None)
+    except (ValueError, AttributeError, TypeError):
+        return f"{record} is damaged"
+    except OSError as error:
+        return f"{error.filename or record} cannot be read ({error.strerror})"
+    return f"{checkpoint / wrong} is damaged: its SHA-256 is not the recorded one" if wrong else None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sync(folder: Path) -> None:

@@ -133,8 +133,17 @@ def read_recipe(path: Path | None, overrides: Sequence[str] = (), options: Mappi
 
 
 def read_resolved(path: Path) -> Recipe:
-    """Read the recipe of a run folder."""
-    return read_as(Recipe, _read(path), str(path))
+    """Read the recipe of a run folder.
+
+    Raises:
+        InputError: the file is damaged; a part of it, which would be valid TOML, is refused too.
+    """
+    table = _read(path)
+    if missing := [entry.name for entry in fields(Recipe) if entry.name not in table]:
+        raise InputError(
+            f"{path}: `{missing[0]}` is missing: the file was cut, or another version wrote it; restore it"
+        )
+    return read_as(Recipe, table, str(path))
 
 
 def write_recipe(recipe: Recipe) -> str:

@@ -12,14 +12,14 @@ from typing import Any
 from agentft import __version__
 from agentft.engine.packing import Pack, Sample, epoch_packs, report_packing
 from agentft.errors import InputError
-from agentft.files import write_text
+from agentft.files import clear_unfinished, write_text
 from agentft.models.embedded import EMBEDDED, resolve
 from agentft.models.tokenizers import load_tokenizer
 from agentft.rendering import open_rendering
 from agentft.rendering.encoding import learn_rule
 from agentft.rows.preparation import DataReport, Encoder, Prepared, prepare
 from agentft.runs import RunFolder, new_run
-from agentft.training.checkpoints import clear_partial, complete_folder, last_checkpoint, step_of
+from agentft.training.checkpoints import clear_partial, complete_folder, last_intact, step_of
 from agentft.training.events import (
     DataReady,
     Event,
@@ -93,10 +93,11 @@ def train(recipe: Recipe, on_event: OnEvent, should_stop: Stop = lambda: False, 
 
 
 def resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop = lambda: False) -> RunResult:
-    """Continue a run from its last complete checkpoint. On the CPU the final weights are bit-equal.
+    """Continue a run from its last intact checkpoint. On the CPU the final weights are bit-equal.
 
     Raises:
-        InputError: the data have changed since the run started, or another process trains in this folder.
+        InputError: the data have changed since the run started, all checkpoints are damaged, or another process trains
+            in this folder.
     """
     with folder.lock():
         return _resume(folder, on_event, should_stop)
@@ -104,18 +105,22 @@ def resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop = lambda: Fal
 
 def _resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop) -> RunResult:
     recipe = read_resolved(folder.recipe)
-    job = _prepare(recipe, _encoder(recipe), None)
     watcher = _Watcher(folder, on_event)
-    _check_fingerprint(folder, job)
-    _announce(job, watcher, False)
+    clear_unfinished(folder.path)
     clear_partial(folder.path)
     clear_partial(folder.checkpoints)
-    checkpoint = last_checkpoint(folder.checkpoints)
-    watcher.losses = [line["loss"] for line in folder.rewind(step_of(checkpoint) if checkpoint else 0)]
     weights = folder.weights(recipe.method)
-    if checkpoint and step_of(checkpoint) == job.plan.steps and weights.is_dir():
+    checkpoint = None
+    if not weights.is_dir():
+        checkpoint = last_intact(folder.checkpoints, lambda text: watcher(Note(text, warning=True)))
+    job = _prepare(recipe, _encoder(recipe), None)
+    _check_fingerprint(folder, job)
+    _announce(job, watcher, False)
+    if weights.is_dir():
+        watcher.losses = [line["loss"] for line in folder.read_metrics()]
         watcher(Note(f"{folder.path} is already complete"))
         return _finish(job, watcher, weights, job.plan.steps, 0.0)
+    watcher.losses = [line["loss"] for line in folder.rewind(step_of(checkpoint) if checkpoint else 0)]
     model = _load(job)
     return _fit(job, model, watcher, should_stop, checkpoint)
 
@@ -277,11 +282,15 @@ def _data_document(job: _Job) -> dict[str, Json]:
 
 
 def _check_fingerprint(folder: RunFolder, job: _Job) -> None:
-    known = json.loads(folder.data.read_text(encoding="utf-8")) if folder.data.exists() else {}
-    if known.get("fingerprint") != job.prepared.report.fingerprint:
+    try:
+        known = json.loads(folder.data.read_text(encoding="utf-8"))
+        fingerprint, packed = known["fingerprint"], (known["steps"], known["packing"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{folder.data}: the file is missing or damaged ({error}); start a new run") from None
+    if fingerprint != job.prepared.report.fingerprint:
         raise InputError(
             f"the rows of {', '.join(job.recipe.data)} (or the tokenizer) have changed since {folder.path} began; "
             "restore them, or start a new run"
         )
-    if (known["steps"], known["packing"]) != (job.plan.steps, asdict(job.plan.packing)):
+    if packed != (job.plan.steps, asdict(job.plan.packing)):
         raise InputError(f"{folder.path} was packed differently, by another version of agentft; start a new run")

@@ -1,6 +1,7 @@
 """Saves and restores a checkpoint's weights, optimizer, schedule, random generators and step.
 
 checkpoint-<step>/  the adapter (or the model, for `full`) as peft and transformers save it  optimizer.pt  state.pt
+                    digests.json
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from agentft.errors import InputError
-from agentft.training.checkpoints import complete_folder
+from agentft.training.checkpoints import complete_folder, write_digests
 
 __all__ = ["load_state", "save_state", "save_weights"]
 
@@ -52,6 +54,7 @@ def save_state(
             torch.save(optimizer.state_dict(), partial / "optimizer.pt")
             state = {"step": step, "schedule": schedule.state_dict(), "generators": generators}
             torch.save(state, partial / "state.pt")
+            write_digests(partial)
     accelerator.wait_for_everyone()
 
 
@@ -61,14 +64,20 @@ def load_state(
     """Restore the checkpoint that `save_state` wrote; return the number of finished steps.
 
     Raises:
-        InputError: the checkpoint lacks some of the trainable weights.
+        InputError: the checkpoint does not fit this model, optimizer or number of processes.
     """
-    _load_weights(model, checkpoint)
-    optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
-    state = torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
-    schedule.load_state_dict(state["schedule"])
-    _set_generators(state["generators"][accelerator.process_index])
-    return int(state["step"])
+    try:
+        _load_weights(model, checkpoint)
+        optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
+        state = torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
+        schedule.load_state_dict(state["schedule"])
+        _set_generators(state["generators"][accelerator.process_index])
+        return int(state["step"])
+    except (RuntimeError, ValueError, LookupError, EOFError, SafetensorError) as error:
+        why = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"{checkpoint} does not fit this run ({type(error).__name__}: {why}); start a new run"
+        ) from error
 
 
 def _load_weights(model: Any, checkpoint: Path) -> None:

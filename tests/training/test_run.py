@@ -229,6 +229,41 @@ def test_resuming_a_complete_run_only_reports_it(tiny: Path, rows: Path, tmp_pat
     assert (again.steps, again.loss, again.weights) == (first.steps, first.loss, first.weights)
 
 
+def stop_after(recipe: Recipe, steps: int) -> None:
+    seen: list[Event] = []
+    run.train(recipe, seen.append, lambda: sum(isinstance(event, StepDone) for event in seen) == steps - 1)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tiny: Path, rows: Path, tmp_path: Path) -> None:
+    run.train(recipe_of(tiny, rows, tmp_path / "whole"), lambda event: None)
+    stop_after(recipe_of(tiny, rows, tmp_path / "run"), 5)
+    damaged = tmp_path / "run" / "checkpoints" / "checkpoint-5" / "optimizer.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-500])
+    events: list[Event] = []
+
+    run.resume(RunFolder(tmp_path / "run"), events.append)
+
+    warnings = [event.text for event in events if isinstance(event, Note) and event.warning]
+    assert any(text.startswith(f"{damaged} is damaged") for text in warnings)
+    assert [event.step for event in events if isinstance(event, Started)] == [4]
+    ours, theirs = adapter(tmp_path / "run"), adapter(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_damaged_file_of_the_run_is_named(tiny: Path, rows: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    stop_after(recipe_of(tiny, rows, folder.path, lora_r=4), 2)
+    whole = {path: path.read_bytes() for path in (folder.recipe, folder.data)}
+    folder.recipe.write_bytes(whole[folder.recipe].replace(b"lora_r = 4", b"lora_r = 8"))
+    with pytest.raises(InputError, match=r"checkpoint-2 does not fit this run \("):
+        run.resume(folder, lambda event: None)
+    for path, content in whole.items():
+        path.write_bytes(content[: len(content) // 2])
+        with pytest.raises(InputError, match=rf"{path.name}: "):
+            run.resume(folder, lambda event: None)
+        path.write_bytes(content)
+
+
 def test_a_run_is_not_resumed_with_other_data(tiny: Path, rows: Path, tmp_path: Path) -> None:
     run.train(recipe_of(tiny, rows, tmp_path / "run", max_steps=1), lambda event: None)
     write_rows(rows, 13)
