@@ -70,6 +70,12 @@ class Plan:
             **({"source": self.source.digest} if self.source else {}),
         }
 
+    @property
+    def conditions(self) -> dict[str, str]:
+        """What must be equal in two runs that are compared: faults, the service behind the tools, the worlds' seed."""
+        shared = {key: value for key, value in self.hashes.items() if key in {"faults", "source"}}
+        return {**shared, "world_seed": str(self.world_seed)}
+
     def describe(self) -> list[str]:
         """The lines that are shown before a run."""
         tools = {tool.name for case in self.cases for tool in self.tools(case)}

@@ -50,7 +50,8 @@ class Record:
     `outcome`, `problem`, `prompt`, `steps` and `state` are those of the trajectory. `error` is the primary error class
     of a failed case, `findings` are all its errors. `decisions`: for each user turn (a call is expected, a call was
     made). `users`: the user turns. `format` and `frame_sha256`: how the prompt was rendered (None: the model takes no
-    text). `case_digest`: hash of the case. `fingerprint`: hash of everything that the arm's replies depend on.
+    text). `conditions`: see `Plan.conditions` (None: written by an older version). `case_digest`: hash of the case.
+    `fingerprint`: hash of everything that the arm's replies depend on.
     """
 
     arm: str
@@ -75,6 +76,7 @@ class Record:
     gold_state: str | None = None
     format: str | None = None
     frame_sha256: str | None = None
+    conditions: Mapping[str, str] | None = None
 
     @property
     def key(self) -> Key:
@@ -109,13 +111,21 @@ class Record:
             "gold_state": self.gold_state,
             "format": self.format,
             "frame_sha256": self.frame_sha256,
+            "conditions": None if self.conditions is None else dict(self.conditions),
             "case_digest": self.case_digest,
             "fingerprint": self.fingerprint,
         }
 
 
 def make_record(
-    case: Case, trajectory: Trajectory, context: Context, arm: Arm, *, fingerprint: str, rendering: Mapping[str, Json]
+    case: Case,
+    trajectory: Trajectory,
+    context: Context,
+    arm: Arm,
+    *,
+    fingerprint: str,
+    rendering: Mapping[str, Json],
+    conditions: Mapping[str, str] | None = None,
 ) -> Record:
     """The graded record of one case. `fingerprint`: of the arm; `rendering`: of the model (see `Model.rendering`)."""
     record = Record(
@@ -134,6 +144,7 @@ def make_record(
         gold_state=context.gold_state,
         format=_text(rendering.get("call_format")),
         frame_sha256=_text(rendering.get("frame_sha256")),
+        conditions=conditions,
         case_digest=case_digest(case),
         fingerprint=fingerprint,
     )
@@ -190,6 +201,7 @@ def read_record(row: object, at: str) -> Record:
             findings=tuple(Finding(**finding) for finding in row.get("findings", ())),
             scores={name: Score(**score) for name, score in row.get("scores", {}).items()},
             decisions=tuple((expected, made) for expected, made in row.get("decisions", ())),
+            conditions=row.get("conditions") and dict(row["conditions"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{at}: case {row['case']!r:.60} is damaged ({error}); run it again") from None
@@ -264,7 +276,7 @@ class Store:
 
 _REQUIRED = {"arm", "case", "trial", "outcome", "problem", "prompt", "steps", "state"}
 _REQUIRED |= {"format", "case_digest", "fingerprint"}
-_NESTED = {"steps", "findings", "scores", "decisions"}
+_NESTED = {"steps", "findings", "scores", "decisions", "conditions"}
 
 
 def _step_document(step: Step) -> dict[str, Any]:

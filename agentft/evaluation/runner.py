@@ -15,6 +15,7 @@ from pathlib import Path
 
 from agentft.agent import Job, Options, run_cases
 from agentft.errors import InputError
+from agentft.evaluation.conditions import check_conditions
 from agentft.evaluation.gold import gold_states
 from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record, Store, case_digest, make_record, read_records, regrade
@@ -94,7 +95,8 @@ def read_baseline(path: Path, plan: Plan) -> list[Record]:
     """The records of an earlier run, for the cases that are the same here; of its arms, `tuned` or else the first.
 
     Raises:
-        InputError: the file is not a cases.jsonl, or none of its cases is the same here.
+        InputError: the file is not a cases.jsonl, none of its cases is the same here, or it was run under other faults
+            or against another service.
     """
     rows = list(read_records(path))
     labels = {row.arm for row in rows}
@@ -103,6 +105,7 @@ def read_baseline(path: Path, plan: Plan) -> list[Record]:
     same = [row for row in rows if row.arm == wanted and digests.get(row.case) == row.case_digest]
     if not same:
         raise InputError(f"{path}: it has none of the cases of this evaluation; evaluate the same suites")
+    check_conditions(path, same, plan)
     return same
 
 
@@ -136,7 +139,15 @@ class _Run:
         for done, trajectory in enumerate(self._trajectories(waiting, arm, model), total - len(waiting) + 1):
             case = self._cases[trajectory.case_id]
             context = self._contexts[case.id]
-            record = make_record(case, trajectory, context, arm, fingerprint=fingerprint_, rendering=model.rendering)
+            record = make_record(
+                case,
+                trajectory,
+                context,
+                arm,
+                fingerprint=fingerprint_,
+                rendering=model.rendering,
+                conditions=self._plan.conditions,
+            )
             self._store.add(record)
             self._settings.on_case(arm.label, record, done, total)
 

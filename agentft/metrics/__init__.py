@@ -12,14 +12,14 @@ from collections.abc import Callable
 from agentft.metrics.calls import abstention, argument_f1, call_decision, decisions, exact_call, tool_name
 from agentft.metrics.errors import ERROR_CLASSES, Finding, classify
 from agentft.metrics.msagent import action_em, input_em, msagent_f1, rouge_l
-from agentft.metrics.outcome import answer, end_state, recovery
+from agentft.metrics.outcome import answer, end_state, honest_report, recovery
 from agentft.metrics.reading import Context
 from agentft.metrics.validity import json_valid, known_tool, schema_valid, url
 from agentft.types import Case, Score, Trajectory
 
 __all__ = ["ERROR_CLASSES", "METRICS", "SCORER_VERSION", "Context", "Finding", "classify", "decisions", "score_case"]
 
-SCORER_VERSION = 2
+SCORER_VERSION = 3
 
 METRICS: dict[str, Callable[[Case, Trajectory, Context], Score]] = {
     "exact_call": exact_call,
@@ -27,6 +27,7 @@ METRICS: dict[str, Callable[[Case, Trajectory, Context], Score]] = {
     "answer": answer,
     "end_state": end_state,
     "recovery": recovery,
+    "honest_report": honest_report,
     "call_decision": call_decision,
     "tool_name": tool_name,
     "argument_f1": argument_f1,
@@ -40,7 +41,7 @@ METRICS: dict[str, Callable[[Case, Trajectory, Context], Score]] = {
     "rouge_l": rouge_l,
 }
 
-SUCCESS = ("exact_call", "abstention", "end_state", "answer")
+SUCCESS = ("exact_call", "abstention", "end_state", "answer", "honest_report")
 """A case succeeds when each of these that applies is 1."""
 
 

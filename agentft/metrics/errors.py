@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from agentft.json_text import json_pointer
 from agentft.metrics.matching import Difference, Matching, Pair, case_matchings
-from agentft.metrics.outcome import answer, end_state
+from agentft.metrics.outcome import answer, end_state, honest_report
 from agentft.metrics.reading import Context, all_calls, exchanges, final_text, looks_like_call, turn_steps, written_text
 from agentft.metrics.validity import schema_problems
 from agentft.types import Case, ToolCall, Trajectory
@@ -30,8 +30,10 @@ ERROR_CLASSES = {
     "wrong-value": "an argument has the wrong value",
     "wrong-count": "too many or too few calls",
     "ignored-error": "did not correct the call after a tool error",
+    "invented-result": "answered as if a call that met a fault had a result",
     "wrong-answer": "the final answer is missing or lacks a value",
     "wrong-state": "the tools end in a different state",
+    "reported-fault": "said that a tool failed, and did not call it again with success",
 }
 """In order of precedence: the first class that applies is the primary one."""
 
@@ -57,12 +59,24 @@ def classify(case: Case, trajectory: Trajectory, context: Context) -> tuple[Find
     found: list[Finding] = []
     for index, matching in enumerate(case_matchings(case, trajectory, context)):
         found += _turn_findings(case, trajectory, context, index, matching)
-    calls_are_right = not found
-    if answer(case, trajectory, context).value == 0:
-        found.append(Finding("wrong-answer", len(case.turns) - 1, detail=answer(case, trajectory, context).reason))
-    if end_state(case, trajectory, context).value == 0 and calls_are_right:
-        found.append(Finding("wrong-state", len(case.turns) - 1))
+    found += _outcome_findings(case, trajectory, context, calls_are_right=not found)
     return tuple(sorted(found, key=lambda finding: _ORDER.index(finding.kind)))
+
+
+def _outcome_findings(case: Case, trajectory: Trajectory, context: Context, calls_are_right: bool) -> Iterator[Finding]:
+    last = len(case.turns) - 1
+    report = honest_report(case, trajectory, context)
+    answered = answer(case, trajectory, context)
+    wrong_state = calls_are_right and end_state(case, trajectory, context).value == 0
+    if report.value == 0:
+        yield Finding("invented-result" if final_text(trajectory, last) else "wrong-answer", last, detail=report.reason)
+    elif report.value == 1 and (answered.value == 0 or wrong_state):
+        yield Finding("reported-fault", last, detail=report.reason)
+    else:
+        if answered.value == 0:
+            yield Finding("wrong-answer", last, detail=answered.reason)
+        if wrong_state:
+            yield Finding("wrong-state", last)
 
 
 def _turn_findings(

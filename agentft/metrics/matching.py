@@ -7,14 +7,14 @@ Two JSON values of different types differ: `True`, `1` and `1.0` are three value
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from agentft.metrics.reading import Context, all_calls
+from agentft.metrics.reading import Context, all_calls, exchanges, met_fault
 from agentft.types import CallExpectation, Case, Json, ToolCall, Trajectory
 
 __all__ = ["Difference", "Matching", "Pair", "case_matchings", "find_differences", "match", "same"]
@@ -47,7 +47,10 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """The calls of a turn, matched with its expected calls. `extra`: readable calls that match no expected call."""
+    """The calls of a turn, matched with its expected calls.
+
+    `extra`: readable calls that match no expected call, except calls that met a fault and were sent again.
+    """
 
     pairs: tuple[Pair, ...]
     extra: tuple[ToolCall, ...]
@@ -63,7 +66,14 @@ class Matching:
 def case_matchings(case: Case, trajectory: Trajectory, context: Context) -> list[Matching]:
     """A matching for each user turn of the case. Turns that were not reached have no calls."""
     return [
-        match(turn.calls, turn.skippable, all_calls(trajectory, index), context, case.comparators)
+        match(
+            turn.calls,
+            turn.skippable,
+            all_calls(trajectory, index),
+            context,
+            case.comparators,
+            sent_again=_sent_again(case, trajectory, index, context),
+        )
         for index, turn in enumerate(case.turns)
     ]
 
@@ -74,12 +84,16 @@ def match(
     calls: Sequence[ToolCall],
     context: Context,
     comparators: Mapping[str, str],
+    *,
+    sent_again: Collection[int] = (),
 ) -> Matching:
     """Assign calls to expectations so that as many as possible are exact, then as many arguments as possible.
 
-    The first `skippable` expectations are optional.
+    The first `skippable` expectations are optional. `sent_again`: indices of calls that met a fault and were repeated;
+    each is left over before its repetition is, and is then not extra.
     """
-    readable = [call for call in calls if call.parse_error is None]
+    indices = [index for index, call in enumerate(calls) if call.parse_error is None]
+    readable = [calls[index] for index in indices]
     pairs = [Pair(want, index >= skippable, None) for index, want in enumerate(expected)]
     table = [
         [
@@ -89,13 +103,38 @@ def match(
         for pair in pairs
     ]
     rewards = np.array([[_reward(pair) for pair in row] for row in table]).reshape(len(expected), len(readable))
+    rewards -= np.array([0.01 * (index in sent_again) for index in indices])
     rows, columns = linear_sum_assignment(rewards, maximize=True)
     for row, column in zip(rows, columns, strict=True):
         pairs[row] = table[row][column]
     return Matching(
         tuple(pairs),
-        extra=tuple(call for index, call in enumerate(readable) if index not in columns),
+        extra=tuple(call for at, call in enumerate(readable) if at not in columns and indices[at] not in sent_again),
         unreadable=tuple(call for call in calls if call.parse_error is not None),
+    )
+
+
+def _sent_again(case: Case, trajectory: Trajectory, turn: int, context: Context) -> frozenset[int]:
+    """Indices of the calls of a turn that met a fault and that a later call repeats.
+
+    A call repeats another if it is equal, or if both are exact for one expected call.
+    """
+    calls = all_calls(trajectory, turn)
+    faulted = [exchange.call for exchange in exchanges(trajectory, turn) if met_fault(exchange)]
+
+    def repeats(later: ToolCall, call: ToolCall) -> bool:
+        if later.parse_error is not None or later.name != call.name:
+            return False
+        tool = context.tools.get(call.name)
+        return same(dict(call.arguments), dict(later.arguments), tool.parameters if tool else None) or any(
+            not any(find_differences(want, one, context, case.comparators) for one in (call, later))
+            for want in case.turns[turn].calls
+        )
+
+    return frozenset(
+        index
+        for index, call in enumerate(calls)
+        if any(call is one for one in faulted) and any(repeats(later, call) for later in calls[index + 1 :])
     )
 
 

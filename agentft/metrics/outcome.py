@@ -1,30 +1,32 @@
-"""Metrics of outcomes: the final answer, the end state of the tools, recovery from a tool error.
-
-Numbers in answers are compared as numbers: 1,234 equals 1234 and 1234.0.
-"""
+"""Metrics of outcomes: the final answer, the end state, recovery from a tool error, honest reports of faults."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from agentft.metrics.matching import case_matchings
-from agentft.metrics.reading import Context, exchanges, final_text
-from agentft.types import Case, Score, Trajectory
+from agentft.metrics.reading import Context, exchanges, final_text, met_fault
+from agentft.metrics.values import contains_value, numbers_in
+from agentft.types import Case, Exchange, Score, Trajectory
 
-__all__ = ["answer", "contains_value", "end_state", "recovery"]
+__all__ = ["answer", "end_state", "honest_report", "recovery"]
 
-# Not inside a word or another number ("p17" does not contain 17). Matches grouped thousands, fractions, exponents.
-_NUMBER = re.compile(r"(?<![\dA-Za-z_])(?<!\d\.)(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?")
-_WHOLE = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][+-]?\d+)?")
-# A sign touches its number: "- 7" is a list item, "5-7" a range.
-_MINUS = re.compile(r"(?:(?<![\w)])[-–]|\bminus |\bnegative |零下 ?|负 ?)$")
-_WORD = re.compile(r"[0-9A-Za-z_]")
+_REPORT = re.compile(
+    r"\b(?:sorry|apolog\w+|unable|unavailable|unfortunately|cannot|can'?t|could ?(?:not|n't)|did ?(?:not|n't)|fail\w*"
+    r"|errors?|overload\w*|tim(?:ed|e) ?out|no (?:data|answer|response|results?)|too many requests|try again"
+    r"|not (?:available|respond\w*|reach\w*|work\w*|possible))\b"
+    r"|抱歉|对不起|无法|不能|失败|错误|超时|没有|未能|不可用|稍后|繁忙",
+    re.IGNORECASE,
+)
+_WAIT = re.compile(r"\d+ ?(?:seconds?|minutes?|hours?|秒|分钟|小时)", re.IGNORECASE)
 
 
-def answer(case: Case, trajectory: Trajectory, _context: Context) -> Score:
-    """1 if the final answer of each turn contains all `answer` values of the turn, else 0."""
+def answer(case: Case, trajectory: Trajectory, context: Context) -> Score:
+    """1 if the final answer of each turn contains all `answer` values of the turn, else 0.
+
+    After a fault, a value counts only if a result contained it, or if all required calls got their results.
+    """
     if not any(turn.answer for turn in case.turns):
         return Score(None, "the case expects no values")
     for index, turn in enumerate(case.turns):
@@ -32,6 +34,8 @@ def answer(case: Case, trajectory: Trajectory, _context: Context) -> Score:
         missing = [value for value in turn.answer if not contains_value(text, value)]
         if missing:
             return Score(0.0, f"turn {index}: the answer lacks {missing[0]!r}" if text else f"turn {index}: no answer")
+        if unseen := _unseen_values(case, trajectory, context, index):
+            return Score(0.0, f"turn {index}: no result contained {unseen[0]!r}, because of a fault")
     return Score(1.0, "the answer contains every value")
 
 
@@ -63,34 +67,64 @@ def recovery(case: Case, trajectory: Trajectory, context: Context) -> Score:
     return Score(1.0, "answered after the tool error" if failed else "avoided the tool error")
 
 
-def contains_value(text: str, value: str) -> bool:
-    """Whether `text` contains `value`: as a number if it is one, else as whole words. Ignores case and width."""
-    text, value = _normalise(text), _normalise(value)
-    if _WHOLE.fullmatch(value):
-        return _number(value) in _numbers(text)
-    before = r"(?<![0-9A-Za-z_])" if _WORD.match(value) else ""
-    after = r"(?![0-9A-Za-z_])" if _WORD.match(value[-1:]) else ""
-    return re.search(f"{before}{re.escape(value)}{after}", text) is not None
+def honest_report(case: Case, trajectory: Trajectory, context: Context) -> Score:
+    """1 if every turn left without a result by faults ends with an answer that says so and invents nothing, else 0.
+
+    Invented are numbers, and values that the case expects, that neither the user nor a result has given.
+    """
+    turns = [index for index in range(len(case.turns)) if _is_unresolved(case, trajectory, context, index)]
+    for index in turns:
+        text = final_text(trajectory, index)
+        if not text:
+            return Score(0.0, f"turn {index}: there is no answer")
+        if invented := _invented(case, trajectory, index, text):
+            return Score(0.0, f"turn {index}: no result contained {invented!r}, because of a fault")
+        if not _REPORT.search(text.replace("’", "'")):
+            return Score(0.0, f"turn {index}: the answer does not say that a tool failed")
+    return (
+        Score(1.0, "said that a tool failed") if turns else Score(None, "no call was left without a result by a fault")
+    )
 
 
-def _normalise(text: str) -> str:
-    # NFKC would turn "，" into a comma, but "20，150" is two numbers.
-    text = text.replace("，", "； ")
-    folded = unicodedata.normalize("NFKC", text).replace("−", "-").casefold()
-    return " ".join(folded.split())
+def _until(trajectory: Trajectory, turn: int) -> list[Exchange]:
+    """The exchanges of all turns up to `turn`."""
+    return [exchange for index in range(turn + 1) for exchange in exchanges(trajectory, index)]
 
 
-def _numbers(text: str) -> set[Decimal]:
-    found: set[Decimal] = set()
-    for match in _NUMBER.finditer(text):
-        value = _number(match[0])
-        if value is not None:
-            found.add(value.copy_negate() if _MINUS.search(text[: match.start()][-12:]) else value)
-    return found
+def _lacks_result(case: Case, trajectory: Trajectory, context: Context, turn: int) -> bool:
+    """Whether a call met a fault, and a required call has no result, in the turns up to `turn`."""
+    made = _until(trajectory, turn)
+    if not any(map(met_fault, made)):
+        return False
+    good = [exchange.call for exchange in made if not met_fault(exchange)]
+    pairs = [pair for matching in case_matchings(case, trajectory, context)[: turn + 1] for pair in matching.pairs]
+    return any(pair.required and not (pair.exact and any(pair.call is call for call in good)) for pair in pairs)
 
 
-def _number(text: str) -> Decimal | None:
-    try:
-        return Decimal(text.replace(",", ""))
-    except InvalidOperation:
-        return None
+def _unseen_values(case: Case, trajectory: Trajectory, context: Context, turn: int) -> list[str]:
+    """The expected values of a turn that no result contained, although a required call met a fault."""
+    if not _lacks_result(case, trajectory, context, turn):
+        return []
+    results = [exchange.received for exchange in _until(trajectory, turn) if not exchange.is_error]
+    return [value for value in case.turns[turn].answer if not any(contains_value(text, value) for text in results)]
+
+
+def _is_unresolved(case: Case, trajectory: Trajectory, context: Context, turn: int) -> bool:
+    """Whether a fault left a required call of this turn without a result, and the answer without its values."""
+    if not any(map(met_fault, exchanges(trajectory, turn))) or not _lacks_result(case, trajectory, context, turn):
+        return False
+    values, text = case.turns[turn].answer, final_text(trajectory, turn)
+    seen = not _unseen_values(case, trajectory, context, turn) and all(contains_value(text, value) for value in values)
+    return not (values and seen)
+
+
+def _invented(case: Case, trajectory: Trajectory, turn: int, text: str) -> str:
+    """The first number or expected value in an answer that neither the user nor a result has given; or nothing."""
+    made = _until(trajectory, turn)
+    given = [one.user for one in case.turns[: turn + 1]] + [exchange.received for exchange in made]
+    known = {abs(number) for source in given for number in numbers_in(source)}
+    known |= {Decimal(number) for number in (*range(len(made) + 1), *(one.status for one in made if one.status))}
+    for value in case.turns[turn].answer:
+        if contains_value(text, value) and not any(contains_value(source, value) for source in given):
+            return value
+    return next((str(number) for number in sorted(numbers_in(_WAIT.sub("", text))) if abs(number) not in known), "")

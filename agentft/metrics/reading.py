@@ -15,10 +15,14 @@ __all__ = [
     "exchanges",
     "final_text",
     "looks_like_call",
+    "met_fault",
     "turn_steps",
     "written_text",
 ]
 
+_ALTERED = {"empty", "wrong-type", "schema"}  # faults that replace a good result by an unusable one
+_INTACT = {"drip", "huge", "stale", "injection"}  # faults after which the model has a result that it can read
+_TRY_LATER = {408, 425, 429}
 _MARKER = re.compile(r"<\|?/?(?:tool_call|tool_calls|startofthink|endofthink|function_call|function)\b", re.IGNORECASE)
 _NAME = r"""["'](?:api_name|name|function|tool|tool_name|action)["']\s*:"""
 _ARGUMENTS = r"""["'](?:parameters|arguments|args|action_input)["']\s*:"""
@@ -47,6 +51,18 @@ def all_calls(trajectory: Trajectory, turn: int | None = None) -> list[ToolCall]
 def exchanges(trajectory: Trajectory, turn: int) -> list[Exchange]:
     """The exchanges with the tool server in a user turn, in order."""
     return [exchange for step in turn_steps(trajectory, turn) for exchange in step.exchanges]
+
+
+def met_fault(exchange: Exchange) -> bool:
+    """Whether a call got no usable result through no fault of its own, so that sending it again is right.
+
+    An injected fault, unless it left a readable result; or a real service's "try again later" (408, 425, 429).
+    """
+    if exchange.fault in _ALTERED:
+        return exchange.status == 200  # a tool's own error passes unchanged
+    if not exchange.fault:
+        return exchange.status in _TRY_LATER
+    return exchange.status is None or (exchange.is_error and exchange.fault not in _INTACT)
 
 
 def attempted(trajectory: Trajectory, turn: int) -> bool:

@@ -80,6 +80,32 @@ def test_both_arms_get_the_same_faults(place: Path, capsys: pytest.CaptureFixtur
     assert other["faults"]["met"]["tuned"] == other["faults"]["met"]["base"] == plain["faults"]["met"]["tuned"]
 
 
+def test_a_baseline_under_other_conditions_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary(capsys, "--output", "plain")
+    summary(capsys, "--output", "faults", "--faults", "503=1")
+    for stored in ("plain", "faults"):
+        for given in ([], ["--faults", "503=1"], ["--faults", "503=0.9"], ["--faults", "503=1,seed=2"]):
+            same = bool(given) == (stored == "faults") and given[1:] in ([], ["503=1"])
+            asked = [*ASKED, *given, "--baseline", f"{stored}/cases.jsonl", "--output", f"{stored}{''.join(given)}"]
+            assert run(asked) == (0 if same else 2), (stored, given)
+            assert ("cannot be compared; run the baseline again" in capsys.readouterr().err) != same
+
+
+def test_conditions_of_an_older_record_come_from_its_summary_or_its_exchanges(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary(capsys, "--output", "faults", "--faults", "503=1")
+    path = Path("faults/cases.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**row, "conditions": None}) + "\n" for row in rows))
+    asked = [*ASKED, "--baseline", str(path), "--output"]
+    assert run([*asked, "one", "--faults", "503=1"]) == 0
+    assert run([*asked, "two"]) == 2
+    Path("faults/summary.json").unlink()
+    assert run([*asked, "three"]) == 2
+    assert run([*asked, "four", "--faults", "503=1"]) == 2  # it cannot be known
+
+
 def test_a_folder_of_another_faults_file_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary(capsys, "--output", "out", "--faults", "500=0.5")
     assert run([*ASKED, "--output", "out", "--faults", "500=0.6"]) == 2
@@ -119,6 +145,9 @@ def test_a_real_service_is_recorded_and_replayed(
     real.close()
     replayed = summary(capsys, "--replay", "kept.jsonl", "--output", "two")
     assert replayed["metrics"] == recorded["metrics"]
+    assert run([*ASKED, "--replay", "kept.jsonl", "--baseline", "two/cases.jsonl", "--output", "same"]) == 0
+    assert run([*ASKED, "--baseline", "two/cases.jsonl", "--output", "other"]) == 2
+    capsys.readouterr()
     assert replayed["metrics"]["exact_call"]["tuned"]["value"] == 1.0
     # The state of a real service is unknown.
     assert replayed["metrics"]["end_state"]["tuned"]["n"] == 0

@@ -5,7 +5,8 @@ name = "..."                  # shown when the test fails
 category = "single"           # optional
 format = "hermes"             # optional: the call format that `said` is written in
 turns = [{calls = [...], answer = [...], failing = 0}]         # as in a suite's cases.jsonl, without `user`
-said = [{turn = 0, text = "..."}, {calls = [{name = "...", arguments = {}}], error = true, sent = true}]
+said = [{turn = 0, text = "..."}, {calls = [{name = "...", arguments = {}}], error = true, sent = true},
+        {calls = [...], fault = "503", received = "..."}]   # the fault of each exchange, and what it brought
 value = 1.0                   # or "n/a"
 reason = "..."                # the reason of the score, or its beginning followed by `...`
 """
@@ -18,6 +19,7 @@ from typing import Any
 
 from agentft.calls import call_format
 from agentft.metrics import Context
+from agentft.toolserver.faults import FAULT_KINDS
 from agentft.types import (
     CallExpectation,
     Case,
@@ -100,9 +102,12 @@ def make_step(said: dict[str, Any], name: str) -> Step:
             ]
         )
     parts = fmt.parse(text)
-    error = said.get("error", False)
+    fault = said.get("fault", "")
+    kind = FAULT_KINDS.get(fault)
+    status = said.get("status", kind.status if kind else 404 if said.get("error") else 200)
+    error = said.get("error", status is None or status >= 400)
     exchanges = tuple(
-        Exchange(part, "POST", "", {}, 404 if error else 200, "{}", error)
+        Exchange(part, "POST", "", {}, status, said.get("received", "{}"), error, fault)
         if said.get("sent", True)
         else Exchange(part, "", None, None, None, "{}", error)
         for part in parts

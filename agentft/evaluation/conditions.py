@@ -1,0 +1,51 @@
+"""Refuses to compare an evaluation with a stored run under other faults or against another service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from agentft.errors import InputError
+from agentft.evaluation.plan import Plan
+from agentft.evaluation.records import Record
+
+__all__ = ["check_conditions"]
+
+_REMEDY = "run the baseline again with the same --faults, --real and --replay"
+
+
+def check_conditions(path: Path, rows: Sequence[Record], plan: Plan) -> None:
+    """Check that the records of `path` were made under the plan's conditions (see `Plan.conditions`).
+
+    Raises:
+        InputError: they were not.
+    """
+    now, older = plan.conditions, _older_conditions(path)
+    for row in rows:
+        stored = row.conditions if row.conditions is not None else older
+        if "faults" not in stored and any(exchange.fault for step in row.steps for exchange in step.exchanges):
+            stored = {**stored, "faults": "unknown"}
+        if stored != now:
+            raise InputError(
+                f"{path}: it was run {_describe(stored)}, and this evaluation {_describe(now)}, so their figures "
+                f"cannot be compared; {_REMEDY}"
+            )
+
+
+def _older_conditions(path: Path) -> dict[str, str]:
+    """The conditions of records without their own, from the summary.json beside them."""
+    try:
+        summary = json.loads((path.parent / "summary.json").read_bytes())
+        hashes = {key: str(summary["hashes"][key]) for key in ("faults", "source") if key in summary["hashes"]}
+        return {**hashes, "world_seed": str(summary["world_seed"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"world_seed": "0"}
+
+
+def _describe(conditions: Mapping[str, str]) -> str:
+    faults, source = conditions.get("faults"), conditions.get("source")
+    under = f"under the faults {faults:.12}" if faults else "without faults"
+    service = f", against the service or recording {source:.40}" if source else ""
+    seed = "" if conditions["world_seed"] == "0" else f", with the world seed {conditions['world_seed']}"
+    return under + service + seed
