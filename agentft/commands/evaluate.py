@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["choose_cases", "eval_command", "run_plan"]
 
-EXIT_CODES = {"pass": 0, "fail": 1, "invalid": 1, "interrupted": 130}
+EXIT_CODES = {"none": 0, "pass": 0, "fail": 1, "invalid": 1, "interrupted": 130}
 
 Suites = Annotated[
     list[str] | None,
@@ -101,8 +101,8 @@ def eval_command(
     source = open_source(plan.toolsets, real=real, record=record, replay=replay, miss=replay_miss, keep=keep_secrets)
     plan = replace(plan, faults=read_faults(faults, plan.toolsets) if faults else None, source=source)
     choice = ModelChoice(model, adapter, bits, call_format)
-    arms, stored = make_arms(plan, choice, baseline, lambda name: ensure_pulled(name, quiet=quiet))
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+    arms, stored = make_arms(plan, choice, baseline, lambda name: ensure_pulled(name, quiet=quiet), sampling)
     where = output or _default_output(adapter, "-".join(fingerprint(plan, arm, sampling)[:8] for arm in arms))
     settings = Settings(where, sampling, batch_size, gates)
     raise typer.Exit(run_plan(plan, arms, stored, settings, as_json=as_json, quiet=quiet))
@@ -162,7 +162,7 @@ def run_plan(
     for line in lines:
         notes.print(line, markup=False, highlight=False, soft_wrap=True)
     with EvaluationProgress(notes) as progress:
-        settings = replace(settings, on_arm=progress.on_arm, on_case=progress.on_case)
+        settings = replace(settings, on_arm=progress.on_arm, on_case=progress.on_case, on_note=progress.on_note)
         summary = evaluate(plan, arms, settings, stored)
     if as_json:
         typer.echo(json.dumps(summary.document(), ensure_ascii=False))

@@ -63,6 +63,10 @@ class EvaluationProgress:
             self._last = time.monotonic()
             self._console.print(safe_text(f"{arm}: {done}/{total} cases, {self._failed} not solved"))
 
+    def on_note(self, text: str) -> None:
+        """Show a sentence."""
+        self._console.print(safe_text(f"note: {text}"), soft_wrap=True)
+
 
 def show_summary(summary: Summary) -> RenderableType:
     """The report of an evaluation: figures, categories, error classes, gates, verdict."""
@@ -148,4 +152,7 @@ def _closing(summary: Summary) -> Iterator[Text]:
         text = f"{gate.metric} {value}, minimum {gate.minimum:g}: {'passed' if gate.passed else 'failed'}"
         yield Text(text, style="green" if gate.passed else "red")
     yield safe_text(summary.finding, style="bold")
-    yield Text(f"verdict: {summary.verdict}", style=VERDICT_STYLES.get(summary.verdict, "bold yellow"))
+    if summary.verdict == "none":
+        yield Text("verdict: none, because no gate is set; set one with --fail-under METRIC=X")
+    else:
+        yield Text(f"verdict: {summary.verdict}", style=VERDICT_STYLES.get(summary.verdict, "bold yellow"))

@@ -73,4 +73,7 @@ def _kind(spec: Mapping[str, Any]) -> str:
     types = spec.get("type", "any")
     kind = " or ".join(types) if isinstance(types, list) else str(types)
     low, high = spec.get("minimum"), spec.get("maximum")
-    return kind if low is None and high is None else f"{kind} {low}..{high}"
+    if low is not None and high is not None:
+        return f"{kind} {low}..{high}"
+    least, most = f" at least {low}", f" at most {high}"
+    return kind + (least if low is not None else "") + (most if high is not None else "")

@@ -11,7 +11,7 @@ from agentft.evaluation.gold import oracle_answers
 from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record
 from agentft.evaluation.runner import read_baseline
-from agentft.models import Model
+from agentft.models import Model, Sampling
 from agentft.models.opening import DEFAULT_FORMAT, DEFAULT_MODEL, SCRIPTED, identify, open_model
 from agentft.models.scripted import ScriptedModel
 from agentft.runs import find_finished
@@ -50,11 +50,16 @@ def make_arm(label: str, plan: Plan, choice: ModelChoice, prepare: Callable[[str
 
 
 def make_arms(
-    plan: Plan, choice: ModelChoice, baseline: str | None, prepare: Callable[[str], None] = lambda _: None
+    plan: Plan,
+    choice: ModelChoice,
+    baseline: str | None,
+    prepare: Callable[[str], None] = lambda _: None,
+    sampling: Sampling | None = None,
 ) -> tuple[list[Arm], dict[str, list[Record]]]:
     """The arms to run, and the stored records to compare with.
 
-    `baseline` is `base` (the same model without its adapter), a run folder, or the cases.jsonl of an earlier run.
+    `baseline` is `base` (the same model without its adapter), a run folder, or the cases.jsonl of an earlier run, whose
+    `sampling` must have been the same.
 
     Raises:
         InputError: the baseline cannot be compared with these cases, or `base` without an adapter.
@@ -73,5 +78,5 @@ def make_arms(
         )
         return [*arms, make_arm("base", plan, bare, prepare)], {}
     if Path(baseline).is_file():
-        return arms, {"base": read_baseline(Path(baseline), plan)}
+        return arms, {"base": read_baseline(Path(baseline), plan, sampling)}
     return [*arms, make_arm("base", plan, replace(choice, model=None, adapter=baseline), prepare)], {}

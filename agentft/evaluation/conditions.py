@@ -1,4 +1,4 @@
-"""Refuses to compare an evaluation with a stored run under other faults or against another service."""
+"""Refuses to compare an evaluation with a stored run under other faults, seeds or sampling, or of another service."""
 
 from __future__ import annotations
 
@@ -9,19 +9,27 @@ from pathlib import Path
 from agentft.errors import InputError
 from agentft.evaluation.plan import Plan
 from agentft.evaluation.records import Record
+from agentft.models import Sampling
 
-__all__ = ["check_conditions"]
+__all__ = ["check_conditions", "conditions_of"]
 
-_REMEDY = "run the baseline again with the same --faults, --real and --replay"
+_REMEDY = "run the baseline again with the same --faults, --real, --replay, --temperature and --seed"
 
 
-def check_conditions(path: Path, rows: Sequence[Record], plan: Plan) -> None:
-    """Check that the records of `path` were made under the plan's conditions (see `Plan.conditions`).
+def conditions_of(plan: Plan, sampling: Sampling) -> dict[str, str]:
+    """What must be equal in two runs that are compared. A greedy model does not depend on the seed of its sampling."""
+    if sampling.temperature == 0:
+        return plan.conditions
+    return {**plan.conditions, "sampling": f"temperature {sampling.temperature:g}, seed {sampling.seed}"}
+
+
+def check_conditions(path: Path, rows: Sequence[Record], now: Mapping[str, str]) -> None:
+    """Check that the records of `path` were made under the conditions `now` (see `conditions_of`).
 
     Raises:
         InputError: they were not.
     """
-    now, older = plan.conditions, _older_conditions(path)
+    older = _older_conditions(path)
     for row in rows:
         stored = row.conditions if row.conditions is not None else older
         if "faults" not in stored and any(exchange.fault for step in row.steps for exchange in step.exchanges):
@@ -38,7 +46,9 @@ def _older_conditions(path: Path) -> dict[str, str]:
     try:
         summary = json.loads((path.parent / "summary.json").read_bytes())
         hashes = {key: str(summary["hashes"][key]) for key in ("faults", "source") if key in summary["hashes"]}
-        return {**hashes, "world_seed": str(summary["world_seed"])}
+        drawn, seed = float(summary["sampling"]["temperature"]), summary["sampling"]["seed"]
+        sampling = {"sampling": f"temperature {drawn:g}, seed {seed}"} if drawn else {}
+        return {**hashes, "world_seed": str(summary["world_seed"]), **sampling}
     except (OSError, ValueError, KeyError, TypeError):
         return {"world_seed": "0"}
 
@@ -48,4 +58,5 @@ def _describe(conditions: Mapping[str, str]) -> str:
     under = f"under the faults {faults:.12}" if faults else "without faults"
     service = f", against the service or recording {source:.40}" if source else ""
     seed = "" if conditions["world_seed"] == "0" else f", with the world seed {conditions['world_seed']}"
-    return under + service + seed
+    sampling = f", sampled with {conditions['sampling']}" if "sampling" in conditions else ""
+    return under + service + seed + sampling

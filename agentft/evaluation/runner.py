@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agentft.agent import Job, Options, run_cases
 from agentft.errors import InputError
-from agentft.evaluation.conditions import check_conditions
+from agentft.evaluation.conditions import check_conditions, conditions_of
 from agentft.evaluation.gold import gold_states
 from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record, Store, case_digest, make_record, read_records, regrade
@@ -32,7 +32,10 @@ __all__ = ["Settings", "evaluate", "fingerprint", "read_baseline"]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to run and which gates to check. `on_case(arm, record, done, total)` is called after every case."""
+    """How to run and which gates to check.
+
+    `on_case(arm, record, done, total)` is called after every case, `on_note` with sentences for the user.
+    """
 
     output: Path
     sampling: Sampling = field(default_factory=Sampling)
@@ -40,6 +43,7 @@ class Settings:
     gates: tuple[Gate, ...] = ()
     on_arm: Callable[[Arm], None] = lambda _: None
     on_case: Callable[[str, Record, int, int], None] = lambda *_: None
+    on_note: Callable[[str], None] = lambda _: None
 
 
 def evaluate(
@@ -51,7 +55,8 @@ def evaluate(
         baseline: stored records by arm label (see `read_baseline`), to compare with.
 
     Returns:
-        The summary, also in summary.json. After Ctrl-C it covers the finished cases, and its verdict is `interrupted`.
+        The summary, also in summary.json, unless that covers more cases. After Ctrl-C it covers the finished cases, and
+        its verdict is `interrupted`.
 
     Raises:
         InputError: a suite does not fit its worlds, or the output folder holds another evaluation.
@@ -78,10 +83,24 @@ def evaluate(
             interrupted=interrupted,
             kept=store.kept,
         )
-        write_text(
-            settings.output / "summary.json", json.dumps(summary.document(), indent=1, ensure_ascii=False) + "\n"
-        )
+        path = settings.output / "summary.json"
+        if larger := _larger_summary(path, summary):
+            settings.on_note(f"{path} covers {larger} and is kept; this summary of fewer cases is only shown")
+        else:
+            write_text(path, json.dumps(summary.document(), indent=1, ensure_ascii=False) + "\n")
     return summary
+
+
+def _larger_summary(path: Path, summary: Summary) -> str:
+    """What the stored summary covers, if that is more than `summary` does; else an empty text."""
+    try:
+        stored = json.loads(path.read_bytes())
+        cases, trials = int(stored["cases"]), int(stored["trials"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    if cases <= summary.cases and trials <= summary.trials:
+        return ""
+    return f"{cases} cases" + (f" in {trials} trials" if trials > 1 else "")
 
 
 def fingerprint(plan: Plan, arm: Arm, sampling: Sampling) -> str:
@@ -91,12 +110,12 @@ def fingerprint(plan: Plan, arm: Arm, sampling: Sampling) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def read_baseline(path: Path, plan: Plan) -> list[Record]:
+def read_baseline(path: Path, plan: Plan, sampling: Sampling | None = None) -> list[Record]:
     """The records of an earlier run, for the cases that are the same here; of its arms, `tuned` or else the first.
 
     Raises:
-        InputError: the file is not a cases.jsonl, none of its cases is the same here, or it was run under other faults
-            or against another service.
+        InputError: the file is not a cases.jsonl, none of its cases is the same here, or it was run under other faults,
+            against another service or with other sampling.
     """
     rows = list(read_records(path))
     labels = {row.arm for row in rows}
@@ -105,7 +124,7 @@ def read_baseline(path: Path, plan: Plan) -> list[Record]:
     same = [row for row in rows if row.arm == wanted and digests.get(row.case) == row.case_digest]
     if not same:
         raise InputError(f"{path}: it has none of the cases of this evaluation; evaluate the same suites")
-    check_conditions(path, same, plan)
+    check_conditions(path, same, conditions_of(plan, sampling or Sampling()))
     return same
 
 
@@ -118,6 +137,7 @@ class _Run:
         self._server = server
         self._store = store
         self._name = secrets.token_hex(8)
+        self._conditions = conditions_of(plan, settings.sampling)
         self._cases = {case.id: case for case in plan.cases}
         gold: dict[str, str | None] = dict.fromkeys(self._cases)
         if plan.source is None:  # a real or recorded service has no state to compare
@@ -146,7 +166,7 @@ class _Run:
                 arm,
                 fingerprint=fingerprint_,
                 rendering=model.rendering,
-                conditions=self._plan.conditions,
+                conditions=self._conditions,
             )
             self._store.add(record)
             self._settings.on_case(arm.label, record, done, total)

@@ -317,6 +317,8 @@ def _verdict(gates: Sequence[GateResult], invalid: int, planned: int, interrupte
         return "interrupted"
     if invalid > MAX_INVALID * planned:
         return "invalid"
+    if not gates:
+        return "none"
     return "pass" if all(gate.passed for gate in gates) else "fail"
 
 

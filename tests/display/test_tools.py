@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from agentft.display.tools import tool_table, world_table
+from agentft.display.tools import _kind, tool_table, world_table
 from agentft.toolset import load_toolset
 
 
@@ -21,6 +21,8 @@ def test_a_tool_shows_its_arguments_with_kind_and_default() -> None:
     text = shown(tool_table([load_toolset("weather")]))
     assert "unit: celsius | fahrenheit = celsius" in text
     assert "days: integer 1..7" in text
+    for ends, kind in ((("minimum",), "integer at least 1"), (("maximum",), "integer at most 1"), ((), "integer")):
+        assert _kind({"type": "integer", **dict.fromkeys(ends, 1)}) == kind
     shop = shown(tool_table([load_toolset("shop")]))
     assert "max_price: number or null (optional)" in shop
     assert "coupon: string (optional)" in shop

@@ -66,7 +66,7 @@ def test_the_oracle_solves_every_case_over_real_http(tmp_path: Path, fmt: str) -
     summary = run(plan, tmp_path / "out", scripted("tuned", oracle(plan), fmt))
     unsolved = {name: value(summary, name) for name in SCORES if value(summary, name) not in (1.0, None)}
     assert set(unsolved) <= {"rouge_l"}
-    assert summary["verdict"] == "pass"
+    assert summary["verdict"] == "none"  # there is no gate
     assert (summary["cases"], summary["invalid"], summary["errors"]) == (7, 0, {})
     assert summary["metrics"]["exact_call"]["tuned"]["n"] == 6
     assert summary["metrics"]["abstention"]["tuned"]["n"] == 2
@@ -224,6 +224,39 @@ def test_a_stored_run_is_a_baseline_for_the_same_cases(tmp_path: Path) -> None:
     other = small_plan(tmp_path, [{**CASES[0], "turns": [{"user": "Other?"}], "category": "irrelevance"}])
     with pytest.raises(InputError, match="it has none of the cases of this evaluation"):
         read_baseline(tmp_path / "old" / "cases.jsonl", other)
+
+
+def test_a_stored_run_with_other_sampling_is_refused(tmp_path: Path) -> None:
+    plan = small_plan(tmp_path)
+    path = tmp_path / "old" / "cases.jsonl"
+    sampled, other = Sampling(temperature=0.5, seed=1), Sampling(temperature=0.5, seed=2)
+    run(plan, tmp_path / "old", scripted("tuned", oracle(plan)), sampling=sampled)
+    for _ in range(2):
+        assert len(read_baseline(path, plan, sampled)) == 7
+        for now, shown in ((other, "temperature 0.5, seed 2"), (Sampling(), "and this evaluation without faults, so")):
+            with pytest.raises(InputError, match=rf"sampled with temperature 0.5, seed 1, .*{shown}"):
+                read_baseline(path, plan, now)
+        # Records of older versions have no conditions, but a summary.json beside them.
+        older = [dump_line(replace(row, conditions=None).document()) for row in read_records(path)]
+        path.write_text("".join(older))
+    run(plan, tmp_path / "greedy", scripted("tuned", oracle(plan)))
+    assert len(read_baseline(tmp_path / "greedy" / "cases.jsonl", plan, Sampling(seed=3))) == 7
+
+
+def test_a_smaller_rerun_keeps_the_full_summary(tmp_path: Path) -> None:
+    answers, output, said = oracle(small_plan(tmp_path)), tmp_path / "out", list[str]()
+    full = run(small_plan(tmp_path, trials=2), output, scripted("tuned", answers))
+    for smaller in (small_plan(tmp_path, limit=3), small_plan(tmp_path)):
+        run(smaller, output, scripted("tuned", answers), on_note=said.append)
+        assert json.loads((output / "summary.json").read_text()) == full
+    assert (
+        said
+        == [f"{output}/summary.json covers 7 cases in 2 trials and is kept; this summary of fewer cases is only shown"]
+        * 2
+    )
+    (output / "summary.json").write_text("{")
+    assert run(small_plan(tmp_path), output, scripted("tuned", answers))["cases"] == 7
+    assert json.loads((output / "summary.json").read_text())["trials"] == 1
 
 
 def test_stored_runs_of_an_older_scorer_are_graded_again(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_perfect_calls_solve_every_case(tmp_path: Path) -> None:
     summary = run(plan, tmp_path / "out", perfect(plan))
     values = {name: summary["metrics"][name]["tuned"]["value"] for name in SCORES}
     assert {name for name, value in values.items() if value not in (1.0, None)} <= {"rouge_l"}
-    assert (summary["verdict"], summary["invalid"], summary["errors"]) == ("pass", 0, {})
+    assert (summary["verdict"], summary["invalid"], summary["errors"]) == ("none", 0, {})
     arm = summary["arms"]["tuned"]
     assert (arm["format"], arm["frame_sha256"], arm["tokens"]) == (None, None, 3 * arm["steps"])
 
