@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LeanProduct", "halved", "use_lean_products"]
+__all__ = ["FusedLora", "bf16_copies", "fuse_lora"]
 
 
-def use_lean_products(model: Any) -> int:
-    """Replace the forward pass of the plain LoRA layers of `model` by `LeanProduct`; return how many there are.
+def fuse_lora(model: Any) -> int:
+    """Replace the forward pass of the plain LoRA layers of `model` by `FusedLora`; return how many there are.
 
     Layers with 8-bit weights, with dropout, and variants such as DoRA are left to peft.
     """
@@ -28,25 +28,25 @@ def use_lean_products(model: Any) -> int:
 
     layers = [layer for layer in model.modules() if isinstance(layer, LoraLayer) and _is_plain(layer)]
     for layer in layers:
-        layer.forward = LeanProduct(layer)
+        layer.forward = FusedLora(layer)
     return len(layers)
 
 
 @contextmanager
-def halved(products: Sequence[LeanProduct]) -> Iterator[None]:
+def bf16_copies(products: Sequence[FusedLora]) -> Iterator[None]:
     """Make bf16 copies of all adapter weights once. The adapters must not change inside this context."""
     adapters = [tensor for product in products for tensor in product.adapters()]
-    halves = [torch.empty_like(tensor, dtype=torch.bfloat16) for tensor in adapters]
-    if halves:
-        torch._foreach_copy_(halves, [tensor.detach() for tensor in adapters])
-        torch._foreach_mul_(halves[1::2], [product.scale for product in products])
+    copies = [torch.empty_like(tensor, dtype=torch.bfloat16) for tensor in adapters]
+    if copies:
+        torch._foreach_copy_(copies, [tensor.detach() for tensor in adapters])
+        torch._foreach_mul_(copies[1::2], [product.scale for product in products])
     for number, product in enumerate(products):
-        product.halves = halves[2 * number], halves[2 * number + 1]
+        product.copies = copies[2 * number], copies[2 * number + 1]
     try:
         yield
     finally:
         for product in products:
-            product.halves = None
+            product.copies = None
 
 
 def _is_plain(layer: Any) -> bool:
@@ -61,11 +61,11 @@ def _is_plain(layer: Any) -> bool:
     )
 
 
-class LeanProduct:
-    """Replaces a LoRA layer's `forward`. `halves`: bf16 copies of A and of the scaled B, see `halved`."""
+class FusedLora:
+    """Replaces a LoRA layer's `forward`. `copies`: bf16 copies of A and of the scaled B, see `bf16_copies`."""
 
     def __init__(self, layer: Any) -> None:
-        self.halves: tuple[Tensor, Tensor] | None = None
+        self.copies: tuple[Tensor, Tensor] | None = None
         self.scale = float(layer.scaling["default"])
         self._layer = layer
         self._packed: _Packed | None = None
@@ -76,10 +76,10 @@ class LeanProduct:
         if layer.disable_adapters or layer.merged:
             return type(layer).forward(layer, inputs)
         down, up = self.adapters()
-        halves = self.halves if inputs.dtype == torch.bfloat16 else None
-        if halves is None:
-            halves = down.detach().to(inputs.dtype), (up.detach() * self.scale).to(inputs.dtype)
-        output: Tensor = _LoraProduct.apply(inputs, down, up, self, halves)
+        copies = self.copies if inputs.dtype == torch.bfloat16 else None
+        if copies is None:
+            copies = down.detach().to(inputs.dtype), (up.detach() * self.scale).to(inputs.dtype)
+        output: Tensor = _LoraFunction.apply(inputs, down, up, self, copies)
         return output
 
     def adapters(self) -> tuple[Tensor, Tensor]:
@@ -130,27 +130,27 @@ def _unpacked(packed: _Packed) -> Tensor:
     return unpacked
 
 
-class _LoraProduct(torch.autograd.Function):  # type: ignore[misc]
+class _LoraFunction(torch.autograd.Function):  # type: ignore[misc]
     """`x W' + b + s (x A') B'` for inputs `[..., in]`; W `[out, in]` and b are frozen, A is `[r, in]`, B `[out, r]`.
 
-    `halves` are A and sB in the dtype of the inputs; A and B themselves are arguments so that they get gradients.
+    `copies` are A and sB in the dtype of the inputs; A and B themselves are arguments so that they get gradients.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, inputs: Tensor, _down: Tensor, _up: Tensor, product: LeanProduct, halves: tuple[Tensor, Tensor]
+        ctx: Any, inputs: Tensor, _down: Tensor, _up: Tensor, product: FusedLora, copies: tuple[Tensor, Tensor]
     ) -> Tensor:
         rows = inputs.reshape(-1, inputs.shape[-1])
-        narrow = rows @ halves[0].t()
+        narrow = rows @ copies[0].t()
         ctx.save_for_backward(rows, narrow)
-        ctx.product, ctx.halves = product, halves
+        ctx.product, ctx.copies = product, copies
         output = nn.functional.linear(rows, product.weight(rows.dtype), product.bias(rows.dtype))
-        return output.addmm_(narrow, halves[1].t()).view(*inputs.shape[:-1], -1)
+        return output.addmm_(narrow, copies[1].t()).view(*inputs.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
         rows, narrow = ctx.saved_tensors
-        (down, up), product = ctx.halves, ctx.product
+        (down, up), product = ctx.copies, ctx.product
         outputs = gradient.reshape(-1, gradient.shape[-1])
         narrowed = outputs @ up
         d_inputs = None

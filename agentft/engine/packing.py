@@ -19,7 +19,7 @@ import numpy as np
 
 from agentft.types import Encoded
 
-__all__ = ["Node", "Pack", "PackingReport", "Sample", "epoch_packs", "make_sample", "plant", "report_packing"]
+__all__ = ["Node", "Pack", "PackingReport", "Sample", "epoch_packs", "make_sample", "pack_in_order", "report_packing"]
 
 Tree: TypeAlias = list[tuple[int, int]]
 """(sample, branch): the sample shares its first `branch` tokens with the sample before it."""
@@ -27,7 +27,7 @@ Tree: TypeAlias = list[tuple[int, int]]
 MIN_SHARED = 16
 """Shorter shared prefixes are computed again, because each node costs the attention a separate block."""
 
-LIKE = 64
+LENGTH_BUCKET = 64
 """Length-bucket width in tokens. Without sharing, samples within a bucket are packed in random order."""
 
 
@@ -101,21 +101,21 @@ def make_sample(row: int, name: str, encoded: Encoded, stem: int = 0) -> Sample 
 def epoch_packs(samples: Sequence[Sample], budget: int, seed: int, epoch: int, *, share: bool = True) -> list[Pack]:
     """All samples, each exactly once, in packs of at most `budget` tokens, shuffled by `seed` and `epoch`.
 
-    A sample that is longer than the budget gets a separate pack. Without `share`, see `plant`.
+    A sample that is longer than the budget gets a separate pack. Without `share`, see `pack_in_order`.
     """
     rng = random.Random(f"agentft/{seed}/{epoch}")
     if not share:
-        order = sorted(range(len(samples)), key=lambda index: (samples[index].inputs // LIKE, rng.random()))
-        packs = plant(samples, order, budget, share=False)
+        order = sorted(range(len(samples)), key=lambda index: (samples[index].inputs // LENGTH_BUCKET, rng.random()))
+        packs = pack_in_order(samples, order, budget, share=False)
         rng.shuffle(packs)
         return packs
-    trees = list(_grow(samples, _order(samples, rng), budget))
+    trees = list(_build_trees(samples, _order(samples, rng), budget))
     packs = [_make_pack(samples, chosen) for chosen in _fill(samples, trees, budget)]
     rng.shuffle(packs)
     return packs
 
 
-def plant(
+def pack_in_order(
     samples: Sequence[Sample], members: Sequence[int], budget: int = 1 << 60, *, share: bool = True
 ) -> list[Pack]:
     """Pack these samples in this order, sharing every common prefix of neighbours; start a new pack at the budget.
@@ -126,7 +126,7 @@ def plant(
     if not share:
         return [_make_pack(samples, trees) for trees in _group_padded(samples, members, budget)]
     shared = [0, *(_common_prefix(samples[one], samples[two]) for one, two in pairwise(members))]
-    trees = _grow(samples, zip(members, shared, strict=True), budget, split=False)
+    trees = _build_trees(samples, zip(members, shared, strict=True), budget, split=False)
     return [_make_pack(samples, [tree]) for tree in trees]
 
 
@@ -185,7 +185,7 @@ def _order_group(samples: Sequence[Sample], members: Sequence[int], rng: random.
         ranges.append((*parts[0], shared, branch))
 
 
-def _grow(
+def _build_trees(
     samples: Sequence[Sample], members: Iterable[tuple[int, int]], budget: int, *, split: bool = True
 ) -> Iterator[Tree]:
     """Trees of adjacent samples, each at most `budget` tokens. `split`: a sample that shares nothing starts a tree."""

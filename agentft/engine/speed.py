@@ -47,7 +47,7 @@ def recompute_gates(model: Any, gated: Callable[[Tensor, Tensor], Tensor] | None
         if not layer.gradient_checkpointing and _is_silu(layer)
     ]
     for layer in layers:
-        layer.mlp.forward = partial(_frugal_mlp, layer.mlp, product)
+        layer.mlp.forward = partial(_recomputing_mlp, layer.mlp, product)
     return len(layers)
 
 
@@ -67,7 +67,7 @@ def _is_silu(layer: Any) -> bool:
     )
 
 
-def _frugal_mlp(mlp: Any, product: Callable[[Tensor, Tensor], Tensor], inputs: Tensor) -> Tensor:
+def _recomputing_mlp(mlp: Any, product: Callable[[Tensor, Tensor], Tensor], inputs: Tensor) -> Tensor:
     gate, up = mlp.gate_proj(inputs), mlp.up_proj(inputs)
     gated = product(gate, up)
     pointer, size = gated.data_ptr(), gated.numel()  # the closures must not keep `gated` itself alive

@@ -124,7 +124,7 @@ def _kept(rows: int, active: list[int]) -> list[int]:
 class _Batch:
     """The rows in the batch: their caches, masks, positions and next input tokens.
 
-    `rows[i]`: the prompt of row i in the tensors. `_ids`: `[rows, new]`. `_real`: `[rows, own tokens]`, False: padding.
+    `rows[i]`: the prompt of row i in the tensors. `_ids`: `[rows, new]`. `_is_token`: `[rows, own tokens]`.
     """
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], starts: Sequence[Start]) -> None:
@@ -140,7 +140,7 @@ class _Batch:
         fresh = _pad_left([torch.ones(len(row), dtype=torch.bool) for row in new]).to(device)
         self._positions = torch.tensor(known, device=device)[:, None] + (fresh.long().cumsum(1) - 1).clamp(min=0)
         cached = _pad_left([torch.ones(own, dtype=torch.bool) for own in owns]).to(device)
-        self._real = torch.cat([cached, fresh], dim=1)
+        self._is_token = torch.cat([cached, fresh], dim=1)
         # A tensor selects the last states as a contiguous copy; with a strided slice, the LM-head matmul takes seconds.
         self._last = torch.tensor([-1], device=device)
         for layer in range(len(starts[0].own.layers) if any(owns) else 0):
@@ -150,11 +150,11 @@ class _Batch:
 
     def step(self) -> torch.Tensor:
         """Run the new tokens; return the logits `[rows, vocabulary]` of the next token, fp32."""
-        attention: dict[str, Any] = {"attention_mask": self._real.long()}
+        attention: dict[str, Any] = {"attention_mask": self._is_token.long()}
         if self._starts:
             prefixes = (start.shared for start in self._starts)
             groups = [(next(group), 1 + sum(1 for _ in group)) for _, group in groupby(prefixes, key=id)]
-            attention = {"attention_mask": _mask(self._real, self._ids.shape[1]), "shared_prefix": groups}
+            attention = {"attention_mask": _mask(self._is_token, self._ids.shape[1]), "shared_prefix": groups}
         output = self._model(
             input_ids=self._ids,
             position_ids=self._positions,
@@ -168,7 +168,7 @@ class _Batch:
 
     def computed(self, index: int, tokens: Sequence[int]) -> Prefix:
         """The part of `tokens` that row `index` of the tensors has computed after its shared prefix."""
-        real = self._real[index]
+        real = self._is_token[index]
         layers = tuple((layer.keys[index][:, real], layer.values[index][:, real]) for layer in self._cache.layers)
         return Prefix(tuple(tokens[len(self._starts[index].shared.tokens) :]), layers)
 
@@ -176,7 +176,7 @@ class _Batch:
         """Keep these rows of the tensors, and append their new tokens."""
         self._positions = self._positions[kept, -1:] + 1
         self._ids = tokens[kept, None]
-        self._real = torch.cat([self._real[kept], self._real.new_ones(len(kept), 1)], dim=1)
+        self._is_token = torch.cat([self._is_token[kept], self._is_token.new_ones(len(kept), 1)], dim=1)
         if len(kept) < len(self.rows):
             self._cache.batch_select_indices(torch.tensor(kept, device=tokens.device))
             self.rows = [self.rows[index] for index in kept]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from agentft.engine.lora import use_lean_products
+from agentft.engine.lora import fuse_lora
 from agentft.engine.speed import HostEmbedding, embed_on_host, recompute_gates, use_liger
 from agentft.engine.tree_attention import TREE_ATTENTION
 from agentft.errors import InputError
@@ -96,7 +96,7 @@ def _add_adapters(model: Any, recipe: Recipe) -> Any:
             tuned = get_peft_model(model, config)  # the adapters stay fp32
         except ValueError as error:
             raise InputError(f"{type(model).__name__} does not support adapters ({error}); use method = full") from None
-    use_lean_products(tuned)
+    fuse_lora(tuned)
     return tuned
 
 

@@ -24,7 +24,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from agentft.engine.cascade import send
 from agentft.engine.collation import Batch, collate
-from agentft.engine.lora import LeanProduct, halved
+from agentft.engine.lora import FusedLora, bf16_copies
 from agentft.engine.loss import weighted_loss
 from agentft.engine.packing import Pack, Sample
 from agentft.engine.speed import HostEmbedding
@@ -104,7 +104,7 @@ class TrainingLoop:
         self._world = self.accelerator.num_processes
         self._stride = recipe.batch * self._world
         self.steps = -(-len(packs) // self._stride)
-        self._seen = list(accumulate(len(pack.members) for pack in packs))
+        self._samples_seen = list(accumulate(len(pack.members) for pack in packs))
 
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = make_optimizer(model, recipe)
@@ -133,7 +133,7 @@ class TrainingLoop:
         half = self.recipe.dtype == "bf16"
         self._host = next((module for module in modules if isinstance(module, HostEmbedding)), None)
         products = (getattr(module, "forward", None) for module in modules)
-        self._products = [one for one in products if isinstance(one, LeanProduct)] if half and self._world == 1 else []
+        self._products = [one for one in products if isinstance(one, FusedLora)] if half and self._world == 1 else []
         # Full training keeps the weights in fp32 and computes in bf16.
         self._autocast = half and self.recipe.method == "full"
 
@@ -191,12 +191,12 @@ class TrainingLoop:
     def _accumulate(self, work: _Work) -> Tensor:
         """Forward and backward passes of a step; return its loss. Out of memory: start again with smaller packs."""
         while True:
-            self._tried = work.batches[0]
-            with halved(self._products):
+            self._current_batch = work.batches[0]
+            with bf16_copies(self._products):
                 try:
                     return self._forward_backward(work)
                 except torch.OutOfMemoryError:
-                    failed = self._tried
+                    failed = self._current_batch
             # Not in the handler, because its traceback keeps the tensors of the failed pack alive.
             self._clear_gradients()
             self._limit.lower(failed)
@@ -205,7 +205,7 @@ class TrainingLoop:
         losses: list[Tensor] = []
         for number, whole in enumerate(work.batches, 1):
             for batch in self._limit.split(whole):
-                self._tried = batch
+                self._current_batch = batch
                 last = number == len(work.batches)
                 with self._synchronised(last):
                     with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
@@ -270,7 +270,8 @@ class TrainingLoop:
         self._on_event(
             StepDone(
                 step=pending.step,
-                epoch=self._seen[min(pending.step * self._stride, len(self._seen)) - 1] / len(self._samples),
+                epoch=self._samples_seen[min(pending.step * self._stride, len(self._samples_seen)) - 1]
+                / len(self._samples),
                 loss=loss,
                 lr=pending.rate,
                 grad_norm=float(pending.norm or 0.0),

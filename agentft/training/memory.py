@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from agentft.engine.collation import Batch, collate
-from agentft.engine.packing import Sample, plant
+from agentft.engine.packing import Sample, pack_in_order
 from agentft.errors import InputError
 from agentft.training.events import Note, OnEvent
 
@@ -38,7 +38,7 @@ class PackLimit:
         """The batch itself, or its samples in packs within the limit."""
         if not self._tokens or batch["tokens"] <= self._tokens:
             return [batch]
-        packs = plant(self._samples, _members(batch), self._tokens, share=self._share)
+        packs = pack_in_order(self._samples, _members(batch), self._tokens, share=self._share)
         return [collate([pack], self._samples, SHAPE_MULTIPLE) for pack in packs]
 
     def lower(self, failed: Batch) -> None:

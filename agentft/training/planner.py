@@ -341,10 +341,10 @@ def _activations(model: Dimensions, levers: Levers, width: int) -> float:
     tokens, recomputed = levers.pack, _recomputed(model, levers)
     saved = tokens * _saved(model, levers, width)
     gates: float = tokens * width * model.gate
-    frugal = gates if levers.liger else 0  # see `recompute_gates`
-    kept = (model.layers - recomputed) * (saved - frugal) + recomputed * tokens * width * model.hidden
+    recomputable = gates if levers.liger else 0  # see `recompute_gates`
+    kept = (model.layers - recomputed) * (saved - recomputable) + recomputed * tokens * width * model.hidden
     running = 2 * gates + 3 * tokens * width * model.hidden + width * model.hidden * model.gate
-    running += saved if recomputed else frugal
+    running += saved if recomputed else recomputable
     return kept + max(running, HEAD_CHUNK)
 
 
@@ -380,8 +380,8 @@ def _seconds(  # noqa: PLR0917
     elementwise = ELEMENTWISE * tokens * model.layers * width * wide * passes
     elementwise += LOGIT_BYTES * load.supervised * model.words
     elementwise += UNPACKED_BYTES * model.body * passes if packed else 0
-    travel = tokens * width * model.hidden / HOST_BYTES if levers.host else 0
-    computing = (MATMULS * matmuls + ATTENTION * attention) / card.rate + elementwise / card.bandwidth + travel
+    transfer = tokens * width * model.hidden / HOST_BYTES if levers.host else 0
+    computing = (MATMULS * matmuls + ATTENTION * attention) / card.rate + elementwise / card.bandwidth + transfer
     launch = LAUNCH + LAUNCH_ADAPTERS * (not full) + LAUNCH_4BIT * packed + LAUNCH_QK * model.qk_norm
     return float((computing**4 + (launch * model.layers * passes) ** 4) ** 0.25)  # a smooth maximum
 

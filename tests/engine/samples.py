@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path
 
-from agentft.engine.packing import Pack, Sample, plant
+from agentft.engine.packing import Pack, Sample, pack_in_order
 
 __all__ = ["alone", "make", "msagent_row", "nested", "write_rows"]
 
@@ -36,7 +36,7 @@ def nested() -> list[Sample]:
 
 def alone(samples: Sequence[Sample]) -> list[Pack]:
     """One pack for each sample, without sharing."""
-    return plant(samples, range(len(samples)), 0)
+    return pack_in_order(samples, range(len(samples)), 0)
 
 
 def msagent_row(city: str, number: int, call: bool = True) -> dict[str, object]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from agentft.engine.collation import Batch, collate, subtree_ends
-from agentft.engine.packing import plant
+from agentft.engine.packing import pack_in_order
 from tests.engine.samples import make
 
 SAMPLES = [
@@ -16,7 +16,7 @@ SAMPLES = [
     make([20, 21, 22], {2: 1.0}),
     make([20, 23, 24, 25], {1: 1.0, 3: 3.0}),
 ]
-PACKS = [*plant(SAMPLES, [0, 1, 2]), *plant(SAMPLES, [3, 4])]
+PACKS = [*pack_in_order(SAMPLES, [0, 1, 2]), *pack_in_order(SAMPLES, [3, 4])]
 # The columns: token, position, end of its node's subtree.
 ROW = [(10, 0, 5), (11, 1, 5), (12, 2, 5), (13, 3, 4), (15, 3, 5), (20, 0, 9), (21, 1, 7), (23, 1, 9), (24, 2, 9)]
 NODES = [(2, -1), (1, 0), (1, 1), (1, 1), (1, -1), (1, 4), (2, 4)]
@@ -62,7 +62,7 @@ def test_padding_is_tokens_that_nothing_attends_to_and_targets_of_weight_0(multi
 
 def test_a_single_token_with_one_target_is_padded() -> None:
     samples = [make([30, 31], {1: 1.0})]
-    batch = collate(plant(samples, [0]), samples, 3)
+    batch = collate(pack_in_order(samples, [0]), samples, 3)
     assert row_of(batch) == [(30, 0, 1), (0, 0, 3), (0, 1, 3)]
     assert targets_of(batch) == [(0, 31, 1, 0), (0, 31, 0, 0), (0, 31, 0, 0)]
 

@@ -1,4 +1,4 @@
-"""`LeanProduct` gives the same output and gradients as peft, and leaves variants that it does not support to peft."""
+"""`FusedLora` gives the same output and gradients as peft, and leaves variants that it does not support to peft."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from agentft.engine.lora import LeanProduct, halved, use_lean_products
+from agentft.engine.lora import FusedLora, bf16_copies, fuse_lora
 from tests.tiny import tiny_model
 
 # peft reads a deprecated property of transformers.
@@ -59,7 +59,7 @@ def check_equal(plain: Any, lean: Any, inputs: Tensor, *, gradients: int, atol: 
 def test_output_and_gradients_equal_pefts() -> None:
     plain = adapted(Biased(), target_modules=["first", "second"])
     lean = copy.deepcopy(plain)
-    assert use_lean_products(lean) == 2
+    assert fuse_lora(lean) == 2
     inputs = torch.randn(3, 5, 12, generator=torch.Generator().manual_seed(1))
 
     check_equal(plain, lean, inputs, gradients=4, atol=1e-6)
@@ -74,7 +74,7 @@ def test_4_bit_layers_equal_pefts() -> None:
     packed.is_loaded_in_4bit = True
     plain = adapted(packed.to("cpu"), target_modules=["0"])
     lean = copy.deepcopy(plain)
-    assert use_lean_products(lean) == 1
+    assert fuse_lora(lean) == 1
     inputs = torch.randn(3, 5, 64, generator=torch.Generator().manual_seed(1))
 
     check_equal(plain, lean, inputs, gradients=2, atol=1e-5)
@@ -83,7 +83,7 @@ def test_4_bit_layers_equal_pefts() -> None:
 def test_every_projection_of_a_model_is_replaced_and_its_inputs_need_no_gradient() -> None:
     plain = adapted(tiny_model(), target_modules="all-linear", task_type="CAUSAL_LM")
     lean = copy.deepcopy(plain)
-    assert use_lean_products(lean) == 7 * tiny_model().config.num_hidden_layers
+    assert fuse_lora(lean) == 7 * tiny_model().config.num_hidden_layers
     ids = torch.arange(3, 40)[None]
 
     losses = [model(input_ids=ids, labels=ids).loss for model in (plain, lean)]
@@ -97,7 +97,7 @@ def test_every_projection_of_a_model_is_replaced_and_its_inputs_need_no_gradient
 
 def test_adapters_can_be_switched_off() -> None:
     lean = adapted(Biased(), target_modules=["first", "second"])
-    use_lean_products(lean)
+    fuse_lora(lean)
     inputs = torch.ones(2, 12)
     with lean.disable_adapter():
         off = lean(inputs)
@@ -109,20 +109,20 @@ def test_adapters_can_be_switched_off() -> None:
 
 @pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_dropout": 0.1}, {"lora_bias": True, "bias": "none"}])
 def test_variants_are_left_to_peft(settings: dict[str, Any]) -> None:
-    assert use_lean_products(adapted(Biased(), target_modules=["first"], **settings)) == 0
+    assert fuse_lora(adapted(Biased(), target_modules=["first"], **settings)) == 0
 
 
 @pytest.mark.parametrize("scale", [2.0, 0.7])
 def test_bf16_copies_equal_casts_and_last_for_one_step(scale: float) -> None:
     model = adapted(Biased(), target_modules=["first", "second"]).bfloat16()
-    use_lean_products(model)
-    products = [part.forward for part in model.modules() if isinstance(getattr(part, "forward", None), LeanProduct)]
+    fuse_lora(model)
+    products = [part.forward for part in model.modules() if isinstance(getattr(part, "forward", None), FusedLora)]
     for product in products:
         product.scale = scale
     inputs = torch.randn(3, 5, 12, dtype=torch.bfloat16)
     expected = run(model, inputs)
     model.zero_grad()
-    with halved(products):
+    with bf16_copies(products):
         found = run(model, inputs)
     model.zero_grad()
 

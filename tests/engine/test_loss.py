@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from agentft.engine.collation import collate
 from agentft.engine.loss import target_losses, weighted_loss
-from agentft.engine.packing import Pack, Sample, epoch_packs, plant
+from agentft.engine.packing import Pack, Sample, epoch_packs, pack_in_order
 from agentft.engine.tree_attention import TREE_ATTENTION
 from tests.engine.samples import make
 from tests.engine.test_packing import forests, short_stems
@@ -151,7 +151,7 @@ def test_each_targets_loss_equals_that_in_its_sample_alone(
     model = get_peft_model(causal, adapter) if form == "adapter" else Spread(causal) if form == "spread" else causal
     decoder_calls: list[dict[str, Any]] = []
     causal.get_decoder().register_forward_pre_hook(lambda _, __, given: decoder_calls.append(given), with_kwargs=True)
-    (pack,) = plant(TALKS, range(3), share=share)
+    (pack,) = pack_in_order(TALKS, range(3), share=share)
     expected = {
         (index, place): -torch.log_softmax(causal(input_ids=torch.tensor([sample.tokens])).logits[0, place - 1], -1)
         for index, sample in enumerate(TALKS)
@@ -175,7 +175,7 @@ def test_each_targets_loss_equals_that_in_its_sample_alone(
 
 
 def test_the_loss_is_weighted_and_divided_by_the_weight_of_the_whole_step() -> None:
-    (pack,) = plant(TALKS, range(3))
+    (pack,) = pack_in_order(TALKS, range(3))
     batch = collate([pack], TALKS)
     costs = target_losses(tuned("sdpa"), batch)
     assert weighted_loss(MODEL, batch, 13.0).item() == pytest.approx((costs * batch["weights"]).sum().item() / 13)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentft.engine.collation import Batch, collate
-from agentft.engine.packing import Sample, epoch_packs, make_sample, plant, report_packing
+from agentft.engine.packing import Sample, epoch_packs, make_sample, pack_in_order, report_packing
 from agentft.types import Encoded
 from tests.engine.samples import make
 
@@ -137,7 +137,7 @@ def test_a_few_more_shared_tokens_do_not_get_a_node() -> None:
 def test_equal_samples_share_all_inputs_and_keep_their_targets() -> None:
     samples = [make([5, 6, 7], {2: 1.0}), make([5, 6, 7], {2: 1.0}, 1)]
 
-    (pack,) = plant(samples, range(2))
+    (pack,) = pack_in_order(samples, range(2))
     batch = collate([pack], samples)
 
     assert batch["input_ids"].tolist() == [[5, 6]]
@@ -188,7 +188,7 @@ def test_without_supervised_tokens_there_is_no_sample() -> None:
 
 def test_the_mask_of_two_trees() -> None:
     samples = [make([1, 2, 3, 9], {3: 1.0}), make([1, 2, 4, 9], {3: 1.0}, 1), make([7, 8, 9], {2: 1.0}, 2)]
-    (pack,) = plant(samples, range(3))
+    (pack,) = pack_in_order(samples, range(3))
 
     batch = collate([pack], samples)
 

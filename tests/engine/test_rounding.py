@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from agentft.engine.packing import Pack, plant
+from agentft.engine.packing import Pack, pack_in_order
 from agentft.training.loading import load_model
 from agentft.training.loop import TrainingLoop
 from agentft.training.recipe import Recipe
@@ -36,7 +36,7 @@ def test_packing_changes_the_weights_less_than_another_order_of_batches(method: 
     model = tmp_path / "model"
     save_tiny(model)
     single = alone(SAMPLES)
-    together = [pack for batch in BATCHES for pack in plant(SAMPLES, batch)]
+    together = [pack for batch in BATCHES for pack in pack_in_order(SAMPLES, batch)]
     packed = weights_after(together, model, method=method)
     apart = weights_after([single[row] for batch in BATCHES for row in batch], model, method=method, batch=4)
     other = [single[row] for batch in BATCHES[::-1] for row in batch]

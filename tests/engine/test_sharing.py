@@ -7,7 +7,16 @@ from collections.abc import Sequence
 
 import pytest
 
-from agentft.engine.packing import Node, Pack, PackingReport, Sample, epoch_packs, make_sample, plant, report_packing
+from agentft.engine.packing import (
+    Node,
+    Pack,
+    PackingReport,
+    Sample,
+    epoch_packs,
+    make_sample,
+    pack_in_order,
+    report_packing,
+)
 from agentft.types import Encoded
 from tests.engine.samples import make
 
@@ -90,7 +99,7 @@ def test_the_order_depends_on_the_epoch_and_the_seed() -> None:
 )
 def test_a_tree_takes_the_next_sample_if_its_new_tokens_fit(budget: int, expected: list[list[int]]) -> None:
     samples = branching(20, [20] * 4)
-    packs = plant(samples, range(4), budget)
+    packs = pack_in_order(samples, range(4), budget)
     assert [[member for member, _ in pack.members] for pack in packs] == expected
     assert [pack.tokens for pack in packs] == [20 + 20 * len(pack) for pack in expected]
     assert all(pack.nodes[0].start == 0 for pack in packs)
@@ -98,9 +107,9 @@ def test_a_tree_takes_the_next_sample_if_its_new_tokens_fit(budget: int, expecte
 
 def test_planted_samples_that_share_nothing_are_roots_of_one_pack() -> None:
     samples = [sample for first in range(1000, 5000, 1000) for sample in branching(0, [10], first)]
-    (pack,) = plant(samples, range(4))
+    (pack,) = pack_in_order(samples, range(4))
     assert spans(pack) == [(0, 10, -1)] * 4
-    (pack,) = plant(samples, [2])
+    (pack,) = pack_in_order(samples, [2])
     assert pack.members == ((2, 0),)
 
 
@@ -113,14 +122,14 @@ def test_without_sharing_samples_count_as_long_as_the_longest_of_their_pack(
 ) -> None:
     lengths = [9, 10, 20, 10, 9, 8]
     samples = [sample for row, count in enumerate(lengths) for sample in branching(0, [count], 1000 * row)]
-    packs = plant(samples, range(6), budget, share=False)
+    packs = pack_in_order(samples, range(6), budget, share=False)
     assert [[member for member, _ in pack.members] for pack in packs] == expected
     assert all(node.parent == -1 and node.start == 0 for pack in packs for node in pack.nodes)
 
 
 def test_without_sharing_equal_samples_are_roots_too() -> None:
     samples = branching(20, [20] * 3)
-    (pack,) = plant(samples, range(3), 120, share=False)
+    (pack,) = pack_in_order(samples, range(3), 120, share=False)
     (other,) = epoch_packs(samples, 120, 0, 0, share=False)
     assert spans(pack) == spans(other) == [(0, 40, -1)] * 3
     assert pack.tokens == pack.unshared == 120

@@ -64,20 +64,20 @@ def test_layers_are_recomputed_even_though_loaded_models_are_in_evaluation_mode(
 
 
 def test_recomputing_gates_changes_no_gradient() -> None:
-    plain, frugal = (copy.deepcopy(tiny_model()) for _ in range(2))
-    frugal.get_decoder().layers[0].gradient_checkpointing = True
+    plain, recomputable = (copy.deepcopy(tiny_model()) for _ in range(2))
+    recomputable.get_decoder().layers[0].gradient_checkpointing = True
     calls: list[int] = []
 
     def gated(gate: Tensor, up: Tensor) -> Tensor:
         calls.append(gate.numel())
         return nn.functional.silu(gate) * up
 
-    layers = len(frugal.get_decoder().layers)
-    assert recompute_gates(frugal, gated) == layers - 1
-    for model in (plain, frugal.eval()):
+    layers = len(recomputable.get_decoder().layers)
+    assert recompute_gates(recomputable, gated) == layers - 1
+    for model in (plain, recomputable.eval()):
         model(input_ids=IDS, labels=IDS).loss.backward()
 
     assert len(calls) == 2 * (layers - 1), "forward, and again backward"
-    for one, two in zip(plain.parameters(), frugal.parameters(), strict=True):
+    for one, two in zip(plain.parameters(), recomputable.parameters(), strict=True):
         assert one.grad is not None
         torch.testing.assert_close(two.grad, one.grad, rtol=1e-5, atol=1e-7)

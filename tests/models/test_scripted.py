@@ -71,7 +71,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         ("{", "answers.jsonl:1: it is not a JSON object"),
         ('{"key": "a"}', "answers.jsonl:1: it must be"),
         ('{"key": "a", "text": 1}', "answers.jsonl:1: it must be"),
-        ("[]", "answers.jsonl:1: it is list, not a JSON object"),
+        ("[]", "answers.jsonl:1: expected a JSON object, got list"),
         ('{"key": "a", "text": ""}\n{"key": "a", "text": ""}', "answers.jsonl:2: the key 'a' has an answer already"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from agentft.engine.loss import weighted_loss
-from agentft.engine.packing import Pack, Sample, epoch_packs, plant
+from agentft.engine.packing import Pack, Sample, epoch_packs, pack_in_order
 from agentft.errors import AgentftError, InputError
 from agentft.training.events import Event, Note, Saved, StepDone
 from agentft.training.loading import prepare_model
@@ -55,7 +55,7 @@ def weights(loop: TrainingLoop) -> dict[str, torch.Tensor]:
 def test_a_step_of_four_packs_equals_one_pack_of_four_samples(tmp_path: Path) -> None:
     events: list[Event] = []
     more: list[Event] = []
-    whole = loop_of(tmp_path / "a", plant(SAMPLES, range(4)), events=events)
+    whole = loop_of(tmp_path / "a", pack_in_order(SAMPLES, range(4)), events=events)
     apart = loop_of(tmp_path / "b", alone(SAMPLES), events=more, batch=4)
 
     expected = plain_loss(tiny_model(), SAMPLES).item()
@@ -72,7 +72,7 @@ def test_a_step_of_four_packs_equals_one_pack_of_four_samples(tmp_path: Path) ->
 
 
 def test_accumulation_updates_the_weights_like_one_batch(tmp_path: Path) -> None:
-    whole = loop_of(tmp_path / "a", plant(SAMPLES, range(4)), method="lora")
+    whole = loop_of(tmp_path / "a", pack_in_order(SAMPLES, range(4)), method="lora")
     apart = loop_of(tmp_path / "b", alone(SAMPLES), batch=4, method="lora")
 
     whole.run()
@@ -104,7 +104,7 @@ def test_a_stop_finishes_the_step_and_saves(tmp_path: Path) -> None:
 def test_a_pack_that_does_not_fit_is_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[Event] = []
     more: list[Event] = []
-    packs = [*plant(SAMPLES, range(4)), *alone(SAMPLES), *plant(SAMPLES, range(4))]
+    packs = [*pack_in_order(SAMPLES, range(4)), *alone(SAMPLES), *pack_in_order(SAMPLES, range(4))]
     roomy = loop_of(tmp_path / "a", packs, batch=2, events=events)
     tight = loop_of(tmp_path / "b", packs, batch=2, events=more)
     roomy.run()
@@ -140,7 +140,7 @@ def test_packs_that_still_do_not_fit_are_split_again(tmp_path: Path, monkeypatch
     longer = [make([*s.tokens, *range(3, 9)], {22: 1.0, len(s.tokens) + 5: 1.0}, s.row) for s in SAMPLES[:1]]
     samples = [make([*STEM, 30 + row, 40, 41 + row, 43], {22: 1.0, 23: 0.25}, row) for row in range(12)]
     monkeypatch.setattr("agentft.training.loop.weighted_loss", limited)
-    packs = [*alone(samples), *plant(samples, range(12))]
+    packs = [*alone(samples), *pack_in_order(samples, range(12))]
     loop_of(tmp_path / "a", packs, samples=samples, events=events).run()
     assert len([event for event in events if isinstance(event, StepDone)]) == len(packs)
     assert len([event for event in events if isinstance(event, Note)]) > 1
