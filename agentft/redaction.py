@@ -1,17 +1,22 @@
-"""Redacts secrets in recorded exchanges, recognised by the names of their keys and by their shapes."""
+"""Redacts secrets in recorded exchanges and commands, recognised by their names, shapes and values."""
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+from collections.abc import Sequence
 
+from agentft.json_text import UnreadableError, parse_json
 from agentft.types import Json
 
-__all__ = ["is_secret_argument", "redacted"]
+__all__ = ["is_secret_argument", "redacted", "redacted_command", "redacted_path"]
 
 _HIDDEN = "[redacted]"
 _SECRET_NAME = re.compile(
     r"authori[sz]ation|cookie|api[-_ ]?key|access[-_]?key|private[-_]?key|secret|passw(or)?d|passphrase|passcode"
-    r"|credential|session[-_]?(id|key)|jwt|signature|(?<!page)(?<!page[-_])token$|^(pwd|pin|otp|cvv|auth|sid|sig)$",
+    r"|credential|session[-_]?(id|key)|sessid|jwt|signature|(?<!page)(?<!page[-_])token$"
+    r"|(^|[-_. ])(pwd|pin|otp|totp|cvv|cvc|sid|sig)($|[-_. ])|^(x[-_])?auth$",
     re.IGNORECASE,
 )
 # Broader for arguments: a call's `key` is usually a secret, while in a response it may be the key of a song.
@@ -22,10 +27,18 @@ _SECRET_ARGUMENT = re.compile(
 _SECRET_SHAPE = re.compile(
     r"\b(?:Bearer|Basic)\s+[\w.~+/=-]{16,}|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*|\b(?:sk|pk|rk)[-_][\w-]{16,}|\bgh[a-z]_\w{20,}"
     r"|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}|\bxox[a-z]-[\w-]{10,}|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bAIza[\w-]{30,}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(?:-----END [A-Z ]*-----)?|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)",
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(?:-----END [A-Z ]*-----)?|(?<=://)[^/?#\s@]{1,200}(?=@)"
+    r"|\bbot\d{4,}:[\w-]{8,}",
     re.IGNORECASE,
 )
-_PAIR = re.compile(r"([\w.-]{1,64})=([^&\s\"'#;,]+)")
+# `name=` and `name:`, with or without quotes, and the value after them.
+_HEAD = re.compile(r"""(?P<quote>["']?)(?P<name>(?:api |access |private )?[\w.-]{1,64})(?P=quote)\s{0,9}[=:]\s{0,9}""")
+_VALUE = re.compile(r"""(?<=")(?:[^"\\]|\\.)+(?=")|(?<=')[^']+(?=')|[^&\s"'#;,{}\[\]<>]+""")
+_HEADER = re.compile(r"""\b([\w-]{0,40}(?:authori[sz]ation|cookie)["']?:\s{0,9}["']?)[^\n"'{}<>]+""", re.IGNORECASE)
+_ELEMENT = re.compile(r"<([\w.:-]{1,64})(?P<more>[^<>]{0,200})>([^<>]{1,2000})</\1>")
+_NAMES, _PAIRED = ("name", "key", "field", "header", "parameter"), ("value", "values", "content")
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_RANDOM = re.compile(r"(?=[\w-]*\d)(?=[\w-]*[a-z])(?=[\w-]*[A-Z])[\w-]{20,}|(?=\w*\d)(?=\w*[A-Za-z])[A-Za-z0-9]{24,}")
 
 
 def is_secret_argument(name: str) -> bool:
@@ -33,19 +46,105 @@ def is_secret_argument(name: str) -> bool:
 
     So is every name that `redacted` hides, and also a bare `key`, `token`, `session` or `auth...`.
     """
-    return bool(_SECRET_NAME.search(name) or _SECRET_ARGUMENT.search(name))
+    return _is_secret(name) or bool(_SECRET_ARGUMENT.search(_HUMP.sub("_", name)))
 
 
-def redacted(value: Json) -> Json:
-    """A copy of `value` with "[redacted]" in place of secrets, recognised by the name of their key or their shape."""
+def redacted(value: Json, known: Sequence[str] = ()) -> Json:
+    """A copy of `value` with "[redacted]" in place of secrets.
+
+    Secrets are recognised by the name of their key, also in `{"name": ..., "value": ...}`, in JSON, XML and
+    `name: value` inside texts; by their shape; and if they contain one of the `known` secrets.
+    """
     if isinstance(value, dict):
+        paired = any(_is_secret(str(value.get(name, ""))) for name in _NAMES)
         return {
-            key: _HIDDEN if item is not None and _SECRET_NAME.search(key) else redacted(item)
+            key: _HIDDEN
+            if item is not None and (_is_secret(key) or (paired and key in _PAIRED))
+            else redacted(item, known)
             for key, item in value.items()
         }
     if isinstance(value, list):
-        return [redacted(item) for item in value]
-    if not isinstance(value, str):
-        return value
-    plain = _PAIR.sub(lambda pair: f"{pair[1]}={_HIDDEN}" if _SECRET_NAME.search(pair[1]) else pair[0], value)
+        if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], str) and _is_secret(value[0]):
+            return [value[0], _HIDDEN]
+        return [redacted(item, known) for item in value]
+    return _redacted_text(value, known) if isinstance(value, str) else value
+
+
+def redacted_command(text: str) -> str:
+    """A command or a URL with "[redacted]" in place of credentials; the values of environment variables are hidden."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        words = text.split()
+    shown: list[str] = []
+    secret, leading = False, True
+    for word in words:
+        name, given, value = word.partition("=")
+        leading = leading and (word == "env" or (bool(given) and name.isidentifier()))
+        if secret or _RANDOM.fullmatch(word):
+            shown.append(_HIDDEN)
+        elif (
+            given
+            and value
+            and "/" not in name
+            and (is_secret_argument(name.lstrip("-")) or (leading and word != "env"))
+        ):
+            shown.append(f"{name}={_HIDDEN}")
+        else:
+            shown.append(_redacted_address(word))
+        secret = not secret and word.startswith("-") and not given and is_secret_argument(word.lstrip("-"))
+    return text if shown == words else " ".join(shown)
+
+
+def redacted_path(path: str) -> str:
+    """The path of a URL, with "[redacted]" in place of segments that look like keys."""
+    segments = path.split("/")
+    return "/".join(
+        _HIDDEN if _RANDOM.fullmatch(segment) or _SECRET_SHAPE.search(segment) else segment for segment in segments
+    )
+
+
+def _redacted_address(word: str) -> str:
+    if "://" not in word:
+        return str(redacted(word))
+    head, scheme, rest = word.partition("://")
+    address, mark, query = rest.partition("?")
+    host, slash, path = address.partition("/")
+    pairs = [pair.partition("=") for pair in query.split("&")]
+    query = "&".join(
+        f"{name}={_HIDDEN}" if value and is_secret_argument(name) else name + given + value
+        for name, given, value in pairs
+    )
+    return str(redacted(f"{head}{scheme}{host}{slash}{redacted_path(path)}{mark}{query}"))
+
+
+def _is_secret(name: str) -> bool:
+    return bool(_SECRET_NAME.search(name) or _SECRET_NAME.search(_HUMP.sub("_", name)))
+
+
+def _redacted_text(text: str, known: Sequence[str]) -> str:
+    for secret in known:
+        text = text.replace(secret, _HIDDEN) if secret else text
+    if text.lstrip()[:1] in {"{", "["}:
+        try:
+            inside = parse_json(text)
+            clean = redacted(inside, known)
+            return text if clean == inside else json.dumps(clean, ensure_ascii=False)
+        except UnreadableError:
+            pass
+    plain = _ELEMENT.sub(_element, _hide_pairs(_HEADER.sub(rf"\1{_HIDDEN}", text)))
     return _SECRET_SHAPE.sub(_HIDDEN, plain)
+
+
+def _hide_pairs(text: str) -> str:
+    made, at = [], 0
+    for head in _HEAD.finditer(text):
+        start = head.end() + (text[head.end() : head.end() + 1] in {'"', "'"})
+        if head.start() >= at and _is_secret(head["name"]) and (value := _VALUE.match(text, start)):
+            made += [text[at:start], _HIDDEN]
+            at = value.end()
+    return "".join([*made, text[at:]])
+
+
+def _element(found: re.Match[str]) -> str:
+    return f"<{found[1]}{found['more']}>{_HIDDEN}</{found[1]}>" if _is_secret(found[1]) else found[0]

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from agentft.redaction import is_secret_argument, redacted
+from agentft.redaction import is_secret_argument, redacted, redacted_command, redacted_path
 from agentft.types import Json
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
@@ -38,6 +38,10 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
         "aws_access_key",
         "pwd",
         "otp",
+        "userPwd",
+        "user_pin",
+        "PHPSESSID",
+        "X-Auth",
     ],
 )
 def test_secrets_are_recognised_by_their_name(name: str) -> None:
@@ -93,8 +97,62 @@ def test_more_names_are_secret_in_arguments_than_in_responses() -> None:
     assert all(map(is_secret_argument, ("password", "clientSecret", "jwt", "otp", "AWS_ACCESS_KEY", "Set-Cookie")))
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"name": "password", "value": "s3cr3t"}],
+        {"headers": [["X-API-Key", "s3cr3t"]]},
+        {"raw": '{"deep": [{"loginPassword": "s3cr3t"}]}'},
+        "password: s3cr3t",
+        "Authorization: Token s3cr3t",
+        "the access token: s3cr3t.",
+        'said {"api_key": "s3cr3t"} and left',
+        "<login><password>s3cr3t</password></login>",
+        "curl https://api.test/?clientSecret=s3cr3t",
+        "postgres://s3cr3t@db.test/x",
+    ],
+)
+def test_secrets_are_recognised_in_pairs_and_inside_texts(value: Json) -> None:
+    assert "s3cr3t" not in json.dumps(redacted(value))
+    assert "[redacted]" in json.dumps(redacted(value))
+
+
+def test_known_secrets_are_recognised_everywhere() -> None:
+    answer: Json = {"message": "key MYKEYzz987 is not known", "more": ["MYKEYzz987"]}
+    assert redacted(answer, ["MYKEYzz987"]) == {"message": "key [redacted] is not known", "more": ["[redacted]"]}
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("npx -y some-server --flag /data", "npx -y some-server --flag /data"),
+        ("a 'b c' d=e", "a 'b c' d=e"),
+        (
+            "env MY_API_KEY=X MODE=Y python3 s.py --token X",
+            "env MY_API_KEY=[redacted] MODE=[redacted] python3 s.py --token [redacted]",
+        ),
+        (
+            "docker run -e GITHUB_TOKEN=X img --api-key=X",
+            "docker run -e GITHUB_TOKEN=[redacted] img --api-key=[redacted]",
+        ),
+        ("s -H 'Authorization: Bearer X'", "s -H Authorization: [redacted]"),
+        ("http://user:pw@127.0.0.1/mcp?api_key=X&page=2", "http://[redacted]@127.0.0.1/mcp?api_key=[redacted]&page=2"),
+        ("https://mcp.test/s/aB3dE5fG7hJ9kL1mN3pQ/mcp", "https://mcp.test/s/[redacted]/mcp"),
+        ("/srv/it.json", "/srv/it.json"),
+    ],
+)
+def test_commands_and_addresses_are_shown_without_credentials(command: str, shown: str) -> None:
+    assert redacted_command(command) == shown
+
+
+def test_keys_in_the_path_of_an_address_are_recognised() -> None:
+    assert redacted_path("/bot998877:S3CR11kkk/getMe") == "/[redacted]/getMe"
+    plain = "/v1/users/12/posts/my-great-article-of-2024-about-birds/123e4567-e89b-12d3-a456-426614174000"
+    assert redacted_path(plain) == plain
+
+
 def test_redaction_is_fast_on_hostile_texts() -> None:
     chance = random.Random(1)
-    for alphabet in ("a", "=a", "-----BEGIN ", "://:", "Bearer ", "eyJ.", "sk-"):
+    for alphabet in ("a", "=a", "-----BEGIN ", "://:", "Bearer ", "eyJ.", "sk-", "cookie:", "pwd:", "<a>", "token "):
         redacted("".join(chance.choices(alphabet, k=50_000)))
         redacted(alphabet * 20_000)

@@ -45,19 +45,25 @@ def openapi_command(
 def mcp_command(
     server: Annotated[str, typer.Argument(help="The command that starts an MCP server, in quotes, or its URL.")],
     output: _Output,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=VALUE]", help="Pass an environment variable to the command. Repeatable."),
+    ] = None,
     as_json: _AsJson = False,
 ) -> None:
     """Import the tools of an MCP server as a tool world; the server's tools are listed, never called.
 
-    Runs only the command, or contacts only the URL, that you pass. The command runs without a shell.
+    Runs only the command, or contacts only the URL, that you pass. The command runs without a shell, and gets HOME,
+    PATH and the like of your environment; pass other variables, such as keys, with --env.
 
     Example:
       agentft tools import mcp "npx my-mcp-server --flag" --output ./mine
+      agentft tools import mcp "npx my-mcp-server" --env MY_API_KEY --output ./mine
       agentft tools import mcp http://127.0.0.1:3000/mcp --output ./mine
     """
     from agentft.imports.mcp import import_mcp
 
-    _write(import_mcp(server, output.resolve().name), server, output, as_json)
+    _write(import_mcp(server, output.resolve().name, env or ()), server, output, as_json)
 
 
 def traffic_command(

@@ -3,66 +3,85 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentft.errors import MCP_REMEDY, InputError, MissingError
 from agentft.imports.documents import TIMEOUT, is_url
 from agentft.imports.world import ImportedWorld, ImportNote, default_base_url
+from agentft.redaction import redacted_command
 from agentft.toolset.arguments import ArgumentCheck
 from agentft.toolset.sampling import draw
 from agentft.toolset.schemas import expand
 from agentft.types import Json, ToolDefinition
 
 if TYPE_CHECKING:
-    from mcp import StdioServerParameters, types
+    from mcp.client import Transport
 
 __all__ = ["import_mcp", "list_tools"]
 
 _PAGE_LIMIT = 100
 
 
-def import_mcp(server: str, world: str) -> ImportedWorld:
-    """Import every tool that an MCP server lists; tools with an invalid schema are refused.
+def import_mcp(server: str, world: str, environment: Sequence[str] = ()) -> ImportedWorld:
+    """Import every tool that an MCP server lists; tools that cannot be used are refused with the reason.
 
     Args:
         server: the command that starts the server, or its http(s) URL. The command runs without a shell.
         world: the world's name, for its base URL.
+        environment: `NAME` or `NAME=VALUE` of each environment variable that the command gets.
 
     Raises:
         InputError: the server lists no tool that can be imported.
         MissingError: the MCP SDK is not installed.
     """
     imported = ImportedWorld(default_base_url(world))
-    for tool in asyncio.run(list_tools(server)):
+    names: set[str] = set()
+    for index, tool in enumerate(asyncio.run(list_tools(server, environment))):
+        name = tool.get("name") if isinstance(tool, dict) else None
+        known = isinstance(name, str) and bool(name)
         try:
-            _add(imported, tool)
+            if not isinstance(tool, dict) or not known or name in names:
+                raise InputError("a tool must be an object with a `name` that no other tool has")
+            names.add(str(name))
+            _add(imported, str(name), tool)
         except InputError as error:
-            imported.refused.append(ImportNote(tool.name, str(error)))
-    return imported.require_tools(server)
+            imported.refused.append(ImportNote(str(name) if known else f"tools/{index}", str(error)))
+    return imported.require_tools(redacted_command(server))
 
 
-def _add(imported: ImportedWorld, tool: types.Tool) -> None:
-    hints, schema, returns = tool.annotations, tool.input_schema, tool.output_schema or {}
-    access = "write"
-    if hints and (hints.read_only_hint or hints.destructive_hint):
-        access = "read" if hints.read_only_hint else "destructive"
+def _add(imported: ImportedWorld, name: str, tool: dict[str, Any]) -> None:
+    schema, returns, hints = tool.get("inputSchema"), tool.get("outputSchema") or {}, tool.get("annotations")
+    if not isinstance(schema, dict) or schema.get("type") != "object":
+        raise InputError('its inputSchema must be a JSON Schema whose `type` is "object"')
+    if not isinstance(returns, dict):
+        raise InputError("its outputSchema must be a JSON Schema")
+    hints = hints if isinstance(hints, dict) else {}
+    access = "read" if hints.get("readOnlyHint") is True else "write"
+    if access == "write" and hints.get("destructiveHint") is True:
+        access = "destructive"
     for part in (schema, returns):
-        ArgumentCheck(ToolDefinition(tool.name, "", part))
+        ArgumentCheck(ToolDefinition(name, "", part))
+        expand(part)
+    texts = [text for text in (tool.get("description"), tool.get("title")) if isinstance(text, str) and text.strip()]
     entry: dict[str, Json] = {
-        "description": tool.description or tool.title,
+        "description": texts[0] if texts else name,
         "access": access,
         "parameters": schema,
         "returns": returns,
-        "operation": tool.name,
+        "operation": name,
     }
-    example = draw(expand(schema), tool.name, whole=schema, sparse=True)
-    imported.add(tool.name, tool.name, entry, example=example)
+    example = draw(expand(schema), name, whole=schema, sparse=True)
+    imported.add(name, name, entry, example=example)
 
 
-async def list_tools(server: str) -> list[types.Tool]:
-    """The tools that an MCP server lists, up to 100 pages.
+async def list_tools(server: str, environment: Sequence[str] = ()) -> list[Json]:
+    """The tools that an MCP server lists, up to 100 pages, as it wrote them.
 
     Raises:
         InputError: there is no list within 30 seconds, or `server` is not a command.
@@ -73,37 +92,77 @@ async def list_tools(server: str) -> list[types.Tool]:
     import anyio
     from mcp import Client, MCPError
 
-    tools: list[types.Tool] = []
+    tools: list[Json] = []
+    shown = redacted_command(server)
     try:
         with anyio.fail_after(TIMEOUT):
-            async with Client(_target(server), mode="legacy") as client:
+            async with Client(_keeping_tools(_transport(server, environment), tools), mode="legacy") as client:
                 cursor = None
                 for _ in range(_PAGE_LIMIT):
-                    page = await client.list_tools(cursor=cursor)
-                    tools += page.tools
-                    cursor = page.next_cursor
+                    cursor = (await client.list_tools(cursor=cursor)).next_cursor
                     if cursor is None:
                         break
     except TimeoutError:
-        raise InputError(f"{server}: no tool list within {TIMEOUT} seconds") from None
-    # The SDK's dependencies raise other exceptions in groups.
-    except (OSError, MCPError, ExceptionGroup) as error:
+        raise InputError(f"{shown}: no tool list within {TIMEOUT} seconds") from None
+    # The SDK's dependencies raise other exceptions in groups; a ValueError is pydantic's.
+    except (OSError, MCPError, ValueError, ExceptionGroup) as error:
         first: Exception = error
         while isinstance(first, ExceptionGroup):
             first = first.exceptions[0]
-        raise InputError(f"{server}: no tool list: {str(first) or type(first).__name__}") from None
+        why = "its answers do not follow the protocol" if isinstance(first, ValueError) else str(first)
+        remedy = "" if is_url(server) else "; if it needs environment variables, pass each with --env NAME"
+        raise InputError(f"{shown}: no tool list: {why or type(first).__name__}{remedy}") from None
     return tools
 
 
-def _target(server: str) -> str | StdioServerParameters:
-    if is_url(server):
-        return server
-    from mcp import StdioServerParameters
+@asynccontextmanager
+async def _keeping_tools(transport: AbstractAsyncContextManager[Any], tools: list[Json]) -> AsyncIterator[Any]:
+    """The transport, with the tools moved from each tool list to `tools`.
 
+    The SDK would refuse a whole list for one tool that is not valid.
+    """
+    import anyio
+
+    async def forward(incoming: Any, send: Any) -> None:
+        with suppress(anyio.BrokenResourceError):
+            async with send:
+                async for message in incoming:
+                    result = getattr(getattr(message, "message", None), "result", None)
+                    if isinstance(result, dict) and "tools" in result:
+                        listed, result["tools"] = result["tools"], []
+                        tools.extend(listed if isinstance(listed, list) else [listed])
+                    await send.send(message)
+
+    async with transport as (incoming, outgoing), anyio.create_task_group() as group:
+        send, receive = anyio.create_memory_object_stream[Any](0)
+        group.start_soon(forward, incoming, send)
+        async with receive:
+            yield receive, outgoing
+        group.cancel_scope.cancel()
+
+
+def _transport(server: str, environment: Sequence[str]) -> Transport:
+    from mcp import StdioServerParameters, stdio_client
+    from mcp.client.streamable_http import streamable_http_client
+
+    if is_url(server):
+        return streamable_http_client(server)
     try:
         command, *rest = shlex.split(server) or [""]
     except ValueError as error:
-        raise InputError(f"{server}: cannot be parsed as a command: {error}") from None
+        raise InputError(f"{redacted_command(server)}: cannot be parsed as a command: {error}") from None
     if not command:
         raise InputError("the command is empty; give the command that starts the MCP server, or its URL")
-    return StdioServerParameters(command=command, args=rest)
+    # The process writes its errors to a file descriptor, which a replaced `sys.stderr` may not have.
+    errors = sys.__stderr__ or sys.stderr
+    return stdio_client(StdioServerParameters(command=command, args=rest, env=_variables(environment)), errlog=errors)
+
+
+def _variables(environment: Sequence[str]) -> dict[str, str]:
+    variables: dict[str, str] = {}
+    for item in environment:
+        name, given, value = item.partition("=")
+        if not name or (not given and name not in os.environ):
+            raise InputError(f"--env {name}: the variable is not set; set it, or write --env NAME=VALUE")
+        variables[name] = value if given else os.environ[name]
+    return variables

@@ -70,7 +70,7 @@ class OperationReader:
         self.place = place
         operation_id = operation.get("operationId")
         tool = {
-            "description": plain_line(operation.get("summary")) or operation.get("description"),
+            "description": plain_line(operation.get("summary")) or plain_line(operation.get("description")),
             "parameters": arguments.schema(),
             "access": ACCESS.get(method, "write"),
             "returns": returns,

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from agentft.errors import InputError
 from agentft.imports.world import ACCESS, ArgumentTable, ImportedWorld, ImportNote, default_base_url
 from agentft.json_text import json_pointer, parse_json
-from agentft.redaction import is_secret_argument, redacted
+from agentft.redaction import is_secret_argument, redacted, redacted_path
 from agentft.strict import read_json_line
 from agentft.toolset.routes import check_route
 from agentft.toolset.schemas import TYPES, Schema, fits
@@ -22,6 +22,7 @@ from agentft.types import Json
 
 __all__ = ["import_traffic", "infer"]
 
+_KNOWN_LENGTH = 8  # characters of a secret that is searched for in the rest of its exchange
 _PATH_PARAMETER = re.compile(r"\d+|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-f]{16,}")
 
 
@@ -38,7 +39,8 @@ def import_traffic(content: bytes, place: str, world: str) -> ImportedWorld:
     """Import each tool or route that was called, with its recorded answers and a schema inferred from its calls.
 
     A line is `{"tool", "arguments", "status", "body"}`, or `{"method", "url", "request", "status", "response"}`.
-    Headers and arguments whose names suggest a secret are dropped; other secrets are replaced by `[redacted]`.
+    Headers and arguments whose names suggest a secret are dropped; other secrets, in paths too, are replaced by
+    `[redacted]`.
 
     Raises:
         InputError: there is no exchange in it.
@@ -131,11 +133,13 @@ def _add_call(row: Mapping[str, Any], base_url: str, tools: dict[str, _Tool]) ->
         raise InputError(f"an exchange must have `tool`, or `method` and a `url` at {base_url}")
     tool = tools.setdefault(name, _Tool(entry))
     arguments: dict[str, Json] = {}
+    left_out = [value for _, wire, value in sent if is_secret_argument(wire)]
+    known = [value for value in left_out if isinstance(value, str) and len(value) >= _KNOWN_LENGTH]
     for where, wire, value in sent:
         if not is_secret_argument(wire):
             tool.arguments.add({}, where, wire, required=False)
-            arguments[tool.arguments.name(where, wire)] = redacted(value)
-    call = (arguments, int(row["status"]), redacted(row.get("body", row.get("response"))))
+            arguments[tool.arguments.name(where, wire)] = redacted(value, known)
+    call = (arguments, int(row["status"]), redacted(row.get("body", row.get("response")), known))
     return tool.calls.setdefault(digest(arguments), call) is not call
 
 
@@ -143,7 +147,7 @@ def _address(url: str) -> tuple[str, list[tuple[str, str, Json]]]:
     """A URL's path as a template, with numbers and ids as parameters, and the arguments in its path and query."""
     parts = urlsplit(url)
     sent: list[tuple[str, str, Json]] = []
-    segments = parts.path.split("/")
+    segments = redacted_path(parts.path).split("/")
     for index, segment in enumerate(segments):
         if _PATH_PARAMETER.fullmatch(segment):
             name = f"id_{len(sent) + 1}" if sent else "id"

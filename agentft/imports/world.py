@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentft.errors import InputError, ToolError
+from agentft.redaction import redacted, redacted_command
 from agentft.toolset.arguments import ArgumentCheck
 from agentft.toolset.sampling import draw
 from agentft.toolset.schemas import Schema, plain_line
@@ -44,13 +45,13 @@ class ImportedWorld:
         Args:
             name: the preferred name; it is made legal and unique.
             origin: identifies the tool within the import.
-            tool: the tool's entry in `tools.json`, without name and example.
+            tool: the tool's entry in `tools.json`, without name and example. An empty description becomes `origin`.
             example: arguments of an example call; None: they are drawn from the schema.
 
         Raises:
             InputError: the schema is invalid, or the example does not satisfy it.
         """
-        description = plain_line(tool["description"]) or origin
+        description = str(tool["description"] or origin)
         if example is None:
             example = draw(tool["parameters"], origin, sparse=True)
         try:
@@ -73,7 +74,7 @@ class ImportedWorld:
 
     def readme(self, name: str, source: str) -> str:
         """The `README.md` of the world `name`: what was imported from `source`, refused and adapted."""
-        lines = [f"# {name}", "", f"Imported from `{_quoted(source)}` with `agentft tools import`."]
+        lines = [f"# {name}", "", f"Imported from `{_quoted(redacted_command(source))}` with `agentft tools import`."]
         lines += [f"Tools: {len(self.tools)}. Refused: {len(self.refused)}. Adapted: {len(self.adapted)}."]
         lines += ["", "## Tools", ""]
         for tool in self.tools:
@@ -83,7 +84,7 @@ class ImportedWorld:
         for title, notes in (("Refused", self.refused), ("Adapted", self.adapted)):
             if notes:
                 lines += ["", f"## {title}", ""]
-                lines += [f"- `{_quoted(note.place)}`: {_quoted(note.reason)}" for note in notes]
+                lines += [f"- `{_quoted(note.place)}`: {_quoted(str(redacted(note.reason)))}" for note in notes]
         return "\n".join([*lines, ""])
 
 

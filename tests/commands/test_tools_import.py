@@ -9,10 +9,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from mcp import types
 
 from agentft.commands import run
 from agentft.toolset import load_toolset
+from agentft.types import Json
 
 SPEC = """
 openapi: 3.1.0
@@ -125,12 +125,17 @@ def test_traffic_becomes_a_world(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_one_bad_tool_of_an_mcp_server_is_refused_and_renamed_tools_are_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    count = {"type": "object", "properties": {"n": {"$ref": "#/$defs/N"}}, "required": ["n"]}
+    count: dict[str, Json] = {"type": "object", "properties": {"n": {"$ref": "#/$defs/N"}}, "required": ["n"]}
     count["$defs"] = {"N": {"type": "integer", "minimum": 7}}
-    tools = [("a b", count), ("a-b", {"type": "object"}), ("odd", {"type": 3}), ("gone", {"$ref": "#/x"})]
+    tools: list[tuple[str, Json]] = [
+        ("a b", count),
+        ("a-b", {"type": "object"}),
+        ("odd", {"type": 3}),
+        ("gone", {"$ref": "#/x"}),
+    ]
 
-    async def listed(_: str) -> list[types.Tool]:
-        return [types.Tool.model_validate({"name": name, "inputSchema": schema}) for name, schema in tools]
+    async def listed(*_: object) -> list[Json]:
+        return [{"name": name, "inputSchema": schema} for name, schema in tools]
 
     monkeypatch.setattr("agentft.imports.mcp.list_tools", listed)
     assert run(["tools", "import", "mcp", "any", "--output", str(tmp_path / "w"), "--json"]) == 0

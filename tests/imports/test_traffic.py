@@ -109,6 +109,20 @@ def test_arguments_with_a_secrets_name_are_dropped_and_the_call_is_still_replaye
     assert find.call("find", plain, find.new_state()) == {"key": "C major"}
 
 
+def test_no_secret_of_an_exchange_is_kept(tmp_path: Path) -> None:
+    api = "http://api.test"
+    lines: list[Any] = [
+        {"method": "GET", "url": f"{api}/items?accessToken=S3CRET01&userPwd=S3CR2&sid=S3CR3&n=5", "status": 200}
+        | {"response": {"seen": "it was S3CRET01"}},
+        {"method": "POST", "url": f"{api}/login", "status": 200, "response": {"text": "password: S3CR4"}}
+        | {"request": {"raw": '{"password": "S3CR5"}', "fields": [{"name": "password", "value": "S3CR6"}]}},
+        {"method": "GET", "url": f"{api}/bot998877:S3CR7kkkk/getMe", "status": 200, "response": {}},
+    ]
+    shop, _ = world(lines, tmp_path)
+    assert set(shop.tools) == {"get_items", "post_login", "get_redacted_getMe"}
+    assert all("S3CR" not in path.read_text() for path in (tmp_path / "w").iterdir())
+
+
 def test_lines_that_are_not_exchanges_are_refused_with_their_place(tmp_path: Path) -> None:
     bad: list[Any] = [
         7,

@@ -1,0 +1,72 @@
+"""The tools of an MCP server: each is imported as it is described, or refused without the others."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentft.commands import run
+from agentft.toolset import load_toolset
+
+SERVER = Path(__file__).parent / "mcp_server.py"
+OBJECT: Any = {"type": "object", "properties": {"a": {"type": "integer"}}}
+BAD: list[Any] = [
+    {"anyOf": [{"type": "object"}]},
+    {},
+    None,
+    [],
+    {"type": "array"},
+    {"type": "string"},
+    {"type": "object", "properties": []},
+    {"type": "object", "required": "a"},
+    {"type": "object", "properties": {"a": {}, "required": ["a"]}},
+    {"type": "object", "properties": {"a": {"$ref": "#/$defs/gone"}}},
+]
+
+
+def import_tools(tools: Any, folder: Path, *more: str) -> int:
+    listed = folder / "listed.json"
+    listed.write_text(json.dumps(tools), encoding="utf-8")
+    command = f"env MODE=S3CRET {sys.executable} {SERVER} --token S3CRET {listed}"
+    return run(["tools", "import", "mcp", command, "--output", str(folder / "w"), *more])
+
+
+def test_one_bad_tool_does_not_take_the_others_down(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = [{"name": f"bad{number}", "inputSchema": schema} for number, schema in enumerate(BAD)]
+    odd: list[Any] = [7, {"inputSchema": OBJECT}, {"name": "good", "inputSchema": OBJECT}, {"name": "none"}]
+    assert import_tools([*bad, {"name": "good", "inputSchema": OBJECT}, *odd], tmp_path, "--json") == 0
+    refused = {note["place"]: note["reason"] for note in json.loads(capsys.readouterr().out)["refused"]}
+    places = ["tools/11", "tools/12", "good", "none"]
+    assert list(refused) == [*(f"bad{number}" for number in range(len(BAD))), *places]
+    assert not any("pydantic" in reason or "\n" in reason for reason in refused.values())
+    assert 'whose `type` is "object"' in refused["bad0"]
+    assert set(load_toolset(str(tmp_path / "w")).tools) == {"good", "key"}
+    assert import_tools({}, tmp_path / "w") == 2
+    error = capsys.readouterr().err
+    assert "nothing can be imported; the first of 1: tools/0" in error
+    assert "S3CRET" not in error
+
+
+def test_descriptions_are_kept_whole(tmp_path: Path) -> None:
+    texts = ["Show <revision>:<path>", "Rows where a < b\nand c > d.", "Word " * 70 + "Only in allowed directories."]
+    tools = [{"name": f"t{number}", "description": text, "inputSchema": OBJECT} for number, text in enumerate(texts)]
+    assert import_tools(tools, tmp_path) == 0
+    made = load_toolset(str(tmp_path / "w")).definitions
+    assert [tool.description for tool in made] == [*texts, "Key: None"]
+
+
+@pytest.mark.parametrize("given", ["MY_API_KEY", "MY_API_KEY=abc"])
+def test_the_server_gets_the_named_variables_and_no_file_keeps_a_credential(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MY_API_KEY", "abc")
+    assert import_tools([], tmp_path, "--env", given) == 0
+    assert load_toolset(str(tmp_path / "w")).definitions[0].description == "Key: abc"
+    assert all("S3CRET" not in path.read_text() for path in (tmp_path / "w").iterdir())
+    monkeypatch.delenv("MY_API_KEY")
+    assert import_tools([], tmp_path / "w", "--env", "MY_API_KEY") == 2
+    assert "--env MY_API_KEY: the variable is not set; set it" in capsys.readouterr().err
