@@ -10,83 +10,98 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import product
 from typing import Protocol
 
 from agentft.errors import FrameError
+from agentft.rendering.controls import AddedTokens, control_tokens
+from agentft.rendering.template import Template, guarded
 
-__all__ = ["CHATML", "ChatTokenizer", "Frame"]
-
-Template = Callable[[Sequence[Mapping[str, str]], bool], str]
-"""(messages with `role` and `content`, add generation prompt) -> text. It may raise for roles it does not support."""
+__all__ = ["CHATML", "ChatTokenizer", "Frame", "Outline", "Trim"]
 
 # Private-use characters: no template looks for them, and contents cannot clash with them (they are inserted later).
 MARK = "\ue0f0{}\ue0f1"
+# What a side of a message's content may lose: nothing, line breaks, all whitespace. The probes tell them apart.
+STRIPPED: dict[str | None, str] = {"": "\n\t", "\n": "\t", None: ""}
+# Templates print always the same date, so that a prompt equals the training's on any day.
+_FIXED_DATE = (
+    "{% macro strftime_now(form) -%}{{ form | replace('%Y', '2024') | replace('%m', '07') | replace('%d', '26')"
+    " | replace('%b', 'Jul') | replace('%B', 'July') }}{%- endmacro %}{{ '' }}"
+)
+
+Trim = tuple[str | None, str | None]
+"""The characters that a template strips from the left and the right of a content (None: all whitespace)."""
 
 
-class ChatTokenizer(Protocol):
+class ChatTokenizer(AddedTokens, Protocol):
     """The part of a transformers tokenizer that a frame needs."""
 
     chat_template: str | None
-    all_special_tokens: list[str]
 
-    def apply_chat_template(
-        self, conversation: object, *, tokenize: bool, add_generation_prompt: bool, enable_thinking: bool
-    ) -> str:
+    def apply_chat_template(self, conversation: object, *, tokenize: bool, **options: object) -> str:
         """Render messages with the tokenizer's own template."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """The texts before, between and after the contents of messages, and what the template strips from each content."""
+
+    pieces: tuple[str, ...]
+    trims: tuple[Trim, ...]
 
 
 @dataclass(frozen=True)
 class Frame:
     """A chat template and its probed properties.
 
-    `stop`: the text that ends an assistant message (the stop token). `stable`: rendering further turns only appends
-    text, so one sample can hold every turn. `strips`: the template strips leading and trailing whitespace of contents.
-    `has_system`: there is a system role; if not, the system text is put before the first user message.
+    `stop`: the text that ends an assistant message, up to its first control token. `stable`: rendering further turns
+    only appends text, so one sample can hold every turn. `has_system`: there is a system role; if not, the system text
+    is put before the first user message.
     """
 
     template: Template
     fingerprint: str
     stop: str
     stable: bool
-    strips: bool
     has_system: bool
-    _pieces: Callable[[tuple[str, ...], bool], tuple[str, ...]] = field(repr=False)
+    _outlines: Callable[[tuple[str, ...], bool], Outline] = field(repr=False)
 
     @classmethod
-    def of_template(cls, template: Template, specials: Sequence[str], source: str) -> Frame:
+    def of_template(cls, template: Template, controls: Sequence[str], source: str) -> Frame:
         """Probe a template.
 
         Args:
             template: see `Template`.
-            specials: texts of the tokenizer's special tokens; one of them must be the stop token.
+            controls: texts of the tokenizer's control tokens; one of them must end an assistant message.
             source: the template's source; its SHA-256 is the fingerprint.
 
         Raises:
-            FrameError: the template drops contents, or no special token ends an assistant message.
+            FrameError: the template fails, drops contents, or no control token ends an assistant message.
         """
-        pieces = lru_cache(maxsize=4096)(lambda roles, prompt: _split(template, roles, prompt))
+        template = guarded(template)
+        outlines = lru_cache(maxsize=4096)(lambda roles, prompt: _outline(template, roles, prompt))
+        talk: tuple[str, ...] = ("user", "assistant") * 3
+        plain = outlines(talk, False)
         try:
-            has_system = bool(pieces(("system", "user", "assistant"), False))
-        except Exception:  # each template raises its own error for a role that it does not support
-            has_system = False
-        roles = ("system",) * has_system + ("user", "assistant", "user", "assistant")
-        full = pieces(roles, False)
-        stop = _first_special(full[-1], specials)
+            outlines(("system", *talk), False)
+        except FrameError:
+            probes = [talk]
+        else:
+            probes = [talk, ("system", *talk)]
+        stop = _stop([outlines(roles, False).pieces for roles in probes], controls)
         if stop is None:
             raise FrameError(
-                f"the chat template ends an assistant turn with {full[-1]!r}, which contains no special token, so the "
-                "model could not learn to stop; use the tokenizer of an instruction-tuned model"
+                f"the chat template ends an assistant turn with {plain.pieces[-1]!r}, which contains no control token "
+                "of the tokenizer, so the model could not learn to stop; use an instruction-tuned model's tokenizer"
             )
-        answers = [index for index, role in enumerate(roles) if role == "assistant"]
         return cls(
             template=template,
             fingerprint=hashlib.sha256(source.encode()).hexdigest(),
             stop=stop,
-            stable=all(pieces(roles[:index], True) == full[: index + 1] for index in answers),
-            strips=" x " not in template([{"role": "user", "content": " x "}], False),
-            has_system=has_system,
-            _pieces=pieces,
+            stable=all(_is_stable(outlines, roles, stop) for roles in probes),
+            has_system=len(probes) > 1,
+            _outlines=outlines,
         )
 
     @classmethod
@@ -102,20 +117,56 @@ class Frame:
                 "-Chat version, or save its template as chat_template.jinja in the tokenizer's folder"
             )
 
+        source = tokenizer.chat_template
+        asks_date = isinstance(source, str) and "strftime_now" in source
+        dated = {"chat_template": _FIXED_DATE + source} if asks_date else {}
+
         def template(messages: Sequence[Mapping[str, str]], prompt: bool) -> str:
             return tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=prompt, enable_thinking=False
+                list(messages),
+                tokenize=False,
+                add_generation_prompt=prompt,
+                enable_thinking=False,
+                **dated,
             )
 
-        return cls.of_template(template, tokenizer.all_special_tokens, str(tokenizer.chat_template))
+        return cls.of_template(template, control_tokens(tokenizer), str(source))
 
-    def wrap(self, roles: Sequence[str], contents: Sequence[str], *, generation_prompt: bool) -> tuple[str, ...]:
-        """The texts before, between and after the contents of messages with these roles (`len(roles) + 1` texts).
+    def outline(self, roles: Sequence[str], *, generation_prompt: bool) -> Outline:
+        """What the template renders around the contents of messages with these roles.
+
+        Raises:
+            FrameError: the template does not support this order of roles.
+        """
+        return self._outlines(tuple(roles), generation_prompt)
+
+    def opening(self, roles: Sequence[str]) -> tuple[str, str, Trim]:
+        """How the template goes on from its generation prompt to the content of an assistant message after `roles`.
+
+        Returns:
+            The text that serving adds to the generation prompt, the text that the model generates before the content
+            (whitespace, which a tokenizer may join with the content's first word), and what the content loses.
+
+        Raises:
+            FrameError: the template does not support this order of roles.
+        """
+        full = self.outline((*roles, "assistant"), generation_prompt=False)
+        if not roles:  # nothing is served before the first turn, and many templates fail without one
+            return "", "", full.trims[-1]
+        prompt = self.outline(roles, generation_prompt=True).pieces
+        before = full.pieces[len(roles)]
+        added = before.removeprefix(prompt[-1]) if before.startswith(prompt[-1]) else ""
+        trim = full.trims[-1]
+        said = not added.strip() and trim[0] is None  # else the whitespace would be added to the reply's own later
+        return ("", added, trim) if said else (added, "", trim)
+
+    def check(self, roles: Sequence[str], contents: Sequence[str], *, generation_prompt: bool) -> None:
+        """Compare our text with the template's own rendering.
 
         Raises:
             FrameError: the template renders these messages differently.
         """
-        pieces = self._pieces(tuple(roles), generation_prompt)
+        pieces = self.outline(roles, generation_prompt=generation_prompt).pieces
         ours = pieces[0] + "".join(content + piece for content, piece in zip(contents, pieces[1:], strict=True))
         messages = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=True)]
         if self.template(messages, generation_prompt) != ours:
@@ -123,25 +174,84 @@ class Frame:
                 "the chat template rewrites the contents of messages, so training would not match serving; use a "
                 "tokenizer with a plainer template"
             )
-        return pieces
 
 
-def _split(template: Template, roles: tuple[str, ...], prompt: bool) -> tuple[str, ...]:
+def _outline(template: Template, roles: tuple[str, ...], prompt: bool) -> Outline:
     marks = [MARK.format(index) for index in range(len(roles))]
-    messages = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
-    rest = template(messages, prompt)
+    pieces = _between(template, roles, marks, prompt)
+    left, right = STRIPPED[""], STRIPPED[""][::-1]
+    try:
+        padded = _between(template, roles, [left + mark + right for mark in marks], prompt, marks)
+    except FrameError:
+        padded = pieces
+    return Outline(pieces, _trims(pieces, padded))
+
+
+def _between(
+    template: Template, roles: tuple[str, ...], contents: list[str], prompt: bool, marks: list[str] | None = None
+) -> tuple[str, ...]:
+    """The texts around the marks in what the template renders for these contents."""
+    rest = template([{"role": role, "content": text} for role, text in zip(roles, contents, strict=True)], prompt)
     pieces = []
-    for index, mark in enumerate(marks):
+    for index, mark in enumerate(marks or contents):
         before, found, rest = rest.partition(mark)
-        if not found:
-            raise FrameError(f"the chat template leaves out message {index} ({roles[index]}) of {'/'.join(roles)}")
+        if not found or MARK[0] in before:
+            raise FrameError(
+                f"the chat template leaves out message {index} ({roles[index]}) of {'/'.join(roles)}, moves it or "
+                "repeats it"
+            )
         pieces.append(before)
+    if MARK[0] in rest:
+        raise FrameError(f"the chat template repeats a message of {'/'.join(roles)}")
     return (*pieces, rest)
 
 
-def _first_special(text: str, specials: Sequence[str]) -> str | None:
-    """`text` up to and including its first special token."""
-    ends = [(text.index(token), -len(token), text.index(token) + len(token)) for token in specials if token in text]
+def _trims(pieces: tuple[str, ...], padded: tuple[str, ...]) -> tuple[Trim, ...]:
+    """What each content loses, from the texts around contents with and without outer whitespace."""
+    rights: list[str | None] = []
+    lefts: list[str | None] = []
+    for index, (piece, wide) in enumerate(zip(pieces, padded, strict=True)):
+        first, last = index == 0, index == len(pieces) - 1
+        sides = product([""] if first else STRIPPED, [""] if last else STRIPPED)
+        kept = ("" if first else None, "" if last else None)
+        for right, left in sides:
+            before = "" if first else STRIPPED[right][::-1]
+            after = "" if last else STRIPPED[left]
+            if wide == before + piece + after:
+                kept = (right, left)
+                break
+        else:
+            kept = ("", "")
+        rights.append(kept[0])
+        lefts.append(kept[1])
+    return tuple(zip(lefts[:-1], rights[1:], strict=True))
+
+
+def _stop(outlines: Sequence[tuple[str, ...]], controls: Sequence[str]) -> str | None:
+    """What ends an assistant message: after the last one, or if the template writes nothing there, between turns."""
+    places = [pieces[-1] for pieces in outlines]
+    places += [piece for pieces in outlines for piece in pieces[-3:1:-2]]
+    return next(filter(None, (_first_control(place, controls) for place in places)), None)
+
+
+def _is_stable(outlines: Callable[[tuple[str, ...], bool], Outline], roles: tuple[str, ...], stop: str) -> bool:
+    """Whether each prompt, and what the model says after it with `stop`, begins the rendering of all turns."""
+    full = outlines(roles, False)
+    for index in (index for index, role in enumerate(roles) if role == "assistant"):
+        prompt, alone = outlines(roles[:index], True), outlines(roles[: index + 1], False)
+        if prompt.pieces[:-1] != full.pieces[:index] or prompt.trims != full.trims[:index]:
+            return False
+        if not full.pieces[index].startswith(prompt.pieces[-1]) or full.pieces[index] != alone.pieces[index]:
+            return False
+        last = index == len(roles) - 1
+        if full.trims[index] != alone.trims[index] or not (last or full.pieces[index + 1].startswith(stop)):
+            return False
+    return True
+
+
+def _first_control(text: str, controls: Sequence[str]) -> str | None:
+    """`text` up to and including its first control token."""
+    ends = [(text.index(token), -len(token), text.index(token) + len(token)) for token in controls if token in text]
     return text[: min(ends)[2]] if ends else None
 
 

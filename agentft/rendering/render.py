@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from agentft.calls import CallFormat
-from agentft.rendering.frame import Frame
+from agentft.errors import FrameError
+from agentft.rendering.frame import Frame, Trim
 from agentft.types import Conversation, Json, Part, Segment, SegmentKind, Text, ToolCall, ToolDefinition, ToolResult
 
 __all__ = ["describe_rendering", "render_prompt", "render_samples"]
@@ -34,8 +35,8 @@ def render_samples(conversation: Conversation, fmt: CallFormat, frame: Frame) ->
     rows = []
     for index, message in enumerate(messages):
         if message.role == "assistant":
-            prompt = _assemble(messages[:index], frame, generation_prompt=True)
-            completion = _ended(_trimmed(message.segments, frame), frame.stop, frame)
+            prompt, said, trim = _open(messages[:index], frame)
+            completion = _ended(_said(said, _trimmed(message.segments, trim)), frame.stop, frame)
             rows.append((*prompt, *(segment for segment in completion if segment.text)))
     return rows
 
@@ -48,8 +49,8 @@ def render_prompt(conversation: Conversation, fmt: CallFormat, frame: Frame) -> 
     """
     messages = _messages(conversation, fmt, frame)
     tail = messages.pop().segments if messages and messages[-1].role == "assistant" else []
-    prompt = _assemble(messages, frame, generation_prompt=True)
-    return (*prompt, *_trimmed(tail, frame, end=False))
+    prompt, said, trim = _open(messages, frame)
+    return (*prompt, *_said(said, _trimmed(tail, (trim[0], ""))))
 
 
 def describe_rendering(fmt: CallFormat, frame: Frame) -> dict[str, Json]:
@@ -96,7 +97,12 @@ def _system(conversation: Conversation, fmt: CallFormat, verbatim: bool) -> str:
 
 def _fold_system(messages: list[_Message]) -> list[_Message]:
     """Prepend the system text to the first user message, for frames without a system role."""
-    system, first, *rest = messages
+    system, *turns = messages
+    if not turns or turns[0].role != "user":
+        raise FrameError(
+            "the chat template has no system role, and there is no first user message that could hold the system text"
+        )
+    first, *rest = turns
     gap = Segment("\n\n", False, "system")
     return [_Message(first.role, [*system.segments, gap, *first.segments]), *rest]
 
@@ -156,17 +162,45 @@ def _add_results(messages: list[_Message], parts: list[Part], raw: str, fmt: Cal
         messages.append(_Message("user", [segment]))
 
 
+def _open(messages: Sequence[_Message], frame: Frame) -> tuple[tuple[Segment, ...], str, Trim]:
+    """The prompt for an assistant message, what the model generates before its content, and what the content loses."""
+    given, said, trim = frame.opening([message.role for message in messages])
+    prompt = _assemble(messages, frame, generation_prompt=True)
+    if given:
+        prompt = (*prompt[:-1], replace(prompt[-1], text=prompt[-1].text + given))
+    return prompt, said, trim
+
+
 def _assemble(messages: Sequence[_Message], frame: Frame, *, generation_prompt: bool) -> tuple[Segment, ...]:
     """Messages inside the frame's text. The stop token counts as sampled wherever serving waits for it."""
     roles = [message.role for message in messages]
-    contents = [_trimmed(message.segments, frame) for message in messages]
+    outline = frame.outline(roles, generation_prompt=generation_prompt)
+    contents = [_trimmed(m.segments, trim) for m, trim in zip(messages, outline.trims, strict=True)]
     texts = ["".join(segment.text for segment in content) for content in contents]
-    pieces = frame.wrap(roles, texts, generation_prompt=generation_prompt)
-    segments = [Segment(pieces[0], False, "frame")]
-    for content, after in zip(contents, pieces[1:], strict=True):
-        segments += _ended(content, after, frame)
+    frame.check(roles, texts, generation_prompt=generation_prompt)
+    segments: list[Segment] = []
+    before = outline.pieces[0]
+    for index, (content, after) in enumerate(zip(contents, outline.pieces[1:], strict=True)):
+        said = ""
+        if roles[index] == "assistant":
+            said = frame.opening(roles[:index])[1]
+            if index == len(messages) - 1 and not after.startswith(frame.stop) and _stop_kind(content):
+                after = frame.stop  # noqa: PLW2901  the template writes no end after the last turn
+        segments.append(Segment(before.removesuffix(said), False, "frame"))
+        *ended, last = _ended(_said(said, content), after, frame)
+        segments += ended
+        before = last.text
+    segments += [Segment(before, False, "frame")]
     # An unstable frame renders the history again at each step, so none of it is sampled.
     return tuple(s if frame.stable else replace(s, sampled=False) for s in segments if s.text)
+
+
+def _said(text: str, content: list[Segment]) -> list[Segment]:
+    """The content with the whitespace that the model generates before it."""
+    if not text:
+        return content
+    head = content[0] if content else Segment("", True, "answer")
+    return [replace(head, text=text + head.text), *content[1:]]
 
 
 def _ended(content: list[Segment], after: str, frame: Frame) -> list[Segment]:
@@ -194,17 +228,16 @@ def _stop_kind(content: Sequence[Segment]) -> SegmentKind | None:
     return None if "terminator" in kinds else "terminator"
 
 
-def _trimmed(segments: Sequence[Segment], frame: Frame, *, end: bool = True) -> list[Segment]:
-    """The content as the frame renders it: without outer whitespace if the template strips it."""
+def _trimmed(segments: Sequence[Segment], trim: Trim) -> list[Segment]:
+    """The content as the template renders it: without the outer characters that it strips."""
+    left, right = trim
     kept = list(segments)
-    if not frame.strips:
-        return kept
-    while kept and not (text := kept[0].text.lstrip()):
+    while kept and not (text := kept[0].text.lstrip(left)):
         kept.pop(0)
     if kept:
         kept[0] = replace(kept[0], text=text)
-    while end and kept and not (text := kept[-1].text.rstrip()):
+    while kept and not (text := kept[-1].text.rstrip(right)):
         kept.pop()
-    if end and kept:
+    if kept:
         kept[-1] = replace(kept[-1], text=text)
     return kept

@@ -11,8 +11,9 @@ from agentft.errors import InputError
 from agentft.rendering import Rendering
 from agentft.rendering.encoding import LearnRule, encode
 from agentft.rows.ledger import Ledger, Rejection
+from agentft.rows.preparation import render_row
 from agentft.rows.reading import Row, keep_rows, parse_conversation
-from agentft.types import Conversation, Segment, SegmentKind
+from agentft.types import Segment, SegmentKind
 
 __all__ = ["MaskedRow", "MaskedToken", "mask_rows"]
 
@@ -72,20 +73,23 @@ def mask_rows(
     """
     ledger = Ledger()
 
-    def convert(item: Row) -> Conversation | None:
-        return parse_conversation(item, path) if row in (None, ledger.rows) else None
+    def convert(item: Row) -> tuple[str, list[tuple[Segment, ...]]] | None:
+        if row not in (None, ledger.rows):
+            return None
+        conversation = parse_conversation(item, path)
+        return conversation.id, render_row(conversation, rendering)
 
     def on_reject(rejection: Rejection) -> None:
         if ledger.rows == row:
             why = f"{rejection.reason}: {rejection.detail}"
             raise InputError(f"{path}:{rejection.line}: {why}; `agentft data inspect` lists all rejected rows")
 
-    for line, conversation in keep_rows(path, convert, ledger, on_reject):
-        if conversation is None:
+    for line, rendered in keep_rows(path, convert, ledger, on_reject):
+        if rendered is None:
             continue
-        for segments in rendering.samples(conversation):
+        for segments in rendered[1]:
             tokens = tuple(_mask(segments, tokenizer, learn))
-            yield MaskedRow(conversation.id, line, tokens)
+            yield MaskedRow(rendered[0], line, tokens)
         if row is not None:
             return
     if row is not None:

@@ -16,9 +16,9 @@ from agentft.rendering.encoding import LearnRule, Tokenizer, encode
 from agentft.rows.ledger import Ledger
 from agentft.rows.quarantine import open_quarantine
 from agentft.rows.reading import Row, keep_rows, parse_conversation
-from agentft.types import Encoded, Json, Segment
+from agentft.types import Conversation, Encoded, Json, Segment
 
-__all__ = ["DataReport", "Encoder", "Prepared", "prepare"]
+__all__ = ["DataReport", "Encoder", "Prepared", "prepare", "render_row"]
 
 _LONGEST_SHOWN = 5
 _MAX_TOOLS = 64
@@ -112,10 +112,7 @@ def prepare(paths: Sequence[Path], encoder: Encoder, quarantine: Path | None = N
 def _samples(row: Row, path: Path, encoder: Encoder, made: Prepared) -> list[Sample]:
     """The samples of a row. Raises RowError if none of its tokens is supervised."""
     conversation = parse_conversation(row, path)
-    try:
-        rendered = encoder.rendering.samples(conversation)
-    except FrameError as error:
-        raise RowError("template", str(error)) from None
+    rendered = render_row(conversation, encoder.rendering)
     made.tools |= dict.fromkeys(tool.name for tool in conversation.tools)
     made.report.quiet += sum(_quiet_turns(segments) for segments in rendered)
     samples: list[Sample] = []
@@ -137,6 +134,18 @@ def _samples(row: Row, path: Path, encoder: Encoder, made: Prepared) -> list[Sam
     made.report.trimmed += sum(map(bool, lost))
     made.report.left_out += sum(lost)
     return samples
+
+
+def render_row(conversation: Conversation, rendering: Rendering) -> list[tuple[Segment, ...]]:
+    """A row's conversation as training samples.
+
+    Raises:
+        RowError: `template`: the chat template cannot render it.
+    """
+    try:
+        return rendering.samples(conversation)
+    except FrameError as error:
+        raise RowError("template", str(error)) from None
 
 
 def _supervised(encoded: Encoded) -> int:

@@ -1,0 +1,34 @@
+"""Control tokens: the tokens that delimit turns. Only the frame may write them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+__all__ = ["AddedTokens", "control_tokens"]
+
+_SHAPE = re.compile(r"<[|｜].+[|｜]>", re.DOTALL)
+# Written by call formats, so models may generate them as single tokens.
+_CALL_MARKERS = frozenset(
+    ["<|startofthink|>", "<|endofthink|>", "<|startofexec|>", "<|endofexec|>"]
+    + [f"<{slash}{name}>" for name in ("tool_call", "tool_response", "tools", "think") for slash in ("", "/")]
+)
+
+
+class AddedTokens(Protocol):
+    """The part of a transformers tokenizer that tells its control tokens."""
+
+    all_special_tokens: list[str]
+
+    @property
+    def added_tokens_decoder(self) -> Mapping[int, Any]:
+        """Id -> token, with `content` and `special`."""
+        ...
+
+
+def control_tokens(tokenizer: AddedTokens) -> tuple[str, ...]:
+    """Texts of the tokenizer's control tokens: special ones, named or not, and those that look like `<|this|>`."""
+    added = tokenizer.added_tokens_decoder.values()
+    found = [str(token.content) for token in added if token.special or _SHAPE.fullmatch(str(token.content))]
+    return tuple(text for text in dict.fromkeys([*tokenizer.all_special_tokens, *found]) if text not in _CALL_MARKERS)
