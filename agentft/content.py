@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["content_root", "find_content"]
+__all__ = ["content_root", "find_content", "find_shipped"]
 
 
 def content_root() -> Path:
@@ -23,7 +23,10 @@ def find_content(kind: str, name: str) -> Path | None:
     """
     if ("/" in name or name.startswith(".")) and Path(name).exists():
         return Path(name)
+    return find_shipped(kind, name) or (Path(name) if Path(name).exists() else None)
+
+
+def find_shipped(kind: str, name: str) -> Path | None:
+    """The shipped `<kind>/<name>`; None if there is none, or `name` is a path."""
     shipped = content_root() / kind / name
-    if shipped.exists() and Path(name).name == name:
-        return shipped
-    return Path(name) if Path(name).exists() else None
+    return shipped if Path(name).name == name and shipped.exists() else None

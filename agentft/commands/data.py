@@ -87,6 +87,9 @@ def build_command(
         Path | None, typer.Option(help="The file to write. Default: RECIPE.jsonl in the current folder.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Replaces the recipe's seed.")] = None,
+    tools: Annotated[
+        str | None, typer.Option(help="Your own worlds with a tools.py, comma-separated, if the recipe uses some.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON document.")] = False,
 ) -> None:
     """Build the data set that a recipe describes; tool results come from real calls to the tool worlds.
@@ -100,7 +103,13 @@ def build_command(
     path = next((path for path in found if path is not None and path.is_file()), None)
     if path is None:
         raise InputError(f"there is no recipe {recipe!r}; give the path of a TOML file, or `quickstart`")
-    report = build(path, output or Path(f"{path.stem}.jsonl"), ToolServer, seed=seed)
+    target = output or Path(f"{path.stem}.jsonl")
+    if output is None and target.exists():
+        raise InputError(f"{target} already exists; to replace it, add --output {target}, or name another file")
+    if target.is_dir() or (target.exists() and target.samefile(path)):
+        raise InputError(f"--output {target}: this is {'a folder' if target.is_dir() else 'the recipe'}; name a file")
+    named = [name for part in (tools or "").split(",") if (name := part.strip())]
+    report = build(path, target, ToolServer, seed=seed, tools=named)
     typer.echo(json.dumps(asdict(report), ensure_ascii=False) if as_json else _summary(report))
 
 

@@ -111,7 +111,7 @@ def eval_command(
 def choose_cases(suites: list[str], tools: str | None, limit: int | None, trials: int = 1) -> Plan:
     """The cases of the named suites, or of every suite that needs only the named tool worlds (comma-separated)."""
     from agentft.evaluation.plan import make_plan
-    from agentft.evaluation.suites import select_suites
+    from agentft.evaluation.suites import load_worlds, select_suites
     from agentft.toolset import load_toolsets
 
     names = [name for part in (tools or "").split(",") if (name := part.strip())]
@@ -119,7 +119,7 @@ def choose_cases(suites: list[str], tools: str | None, limit: int | None, trials
     offered = [tool for toolset in toolsets for tool in toolset.tools]
     chosen = select_suites(suites, [toolset.name for toolset in toolsets], offered)
     if not names:
-        toolsets = load_toolsets(list(dict.fromkeys(world for suite in chosen for world in suite.worlds)))
+        toolsets = load_worlds(chosen)
     return make_plan(chosen, toolsets, limit=limit, trials=trials)
 
 

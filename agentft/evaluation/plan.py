@@ -117,7 +117,8 @@ def make_plan(
     chosen: list[Case] = []
     for suite in suites:
         if lacking := [name for name in suite.worlds if name not in worlds]:
-            raise InputError(f"suite {suite.name} needs the tools {', '.join(lacking)}; add them to --tools")
+            places = ",".join(suite.places.get(name, name) for name in lacking)
+            raise InputError(f"suite {suite.name} needs the tools {', '.join(lacking)}; add to --tools: {places}")
         offered = [tool for name in suite.worlds for tool in worlds[name].tools]
         for tool in suite.tools:
             if tool not in offered:

@@ -5,7 +5,7 @@ suite.toml::
     name = "weather"                       # required, the folder's name
     description = "..."                    # one sentence
     persona = "You are ..."                # the system text before the declared tools
-    worlds = ["weather"]                   # required: the tool worlds of its cases
+    worlds = ["weather", "../mine"]        # required: shipped tool worlds, or folders, relative to this one
     tools = ["current_weather"]            # optional: offer only these tools
     [comparators]                          # optional: "<tool>.<argument>" = "exact" | "casefold" | "spaceless"
     "calculate.expression" = "spaceless"
@@ -31,14 +31,18 @@ from pathlib import Path
 from agentft.content import content_root, find_content
 from agentft.errors import InputError
 from agentft.strict import one_of, read_as, read_json_line, read_toml
+from agentft.toolset import Toolset, check_referenced, load_toolsets, locate_world
 from agentft.types import COMPARATORS, CallExpectation, Case
 
-__all__ = ["Suite", "load_suite", "select_suites", "shipped_suites", "stratified"]
+__all__ = ["Suite", "load_suite", "load_worlds", "select_suites", "shipped_suites", "stratified"]
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A suite. `folder` holds its two files, and `digest` is their SHA-256."""
+    """A suite. `folder` holds its two files, and `digest` is their SHA-256.
+
+    `worlds`: names of tool worlds. `places`: by name, where they are (see `locate_world`).
+    """
 
     name: str
     worlds: tuple[str, ...]
@@ -49,6 +53,7 @@ class Suite:
     comparators: Mapping[str, str] = field(default_factory=dict)
     cases: tuple[Case, ...] = ()
     digest: str = ""
+    places: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_suite(name: str) -> Suite:
@@ -63,9 +68,11 @@ def load_suite(name: str) -> Suite:
         raise InputError(f"there is no suite {name!r}; shipped suites: {known}; write a folder as ./folder")
     remedy = "a suite is suite.toml and cases.jsonl"
     head, path = folder / "suite.toml", folder / "cases.jsonl"
-    suite = read_as(Suite, read_toml(head, remedy), str(head), folder=folder, cases=(), digest="")
+    suite = read_as(Suite, read_toml(head, remedy), str(head), folder=folder, cases=(), digest="", places={})
     if not suite.worlds:
         raise InputError(f"{head}: `worlds` is empty; name at least one tool world")
+    places = [locate_world(world, folder) for world in suite.worlds]
+    suite = replace(suite, worlds=tuple(Path(p).name for p in places), places={Path(p).name: p for p in places})
     for key, comparator in suite.comparators.items():
         if key.count(".") != 1:
             raise InputError(f'{head}: comparator key {key!r} must be "tool.argument"')
@@ -101,6 +108,18 @@ def select_suites(names: Sequence[str], worlds: Sequence[str], tools: Collection
     if not suites:
         raise InputError(f"no shipped suite fits the tools {', '.join(worlds)}; name a suite or add tools")
     return tuple(suites)
+
+
+def load_worlds(suites: Sequence[Suite]) -> tuple[Toolset, ...]:
+    """Load the worlds of suites, which the user has not named: shipped ones, and folders that hold no code.
+
+    Raises:
+        InputError: a world does not exist, has a tools.py, or is broken.
+    """
+    places = {place: suite for suite in suites for place in suite.places.values()}
+    for place, suite in places.items():
+        check_referenced(place, f"{suite.folder / 'suite.toml'}")
+    return load_toolsets(list(places))
 
 
 def _needed(suite: Suite) -> set[str]:

@@ -23,7 +23,7 @@ from agentft.synthesis.plan import Planner
 from agentft.synthesis.play import NOWHERE, Caller, Played, PlayedRound, Stage
 from agentft.synthesis.recipe import BuildRecipe, CallPattern, read_build_recipe
 from agentft.synthesis.slots import Decks
-from agentft.toolset import Toolset, load_toolset
+from agentft.toolset import Toolset, check_referenced, load_toolset, load_toolsets, locate_world
 from agentft.types import Json, Part, Text, ToolCall, ToolDefinition
 
 __all__ = ["BuildReport", "Serve", "Serving", "build", "play_recipe", "recipe_toolsets"]
@@ -58,10 +58,13 @@ class BuildReport:
     tools: Mapping[str, int]
 
 
-def build(recipe_path: Path, out: Path, serve: Serve, *, seed: int | None = None) -> BuildReport:
+def build(
+    recipe_path: Path, out: Path, serve: Serve, *, seed: int | None = None, tools: Sequence[str] = ()
+) -> BuildReport:
     """Build the rows or cases of a recipe and write them atomically to `out` (JSONL).
 
-    `serve` starts a server for toolsets (`agentft.toolserver.ToolServer`); `seed` replaces the recipe's seed.
+    `serve` starts a server for toolsets (`agentft.toolserver.ToolServer`); `seed` replaces the recipe's seed; `tools`
+    are worlds that the user names, so that the recipe may use them even if they run code.
 
     Raises:
         InputError: the recipe is invalid, or a world answered differently than the recipe expects.
@@ -69,7 +72,7 @@ def build(recipe_path: Path, out: Path, serve: Serve, *, seed: int | None = None
     recipe = read_build_recipe(recipe_path)
     if seed is not None:
         recipe = replace(recipe, seed=seed)
-    toolsets = recipe_toolsets(recipe)
+    toolsets = recipe_toolsets(recipe, tools)
     with serve(list(toolsets.values()), WORLD_SEED) as server:
         played = play_recipe(recipe, toolsets, server.client())
     if recipe.form == "rows":
@@ -81,10 +84,20 @@ def build(recipe_path: Path, out: Path, serve: Serve, *, seed: int | None = None
     return _report(recipe, played, out, hashlib.sha256(text.encode()).hexdigest())
 
 
-def recipe_toolsets(recipe: BuildRecipe) -> dict[str, Toolset]:
-    """Load the worlds that the recipe's systems name."""
-    names = dict.fromkeys(world for system in recipe.systems for world in system.worlds)
-    return {name: load_toolset(name, WORLD_SEED) for name in names}
+def recipe_toolsets(recipe: BuildRecipe, tools: Sequence[str] = ()) -> dict[str, Toolset]:
+    """Load the worlds that the recipe's systems name, relative to its folder. `tools`: see `build`.
+
+    Raises:
+        InputError: a world does not exist, or runs code and is not in `tools`.
+    """
+    given = {toolset.name: toolset for toolset in load_toolsets(tools, WORLD_SEED)}
+    loaded: dict[str, Toolset] = {}
+    for name in dict.fromkeys(world for system in recipe.systems for world in system.worlds):
+        place = locate_world(name, Path(recipe.path).parent)
+        if Path(place).name not in given:
+            check_referenced(place, str(recipe.path))
+        loaded[name] = given.get(Path(place).name) or load_toolset(place, WORLD_SEED)
+    return loaded
 
 
 def play_recipe(recipe: BuildRecipe, toolsets: Mapping[str, Toolset], client: Caller) -> list[Played]:

@@ -6,7 +6,14 @@ The folder holds `tools.py` (functions marked `@read`, `@write` or `@destructive
 
 from __future__ import annotations
 
-from agentft.toolset.loading import find_tools, load_toolset, load_toolsets, shipped_worlds
+from agentft.toolset.loading import (
+    check_referenced,
+    find_tools,
+    load_toolset,
+    load_toolsets,
+    locate_world,
+    shipped_worlds,
+)
 from agentft.toolset.marks import Range, State, destructive, did_you_mean, read, write
 from agentft.toolset.routes import Route
 from agentft.toolset.state import digest
@@ -19,12 +26,14 @@ __all__ = [
     "State",
     "Tool",
     "Toolset",
+    "check_referenced",
     "destructive",
     "did_you_mean",
     "digest",
     "find_tools",
     "load_toolset",
     "load_toolsets",
+    "locate_world",
     "read",
     "shipped_worlds",
     "write",

@@ -12,7 +12,7 @@ from traceback import extract_tb
 from types import ModuleType
 from urllib.parse import urlsplit
 
-from agentft.content import content_root, find_content
+from agentft.content import content_root, find_content, find_shipped
 from agentft.errors import InputError
 from agentft.json_text import parse_json
 from agentft.toolset.arguments import ArgumentCheck
@@ -22,7 +22,15 @@ from agentft.toolset.signature import accept_models, define
 from agentft.toolset.world import Tool, Toolset
 from agentft.types import COMPARATORS
 
-__all__ = ["find_tools", "is_base_url", "load_toolset", "load_toolsets", "shipped_worlds"]
+__all__ = [
+    "check_referenced",
+    "find_tools",
+    "is_base_url",
+    "load_toolset",
+    "load_toolsets",
+    "locate_world",
+    "shipped_worlds",
+]
 
 _KINDS = (".py", ".json")  # `tools.py` is written in Python, `tools.json` declared
 
@@ -94,6 +102,42 @@ def load_toolset(path_or_name: str, seed: int = 0) -> Toolset:
         tools = _tools(module, source, base_url)
         comparators = _comparators(module, source, tools)
     return Toolset(folder.resolve().name, base_url, tools, state, seed=seed, comparators=comparators)
+
+
+def locate_world(name: str, base: Path) -> str:
+    """The world that a suite or a recipe in the folder `base` names: its shipped name, or its absolute path.
+
+    `./x`, `../x` and absolute names are paths, relative to `base`. Another name is a shipped world, or a folder in
+    `base` or beside it.
+    """
+    if "/" in name or name.startswith("."):
+        return str((base / name).resolve())
+    beside = (base.resolve() / name, base.resolve().parent / name)
+    found = None if find_shipped("tools", name) else next((folder for folder in beside if folder.is_dir()), None)
+    return str(found.resolve()) if found else name
+
+
+def check_referenced(place: str, named_by: str) -> None:
+    """Check that a world which a file names, but not the user, can be loaded without running its code.
+
+    `place`: see `locate_world`. `named_by`: the file.
+
+    Raises:
+        InputError: there is no such world, or it has a tools.py and is not shipped; the user must name it with --tools.
+    """
+    if find_shipped("tools", place):
+        return
+    folder = Path(place)
+    if not (folder.is_absolute() and folder.is_dir()):
+        raise InputError(
+            f"{named_by} names the tool world {place}, which does not exist; write a shipped name "
+            f"({', '.join(shipped_worlds())}), or a folder's path, relative to the file that names it"
+        )
+    if (folder / "tools.py").exists():
+        raise InputError(
+            f"{named_by} names the tool world {place}, whose tools.py would be executed with your permissions; "
+            f"if you trust it, add --tools {place}"
+        )
 
 
 def _world_and_tool(name: str) -> tuple[str, str]:

@@ -161,3 +161,85 @@ def test_a_limit_keeps_every_category(
     assert document["cases"] == 42
     assert len(document["categories"]) == 7
     assert len(document["suites"]) == 4
+
+
+DECLARED = {
+    "base_url": "http://mine.test",
+    "tools": [
+        {
+            "name": "go",
+            "description": "Go.",
+            "access": "read",
+            "parameters": {"type": "object", "properties": {}},
+            "answers": [{"body": {"ok": True}}],
+        }
+    ],
+}
+CODE = """
+from pathlib import Path
+
+from agentft.toolset import State, read
+
+Path(__file__).with_name("RAN").touch()
+BASE_URL = "http://mine.test"
+
+
+@read
+def go(state: State) -> str:
+    \"\"\"Go.\"\"\"
+    return "ok"
+"""
+GO = {
+    "id": "one",
+    "category": "single",
+    "lang": "en",
+    "turns": [{"user": "go", "calls": [{"name": "go", "arguments": {}}]}],
+}
+
+
+def write_own(root: Path, world: str, *, code: bool = False) -> None:
+    """A world `mine` and a suite `go` beside each other."""
+    (root / "mine").mkdir(parents=True)
+    (root / "mine" / "state.json").write_text("{}")
+    (root / "mine" / ("tools.py" if code else "tools.json")).write_text(CODE if code else json.dumps(DECLARED))
+    (root / "go").mkdir()
+    (root / "go" / "suite.toml").write_text(f'name = "go"\npersona = "You help."\nworlds = ["{world}"]\n')
+    (root / "go" / "cases.jsonl").write_text(json.dumps(GO) + "\n")
+
+
+@pytest.mark.parametrize("world", ["../mine", "mine"])
+def test_a_suite_finds_its_world_from_every_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], world: str
+) -> None:
+    write_own(tmp_path / "own", world)
+    places = ((".", "./own/go", "./own/mine"), ("own", "./go", "./mine"), ("own/go", ".", "../mine"))
+    for folder, suite, tools in places:
+        monkeypatch.chdir(tmp_path / folder)
+        for given in ([], ["--tools", tools]):
+            assert run(["eval", suite, *given, "--model", "scripted", "--quiet"]) == 0, (folder, given)
+    monkeypatch.chdir(tmp_path)
+    assert run(["eval", "./own/go", "--tools", "weather", "--model", "scripted"]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith(f"suite go needs the tools mine; add to --tools: {tmp_path}/own/mine\n")
+
+
+@pytest.mark.parametrize("world", ["../mine", "mine"])
+def test_a_suite_never_runs_the_code_of_a_world_that_the_user_did_not_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], world: str
+) -> None:
+    write_own(tmp_path, world, code=True)
+    monkeypatch.chdir(tmp_path)
+    command = ["eval", "./go", "--model", "scripted", "--quiet"]
+    assert run(command) == 2
+    error = capsys.readouterr().err
+    assert not (tmp_path / "mine" / "RAN").exists()
+    assert "whose tools.py would be executed with your permissions" in error
+    assert run([*command, *error.strip().rpartition("add ")[2].split()]) == 0
+    assert (tmp_path / "mine" / "RAN").exists()
+
+
+def test_a_world_of_a_suite_that_does_not_exist_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_own(place / "own", "./mine")
+    assert run(["eval", "./own/go", "--model", "scripted"]) == 2
+    error = capsys.readouterr().err
+    assert f"own/go/suite.toml names the tool world {place}/own/go/mine, which does not exist" in error
