@@ -67,10 +67,14 @@ class Job:
     trial: int = 0
 
     def session(self, run: str) -> str:
-        """The session id for the tool servers. Faults depend on the part after the dot, the same in every run."""
+        """The session id for the tool servers. `run`: the name of the run; a dot separates it from that of the arm.
+
+        Faults depend on the part after the last dot, and recordings on all but the first part, which are the same in
+        every run.
+        """
         # Hashed, because a session id is sent in a header and case ids may contain any character.
         case = f"{self.case.suite}\0{self.case.id}\0{self.trial}"
-        return ".".join(hashlib.sha256(name.encode()).hexdigest()[:24] for name in (run, case))
+        return ".".join(hashlib.sha256(name.encode()).hexdigest()[:24] for name in (*run.split(".", 1), case))
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,8 +98,11 @@ def eval_command(
         typer.echo(f"note: {doubt}", err=True)
     gates = tuple(_gate(text) for text in fail_under or [])
     plan = choose_cases(suites or [], tools, limit, trials)
-    source = open_source(plan.toolsets, real=real, record=record, replay=replay, miss=replay_miss, keep=keep_secrets)
-    plan = replace(plan, faults=read_faults(faults, plan.toolsets) if faults else None, source=source)
+    schedule = read_faults(faults, plan.toolsets) if faults else None
+    wait = schedule.client_seconds if schedule else None
+    kept = {"record": record, "replay": replay}
+    source = open_source(plan.toolsets, real=real, **kept, miss=replay_miss, keep=keep_secrets, client_seconds=wait)
+    plan = replace(plan, faults=schedule, source=source)
     choice = ModelChoice(model, adapter, bits, call_format)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     arms, stored = make_arms(plan, choice, baseline, lambda name: ensure_pulled(name, quiet=quiet), sampling)

@@ -25,6 +25,7 @@ from agentft.metrics import SCORER_VERSION, Context
 from agentft.models import Model, Sampling
 from agentft.toolserver import ToolClient, ToolServer
 from agentft.toolserver.faults import is_ours
+from agentft.toolserver.source import REAL_SECONDS
 from agentft.types import Exchange, Step, Trajectory
 
 __all__ = ["Settings", "evaluate", "fingerprint", "read_baseline"]
@@ -186,7 +187,7 @@ class _Run:
     def _trajectories(self, waiting: Sequence[tuple[str, int]], arm: Arm, model: Model) -> Iterator[Trajectory]:
         """Run the waiting cases, trial by trial. Each suite has a client that knows only the tools of its cases."""
         settings, faults = self._settings, self._plan.faults
-        timeout = faults.client_seconds if faults else 10.0
+        timeout = faults.client_seconds if faults else 10.0 if self._plan.source is None else 5 * REAL_SECONDS
         with ExitStack() as stack:
             clients: dict[str, ToolClient] = {}
 
@@ -199,7 +200,7 @@ class _Run:
             for trial, group in groupby(waiting, key=lambda key: key[1]):
                 jobs = [self._plan.job(self._cases[case], trial) for case, _ in group]
                 sampling = replace(settings.sampling, seed=settings.sampling.seed + trial)
-                options = Options(settings.batch_size, self._plan.max_steps, sampling, f"{self._name}-{arm.label}")
+                options = Options(settings.batch_size, self._plan.max_steps, sampling, f"{self._name}.{arm.label}")
                 yield from map(self._with_faults, run_cases(jobs, model, client_for, options))
 
     def _with_faults(self, trajectory: Trajectory) -> Trajectory:

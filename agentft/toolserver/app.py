@@ -10,14 +10,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentft.errors import ToolError
-from agentft.toolserver.body import JSON_MEDIA, json_response, read_body_arguments
+from agentft.toolserver.body import JSON_MEDIA, error_body, json_response, read_body_arguments
 from agentft.toolserver.description import openapi_document
 from agentft.toolserver.faults import Schedule
 from agentft.toolserver.limits import Limits
@@ -25,7 +25,7 @@ from agentft.toolserver.mcp import McpEndpoint
 from agentft.toolserver.page import RecentCall, draw_page
 from agentft.toolserver.places import PathBook, read_route_arguments
 from agentft.toolserver.sessions import Sessions
-from agentft.toolserver.source import Source
+from agentft.toolserver.source import REAL_SECONDS, Source
 from agentft.toolserver.wire import Wire
 from agentft.toolserver.workers import Workers
 from agentft.toolset import HandlerError, Toolset
@@ -35,7 +35,6 @@ __all__ = ["Service"]
 
 _SESSION_LIMIT = 256
 _RECENT = 50
-_REAL_SECONDS = 10.0
 _Read: TypeAlias = Callable[[Request, Limits], Awaitable[dict[str, Json]]]
 
 
@@ -56,7 +55,8 @@ class Service:
         self._source = source
         self._wire = Wire(faults) if faults else None
         self._sessions = Sessions(toolsets, seed, self._limits)
-        self._workers = Workers(self._limits.seconds if source is None else _REAL_SECONDS)
+        self._names = {name for toolset in toolsets for name in toolset.tools}
+        self._workers = Workers(self._limits.seconds if source is None else 4 * REAL_SECONDS)
         self._paths = PathBook(toolsets)
         self._recent: deque[RecentCall] = deque(maxlen=_RECENT)
         self._mcp = McpEndpoint(self.toolsets, self.run_for_mcp)
@@ -121,7 +121,7 @@ class Service:
         try:
             status, result, media = await self._workers.run(name, self._run_tool, name, arguments, session)
         except ToolError as error:
-            status, result = error.status, _error_body(error)
+            status, result = error.status, error_body(error)
         except TimeoutError:
             status, result = 504, {"error": f"{name[:60]} gave no answer within {self._limits.seconds:g} seconds"}
         except HandlerError as error:
@@ -144,7 +144,7 @@ class Service:
         return status, result
 
     def _run_tool(self, name: str, arguments: Mapping[str, Json], session: str) -> tuple[int, Json, str]:
-        if self._source is not None and (found := self._source(name, arguments, session)):
+        if self._source is not None and name in self._names and (found := self._source(name, arguments, session)):
             return found.status, found.body, found.type
         return 200, self._sessions.call(name, arguments, session), JSON_MEDIA
 
@@ -162,12 +162,8 @@ def _session(request: Request) -> str:
     return session
 
 
-def _error_body(error: ToolError) -> dict[str, Json]:
-    return {"error": str(error), **cast("dict[str, Json]", error.details)}
-
-
 def _refusal(error: ToolError) -> Response:
-    return json_response(error.status, _error_body(error))
+    return json_response(error.status, error_body(error))
 
 
 def _wrong_method(request: Request, allowed: Iterable[str], hint: str) -> Response:

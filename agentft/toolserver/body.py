@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,7 +13,15 @@ from agentft.errors import ToolError
 from agentft.toolserver.limits import Limits
 from agentft.types import Json
 
-__all__ = ["JSON_MEDIA", "json_or_text", "json_response", "parse_body", "read_body", "read_body_arguments"]
+__all__ = [
+    "JSON_MEDIA",
+    "error_body",
+    "json_or_text",
+    "json_response",
+    "parse_body",
+    "read_body",
+    "read_body_arguments",
+]
 
 JSON_MEDIA = "application/json"
 
@@ -79,6 +87,11 @@ def json_or_text(body: bytes) -> Json:
         return parse_body(body, Limits())
     except ToolError:
         return body.decode(errors="replace")
+
+
+def error_body(error: ToolError) -> dict[str, Json]:
+    """The body of a refusal."""
+    return {"error": str(error), **cast("dict[str, Json]", error.details)}
 
 
 def json_response(

@@ -1,143 +1,56 @@
-"""Sources that respond in place of a mock world: a real service, or a recording of one (JSONL, secrets redacted).
-
-A line is `{"tool", "arguments", "status", "type", "body", "method", "url", "headers"}`: `body` is JSON if `type` is,
-otherwise text; `url` is the tool's route without the values of its parameters; `headers` are those of the response.
-Credentials sent to the service are never recorded. A call is matched by its tool and the canonical JSON of its
-arguments, with secrets redacted; in each session, the n-th equal call gets the n-th response, and later ones the last.
-"""
+"""Sources that respond in place of a mock world: a real service, or a recording of one."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections import Counter, defaultdict
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, replace
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
-from threading import Lock
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import httpx
 
 from agentft.errors import InputError, ToolError
-from agentft.redaction import redacted
-from agentft.strict import read_as, read_json_line
-from agentft.toolserver.body import parse_body
+from agentft.toolserver.body import error_body, parse_body
+from agentft.toolserver.credentials import Credential
 from agentft.toolserver.limits import Limits
 from agentft.toolserver.places import fill_request
-from agentft.toolset import Route, Toolset, digest
+from agentft.toolserver.recording import Recorded, Recorder, Replayer
+from agentft.toolset import Route, Tool, Toolset
 from agentft.types import Json
 
-__all__ = ["RealService", "Recorded", "Recorder", "Replayer", "Source", "open_source"]
+__all__ = ["REAL_SECONDS", "RealService", "Source", "open_source"]
 
-_SECONDS = 8.0
+REAL_SECONDS = 8.0
+"""The longest time that a real service may take for one call."""
+
 _LIMIT = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """A recorded exchange; the fields are the keys of its line."""
-
-    tool: str
-    arguments: Mapping[str, Json]
-    status: int
-    body: Json
-    type: str = "application/json"
-    method: str = "POST"
-    url: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-class Recorder:
-    """Appends exchanges to a file, one write per line; each is on disk before its response is returned.
-
-    Args:
-        path: the file to append to; a new one is readable by its owner only.
-        keep_secrets: do not redact secrets.
-
-    Raises:
-        InputError: the file exists and is not a recording.
-    """
-
-    def __init__(self, path: Path, *, keep_secrets: bool = False) -> None:
-        path.touch(mode=0o600)
-        _read(path)
-        self._clean = (lambda value: value) if keep_secrets else redacted
-        self._file = path.open("ab", buffering=0)
-        self._lock = Lock()
-
-    def add(self, exchange: Recorded) -> None:
-        """Append an exchange.
-
-        Raises:
-            OSError: it could not be written in full.
-        """
-        line = json.dumps(self._clean(asdict(exchange))).encode() + b"\n"
-        with self._lock:
-            if self._file.write(line) < len(line):
-                raise OSError("the recording could not be written in full; free some space")
-            os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Close the file. Closing twice is fine."""
-        self._file.close()
-
-
-class Replayer:
-    """Responds from a recording, which `digest` identifies.
-
-    Args:
-        path: the recording.
-        strict: refuse calls that were not recorded; otherwise the mock world responds to them.
-
-    Raises:
-        InputError: the file cannot be read, or a line of it is wrong.
-    """
-
-    def __init__(self, path: Path, *, strict: bool = True) -> None:
-        self._answers: defaultdict[str, list[Recorded]] = defaultdict(list)
-        for exchange in _read(path):
-            self._answers[_key(exchange.tool, exchange.arguments)].append(exchange)
-        self.digest = hashlib.sha256(path.read_bytes() + bytes([strict])).hexdigest()
-        self._strict = strict
-        self._counts: Counter[tuple[str, str]] = Counter()
-        self._lock = Lock()
-
-    def __call__(self, tool: str, arguments: Mapping[str, Json], session: str) -> Recorded | None:
-        """The recorded response; None: the mock world responds.
-
-        Raises:
-            ToolError: a strict replay has no response to the call, or its arguments are nested too deeply.
-        """
-        try:
-            key = _key(tool, arguments)
-        except RecursionError:
-            raise ToolError("the arguments are nested too deeply; use plain values") from None
-        answers = self._answers.get(key)
-        if answers is None:
-            if self._strict:
-                raise ToolError(f"there is no recorded answer to {tool} with these arguments", status=404)
-            return None
-        with self._lock:
-            self._counts[session, key] += 1
-            return answers[min(self._counts[session, key], len(answers)) - 1]
-
-    def close(self) -> None:
-        """Do nothing: a replay holds no resources."""
 
 
 class RealService:
     """Sends calls to `url` and records the exchanges. Redirects are not followed; responses may have up to 1 MiB.
 
     A call is sent to its tool's route, or to `POST <url>/tools/<name>` if it has none. The environment variable
-    AGENTFT_REAL_AUTHORIZATION is sent as the Authorization header.
+    AGENTFT_REAL_AUTHORIZATION is sent as the Authorization header, and hidden in all that comes back.
+
+    Args:
+        url: the service.
+        toolsets: the worlds whose tools it runs.
+        recorder: records every call: answered, failed or refused.
+        seconds: how long the service may take for a call.
 
     Raises:
-        InputError: `url` is not a plain http(s) URL.
+        InputError: `url` is not a plain http(s) URL, or the credential cannot be sent in a header.
     """
 
-    def __init__(self, url: str, toolsets: Sequence[Toolset], recorder: Recorder | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        toolsets: Sequence[Toolset],
+        recorder: Recorder | None = None,
+        seconds: float = REAL_SECONDS,
+    ) -> None:
         try:
             parts = httpx.URL(url)
         except httpx.InvalidURL:
@@ -148,9 +61,15 @@ class RealService:
         self.digest = self._url = url.rstrip("/")
         self._tools = {name: tool for toolset in toolsets for name, tool in toolset.tools.items()}
         self._recorder = recorder
-        credentials = os.environ.get("AGENTFT_REAL_AUTHORIZATION")
-        headers = {"Accept-Encoding": "identity"} | ({"Authorization": credentials} if credentials else {})
-        self._http = httpx.Client(headers=headers, timeout=_SECONDS, follow_redirects=False, trust_env=False)
+        self._seconds = seconds
+        self._credential = Credential()
+        self._http = httpx.Client(
+            headers={"Accept-Encoding": "identity"} | self._credential.headers,
+            timeout=httpx.Timeout(seconds, connect=seconds / 3),
+            follow_redirects=False,
+            trust_env=False,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # else sessions would share them
+        )
 
     def __call__(self, tool: str, arguments: Mapping[str, Json], session: str) -> Recorded | None:
         """The service's response, or a 502 if it does not respond. The service does not know our sessions.
@@ -158,12 +77,23 @@ class RealService:
         Raises:
             ToolError: an argument is refused; nothing is sent.
         """
-        del session
         known = self._tools.get(tool)
         if known is None:
             return None
-        checked = known.check(arguments)
-        route = known.route or Route("POST", f"/tools/{tool}", {})
+        try:
+            exchange = self._ask(known, arguments)
+        except ToolError as error:
+            refusal = ToolError(str(self._credential.hide(str(error))), status=error.status, **error.details)
+            self._record(Recorded(tool, arguments, error.status, error_body(refusal), method=""), session)
+            raise refusal from None
+        return self._record(exchange, session)
+
+    def _ask(self, tool: Tool, arguments: Mapping[str, Json]) -> Recorded:
+        name, checked = tool.definition.name, tool.check(arguments)
+        route = tool.route or Route("POST", f"/tools/{name}", {})
+        late = httpx.ReadTimeout(f"no answer within {self._seconds:g} seconds")
+        until = time.monotonic() + self._seconds
+        exchange = Recorded(name, checked, 502, None, method=route.method, url=self._url + route.path)
         try:
             with self._http.stream(route.method, **fill_request(self._url, route, checked)) as answer:
                 content = bytearray()
@@ -171,13 +101,22 @@ class RealService:
                     content += chunk
                     if len(content) > _LIMIT:
                         raise httpx.ReadError(f"the answer is larger than {_LIMIT} bytes")
+                    if time.monotonic() > until:
+                        raise late
+            if time.monotonic() > until:
+                raise late
         except (httpx.LocalProtocolError, httpx.InvalidURL, UnicodeEncodeError) as error:
             raise ToolError(f"an argument cannot be sent as it is: {error}", status=422) from None
         except httpx.TransportError as error:
-            return Recorded(tool, checked, 502, {"error": f"the service does not answer: {error}"})
+            why = late if isinstance(error, httpx.TimeoutException) else error
+            return replace(exchange, body={"error": f"the service does not answer: {why}"})
         kind, body = _content(answer.headers.get("content-type", ""), bytes(content))
-        url, headers = self._url + route.path, dict(answer.headers)
-        exchange = Recorded(tool, checked, answer.status_code, body, kind, route.method, url, headers)
+        return replace(exchange, status=answer.status_code, body=body, type=kind, headers=dict(answer.headers))
+
+    def _record(self, exchange: Recorded, session: str) -> Recorded:
+        """The exchange without the credential, on disk if there is a recorder."""
+        hidden: Any = self._credential.hide(asdict(exchange))
+        exchange = Recorded(**{**hidden, "session": session})
         if self._recorder is not None:
             self._recorder.add(exchange)
         return exchange
@@ -201,8 +140,12 @@ def open_source(
     replay: Path | None = None,
     miss: str = "error",
     keep: bool = False,
+    client_seconds: float | None = None,
 ) -> Source | None:
     """The source that the options of `eval` and `tools serve` select; None if they select none.
+
+    `client_seconds`: how long callers wait, if that is known. The service fails before they stop waiting, so that the
+    recording has what they got.
 
     Raises:
         InputError: two options exclude each other, or a value cannot be used.
@@ -214,21 +157,12 @@ def open_source(
     if record is not None and real is None:
         raise InputError("--record records a real service; name the service with --real URL")
     if replay is not None:
-        return Replayer(replay, strict=miss == "error")
-    return RealService(real, toolsets, Recorder(record, keep_secrets=keep) if record else None) if real else None
-
-
-def _key(tool: str, arguments: Mapping[str, Json]) -> str:
-    return digest([tool, redacted(dict(arguments))])
-
-
-def _read(path: Path) -> list[Recorded]:
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); use a file made by --record") from None
-    places = [(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
-    return [read_as(Recorded, read_json_line(line, at), at) for line, at in places]
+        writes = [name for toolset in toolsets for name in toolset.tools if toolset.is_write(name)]
+        return Replayer(replay, strict=miss == "error", writes=writes)
+    if real is None:
+        return None
+    seconds = REAL_SECONDS if client_seconds is None else min(REAL_SECONDS, 0.6 * client_seconds)
+    return RealService(real, toolsets, Recorder(record, keep_secrets=keep) if record else None, seconds)
 
 
 def _content(media: str, content: bytes) -> tuple[str, Json]:

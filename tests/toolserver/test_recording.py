@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,7 +17,8 @@ import pytest
 
 from agentft.errors import InputError, ToolError
 from agentft.toolserver import ServerGone, Source, ToolServer, open_source
-from agentft.toolserver.source import RealService, Recorded, Recorder, Replayer
+from agentft.toolserver.recording import Recorded, Recorder, Replayer
+from agentft.toolserver.source import RealService
 from agentft.toolset import Route, Toolset, load_toolset
 from agentft.types import Exchange, Json, Span, ToolCall
 
@@ -45,6 +47,9 @@ class _Handler(BaseHTTPRequestHandler):
         service.requests.append((self.command, self.path, dict(self.headers), body))
         counted = json.dumps({"count": len(service.requests), "access_token": "t0ps3cret"}).encode()
         status, headers, content = service.reply or (200, {"Content-Type": "application/json"}, counted)
+        if status < 0:
+            self._fail(status)
+            return
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -52,6 +57,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+    def _fail(self, how: int) -> None:
+        """Close the connection without an answer (-1), answer late (-2), or drip (-3)."""
+        self.close_connection = True
+        if how == -3:
+            self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n")
+        for _ in range(0 if how == -1 else 8):
+            time.sleep(0.05)
+            if how == -3:
+                self.wfile.write(b"x")
+                self.wfile.flush()
 
     do_GET = do_POST = do_DELETE = _answer  # noqa: N815
 
@@ -146,6 +162,9 @@ def test_a_redirect_is_returned_and_not_followed(service: Service) -> None:
         ((200, {"Content-Type": "application/json"}, b"[" * 100_000), 200, "[[["),
         ((200, {"Content-Type": "application/json"}, b"[" * 900 + b"]" * 900), 200, "[[["),
         ((200, {"Content-Type": "text/plain"}, b"x" * (2 << 20)), 502, "larger than 1048576 bytes"),
+        ((-1, {}, b""), 502, "the service does not answer"),
+        ((-2, {}, b""), 502, "no answer within 0.2 seconds"),
+        ((-3, {}, b""), 502, "no answer within 0.2 seconds"),
     ],
 )
 def test_any_response_is_passed_on_and_recorded(
@@ -153,13 +172,27 @@ def test_any_response_is_passed_on_and_recorded(
 ) -> None:
     path = tmp_path / "kept.jsonl"
     service.reply = reply
-    with ToolServer([WORLD], source=open_source([WORLD], real=service.address, record=path)) as server:
+    wait = 1 / 3 if reply[0] < 0 else None
+    source = open_source([WORLD], real=service.address, record=path, client_seconds=wait)
+    with ToolServer([WORLD], source=source) as server:
         exchange = ask(server)
     assert exchange.status == status
     assert body in exchange.received
-    if status != 502:
-        with ToolServer([WORLD], source=open_source([WORLD], replay=path)) as server:
-            assert ask(server).received == exchange.received
+    with ToolServer([WORLD], source=open_source([WORLD], replay=path)) as server:
+        assert ask(server) == exchange
+
+
+def test_refused_calls_are_recorded_and_replayed(service: Service, tmp_path: Path) -> None:
+    path = tmp_path / "kept.jsonl"
+    wrong: list[dict[str, Json]] = [{}, {"expression": 5}, {"expression": "1", "x": float("nan")}]
+    calls = [ToolCall("c", "calculate", arguments, Span(0, 0)) for arguments in wrong]
+    with ToolServer([WORLD], source=open_source([WORLD], real=service.address, record=path)) as server:
+        refused = [server.client().call(call, "s") for call in calls]
+    assert [exchange.status for exchange in refused] == [400, 400, 400]
+    assert service.requests == []
+    assert len(lines(path)) == 2
+    with ToolServer([WORLD], source=open_source([WORLD], replay=path)) as server:
+        assert [server.client().call(call, "s") for call in calls] == refused
 
 
 def test_a_service_that_does_not_respond_is_a_502(service: Service) -> None:

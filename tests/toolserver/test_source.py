@@ -13,7 +13,8 @@ import pytest
 
 from agentft.errors import InputError, ToolError
 from agentft.toolserver import open_source
-from agentft.toolserver.source import RealService, Recorded, Recorder, Replayer
+from agentft.toolserver.recording import Recorded, Recorder, Replayer
+from agentft.toolserver.source import RealService
 from agentft.toolset import load_toolset
 from agentft.types import Json
 from tests.toolserver.test_recording import Service, service
@@ -50,7 +51,7 @@ def test_a_recording_is_its_owners_and_written_at_once_without_secrets(
         (line,) = path.read_text().splitlines()
         assert json.loads(line) == {
             "tool": "login", "arguments": {"password": secret}, "status": 200, "body": None,
-            "type": "application/json", "method": "POST", "url": "", "headers": {},
+            "type": "application/json", "method": "POST", "url": "", "headers": {}, "session": "",
         }  # fmt: skip
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         recorder.close()
@@ -89,6 +90,49 @@ def test_a_call_that_was_not_recorded_is_a_404_or_left_to_the_mock(tmp_path: Pat
         assert isinstance(lenient, Replayer)
         assert answer(lenient, tool="u") == "the mock"
         assert answer(lenient) == "one"
+
+
+def session_recording(path: Path, *calls: tuple[str, str, Json]) -> Replayer:
+    """The replay of calls given as (session, tool, body); `add` writes."""
+    recorder = Recorder(path)
+    for session, tool, body in calls:
+        recorder.add(Recorded(tool, {}, 200, body, session=session))
+    recorder.close()
+    return Replayer(path, writes=["add"])
+
+
+def test_a_session_gets_its_own_answers_in_its_own_order(tmp_path: Path) -> None:
+    source = session_recording(
+        tmp_path / "kept.jsonl",
+        ("run1.tuned.a", "count", 0),
+        ("run1.tuned.b", "count", 7),
+        ("run1.tuned.a", "add", 1),
+        ("run1.tuned.b", "add", 8),
+        ("run1.tuned.a", "count", 2),
+        ("run1.base.a", "count", 5),
+    )
+    for run in ("run2", "run3"):
+        assert [answer(source, f"{run}.tuned.a", tool) for tool in ("count", "add", "count", "count")] == [0, 1, 2, 2]
+        assert [answer(source, f"{run}.tuned.b", tool) for tool in ("add", "count")] == [8, 7]
+        assert answer(source, f"{run}.base.a", "count") == 5
+        assert answer(source, f"{run}.other.b", "count") == 7  # an arm that was not recorded
+    # After a write that comes earlier than in the recording, the answer from after that write.
+    assert [answer(source, "run4.tuned.a", tool) for tool in ("add", "count")] == [1, 2]
+    # Without the write, no answer from after it.
+    assert [answer(source, "run5.tuned.a", "count") for _ in range(3)] == [0, 0, 0]
+    # A session that was not recorded gets the answers of all.
+    assert [answer(source, "unknown", "count") for _ in range(5)] == [0, 7, 2, 5, 5]
+    assert answer(source, "run6.base.a", "add") == 1
+
+
+def test_the_last_of_several_runs_of_a_session_is_replayed(tmp_path: Path) -> None:
+    calls: list[tuple[str, str, Json]] = [
+        ("one.x.a", "t", "failed"),
+        ("two.x.a", "t", "good"),
+        ("two.x.a", "t", "more"),
+    ]
+    source = session_recording(tmp_path / "kept.jsonl", *calls)
+    assert [answer(source, "three.x.a") for _ in range(3)] == ["good", "more", "more"]
 
 
 def test_arguments_nested_too_deeply_are_refused(tmp_path: Path) -> None:
@@ -244,7 +288,14 @@ def test_a_call_that_cannot_be_sent_is_a_422_and_one_without_an_answer_a_502(
     monkeypatch.setattr(source._http, "stream", fail)
     if isinstance(error, httpx.ConnectError):
         found = source("calculate", ASKED, "s")
-        assert found == Recorded("calculate", ASKED, 502, {"error": "the service does not answer: refused"})
+        assert found == Recorded(
+            "calculate",
+            ASKED,
+            502,
+            {"error": "the service does not answer: refused"},
+            url=f"{service.address}/tools/calculate",
+            session="s",
+        )
     else:
         with pytest.raises(ToolError, match="an argument cannot be sent as it is: ") as caught:
             source("calculate", ASKED, "s")
@@ -256,4 +307,4 @@ def test_a_service_has_8_seconds_to_answer(service: Service, monkeypatch: pytest
     given: list[Any] = []
     monkeypatch.setattr(httpx, "Client", lambda **options: given.append(options["timeout"]))
     RealService(service.address, [WORLD])
-    assert given == [8.0]
+    assert given == [httpx.Timeout(8.0, connect=8.0 / 3)]
