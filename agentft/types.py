@@ -125,11 +125,15 @@ Part: TypeAlias = Text | Declarations | ToolCall | ToolResult
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One speaker's turn. The parts' spans tile `raw`: joined in order, they equal it."""
+    """One speaker's turn. The parts' spans tile `raw`: joined in order, they equal it.
+
+    `excluded`: the row itself says that the turn is not learnt (`weight: 0`).
+    """
 
     role: Role
     parts: tuple[Part, ...]
     raw: str
+    excluded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,21 +148,29 @@ class ToolDefinition:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """The output of every parser. `source` is the conversation format it was parsed from."""
+    """The output of every parser. `source` is the conversation format it was parsed from.
+
+    `unread`: keys of the row that hold something and are not read, for example `assistant.function_calls`.
+    """
 
     id: str
     turns: tuple[Turn, ...]
     tools: tuple[ToolDefinition, ...]
     source: str
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of rendered text. `sampled`: the model must generate it; otherwise it is context."""
+    """A piece of rendered text. `sampled`: the model must generate it; otherwise it is context.
+
+    `excluded`: never supervised, since its turn is excluded.
+    """
 
     text: str
     sampled: bool
     kind: SegmentKind
+    excluded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,9 @@ def inspect_command(
         Path | None,
         typer.Option("--quarantine", help="Write rejected rows here, each with its reason.", metavar="FILE"),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any row is rejected.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if a row is rejected, or a key of a row is not read.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Count a data file's rows, turns, calls and tools, and say why rows are rejected.
@@ -45,7 +47,7 @@ def inspect_command(
         typer.echo(json.dumps(inspection.document(), ensure_ascii=False))
     else:
         Console().print(show_inspection(inspection, file))
-    if strict and inspection.ledger.rejected:
+    if strict and (inspection.ledger.rejected or inspection.ledger.unread):
         raise typer.Exit(1)
 
 

@@ -107,6 +107,7 @@ def data_lines(data: DataReport) -> list[str]:
     lines = [f"rows: {ledger.rows:,} = {ledger.kept:,} kept + {ledger.rejected:,} rejected"]
     for reason, count in ledger.reasons.most_common():
         lines.append(f"  {count:,} {reason}, the first: {safe_str(first[reason])}")
+    lines += [f"  note: {safe_str(note)}" for note in ledger.notes()]
     share = data.supervised / max(data.tokens, 1)
     lines.append(f"tokens: {data.tokens:,} in {data.samples:,} samples, {data.supervised:,} supervised ({share:.1%})")
     return lines

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from agentft.errors import RowError
-from agentft.records.msagent import holds_msagent, parse_msagent
-from agentft.records.openai import holds_openai, parse_openai
+from agentft.records.keys import is_blank
+from agentft.records.msagent import MSAGENT_KEYS, holds_msagent, parse_msagent
+from agentft.records.openai import OPENAI_KEYS, holds_openai, parse_openai
 from agentft.records.tools import read_list, read_tools
+from agentft.records.unread import unread_keys
 from agentft.types import Conversation, Json, ToolDefinition, Turn
 
 __all__ = ["ROW_FORMATS", "Parser", "RowFormat", "parse_row"]
@@ -23,18 +25,19 @@ class RowFormat:
     """A format of rows.
 
     `keys`: keys of a row that may contain its turns. `holds(key, items)`: whether the items under `key` are in this
-    format. `parse`: parses them.
+    format. `parse`: parses them. `turn_keys`: the keys of a turn that `parse` reads, by role (`""`: of every role).
     """
 
     keys: tuple[str, ...]
     holds: Callable[[str, Sequence[Json]], bool]
     parse: Parser
+    turn_keys: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 # The first format that recognises a row reads it.
 ROW_FORMATS: dict[str, RowFormat] = {
-    "msagent": RowFormat(("conversations", "messages"), holds_msagent, parse_msagent),
-    "openai": RowFormat(("messages", "conversations"), holds_openai, parse_openai),
+    "msagent": RowFormat(("conversations", "messages"), holds_msagent, parse_msagent, MSAGENT_KEYS),
+    "openai": RowFormat(("messages", "conversations"), holds_openai, parse_openai, OPENAI_KEYS),
 }
 
 
@@ -56,10 +59,35 @@ def parse_row(row: Mapping[str, Json], default_id: str) -> Conversation:
     source = next((name for name, row_format in ROW_FORMATS.items() if row_format.holds(key, items)), None)
     if source is None:
         raise RowError("unknown-format", f"the turns of `{key}` have none of the formats {', '.join(ROW_FORMATS)}")
-    turns, tools = ROW_FORMATS[source].parse(items)
-    tools = tools or read_tools(row)
+    turns, declared = _parse_turns(ROW_FORMATS[source].parse, items, row.get("system"))
+    listed = read_tools(row)
+    unread = unread_keys(row, key, items, ROW_FORMATS[source].turn_keys)
+    if declared and listed:  # the system value declares the tools
+        unread += ("tools",)
+    tools = declared or listed
     if not any(turn.role == "assistant" for turn in turns):
         raise RowError("no-assistant", "there is no assistant turn, so nothing could be supervised")
     identity = row.get("id")
     named = isinstance(identity, str | int) and not isinstance(identity, bool) and identity != ""
-    return Conversation(str(identity) if named else default_id, tuple(turns), tools, source)
+    return Conversation(str(identity) if named else default_id, tuple(turns), tools, source, unread)
+
+
+def _parse_turns(parse: Parser, items: Sequence[Json], system: Json) -> tuple[list[Turn], tuple[ToolDefinition, ...]]:
+    """The turns; the row's own `system` text becomes the first one.
+
+    Raises:
+        RowError: `system-twice`: the first turn is another system text; or an error of the parser.
+    """
+    first = items[0]
+    if is_blank(system):
+        return parse(items)
+    if isinstance(first, dict) and first.get("from", first.get("role")) in ("system", "developer"):
+        text = first.get("value", first.get("content"))
+        if text != system:
+            raise RowError("system-twice", f"`system` is {system!r:.60}, and the system turn is {text!r:.60}", turn=0)
+        return parse(items)
+    try:
+        return parse([{"role": "system", "content": system}, *items])
+    except RowError as error:
+        error.turn = error.turn - 1 if error.turn else None
+        raise

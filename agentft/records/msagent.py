@@ -8,13 +8,17 @@ from collections.abc import Sequence
 from agentft.calls.msagent_grammar import parse_parts
 from agentft.errors import RowError
 from agentft.records.declarations import parse_system
+from agentft.records.keys import is_blank, read_excluded
 from agentft.records.tools import has_calls, read_role
-from agentft.types import Json, Part, Role, Span, Text, ToolDefinition, Turn
+from agentft.types import Json, Part, Role, Span, Text, ToolDefinition, ToolResult, Turn
 
-__all__ = ["holds_msagent", "parse_msagent"]
+__all__ = ["MSAGENT_KEYS", "holds_msagent", "parse_msagent"]
 
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "human": "user"}
 _ROLES |= {"assistant": "assistant", "gpt": "assistant"}
+MSAGENT_KEYS: dict[str, frozenset[str]] = {"": frozenset({"from", "value", "role", "content"})}
+"""The keys of a turn that are read, by role."""
+
 _SWALLOWED = "<|user|>:"
 _REACT = re.compile(r"^[ \t]*Action[ \t]*[:：][^\n]*\n\s*Action Input[ \t]*[:：]", re.MULTILINE)
 
@@ -27,7 +31,7 @@ def holds_msagent(key: str, items: Sequence[Json]) -> bool:
 
 
 def _holds_markers(turn: Json) -> bool:
-    if not isinstance(turn, dict) or turn.get("role") != "assistant" or turn.get("tool_calls"):
+    if not isinstance(turn, dict) or turn.get("role") != "assistant" or not is_blank(turn.get("tool_calls")):
         return False
     content = turn.get("content")
     return isinstance(content, str) and ("<|startofthink|>" in content or "<|startofexec|>" in content)
@@ -37,8 +41,9 @@ def parse_msagent(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefiniti
     """The turns of an MS-Agent record (`from`/`value` or `role`/`content`), and the tools declared in its system value.
 
     Raises:
-        RowError: `turn-not-object`, `unknown-role`, `value-not-text`, `turn-order`, `swallowed-dialogue`,
-            `react-dialogue` or `unreadable-tools`, with the turn and, if known, the offset.
+        RowError: `turn-not-object`, `unknown-role`, `value-not-text`, `turn-order`, `turn-weight`,
+            `swallowed-dialogue`, `react-dialogue`, `result-without-call` or `unreadable-tools`, with the turn and, if
+            known, the offset.
     """
     turns: list[Turn] = []
     tools: tuple[ToolDefinition, ...] = ()
@@ -58,10 +63,12 @@ def parse_msagent(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefiniti
             elif role == "assistant":
                 _reject_react(value)
                 parts = parse_parts(value)
+                _reject_results_without_call(parts)
+            excluded = role == "assistant" and isinstance(item, dict) and read_excluded(item)
         except RowError as error:
             error.turn = index
             raise
-        turns.append(Turn(role, parts, value))
+        turns.append(Turn(role, parts, value, excluded))
     return turns, tools
 
 
@@ -73,6 +80,12 @@ def _read_turn(item: Json) -> tuple[Role, str]:
     if not isinstance(value, str):
         raise RowError("value-not-text", f"the value must be text, not {value!r:.60}")
     return role, value
+
+
+def _reject_results_without_call(parts: Sequence[Part]) -> None:
+    found = next((part for part in parts if isinstance(part, ToolResult) and not part.call_id), None)
+    if found:
+        raise RowError("result-without-call", "a result, but no call is open", offset=found.span.start)
 
 
 def _reject_react(value: str) -> None:

@@ -9,15 +9,26 @@ from itertools import count
 
 from agentft.calls.reading import CallKeys, make_call
 from agentft.errors import RowError
+from agentft.records.keys import is_blank, read_excluded
+from agentft.records.steps import Step, read_identity
 from agentft.records.tools import has_calls, read_list, read_role
+from agentft.records.unread import unread_of_turn
 from agentft.types import Json, Part, Role, Span, Text, ToolCall, ToolDefinition, ToolResult, Turn
 
-__all__ = ["holds_openai", "parse_openai"]
+__all__ = ["OPENAI_KEYS", "holds_openai", "parse_openai"]
 
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _ROLES |= {"tool": "tool", "function": "tool"}
 _KEYS = CallKeys()
 _UNPLACED = Span(0, 0)
+
+OPENAI_KEYS: dict[str, frozenset[str]] = {
+    "": frozenset({"role", "content"}),
+    "assistant": frozenset({"tool_calls", "function_call", "refusal", "reasoning_content", "reasoning"}),
+    "tool": frozenset({"tool_call_id", "name", "is_error"}),
+    "function": frozenset({"tool_call_id", "name", "is_error"}),
+}
+"""The keys of a message that are read, by role."""
 
 
 def holds_openai(key: str, items: Sequence[Json]) -> bool:
@@ -29,14 +40,16 @@ def parse_openai(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinitio
     """The turns of an OpenAI-style record; its turns declare no tools.
 
     `Turn.raw` of an assistant turn is its reasoning, its content and each call as `{"name":...,"arguments":...}`,
-    joined. Unreadable arguments are not an error: the call gets a `parse_error`.
+    joined. Unreadable arguments are not an error: the call gets a `parse_error`. The results of a step stand in the
+    order of its calls.
 
     Raises:
-        RowError: `turn-not-object`, `unknown-role`, `value-not-text`, `turn-order` or `call-not-object`, with the turn.
+        RowError: `turn-not-object`, `unknown-role`, `value-not-text`, `turn-order`, `turn-weight`, `call-not-object`,
+            `result-without-call` or `call-without-result`, with the turn.
     """
     turns: list[Turn] = []
     numbers = count()
-    unanswered: list[str] = []  # ids of calls without a result so far
+    step = Step()
     for index, message in enumerate(items):
         try:
             if not isinstance(message, dict):
@@ -44,11 +57,21 @@ def parse_openai(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinitio
             role = read_role(message.get("role"), _ROLES)
             if role == "system" and turns:
                 raise RowError("turn-order", "only the first message may be a system message")
-            turns.append(_tile(role, _read_message(role, message, numbers, unanswered)))
+            if role == "tool":
+                _add_result(message, step, items[index - 1] if index else None)
+                continue
+            turns += step.close(reopen=role == "assistant")
+            turn = _tile(role, _read_message(role, message, numbers))
+            step.add(part for part in turn.parts if isinstance(part, ToolCall))
+            turns.append(replace(turn, excluded=role == "assistant" and read_excluded(message)))
         except RowError as error:
             error.turn = index
             raise
-    return turns, ()
+    try:
+        return turns + step.close(), ()
+    except RowError as error:
+        error.turn = len(items) - 1
+        raise
 
 
 def _tile(role: Role, texts_and_parts: Iterator[tuple[str, Part]]) -> Turn:
@@ -61,18 +84,8 @@ def _tile(role: Role, texts_and_parts: Iterator[tuple[str, Part]]) -> Turn:
     return Turn(role, tuple(parts), raw)
 
 
-def _read_message(
-    role: Role, message: Mapping[str, Json], numbers: Iterator[int], unanswered: list[str]
-) -> Iterator[tuple[str, Part]]:
+def _read_message(role: Role, message: Mapping[str, Json], numbers: Iterator[int]) -> Iterator[tuple[str, Part]]:
     """The parts of a message, each with its text. `_tile` sets their spans."""
-    if role == "tool":
-        content = _read_result(message.get("content"))
-        # A result without a call id answers the earliest unanswered call.
-        call_id = _text_or_empty(message.get("tool_call_id")) or next(iter(unanswered), "")
-        if call_id in unanswered:
-            unanswered.remove(call_id)
-        yield content, ToolResult(call_id, content, _UNPLACED, message.get("is_error") is True)
-        return
     if role != "assistant":
         yield from _read_text(message.get("content"))
         return
@@ -80,12 +93,11 @@ def _read_message(
     yield from _read_text(message.get("content") or message.get("refusal"))
     listed = read_list(message.get("tool_calls"), "tool_calls", "call-not-object") or []
     legacy = message.get("function_call")
-    for call in listed if legacy is None else [*listed, legacy]:
+    for call in listed if is_blank(legacy) else [*listed, legacy]:
         if not isinstance(call, dict):
             raise RowError("call-not-object", f"a call must be an object, not {call!r:.60}")
         number = next(numbers)
-        unanswered.append(_text_or_empty(call.get("id")) or f"call_{number}")
-        yield _read_call(call, unanswered[-1])
+        yield _read_call(call, read_identity(call.get("id")) or f"call_{number}")
 
 
 def _read_call(call: Mapping[str, Json], identity: str) -> tuple[str, ToolCall]:
@@ -128,7 +140,24 @@ def _read_text_part(part: Json) -> str:
     raise RowError("value-not-text", f"only text parts are supported, not {part!r:.60}")
 
 
-def _read_result(content: Json) -> str:
+def _add_result(message: Mapping[str, Json], step: Step, before: Json) -> None:
+    """Add a tool's message to the step. `before`: the message before it.
+
+    Raises:
+        RowError: `result-without-call`, with the keys that may hold the call.
+    """
+    number = step.find(read_identity(message.get("tool_call_id")), _text_or_empty(message.get("name")))
+    if number is not None:
+        content = _read_result_text(message.get("content"))
+        part = ToolResult(step.calls[number].id, content, _UNPLACED, message.get("is_error") is True)
+        step.answer(number, _tile("tool", iter([(content, part)])))
+        return
+    keys = [key for one in (before, message) if isinstance(one, dict) for key in unread_of_turn(one, OPENAI_KEYS)]
+    unread = f"; keys that are not read: {', '.join(keys):.100}" if keys else ""
+    raise RowError("result-without-call", f"{step.problem(message)}{unread}")
+
+
+def _read_result_text(content: Json) -> str:
     """A result's text. Some exporters leave results as objects; these are dumped as JSON."""
     texts = isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content)
     if content is None or isinstance(content, str) or (texts and content):

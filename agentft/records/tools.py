@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from agentft.errors import RowError
 from agentft.json_text import UnreadableError, read_value
+from agentft.records.keys import is_blank
 from agentft.types import Json, Role, ToolDefinition
 
 __all__ = ["has_calls", "make_tool", "read_list", "read_parameters", "read_role", "read_tools"]
@@ -17,7 +18,12 @@ _YES = frozenset({"true", "required", "yes", "1"})
 
 
 def read_list(value: Json, key: str, reason: str) -> list[Json] | None:
-    """A list, or the JSON text of a list (how Arrow files store nested values). Raises RowError(reason)."""
+    """A list, or the JSON text of a list (how Arrow files store nested values). Raises RowError(reason).
+
+    Blank text and an empty object are None: files with a column of lists have them in rows that need none.
+    """
+    if is_blank(value):
+        return None
     if isinstance(value, str):
         try:
             value = read_value(value)
@@ -30,7 +36,7 @@ def read_list(value: Json, key: str, reason: str) -> list[Json] | None:
 
 def has_calls(turn: Json) -> bool:
     """Whether the turn has OpenAI's `tool_calls` (or `function_call`), which other formats would ignore."""
-    return isinstance(turn, dict) and bool(turn.get("tool_calls") or turn.get("function_call"))
+    return isinstance(turn, dict) and not all(is_blank(turn.get(key)) for key in ("tool_calls", "function_call"))
 
 
 def read_role(named: Json, roles: Mapping[str, Role]) -> Role:
@@ -47,7 +53,8 @@ def read_tools(row: Mapping[str, Json]) -> tuple[ToolDefinition, ...]:
     Raises:
         RowError: `unreadable-tools`.
     """
-    tools = read_list(row.get("tools", row.get("functions")), "tools", "unreadable-tools") or []
+    key = "functions" if is_blank(row.get("tools")) else "tools"
+    tools = read_list(row.get(key), key, "unreadable-tools") or []
     found = []
     for index, tool in enumerate(tools):
         function = tool.get("function", tool) if isinstance(tool, dict) else None

@@ -114,4 +114,4 @@ def _tokenise(
 def _weight(segment: Segment, position: int, learn: LearnRule) -> float:
     """The weight of the segment's token number `position` (from 0)."""
     late = segment.kind == "answer" and learn.opening is not None and position >= learn.opening
-    return learn.weights.get(segment.kind, 0.0) if segment.sampled and not late else 0.0
+    return learn.weights.get(segment.kind, 0.0) if segment.sampled and not (late or segment.excluded) else 0.0

@@ -10,7 +10,18 @@ from itertools import groupby
 from agentft.calls import CallFormat
 from agentft.errors import FrameError
 from agentft.rendering.frame import Frame, Trim
-from agentft.types import Conversation, Json, Part, Segment, SegmentKind, Text, ToolCall, ToolDefinition, ToolResult
+from agentft.types import (
+    Conversation,
+    Json,
+    Part,
+    Segment,
+    SegmentKind,
+    Text,
+    ToolCall,
+    ToolDefinition,
+    ToolResult,
+    Turn,
+)
 
 __all__ = ["describe_rendering", "render_prompt", "render_samples"]
 
@@ -82,7 +93,7 @@ def _messages(conversation: Conversation, fmt: CallFormat, frame: Frame) -> list
                 if injected:
                     _add_results(messages, group, turn.raw, fmt, verbatim and turn.role == "assistant")
                 else:
-                    _add_run(messages, group, turn.raw, fmt, verbatim)
+                    _add_run(messages, group, turn, fmt, verbatim)
     return _fold_system(messages) if system and not frame.has_system else messages
 
 
@@ -113,8 +124,9 @@ def _assistant(messages: list[_Message]) -> _Message:
     return messages[-1]
 
 
-def _add_run(messages: list[_Message], parts: list[Part], raw: str, fmt: CallFormat, verbatim: bool) -> None:
-    segments = fmt.read_run(parts, raw) if verbatim else _rewritten(parts, raw, fmt)
+def _add_run(messages: list[_Message], parts: list[Part], turn: Turn, fmt: CallFormat, verbatim: bool) -> None:
+    segments = fmt.read_run(parts, turn.raw) if verbatim else _rewritten(parts, turn.raw, fmt)
+    segments = [replace(segment, excluded=True) for segment in segments] if turn.excluded else segments
     message = _assistant(messages)
     for run in _split_runs(segments):
         closed = bool(message.segments) and message.segments[-1].kind == "terminator"
@@ -208,7 +220,11 @@ def _ended(content: list[Segment], after: str, frame: Frame) -> list[Segment]:
     stop = _stop_kind(content)
     if stop is None or not after.startswith(frame.stop):
         return [*content, Segment(after, False, "frame")]
-    return [*content, Segment(frame.stop, True, stop), Segment(after.removeprefix(frame.stop), False, "frame")]
+    return [
+        *content,
+        Segment(frame.stop, True, stop, content[-1].excluded),
+        Segment(after.removeprefix(frame.stop), False, "frame"),
+    ]
 
 
 def _stop_kind(content: Sequence[Segment]) -> SegmentKind | None:

@@ -54,10 +54,11 @@ class Inspection:
     @property
     def notes(self) -> list[str]:
         """Remarks about the file that are no reason to reject rows."""
-        if not self.repeated_ids:
-            return []
-        count = f"{self.repeated_ids} rows have" if self.repeated_ids > 1 else "1 row has"
-        return [f"{count} the id of an earlier row; rows with repeated ids are kept"]
+        notes = self.ledger.notes()
+        if self.repeated_ids:
+            count = f"{self.repeated_ids} rows have" if self.repeated_ids > 1 else "1 row has"
+            notes.append(f"{count} the id of an earlier row; rows with repeated ids are kept")
+        return notes
 
     def document(self) -> dict[str, Json]:
         """The output of `data inspect --json`."""
@@ -73,6 +74,7 @@ class Inspection:
             "results": self.results,
             "tools": len(self.tools),
             "learnt_rows": self.rows_with_calls,
+            **ledger.document(),
         }
 
 

@@ -6,9 +6,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agentft.types import Conversation, Json, ToolCall
+
 __all__ = ["REMEDIES", "Ledger", "Rejection"]
 
 REMEDIES: dict[str, str] = {
+    "call-without-result": "add the result of each call, or remove the call",
     "call-not-object": "make each call {function: {name, arguments}}",
     "invalid-json": "write one JSON value per line, with json.dumps and allow_nan=False",
     "invalid-utf8": "convert the file to UTF-8",
@@ -19,10 +22,13 @@ REMEDIES: dict[str, str] = {
     "not-an-object": "make each row an object with `conversations` or `messages`",
     "null-arguments": "store arguments as JSON text in parquet",
     "react-dialogue": "convert Action / Action Input to call markers",
+    "result-without-call": "put the call into `tool_calls`, with the result's id",
     "swallowed-dialogue": "split the system value at <|user|>: into turns",
+    "system-twice": "keep one of the two system texts",
     "too-deep": "nest at most 100 levels",
     "turn-not-object": "make each turn an object with a role and a text",
     "turn-order": "put the system turn first and alternate user and assistant",
+    "turn-weight": "make the weight 0 or 1",
     "unknown-format": "name the list of turns `conversations` (MS-Agent) or `messages` (OpenAI)",
     "unknown-role": "rename the role to system, user, assistant or (OpenAI) tool",
     "unreadable-tools": "repair the JSON of the tool's declaration",
@@ -61,17 +67,51 @@ class Ledger:
     """Counts over the rows of one or more files. Always `rows == kept + rejected`.
 
     `reasons`: the number of rejected rows by reason. `first`: the first rejection for each reason, with its file.
+    `unread`: the number of kept rows by key that holds something and is not read. `unreadable`: kept rows with a call
+    that cannot be read, and the place of the first.
     """
 
     rows: int = 0
     kept: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     first: dict[str, tuple[Path, Rejection]] = field(default_factory=dict)
+    unread: Counter[str] = field(default_factory=Counter)
+    unreadable: int = 0
+    first_unreadable: str = ""
 
     @property
     def rejected(self) -> int:
         """The number of rejected rows."""
         return self.reasons.total()
+
+    def keep(self, path: Path, line: int, conversation: Conversation) -> None:
+        """Count a kept row."""
+        self.kept += 1
+        self.unread.update(conversation.unread)
+        for index, turn in enumerate(conversation.turns):
+            for part in turn.parts:
+                if isinstance(part, ToolCall) and part.parse_error is not None:
+                    self.unreadable += 1
+                    if not self.first_unreadable:
+                        self.first_unreadable = f"{path}:{line}: turn {index}: {part.parse_error}"
+                    return
+
+    def notes(self) -> list[str]:
+        """Remarks about kept rows of which something is not used."""
+        notes = [
+            f"{_rows(count)} `{key}`, which is not read: use a key of docs/formats.md, or remove it"
+            for key, count in self.unread.most_common()
+        ]
+        if self.unreadable:
+            notes.append(
+                f"{_rows(self.unreadable)} an unreadable call, never supervised; the first: {self.first_unreadable}"
+            )
+        return notes
+
+    def document(self) -> dict[str, Json]:
+        """What is not used of kept rows, as JSON; a key is left out if there is nothing to count."""
+        counts: dict[str, Json] = {"unread_keys": dict(self.unread), "rows_with_unreadable_calls": self.unreadable}
+        return {key: count for key, count in counts.items() if count}
 
     def reject(self, path: Path, rejection: Rejection) -> None:
         """Count a rejected row."""
@@ -81,3 +121,7 @@ class Ledger:
     def first_places(self) -> dict[str, str]:
         """`file:line: turn, character: detail` of the first rejection, by reason."""
         return {reason: f"{one.place(path)}: {one.detail}" for reason, (path, one) in self.first.items()}
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} rows have" if count > 1 else "1 row has"

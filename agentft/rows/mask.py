@@ -12,8 +12,8 @@ from agentft.rendering import Rendering
 from agentft.rendering.encoding import LearnRule, encode
 from agentft.rows.ledger import Ledger, Rejection
 from agentft.rows.preparation import render_row
-from agentft.rows.reading import Row, keep_rows, parse_conversation
-from agentft.types import Segment, SegmentKind
+from agentft.rows.reading import Row, keep_rows
+from agentft.types import Conversation, Segment, SegmentKind
 
 __all__ = ["MaskedRow", "MaskedToken", "mask_rows"]
 
@@ -73,10 +73,7 @@ def mask_rows(
     """
     ledger = Ledger()
 
-    def convert(item: Row) -> tuple[str, list[tuple[Segment, ...]]] | None:
-        if row not in (None, ledger.rows):
-            return None
-        conversation = parse_conversation(item, path)
+    def convert(_: Row, conversation: Conversation) -> tuple[str, list[tuple[Segment, ...]]]:
         return conversation.id, render_row(conversation, rendering)
 
     def on_reject(rejection: Rejection) -> None:
@@ -84,12 +81,10 @@ def mask_rows(
             why = f"{rejection.reason}: {rejection.detail}"
             raise InputError(f"{path}:{rejection.line}: {why}; `agentft data inspect` lists all rejected rows")
 
-    for line, rendered in keep_rows(path, convert, ledger, on_reject):
-        if rendered is None:
-            continue
-        for segments in rendered[1]:
+    for line, (identity, rendered) in keep_rows(path, convert, ledger, on_reject, only=row):
+        for segments in rendered:
             tokens = tuple(_mask(segments, tokenizer, learn))
-            yield MaskedRow(rendered[0], line, tokens)
+            yield MaskedRow(identity, line, tokens)
         if row is not None:
             return
     if row is not None:

@@ -15,7 +15,7 @@ from agentft.rendering import Rendering
 from agentft.rendering.encoding import LearnRule, Tokenizer, encode
 from agentft.rows.ledger import Ledger
 from agentft.rows.quarantine import open_quarantine
-from agentft.rows.reading import Row, keep_rows, parse_conversation
+from agentft.rows.reading import Row, keep_rows
 from agentft.types import Conversation, Encoded, Json, Segment
 
 __all__ = ["DataReport", "Encoder", "Prepared", "prepare", "render_row"]
@@ -70,6 +70,7 @@ class DataReport:
         counts: dict[str, Json] = {"rows": rows.rows, "trained": rows.kept, "rejected": rows.rejected}
         counts["reasons"] = dict(rows.reasons.most_common())
         counts["first"] = dict(rows.first_places())
+        counts |= rows.document()
         own = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "ledger"}
         return {**counts, **own}
 
@@ -97,7 +98,7 @@ def prepare(paths: Sequence[Path], encoder: Encoder, quarantine: Path | None = N
         rejected_rows = quarantine / f"{number}-{path.name.split('.')[0]}.jsonl" if quarantine else None
         before = ledger.rejected
         with open_quarantine(path, rejected_rows) as on_reject:
-            convert = partial(_samples, path=path, encoder=encoder, made=made)
+            convert = partial(_samples, encoder=encoder, made=made)
             for _, samples in keep_rows(path, convert, ledger, on_reject):
                 made.samples += samples
         if rejected_rows and ledger.rejected == before:
@@ -109,12 +110,9 @@ def prepare(paths: Sequence[Path], encoder: Encoder, quarantine: Path | None = N
     return made
 
 
-def _samples(row: Row, path: Path, encoder: Encoder, made: Prepared) -> list[Sample]:
+def _samples(row: Row, conversation: Conversation, encoder: Encoder, made: Prepared) -> list[Sample]:
     """The samples of a row. Raises RowError if none of its tokens is supervised."""
-    conversation = parse_conversation(row, path)
     rendered = render_row(conversation, encoder.rendering)
-    made.tools |= dict.fromkeys(tool.name for tool in conversation.tools)
-    made.report.quiet += sum(_quiet_turns(segments) for segments in rendered)
     samples: list[Sample] = []
     lost: list[int] = []  # supervised tokens of each sample that do not fit
     for segments in rendered:
@@ -128,9 +126,11 @@ def _samples(row: Row, path: Path, encoder: Encoder, made: Prepared) -> list[Sam
             f"the first supervised turn does not fit into max_length = {encoder.max_length} tokens; raise max_length"
         )
         raise RowError("too-long", f"{conversation.id}: {detail}")
+    made.report.quiet += sum(_quiet_turns(segments) for segments in rendered)
     if not samples:
         detail = f"learn = {encoder.learn.name!r} supervises no token of this row"
         raise RowError("nothing-learnt", f"{conversation.id}: {detail}")
+    made.tools |= dict.fromkeys(tool.name for tool in conversation.tools)
     made.report.trimmed += sum(map(bool, lost))
     made.report.left_out += sum(lost)
     return samples
@@ -179,7 +179,7 @@ def _quiet_turns(segments: Sequence[Segment]) -> int:
         if segment.kind in ("user", "result"):
             answers_user = segment.kind == "user"
         elif segment.sampled and segment.kind == "answer" and answers_user:
-            quiet += 1
+            quiet += not segment.excluded
             answers_user = False
     return quiet
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,7 +16,7 @@ from agentft.rows.quarantine import OnReject, open_quarantine
 from agentft.rows.sources import ROW_LIMIT, Raw, is_parquet, iter_raw
 from agentft.types import Conversation, Json
 
-__all__ = ["Row", "keep_rows", "parse_conversation", "read_conversations", "read_rows"]
+__all__ = ["Row", "keep_rows", "read_conversations", "read_rows"]
 
 T = TypeVar("T")
 
@@ -49,24 +48,37 @@ def read_rows(path: Path) -> Iterator[Row | Rejection]:
         raise InputError(f"{path} contains no rows; check that it is the right file and was written completely")
 
 
-def keep_rows(path: Path, convert: Callable[[Row], T], ledger: Ledger, on_reject: OnReject) -> Iterator[tuple[int, T]]:
-    """Yield (line, `convert(row)`) for each kept row of a file; every row is counted in `ledger`.
+def keep_rows(
+    path: Path,
+    convert: Callable[[Row, Conversation], T],
+    ledger: Ledger,
+    on_reject: OnReject,
+    *,
+    only: int | None = None,
+) -> Iterator[tuple[int, T]]:
+    """Yield (line, `convert(row, its conversation)`) for each kept row of a file; every row is counted in `ledger`.
 
-    A row is rejected if it is not a JSON object or if `convert` raises RowError. It is counted by reason and passed to
-    `on_reject`.
+    A row is rejected if it is not a JSON object, contains no valid conversation, or if `convert` raises RowError. It is
+    counted by reason and passed to `on_reject`. A conversation without an id gets `file:line`. With `only`, reading
+    stops after row number `only` (from 1), and only that one is converted.
 
     Raises:
         InputError: see `read_rows`.
     """
     for item in read_rows(path):
+        if ledger.rows == only:
+            return
         ledger.rows += 1
+        if only is not None and ledger.rows < only:
+            continue
         if isinstance(item, Row):
             try:
-                converted = convert(item)
+                conversation = parse_row(item.value, f"{path.name}:{item.line}")
+                converted = convert(item, conversation)
             except RowError as error:
                 rejection = item.rejected(error)
             else:
-                ledger.kept += 1
+                ledger.keep(path, item.line, conversation)
                 yield item.line, converted
                 continue
         else:
@@ -86,16 +98,7 @@ def read_conversations(
         InputError: see `read_rows`; also if the quarantine file cannot be written.
     """
     with open_quarantine(path, quarantine) as on_reject:
-        yield from keep_rows(path, partial(parse_conversation, path=path), ledger, on_reject)
-
-
-def parse_conversation(row: Row, path: Path) -> Conversation:
-    """The row's conversation. Its id is `file:line` if the row has none.
-
-    Raises:
-        RowError: the row does not contain a valid conversation.
-    """
-    return parse_row(row.value, f"{path.name}:{row.line}")
+        yield from keep_rows(path, lambda _, conversation: conversation, ledger, on_reject)
 
 
 def _read_raw(raw: Raw) -> Row | Rejection:

@@ -205,6 +205,8 @@ def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
         first = rows.first_places()
         reasons = ", ".join(f"{reason} {count}: {first[reason]}" for reason, count in rows.reasons.most_common())
         raise StrictError(f"{rows.rejected} of {rows.rows} rows were rejected ({reasons}), and --strict allows none")
+    if strict and rows.unread:
+        raise StrictError(f"keys of rows that are not read ({', '.join(rows.unread)}), and --strict allows none")
     if report.trimmed:
         on_event(
             Note(

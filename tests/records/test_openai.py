@@ -84,7 +84,8 @@ def test_spans_of_parallel_calls_tile() -> None:
         '{"name":"current_weather","arguments":{"city":"Rome"}}',
         '{"name":"current_weather","arguments":{"city":"Oslo"}}',
     ]
-    assert [result.call_id for result in results(conversation)] == ["c2", "c1"]
+    assert [result.call_id for result in results(conversation)] == ["c1", "c2"]
+    assert [result.content for result in results(conversation)] == ["warm", "cold"], "in the order of the calls"
 
 
 def test_reasoning_is_a_thought() -> None:
@@ -110,10 +111,10 @@ def test_older_and_looser_spellings() -> None:
 
 def test_an_object_result_becomes_json_and_is_error_is_kept() -> None:
     tool = {"role": "tool", "content": {"天": 1}, "is_error": True}
-    row: dict[str, Any] = {"messages": [{"role": "assistant", "content": ""}, tool]}
+    row: dict[str, Any] = {"messages": [{"role": "assistant", "tool_calls": [{"name": "f"}]}, tool]}
     part = parse_row(row, "x").turns[1].parts[0]
     assert isinstance(part, ToolResult)
-    assert (part.content, part.is_error, part.call_id) == ('{"天": 1}', True, "")
+    assert (part.content, part.is_error, part.call_id) == ('{"天": 1}', True, "call_0")
 
 
 USER, ASSISTANT = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}

@@ -1,0 +1,36 @@
+"""What all parsers make of a value that holds nothing, and of a turn's own weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from agentft.errors import RowError
+from agentft.types import Json
+
+__all__ = ["WEIGHT_KEYS", "is_blank", "read_excluded"]
+
+WEIGHT_KEYS = ("weight", "loss", "train")
+"""Keys of an assistant's turn that say whether it is learnt: OpenAI's and Mistral's, ms-swift's, axolotl's."""
+
+_BLANK = frozenset({"", "[]", "{}", "null", "None"})
+
+
+def is_blank(value: Json) -> bool:
+    """Whether a value holds nothing: null, an empty list or object, or the text of one of these."""
+    return value.strip() in _BLANK if isinstance(value, str) else value is None or value in ([], {})
+
+
+def read_excluded(turn: Mapping[str, Json]) -> bool:
+    """Whether the turn's own weight (`weight`, `loss` or `train`: 0 or 1, false or true) excludes it from the loss.
+
+    Raises:
+        RowError: `turn-weight`: another value, or two that contradict each other.
+    """
+    given = {key: turn[key] for key in WEIGHT_KEYS if turn.get(key) is not None}
+    for key, value in given.items():
+        if not isinstance(value, bool | int | float) or value not in (0, 1):
+            raise RowError("turn-weight", f"`{key}` is {value!r:.60}; it must be 0 or 1 (false or true)")
+    excluded = {bool(value) for value in given.values()}
+    if len(excluded) > 1:
+        raise RowError("turn-weight", f"`{'` and `'.join(given)}` contradict each other")
+    return False in excluded
