@@ -9,6 +9,7 @@ from typing import TypeAlias
 from agentft.errors import RowError
 from agentft.records.keys import is_blank
 from agentft.records.msagent import MSAGENT_KEYS, holds_msagent, parse_msagent
+from agentft.records.nulls import check_null_arguments
 from agentft.records.openai import OPENAI_KEYS, holds_openai, parse_openai
 from agentft.records.tools import read_list, read_tools
 from agentft.records.unread import unread_keys
@@ -65,6 +66,7 @@ def parse_row(row: Mapping[str, Json], default_id: str) -> Conversation:
     if declared and listed:  # the system value declares the tools
         unread += ("tools",)
     tools = declared or listed
+    check_null_arguments(items, turns, tools)
     if not any(turn.role == "assistant" for turn in turns):
         raise RowError("no-assistant", "there is no assistant turn, so nothing could be supervised")
     identity = row.get("id")

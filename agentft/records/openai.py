@@ -10,7 +10,7 @@ from itertools import count
 from agentft.calls.reading import CallKeys, make_call
 from agentft.errors import RowError
 from agentft.records.keys import is_blank, read_excluded
-from agentft.records.steps import Step, read_identity
+from agentft.records.links import CallLinks, read_identity
 from agentft.records.tools import has_calls, read_list, read_role
 from agentft.records.unread import unread_of_turn
 from agentft.types import Json, Part, Role, Span, Text, ToolCall, ToolDefinition, ToolResult, Turn
@@ -49,7 +49,7 @@ def parse_openai(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinitio
     """
     turns: list[Turn] = []
     numbers = count()
-    step = Step()
+    step = CallLinks()
     for index, message in enumerate(items):
         try:
             if not isinstance(message, dict):
@@ -140,7 +140,7 @@ def _read_text_part(part: Json) -> str:
     raise RowError("value-not-text", f"only text parts are supported, not {part!r:.60}")
 
 
-def _add_result(message: Mapping[str, Json], step: Step, before: Json) -> None:
+def _add_result(message: Mapping[str, Json], step: CallLinks, before: Json) -> None:
     """Add a tool's message to the step. `before`: the message before it.
 
     Raises:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from agentft.errors import RowError
 from agentft.json_text import UnreadableError, read_value
 from agentft.records.keys import is_blank
+from agentft.records.nulls import without_nulls
 from agentft.types import Json, Role, ToolDefinition
 
 __all__ = ["has_calls", "make_tool", "read_list", "read_parameters", "read_role", "read_tools"]
@@ -61,7 +62,9 @@ def read_tools(row: Mapping[str, Json]) -> tuple[ToolDefinition, ...]:
         name = function.get("name") if isinstance(function, dict) else None
         if not isinstance(function, dict) or not isinstance(name, str) or not name:
             raise RowError("unreadable-tools", f"tool {index} has no name: {tool!r:.60}")
-        found.append(make_tool(name, function.get("description"), function.get("parameters")))
+        keys = ("parameters", "input_schema", "inputSchema")  # OpenAI's, Anthropic's, MCP's
+        parameters = next((function[key] for key in keys if function.get(key) is not None), None)
+        found.append(make_tool(name, function.get("description"), parameters))
     return tuple(found)
 
 
@@ -83,14 +86,15 @@ def read_parameters(value: Json) -> dict[str, Json]:
     """Convert parameters to a JSON Schema object.
 
     They may be a list of `{"name", "description", "required": "True", "type"?}`, a mapping of names to such entries, a
-    JSON Schema object (returned unchanged), or the JSON text of one of these. A parameter without a known type is a
-    string.
+    JSON Schema object (returned without the nulls that Arrow adds), or the JSON text of one of these. A parameter
+    without a known type is a string.
 
     Raises:
         UnreadableError: the value has none of these shapes, or a parameter has no name.
     """
     if isinstance(value, str):
         value = read_value(value) if value.strip() else None
+    value = without_nulls(value)
     if isinstance(value, dict):
         if value.get("type") == "object" or isinstance(value.get("properties"), dict):
             return {"type": "object", "properties": {}, **value}

@@ -39,15 +39,26 @@ def check_arguments(row: dict[str, Json]) -> None:
     Raises:
         RowError: `null-arguments`, with the turn.
     """
-    messages = row.get("messages")
-    for index, message in enumerate(messages if isinstance(messages, list) else ()):
-        calls = message.get("tool_calls") if isinstance(message, dict) else None
-        for call in calls if isinstance(calls, list) else ():
+    for messages in (row.get("messages"), row.get("conversations")):
+        for index, message in enumerate(messages if isinstance(messages, list) else ()):
+            for arguments in _arguments(message):
+                if isinstance(arguments, dict) and _has_null(arguments):
+                    why = "arguments are a struct with nulls, which Arrow adds for missing keys; store JSON text"
+                    raise RowError("null-arguments", why, turn=index)
+
+
+def _arguments(message: Json) -> Iterator[Json]:
+    if isinstance(message, dict):
+        calls = message.get("tool_calls")
+        for call in [*(calls if isinstance(calls, list) else ()), message.get("function_call")]:
             function = call.get("function") or call if isinstance(call, dict) else None
-            arguments = function.get("arguments") if isinstance(function, dict) else None
-            if isinstance(arguments, dict) and None in arguments.values():
-                why = "arguments are a struct with nulls, which Arrow adds for missing keys; store JSON text"
-                raise RowError("null-arguments", why, turn=index)
+            yield function.get("arguments") if isinstance(function, dict) else None
+
+
+def _has_null(value: Json) -> bool:
+    if isinstance(value, list):
+        return any(map(_has_null, value))
+    return any(item is None or _has_null(item) for item in value.values()) if isinstance(value, dict) else False
 
 
 def _drop_nulls(value: Any) -> Any:

@@ -10,13 +10,13 @@ from itertools import islice
 from agentft.errors import RowError
 from agentft.types import Json, ToolCall, Turn
 
-__all__ = ["Step", "read_identity"]
+__all__ = ["CallLinks", "read_identity"]
 
 _SHOWN = 4
 
 
 @dataclass(slots=True)
-class Step:
+class CallLinks:
     """The calls that the assistant made in a row, by number, those that have no result yet, and the results' turns."""
 
     calls: list[ToolCall] = field(default_factory=list)
