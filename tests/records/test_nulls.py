@@ -32,7 +32,7 @@ def test_nulls_are_left_out_of_schemas() -> None:
 
 
 def test_nulls_that_json_schema_allows_stay() -> None:
-    schema = {"type": "object", "properties": {"a": {"enum": ["x", None], "default": None, "const": None}}}
+    schema: Any = {"type": "object", "properties": {"a": {"enum": ["x", None], "default": None, "const": None}}}
     assert read_parameters(schema) == schema
 
 
@@ -79,7 +79,7 @@ def test_a_null_in_json_text_was_written_by_somebody() -> None:
 
 @pytest.mark.parametrize("key", ["input_schema", "inputSchema", "parameters"])
 def test_a_schema_under_the_keys_of_anthropic_and_mcp_is_read(key: str) -> None:
-    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
-    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    schema: Any = {"type": "object", "properties": {"city": {"type": "string"}}}
+    turns: Any = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
     conversation = parse_row({"messages": turns, "tools": [{"name": "f", key: schema}]}, "x")
     assert (conversation.tools[0].parameters, conversation.unread) == (schema, ())
