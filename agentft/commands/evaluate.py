@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,17 +92,15 @@ def eval_command(
     from agentft.evaluation.arms import ModelChoice, make_arms
     from agentft.evaluation.runner import Settings, fingerprint
     from agentft.models import Sampling
-    from agentft.models.opening import doubt_bits
     from agentft.toolserver import open_source, read_faults
 
-    if (doubt := doubt_bits(adapter, bits)) and not quiet:
-        typer.echo(f"note: {doubt}", err=True)
-    gates = tuple(_gate(text) for text in fail_under or [])
+    if not quiet:
+        _note_bits(adapter, bits)
+    gates = tuple(map(_gate, fail_under or []))
     plan = choose_cases(suites or [], tools, limit, trials)
     schedule = read_faults(faults, plan.toolsets) if faults else None
-    wait = schedule.client_seconds if schedule else None
-    kept = {"record": record, "replay": replay}
-    source = open_source(plan.toolsets, real=real, **kept, miss=replay_miss, keep=keep_secrets, client_seconds=wait)
+    opened = partial(open_source, plan.toolsets, client_seconds=schedule.client_seconds if schedule else None)
+    source = opened(real=real, record=record, replay=replay, miss=replay_miss, keep=keep_secrets)
     plan = replace(plan, faults=schedule, source=source)
     choice = ModelChoice(model, adapter, bits, call_format)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
@@ -131,6 +130,13 @@ def _default_output(adapter: str | None, name: str) -> Path:
     from agentft.runs import RUNS, RunFolder, find_finished
 
     return RunFolder(find_finished(adapter).path).evaluations / name if adapter else RUNS / f"eval-{name}"
+
+
+def _note_bits(adapter: str | None, bits: int) -> None:
+    from agentft.models.opening import doubt_bits
+
+    if doubt := doubt_bits(adapter, bits):
+        typer.echo(f"note: {doubt}", err=True)
 
 
 def _gate(text: str) -> Gate:
