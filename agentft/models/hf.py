@@ -186,8 +186,12 @@ class HfEngine:
         return Completion(text[:cut], finish if cut is None else "stop", prompt_tokens, len(tokens))
 
     def _decode(self, tokens: list[int]) -> str:
-        text: str = self.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return text
+        # A decoder may take the space from the first token of a text, so an end token is put before it.
+        texts = (
+            str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+            for ids in ([*self._ends[:1], *tokens], self._ends[:1])
+        )
+        return next(texts).removeprefix(next(texts))
 
 
 def _system_text(request: TextRequest) -> str:

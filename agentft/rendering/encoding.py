@@ -7,30 +7,15 @@ segment boundaries are mapped to tokens by character offsets.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, groupby
-from typing import Protocol, TypedDict
+from itertools import accumulate
 
 from agentft.errors import InputError
+from agentft.rendering.tokens import Tokenizer, tokenise
 from agentft.types import Encoded, Segment
 
-__all__ = ["LEARN_RULES", "LearnRule", "Tokenizer", "Tokens", "encode", "learn_rule", "tokens_of"]
-
-
-class Tokens(TypedDict):
-    """What a fast tokenizer returns for a list of texts."""
-
-    input_ids: list[list[int]]
-    offset_mapping: list[list[tuple[int, int]]]
-
-
-class Tokenizer(Protocol):
-    """The part of a fast transformers tokenizer that encoding needs."""
-
-    def __call__(self, text: list[str], *, add_special_tokens: bool, return_offsets_mapping: bool) -> Tokens:
-        """Tokenise each text on its own."""
-        ...
+__all__ = ["LEARN_RULES", "LearnRule", "encode", "learn_rule", "tokens_of"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +65,7 @@ def encode(segments: Sequence[Segment], tokenizer: Tokenizer, learn: LearnRule) 
     ids: list[int] = []
     weights: list[float] = []
     owners: list[int] = []
-    for run, run_ids, offsets in _tokenise(segments, tokenizer):
+    for run, run_ids, offsets in tokenise(segments, tokenizer):
         ends = list(accumulate(len(segments[index].text) for index in run[:-1]))
         counts = dict.fromkeys(run, 0)  # tokens of each segment so far
         for token, (start, end) in zip(run_ids, offsets, strict=True):
@@ -96,19 +81,7 @@ def encode(segments: Sequence[Segment], tokenizer: Tokenizer, learn: LearnRule) 
 
 def tokens_of(segments: Sequence[Segment], tokenizer: Tokenizer) -> list[int]:
     """The tokens without weights, as serving needs them."""
-    return [token for _, ids, _ in _tokenise(segments, tokenizer) for token in ids]
-
-
-def _tokenise(
-    segments: Sequence[Segment], tokenizer: Tokenizer
-) -> Iterator[tuple[list[int], list[int], list[tuple[int, int]]]]:
-    """For each run of segments that are all sampled or all injected: their indices, the tokens, the tokens' offsets."""
-    groups = groupby(range(len(segments)), key=lambda index: segments[index].sampled)
-    runs = [list(group) for _, group in groups]
-    texts = ["".join(segments[index].text for index in run) for run in runs]
-    if texts:
-        tokens = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-        yield from zip(runs, tokens["input_ids"], tokens["offset_mapping"], strict=True)
+    return [token for _, ids, _ in tokenise(segments, tokenizer) for token in ids]
 
 
 def _weight(segment: Segment, position: int, learn: LearnRule) -> float:

@@ -57,7 +57,7 @@ class Frame:
 
     `stop`: the text that ends an assistant message, up to its first control token. `stable`: rendering further turns
     only appends text, so one sample can hold every turn. `has_system`: there is a system role; if not, the system text
-    is put before the first user message.
+    is put before the first user message. `controls`: texts of the tokenizer's control tokens.
     """
 
     template: Template
@@ -65,6 +65,7 @@ class Frame:
     stop: str
     stable: bool
     has_system: bool
+    controls: tuple[str, ...]
     _outlines: Callable[[tuple[str, ...], bool], Outline] = field(repr=False)
 
     @classmethod
@@ -101,6 +102,7 @@ class Frame:
             stop=stop,
             stable=all(_is_stable(outlines, roles, stop) for roles in probes),
             has_system=len(probes) > 1,
+            controls=tuple(controls),
             _outlines=outlines,
         )
 

@@ -94,7 +94,21 @@ def _messages(conversation: Conversation, fmt: CallFormat, frame: Frame) -> list
                     _add_results(messages, group, turn.raw, fmt, verbatim and turn.role == "assistant")
                 else:
                     _add_run(messages, group, turn, fmt, verbatim)
+    for message in messages:
+        if message.role == "assistant":
+            message.segments = _without_stop(message.segments, frame)
     return _fold_system(messages) if system and not frame.has_system else messages
+
+
+def _without_stop(segments: list[Segment], frame: Frame) -> list[Segment]:
+    """The content without the control tokens that many data sets have at the end of an answer."""
+    *rest, last = segments
+    if last.kind not in ("answer", "preamble"):
+        return segments
+    text = last.text
+    while stop := next((stop for stop in frame.controls if text.rstrip().endswith(stop)), None):
+        text = text.rstrip().removesuffix(stop)
+    return [*rest, replace(last, text=text)]
 
 
 def _system(conversation: Conversation, fmt: CallFormat, verbatim: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +45,18 @@ class MaskedRow:
 def _texts(tokens: Sequence[int], decode: Callable[[list[int]], str]) -> list[str]:
     """The text that each token adds."""
     texts: list[str] = []
+    before: list[int] = []  # a decoder may take the space from the first token of a text
     pending: list[int] = []
     for token in tokens:
         pending.append(token)
-        text = decode(pending)
+        text = decode([*before, *pending]).removeprefix(decode(before)) if before else decode(pending)
         # A character has at most four bytes, so after five tokens U+FFFD is really in the text.
         complete = not text.endswith("\ufffd") or len(pending) > 4
         texts.append(text if complete else "")
-        pending = [] if complete else pending
+        if complete:
+            before, pending = pending, []
     if pending:
-        texts[-1] = decode(pending)
+        texts[-1] = decode([*before, *pending]).removeprefix(decode(before))
     return texts
 
 
@@ -94,7 +97,8 @@ def mask_rows(
 
 def _mask(segments: Sequence[Segment], tokenizer: Any, learn: LearnRule) -> Iterator[MaskedToken]:
     encoded = encode(segments, tokenizer, learn)
-    texts = _texts(encoded.input_ids, tokenizer.decode)
+    decode = partial(tokenizer.decode, clean_up_tokenization_spaces=False)
+    texts = _texts(encoded.input_ids, decode)
     columns = zip(encoded.input_ids, texts, encoded.loss_weights, encoded.segments, strict=True)
     for token, text, weight, index in columns:
         yield MaskedToken(token, text, weight, segments[index].kind, segments[index].sampled)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -12,7 +13,8 @@ from pathlib import Path
 from agentft.engine.packing import Sample, make_sample
 from agentft.errors import FrameError, InputError, RowError
 from agentft.rendering import Rendering
-from agentft.rendering.encoding import LearnRule, Tokenizer, encode
+from agentft.rendering.encoding import LearnRule, encode
+from agentft.rendering.tokens import Tokenizer, controls_in
 from agentft.rows.ledger import Ledger
 from agentft.rows.quarantine import open_quarantine
 from agentft.rows.reading import Row, keep_rows
@@ -48,6 +50,7 @@ class DataReport:
         left_out: supervised tokens lost by trimming.
         longest: (line, id, tokens) of the longest samples.
         fingerprint: SHA-256 of the samples' tokens, supervised positions and weights.
+        control_texts: control tokens whose text occurs in turns (it is tokenised as plain text): the number of rows.
         tools: names of all declared tools; empty if there are more than 64, too many to offer to a model at once.
     """
 
@@ -63,6 +66,7 @@ class DataReport:
     longest: tuple[tuple[int, str, int], ...] = ()
     fingerprint: str = ""
     tools: tuple[str, ...] = ()
+    control_texts: Counter[str] = field(default_factory=Counter)
 
     def document(self) -> dict[str, Json]:
         """The content of data.json."""
@@ -130,6 +134,7 @@ def _samples(row: Row, conversation: Conversation, encoder: Encoder, made: Prepa
     if not samples:
         detail = f"learn = {encoder.learn.name!r} supervises no token of this row"
         raise RowError("nothing-learnt", f"{conversation.id}: {detail}")
+    made.report.control_texts.update(controls_in("\n".join(t.raw for t in conversation.turns), encoder.tokenizer))
     made.tools |= dict.fromkeys(tool.name for tool in conversation.tools)
     made.report.trimmed += sum(map(bool, lost))
     made.report.left_out += sum(lost)

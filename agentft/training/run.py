@@ -215,6 +215,10 @@ def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
                 warning=True,
             )
         )
+    if report.control_texts:
+        counted = ", ".join(f"{text} in {count} rows" for text, count in report.control_texts.most_common(3))
+        text = f"turns contain the text of control tokens ({counted}); it is tokenised as plain text, and removed from "
+        on_event(Note(f"{text}the end of an answer", warning=True))
     if report.quiet and not report.quiet_learnt:
         turns = "1 turn correctly makes" if report.quiet == 1 else f"{report.quiet} turns correctly make"
         on_event(

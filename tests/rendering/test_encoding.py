@@ -7,7 +7,8 @@ from dataclasses import FrozenInstanceError, dataclass, field
 import pytest
 
 from agentft.errors import InputError
-from agentft.rendering.encoding import LEARN_RULES, LearnRule, Tokens, encode, learn_rule, tokens_of
+from agentft.rendering.encoding import LEARN_RULES, LearnRule, encode, learn_rule, tokens_of
+from agentft.rendering.tokens import Tokens
 from agentft.types import Segment
 
 Offsets = list[tuple[int, int]]

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from agentft.engine.packing import Sample
 from agentft.errors import InputError
 from agentft.rendering import open_rendering
-from agentft.rendering.encoding import Tokens, learn_rule
+from agentft.rendering.encoding import learn_rule
+from agentft.rendering.tokens import Tokens
 from agentft.rows.preparation import DataReport, Encoder, prepare
 from tests.engine.samples import msagent_row, write_rows
 from tests.tiny import tiny_tokenizer
@@ -186,7 +187,7 @@ def test_the_report_of_no_rows_is_empty() -> None:
     assert {key: value for key, value in report.items() if value} == {}
     assert set(report) == {
         "rows", "trained", "rejected", "reasons", "first", "samples", "tokens", "supervised", "weight", "quiet",
-        "quiet_learnt", "trimmed", "left_out", "longest", "fingerprint", "tools",
+        "quiet_learnt", "trimmed", "left_out", "longest", "fingerprint", "tools", "control_texts",
     }  # fmt: skip
 
 
@@ -278,3 +279,10 @@ def test_the_quarantine_file_has_the_number_and_name_of_its_data_file(tmp_path: 
     bad = write(tmp_path / "bad.part.jsonl", [{}])
     prepare([good, bad], by_characters(), tmp_path / "kept")
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["1-bad.jsonl"]
+
+
+def test_control_tokens_in_contents_are_counted_by_row(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    path = write(tmp_path / "rows.jsonl", [openai_row("Hi", "Hello<|endoftext|>"), openai_row("<|im_end|>" * 3, "A")])
+    encoder = Encoder(tokenizer, open_rendering("hermes", tokenizer), learn_rule("assistant"), 4096)
+    assert prepare([path], encoder).report.control_texts == {"<|endoftext|>": 1, "<|im_end|>": 1}
