@@ -21,7 +21,7 @@ from agentft.errors import InputError, MissingError
 from agentft.files import LOCK, atomic_write, lock_folder, write_text
 from agentft.types import Json
 
-__all__ = ["RUNS", "FinishedRun", "RunFolder", "find_finished", "find_run", "new_run"]
+__all__ = ["RUNS", "FinishedRun", "RunFolder", "check_output", "find_finished", "find_run", "new_run"]
 
 RUNS = Path("runs")
 """Where runs are kept, relative to the current folder."""
@@ -147,10 +147,20 @@ def new_run(name: str, output: str = "") -> Iterator[RunFolder]:
                 _clear(folder)
 
 
+def check_output(output: str) -> None:
+    """Check that `output` can become a run folder; "" always can.
+
+    Raises:
+        InputError: it is a file, or a folder with other files in it.
+    """
+    path = Path(output)
+    if output and not _is_unused(RunFolder(path)):
+        raise InputError(f"{path} already exists and is not empty; choose another --output, or use --resume {path}")
+
+
 def _lock_output(path: Path, locks: ExitStack) -> RunFolder:
     folder, made = RunFolder(path), not path.exists()
-    if not _is_unused(folder):
-        raise InputError(f"{path} already exists and is not empty; choose another --output, or use --resume {path}")
+    check_output(str(path))
     path.mkdir(parents=True, exist_ok=True)
     if made:
         locks.callback(_remove_if_empty, path)

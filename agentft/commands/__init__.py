@@ -37,7 +37,7 @@ from agentft.commands.tools_import import traffic_command as import_traffic
 from agentft.commands.tools_serve import call_command as tools_call
 from agentft.commands.tools_serve import serve_command as tools_serve
 from agentft.commands.train import train_command
-from agentft.errors import AgentftError
+from agentft.errors import AgentftError, MissingError
 
 __all__ = ["app", "main", "run"]
 
@@ -147,7 +147,10 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = typer.main.get_command(app).main(list(arguments), prog_name="agentft", standalone_mode=False)
         sys.stdout.flush()
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort) as error:
+        # typer turns an EOFError of a library, such as that of a cut file, into an Abort.
+        if isinstance(error.__cause__, EOFError):
+            return _report_bug(error.__cause__)
         return _report("interrupted", INTERRUPTED)
     except typer.TyperException as error:
         return _report(_usage_message(error), error.exit_code)
@@ -155,9 +158,8 @@ def run(arguments: Sequence[str]) -> int:
         return _report(str(error), error.exit_code)
     except OSError as error:
         return _report_os_error(error)
-    except Exception:  # the command boundary: a bug must not look like a verdict
-        traceback.print_exc()
-        return _report("this is a bug in agentft; please report it with the lines above", BUG)
+    except Exception as error:  # the command boundary: a bug must not look like a verdict
+        return _report_bug(error)
     if code == INTERRUPTED:
         return _report("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0
@@ -168,6 +170,11 @@ def _usage_message(error: typer.TyperException) -> str:
     text = error.format_message().rstrip(".").replace("\n", " ").replace("\t", "")
     if context is None:
         return text
+    if (option := getattr(error, "option_name", None)) and context.info_name in ("train", "plan"):
+        from agentft.training.recipe import nearest_setting
+
+        if near := nearest_setting(option):
+            text = f"{text.partition(' (Possible')[0]}; settings are written KEY=VALUE, without dashes: {near}=VALUE"
     return f"{text[:1].lower()}{text[1:]} (see `{context.command_path} --help`)"
 
 
@@ -180,6 +187,18 @@ def _report_os_error(error: OSError) -> int:
     if error.errno == errno.ENOSPC:
         return _report(f"the disk is full{place}; finished work is kept; free some space and rerun", 2)
     return _report(f"{error.strerror or error}{place}", 2)
+
+
+def _report_bug(error: BaseException) -> int:
+    """Report an unexpected exception with its traceback; a library that is not installed is not a bug of ours."""
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("agentft"):
+        return _report(
+            f"the Python package {error.name.partition('.')[0]} is missing in this environment ({sys.prefix}); "
+            "install agentft again with its dependencies, for example with `pip install -e .` in its checkout",
+            MissingError.exit_code,
+        )
+    traceback.print_exception(error)
+    return _report("this is a bug in agentft; please report it with the lines above", BUG)
 
 
 def _report(message: str, code: int) -> int:

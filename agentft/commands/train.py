@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +16,7 @@ from agentft.errors import InputError
 
 if TYPE_CHECKING:
     from agentft.display.training import TrainingView
+    from agentft.runs import RunFolder
     from agentft.training.events import Event, RunResult
     from agentft.training.recipe import Recipe
 
@@ -60,30 +62,38 @@ def train_command(
       agentft train --data rows.jsonl --learn balanced epochs=2
       agentft train --settings > recipe.toml
     """
-    from agentft.runs import find_run
+    from agentft.runs import check_output, find_run
+    from agentft.training.recipe import check_places
+
+    _refuse_ranks()
+    options: dict[str, Any] = {"model": model, "data": data, "method": method, "learn": learn}
+    options |= {"format": call_format, "output": output, "seed": seed}
+    # Everything that can be refused is refused before the heavy libraries are loaded.
+    if resume is not None and (settings or strict or dry_run or any(value is not None for value in options.values())):
+        raise InputError("--resume takes all settings from the run; remove the other options")
+    folder = find_run(resume) if resume is not None else None
+    recipe = _recipe(settings or [], options)
+    if folder is None:
+        check_places(recipe)
+        check_output("" if dry_run else recipe.output)
+    if not quiet:
+        typer.echo("loading PyTorch and transformers ...", err=True)
+    with _Watch(quiet) as watch:
+        if folder is None and dry_run:
+            _dry_run(recipe, watch.view, strict, as_json)
+            return
+        result = _train(recipe if folder is None else folder, watch, strict)
+    _show(result, watch, as_json=as_json, quiet=quiet)
+
+
+def _train(what: Recipe | RunFolder, watch: _Watch, strict: bool) -> RunResult:
+    """Start a run from a recipe, or continue one in its folder."""
+    from agentft.runs import RunFolder
     from agentft.training import run
 
-    options = {
-        "model": model,
-        "data": data,
-        "method": method,
-        "learn": learn,
-        "format": call_format,
-        "output": output,
-        "seed": seed,
-    }
-    with _Watch(quiet) as watch:
-        if resume is not None:
-            if settings or strict or dry_run or any(value is not None for value in options.values()):
-                raise InputError("--resume takes all settings from the run; remove the other options")
-            result = run.resume(find_run(resume), watch, watch.should_stop)
-        else:
-            recipe = _recipe(settings or [], options)
-            if dry_run:
-                _dry_run(recipe, watch.view, strict, as_json)
-                return
-            result = run.train(recipe, watch, watch.should_stop, strict=strict)
-    _show(result, watch, as_json=as_json, quiet=quiet)
+    if isinstance(what, RunFolder):
+        return run.resume(what, watch, watch.should_stop)
+    return run.train(what, watch, watch.should_stop, strict=strict)
 
 
 def run_recipe(recipe: Recipe, *, quiet: bool) -> RunResult:
@@ -146,6 +156,19 @@ class _Watch:
             raise KeyboardInterrupt
         self.interrupted = True
         self.view.say("finishing this step and saving; press Ctrl-C again to stop at once")
+
+
+def _refuse_ranks() -> None:
+    """Refuse to run under torchrun, with one message for all ranks."""
+    ranks = os.environ.get("WORLD_SIZE", "1")
+    if not ranks.isdecimal() or int(ranks) < 2:
+        return
+    if os.environ.get("RANK", "0") != "0":
+        raise typer.Exit(2)
+    raise InputError(
+        f"agentft train does not support torchrun yet, which started {ranks} processes: each would make its own run "
+        "folder; start it without torchrun, on one GPU"
+    )
 
 
 def _recipe(settings: list[str], options: dict[str, Any]) -> Recipe:

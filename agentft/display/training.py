@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -11,12 +10,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from agentft.display.safe import safe_str, safe_text
 from agentft.rows.preparation import DataReport
-from agentft.training.events import DataReady, Event, Finished, Note, Saved, Started, StepDone, TrainingPlan
+from agentft.training.events import DataReady, Event, Finished, Note, Saved, Started, StepDone, TrainingPlan, Waiting
 
 __all__ = ["TrainingView", "data_lines", "loss_curve", "plan_lines"]
-
-LINE_SECONDS = 15.0
-"""Without a terminal, a step is reported at most this often."""
 
 _LEVELS = " ▁▂▃▄▅▆▇█"
 
@@ -41,7 +37,6 @@ class TrainingView:
         self._tokens = 0
         self._seconds = 0.0
         self._total = 0
-        self._last = time.monotonic()
 
     def close(self) -> None:
         """Remove the progress bar, if there is one."""
@@ -56,6 +51,8 @@ class TrainingView:
                 self.say(event.text)
         elif self._quiet:
             return
+        elif isinstance(event, Waiting):
+            self._print(f"{event.text} ...")
         elif isinstance(event, DataReady):
             for line in [*data_lines(event.data), *plan_lines(event.plan, event.data)]:
                 self._print(line)
@@ -94,10 +91,7 @@ class TrainingView:
             f"{step.supervised / max(step.tokens, 1):.0%} supervised  {step.memory / 2**30:.1f} GiB"
         )
         self._progress.update(self._task, completed=step.step, figures=figures)
-        if not self._progress.disable:
-            return
-        if time.monotonic() - self._last >= LINE_SECONDS or step.step in (1, self._total):
-            self._last = time.monotonic()
+        if self._progress.disable:
             self._print(f"step {step.step}/{self._total}  {figures}")
 
 

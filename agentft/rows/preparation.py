@@ -45,7 +45,8 @@ class DataReport:
         supervised: tokens with a weight above 0.
         weight: sum of the loss weights.
         quiet: turns that answer the user without a call.
-        quiet_learnt: whether those turns are supervised.
+        answered: turns that answer after a tool's result.
+        quiet_learnt: whether these two kinds of turns are supervised.
         trimmed: samples that lost their last turns (or all) to fit `max_length`.
         left_out: supervised tokens lost by trimming.
         longest: (line, id, tokens) of the longest samples.
@@ -61,6 +62,7 @@ class DataReport:
     weight: float = 0.0
     quiet: int = 0
     quiet_learnt: bool = False
+    answered: int = 0
     trimmed: int = 0
     left_out: int = 0
     longest: tuple[tuple[int, str, int], ...] = ()
@@ -130,7 +132,8 @@ def _samples(row: Row, conversation: Conversation, encoder: Encoder, made: Prepa
             f"the first supervised turn does not fit into max_length = {encoder.max_length} tokens; raise max_length"
         )
         raise RowError("too-long", f"{conversation.id}: {detail}")
-    made.report.quiet += sum(_quiet_turns(segments) for segments in rendered)
+    made.report.quiet += sum(_answers_to("user", segments) for segments in rendered)
+    made.report.answered += sum(_answers_to("result", segments) for segments in rendered)
     if not samples:
         detail = f"learn = {encoder.learn.name!r} supervises no token of this row"
         raise RowError("nothing-learnt", f"{conversation.id}: {detail}")
@@ -176,17 +179,17 @@ def _stem(encoded: Encoded, segments: Sequence[Segment]) -> int:
     return next((place for place, segment in enumerate(encoded.segments) if segment > first), len(encoded.segments))
 
 
-def _quiet_turns(segments: Sequence[Segment]) -> int:
-    """The number of sampled runs that answer a user (not a result) without a call."""
-    quiet = 0
-    answers_user = False
+def _answers_to(kind: str, segments: Sequence[Segment]) -> int:
+    """The number of sampled runs that answer a `user` or a `result` without a call."""
+    count = 0
+    asked = ""
     for segment in segments:
         if segment.kind in ("user", "result"):
-            answers_user = segment.kind == "user"
-        elif segment.sampled and segment.kind == "answer" and answers_user:
-            quiet += not segment.excluded
-            answers_user = False
-    return quiet
+            asked = segment.kind
+        elif segment.sampled and segment.kind == "answer" and asked == kind:
+            count += not segment.excluded
+            asked = ""
+    return count
 
 
 def _complete_report(made: Prepared) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "Started",
     "StepDone",
     "TrainingPlan",
+    "Waiting",
 ]
 
 
@@ -30,6 +31,13 @@ class Note:
 
     text: str
     warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Something that takes more than a second begins. `text`: what it is."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,5 +119,5 @@ class Finished:
     losses: tuple[float, ...]
 
 
-Event: TypeAlias = Note | DataReady | Started | StepDone | Saved | Finished
+Event: TypeAlias = Note | Waiting | DataReady | Started | StepDone | Saved | Finished
 OnEvent = Callable[[Event], None]

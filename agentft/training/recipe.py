@@ -11,16 +11,58 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from agentft.content import find_content
 from agentft.errors import InputError
+from agentft.models.embedded import EMBEDDED
 from agentft.rendering import rendering_digest
 from agentft.rendering.encoding import learn_rule
-from agentft.strict import read_as, read_toml
+from agentft.strict import closest, read_as, read_toml
 
-__all__ = ["Method", "Recipe", "describe_settings", "read_recipe", "read_resolved", "write_recipe"]
+__all__ = [
+    "ELSEWHERE",
+    "Method",
+    "Recipe",
+    "check_places",
+    "describe_settings",
+    "nearest_setting",
+    "read_recipe",
+    "read_resolved",
+    "write_recipe",
+]
 
 Method = Literal["qlora", "lora", "full"]
 Switch = Literal["auto", "on", "off"]
 Value = str | int | float | tuple[str, ...] | Mapping[str, float]
 Default = TypeVar("Default")
+
+
+ELSEWHERE = {
+    "lr": "learning_rate peak_lr",
+    "epochs": "num_train_epochs num_epochs max_epochs n_epochs",
+    "batch": "batch_size train_batch_size per_device_train_batch_size micro_batch_size gradient_accumulation_steps",
+    "schedule": "scheduler lr_scheduler lr_scheduler_type lr_schedule",
+    "warmup": "warmup_ratio warmup_steps lr_warmup",
+    "max_length": "max_seq_length max_seq_len seq_length sequence_len cutoff_len model_max_length context_length",
+    "pack_tokens": "pack_length packing pack_to_max_length sample_packing",
+    "clip": "max_grad_norm max_norm gradient_clipping grad_clip",
+    "lora_r": "r rank lora_rank lora_dim",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "dora": "use_dora",
+    "lora_plus": "loraplus_lr_ratio loraplus_ratio",
+    "dtype": "bf16 fp16 torch_dtype compute_dtype precision",
+    "checkpointing": "gradient_checkpointing activation_checkpointing",
+    "liger": "use_liger use_liger_kernel liger_kernel",
+    "optimizer": "optim optimizer_type",
+    "save_steps": "save_interval save_every checkpoint_steps",
+    "keep_checkpoints": "save_total_limit",
+    "model": "model_name_or_path model_name base_model pretrained_model_name_or_path",
+    "data": "dataset datasets train_file train_data data_path dataset_path",
+    "output": "output_dir out_dir work_dir run_dir",
+    "method": "finetuning_type train_type tuner adapter peft_type",
+    "format": "call_format template",
+    "learn": "train_on train_on_inputs loss_on",
+    "seed": "data_seed random_seed",
+}
+"""What other trainers call our settings."""
 
 
 def _key(default: Default, doc: str, low: float | None = None, high: float | None = None) -> Default:
@@ -120,6 +162,8 @@ def read_recipe(path: Path | None, overrides: Sequence[str] = (), options: Mappi
     Raises:
         InputError: a setting is invalid; the message has the key, the value and the place.
     """
+    if path is not None and _is_data_name(path.name):
+        raise InputError(f"{path} is a data file, not a recipe (TOML); write --data {path}")
     changes: dict[str, Any] = {}
     for text in overrides:
         key, value = _parse_override(text)
@@ -130,6 +174,33 @@ def read_recipe(path: Path | None, overrides: Sequence[str] = (), options: Mappi
     changes |= {key: value for key, value in (options or {}).items() if value not in (None, (), [])}
     values = {} if path is None else _with_absolute_paths(_read(path), str(path), path.parent)
     return Recipe(**values | _with_absolute_paths(changes, "the command line", Path()))
+
+
+def nearest_setting(name: str) -> str | None:
+    """The setting that `name` (or `--name`) may stand for: a similar name, or that of another trainer."""
+    word = name.lstrip("-").replace("-", "_").lower()
+    known = [entry.name for entry in fields(Recipe)]
+    names = {key: key for key in known} | {alias: key for key, row in ELSEWHERE.items() for alias in row.split()}
+    found = word if word in names else closest(word, known) or closest(word, list(names))
+    return names[found] if found else None
+
+
+def check_places(recipe: Recipe) -> None:
+    """Check that the data and the model can be what they should be, without opening them.
+
+    Raises:
+        InputError: the message names the place and the remedy.
+    """
+    if not recipe.data:
+        raise InputError("no data given; use --data FILE, or data = [...] in the recipe")
+    for path in recipe.data:
+        if not Path(path).exists():
+            raise InputError(f"{path} does not exist; give a data file, or the name of a shipped one")
+    if recipe.model.startswith(("/", "./", "../", "~")) and not Path(recipe.model).is_dir():
+        raise InputError(f"{recipe.model}: there is no such folder; give a model's folder, hub id or embedded name")
+    named = "/" in recipe.model or recipe.model in EMBEDDED or Path(recipe.model).is_dir()
+    if not named and (near := closest(recipe.model, list(EMBEDDED))):
+        raise InputError(f"there is no model {recipe.model!r}; did you mean {near!r}?")
 
 
 def read_resolved(path: Path) -> Recipe:
@@ -168,6 +239,11 @@ def describe_settings() -> str:
     return "\n".join(lines[:-1]) + "\n"
 
 
+def _is_data_name(name: str) -> bool:
+    """Whether a file's name looks like that of a data file."""
+    return name.removesuffix(".gz").endswith((".jsonl", ".json", ".ndjson", ".parquet", ".csv", ".txt", ".arrow"))
+
+
 def _read(path: Path) -> dict[str, Any]:
     return read_toml(path, "give a TOML file, or the settings as KEY=VALUE")
 
@@ -176,7 +252,8 @@ def _parse_override(text: str) -> tuple[str, Any]:
     """Parse `KEY=VALUE`, where VALUE is TOML or unquoted text."""
     key, equals, value = text.partition("=")
     if not equals:
-        raise InputError(f"{text!r} is not KEY=VALUE; for example lr=0.001")
+        remedy = f"write --data {text}" if _is_data_name(text) else "for example lr=0.001"
+        raise InputError(f"{text!r} is not KEY=VALUE; {remedy}")
     key = key.strip()
     kind = get_type_hints(Recipe).get(key)
     if kind is str or get_origin(kind) is Literal:
@@ -189,6 +266,9 @@ def _parse_override(text: str) -> tuple[str, Any]:
 
 def _with_absolute_paths(table: dict[str, Any], at: str, base: Path) -> dict[str, Any]:
     """The table's values with absolute paths, so that a run can be resumed from any folder."""
+    for key in table:
+        if key not in {entry.name for entry in fields(Recipe)} and (near := nearest_setting(key)):
+            raise InputError(f"{at}: there is no key {key!r}; did you mean {near!r}?")
     if isinstance(table.get("data"), str):
         table["data"] = [table["data"]]
     recipe = read_as(Recipe, table, at)

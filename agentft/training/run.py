@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,12 @@ from agentft.training.events import (
     Started,
     StepDone,
     TrainingPlan,
+    Waiting,
 )
 from agentft.training.loading import count_parameters, load_model
 from agentft.training.loop import TrainingLoop
 from agentft.training.machine import deterministic, measure_machine
-from agentft.training.recipe import Recipe, read_resolved, write_recipe
+from agentft.training.recipe import Recipe, check_places, read_resolved, write_recipe
 from agentft.training.resolve import RANDOM_7B, resolve_recipe
 from agentft.training.state import save_weights
 from agentft.types import Json
@@ -79,14 +80,13 @@ def train(recipe: Recipe, on_event: OnEvent, should_stop: Stop = lambda: False, 
         StrictError: see `strict`.
         OSError: the run folder cannot be written.
     """
-    _check_data(recipe)
-    encoder = _encoder(recipe)
+    check_places(recipe)
     with new_run(Path(recipe.data[0]).name.split(".")[0], recipe.output) as folder:
-        job = _prepare(recipe, encoder, folder.quarantine)
         watcher = _Watcher(folder, on_event)
+        job = _prepare(recipe, folder.quarantine, watcher)
         _announce(job, watcher, strict)
-        model = _load(job)
-        folder.write_json(folder.format, {**encoder.rendering.describe(), **_learning(job.recipe)})
+        model = _load(job, watcher)
+        folder.write_json(folder.format, {**job.encoder.rendering.describe(), **_learning(job.recipe)})
         folder.write_json(folder.data, _data_document(job))
         write_text(folder.recipe, write_recipe(job.recipe))
         return _fit(job, model, watcher, should_stop, None)
@@ -113,7 +113,7 @@ def _resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop) -> RunResul
     checkpoint = None
     if not weights.is_dir():
         checkpoint = last_intact(folder.checkpoints, lambda text: watcher(Note(text, warning=True)))
-    job = _prepare(recipe, _encoder(recipe), None)
+    job = _prepare(recipe, None, watcher)
     _check_fingerprint(folder, job)
     _announce(job, watcher, False)
     if weights.is_dir():
@@ -121,14 +121,14 @@ def _resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop) -> RunResul
         watcher(Note(f"{folder.path} is already complete"))
         return _finish(job, watcher, weights, job.plan.steps, 0.0)
     watcher.losses = [line["loss"] for line in folder.rewind(step_of(checkpoint) if checkpoint else 0)]
-    model = _load(job)
+    model = _load(job, watcher)
     return _fit(job, model, watcher, should_stop, checkpoint)
 
 
 def dry_run(recipe: Recipe, on_event: OnEvent, *, strict: bool = False) -> tuple[DataReport, TrainingPlan]:
     """Read, encode and pack the data without training. Nothing is written, and no weights are loaded."""
-    _check_data(recipe)
-    job = _prepare(recipe, _encoder(recipe), None)
+    check_places(recipe)
+    job = _prepare(recipe, None, on_event)
     _announce(job, on_event, strict)
     return job.prepared.report, job.plan
 
@@ -164,11 +164,6 @@ class _Watcher:
         self.on_event(event)
 
 
-def _check_data(recipe: Recipe) -> None:
-    if not recipe.data:
-        raise InputError("no data given; use --data FILE, or data = [...] in the recipe")
-
-
 def _encoder(recipe: Recipe) -> Encoder:
     tokenizer = load_tokenizer(recipe.model)
     return Encoder(
@@ -179,7 +174,9 @@ def _encoder(recipe: Recipe) -> Encoder:
     )
 
 
-def _prepare(recipe: Recipe, encoder: Encoder, quarantine: Path | None) -> _Job:
+def _prepare(recipe: Recipe, quarantine: Path | None, on_event: OnEvent) -> _Job:
+    on_event(Waiting(f"reading {', '.join(recipe.data)} with the tokenizer of {recipe.model}"))
+    encoder = _encoder(recipe)
     prepared = prepare([Path(path) for path in recipe.data], encoder, quarantine)
     resolved = resolve_recipe(recipe, prepared.samples, measure_machine())
     recipe = resolved.recipe
@@ -203,34 +200,46 @@ def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
     rows = report.ledger
     if strict and rows.rejected:
         first = rows.first_places()
-        reasons = ", ".join(f"{reason} {count}: {first[reason]}" for reason, count in rows.reasons.most_common())
-        raise StrictError(f"{rows.rejected} of {rows.rows} rows were rejected ({reasons}), and --strict allows none")
+        reasons = ", ".join(f"{reason} {count}" for reason, count in rows.reasons.most_common())
+        raise StrictError(
+            f"{rows.rejected} of {rows.rows} rows were rejected ({reasons}), and --strict allows none; the first: "
+            f"{next(iter(first.values()))}"
+        )
     if strict and rows.unread:
         raise StrictError(f"keys of rows that are not read ({', '.join(rows.unread)}), and --strict allows none")
+    for text in _warnings(job.recipe, report):
+        on_event(Note(text, warning=True))
+
+
+def _warnings(recipe: Recipe, report: DataReport) -> Iterator[str]:
+    """What a user should know about the rows before they are trained on."""
     if report.trimmed:
-        on_event(
-            Note(
-                f"{report.trimmed} rows are longer than max_length = {job.recipe.max_length}: their last turns, with "
-                f"{report.left_out} supervised tokens, were cut off",
-                warning=True,
-            )
+        yield (
+            f"{report.trimmed} rows are longer than max_length = {recipe.max_length}: their last turns, with "
+            f"{report.left_out} supervised tokens, were cut off"
         )
     if report.control_texts:
         counted = ", ".join(f"{text} in {count} rows" for text, count in report.control_texts.most_common(3))
-        text = f"turns contain the text of control tokens ({counted}); it is tokenised as plain text, and removed from "
-        on_event(Note(f"{text}the end of an answer", warning=True))
+        yield (
+            f"turns contain the text of control tokens ({counted}); it is tokenised as plain text, and removed from "
+            "the end of an answer"
+        )
     if report.quiet and not report.quiet_learnt:
         turns = "1 turn correctly makes" if report.quiet == 1 else f"{report.quiet} turns correctly make"
-        on_event(
-            Note(
-                f"{turns} no call, and learn = {job.recipe.learn!r} does not supervise such turns, so the model may "
-                "call tools where it should not; --learn balanced supervises them",
-                warning=True,
-            )
+        yield (
+            f"{turns} no call, and learn = {recipe.learn!r} does not supervise such turns, so the model may call tools "
+            "where it should not; --learn balanced supervises them"
+        )
+    if report.answered and not report.quiet_learnt:
+        turns = "1 turn answers" if report.answered == 1 else f"{report.answered} turns answer"
+        yield (
+            f"{turns} from a tool's result, and learn = {recipe.learn!r} does not supervise them: the model will call "
+            "its tools again and again instead of answering. USE --learn balanced"
         )
 
 
-def _load(job: _Job) -> Any:
+def _load(job: _Job, on_event: OnEvent) -> Any:
+    on_event(Waiting(f"loading {job.recipe.model}"))
     return load_model(job.recipe, resolve(job.recipe.model), job.config)
 
 

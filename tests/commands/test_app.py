@@ -147,6 +147,28 @@ def test_debug_shows_the_traceback(
     assert shown.endswith("error: bad\n")
 
 
+def test_a_missing_library_is_not_our_bug(
+    with_command: Callable[[Callable[..., Any]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lacking() -> None:
+        raise ModuleNotFoundError("No module named 'peft.tuners'", name="peft.tuners")
+
+    with_command(lacking)
+    assert run(["probe"]) == 3
+    assert capsys.readouterr().err.startswith("error: the Python package peft is missing in this environment (")
+
+
+def test_the_end_of_a_file_is_not_an_interruption(
+    with_command: Callable[[Callable[..., Any]], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cut() -> None:
+        raise EOFError("Ran out of input")
+
+    with_command(cut)
+    assert run(["probe"]) == 70
+    assert "this is a bug in agentft" in capsys.readouterr().err
+
+
 def test_a_verdict_is_the_exit_code(with_command: Callable[[Callable[..., Any]], None]) -> None:
     with_command(raising(typer.Exit(1)))
     assert run(["probe"]) == 1

@@ -41,6 +41,9 @@ def test_a_run_prints_its_result_and_the_curve(tiny: Path, here: Path, capfd: py
     assert out.splitlines()[-1] == "runs/rows-1/adapter"
     assert "step 1/" in err
     assert "warning: 1 turn correctly makes no call" in err
+    assert "warning: 8 turns answer from a tool's result" in err
+    waits = ("loading PyTorch and transformers", "reading ", "loading ")
+    assert [line.startswith(wait) for line, wait in zip(err.splitlines(), waits, strict=False)][:2] == [True, True]
 
 
 def test_json_is_one_document_and_quiet_is_quiet(tiny: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -83,6 +86,14 @@ def test_a_dry_run_as_text(tiny: Path, here: Path, capfd: pytest.CaptureFixture[
         (["--data", "rows.jsonl", "epoch=1"], "did you mean 'epochs'"),
         (["none.toml"], "none.toml: cannot be read (No such file or directory); give a TOML file"),
         (["--data", "rows.jsonl", "--output", "taken"], "taken already exists and is not empty"),
+        (["--data", "rows.jsonl", "learning_rate=1"], "there is no key 'learning_rate'; did you mean 'lr'?"),
+        (
+            ["--data", "rows.jsonl", "--lr", "1"],
+            "no such option: --lr; settings are written KEY=VALUE",
+        ),
+        (["rows.jsonl"], "rows.jsonl is a data file, not a recipe (TOML); write --data rows.jsonl"),
+        (["--data", "rows.jsonl", "--model", "smollm2-135"], "no model 'smollm2-135'; did you mean 'smollm2-135m'?"),
+        (["--data", "rows.jsonl", "--model", "./gone"], "./gone: there is no such folder"),
         (["--resume", "last"], "there is no run in runs/"),
         (["--resume", "last", "--data", "rows.jsonl"], "--resume takes all settings from the run"),
     ],
@@ -92,7 +103,7 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
 ) -> None:
     (here / "taken").mkdir()
     (here / "taken" / "x").touch()
-    model = [] if "--resume" in arguments else ["--model", str(tiny)]
+    model = [] if {"--resume", "--model"} & set(arguments) else ["--model", str(tiny)]
 
     code = run(["train", *arguments, *model])
 
@@ -100,6 +111,33 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     assert (code, out) == (2, "")
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_wrong_setting_is_refused_before_anything_heavy_is_imported(here: Path) -> None:
+    heavy = ("torch", "transformers", "peft", "accelerate", "numpy", "datasets", "rich.progress")
+    wrong = [["learning_rate=1"], ["epochs=0"], ["method=qlra"], ["--lr", "1"], ["--output", "rows.jsonl"], ["x=1"]]
+    code = (
+        "import sys\nfrom agentft.commands import run\n"
+        f"assert [run(['train', '--data', 'rows.jsonl', *one]) for one in {wrong}] == [2] * {len(wrong)}\n"
+        "assert run(['train', '--data', 'gone.jsonl']) == 2\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+    assert not (here / "runs").exists()
+
+
+def test_torchrun_is_refused_once(
+    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        assert run(["train", "--data", "rows.jsonl"]) == 2
+        err = capfd.readouterr().err
+        assert err.count("does not support torchrun yet") == err.count("\n") == lines
+    assert not (here / "runs").exists()
 
 
 def test_strict_exits_1(tiny: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:

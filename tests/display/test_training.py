@@ -12,7 +12,18 @@ from agentft.display.training import TrainingView, data_lines, loss_curve
 from agentft.engine.packing import PackingReport
 from agentft.rows.ledger import Ledger, Rejection
 from agentft.rows.preparation import DataReport
-from agentft.training.events import DataReady, Event, Finished, Note, RunResult, Saved, Started, StepDone, TrainingPlan
+from agentft.training.events import (
+    DataReady,
+    Event,
+    Finished,
+    Note,
+    RunResult,
+    Saved,
+    Started,
+    StepDone,
+    TrainingPlan,
+    Waiting,
+)
 
 REJECTION = Rejection(3, "nothing-learnt", "\x1b[31mx", None, None, "")
 DATA = DataReport(
@@ -37,6 +48,7 @@ def step(number: int) -> StepDone:
 
 
 EVENTS: list[Event] = [
+    Waiting("reading rows.jsonl"),
     DataReady(DATA, PLAN),
     Note("mind the gap", warning=True),
     Started(Path("runs/x-1"), 0, 3, 5_000_000, 135_000_000, "cpu"),
@@ -65,7 +77,8 @@ def test_plain_lines_without_a_terminal() -> None:
     assert "warning: mind the gap" in text
     assert "5.0 M of 135 M parameters trained (3.7%)" in text
     assert "step 1/3  loss 1.000  600 tokens/s  20% supervised  1.0 GiB" in text
-    assert "step 2/3" not in text, "steps in between are reported at most every few seconds"
+    assert "step 2/3" in text
+    assert "reading rows.jsonl ..." in text
     assert "step 3/3" in text
     assert "saved runs/x-1/checkpoints/checkpoint-3" in text
 

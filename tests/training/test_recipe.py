@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agentft.engine.loss import LOSSES
 from agentft.errors import InputError
-from agentft.training.recipe import Recipe, read_recipe, read_resolved, write_recipe
+from agentft.training.recipe import ELSEWHERE, Recipe, nearest_setting, read_recipe, read_resolved, write_recipe
 
 
 def test_options_replace_overrides_and_overrides_replace_the_file(tmp_path: Path) -> None:
@@ -35,7 +35,10 @@ def test_unset_options_change_nothing() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["learning_rate=1"], "the command line: there is no key 'learning_rate'"),
+        (["learning_rate=1"], "the command line: there is no key 'learning_rate'; did you mean 'lr'?"),
+        (["per_device_train_batch_size=1"], "did you mean 'batch'?"),
+        (["lora-rank=1"], "did you mean 'lora_r'?"),
+        (["rows.jsonl.gz"], "'rows.jsonl.gz' is not KEY=VALUE; write --data rows.jsonl.gz"),
         (["epoch=1"], "there is no key 'epoch'; did you mean 'epochs'"),
         (["epochs=two"], "the command line: `epochs` is 'two'; it must be a whole number"),
         (["epochs=1.5"], "`epochs` is 1.5; it must be a whole number"),
@@ -106,3 +109,13 @@ def test_model_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_recipe_can_choose_every_loss() -> None:
     assert get_args(get_type_hints(Recipe)["loss"]) == tuple(LOSSES)
+
+
+def test_every_name_of_another_trainer_stands_for_a_setting() -> None:
+    known = {entry.name for entry in fields(Recipe)}
+    names = [name for row in ELSEWHERE.values() for name in row.split()]
+    assert set(ELSEWHERE) <= known
+    assert len(names) == len(set(names))
+    assert not known & set(names)
+    found = {name: nearest_setting(name) for name in ("--learning-rate", "--max-stpes", "lora_r", "Optim", "quux")}
+    assert list(found.values()) == ["lr", "max_steps", "lora_r", "optimizer", None]

@@ -17,7 +17,7 @@ from agentft.errors import FrameError, InputError, MissingError
 from agentft.rows.reading import read_rows
 from agentft.runs import RunFolder, find_finished
 from agentft.training import run
-from agentft.training.events import DataReady, Event, Finished, Note, Started, StepDone
+from agentft.training.events import DataReady, Event, Finished, Note, Started, StepDone, Waiting
 from agentft.training.recipe import Recipe, read_resolved
 from tests.engine.samples import write_rows
 from tests.tiny import save_tiny, tiny_tokenizer
@@ -94,8 +94,10 @@ def test_learning_calls_only_warns_of_turns_without_a_call(tiny: Path, rows: Pat
         run.dry_run(recipe_of(tiny, rows, tmp_path, learn=learn), events.append)
         notes[learn] = [event.text for event in events if isinstance(event, Note)]
 
-    assert len(notes["calls"]) == 1
+    assert len(notes["calls"]) == 2
     assert "2 turns correctly make no call" in notes["calls"][0]
+    assert "12 turns answer from a tool's result" in notes["calls"][1]
+    assert notes["calls"][1].endswith("USE --learn balanced")
     assert notes["balanced"] == []
 
 
@@ -106,7 +108,7 @@ def test_a_dry_run_writes_nothing(tiny: Path, rows: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "run").exists()
     assert plan.steps == 2 * plan.packing.packs
     assert plan.packing.tokens < plan.packing.unshared
-    assert isinstance(events[0], DataReady)
+    assert [type(event) for event in events[:2]] == [Waiting, DataReady]
     assert data.samples == 12
 
 
@@ -119,7 +121,7 @@ def test_a_run_takes_the_planned_number_of_steps(tiny: Path, rows: Path, tmp_pat
 
 
 def test_strict_stops_before_training(tiny: Path, rows: Path, tmp_path: Path) -> None:
-    with pytest.raises(run.StrictError, match=r"2 of 14 rows were rejected \(nothing-learnt 2: .*rows.jsonl:13"):
+    with pytest.raises(run.StrictError, match=r"2 of 14 rows were rejected \(nothing-learnt 2\), .*rows.jsonl:13"):
         run.train(recipe_of(tiny, rows, tmp_path / "run"), lambda event: None, strict=True)
 
     assert not (tmp_path / "run").exists()
