@@ -26,6 +26,10 @@ INSTRUCTION = (
 _OMITTED_KEYS = frozenset({"description", "title", "default"})
 """Keys of a parameter's schema that are written separately or not at all."""
 
+_ROOT_KEYS = frozenset({"$defs", "definitions", "$ref", "allOf", "anyOf", "oneOf", "not", "if", "patternProperties"})
+_ROOT_KEYS |= {"dependentRequired", "dependentSchemas", "propertyNames", "minProperties", "maxProperties"}
+"""Keys beside `properties` without which the parameters would be declared incompletely."""
+
 
 def _write_system(persona: str, tools: Sequence[ToolDefinition]) -> str:
     """Persona, instruction and a numbered list of plugins. A plugin groups the tools of one host, with their paths."""
@@ -92,11 +96,13 @@ def _declare_parameters(schema: Mapping[str, Any]) -> Json:
 
     An entry's `required` says whether the parameter itself is required. So a parameter whose schema lists required
     properties of its own, or is `true` or `false`, cannot be an entry; then the whole JSON Schema is written instead.
+    So it is if it holds more than parameters, such as the definitions that their `$ref`s point to.
     """
     properties, required = schema.get("properties") or {}, schema.get("required") or []
     legal = isinstance(properties, Mapping) and isinstance(required, list)
     specs = properties.values() if legal else [None]
-    if any(not isinstance(spec, Mapping) or isinstance(spec.get("required"), list) for spec in specs):
+    more = schema.keys() & _ROOT_KEYS or isinstance(schema.get("additionalProperties"), Mapping)
+    if more or any(not isinstance(spec, Mapping) or isinstance(spec.get("required"), list) for spec in specs):
         return dict(schema)
     rows: list[Json] = []
     for name, spec in properties.items():

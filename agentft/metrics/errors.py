@@ -39,7 +39,8 @@ ERROR_CLASSES = {
 
 _ORDER = list(ERROR_CLASSES)
 _REFUSAL = re.compile(
-    r"\bI(?:'m| am) (?:sorry|unable|not able)|\bI (?:can't|cannot|can not|don't have)|抱歉|对不起|无法|不能",
+    r"\bI(?:['’ʼ]m| am) (?:sorry|unable|not able)|\bI (?:can['’ʼ]t|cannot|can not|don['’ʼ]t have)"
+    r"|抱歉|对不起|无法|不能",
     re.IGNORECASE,
 )
 

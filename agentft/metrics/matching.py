@@ -15,6 +15,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from agentft.metrics.reading import Context, all_calls, exchanges, met_fault
+from agentft.toolset.subschemas import Subschemas
 from agentft.types import CallExpectation, Case, Json, ToolCall, Trajectory
 
 __all__ = ["Difference", "Matching", "Pair", "case_matchings", "find_differences", "match", "same"]
@@ -165,19 +166,20 @@ def same(expected: Json, actual: Json, schema: Mapping[str, Any] | None = None, 
 
     `comparator` applies to strings: `exact`, `casefold` (ignores case) or `spaceless` (ignores whitespace).
     """
-    schema = schema or {}
+    return _same(expected, actual, Subschemas(schema or {}), comparator)
+
+
+def _same(expected: Json, actual: Json, schema: Subschemas, comparator: str) -> bool:
     if isinstance(expected, str) and isinstance(actual, str):
         return _normalise(expected, comparator) == _normalise(actual, comparator)
     if isinstance(expected, dict) and isinstance(actual, dict):
-        properties = schema.get("properties") or {}
         return expected.keys() == actual.keys() and all(
-            same(value, actual[key], properties.get(key), comparator) for key, value in expected.items()
+            _same(value, actual[key], schema.at(key), comparator) for key, value in expected.items()
         )
     if isinstance(expected, list) and isinstance(actual, list):
-        items = schema.get("items")
-        inner = items if isinstance(items, dict) else None
+        pairs = enumerate(zip(expected, actual, strict=False))
         return len(expected) == len(actual) and all(
-            same(left, right, inner, comparator) for left, right in zip(expected, actual, strict=True)
+            _same(left, right, schema.at(index), comparator) for index, (left, right) in pairs
         )
     if _number(expected) and _number(actual):
         return _same_number(expected, actual, schema)
@@ -186,11 +188,11 @@ def same(expected: Json, actual: Json, schema: Mapping[str, Any] | None = None, 
 
 def _accepted(want: CallExpectation, key: str, actual: Json, context: Context, comparators: Mapping[str, str]) -> bool:
     tool = context.tools.get(want.name)
-    properties: Any = tool.parameters.get("properties", {}) if tool else {}
+    schema = Subschemas(tool.parameters if tool else {}).at(key)
     comparator = comparators.get(f"{want.name}.{key}", "exact")
     value = want.arguments[key] if key in want.arguments else want.optional[key]
     options = (value, *want.alternatives.get(key, ()))
-    return any(same(option, actual, properties.get(key), comparator) for option in options)
+    return any(_same(option, actual, schema, comparator) for option in options)
 
 
 def _reward(pair: Pair) -> float:
@@ -214,8 +216,8 @@ def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _same_number(expected: Any, actual: Any, schema: Mapping[str, Any]) -> bool:
-    if type(expected) is not type(actual) and not _allows_number(schema):
+def _same_number(expected: Any, actual: Any, schema: Subschemas) -> bool:
+    if type(expected) is not type(actual) and "number" not in schema.types:
         return False
     if isinstance(expected, int) and isinstance(actual, int):
         return expected == actual
@@ -223,10 +225,3 @@ def _same_number(expected: Any, actual: Any, schema: Mapping[str, Any]) -> bool:
         return math.isclose(expected, actual, rel_tol=1e-9)
     except OverflowError:
         return False
-
-
-def _allows_number(schema: Mapping[str, Any]) -> bool:
-    kinds = schema.get("type", [])
-    if "number" in (kinds if isinstance(kinds, list) else [kinds]):
-        return True
-    return any(_allows_number(option) for key in ("anyOf", "oneOf") for option in schema.get(key, []))

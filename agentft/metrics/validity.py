@@ -6,14 +6,14 @@ Remote `$ref`s in a schema are never followed: the registry is empty.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
-from referencing import Registry
 
 from agentft.json_text import json_pointer
 from agentft.metrics.reading import Context, all_calls
+from agentft.toolset.arguments import argument_validator
+from agentft.toolset.refusals import unknown_names
 from agentft.types import Case, Score, ToolCall, ToolDefinition, Trajectory
 
 __all__ = ["SchemaProblem", "json_valid", "known_tool", "schema_problems", "schema_valid", "url"]
@@ -39,8 +39,7 @@ class SchemaProblem:
 
 def schema_problems(tool: ToolDefinition, call: ToolCall) -> list[SchemaProblem]:
     """All schema violations of a readable call, sorted by pointer."""
-    schema: dict[str, Any] = dict(tool.parameters)
-    validator = Draft202012Validator(schema, registry=Registry())
+    validator = argument_validator(tool.parameters)
     found = [problem for error in validator.iter_errors(dict(call.arguments)) for problem in _problems(error)]
     return sorted(found, key=lambda problem: problem.pointer)
 
@@ -94,7 +93,5 @@ def _problems(error: ValidationError) -> list[SchemaProblem]:
         missing = [key for key in keys if error.message.startswith(f"{key!r} is ")]
         return [SchemaProblem(kind, json_pointer(*path, key), "is missing") for key in missing]
     if kind == "unknown-argument" and isinstance(error.instance, dict) and isinstance(error.schema, dict):
-        known = error.schema.get("properties", {})
-        surplus = [key for key in error.instance if key not in known]
-        return [SchemaProblem(kind, json_pointer(*path, key), "is not an argument") for key in surplus]
+        return [SchemaProblem(kind, json_pointer(*path, key), "is not an argument") for key in unknown_names(error)]
     return [SchemaProblem(kind, json_pointer(*path), f"{error.message:.120}")]

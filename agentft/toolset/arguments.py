@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import math
-import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
-import regex
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.validators import extend
 from referencing import Registry
 from referencing.exceptions import Unresolvable
-from referencing.jsonschema import DRAFT202012
 
 from agentft.errors import InputError, ToolError
+from agentft.toolset.formats import FORMATS
+from agentft.toolset.refusals import refuse
+from agentft.toolset.subschemas import Subschemas, matches_pattern, resolver_of
 from agentft.types import Json, ToolDefinition
 
-__all__ = ["ArgumentCheck", "Validator"]
+__all__ = ["ArgumentCheck", "Validator", "argument_validator"]
 
 # The order in which violations are reported: missing arguments, unknown ones, wrong types, then values.
 _ORDER: dict[object, int] = {"required": 0, "additionalProperties": 1, "type": 2}
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _DATA = frozenset({"const", "default", "enum", "example", "examples"})  # a `$ref` in them is data
-_NOUNS = {
-    "string": "a string",
-    "integer": "an integer",
-    "number": "a number",
-    "boolean": "true or false",
-    "array": "a list",
-    "object": "an object",
-    "null": "null",
-}
 
 
 def _is_number(_: object, value: object) -> bool:
@@ -50,20 +40,58 @@ def _is_integer(_: object, value: object) -> bool:
 
 
 def _pattern(_: object, pattern: str, value: object, __: object) -> Iterator[ValidationError]:
-    """Match with a time limit, because neither the pattern nor the text can be trusted."""
-    try:
-        found = not isinstance(value, str) or regex.search(pattern, value, timeout=0.2)
-    except (TimeoutError, regex.error):
-        found = None
-    if not found:
+    if isinstance(value, str) and not matches_pattern(pattern, value):
         yield ValidationError(f"does not match {pattern!r}")
+
+
+def _pattern_properties(validator: Any, patterns: Any, value: object, _: object) -> Iterator[ValidationError]:
+    for pattern, schema in patterns.items() if isinstance(value, dict) else ():
+        for key, inner in value.items():  # type: ignore[attr-defined]
+            if matches_pattern(pattern, key):
+                yield from validator.descend(inner, schema, path=key, schema_path=pattern)
+
+
+def _additional_properties(validator: Any, rest: Any, value: object, schema: Any) -> Iterator[ValidationError]:
+    if not isinstance(value, dict):
+        return
+    known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+    names = [key for key in value if key not in known and not any(matches_pattern(text, key) for text in patterns)]
+    if rest is False and names:
+        yield ValidationError(f"{', '.join(map(repr, names))} must not be there")
+    for name in names if isinstance(rest, dict) else ():
+        yield from validator.descend(value[name], rest, path=name)
+
+
+def _unique_items(_: object, unique: object, value: object, __: object) -> Iterator[ValidationError]:
+    if unique is True and isinstance(value, list) and len({_hashable(item) for item in value}) < len(value):
+        yield ValidationError("has equal items")
+
+
+def _hashable(value: Json) -> Hashable:
+    """A key that is equal for values that are equal in JSON, where 1 and 1.0 are, and 1 and true are not."""
+    if isinstance(value, dict):
+        return "object", frozenset((key, _hashable(item)) for key, item in value.items())
+    if isinstance(value, list):
+        return "list", tuple(map(_hashable, value))
+    return isinstance(value, bool), value
 
 
 Validator: type[Draft202012Validator] = extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
-    {"pattern": _pattern},
+    # Patterns are searched within a time limit, and unique items are found in one pass: values are not trusted.
+    {
+        "pattern": _pattern,
+        "patternProperties": _pattern_properties,
+        "additionalProperties": _additional_properties,
+        "uniqueItems": _unique_items,
+    },
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine("number", _is_number).redefine("integer", _is_integer),
 )
+
+
+def argument_validator(schema: Mapping[str, Any]) -> Any:
+    """A validator of arguments: formats are checked, and remote `$ref`s are never followed."""
+    return Validator(schema, registry=Registry(), format_checker=FORMATS)
 
 
 class ArgumentCheck:
@@ -80,13 +108,16 @@ class ArgumentCheck:
             _check_inside(definition.parameters)
         except (SchemaError, RecursionError) as error:
             why = error.message if isinstance(error, SchemaError) else "it is nested too deeply"
-            raise InputError(f"tool {definition.name}: its schema is not valid: {why}") from None
+            at = "".join(f"/{part}" for part in error.absolute_path) if isinstance(error, SchemaError) else ""
+            place = f" at {at}" if at else ""
+            raise InputError(f"tool {definition.name}: its schema is not valid{place}: {why:.200}") from None
         except Unresolvable as error:
             raise InputError(
                 f"tool {definition.name}: its schema refers to {error.ref!r}, which is not in it"
             ) from None
+        self._schema = definition.parameters
         self._properties: dict[str, Any] = dict(definition.parameters.get("properties", {}))  # type: ignore[arg-type]
-        self._validator = Validator(definition.parameters, registry=Registry())
+        self._validator = argument_validator(definition.parameters)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -106,102 +137,41 @@ class ArgumentCheck:
         except RecursionError:
             raise ToolError("the arguments are nested too deeply; use plain values", status=400) from None
         if errors:
-            raise self._refusal(errors[0], arguments)
-        return {key: self._native(key, value) for key, value in arguments.items()}
+            raise refuse(errors[0], self._name, Subschemas(self._schema))
+        whole = any(map(_holds_whole_float, arguments.values()))
+        return _with_integers(dict(arguments), Subschemas(self._schema)) if whole else dict(arguments)
 
-    def _native(self, key: str, value: Json) -> Json:
-        schema = self._properties.get(key)
-        types = schema.get("type") if isinstance(schema, dict) else None
-        whole = isinstance(value, float) and value.is_integer()
-        return int(value) if whole and types in ("integer", ["integer", "null"]) else value  # type: ignore[arg-type]
 
-    def _refusal(self, error: ValidationError, arguments: Mapping[str, Json]) -> ToolError:
-        if error.validator == "required" and not error.absolute_path:
-            return self._missing(arguments, error)
-        if error.validator == "additionalProperties" and not error.absolute_path:
-            return self._unknown(arguments)
-        place = "/".join(str(part) for part in error.absolute_path)
-        wanted = _wanted(error)
-        status = 400 if error.validator == "type" else 422
-        if not place:
-            return ToolError(f"the arguments together must be {wanted}", status=status)
-        return ToolError(
-            f"argument {place!r} must be {wanted}, not {_shown(error.instance)}", status=status, argument=place
-        )
+def _holds_whole_float(value: Json) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_holds_whole_float, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, float) and value.is_integer()
 
-    def _missing(self, arguments: Mapping[str, Json], error: ValidationError) -> ToolError:
-        required: list[str] = list(error.validator_value)  # type: ignore[arg-type]
-        absent = [name for name in required if name not in arguments]
-        shown = ", ".join(f"{name!r} ({_kind(self._properties.get(name))})" for name in absent)
-        noun = "argument" if len(absent) == 1 else "arguments"
-        return ToolError(f"missing {noun} {shown}", status=400, argument=absent[0])
 
-    def _unknown(self, arguments: Mapping[str, Json]) -> ToolError:
-        known = list(self._properties)
-        name = next((key for key in arguments if key not in self._properties), "")
-        listed = textwrap.shorten(", ".join(known), 160, placeholder=" ...")
-        takes = f"takes {listed}" if known else "takes no arguments"
-        return ToolError(f"unknown argument {_clip(name)!r}; {self._name} {takes}", status=400, argument=_clip(name))
+def _with_integers(value: Any, schema: Subschemas) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_integers(inner, schema.at(key)) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_integers(inner, schema.at(index)) for index, inner in enumerate(value)]
+    if isinstance(value, float) and value.is_integer() and "integer" in schema.types and "number" not in schema.types:
+        return int(value)
+    return value
 
 
 def _check_inside(schema: Any) -> None:
     """Check that every `$ref` has a target inside the schema."""
-    resolver = Registry().with_resource("", DRAFT202012.create_resource(schema)).resolver()
+    resolver = resolver_of(schema)
     waiting = [schema]
     while waiting:
         node = waiting.pop()
         if isinstance(node, list):
             waiting += node
         elif isinstance(node, dict):
-            if isinstance(node.get("$ref"), str):
-                resolver.lookup(node["$ref"])
+            for key in ("$ref", "$dynamicRef"):
+                if isinstance(node.get(key), str):
+                    resolver.lookup(node[key])
             for key, value in node.items():
                 if key in _NAMED and isinstance(value, dict):
                     waiting += value.values()
                 elif key not in _DATA:
                     waiting.append(value)
-
-
-def _kind(schema: object) -> str:
-    if not isinstance(schema, dict):
-        return "any value"
-    values = schema.get("enum")
-    if values:
-        return f"one of {_listed(values)}"
-    types = schema.get("type", "any value")
-    return " or ".join(types) if isinstance(types, list) else str(types)
-
-
-def _wanted(error: ValidationError) -> str:
-    value: Any = error.validator_value
-    match error.validator:
-        case "type":
-            return " or ".join(_NOUNS[kind] for kind in (value if isinstance(value, list) else [value]))
-        case "enum":
-            return f"one of {_listed(value)}"
-        case "minimum" | "maximum":
-            schema = error.schema if isinstance(error.schema, dict) else {}
-            low, high = schema.get("minimum"), schema.get("maximum")
-            if low is not None and high is not None:
-                return f"from {low} to {high}"
-            return f"at least {low}" if high is None else f"at most {high}"
-    return f"valid ({error.validator} {_clip(str(value))})"
-
-
-def _listed(values: list[Any]) -> str:
-    return ", ".join(json.dumps(value, ensure_ascii=False) for value in values)
-
-
-def _shown(value: object) -> str:
-    """A value for a message, short whatever the model wrote."""
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list):
-        return "a list"
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 64:
-        return "a number so large"
-    return json.dumps(_clip(value) if isinstance(value, str) else value, ensure_ascii=False)
-
-
-def _clip(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -189,8 +189,7 @@ def _sample_arguments(tool: Tool) -> Iterator[dict[str, Json]]:
     """The example with hostile strings and numbers, then with random values that satisfy the schema."""
     for hostile in HOSTILE:
         yield {key: hostile if type(value) is type(hostile) else value for key, value in tool.example.items()}
-    properties: Any = tool.definition.parameters.get("properties", {})
-    schemas = {name: expand(inner) for name, inner in properties.items()}
+    schemas = expand(dict(tool.definition.parameters)).get("properties", {})
     for index in range(DRAWS):
         chance = random.Random(f"{tool.definition.name} {index}")
         arguments = dict(tool.example)

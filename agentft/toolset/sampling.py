@@ -7,6 +7,7 @@ import math
 import re
 import string
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from random import Random
 from typing import Any
@@ -15,7 +16,7 @@ from uuid import UUID
 from referencing import Registry
 
 from agentft.errors import InputError
-from agentft.toolset.arguments import Validator
+from agentft.toolset.arguments import Validator, argument_validator
 from agentft.toolset.schemas import Schema, fits, merge
 from agentft.types import Json
 
@@ -83,8 +84,9 @@ def draw(
         except (UnsatisfiableError, OverflowError) as error:
             reason = str(error)
             continue
-        if validator.is_valid(value):
-            return value
+        with suppress(RecursionError):
+            if validator.is_valid(value):
+                return value
     raise UnsatisfiableError(f"its schema cannot be satisfied: {reason}")
 
 
@@ -100,7 +102,7 @@ class _Draw:
             return self._random.choice(_WORDS)
         if not isinstance(schema, dict) or depth > _DEEP or self._count > _MOST:
             raise UnsatisfiableError("the schema allows no value here, or is nested too deeply")
-        if listed := _listed_values(schema):
+        if listed := _listed_values(schema, strict=self._sparse):
             return self._echoed(self._random.choice(listed), schema)
         for key in ("oneOf", "anyOf"):
             if key in schema:
@@ -177,9 +179,12 @@ class _Draw:
         return value
 
 
-def _listed_values(schema: Schema) -> list[Json]:
-    """The valid values of the first of `const`, `examples`, `default` and `enum` that has any."""
-    own = Validator(schema)
+def _listed_values(schema: Schema, *, strict: bool) -> list[Json]:
+    """The valid values of the first of `const`, `examples`, `default` and `enum` that has any.
+
+    `strict`: in arguments a format counts; in answers the example of a description counts more than its format.
+    """
+    own = argument_validator(schema) if strict else Validator(schema)
     for key in ("const", "examples", "default", "enum"):
         values = schema.get(key, []) if key in {"examples", "enum"} else [schema[key]] if key in schema else []
         if right := [
@@ -217,11 +222,16 @@ def _text(random: Random, schema: Schema, name: str) -> str:
     low = schema.get("minLength", 0)
     if low > _MOST:
         raise UnsatisfiableError(f"a text of {low} characters is too long")
-    if "pattern" in schema:
-        return _patterned(random, schema, low)
     kind = schema.get("format")
+    if "pattern" in schema:
+        text = _formatted(random, kind, low, schema) if kind in _TEXTS else ""
+        return text if text and Validator(schema).is_valid(text) else _patterned(random, schema, low)
     if kind not in _TEXTS:
         kind = next(kind for kind in _TEXTS if name.lower().endswith(kind))
+    return _formatted(random, kind, low, schema)
+
+
+def _formatted(random: Random, kind: str, low: int, schema: Schema) -> str:
     word, other = random.sample(_WORDS, 2)
     moment = datetime(2025, 1, 1) + timedelta(seconds=random.randrange(365 * 86400))
     facts = {"moment": moment, "uuid": str(UUID(int=random.getrandbits(128), version=4)), "name": random.choice(_NAMES)}

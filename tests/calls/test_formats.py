@@ -204,6 +204,22 @@ def test_msagent_keeps_the_required_properties_of_an_object_parameter() -> None:
     assert parse_system(call_format("msagent").write_system("", [tool]))[1] == (tool,)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {
+            "$defs": {"Line": {"type": "object", "properties": {"sku": {}}}},
+            "properties": {"x": {"$ref": "#/$defs/Line"}},
+        },
+        {"properties": {"x": {}}, "anyOf": [{"required": ["x"]}]},
+        {"properties": {}, "additionalProperties": {"type": "number"}},
+    ],
+)
+def test_msagent_declares_a_schema_whole_if_its_parameters_need_it(more: dict[str, Json]) -> None:
+    tool = ToolDefinition("order", "Order.", {"type": "object", **more})
+    assert parse_system(call_format("msagent").write_system("", [tool]))[1][0].parameters.items() >= more.items()
+
+
 @pytest.mark.parametrize("fmt", CALL_FORMATS.values(), ids=CALL_FORMATS)
 def test_without_tools_the_system_text_is_the_persona(fmt: CallFormat) -> None:
     assert fmt.write_system("You help.", []) == "You help."

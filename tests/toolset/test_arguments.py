@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from agentft.errors import InputError, ToolError
 from agentft.toolset import did_you_mean
-from agentft.toolset.arguments import ArgumentCheck
+from agentft.toolset.arguments import ArgumentCheck, argument_validator
 from agentft.types import Json, ToolDefinition
 
 SCHEMA: dict[str, Json] = {
@@ -121,6 +123,101 @@ def test_an_enum_is_named_when_it_is_missing() -> None:
     schema: dict[str, Json] = {"type": "object", "properties": {"u": {"type": "string", "enum": ["a", "b"]}}}
     with pytest.raises(ToolError, match="""missing argument 'u' \\(one of "a", "b"\\)"""):
         ArgumentCheck(ToolDefinition("t", "", {**schema, "required": ["u"]}))({})
+
+
+CAT: dict[str, Any] = {"type": "object", "properties": {"kind": {"const": "cat"}, "lives": {"$ref": "#/$defs/count"}}}
+DOG: dict[str, Any] = {"type": "object", "properties": {"kind": {"const": "dog"}, "bark": {"type": "boolean"}}}
+NESTED: dict[str, Any] = {
+    "type": "object",
+    "$defs": {"count": {"type": "integer"}, "cat": {**CAT, "required": ["kind", "lives"]}},
+    "properties": {
+        "line": {"type": "object", "required": ["sku"], "properties": {"sku": {"type": "string"}}}
+        | {"additionalProperties": False},
+        "pet": {"oneOf": [{"$ref": "#/$defs/cat"}, {**DOG, "required": ["kind", "bark"]}]},
+        "both": {"oneOf": [{"type": "integer"}, {"minimum": 3}]},
+        "maybe": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+        "tags": {"type": "array", "minItems": 2, "uniqueItems": True},
+        "never": False,
+        "day": {"type": "string", "format": "date"},
+        "map": {"patternProperties": {"^x_": {"type": "integer"}}, "additionalProperties": False},
+        "card": {"type": "object", "dependentRequired": {"number": ["cvc"]}},
+        "counts": {"type": "array", "items": {"$ref": "#/$defs/count"}},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ({"line": {}}, 400, "missing argument 'line/sku' (string)"),
+        ({"line": {"sku": "a", "x": 1}}, 400, "unknown argument 'line/x'; 'line' takes sku"),
+        (
+            {"pet": {"kind": "cat", "bark": True}},
+            422,
+            "argument 'pet' fits none of 2 alternatives (object with kind, lives or object with kind, bark); "
+            "the closest: missing argument 'pet/lives' (integer)",
+        ),
+        (
+            {"pet": {"kind": "dog", "bark": "loud"}},
+            422,
+            "argument 'pet' fits none of 2 alternatives (object with kind, lives or object with kind, bark); "
+            "the closest: argument 'pet/bark' must be true or false, not \"loud\"",
+        ),
+        (
+            {"both": 5},
+            422,
+            "argument 'both' fits more than one of 2 alternatives (integer or any value), and must fit exactly one",
+        ),
+        ({"maybe": {}}, 400, "argument 'maybe' must be an integer or null, not an object"),
+        ({"tags": [1]}, 422, "argument 'tags' must have at least 2 items"),
+        ({"tags": [{"a": 1}, {"a": 1.0}]}, 422, "argument 'tags' must have no equal items"),
+        ({"never": 1}, 422, "an argument is given that is not allowed"),
+        ({"day": "01.03.2025"}, 422, "argument 'day' must be a valid date, not \"01.03.2025\""),
+        ({"map": {"x_a": "1"}}, 400, "argument 'map/x_a' must be an integer, not \"1\""),
+        ({"map": {"x_a": 1, "y": 1}}, 400, "unknown argument 'map/y'; 'map' takes no properties"),
+        ({"card": {"number": "1"}}, 400, "missing argument 'card/cvc' (any value)"),
+    ],
+)
+def test_a_refusal_inside_an_argument_says_what_is_missing(
+    arguments: dict[str, Json], status: int, message: str
+) -> None:
+    with pytest.raises(ToolError) as caught:
+        ArgumentCheck(ToolDefinition("go", "", NESTED))(arguments)
+    assert (caught.value.status, str(caught.value)) == (status, message)
+
+
+def test_integers_arrive_as_integers_wherever_their_schema_is() -> None:
+    made = ArgumentCheck(ToolDefinition("go", "", NESTED))({"counts": [1.0, 2], "pet": {"kind": "cat", "lives": 7.0}})
+    assert json.dumps(made) == '{"counts": [1, 2], "pet": {"kind": "cat", "lives": 7}}'
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [
+        ("date", ["2025-02-28"], ["2025-02-30", "20250228", "2025-2-28", ""]),
+        ("date-time", ["2025-02-28T23:59:60Z", "2025-02-28T10:00:00.5+01:00"], ["2025-02-28", "2025-02-28T10:00:00"]),
+        ("time", ["10:00:00Z"], ["10:00", "25:00:00Z"]),
+        ("email", ["a.b@c.test"], ["not mail", "@", "a@b c"]),
+        ("uuid", ["123E4567-e89b-12d3-a456-426614174000"], ["xyz", "123e4567e89b12d3a456426614174000"]),
+        ("uri", ["https://a.test/x?y", "mailto:a@b.test"], ["a.test/x", "https://a b"]),
+        ("hostname", ["a-b.test"], ["a_b", "-a", "a..b"]),
+        ("ipv4", ["192.0.2.1"], ["192.0.2", "192.0.2.256"]),
+        ("ipv6", ["::1"], ["1"]),
+        ("password", ["", "anything"], []),
+    ],
+)
+def test_formats_are_checked(name: str, right: list[str], wrong: list[str]) -> None:
+    validator = argument_validator({"format": name})
+    assert [text for text in (*right, *wrong) if validator.is_valid(text)] == right
+    assert validator.is_valid(7)
+
+
+def test_hostile_patterns_and_lists_take_no_time() -> None:
+    slow: dict[str, Json] = {"patternProperties": {"^(a+)+$": {}}, "properties": {"list": {"uniqueItems": True}}}
+    start = time.perf_counter()
+    ArgumentCheck(ToolDefinition("go", "", {**slow, "additionalProperties": True}))({"a" * 40 + "b": 1})
+    ArgumentCheck(ToolDefinition("go", "", slow))({"list": [{"a": number} for number in range(20_000)]})
+    assert time.perf_counter() - start < 2
 
 
 def test_an_invalid_schema_is_refused_at_load() -> None:

@@ -1,0 +1,187 @@
+"""Turns a violation of a tool's schema into a refusal that tells a model how to correct its call."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jsonschema.exceptions import ValidationError
+
+from agentft.errors import ToolError
+from agentft.toolset.subschemas import Subschemas, matches_pattern
+
+__all__ = ["refuse", "unknown_names"]
+
+_NOUNS = {
+    "string": "a string",
+    "integer": "an integer",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
+_COUNTS = {
+    "minItems": "have at least {} items",
+    "maxItems": "have at most {} items",
+    "minLength": "have at least {} characters",
+    "maxLength": "have at most {} characters",
+    "minProperties": "have at least {} properties",
+    "maxProperties": "have at most {} properties",
+}
+
+
+def refuse(error: ValidationError, tool: str, schema: Subschemas) -> ToolError:
+    """The refusal for a violation: 400 if something is missing, unknown or of the wrong type, otherwise 422.
+
+    Args:
+        error: the violation.
+        tool: the tool's name.
+        schema: the tool's parameters.
+    """
+    path = list(error.absolute_path)
+    at = schema
+    for key in path:
+        at = at.at(key)
+    place = "/".join(str(part) for part in path)
+    if error.validator in {"required", "dependentRequired"}:
+        return _missing(error, place, at)
+    if error.validator in {"additionalProperties", "unevaluatedProperties"} and isinstance(error.instance, dict):
+        return _unknown(error, place, at, tool)
+    if error.validator in {"oneOf", "anyOf"}:
+        return _no_alternative(error, tool, schema, at.alternatives(str(error.validator)))
+    status = 400 if error.validator == "type" else 422
+    subject = f"argument {_clip(place)!r}" if place else "the arguments together"
+    if error.schema is False:
+        return ToolError(f"{subject if place else 'an argument is given that'} is not allowed", status=status)
+    shown = f", not {_shown(error.instance)}" if _is_told(error, place) else ""
+    return ToolError(f"{subject} must {_wanted(error)}{shown}", status=status, **({"argument": place} if place else {}))
+
+
+def unknown_names(error: ValidationError) -> list[str]:
+    """The names that an error of `additionalProperties` or `unevaluatedProperties` is about."""
+    schema: Any = error.schema
+    known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+    if error.validator == "unevaluatedProperties":
+        known = {*_properties(Subschemas(schema))}
+    instance: Any = error.instance
+    names = [str(name) for name in instance if name not in known]
+    return [name for name in names if not any(matches_pattern(pattern, name) for pattern in patterns)]
+
+
+def _missing(error: ValidationError, place: str, at: Subschemas) -> ToolError:
+    instance: Any = error.instance
+    value: Any = error.validator_value
+    needed: list[str] = value if isinstance(value, list) else []
+    if isinstance(value, Mapping):
+        needed = [name for key, names in value.items() if key in instance for name in names]
+    absent = [name for name in needed if name not in instance]
+    names = [f"{place}/{name}" if place else name for name in absent]
+    kinds = [_kind(at.at(name)) for name in absent]
+    shown = ", ".join(f"{name!r} ({kind})" for name, kind in zip(names, kinds, strict=True))
+    noun = "argument" if len(absent) == 1 else "arguments"
+    return ToolError(f"missing {noun} {shown}", status=400, argument=names[0] if names else place)
+
+
+def _unknown(error: ValidationError, place: str, at: Subschemas, tool: str) -> ToolError:
+    known = _properties(at)
+    name = next(iter(unknown_names(error)), "")
+    listed = textwrap.shorten(", ".join(known), 160, placeholder=" ...")
+    takes = f"takes {listed}" if known else f"takes no {'properties' if place else 'arguments'}"
+    name, owner = (f"{place}/{name}", repr(_clip(place))) if place else (name, tool)
+    return ToolError(f"unknown argument {_clip(name)!r}; {owner} {takes}", status=400, argument=_clip(name))
+
+
+def _no_alternative(error: ValidationError, tool: str, schema: Subschemas, arms: Sequence[Subschemas]) -> ToolError:
+    place = "/".join(str(part) for part in error.absolute_path)
+    subject = f"argument {_clip(place)!r}" if place else "the arguments together"
+    options = textwrap.shorten(" or ".join(dict.fromkeys(map(_kind, arms))), 120, placeholder=" ...")
+    more = {"argument": place} if place else {}
+    if not error.context:
+        text = f"{subject} fits more than one of {len(arms)} alternatives ({options}), and must fit exactly one"
+        return ToolError(text, status=422, **more)
+    by_arm: defaultdict[Any, list[ValidationError]] = defaultdict(list)
+    for inner in error.context:
+        by_arm[inner.relative_schema_path[0]].append(inner)
+    # The alternative that is meant has the right type and the right constants, and needs the fewest corrections.
+    nearest = min(by_arm.values(), key=lambda found: (sum(map(_is_kind, found)), len(found)))
+    if all(len(inner.relative_path) == 0 and inner.validator == "type" for inner in error.context):
+        wanted = " or ".join(dict.fromkeys(_wanted(inner).removeprefix("be ") for inner in error.context))
+        return ToolError(f"{subject} must be {wanted}, not {_shown(error.instance)}", status=400, **more)
+    why = refuse(next(iter(sorted(nearest, key=_is_kind))), tool, schema)
+    text = f"{subject} fits none of {len(arms)} alternatives ({options}); the closest: {why}"
+    return ToolError(text, status=422, argument=why.details.get("argument", place))
+
+
+def _is_kind(error: ValidationError) -> int:
+    return error.validator in {"type", "const", "enum"}
+
+
+def _is_told(error: ValidationError, place: str) -> bool:
+    """Whether the message ends with the value: for an object or a list, only if its type is wrong."""
+    return bool(place) and (error.validator == "type" or not isinstance(error.instance, dict | list))
+
+
+def _properties(schema: Subschemas) -> list[str]:
+    return [*dict.fromkeys(name for part, _ in schema.parts for name in part.get("properties") or {})]
+
+
+def _kind(schema: Subschemas) -> str:
+    if values := schema.values:
+        return f"one of {_listed(values)}" if len(values) > 1 else _listed(values)
+    if names := _properties(schema):
+        return f"object with {', '.join(names)}"
+    types = [*dict.fromkeys(kind for part, _ in schema.parts for kind in _types(part))]
+    required = [name for part, _ in schema.parts for name in part.get("required") or []]
+    return " or ".join(types) or ", ".join(map(repr, required)) or "any value"
+
+
+def _types(part: Mapping[str, Any]) -> Sequence[str]:
+    kinds = part.get("type", [])
+    return kinds if isinstance(kinds, list) else [kinds]
+
+
+def _wanted(error: ValidationError) -> str:
+    value: Any = error.validator_value
+    schema = error.schema if isinstance(error.schema, dict) else {}
+    match error.validator:
+        case "type":
+            return "be " + " or ".join(_NOUNS[kind] for kind in (value if isinstance(value, list) else [value]))
+        case "enum":
+            return f"be one of {_listed(value)}"
+        case "const":
+            return f"be {_listed([value])}"
+        case "minimum" | "maximum":
+            low, high = schema.get("minimum"), schema.get("maximum")
+            if low is not None and high is not None:
+                return f"be from {low} to {high}"
+            return f"be at least {low}" if high is None else f"be at most {high}"
+        case "format":
+            return f"be a valid {value}"
+        case "uniqueItems":
+            return "have no equal items"
+    if error.validator in _COUNTS:
+        return _COUNTS[str(error.validator)].format(value)
+    return f"be valid ({error.validator} {_clip(str(value))})"
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(json.dumps(value, ensure_ascii=False) for value in values)
+
+
+def _shown(value: object) -> str:
+    """A value for a message, short whatever the model wrote."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 64:
+        return "a number so large"
+    return json.dumps(_clip(value) if isinstance(value, str) else value, ensure_ascii=False)
+
+
+def _clip(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}..."
