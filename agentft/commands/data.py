@@ -100,6 +100,7 @@ def build_command(
     """
     from agentft.synthesis.build import build
     from agentft.toolserver import ToolServer
+    from agentft.toolset import stdout_to_stderr
 
     found = (find_content("datasets", file) for file in (recipe, f"{recipe}.toml"))
     path = next((path for path in found if path is not None and path.is_file()), None)
@@ -111,7 +112,8 @@ def build_command(
     if target.is_dir() or (target.exists() and target.samefile(path)):
         raise InputError(f"--output {target}: this is {'a folder' if target.is_dir() else 'the recipe'}; name a file")
     named = [name for part in (tools or "").split(",") if (name := part.strip())]
-    report = build(path, target, ToolServer, seed=seed, tools=named)
+    with stdout_to_stderr():  # for handlers that print
+        report = build(path, target, ToolServer, seed=seed, tools=named)
     typer.echo(json.dumps(asdict(report), ensure_ascii=False) if as_json else _summary(report))
 
 

@@ -163,6 +163,7 @@ def run_plan(
 
     from agentft.display.evaluation import EvaluationProgress, show_summary
     from agentft.evaluation.runner import evaluate
+    from agentft.toolset import stdout_to_stderr
 
     notes = Console(stderr=True, quiet=quiet)
     lines = [*plan.describe(), f"results: {settings.output}"]
@@ -172,7 +173,8 @@ def run_plan(
         notes.print(line, markup=False, highlight=False, soft_wrap=True)
     with EvaluationProgress(notes) as progress:
         settings = replace(settings, on_arm=progress.on_arm, on_case=progress.on_case, on_note=progress.on_note)
-        summary = evaluate(plan, arms, settings, stored)
+        with stdout_to_stderr():  # for handlers that print
+            summary = evaluate(plan, arms, settings, stored)
     if as_json:
         typer.echo(json.dumps(summary.document(), ensure_ascii=False))
     else:

@@ -21,9 +21,11 @@ def check_command(
     Example:
       agentft tools check weather ./mytools
     """
+    from agentft.toolset import stdout_to_stderr
     from agentft.toolset.proof import PROMISES, prove
 
-    found = {world: prove(world, seed) for world in worlds}
+    with stdout_to_stderr():  # for handlers that print
+        found = {world: prove(world, seed) for world in worlds}
     good = not any(found.values())
     if as_json:
         rows = {

@@ -39,7 +39,7 @@ def serve_command(
       agentft tools serve weather --stdio
     """
     from agentft.toolserver import ToolServer, open_source, read_faults
-    from agentft.toolset import load_toolsets
+    from agentft.toolset import load_toolsets, stdout_to_stderr
 
     if stdio and faults:
         raise InputError("--faults needs HTTP, which --stdio does not use; leave one of them out")
@@ -53,7 +53,8 @@ def serve_command(
     gc.freeze()  # garbage collections need not scan imported modules while calls wait
     with ToolServer(toolsets, port=port, host=where, token=token or None, faults=schedule, source=source) as server:
         typer.echo(_welcome(server, toolsets))
-        server.wait()
+        with stdout_to_stderr():  # for handlers that print
+            server.wait()
 
 
 def call_command(
@@ -66,7 +67,7 @@ def call_command(
     Example: agentft tools call weather.current_weather '{"city": "Paris"}'
     """
     from agentft.json_text import parse_json
-    from agentft.toolset import load_toolset
+    from agentft.toolset import load_toolset, stdout_to_stderr
 
     world, _, name = tool.rpartition(".")
     if not world:
@@ -79,7 +80,8 @@ def call_command(
     if not isinstance(values, dict):
         raise InputError('the arguments must be a JSON object, such as \'{"city": "Paris"}\'')
     try:
-        result = toolset.call(name, values, toolset.new_state())
+        with stdout_to_stderr():  # for handlers that print
+            result = toolset.call(name, values, toolset.new_state())
     except ToolError as error:
         typer.echo(json.dumps({"error": str(error), **error.details}, ensure_ascii=False))
         raise typer.Exit(1) from None

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentft.errors import ToolError
-from agentft.toolserver.body import JSON_MEDIA, error_body, json_response, read_body_arguments
+from agentft.toolserver.body import JSON_MEDIA, error_body, is_sendable, json_response, read_body_arguments
 from agentft.toolserver.description import openapi_document
 from agentft.toolserver.faults import Schedule
 from agentft.toolserver.limits import Limits
@@ -146,7 +146,17 @@ class Service:
     def _run_tool(self, name: str, arguments: Mapping[str, Json], session: str) -> tuple[int, Json, str]:
         if self._source is not None and name in self._names and (found := self._source(name, arguments, session)):
             return found.status, found.body, found.type
-        return 200, self._sessions.call(name, arguments, session), JSON_MEDIA
+        try:
+            return 200, self._sessions.call(name, arguments, session), JSON_MEDIA
+        except HandlerError:
+            raise
+        except ToolError as error:
+            if is_sendable(error):
+                raise
+            raise HandlerError(f"internal error in tool {name}") from error
+        # The tool boundary: a handler's KeyboardInterrupt is not the user's, because handlers run in other threads.
+        except BaseException as error:
+            raise HandlerError(f"internal error in tool {name}") from error
 
     def close(self) -> None:
         """Stop the worker threads after their current calls, and close the source."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import NoReturn, cast
 
@@ -16,6 +17,7 @@ from agentft.types import Json
 __all__ = [
     "JSON_MEDIA",
     "error_body",
+    "is_sendable",
     "json_or_text",
     "json_response",
     "parse_body",
@@ -66,7 +68,7 @@ def parse_body(body: bytes, limits: Limits) -> Json:
         ToolError: 400 if the body is not JSON, or has more than `limits.depth` levels.
     """
     try:
-        value: Json = json.loads(body.decode(), parse_constant=_refuse)
+        value: Json = json.loads(body.decode(), parse_constant=_refuse, object_pairs_hook=_unique)
         # JSON can escape a lone surrogate, which a UTF-8 response could not contain.
         if b"\\u" in body:
             json.dumps(value, ensure_ascii=False).encode()
@@ -94,6 +96,15 @@ def error_body(error: ToolError) -> dict[str, Json]:
     return {"error": str(error), **cast("dict[str, Json]", error.details)}
 
 
+def is_sendable(error: ToolError) -> bool:
+    """Whether a handler's refusal has an HTTP status of an error, and details that are JSON."""
+    try:
+        json.dumps(error_body(error), ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return isinstance(error.status, int) and 400 <= error.status < 600
+
+
 def json_response(
     status: int, content: object, media: str = JSON_MEDIA, headers: Mapping[str, str] | None = None
 ) -> Response:
@@ -109,6 +120,14 @@ def _depth(value: Json) -> int:
         depth += 1
         level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
     return depth
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice[:60]!r} occurs twice in one object")
+    return found
 
 
 def _refuse(constant: str) -> NoReturn:

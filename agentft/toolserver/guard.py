@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 import time
 from collections.abc import Iterable
 from urllib.parse import parse_qs, urlsplit
@@ -17,6 +18,7 @@ from agentft.types import ToolDefinition
 
 __all__ = ["Guard"]
 
+_HOST = re.compile(r"(?:\[[0-9a-f:.]+\]|[^\s/?#@\[\]\\:]+)(?::\d*)?")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -82,6 +84,8 @@ class Guard:
 
     def _serves(self, host: str) -> bool:
         """Whether a Host header is loopback (on any port), a tool's host, or the address that the server listens on."""
+        if not _HOST.fullmatch(host):  # such as a Host with user information
+            return False
         try:
             name = urlsplit(f"//{host}").hostname
             if host in self._hosts or name in _LOOPBACK or name == self._bound:

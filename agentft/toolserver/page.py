@@ -32,7 +32,7 @@ RecentCall: TypeAlias = tuple[float, str, str, Mapping[str, Json], int]
 def draw_page(toolsets: Sequence[Toolset], sessions: Sessions, recent: Sequence[RecentCall]) -> HTMLResponse:
     """The page. Everything in it that comes from a request is escaped and shortened."""
     tools = [
-        (toolset.name, _code(name), tool.access, escape(tool.definition.description))
+        (_code(toolset.name), _code(name), tool.access, escape(tool.definition.description))
         for toolset in toolsets
         for name, tool in toolset.tools.items()
     ]

@@ -6,6 +6,7 @@ The folder holds `tools.py` (functions marked `@read`, `@write` or `@destructive
 
 from __future__ import annotations
 
+from agentft.toolset.containment import stdout_to_stderr
 from agentft.toolset.loading import (
     check_referenced,
     find_tools,
@@ -36,5 +37,6 @@ __all__ = [
     "locate_world",
     "read",
     "shipped_worlds",
+    "stdout_to_stderr",
     "write",
 ]

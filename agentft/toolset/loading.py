@@ -16,6 +16,7 @@ from agentft.content import content_root, find_content, find_shipped
 from agentft.errors import InputError
 from agentft.json_text import parse_json
 from agentft.toolset.arguments import ArgumentCheck
+from agentft.toolset.containment import foreign_code, stdout_to_stderr
 from agentft.toolset.declared import load_declared
 from agentft.toolset.marks import State, access_of
 from agentft.toolset.signature import accept_models, define
@@ -173,9 +174,10 @@ def _load_module(source: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look up their module while it is being executed
     try:
-        spec.loader.exec_module(module)
+        with stdout_to_stderr(), foreign_code():
+            spec.loader.exec_module(module)
     # The tool boundary: a user's file may raise anything at all.
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, GeneratorExit) as error:
         del sys.modules[name]
         raise InputError(f"{source}: {_line(error, source)}{type(error).__name__}: {error}") from error
     return module

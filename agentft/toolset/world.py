@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agentft.errors import AgentftError, InputError, ToolError
 from agentft.toolset.arguments import ArgumentCheck
+from agentft.toolset.containment import foreign_code
 from agentft.toolset.marks import Access, Handler, State, did_you_mean
 from agentft.toolset.routes import Route
 from agentft.toolset.state import copy_json, digest, draft, freeze
@@ -111,7 +113,10 @@ class Toolset:
         try:
             frozen = freeze(state)
             working: State = frozen if tool.access == "read" else draft(frozen)
-            result: Json = copy_json(tool.handler(working, **checked))
+            with foreign_code():
+                result: Json = copy_json(tool.handler(working, **checked))
+            # A result that cannot be sent must fail here, before the state is replaced.
+            json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
             if tool.access != "read":
                 kept: State = freeze(working)
                 state.clear()

@@ -176,3 +176,8 @@ def test_only_http_is_handled() -> None:
 
     asyncio.run(client.guard({"type": "websocket"}, never, never))
     assert client.app.scopes == []
+
+
+@pytest.mark.parametrize("host", ["user@localhost", "evil.example@127.0.0.1", "a:b@[::1]:80", "localhost/x", "[::1]x"])
+def test_a_host_with_more_than_a_name_and_a_port_is_refused(host: str) -> None:
+    assert Client()(host=host) == 403

@@ -1,0 +1,71 @@
+"""What a world's code may not do in our process: end it, replace it, copy it, or write to our standard output.
+
+This stops accidents, not attacks: a world is trusted code. It is not kept from using memory, files, sockets,
+subprocesses or threads of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+__all__ = ["foreign_code", "stdout_to_stderr"]
+
+_REFUSED = frozenset({"os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn"})
+_local = threading.local()
+_exit = os._exit
+_installed = threading.Event()
+
+
+@contextmanager
+def foreign_code() -> Iterator[None]:
+    """While the block runs, `os._exit`, `fork` and `exec` raise RuntimeError in this thread."""
+    if not _installed.is_set():
+        _installed.set()
+        sys.addaudithook(_audit)
+        os._exit = _leave
+    before = getattr(_local, "inside", False)
+    _local.inside = True
+    try:
+        yield
+    finally:
+        _local.inside = before
+
+
+def _audit(event: str, _: tuple[Any, ...]) -> None:
+    if event in _REFUSED and getattr(_local, "inside", False):
+        raise RuntimeError(f"a tool world may not call {event}, because it would copy or replace agentft")
+
+
+def _leave(status: int) -> NoReturn:
+    if getattr(_local, "inside", False):
+        raise RuntimeError("a tool world may not call os._exit, because it would end agentft")
+    _exit(status)
+
+
+@contextmanager
+def stdout_to_stderr() -> Iterator[None]:
+    """While the block runs, what this process writes to standard output goes to standard error.
+
+    That is both `print` and file descriptor 1, in all threads and child processes.
+    """
+    sys.stdout.flush()
+    before = sys.stdout
+    try:
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # descriptor 1 or 2 is closed
+        kept = None
+    sys.stdout = sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stdout = before
+        if kept is not None:
+            os.dup2(kept, 1)
+            os.close(kept)

@@ -1,0 +1,162 @@
+"""What a world's code does to our process: printing, ending it, forking, raising what is no Exception."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentft.commands import run
+from agentft.errors import InputError
+from agentft.toolserver import ToolServer
+from agentft.toolset import HandlerError, load_toolset
+from agentft.toolset.containment import foreign_code, stdout_to_stderr
+from agentft.types import Span, ToolCall
+from tests.evaluation.world import write_suite
+
+WORLD = '''
+import os
+from agentft.errors import ToolError
+from agentft.toolset import State, read, write
+BASE_URL = "http://shop.test"
+print("LOADED")
+
+class Own(BaseException):
+    pass
+
+@read
+def price(state: State, item: str) -> dict[str, object]:
+    """The price of an item.
+
+    Args:
+        item: its name.
+
+    Example:
+        {"item": "tea"}
+    """
+    print("\\x1b]0;PWN\\x07PRINTED")
+    os.write(1, b"RAW\\n")
+    match item:
+        case "exit": os._exit(0)
+        case "fork": os.fork()
+        case "exec": os.execv("/bin/true", ["true"])
+        case "keyboard": raise KeyboardInterrupt
+        case "generator": raise GeneratorExit
+        case "own": raise Own
+        case "surrogate": return {"s": "\\ud800"}
+        case "nan": return {"n": float("nan")}
+        case "refused": raise ToolError("\\ud800")
+        case "details": raise ToolError("no", what=object())
+        case "status": raise ToolError("no", status=200)
+    return {"item": item, "price": 2.5}
+
+@write
+def order(state: State, item: str, count: int) -> dict[str, object]:
+    """Order an item.
+
+    Args:
+        item: its name.
+        count: how many.
+
+    Example:
+        {"item": "tea", "count": 1}
+    """
+    state["orders"].append(item)
+    return {"s": "\\ud800"} if item == "surrogate" else {"item": item}
+'''
+BUGS = ["exit", "fork", "exec", "keyboard", "generator", "own", "surrogate", "nan", "refused", "details", "status"]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    (folder / "tools.py").write_text(WORLD)
+    (folder / "state.json").write_text('{"orders": []}')
+    (folder / "README.md").write_text("A shop.\n")
+    return "./shop"
+
+
+def test_whatever_a_handler_does_is_its_bug_and_the_server_lives(world: str) -> None:
+    pid = os.getpid()
+    with ToolServer([load_toolset(world)]) as server:
+        for item in BUGS:
+            found = server.client().call(ToolCall("c", "price", {"item": item}, Span(0, 0)), "s")
+            assert os.getpid() == pid
+            assert (found.status, json.loads(found.received)) == (500, {"error": "internal error in tool price"}), item
+        assert len(server.crashes) == len(BUGS)
+        assert server.client().call(ToolCall("c", "price", {"item": "tea"}, Span(0, 0)), "s").status == 200
+
+
+def test_a_result_that_cannot_be_sent_leaves_the_state_unchanged(world: str) -> None:
+    toolset = load_toolset(world)
+    state = toolset.new_state()
+    with pytest.raises(HandlerError):
+        toolset.call("order", {"item": "surrogate", "count": 1}, state)
+    assert state == toolset.new_state()
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "GeneratorExit", "SystemExit"])
+def test_a_file_that_raises_when_it_is_loaded(world: str, error: str) -> None:
+    Path(world, "tools.py").write_text(f"raise {error}")
+    with pytest.raises(KeyboardInterrupt if error == "KeyboardInterrupt" else InputError):
+        load_toolset(world)
+
+
+def test_a_file_that_ends_the_process_when_it_is_loaded(world: str) -> None:
+    Path(world, "tools.py").write_text("import os\nos._exit(0)")
+    with pytest.raises(InputError, match=r"tools\.py: .*RuntimeError: a tool world may not call os\._exit"):
+        load_toolset(world)
+
+
+def test_outside_of_a_world_fork_is_allowed() -> None:
+    with foreign_code():
+        pass
+    if (child := os.fork()) == 0:
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["eval", "./shopping", "--tools", "./shop", "--model", "scripted", "--output", "out", "--json", "--quiet"],
+        ["tools", "call", "./shop.price", '{"item": "tea"}'],
+        ["tools", "check", "./shop", "--json"],
+    ],
+)
+def test_json_is_json_although_handlers_print(
+    world: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    case: dict[str, Any] = {"id": "a", "category": "single"}
+    call = {"name": "price", "arguments": {"item": "tea"}}
+    write_suite(tmp_path, [{**case, "turns": [{"user": "Tea?", "calls": [call], "answer": ["2.5"]}]}])
+    assert run(arguments) in {0, 1}
+    printed = capfd.readouterr()
+    assert json.loads(printed.out)
+    assert "LOADED" in printed.err
+    assert "RAW" in printed.err
+
+
+def test_an_evaluation_whose_handler_ends_the_process_has_a_summary(world: str, tmp_path: Path) -> None:
+    call = {"name": "price", "arguments": {"item": "tea"}}
+    write_suite(tmp_path, [{"id": "a", "category": "single", "turns": [{"user": "Tea?", "calls": [call]}]}])
+    wrong = '<tool_call>\n{"name": "price", "arguments": {"item": "exit"}}\n</tool_call>'
+    answers = [{"key": "a/0/0", "text": wrong}, {"key": "a/0/1", "text": "Done."}]
+    Path("answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    asked = ["eval", "./shopping", "--tools", "./shop", "--model", "scripted:answers.jsonl", "--format", "hermes"]
+    assert run([*asked, "--output", "out", "--quiet"]) == 1
+    assert json.loads(Path("out/summary.json").read_text())["verdict"] == "invalid"
+
+
+def test_standard_output_is_restored(capfd: pytest.CaptureFixture[str]) -> None:
+    with stdout_to_stderr():
+        sys.stdout.write("inside\n")
+        os.write(1, b"raw\n")
+    sys.stdout.write("outside\n")
+    assert capfd.readouterr() == ("outside\n", "inside\nraw\n")
