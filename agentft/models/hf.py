@@ -18,7 +18,7 @@ from agentft.models import Finish, Sampling
 from agentft.models.completion import Completion, OnText, TextRequest, stop_end
 from agentft.models.decoding import ATTENTION, OnTokens, Prefix, Start, can_share, compute_prefix, decode
 from agentft.models.embedded import resolve
-from agentft.models.tokenizers import load_tokenizer, located
+from agentft.models.tokenizers import check_vocabulary, load_tokenizer, located
 from agentft.rendering.encoding import tokens_of
 from agentft.rendering.frame import Frame
 
@@ -116,6 +116,7 @@ class HfEngine:
         # Requests with the same system text must be adjacent to share its computation.
         order = sorted(range(len(requests)), key=lambda index: (_system_text(requests[index]), index))
         prompts = [tokens_of(requests[index].segments, self.tokenizer) for index in order]
+        check_vocabulary(prompts, self._model.get_input_embeddings().num_embeddings, self.name, self.tokenizer)
         digest = hashlib.sha256(repr((sampling.seed, [request.key for request in requests])).encode()).digest()
         sampling = replace(sampling, seed=int.from_bytes(digest[:7], "big"))
         with torch.inference_mode():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from transformers import AutoTokenizer
@@ -12,7 +12,7 @@ from transformers.utils import logging as transformers_logging
 from agentft.errors import InputError, MissingError
 from agentft.models.embedded import resolve
 
-__all__ = ["load_tokenizer", "located"]
+__all__ = ["check_vocabulary", "load_tokenizer", "located"]
 
 
 def load_tokenizer(model: str) -> Any:
@@ -31,6 +31,23 @@ def load_tokenizer(model: str) -> Any:
     if not tokenizer.is_fast:
         raise InputError(f"{model} has no tokenizer.json (a fast tokenizer); convert its tokenizer first")
     return tokenizer
+
+
+def check_vocabulary(rows: Iterable[Sequence[int]], size: int, model: str, tokenizer: Any = None) -> None:
+    """Refuse tokens beyond the `size` embeddings of the model. `tokenizer`: the model's own, if it is loaded.
+
+    Raises:
+        InputError: the rows have such tokens; the message names the first few.
+    """
+    beyond = sorted({token for row in rows if len(row) and max(row) >= size for token in row if token >= size})
+    if beyond:
+        tokenizer = tokenizer or load_tokenizer(model)
+        texts = ", ".join(repr(tokenizer.convert_ids_to_tokens(token)) for token in beyond[:4])
+        raise InputError(
+            f"the tokenizer of {model} has {len(tokenizer):,} tokens, but the model has embeddings for {size:,}; the "
+            f"rows use {len(beyond)} of the tokens without one ({texts}); resize the model's embeddings, or use the "
+            "tokenizer that belongs to the model"
+        )
 
 
 def located(model: str, load: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 from agentft.engine.packing import Sample
 from agentft.errors import InputError, MissingError
 from agentft.models.embedded import resolve
-from agentft.models.tokenizers import located
+from agentft.models.tokenizers import check_vocabulary, located
 from agentft.training.events import Note
 from agentft.training.machine import Machine, measure_machine, measure_rate
 from agentft.training.planner import (
@@ -126,6 +126,7 @@ def resolve_recipe(
         MissingError: the model is not on this machine, or `liger = on` but Liger is not installed.
     """
     model = architecture or read_architecture(recipe)
+    _check_tokens(recipe, samples, model)
     if recipe.liger == "on" and not machine.liger:
         raise MissingError("liger = on needs an NVIDIA GPU and `pip install liger-kernel`; or set liger = auto")
     recipe, notes = _resolve_sharing(recipe, model)
@@ -159,6 +160,7 @@ def plan_cards(recipe: Recipe, samples: Sequence[Sample] | Workload) -> CardPlan
         MissingError: the model is not on this machine.
     """
     model, found = read_architecture(recipe), []
+    _check_tokens(recipe, samples, model)
     dimensions(model.config)
     recipe, notes = _resolve_sharing(recipe, model)
     work = samples if isinstance(samples, Workload) else workload_of(samples, recipe)
@@ -176,6 +178,12 @@ def _plan_here(recipe: Recipe, model: Architecture, work: Workload) -> Choice | 
         return resolved.choice
     rate = measure_rate(torch.bfloat16 if resolved.recipe.dtype == "bf16" else torch.float32)
     return cpu_seconds(dimensions(model.config), work, recipe.method, resolved.recipe.pack_tokens, rate)
+
+
+def _check_tokens(recipe: Recipe, samples: Sequence[Sample] | Workload, model: Architecture) -> None:
+    if not isinstance(samples, Workload):
+        size = model.config.get_text_config().vocab_size
+        check_vocabulary((sample.tokens for sample in samples), size, recipe.model)
 
 
 def _resolve_sharing(recipe: Recipe, model: Architecture) -> tuple[Recipe, list[Note]]:

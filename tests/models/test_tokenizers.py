@@ -10,11 +10,16 @@ import pytest
 import torch
 
 from agentft.errors import InputError, MissingError
+from agentft.models import Sampling
+from agentft.models.completion import TextRequest
 from agentft.models.hf import HfEngine
 from agentft.models.tokenizers import load_tokenizer
 from agentft.training.recipe import Recipe
-from agentft.training.resolve import read_architecture
-from tests.tiny import save_tiny, tiny_model
+from agentft.training.resolve import plan_cards, read_architecture
+from agentft.training.run import dry_run, read_samples
+from agentft.types import Segment
+from tests.engine.samples import write_rows
+from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
 
 
 def with_own_code(folder: Path, file: str, key: str) -> Path:
@@ -79,3 +84,19 @@ def test_a_damaged_file_is_named_as_such(file: str, tmp_path: Path) -> None:
     (folder / file).write_bytes((folder / file).read_bytes()[:99])
     with pytest.raises((InputError, MissingError), match=r"damaged|cannot be loaded"):
         HfEngine.open(str(folder))
+
+
+def test_tokens_without_an_embedding_are_refused_before_training_and_in_serving(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model")
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_tokens(["<tool_call>", "</tool_call>"])
+    tokenizer.save_pretrained(folder)
+    path = write_rows(tmp_path / "rows.jsonl", 2)
+    recipe = Recipe(model=str(folder), data=(str(path),), format="hermes")
+    message = r"has 402 tokens, but the model has embeddings for 400; the rows use 2 .*'<tool_call>', '</tool_call>'"
+    for refuse in (lambda: dry_run(recipe, lambda event: None), lambda: plan_cards(recipe, read_samples(recipe))):
+        with pytest.raises(InputError, match=message):
+            refuse()
+    engine = HfEngine.open(str(folder))
+    with pytest.raises(InputError, match="the rows use 1 of the tokens without one"):
+        engine.complete([TextRequest("k", (Segment("<tool_call>", False, "user"),), ())], Sampling(max_new_tokens=1))
