@@ -204,5 +204,7 @@ def _report_bug(error: BaseException) -> int:
 def _report(message: str, code: int) -> int:
     if os.environ.get("AGENTFT_DEBUG") == "1" and code not in (BUG, INTERRUPTED):
         traceback.print_exc()
-    typer.echo(f"error: {message}" if code != INTERRUPTED else message, err=True)
+    from agentft.display.safe import safe_line
+
+    typer.echo(safe_line(f"error: {message}" if code != INTERRUPTED else message), err=True)
     return code

@@ -162,6 +162,7 @@ def run_plan(
     from rich.console import Console
 
     from agentft.display.evaluation import EvaluationProgress, show_summary
+    from agentft.display.safe import safe_text
     from agentft.evaluation.runner import evaluate
     from agentft.toolset import stdout_to_stderr
 
@@ -170,7 +171,7 @@ def run_plan(
     if plan.trials > 1 and settings.sampling.temperature == 0:
         lines.append("note: all trials are the same at temperature 0; set --temperature")
     for line in lines:
-        notes.print(line, markup=False, highlight=False, soft_wrap=True)
+        notes.print(safe_text(line), highlight=False, soft_wrap=True)
     with EvaluationProgress(notes) as progress:
         settings = replace(settings, on_arm=progress.on_arm, on_case=progress.on_case, on_note=progress.on_note)
         with stdout_to_stderr():  # for handlers that print

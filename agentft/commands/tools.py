@@ -33,7 +33,9 @@ def list_worlds(as_json: Annotated[bool, typer.Option("--json", help="Print one 
 
 
 def show_world(
-    world: Annotated[str, typer.Argument(help="The name of a shipped world, or the folder of your own.")],
+    world: Annotated[
+        str, typer.Argument(help="A shipped world or the folder of your own, or one tool of it as `world.tool`.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Show a world's tools: name, access (read or write), description and arguments.
@@ -41,9 +43,9 @@ def show_world(
     Example:
       agentft tools show weather
     """
-    from agentft.toolset import load_toolset
+    from agentft.toolset import load_toolsets
 
-    toolset = load_toolset(world)
+    (toolset,) = load_toolsets([world])
     if as_json:
         _print_json(_world(toolset))
         return

@@ -38,6 +38,7 @@ def serve_command(
       agentft tools serve weather,search --faults timeout=0.1,429=0.05
       agentft tools serve weather --stdio
     """
+    from agentft.display.safe import safe_str
     from agentft.toolserver import ToolServer, open_source, read_faults
     from agentft.toolset import load_toolsets, stdout_to_stderr
 
@@ -52,7 +53,7 @@ def serve_command(
     where = host or "127.0.0.1"
     gc.freeze()  # garbage collections need not scan imported modules while calls wait
     with ToolServer(toolsets, port=port, host=where, token=token or None, faults=schedule, source=source) as server:
-        typer.echo(_welcome(server, toolsets))
+        typer.echo(safe_str(_welcome(server, toolsets)))
         with stdout_to_stderr():  # for handlers that print
             server.wait()
 

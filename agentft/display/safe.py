@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+
 from rich.text import Text
 
-__all__ = ["safe_str", "safe_text"]
+__all__ = ["safe_line", "safe_str", "safe_text"]
 
 _PICTURES = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"} | {0x7F: "\u2421"}
 # C1 controls; characters that reorder, join or hide text; separators that terminals may treat as line ends
@@ -27,6 +30,23 @@ def safe_str(text: str) -> str:
     except UnicodeEncodeError:  # lone surrogates, which cannot be encoded for a terminal
         shown = shown.encode(errors="backslashreplace").decode()
     return shown
+
+
+def safe_line(text: str) -> str:
+    """A message that quotes names and values, with control characters and accents in two forms made visible.
+
+    A letter with its accent in one character (NFC) and in two (NFD) look alike; the accent of the second form is shown
+    as \\uXXXX.
+    """
+    if unicodedata.is_normalized("NFC", text):
+        return safe_str(text)
+    return safe_str(re.sub(r"[^\x00-\u02ff]", lambda found: _visible(found[0], text, found.start()), text))
+
+
+def _visible(character: str, text: str, at: int) -> str:
+    """The character, or its escape if it joins the one before it into another character."""
+    joined = at > 0 and len(unicodedata.normalize("NFC", text[at - 1] + character)) == 1
+    return f"\\u{ord(character):04x}" if joined else character
 
 
 def safe_text(text: str, style: str = "") -> Text:

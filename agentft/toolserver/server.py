@@ -19,8 +19,8 @@ from agentft.toolserver.client import ToolClient
 from agentft.toolserver.faults import Schedule
 from agentft.toolserver.guard import Guard
 from agentft.toolserver.limits import Limits
+from agentft.toolserver.protocol import HEAD_BYTES, LimitedProtocol, WireProtocol
 from agentft.toolserver.source import Source
-from agentft.toolserver.wire import WireProtocol
 from agentft.toolset import HandlerError, Toolset
 
 __all__ = ["ToolServer"]
@@ -78,7 +78,8 @@ class ToolServer:
             access_log=False,
             lifespan="off",
             loop="asyncio",
-            http=WireProtocol if faults else "auto",  # "auto" is httptools, which is faster
+            http=WireProtocol if faults else LimitedProtocol,
+            h11_max_incomplete_event_size=HEAD_BYTES,
             ws="none",
             proxy_headers=False,
             server_header=False,

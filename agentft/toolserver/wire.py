@@ -17,7 +17,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agentft.errors import ToolError
 from agentft.toolserver.body import JSON_MEDIA, json_or_text, json_response, read_body_arguments
@@ -25,22 +24,13 @@ from agentft.toolserver.faults import FAULT_KINDS, Fault, Schedule
 from agentft.toolserver.limits import Limits
 from agentft.types import Json
 
-__all__ = ["Wire", "WireProtocol"]
+__all__ = ["Wire"]
 
 _CALLS_KEPT = 100_000
 _HUGE = 4 << 20
 _PIECES = 20
 _READ_SECONDS = 0.02  # time for the client to read, because a reset discards unread bytes
 _CLOSE_SECONDS = 5.0
-
-
-class WireProtocol(H11Protocol):
-    """uvicorn's protocol, with a request's transport at `scope["state"]["transport"]`."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Keep the transport for the requests of this connection."""
-        super().connection_made(transport)
-        self.app_state = {**self.app_state, "transport": transport}
 
 
 class Wire:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from agentft.display import safe
-from agentft.display.safe import safe_str, safe_text
+from agentft.display.safe import safe_line, safe_str, safe_text
 
 
 @pytest.mark.parametrize(
@@ -53,4 +53,10 @@ def test_no_control_characters_are_left(text: str) -> None:
 
 
 def test_public_names() -> None:
-    assert safe.__all__ == ["safe_str", "safe_text"]
+    assert safe.__all__ == ["safe_line", "safe_str", "safe_text"]
+
+
+def test_accents_in_one_and_in_two_characters_look_different_in_messages() -> None:
+    assert safe_line("caf\u00e9 cafe\u0301 \x1b[2J") == "caf\u00e9 cafe\\u0301 \u241b[2J"
+    assert safe_line("plain") == "plain"
+    assert safe_line("\u0928\u093f \U0001f469\u200d\U0001f52c") == "\u0928\u093f \U0001f469\u200d\U0001f52c"

@@ -14,6 +14,7 @@ BASE_URL = "http://calculator.test"
 
 _LIMIT = 1e15
 _TOKEN = re.compile(r"\s*(?:(\d+\.?\d*|\.\d+)|(\*\*|[-+*/%()^×÷−（）]))")
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:%|percent)\s*of\s+(\d{1,3}(?:,\d{3})+(?![\d,])|(?=[\d.(]))", re.IGNORECASE)
 _SAME = str.maketrans({"×": "*", "÷": "/", "−": "-", "（": "(", "）": ")"})
 Number = int | float
 
@@ -184,9 +185,14 @@ class _Parser:
         raise self.surprise()
 
 
+def _share(found: re.Match[str]) -> str:
+    """`17% of 2,340` as an expression."""
+    return f"({found[1]} / 100) * {found[2].replace(',', '')}"
+
+
 def _tokens(text: str) -> list[str]:
     tokens: list[str] = []
-    text, at = text.translate(_SAME).rstrip(), 0
+    text, at = _SHARE.sub(_share, text.translate(_SAME)).rstrip(), 0
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
