@@ -110,9 +110,7 @@ def plan_bench(recipe: Recipe, shape: str, memory: float | None = None) -> Resol
     Raises:
         InputError: the shape is unknown, or nothing fits.
     """
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # left over from the previous measurement
+    _free_memory()
     machine = measure_machine()
     if memory is not None:
         machine = replace(machine, free=min(machine.free, memory * 2**30))
@@ -121,6 +119,14 @@ def plan_bench(recipe: Recipe, shape: str, memory: float | None = None) -> Resol
     if machine.device == "cuda" and resolved.choice is None:
         raise InputError(f"nothing fits into {machine.free / 2**30:.1f} GiB")
     return resolved
+
+
+def _free_memory() -> None:
+    """Free what the previous measurement left on the GPU, and forget its peak."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _long_run(kind: Shape) -> Workload:
@@ -166,7 +172,10 @@ def bench_plain(resolved: Resolved, shape: str, steps: int, batch: int = 4) -> M
     kind, recipe = _shape(shape), resolved.recipe
     dice = random.Random(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    _free_memory()
     model = _model(resolved, "sdpa")
+    if next(model.parameters()).device.type != device:  # 4-bit weights are on the GPU already
+        model = model.to(device)
     vocabulary = model.config.vocab_size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft uses a deprecated property of transformers
@@ -343,23 +352,27 @@ def run_bench() -> None:
     recipe = read_recipe(None, given.settings, {"model": given.model, "method": given.method})
     for shape in given.shape or ["agent730"]:
         planned = plan_bench(recipe, shape, given.memory)
-        found = [bench_train(planned, shape, given.steps)]
-        most = limit(planned, shape, found[0])
-        if given.plain or len(sys.argv) == 1:
-            found.append(bench_plain(planned, shape, max(1, given.steps // 2)))
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        for peer in given.peer:
-            found += bench_peer(peer, shape, given.peer_batch or [2, 8], given.steps)
         if planned.choice is not None:
             sys.stdout.write(f"{shape}, predicted: {describe_choice(planned.choice)}\n")
-        for one in found:
-            share = one.samples_per_second / most
-            sys.stdout.write(
-                f"{one.name:24} {one.samples_per_second:8.3g} samples/s {one.tokens_per_second:10,.0f} tokens/s "
-                f"{one.memory / 2**30:6.2f} GiB  {share:4.0%} of the limit  {one.samples} per step\n"
-            )
+        ours = bench_train(planned, shape, given.steps)
+        most = limit(planned, shape, ours)
+        _show(ours, most)
+        if given.plain or len(sys.argv) == 1:
+            _show(bench_plain(planned, shape, max(1, given.steps // 2)), most)
+        _free_memory()
+        for peer in given.peer:
+            for one in bench_peer(peer, shape, given.peer_batch or [2, 8], given.steps):
+                _show(one, most)
+
+
+def _show(found: Measured, most: float) -> None:
+    """Print a measurement at once, so that a later failure does not lose it. `most`: see `limit`."""
+    share = found.samples_per_second / most
+    sys.stdout.write(
+        f"{found.name:24} {found.samples_per_second:8.3g} samples/s {found.tokens_per_second:10,.0f} tokens/s "
+        f"{found.memory / 2**30:6.2f} GiB  {share:4.0%} of the limit  {found.samples} per step\n"
+    )
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -105,9 +105,12 @@ def write_world(folder: Path, tools: list[dict[str, Json]], base_url: str, readm
     Raises:
         InputError: the folder already holds a world.
     """
-    if any((folder / name).exists() for name in ("tools.json", "tools.py", "state.json")):
+    state = folder / "state.json"
+    # A killed import leaves at most an empty state and a README: tools.json comes last.
+    other = state.exists() and state.read_text(encoding="utf-8") != "{}\n"
+    if other or any((folder / name).exists() for name in ("tools.json", "tools.py")):
         raise InputError(f"{folder}: it already holds a tool world; remove it, or choose another --output")
-    write_text(folder / "state.json", "{}\n")
+    write_text(state, "{}\n")
     write_text(folder / "README.md", readme)
     text = json.dumps({"base_url": base_url, "tools": tools}, ensure_ascii=False, indent=1)
     write_text(folder / "tools.json", f"{text}\n")
