@@ -61,7 +61,8 @@ def render_prompt(conversation: Conversation, fmt: CallFormat, frame: Frame) -> 
     messages = _messages(conversation, fmt, frame)
     tail = messages.pop().segments if messages and messages[-1].role == "assistant" else []
     prompt, said, trim = _open(messages, frame)
-    return (*prompt, *_said(said, _trimmed(tail, (trim[0], ""))))
+    begun = _trimmed(tail, (trim[0], ""))
+    return (*prompt, *(_said(said, begun) if begun else ()))
 
 
 def describe_rendering(fmt: CallFormat, frame: Frame) -> dict[str, Json]:

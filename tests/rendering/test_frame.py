@@ -149,6 +149,7 @@ def test_every_answer_is_followed_by_the_stop_and_serving_sends_a_prefix(shape: 
         prompt = render_prompt(Conversation("talk", talk[:index], (), "msagent"), MSAGENT, shaped)
         text = "".join(segment.text for segment in prompt)
         assert any("".join(segment.text for segment in row).startswith(text) for row in rows)
+        assert not prompt[-1].sampled  # the next token is the model's, a space before an answer too
 
 
 def test_the_stop_is_any_special_token_and_what_ends_the_text_is_not_learnt() -> None:
