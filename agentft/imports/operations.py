@@ -11,13 +11,24 @@ from agentft.imports.world import ACCESS, ArgumentTable, ImportedWorld, ImportNo
 from agentft.json_text import json_pointer, parse_json
 from agentft.toolset.arguments import Validator
 from agentft.toolset.references import References
-from agentft.toolset.routes import check_route
-from agentft.toolset.schemas import Schema, expand, plain_line
+from agentft.toolset.routes import DEFAULT_STYLES, STYLES, check_route
+from agentft.toolset.schemas import Schema, expand, is_cut, plain_line
 from agentft.types import Json
 
 __all__ = ["OperationReader", "object_or_empty"]
 
 _PLACES = {"path": "path", "query": "query", "header": "header", "cookie": "cookie", "formData": "form"}
+_COLLECTIONS = {
+    "csv": "form",
+    "multi": "form*",
+    "ssv": "spaceDelimited",
+    "tsv": "tabDelimited",
+    "pipes": "pipeDelimited",
+}
+_FORM, _MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
+# Keys of a Swagger 2 parameter that are not keywords of its schema.
+_PARAMETER_KEYS = frozenset({"name", "in", "required", "description", "collectionFormat", "allowEmptyValue", "style"})
+_PARAMETER_KEYS |= {"explode", "allowReserved", "examples", "content"}
 _IGNORED_HEADERS = frozenset({"accept", "content-type", "authorization"})  # OpenAPI: the client sets these
 _SUCCESS = ("200", "201", "202", "203", "204", "206", "2XX", "2xx", "default")
 _SPREADABLE = frozenset({"type", "properties", "required", "description", "examples", "additionalProperties"})
@@ -60,21 +71,26 @@ class OperationReader:
         arguments = ArgumentTable()
         for parameter, home in self._parameters(item, operation, base, place):
             self._add_parameter(parameter, home, arguments)
+        media = self._consumed(operation, arguments)
         for wire in re.findall(r"\{([^{}]+)\}", path):
             if arguments.name("path", wire) not in arguments.places:
                 self._note("no parameter is declared for {" + wire + "} in the path; it takes any string")
                 arguments.add({"type": "string"}, "path", wire, required=True)
         if "requestBody" in operation:
-            self._add_body(operation["requestBody"], base, f"{place}/requestBody", arguments)
+            media = self._add_body(operation["requestBody"], base, f"{place}/requestBody", arguments)
         returns, answers = self._responses(operation.get("responses"), base, f"{place}/responses")
         self.place = place
+        route = {"method": method.upper(), "path": path, "places": arguments.places}
+        text = operation.get("summary") if plain_line(operation.get("summary")) else operation.get("description")
+        if is_cut(text):
+            self._note("the description is cut to 300 characters")
         operation_id = operation.get("operationId")
         tool = {
-            "description": plain_line(operation.get("summary")) or plain_line(operation.get("description")),
+            "description": plain_line(text),
             "parameters": arguments.schema(),
             "access": ACCESS.get(method, "write"),
             "returns": returns,
-            "route": {"method": method.upper(), "path": path, "places": arguments.places},
+            "route": route | ({"media": media} if media else {}),
             "answers": answers,
             "operation": operation_id if isinstance(operation_id, str) else "",
         }
@@ -107,33 +123,105 @@ class OperationReader:
             return
         declared = parameter.get("schema", _media(parameter.get("content"))[1].get("schema"))
         if declared is None:  # Swagger 2: the parameter itself is a schema
-            declared = parameter | {"required": [], "description": ""}
+            declared = {key: value for key, value in parameter.items() if key not in _PARAMETER_KEYS}
         schema = self._expand(declared, base, "readOnly")
+        if is_cut(parameter.get("description")):
+            self._note("the description is cut to 300 characters")
         if description := plain_line(parameter.get("description")):
             schema["description"] = description
         if examples := _examples(parameter, self._references, base):
             schema["examples"] = [value for value in examples if Validator(schema).is_valid(value)][:5]
-        arguments.add(schema, _PLACES[where], wire, required=required or where == "path")
+        style = self._style(parameter, schema, _PLACES[where])
+        arguments.add(schema, _PLACES[where], wire, required=required or where == "path", style=style)
 
-    def _add_body(self, value: Json, base: str, place: str, arguments: ArgumentTable) -> None:
+    def _style(self, parameter: Mapping[str, Any], schema: Schema, place: str) -> str:
+        """How a parameter's arrays and objects are written, "" for the default of its place."""
+        kinds = schema.get("type", ["array", "object"])
+        if parameter.get("type") == "file":
+            return "binary"
+        if "schema" not in parameter and "content" in parameter:
+            style = "json"
+        elif "schema" not in parameter and "style" not in parameter:  # Swagger 2
+            found = parameter.get("collectionFormat", "csv")
+            style = _COLLECTIONS.get(found if place in {"query", "form"} else "csv", "form")
+            style = style if "array" in kinds else "form*"
+            style = style if place in {"query", "form"} else "simple"
+        else:
+            style = str(parameter.get("style") or DEFAULT_STYLES[place].rstrip("*"))
+            explode = parameter.get("explode")
+            spread = explode if isinstance(explode, bool) else style == "form"
+            style += "*" if spread and style != "deepObject" else ""
+            style = "form*" if style in {"spaceDelimited*", "pipeDelimited*"} else style  # as OpenAPI's table says
+        if style not in STYLES[place]:
+            self._note(f"the style {style[:40]} is not known for {place}; {DEFAULT_STYLES[place]} is used")
+            return ""
+        inner = [*schema.get("properties", {}).values(), schema.get("items", {})]
+        if style not in {"json", "deepObject"} and any(
+            each.get("type") in ("array", "object") for each in inner if each
+        ):
+            self._note("lists and objects inside it are sent as JSON text, because its style is for flat values")
+        if parameter.get("allowReserved") is True:
+            self._note("reserved characters are percent-encoded in spite of allowReserved")
+        return "" if style == DEFAULT_STYLES[place] else style
+
+    def _consumed(self, operation: Mapping[str, Any], arguments: ArgumentTable) -> str:
+        """Swagger 2: the media type of the body; "" for JSON, and for a URL-encoded form."""
+        root: Any = self._references.find("#", self._references.address)[0]
+        listed = operation.get("consumes", root.get("consumes") if isinstance(root, dict) else None)
+        kinds = [kind for kind in listed if isinstance(kind, str)] if isinstance(listed, list) else []
+        written = [place for place in arguments.places.values() if isinstance(place, list)]
+        places = [place[0] for place in written]
+        if "form" in places:
+            files = any("binary" in place for place in written)
+            return _MULTIPART if files or (_MULTIPART in kinds and _FORM not in kinds) else ""
+        kind = _media(dict.fromkeys(kinds))[0]
+        if "body" not in places or not kind or kind == "application/json":
+            return ""
+        if "json" not in kind:
+            self._note(f"a body of type {kind[:60]} is sent as JSON")
+        return kind if "json" in kind else ""
+
+    def _add_body(self, value: Json, base: str, place: str, arguments: ArgumentTable) -> str:
+        """Add the arguments of a body, and return its media type: "" for JSON, and for a URL-encoded form."""
         body, home = self.resolve(value, base, place)
         kind, media = _media(body.get("content"))
         where = "form" if "form" in kind else "body"
-        if where == "body" and "json" not in kind:
-            self._note(f"a body of type {kind[:60] or 'unknown'} is sent as JSON")
         schema = self._expand(media.get("schema"), home, "readOnly")
-        self._spread(schema, where, body.get("required") is True, arguments)
+        is_text = where == "body" and bool(kind) and schema.get("type") == "string"
+        if where == "body" and "json" not in kind and not is_text:
+            self._note(f"a body of type {kind[:60] or 'unknown'} is sent as JSON")
+        self._spread(schema, where, body.get("required") is True, arguments, object_or_empty(media.get("encoding")))
+        kind = kind.partition(";")[0].strip()
+        kept = kind not in {"application/json", _FORM, ""} and ("json" in kind or where == "form" or is_text)
+        return kind if kept and "*" not in kind else ""
 
-    def _spread(self, schema: Schema, place: str, required: bool, arguments: ArgumentTable) -> None:
+    def _spread(
+        self,
+        schema: Schema,
+        place: str,
+        required: bool,
+        arguments: ArgumentTable,
+        encoding: Mapping[str, Any] | None = None,
+    ) -> None:
         """Add a body's properties as arguments, or the whole body as one argument if that would change its meaning."""
         needed, properties = schema.get("required", []), schema.get("properties", {})
         closed = not isinstance(schema.get("additionalProperties"), dict)
         known = bool(properties) and set(needed) <= properties.keys()
         if schema.keys() <= _SPREADABLE and closed and known and (required or not needed):
             for name, inner in properties.items():
-                arguments.add(inner, place, name, required=name in needed)
+                style = self._field_style(inner, object_or_empty((encoding or {}).get(name))) if place == "form" else ""
+                arguments.add(inner, place, name, required=name in needed, style=style)
         else:
             arguments.add(schema, place, "", required=required)
+
+    def _field_style(self, schema: Schema, encoding: Mapping[str, Any]) -> str:
+        """The style of a form's field."""
+        leaf = schema.get("items", schema) if schema.get("type") == "array" else schema
+        if leaf.get("format") in ("binary", "byte") or "contentMediaType" in leaf:
+            return "binary"
+        if "json" in str(encoding.get("contentType", "")):
+            return "json"
+        return self._style({"schema": schema, **encoding}, {"type": schema.get("type", "object")}, "form")
 
     def _responses(self, responses: Json, base: str, place: str) -> tuple[Schema, list[Json]]:
         """The schema of the first successful response, and answers from its examples."""
@@ -144,8 +232,8 @@ class OperationReader:
         try:
             response, home = self.resolve(table[status], base, f"{place}/{status}")
             kind, media = _media(response.get("content"))
-            if "schema" in response:  # Swagger 2
-                kind, media = "json", {"schema": response["schema"]}
+            if "schema" in response or "examples" in response:  # Swagger 2
+                kind, media = "json", {"schema": response.get("schema", {})}
             if not kind:
                 return ({"type": "null"} if status == "204" else {}), []
             schema = self._expand(media.get("schema"), home, "writeOnly")
@@ -162,10 +250,15 @@ class OperationReader:
 
     def _expand(self, schema: Json, base: str, hidden: str) -> Schema:
         self._references.cut.clear()
+        self._references.dropped.clear()
         expanded = expand(schema, self._references, base, hidden)
         if cut := sorted(self._references.cut):
             more = f" and {len(cut) - 3} more" if len(cut) > 3 else ""
             self._note(f"{', '.join(cut[:3])}{more}: recursive or too large, so any value is accepted there")
+        if dropped := sorted(self._references.dropped):
+            self._note(
+                f"left out of the schema, because they are unknown or cannot be used: {', '.join(dropped)[:200]}"
+            )
         return expanded
 
     def _note(self, reason: str) -> None:
@@ -180,7 +273,7 @@ def object_or_empty(value: Json) -> dict[str, Any]:
 def _media(content: Json) -> tuple[str, dict[str, Any]]:
     """The preferred media type and its object: JSON before forms before any other."""
     kinds = list(object_or_empty(content))
-    kinds.sort(key=lambda kind: 0 if "json" in kind else 1 if "form" in kind else 2)
+    kinds.sort(key=lambda kind: (kind != "application/json", "json" not in kind, "form" not in kind))
     return (kinds[0].lower(), object_or_empty(object_or_empty(content)[kinds[0]])) if kinds else ("", {})
 
 

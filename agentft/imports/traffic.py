@@ -22,17 +22,22 @@ from agentft.types import Json
 
 __all__ = ["import_traffic", "infer"]
 
+_FORM = "application/x-www-form-urlencoded"
 _KNOWN_LENGTH = 8  # characters of a secret that is searched for in the rest of its exchange
 _PATH_PARAMETER = re.compile(r"\d+|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-f]{16,}")
 
 
 @dataclass
 class _Tool:
-    """One tool: its partial entry in `tools.json`, and its calls (arguments, status, answer) by arguments' digest."""
+    """One tool: its partial entry in `tools.json`, and its calls (arguments, status, answer) by arguments' digest.
+
+    `lists`: the arguments that a call repeats, so that they are lists in every call.
+    """
 
     entry: dict[str, Json]
     arguments: ArgumentTable = field(default_factory=ArgumentTable)
     calls: dict[str, tuple[dict[str, Json], int, Json]] = field(default_factory=dict)
+    lists: set[str] = field(default_factory=set)
 
 
 def import_traffic(content: bytes, place: str, world: str) -> ImportedWorld:
@@ -83,11 +88,15 @@ def _har(entry: Any) -> dict[str, Any]:
     try:
         request, response = entry["request"], entry["response"]
         post, content = request.get("postData") or {}, response.get("content") or {}
-        sent = {pair["name"]: pair.get("value", "") for pair in post.get("params") or []} or _body(post.get("text"))
+        media = str(post.get("mimeType") or "").partition(";")[0].strip().lower()
+        form = [(pair["name"], pair.get("value") or "") for pair in post.get("params") or []]
+        if not form and media == _FORM:
+            form = parse_qsl(post.get("text") or "", keep_blank_values=True)
         text = content.get("text")
         if content.get("encoding") == "base64":
             text = base64.b64decode(text or "").decode()
-        row = {"method": request["method"], "url": request["url"], "request": sent}
+        row = {"method": request["method"], "url": request["url"], "request": None if form else _body(post.get("text"))}
+        row |= {"form": form, "media": media if media.startswith("multipart/") else ""} if form else {}
         return row | {"status": response["status"], "response": _body(text)}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"not a HAR entry: {error!r:.100}") from None
@@ -126,9 +135,11 @@ def _add_call(row: Mapping[str, Any], base_url: str, tools: dict[str, _Tool]) ->
     elif isinstance(method, str) and _origin(row.get("url")) == base_url:
         path, addressed = _address(row["url"])
         check_route(method.upper(), path)
-        name, sent = f"{method.lower()} {path}", [*addressed, *sent]
+        form: Any = row.get("form") or ()
+        name, sent = f"{method.lower()} {path}", [*addressed, *sent, *_grouped("form", form)]
         entry = {"description": f"Recorded: {method.upper()} {path}", "access": ACCESS.get(method.lower(), "write")}
-        entry["route"] = {"method": method.upper(), "path": path}
+        media: dict[str, Json] = {"media": row["media"]} if form and row.get("media") else {}
+        entry["route"] = {"method": method.upper(), "path": path, **media}
     else:
         raise InputError(f"an exchange must have `tool`, or `method` and a `url` at {base_url}")
     tool = tools.setdefault(name, _Tool(entry))
@@ -138,7 +149,9 @@ def _add_call(row: Mapping[str, Any], base_url: str, tools: dict[str, _Tool]) ->
     for where, wire, value in sent:
         if not is_secret_argument(wire):
             tool.arguments.add({}, where, wire, required=False)
-            arguments[tool.arguments.name(where, wire)] = redacted(value, known)
+            argument = tool.arguments.name(where, wire)
+            arguments[argument] = redacted(value, known)
+            tool.lists |= {argument} if where in {"query", "form"} and isinstance(value, list) else set()
     call = (arguments, int(row["status"]), redacted(row.get("body", row.get("response")), known))
     return tool.calls.setdefault(digest(arguments), call) is not call
 
@@ -153,8 +166,15 @@ def _address(url: str) -> tuple[str, list[tuple[str, str, Json]]]:
             name = f"id_{len(sent) + 1}" if sent else "id"
             sent.append(("path", name, _number_or_text(unquote(segment))))
             segments[index] = f"{{{name}}}"
-    sent += [("query", name, _number_or_text(value)) for name, value in parse_qsl(parts.query, keep_blank_values=True)]
-    return "/".join(segments) or "/", sent
+    return "/".join(segments) or "/", [*sent, *_grouped("query", parse_qsl(parts.query, keep_blank_values=True))]
+
+
+def _grouped(place: str, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str, Json]]:
+    """The arguments of a query or a form; the values of a repeated name are a list."""
+    values: dict[str, list[Json]] = {}
+    for name, value in pairs:
+        values.setdefault(name, []).append(_number_or_text(value))
+    return [(place, name, found if len(found) > 1 else found[0]) for name, found in values.items()]
 
 
 def _number_or_text(text: str) -> Json:
@@ -164,6 +184,10 @@ def _number_or_text(text: str) -> Json:
 
 def _add_tool(imported: ImportedWorld, name: str, tool: _Tool) -> None:
     calls = list(tool.calls.values())
+    for arguments, _, _ in calls:
+        for argument in tool.lists & arguments.keys():
+            value = arguments[argument]
+            arguments[argument] = value if isinstance(value, list) else [value]
     for argument in tool.arguments.properties:
         seen = [arguments[argument] for arguments, _, _ in calls if argument in arguments]
         tool.arguments.properties[argument] = infer(seen)

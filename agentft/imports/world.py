@@ -97,10 +97,10 @@ class ArgumentTable:
         self.places: dict[str, Json] = {}
         self._names: dict[tuple[str, str], str] = {}
 
-    def add(self, schema: Schema, place: str, wire: str, *, required: bool) -> None:
+    def add(self, schema: Schema, place: str, wire: str, *, required: bool, style: str = "") -> None:
         """Add an argument, or replace the one with the same place and the same name in requests (`wire`)."""
         name = self.name(place, wire)
-        self.properties[name], self.places[name] = schema, [place, wire]
+        self.properties[name], self.places[name] = schema, [place, wire, *([style] if style else [])]
         if required and name not in self.required:
             self.required.append(name)
 

@@ -118,9 +118,24 @@ def _inputs(tool: Tool, path: str, schema: Mapping[str, Any]) -> dict[str, Any]:
                 media["schema"]["properties"][wire] = described
                 media["schema"]["required"] += [wire] if required else []
         elif kind != "header" or wire.lower() not in _IGNORED_HEADERS:
-            parameters[kind, wire] = _parameter(kind, wire, described, required=required or kind == "path")
+            parameter = _parameter(kind, wire, described, required=required or kind == "path")
+            parameters[kind, wire] = parameter | _style(
+                tool.route.styles.get(name, "") if tool.route else "", described
+            )
+    for parameter in parameters.values():
+        if "content" in parameter:
+            del parameter["schema"]
     body = {"requestBody": {"required": needed, "content": content}} if content else {}
     return {"parameters": [_SESSION, *parameters.values()], **body}
+
+
+def _style(style: str, schema: Any) -> dict[str, Any]:
+    """The keys of a parameter that is not written in the default way of its place."""
+    if style in {"", "tabDelimited"}:  # OpenAPI 3 has no name for tabs; repeated values are read, too
+        return {}
+    if style == "json":
+        return {"schema": None, "content": {"application/json": {"schema": schema}}}
+    return {"style": style.rstrip("*"), "explode": style.endswith("*") or style == "deepObject"}
 
 
 def _parameter(kind: str, wire: str, schema: Any, *, required: bool = True) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import httpx
 from referencing import Registry
@@ -15,8 +14,9 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from agentft.errors import ToolError
-from agentft.toolserver.body import json_or_text, parse_body, read_body
+from agentft.toolserver.body import JSON_MEDIA, json_or_text, parse_body, read_body
 from agentft.toolserver.limits import Limits
+from agentft.toolserver.styles import join_text, plain_text, split_text, write_pairs
 from agentft.toolset import Route, Tool, Toolset
 from agentft.toolset.arguments import Validator
 from agentft.types import Json
@@ -112,16 +112,44 @@ async def read_route_arguments(
         texts["form"] = _pairs(body)
     elif body:
         arguments = _from_body(parse_body(body, limits), places)
-    known = {wire for kind, wire in places.values() if kind == "query"}
-    if unknown := {name for name, _ in texts["query"]} - known:
-        raise ToolError(f"unknown query parameter {min(unknown)[:60]!r}", argument=min(unknown)[:60])
     validator = Validator(tool.definition.parameters, registry=Registry())
     properties: Any = tool.definition.parameters.get("properties", {})
+    read: set[str] = set()
     for name, (kind, wire) in places.items():
+        schema, style = properties.get(name, True), tool.route.style(name) if tool.route else ""
         wanted = wire.lower() if kind == "header" else wire
-        if values := [value for key, value in texts.get(kind, []) if key == wanted]:
-            arguments[name] = _typed(values, validator.evolve(schema=properties.get(name, True)))
+        names, values = _spread(texts.get(kind, []), wanted, style, schema)
+        read |= names if kind == "query" else set()
+        if values:
+            whole = {
+                key: _typed([text], validator.evolve(schema=_property(schema, key)), "", "") for key, text in values
+            }
+            arguments[name] = whole
+        elif found := [value for key, value in texts.get(kind, []) if key == wanted]:
+            arguments[name] = _typed(found, validator.evolve(schema=schema), wire, style)
+            read |= {wire} if kind == "query" else set()
+    if unknown := {name for name, _ in texts["query"]} - read:
+        raise ToolError(f"unknown query parameter {min(unknown)[:60]!r}", argument=min(unknown)[:60])
     return arguments
+
+
+def _spread(
+    texts: Iterable[tuple[str, str]], wire: str, style: str, schema: Any
+) -> tuple[set[str], list[tuple[str, str]]]:
+    """The names in a request, and the properties, of an object that is spread over several parameters."""
+    if style == "deepObject":
+        found = [(key, text) for key, text in texts if key.startswith(f"{wire}[") and key.endswith("]")]
+        return {key for key, _ in found}, [(key[len(wire) + 1 : -1], text) for key, text in found]
+    if style == "form*" and isinstance(schema, dict) and schema.get("type") == "object":
+        pairs = list(texts)
+        if all(key != wire for key, _ in pairs):
+            found = [(key, text) for key, text in pairs if key in schema.get("properties", {})]
+            return {key for key, _ in found}, found
+    return set(), []
+
+
+def _property(schema: Any, name: str) -> Any:
+    return schema.get("properties", {}).get(name, True) if isinstance(schema, dict) else True
 
 
 def _pairs(text: bytes) -> list[tuple[str, str]]:
@@ -141,10 +169,10 @@ def _from_body(document: Json, places: Mapping[str, tuple[str, str]]) -> dict[st
     return {names.get(key, key): value for key, value in document.items()}
 
 
-def _typed(values: Sequence[str], validator: Any) -> Json:
+def _typed(values: Sequence[str], validator: Any, wire: str, style: str) -> Json:
     """The first conversion that the schema accepts; otherwise the text, which the argument check then refuses."""
     text = values[-1]
-    items = values if len(values) > 1 else text.split(",")
+    items = values if len(values) > 1 else split_text(text, wire, style)
     parsed = [json_or_text(item.encode(errors="replace")) if item else None for item in items]
     whole = json_or_text(text.encode(errors="replace")) if text else None
     for reading in (text, [*items], whole, parsed):
@@ -157,40 +185,79 @@ def _typed(values: Sequence[str], validator: Any) -> Json:
 
 
 def fill_request(base: str, route: Route, arguments: Mapping[str, Json]) -> dict[str, Any]:
-    """The httpx request to the service at `base`, with each argument in its place (by default the body).
+    """The httpx request to the service at `base`, with each argument in its place (by default the body) and its style.
 
     Raises:
         ToolError: 422 if a path parameter is missing or would leave the route, or if the URL would not be below `base`.
     """
-    sent: defaultdict[str, dict[str, Json]] = defaultdict(dict)
+    sent: defaultdict[str, dict[str, tuple[Json, str]]] = defaultdict(dict)
     for argument, value in arguments.items():
         place, name = route.places.get(argument, ("body", argument))
-        sent[place][name] = value
+        sent[place][name] = value, route.style(argument)
     texts = PARAMETER.split(route.path)
     for index, name in enumerate(texts[1::2]):
-        text = _text(sent["path"].get(name, ""))
-        if not text.strip("."):
+        value, style = sent["path"].get(name, ("", "simple"))
+        if not (text := join_text(name, value, style, escaped=False)).strip("."):
             raise ToolError(f"argument {name!r} is {text!r}, which cannot stand in a path", status=422, argument=name)
-        texts[2 * index + 1] = quote(text, safe="")
-    headers = {name: _text(value) for name, value in sent["header"].items() if name.lower() not in _OUR_HEADERS}
+        texts[2 * index + 1] = join_text(name, value, style, escaped=True)
+    headers = {
+        name: join_text(name, value, style, escaped=False)
+        for name, (value, style) in sent["header"].items()
+        if name.lower() not in _OUR_HEADERS
+    }
     if sent["cookie"]:
-        headers["Cookie"] = "; ".join(f"{name}={quote(_text(value))}" for name, value in sent["cookie"].items())
-    body = sent["body"].get("", dict(sent["body"]))
-    content = {"data": sent["form"]} if sent["form"] else {"json": body} if body != {} or route.method == "POST" else {}
-    params = {name: value if isinstance(value, list) else _text(value) for name, value in sent["query"].items()}
-    return {"url": _below(base, "".join(texts)), "params": params, "headers": headers, **content}
+        headers["Cookie"] = "; ".join(f"{name}={text}" for name, text in _written(sent["cookie"]))
+    query = "&".join(f"{name}={text}" for name, text in _written(sent["query"]))
+    url = _below(base, "".join(texts), query)
+    return {"url": url, **_content(route, sent["form"], sent["body"], headers)}
 
 
-def _below(base: str, path: str) -> httpx.URL:
+def _content(
+    route: Route,
+    form: Mapping[str, tuple[Json, str]],
+    sent: Mapping[str, tuple[Json, str]],
+    headers: Mapping[str, str],
+) -> dict[str, Any]:
+    """The body of a request in its media type, and the headers."""
+    if form and route.media.startswith("multipart/"):
+        return {
+            "files": [part for name, (value, style) in form.items() for part in _parts(name, value, style)],
+            "headers": headers,
+        }
+    if form:
+        content = "&".join(f"{name}={text}" for name, text in _written(form)).encode()
+        return {"content": content, "headers": {**headers, "Content-Type": FORM}}
+    body = sent[""][0] if "" in sent else {name: value for name, (value, _) in sent.items()}
+    if body == {} and route.method != "POST":
+        return {"headers": headers}
+    media = route.media or JSON_MEDIA
+    if isinstance(body, str) and not media.endswith("json"):
+        return {"content": body.encode(), "headers": {**headers, "Content-Type": media}}
+    return {"json": body, "headers": {**headers, "Content-Type": media}}
+
+
+def _written(sent: Mapping[str, tuple[Json, str]]) -> list[tuple[str, str]]:
+    return [pair for name, (value, style) in sent.items() for pair in write_pairs(name, value, style)]
+
+
+def _parts(name: str, value: Json, style: str) -> list[tuple[str, tuple[Any, ...]]]:
+    """The parts of one field of a multipart form: a file, JSON for an object, one part for each item of a list."""
+    items = value if isinstance(value, list) and style != "json" else [value]
+    if style == "binary":
+        return [(name, (name, plain_text(item).encode(), "application/octet-stream")) for item in items]
+    return [
+        (name, (None, plain_text(item), JSON_MEDIA) if isinstance(item, dict | list) else (None, plain_text(item)))
+        for item in items
+    ]
+
+
+def _below(base: str, path: str, query: str) -> httpx.URL:
     """The URL of `path` below `base`; the scheme, the host and the port are those of `base`, whatever the path says."""
     root = httpx.URL(base)
     prefix = root.raw_path.rstrip(b"/")
-    url = root.copy_with(raw_path=prefix + path.encode())
+    url = root.copy_with(raw_path=prefix + path.encode() + (f"?{query}".encode() if query else b""))
     origins = [(each.scheme, each.raw_host, each.port, each.userinfo) for each in (root, url)]
-    if origins[0] != origins[1] or not url.raw_path.startswith(prefix + b"/") or url.query or url.fragment:
+    stays = origins[0] == origins[1] and url.raw_path.startswith(prefix + b"/")
+    if not stays or url.query != query.encode() or url.fragment:
         raise ToolError(f"the path {path!r:.100} does not stay below {base}; nothing was sent", status=422)
     return url
-
-
-def _text(value: Json) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -15,7 +15,7 @@ from agentft.files import write_text
 from agentft.strict import read_as, read_json_line
 from agentft.toolset.arguments import ArgumentCheck
 from agentft.toolset.marks import Access, State
-from agentft.toolset.routes import Route, check_route
+from agentft.toolset.routes import STYLES, Route, check_route
 from agentft.toolset.sampling import UnsatisfiableError, draw
 from agentft.toolset.schemas import Schema, expand
 from agentft.toolset.state import digest
@@ -45,11 +45,12 @@ class DeclaredAnswer:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredRoute:
-    """A `Route` as written in the file: `places` is argument -> [place, name there]."""
+    """A `Route` as written in the file: `places` is argument -> [place, name there], or [place, name there, style]."""
 
     method: str
     path: str
     places: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    media: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +137,19 @@ def _route(declared: DeclaredRoute, arguments: Sequence[str]) -> Route:
     except InputError as error:
         raise InputError(f"route: {error}") from None
     for name, place in declared.places.items():
-        if name not in arguments or len(place) != 2 or place[0] not in _PLACES or not isinstance(place[1], str):
+        if (
+            name not in arguments
+            or len(place) not in {2, 3}
+            or place[0] not in _PLACES
+            or not isinstance(place[1], str)
+        ):
             raise InputError(f"route.places: {name!r} must be an argument, with [place, name there]")
-    return Route(method, declared.path, {name: (place[0], place[1]) for name, place in declared.places.items()})
+        if len(place) == 3 and place[2] not in STYLES.get(place[0], ()):
+            known = ", ".join(STYLES.get(place[0], ())) or "none"
+            raise InputError(f"route.places: {name!r} has the style {place[2]!r:.40}; known for {place[0]}: {known}")
+    places = {name: (place[0], place[1]) for name, place in declared.places.items()}
+    styles = {name: place[2] for name, place in declared.places.items() if len(place) == 3}
+    return Route(method, declared.path, places, styles, declared.media)
 
 
 class _Handler:

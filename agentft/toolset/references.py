@@ -31,6 +31,8 @@ class References:
         self.address = address
         self.cut: set[str] = set()
         """References that `expand` did not follow."""
+        self.dropped: set[str] = set()
+        """Keywords that `expand` left out."""
 
     def find(self, reference: str, base: str) -> tuple[Json, str]:
         """The target of `reference`, which is written in the document at `base`, and the address of its document.
@@ -64,6 +66,8 @@ class References:
         return self._documents[address]
 
     def _walk(self, value: Json, fragment: str, reference: str) -> Json:
+        if fragment and not fragment.startswith("/"):
+            return _anchored(value, unquote(fragment), reference)
         for part in unquote(fragment).split("/")[1:]:
             key = part.replace("~1", "/").replace("~0", "~")
             if isinstance(value, list) and key.isascii() and key.isdigit() and int(key) < len(value):
@@ -73,3 +77,15 @@ class References:
             else:
                 raise InputError(f"the reference {reference[:200]!r} has no target: there is no {key[:100]!r}")
         return value
+
+
+def _anchored(document: Json, name: str, reference: str) -> Json:
+    """The schema in a document that `$anchor` or `$dynamicAnchor` names."""
+    waiting: list[Json] = [document]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict) and name in (value.get("$anchor"), value.get("$dynamicAnchor")):
+            return value
+        if isinstance(value, dict | list):
+            waiting += value.values() if isinstance(value, dict) else value
+    raise InputError(f"the reference {reference[:200]!r} has no target: there is no anchor {name[:100]!r}")

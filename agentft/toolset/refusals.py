@@ -151,7 +151,7 @@ def _wanted(error: ValidationError) -> str:
         case "type":
             return "be " + " or ".join(_NOUNS[kind] for kind in (value if isinstance(value, list) else [value]))
         case "enum":
-            return f"be one of {_listed(value)}"
+            return f"be one of {_listed(value)}" if len(value) > 1 else f"be {_listed(value)}"
         case "const":
             return f"be {_listed([value])}"
         case "minimum" | "maximum":

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from agentft.errors import InputError
 
-__all__ = ["Route", "check_route"]
+__all__ = ["DEFAULT_STYLES", "STYLES", "Route", "check_route"]
 
+DEFAULT_STYLES = {"path": "simple", "header": "simple", "query": "form*", "cookie": "form*", "form": "form*"}
+"""Place of an argument -> OpenAPI's style there; `*`: exploded."""
+_DELIMITED = ("form", "form*", "spaceDelimited", "pipeDelimited", "tabDelimited", "json")
+STYLES = {
+    "path": ("simple", "simple*", "label", "label*", "matrix", "matrix*", "json"),
+    "query": (*_DELIMITED, "deepObject"),
+    "header": ("simple", "simple*", "json"),
+    "cookie": ("form", "form*", "json"),
+    "form": (*_DELIMITED, "deepObject", "binary"),
+}
+"""Place of an argument -> the styles it may have. `binary`: a file in a multipart form."""
 _METHODS = ("GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE")
 
 
@@ -20,11 +31,19 @@ class Route:
 
     `places`: argument -> (`path`, `query`, `header`, `cookie`, `form` or `body`, its name there). A `body` with the
     name "" is the whole JSON body. `path` is a template such as `/pets/{petId}`, below the world's base URL.
+    `styles`: argument -> how its arrays and objects are written, if not in the default way of its place. `media`: the
+    media type of the body; "": JSON, or a URL-encoded form.
     """
 
     method: str
     path: str
     places: Mapping[str, tuple[str, str]]
+    styles: Mapping[str, str] = field(default_factory=dict)
+    media: str = ""
+
+    def style(self, argument: str) -> str:
+        """The style of an argument."""
+        return self.styles.get(argument) or DEFAULT_STYLES.get(self.places.get(argument, ("", ""))[0], "json")
 
 
 def check_route(method: str, path: str) -> None:

@@ -12,7 +12,7 @@ from agentft.toolset.arguments import Validator
 from agentft.toolset.references import References
 from agentft.types import Json
 
-__all__ = ["TYPES", "Schema", "expand", "fits", "merge", "nullable", "plain_line"]
+__all__ = ["TYPES", "Schema", "expand", "fits", "is_cut", "merge", "nullable", "plain_line"]
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -31,6 +31,19 @@ _BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 _COUNTS = tuple(f"{end}{what}" for end in ("min", "max") for what in ("Length", "Items", "Properties"))
 _NOTES = frozenset({"description", "default", "examples", "format"})  # the first one is kept in a merge
 _CHOICES = ("allOf", "anyOf", "oneOf", "prefixItems")
+_SINGLES = ("items", "additionalProperties", "not", "propertyNames", "unevaluatedItems", "unevaluatedProperties")
+_NAMED = ("patternProperties", "dependentSchemas")
+# Keywords that only mean something together, so that they stay together in an `allOf` when schemas are merged.
+_GROUPS = (("if", "then", "else"), ("contains", "minContains", "maxContains"))
+# Keywords without a meaning for values. All others that are not kept are reported in `References.dropped`.
+_SILENT = frozenset({"title", "description", "format", "example", "deprecated", "readOnly", "writeOnly", "nullable"})
+_SILENT |= {"xml", "externalDocs", "discriminator", "$schema", "$id", "id", "$comment", "$defs", "definitions"}
+_SILENT |= {"$anchor", "$dynamicAnchor", "$ref", "$dynamicRef", "$vocabulary", "contentSchema"}
+_HTML = re.compile(
+    r"</?(?:a|abbr|b|blockquote|br|code|dd|div|dl|dt|em|h[1-6]|hr|i|img|kbd|li|ol|p|pre|s|small|span|strong|sub|sup|table"
+    r"|tbody|td|th|thead|tr|tt|u|ul|var|note|para|important|title)(?:\s[^<>]{0,200})?/?>|<!--[^<>]{0,200}-->",
+    re.IGNORECASE,
+)
 
 
 class _TooLargeError(Exception):
@@ -39,9 +52,18 @@ class _TooLargeError(Exception):
 
 def plain_line(text: object, limit: int = 300) -> str:
     """A description on one line, without HTML, of at most `limit` characters; "" if it is not text."""
-    plain = re.sub(r"<[^<>]{1,200}>", " ", text[:4000]) if isinstance(text, str) else ""
-    line = " ".join("".join(char if char.isprintable() else " " for char in plain).split())
+    line = _one_line(text)
     return line if len(line) <= limit else f"{line[: limit - 3].rstrip()}..."
+
+
+def is_cut(text: object, limit: int = 300) -> bool:
+    """Whether `plain_line` leaves out the end of a text."""
+    return len(_one_line(text)) > limit
+
+
+def _one_line(text: object) -> str:
+    plain = _HTML.sub(" ", text[:100_000]) if isinstance(text, str) else ""
+    return " ".join("".join(char if char.isprintable() else " " for char in plain).split())
 
 
 def fits(value: object, kind: str) -> bool:
@@ -53,8 +75,8 @@ def expand(schema: Json, references: References | None = None, base: str = "", h
     """`schema` with its `$ref`s replaced by their targets, and without keywords that JSON Schema does not have.
 
     A reference that closes a cycle, or is nested too deeply in a large schema, becomes {}, which accepts anything, and
-    is added to `references.cut`. OpenAPI's `nullable`, `example` and boolean `exclusiveMinimum` become their JSON
-    Schema forms.
+    is added to `references.cut`, and a keyword that is left out to `references.dropped`. OpenAPI's `nullable`,
+    `example`, `discriminator` and boolean `exclusiveMinimum` become their JSON Schema forms.
 
     Args:
         schema: any schema of OpenAPI 2 or 3 or JSON Schema.
@@ -72,6 +94,7 @@ def expand(schema: Json, references: References | None = None, base: str = "", h
         with suppress(_TooLargeError):
             made = walk.node(schema, base, (), 0)
             references.cut |= walk.cut
+            references.dropped |= walk.dropped
             break
     return made
 
@@ -81,6 +104,7 @@ class _Walk:
         self._references, self._hidden, self._depth, self._last = references, hidden, depth, last
         self._count = 0
         self.cut: set[str] = set()
+        self.dropped: set[str] = set()
 
     def node(self, schema: Json, base: str, trail: tuple[tuple[str, str], ...], nested: int) -> Schema:
         """One schema; `trail`: the references that led here."""
@@ -89,14 +113,14 @@ class _Walk:
             raise _TooLargeError
         if self._count > _NODES or nested > _NESTED or not isinstance(schema, dict):
             return {"not": {}} if schema is False else {}
-        reference = schema.get("$ref")
+        reference = schema.get("$ref", schema.get("$dynamicRef"))
         if isinstance(reference, str):
             if (base, reference) in trail or len(trail) >= self._depth:
                 self.cut.add(reference)
                 return {}
             target, home = self._references.find(reference, base)
             named = self.node(target, home, (*trail, (base, reference)), nested + 1)
-            beside = {key: value for key, value in schema.items() if key != "$ref"}
+            beside = {key: value for key, value in schema.items() if key not in {"$ref", "$dynamicRef"}}
             return merge([self._plain(beside, base, trail, nested), named]) if beside else named
         return self._plain(schema, base, trail, nested)
 
@@ -105,6 +129,11 @@ class _Walk:
             return self.node(value, base, trail, nested + 1)
 
         made = _own_keywords(schema)
+        groups = [
+            {key: schema[key] if type(schema[key]) is int else inner(schema[key]) for key in group if key in schema}
+            for group in _GROUPS
+            if group[0] in schema
+        ]
         properties, required = schema.get("properties"), schema.get("required")
         gone: set[str] = set()
         if isinstance(properties, dict):
@@ -117,17 +146,65 @@ class _Walk:
         needed = [name for name in (required if isinstance(required, list) else []) if isinstance(name, str)]
         if needed := list(dict.fromkeys(name for name in needed if name not in gone)):
             made["required"] = needed
-        for key in ("items", "additionalProperties", "not"):
-            if isinstance(schema.get(key), dict):
-                made[key] = inner(schema[key])
-        if schema.get("additionalProperties") is False and "patternProperties" not in schema:
-            made["additionalProperties"] = False
+        for key in _SINGLES:
+            if isinstance(schema.get(key), dict) or (schema.get(key) is False and key != "not"):
+                made[key] = inner(schema[key]) if schema[key] is not False else False
+        for key in _NAMED:
+            if isinstance(named := schema.get(key), dict):
+                kept = {name: value for name, value in named.items() if key != "patternProperties" or _compiles(name)}
+                if len(kept) < len(named):
+                    self.dropped.add(key)
+                    made.pop("additionalProperties", None)
+                made[key] = {name: inner(value) for name, value in kept.items()}
         for key in _CHOICES:
             if isinstance(options := schema.get(key), list) and options:
                 made[key] = [inner(option) for option in options]
-        if parts := made.pop("allOf", None):
+        self._tell_arms(schema, made)
+        self.dropped |= _left_out(schema, made)
+        parts = [*made.pop("allOf", []), *({"allOf": [group]} for group in groups)]
+        if parts:
             made = merge([made, *parts])
         return nullable(made) if schema.get("nullable") is True or schema.get("x-nullable") is True else made
+
+    def _tell_arms(self, schema: Schema, made: Schema) -> None:
+        """Let each alternative of a discriminated choice require its own name in the discriminating property."""
+        found = schema.get("discriminator")
+        name = found.get("propertyName") if isinstance(found, dict) else found
+        key = next((key for key in ("oneOf", "anyOf") if key in made), None)
+        if not isinstance(name, str) or key is None:
+            self.dropped |= {"discriminator"} if found is not None else set()
+            return
+        mapping = found.get("mapping") if isinstance(found, dict) else None
+        targets = mapping if isinstance(mapping, dict) else {}
+        for index, option in enumerate(schema[key]):
+            reference = option.get("$ref") if isinstance(option, dict) else None
+            if isinstance(reference, str):
+                own = reference.rpartition("/")[2]
+                names = [value for value, target in targets.items() if target in {reference, own}] or [own]
+                made[key][index] = _named_arm(made[key][index], name, names)
+
+
+def _named_arm(arm: Schema, name: str, values: list[str]) -> Schema:
+    """The alternative with `name` required to be one of `values`, unless it says itself what `name` must be."""
+    told = arm.get("properties", {}).get(name, {})
+    own = [told["const"]] if "const" in told else told.get("enum", values)
+    if any(value in own for value in values):
+        return merge([arm, {"properties": {name: {"enum": values}}, "required": [name]}])
+    return merge([arm, {"required": [name]}])
+
+
+def _left_out(schema: Schema, made: Schema) -> set[str]:
+    """The keywords of a schema that were not kept, with a description that is cut."""
+    known = _SILENT | {key for group in _GROUPS for key in group}
+    left = {key for key in schema if key not in made and key not in known and not key.startswith("x-")}
+    left -= {key for key in ("required", "properties", *_CHOICES) if schema.get(key) in ([], {}, False, None)}
+    left -= {key for key in left if schema[key] is None or (key in _SINGLES and schema[key] in (True, {}))}
+    left -= {"exclusiveMinimum", "exclusiveMaximum", "minimum", "maximum"} if _has_old_bounds(schema) else set()
+    return left | ({"the end of a description"} if is_cut(schema.get("description")) else set())
+
+
+def _has_old_bounds(schema: Schema) -> bool:
+    return any(isinstance(schema.get(f"exclusive{side}"), bool) for side in ("Minimum", "Maximum"))
 
 
 def _own_keywords(schema: Schema) -> Schema:
@@ -175,6 +252,12 @@ _MEANING: dict[str, Callable[[Any], bool]] = {
     "pattern": lambda value: isinstance(value, str) and _compiles(value),
     "format": lambda value: isinstance(value, str),
     "uniqueItems": lambda value: isinstance(value, bool),
+    "contentEncoding": lambda value: isinstance(value, str),
+    "contentMediaType": lambda value: isinstance(value, str),
+    "dependentRequired": lambda value: (
+        isinstance(value, dict)
+        and all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in value.values())
+    ),
     "const": lambda _: True,
     "default": lambda _: True,
 }
@@ -200,7 +283,7 @@ def merge(parts: Sequence[Mapping[str, Any]]) -> Schema:
             if key == "allOf":
                 rest += value
             elif key not in made:
-                made[key] = dict(value) if key == "properties" else value
+                made[key] = dict(value) if key in {"properties", "patternProperties"} else value
             elif made[key] != value and key not in _NOTES and not _join(made, key, value):
                 rest.append({key: value})
     return made | {"allOf": rest} if rest else made
@@ -208,7 +291,7 @@ def merge(parts: Sequence[Mapping[str, Any]]) -> Schema:
 
 def _join(made: Schema, key: str, value: Any) -> bool:
     old = made[key]
-    if key == "properties":
+    if key in {"properties", "patternProperties"}:
         for name, schema in value.items():
             old[name] = merge([old[name], schema]) if name in old and old[name] != schema else schema
     elif key == "required":

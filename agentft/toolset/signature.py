@@ -81,6 +81,8 @@ def _property(parameter: inspect.Parameter, hints: dict[str, Any], doc: Docstrin
     if parameter.default is not parameter.empty and parameter.default is not None:
         value = parameter.default
         schema["default"] = value.model_dump(mode="json") if _is_model(type(value)) else value
+        if not isinstance(schema["default"], str | int | float | bool | list | dict):
+            raise InputError(f"{place}: the default {value!r:.80} is not JSON; use a plain value")
     return schema
 
 
@@ -94,7 +96,7 @@ def _schema(hint: Any, place: str) -> dict[str, Json]:
         types = sorted({_TYPES[type(value)] for value in arguments})
         return {"type": types[0] if len(types) == 1 else [*types], "enum": list(arguments)}
     if origin is Annotated:
-        return _schema(arguments[0], place) | _bounds(arguments[1:])
+        return _annotated(hint, place)
     if origin is list:
         return {"type": "array", "items": _schema(arguments[0], place)}
     if origin in {Union, UnionType} and NoneType in arguments and len(arguments) == 2:
@@ -105,10 +107,30 @@ def _schema(hint: Any, place: str) -> dict[str, Json]:
     )
 
 
-def _bounds(extras: tuple[Any, ...]) -> dict[str, Json]:
-    ranges = [extra for extra in extras if isinstance(extra, Range)]
+def _annotated(hint: Any, place: str) -> dict[str, Json]:
+    """The schema of an `Annotated[...]`; what it says besides is honoured by the schema or by pydantic, or refused."""
+    base, *extras = get_args(hint)
+    if _is_pydantic(hint):
+        from pydantic import PydanticUserError, TypeAdapter
+
+        _schema(base, place)  # refuses types that are refused without the annotation, too
+        try:
+            made = expand(TypeAdapter(hint).json_schema())
+        except (PydanticUserError, TypeError, ValueError) as error:
+            raise InputError(f"{place}: the type hint cannot be used: {' '.join(str(error).split())[:200]}") from None
+        if "default" in made:
+            raise InputError(f"{place}: write the default as `= {made['default']!r}` after the type hint, not in Field")
+        return made
+    known = [extra for extra in extras if isinstance(extra, Range | str)]
+    if odd := [extra for extra in extras if extra not in known]:
+        raise InputError(
+            f"{place}: the annotation {odd[0]!r:.80} is not known; use Annotated[int, Range(1, 7)] or pydantic's Field"
+        )
+    ranges = [extra for extra in known if isinstance(extra, Range)]
     limits = [limit for extra in ranges for limit in (("minimum", extra.low), ("maximum", extra.high))]
-    return {key: value for key, value in limits if value is not None}
+    texts = [extra for extra in known if isinstance(extra, str)]
+    made = _schema(base, place) | {key: value for key, value in limits if value is not None}
+    return made | ({"description": texts[-1]} if texts else {})
 
 
 def _example(doc: Docstring, place: str) -> dict[str, Json]:
@@ -158,9 +180,15 @@ def accept_models(function: Handler) -> Handler:
 
 
 def _holds_model(hint: object) -> bool:
-    return _is_model(hint) or any(_holds_model(inner) for inner in get_args(hint))
+    return _is_model(hint) or _is_pydantic(hint) or any(_holds_model(inner) for inner in get_args(hint))
 
 
 def _is_model(hint: Any) -> bool:
     """Whether `hint` is a pydantic model class, without importing pydantic."""
     return inspect.isclass(hint) and hasattr(hint, "model_json_schema")
+
+
+def _is_pydantic(hint: Any) -> bool:
+    """Whether an `Annotated[...]` holds metadata of pydantic or annotated_types, without importing them."""
+    modules = {type(extra).__module__.partition(".")[0] for extra in getattr(hint, "__metadata__", ())}
+    return bool(modules & {"pydantic", "annotated_types"})

@@ -237,7 +237,8 @@ def test_swagger_2_is_imported() -> None:
     assert done.base_url == "http://old.test/api"
     assert post["parameters"]["properties"]["file"] == {"type": "string"}
     assert post["parameters"]["properties"]["kinds"]["items"] == {"type": "string", "enum": ["a"]}
-    assert post["route"]["places"] == {"kinds": ["query", "kinds"], "file": ["form", "file"]}
+    assert post["route"]["places"] == {"kinds": ["query", "kinds", "form"], "file": ["form", "file", "binary"]}
+    assert post["route"]["media"] == "multipart/form-data"
     assert post["answers"][0]["body"] == [1]
     assert put["route"]["places"] == {"body": ["body", ""]}
     assert put["parameters"]["properties"]["body"] == {"type": "array", "items": {"type": "integer"}}

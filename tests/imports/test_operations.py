@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
+from agentft.errors import ToolError
 from agentft.json_text import json_pointer
-from tests.imports.descriptions import imported
+from agentft.toolserver.places import fill_request
+from tests.imports.descriptions import imported, loaded, tools_of
 
 
 @pytest.mark.parametrize(
@@ -24,3 +29,184 @@ def test_a_path_that_could_choose_the_host_is_refused_with_its_place(path: str) 
 def test_a_base_path_does_not_become_part_of_the_host(base: str) -> None:
     done = imported({"swagger": "2.0", "host": "api.test", "basePath": base, "paths": {"/a": {"get": {}}}})
     assert urlsplit(done.base_url).hostname in {"api.test", "pets.test"}
+
+
+LIST: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
+POINT: dict[str, Any] = {"type": "object", "properties": {"x": {"type": "integer"}, "y": {"type": "integer"}}}
+
+
+def described(parameter: dict[str, Any], path: str = "/a") -> dict[str, Any]:
+    parameter = {"name": "p", "in": "query", "required": True, **parameter}
+    return {"openapi": "3.0.0", "paths": {path: {"get": {"operationId": "go", "parameters": [parameter]}}}}
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "path"),
+    [
+        ({"schema": LIST}, ["a,b", "c"], "/a?p=a%2Cb&p=c"),
+        ({"schema": LIST, "explode": False}, ["a,b", "c"], "/a?p=a%2Cb,c"),
+        ({"schema": LIST, "style": "spaceDelimited", "explode": False}, ["a", "b"], "/a?p=a%20b"),
+        ({"schema": LIST, "style": "pipeDelimited", "explode": False}, ["a", "b"], "/a?p=a|b"),
+        ({"schema": LIST, "style": "pipeDelimited", "explode": True}, ["a", "b"], "/a?p=a&p=b"),
+        ({"schema": POINT}, {"x": 1, "y": 2}, "/a?x=1&y=2"),
+        ({"schema": POINT, "explode": False}, {"x": 1, "y": 2}, "/a?p=x,1,y,2"),
+        ({"schema": POINT, "style": "deepObject"}, {"x": 1, "y": 2}, "/a?p[x]=1&p[y]=2"),
+        ({"content": {"application/json": {"schema": POINT}}}, {"x": 1}, "/a?p=%7B%22x%22%3A%201%7D"),
+        ({"in": "path", "schema": LIST}, ["a/b", "c"], "/a/a%2Fb,c"),
+        ({"in": "path", "schema": LIST, "style": "label", "explode": True}, ["a", "b"], "/a/.a.b"),
+        ({"in": "path", "schema": LIST, "style": "matrix"}, ["a", "b"], "/a/;p=a,b"),
+        ({"in": "path", "schema": LIST, "style": "matrix", "explode": True}, ["a", "b"], "/a/;p=a;p=b"),
+        ({"in": "path", "schema": {"type": "integer"}, "style": "matrix"}, 5, "/a/;p=5"),
+        ({"in": "path", "schema": POINT, "explode": True}, {"x": 1, "y": 2}, "/a/x=1,y=2"),
+    ],
+)
+def test_arrays_and_objects_are_sent_in_their_style(
+    parameter: dict[str, Any], value: Any, path: str, tmp_path: Path
+) -> None:
+    done = imported(described(parameter, "/a/{p}" if parameter.get("in") == "path" else "/a"))
+    tool = loaded(done, tmp_path / "w").tools["go"]
+    assert done.adapted == []
+    assert tool.route is not None
+    assert fill_request("http://real.test/v1", tool.route, {"p": value})["url"].raw_path.decode() == f"/v1{path}"
+
+
+def test_headers_and_cookies_have_styles_too(tmp_path: Path) -> None:
+    parameters = [{"name": "X-P", "in": "header", "schema": LIST}, {"name": "c", "in": "cookie", "schema": LIST}]
+    document = {"openapi": "3.0.0", "paths": {"/a": {"get": {"operationId": "go", "parameters": parameters}}}}
+    route = loaded(imported(document), tmp_path / "w").tools["go"].route
+    assert route is not None
+    sent = fill_request("http://real.test", route, {"X_P": ["a", "b"], "c": ["d", "e f"]})
+    assert sent["headers"] == {"X-P": "a,b", "Cookie": "c=d; c=e%20f"}
+
+
+@pytest.mark.parametrize(
+    ("form", "style"),
+    [("csv", "form"), (None, "form"), ("multi", ""), ("ssv", "spaceDelimited"), ("pipes", "pipeDelimited")],
+)
+def test_the_collection_format_of_swagger_2_is_kept(form: str | None, style: str) -> None:
+    parameter = {"name": "p", "in": "query", "type": "array", "items": {"type": "string"}}
+    parameter |= {"collectionFormat": form} if form else {}
+    done = imported({"swagger": "2.0", "paths": {"/a": {"get": {"operationId": "go", "parameters": [parameter]}}}})
+    assert tools_of(done)["go"]["route"]["places"]["p"] == ["query", "p", *([style] if style else [])]
+    assert done.adapted == []
+
+
+def posted(media: str, schema: dict[str, Any], **more: Any) -> dict[str, Any]:
+    body = {"required": True, "content": {media: {"schema": schema, **more}}}
+    return {"openapi": "3.0.0", "paths": {"/a": {"post": {"operationId": "go", "requestBody": body}}}}
+
+
+def test_bodies_are_sent_in_their_media_type(tmp_path: Path) -> None:
+    file = {"type": "string", "format": "binary"}
+    form = {
+        "type": "object",
+        "required": ["title"],
+        "properties": {"title": {}, "file": file, "tags": LIST, "at": POINT},
+    }
+    cases: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        (posted("multipart/form-data", form), {"title": "t", "file": "abc", "tags": ["a", "b"], "at": {"x": 1}}),
+        (posted("application/json-patch+json", {"type": "array", "items": {}}), {"body": [{"op": "add"}]}),
+        (posted("text/plain", {"type": "string"}), {"body": "hello"}),
+        (posted("application/x-www-form-urlencoded", form), {"title": "a b", "tags": ["a", "b"]}),
+    ]
+    sent = []
+    for number, (document, arguments) in enumerate(cases):
+        done = imported(document)
+        assert [note.reason for note in done.adapted] == []
+        route = loaded(done, tmp_path / str(number)).tools["go"].route
+        assert route is not None
+        request = fill_request("http://real.test", route, arguments)
+        sent.append(httpx.Request("POST", request.pop("url"), **request))
+    kinds = [request.headers["content-type"].partition(";")[0] for request in sent]
+    assert kinds == [
+        "multipart/form-data",
+        "application/json-patch+json",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+    ]
+    parts = sent[0].read().decode()
+    assert 'name="file"; filename="file"' in parts
+    assert parts.count('name="tags"') == 2
+    assert 'name="at"\r\nContent-Type: application/json\r\n\r\n{"x": 1}' in parts
+    assert [request.read() for request in sent[1:]] == [b'[{"op":"add"}]', b"hello", b"title=a%20b&tags=a&tags=b"]
+
+
+def test_what_cannot_be_sent_as_described_is_listed() -> None:
+    parameter = {"schema": {"type": "object", "properties": {"a": LIST}}, "allowReserved": True}
+    reasons = [note.reason for note in imported(described(parameter)).adapted]
+    assert reasons == [
+        "lists and objects inside it are sent as JSON text, because its style is for flat values",
+        "reserved characters are percent-encoded in spite of allowReserved",
+    ]
+    assert "style odd is not known" in imported(described({"schema": LIST, "style": "odd"})).adapted[0].reason
+    assert "sent as JSON" in imported(posted("application/xml", POINT)).adapted[0].reason
+
+
+PET = {"oneOf": [{"$ref": "#/components/schemas/Cat"}, {"$ref": "#/components/schemas/Dog"}]}
+KINDS = {
+    "Cat": {"type": "object", "required": ["petType"], "properties": {"petType": {"type": "string"}, "lives": {}}},
+    "Dog": {
+        "type": "object",
+        "required": ["petType", "bark"],
+        "properties": {"petType": {"type": "string"}, "bark": {}},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("mapping", "names"),
+    [({}, ("Cat", "Dog")), ({"kitty": "#/components/schemas/Cat", "doggo": "Dog"}, ("kitty", "doggo"))],
+)
+def test_a_discriminator_chooses_the_alternative(
+    mapping: dict[str, str], names: tuple[str, str], tmp_path: Path
+) -> None:
+    pet = PET | {"discriminator": {"propertyName": "petType", "mapping": mapping}}
+    document = posted("application/json", pet)
+    document["components"] = {"schemas": KINDS}
+    done = imported(document)
+    check = loaded(done, tmp_path / "w").tools["go"].check
+    assert done.adapted == []
+    check({"body": {"petType": names[1], "bark": True}})
+    mistakes: list[dict[str, Any]] = [{"petType": "submarine", "lives": 3}, {"petType": names[1]}]
+    for wrong in mistakes:
+        with pytest.raises(ToolError, match="fits none of 2 alternatives"):
+            check({"body": wrong})
+
+
+def test_dropped_keywords_and_cut_descriptions_are_listed() -> None:
+    schema = {
+        "type": "string",
+        "pattern": "\\p{Lu}",
+        "mystery": 1,
+        "title": "T",
+        "x-more": 2,
+        "description": "x " * 400,
+    }
+    done = imported(described({"schema": schema, "description": "y " * 400}))
+    assert [note.reason for note in done.adapted] == [
+        "left out of the schema, because they are unknown or cannot be used: "
+        "mystery, pattern, the end of a description",
+        "the description is cut to 300 characters",
+    ]
+    base: dict[str, Any] = {
+        "type": "object",
+        "discriminator": {"propertyName": "kind"},
+        "properties": {"kind": {"type": "string"}},
+    }
+    assert "discriminator" in imported(posted("application/json", base)).adapted[0].reason
+
+
+def test_descriptions_lose_html_but_not_placeholders() -> None:
+    text = "Show <b>one</b> <revision>:<path> where a < b and c > d."
+    tool = tools_of(imported(described({"schema": LIST, "description": text})))["go"]
+    assert tool["parameters"]["properties"]["p"]["description"] == "Show one <revision>:<path> where a < b and c > d."
+
+
+def test_an_example_without_a_schema_is_an_answer_in_both_versions(tmp_path: Path) -> None:
+    answer: dict[str, Any] = {"200": {"description": "ok", "examples": {"application/json": {"where": "here"}}}}
+    document: dict[str, Any] = {
+        "swagger": "2.0",
+        "paths": {"/a": {"get": {"operationId": "go", "responses": answer}}},
+    }
+    world = loaded(imported(document), tmp_path / "w")
+    assert world.call("go", {}, world.new_state()) == {"where": "here"}

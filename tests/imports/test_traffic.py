@@ -14,6 +14,7 @@ from agentft.errors import InputError, ToolError
 from agentft.imports.traffic import import_traffic, infer
 from agentft.toolset import Toolset, load_toolset
 from agentft.toolset.declared import write_world
+from agentft.types import Json
 
 LINES: list[dict[str, Any]] = [
     {"tool": "weather", "arguments": {"city": "Rome", "days": 2}, "status": 200, "body": {"c": 20.5, "x": "{city}"}},
@@ -107,6 +108,42 @@ def test_arguments_with_a_secrets_name_are_dropped_and_the_call_is_still_replaye
     find, _ = world([line], tmp_path)
     assert set(find.tools["find"].check.names) == set(plain)
     assert find.call("find", plain, find.new_state()) == {"key": "C major"}
+
+
+def test_repeated_parameters_are_lists_in_every_call(tmp_path: Path) -> None:
+    urls = {"http://q.test/s?tag=a&tag=b": 2, "http://q.test/s?tag=c": 1}
+    lines: list[Any] = [{"method": "GET", "url": url, "status": 200, "response": count} for url, count in urls.items()]
+    shop, told = world(lines, tmp_path)
+    assert told == []
+    calls: list[tuple[list[Json], int]] = [(["a", "b"], 2), (["c"], 1)]
+    for tags, count in calls:
+        assert shop.call("get_s", {"tag": tags}, shop.new_state()) == count
+    assert shop.call("get_s", {"tag": ["b"]}, shop.new_state()) not in ([2], None)
+
+
+FORM = (("a", "1"), ("b", "x y"), ("c", "1"), ("c", "2"))
+
+
+@pytest.mark.parametrize(
+    "post",
+    [
+        {"mimeType": "application/x-www-form-urlencoded; charset=utf-8", "text": "a=1&b=x+y&c=1&c=2"},
+        {
+            "mimeType": "application/x-www-form-urlencoded",
+            "params": [
+                {"name": name, "value": value} for name, value in (("a", "1"), ("b", "x y"), ("c", "1"), ("c", "2"))
+            ],
+        },
+    ],
+)
+def test_both_ways_to_write_a_form_in_a_har_file_are_read(post: dict[str, Any], tmp_path: Path) -> None:
+    sent = {**entry("POST", "http://f.test/form", 200, '{"ok": 1}')}
+    sent["request"]["postData"] = post
+    shop, _ = world(json.dumps({"log": {"entries": [sent]}}).encode(), tmp_path)
+    form = shop.tools["post_form"]
+    assert form.route is not None
+    assert form.route.places == {"a": ("form", "a"), "b": ("form", "b"), "c": ("form", "c")}
+    assert form.example == {"a": 1, "b": "x y", "c": [1, 2]}
 
 
 def test_no_secret_of_an_exchange_is_kept(tmp_path: Path) -> None:

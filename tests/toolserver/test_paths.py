@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -181,6 +182,30 @@ def test_a_path_is_split_at_the_texts_of_its_template(template: str, path: str, 
     world = Toolset("w", "http://w.test", {"t": tool("t", "GET", template)}, {})
     found = PathBook([world]).find({"raw_path": path.encode(), "headers": []})
     assert {method: filled for method, (_, filled) in found.items()} == ({} if values is None else {"GET": values})
+
+
+@pytest.mark.parametrize(
+    ("style", "schema", "query", "value"),
+    [
+        ("form", {"type": "array", "items": INTEGER}, "p=1,2", [1, 2]),
+        ("pipeDelimited", {"type": "array", "items": TEXT}, "p=a,b|c", ["a,b", "c"]),
+        ("spaceDelimited", {"type": "array", "items": TEXT}, "p=a%20b", ["a", "b"]),
+        ("deepObject", {"type": "object", "properties": {"x": INTEGER}}, "p[x]=1&p[y]=b", {"x": 1, "y": "b"}),
+        ("form*", {"type": "object", "properties": {"x": INTEGER, "y": TEXT}}, "x=1&y=2", {"x": 1, "y": "2"}),
+        ("json", {"type": "object"}, "p=%7B%22x%22:1%7D", {"x": 1}),
+    ],
+)
+def test_styles_are_read_as_they_are_sent(style: str, schema: dict[str, Json], query: str, value: Json) -> None:
+    made = tool("go", "GET", "/go", p=("query", "p", schema))
+    assert made.route is not None
+    made = replace(made, route=replace(made.route, styles={"p": style}))
+    with ToolServer([Toolset("w", "http://w.test/v1", {"go": made}, {})]) as other:
+        headers = {"Authorization": f"Bearer {other.token}"}
+        answer = httpx.get(f"{other.address}/v1/go?{query}", headers=headers, trust_env=False)
+        assert (answer.status_code, answer.json()) == (200, {"p": value})
+        validate(httpx.get(f"{other.address}/openapi.json", headers=headers, trust_env=False).json())
+        answer = httpx.get(f"{other.address}/v1/go?{query}&z=1", headers=headers, trust_env=False)
+        assert answer.json()["error"] == "unknown query parameter 'z'"
 
 
 def test_a_path_template_takes_no_longer_than_its_text() -> None:

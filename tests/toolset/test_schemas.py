@@ -44,7 +44,10 @@ def expanded(schema: Any, hidden: Any = "", **definitions: Any) -> Schema:
         ({"type": "integer", "enum": ["1", 2]}, {"type": "integer", "enum": [2]}),
         ({"type": "integer", "enum": ["1", "2"]}, {"enum": ["1", "2"]}),
         ({"type": "array", "items": {"type": "int"}}, {"type": "array", "items": {"type": "integer"}}),
-        ({"patternProperties": {"a": {}}, "additionalProperties": False}, {}),
+        (
+            {"patternProperties": {"a": {}, "\\p{L}(": {}}, "additionalProperties": False},
+            {"patternProperties": {"a": {}}},
+        ),
     ],
 )
 def test_keywords_unknown_to_json_schema_are_converted_or_dropped(schema: Any, wanted: Schema) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import pytest
+from annotated_types import Len
 from jsonschema import Draft202012Validator
+from pydantic import AfterValidator, Field
 
-from agentft.errors import InputError
+from agentft.errors import InputError, ToolError
 from agentft.toolset.marks import Handler, Range, State
-from agentft.toolset.signature import define, parse_docstring
+from agentft.toolset.signature import accept_models, define, parse_docstring
 from agentft.types import Json
 
 
@@ -159,3 +161,57 @@ def test_a_function_without_a_usable_definition_is_refused(function: Handler, me
 def test_a_docstring_without_sections_is_a_summary() -> None:
     doc = parse_docstring("One line.\n\nAnd another: with a colon.")
     assert (doc.summary, doc.arguments, doc.example) == ("One line. And another: with a colon.", {}, "")
+
+
+def test_constraints_of_pydantic_are_part_of_the_schema() -> None:
+    def pick(
+        state: State,
+        n: Annotated[int, Field(ge=1, le=10, description="How many")],
+        code: Annotated[str, Field(pattern="^a")] = "a",
+        tags: Annotated[list[str], Len(1, 3)] | None = None,
+        about: Annotated[str, "The subject."] = "",
+    ) -> None:
+        """Pick."""
+
+    properties: Any = define(pick, "w", "u")[0].parameters["properties"]
+    assert properties == {
+        "n": {"type": "integer", "minimum": 1, "maximum": 10, "description": "How many"},
+        "code": {"type": "string", "pattern": "^a", "default": "a"},
+        "tags": {"type": ["array", "null"], "items": {"type": "string"}, "minItems": 1, "maxItems": 3},
+        "about": {"type": "string", "description": "The subject.", "default": ""},
+    }
+
+
+def even(value: int) -> int:
+    if value % 2:
+        raise ValueError("must be even")
+    return value
+
+
+def test_pydantic_checks_what_a_schema_cannot_say() -> None:
+    def pick(state: State, n: Annotated[int, AfterValidator(even)]) -> int:
+        """Pick."""
+        return n
+
+    assert accept_models(pick)({}, n=2) == 2
+    with pytest.raises(ToolError, match="must be even"):
+        accept_models(pick)({}, n=3)
+
+
+def test_annotations_that_nothing_honours_are_refused() -> None:
+    def odd(state: State, n: Annotated[int, object()]) -> None:
+        """Pick."""
+
+    def default(state: State, n: Annotated[int, Field(default=3)]) -> None:
+        """Pick."""
+
+    def field(state: State, n: int = Field(ge=1)) -> None:
+        """Pick."""
+
+    for function, message in (
+        (odd, "is not known; use"),
+        (default, "write the default as `= 3`"),
+        (field, "is not JSON"),
+    ):
+        with pytest.raises(InputError, match=message):
+            define(function, "w", "u")
