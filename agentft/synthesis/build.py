@@ -19,6 +19,7 @@ from typing import Protocol
 from agentft.calls import call_format
 from agentft.errors import InputError
 from agentft.files import write_text
+from agentft.records import parse_row
 from agentft.synthesis.plan import Planner
 from agentft.synthesis.play import NOWHERE, Caller, Played, PlayedRound, Stage
 from agentft.synthesis.recipe import BuildRecipe, CallPattern, read_build_recipe
@@ -133,7 +134,22 @@ def _rows(
             parts = parts[:-1] if ends_at_call and last else [*parts, Text(item.answer, NOWHERE)]
             value = fmt.write_parts(parts)
             turns += [{"from": "user", "value": item.user}, {"from": "assistant", "value": value}]
-        yield {"id": f"{recipe.name}-{number:04d}", "conversations": turns}
+        row: dict[str, Json] = {"id": f"{recipe.name}-{number:04d}", "conversations": turns}
+        _check_row(recipe, row, one)
+        yield row
+
+
+def _check_row(recipe: BuildRecipe, row: dict[str, Json], played: Played) -> None:
+    """Read the row as training does: it must hold the calls that were played, and no others."""
+    turns = parse_row(row, "").turns
+    calls = [part for turn in turns for part in turn.parts if isinstance(part, ToolCall)]
+    expected = [call for item in played.rounds for call in item.calls]
+    if [(call.name, call.arguments) for call in calls] != [(call.name, call.arguments) for call in expected]:
+        requests = ", ".join(repr(item.user) for item in played.rounds)
+        raise InputError(
+            f"{recipe.path}: the row for {requests:.200} would teach {len(calls)} calls instead of {len(expected)}; "
+            "remove the markers of calls and results from the recipe's texts"
+        )
 
 
 def _cases(recipe: BuildRecipe, played: Sequence[Played]) -> Iterable[dict[str, Json]]:

@@ -77,6 +77,8 @@ class Retag:
     def _value(self, value: Json) -> Json:
         if isinstance(value, list):
             return [self._value(item) for item in value]
+        if isinstance(value, dict):
+            return {key: self._value(item) for key, item in value.items()}
         return self.text(value) if isinstance(value, str) else value
 
     def _renamed(self, match: re.Match[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Protocol
 from agentft.errors import InputError
 from agentft.synthesis.plan import Planned
 from agentft.synthesis.recipe import BuildRecipe, CallPattern, Round, SystemPattern
-from agentft.synthesis.slots import Decks, Filler
+from agentft.synthesis.slots import REFERENCE, Decks, Filler
 from agentft.types import Exchange, Json, Span, ToolCall, ToolDefinition, ToolResult
 
 __all__ = ["Caller", "Played", "PlayedRound", "Stage"]
@@ -79,18 +79,18 @@ class Stage:
         user = filler.text(template)
         played = [self._call(pattern, filler, place, session) for pattern in item.calls]
         answer = filler.text(self.decks.draw(f"answer {place}", item.answer)) if item.answer else ""
-        return PlayedRound(
-            template=template,
-            user=user,
-            calls=tuple(call for call, _ in played),
-            patterns=tuple(pattern.mapped(filler.value) for pattern in item.calls),
-            results=tuple(result for _, result in played),
-            answer=answer,
-            holds=tuple(filler.text(text) for text in item.holds),
-        )
+        patterns = tuple(pattern.mapped(filler.value) for pattern in item.calls)
+        holds = tuple(filler.text(text) for text in item.holds)
+        for text in (user, answer, *holds):
+            _check_filled(place, text, filler.unfilled(text))
+        for pattern in patterns:
+            _check_arguments(place, pattern.tool, {**pattern.optional, **pattern.alternatives})
+        calls, results = tuple(call for call, _ in played), tuple(result for _, result in played)
+        return PlayedRound(template, user, calls, patterns, results, answer, holds)
 
     def _call(self, pattern: CallPattern, filler: Filler, place: str, session: str) -> tuple[ToolCall, ToolResult]:
         arguments = {key: filler.value(value) for key, value in pattern.arguments.items()}
+        _check_arguments(place, pattern.tool, arguments)
         endpoint = next(iter(self.tools[pattern.tool].endpoints), None)
         call = ToolCall(f"call_{len(filler.results) + 1}", pattern.tool, arguments, NOWHERE, endpoint=endpoint)
         exchange = self.client.call(call, session)
@@ -103,6 +103,21 @@ class Stage:
             )
         filler.results.append(_result_value(exchange.received))
         return call, ToolResult(call.id, exchange.received, NOWHERE, exchange.is_error)
+
+
+def _check_arguments(place: str, tool: str, arguments: Mapping[str, Json]) -> None:
+    """Arguments are the recipe's own, so whatever looks like a reference is one."""
+    written = f"{tool}{json.dumps(arguments, ensure_ascii=False)}"
+    found = REFERENCE.search(written)
+    _check_filled(place, written, found[0] if found else "")
+
+
+def _check_filled(place: str, text: str, reference: str) -> None:
+    if reference:
+        raise InputError(
+            f"{place}: {reference} is still unfilled in {text[:200]!r}; slots are filled in texts and in the "
+            "values of arguments, not in names, nor in what a slot or a result gave"
+        )
 
 
 def _result_value(received: str) -> Json:

@@ -28,12 +28,15 @@ class Decks:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._left: dict[str, list[int]] = {}
+        self._left: dict[tuple[str, int], list[int]] = {}
         self._random: dict[str, random.Random] = {}
 
     def draw(self, name: str, items: Sequence[T]) -> T:
-        """Draw the next of `items`; once all were drawn, they are shuffled again."""
-        left = self._left.setdefault(name, [])
+        """Draw the next of `items`; once all were drawn, they are shuffled again.
+
+        Two systems of one world may offer different intents under one name, so a longer list has a deck of its own.
+        """
+        left = self._left.setdefault((name, len(items)), [])
         if not left:
             left.extend(range(len(items)))
             self.source(name).shuffle(left)
@@ -66,13 +69,22 @@ class Filler:
         return REFERENCE.sub(self._wording, template)
 
     def value(self, template: Json) -> Json:
-        """Fill an argument's template. If it is a single reference, the value keeps its JSON type."""
+        """Fill an argument's template, at any depth. If a text is a single reference, the value keeps its JSON type."""
+        if isinstance(template, list):
+            return [self.value(item) for item in template]
+        if isinstance(template, dict):
+            return {key: self.value(item) for key, item in template.items()}
         if not isinstance(template, str):
-            return [self.value(item) for item in template] if isinstance(template, list) else template
+            return template
         whole = REFERENCE.fullmatch(template)
         if whole:
             return self._value(whole)
         return REFERENCE.sub(lambda match: _to_text(self._value(match)), template)
+
+    def unfilled(self, text: str) -> str:
+        """The first reference to a slot or a result that is still in a filled text; empty if there is none."""
+        found = REFERENCE.finditer(text)
+        return next((match[0] for match in found if match["slot"].isdigit() or match["slot"] in self._slots), "")
 
     def _wording(self, match: re.Match[str]) -> str:
         if match["field"]:
@@ -124,7 +136,7 @@ class Filler:
 
     def _resolve(self, slot: Slot) -> Slot:
         """If a value mentions other slots, draw separate values for them."""
-        if "{" not in slot.say:
+        if not any("{" in str(text) for text in (slot.say, slot.value, *slot.fields.values())):
             return slot
         inner = Filler(self._decks, {self._lang: self._slots}, self._lang, self._at)
         inner._used = self._used
