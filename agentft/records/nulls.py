@@ -76,8 +76,8 @@ def _find(value: Json | Mapping[str, Json], schema: Json | Mapping[str, Json], a
     if isinstance(value, list):
         return next((found for item in value if (found := _find(item, schema.get("items"), at, struct=struct))), "")
     properties = schema.get("properties")
-    if not isinstance(value, Mapping) or not isinstance(properties, Mapping):
-        return ""
+    if not isinstance(value, Mapping) or not isinstance(properties, Mapping) or not properties:
+        return ""  # without properties, a schema does not say what is allowed
     for name, item in value.items():
         path = f"{at}.{name}" if at else name
         if item is None:

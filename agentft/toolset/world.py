@@ -125,5 +125,16 @@ class Toolset:
             raise
         # The tool boundary: whatever a world's code raises, the server and the other sessions keep running.
         except (Exception, SystemExit) as error:
+            if isinstance(error, UnicodeEncodeError) and not _is_text(arguments):
+                raise ToolError("an argument contains half a surrogate pair, which is not text") from error
             raise HandlerError(f"internal error in tool {name}") from error
         return result
+
+
+def _is_text(arguments: Mapping[str, Json]) -> bool:
+    """Whether the arguments can be encoded."""
+    try:
+        json.dumps(dict(arguments), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

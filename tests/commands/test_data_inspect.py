@@ -45,6 +45,7 @@ def test_json_is_one_document_of_the_contract(capsys: pytest.CaptureFixture[str]
         "turns": 111,
         "calls": 32,
         "unreadable_calls": 3,
+        "rows_with_unreadable_calls": 3,
         "results": 24,
         "tools": 3,
         "learnt_rows": 26,

@@ -72,6 +72,11 @@ def test_a_null_argument_that_the_tool_allows_stays(schema: object) -> None:
     assert call.arguments == {"unit": None}
 
 
+def test_a_tool_that_declares_no_parameters_does_not_say_what_is_allowed() -> None:
+    (call,) = calls(parse_row(row({"zone": None}), "x"))
+    assert call.arguments == {"zone": None}
+
+
 def test_a_null_in_json_text_was_written_by_somebody() -> None:
     (call,) = calls(parse_row(row(json.dumps({"unit": None}), unit={"type": "string"}), "x"))
     assert call.arguments == {"unit": None}

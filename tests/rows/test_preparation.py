@@ -187,7 +187,7 @@ def test_the_report_of_no_rows_is_empty() -> None:
     assert {key: value for key, value in report.items() if value} == {}
     assert set(report) == {
         "rows", "trained", "rejected", "reasons", "first", "samples", "tokens", "supervised", "weight", "quiet",
-        "quiet_learnt", "trimmed", "left_out", "longest", "fingerprint", "tools", "control_texts",
+        "quiet_learnt", "trimmed", "left_out", "longest", "fingerprint", "tools", "control_texts", "answered",
     }  # fmt: skip
 
 
