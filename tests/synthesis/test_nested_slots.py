@@ -14,7 +14,7 @@ from agentft.rows.reading import read_conversations
 from agentft.synthesis.build import build
 from agentft.toolserver import ToolServer
 from agentft.types import ToolCall
-from tests.synthesis.test_build import small
+from tests.synthesis.test_build import DATASETS, small
 
 NESTED = """
 name = "nested"
