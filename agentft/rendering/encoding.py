@@ -6,7 +6,7 @@ segment boundaries are mapped to tokens by character offsets.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -66,25 +66,50 @@ def encode(segments: Sequence[Segment], tokenizer: Tokenizer, learn: LearnRule) 
     weights: list[float] = []
     owners: list[int] = []
     for run, run_ids, offsets in tokenise(segments, tokenizer):
-        ends = list(accumulate(len(segments[index].text) for index in run[:-1]))
-        counts = dict.fromkeys(run, 0)  # tokens of each segment so far
-        for token, (start, end) in zip(run_ids, offsets, strict=True):
-            first = bisect_right(ends, start)
-            touched = run[first : max(first, bisect_right(ends, end - 1)) + 1]
-            ids.append(token)
-            weights.append(max(_weight(segments[index], counts[index], learn) for index in touched))
-            owners.append(touched[0])
-            for index in touched:
-                counts[index] += 1
+        ids += run_ids
+        ends = list(accumulate(len(segments[index].text) for index in run))
+        starts = [start for _, (start, _) in zip(run_ids, offsets, strict=True)]
+        cuts = [*(bisect_left(starts, end) for end in ends[:-1]), len(run_ids)]  # tokens before each segment's end
+        for index, first, last in zip(run, [0, *cuts], cuts, strict=False):
+            owners += [index] * (last - first)
+        if segments[run[0]].sampled:
+            weights += _project([segments[index] for index in run], [0, *ends], [0, *cuts], offsets, learn)
+        else:
+            weights += [0.0] * len(run_ids)
     return Encoded(tuple(ids), tuple(weights), tuple(owners))
+
+
+def _project(
+    run: Sequence[Segment],
+    bounds: Sequence[int],
+    cuts: Sequence[int],
+    offsets: Sequence[tuple[int, int]],
+    learn: LearnRule,
+) -> list[float]:
+    """The weights of a run's tokens.
+
+    Args:
+        run: its segments.
+        bounds: where each segment begins, in characters, and the end.
+        cuts: the first token that begins in each segment, and the number of tokens.
+        offsets: the tokens' characters.
+        learn: the rule.
+    """
+    weights = [0.0] * len(offsets)
+    stops = [stop for _, stop in offsets]
+    for index, segment in enumerate(run):
+        weight = 0.0 if segment.excluded else learn.weights.get(segment.kind, 0.0)
+        own, last = cuts[index], cuts[index + 1]
+        first = min(bisect_right(stops, bounds[index]), own)  # tokens that begin before the segment and reach into it
+        if segment.kind == "answer" and learn.opening is not None:
+            last = max(first, min(last, first + learn.opening))
+        for place in range(first, min(own, last)):
+            weights[place] = max(weights[place], weight)
+        if own < last:
+            weights[own:last] = [weight] * (last - own)
+    return weights
 
 
 def tokens_of(segments: Sequence[Segment], tokenizer: Tokenizer) -> list[int]:
     """The tokens without weights, as serving needs them."""
     return [token for _, ids, _ in tokenise(segments, tokenizer) for token in ids]
-
-
-def _weight(segment: Segment, position: int, learn: LearnRule) -> float:
-    """The weight of the segment's token number `position` (from 0)."""
-    late = segment.kind == "answer" and learn.opening is not None and position >= learn.opening
-    return learn.weights.get(segment.kind, 0.0) if segment.sampled and not (late or segment.excluded) else 0.0

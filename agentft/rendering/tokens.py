@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
 from typing import Any, Protocol, TypedDict
@@ -22,6 +23,11 @@ __all__ = ["Run", "Tokenizer", "Tokens", "controls_in", "tokenise"]
 Run = tuple[list[int], list[int], list[tuple[int, int]]]
 """Indices of neighbouring segments that are all sampled or all injected, their tokens, and the tokens' offsets."""
 
+_Pieces = tuple[list[int], list[tuple[int, int]]]
+"""Tokens and their offsets."""
+
+_LONG = 200  # characters of a text whose tokens are kept
+_KEPT = 512  # texts
 _AFTER = ("truncation", "padding", "post_processor")
 _FRAMED = frozenset({"frame", "terminator", "end"})
 
@@ -52,12 +58,16 @@ class _Control:
 
 @dataclass(frozen=True)
 class _Parts:
-    """A tokenizer taken apart. `plain` and `first` do not know control tokens; `first` is for the start of a row."""
+    """A tokenizer taken apart. `plain` and `first` do not know control tokens; `first` is for the start of a row.
+
+    `known`: the tokens of the last long texts, for rows that share a system text or tools.
+    """
 
     controls: dict[str, _Control]
     pattern: re.Pattern[str]
     plain: Any
     first: Any
+    known: OrderedDict[str, _Pieces] = field(default_factory=OrderedDict)
 
 
 def tokenise(segments: Sequence[Segment], tokenizer: Tokenizer) -> Iterator[Run]:
@@ -115,7 +125,7 @@ def _join(
     for text, found in zip(texts, cuts, strict=True):
         stops = [start for _, start, _ in found[1:]] + [len(text)]
         chunks += [text[end:stop] for (_, _, end), stop in zip(found, stops, strict=True)]
-    encodings = iter(parts.plain.encode_batch(chunks, add_special_tokens=False))
+    encodings = _encode(chunks, parts)
     for number, (run, found) in enumerate(zip(runs, cuts, strict=True)):
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
@@ -123,12 +133,28 @@ def _join(
             if place:
                 ids.append(control)
                 offsets.append((start, end))
-            encoding = next(encodings)
+            pieces, places = next(encodings)
             if number == place == 0 and parts.first is not parts.plain and chunks[0]:
                 encoding = parts.first.encode(chunks[0], add_special_tokens=False)
-            ids += encoding.ids
-            offsets += [(first + end, last + end) for first, last in encoding.offsets] if end else encoding.offsets
+                pieces, places = encoding.ids, encoding.offsets
+            ids += pieces
+            offsets += [(first + end, last + end) for first, last in places] if end else places
         yield run, ids, offsets
+
+
+def _encode(chunks: list[str], parts: _Parts) -> Iterator[_Pieces]:
+    """The tokens of each text. Equal long texts (system and tools) are tokenised once."""
+    unknown = dict.fromkeys(chunk for chunk in chunks if chunk not in parts.known)
+    encodings = parts.plain.encode_batch(list(unknown), add_special_tokens=False)
+    found = {chunk: (one.ids, one.offsets) for chunk, one in zip(unknown, encodings, strict=True)}
+    for chunk in chunks:
+        pieces = found.get(chunk) or parts.known[chunk]
+        if len(chunk) >= _LONG:
+            parts.known[chunk] = pieces
+            parts.known.move_to_end(chunk)
+        yield pieces
+    while len(parts.known) > _KEPT:
+        parts.known.popitem(last=False)
 
 
 def _take_apart(tokenizer: Any) -> _Parts | None:

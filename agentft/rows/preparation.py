@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -157,26 +158,27 @@ def render_row(conversation: Conversation, rendering: Rendering) -> list[tuple[S
 
 
 def _supervised(encoded: Encoded) -> int:
-    return sum(weight > 0 for weight in encoded.loss_weights)
+    return len(encoded.loss_weights) - encoded.loss_weights.count(0.0)
 
 
 def _fit(encoded: Encoded, segments: Sequence[Segment], limit: int) -> Encoded:
     """Cut after the last sampled run whose supervised tokens all fit into `limit`, so no supervised call is cut."""
-    end = 0
-    for _, run in groupby(range(len(encoded.segments)), lambda place: segments[encoded.segments[place]].sampled):
-        last = max((place + 1 for place in run if encoded.loss_weights[place] > 0), default=0)
-        if last > limit:
-            break
-        end = max(end, last)
+    end = start = 0
+    for sampled, run in groupby(range(len(segments)), lambda index: segments[index].sampled):
+        stop = bisect_right(encoded.segments, max(run))
+        if sampled:
+            last = next((place + 1 for place in range(stop - 1, start - 1, -1) if encoded.loss_weights[place] > 0), 0)
+            if last > limit:
+                break
+            end = max(end, last)
+        start = stop
     return Encoded(encoded.input_ids[:end], encoded.loss_weights[:end], encoded.segments[:end])
 
 
 def _stem(encoded: Encoded, segments: Sequence[Segment]) -> int:
     """The number of leading tokens that are system text, tools and the frame before them."""
     first = next((place for place, segment in enumerate(segments) if segment.kind == "system"), None)
-    if first is None:
-        return 0
-    return next((place for place, segment in enumerate(encoded.segments) if segment > first), len(encoded.segments))
+    return 0 if first is None else bisect_right(encoded.segments, first)
 
 
 def _answers_to(kind: str, segments: Sequence[Segment]) -> int:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import FrozenInstanceError, dataclass, field
+from itertools import accumulate, pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agentft.errors import InputError
 from agentft.rendering.encoding import LEARN_RULES, LearnRule, encode, learn_rule, tokens_of
 from agentft.rendering.tokens import Tokens
-from agentft.types import Segment
+from agentft.types import Segment, SegmentKind
 
 Offsets = list[tuple[int, int]]
 
@@ -146,3 +150,39 @@ def test_no_segments_give_no_tokens() -> None:
 def test_a_tokenizer_that_loses_tokens_is_an_error(tokens: Tokens) -> None:
     with pytest.raises(ValueError, match="zip"):
         encode([Segment("ab", True, "call")], lambda *_, **__: tokens, RULE)
+
+
+def encoded_one_by_one(segments: list[Segment], offsets: Offsets, rule: LearnRule) -> list[tuple[float, int]]:
+    """(weight, segment) of each token of one run, token by token: what projecting by segment must equal."""
+    ends = list(accumulate(len(segment.text) for segment in segments[:-1]))
+    counts = [0] * len(segments)
+    found: list[tuple[float, int]] = []
+    for start, end in offsets:
+        first = bisect_right(ends, start)
+        touched = range(first, max(first, bisect_right(ends, end - 1)) + 1)
+        weights = [0.0]
+        for index in touched:
+            segment = segments[index]
+            late = segment.kind == "answer" and rule.opening is not None and counts[index] >= rule.opening
+            if segment.sampled and not late and not segment.excluded:
+                weights.append(rule.weights.get(segment.kind, 0.0))
+            counts[index] += 1
+        found.append((max(weights), first))
+    return found
+
+
+KINDS: list[SegmentKind] = ["answer", "call", "terminator", "thought", "unreadable", "end"]
+PIECES = st.tuples(st.integers(1, 6), st.sampled_from(KINDS), st.booleans())
+
+
+@given(st.lists(PIECES, min_size=1, max_size=6), st.lists(st.integers(0, 4), min_size=40, max_size=40), st.booleans())
+def test_projecting_by_segment_equals_weighing_every_token(
+    pieces: list[tuple[int, SegmentKind, bool]], widths: list[int], sampled: bool
+) -> None:
+    segments = [Segment("x" * size, sampled, kind, excluded) for size, kind, excluded in pieces]
+    length = sum(size for size, _, _ in pieces)
+    places = [min(place, length) for place in accumulate(widths, initial=0)]
+    offsets = [(start, end) for start, end in pairwise(places) if start < length]
+    for opening in (None, 0, 1, 3):
+        rule = LearnRule("test", {"answer": 0.5, "call": 1.0, "terminator": 2.0, "thought": 0.25}, opening)
+        assert encoded(segments, offsets, rule) == encoded_one_by_one(segments, offsets, rule)
