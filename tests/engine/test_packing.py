@@ -181,6 +181,12 @@ def test_make_sample_cuts_after_the_last_supervised_token() -> None:
     assert sample.inputs == 3
 
 
+def test_make_sample_keeps_every_supervised_token() -> None:
+    sample = make_sample(0, "x", Encoded((5, 6, 7, 8, 9), (0.0, 1.0, 1.0, 0.0, 1.0), (0, 1, 1, 1, 2)))
+    assert sample is not None
+    assert (sample.tokens.tolist(), sample.places.tolist()) == ([5, 6, 7, 8, 9], [1, 2, 4])
+
+
 def test_without_supervised_tokens_there_is_no_sample() -> None:
     assert make_sample(0, "x", Encoded((5, 6), (0.0, 0.0), (0, 0))) is None
     assert make_sample(0, "x", Encoded((5, 6), (1.0, 0.0), (0, 0))) is None, "the first token has no predecessor"

@@ -177,3 +177,10 @@ def test_a_sample_ends_with_its_last_supervised_token_and_so_does_its_stem(stem:
     made = make_sample(3, "x", encoded, stem)
     assert made == Sample(3, "x", array("i", [5, 6, 7]), array("i", [1, 2]), array("d", [0.25, 2.0]), kept)
     assert make_sample(3, "x", encoded) == make_sample(3, "x", encoded, 0)
+
+
+def test_without_sharing_samples_of_one_length_bucket_are_shuffled() -> None:
+    samples = [make([row + 1, *range(60 + row % 4)], {40: 1.0}, row) for row in range(12)]
+    (pack,) = epoch_packs(samples, 10_000, 0, 0, share=False)
+    lengths = [samples[index].inputs for index, _ in pack.members]
+    assert lengths != sorted(lengths)
