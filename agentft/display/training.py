@@ -88,7 +88,7 @@ class TrainingView:
         self._seconds += step.seconds
         figures = (
             f"loss {step.loss:.3f}  {self._tokens / max(self._seconds, 1e-9):,.0f} tokens/s  "
-            f"{step.supervised / max(step.tokens, 1):.0%} supervised  {step.memory / 2**30:.1f} GiB"
+            f"{step.supervised / max(step.unshared, 1):.0%} supervised  {step.memory / 2**30:.1f} GiB"
         )
         self._progress.update(self._task, completed=step.step, figures=figures)
         if self._progress.disable:

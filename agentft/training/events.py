@@ -73,8 +73,9 @@ class Started:
 class StepDone:
     """One optimizer step, as written to `metrics.jsonl`.
 
-    `loss`: sum(w * ce) / sum(w) over the step. `tokens`: computed tokens. `supervised`: supervised tokens, whose
-    weights sum to `weight`. `seconds`: duration of this step. `memory`: peak bytes of the GPU, or of the process.
+    `loss`: sum(w * loss) / sum(w) over the step. `tokens`: computed tokens, those that samples share once. `unshared`:
+    tokens of the samples one by one. `supervised`: supervised tokens of the samples, whose weights sum to `weight`.
+    `seconds`: duration of this step. `memory`: peak bytes of the GPU, or of the process.
     """
 
     step: int
@@ -84,6 +85,7 @@ class StepDone:
     grad_norm: float
     samples: int
     tokens: int
+    unshared: int
     supervised: int
     weight: float
     seconds: float

@@ -47,6 +47,7 @@ class _Work:
     batches: list[Batch]
     samples: int
     tokens: int
+    unshared: int
     supervised: int
     weight: float
     stop: bool
@@ -172,6 +173,7 @@ class TrainingLoop:
         counts = [
             float(sum(len(pack.members) for pack in mine)),
             float(sum(batch["tokens"] for batch in batches)),
+            float(sum(pack.unshared for pack in mine)),
             float(sum(int((batch["weights"] > 0).sum()) for batch in batches)),
             sum(float(batch["weights"].sum(dtype=torch.float64)) for batch in batches),
         ]
@@ -185,8 +187,8 @@ class TrainingLoop:
             if len(batches) * self._world < len(packs):
                 batches.append(collate(packs[:1], self._samples, SHAPE_MULTIPLE))
                 batches[-1]["weights"].zero_()
-        samples, tokens, supervised, weight = counts
-        return _Work(batches, int(samples), int(tokens), int(supervised), weight, stop)
+        samples, tokens, unshared, supervised, weight = counts
+        return _Work(batches, int(samples), int(tokens), int(unshared), int(supervised), weight, stop)
 
     def _accumulate(self, work: _Work) -> Tensor:
         """Forward and backward passes of a step; return its loss. Out of memory: start again with smaller packs."""
@@ -277,6 +279,7 @@ class TrainingLoop:
                 grad_norm=float(pending.norm or 0.0),
                 samples=work.samples,
                 tokens=work.tokens,
+                unshared=work.unshared,
                 supervised=work.supervised,
                 weight=work.weight,
                 seconds=self._reported_at - began,

@@ -44,7 +44,7 @@ RESULT = RunResult(Path("runs/x-1"), Path("runs/x-1/adapter"), 3, 0.5, False, DA
 
 
 def step(number: int) -> StepDone:
-    return StepDone(number, number / 3, 1.0 / number, 1e-3, 0.5, 3, 300, 60, 60.0, 0.5, 2**30)
+    return StepDone(number, number / 3, 1.0 / number, 1e-3, 0.5, 3, 300, 400, 60, 60.0, 0.5, 2**30)
 
 
 EVENTS: list[Event] = [
@@ -76,7 +76,7 @@ def test_plain_lines_without_a_terminal() -> None:
     assert "1,000 tokens computed per epoch instead of 1,990" in text
     assert "warning: mind the gap" in text
     assert "5.0 M of 135 M parameters trained (3.7%)" in text
-    assert "step 1/3  loss 1.000  600 tokens/s  20% supervised  1.0 GiB" in text
+    assert "step 1/3  loss 1.000  600 tokens/s  15% supervised  1.0 GiB" in text
     assert "step 2/3" in text
     assert "reading rows.jsonl ..." in text
     assert "step 3/3" in text

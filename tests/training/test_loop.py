@@ -69,6 +69,7 @@ def test_a_step_of_four_packs_equals_one_pack_of_four_samples(tmp_path: Path) ->
     assert one.grad_norm == pytest.approx(four.grad_norm, rel=1e-5)
     assert (one.samples, one.supervised, one.weight) == (four.samples, four.supervised, four.weight) == (4, 8, 11.0)
     assert (one.tokens, four.tokens) == (32, 92)
+    assert (one.unshared, four.unshared) == (92, 92), "so that their supervised share is at most 100 %"
 
 
 def test_accumulation_updates_the_weights_like_one_batch(tmp_path: Path) -> None:
