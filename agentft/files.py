@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -84,8 +84,14 @@ def _locked(path: Path) -> Iterator[TextIO]:
                 stream.seek(0)
                 holder = stream.read().strip() or "in use by another process"
                 raise InputError(f"{path.parent} is {holder}; wait for it, or stop it first") from None
-            # The holder before may have removed the file, and others would then lock a new one.
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(stream.fileno()), path.stat()):
-                    yield stream
-                    return
+            # The previous holder may have removed the file, and others would then lock a new one.
+            if _is_at(stream, path):
+                yield stream
+                return
+
+
+def _is_at(stream: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

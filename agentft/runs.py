@@ -13,7 +13,6 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -171,20 +170,25 @@ def _lock_output(path: Path, locks: ExitStack) -> RunFolder:
 
 
 def _lock_next(name: str, locks: ExitStack) -> RunFolder:
-    for number in count(1):
-        folder = RunFolder(RUNS / f"{name}-{number}")
+    number = 1
+    while True:
         with suppress(InputError):  # the folder is used
-            return _lock_output(folder.path, locks)
-    raise AssertionError("count() never ends")
+            return _lock_output(RUNS / f"{name}-{number}", locks)
+        number += 1
 
 
 def _is_unused(folder: RunFolder) -> bool:
-    """Whether the folder is missing, or holds at most what a process writes before the recipe."""
+    """Whether the folder is missing, empty, or left by a killed process: a lock, and what precedes the recipe.
+
+    A folder without our lock is the user's, whatever its files are called.
+    """
+    if not folder.path.exists():
+        return True
+    if not folder.path.is_dir():
+        return False
+    names = {entry.name for entry in folder.path.iterdir()}
     early = {LOCK, *(path.name for path in (folder.format, folder.data, folder.log, folder.quarantine))}
-    return not folder.path.exists() or (
-        folder.path.is_dir()
-        and all(entry.name in early or entry.name.endswith(".partial") for entry in folder.path.iterdir())
-    )
+    return not names or (LOCK in names and all(name in early or name.endswith(".partial") for name in names))
 
 
 def _clear(folder: RunFolder) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agentft.errors import InputError, MissingError
+from agentft.files import lock_folder
 from agentft.runs import RunFolder, find_finished, find_run, new_run
 from tests.models.test_opening import make_run
 
@@ -137,8 +138,16 @@ def test_what_a_killed_process_left_without_a_recipe_is_used_again(
             pass
         first.recipe.touch()
     (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "todo.txt").touch()
+    (tmp_path / "notes" / "data.json").write_text("mine")
     with pytest.raises(InputError, match="is not empty"), new_run("rows", "notes"):
+        pass
+    assert (tmp_path / "notes" / "data.json").read_text() == "mine", "without our lock, it is the user's"
+
+
+def test_a_missing_file_inside_the_lock_is_reported_as_such(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="weights"), lock_folder(tmp_path, "trained"):
+        raise FileNotFoundError("weights")
+    with lock_folder(tmp_path, "trained"):
         pass
 
 
