@@ -58,7 +58,7 @@ class _Control:
 
 @dataclass(frozen=True)
 class _Parts:
-    """A tokenizer taken apart. `plain` and `first` do not know control tokens; `first` is for the start of a row.
+    """Variants of a tokenizer. `plain` and `first` do not know control tokens; `first` is for the start of a row.
 
     `known`: the tokens of the last long texts, for rows that share a system text or tools.
     """
@@ -77,7 +77,7 @@ def tokenise(segments: Sequence[Segment], tokenizer: Tokenizer) -> Iterator[Run]
     texts = ["".join(segments[index].text for index in run) for run in runs]
     if not texts:
         return
-    parts = _take_apart(tokenizer)
+    parts = _split_tokenizer(tokenizer)
     if parts is None:
         tokens = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
         yield from zip(runs, tokens["input_ids"], tokens["offset_mapping"], strict=True)
@@ -96,7 +96,7 @@ def tokenise(segments: Sequence[Segment], tokenizer: Tokenizer) -> Iterator[Run]
 
 def controls_in(text: str, tokenizer: Any) -> set[str]:
     """The control tokens whose text occurs in `text`."""
-    parts = _take_apart(tokenizer)
+    parts = _split_tokenizer(tokenizer)
     return set(parts.pattern.findall(text)) if parts else set()
 
 
@@ -125,7 +125,7 @@ def _join(
     for text, found in zip(texts, cuts, strict=True):
         stops = [start for _, start, _ in found[1:]] + [len(text)]
         chunks += [text[end:stop] for (_, _, end), stop in zip(found, stops, strict=True)]
-    encodings = _encode(chunks, parts)
+    encodings = iter(_encode(chunks, parts))
     for number, (run, found) in enumerate(zip(runs, cuts, strict=True)):
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
@@ -142,22 +142,22 @@ def _join(
         yield run, ids, offsets
 
 
-def _encode(chunks: list[str], parts: _Parts) -> Iterator[_Pieces]:
+def _encode(chunks: list[str], parts: _Parts) -> list[_Pieces]:
     """The tokens of each text. Equal long texts (system and tools) are tokenised once."""
     unknown = dict.fromkeys(chunk for chunk in chunks if chunk not in parts.known)
     encodings = parts.plain.encode_batch(list(unknown), add_special_tokens=False)
     found = {chunk: (one.ids, one.offsets) for chunk, one in zip(unknown, encodings, strict=True)}
-    for chunk in chunks:
-        pieces = found.get(chunk) or parts.known[chunk]
+    pieces = [found.get(chunk) or parts.known[chunk] for chunk in chunks]
+    for chunk, one in zip(chunks, pieces, strict=True):
         if len(chunk) >= _LONG:
-            parts.known[chunk] = pieces
+            parts.known[chunk] = one
             parts.known.move_to_end(chunk)
-        yield pieces
     while len(parts.known) > _KEPT:
         parts.known.popitem(last=False)
+    return pieces
 
 
-def _take_apart(tokenizer: Any) -> _Parts | None:
+def _split_tokenizer(tokenizer: Any) -> _Parts | None:
     """None for a tokenizer without a backend of the tokenizers library, which then tokenises each run itself."""
     return _parts(tokenizer, len(tokenizer)) if hasattr(tokenizer, "backend_tokenizer") else None
 
