@@ -1,4 +1,4 @@
-"""What all parsers make of a value that holds nothing, and of a turn's own weight."""
+"""Blank values and per-turn loss weights, as all parsers read them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from agentft.types import Json
 __all__ = ["WEIGHT_KEYS", "is_blank", "read_excluded"]
 
 WEIGHT_KEYS = ("weight", "loss", "train")
-"""Keys of an assistant's turn that say whether it is learnt: OpenAI's and Mistral's, ms-swift's, axolotl's."""
+"""Keys of an assistant turn that say whether it is supervised: OpenAI's and Mistral's, ms-swift's, axolotl's."""
 
 _BLANK = frozenset({"", "[]", "{}", "null", "None"})
 
 
 def is_blank(value: Json) -> bool:
-    """Whether a value holds nothing: null, an empty list or object, or the text of one of these."""
+    """Whether a value is blank: null, an empty list or object, or the text of one of these."""
     return value.strip() in _BLANK if isinstance(value, str) else value is None or value in ([], {})
 
 

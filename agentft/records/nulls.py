@@ -1,36 +1,17 @@
-"""Nulls that Arrow adds to structs, for the keys that other rows have."""
+"""Null arguments: Arrow adds nulls to structs, for the keys that other rows have."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import repeat
 
 from agentft.errors import RowError
+from agentft.records.tools import written_calls
 from agentft.types import Json, ToolCall, ToolDefinition, Turn
 
-__all__ = ["check_null_arguments", "without_nulls"]
-
-_VALUES = frozenset({"default", "const", "enum", "example", "examples"})
-"""Keywords of JSON Schema whose value is data: null is legal in them."""
+__all__ = ["check_null_arguments"]
 
 _SUBSCHEMAS = ("anyOf", "oneOf", "allOf")
-
-
-def without_nulls(schema: Json, *, data: bool = False) -> Json:
-    """The schema without keys that are null, which is no JSON Schema.
-
-    A `default` or `const` of null is legal. It is left out only with `data`: if Arrow has added others.
-    """
-    if isinstance(schema, list):
-        return [without_nulls(item, data=data) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    kept: dict[str, Json] = {}
-    for key, value in schema.items():
-        if key in _VALUES and not (value is None and (data or key == "enum")):
-            kept[key] = value
-        elif value is not None:
-            kept[key] = without_nulls(value, data=data)
-    return kept if data or len(kept) == len(schema) else without_nulls(kept, data=True)
 
 
 def check_null_arguments(items: Sequence[Json], turns: Sequence[Turn], tools: Sequence[ToolDefinition]) -> None:
@@ -47,26 +28,23 @@ def check_null_arguments(items: Sequence[Json], turns: Sequence[Turn], tools: Se
         RowError: `null-arguments`, with the turn.
     """
     schemas = {tool.name: tool.parameters for tool in tools}
-    structs = _are_structs(items)
+    inserted = len(turns) - len(items)  # 1 if the row's own `system` became the first turn
     for index, turn in enumerate(turns):
-        for part in turn.parts:
-            if not isinstance(part, ToolCall):
-                continue
-            struct = next(structs, False)
-            name = _find(part.arguments, schemas.get(part.name), "", struct=struct)
+        calls = [part for part in turn.parts if isinstance(part, ToolCall)]
+        for call, struct in zip(calls, _are_structs(items[index - inserted]) if calls else (), strict=False):
+            name = _find(call.arguments, schemas.get(call.name), "", struct=struct)
             if name:
                 why = f"the argument {name} is null, which its tool does not allow (Arrow adds nulls for missing keys)"
-                raise RowError("null-arguments", f"{why}; store arguments as JSON text", turn=index)
+                raise RowError("null-arguments", f"{why}; store arguments as JSON text", turn=index - inserted)
 
 
-def _are_structs(items: Sequence[Json]) -> Iterator[bool]:
-    """For each call of OpenAI turns, whether its arguments are an object."""
-    for item in items:
-        calls = item.get("tool_calls") if isinstance(item, dict) and item.get("role") == "assistant" else None
-        legacy = item.get("function_call") if isinstance(item, dict) else None
-        for call in [*(calls if isinstance(calls, list) else ()), *([legacy] if isinstance(legacy, dict) else ())]:
-            function = call.get("function", call) if isinstance(call, dict) else None
+def _are_structs(item: Json) -> Iterator[bool]:
+    """For each call of a turn, whether its arguments are an object; no call in MS-Agent's text is one."""
+    if isinstance(item, dict):
+        for call in written_calls(item):
+            function = (call.get("function") or call) if isinstance(call, dict) else None
             yield isinstance(function, dict) and isinstance(function.get("arguments"), dict)
+    yield from repeat(False)
 
 
 def _find(value: Json | Mapping[str, Json], schema: Json | Mapping[str, Json], at: str, *, struct: bool) -> str:

@@ -9,9 +9,9 @@ from itertools import count
 
 from agentft.calls.reading import CallKeys, make_call
 from agentft.errors import RowError
-from agentft.records.keys import is_blank, read_excluded
+from agentft.records.keys import read_excluded
 from agentft.records.links import CallLinks, read_identity
-from agentft.records.tools import has_calls, read_list, read_role
+from agentft.records.tools import has_calls, read_role, written_calls
 from agentft.records.unread import unread_of_turn
 from agentft.types import Json, Part, Role, Span, Text, ToolCall, ToolDefinition, ToolResult, Turn
 
@@ -91,9 +91,7 @@ def _read_message(role: Role, message: Mapping[str, Json], numbers: Iterator[int
         return
     yield from _read_text(message.get("reasoning_content") or message.get("reasoning") or None, thought=True)
     yield from _read_text(message.get("content") or message.get("refusal"))
-    listed = read_list(message.get("tool_calls"), "tool_calls", "call-not-object") or []
-    legacy = message.get("function_call")
-    for call in listed if is_blank(legacy) else [*listed, legacy]:
+    for call in written_calls(message):
         if not isinstance(call, dict):
             raise RowError("call-not-object", f"a call must be an object, not {call!r:.60}")
         number = next(numbers)
@@ -101,7 +99,7 @@ def _read_message(role: Role, message: Mapping[str, Json], numbers: Iterator[int
 
 
 def _read_call(call: Mapping[str, Json], identity: str) -> tuple[str, ToolCall]:
-    function = call.get("function", call)
+    function = call.get("function") or call
     if not isinstance(function, dict):
         raise RowError("call-not-object", f"a call's function must be an object, not {function!r:.60}")
     arguments, name = function.get("arguments"), _text_or_empty(function.get("name"))

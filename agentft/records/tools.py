@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from agentft.errors import RowError
 from agentft.json_text import UnreadableError, read_value
 from agentft.records.keys import is_blank
-from agentft.records.nulls import without_nulls
+from agentft.records.schemas import without_nulls
 from agentft.types import Json, Role, ToolDefinition
 
-__all__ = ["has_calls", "make_tool", "read_list", "read_parameters", "read_role", "read_tools"]
+__all__ = ["has_calls", "make_tool", "read_list", "read_parameters", "read_role", "read_tools", "written_calls"]
 
 _TYPES = {name: name for name in ("string", "number", "integer", "boolean", "array", "object", "null")}
 _TYPES |= {"str": "string", "text": "string", "int": "integer", "long": "integer", "float": "number"}
@@ -40,6 +40,17 @@ def has_calls(turn: Json) -> bool:
     return isinstance(turn, dict) and not all(is_blank(turn.get(key)) for key in ("tool_calls", "function_call"))
 
 
+def written_calls(message: Mapping[str, Json]) -> list[Json]:
+    """The calls of an OpenAI message as written: `tool_calls`, and the older `function_call`.
+
+    Raises:
+        RowError: `call-not-object`: `tool_calls` is not a list.
+    """
+    listed = read_list(message.get("tool_calls"), "tool_calls", "call-not-object") or []
+    legacy = message.get("function_call")
+    return listed if is_blank(legacy) else [*listed, legacy]
+
+
 def read_role(named: Json, roles: Mapping[str, Role]) -> Role:
     """Look up the role of a turn. Raises RowError `unknown-role`."""
     role = roles.get(named) if isinstance(named, str) else None
@@ -58,7 +69,7 @@ def read_tools(row: Mapping[str, Json]) -> tuple[ToolDefinition, ...]:
     tools = read_list(row.get(key), key, "unreadable-tools") or []
     found = []
     for index, tool in enumerate(tools):
-        function = tool.get("function", tool) if isinstance(tool, dict) else None
+        function = (tool.get("function") or tool) if isinstance(tool, dict) else None
         name = function.get("name") if isinstance(function, dict) else None
         if not isinstance(function, dict) or not isinstance(name, str) or not name:
             raise RowError("unreadable-tools", f"tool {index} has no name: {tool!r:.60}")

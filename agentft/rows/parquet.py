@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from agentft.errors import InputError, RowError
 from agentft.types import Json
@@ -15,8 +14,8 @@ __all__ = ["check_arguments", "iter_parquet"]
 def iter_parquet(path: Path) -> Iterator[dict[str, Json]]:
     """The rows as objects.
 
-    Arrow adds to every struct the keys that other rows have, as nulls. In tools these nulls are dropped, since schemas
-    do not need them. In arguments they cannot be distinguished from real nulls, see `check_arguments`.
+    Arrow adds to every struct the keys that other rows have, as nulls. In schemas the parsers drop them. In arguments
+    they cannot be distinguished from real nulls, see `check_arguments`.
 
     Raises:
         InputError: the file cannot be read as parquet.
@@ -26,7 +25,7 @@ def iter_parquet(path: Path) -> Iterator[dict[str, Json]]:
     try:
         rows = load_dataset("parquet", data_files=str(path), split="train", streaming=True)
         for row in rows:
-            yield {key: _drop_nulls(value) if key in ("tools", "functions") else value for key, value in row.items()}
+            yield dict(row)
     except (ValueError, OSError, NotImplementedError) as error:
         raise InputError(
             f"{path} cannot be read as parquet ({str(error).splitlines()[0]:.120}); write the file again"
@@ -34,7 +33,7 @@ def iter_parquet(path: Path) -> Iterator[dict[str, Json]]:
 
 
 def check_arguments(row: dict[str, Json]) -> None:
-    """Reject calls whose arguments are a struct with nulls.
+    """Reject calls whose arguments are a struct with nulls, even where a parameter allows null: Arrow wrote them all.
 
     Raises:
         RowError: `null-arguments`, with the turn.
@@ -59,9 +58,3 @@ def _has_null(value: Json) -> bool:
     if isinstance(value, list):
         return any(map(_has_null, value))
     return any(item is None or _has_null(item) for item in value.values()) if isinstance(value, dict) else False
-
-
-def _drop_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _drop_nulls(item) for key, item in value.items() if item is not None}
-    return [_drop_nulls(item) for item in value] if isinstance(value, list) else value

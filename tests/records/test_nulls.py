@@ -10,6 +10,7 @@ import pytest
 from agentft.errors import RowError
 from agentft.records import parse_row
 from agentft.records.tools import read_parameters
+from agentft.types import Json
 from tests.records.rows import calls
 
 
@@ -88,3 +89,38 @@ def test_a_schema_under_the_keys_of_anthropic_and_mcp_is_read(key: str) -> None:
     turns: Any = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
     conversation = parse_row({"messages": turns, "tools": [{"name": "f", key: schema}]}, "x")
     assert (conversation.tools[0].parameters, conversation.unread) == (schema, ())
+
+
+@pytest.mark.parametrize("before", [{"function_call": {}}, {"tool_calls": "[]"}, {"tool_calls": None}])
+def test_blank_calls_of_an_earlier_turn_do_not_shift_the_check(before: dict[str, Any]) -> None:
+    turns = row({"city": None}, city={"type": "string"})
+    turns["messages"][:0] = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Hello.", **before},
+    ]
+    with pytest.raises(RowError, match="the argument city is null") as caught:
+        parse_row(turns, "x")
+    assert caught.value.turn == 3
+
+
+def test_calls_in_json_text_are_checked_as_structs() -> None:
+    turns = row({"city": None}, city={"type": "string"})
+    turns["messages"][1]["tool_calls"] = json.dumps(turns["messages"][1]["tool_calls"])
+    with pytest.raises(RowError, match="the argument city is null"):
+        parse_row(turns, "x")
+
+
+def test_a_system_text_beside_the_turns_does_not_shift_the_turn() -> None:
+    with pytest.raises(RowError) as caught:
+        parse_row({"system": "You help.", **row({"city": None}, city={"type": "string"})}, "x")
+    assert caught.value.turn == 1
+
+
+def test_a_null_function_of_a_tool_or_call_is_an_absent_one() -> None:
+    call: Json = {"id": "c1", "function": None, "name": "f", "arguments": "{}"}
+    turns: list[Json] = [
+        {"role": "user", "content": "Go"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+    ]
+    parsed = parse_row({"messages": turns, "tools": [{"function": None, "name": "f", "parameters": None}]}, "x")
+    assert ([tool.name for tool in parsed.tools], [call.name for call in calls(parsed)]) == (["f"], ["f"])
