@@ -86,7 +86,7 @@ def evaluate(
         )
         path = settings.output / "summary.json"
         if larger := _larger_summary(path, summary):
-            settings.on_note(f"{path} covers {larger} and is kept; this summary of fewer cases is only shown")
+            settings.on_note(f"{path} covers {larger} and is kept; this summary covers fewer and is only shown")
         else:
             write_text(path, json.dumps(summary.document(), indent=1, ensure_ascii=False) + "\n")
     return summary
@@ -95,13 +95,10 @@ def evaluate(
 def _larger_summary(path: Path, summary: Summary) -> str:
     """What the stored summary covers, if that is more than `summary` does; else an empty text."""
     try:
-        stored = json.loads(path.read_bytes())
-        cases, trials = int(stored["cases"]), int(stored["trials"])
-    except (OSError, ValueError, KeyError, TypeError):
+        stored = sum(int(count) for count in json.loads(path.read_bytes())["done"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ""
-    if cases <= summary.cases and trials <= summary.trials:
-        return ""
-    return f"{cases} cases" + (f" in {trials} trials" if trials > 1 else "")
+    return f"{stored} finished cases" if stored > sum(summary.done.values()) else ""
 
 
 def fingerprint(plan: Plan, arm: Arm, sampling: Sampling) -> str:

@@ -72,7 +72,10 @@ def load_suite(name: str) -> Suite:
     if not suite.worlds:
         raise InputError(f"{head}: `worlds` is empty; name at least one tool world")
     places = [locate_world(world, folder) for world in suite.worlds]
-    suite = replace(suite, worlds=tuple(Path(p).name for p in places), places={Path(p).name: p for p in places})
+    named = {Path(place).name: place for place in places}
+    if len(named) < len(places):
+        raise InputError(f"{head}: two of the `worlds` have the same name ({', '.join(places)}); rename one folder")
+    suite = replace(suite, worlds=tuple(named), places=named)
     for key, comparator in suite.comparators.items():
         if key.count(".") != 1:
             raise InputError(f'{head}: comparator key {key!r} must be "tool.argument"')

@@ -249,14 +249,21 @@ def test_a_smaller_rerun_keeps_the_full_summary(tmp_path: Path) -> None:
     for smaller in (small_plan(tmp_path, limit=3), small_plan(tmp_path)):
         run(smaller, output, scripted("tuned", answers), on_note=said.append)
         assert json.loads((output / "summary.json").read_text()) == full
-    assert (
-        said
-        == [f"{output}/summary.json covers 7 cases in 2 trials and is kept; this summary of fewer cases is only shown"]
-        * 2
-    )
+    note = f"{output}/summary.json covers 14 finished cases and is kept; this summary covers fewer and is only shown"
+    assert said == [note] * 2
     (output / "summary.json").write_text("{")
     assert run(small_plan(tmp_path), output, scripted("tuned", answers))["cases"] == 7
     assert json.loads((output / "summary.json").read_text())["trials"] == 1
+
+
+def test_a_finished_rerun_replaces_the_summary_of_an_interrupted_larger_run(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    run(small_plan(tmp_path, limit=3), output, scripted("tuned", oracle(small_plan(tmp_path))))
+    stored = json.loads((output / "summary.json").read_text())
+    interrupted = {**stored, "cases": 7, "trials": 2, "done": {"tuned": 2}, "interrupted": True}
+    (output / "summary.json").write_text(json.dumps(interrupted))
+    run(small_plan(tmp_path, limit=3), output, scripted("tuned", oracle(small_plan(tmp_path))))
+    assert json.loads((output / "summary.json").read_text())["done"] == {"tuned": 3}
 
 
 def test_stored_runs_of_an_older_scorer_are_graded_again(tmp_path: Path) -> None:

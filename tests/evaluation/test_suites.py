@@ -184,3 +184,12 @@ def test_a_limit_keeps_the_proportions_and_is_the_same_every_time() -> None:
     assert {case.id for case in stratified(cases, 8)} <= {case.id for case in chosen}
     assert stratified(cases, None) == tuple(cases)
     assert stratified(cases, 99) == tuple(cases)
+
+
+def test_two_worlds_of_one_name_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder / "mine").mkdir(parents=True)
+        (tmp_path / folder / "mine" / "tools.json").write_text("{}")
+    write(tmp_path / "suite", CASE, head='name = "suite"\nworlds = ["../a/mine", "../b/mine"]')
+    with pytest.raises(InputError, match="two of the `worlds` have the same name"):
+        load_suite(str(tmp_path / "suite"))
