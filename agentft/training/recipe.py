@@ -196,9 +196,10 @@ def check_places(recipe: Recipe) -> None:
     for path in recipe.data:
         if not Path(path).exists():
             raise InputError(f"{path} does not exist; give a data file, or the name of a shipped one")
-    if recipe.model.startswith(("/", "./", "../", "~")) and not Path(recipe.model).is_dir():
+    is_folder = Path(recipe.model).expanduser().is_dir()
+    if recipe.model.startswith(("/", "./", "../", "~")) and not is_folder:
         raise InputError(f"{recipe.model}: there is no such folder; give a model's folder, hub id or embedded name")
-    named = "/" in recipe.model or recipe.model in EMBEDDED or Path(recipe.model).is_dir()
+    named = "/" in recipe.model or recipe.model in EMBEDDED or is_folder
     if not named and (near := closest(recipe.model, list(EMBEDDED))):
         raise InputError(f"there is no model {recipe.model!r}; did you mean {near!r}?")
 

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from agentft.engine.loss import LOSSES
 from agentft.errors import InputError
-from agentft.training.recipe import ELSEWHERE, Recipe, nearest_setting, read_recipe, read_resolved, write_recipe
+from agentft.training.recipe import (
+    ELSEWHERE,
+    Recipe,
+    check_places,
+    nearest_setting,
+    read_recipe,
+    read_resolved,
+    write_recipe,
+)
 
 
 def test_options_replace_overrides_and_overrides_replace_the_file(tmp_path: Path) -> None:
@@ -119,3 +127,13 @@ def test_every_name_of_another_trainer_stands_for_a_setting() -> None:
     assert not known & set(names)
     found = {name: nearest_setting(name) for name in ("--learning-rate", "--max-stpes", "lora_r", "Optim", "quux")}
     assert list(found.values()) == ["lr", "max_steps", "lora_r", "optimizer", None]
+
+
+def test_a_models_folder_in_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "m").mkdir()
+    rows = tmp_path / "rows.jsonl"
+    rows.touch()
+    check_places(Recipe(model="~/m", data=(str(rows),)))
+    with pytest.raises(InputError, match="there is no such folder"):
+        check_places(Recipe(model="~/n", data=(str(rows),)))
