@@ -96,7 +96,7 @@ def _declare_parameters(schema: Mapping[str, Any]) -> Json:
 
     An entry's `required` says whether the parameter itself is required. So a parameter whose schema lists required
     properties of its own, or is `true` or `false`, cannot be an entry; then the whole JSON Schema is written instead.
-    So it is if it holds more than parameters, such as the definitions that their `$ref`s point to.
+    The same applies to a schema with keywords beside `properties`, such as `$defs`.
     """
     properties, required = schema.get("properties") or {}, schema.get("required") or []
     legal = isinstance(properties, Mapping) and isinstance(required, list)

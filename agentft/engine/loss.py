@@ -1,5 +1,4 @@
-"""The loss: sum(w * loss) / sum(w), in fp32, with the LM head and the cross-entropy
-on supervised positions only.
+"""The loss: sum(w * loss) / sum(w), in fp32, with LM head and cross-entropy on supervised positions only.
 
 To add a loss, write a function of the targets' cross-entropies here, with a line in the table.
 """

@@ -62,6 +62,7 @@ class HfEngine:
         self.tokenizer = tokenizer
         self._model = model.eval()
         self._ends = _end_tokens(model, tokenizer)
+        self._lead = self._decode_all(self._ends[:1])
         self._prefixes: list[Prefix] = []
         self._previous: list[Start] = []  # the rows of the last batch, as computed
         self._shares = can_share(model)
@@ -188,11 +189,10 @@ class HfEngine:
 
     def _decode(self, tokens: list[int]) -> str:
         # A decoder may take the space from the first token of a text, so an end token is put before it.
-        texts = (
-            str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-            for ids in ([*self._ends[:1], *tokens], self._ends[:1])
-        )
-        return next(texts).removeprefix(next(texts))
+        return self._decode_all([*self._ends[:1], *tokens]).removeprefix(self._lead)
+
+    def _decode_all(self, tokens: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
 def _system_text(request: TextRequest) -> str:

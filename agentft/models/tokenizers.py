@@ -70,7 +70,7 @@ def located(model: str, load: Callable[..., Any], *arguments: Any, **options: An
             "machine can reach the hub), or the embedded smollm2-135m"
         ) from error
     except Exception as error:
-        kind = type(error).__name__
+        kind = type(error).__name__  # pickle, whose error is one of these, is not imported anywhere
         if kind == "UnpicklingError":
             raise InputError(
                 f"the weights of {model!r} are a pickle that holds more than tensors, which agentft never loads; "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 from agentft.calls import CallFormat, call_format
@@ -102,6 +103,7 @@ def open_rendering(name: str, tokenizer: ChatTokenizer) -> Rendering:
     return FramedRendering(call_format(name), Frame.of_tokenizer(tokenizer))
 
 
+@cache
 def rendering_digest(name: str) -> str:
     """SHA-256 of the text that a call format writes for a sample tool, call and result. It needs no tokenizer.
 

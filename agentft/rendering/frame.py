@@ -23,7 +23,7 @@ __all__ = ["CHATML", "ChatTokenizer", "Frame", "Outline", "Trim"]
 MARK = "\ue0f0{}\ue0f1"
 # What a side of a message's content may lose: nothing, line breaks, all whitespace. The probes tell them apart.
 STRIPPED: dict[str | None, str] = {"": "\n\t", "\n": "\t", None: ""}
-# Templates print always the same date, so that a prompt equals the training's on any day.
+# A fixed date, so that prompts match training on any day.
 _FIXED_DATE = (
     "{% macro strftime_now(form) -%}{{ form | replace('%Y', '2024') | replace('%m', '07') | replace('%d', '26')"
     " | replace('%b', 'Jul') | replace('%B', 'July') }}{%- endmacro %}{{ '' }}"
@@ -159,8 +159,8 @@ class Frame:
         before = full.pieces[len(roles)]
         added = before.removeprefix(prompt[-1]) if before.startswith(prompt[-1]) else ""
         trim = full.trims[-1]
-        said = not added.strip() and trim[0] is None  # else the whitespace would be added to the reply's own later
-        return ("", added, trim) if said else (added, "", trim)
+        sampled = not added.strip() and trim[0] is None  # else the whitespace would be added to the reply's own later
+        return ("", added, trim) if sampled else (added, "", trim)
 
     def check(self, roles: Sequence[str], contents: Sequence[str], *, generation_prompt: bool) -> None:
         """Compare our text with the template's own rendering.
@@ -209,13 +209,12 @@ def _between(
 
 
 def _trims(pieces: tuple[str, ...], padded: tuple[str, ...]) -> tuple[Trim, ...]:
-    """What each content loses, from the texts around contents with and without outer whitespace."""
+    """What the template strips from each content, found by rendering contents with and without outer whitespace."""
     rights: list[str | None] = []
     lefts: list[str | None] = []
     for index, (piece, wide) in enumerate(zip(pieces, padded, strict=True)):
         first, last = index == 0, index == len(pieces) - 1
         sides = product([""] if first else STRIPPED, [""] if last else STRIPPED)
-        kept = ("" if first else None, "" if last else None)
         for right, left in sides:
             before = "" if first else STRIPPED[right][::-1]
             after = "" if last else STRIPPED[left]

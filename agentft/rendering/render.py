@@ -1,4 +1,4 @@
-"""Conversation -> segments. Training and serving both go through `_messages` and `Frame.wrap`."""
+"""Conversation -> segments. Training and serving both go through `_messages` and `Frame.outline`."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def render_samples(conversation: Conversation, fmt: CallFormat, frame: Frame) ->
     rows = []
     for index, message in enumerate(messages):
         if message.role == "assistant":
-            prompt, said, trim = _open(messages[:index], frame)
-            completion = _ended(_said(said, _trimmed(message.segments, trim)), frame.stop, frame)
+            prompt, lead, trim = _open(messages[:index], frame)
+            completion = _ended(_with_lead(lead, _trimmed(message.segments, trim)), frame.stop, frame)
             rows.append((*prompt, *(segment for segment in completion if segment.text)))
     return rows
 
@@ -60,9 +60,9 @@ def render_prompt(conversation: Conversation, fmt: CallFormat, frame: Frame) -> 
     """
     messages = _messages(conversation, fmt, frame)
     tail = messages.pop().segments if messages and messages[-1].role == "assistant" else []
-    prompt, said, trim = _open(messages, frame)
+    prompt, lead, trim = _open(messages, frame)
     begun = _trimmed(tail, (trim[0], ""))
-    return (*prompt, *(_said(said, begun) if begun else ()))
+    return (*prompt, *(_with_lead(lead, begun) if begun else ()))
 
 
 def describe_rendering(fmt: CallFormat, frame: Frame) -> dict[str, Json]:
@@ -103,9 +103,9 @@ def _messages(conversation: Conversation, fmt: CallFormat, frame: Frame) -> list
 
 def _without_stop(segments: list[Segment], frame: Frame) -> list[Segment]:
     """The content without the control tokens that many data sets have at the end of an answer."""
-    *rest, last = segments
-    if last.kind not in ("answer", "preamble"):
+    if not segments or segments[-1].kind not in ("answer", "preamble"):
         return segments
+    *rest, last = segments
     text = last.text
     while stop := next((stop for stop in frame.controls if text.rstrip().endswith(stop)), None):
         text = text.rstrip().removesuffix(stop)
@@ -191,11 +191,11 @@ def _add_results(messages: list[_Message], parts: list[Part], raw: str, fmt: Cal
 
 def _open(messages: Sequence[_Message], frame: Frame) -> tuple[tuple[Segment, ...], str, Trim]:
     """The prompt for an assistant message, what the model generates before its content, and what the content loses."""
-    given, said, trim = frame.opening([message.role for message in messages])
+    given, lead, trim = frame.opening([message.role for message in messages])
     prompt = _assemble(messages, frame, generation_prompt=True)
     if given:
         prompt = (*prompt[:-1], replace(prompt[-1], text=prompt[-1].text + given))
-    return prompt, said, trim
+    return prompt, lead, trim
 
 
 def _assemble(messages: Sequence[_Message], frame: Frame, *, generation_prompt: bool) -> tuple[Segment, ...]:
@@ -208,13 +208,13 @@ def _assemble(messages: Sequence[_Message], frame: Frame, *, generation_prompt: 
     segments: list[Segment] = []
     before = outline.pieces[0]
     for index, (content, after) in enumerate(zip(contents, outline.pieces[1:], strict=True)):
-        said = ""
+        lead = ""
         if roles[index] == "assistant":
-            said = frame.opening(roles[:index])[1]
+            lead = frame.opening(roles[:index])[1]
             if index == len(messages) - 1 and not after.startswith(frame.stop) and _stop_kind(content):
                 after = frame.stop  # noqa: PLW2901  the template writes no end after the last turn
-        segments.append(Segment(before.removesuffix(said), False, "frame"))
-        *ended, last = _ended(_said(said, content), after, frame)
+        segments.append(Segment(before.removesuffix(lead), False, "frame"))
+        *ended, last = _ended(_with_lead(lead, content), after, frame)
         segments += ended
         before = last.text
     segments += [Segment(before, False, "frame")]
@@ -222,7 +222,7 @@ def _assemble(messages: Sequence[_Message], frame: Frame, *, generation_prompt: 
     return tuple(s if frame.stable else replace(s, sampled=False) for s in segments if s.text)
 
 
-def _said(text: str, content: list[Segment]) -> list[Segment]:
+def _with_lead(text: str, content: list[Segment]) -> list[Segment]:
     """The content with the whitespace that the model generates before it."""
     if not text:
         return content

@@ -6,7 +6,7 @@ from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agentft.rows.ledger import Ledger
+from agentft.rows.ledger import Ledger, rows_have
 from agentft.rows.reading import read_conversations
 from agentft.types import Conversation, Json, ToolCall, ToolResult
 
@@ -56,8 +56,7 @@ class Inspection:
         """Remarks about the file that are no reason to reject rows."""
         notes = self.ledger.notes()
         if self.repeated_ids:
-            count = f"{self.repeated_ids} rows have" if self.repeated_ids > 1 else "1 row has"
-            notes.append(f"{count} the id of an earlier row; rows with repeated ids are kept")
+            notes.append(f"{rows_have(self.repeated_ids)} the id of an earlier row; rows with repeated ids are kept")
         return notes
 
     def document(self) -> dict[str, Json]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agentft.types import Conversation, Json, ToolCall
 
-__all__ = ["REMEDIES", "Ledger", "Rejection"]
+__all__ = ["REMEDIES", "Ledger", "Rejection", "rows_have"]
 
 REMEDIES: dict[str, str] = {
     "call-without-result": "add the result of each call, or remove the call",
@@ -99,12 +99,12 @@ class Ledger:
     def notes(self) -> list[str]:
         """Remarks about kept rows of which something is not used."""
         notes = [
-            f"{_rows(count)} `{key}`, which is not read: use a key of docs/formats.md, or remove it"
+            f"{rows_have(count)} `{key}`, which is not read: use a key of docs/formats.md, or remove it"
             for key, count in self.unread.most_common()
         ]
         if self.unreadable:
             notes.append(
-                f"{_rows(self.unreadable)} an unreadable call, never supervised; the first: {self.first_unreadable}"
+                f"{rows_have(self.unreadable)} an unreadable call, never supervised; the first: {self.first_unreadable}"
             )
         return notes
 
@@ -123,5 +123,6 @@ class Ledger:
         return {reason: f"{one.place(path)}: {one.detail}" for reason, (path, one) in self.first.items()}
 
 
-def _rows(count: int) -> str:
+def rows_have(count: int) -> str:
+    """The subject and verb of a remark: `1 row has`, `12 rows have`."""
     return f"{count:,} rows have" if count > 1 else "1 row has"

@@ -80,7 +80,7 @@ def mask_rows(
         return conversation.id, render_row(conversation, rendering)
 
     def on_reject(rejection: Rejection) -> None:
-        if ledger.rows == row:
+        if row is not None:
             why = f"{rejection.reason}: {rejection.detail}"
             raise InputError(f"{path}:{rejection.line}: {why}; `agentft data inspect` lists all rejected rows")
 

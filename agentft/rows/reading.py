@@ -60,7 +60,8 @@ def keep_rows(
 
     A row is rejected if it is not a JSON object, contains no valid conversation, or if `convert` raises RowError. It is
     counted by reason and passed to `on_reject`. A conversation without an id gets `file:line`. With `only`, reading
-    stops after row number `only` (from 1), and only that one is converted.
+    stops after row number `only` (from 1), and only that one is converted, kept or rejected; the rows before it only
+    count in `rows`.
 
     Raises:
         InputError: see `read_rows`.

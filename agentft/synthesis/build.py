@@ -147,7 +147,8 @@ def _check_row(recipe: BuildRecipe, row: dict[str, Json], played: Played) -> Non
     if [(call.name, call.arguments) for call in calls] != [(call.name, call.arguments) for call in expected]:
         requests = ", ".join(repr(item.user) for item in played.rounds)
         raise InputError(
-            f"{recipe.path}: the row for {requests:.200} would teach {len(calls)} calls instead of {len(expected)}; "
+            f"{recipe.path}: the row for {requests:.200} reads back with other calls than were executed ({len(calls)} "
+            f"instead of {len(expected)} calls); "
             "remove the markers of calls and results from the recipe's texts"
         )
 

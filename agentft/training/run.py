@@ -203,10 +203,13 @@ def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
         reasons = ", ".join(f"{reason} {count}" for reason, count in rows.reasons.most_common())
         raise StrictError(
             f"{rows.rejected} of {rows.rows} rows were rejected ({reasons}), and --strict allows none; the first: "
-            f"{next(iter(first.values()))}"
+            f"{next(iter(first.values()))}. To get them: agentft data inspect FILE --quarantine REJECTED.jsonl"
         )
     if strict and rows.unread:
-        raise StrictError(f"keys of rows that are not read ({', '.join(rows.unread)}), and --strict allows none")
+        raise StrictError(
+            f"keys of rows that are not read ({', '.join(rows.unread)}), and --strict allows none; rename or "
+            "remove them (docs/formats.md lists the keys)"
+        )
     for text in _warnings(job.recipe, report):
         on_event(Note(text, warning=True))
 
@@ -214,12 +217,15 @@ def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
 def _warnings(recipe: Recipe, report: DataReport) -> Iterator[str]:
     """What a user should know about the rows before they are trained on."""
     if report.trimmed:
+        rows = "1 row is" if report.trimmed == 1 else f"{report.trimmed} rows are"
         yield (
-            f"{report.trimmed} rows are longer than max_length = {recipe.max_length}: their last turns, with "
-            f"{report.left_out} supervised tokens, were cut off"
+            f"{rows} longer than max_length = {recipe.max_length}: the last turns, with {report.left_out} supervised "
+            "tokens, were cut off"
         )
     if report.control_texts:
-        counted = ", ".join(f"{text} in {count} rows" for text, count in report.control_texts.most_common(3))
+        counted = ", ".join(
+            f"{text} in {count} row{'s' if count > 1 else ''}" for text, count in report.control_texts.most_common(3)
+        )
         yield (
             f"turns contain the text of control tokens ({counted}); it is tokenised as plain text, and removed from "
             "the end of an answer"
@@ -233,8 +239,8 @@ def _warnings(recipe: Recipe, report: DataReport) -> Iterator[str]:
     if report.answered and not report.quiet_learnt:
         turns = "1 turn answers" if report.answered == 1 else f"{report.answered} turns answer"
         yield (
-            f"{turns} from a tool's result, and learn = {recipe.learn!r} does not supervise them: the model will call "
-            "its tools again and again instead of answering. USE --learn balanced"
+            f"{turns} after a tool's result, and learn = {recipe.learn!r} does not supervise them: the model will call "
+            "its tools again and again instead of answering; use --learn balanced"
         )
 
 

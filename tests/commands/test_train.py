@@ -41,7 +41,7 @@ def test_a_run_prints_its_result_and_the_curve(tiny: Path, here: Path, capfd: py
     assert out.splitlines()[-1] == "runs/rows-1/adapter"
     assert "step 1/" in err
     assert "warning: 1 turn correctly makes no call" in err
-    assert "warning: 8 turns answer from a tool's result" in err
+    assert "warning: 8 turns answer after a tool's result" in err
     waits = ("loading PyTorch and transformers", "reading ", "loading ")
     assert [line.startswith(wait) for line, wait in zip(err.splitlines(), waits, strict=False)][:2] == [True, True]
 

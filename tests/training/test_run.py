@@ -96,8 +96,8 @@ def test_learning_calls_only_warns_of_turns_without_a_call(tiny: Path, rows: Pat
 
     assert len(notes["calls"]) == 2
     assert "2 turns correctly make no call" in notes["calls"][0]
-    assert "12 turns answer from a tool's result" in notes["calls"][1]
-    assert notes["calls"][1].endswith("USE --learn balanced")
+    assert "12 turns answer after a tool's result" in notes["calls"][1]
+    assert notes["calls"][1].endswith("use --learn balanced")
     assert notes["balanced"] == []
 
 
