@@ -24,7 +24,7 @@ __all__ = ["import_traffic", "infer"]
 
 _FORM = "application/x-www-form-urlencoded"
 _KNOWN_LENGTH = 8  # characters of a secret that is searched for in the rest of its exchange
-_PATH_PARAMETER = re.compile(r"\d+|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-f]{16,}")
+_PATH_PARAMETER = re.compile(r"\d+|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-f]{16,}|[0-9A-F]{16,}")
 
 
 @dataclass
@@ -157,15 +157,20 @@ def _add_call(row: Mapping[str, Any], base_url: str, tools: dict[str, _Tool]) ->
 
 
 def _address(url: str) -> tuple[str, list[tuple[str, str, Json]]]:
-    """A URL's path as a template, with numbers and ids as parameters, and the arguments in its path and query."""
+    """A URL's path as a template, with numbers and ids as parameters, and the arguments in its path and query.
+
+    A long hexadecimal number is an id (an ObjectId, a digest, a UUID without dashes), though it could be a key.
+    """
     parts = urlsplit(url)
     sent: list[tuple[str, str, Json]] = []
-    segments = redacted_path(parts.path).split("/")
+    segments = parts.path.split("/")
     for index, segment in enumerate(segments):
         if _PATH_PARAMETER.fullmatch(segment):
             name = f"id_{len(sent) + 1}" if sent else "id"
             sent.append(("path", name, _number_or_text(unquote(segment))))
             segments[index] = f"{{{name}}}"
+        else:
+            segments[index] = redacted_path(segment)
     return "/".join(segments) or "/", [*sent, *_grouped("query", parse_qsl(parts.query, keep_blank_values=True))]
 
 

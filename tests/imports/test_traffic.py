@@ -146,6 +146,28 @@ def test_both_ways_to_write_a_form_in_a_har_file_are_read(post: dict[str, Any], 
     assert form.example == {"a": 1, "b": "x y", "c": [1, 2]}
 
 
+@pytest.mark.parametrize(
+    "stem",
+    ["507f1f77bcf86cd79943901", "d41d8cd98f00b204e9800998ecf8427", "D41D8CD98F00B204E9800998ECF8427"],
+)
+def test_hexadecimal_ids_in_paths_are_arguments_and_other_keys_are_redacted(stem: str, tmp_path: Path) -> None:
+    urls = [f"http://api.test/users/{stem}{last}/aB3dE5fG7hJ9kL1mN3pQ" for last in "123"]
+    shop, told = world([{"method": "GET", "url": url, "status": 200, "response": url[-22]} for url in urls], tmp_path)
+    assert told == []
+    route = shop.tools["get_users_id_redacted"].route
+    assert route is not None
+    assert route.path == "/users/{id}/[redacted]"
+    answers = [shop.call("get_users_id_redacted", {"id": f"{stem}{last}"}, shop.new_state()) for last in "123"]
+    assert answers == ["1", "2", "3"]
+
+
+def test_a_known_secret_in_a_path_is_no_id(tmp_path: Path) -> None:
+    secret = "507f1f77bcf86cd799439011"
+    line = {"method": "GET", "url": f"http://api.test/u/{secret}?token={secret}", "status": 200, "response": 1}
+    world([line], tmp_path)
+    assert all(secret not in path.read_text() for path in (tmp_path / "w").iterdir())
+
+
 def test_no_secret_of_an_exchange_is_kept(tmp_path: Path) -> None:
     api = "http://api.test"
     lines: list[Any] = [
