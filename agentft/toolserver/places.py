@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import httpx
 from referencing import Registry
@@ -46,14 +46,15 @@ class PathBook:
             for tool in toolset.tools.values():
                 if path := own_path(toolset, tool):
                     pieces, host = PARAMETER.split(path), urlsplit(toolset.base_url).netloc.lower()
-                    self._entries[path.count("/")].append((pieces[::2], pieces[1::2], host, tool))
+                    entry = [*map(_escaped, pieces[::2])], pieces[1::2], host, tool
+                    self._entries[path.count("/")].append(entry)
         for entries in self._entries.values():
             entries.sort(key=lambda entry: len(entry[1]))  # `/pets/mine` before `/pets/{id}`
         self._hosts = {entry[2] for entries in self._entries.values() for entry in entries}
 
     def find(self, scope: Scope) -> dict[str, tuple[Tool, dict[str, str]]]:
         """By method: the tool at a request's host and path, with the values of the path's parameters."""
-        path: str = scope.get("raw_path", b"").decode("latin-1") or scope["path"]
+        path = _escaped(scope.get("raw_path") or scope["path"])
         host = dict(scope["headers"]).get(b"host", b"").decode("latin-1").lower()
         tools: dict[str, tuple[Tool, dict[str, str]]] = {}
         for texts, names, owner, tool in self._entries.get(path.count("/"), []):
@@ -63,6 +64,12 @@ class PathBook:
                 values = dict(zip(names, map(unquote, found), strict=True))
                 tools.setdefault(tool.route.method.upper(), (tool, values))
         return tools
+
+
+def _escaped(path: str | bytes) -> str:
+    """A path, or a piece of one, percent-encoded in one spelling; what is encoded already stays so."""
+    text = quote(path, safe="/%:@!$&'()*+,;=")
+    return re.sub("%[0-9a-fA-F]{2}", lambda found: found[0].upper(), re.sub("%(?![0-9a-fA-F]{2})", "%25", text))
 
 
 def _values(texts: Sequence[str], path: str) -> list[str] | None:
@@ -200,6 +207,7 @@ def fill_request(base: str, route: Route, arguments: Mapping[str, Json]) -> dict
         if not (text := join_text(name, value, style, escaped=False)).strip("."):
             raise ToolError(f"argument {name!r} is {text!r}, which cannot stand in a path", status=422, argument=name)
         texts[2 * index + 1] = join_text(name, value, style, escaped=True)
+    texts[::2] = map(_escaped, texts[::2])
     headers = {
         name: join_text(name, value, style, escaped=False)
         for name, (value, style) in sent["header"].items()

@@ -70,6 +70,17 @@ def test_arrays_and_objects_are_sent_in_their_style(
     assert fill_request("http://real.test/v1", tool.route, {"p": value})["url"].raw_path.decode() == f"/v1{path}"
 
 
+@pytest.mark.parametrize(
+    ("template", "path"),
+    [("/城/{p}", "/%E5%9F%8E/a"), ("/a%20b/{p}", "/a%20b/a"), ("/100%/{p}", "/100%25/a"), ("/%{p}", "/%25a")],
+)
+def test_the_texts_of_a_path_are_escaped_once(template: str, path: str, tmp_path: Path) -> None:
+    parameter = {"in": "path", "schema": {"type": "string"}}
+    route = loaded(imported(described(parameter, template)), tmp_path / "w").tools["go"].route
+    assert route is not None
+    assert fill_request("http://real.test", route, {"p": "a"})["url"].raw_path.decode() == path
+
+
 def test_headers_and_cookies_have_styles_too(tmp_path: Path) -> None:
     parameters = [{"name": "X-P", "in": "header", "schema": LIST}, {"name": "c", "in": "cookie", "schema": LIST}]
     document = {"openapi": "3.0.0", "paths": {"/a": {"get": {"operationId": "go", "parameters": parameters}}}}

@@ -176,6 +176,8 @@ def test_calls_at_a_tools_own_path_meet_its_faults() -> None:
         ("/x/{a}-{b}/y", "/x/-1/y", None),
         ("/x/{a}", "/x/", None),
         ("/x/{a}!", "/x/!", None),
+        ("/城/{a}", "/%e5%9f%8e/%E5%9F%8E", {"a": "城"}),
+        ("/a%20b/[c]/{a}", "/a%20b/%5Bc%5D/1", {"a": "1"}),
     ],
 )
 def test_a_path_is_split_at_the_texts_of_its_template(template: str, path: str, values: dict[str, str] | None) -> None:
