@@ -26,6 +26,9 @@ __all__ = ["FORM", "PARAMETER", "PathBook", "fill_request", "own_path", "read_ro
 FORM = "application/x-www-form-urlencoded"
 PARAMETER = re.compile(r"\{([^{}]+)\}")
 _OUR_PATHS = re.compile(r"/(tools(/.*)?|openapi\.json|state|health|mcp)?")
+_DEPTH = 20  # of an object in a query
+# In these styles an object is written as a name, its value, the next name and so on.
+_FLAT = frozenset({"form", "spaceDelimited", "pipeDelimited", "tabDelimited", "simple", "label", "matrix"})
 _OUR_HEADERS = ("host", "authorization", "content-length", "transfer-encoding")
 
 
@@ -108,7 +111,7 @@ async def read_route_arguments(
         "path": [*path.items()],
         "query": _pairs(request.scope["query_string"]),
         "header": request.headers.items(),
-        "cookie": [*request.cookies.items()],
+        "cookie": _cookies(request.headers.getlist("cookie")),
     }
     arguments: dict[str, Json] = {}
     body = await read_body(request, limits)
@@ -125,34 +128,45 @@ async def read_route_arguments(
     for name, (kind, wire) in places.items():
         schema, style = properties.get(name, True), tool.route.style(name) if tool.route else ""
         wanted = wire.lower() if kind == "header" else wire
-        names, values = _spread(texts.get(kind, []), wanted, style, schema)
-        read |= names if kind == "query" else set()
-        if values:
-            whole = {
-                key: _typed([text], validator.evolve(schema=_property(schema, key)), "", "") for key, text in values
-            }
-            arguments[name] = whole
+        own = validator.evolve(schema=schema)
+        if members := _members(texts.get(kind, []), wanted, style, schema):
+            arguments[name] = _object([(keys, text) for _, keys, text in members], own, style)
+            read |= {key for key, _, _ in members} if kind == "query" else set()
         elif found := [value for key, value in texts.get(kind, []) if key == wanted]:
-            arguments[name] = _typed(found, validator.evolve(schema=schema), wire, style)
+            arguments[name] = _typed(found, own, wire, style)
             read |= {wire} if kind == "query" else set()
     if unknown := {name for name, _ in texts["query"]} - read:
         raise ToolError(f"unknown query parameter {min(unknown)[:60]!r}", argument=min(unknown)[:60])
     return arguments
 
 
-def _spread(
-    texts: Iterable[tuple[str, str]], wire: str, style: str, schema: Any
-) -> tuple[set[str], list[tuple[str, str]]]:
-    """The names in a request, and the properties, of an object that is spread over several parameters."""
+def _members(texts: Iterable[tuple[str, str]], wire: str, style: str, schema: Any) -> list[tuple[str, list[str], str]]:
+    """The parameters over which an object is spread: each with its name, the keys in the object, and its text."""
     if style == "deepObject":
-        found = [(key, text) for key, text in texts if key.startswith(f"{wire}[") and key.endswith("]")]
-        return {key for key, _ in found}, [(key[len(wire) + 1 : -1], text) for key, text in found]
+        deep = re.compile(rf"{re.escape(wire)}((?:\[[^\[\]]*\]){{1,{_DEPTH}}})")
+        found = [(key, deep.fullmatch(key), text) for key, text in texts]
+        return [(key, match[1][1:-1].split("]["), text) for key, match, text in found if match]
     if style == "form*" and isinstance(schema, dict) and schema.get("type") == "object":
         pairs = list(texts)
         if all(key != wire for key, _ in pairs):
-            found = [(key, text) for key, text in pairs if key in schema.get("properties", {})]
-            return {key for key, _ in found}, found
-    return set(), []
+            return [(key, [key], text) for key, text in pairs if key in schema.get("properties", {})]
+    return []
+
+
+def _object(members: Iterable[tuple[Sequence[str], str]], validator: Any, style: str) -> dict[str, Json]:
+    """An object from the keys and the text of each member; repeated keys are a list."""
+    style = style if style == "deepObject" else "member"
+    groups: dict[str, list[tuple[Sequence[str], str]]] = {}
+    for (name, *rest), text in members:
+        groups.setdefault(name, []).append((rest, text))
+    made: dict[str, Json] = {}
+    for name, group in groups.items():
+        own = validator.evolve(schema=_property(validator.schema, name))
+        nested = [bool(rest) for rest, _ in group]
+        if any(nested) and not all(nested):
+            raise ToolError(f"{name[:60]!r} is given both as a value and as an object")
+        made[name] = _object(group, own, style) if all(nested) else _typed([text for _, text in group], own, "", style)
+    return made
 
 
 def _property(schema: Any, name: str) -> Any:
@@ -166,6 +180,11 @@ def _pairs(text: bytes) -> list[tuple[str, str]]:
         raise ToolError(f"the query or the form cannot be read: {error}") from None
 
 
+def _cookies(headers: Iterable[str]) -> list[tuple[str, str]]:
+    pairs = [pair.strip().partition("=") for header in headers for pair in header.split(";")]
+    return [(unquote(name), unquote(value.strip('"'))) for name, _, value in pairs]
+
+
 def _from_body(document: Json, places: Mapping[str, tuple[str, str]]) -> dict[str, Json]:
     """The arguments in a JSON body. Unknown names are kept, so that the argument check refuses them."""
     names = {wire: name for name, (kind, wire) in places.items() if kind in {"body", "form"}}
@@ -177,18 +196,41 @@ def _from_body(document: Json, places: Mapping[str, tuple[str, str]]) -> dict[st
 
 
 def _typed(values: Sequence[str], validator: Any, wire: str, style: str) -> Json:
-    """The first conversion that the schema accepts; otherwise the text, which the argument check then refuses."""
-    text = values[-1]
-    items = values if len(values) > 1 else split_text(text, wire, style)
-    parsed = [json_or_text(item.encode(errors="replace")) if item else None for item in items]
-    whole = json_or_text(text.encode(errors="replace")) if text else None
-    for reading in (text, [*items], whole, parsed):
+    """The first reading that the schema accepts; otherwise the text, which the argument check then refuses."""
+    readings = _readings(values, wire, style)
+    schema, items = validator.schema, split_text(values[-1], wire, style)
+    if style in _FLAT and isinstance(schema, dict) and schema.get("type") == "object" and len(items) % 2 == 0:
+        members = [([name], text) for name, text in zip(items[::2], items[1::2], strict=True)]
+        readings.append(_object(members, validator, style))
+    for reading in readings:
         try:
             if validator.is_valid(reading):
-                return reading  # type: ignore[return-value]
+                return reading
         except RecursionError:
             break
-    return parsed if len(values) > 1 else text
+    return [*map(_parsed, values)] if len(values) > 1 else values[-1]
+
+
+def _readings(values: Sequence[str], wire: str, style: str) -> list[Json]:
+    """What the values of one parameter can mean, the likeliest first."""
+    text, whole = values[-1], _parsed(values[-1])
+    if len(values) > 1:
+        return [[*values], [*map(_parsed, values)], text, whole]
+    items = split_text(text, wire, style)
+    single: list[Json] = [[text], [whole]]  # one item, which may contain a comma
+    lists: list[Json] = [[*items], [*map(_parsed, items)]]
+    match style:
+        case "json":
+            return [whole, text, *lists]
+        case "member":  # of an object whose members are scalars, or JSON
+            return [text, whole, *lists]
+        case "form*" | "deepObject":
+            return [text, single[0], whole, single[1], *lists]
+    return [text, lists[0], whole, lists[1]]
+
+
+def _parsed(text: str) -> Json:
+    return json_or_text(text.encode(errors="replace")) if text else None
 
 
 def fill_request(base: str, route: Route, arguments: Mapping[str, Json]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,12 +10,18 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from openapi_spec_validator import validate
+from starlette.requests import Request
 
 from agentft.toolserver import ToolServer, read_faults
-from agentft.toolserver.places import PathBook
+from agentft.toolserver.limits import Limits
+from agentft.toolserver.places import FORM, PathBook, read_route_arguments
+from agentft.toolserver.styles import write_pairs
 from agentft.toolset import Route, State, Tool, Toolset, load_toolsets
 from agentft.toolset.arguments import ArgumentCheck
+from agentft.toolset.routes import STYLES
 from agentft.types import Json, ToolDefinition
 
 BASE = "http://pets.test/v1"
@@ -193,6 +200,7 @@ def test_a_path_is_split_at_the_texts_of_its_template(template: str, path: str, 
         ("pipeDelimited", {"type": "array", "items": TEXT}, "p=a,b|c", ["a,b", "c"]),
         ("spaceDelimited", {"type": "array", "items": TEXT}, "p=a%20b", ["a", "b"]),
         ("deepObject", {"type": "object", "properties": {"x": INTEGER}}, "p[x]=1&p[y]=b", {"x": 1, "y": "b"}),
+        ("deepObject", {"type": "object"}, "p[x]=a&p[x]=b&p[y][z]=c", {"x": ["a", "b"], "y": {"z": "c"}}),
         ("form*", {"type": "object", "properties": {"x": INTEGER, "y": TEXT}}, "x=1&y=2", {"x": 1, "y": "2"}),
         ("json", {"type": "object"}, "p=%7B%22x%22:1%7D", {"x": 1}),
     ],
@@ -208,6 +216,72 @@ def test_styles_are_read_as_they_are_sent(style: str, schema: dict[str, Json], q
         validate(httpx.get(f"{other.address}/openapi.json", headers=headers, trust_env=False).json())
         answer = httpx.get(f"{other.address}/v1/go?{query}&z=1", headers=headers, trust_env=False)
         assert answer.json()["error"] == "unknown query parameter 'z'"
+
+
+NAMES = st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=5)
+VALUES: dict[str, tuple[dict[str, Json], st.SearchStrategy[Any]]] = {
+    "text": (TEXT, st.text(st.characters(exclude_categories=["Cs"]), max_size=8)),
+    "integer": (INTEGER, st.integers()),
+    "boolean": ({"type": "boolean"}, st.booleans()),
+}
+
+
+@st.composite
+def written(draw: st.DrawFn) -> tuple[str, str, dict[str, Json], Json]:
+    """A place, a style, a schema and a value, such that what `write_pairs` makes of them has only one reading."""
+    place = draw(st.sampled_from(["query", "cookie", "form"]))
+    style = draw(st.sampled_from([style for style in STYLES[place] if style != "binary"]))
+    schema, items = VALUES[draw(st.sampled_from(sorted(VALUES)))]
+    if schema is TEXT and style not in {"form*", "deepObject", "json"}:
+        items = NAMES  # without the delimiter
+    kind = draw(st.sampled_from(["array", "object"]))
+    if kind == "array" and style != "deepObject":
+        return place, style, {"type": "array", "items": schema}, draw(st.lists(items, min_size=1, max_size=4))
+    inner: dict[str, Json] = schema
+    if style == "deepObject":
+        array: dict[str, Json] = {"type": "array", "items": schema}
+        deeper: dict[str, Json] = {"type": "object", "additionalProperties": False, "properties": {"k": schema}}
+        inner, items = draw(
+            st.sampled_from(
+                [
+                    (schema, items),
+                    (array, st.lists(items, min_size=1, max_size=3)),
+                    (deeper, st.fixed_dictionaries({"k": items})),
+                ]
+            )
+        )
+    made = draw(st.dictionaries(NAMES, items, min_size=1, max_size=3))
+    properties: dict[str, Json] = dict.fromkeys(made, inner)
+    return place, style, {"type": "object", "properties": properties, "additionalProperties": False}, made
+
+
+@given(written())
+def test_every_style_is_read_as_it_is_written(case: tuple[str, str, dict[str, Json], Json]) -> None:
+    place, style, schema, value = case
+    made = tool("go", "POST", "/go", p=(place, "p", schema))
+    assert made.route is not None
+    made = replace(made, route=replace(made.route, styles={"p": style}))
+    text = ("; " if place == "cookie" else "&").join(map("=".join, write_pairs("p", value, style))).encode()
+    headers = [(b"content-type", FORM.encode()), *([(b"cookie", text)] if place == "cookie" else [])]
+    query, body = (text if place == kind else b"" for kind in ("query", "form"))
+    scope = {"type": "http", "method": "POST", "headers": headers, "query_string": query}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    read = asyncio.run(read_route_arguments(made, {}, Request(scope, receive), Limits()))
+    assert read == {"p": value}
+
+
+@pytest.mark.parametrize("query", ["p[x]=1&p[x][y]=2", "p" + "[x]" * 50 + "=1", "p[x]y]=1"])
+def test_a_contradictory_or_malformed_object_is_refused(query: str) -> None:
+    made = tool("go", "GET", "/go", p=("query", "p", {"type": "object"}))
+    assert made.route is not None
+    made = replace(made, route=replace(made.route, styles={"p": "deepObject"}))
+    with ToolServer([Toolset("w", "http://w.test/v1", {"go": made}, {})]) as other:
+        headers = {"Authorization": f"Bearer {other.token}"}
+        answer = httpx.get(f"{other.address}/v1/go?{query}", headers=headers, trust_env=False)
+        assert answer.status_code == 400
 
 
 def test_a_path_template_takes_no_longer_than_its_text() -> None:
