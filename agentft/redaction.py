@@ -35,6 +35,8 @@ _SECRET_SHAPE = re.compile(
 _HEAD = re.compile(r"""(?P<quote>["']?)(?P<name>(?:api |access |private )?[\w.-]{1,64})(?P=quote)\s{0,9}[=:]\s{0,9}""")
 _VALUE = re.compile(r"""(?<=")(?:[^"\\]|\\.)+(?=")|(?<=')[^']+(?=')|[^&\s"'#;,{}\[\]<>]+""")
 _HEADER = re.compile(r"""\b([\w-]{0,40}(?:authori[sz]ation|cookie)["']?:\s{0,9}["']?)[^\n"'{}<>]+""", re.IGNORECASE)
+_WORD = re.compile(r"[A-Z]?[^\W\d_A-Z]{0,19}(?:['’-][^\W\d_A-Z]{1,19})?[.!?:)]*")  # a credential rarely is a plain word
+_BREAKS = frozenset("\n\r,;&?|(){}[]<>\"'`")
 _ELEMENT = re.compile(r"<([\w.:-]{1,64})(?P<more>[^<>]{0,200})>([^<>]{1,2000})</\1>")
 _NAMES, _PAIRED = ("name", "key", "field", "header", "parameter"), ("value", "values", "content")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -52,8 +54,9 @@ def is_secret_argument(name: str) -> bool:
 def redacted(value: Json, known: Sequence[str] = ()) -> Json:
     """A copy of `value` with "[redacted]" in place of secrets.
 
-    Secrets are recognised by the name of their key, also in `{"name": ..., "value": ...}`, in JSON, XML and
-    `name: value` inside texts; by their shape; and if they contain one of the `known` secrets.
+    Secrets are recognised by the name of their key, also in `{"name": ..., "value": ...}`, in lists of pairs of name
+    and value, and in JSON, XML, `name=value` and `name: value` inside texts; by their shape; and if they contain one
+    of the `known` secrets.
     """
     if isinstance(value, dict):
         paired = any(_is_secret(str(value.get(name, ""))) for name in _NAMES)
@@ -64,9 +67,13 @@ def redacted(value: Json, known: Sequence[str] = ()) -> Json:
             for key, item in value.items()
         }
     if isinstance(value, list):
-        if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], str) and _is_secret(value[0]):
-            return [value[0], _HIDDEN]
-        return [redacted(item, known) for item in value]
+        paired = all(isinstance(item, list) and [*map(type, item)] == [str, str] for item in value)
+        return [
+            [item[0], _HIDDEN]
+            if paired and isinstance(item, list) and _is_secret(str(item[0]))
+            else redacted(item, known)
+            for item in value
+        ]
     return _redacted_text(value, known) if isinstance(value, str) else value
 
 
@@ -132,7 +139,7 @@ def _redacted_text(text: str, known: Sequence[str]) -> str:
             return text if clean == inside else json.dumps(clean, ensure_ascii=False)
         except UnreadableError:
             pass
-    plain = _ELEMENT.sub(_element, _hide_pairs(_HEADER.sub(rf"\1{_HIDDEN}", text)))
+    plain = _ELEMENT.sub(_element, _hide_pairs(_HEADER.sub(_header, text)))
     return _SECRET_SHAPE.sub(_HIDDEN, plain)
 
 
@@ -141,9 +148,29 @@ def _hide_pairs(text: str) -> str:
     for head in _HEAD.finditer(text):
         start = head.end() + (text[head.end() : head.end() + 1] in {'"', "'"})
         if head.start() >= at and _is_secret(head["name"]) and (value := _VALUE.match(text, start)):
+            quoted = start > head.end() or bool(head["quote"])
+            if not quoted and head[0][-1].isspace() and "=" not in head[0] and _is_prose(text, head.start(), value[0]):
+                continue
             made += [text[at:start], _HIDDEN]
             at = value.end()
     return "".join([*made, text[at:]])
+
+
+def _header(found: re.Match[str]) -> str:
+    head, line = found[1], found[0][len(found[1]) :]
+    words = line.split()[:2]  # such as a scheme and a token
+    if words and head[-1].isspace() and all(_is_prose(found.string, found.start(), word) for word in words):
+        return found[0]
+    return head + _HIDDEN
+
+
+def _is_prose(text: str, at: int, value: str) -> bool:
+    """Whether the colon of a name at `at` is one of a sentence ("the token: expired"): the value after it is a word.
+
+    A name that begins a line, or follows a comma or the like, is a field, whatever its value.
+    """
+    before = text[max(0, at - 9) : at].rstrip(" \t-*")
+    return bool(before) and before[-1] not in _BREAKS and bool(_WORD.fullmatch(value))
 
 
 def _element(found: re.Match[str]) -> str:

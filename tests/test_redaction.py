@@ -117,6 +117,42 @@ def test_secrets_are_recognised_in_pairs_and_inside_texts(value: Json) -> None:
     assert "[redacted]" in json.dumps(redacted(value))
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        ["token", "blue"],
+        {"rows": [["pin", "map"], ["a", "b", "c"]]},
+        {"rows": [["pin", "map"], ["zoom", 3]]},
+        "Error: the token: expired after 30 minutes",
+        "The password: Incorrect, after 3 tries",
+        "Your secret: must-have item for spring",
+        "Missing authorization: please log in within 30 minutes",
+        "der Token: ungültig",
+    ],
+)
+def test_sentences_and_other_lists_are_unchanged(value: Json) -> None:
+    assert redacted(value) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "user: ada\n  - password: hunter",
+        "user: ada, password: hunter",
+        "log in with password:hunter",
+        "log in with password=hunter",
+        'the password: "hunter" is known',
+        'the "password": hunter is known',
+        "the password: HUNTER",
+        "the header Authorization: Token hunter2",
+        "Authorization: Token hunter",
+        [["X-API-Key", "hunter"], ["Accept", "*/*"]],
+    ],
+)
+def test_fields_are_secret_even_if_their_value_is_a_word(value: Json) -> None:
+    assert "hunter" not in json.dumps(redacted(value)).lower()
+
+
 def test_known_secrets_are_recognised_everywhere() -> None:
     answer: Json = {"message": "key MYKEYzz987 is not known", "more": ["MYKEYzz987"]}
     assert redacted(answer, ["MYKEYzz987"]) == {"message": "key [redacted] is not known", "more": ["[redacted]"]}
