@@ -37,7 +37,7 @@ def import_mcp(server: str, world: str, environment: Sequence[str] = ()) -> Impo
         environment: `NAME` or `NAME=VALUE` of each environment variable that the command gets.
 
     Raises:
-        InputError: the server lists no tool that can be imported.
+        InputError: the server lists no tool that can be imported, or `environment` is given with a URL.
         MissingError: the MCP SDK is not installed.
     """
     imported = ImportedWorld(default_base_url(world))
@@ -84,7 +84,7 @@ async def list_tools(server: str, environment: Sequence[str] = ()) -> list[Json]
     """The tools that an MCP server lists, up to 100 pages, as it wrote them.
 
     Raises:
-        InputError: there is no list within 30 seconds, or `server` is not a command.
+        InputError: there is no list within 30 seconds, `server` is not a command, or `environment` is given with a URL.
         MissingError: the MCP SDK is not installed.
     """
     if find_spec("mcp") is None:
@@ -146,6 +146,10 @@ def _transport(server: str, environment: Sequence[str]) -> Transport:
     from mcp.client.streamable_http import streamable_http_client
 
     if is_url(server):
+        if environment:
+            raise InputError(
+                f"{redacted_command(server)}: --env sets variables of a command, not of a URL; leave --env out"
+            )
         return streamable_http_client(server)
     try:
         command, *rest = shlex.split(server) or [""]

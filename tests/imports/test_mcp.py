@@ -59,6 +59,15 @@ def test_descriptions_are_kept_whole(tmp_path: Path) -> None:
     assert [tool.description for tool in made] == [*texts, "Key: None"]
 
 
+def test_variables_for_a_url_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    address = "http://127.0.0.1:9/mcp?api_key=S3CRET"
+    command = ["tools", "import", "mcp", address, "--env", "A=S3CRET", "--output", str(tmp_path / "w")]
+    assert run(command) == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "--env sets variables of a command, not of a URL; leave --env out" in error
+    assert "S3CRET" not in error
+
+
 @pytest.mark.parametrize("given", ["MY_API_KEY", "MY_API_KEY=abc"])
 def test_the_server_gets_the_named_variables_and_no_file_keeps_a_credential(
     given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
