@@ -118,25 +118,18 @@ def _inputs(tool: Tool, path: str, schema: Mapping[str, Any]) -> dict[str, Any]:
                 media["schema"]["properties"][wire] = described
                 media["schema"]["required"] += [wire] if required else []
         elif kind != "header" or wire.lower() not in _IGNORED_HEADERS:
-            parameter = _parameter(kind, wire, described, required=required or kind == "path")
-            parameters[kind, wire] = parameter | _style(
-                tool.route.styles.get(name, "") if tool.route else "", described
-            )
-    for parameter in parameters.values():
-        if "content" in parameter:
-            del parameter["schema"]
+            style = tool.route.styles.get(name, "") if tool.route else ""
+            parameters[kind, wire] = _parameter(kind, wire, described, style, required=required or kind == "path")
     body = {"requestBody": {"required": needed, "content": content}} if content else {}
     return {"parameters": [_SESSION, *parameters.values()], **body}
 
 
-def _style(style: str, schema: Any) -> dict[str, Any]:
-    """The keys of a parameter that is not written in the default way of its place."""
-    if style in {"", "tabDelimited"}:  # OpenAPI 3 has no name for tabs; repeated values are read, too
-        return {}
+def _parameter(kind: str, wire: str, schema: Any, style: str = "", *, required: bool = True) -> dict[str, Any]:
+    """A parameter, with its style if it is not written in the default way of its place."""
+    made = {"name": wire, "in": kind, "required": required}
     if style == "json":
-        return {"schema": None, "content": {"application/json": {"schema": schema}}}
-    return {"style": style.rstrip("*"), "explode": style.endswith("*") or style == "deepObject"}
-
-
-def _parameter(kind: str, wire: str, schema: Any, *, required: bool = True) -> dict[str, Any]:
-    return {"name": wire, "in": kind, "required": required, "schema": schema}
+        return made | {"content": {"application/json": {"schema": schema}}}
+    if style in {"", "tabDelimited"}:  # OpenAPI 3 has no name for tabs; repeated values are read, too
+        return made | {"schema": schema}
+    exploded = style.endswith("*") or style == "deepObject"
+    return made | {"schema": schema, "style": style.rstrip("*"), "explode": exploded}
