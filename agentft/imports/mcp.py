@@ -76,7 +76,7 @@ def _add(imported: ImportedWorld, name: str, tool: dict[str, Any]) -> None:
         "returns": returns,
         "operation": name,
     }
-    example = draw(expand(schema), name, whole=schema, sparse=True)
+    example = draw(expand(schema), name, whole=schema, sparse=True, formats=True)
     imported.add(name, name, entry, example=example)
 
 

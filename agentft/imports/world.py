@@ -53,7 +53,7 @@ class ImportedWorld:
         """
         description = str(tool["description"] or origin)
         if example is None:
-            example = draw(tool["parameters"], origin, sparse=True)
+            example = draw(tool["parameters"], origin, sparse=True, formats=True)
         try:
             ArgumentCheck(ToolDefinition(name, description, tool["parameters"]))(example)  # type: ignore[arg-type]
         except ToolError as error:

@@ -196,7 +196,8 @@ def _sample_arguments(tool: Tool) -> Iterator[dict[str, Json]]:
         for name, schema in schemas.items():
             try:
                 if chance.random() < 0.5:
-                    arguments[name] = draw({key: schema[key] for key in schema if key != "default"}, str(index))
+                    plain = {key: schema[key] for key in schema if key != "default"}
+                    arguments[name] = draw(plain, str(index), formats=True)
             except UnsatisfiableError:
                 continue
         yield arguments

@@ -60,6 +60,7 @@ def draw(
     *,
     whole: Mapping[str, Json] | None = None,
     sparse: bool = False,
+    formats: bool = False,
 ) -> Json:
     """A value that satisfies `schema`; the same arguments always give the same value.
 
@@ -72,6 +73,8 @@ def draw(
         echo: values for properties with these names, used if the schema allows them.
         whole: the schema before it was expanded, which the value must satisfy.
         sparse: leave out optional properties.
+        formats: use only listed values that satisfy their `format`, as arguments must; in an answer, the example of a
+            description counts more than its format.
 
     Raises:
         UnsatisfiableError: no value was found.
@@ -80,7 +83,7 @@ def draw(
     reason = "no value that was drawn satisfies it"
     for attempt in range(_TRIES):
         try:
-            value = _Draw(Random(f"{seed}/{attempt}"), echo or {}, sparse).value(schema, "", 0)
+            value = _Draw(Random(f"{seed}/{attempt}"), echo or {}, sparse=sparse, formats=formats).value(schema, "", 0)
         except (UnsatisfiableError, OverflowError) as error:
             reason = str(error)
             continue
@@ -91,8 +94,8 @@ def draw(
 
 
 class _Draw:
-    def __init__(self, random: Random, echo: Mapping[str, Json], sparse: bool) -> None:
-        self._random, self._echo, self._sparse = random, echo, sparse
+    def __init__(self, random: Random, echo: Mapping[str, Json], *, sparse: bool, formats: bool) -> None:
+        self._random, self._echo, self._sparse, self._formats = random, echo, sparse, formats
         self._count = 0
 
     def value(self, schema: Json, name: str, depth: int) -> Json:
@@ -102,7 +105,7 @@ class _Draw:
             return self._random.choice(_WORDS)
         if not isinstance(schema, dict) or depth > _DEEP or self._count > _MOST:
             raise UnsatisfiableError("the schema allows no value here, or is nested too deeply")
-        if listed := _listed_values(schema, strict=self._sparse):
+        if listed := _listed_values(schema, formats=self._formats):
             return self._echoed(self._random.choice(listed), schema)
         for key in ("oneOf", "anyOf"):
             if key in schema:
@@ -179,12 +182,9 @@ class _Draw:
         return value
 
 
-def _listed_values(schema: Schema, *, strict: bool) -> list[Json]:
-    """The valid values of the first of `const`, `examples`, `default` and `enum` that has any.
-
-    `strict`: in arguments a format counts; in answers the example of a description counts more than its format.
-    """
-    own = argument_validator(schema) if strict else Validator(schema)
+def _listed_values(schema: Schema, *, formats: bool) -> list[Json]:
+    """The valid values of the first of `const`, `examples`, `default` and `enum` that has any."""
+    own = argument_validator(schema) if formats else Validator(schema)
     for key in ("const", "examples", "default", "enum"):
         values = schema.get(key, []) if key in {"examples", "enum"} else [schema[key]] if key in schema else []
         if right := [

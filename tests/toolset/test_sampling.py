@@ -122,6 +122,13 @@ def test_sparse_values_have_only_required_properties() -> None:
     assert set(draw(schema, "s")) == {"a", "b"}  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_listed_value_must_satisfy_its_format_only_in_arguments(sparse: bool) -> None:
+    schema: Schema = {"type": "string", "format": "date", "examples": ["tomorrow"]}
+    assert draw(schema, "s", sparse=sparse) == "tomorrow"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", str(draw(schema, "s", sparse=sparse, formats=True)))
+
+
 def test_a_value_must_satisfy_the_whole_schema_too() -> None:
     """Where a cycle was cut, the expanded schema accepts anything, but the value must satisfy the original schema."""
     cut: Schema = {"type": "object", "required": ["next"], "properties": {"next": {}}}
