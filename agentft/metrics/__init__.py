@@ -19,7 +19,7 @@ from agentft.types import Case, Score, Trajectory
 
 __all__ = ["ERROR_CLASSES", "METRICS", "SCORER_VERSION", "Context", "Finding", "classify", "decisions", "score_case"]
 
-SCORER_VERSION = 3
+SCORER_VERSION = 4
 
 METRICS: dict[str, Callable[[Case, Trajectory, Context], Score]] = {
     "exact_call": exact_call,

@@ -13,7 +13,6 @@ from jsonschema.exceptions import ValidationError
 from agentft.json_text import json_pointer
 from agentft.metrics.reading import Context, all_calls
 from agentft.toolset.arguments import argument_validator
-from agentft.toolset.refusals import unknown_names
 from agentft.types import Case, Score, ToolCall, ToolDefinition, Trajectory
 
 __all__ = ["SchemaProblem", "json_valid", "known_tool", "schema_problems", "schema_valid", "url"]
@@ -91,7 +90,6 @@ def _problems(error: ValidationError) -> list[SchemaProblem]:
         # jsonschema reports each missing key as one error that names the key only in its message.
         keys = error.validator_value if isinstance(error.validator_value, list) else []
         missing = [key for key in keys if error.message.startswith(f"{key!r} is ")]
-        return [SchemaProblem(kind, json_pointer(*path, key), "is missing") for key in missing]
-    if kind == "unknown-argument" and isinstance(error.instance, dict) and isinstance(error.schema, dict):
-        return [SchemaProblem(kind, json_pointer(*path, key), "is not an argument") for key in unknown_names(error)]
+        if missing:
+            return [SchemaProblem(kind, json_pointer(*path, key), "is missing") for key in missing]
     return [SchemaProblem(kind, json_pointer(*path), f"{error.message:.120}")]

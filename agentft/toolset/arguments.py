@@ -16,12 +16,14 @@ from agentft.errors import InputError, ToolError
 from agentft.toolset.formats import FORMATS
 from agentft.toolset.refusals import refuse
 from agentft.toolset.subschemas import Subschemas, matches_pattern, resolver_of
+from agentft.toolset.unevaluated import unevaluated_names
 from agentft.types import Json, ToolDefinition
 
 __all__ = ["ArgumentCheck", "Validator", "argument_validator"]
 
-# The order in which violations are reported: missing arguments, unknown ones, wrong types, then values.
-_ORDER: dict[object, int] = {"required": 0, "additionalProperties": 1, "type": 2}
+# The order in which violations are reported: missing arguments, unknown ones, wrong types, values, then arguments that
+# no alternative has, which may follow from the others.
+_ORDER: dict[object, int] = {"required": 0, "additionalProperties": 1, "type": 2, "unevaluatedProperties": 4}
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _DATA = frozenset({"const", "default", "enum", "example", "examples"})  # a `$ref` in them is data
 
@@ -56,10 +58,21 @@ def _additional_properties(validator: Any, rest: Any, value: object, schema: Any
         return
     known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
     names = [key for key in value if key not in known and not any(matches_pattern(text, key) for text in patterns)]
-    if rest is False and names:
-        yield ValidationError(f"{', '.join(map(repr, names))} must not be there")
-    for name in names if isinstance(rest, dict) else ():
-        yield from validator.descend(value[name], rest, path=name)
+    yield from _rest(validator, names, rest, value)
+
+
+def _unevaluated_properties(validator: Any, rest: Any, value: object, schema: Any) -> Iterator[ValidationError]:
+    if isinstance(value, dict):
+        yield from _rest(validator, unevaluated_names(validator, value, schema), rest, value)
+
+
+def _rest(validator: Any, names: list[str], rest: Any, value: dict[str, Any]) -> Iterator[ValidationError]:
+    """The errors of properties that nothing else describes; one that is not allowed is the last part of the path."""
+    for name in names:
+        if rest is False:
+            yield ValidationError("is not an argument", path=[name])
+        else:
+            yield from validator.descend(value[name], rest, path=name)
 
 
 def _unique_items(_: object, unique: object, value: object, __: object) -> Iterator[ValidationError]:
@@ -83,6 +96,7 @@ Validator: type[Draft202012Validator] = extend(  # type: ignore[no-untyped-call]
         "pattern": _pattern,
         "patternProperties": _pattern_properties,
         "additionalProperties": _additional_properties,
+        "unevaluatedProperties": _unevaluated_properties,
         "uniqueItems": _unique_items,
     },
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine("number", _is_number).redefine("integer", _is_integer),
@@ -91,7 +105,9 @@ Validator: type[Draft202012Validator] = extend(  # type: ignore[no-untyped-call]
 
 def argument_validator(schema: Mapping[str, Any]) -> Any:
     """A validator of arguments: formats are checked, and remote `$ref`s are never followed."""
-    return Validator(schema, registry=Registry(), format_checker=FORMATS)
+    # Where a reference leads back to a root with `$schema`, jsonschema would go on with its own validator.
+    root = {key: value for key, value in schema.items() if key != "$schema"}
+    return Validator(root, registry=Registry(), format_checker=FORMATS)
 
 
 class ArgumentCheck:

@@ -11,9 +11,9 @@ from typing import Any
 from jsonschema.exceptions import ValidationError
 
 from agentft.errors import ToolError
-from agentft.toolset.subschemas import Subschemas, matches_pattern
+from agentft.toolset.subschemas import Subschemas
 
-__all__ = ["refuse", "unknown_names"]
+__all__ = ["refuse"]
 
 _NOUNS = {
     "string": "a string",
@@ -43,16 +43,13 @@ def refuse(error: ValidationError, tool: str, schema: Subschemas) -> ToolError:
         schema: the tool's parameters.
     """
     path = list(error.absolute_path)
-    at = schema
-    for key in path:
-        at = at.at(key)
-    place = "/".join(str(part) for part in path)
+    place = _place(path)
     if error.validator in {"required", "dependentRequired"}:
-        return _missing(error, place, at)
-    if error.validator in {"additionalProperties", "unevaluatedProperties"} and isinstance(error.instance, dict):
-        return _unknown(error, place, at, tool)
+        return _missing(error, place, _at(schema, path))
+    if error.validator in {"additionalProperties", "unevaluatedProperties"}:
+        return _unknown(path, tool, _at(schema, path[:-1]))
     if error.validator in {"oneOf", "anyOf"}:
-        return _no_alternative(error, tool, schema, at.alternatives(str(error.validator)))
+        return _no_alternative(error, tool, schema, _at(schema, path).alternatives(str(error.validator)))
     status = 400 if error.validator == "type" else 422
     subject = f"argument {_clip(place)!r}" if place else "the arguments together"
     if error.schema is False:
@@ -61,15 +58,14 @@ def refuse(error: ValidationError, tool: str, schema: Subschemas) -> ToolError:
     return ToolError(f"{subject} must {_wanted(error)}{shown}", status=status, **({"argument": place} if place else {}))
 
 
-def unknown_names(error: ValidationError) -> list[str]:
-    """The names that an error of `additionalProperties` or `unevaluatedProperties` is about."""
-    schema: Any = error.schema
-    known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
-    if error.validator == "unevaluatedProperties":
-        known = {*_properties(Subschemas(schema))}
-    instance: Any = error.instance
-    names = [str(name) for name in instance if name not in known]
-    return [name for name in names if not any(matches_pattern(pattern, name) for pattern in patterns)]
+def _at(schema: Subschemas, path: Sequence[str | int]) -> Subschemas:
+    for key in path:
+        schema = schema.at(key)
+    return schema
+
+
+def _place(path: Sequence[str | int]) -> str:
+    return "/".join(map(str, path))
 
 
 def _missing(error: ValidationError, place: str, at: Subschemas) -> ToolError:
@@ -86,17 +82,21 @@ def _missing(error: ValidationError, place: str, at: Subschemas) -> ToolError:
     return ToolError(f"missing {noun} {shown}", status=400, argument=names[0] if names else place)
 
 
-def _unknown(error: ValidationError, place: str, at: Subschemas, tool: str) -> ToolError:
-    known = _properties(at)
-    name = next(iter(unknown_names(error)), "")
+def _unknown(path: Sequence[str | int], tool: str, at: Subschemas) -> ToolError:
+    """`path` leads to the argument; `at` are the schemas of the object that it is in."""
+    name, place, known = _clip(_place(path)), _place(path[:-1]), _properties(at)
+    if path[-1] in known:
+        return ToolError(
+            f"argument {name!r} is wrong, or not allowed with the other arguments", status=422, argument=name
+        )
     listed = textwrap.shorten(", ".join(known), 160, placeholder=" ...")
     takes = f"takes {listed}" if known else f"takes no {'properties' if place else 'arguments'}"
-    name, owner = (f"{place}/{name}", repr(_clip(place))) if place else (name, tool)
-    return ToolError(f"unknown argument {_clip(name)!r}; {owner} {takes}", status=400, argument=_clip(name))
+    owner = repr(_clip(place)) if place else tool
+    return ToolError(f"unknown argument {name!r}; {owner} {takes}", status=400, argument=name)
 
 
 def _no_alternative(error: ValidationError, tool: str, schema: Subschemas, arms: Sequence[Subschemas]) -> ToolError:
-    place = "/".join(str(part) for part in error.absolute_path)
+    place = _place(error.absolute_path)
     subject = f"argument {_clip(place)!r}" if place else "the arguments together"
     options = textwrap.shorten(" or ".join(dict.fromkeys(map(_kind, arms))), 120, placeholder=" ...")
     more = {"argument": place} if place else {}

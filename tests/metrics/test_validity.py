@@ -18,6 +18,9 @@ def problems(schema: dict[str, Any], **arguments: Json) -> list[tuple[str, str]]
     ]
 
 
+ANY = {
+    "anyOf": [{"properties": {"a": {"type": "integer"}}}, {"properties": {"b": {"type": "integer"}}, "required": ["b"]}]
+}
 INNER = {"type": "object", "required": ["city", "day"], "properties": {"city": {}, "day": {}}}
 CLOSED = {"properties": {"a": {}}, "additionalProperties": False}
 
@@ -32,6 +35,8 @@ CLOSED = {"properties": {"a": {}}, "additionalProperties": False}
         ({"additionalProperties": False}, {"a": 1}, [("unknown-argument", "/a")]),
         ({"properties": {"to": CLOSED}}, {"to": {"b": 1}}, [("unknown-argument", "/to/b")]),
         ({"properties": {"a": {}}, "unevaluatedProperties": False}, {"b": 1}, [("unknown-argument", "/b")]),
+        ({**ANY, "unevaluatedProperties": False}, {"a": 1, "b": "x"}, [("unknown-argument", "/b")]),
+        ({**ANY, "unevaluatedProperties": False}, {"a": "x"}, [("constraint", "")]),
         ({"properties": {"a": {"type": "string"}}}, {"a": 1}, [("type", "/a")]),
         ({"properties": {"a": {"minimum": 1}}}, {"a": 0}, [("constraint", "/a")]),
         ({"properties": {"a": {"enum": [1]}}}, {"a": 2}, [("constraint", "/a")]),

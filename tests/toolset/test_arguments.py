@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentft.errors import InputError, ToolError
+from agentft.metrics.validity import schema_problems
 from agentft.toolset import did_you_mean
 from agentft.toolset.arguments import ArgumentCheck, argument_validator
-from agentft.types import Json, ToolDefinition
+from agentft.types import Json, Span, ToolCall, ToolDefinition
 
 SCHEMA: dict[str, Json] = {
     "type": "object",
@@ -186,6 +187,60 @@ def test_a_refusal_inside_an_argument_says_what_is_missing(
     assert (caught.value.status, str(caught.value)) == (status, message)
 
 
+A: dict[str, Any] = {"properties": {"a": {"type": "integer"}}, "required": ["a"]}
+B: dict[str, Any] = {"properties": {"b": {"type": "integer"}}, "required": ["b"]}
+BASE: dict[str, Any] = {"$defs": {"base": {"properties": {"x": {"type": "integer"}}}}}
+REST: dict[str, Any] = {"$ref": "#/$defs/base", "unevaluatedProperties": False}
+
+
+@pytest.mark.parametrize(
+    ("schema", "arguments", "message"),
+    [
+        ({"anyOf": [A, B]}, {"a": 1}, ""),
+        ({"anyOf": [A, B]}, {"a": 1, "b": 2}, ""),
+        (
+            {"anyOf": [A, B]},
+            {"a": 1, "b": "x"},
+            "422 argument 'b' is wrong, or not allowed with the other arguments",
+        ),
+        ({"anyOf": [A, B]}, {"a": 1, "c": 2}, "400 unknown argument 'c'; t takes a, b"),
+        ({"oneOf": [A, B]}, {"a": "x"}, "422 the arguments together fits none of 2 alternatives"),
+        ({"allOf": [A, True]}, {"a": 1}, ""),
+        ({"allOf": [A]}, {"a": 1, "c": 2}, "400 unknown argument 'c'; t takes a"),
+        (BASE | REST, {"x": 1}, ""),
+        (BASE | REST, {"x": 1, "y": 2}, "400 unknown argument 'y'; t takes x"),
+        (
+            BASE | {"properties": {"o": REST}},
+            {"o": {"x": 1, "bogus": 2}},
+            "400 unknown argument 'o/bogus'; 'o' takes x",
+        ),
+        ({"if": A, "then": B, "else": {"properties": {"c": {}}}}, {"a": 1, "b": 2}, ""),
+        ({"if": A, "then": B, "else": {"properties": {"c": {}}}}, {"c": 1}, ""),
+        ({"if": A, "then": B, "else": {"properties": {"c": {}}}}, {"a": 1, "b": 2, "c": 1}, "not allowed with"),
+        ({"dependentSchemas": {"a": B}, "properties": {"a": {}}}, {"a": 1, "b": 2}, ""),
+        ({"dependentSchemas": {"a": B}, "properties": {"a": {}}}, {"b": 2}, "not allowed with"),
+        ({"patternProperties": {"^x_": {}}}, {"x_1": 1}, ""),
+        ({"patternProperties": {"^x_": {}}}, {"y": 1}, "400 unknown argument 'y'; t takes no arguments"),
+        ({"allOf": [{"additionalProperties": {"type": "integer"}}]}, {"y": 1}, ""),
+        ({"unevaluatedProperties": {"type": "integer"}}, {"y": 1}, ""),
+        ({"unevaluatedProperties": {"type": "integer"}}, {"y": "x"}, "400 argument 'y' must be an integer, not \"x\""),
+    ],
+)
+def test_unevaluated_properties_are_found_and_named(
+    schema: dict[str, Any], arguments: dict[str, Json], message: str
+) -> None:
+    tool = ToolDefinition("t", "", {"type": "object", "unevaluatedProperties": False, **schema})
+    if "o" in arguments:
+        tool = ToolDefinition("t", "", {"type": "object", **schema})
+    try:
+        ArgumentCheck(tool)(arguments)
+        found = ""
+    except ToolError as error:
+        found = f"{error.status} {error}"
+    assert (message in found) if message else not found
+    assert bool(schema_problems(tool, ToolCall("c", "t", arguments, Span(0, 0)))) == bool(message)
+
+
 def test_integers_arrive_as_integers_wherever_their_schema_is() -> None:
     made = ArgumentCheck(ToolDefinition("go", "", NESTED))({"counts": [1.0, 2], "pet": {"kind": "cat", "lives": 7.0}})
     assert json.dumps(made) == '{"counts": [1, 2], "pet": {"kind": "cat", "lives": 7}}'
@@ -216,8 +271,17 @@ def test_hostile_patterns_and_lists_take_no_time() -> None:
     slow: dict[str, Json] = {"patternProperties": {"^(a+)+$": {}}, "properties": {"list": {"uniqueItems": True}}}
     start = time.perf_counter()
     ArgumentCheck(ToolDefinition("go", "", {**slow, "additionalProperties": True}))({"a" * 40 + "b": 1})
+    with pytest.raises(ToolError, match="unknown argument"):
+        ArgumentCheck(ToolDefinition("go", "", {**slow, "unevaluatedProperties": False}))({"a" * 40 + "b": 1})
     ArgumentCheck(ToolDefinition("go", "", slow))({"list": [{"a": number} for number in range(20_000)]})
-    assert time.perf_counter() - start < 2
+    recursive: dict[str, Json] = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "properties": {"child": {"$ref": "#"}},
+    }
+    nested: dict[str, Json] = {"child": {"a" * 40 + "b": 1}}
+    with pytest.raises(ToolError, match="unknown argument 'child/a"):
+        ArgumentCheck(ToolDefinition("go", "", {**slow, **recursive, "additionalProperties": False}))(nested)
+    assert time.perf_counter() - start < 3
 
 
 def test_an_invalid_schema_is_refused_at_load() -> None:
