@@ -148,14 +148,9 @@ class Service:
             return found.status, found.body, found.type
         try:
             return 200, self._sessions.call(name, arguments, session), JSON_MEDIA
-        except HandlerError:
-            raise
         except ToolError as error:
             if is_sendable(error):
                 raise
-            raise HandlerError(f"internal error in tool {name}") from error
-        # The tool boundary: a handler's KeyboardInterrupt is not the user's, because handlers run in other threads.
-        except BaseException as error:
             raise HandlerError(f"internal error in tool {name}") from error
 
     def close(self) -> None:

@@ -7,13 +7,14 @@ subprocesses or threads of its own.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-__all__ = ["foreign_code", "stdout_to_stderr"]
+__all__ = ["Interruption", "foreign_code", "stdout_to_stderr"]
 
 _REFUSED = frozenset({"os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn"})
 _local = threading.local()
@@ -21,9 +22,20 @@ _exit = os._exit
 _installed = threading.Event()
 
 
+class Interruption(BaseException):
+    """Raised in a world's code from outside, by Ctrl-C or a time limit; whatever else its code raises is its bug."""
+
+
+class _CtrlCError(Interruption, KeyboardInterrupt):
+    """Ctrl-C, as opposed to a KeyboardInterrupt that a world raises."""
+
+
 @contextmanager
 def foreign_code() -> Iterator[None]:
-    """While the block runs, `os._exit`, `fork` and `exec` raise RuntimeError in this thread."""
+    """While the block runs, `os._exit`, `fork` and `exec` raise RuntimeError in this thread.
+
+    In the main thread, Ctrl-C raises an `Interruption`, which is a KeyboardInterrupt.
+    """
     if not _installed.is_set():
         _installed.set()
         sys.addaudithook(_audit)
@@ -31,9 +43,30 @@ def foreign_code() -> Iterator[None]:
     before = getattr(_local, "inside", False)
     _local.inside = True
     try:
-        yield
+        with _marked_interrupts():
+            yield
     finally:
         _local.inside = before
+
+
+@contextmanager
+def _marked_interrupts() -> Iterator[None]:
+    usual = signal.getsignal(signal.SIGINT)
+    if not callable(usual) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        try:
+            usual(number, frame)
+        except KeyboardInterrupt:
+            raise _CtrlCError from None
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def _audit(event: str, _: tuple[Any, ...]) -> None:

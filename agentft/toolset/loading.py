@@ -16,7 +16,7 @@ from agentft.content import content_root, find_content, find_shipped
 from agentft.errors import InputError
 from agentft.json_text import parse_json
 from agentft.toolset.arguments import ArgumentCheck
-from agentft.toolset.containment import foreign_code, stdout_to_stderr
+from agentft.toolset.containment import Interruption, foreign_code, stdout_to_stderr
 from agentft.toolset.declared import load_declared
 from agentft.toolset.marks import State, access_of
 from agentft.toolset.signature import accept_models, define
@@ -173,19 +173,22 @@ def _load_module(source: Path) -> ModuleType:
         raise InputError(f"{source}: cannot be loaded as Python")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look up their module while it is being executed
-    try:
-        with stdout_to_stderr(), foreign_code():
+    with stdout_to_stderr(), foreign_code():
+        try:
             spec.loader.exec_module(module)
-    # The tool boundary: a user's file may raise anything at all.
-    except (Exception, SystemExit, GeneratorExit) as error:
-        del sys.modules[name]
-        raise InputError(f"{source}: {_line(error, source)}{type(error).__name__}: {error}") from error
+        # The tool boundary: a user's file may raise anything at all.
+        except BaseException as error:
+            del sys.modules[name]
+            if isinstance(error, Interruption):
+                raise
+            raise InputError(f"{source}: {_line(error, source)}{type(error).__name__}: {error}") from error
     return module
 
 
 def _line(error: BaseException, source: Path) -> str:
-    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == str(source)]
-    if isinstance(error, SyntaxError) and error.filename == str(source):
+    name = str(source.absolute())  # as the import system names it
+    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == name]
+    if isinstance(error, SyntaxError) and error.filename == name:
         lines.append(error.lineno)
     return f"line {lines[-1]}: " if lines else ""
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentft.errors import InputError, ToolError
+from agentft.toolset.containment import Interruption
 from agentft.toolset.loading import load_toolset
 from agentft.toolset.marks import State
 from agentft.toolset.sampling import UnsatisfiableError, draw
@@ -145,19 +146,16 @@ def _call(world: Toolset, tool: Tool, arguments: Mapping[str, Json], state: Stat
     try:
         with _limited():
             result = world.call(tool.definition.name, arguments, state)
-        text = json.dumps(result, ensure_ascii=False, allow_nan=False)
-        text.encode()
     except ToolError as error:
         return error.status, str(error)
-    # The tool boundary: a bug in a handler, a dangling `$ref`, a result that is not JSON.
-    except Exception as error:
+    except (HandlerError, TimeoutError) as error:
         cause = error.__cause__ if isinstance(error, HandlerError) else error
         return 500, f"{type(cause).__name__}: {cause}"
-    return 200, text
+    return 200, json.dumps(result, ensure_ascii=False, allow_nan=False)
 
 
-class _HangsError(BaseException):
-    """Raised when a handler times out; not an `Exception`, so that the handler cannot swallow it."""
+class _HangsError(Interruption):
+    """Raised when a handler times out."""
 
 
 @contextmanager

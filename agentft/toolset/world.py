@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from agentft.errors import AgentftError, InputError, ToolError
 from agentft.toolset.arguments import ArgumentCheck
-from agentft.toolset.containment import foreign_code
+from agentft.toolset.containment import Interruption, foreign_code
 from agentft.toolset.marks import Access, Handler, State, did_you_mean
 from agentft.toolset.routes import Route
 from agentft.toolset.state import copy_json, digest, draft, freeze
@@ -104,31 +104,34 @@ class Toolset:
 
         Raises:
             ToolError: the tool or an argument is refused; the message is meant for the model.
-            HandlerError: the handler has a bug.
+            HandlerError: the handler or the tool's schema has a bug.
         """
         tool = self.tools.get(name)
         if tool is None:
             raise ToolError(f"there is no tool {name!r}{did_you_mean(name, list(self.tools))}", status=404)
-        checked = tool.check(arguments)
-        try:
-            frozen = freeze(state)
-            working: State = frozen if tool.access == "read" else draft(frozen)
-            with foreign_code():
-                result: Json = copy_json(tool.handler(working, **checked))
-            # A result that cannot be sent must fail here, before the state is replaced.
-            json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
-            if tool.access != "read":
-                kept: State = freeze(working)
-                state.clear()
-                state.update(kept)
-        except ToolError:
-            raise
-        # The tool boundary: whatever a world's code raises, the server and the other sessions keep running.
-        except (Exception, SystemExit) as error:
-            if isinstance(error, UnicodeEncodeError) and not _is_text(arguments):
-                raise ToolError("an argument contains half a surrogate pair, which is not text") from error
-            raise HandlerError(f"internal error in tool {name}") from error
-        return result
+        with foreign_code():
+            try:
+                return _run(tool, tool.check(arguments), state)
+            except (ToolError, Interruption):
+                raise
+            # The tool boundary: whatever a world's code raises, the server and the other sessions keep running.
+            except BaseException as error:
+                if isinstance(error, UnicodeEncodeError) and not _is_text(arguments):
+                    raise ToolError("an argument contains half a surrogate pair, which is not text") from error
+                raise HandlerError(f"internal error in tool {name}") from error
+
+
+def _run(tool: Tool, arguments: Mapping[str, Json], state: State) -> Json:
+    frozen = freeze(state)
+    working: State = frozen if tool.access == "read" else draft(frozen)
+    result: Json = copy_json(tool.handler(working, **arguments))
+    # A result that cannot be sent must fail here, before the state is replaced.
+    json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
+    if tool.access != "read":
+        kept: State = freeze(working)
+        state.clear()
+        state.update(kept)
+    return result
 
 
 def _is_text(arguments: Mapping[str, Json]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.evaluation.world import write_suite
 
 WORLD = '''
 import os
+import signal
 from agentft.errors import ToolError
 from agentft.toolset import State, read, write
 BASE_URL = "http://shop.test"
@@ -47,6 +49,7 @@ def price(state: State, item: str) -> dict[str, object]:
         case "keyboard": raise KeyboardInterrupt
         case "generator": raise GeneratorExit
         case "own": raise Own
+        case "ctrl-c": signal.raise_signal(signal.SIGINT)
         case "surrogate": return {"s": "\\ud800"}
         case "nan": return {"n": float("nan")}
         case "refused": raise ToolError("\\ud800")
@@ -101,11 +104,49 @@ def test_a_result_that_cannot_be_sent_leaves_the_state_unchanged(world: str) -> 
     assert state == toolset.new_state()
 
 
-@pytest.mark.parametrize("error", ["KeyboardInterrupt", "GeneratorExit", "SystemExit"])
+OWN = "class Own(BaseException): ..."
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "GeneratorExit", "SystemExit", "Own"])
 def test_a_file_that_raises_when_it_is_loaded(world: str, error: str) -> None:
-    Path(world, "tools.py").write_text(f"raise {error}")
-    with pytest.raises(KeyboardInterrupt if error == "KeyboardInterrupt" else InputError):
+    Path(world, "tools.py").write_text(f"{OWN}\nraise {error}")
+    modules = set(sys.modules)
+    with pytest.raises(InputError, match=rf"tools\.py: line 2: {error}: $"):
         load_toolset(world)
+    assert not [name for name in set(sys.modules) - modules if name.startswith("_agentft_world")]
+
+
+def test_ctrl_c_is_no_bug_of_the_world(world: str) -> None:
+    toolset = load_toolset(world)
+    usual = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        toolset.call("price", {"item": "ctrl-c"}, toolset.new_state())
+    assert signal.getsignal(signal.SIGINT) is usual
+    assert run(["tools", "call", "./shop.price", '{"item": "ctrl-c"}']) == 130
+    Path(world, "tools.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)")
+    with pytest.raises(KeyboardInterrupt):
+        load_toolset(world)
+
+
+@pytest.mark.parametrize("item", ["own", "keyboard", "generator"])
+def test_commands_report_what_a_handler_raises(world: str, item: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["tools", "call", "./shop.price", json.dumps({"item": item})]) == 2
+    assert "internal error in tool price" in "".join(capfd.readouterr())
+    source = Path(world, "tools.py")
+    source.write_text(source.read_text().replace('{"item": "tea"}', json.dumps({"item": item})))
+    assert run(["tools", "check", "./shop", "--json"]) == 1
+    printed = capfd.readouterr()
+    found = {row["promise"]: row["problem"] for row in json.loads(printed.out)["findings"]["./shop"]}
+    assert f'{{"item": "{item}"}} returns 500: ' in found["example"]
+    assert "Traceback" not in printed.err
+
+
+def test_commands_report_what_a_file_raises(world: str, capfd: pytest.CaptureFixture[str]) -> None:
+    Path(world, "tools.py").write_text(f"{OWN}\nraise Own")
+    assert run(["tools", "call", "./shop.price", "{}"]) == 2
+    assert "tools.py: line 2: Own: " in capfd.readouterr().err
+    assert run(["tools", "check", "./shop", "--json"]) == 1
+    assert "tools.py: line 2: Own: " in json.loads(capfd.readouterr().out)["findings"]["./shop"][0]["problem"]
 
 
 def test_a_file_that_ends_the_process_when_it_is_loaded(world: str) -> None:
