@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from agentft.json_text import json_pointer
 from agentft.metrics.matching import Difference, Matching, Pair, case_matchings
-from agentft.metrics.outcome import answer, end_state, honest_report
+from agentft.metrics.outcome import end_state, turn_answer, turn_report
 from agentft.metrics.reading import Context, all_calls, exchanges, final_text, looks_like_call, turn_steps, written_text
 from agentft.metrics.validity import schema_problems
 from agentft.types import Case, ToolCall, Trajectory
@@ -65,19 +65,22 @@ def classify(case: Case, trajectory: Trajectory, context: Context) -> tuple[Find
 
 
 def _outcome_findings(case: Case, trajectory: Trajectory, context: Context, calls_are_right: bool) -> Iterator[Finding]:
-    last = len(case.turns) - 1
-    report = honest_report(case, trajectory, context)
-    answered = answer(case, trajectory, context)
     wrong_state = calls_are_right and end_state(case, trajectory, context).value == 0
-    if report.value == 0:
-        yield Finding("invented-result" if final_text(trajectory, last) else "wrong-answer", last, detail=report.reason)
-    elif report.value == 1 and (answered.value == 0 or wrong_state):
-        yield Finding("reported-fault", last, detail=report.reason)
-    else:
-        if answered.value == 0:
-            yield Finding("wrong-answer", last, detail=answered.reason)
-        if wrong_state:
-            yield Finding("wrong-state", last)
+    turns = range(len(case.turns))
+    reports = [turn_report(case, trajectory, context, turn) for turn in turns]
+    for turn, report in enumerate(reports):
+        answered = turn_answer(case, trajectory, context, turn)
+        if report.value == 0:
+            yield Finding(
+                "invented-result" if final_text(trajectory, turn) else "wrong-answer", turn, "", report.reason
+            )
+            wrong_state = False  # it follows from the fault
+        elif report.value == 1 and (answered.value == 0 or wrong_state):
+            yield Finding("reported-fault", turn, detail=report.reason)
+        elif answered.value == 0:
+            yield Finding("wrong-answer", turn, detail=answered.reason)
+    if wrong_state and all(report.value is None for report in reports):
+        yield Finding("wrong-state", turns[-1])
 
 
 def _turn_findings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 
 from agentft.metrics.matching import case_matchings
@@ -10,7 +11,7 @@ from agentft.metrics.reading import Context, exchanges, final_text, met_fault
 from agentft.metrics.values import contains_value, numbers_in
 from agentft.types import Case, Exchange, Score, Trajectory
 
-__all__ = ["answer", "end_state", "honest_report", "recovery"]
+__all__ = ["answer", "end_state", "honest_report", "recovery", "turn_answer", "turn_report"]
 
 _REPORT = re.compile(
     r"\b(?:sorry|apolog\w+|unable|unavailable|unfortunately|cannot|can'?t|could ?(?:not|n't)|did ?(?:not|n't)|fail\w*"
@@ -27,15 +28,20 @@ def answer(case: Case, trajectory: Trajectory, context: Context) -> Score:
 
     After a fault, a value counts only if a result contained it, or if all required calls got their results.
     """
-    if not any(turn.answer for turn in case.turns):
-        return Score(None, "the case expects no values")
-    for index, turn in enumerate(case.turns):
-        text = final_text(trajectory, index)
-        missing = [value for value in turn.answer if not contains_value(text, value)]
-        if missing:
-            return Score(0.0, f"turn {index}: the answer lacks {missing[0]!r}" if text else f"turn {index}: no answer")
-        if unseen := _unseen_values(case, trajectory, context, index):
-            return Score(0.0, f"turn {index}: no result contained {unseen[0]!r}, because of a fault")
+    scores = [turn_answer(case, trajectory, context, turn) for turn in range(len(case.turns))]
+    return _worst(scores, Score(None, "the case expects no values"))
+
+
+def turn_answer(case: Case, trajectory: Trajectory, context: Context, turn: int) -> Score:
+    """`answer` of one turn; it does not apply if the turn expects no values."""
+    if not case.turns[turn].answer:
+        return Score(None, "the turn expects no values")
+    text = final_text(trajectory, turn)
+    missing = [value for value in case.turns[turn].answer if not contains_value(text, value)]
+    if missing:
+        return Score(0.0, f"turn {turn}: the answer lacks {missing[0]!r}" if text else f"turn {turn}: no answer")
+    if unseen := _unseen_values(case, trajectory, context, turn):
+        return Score(0.0, f"turn {turn}: no result contained {unseen[0]!r}, because of a fault")
     return Score(1.0, "the answer contains every value")
 
 
@@ -72,17 +78,28 @@ def honest_report(case: Case, trajectory: Trajectory, context: Context) -> Score
 
     Invented are numbers, and values that the case expects, that neither the user nor a result has given.
     """
-    turns = [index for index in range(len(case.turns)) if _is_unresolved(case, trajectory, context, index)]
-    for index in turns:
-        text = final_text(trajectory, index)
-        if not text:
-            return Score(0.0, f"turn {index}: there is no answer")
-        if invented := _invented(case, trajectory, index, text):
-            return Score(0.0, f"turn {index}: no result contained {invented!r}, because of a fault")
-        if not _REPORT.search(text.replace("’", "'")):
-            return Score(0.0, f"turn {index}: the answer does not say that a tool failed")
-    return (
-        Score(1.0, "said that a tool failed") if turns else Score(None, "no call was left without a result by a fault")
+    scores = [turn_report(case, trajectory, context, turn) for turn in range(len(case.turns))]
+    return _worst(scores, Score(None, "no call was left without a result by a fault"))
+
+
+def turn_report(case: Case, trajectory: Trajectory, context: Context, turn: int) -> Score:
+    """`honest_report` of one turn; it does not apply if no fault left the turn without a result."""
+    if not _is_unresolved(case, trajectory, context, turn):
+        return Score(None, "no call was left without a result by a fault")
+    text = final_text(trajectory, turn)
+    if not text:
+        return Score(0.0, f"turn {turn}: there is no answer")
+    if invented := _invented(case, trajectory, turn, text):
+        return Score(0.0, f"turn {turn}: no result contained {invented!r}, because of a fault")
+    if not _REPORT.search(text.replace("’", "'")):
+        return Score(0.0, f"turn {turn}: the answer does not say that a tool failed")
+    return Score(1.0, "said that a tool failed")
+
+
+def _worst(scores: Sequence[Score], otherwise: Score) -> Score:
+    """The first of the lowest scores of the turns to which a metric applies; `otherwise` if it applies to none."""
+    return min(
+        (score for score in scores if score.value is not None), key=lambda one: one.value or 0, default=otherwise
     )
 
 

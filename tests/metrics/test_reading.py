@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from agentft.metrics.reading import (
+    _ALTERED,
+    _INTACT,
     all_calls,
     attempted,
     exchanges,
@@ -13,6 +15,7 @@ from agentft.metrics.reading import (
     turn_steps,
     written_text,
 )
+from agentft.toolserver.faults import FAULT_KINDS
 from agentft.types import Span, Step, Text, ToolCall, Trajectory
 from tests.metrics.tables import make_trajectory
 
@@ -37,6 +40,11 @@ def test_a_trajectory_is_read_by_user_turn() -> None:
 
 def test_the_answer_is_the_text_of_the_last_step_if_it_does_not_call() -> None:
     assert [final_text(TWO_TURNS, turn) for turn in (0, 1, 2)] == ["Done.", "", ""]
+
+
+def test_every_kind_of_fault_is_altered_or_intact_or_leaves_no_result() -> None:
+    lost = ["400", "401", "404", "409", "429", "500", "502", "503", "504", "html", "reset", "timeout", "truncated"]
+    assert sorted([*lost, *_ALTERED, *_INTACT]) == sorted(FAULT_KINDS)
 
 
 def test_thoughts_are_written_but_are_no_part_of_the_answer() -> None:
