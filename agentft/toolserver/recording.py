@@ -85,9 +85,11 @@ class Recorder:
 class Replayer:
     """Responds from a recording, which `digest` identifies.
 
-    A session gets its own responses in their order. What stands before the first dot of its name is the name of the
-    run, which does not count; of several runs of a session, the last one is replayed. A session that was not recorded,
-    or that lacks the call, gets those of all sessions: the n-th equal call gets the n-th one, later calls the last.
+    A session gets its own responses in their order. The part of its name before the first dot is the run, and is
+    ignored (`one.a` and `two.a` are the same session); a name without a dot counts in full. Of several runs of a
+    session, the last one is replayed. If it was not recorded, the first session with the same part after the last dot
+    (another arm with the same case) takes its place. If there is none, or it lacks the call, the responses of all
+    sessions count: the n-th equal call gets the n-th one, later calls the last.
 
     Args:
         path: the recording.

@@ -133,6 +133,7 @@ def test_the_last_of_several_runs_of_a_session_is_replayed(tmp_path: Path) -> No
     ]
     source = session_recording(tmp_path / "kept.jsonl", *calls)
     assert [answer(source, "three.x.a") for _ in range(3)] == ["good", "more", "more"]
+    assert [answer(source, "x.a") for _ in range(2)] == ["good", "more"]  # `x` is its run; there is another `a`
 
 
 def test_arguments_nested_too_deeply_are_refused(tmp_path: Path) -> None:
