@@ -16,6 +16,7 @@ from rich.status import Status
 from rich.text import Text
 
 from agentft.display.safe import safe_str, safe_text
+from agentft.json_text import UnreadableError, parse_json
 from agentft.models import CallStarted, Delta, OnDelta, TextDelta
 from agentft.types import Exchange, Part, Step, ToolCall
 from agentft.types import Text as TextPart
@@ -247,8 +248,8 @@ def _outcome(exchange: Exchange) -> Text:
 def _pretty(text: str) -> Text:
     """JSON in colours, on several lines if it is long; other text unchanged. Shows how many lines were cut."""
     value = None
-    with suppress(ValueError, RecursionError):
-        value = json.loads(text)
+    with suppress(UnreadableError):
+        value = parse_json(text, unique_keys=True)
         line = json.dumps(value, ensure_ascii=False)
         text = line if cell_len(line) <= ONE_LINE else json.dumps(value, ensure_ascii=False, indent=2)
     lines = text.split("\n")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agentft.errors import InputError
+from agentft.json_text import UnreadableError, parse_json
 from agentft.synthesis.plan import Planned
 from agentft.synthesis.recipe import BuildRecipe, CallPattern, Round, SystemPattern
 from agentft.synthesis.slots import REFERENCE, Decks, Filler
@@ -122,7 +123,6 @@ def _check_filled(place: str, text: str, reference: str) -> None:
 
 def _result_value(received: str) -> Json:
     try:
-        value: Json = json.loads(received)
-    except ValueError:
+        return parse_json(received)
+    except UnreadableError:
         return received
-    return value

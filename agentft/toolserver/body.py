@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
-from typing import NoReturn, cast
+from typing import cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from agentft.errors import ToolError
+from agentft.json_text import UnreadableError, parse_json
 from agentft.toolserver.limits import Limits
 from agentft.types import Json
 
@@ -65,22 +65,12 @@ def parse_body(body: bytes, limits: Limits) -> Json:
     """The JSON value of a body.
 
     Raises:
-        ToolError: 400 if the body is not JSON, or has more than `limits.depth` levels.
+        ToolError: 400 if the body is not strict JSON, repeats a key, or has more than `limits.depth` levels.
     """
     try:
-        value: Json = json.loads(body.decode(), parse_constant=_refuse, object_pairs_hook=_unique)
-        # JSON can escape a lone surrogate, which a UTF-8 response could not contain.
-        if b"\\u" in body:
-            json.dumps(value, ensure_ascii=False).encode()
-    except RecursionError:
-        raise ToolError("the body is not valid JSON: it is nested too deeply") from None
-    except UnicodeEncodeError:
-        raise ToolError("the body is not valid JSON: a \\u escape is half a surrogate pair") from None
-    except ValueError as error:
-        raise ToolError(f"the body is not valid JSON: {error}") from None
-    if body.count(b"[") + body.count(b"{") > limits.depth and _depth(value) > limits.depth:
-        raise ToolError(f"the body is nested too deeply: more than {limits.depth} levels")
-    return value
+        return parse_json(body, unique_keys=True, max_depth=limits.depth)
+    except UnreadableError as error:
+        raise ToolError(f"the body cannot be read: {error}") from None
 
 
 def json_or_text(body: bytes) -> Json:
@@ -112,23 +102,3 @@ def json_response(
     is_text = isinstance(content, str | bytes) and not media.endswith("json")
     body = content if is_text else json.dumps(content, ensure_ascii=False, allow_nan=False)
     return Response(body, status, headers, media)
-
-
-def _depth(value: Json) -> int:
-    depth, level = 0, [value]
-    while level := [item for item in level if isinstance(item, dict | list)]:
-        depth += 1
-        level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
-    return depth
-
-
-def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {twice[:60]!r} occurs twice in one object")
-    return found
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not a JSON number")

@@ -70,6 +70,8 @@ def test_long_json_is_indented_and_cut_with_a_count() -> None:
         (exchange(status=404, error=True), "· 404"),
         (exchange("plain words", 200), "plain words"),
         (exchange("[" * 5000), "[[["),
+        (exchange("[1e999]"), "[1e999]"),
+        (exchange('{"a": 1, "a": 2}'), '{"a": 1, "a": 2}'),
     ],
 )
 def test_outcomes(made: Exchange, mark: str) -> None:

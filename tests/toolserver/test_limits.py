@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from agentft.errors import InputError, ToolError
-from agentft.toolserver import Limits, Sessions, ToolServer
+from agentft.toolserver import Limits, Sessions, ToolServer, app
+from agentft.toolserver.source import RealService
 from agentft.toolserver.workers import Workers
 from agentft.toolset import load_toolset, load_toolsets
 
@@ -55,6 +56,21 @@ def test_a_handler_that_hangs_is_a_504_and_delays_no_other_call(server: ToolServ
     assert max(waits) < 0.5
 
 
+def test_a_504_names_the_time_that_a_real_service_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(RealService):
+        def __call__(self, *_: object) -> None:
+            time.sleep(0.6)
+
+    monkeypatch.setattr(app, "REAL_SECONDS", 0.05)
+    worlds = [load_toolset("calculator")]
+    with ToolServer(worlds, source=Slow("http://127.0.0.1:9", worlds), limits=Limits(seconds=9)) as running:
+        answer = call(running, "calculate", {"expression": "1"})
+        assert (answer.status_code, answer.json()) == (504, {"error": "calculate gave no answer within 0.2 seconds"})
+        monkeypatch.setattr(Sessions, "digest", lambda *_: time.sleep(0.6))
+        state = CLIENT.get(f"{running.address}/state", headers=headers(running))
+        assert (state.status_code, state.json()) == (504, {"error": "no answer within 0.2 seconds"})
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, asyncio.CancelledError, GeneratorExit, ValueError])
 def test_an_exception_in_a_thread_is_raised_in_the_caller(kind: type[BaseException]) -> None:
     def fail() -> None:
@@ -93,7 +109,7 @@ def test_the_depth_of_a_body_is_limited(server: ToolServer, levels: int, status:
     inner = levels - 1
     answer = call(server, "calculate", b'{"expression": ' + b"[" * inner + b"]" * inner + b"}")
     assert answer.status_code == status
-    assert ("nested too deeply" in answer.json()["error"]) == (levels > 64)
+    assert ("nested more than 64 levels deep" in answer.json()["error"]) == (levels > 64)
 
 
 def test_many_lists_side_by_side_are_not_deep(server: ToolServer) -> None:
