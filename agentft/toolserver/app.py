@@ -56,7 +56,8 @@ class Service:
         self._wire = Wire(faults) if faults else None
         self._sessions = Sessions(toolsets, seed, self._limits)
         self._names = {name for toolset in toolsets for name in toolset.tools}
-        self._workers = Workers(self._limits.seconds if source is None else 4 * REAL_SECONDS)
+        self._seconds = self._limits.seconds if source is None else 4 * REAL_SECONDS
+        self._workers = Workers(self._seconds)
         self._paths = PathBook(toolsets)
         self._recent: deque[RecentCall] = deque(maxlen=_RECENT)
         self._mcp = McpEndpoint(self.toolsets, self.run_for_mcp)
@@ -99,7 +100,11 @@ class Service:
         if path == "/":
             return draw_page(self.toolsets, self._sessions, self._recent)
         if path == "/state":
-            return json_response(200, {"digest": await self._workers.run("", self._sessions.digest, _session(request))})
+            try:
+                digest = await self._workers.run("", self._sessions.digest, _session(request))
+            except TimeoutError:
+                raise ToolError(f"no answer within {self._seconds:g} seconds", status=504) from None
+            return json_response(200, {"digest": digest})
         return json_response(200, self._documents[path]())
 
     async def _call_with_faults(self, request: Request, name: str, read: _Read) -> ASGIApp:
@@ -123,7 +128,7 @@ class Service:
         except ToolError as error:
             status, result = error.status, error_body(error)
         except TimeoutError:
-            status, result = 504, {"error": f"{name[:60]} gave no answer within {self._limits.seconds:g} seconds"}
+            status, result = 504, {"error": f"{name[:60]} gave no answer within {self._seconds:g} seconds"}
         except HandlerError as error:
             self.crashes.append(error)
             status, result = 500, {"error": str(error)}

@@ -87,7 +87,10 @@ class ToolClient:
         status, text, _ = self._send("GET", "/state", session, {}, b"")
         if status != 200:
             raise ServerGone(f"the tool server at {self._address} returned no state: {status} {text}")
-        return str(json.loads(text)["digest"])
+        try:
+            return str(json.loads(text)["digest"])
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise ServerGone(f"the tool server at {self._address} returned no state: {text[:200]}") from None
 
     def _refusal(self, call: ToolCall) -> dict[str, Json] | None:
         if call.parse_error is not None:

@@ -214,6 +214,15 @@ def test_a_wrong_token_gets_no_digest(server: ToolServer) -> None:
         client.state_digest("s")
 
 
+@pytest.mark.parametrize("text", ["<html>", "[]", "{}"])
+def test_a_response_without_a_digest_is_no_state(
+    server: ToolServer, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr(ToolClient, "_send", lambda *_: (200, text, False))
+    with ToolClient(server.address, "t", []) as client, pytest.raises(ServerGone, match="returned no state: "):
+        client.state_digest("s")
+
+
 def test_connections_are_persistent(client: ToolClient) -> None:
     client.call(call("calculate", {"expression": "1"}), "s")
     rounds = []
