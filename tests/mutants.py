@@ -175,6 +175,9 @@ OPERATORS: list[Any] = [
 ]
 
 
+_PARAMETERS = {"parameters", "param", "lambdef"}
+
+
 @dataclass(frozen=True)
 class Mutant:
     """One change: the line (from 1), the line before and after it, and the whole file after it."""
@@ -185,25 +188,29 @@ class Mutant:
     code: str
 
 
-def _annotations(code: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Where annotations and string-only statements begin and end, as (line, column): a change there has no effect."""
+def _without_effect(code: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Where changes have no effect, as (line, column) of begin and end: annotations, and the `slots` of a dataclass."""
     nodes: list[ast.expr] = []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation:
             nodes.append(node.annotation)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.returns:
             nodes.append(node.returns)
+        elif isinstance(node, ast.keyword) and node.arg == "slots":
+            nodes.append(node.value)
     return [((n.lineno, n.col_offset), (n.end_lineno or n.lineno, n.end_col_offset or 0)) for n in nodes]
 
 
 def mutants(code: str) -> list[Mutant]:
     """All changes to the text of a module, in the order of lines."""
-    skipped, found = _annotations(code), []
+    skipped, found = _without_effect(code), []
     nodes = list(ast_nodes(get_ast(code)))
+    # The `*` before keyword-only parameters is no product.
+    markers = {node.start_pos for node in nodes if node.type == "operator" and node.parent.type in _PARAMETERS}
     for operator in OPERATORS:
         positions = [start for node in nodes for start, _ in operator.mutation_positions(node)]
         for occurrence, start in enumerate(positions):
-            if any(first <= start < last for first, last in skipped):
+            if start in markers or any(first <= start < last for first, last in skipped):
                 continue
             mutated = mutate_code(code, operator, occurrence)
             if mutated.splitlines() == code.splitlines():

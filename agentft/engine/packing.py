@@ -7,6 +7,7 @@ its own sample, so loss and gradient equal those of the samples trained one by o
 
 from __future__ import annotations
 
+import math
 import random
 from array import array
 from bisect import bisect_left, insort
@@ -116,7 +117,7 @@ def epoch_packs(samples: Sequence[Sample], budget: int, seed: int, epoch: int, *
 
 
 def pack_in_order(
-    samples: Sequence[Sample], members: Sequence[int], budget: int = 1 << 60, *, share: bool = True
+    samples: Sequence[Sample], members: Sequence[int], budget: float = math.inf, *, share: bool = True
 ) -> list[Pack]:
     """Pack these samples in this order, sharing every common prefix of neighbours; start a new pack at the budget.
 
@@ -186,7 +187,7 @@ def _order_group(samples: Sequence[Sample], members: Sequence[int], rng: random.
 
 
 def _build_trees(
-    samples: Sequence[Sample], members: Iterable[tuple[int, int]], budget: int, *, split: bool = True
+    samples: Sequence[Sample], members: Iterable[tuple[int, int]], budget: float, *, split: bool = True
 ) -> Iterator[Tree]:
     """Trees of adjacent samples, each at most `budget` tokens. `split`: a sample that shares nothing starts a tree."""
     tree: Tree = []
@@ -203,7 +204,7 @@ def _build_trees(
         yield tree
 
 
-def _group_padded(samples: Sequence[Sample], members: Iterable[int], budget: int) -> Iterator[list[Tree]]:
+def _group_padded(samples: Sequence[Sample], members: Iterable[int], budget: float) -> Iterator[list[Tree]]:
     """Groups of single-sample trees that stay within `budget` tokens when padded to their longest sample."""
     group: list[Tree] = []
     longest = 0

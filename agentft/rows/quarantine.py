@@ -16,7 +16,7 @@ from agentft.rows.sources import open_bytes
 
 __all__ = ["OnReject", "open_quarantine"]
 
-_CHUNK = 3 * 2**18  # a multiple of 3, so that base64 of the chunks can be concatenated
+_CHUNK = 786_432  # bytes; a multiple of 3, so that base64 of the chunks can be concatenated
 
 
 OnReject: TypeAlias = Callable[[Rejection], None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import FrozenInstanceError, fields
 
 import pytest
 
@@ -184,3 +185,11 @@ def test_without_sharing_samples_of_one_length_bucket_are_shuffled() -> None:
     (pack,) = epoch_packs(samples, 10_000, 0, 0, share=False)
     lengths = [samples[index].inputs for index, _ in pack.members]
     assert lengths != sorted(lengths)
+
+
+def test_packs_and_their_samples_cannot_be_changed() -> None:
+    sample = make([1, 2, 3], {2: 1.0}, 0)
+    (pack,) = pack_in_order([sample], [0])
+    for record in (sample, pack, pack.nodes[0], report_packing([pack], 8)):
+        with pytest.raises(FrozenInstanceError):
+            setattr(record, fields(record)[0].name, None)

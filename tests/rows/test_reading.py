@@ -17,7 +17,7 @@ from agentft.errors import InputError
 from agentft.rows import sources
 from agentft.rows.inspection import inspect_file
 from agentft.rows.ledger import REMEDIES, Ledger, Rejection
-from agentft.rows.reading import Row, read_conversations, read_rows
+from agentft.rows.reading import Row, keep_rows, read_conversations, read_rows
 from agentft.types import Conversation
 
 GOOD = '{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":"Hello"}]}'
@@ -274,3 +274,19 @@ def test_arrays_and_lines_give_the_same_rows(
     by_element = list(read_rows(write(tmp_path, json.dumps(rows))))
     assert by_line == by_element
     assert [row.value for row in by_line if isinstance(row, Row)] == rows
+
+
+def test_only_one_row_is_converted_and_the_rows_before_it_are_counted(tmp_path: Path) -> None:
+    path, ledger = tmp_path / "rows.jsonl", Ledger()
+    converted: list[str] = []
+    rejections: list[Rejection] = []
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    path.write_text("not JSON\n" + "".join(json.dumps({"id": str(n), "messages": turns}) + "\n" for n in (2, 3, 4)))
+
+    def convert(row: Row, conversation: Conversation) -> str:
+        converted.append(conversation.id)
+        return conversation.id
+
+    assert list(keep_rows(path, convert, ledger, rejections.append, only=3)) == [(3, "3")]
+    assert converted == ["3"]
+    assert (ledger.rows, ledger.kept, ledger.rejected, rejections) == (3, 1, 0, [])

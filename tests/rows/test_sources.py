@@ -12,7 +12,8 @@ import pytest
 
 from agentft.errors import InputError
 from agentft.rows import sources
-from agentft.rows.ledger import Ledger
+from agentft.rows.ledger import Ledger, Rejection
+from agentft.rows.quarantine import open_quarantine
 from agentft.rows.reading import read_conversations
 from agentft.rows.sources import Raw, is_parquet, iter_raw, open_bytes
 
@@ -193,7 +194,7 @@ def test_a_long_rejected_row_is_quarantined_byte_for_byte(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: int
 ) -> None:
     monkeypatch.setattr(sources, "ROW_LIMIT", 1000)
-    long = b"\xff" * (2 * 3 * 2**18 + more)  # two of the pieces that are written at a time
+    long = b"\xff" * (2 * 786_432 + more)  # two of the pieces that are written at a time
     path, bad = tmp_path / "rows", tmp_path / "bad"
     path.write_bytes(b"{}\n" + long + b"\n\xfe\n{}\n")
     assert list(read_conversations(path, Ledger(), bad)) == []
@@ -209,6 +210,14 @@ def test_rejected_rows_are_text_that_people_can_read(tmp_path: Path) -> None:
     assert list(read_conversations(path, Ledger(), bad)) == []
     assert json.loads(bad.read_text())["raw"] == '{"city": "北京"}'
     assert "北京" in bad.read_text()
+
+
+def test_the_reason_of_a_row_of_other_bytes_is_text_that_people_can_read(tmp_path: Path) -> None:
+    path, bad = tmp_path / "rows", tmp_path / "bad"
+    path.write_bytes(b"\xfe\n")
+    with open_quarantine(path, bad) as on_reject:
+        on_reject(Rejection(1, "turn-order", "the role 北京", None, None, b"\xfe"))
+    assert "the role 北京" in bad.read_text()
 
 
 def test_rejected_rows_replace_an_earlier_quarantine_file_but_no_folder_and_not_the_data(tmp_path: Path) -> None:

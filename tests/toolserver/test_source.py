@@ -304,8 +304,12 @@ def test_a_call_that_cannot_be_sent_is_a_422_and_one_without_an_answer_a_502(
     source.close()
 
 
-def test_a_service_has_8_seconds_to_answer(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("client_seconds", "seconds"), [(None, 8.0), (100.0, 8.0), (10.0, 6.0), (0.5, 0.3)])
+def test_a_service_has_8_seconds_to_answer_or_60_percent_of_the_callers_time(
+    service: Service, monkeypatch: pytest.MonkeyPatch, client_seconds: float | None, seconds: float
+) -> None:
     given: list[Any] = []
     monkeypatch.setattr(httpx, "Client", lambda **options: given.append(options["timeout"]))
-    RealService(service.address, [WORLD])
-    assert given == [httpx.Timeout(8.0, connect=8.0 / 3)]
+    open_source([WORLD], real=service.address, client_seconds=client_seconds)
+    (timeout,) = given
+    assert (timeout.read, timeout.connect) == (pytest.approx(seconds), pytest.approx(seconds / 3))
