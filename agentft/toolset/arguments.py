@@ -103,11 +103,21 @@ Validator: type[Draft202012Validator] = extend(  # type: ignore[no-untyped-call]
 )
 
 
+def _evolve(validator: Any, **changes: Any) -> Any:
+    """The validator of a part of the schema. For a part with `$schema`, jsonschema's own one has no time limits."""
+    schema = changes.get("schema", validator.schema)
+    if isinstance(schema, dict) and "$schema" in schema:
+        schema = {key: value for key, value in schema.items() if key != "$schema"}
+    return _evolve_to(validator, **{**changes, "schema": schema})
+
+
+_evolve_to = Validator.evolve
+Validator.evolve = _evolve  # type: ignore[assignment, method-assign]
+
+
 def argument_validator(schema: Mapping[str, Any]) -> Any:
     """A validator of arguments: formats are checked, and remote `$ref`s are never followed."""
-    # Where a reference leads back to a root with `$schema`, jsonschema would go on with its own validator.
-    root = {key: value for key, value in schema.items() if key != "$schema"}
-    return Validator(root, registry=Registry(), format_checker=FORMATS)
+    return Validator(schema, registry=Registry(), format_checker=FORMATS)
 
 
 class ArgumentCheck:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import Any
@@ -14,6 +15,7 @@ from agentft.errors import InputError, ToolError
 from agentft.metrics.validity import schema_problems
 from agentft.toolset import did_you_mean
 from agentft.toolset.arguments import ArgumentCheck, argument_validator
+from agentft.toolset.sampling import UnsatisfiableError, draw
 from agentft.types import Json, Span, ToolCall, ToolDefinition
 
 SCHEMA: dict[str, Json] = {
@@ -282,6 +284,38 @@ def test_hostile_patterns_and_lists_take_no_time() -> None:
     with pytest.raises(ToolError, match="unknown argument 'child/a"):
         ArgumentCheck(ToolDefinition("go", "", {**slow, **recursive, "additionalProperties": False}))(nested)
     assert time.perf_counter() - start < 3
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"properties": {"x": {"pattern": "^(a+)+$"}}},
+        {"propertyNames": {"pattern": "^(a+)+$"}},
+        {"patternProperties": {"^(a+)+$": {}}, "additionalProperties": False},
+        {"patternProperties": {"^(a+)+$": {}}, "unevaluatedProperties": False},
+        {"properties": {"x": {"contains": {"pattern": "^(a+)+$"}}}},
+        {"properties": {"x": {"prefixItems": [{"pattern": "^(a+)+$"}], "unevaluatedItems": False}}},
+        {"dependentSchemas": {"x": {"propertyNames": {"pattern": "^(a+)+$"}}}},
+        {"if": {"properties": {"x": {"pattern": "^(a+)+$"}}}, "else": False},
+    ],
+)
+@pytest.mark.parametrize(
+    "dialect", ["http://json-schema.org/draft-07/schema#", "http://json-schema.org/draft-04/schema#"]
+)
+def test_every_pattern_of_a_schema_has_a_time_limit(part: dict[str, Any], dialect: str) -> None:
+    schema: dict[str, Json] = {
+        "type": "object",
+        "$ref": "#/$defs/part",
+        "$defs": {"part": {**part, "$schema": dialect}},
+    }
+    text = "a" * 40 + "b"
+    value: Json = [text] if "contains" in str(part) or "prefixItems" in str(part) else text
+    start = time.perf_counter()
+    with pytest.raises(ToolError):
+        ArgumentCheck(ToolDefinition("go", "", schema))({"x": value, text: 1})
+    with contextlib.suppress(UnsatisfiableError):
+        draw(schema, "0")
+    assert time.perf_counter() - start < 4
 
 
 def test_an_invalid_schema_is_refused_at_load() -> None:
