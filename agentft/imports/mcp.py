@@ -42,7 +42,11 @@ def import_mcp(server: str, world: str, environment: Sequence[str] = ()) -> Impo
     """
     imported = ImportedWorld(default_base_url(world))
     names: set[str] = set()
-    for index, tool in enumerate(asyncio.run(list_tools(server, environment))):
+    listed, complete = asyncio.run(list_tools(server, environment))
+    if not complete:
+        rest = f"the server lists more than {_PAGE_LIMIT} pages of tools; the rest was not imported"
+        imported.adapted.append(ImportNote("tools/list", rest))
+    for index, tool in enumerate(listed):
         name = tool.get("name") if isinstance(tool, dict) else None
         known = isinstance(name, str) and bool(name)
         try:
@@ -80,8 +84,8 @@ def _add(imported: ImportedWorld, name: str, tool: dict[str, Any]) -> None:
     imported.add(name, name, entry, example=example)
 
 
-async def list_tools(server: str, environment: Sequence[str] = ()) -> list[Json]:
-    """The tools that an MCP server lists, up to 100 pages, as it wrote them.
+async def list_tools(server: str, environment: Sequence[str] = ()) -> tuple[list[Json], bool]:
+    """The tools that an MCP server lists, up to 100 pages, as it wrote them; and whether these are all.
 
     Raises:
         InputError: there is no list within 30 seconds, `server` is not a command, or `environment` is given with a URL.
@@ -93,11 +97,11 @@ async def list_tools(server: str, environment: Sequence[str] = ()) -> list[Json]
     from mcp import Client, MCPError
 
     tools: list[Json] = []
+    cursor: str | None = None
     shown = redacted_command(server)
     try:
         with anyio.fail_after(TIMEOUT):
             async with Client(_keeping_tools(_transport(server, environment), tools), mode="legacy") as client:
-                cursor = None
                 for _ in range(_PAGE_LIMIT):
                     cursor = (await client.list_tools(cursor=cursor)).next_cursor
                     if cursor is None:
@@ -112,7 +116,7 @@ async def list_tools(server: str, environment: Sequence[str] = ()) -> list[Json]
         why = "its answers do not follow the protocol" if isinstance(first, ValueError) else str(first)
         remedy = "" if is_url(server) else "; if it needs environment variables, pass each with --env NAME"
         raise InputError(f"{shown}: no tool list: {why or type(first).__name__}{remedy}") from None
-    return tools
+    return tools, cursor is None
 
 
 @asynccontextmanager

@@ -134,13 +134,15 @@ def test_one_bad_tool_of_an_mcp_server_is_refused_and_renamed_tools_are_listed(
         ("gone", {"$ref": "#/x"}),
     ]
 
-    async def listed(*_: object) -> list[Json]:
-        return [{"name": name, "inputSchema": schema} for name, schema in tools]
+    async def listed(*_: object) -> tuple[list[Json], bool]:
+        return [{"name": name, "inputSchema": schema} for name, schema in tools], False
 
     monkeypatch.setattr("agentft.imports.mcp.list_tools", listed)
     assert run(["tools", "import", "mcp", "any", "--output", str(tmp_path / "w"), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert [item["place"] for item in report["refused"]] == ["odd", "gone"]
+    assert report["adapted"] == 1
+    assert "more than 100 pages of tools" in (tmp_path / "w" / "README.md").read_text(encoding="utf-8")
     world = load_toolset(str(tmp_path / "w"))
     first, second = world.tools.values()
     assert (first.definition.name, second.definition.name[:4]) == ("a_b", "a_b_")
