@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from agentft.errors import InputError
 from agentft.rendering import Rendering
 from agentft.rendering.encoding import LearnRule, encode
+from agentft.rendering.tokens import Tokenizer, tokenise
 from agentft.rows.ledger import Ledger, Rejection
 from agentft.rows.preparation import render_row
 from agentft.rows.reading import Row, keep_rows
@@ -42,22 +43,22 @@ class MaskedRow:
     tokens: tuple[MaskedToken, ...]
 
 
-def _texts(tokens: Sequence[int], decode: Callable[[list[int]], str]) -> list[str]:
-    """The text that each token adds."""
+def _texts(segments: Sequence[Segment], tokenizer: Tokenizer) -> list[str]:
+    """The text that each token adds, by the tokens' offsets. Text without a token belongs to the next one."""
     texts: list[str] = []
-    before: list[int] = []  # a decoder may take the space from the first token of a text
-    pending: list[int] = []
-    for token in tokens:
-        pending.append(token)
-        text = decode([*before, *pending]).removeprefix(decode(before)) if before else decode(pending)
-        # A character has at most four bytes, so after five tokens U+FFFD is really in the text.
-        complete = not text.endswith("\ufffd") or len(pending) > 4
-        texts.append(text if complete else "")
-        if complete:
-            before, pending = pending, []
-    if pending:
-        texts[-1] = decode([*before, *pending]).removeprefix(decode(before))
-    return texts
+    before = ""  # the text of runs without tokens
+    for run, ids, offsets in tokenise(segments, tokenizer):
+        text = "".join(segments[index].text for index in run)
+        if not ids:
+            before += text
+            continue
+        ends = [len(text)]
+        for (_, stop), (start, end) in reversed([*pairwise(offsets)]):
+            ends.append(min(ends[-1], stop, start) if start < end else ends[-1])
+        first, *rest = (text[start:end] for start, end in pairwise([0, *reversed(ends)]))
+        texts += [before + first, *rest]
+        before = ""
+    return [*texts[:-1], texts[-1] + before] if texts else []
 
 
 def mask_rows(
@@ -97,8 +98,7 @@ def mask_rows(
 
 def _mask(segments: Sequence[Segment], tokenizer: Any, learn: LearnRule) -> Iterator[MaskedToken]:
     encoded = encode(segments, tokenizer, learn)
-    decode = partial(tokenizer.decode, clean_up_tokenization_spaces=False)
-    texts = _texts(encoded.input_ids, decode)
+    texts = _texts(segments, tokenizer)
     columns = zip(encoded.input_ids, texts, encoded.loss_weights, encoded.segments, strict=True)
     for token, text, weight, index in columns:
         yield MaskedToken(token, text, weight, segments[index].kind, segments[index].sampled)

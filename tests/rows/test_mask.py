@@ -6,19 +6,26 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agentft.errors import InputError
 from agentft.rendering import open_rendering
 from agentft.rendering.encoding import LEARN_RULES
+from agentft.rendering.tokens import Tokens, tokenise
 from agentft.rows.mask import MaskedRow, _texts, mask_rows
+from agentft.types import Segment
 from tests.tiny import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
 
 
-def by_bytes(text: str) -> list[str]:
-    """What each byte adds, if every byte is a token."""
-    return _texts(list(text.encode()), lambda tokens: bytes(tokens).decode(errors="replace"))
+class Bytes:
+    """Every byte is a token."""
+
+    def __call__(self, text: list[str], *, add_special_tokens: bool, return_offsets_mapping: bool) -> Tokens:
+        places = [[(at, at + 1) for at, letter in enumerate(one) for _ in letter.encode()] for one in text]
+        return {"input_ids": [list(one.encode()) for one in text], "offset_mapping": places}
 
 
 @pytest.mark.parametrize(
@@ -27,13 +34,23 @@ def by_bytes(text: str) -> list[str]:
         ("", []),
         ("ab", ["a", "b"]),
         ("é北😀a", ["", "é", "", "", "北", "", "", "", "😀", "a"]),
-        ("\ufffda", ["", "", "", "\ufffda"]),
-        ("\ufffdé", ["", "", "", "", "\ufffdé"]),
+        ("\ufffda", ["", "", "\ufffd", "a"]),
+        ("\ufffd北", ["", "", "\ufffd", "", "", "北"]),
         ("ab\ufffd", ["a", "b", "", "", "\ufffd"]),
     ],
 )
 def test_a_character_is_the_text_of_its_last_token(text: str, texts: list[str]) -> None:
-    assert by_bytes(text) == texts
+    assert _texts([Segment(text, False, "user")], Bytes()) == texts
+
+
+@given(st.lists(st.tuples(st.text(st.sampled_from("a \n\ufffdé北😀")), st.booleans()), max_size=4))
+def test_the_texts_of_the_tokens_give_the_row(pieces: list[tuple[str, bool]]) -> None:
+    segments = [Segment(text, sampled, "answer" if sampled else "user") for text, sampled in pieces]
+    row = "".join(text for text, _ in pieces)
+    for tokenizer in (Bytes(), TOKENIZER):
+        texts = _texts(segments, tokenizer)
+        assert "".join(texts) == row
+        assert len(texts) == sum(len(ids) for _, ids, _ in tokenise(segments, tokenizer))
 
 
 def masked(path: Path, row: int | None) -> list[MaskedRow]:
