@@ -151,6 +151,7 @@ class Conversation:
     """The output of every parser. `source` is the conversation format it was parsed from.
 
     `unread`: keys of the row that hold something and are not read, for example `assistant.function_calls`.
+    `inserted`: 1 if the first turn is the row's own `system`, which is beside its turns, else 0.
     """
 
     id: str
@@ -158,6 +159,7 @@ class Conversation:
     tools: tuple[ToolDefinition, ...]
     source: str
     unread: tuple[str, ...] = ()
+    inserted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,8 @@ def parse_row(row: Mapping[str, Json], default_id: str) -> Conversation:
         raise RowError("no-assistant", "there is no assistant turn, so nothing could be supervised")
     identity = row.get("id")
     named = isinstance(identity, str | int) and not isinstance(identity, bool) and identity != ""
-    return Conversation(str(identity) if named else default_id, tuple(turns), tools, source, unread)
+    inserted = len(turns) - len(items)
+    return Conversation(str(identity) if named else default_id, tuple(turns), tools, source, unread, inserted)
 
 
 def _parse_turns(parse: Parser, items: Sequence[Json], system: Json) -> tuple[list[Turn], tuple[ToolDefinition, ...]]:

@@ -88,7 +88,7 @@ class Ledger:
         """Count a kept row."""
         self.kept += 1
         self.unread.update(conversation.unread)
-        for index, turn in enumerate(conversation.turns):
+        for index, turn in enumerate(conversation.turns, start=-conversation.inserted):
             for part in turn.parts:
                 if isinstance(part, ToolCall) and part.parse_error is not None:
                     self.unreadable += 1
