@@ -6,13 +6,12 @@ segment boundaries are mapped to tokens by character offsets.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from agentft.errors import InputError
-from agentft.rendering.tokens import Tokenizer, tokenise
+from agentft.rendering.tokens import Run, Tokenizer, tokenise
 from agentft.types import Encoded, Segment
 
 __all__ = ["LEARN_RULES", "LearnRule", "encode", "learn_rule", "tokens_of"]
@@ -65,42 +64,36 @@ def encode(segments: Sequence[Segment], tokenizer: Tokenizer, learn: LearnRule) 
     ids: list[int] = []
     weights: list[float] = []
     owners: list[int] = []
-    for run, run_ids, offsets in tokenise(segments, tokenizer):
-        ids += run_ids
-        ends = list(accumulate(len(segments[index].text) for index in run))
-        starts = [start for _, (start, _) in zip(run_ids, offsets, strict=True)]
-        cuts = [*(bisect_left(starts, end) for end in ends[:-1]), len(run_ids)]  # tokens before each segment's end
-        for index, first, last in zip(run, [0, *cuts], cuts, strict=False):
+    for run in tokenise(segments, tokenizer):
+        ids += run.ids
+        bounds = list(accumulate((len(segments[index].text) for index in run.segments), initial=0))
+        cuts = [0, *map(run.begun, bounds[1:-1]), len(run.ids)]  # tokens before each segment
+        for index, first, last in zip(run.segments, cuts, cuts[1:], strict=False):
             owners += [index] * (last - first)
-        if segments[run[0]].sampled:
-            weights += _project([segments[index] for index in run], [0, *ends], [0, *cuts], offsets, learn)
+        if segments[run.segments[0]].sampled:
+            weights += _project([segments[index] for index in run.segments], bounds, cuts, run, learn)
         else:
-            weights += [0.0] * len(run_ids)
+            weights += [0.0] * len(run.ids)
     return Encoded(tuple(ids), tuple(weights), tuple(owners))
 
 
 def _project(
-    run: Sequence[Segment],
-    bounds: Sequence[int],
-    cuts: Sequence[int],
-    offsets: Sequence[tuple[int, int]],
-    learn: LearnRule,
+    segments: Sequence[Segment], bounds: Sequence[int], cuts: Sequence[int], run: Run, learn: LearnRule
 ) -> list[float]:
     """The weights of a run's tokens.
 
     Args:
-        run: its segments.
+        segments: the run's segments.
         bounds: where each segment begins, in characters, and the end.
         cuts: the first token that begins in each segment, and the number of tokens.
-        offsets: the tokens' characters.
+        run: the tokens.
         learn: the rule.
     """
-    weights = [0.0] * len(offsets)
-    stops = [stop for _, stop in offsets]
-    for index, segment in enumerate(run):
+    weights = [0.0] * len(run.ids)
+    for index, segment in enumerate(segments):
         weight = 0.0 if segment.excluded else learn.weights.get(segment.kind, 0.0)
         own, last = cuts[index], cuts[index + 1]
-        first = min(bisect_right(stops, bounds[index]), own)  # tokens that begin before the segment and reach into it
+        first = min(run.ended(bounds[index]), own)  # tokens that begin before the segment and reach into it
         if segment.kind == "answer" and learn.opening is not None:
             last = max(first, min(last, first + learn.opening))
         for place in range(first, min(own, last)):
@@ -112,4 +105,4 @@ def _project(
 
 def tokens_of(segments: Sequence[Segment], tokenizer: Tokenizer) -> list[int]:
     """The tokens without weights, as serving needs them."""
-    return [token for _, ids, _ in tokenise(segments, tokenizer) for token in ids]
+    return [token for run in tokenise(segments, tokenizer) for token in run.ids]

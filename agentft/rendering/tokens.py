@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import OrderedDict
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,18 +16,11 @@ from itertools import groupby
 from typing import Any, Protocol, TypedDict
 
 from agentft.rendering.controls import control_tokens
+from agentft.rendering.pieces import Chunk, Piece, PieceCache, make_piece
 from agentft.types import Segment
 
 __all__ = ["Run", "Tokenizer", "Tokens", "controls_in", "tokenise"]
 
-Run = tuple[list[int], list[int], list[tuple[int, int]]]
-"""Indices of neighbouring segments that are all sampled or all injected, their tokens, and the tokens' offsets."""
-
-_Pieces = tuple[list[int], list[tuple[int, int]]]
-"""Tokens and their offsets."""
-
-_LONG = 200  # characters of a text whose tokens are kept
-_KEPT = 512  # texts
 _AFTER = ("truncation", "padding", "post_processor")
 _FRAMED = frozenset({"frame", "terminator", "end"})
 
@@ -47,6 +40,35 @@ class Tokenizer(Protocol):
         ...
 
 
+@dataclass(slots=True)
+class Run:
+    """The tokens of neighbouring segments that are all sampled or all injected. `segments`: their indices."""
+
+    segments: list[int]
+    ids: list[int] = field(default_factory=list)
+    _chunks: list[Chunk] = field(default_factory=list)
+    _bounds: list[int] = field(default_factory=list)  # where each chunk begins, in characters
+    _counts: list[int] = field(default_factory=list)  # the number of tokens before each chunk
+
+    def add(self, place: int, chunk: Chunk) -> None:
+        """Add the tokens of the text that begins at the character `place`."""
+        if chunk.ids:
+            self._chunks.append(chunk)
+            self._bounds.append(place)
+            self._counts.append(len(self.ids))
+            self.ids += chunk.ids
+
+    def begun(self, place: int) -> int:
+        """The number of tokens that begin before the character `place`."""
+        index = bisect_left(self._bounds, place) - 1
+        return self._counts[index] + self._chunks[index].begun(place - self._bounds[index]) if index >= 0 else 0
+
+    def ended(self, place: int) -> int:
+        """The number of tokens that end at the character `place` or before it."""
+        index = bisect_right(self._bounds, place) - 1
+        return self._counts[index] + self._chunks[index].ended(place - self._bounds[index]) if index >= 0 else 0
+
+
 @dataclass(frozen=True)
 class _Control:
     """A control token. `lstrip`, `rstrip`: it swallows the whitespace before or after it."""
@@ -58,16 +80,12 @@ class _Control:
 
 @dataclass(frozen=True)
 class _Parts:
-    """Variants of a tokenizer. `plain` and `first` do not know control tokens; `first` is for the start of a row.
-
-    `known`: the tokens of the last long texts, for rows that share a system text or tools.
-    """
+    """Variants of a tokenizer. `plain` and `first` do not know control tokens; `first` is for the start of a row."""
 
     controls: dict[str, _Control]
     pattern: re.Pattern[str]
-    plain: Any
-    first: Any
-    known: OrderedDict[str, _Pieces] = field(default_factory=OrderedDict)
+    plain: PieceCache
+    first: PieceCache
 
 
 def tokenise(segments: Sequence[Segment], tokenizer: Tokenizer) -> Iterator[Run]:
@@ -80,18 +98,25 @@ def tokenise(segments: Sequence[Segment], tokenizer: Tokenizer) -> Iterator[Run]
     parts = _split_tokenizer(tokenizer)
     if parts is None:
         tokens = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
-        yield from zip(runs, tokens["input_ids"], tokens["offset_mapping"], strict=True)
+        columns = zip(runs, texts, tokens["input_ids"], tokens["offset_mapping"], strict=True)
+        for indices, text, ids, offsets in columns:
+            whole = Run(indices)
+            whole.add(0, Chunk.of([make_piece(ids, offsets, len(text))]))
+            yield whole
         return
-    cuts: list[list[tuple[int, int, int]]] = []
     swallowed = 0  # leading whitespace that the last token of the run before swallowed
-    for run, text in zip(runs, texts, strict=True):
-        found = list(_find_controls(segments, run, text, parts))
-        cuts.append([(-1, 0, swallowed), *found])
-        ends_run = bool(found) and found[-1][2] == len(text) and segments[run[0]].sampled
-        after = texts[len(cuts)] if len(cuts) < len(texts) else ""
-        strips = ends_run and any(c.id == found[-1][0] and c.rstrip for c in parts.controls.values())
+    for number, (indices, text) in enumerate(zip(runs, texts, strict=True)):
+        run, end = Run(indices), swallowed
+        controls = list(_find_controls(segments, indices, text, parts))
+        for control, start, stop in controls:
+            run.add(end, (parts.plain if number or end else parts.first).encode(text[end:start]))
+            run.add(start, Chunk.of([Piece((control.id,), (0,), (stop - start,), stop - start)]))
+            end = stop
+        run.add(end, (parts.plain if number or end else parts.first).encode(text[end:]))
+        yield run
+        after = texts[number + 1] if number + 1 < len(texts) else ""
+        strips = bool(controls) and end == len(text) and segments[indices[0]].sampled and controls[-1][0].rstrip
         swallowed = len(after) - len(after.lstrip()) if strips else 0
-    yield from _join(runs, texts, cuts, parts)
 
 
 def controls_in(text: str, tokenizer: Any) -> set[str]:
@@ -102,59 +127,19 @@ def controls_in(text: str, tokenizer: Any) -> set[str]:
 
 def _find_controls(
     segments: Sequence[Segment], run: list[int], text: str, parts: _Parts
-) -> Iterator[tuple[int, int, int]]:
-    """(id, start, end) of the frame's control tokens in the run, with the whitespace that they swallow."""
+) -> Iterator[tuple[_Control, int, int]]:
+    """(token, start, end) of the frame's control tokens in the run, with the whitespace that they swallow."""
     start = 0
     for index in run:
         segment = segments[index]
         if segment.kind in _FRAMED or (segment.kind == "unreadable" and segment.text.strip() in parts.controls):
             for match in parts.pattern.finditer(segment.text):
                 control = parts.controls[match[0]]
-                left, right = text[: start + match.start()], text[start + match.end() :]
-                before = len(left) - len(left.rstrip()) if control.lstrip else 0
-                after = len(right) - len(right.lstrip()) if control.rstrip else 0
-                yield control.id, len(left) - before, len(text) - len(right) + after
+                first, last = start + match.start(), start + match.end()
+                before = first - len(text[:first].rstrip()) if control.lstrip else 0
+                after = len(text) - last - len(text[last:].lstrip()) if control.rstrip else 0
+                yield control, first - before, last + after
         start += len(segment.text)
-
-
-def _join(
-    runs: list[list[int]], texts: list[str], cuts: list[list[tuple[int, int, int]]], parts: _Parts
-) -> Iterator[Run]:
-    """Tokenise the texts between the control tokens in one batch, and put everything together."""
-    chunks: list[str] = []
-    for text, found in zip(texts, cuts, strict=True):
-        stops = [start for _, start, _ in found[1:]] + [len(text)]
-        chunks += [text[end:stop] for (_, _, end), stop in zip(found, stops, strict=True)]
-    encodings = iter(_encode(chunks, parts))
-    for number, (run, found) in enumerate(zip(runs, cuts, strict=True)):
-        ids: list[int] = []
-        offsets: list[tuple[int, int]] = []
-        for place, (control, start, end) in enumerate(found):
-            if place:
-                ids.append(control)
-                offsets.append((start, end))
-            pieces, places = next(encodings)
-            if number == place == 0 and parts.first is not parts.plain and chunks[0]:
-                encoding = parts.first.encode(chunks[0], add_special_tokens=False)
-                pieces, places = encoding.ids, encoding.offsets
-            ids += pieces
-            offsets += [(first + end, last + end) for first, last in places] if end else places
-        yield run, ids, offsets
-
-
-def _encode(chunks: list[str], parts: _Parts) -> list[_Pieces]:
-    """The tokens of each text. Equal long texts (system and tools) are tokenised once."""
-    unknown = dict.fromkeys(chunk for chunk in chunks if chunk not in parts.known)
-    encodings = parts.plain.encode_batch(list(unknown), add_special_tokens=False)
-    found = {chunk: (one.ids, one.offsets) for chunk, one in zip(unknown, encodings, strict=True)}
-    pieces = [found.get(chunk) or parts.known[chunk] for chunk in chunks]
-    for chunk, one in zip(chunks, pieces, strict=True):
-        if len(chunk) >= _LONG:
-            parts.known[chunk] = one
-            parts.known.move_to_end(chunk)
-    while len(parts.known) > _KEPT:
-        parts.known.popitem(last=False)
-    return pieces
 
 
 def _split_tokenizer(tokenizer: Any) -> _Parts | None:
@@ -177,7 +162,10 @@ def _parts(tokenizer: Any, size: int) -> _Parts:
     first = _without_controls(backend, controls, _read_steps(backend))
     steps = _without_prefixes(_read_steps(backend))
     same = steps == _read_steps(backend)
-    return _Parts(controls, pattern, first if same else _without_controls(backend, controls, steps), first)
+    opening = PieceCache(first)
+    return _Parts(
+        controls, pattern, opening if same else PieceCache(_without_controls(backend, controls, steps)), opening
+    )
 
 
 def _read_steps(backend: Any) -> dict[str, Any]:

@@ -11,11 +11,10 @@ from transformers import PreTrainedTokenizerFast
 
 from agentft.calls import CALL_FORMATS
 from agentft.records import parse_row
-from agentft.rendering import tokens
 from agentft.rendering.encoding import LEARN_RULES, encode, tokens_of
 from agentft.rendering.frame import Frame
 from agentft.rendering.render import render_prompt, render_samples
-from agentft.rendering.tokens import controls_in, tokenise
+from agentft.rendering.tokens import controls_in
 from agentft.types import Conversation, Json, Segment
 from tests.tiny import CHATML_TEMPLATE, tiny_tokenizer
 
@@ -119,13 +118,3 @@ def test_markers_of_a_call_format_stay_single_tokens() -> None:
     row = talk("u", "r", "a")
     ids = tokens_of(render_samples(row, CALL_FORMATS["hermes"], Frame.of_tokenizer(tokenizer))[0], tokenizer)
     assert ids.count(tokenizer.convert_tokens_to_ids("<tool_call>")) == 3  # twice in the instruction
-
-
-def test_only_the_last_long_texts_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "_KEPT", 3)
-    tokenizer = tiny_tokenizer()
-    for number in range(5):
-        list(tokenise([Segment(f"{number} " * 200, False, "system"), Segment("short", False, "user")], tokenizer))
-    parts = tokens._split_tokenizer(tokenizer)
-    assert parts is not None
-    assert [text[0] for text in parts.known] == ["2", "3", "4"]

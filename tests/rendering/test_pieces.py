@@ -1,0 +1,113 @@
+"""Tokens of a text, joined from pieces that the tokenizer itself separates, are the tokens of the whole text."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+
+from agentft.rendering import pieces
+from agentft.rendering.pieces import PieceCache, separates_words
+from tests.rendering.test_tokens import spaced
+from tests.tiny import tiny_tokenizer
+
+GPT4 = Regex(
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+TEXTS = st.text(st.sampled_from("ab A7_.,'\"{}\n\t\r \x1c\u3000é漢́\0<|>"), max_size=24)
+
+
+def byte_level(steps: Any, **more: Any) -> Tokenizer:
+    core = Tokenizer(tiny_tokenizer().backend_tokenizer.model)
+    core.pre_tokenizer = steps
+    for name, value in more.items():
+        setattr(core, name, value)
+    return core
+
+
+@cache
+def tokenizers() -> dict[str, Tokenizer]:
+    """Tokenizers whose texts are cut into words."""
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    split = pre_tokenizers.Split(GPT4, "isolated")
+    digits = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    return {
+        "gpt2": byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False)),
+        "prefix": byte_level(pre_tokenizers.ByteLevel(add_prefix_space=True)),
+        "smollm2": byte_level(pre_tokenizers.Sequence(digits)),
+        "qwen": byte_level(pre_tokenizers.Sequence([split, level]), normalizer=normalizers.NFC()),
+    }
+
+
+@settings(deadline=None, max_examples=300)
+@given(TEXTS, TEXTS, st.sampled_from(["gpt2", "prefix", "smollm2", "qwen"]))
+def test_pieces_give_the_tokens_and_offsets_of_the_whole_text(one: str, two: str, name: str) -> None:
+    core = tokenizers()[name]
+    cache_of = PieceCache(core)
+    assert cache_of.words
+    for text in (one, two, f"{one} {two}", f"{two} {one}", f"{one} {two}"):
+        whole = core.encode(text, add_special_tokens=False)
+        chunk = cache_of.encode(text)
+        assert chunk.ids == whole.ids
+        for place in range(len(text) + 1):
+            assert chunk.begun(place) == sum(start < place for start, _ in whole.offsets)
+            assert chunk.ended(place) == sum(stop <= place for _, stop in whole.offsets)
+
+
+@pytest.mark.parametrize(
+    "core",
+    [
+        spaced().backend_tokenizer,
+        spaced(legacy=True).backend_tokenizer,
+        byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)),
+        byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False), normalizer=normalizers.Lowercase()),
+        Tokenizer(models.WordLevel({"a": 0}, unk_token="a")),
+    ],
+    ids=["metaspace", "legacy", "no-words", "normalizer", "not-bpe"],
+)
+def test_other_tokenizers_get_whole_texts(core: Tokenizer) -> None:
+    assert not separates_words(core)
+    text = "What is the weather in Rome? It is fine."
+    assert len(PieceCache(core).encode(text).pieces) == 1
+
+
+@pytest.mark.parametrize("token", [AddedToken("a b"), AddedToken("<x>", lstrip=True), AddedToken("<x>", rstrip=True)])
+def test_a_token_that_reaches_over_a_space_keeps_texts_whole(token: AddedToken) -> None:
+    core = Tokenizer.from_str(byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False)).to_str())
+    core.add_tokens([token])
+    assert not separates_words(core)
+
+
+def test_only_the_last_long_texts_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "_KEPT_TEXTS", 3)
+    cache_of = PieceCache(tokenizers()["gpt2"])
+    for number in (0, 1, 2, 3, 2, 4):
+        cache_of.encode(f"{number} " * 200)
+        cache_of.encode("short")
+    assert [text[0] for text in cache_of._texts] == ["3", "2", "4"]
+
+
+def test_only_some_short_pieces_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "_KEPT_PIECES", 50)
+    core = tokenizers()["gpt2"]
+    cache_of = PieceCache(core)
+    for number in range(100):
+        text = f"a{number} b{number} {'x' * 65}{number} c{number}\n"
+        assert cache_of.encode(text).ids == core.encode(text, add_special_tokens=False).ids
+        assert len(cache_of._pieces) + len(cache_of._ends) <= 50
+        assert max(map(len, cache_of._pieces), default=0) <= 64
+
+
+@pytest.mark.slow
+def test_the_real_small_model_gives_the_tokens_of_whole_texts(smollm2_folder: Path) -> None:
+    core = Tokenizer.from_file(str(smollm2_folder / "tokenizer.json"))
+    cache_of = PieceCache(core)
+    assert cache_of.words
+    for line in (Path(__file__).parent.parent / "rows" / "public_rows.jsonl").read_text().splitlines():
+        assert cache_of.encode(line).ids == core.encode(line, add_special_tokens=False).ids
