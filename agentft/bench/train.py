@@ -1,8 +1,6 @@
 """Measures training speed on samples of known shapes, against plain peft, other libraries, and the machine's limit.
 
-Shapes: agent930 has 600 shared tokens, 40 of its own, 60 supervised and 230 after them; agent730 shares 400;
-agent930-unique shares none; long4k has 4,096 tokens, a tenth of them supervised; long2k is half as long; `data` is the
-file in `data=FILE`. On a GPU, with other libraries from their own environments:
+On a GPU, with other libraries from their own environments:
 
     agentft bench train --model random-7b --method qlora --shape agent930 --memory 24 \\
       --peer unsloth=/venvs/unsloth/bin/python --peer-batch 8
@@ -10,17 +8,15 @@ file in `data=FILE`. On a GPU, with other libraries from their own environments:
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 import os
 import random
 import subprocess
-import sys
 import time
 import warnings
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,9 +25,10 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from agentft.bench.options import DATA, SHAPES, Shape, read_options
 from agentft.engine.packing import Pack, Sample, epoch_packs
 from agentft.engine.tree_attention import TREE_ATTENTION
-from agentft.errors import AgentftError, InputError
+from agentft.errors import InputError
 from agentft.models.embedded import resolve
 from agentft.models.hf import quantisation
 from agentft.strict import nearest
@@ -40,14 +37,12 @@ from agentft.training.loading import load_model, prepare_model
 from agentft.training.loop import TrainingLoop
 from agentft.training.machine import measure_machine, measure_rate, peak_memory
 from agentft.training.planner import Workload, describe_choice, dimensions
-from agentft.training.recipe import Recipe, read_recipe
+from agentft.training.recipe import Recipe
 from agentft.training.resolve import RANDOM_7B, Resolved, resolve_recipe
 from agentft.training.run import read_samples
 
 __all__ = [
-    "SHAPES",
     "Measured",
-    "Shape",
     "bench_peer",
     "bench_plain",
     "bench_train",
@@ -57,34 +52,8 @@ __all__ = [
 ]
 
 WARM_UP = 3
-DATA = "data"
-"""In place of a shape: the rows of a file."""
 LONG_RUN = 100_000
 """The number of samples of the planned run."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """Tokens of a sample: `shared` by all samples, its `own`, the `supervised` ones, and a `tail` after them."""
-
-    shared: int
-    own: int
-    supervised: int
-    tail: int
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of one sample, the tail included."""
-        return self.shared + self.own + self.supervised + self.tail
-
-
-SHAPES = {
-    "agent930": Shape(600, 40, 60, 230),
-    "agent930-unique": Shape(0, 640, 60, 230),
-    "agent730": Shape(400, 40, 60, 230),
-    "long2k": Shape(0, 1_638, 410, 0),
-    "long4k": Shape(0, 3_686, 410, 0),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,50 +303,32 @@ def _run(recipe: Recipe, model: Any, samples: Sequence[Sample], packs: Sequence[
     return steps
 
 
-def run_bench() -> None:
-    """Run the measurements, and print one line for each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="as for `agentft train`")
-    parser.add_argument("--model", default="smollm2-135m", help=f"as for `agentft train`, or {RANDOM_7B}")
-    parser.add_argument("--method", default="lora")
-    parser.add_argument("--shape", action="append", choices=[*SHAPES, DATA])
-    parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--memory", type=float, help="use at most this many GiB of the card")
-    parser.add_argument(
-        "--peer", action="append", default=[], metavar="NAME=PYTHON", help="also measure unsloth or trl"
-    )
-    parser.add_argument("--peer-batch", action="append", type=int, help="batch sizes of the peers")
-    parser.add_argument("--plain", action="store_true", help="also measure plain peft (default without arguments)")
-    given = parser.parse_intermixed_args()
-    recipe = read_recipe(None, given.settings, {"model": given.model, "method": given.method})
+def run_bench(arguments: Sequence[str], say: Callable[[str], None]) -> None:
+    """Run the measurements, and say one line for each as soon as it is made, so that a later failure loses none.
+
+    Raises:
+        InputError: an option or setting is unknown or invalid.
+    """
+    given, recipe = read_options(arguments)
     for shape in given.shape or ["agent730"]:
         planned = plan_bench(recipe, shape, given.memory)
         if planned.choice is not None:
-            sys.stdout.write(f"{shape}, predicted: {describe_choice(planned.choice)}\n")
+            say(f"{shape}, predicted: {describe_choice(planned.choice)}")
         ours = bench_train(planned, shape, given.steps)
         most = limit(planned, shape, ours)
-        _show(ours, most)
-        if given.plain or len(sys.argv) == 1:
-            _show(bench_plain(planned, shape, max(1, given.steps // 2)), most)
+        say(_line(ours, most))
+        if given.plain:
+            say(_line(bench_plain(planned, shape, max(1, given.steps // 2)), most))
         _free_memory()
         for peer in given.peer:
             for one in bench_peer(peer, shape, given.peer_batch or [2, 8], given.steps):
-                _show(one, most)
+                say(_line(one, most))
 
 
-def _show(found: Measured, most: float) -> None:
-    """Print a measurement at once, so that a later failure does not lose it. `most`: see `limit`."""
+def _line(found: Measured, most: float) -> str:
+    """A measurement as text. `most`: see `limit`."""
     share = found.samples_per_second / most
-    sys.stdout.write(
+    return (
         f"{found.name:24} {found.samples_per_second:8.3g} samples/s {found.tokens_per_second:10,.0f} tokens/s "
-        f"{found.memory / 2**30:6.2f} GiB  {share:4.0%} of the limit  {found.samples} per step\n"
+        f"{found.memory / 2**30:6.2f} GiB  {share:4.0%} of the limit  {found.samples} per step"
     )
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    try:
-        run_bench()
-    except AgentftError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.exit_code)

@@ -39,7 +39,7 @@ from agentft.commands.tools_serve import serve_command as tools_serve
 from agentft.commands.train import train_command
 from agentft.errors import AgentftError, MissingError
 
-__all__ = ["app", "main", "run"]
+__all__ = ["app", "exit_code", "main", "run"]
 
 BUG = 70
 INTERRUPTED = 130
@@ -89,7 +89,9 @@ def _help(function: Callable[..., Any]) -> str:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"agentft {__version__}")
+        from agentft.display.terminal import say
+
+        say(f"agentft {__version__}")
         raise typer.Exit
 
 
@@ -144,8 +146,15 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code. Errors of agentft become one line on stderr."""
+    return exit_code(
+        lambda: typer.main.get_command(app).main(list(arguments), prog_name="agentft", standalone_mode=False)
+    )
+
+
+def exit_code(work: Callable[[], object]) -> int:
+    """Return the exit code of `work`: its result if that is an integer, else 0, or the code of the error it raised."""
     try:
-        code = typer.main.get_command(app).main(list(arguments), prog_name="agentft", standalone_mode=False)
+        code = work()
         sys.stdout.flush()
     except (KeyboardInterrupt, typer.Abort) as error:
         # typer turns an EOFError of a library, such as that of a cut file, into an Abort.
@@ -197,14 +206,16 @@ def _report_bug(error: BaseException) -> int:
             "install agentft again with its dependencies, for example with `pip install -e .` in its checkout",
             MissingError.exit_code,
         )
-    traceback.print_exception(error)
+    from agentft.display.terminal import say_text
+
+    say_text("".join(traceback.format_exception(error)).rstrip("\n"), err=True)
     return _report("this is a bug in agentft; please report it with the lines above", BUG)
 
 
 def _report(message: str, code: int) -> int:
-    if os.environ.get("AGENTFT_DEBUG") == "1" and code not in (BUG, INTERRUPTED):
-        traceback.print_exc()
-    from agentft.display.safe import safe_line
+    from agentft.display.terminal import say, say_text
 
-    typer.echo(safe_line(f"error: {message}" if code != INTERRUPTED else message), err=True)
+    if os.environ.get("AGENTFT_DEBUG") == "1" and code not in (BUG, INTERRUPTED):
+        say_text(traceback.format_exc().rstrip("\n"), err=True)
+    say(f"error: {message}" if code != INTERRUPTED else message, err=True)
     return code

@@ -25,8 +25,11 @@ def bench_command(
       agentft bench train --plain
       agentft bench train --model random-7b --method qlora --shape agent930 --memory 8
     """
+    from agentft.bench.options import read_options
+
+    read_options(arguments or [])  # refuses what is wrong before PyTorch is loaded
     # -P: a folder `datasets/` in the current folder must not shadow the library.
-    command = [sys.executable, "-P", "-W", "ignore", "-m", "agentft.bench.train", *(arguments or [])]
+    command = [sys.executable, "-P", "-W", "ignore", "-m", "agentft.commands.bench_process", *(arguments or [])]
     done = subprocess.run(command, check=False)  # noqa: S603 - our own module
     if done.returncode:
         raise typer.Exit(done.returncode)

@@ -51,9 +51,8 @@ def chat_command(
       agentft chat --adapter last --tools weather
       echo "What is 17% of 2,340?" | agentft chat --save chats.jsonl
     """
-    from rich.console import Console
-
     from agentft.display.chat import ChatView
+    from agentft.display.terminal import open_console
     from agentft.models import Sampling
     from agentft.repl.loop import PERSONA, Repl, Session
     from agentft.repl.saving import check_place
@@ -63,7 +62,7 @@ def chat_command(
         check_place(save)
     toolsets, opened = _toolsets(tools, adapter), _open(model, adapter, int(bits))
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
-    view = ChatView(Console(highlight=False), Console(stderr=True, highlight=False), streaming=stream)
+    view = ChatView(open_console(), open_console(stderr=True), streaming=stream)
     sampling = Sampling(max_new_tokens, temperature, top_p, top_k, seed)
     with ToolServer(toolsets) as server:
         definitions = tuple(tool for toolset in toolsets for tool in toolset.definitions)
@@ -92,11 +91,12 @@ def _offered(toolsets: Sequence[Toolset]) -> list[str]:
 def _open(model: str | None, adapter: str | None, bits: int) -> Model:
     """The model; an embedded one is pulled first if it is not in the cache."""
     from agentft.display.pulling import ensure_pulled
+    from agentft.display.terminal import say
     from agentft.models.opening import DEFAULT_MODEL, doubt_bits, open_model
     from agentft.runs import find_finished
 
     if doubt := doubt_bits(adapter, bits):
-        typer.echo(f"note: {doubt}", err=True)
+        say(f"note: {doubt}", err=True)
     run = find_finished(adapter) if adapter else None
     ensure_pulled(model or (run.model if run else DEFAULT_MODEL))
     return open_model(model, adapter, bits)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +12,6 @@ from agentft.content import find_content
 from agentft.errors import InputError
 
 if TYPE_CHECKING:
-    from agentft.rows.mask import MaskedRow
     from agentft.synthesis.build import BuildReport
 
 __all__ = ["build_command", "inspect_command", "mask_command"]
@@ -37,16 +33,15 @@ def inspect_command(
     Example:
       agentft data inspect rows.jsonl --quarantine bad.jsonl --strict
     """
-    from rich.console import Console
-
     from agentft.display.data import show_inspection
+    from agentft.display.terminal import open_console, say_json
     from agentft.rows.inspection import inspect_file
 
     inspection = inspect_file(file, quarantine)
     if as_json:
-        typer.echo(json.dumps(inspection.document(), ensure_ascii=False))
+        say_json(inspection.document())
     else:
-        Console().print(show_inspection(inspection, file))
+        open_console().print(show_inspection(inspection, file))
     if strict and (inspection.ledger.rejected or inspection.ledger.unread):
         raise typer.Exit(1)
 
@@ -66,9 +61,8 @@ def mask_command(
     Example:
       agentft data mask rows.jsonl --model smollm2-135m --row 3
     """
-    from rich.console import Console
-
     from agentft.display.data import mask_view
+    from agentft.display.terminal import open_console, say_json_rows
     from agentft.models.tokenizers import load_tokenizer
     from agentft.rendering import open_rendering
     from agentft.rendering.encoding import learn_rule
@@ -77,10 +71,10 @@ def mask_command(
     rule, tokenizer = learn_rule(learn), load_tokenizer(model)
     rows = mask_rows(file, tokenizer, open_rendering(call_format, tokenizer), rule, row if as_json else row or 1)
     if as_json:
-        _write_json(rows)
+        say_json_rows("rows", map(asdict, rows))
         return
     for masked in rows:
-        Console().print(mask_view(masked))
+        open_console().print(mask_view(masked))
 
 
 def build_command(
@@ -98,6 +92,7 @@ def build_command(
 
     Example: agentft data build datasets/quickstart.toml
     """
+    from agentft.display.terminal import say, say_json
     from agentft.synthesis.build import build
     from agentft.toolserver import ToolServer
     from agentft.toolset import stdout_to_stderr
@@ -114,20 +109,15 @@ def build_command(
     named = [name for part in (tools or "").split(",") if (name := part.strip())]
     with stdout_to_stderr():  # for handlers that print
         report = build(path, target, ToolServer, seed=seed, tools=named)
-    typer.echo(json.dumps(asdict(report), ensure_ascii=False) if as_json else _summary(report))
+    if as_json:
+        say_json(asdict(report))
+    else:
+        say(*_summary(report))
 
 
-def _write_json(rows: Iterable[MaskedRow]) -> None:
-    """Write one document row by row, so that a large file needs little memory."""
-    sys.stdout.write('{"rows": [')
-    for index, masked in enumerate(rows):
-        sys.stdout.write((", " if index else "") + json.dumps(asdict(masked), ensure_ascii=False))
-    sys.stdout.write("]}\n")
-
-
-def _summary(report: BuildReport) -> str:
+def _summary(report: BuildReport) -> list[str]:
     unit = "rows" if report.form == "rows" else "cases"
     counts = (("category", report.categories), ("language", report.languages), ("tool calls", report.tools))
     lines = [f"{report.output}: {report.rows} {unit}, {report.turns} user turns, {report.quiet_turns} without a call"]
     lines += [f"  {title}: " + ", ".join(f"{k} {n}" for k, n in table.items()) for title, table in counts]
-    return "\n".join([*lines, f"  seed {report.seed}, sha256 {report.sha256}"])
+    return [*lines, f"  seed {report.seed}, sha256 {report.sha256}"]

@@ -55,15 +55,21 @@ def doctor_command(as_json: Annotated[bool, typer.Option("--json", help="Print o
       agentft doctor
       agentft doctor --json
     """
+    from rich.text import Text
+
+    from agentft.display.safe import safe_line
+    from agentft.display.terminal import open_console, say, say_json
+
     checks = check_all()
     if as_json:
-        typer.echo(json.dumps({"checks": [asdict(check) for check in checks]}, indent=2))
+        say_json({"checks": [asdict(check) for check in checks]}, indent=2)
         return
+    console = open_console()
     for check in checks:
-        typer.secho("ok  " if check.good else "--  ", nl=False, fg="green" if check.good else "yellow")
-        typer.echo(f"{check.name:<14}{check.found}")
+        mark = ("ok  ", "green") if check.good else ("--  ", "yellow")
+        console.print(Text.assemble(mark, f"{check.name:<14}", safe_line(check.found)), soft_wrap=True)
         if not check.good:
-            typer.echo(f"{'':18}{check.remedy}")
+            say(f"{'':18}{check.remedy}")
 
 
 def check_all() -> list[Check]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -133,10 +132,11 @@ def _default_output(adapter: str | None, name: str) -> Path:
 
 
 def _note_bits(adapter: str | None, bits: int) -> None:
+    from agentft.display.terminal import say
     from agentft.models.opening import doubt_bits
 
     if doubt := doubt_bits(adapter, bits):
-        typer.echo(f"note: {doubt}", err=True)
+        say(f"note: {doubt}", err=True)
 
 
 def _gate(text: str) -> Gate:
@@ -159,25 +159,24 @@ def run_plan(
     plan: Plan, arms: list[Arm], stored: Mapping[str, list[Record]], settings: Settings, *, as_json: bool, quiet: bool
 ) -> int:
     """Evaluate, print the report and return the exit code. Plan and progress go to stderr unless `quiet`."""
-    from rich.console import Console
-
     from agentft.display.evaluation import EvaluationProgress, show_summary
-    from agentft.display.safe import safe_text
+    from agentft.display.safe import safe_name
+    from agentft.display.terminal import open_console, say_json
     from agentft.evaluation.runner import evaluate
     from agentft.toolset import stdout_to_stderr
 
-    notes = Console(stderr=True, quiet=quiet)
+    notes = open_console(stderr=True, quiet=quiet)
     lines = [*plan.describe(), f"results: {settings.output}"]
     if plan.trials > 1 and settings.sampling.temperature == 0:
         lines.append("note: all trials are the same at temperature 0; set --temperature")
     for line in lines:
-        notes.print(safe_text(line), highlight=False, soft_wrap=True)
+        notes.print(safe_name(line), soft_wrap=True)
     with EvaluationProgress(notes) as progress:
         settings = replace(settings, on_arm=progress.on_arm, on_case=progress.on_case, on_note=progress.on_note)
         with stdout_to_stderr():  # for handlers that print
             summary = evaluate(plan, arms, settings, stored)
     if as_json:
-        typer.echo(json.dumps(summary.document(), ensure_ascii=False))
+        say_json(summary.document())
     else:
-        Console().print(show_summary(summary))
+        open_console().print(show_summary(summary))
     return EXIT_CODES[summary.verdict]

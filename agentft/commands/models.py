@@ -20,14 +20,13 @@ def pull_command(
     Example:
       agentft models pull smollm2-135m
     """
-    from rich.console import Console
-
     from agentft.display.pulling import pull_progress
+    from agentft.display.terminal import open_console, say_path
     from agentft.models.embedded import pull
 
-    with pull_progress(name, Console(stderr=True, quiet=quiet)) as show:
+    with pull_progress(name, open_console(stderr=True, quiet=quiet)) as show:
         folder = pull(name, show)
-    typer.echo(folder)
+    say_path(folder)
 
 
 def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
@@ -36,8 +35,7 @@ def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print one
     Example:
       agentft models list
     """
-    import json
-
+    from agentft.display.terminal import open_console, say, say_json
     from agentft.models.embedded import EMBEDDED, is_pulled, model_folder
 
     rows = [
@@ -52,9 +50,9 @@ def list_command(as_json: Annotated[bool, typer.Option("--json", help="Print one
         for name, model in EMBEDDED.items()
     ]
     if as_json:
-        typer.echo(json.dumps({"models": rows}, ensure_ascii=False, indent=2))
+        say_json({"models": rows}, indent=2)
         return
     for row in rows:
-        typer.secho(row["name"], bold=True)
-        typer.echo(f"  {row['about']} ({row['licence']}, {EMBEDDED[str(row['name'])].size // 1_000_000} MB download)")
-        typer.echo(f"  {row['folder'] or 'not downloaded; run: agentft models pull ' + str(row['name'])}")
+        open_console().print(row["name"], style="bold")
+        say(f"  {row['about']} ({row['licence']}, {EMBEDDED[str(row['name'])].size // 1_000_000} MB download)")
+        say(f"  {row['folder'] or 'not downloaded; run: agentft models pull ' + str(row['name'])}")

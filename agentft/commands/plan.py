@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,6 +37,7 @@ def plan_command(
       agentft plan --model random-7b --length 2048
       agentft plan --data rows.jsonl --method lora
     """
+    from agentft.display.terminal import say, say_json
     from agentft.training.planner import Choice, describe_choice, describe_duration, even_workload
     from agentft.training.recipe import read_recipe
     from agentft.training.resolve import plan_cards
@@ -48,18 +48,18 @@ def plan_command(
     even = even_workload(rows, recipe.epochs, length)
     plan = plan_cards(recipe, read_samples(recipe) if data else even)
     for note in plan.notes:
-        typer.echo(note.text, err=True)
+        say(note.text, err=True)
     if as_json:
-        typer.echo(json.dumps(_document(plan)))
+        say_json(_document(plan))
         return
     work, here = plan.work, plan.here
-    typer.echo(f"{model}, {method}: {work.samples:,} rows, the longest of {work.longest:,} tokens; predicted:")
+    say(f"{model}, {method}: {work.samples:,} rows, the longest of {work.longest:,} tokens; predicted:")
     text = describe_choice(here) if isinstance(here, Choice) else "does not fit"
     if isinstance(here, float):
         text = f"roughly {describe_duration(here)} in all on its CPU; memory on a CPU is not predicted"
-    typer.echo(f"  this machine      {text}")
+    say(f"  this machine      {text}")
     for name, gib, choice in plan.cards:
-        typer.echo(f"  {name:8}  {gib:2} GiB  {describe_choice(choice) if choice else 'does not fit'}")
+        say(f"  {name:8}  {gib:2} GiB  {describe_choice(choice) if choice else 'does not fit'}")
 
 
 def _document(plan: CardPlan) -> dict[str, Any]:

@@ -32,12 +32,11 @@ def quickstart_command(
     Example:
       agentft quickstart
     """
-    from rich.console import Console
-
     from agentft.commands.evaluate import choose_cases, run_plan
     from agentft.commands.train import run_recipe
     from agentft.content import content_root
     from agentft.display.pulling import ensure_pulled
+    from agentft.display.terminal import open_console, say
     from agentft.evaluation.arms import ModelChoice, make_arms
     from agentft.evaluation.runner import Settings
     from agentft.models import Sampling
@@ -46,7 +45,7 @@ def quickstart_command(
     from agentft.training.recipe import read_recipe
 
     began = time.monotonic()
-    notes = Console(stderr=True, quiet=quiet)
+    notes = open_console(stderr=True, quiet=quiet)
     shipped = content_root() / "datasets"
     ensure_pulled(MODEL, quiet=quiet)
     notes.rule("1 of 3: training data, by calling the tools")
@@ -64,6 +63,6 @@ def quickstart_command(
     settings = Settings(where, sampling, batch_size=len(plan.cases))
     code = run_plan(plan, arms, stored, settings, as_json=as_json, quiet=quiet)
     if not as_json:
-        typer.echo(f"{(time.monotonic() - began) / 60:.1f} minutes in total. Try the model:")
-        typer.echo(f"  agentft chat --adapter {result.folder}")
+        say(f"{(time.monotonic() - began) / 60:.1f} minutes in total. Try the model:")
+        say(f"  agentft chat --adapter {result.folder}")
     raise typer.Exit(code)

@@ -19,17 +19,17 @@ def list_worlds(as_json: Annotated[bool, typer.Option("--json", help="Print one 
     Example:
       agentft tools list
     """
+    from agentft.display.terminal import say_json
     from agentft.toolset import load_toolsets, shipped_worlds
 
     toolsets = load_toolsets(shipped_worlds())
     if as_json:
-        _print_json({"worlds": [_world(toolset) for toolset in toolsets]})
+        say_json({"worlds": [_world(toolset) for toolset in toolsets]}, indent=2)
         return
-    from rich.console import Console
-
+    from agentft.display.terminal import open_console
     from agentft.display.tools import world_table
 
-    Console().print(world_table(toolsets))
+    open_console().print(world_table(toolsets))
 
 
 def show_world(
@@ -43,25 +43,19 @@ def show_world(
     Example:
       agentft tools show weather
     """
+    from agentft.display.terminal import say_json
     from agentft.toolset import load_toolsets
 
     (toolset,) = load_toolsets([world])
     if as_json:
-        _print_json(_world(toolset))
+        say_json(_world(toolset), indent=2)
         return
-    from rich.console import Console
-
+    from agentft.display.terminal import open_console
     from agentft.display.tools import tool_table
 
-    Console().print(tool_table([toolset]))
+    open_console().print(tool_table([toolset]))
 
 
 def _world(toolset: Toolset) -> dict[str, Any]:
     tools = [{**asdict(tool.definition), "access": tool.access} for tool in toolset.tools.values()]
     return {"name": toolset.name, "base_url": toolset.base_url, "tools": tools}
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    import json
-
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))

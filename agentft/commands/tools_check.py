@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
@@ -21,6 +20,7 @@ def check_command(
     Example:
       agentft tools check weather ./mytools
     """
+    from agentft.display.terminal import open_console, say_json
     from agentft.toolset import stdout_to_stderr
     from agentft.toolset.proof import PROMISES, prove
 
@@ -32,11 +32,9 @@ def check_command(
             world: [{**asdict(finding), "remedy": PROMISES[finding.promise]} for finding in findings]
             for world, findings in found.items()
         }
-        typer.echo(json.dumps({"good": good, "promises": list(PROMISES), "findings": rows}, ensure_ascii=False))
+        say_json({"good": good, "promises": list(PROMISES), "findings": rows})
     else:
-        from rich.console import Console
-
         from agentft.display.tools import proof_table
 
-        Console().print(proof_table(found, PROMISES))
+        open_console().print(proof_table(found, PROMISES))
     raise typer.Exit(0 if good else 1)

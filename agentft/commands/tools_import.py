@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -83,6 +82,7 @@ def traffic_command(
 
 def _write(imported: ImportedWorld, source: str, output: Path, as_json: bool) -> None:
     """Write the world's folder and print the report."""
+    from agentft.display.terminal import say, say_json
     from agentft.toolset.declared import write_world
     from agentft.toolset.schemas import plain_line
 
@@ -92,11 +92,11 @@ def _write(imported: ImportedWorld, source: str, output: Path, as_json: bool) ->
     if as_json:
         notes = [{"place": note.place, "reason": note.reason} for note in imported.refused]
         report = {"output": str(output), "tools": count, "access": access, "refused": notes, "adapted": adapted}
-        typer.echo(json.dumps(report, ensure_ascii=False))
+        say_json(report)
         return
     shares = ", ".join(f"{number} {name}" for name, number in access.items())
-    typer.echo(f"{output}: {count} {'tool' if count == 1 else 'tools'} ({shares})")
+    say(f"{output}: {count} {'tool' if count == 1 else 'tools'} ({shares})")
     for note in imported.refused[:5]:
-        typer.echo(f"  refused {plain_line(note.place)}: {plain_line(note.reason)}")
+        say(f"  refused {plain_line(note.place)}: {plain_line(note.reason)}")
     if refused or adapted:
-        typer.echo(f"  {refused} refused, {adapted} adapted; {output / 'README.md'} lists them all with their places")
+        say(f"  {refused} refused, {adapted} adapted; {output / 'README.md'} lists them all with their places")

@@ -38,7 +38,7 @@ def serve_command(
       agentft tools serve weather,search --faults timeout=0.1,429=0.05
       agentft tools serve weather --stdio
     """
-    from agentft.display.safe import safe_str
+    from agentft.display.terminal import say
     from agentft.toolserver import ToolServer, open_source, read_faults
     from agentft.toolset import load_toolsets, stdout_to_stderr
 
@@ -53,7 +53,7 @@ def serve_command(
     where = host or "127.0.0.1"
     gc.freeze()  # garbage collections need not scan imported modules while calls wait
     with ToolServer(toolsets, port=port, host=where, token=token or None, faults=schedule, source=source) as server:
-        typer.echo(safe_str(_welcome(server, toolsets)))
+        say(*_welcome(server, toolsets))
         with stdout_to_stderr():  # for handlers that print
             server.wait()
 
@@ -67,6 +67,7 @@ def call_command(
 
     Example: agentft tools call weather.current_weather '{"city": "Paris"}'
     """
+    from agentft.display.terminal import say_json
     from agentft.json_text import parse_json
     from agentft.toolset import load_toolset, stdout_to_stderr
 
@@ -84,9 +85,9 @@ def call_command(
         with stdout_to_stderr():  # for handlers that print
             result = toolset.call(name, values, toolset.new_state())
     except ToolError as error:
-        typer.echo(json.dumps({"error": str(error), **error.details}, ensure_ascii=False))
+        say_json({"error": str(error), **error.details})
         raise typer.Exit(1) from None
-    typer.echo(json.dumps(result, ensure_ascii=False))
+    say_json(result)
 
 
 def _split(worlds: str) -> list[str]:
@@ -106,16 +107,18 @@ def _serve_stdio(toolsets: tuple[Toolset, ...], source: Source | None) -> None:
         service.close()
 
 
-def _welcome(server: ToolServer, toolsets: tuple[Toolset, ...]) -> str:
+def _welcome(server: ToolServer, toolsets: tuple[Toolset, ...]) -> list[str]:
     import shlex
 
     tool = next(iter(toolsets[0].tools.values()))
     body = shlex.quote(json.dumps(dict(tool.example), ensure_ascii=False))
-    return (
-        f"serving {', '.join(toolset.name for toolset in toolsets)} at {server.address}\n"
-        f"token   {server.token}\n"
-        f"page    {server.address}/?token={server.token}\n"
-        f"MCP     {server.address}/mcp\n\n"
-        f"curl -H 'Authorization: Bearer {server.token}' {server.address}/tools/{tool.definition.name} -d {body}\n\n"
-        "Press Ctrl-C to stop."
-    )
+    return [
+        f"serving {', '.join(toolset.name for toolset in toolsets)} at {server.address}",
+        f"token   {server.token}",
+        f"page    {server.address}/?token={server.token}",
+        f"MCP     {server.address}/mcp",
+        "",
+        f"curl -H 'Authorization: Bearer {server.token}' {server.address}/tools/{tool.definition.name} -d {body}",
+        "",
+        "Press Ctrl-C to stop.",
+    ]

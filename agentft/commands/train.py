@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from dataclasses import asdict
@@ -25,9 +24,10 @@ __all__ = ["run_recipe", "train_command"]
 
 def _print_settings(wanted: bool) -> None:
     if wanted:
+        from agentft.display.terminal import say_text
         from agentft.training.recipe import describe_settings
 
-        typer.echo(describe_settings(), nl=False)
+        say_text(describe_settings().rstrip("\n"))
         raise typer.Exit
 
 
@@ -62,6 +62,7 @@ def train_command(
       agentft train --data rows.jsonl --learn balanced epochs=2
       agentft train --settings > recipe.toml
     """
+    from agentft.display.terminal import say
     from agentft.runs import check_output, find_run
     from agentft.training.recipe import check_places
 
@@ -77,7 +78,7 @@ def train_command(
         check_places(recipe)
         check_output("" if dry_run else recipe.output)
     if not quiet:
-        typer.echo("loading PyTorch and transformers ...", err=True)
+        say("loading PyTorch and transformers ...", err=True)
     with _Watch(quiet) as watch:
         if folder is None and dry_run:
             _dry_run(recipe, watch.view, strict, as_json)
@@ -116,11 +117,10 @@ class _Watch:
     """Shows a training run. The first Ctrl-C during training stops it after the current step, any other at once."""
 
     def __init__(self, quiet: bool) -> None:
-        from rich.console import Console
-
+        from agentft.display.terminal import open_console
         from agentft.display.training import TrainingView
 
-        self.view = TrainingView(Console(stderr=True), quiet=quiet)
+        self.view = TrainingView(open_console(stderr=True), quiet=quiet)
         self.training = False
         self.interrupted = False
         self.losses: tuple[float, ...] = ()
@@ -179,6 +179,7 @@ def _recipe(settings: list[str], options: dict[str, Any]) -> Recipe:
 
 
 def _dry_run(recipe: Recipe, view: TrainingView, strict: bool, as_json: bool) -> None:
+    from agentft.display.terminal import say, say_json
     from agentft.display.training import data_lines, plan_lines
     from agentft.training.events import DataReady
     from agentft.training.run import dry_run
@@ -190,15 +191,16 @@ def _dry_run(recipe: Recipe, view: TrainingView, strict: bool, as_json: bool) ->
     data, plan = dry_run(recipe, on_event, strict=strict)
     if as_json:
         share = {"supervised_share": data.supervised / max(data.tokens, 1)}
-        typer.echo(json.dumps(data.document() | share | asdict(plan), ensure_ascii=False))
+        say_json(data.document() | share | asdict(plan))
         return
-    for line in [*data_lines(data), *plan_lines(plan, data), "longest samples:"]:
-        typer.echo(line)
+    say(*data_lines(data), *plan_lines(plan, data), "longest samples:")
     for row, name, tokens in data.longest:
-        typer.echo(f"  {tokens:,} tokens: row {row}, {name!r}")
+        say(f"  {tokens:,} tokens: row {row}, {name!r}")
 
 
 def _show(result: RunResult, watch: _Watch, *, as_json: bool, quiet: bool) -> None:
+    from agentft.display.terminal import say, say_json
+
     if as_json:
         rows = result.data.document()
         document = {
@@ -210,10 +212,9 @@ def _show(result: RunResult, watch: _Watch, *, as_json: bool, quiet: bool) -> No
             "interrupted": result.interrupted,
             **{name: rows[name] for name in ("rows", "trained", "rejected", "reasons")},
         }
-        typer.echo(json.dumps(document, ensure_ascii=False))
+        say_json(document)
     else:
-        for line in _result_lines(result, () if quiet else watch.losses):
-            typer.echo(line)
+        say(*_result_lines(result, () if quiet else watch.losses))
     _end_if_interrupted(result, watch.view)
 
 

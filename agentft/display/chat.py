@@ -15,7 +15,7 @@ from rich.rule import Rule
 from rich.status import Status
 from rich.text import Text
 
-from agentft.display.safe import safe_str, safe_text
+from agentft.display.safe import safe_name, safe_str, safe_text
 from agentft.json_text import UnreadableError, parse_json
 from agentft.models import CallStarted, Delta, OnDelta, TextDelta
 from agentft.types import Exchange, Part, Step, ToolCall
@@ -142,7 +142,7 @@ class ChatView:
         line = Text.assemble(("agentft chat", "bold"), " · ", safe_text(model, "cyan"), " · ", (source, "dim"))
         self._notes.print(line, soft_wrap=True)
         offered = ", ".join(tools) or "no tools"
-        self._notes.print(safe_text(f"{offered}  ·  /help for commands, Ctrl-D to leave", "dim"), soft_wrap=True)
+        self._notes.print(safe_name(f"{offered}  ·  /help for commands, Ctrl-D to leave", "dim"), soft_wrap=True)
 
     def echo(self, text: str) -> None:
         """Show a question that was not typed here (piped input)."""
@@ -193,7 +193,7 @@ class ChatView:
 
     def note(self, text: str, style: str = "yellow") -> None:
         """Show a note about the chat itself."""
-        self._notes.print(safe_text(text, style), soft_wrap=True)
+        self._notes.print(safe_name(text, style), soft_wrap=True)
 
 
 def _trim(text: str) -> str:
@@ -229,7 +229,7 @@ def call_panel(exchange: Exchange, written: str) -> Constrain:
         request = safe_text(written or str(call.parse_error), "red")
     panel = Panel(
         Group(request, Rule(style="dim"), _pretty(exchange.received)),
-        title=Text.assemble("⚙ ", safe_text(call.name or "unreadable call", f"bold {colour}")),
+        title=Text.assemble("⚙ ", safe_name(call.name or "unreadable call", f"bold {colour}")),
         title_align="left",
         subtitle=_outcome(exchange),
         subtitle_align="right",

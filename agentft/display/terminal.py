@@ -1,0 +1,62 @@
+"""The only door to stdout and stderr: what is written passes through `safe`, so that no text controls the terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import typer
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from agentft.display.safe import safe_json, safe_line, safe_str
+
+__all__ = ["SafeConsole", "open_console", "say", "say_json", "say_json_rows", "say_path", "say_text"]
+
+
+class SafeConsole(Console):
+    """A console that shows control characters of every text as `safe_str` does, whoever made the text."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As rich does; rich's own control segments stay."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else safe_str(text), style, control)
+
+
+def open_console(*, stderr: bool = False, quiet: bool = False) -> SafeConsole:
+    """A console on stdout or stderr that reads no markup; `quiet` shows nothing."""
+    return SafeConsole(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
+
+
+def say(*lines: str, err: bool = False) -> None:
+    """Write each text as one line to stdout or stderr; a newline inside it is shown as `␊`."""
+    for line in lines:
+        typer.echo(safe_line(line), err=err)
+
+
+def say_text(text: str, *, err: bool = False) -> None:
+    """Write a text of several lines, such as a traceback."""
+    typer.echo(safe_str(text), err=err)
+
+
+def say_path(path: Path) -> None:
+    """Write a path to stdout: safe on a terminal, and byte for byte for a program that reads it."""
+    if sys.stdout.isatty():
+        say(str(path))
+    else:
+        typer.echo(os.fsencode(path))
+
+
+def say_json(value: object, indent: int | None = None) -> None:
+    """Write one JSON document to stdout."""
+    typer.echo(safe_json(value, indent))
+
+
+def say_json_rows(name: str, rows: Iterable[Mapping[str, object]]) -> None:
+    """Write the document `{name: [rows]}` to stdout row by row, so that many rows need little memory."""
+    typer.echo(f'{{"{name}": [', nl=False)
+    for index, row in enumerate(rows):
+        typer.echo((", " if index else "") + safe_json(row), nl=False)
+    typer.echo("]}")
