@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -44,6 +43,17 @@ Output = Annotated[Path | None, typer.Option(help="Folder for the results; cases
 FailUnder = Annotated[
     list[str] | None, typer.Option(help="METRIC=X, X from 0 to 1: exit with 1 if the metric is below X.")
 ]
+NoWorse = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[METRIC=]X",
+        help="Exit with 1 unless the metric (default: exact_call) is shown, with 95 % confidence, to be less than X "
+        "(0 to 1) below the baseline's.",
+    ),
+]
+MaxInvalid = Annotated[
+    float, typer.Option(min=0, max=1, help="Exit with 1 if a larger share of one model's cases is invalid.")
+]
 Format = Annotated[str | None, typer.Option("--format", help="The call format. Default: the adapter's, or msagent.")]
 Faults = Annotated[
     str | None, typer.Option(help="Inject faults: a faults file, or KIND=RATE pairs such as timeout=0.1,429=0.05.")
@@ -70,6 +80,8 @@ def eval_command(
     bits: Annotated[int, typer.Option(help="Bits per weight: 4, 8 or 16.")] = 16,
     output: Output = None,
     fail_under: FailUnder = None,
+    no_worse_than: NoWorse = None,
+    max_invalid: MaxInvalid = 0.05,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens in one reply.")] = 256,
     batch_size: Annotated[int, typer.Option(min=1, help="Number of cases that run at once.")] = 16,
     call_format: Format = None,
@@ -91,21 +103,17 @@ def eval_command(
     from agentft.evaluation.arms import ModelChoice, make_arms
     from agentft.evaluation.runner import Settings, fingerprint
     from agentft.models import Sampling
-    from agentft.toolserver import open_source, read_faults
 
     if not quiet:
         _note_bits(adapter, bits)
-    gates = tuple(map(_gate, fail_under or []))
-    plan = choose_cases(suites or [], tools, limit, trials)
-    schedule = read_faults(faults, plan.toolsets) if faults else None
-    opened = partial(open_source, plan.toolsets, client_seconds=schedule.client_seconds if schedule else None)
-    source = opened(real=real, record=record, replay=replay, miss=replay_miss, keep=keep_secrets)
-    plan = replace(plan, faults=schedule, source=source)
+    gates = _gates(fail_under or [], no_worse_than or [], baseline)
+    answers = {"real": real, "record": record, "replay": replay, "miss": replay_miss, "keep": keep_secrets}
+    plan = _with_conditions(choose_cases(suites or [], tools, limit, trials), faults, answers)
     choice = ModelChoice(model, adapter, bits, call_format)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     arms, stored = make_arms(plan, choice, baseline, lambda name: ensure_pulled(name, quiet=quiet), sampling)
     where = output or _default_output(adapter, "-".join(fingerprint(plan, arm, sampling)[:8] for arm in arms))
-    settings = Settings(where, sampling, batch_size, gates)
+    settings = Settings(where, sampling, batch_size, gates, max_invalid)
     raise typer.Exit(run_plan(plan, arms, stored, settings, as_json=as_json, quiet=quiet))
 
 
@@ -139,20 +147,55 @@ def _note_bits(adapter: str | None, bits: int) -> None:
         say(f"note: {doubt}", err=True)
 
 
-def _gate(text: str) -> Gate:
-    from agentft.evaluation.summary import SCORES, Gate
-    from agentft.strict import nearest
+def _with_conditions(plan: Plan, faults: str | None, answers: Mapping[str, Any]) -> Plan:
+    """The plan with the faults to inject, and with what answers in place of the tools (see `open_source`)."""
+    from agentft.toolserver import open_source, read_faults
+
+    schedule = read_faults(faults, plan.toolsets) if faults else None
+    seconds = schedule.client_seconds if schedule else None
+    return replace(plan, faults=schedule, source=open_source(plan.toolsets, client_seconds=seconds, **answers))
+
+
+def _gates(minimums: list[str], margins: list[str], baseline: str | None) -> tuple[Gate, ...]:
+    gates = (*map(_minimum, minimums), *map(_no_worse, margins))
+    if margins and not baseline:
+        raise InputError("--no-worse-than compares with a baseline; add --baseline base, a run or a cases.jsonl")
+    return gates
+
+
+def _minimum(text: str) -> Gate:
+    from agentft.evaluation.summary import Gate
 
     metric, _, number = text.partition("=")
+    return Gate(metric, minimum=_share("--fail-under", text, metric, number, "0.8"))
+
+
+def _no_worse(text: str) -> Gate:
+    from agentft.evaluation.summary import Gate
+
+    metric, _, number = text.rpartition("=")
+    metric = metric or "exact_call"
+    return Gate(metric, margin=_share("--no-worse-than", text, metric, number, "0.02"))
+
+
+def _share(option: str, text: str, metric: str, number: str, example: str) -> float:
+    """The number of METRIC=X.
+
+    Raises:
+        InputError: there is no such metric, or the number is not from 0 to 1.
+    """
+    from agentft.evaluation.summary import SCORES
+    from agentft.strict import nearest
+
     if metric not in SCORES:
-        raise InputError(f"--fail-under {text}: there is no metric {metric!r}; {nearest(metric, SCORES)}")
+        raise InputError(f"{option} {text}: there is no metric {metric!r}; {nearest(metric, SCORES)}")
     try:
-        minimum = float(number)
+        share = float(number)
     except ValueError:
-        minimum = -1.0
-    if not 0 <= minimum <= 1:
-        raise InputError(f"--fail-under {text}: {number!r} is not a number from 0 to 1; write {metric}=0.8")
-    return Gate(metric, minimum)
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise InputError(f"{option} {text}: {number!r} is not a number from 0 to 1; write {metric}={example}")
+    return share
 
 
 def run_plan(

@@ -15,7 +15,7 @@ from agentft.display.safe import safe_name, safe_text
 from agentft.evaluation.plan import Arm
 from agentft.evaluation.records import Record
 from agentft.evaluation.statistics import Estimate, PairedDelta
-from agentft.evaluation.summary import HEADLINES, Breakdown, Comparison, Summary
+from agentft.evaluation.summary import HEADLINES, Breakdown, Comparison, GateResult, Summary
 from agentft.metrics import ERROR_CLASSES
 
 __all__ = ["EvaluationProgress", "show_summary"]
@@ -139,6 +139,16 @@ def _errors(errors: Mapping[str, Mapping[str, int]], arms: Sequence[str]) -> Tab
     return table
 
 
+def _gate(gate: GateResult) -> str:
+    result = "passed" if gate.passed else "failed"
+    if gate.margin is None:
+        value = "does not apply" if gate.value is None else f"{gate.value:.3f}"
+        return f"{gate.metric} {value}, minimum {gate.minimum:g}: {result}"
+    value = "does not apply" if gate.value is None else f"{gate.value * 100:+.1f} points"
+    shown = "" if gate.p is None else f" (p = {gate.p:.2g})"
+    return f"{gate.metric} {value}, no worse by {gate.margin * 100:g} points: {result}{shown}"
+
+
 def _closing(summary: Summary) -> Iterator[Text]:
     yield Text("Percent with 95 % intervals; differences over the cases that both arms finished.", style="dim")
     yield Text("Categories show exact_call, or abstention if no call is expected.", style="dim")
@@ -148,9 +158,7 @@ def _closing(summary: Summary) -> Iterator[Text]:
         for problem, count in list(summary.problems.items())[:MAX_PROBLEMS]:
             yield safe_name(f"  {count} x {problem}", style="yellow")
     for gate in summary.gates:
-        value = "does not apply" if gate.value is None else f"{gate.value:.3f}"
-        text = f"{gate.metric} {value}, minimum {gate.minimum:g}: {'passed' if gate.passed else 'failed'}"
-        yield Text(text, style="green" if gate.passed else "red")
+        yield Text(_gate(gate), style="green" if gate.passed else "red")
     yield safe_text(summary.finding, style="bold")
     if summary.verdict == "none":
         yield Text("verdict: none, because no gate is set; set one with --fail-under METRIC=X")

@@ -40,6 +40,11 @@ class Plan:
     source: Source | None = None
     _personas: dict[str, str] = field(default_factory=dict, repr=False)
 
+    @property
+    def runs(self) -> int:
+        """How often an arm runs a case: each one once for every trial."""
+        return len(self.cases) * self.trials
+
     def tools(self, case: Case) -> tuple[ToolDefinition, ...]:
         """The tools that the model sees in a case: those that its suite names, even if more are served."""
         worlds = {toolset.name: toolset for toolset in self.toolsets}

@@ -19,7 +19,7 @@ from agentft.evaluation.conditions import check_conditions, conditions_of
 from agentft.evaluation.gold import gold_states
 from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record, Store, case_digest, make_record, read_records, regrade
-from agentft.evaluation.summary import Gate, Summary, summarise
+from agentft.evaluation.summary import MAX_INVALID, Gate, Summary, summarise
 from agentft.files import write_text
 from agentft.metrics import SCORER_VERSION, Context
 from agentft.models import Model, Sampling
@@ -35,6 +35,7 @@ __all__ = ["Settings", "evaluate", "fingerprint", "read_baseline"]
 class Settings:
     """How to run and which gates to check.
 
+    With more than the share `max_invalid` of one arm's cases invalid, the verdict is `invalid`.
     `on_case(arm, record, done, total)` is called after every case, `on_note` with sentences for the user.
     """
 
@@ -42,6 +43,7 @@ class Settings:
     sampling: Sampling = field(default_factory=Sampling)
     batch_size: int = 16
     gates: tuple[Gate, ...] = ()
+    max_invalid: float = MAX_INVALID
     on_arm: Callable[[Arm], None] = lambda _: None
     on_case: Callable[[str, Record, int, int], None] = lambda *_: None
     on_note: Callable[[str], None] = lambda _: None
@@ -78,6 +80,7 @@ def evaluate(
             plan,
             {label: run.regraded(rows) for label, rows in found.items()},
             settings.gates,
+            max_invalid=settings.max_invalid,
             ran={arm.label: (arm, fingerprints[arm.label]) for arm in arms},
             sampling=asdict(settings.sampling),
             seconds=time.monotonic() - started,

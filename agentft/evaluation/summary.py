@@ -10,6 +10,7 @@ from importlib import metadata
 from typing import Any, TypeVar
 
 import agentft
+from agentft.evaluation.noninferiority import CONFIDENCE, no_worse_p, no_worse_ratio_p
 from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record
 from agentft.evaluation.statistics import Estimate, PairedDelta, estimate, paired_delta, paired_ratio_delta, ratio
@@ -17,6 +18,7 @@ from agentft.metrics import METRICS, SCORER_VERSION
 
 __all__ = [
     "HEADLINES",
+    "MAX_INVALID",
     "SCORES",
     "ArmSummary",
     "Breakdown",
@@ -55,20 +57,29 @@ PACKAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """A figure of the first arm that must be at least `minimum` (0 to 1)."""
+    """What a figure of the first arm must reach: `minimum` (0 to 1), or the second's figure less `margin`.
+
+    One of the two is given. The first arm is no worse by a margin if the one-sided test says so with 95 % confidence.
+    """
 
     metric: str
-    minimum: float
+    minimum: float | None = None
+    margin: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """A gate with the measured figure (None: the metric applies to no case)."""
+    """A gate with the measured figure, or difference if it has a margin (None: the metric applies to no case).
+
+    `p`: with a margin, the one-sided p-value of "worse by the margin or more".
+    """
 
     metric: str
-    minimum: float
+    minimum: float | None
     value: float | None
     passed: bool
+    margin: float | None = None
+    p: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +179,7 @@ def summarise(
     arms: Mapping[str, Sequence[Record]],
     gates: Sequence[Gate],
     *,
+    max_invalid: float = MAX_INVALID,
     ran: Mapping[str, tuple[Arm, str]],
     sampling: Mapping[str, Any],
     seconds: float,
@@ -177,17 +189,16 @@ def summarise(
     """Summarise the records of each arm, by label. Gates and verdict apply to the first arm.
 
     Args:
-        ran: by label, the arm and its fingerprint; arms that were read from a stored run are missing.
-        kept: records from an earlier run.
+        max_invalid: the share of one arm's cases above which the verdict is `invalid`.
+        ran: by label, the arm and its fingerprint; missing for arms read from a stored run.
     """
-    planned = len(plan.cases) * plan.trials
     metrics = {name: compare(arms, name) for name in SCORES}
     invalid = {label: sum(row.outcome == "invalid" for row in rows) for label, rows in arms.items()}
-    first = next(iter(arms))
-    results = [_check_gate(gate, metrics[gate.metric].arms[first].value) for gate in gates]
+    too_many = max(invalid.values()) > max_invalid * plan.runs
+    results = [_check_gate(gate, arms, metrics[gate.metric]) for gate in gates]
     return Summary(
-        verdict=_verdict(results, max(invalid.values()), planned, interrupted),
-        finding=_finding(metrics["exact_call"], list(arms)) + _caution(metrics["abstention"], list(arms)),
+        verdict="interrupted" if interrupted else "invalid" if too_many else _verdict(results),
+        finding=_finding(metrics, list(arms)),
         interrupted=interrupted,
         cases=len(plan.cases),
         trials=plan.trials,
@@ -230,11 +241,14 @@ def _compare(
     difference: Callable[[Sequence[T], Sequence[T]], PairedDelta],
 ) -> Comparison:
     figures = {label: figure(list(found.values())) for label, found in values.items()}
-    if len(values) != 2:
-        return Comparison(figures)
+    return Comparison(figures, difference(*_paired(values)) if len(values) == 2 else None)
+
+
+def _paired(values: Mapping[str, Mapping[str, T]]) -> tuple[list[T], list[T]]:
+    """The values of two arms for the cases that both have."""
     left, right = values.values()
     shared = [key for key in left if key in right]
-    return Comparison(figures, difference([left[key] for key in shared], [right[key] for key in shared]))
+    return [left[key] for key in shared], [right[key] for key in shared]
 
 
 def _means(rows: Sequence[Record], name: str) -> dict[str, float]:
@@ -304,25 +318,39 @@ def _describe(rows: Sequence[Record], arm: Arm | None, fingerprint: str | None) 
     )
 
 
-def _check_gate(gate: Gate, value: float | None) -> GateResult:
-    return GateResult(gate.metric, gate.minimum, value, passed=value is not None and value >= gate.minimum)
+def _check_gate(gate: Gate, arms: Mapping[str, Sequence[Record]], found: Comparison) -> GateResult:
+    if gate.margin is not None:
+        value, p = (found.delta.value if found.delta else None), _no_worse_p(gate.metric, arms, gate.margin)
+        passed = value is not None and p < 1 - CONFIDENCE
+        return GateResult(gate.metric, None, value, passed, gate.margin, p)
+    value = next(iter(found.arms.values())).value
+    return GateResult(gate.metric, gate.minimum, value, value is not None and value >= (gate.minimum or 0.0))
+
+
+def _no_worse_p(metric: str, arms: Mapping[str, Sequence[Record]], margin: float) -> float:
+    if len(arms) != 2:
+        return 1.0
+    if metric in _RATIOS:
+        counts = {label: _counts(rows, _RATIOS[metric]) for label, rows in arms.items()}
+        return no_worse_ratio_p(*_paired(counts), margin)
+    return no_worse_p(*_paired({label: _means(rows, metric) for label, rows in arms.items()}), margin)
 
 
 def _documents(parts: Mapping[str, Comparison] | Mapping[str, Breakdown]) -> dict[str, Any]:
     return {name: part.document() for name, part in parts.items()}
 
 
-def _verdict(gates: Sequence[GateResult], invalid: int, planned: int, interrupted: bool) -> str:
-    if interrupted:
-        return "interrupted"
-    if invalid > MAX_INVALID * planned:
-        return "invalid"
+def _verdict(gates: Sequence[GateResult]) -> str:
     if not gates:
         return "none"
     return "pass" if all(gate.passed for gate in gates) else "fail"
 
 
-def _finding(calls: Comparison, labels: Sequence[str]) -> str:
+def _finding(metrics: Mapping[str, Comparison], labels: Sequence[str]) -> str:
+    return _about_calls(metrics["exact_call"], labels) + _caution(metrics["abstention"], labels)
+
+
+def _about_calls(calls: Comparison, labels: Sequence[str]) -> str:
     """One sentence: whether the first arm makes more exact calls than the second."""
     first = calls.arms[labels[0]]
     if first.value is None:

@@ -147,9 +147,9 @@ def _members(texts: Iterable[tuple[str, str]], wire: str, style: str, schema: An
         found = [(key, deep.fullmatch(key), text) for key, text in texts]
         return [(key, match[1][1:-1].split("]["), text) for key, match, text in found if match]
     if style == "form*" and isinstance(schema, dict) and schema.get("type") == "object":
-        pairs = list(texts)
-        if all(key != wire for key, _ in pairs):
-            return [(key, [key], text) for key, text in pairs if key in schema.get("properties", {})]
+        pairs, properties = list(texts), schema.get("properties", {})
+        if wire in properties or all(key != wire for key, _ in pairs):
+            return [(key, [key], text) for key, text in pairs if key in properties]
     return []
 
 

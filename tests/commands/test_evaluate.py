@@ -84,11 +84,34 @@ def test_a_gate_decides_the_exit_code(place: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(
+    ("model", "options", "code"),
+    [
+        ("scripted", ["--no-worse-than", "0.4"], 0),
+        ("scripted", ["--no-worse-than", "0.02"], 1),  # too few cases to show it
+        ("scripted", ["--no-worse-than", "0.4", "--no-worse-than", "abstention=0.4"], 1),
+        ("scripted:silent.jsonl", ["--no-worse-than", "0.9"], 1),
+    ],
+)
+def test_a_margin_decides_the_exit_code(
+    place: Path, capsys: pytest.CaptureFixture[str], model: str, options: list[str], code: int
+) -> None:
+    assert run([*SHOP, "--model", "scripted", "--output", "old", "--quiet"]) == 0
+    capsys.readouterr()
+    assert run([*SHOP, "--model", model, "--baseline", "old/cases.jsonl", *options, "--json"]) == code
+    document = as_json(capsys)
+    assert document["verdict"] == ("fail" if code else "pass")
+    assert document["gates"][0]["metric"] == "exact_call"
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--fail-under", "exact_cal=1"], "there is no metric 'exact_cal'; did you mean 'exact_call'?"),
         (["--fail-under", "exact_call=80"], "'80' is not a number from 0 to 1; write exact_call=0.8"),
         (["--fail-under", "exact_call"], "'' is not a number from 0 to 1"),
+        (["--no-worse-than", "0.02"], "--no-worse-than compares with a baseline; add --baseline base"),
+        (["--no-worse-than", "2%"], "'2%' is not a number from 0 to 1; write exact_call=0.02"),
+        (["--no-worse-than", "exact=0.02"], "there is no metric 'exact'; did you mean 'exact_call'?"),
         (["--model", "scripted:none.jsonl"], "none.jsonl: cannot be read"),
         (["--model", "scripted", "--baseline", "base"], "pass --adapter or another baseline"),
         (["--model", "scripted", "--baseline", "nowhere"], "there is no run 'nowhere'"),

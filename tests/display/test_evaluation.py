@@ -83,10 +83,14 @@ def test_gates_and_invalid_cases_are_shown() -> None:
     gates = [
         GateResult("exact_call", 0.8, 0.9, passed=True),
         GateResult("url", 0.5, None, passed=False),
+        GateResult("success", None, -0.012, passed=True, margin=0.05, p=0.0312),
+        GateResult("answer", None, None, passed=False, margin=0.05, p=1.0),
     ]
     lines = shown(summary(gates=gates, invalid=2, problems={"OSError: \x1bgone": 2}, verdict="fail"))
     assert "exact_call 0.900, minimum 0.8: passed" in lines
     assert "url does not apply, minimum 0.5: failed" in lines
+    assert "success -1.2 points, no worse by 5 points: passed (p = 0.031)" in lines
+    assert "answer does not apply, no worse by 5 points: failed (p = 1)" in lines
     assert "2 invalid cases, not caused by the model, left out of every figure." in lines
     assert "  2 x OSError: ␛gone" in lines
     assert lines[-1] == "verdict: fail"

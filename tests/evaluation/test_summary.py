@@ -149,6 +149,35 @@ def test_a_gate_passes_at_its_minimum(tmp_path: Path, minimum: float, verdict: s
     assert [gate.value for gate in found.gates] == [0.5, 0.5]
 
 
+@pytest.mark.parametrize(("losses", "passed"), [(0, True), (4, True), (5, False)])
+def test_a_gate_with_a_margin_tests_the_difference(tmp_path: Path, losses: int, passed: bool) -> None:
+    tuned = cases([0.0] * losses + [1.0] * (100 - losses))
+    found = summed(tmp_path, {"tuned": tuned, "base": cases([1.0] * 100)}, Gate("exact_call", margin=0.1))
+    (gate,) = found.gates
+    assert found.verdict == ("pass" if passed else "fail")
+    assert (gate.metric, gate.minimum, gate.margin, gate.passed) == ("exact_call", None, 0.1, passed)
+    assert gate.value == pytest.approx(-losses / 100)
+    assert gate.p is not None
+    assert (gate.p < 0.05) == passed
+
+
+def test_a_gate_with_a_margin_compares_ratios_too(tmp_path: Path) -> None:
+    rows = [record(f"c{index}", 1.0, decisions=((True, True),)) for index in range(30)]
+    (gate,) = summed(tmp_path, {"tuned": rows, "base": rows}, Gate("call_recall", margin=0.1)).gates
+    assert (gate.value, gate.passed) == (0.0, True)
+
+
+def test_a_gate_with_a_margin_needs_a_second_arm(tmp_path: Path) -> None:
+    found = summed(tmp_path, {"tuned": cases([1.0] * 30)}, Gate("exact_call", margin=0.1))
+    assert (found.verdict, found.gates[0].value, found.gates[0].passed) == ("fail", None, False)
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.1, "none"), (0.09, "invalid")])
+def test_the_share_of_invalid_cases_is_a_setting(tmp_path: Path, share: float, verdict: str) -> None:
+    rows = [record(f"c{index}", None, outcome="invalid", problem="gone") for index in range(7)]  # of 70
+    assert summed(tmp_path, {"tuned": rows}, trials=10, max_invalid=share).verdict == verdict
+
+
 def test_a_gate_on_a_metric_that_applies_to_no_case_fails(tmp_path: Path) -> None:
     found = summed(tmp_path, {"tuned": [record("x", None)]}, Gate("url", 0.0))
     assert (found.verdict, found.gates[0].value, found.gates[0].passed) == ("fail", None, False)

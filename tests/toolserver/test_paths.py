@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
 from starlette.requests import Request
@@ -256,6 +256,7 @@ def written(draw: st.DrawFn) -> tuple[str, str, dict[str, Json], Json]:
 
 
 @given(written())
+@example(("query", "form*", {"type": "object", "properties": {"p": {"type": "boolean"}}}, {"p": False}))
 def test_every_style_is_read_as_it_is_written(case: tuple[str, str, dict[str, Json], Json]) -> None:
     place, style, schema, value = case
     made = tool("go", "POST", "/go", p=(place, "p", schema))

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,15 @@ def test_a_file_that_raises_when_it_is_loaded(world: str, error: str) -> None:
     assert not [name for name in set(sys.modules) - modules if name.startswith("_agentft_world")]
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also where the tests run in the background and ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_is_no_bug_of_the_world(world: str) -> None:
     toolset = load_toolset(world)
     usual = signal.getsignal(signal.SIGINT)
