@@ -54,6 +54,12 @@ class Chunk:
         """Join pieces."""
         return cls(pieces, list(chain.from_iterable(map(itemgetter(0), pieces))))
 
+    @property
+    def offsets(self) -> list[tuple[int, int]]:
+        """Where each token begins and ends, in characters."""
+        pieces = zip(self._index(), self.pieces, strict=True)
+        return [(at + a, at + b) for at, piece in pieces for a, b in zip(piece.starts, piece.stops, strict=True)]
+
     def begun(self, place: int) -> int:
         """The number of tokens that begin before the character `place`."""
         index = bisect_left(self._index(), place) - 1

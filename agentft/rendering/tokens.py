@@ -58,6 +58,12 @@ class Run:
             self._counts.append(len(self.ids))
             self.ids += chunk.ids
 
+    @property
+    def offsets(self) -> list[tuple[int, int]]:
+        """Where each token begins and ends, in characters."""
+        chunks = zip(self._bounds, self._chunks, strict=True)
+        return [(place + start, place + stop) for place, chunk in chunks for start, stop in chunk.offsets]
+
     def begun(self, place: int) -> int:
         """The number of tokens that begin before the character `place`."""
         index = bisect_left(self._bounds, place) - 1

@@ -47,13 +47,13 @@ def _texts(segments: Sequence[Segment], tokenizer: Tokenizer) -> list[str]:
     """The text that each token adds, by the tokens' offsets. Text without a token belongs to the next one."""
     texts: list[str] = []
     before = ""  # the text of runs without tokens
-    for run, ids, offsets in tokenise(segments, tokenizer):
-        text = "".join(segments[index].text for index in run)
-        if not ids:
+    for run in tokenise(segments, tokenizer):
+        text = "".join(segments[index].text for index in run.segments)
+        if not run.ids:
             before += text
             continue
         ends = [len(text)]
-        for (_, stop), (start, end) in reversed([*pairwise(offsets)]):
+        for (_, stop), (start, end) in reversed([*pairwise(run.offsets)]):
             ends.append(min(ends[-1], stop, start) if start < end else ends[-1])
         first, *rest = (text[start:end] for start, end in pairwise([0, *reversed(ends)]))
         texts += [before + first, *rest]

@@ -50,7 +50,7 @@ def test_the_texts_of_the_tokens_give_the_row(pieces: list[tuple[str, bool]]) ->
     for tokenizer in (Bytes(), TOKENIZER):
         texts = _texts(segments, tokenizer)
         assert "".join(texts) == row
-        assert len(texts) == sum(len(ids) for _, ids, _ in tokenise(segments, tokenizer))
+        assert len(texts) == sum(len(run.ids) for run in tokenise(segments, tokenizer))
 
 
 def masked(path: Path, row: int | None) -> list[MaskedRow]:
