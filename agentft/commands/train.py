@@ -203,6 +203,7 @@ def _show(result: RunResult, watch: _Watch, *, as_json: bool, quiet: bool) -> No
 
     if as_json:
         rows = result.data.document()
+        counts = ("rows", "trained", "rows_without_supervised_tokens", "rejected", "reasons")
         document = {
             "run": str(result.folder),
             "weights": str(result.weights) if result.weights else None,
@@ -210,7 +211,7 @@ def _show(result: RunResult, watch: _Watch, *, as_json: bool, quiet: bool) -> No
             "loss": result.loss,
             "seconds": round(result.seconds, 1),
             "interrupted": result.interrupted,
-            **{name: rows[name] for name in ("rows", "trained", "rejected", "reasons")},
+            **{name: rows[name] for name in counts if name in rows},
         }
         say_json(document)
     else:
@@ -225,7 +226,8 @@ def _result_lines(result: RunResult, losses: tuple[float, ...]) -> list[str]:
     loss = "" if result.loss is None else f", last loss {result.loss:.3f}"
     return [
         *loss_curve(losses),
-        f"rows: {data.ledger.rows} = {data.ledger.kept} kept + {data.ledger.rejected} rejected",
+        f"rows: {data.ledger.rows} = {data.ledger.kept} kept + {data.ledger.rejected} rejected"
+        + (f", {data.ledger.unsupervised} of the kept without a supervised token" * bool(data.ledger.unsupervised)),
         f"{result.steps} steps in {result.seconds:.0f} s{loss}",
         str(result.weights or result.folder),
     ]

@@ -68,7 +68,8 @@ class Ledger:
 
     `reasons`: the number of rejected rows by reason. `first`: the first rejection for each reason, with its file.
     `unread`: the number of kept rows by key that holds something and is not read. `unreadable`: kept rows with a call
-    that cannot be read, and the place of the first.
+    that cannot be read, and the place of the first. `unsupervised`: kept rows of which the learn rule supervises no
+    token, so that they are not trained on, and the place of the first.
     """
 
     rows: int = 0
@@ -78,6 +79,8 @@ class Ledger:
     unread: Counter[str] = field(default_factory=Counter)
     unreadable: int = 0
     first_unreadable: str = ""
+    unsupervised: int = 0
+    first_unsupervised: str = ""
 
     @property
     def rejected(self) -> int:
@@ -96,6 +99,11 @@ class Ledger:
                         self.first_unreadable = f"{path}:{line}: turn {index}: {part.parse_error}"
                     return
 
+    def count_unsupervised(self, place: str) -> None:
+        """Count a row, which is kept, as one without supervised tokens."""
+        self.unsupervised += 1
+        self.first_unsupervised = self.first_unsupervised or place
+
     def notes(self) -> list[str]:
         """Remarks about kept rows of which something is not used."""
         notes = [
@@ -106,11 +114,17 @@ class Ledger:
             notes.append(
                 f"{rows_have(self.unreadable)} an unreadable call, never supervised; the first: {self.first_unreadable}"
             )
+        if self.unsupervised:
+            notes.append(
+                f"{rows_have(self.unsupervised)} no supervised token, so training leaves "
+                f"{'them' if self.unsupervised > 1 else 'it'} out; the first: {self.first_unsupervised}"
+            )
         return notes
 
     def document(self) -> dict[str, Json]:
         """What is not used of kept rows, as JSON; a key is left out if there is nothing to count."""
         counts: dict[str, Json] = {"unread_keys": dict(self.unread), "rows_with_unreadable_calls": self.unreadable}
+        counts["rows_without_supervised_tokens"] = self.unsupervised
         return {key: count for key, count in counts.items() if count}
 
     def reject(self, path: Path, rejection: Rejection) -> None:

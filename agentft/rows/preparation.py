@@ -74,7 +74,8 @@ class DataReport:
     def document(self) -> dict[str, Json]:
         """The content of data.json."""
         rows = self.ledger
-        counts: dict[str, Json] = {"rows": rows.rows, "trained": rows.kept, "rejected": rows.rejected}
+        trained = rows.kept - rows.unsupervised
+        counts: dict[str, Json] = {"rows": rows.rows, "trained": trained, "rejected": rows.rejected}
         counts["reasons"] = dict(rows.reasons.most_common())
         counts["first"] = dict(rows.first_places())
         counts |= rows.document()
@@ -105,20 +106,26 @@ def prepare(paths: Sequence[Path], encoder: Encoder, quarantine: Path | None = N
         rejected_rows = quarantine / f"{number}-{path.name.split('.')[0]}.jsonl" if quarantine else None
         before = ledger.rejected
         with open_quarantine(path, rejected_rows) as on_reject:
-            convert = partial(_samples, encoder=encoder, made=made)
+            convert = partial(_samples, path, encoder=encoder, made=made)
             for _, samples in keep_rows(path, convert, ledger, on_reject):
                 made.samples += samples
         if rejected_rows and ledger.rejected == before:
             rejected_rows.unlink()
     if not made.samples:
-        reason, place = next(iter(ledger.first_places().items()))
-        raise InputError(f"none of the {ledger.rows} rows can be used for training; the first: {place} ({reason})")
+        first = [f"{place} ({reason})" for reason, place in ledger.first_places().items()]
+        if ledger.unsupervised:
+            first.append(f"{ledger.first_unsupervised}: learn = {encoder.learn.name!r} supervises no token of this row")
+        raise InputError(f"none of the {ledger.rows} rows can be used for training; the first: {first[0]}")
     _complete_report(made)
     return made
 
 
-def _samples(row: Row, conversation: Conversation, encoder: Encoder, made: Prepared) -> list[Sample]:
-    """The samples of a row. Raises RowError if none of its tokens is supervised."""
+def _samples(path: Path, row: Row, conversation: Conversation, encoder: Encoder, made: Prepared) -> list[Sample]:
+    """The samples of a row; none if the learn rule supervises none of its tokens.
+
+    Raises:
+        RowError: `too-long` or `template`.
+    """
     rendered = render_row(conversation, encoder.rendering)
     samples: list[Sample] = []
     lost: list[int] = []  # supervised tokens of each sample that do not fit
@@ -136,8 +143,8 @@ def _samples(row: Row, conversation: Conversation, encoder: Encoder, made: Prepa
     made.report.quiet += sum(_answers_to("user", segments) for segments in rendered)
     made.report.answered += sum(_answers_to("result", segments) for segments in rendered)
     if not samples:
-        detail = f"learn = {encoder.learn.name!r} supervises no token of this row"
-        raise RowError("nothing-learnt", f"{conversation.id}: {detail}")
+        made.report.ledger.count_unsupervised(f"{path}:{row.line}: {conversation.id}")
+        return []
     made.report.control_texts.update(controls_in("\n".join(t.raw for t in conversation.turns), encoder.tokenizer))
     made.tools |= dict.fromkeys(tool.name for tool in conversation.tools)
     made.report.trimmed += sum(map(bool, lost))

@@ -36,7 +36,7 @@ def test_a_run_prints_its_result_and_the_curve(tiny: Path, here: Path, capfd: py
 
     out, err = capfd.readouterr()
     assert code == 0, err
-    assert "rows: 9 = 8 kept + 1 rejected" in out
+    assert "rows: 9 = 9 kept + 0 rejected, 1 of the kept without a supervised token" in out
     assert "┤" in out
     assert out.splitlines()[-1] == "runs/rows-1/adapter"
     assert "step 1/" in err
@@ -63,7 +63,7 @@ def test_a_dry_run_as_json(tiny: Path, here: Path, capfd: pytest.CaptureFixture[
 
     document = json.loads(capfd.readouterr().out)
     assert code == 0
-    assert (document["rows"], document["trained"], document["rejected"]) == (9, 8, 1)
+    assert (document["rows"], document["trained"], document["rows_without_supervised_tokens"]) == (9, 8, 1)
     assert 0 < document["supervised_share"] < 1
     assert document["steps"] == document["packing"]["packs"]
     assert len(document["longest"]) == 5
@@ -74,7 +74,7 @@ def test_a_dry_run_as_text(tiny: Path, here: Path, capfd: pytest.CaptureFixture[
     assert run(["train", "--model", str(tiny), "--data", "rows.jsonl", "--dry-run"]) == 0
 
     out = capfd.readouterr().out
-    assert "rows: 9 = 8 kept + 1 rejected" in out
+    assert "rows: 9 = 9 kept + 0 rejected" in out
     assert "longest samples:" in out
 
 
@@ -141,8 +141,10 @@ def test_torchrun_is_refused_once(
 
 
 def test_strict_exits_1(tiny: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with Path("rows.jsonl").open("a", encoding="utf-8") as file:
+        file.write("{not json\n")
     assert run(["train", "--model", str(tiny), "--data", "rows.jsonl", "--strict"]) == 1
-    assert "1 of 9 rows were rejected (nothing-learnt 1)" in capfd.readouterr().err
+    assert "1 of 10 rows were rejected (invalid-json 1)" in capfd.readouterr().err
 
 
 def test_an_output_that_cannot_be_written_is_one_line(

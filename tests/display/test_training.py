@@ -25,9 +25,9 @@ from agentft.training.events import (
     Waiting,
 )
 
-REJECTION = Rejection(3, "nothing-learnt", "\x1b[31mx", None, None, "")
+REJECTION = Rejection(3, "template", "\x1b[31mx", None, None, "")
 DATA = DataReport(
-    Ledger(12, 10, Counter({"nothing-learnt": 2}), {"nothing-learnt": (Path("rows.jsonl"), REJECTION)}),
+    Ledger(12, 10, Counter({"template": 2}), {"template": (Path("rows.jsonl"), REJECTION)}),
     samples=10,
     tokens=2000,
     supervised=500,

@@ -76,11 +76,15 @@ def test_every_row_is_accounted_for_across_files(tmp_path: Path) -> None:
 
     report = prepare([good, bad], encoder(), tmp_path / "kept").report
 
-    assert (report.ledger.rows, report.ledger.kept, report.ledger.rejected) == (8, 4, 4)
-    assert report.ledger.reasons["nothing-learnt"] == 1
+    assert (report.ledger.rows, report.ledger.kept, report.ledger.rejected) == (8, 5, 3)
+    assert report.ledger.unsupervised == 1
+    assert (report.document()["trained"], report.document()["rows_without_supervised_tokens"]) == (4, 1)
+    assert report.ledger.notes() == [
+        f"1 row has no supervised token, so training leaves it out; the first: {good}:4: none-0"
+    ]
     assert report.ledger.first_places()["invalid-json"].startswith(f"{bad}:2")
     lines = [path.read_text().splitlines() for path in sorted((tmp_path / "kept").iterdir())]
-    assert [len(file) for file in lines] == [1, 3]
+    assert [len(file) for file in lines] == [3]
 
 
 def test_without_rejected_rows_there_is_no_quarantine_file(tmp_path: Path) -> None:
@@ -135,7 +139,7 @@ def test_turns_that_rightly_make_no_call_are_counted(tmp_path: Path, learn: str,
 
     assert report.quiet == 2, "answers after a result are not counted"
     assert report.quiet_learnt is quiet_learnt
-    assert report.ledger.kept == (5 if quiet_learnt else 3)
+    assert (report.ledger.kept, report.ledger.unsupervised) == (5, 0 if quiet_learnt else 2)
 
 
 def test_the_fingerprint_changes_with_the_training_data(tmp_path: Path) -> None:

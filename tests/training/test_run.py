@@ -60,8 +60,8 @@ def test_a_run_folder_has_all_documented_files(tiny: Path, rows: Path, tmp_path:
     assert isinstance(events[-1], Finished)
     assert events[-1].losses == tuple(losses)
     document = json.loads(folder.data.read_text())
-    assert (document["rows"], document["trained"], document["rejected"]) == (14, 12, 2)
-    assert document["reasons"] == {"nothing-learnt": 2}
+    assert (document["rows"], document["trained"], document["rejected"]) == (14, 12, 0)
+    assert (document["reasons"], document["rows_without_supervised_tokens"]) == ({}, 2)
     assert find_finished(str(folder.path)).tools == tuple(document["tools"]) != ()
     kept = json.loads(folder.format.read_text())
     assert (kept["call_format"], kept["learn"], kept["stop"][0]) == ("msagent", "calls", "<|endofthink|>")
@@ -79,12 +79,8 @@ def test_rejected_rows_are_quarantined_in_full(tiny: Path, rows: Path, tmp_path:
     assert result.data.ledger.kept + result.data.ledger.rejected == result.data.ledger.rows == 15
     (file,) = (tmp_path / "run" / "quarantine").iterdir()
     kept = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [(entry["line"], entry["reason"]) for entry in kept] == [
-        (13, "nothing-learnt"),
-        (14, "nothing-learnt"),
-        (15, "invalid-json"),
-    ]
-    assert kept[0]["raw"] == broken.splitlines()[12]
+    assert [(entry["line"], entry["reason"]) for entry in kept] == [(15, "invalid-json")]
+    assert kept[0]["raw"] == broken.splitlines()[14]
 
 
 def test_learning_calls_only_warns_of_turns_without_a_call(tiny: Path, rows: Path, tmp_path: Path) -> None:
@@ -121,7 +117,8 @@ def test_a_run_takes_the_planned_number_of_steps(tiny: Path, rows: Path, tmp_pat
 
 
 def test_strict_stops_before_training(tiny: Path, rows: Path, tmp_path: Path) -> None:
-    with pytest.raises(run.StrictError, match=r"2 of 14 rows were rejected \(nothing-learnt 2\), .*rows.jsonl:13"):
+    rows.write_text(rows.read_text() + "{not json\n")
+    with pytest.raises(run.StrictError, match=r"1 of 15 rows were rejected \(invalid-json 1\), .*rows.jsonl:15"):
         run.train(recipe_of(tiny, rows, tmp_path / "run"), lambda event: None, strict=True)
 
     assert not (tmp_path / "run").exists()
@@ -309,7 +306,7 @@ def test_an_unavailable_model_is_an_error(rows: Path, tmp_path: Path, monkeypatc
 
 def test_data_without_supervised_rows_is_an_error(tiny: Path, tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", 0, quiet=3)
-    with pytest.raises(InputError, match=r"none of the 3 rows .*rows.jsonl:1: .*\(nothing-learnt\)"):
+    with pytest.raises(InputError, match=r"none of the 3 rows .*rows.jsonl:1: .*learn = 'calls' supervises no token"):
         run.train(recipe_of(tiny, rows, tmp_path / "run"), lambda event: None)
     with pytest.raises(InputError, match="no data given"):
         run.train(Recipe(model=str(tiny)), lambda event: None)
