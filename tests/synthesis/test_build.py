@@ -100,6 +100,7 @@ def build_elsewhere(recipe: Path, out: Path, hash_seed: str) -> str:
     return run.stdout.strip()
 
 
+@pytest.mark.slow
 def test_two_processes_build_the_same_bytes_from_any_folder(tmp_path: Path) -> None:
     here = build(QUICKSTART, tmp_path / "here.jsonl", ToolServer).sha256
     copy = shutil.copytree(DATASETS, tmp_path / "copied") / QUICKSTART.name
@@ -180,7 +181,12 @@ def test_arguments_of_shipped_rows_occur_earlier_in_the_conversation(conversatio
 
 
 @pytest.mark.parametrize(
-    "recipe", ["datasets/quickstart.toml", "evals/weather/build.toml", "evals/calculator/build.toml"]
+    "recipe",
+    [
+        pytest.param("datasets/quickstart.toml", marks=pytest.mark.slow),
+        "evals/weather/build.toml",
+        "evals/calculator/build.toml",
+    ],
 )
 def test_the_error_for_a_wrong_name_suggests_the_right_one(recipe: str) -> None:
     slots = read_build_recipe(content_root() / recipe).values

@@ -138,6 +138,7 @@ def test_without_the_sdk_the_answer_names_the_remedy(server: ToolServer, monkeyp
     assert run(["tools", "serve", "calculator", "--stdio"]) == 3
 
 
+@pytest.mark.slow
 def test_a_worlds_tools_are_imported_from_its_mcp_server(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = f"{sys.executable} -m agentft tools serve weather,calculator --stdio"
     assert run(["tools", "import", "mcp", command, "--output", str(tmp_path / "mine")]) == 0
