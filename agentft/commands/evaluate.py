@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from agentft.evaluation.plan import Arm, Plan
     from agentft.evaluation.records import Record
     from agentft.evaluation.runner import Settings
-    from agentft.evaluation.summary import Gate
+    from agentft.evaluation.summary import Gate, Summary
+    from agentft.models import Sampling
 
 __all__ = ["choose_cases", "eval_command", "run_plan"]
 
@@ -54,6 +55,10 @@ NoWorse = Annotated[
 MaxInvalid = Annotated[
     float, typer.Option(min=0, max=1, help="Exit with 1 if a larger share of one model's cases is invalid.")
 ]
+Rescore = Annotated[
+    Path | None,
+    typer.Option(help="Grade a stored evaluation folder again, with this version's scorer; no model is run."),
+]
 Format = Annotated[str | None, typer.Option("--format", help="The call format. Default: the adapter's, or msagent.")]
 Faults = Annotated[
     str | None, typer.Option(help="Inject faults: a faults file, or KIND=RATE pairs such as timeout=0.1,429=0.05.")
@@ -82,6 +87,7 @@ def eval_command(
     fail_under: FailUnder = None,
     no_worse_than: NoWorse = None,
     max_invalid: MaxInvalid = 0.05,
+    rescore: Rescore = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens in one reply.")] = 256,
     batch_size: Annotated[int, typer.Option(min=1, help="Number of cases that run at once.")] = 16,
     call_format: Format = None,
@@ -101,19 +107,20 @@ def eval_command(
     """
     from agentft.display.pulling import ensure_pulled
     from agentft.evaluation.arms import ModelChoice, make_arms
-    from agentft.evaluation.runner import Settings, fingerprint
+    from agentft.evaluation.runner import Settings
     from agentft.models import Sampling
 
-    if not quiet:
-        _note_bits(adapter, bits)
-    gates = _gates(fail_under or [], no_worse_than or [], baseline)
+    _note_bits(adapter, bits, quiet=quiet)
+    gates = _gates(fail_under or [], no_worse_than or [], baseline or rescore)
+    if rescore:
+        given = {"--model": model, "--adapter": adapter, "--baseline": baseline, "--limit": limit, "--output": output}
+        raise typer.Exit(_rescore(rescore, gates, max_invalid, suites or [], tools, given, as_json=as_json))
     answers = {"real": real, "record": record, "replay": replay, "miss": replay_miss, "keep": keep_secrets}
     plan = _with_conditions(choose_cases(suites or [], tools, limit, trials), faults, answers)
     choice = ModelChoice(model, adapter, bits, call_format)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
     arms, stored = make_arms(plan, choice, baseline, lambda name: ensure_pulled(name, quiet=quiet), sampling)
-    where = output or _default_output(adapter, "-".join(fingerprint(plan, arm, sampling)[:8] for arm in arms))
-    settings = Settings(where, sampling, batch_size, gates, max_invalid)
+    settings = Settings(output or _folder(adapter, plan, arms, sampling), sampling, batch_size, gates, max_invalid)
     raise typer.Exit(run_plan(plan, arms, stored, settings, as_json=as_json, quiet=quiet))
 
 
@@ -123,7 +130,7 @@ def choose_cases(suites: list[str], tools: str | None, limit: int | None, trials
     from agentft.evaluation.suites import load_worlds, select_suites
     from agentft.toolset import load_toolsets
 
-    names = [name for part in (tools or "").split(",") if (name := part.strip())]
+    names = _split(tools)
     toolsets = load_toolsets(names)
     offered = [tool for toolset in toolsets for tool in toolset.tools]
     chosen = select_suites(suites, [toolset.name for toolset in toolsets], offered)
@@ -132,18 +139,20 @@ def choose_cases(suites: list[str], tools: str | None, limit: int | None, trials
     return make_plan(chosen, toolsets, limit=limit, trials=trials)
 
 
-def _default_output(adapter: str | None, name: str) -> Path:
+def _folder(adapter: str | None, plan: Plan, arms: list[Arm], sampling: Sampling) -> Path:
     """A folder whose name depends on the models, suites and settings, so that the same command resumes."""
+    from agentft.evaluation.runner import fingerprint
     from agentft.runs import RUNS, RunFolder, find_finished
 
+    name = "-".join(fingerprint(plan, arm, sampling)[:8] for arm in arms)
     return RunFolder(find_finished(adapter).path).evaluations / name if adapter else RUNS / f"eval-{name}"
 
 
-def _note_bits(adapter: str | None, bits: int) -> None:
+def _note_bits(adapter: str | None, bits: int, *, quiet: bool) -> None:
     from agentft.display.terminal import say
     from agentft.models.opening import doubt_bits
 
-    if doubt := doubt_bits(adapter, bits):
+    if (doubt := doubt_bits(adapter, bits)) and not quiet:
         say(f"note: {doubt}", err=True)
 
 
@@ -156,7 +165,40 @@ def _with_conditions(plan: Plan, faults: str | None, answers: Mapping[str, Any])
     return replace(plan, faults=schedule, source=open_source(plan.toolsets, client_seconds=seconds, **answers))
 
 
-def _gates(minimums: list[str], margins: list[str], baseline: str | None) -> tuple[Gate, ...]:
+def _rescore(
+    folder: Path,
+    gates: tuple[Gate, ...],
+    max_invalid: float,
+    suites: list[str],
+    tools: str | None,
+    given: Mapping[str, object],
+    *,
+    as_json: bool,
+) -> int:
+    from agentft.evaluation.rescoring import rescore
+
+    if excess := [option for option, value in given.items() if value is not None]:
+        raise InputError(f"--rescore grades a stored run and runs no model; leave out {', '.join(excess)}")
+    summary = rescore(folder, gates, max_invalid, suites, _split(tools))
+    _print(summary, as_json=as_json)
+    return EXIT_CODES[summary.verdict]
+
+
+def _split(tools: str | None) -> list[str]:
+    return [name for part in (tools or "").split(",") if (name := part.strip())]
+
+
+def _print(summary: Summary, *, as_json: bool) -> None:
+    from agentft.display.evaluation import show_summary
+    from agentft.display.terminal import open_console, say_json
+
+    if as_json:
+        say_json(summary.document())
+    else:
+        open_console().print(show_summary(summary))
+
+
+def _gates(minimums: list[str], margins: list[str], baseline: object) -> tuple[Gate, ...]:
     gates = (*map(_minimum, minimums), *map(_no_worse, margins))
     if margins and not baseline:
         raise InputError("--no-worse-than compares with a baseline; add --baseline base, a run or a cases.jsonl")
@@ -202,9 +244,9 @@ def run_plan(
     plan: Plan, arms: list[Arm], stored: Mapping[str, list[Record]], settings: Settings, *, as_json: bool, quiet: bool
 ) -> int:
     """Evaluate, print the report and return the exit code. Plan and progress go to stderr unless `quiet`."""
-    from agentft.display.evaluation import EvaluationProgress, show_summary
+    from agentft.display.evaluation import EvaluationProgress
     from agentft.display.safe import safe_name
-    from agentft.display.terminal import open_console, say_json
+    from agentft.display.terminal import open_console
     from agentft.evaluation.runner import evaluate
     from agentft.toolset import stdout_to_stderr
 
@@ -218,8 +260,5 @@ def run_plan(
         settings = replace(settings, on_arm=progress.on_arm, on_case=progress.on_case, on_note=progress.on_note)
         with stdout_to_stderr():  # for handlers that print
             summary = evaluate(plan, arms, settings, stored)
-    if as_json:
-        say_json(summary.document())
-    else:
-        open_console().print(show_summary(summary))
+    _print(summary, as_json=as_json)
     return EXIT_CODES[summary.verdict]

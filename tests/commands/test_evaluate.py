@@ -266,3 +266,43 @@ def test_a_world_of_a_suite_that_does_not_exist_is_named(place: Path, capsys: py
     assert run(["eval", "./own/go", "--model", "scripted"]) == 2
     error = capsys.readouterr().err
     assert f"own/go/suite.toml names the tool world {place}/own/go/mine, which does not exist" in error
+
+
+def test_a_stored_run_is_graded_again_without_a_model(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run([*SHOP, "--model", "scripted", "--trials", "2", "--temperature", "1", "--output", "out", "--json"]) == 0
+    before = as_json(capsys)
+    stored = (place / "out" / "cases.jsonl").read_text()
+    older = stored.replace('"exact_call": {"value": 1.0', '"exact_call": {"value": 0.0')
+    assert older != stored
+    (place / "out" / "cases.jsonl").write_text(older.replace('"scorer_version": ', '"scorer_version": 1'))
+    monkeypatch.setattr(ScriptedModel, "reply", lambda *_: pytest.fail("a model ran"))
+    assert (
+        run(["eval", "./shopping", "--tools", "./shop", "--rescore", "out", "--fail-under", "exact_call=1", "--json"])
+        == 0
+    )
+    after = as_json(capsys)
+    assert (place / "out" / "cases.jsonl").read_text() == stored
+    assert json.loads((place / "out" / "summary.json").read_text()) == after
+    assert {**after, "verdict": "none", "gates": [], "kept": 0, "hashes": before["hashes"]} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rescore", "out", "--model", "scripted", "--limit", "1"], "leave out --model, --limit"),
+        (["--rescore", "nowhere"], "nowhere/cases.jsonl: there is no such file"),
+        (["basics", "--rescore", "out"], "7 of its cases have changed since they were run, or are in no suite named"),
+    ],
+)
+def test_what_cannot_be_graded_again_is_said_in_one_line(
+    place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert run([*SHOP, "--model", "scripted", "--output", "out", "--quiet"]) == 0
+    stored = (place / "out" / "cases.jsonl").read_bytes()
+    capsys.readouterr()
+    assert run(["eval", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert (place / "out" / "cases.jsonl").read_bytes() == stored
+    assert not (place / "nowhere").exists()

@@ -1,0 +1,104 @@
+"""Grades a stored evaluation again, with this version of the scorer and without a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agentft.errors import InputError
+from agentft.evaluation.plan import Plan, make_plan
+from agentft.evaluation.records import Record, case_digest, dump_line, read_records, regrade
+from agentft.evaluation.suites import load_suite, load_worlds
+from agentft.evaluation.summary import ArmSummary, FaultSummary, Gate, Summary, summarise
+from agentft.files import atomic_write, lock_folder, write_text
+from agentft.metrics import Context
+
+__all__ = ["rescore"]
+
+_CHANGED = 3
+
+
+def rescore(
+    folder: Path, gates: Sequence[Gate], max_invalid: float, suites: Sequence[str] = (), tools: Sequence[str] = ()
+) -> Summary:
+    """Grade every record of an evaluation folder again; rewrite its `cases.jsonl` and `summary.json`.
+
+    What the model wrote and what it received stay as they are; only scores, error classes and the summary change.
+
+    Args:
+        folder: an evaluation folder, or its `cases.jsonl`.
+        suites: names or folders of the suites (empty: the names in the records).
+        tools: tool worlds that hold code and that the user names, as for `agentft eval --tools`.
+
+    Raises:
+        InputError: the folder holds no evaluation, another process uses it, or a case has changed since it was run.
+    """
+    path = folder if folder.name == "cases.jsonl" else folder / "cases.jsonl"
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; give the folder of an evaluation")
+    with lock_folder(path.parent, "evaluated"):
+        rows = list(read_records(path))
+        if not rows:
+            raise InputError(f"{path}: it has no finished case; run the evaluation first")
+        plan = _plan(path, rows, suites, tools)
+        cases = {case.id: case for case in plan.cases}
+        definitions = {case.id: {tool.name: tool for tool in plan.tools(case)} for case in plan.cases}
+        rows = [regrade(row, cases[row.case], Context(definitions[row.case], row.gold_state)) for row in rows]
+        summary = _summary(path.parent / "summary.json", plan, rows, gates, max_invalid)
+        with atomic_write(path) as stream:
+            stream.writelines(dump_line(row.document()) for row in rows)
+        write_text(path.parent / "summary.json", json.dumps(summary.document(), indent=1, ensure_ascii=False) + "\n")
+    return summary
+
+
+def _plan(path: Path, rows: Sequence[Record], suites: Sequence[str], tools: Sequence[str]) -> Plan:
+    """The stored cases as their suites have them now."""
+    from agentft.toolset import load_toolsets
+
+    loaded = [load_suite(name) for name in suites or dict.fromkeys(row.suite for row in rows)]
+    plan = make_plan(loaded, load_toolsets(list(tools)) if tools else load_worlds(loaded))
+    digests = {case.id: case_digest(case) for case in plan.cases}
+    if changed := [row.case for row in rows if digests.get(row.case) != row.case_digest]:
+        names = ", ".join([*dict.fromkeys(changed)][:_CHANGED])
+        raise InputError(
+            f"{path}: {len(set(changed))} of its cases have changed since they were run, or are in no suite named here "
+            f"({names:.200}); name the suites as they were, or run the evaluation again"
+        )
+    stored = {row.case for row in rows}
+    kept = tuple(case for case in plan.cases if case.id in stored)
+    return replace(plan, cases=kept, trials=1 + max(row.trial for row in rows))
+
+
+def _summary(path: Path, plan: Plan, rows: Sequence[Record], gates: Sequence[Gate], max_invalid: float) -> Summary:
+    """The summary of the records; what only the run knew comes from the summary that it wrote."""
+    arms: dict[str, list[Record]] = {}
+    for row in rows:
+        arms.setdefault(row.arm, []).append(row)
+    ordered = {label: arms[label] for label in sorted(arms, key=lambda label: label != "tuned")}
+    old = _read_summary(path)
+    sampling = old.get("sampling") or {"seed": 0}
+    known: dict[str, Any] = {"sampling": sampling, "seconds": old.get("seconds", 0.0), "kept": len(rows)}
+    summary = summarise(plan, ordered, gates, max_invalid=max_invalid, ran={}, interrupted=False, **known)
+    faults = old.get("faults")
+    return replace(
+        summary,
+        arms={label: _named(arm, old.get("arms", {}).get(label)) for label, arm in summary.arms.items()},
+        faults=FaultSummary(**faults) if faults else None,
+        hashes=old.get("hashes") or summary.hashes,
+        world_seed=old.get("world_seed", summary.world_seed),
+    )
+
+
+def _named(arm: ArmSummary, stored: Mapping[str, Any] | None) -> ArmSummary:
+    return replace(arm, name=str(stored["name"]), identity=stored["identity"]) if stored else arm
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
