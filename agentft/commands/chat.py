@@ -103,7 +103,7 @@ def _open(model: str | None, adapter: str | None, bits: int) -> Model:
 
 
 def _reader(interactive: bool) -> Reader:
-    from agentft.models.embedded import cache_folder
+    from agentft.models.wheels import cache_folder
     from agentft.repl.loop import NAMES, line_reader, terminal_reader
 
     return terminal_reader(cache_folder() / "chat_history", NAMES) if interactive else line_reader(sys.stdin)

@@ -156,7 +156,8 @@ def _text(path: Path) -> str:
 
 
 def _disk() -> Check:
-    from agentft.models.embedded import NEEDED_SPACE, cache_folder
+    from agentft.models.embedded import NEEDED_SPACE
+    from agentft.models.wheels import cache_folder
 
     folder = cache_folder()
     here = next(path for path in (folder, *folder.absolute().parents) if path.exists())

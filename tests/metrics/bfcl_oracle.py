@@ -16,17 +16,15 @@ import re
 import sys
 import time
 import types
-import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from agentft.evaluation.bfcl import expected_calls
+from agentft.evaluation.bfcl_data import BFCL_CATEGORIES, Question, read_category
 from agentft.metrics.bfcl import BfclEntry, check_calls
 from agentft.metrics.bfcl_text import decode_text
 
-CATEGORIES = ("simple_python", "multiple", "parallel", "parallel_multiple")
-LIVE = ("live_simple", "live_multiple", "live_parallel", "live_parallel_multiple")
 VALUES: tuple[Any, ...] = (0, 1, -1, 5, 5.0, 1.5, True, False, None, "", "a", "5", "A-b c", [], [1], ["a"], [""], [[1]])
 VALUES += ({}, {"a": 1}, {"a": [1]}, [{}], [{"a": 1}], (1, 2), ("a",), float("nan"), 10**30)
 TYPES = ("string", "integer", "float", "boolean", "array", "tuple", "dict", "any", "number")
@@ -86,17 +84,10 @@ def official(wheel: Path) -> tuple[Any, Any]:
     return checker, handler
 
 
-def read_entries(wheel: Path) -> list[BfclEntry]:
+def read_entries(wheel: Path) -> list[Question]:
     """All entries with reference calls."""
-    found = []
-    with zipfile.ZipFile(wheel) as archive:
-        for category in (*CATEGORIES, *LIVE):
-            name = f"BFCL_v4_{category}.json"
-            asked = list(map(json.loads, archive.read(f"bfcl_eval/data/{name}").splitlines()))
-            answers = map(json.loads, archive.read(f"bfcl_eval/data/possible_answer/{name}").splitlines())
-            by_id = {row["id"]: row["ground_truth"] for row in answers}
-            found += [BfclEntry(category, tuple(row["function"]), tuple(by_id[row["id"]])) for row in asked]
-    return found
+    named = [name for name in BFCL_CATEGORIES if "relevance" not in name]
+    return [question for name in named for question in read_category(wheel, name)[0]]
 
 
 class Mutator:
@@ -117,8 +108,7 @@ class Mutator:
         return any(one != "" for one in options) and ("" not in options or self.random.random() < 0.5)
 
     def pick(self, options: Any) -> Any:
-        value = copy.deepcopy(self.random.choice([one for one in options if one != ""]))
-        return self.inside(value)
+        return self.inside(copy.deepcopy(self.random.choice([one for one in options if one != ""])))
 
     def inside(self, value: Any) -> Any:
         """Alternatives inside objects become values."""
@@ -239,22 +229,27 @@ class Mutator:
 
 
 def compare(wheel: Path, count: int, seed: int) -> dict[str, Any]:
-    """Compare `count` verdicts, and one decoded text for every fourth."""
+    """Compare `count` verdicts (first those of all reference calls), and one decoded text for every fourth."""
     checker, handler = official(wheel)
-    entries, mutator = read_entries(wheel), Mutator(seed)
+    questions, mutator = read_entries(wheel), Mutator(seed)
+    entries = [question.entry for question in questions]
     nested = [entry for entry in entries if re.search(r": \[[\[{]", json.dumps(entry.answers))]
     started, errors, differing, texts = time.monotonic(), Counter[str](), list[Any](), 0
+    failing: list[str] = []
     for number in range(count):
         entry = entries[number % len(entries)]
         if number >= len(entries) and number % 3 == 0:
             entry = mutator.random.choice(nested)  # lists and objects have most of the rules, and are rare
         if number >= len(entries) and mutator.random.random() < 0.2:
             entry = mutator.annotated(entry)
-        calls = mutator.reference(entry)
-        if number >= len(entries):
-            calls = mutator.mutate(calls, entry)
+        if number < len(entries):
+            calls = [{call.name: dict(call.arguments)} for call in expected_calls(entry)]
+        else:
+            calls = mutator.mutate(mutator.reference(entry), entry)
         ours, theirs = check_calls(entry, calls), verdict(checker, entry, calls, "plain")
         errors[ours.error] += 1
+        if number < len(entries) and not ours.valid:
+            failing.append(questions[number].id)
         if (ours.valid, ours.error) != theirs:
             differing.append([entry.category, calls, entry.answers, [ours.valid, ours.error], theirs])
         if number % 4 == 0:
@@ -266,11 +261,12 @@ def compare(wheel: Path, count: int, seed: int) -> dict[str, Any]:
             renamed = undotted(entry)
             if (found := check_calls(renamed, calls)).error != verdict(checker, entry, calls, "named")[1]:
                 differing.append(["undotted", calls, entry.answers, found.error])
-    assert entries == read_entries(wheel), "the official checker changed an entry"
+    assert questions == read_entries(wheel), "the official checker changed an entry"
     return {
         "compared": count,
         "texts": texts,
         "seconds": round(time.monotonic() - started, 1),
+        "failing_references": failing,
         "differing": len(differing),
         "examples": list(map(repr, differing[:5])),
         "errors": dict(errors.most_common()),
@@ -297,15 +293,6 @@ def undotted(entry: BfclEntry) -> BfclEntry:
     functions = [{**one, "name": one["name"].replace(".", "_")} for one in entry.functions]
     answers = [{name.replace(".", "_"): value for name, value in answer.items()} for answer in entry.answers]
     return BfclEntry(entry.category, tuple(functions), tuple(answers))
-
-
-def reference_failures(wheel: Path) -> Iterator[str]:
-    """The ids of entries whose reference calls fail."""
-    mutator = Mutator(0)
-    for entry in read_entries(wheel):
-        calls = mutator.reference(entry)
-        if not (found := check_calls(entry, calls)).valid:
-            yield f"{entry.category}: {found.error} {found.pointer}"
 
 
 if __name__ == "__main__":

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agentft.evaluation.bfcl_data import BFCL_WHEEL, UNSOLVABLE
 from agentft.metrics.bfcl import BfclEntry, check_calls
 from agentft.metrics.bfcl_text import decode_text
+from agentft.models.wheels import cache_folder
 
 MISSING, TYPE = "simple_function_checker:missing_required", "type_error:simple"
 TEXT, OTHER, LIST = "value_error:string", "value_error:others", "value_error:list/tuple"
@@ -239,3 +243,27 @@ def test_deeply_nested_calls_do_not_overflow() -> None:
     text = "[f(a=" + "g(a=" * 90 + "1" + ")" * 90 + ")]"
     assert ast.parse(text)
     assert decode_text(text) is not None
+
+
+def compare(wheel: Path, count: int) -> dict[str, Any]:
+    """In a process of its own, which imports the official checker from the wheel."""
+    command = [sys.executable, "-m", "tests.metrics.bfcl_oracle", str(wheel), str(count)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_verdicts_equal_those_of_the_official_checker() -> None:
+    wheel = next((cache_folder() / "wheels").glob(f"bfcl_eval-{BFCL_WHEEL.version}-*.whl"), None)
+    if wheel is None:
+        pytest.skip("bfcl-eval is not in the cache; `pytest -m slow tests/metrics/test_bfcl.py` fetches it")
+    found = compare(wheel, 4000)
+    assert (found["differing"], found["examples"]) == (0, [])
+
+
+def test_verdicts_equal_those_of_the_official_checker_over_mutations(bfcl_wheel: Path) -> None:
+    found = compare(bfcl_wheel, 20_000)
+    assert (found["differing"], found["examples"]) == (0, [])
+    assert found["failing_references"] == list(UNSOLVABLE)
+    assert len(found["errors"]) >= 18, "every error type of the Python rules was met"

@@ -16,7 +16,8 @@ import pytest
 
 from agentft.errors import InputError, MissingError
 from agentft.models import embedded
-from agentft.models.embedded import EMBEDDED, EmbeddedModel, cache_folder, is_pulled, model_folder, pull, resolve
+from agentft.models.embedded import EMBEDDED, EmbeddedModel, is_pulled, model_folder, pull, resolve
+from agentft.models.wheels import cache_folder
 from tests.models.tiny_wheel import CONTEXT, write_wheel
 
 REPOSITORY = Path(__file__).parents[2]
