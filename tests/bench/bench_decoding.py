@@ -1,4 +1,4 @@
-"""Milliseconds of one decoding step, of 64 cases at once on a GPU (8 on a CPU), with SmolLM2's shape and random weights.
+"""Milliseconds of a decoding step: 64 cases at once on a GPU, 8 on a CPU, with SmolLM2's shape and random weights.
 
 On a GPU the steps are measured with and without a CUDA graph, and the texts compared. `make bench` runs it.
 """
@@ -6,11 +6,14 @@ On a GPU the steps are measured with and without a CUDA graph, and the texts com
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
+from unittest.mock import patch
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from agentft.models import Sampling, decoding
+from agentft.display.terminal import say
+from agentft.models import Sampling
 from agentft.models.completion import TextRequest
 from agentft.models.embedded import pull
 from agentft.models.hf import HfEngine, native_bf16
@@ -56,16 +59,16 @@ def main() -> None:
     model = model.to("cuda" if gpu else "cpu", torch.bfloat16 if native_bf16() else torch.float32)
     model.generation_config.eos_token_id = None
     requests = [request(number) for number in range(64 if gpu else 8)]
-    fits = decoding.fits_graph
+    never = patch("agentft.models.decoding.fits_graph", lambda _: False)
     found: list[list[str]] = []
     for name in ("without a graph", "with a graph") if gpu else ("on the CPU",):
-        decoding.fits_graph = fits if name != "without a graph" else lambda _: False
-        step, texts = measure(HfEngine(model, tokenizer, "random"), requests)
+        with never if name == "without a graph" else nullcontext():
+            step, texts = measure(HfEngine(model, tokenizer, "random"), requests)
         found.append(texts)
-        print(f"{len(requests)} cases, {name}: {step * 1000:.1f} ms a step, {len(requests) / step:,.0f} tokens/s")
+        say(f"{len(requests)} cases, {name}: {step * 1000:.1f} ms a step, {len(requests) / step:,.0f} tokens/s")
     if gpu:
         same = sum(one == two for one, two in zip(*found, strict=True))
-        print(f"{same} of {len(requests)} texts are the same; in bf16, random weights often have equal best scores")
+        say(f"{same} of {len(requests)} texts are the same; in bf16, random weights often have equal best scores")
 
 
 if __name__ == "__main__":
