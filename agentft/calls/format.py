@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from agentft.calls.thoughts import THINK, write_thought
 from agentft.types import Json, Part, Segment, Text, ToolCall, ToolDefinition, ToolResult
 
 __all__ = ["CallFormat", "dump_json", "text_segments"]
@@ -62,7 +63,8 @@ class CallFormat:
         for part in parts:
             text = raw[part.span.start : part.span.end]
             if isinstance(part, Text):
-                segments += text_segments(part)
+                verbatim = part.thought and text.lstrip().startswith(THINK)
+                segments += [Segment(text, True, "thought")] if verbatim else text_segments(part)
             elif isinstance(part, ToolCall) and part.parse_error is not None:
                 segments.append(Segment(text, True, "unreadable"))
             else:
@@ -78,4 +80,6 @@ def dump_json(value: Json | Mapping[str, Json]) -> str:
 
 def text_segments(text: Text) -> list[Segment]:
     """One segment, or none if the text is empty. `answer` becomes `preamble` later if the run turns out to call."""
-    return [Segment(text.text, True, "thought" if text.thought else "answer")] if text.text else []
+    if text.text and text.thought:
+        return [Segment(write_thought(text.text), True, "thought")]
+    return [Segment(text.text, True, "answer")] if text.text else []

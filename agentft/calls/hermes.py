@@ -8,6 +8,7 @@ from itertools import islice
 
 from agentft.calls.format import CallFormat, dump_json, text_segments
 from agentft.calls.reading import CallKeys, make_call, read_literal_call
+from agentft.calls.thoughts import with_thoughts
 from agentft.json_text import UnreadableError, read_json
 from agentft.types import Json, ParseFailure, Part, Segment, Span, Text, ToolCall, ToolDefinition, ToolResult
 
@@ -48,7 +49,7 @@ def _write_run(parts: Sequence[Part]) -> list[Segment]:
             segments += text_segments(part)
         elif isinstance(part, ToolCall):
             body = dump_json({"name": part.name, "arguments": dict(part.arguments)})
-            gap = "\n" if segments else ""
+            gap = "\n" if segments and segments[-1].kind != "thought" else ""
             segments.append(Segment(f"{gap}<tool_call>\n{body}\n</tool_call>", True, "call"))
     return segments
 
@@ -108,4 +109,4 @@ def _find_close(text: str, position: int) -> tuple[int, bool]:
     return (len(text), False) if found < 0 else (found + len(_CLOSE), True)
 
 
-HERMES = CallFormat("hermes", (), False, _write_system, _write_run, _write_results, _parse)
+HERMES = CallFormat("hermes", (), False, _write_system, _write_run, _write_results, with_thoughts(_parse))

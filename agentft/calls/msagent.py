@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from agentft.calls.format import CallFormat, dump_json, text_segments
 from agentft.calls.msagent_grammar import CALL_END, CALL_START, RESULT_END, RESULT_START, parse_parts
+from agentft.calls.thoughts import with_thoughts
 from agentft.types import Json, Part, Segment, Text, ToolCall, ToolDefinition, ToolResult
 
 __all__ = ["INSTRUCTION", "MSAGENT"]
@@ -113,4 +114,6 @@ def _declare_parameters(schema: Mapping[str, Any]) -> Json:
     return rows
 
 
-MSAGENT = CallFormat("msagent", (CALL_END,), True, _write_system, _write_run, _write_results, parse_parts)
+MSAGENT = CallFormat(
+    "msagent", (CALL_END,), True, _write_system, _write_run, _write_results, with_thoughts(parse_parts)
+)

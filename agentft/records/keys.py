@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from agentft.errors import RowError
 from agentft.types import Json
 
-__all__ = ["WEIGHT_KEYS", "is_blank", "read_excluded"]
+__all__ = ["REASONING_KEYS", "WEIGHT_KEYS", "is_blank", "read_excluded", "read_reasoning"]
 
 WEIGHT_KEYS = ("weight", "loss", "train")
 """Keys of an assistant turn that say whether it is supervised: OpenAI's and Mistral's, ms-swift's, axolotl's."""
+
+REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+"""Keys of an assistant turn that hold its thought."""
 
 _BLANK = frozenset({"", "[]", "{}", "null", "None"})
 
@@ -18,6 +21,21 @@ _BLANK = frozenset({"", "[]", "{}", "null", "None"})
 def is_blank(value: Json) -> bool:
     """Whether a value is blank: null, an empty list or object, or the text of one of these."""
     return value.strip() in _BLANK if isinstance(value, str) else value is None or value in ([], {})
+
+
+def read_reasoning(turn: Mapping[str, Json]) -> str:
+    """The thought under the first of an assistant turn's `REASONING_KEYS` that holds something.
+
+    Raises:
+        RowError: `value-not-text`.
+    """
+    for key in REASONING_KEYS:
+        thought = turn.get(key)
+        if isinstance(thought, str | list | dict) and not is_blank(thought):
+            if not isinstance(thought, str):
+                raise RowError("value-not-text", f"`{key}` must be text, not {thought!r:.60}")
+            return thought
+    return ""
 
 
 def read_excluded(turn: Mapping[str, Json]) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from agentft.calls.msagent_grammar import parse_parts
+from agentft.calls.msagent import MSAGENT
+from agentft.calls.thoughts import add_thought
 from agentft.errors import RowError
 from agentft.records.declarations import parse_system
-from agentft.records.keys import is_blank, read_excluded
+from agentft.records.keys import REASONING_KEYS, is_blank, read_excluded, read_reasoning
 from agentft.records.tools import has_calls, read_role
 from agentft.types import Json, Part, Role, Span, Text, ToolDefinition, ToolResult, Turn
 
@@ -16,7 +17,11 @@ __all__ = ["MSAGENT_KEYS", "holds_msagent", "parse_msagent"]
 
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "human": "user"}
 _ROLES |= {"assistant": "assistant", "gpt": "assistant"}
-MSAGENT_KEYS: dict[str, frozenset[str]] = {"": frozenset({"from", "value", "role", "content"})}
+MSAGENT_KEYS: dict[str, frozenset[str]] = {
+    "": frozenset({"from", "value", "role", "content"}),
+    "assistant": frozenset(REASONING_KEYS),
+    "gpt": frozenset(REASONING_KEYS),
+}
 """The keys of a turn that are read, by role."""
 
 _SWALLOWED = "<|user|>:"
@@ -62,7 +67,7 @@ def parse_msagent(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefiniti
                 parts, tools = parse_system(value)
             elif role == "assistant":
                 _reject_react(value)
-                parts = parse_parts(value)
+                parts = MSAGENT.parse(value)
                 _reject_results_without_call(parts)
             excluded = role == "assistant" and isinstance(item, dict) and read_excluded(item)
         except RowError as error:
@@ -79,6 +84,8 @@ def _read_turn(item: Json) -> tuple[Role, str]:
     value = item.get("value", item.get("content"))
     if not isinstance(value, str):
         raise RowError("value-not-text", f"the value must be text, not {value!r:.60}")
+    if role == "assistant":
+        value = add_thought(value, read_reasoning(item))
     return role, value
 
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 from itertools import count
 
 from agentft.calls.reading import CallKeys, make_call
+from agentft.calls.thoughts import is_thought, join_thoughts, read_text
 from agentft.errors import RowError
-from agentft.records.keys import read_excluded
+from agentft.records.keys import REASONING_KEYS, read_excluded, read_reasoning
 from agentft.records.links import CallLinks, read_identity
 from agentft.records.tools import has_calls, read_role, written_calls
 from agentft.records.unread import unread_of_turn
@@ -24,7 +25,7 @@ _UNPLACED = Span(0, 0)
 
 OPENAI_KEYS: dict[str, frozenset[str]] = {
     "": frozenset({"role", "content"}),
-    "assistant": frozenset({"tool_calls", "function_call", "refusal", "reasoning_content", "reasoning"}),
+    "assistant": frozenset({"tool_calls", "function_call", "refusal", *REASONING_KEYS}),
     "tool": frozenset({"tool_call_id", "name", "is_error"}),
     "function": frozenset({"tool_call_id", "name", "is_error"}),
 }
@@ -89,8 +90,13 @@ def _read_message(role: Role, message: Mapping[str, Json], numbers: Iterator[int
     if role != "assistant":
         yield from _read_text(message.get("content"))
         return
-    yield from _read_text(message.get("reasoning_content") or message.get("reasoning") or None, thought=True)
-    yield from _read_text(message.get("content") or message.get("refusal"))
+    reasoning, text = read_reasoning(message), _read_content(message.get("content") or message.get("refusal"))
+    spoken = read_text(text)
+    if reasoning:
+        block, spoken = (spoken[:1], spoken[1:]) if spoken and is_thought(spoken[0]) else ((), spoken)
+        thought = join_thoughts([Text(reasoning, _UNPLACED, thought=True), *block])
+        yield reasoning + text[: sum(part.span.end for part in block)], Text(thought, _UNPLACED, thought=True)
+    yield from ((text[part.span.start : part.span.end], part) for part in spoken)
     for call in written_calls(message):
         if not isinstance(call, dict):
             raise RowError("call-not-object", f"a call must be an object, not {call!r:.60}")
@@ -115,11 +121,11 @@ def _text_or_empty(value: Json) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _read_text(content: Json, *, thought: bool = False) -> Iterator[tuple[str, Text]]:
+def _read_text(content: Json) -> Iterator[tuple[str, Text]]:
     """A Text, or nothing if it is empty."""
     text = _read_content(content)
     if text:
-        yield text, Text(text, _UNPLACED, thought)
+        yield text, Text(text, _UNPLACED)
 
 
 def _read_content(content: Json) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from agentft.errors import RowError
 from agentft.records import parse_row
-from agentft.types import Conversation, Text, ToolResult
+from agentft.types import Conversation, Json, Text, ToolResult
 from tests.records.rows import PUBLIC, SHARED, calls, check_spans, fixture, load, results
 
 ROWS = fixture("openai")
@@ -109,6 +109,36 @@ def test_reasoning_is_a_thought() -> None:
         assert (thought.text, thought.thought) == (text, True)
         assert isinstance(answer, Text)
         assert not answer.thought
+
+
+@pytest.mark.parametrize(
+    ("message", "raw", "thought"),
+    [
+        ({"content": "<think>\nEasy.\n</think>\n\n4"}, "<think>\nEasy.\n</think>\n\n4", "Easy."),
+        ({"content": "<think>Easy.</think>4", "reasoning": "Easy."}, "Easy.<think>Easy.</think>4", "Easy."),
+        ({"content": "<think>So.</think>4", "thinking": "Easy."}, "Easy.<think>So.</think>4", "Easy.\n\nSo."),
+        ({"content": "4", "reasoning_content": None, "thinking": "Easy."}, "Easy.4", "Easy."),
+    ],
+)
+def test_a_leading_block_and_the_keys_of_reasoning_are_one_thought(
+    message: dict[str, Any], raw: str, thought: str
+) -> None:
+    messages: list[Json] = [{"role": "user", "content": "2+2?"}, {"role": "assistant", **message}]
+    conversation = parse_row({"messages": messages}, "row")
+    turn = conversation.turns[1]
+    check_spans(turn)
+    assert turn.raw == raw
+    assert [(part.text, part.thought) for part in turn.parts if isinstance(part, Text)] == [
+        (thought, True),
+        ("4", False),
+    ]
+    assert conversation.unread == ()
+
+
+def test_reasoning_that_is_no_text_is_refused() -> None:
+    message: Any = {"role": "assistant", "content": "4", "reasoning": {"text": "Easy."}}
+    with pytest.raises(RowError, match="`reasoning` must be text"):
+        parse_row({"messages": [{"role": "user", "content": "2+2?"}, message]}, "row")
 
 
 def test_older_and_looser_spellings() -> None:
