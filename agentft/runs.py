@@ -13,12 +13,11 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from agentft.errors import InputError, MissingError
-from agentft.files import DIGESTS, LOCK, atomic_write, find_damage, lock_folder, write_text
+from agentft.files import LOCK, atomic_write, lock_folder, write_text
 from agentft.types import Json
 
 __all__ = ["RUNS", "FinishedRun", "RunFolder", "check_output", "find_finished", "find_run", "new_run"]
@@ -54,20 +53,6 @@ class RunFolder:
     def result(self) -> Path | None:
         """The trained adapter, or the model if all weights were trained; None if neither exists yet."""
         return next((path for path in (self.weights("lora"), self.weights("full")) if path.is_dir()), None)
-
-    def find_damage(self) -> str | None:
-        """A sentence about the damage of the finished result, None if it is intact or missing.
-
-        A result of an older version has no digests; then only its files' presence is checked.
-        """
-        if self.result is None:
-            return None
-        files = sorted(path for path in self.result.iterdir() if path.is_file())
-        if (self.result / DIGESTS).exists():
-            return _find_damage(self.result, tuple((path.name, path.stat().st_mtime_ns) for path in files))
-        if not any(path.suffix == ".safetensors" for path in files):
-            return f"{self.result} has no weights (*.safetensors)"
-        return None
 
     def weights(self, method: str) -> Path:
         """Where the result of a training method goes: `adapter/`, or `model/` for `full`."""
@@ -120,19 +105,13 @@ class RunFolder:
             stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
 
-@cache
-def _find_damage(folder: Path, _stamps: tuple[tuple[str, int], ...]) -> str | None:
-    """Cached while names and times of the files stay, because a command looks at the run several times."""
-    return find_damage(folder)
-
-
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
     """What a finished run holds: its base model, its call format, and the adapter or model that was trained.
 
     `is_whole`: `weights` is a complete model, which replaces `model` instead of going on top of it. `is_rounded`: the
     base weights had 4 bits during training. `tools`: names of the tools in its data; empty if unknown or more than
-    64.
+    64. `thinking`: it was trained on thoughts.
     """
 
     path: Path
@@ -142,6 +121,7 @@ class FinishedRun:
     is_whole: bool
     is_rounded: bool
     tools: tuple[str, ...]
+    thinking: bool = False
 
 
 @contextmanager
@@ -259,11 +239,6 @@ def find_finished(name: str, root: Path = RUNS) -> FinishedRun:
             f"{path} has no adapter/ or model/, so the run did not finish; continue it with: "
             f"agentft train --resume {path}"
         )
-    if damage := run.find_damage():
-        raise InputError(
-            f"{damage}; restore {run.result} from a copy, or make it again from the last checkpoint with "
-            f"`agentft train --resume {path}`"
-        )
     return FinishedRun(
         path=path,
         model=_read_text(run.recipe, "model"),
@@ -272,6 +247,7 @@ def find_finished(name: str, root: Path = RUNS) -> FinishedRun:
         is_whole=run.result == run.weights("full"),
         is_rounded=_read_text(run.recipe, "method") == "qlora",
         tools=_read_tools(run.data),
+        thinking=_read(run.format).get("thinking") is True,
     )
 
 
@@ -282,8 +258,8 @@ def _last_finished(root: Path) -> Path:
     return max(results, key=lambda path: (path.stat().st_mtime_ns, path.parent.name)).parent
 
 
-def _read_text(path: Path, key: str) -> str:
-    """A text value of a TOML or JSON document."""
+def _read(path: Path) -> dict[str, Any]:
+    """A TOML or JSON document; empty if it is not an object."""
     try:
         text = path.read_text(encoding="utf-8")
         table = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
@@ -291,7 +267,12 @@ def _read_text(path: Path, key: str) -> str:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a run folder of `agentft train`") from None
     except ValueError as error:
         raise InputError(f"{path}: the file is corrupt ({error}); train again") from None
-    value = table.get(key) if isinstance(table, dict) else None
+    return table if isinstance(table, dict) else {}
+
+
+def _read_text(path: Path, key: str) -> str:
+    """A text value of a TOML or JSON document."""
+    value = _read(path).get(key)
     if not isinstance(value, str):
         raise InputError(f"{path}: `{key}` is missing; give a run folder of `agentft train`")
     return value

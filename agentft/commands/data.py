@@ -69,7 +69,13 @@ def mask_command(
     from agentft.rows.mask import mask_rows
 
     rule, tokenizer = learn_rule(learn), load_tokenizer(model)
-    rows = mask_rows(file, tokenizer, open_rendering(call_format, tokenizer), rule, row if as_json else row or 1)
+    rows = mask_rows(
+        file,
+        tokenizer,
+        open_rendering(call_format, tokenizer, thinking=rule.thinking),
+        rule,
+        row if as_json else row or 1,
+    )
     if as_json:
         say_json_rows("rows", map(asdict, rows))
         return

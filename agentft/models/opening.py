@@ -55,7 +55,7 @@ def open_model(model: str | None, adapter: str | None = None, bits: int = 16, ca
         engine = HfEngine.open(name, run.weights, bits, rounded=run.is_rounded)
     if run is not None:
         check_rendering(run, open_rendering(run.call_format, engine.tokenizer).describe(), name)
-    return LocalModel(engine, open_rendering(fmt, engine.tokenizer))
+    return LocalModel(engine, open_rendering(fmt, engine.tokenizer, thinking=run is not None and run.thinking))
 
 
 def doubt_bits(adapter: str | None, bits: int) -> str | None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Protocol
 
 from agentft.calls import CallFormat, call_format
+from agentft.calls.thoughts import THINK
 from agentft.rendering.frame import ChatTokenizer, Frame
 from agentft.rendering.render import describe_rendering, render_prompt, render_samples
 from agentft.types import Conversation, Json, Part, Segment, Span, ToolCall, ToolDefinition, ToolResult
@@ -61,10 +62,11 @@ class Rendering(Protocol):
 
 @dataclass(frozen=True)
 class FramedRendering:
-    """A call format inside a frame (chat template). Any two can be combined."""
+    """A call format inside a frame (chat template). Any two can be combined. `thinking`: with the model's thoughts."""
 
     format: CallFormat
     frame: Frame
+    thinking: bool = False
 
     @property
     def name(self) -> str:
@@ -78,29 +80,35 @@ class FramedRendering:
 
     def prompt(self, conversation: Conversation) -> tuple[Segment, ...]:
         """See `Rendering.prompt`."""
-        return render_prompt(conversation, self.format, self.frame)
+        return render_prompt(conversation, self.format, self.frame, thinking=self.thinking)
 
     def samples(self, conversation: Conversation) -> list[tuple[Segment, ...]]:
         """See `Rendering.samples`."""
-        return render_samples(conversation, self.format, self.frame)
+        return render_samples(conversation, self.format, self.frame, thinking=self.thinking)
 
     def parse(self, text: str) -> tuple[Part, ...]:
         """See `Rendering.parse`."""
-        return self.format.parse(text)
+        form = self.frame.thinker and self.frame.thinker.form
+        if not self.thinking or form is None or form.opening or THINK in text:
+            return self.format.parse(text)
+        shift = len(THINK)  # the prompt began the thought
+        parts = self.format.parse(THINK + text)
+        spans = (Span(max(part.span.start - shift, 0), part.span.end - shift) for part in parts)
+        return tuple(replace(part, span=span) for part, span in zip(parts, spans, strict=True))
 
     def describe(self) -> Mapping[str, Json]:
         """See `Rendering.describe`."""
         return describe_rendering(self.format, self.frame)
 
 
-def open_rendering(name: str, tokenizer: ChatTokenizer) -> Rendering:
-    """The rendering for a call format and a tokenizer's chat template.
+def open_rendering(name: str, tokenizer: ChatTokenizer, *, thinking: bool = False) -> Rendering:
+    """The rendering for a call format and a tokenizer's chat template. `thinking`: with the model's thoughts.
 
     Raises:
         InputError: there is no such call format.
         FrameError: the tokenizer has no usable chat template.
     """
-    return FramedRendering(call_format(name), Frame.of_tokenizer(tokenizer))
+    return FramedRendering(call_format(name), Frame.of_tokenizer(tokenizer), thinking)
 
 
 @cache

@@ -28,6 +28,11 @@ class LearnRule:
     weights: Mapping[str, float] = field(default_factory=dict)
     opening: int | None = None
 
+    @property
+    def thinking(self) -> bool:
+        """Whether thoughts are supervised; if not, they are left out of the samples."""
+        return self.weights.get("thought", 0.0) > 0
+
 
 LEARN_RULES: dict[str, LearnRule] = {
     "calls": LearnRule("calls", {"call": 1.0, "terminator": 1.0}),

@@ -8,19 +8,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from itertools import product
 from typing import Protocol
 
+from agentft.calls.thoughts import THINK
 from agentft.errors import FrameError
 from agentft.rendering.controls import AddedTokens, control_tokens
 from agentft.rendering.template import Template, guarded
+from agentft.rendering.thinking import (
+    EMPTY_REST,
+    MARK,
+    THOUGHT_MARK,
+    ThoughtForm,
+    find_form,
+    message_of,
+    with_thought,
+    wrapped,
+)
 
 __all__ = ["CHATML", "ChatTokenizer", "Frame", "Outline", "Trim"]
 
-# Private-use characters: no template looks for them, and contents cannot clash with them (they are inserted later).
-MARK = "\ue0f0{}\ue0f1"
 # What a side of a message's content may lose: nothing, line breaks, all whitespace. The probes tell them apart.
 STRIPPED: dict[str | None, str] = {"": "\n\t", "\n": "\t", None: ""}
 # A fixed date, so that prompts match training on any day.
@@ -53,11 +63,13 @@ class Outline:
 
 @dataclass(frozen=True)
 class Frame:
-    """A chat template and its probed properties.
+    """A chat template and its probed properties. The roles of messages may be shapes, see `ThoughtForm`.
 
     `stop`: the text that ends an assistant message, up to its first control token. `stable`: rendering further turns
     only appends text, so one sample can hold every turn. `has_system`: there is a system role; if not, the system text
     is put before the first user message. `controls`: texts of the tokenizer's control tokens.
+    `thinker`: the same template with its own thoughts, whose `form` they have; None if it has no form of its own for
+    them.
     """
 
     template: Template
@@ -67,21 +79,26 @@ class Frame:
     has_system: bool
     controls: tuple[str, ...]
     _outlines: Callable[[tuple[str, ...], bool], Outline] = field(repr=False)
+    form: ThoughtForm | None = None
+    thinker: Frame | None = None
 
     @classmethod
-    def of_template(cls, template: Template, controls: Sequence[str], source: str) -> Frame:
+    def of_template(
+        cls, template: Template, controls: Sequence[str], source: str, form: ThoughtForm | None = None
+    ) -> Frame:
         """Probe a template.
 
         Args:
             template: see `Template`.
             controls: texts of the tokenizer's control tokens; one of them must end an assistant message.
             source: the template's source; its SHA-256 is the fingerprint.
+            form: how it writes thoughts.
 
         Raises:
             FrameError: the template fails, drops contents, or no control token ends an assistant message.
         """
         template = guarded(template)
-        outlines = lru_cache(maxsize=4096)(lambda roles, prompt: _outline(template, roles, prompt))
+        outlines = lru_cache(maxsize=4096)(lambda roles, prompt: _outline(template, roles, prompt, form))
         talk: tuple[str, ...] = ("user", "assistant") * 3
         plain = outlines(talk, False)
         try:
@@ -100,10 +117,11 @@ class Frame:
             template=template,
             fingerprint=hashlib.sha256(source.encode()).hexdigest(),
             stop=stop,
-            stable=all(_is_stable(outlines, roles, stop) for roles in probes),
+            stable=form is None and all(_is_stable(outlines, roles, stop) for roles in probes),
             has_system=len(probes) > 1,
             controls=tuple(controls),
             _outlines=outlines,
+            form=form,
         )
 
     @classmethod
@@ -123,16 +141,23 @@ class Frame:
         asks_date = isinstance(source, str) and "strftime_now" in source
         dated = {"chat_template": _FIXED_DATE + source} if asks_date else {}
 
-        def template(messages: Sequence[Mapping[str, str]], prompt: bool) -> str:
+        def template(messages: Sequence[Mapping[str, str]], prompt: bool, thinking: bool = False) -> str:
             return tokenizer.apply_chat_template(
                 list(messages),
                 tokenize=False,
                 add_generation_prompt=prompt,
-                enable_thinking=False,
+                enable_thinking=thinking,  # Qwen3, GLM-4.5 and SmolLM3
+                thinking=thinking,  # DeepSeek V3.1 and Granite
                 **dated,
             )
 
-        return cls.of_template(template, control_tokens(tokenizer), str(source))
+        controls = control_tokens(tokenizer)
+        frame, thinking = cls.of_template(template, controls, str(source)), partial(template, thinking=True)
+        with suppress(FrameError):
+            if form := find_form(guarded(thinking), controls):
+                thinker = cls.of_template(thinking, controls, str(source), form)
+                return replace(frame, thinker=thinker if thinker.stop == frame.stop else None)
+        return frame
 
     def outline(self, roles: Sequence[str], *, generation_prompt: bool) -> Outline:
         """What the template renders around the contents of messages with these roles.
@@ -142,7 +167,7 @@ class Frame:
         """
         return self._outlines(tuple(roles), generation_prompt)
 
-    def opening(self, roles: Sequence[str]) -> tuple[str, str, Trim]:
+    def opening(self, roles: Sequence[str], reply: str = "assistant") -> tuple[str, str, Trim]:
         """How the template goes on from its generation prompt to the content of an assistant message after `roles`.
 
         Returns:
@@ -152,25 +177,34 @@ class Frame:
         Raises:
             FrameError: the template does not support this order of roles.
         """
-        full = self.outline((*roles, "assistant"), generation_prompt=False)
+        full = self.outline((*roles, reply), generation_prompt=False)
         if not roles:  # nothing is served before the first turn, and many templates fail without one
             return "", "", full.trims[-1]
         prompt = self.outline(roles, generation_prompt=True).pieces
         before = full.pieces[len(roles)]
+        if prompt[-1].rstrip().endswith(THINK) and not before.startswith(prompt[-1]):
+            before = prompt[-1] + EMPTY_REST  # the prompt begins a thought, and there is none
         added = before.removeprefix(prompt[-1]) if before.startswith(prompt[-1]) else ""
         trim = full.trims[-1]
         sampled = not added.strip() and trim[0] is None  # else the whitespace would be added to the reply's own later
         return ("", added, trim) if sampled else (added, "", trim)
 
-    def check(self, roles: Sequence[str], contents: Sequence[str], *, generation_prompt: bool) -> None:
+    def check(
+        self, roles: Sequence[str], contents: Sequence[str], *, generation_prompt: bool, thoughts: Sequence[str] = ()
+    ) -> None:
         """Compare our text with the template's own rendering.
+
+        Args:
+            thoughts: one for each message; only those of messages that have the shape are used.
 
         Raises:
             FrameError: the template renders these messages differently.
         """
         pieces = self.outline(roles, generation_prompt=generation_prompt).pieces
-        ours = pieces[0] + "".join(content + piece for content, piece in zip(contents, pieces[1:], strict=True))
-        messages = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=True)]
+        thoughts = thoughts or [""] * len(roles)
+        told = ["".join(text for _, text in with_thought(piece, thoughts)) for piece in pieces]
+        ours = told[0] + "".join(content + piece for content, piece in zip(contents, told[1:], strict=True))
+        messages = [message_of(*item, self.form) for item in zip(roles, contents, thoughts, strict=True)]
         if self.template(messages, generation_prompt) != ours:
             raise FrameError(
                 "the chat template rewrites the contents of messages, so training would not match serving; use a "
@@ -178,24 +212,31 @@ class Frame:
             )
 
 
-def _outline(template: Template, roles: tuple[str, ...], prompt: bool) -> Outline:
-    marks = [MARK.format(index) for index in range(len(roles))]
-    pieces = _between(template, roles, marks, prompt)
+def _outline(template: Template, roles: tuple[str, ...], prompt: bool, form: ThoughtForm | None) -> Outline:
+    marks = [wrapped(role, MARK.format(index)) for index, role in enumerate(roles)]
+    pieces = _between(template, [(role, mark, mark) for role, mark in zip(roles, marks, strict=True)], prompt, form)
     left, right = STRIPPED[""], STRIPPED[""][::-1]
+    wide = [
+        (r, left + mark + right if wrapped(r, "") == "" else mark, mark) for r, mark in zip(roles, marks, strict=True)
+    ]
     try:
-        padded = _between(template, roles, [left + mark + right for mark in marks], prompt, marks)
+        padded = _between(template, wide, prompt, form)
     except FrameError:
         padded = pieces
     return Outline(pieces, _trims(pieces, padded))
 
 
 def _between(
-    template: Template, roles: tuple[str, ...], contents: list[str], prompt: bool, marks: list[str] | None = None
+    template: Template, messages: Sequence[tuple[str, str, str]], prompt: bool, form: ThoughtForm | None
 ) -> tuple[str, ...]:
-    """The texts around the marks in what the template renders for these contents."""
-    rest = template([{"role": role, "content": text} for role, text in zip(roles, contents, strict=True)], prompt)
+    """The texts around the marks in what the template renders for messages (role, content, mark)."""
+    thoughts = map(THOUGHT_MARK.format, range(len(messages)))
+    rest = template(
+        [message_of(m[0], m[1], thought, form) for m, thought in zip(messages, thoughts, strict=False)], prompt
+    )
     pieces = []
-    for index, mark in enumerate(marks or contents):
+    roles = [role for role, _, _ in messages]
+    for index, (_, _, mark) in enumerate(messages):
         before, found, rest = rest.partition(mark)
         if not found or MARK[0] in before:
             raise FrameError(

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from agentft.calls import CallFormat
+from agentft.calls.thoughts import THINK, is_thought, join_thoughts
 from agentft.errors import FrameError
 from agentft.rendering.frame import Frame, Trim
+from agentft.rendering.thinking import EMPTY_REST, ThoughtForm, shape_of, with_thought
 from agentft.types import (
     Conversation,
     Json,
@@ -23,7 +25,7 @@ from agentft.types import (
     Turn,
 )
 
-__all__ = ["describe_rendering", "render_prompt", "render_samples"]
+__all__ = ["count_thoughts", "describe_rendering", "render_prompt", "render_samples"]
 
 
 @dataclass(slots=True)
@@ -32,37 +34,64 @@ class _Message:
 
     role: str
     segments: list[Segment] = field(default_factory=list)
+    thought: Segment | None = None  # what stands in the frame's own form, before the content
+
+    def content(self, frame: Frame) -> list[Segment]:
+        """The segments as they stand in the history: a frame with thoughts of its own has none inside contents."""
+        return [segment for segment in self.segments if segment.kind != "thought"] if frame.form else self.segments
+
+    def shape(self, frame: Frame) -> str:
+        """The role, and what else the frame's template distinguishes."""
+        if frame.form is None:
+            return self.role
+        content = "".join(segment.text for segment in self.content(frame))
+        return shape_of(self.role, content, thought=self.thought is not None)
 
 
-def render_samples(conversation: Conversation, fmt: CallFormat, frame: Frame) -> list[tuple[Segment, ...]]:
+def render_samples(
+    conversation: Conversation, fmt: CallFormat, frame: Frame, *, thinking: bool = False
+) -> list[tuple[Segment, ...]]:
     """The conversation as training samples: one if the frame is stable, else one for each assistant message.
+
+    `thinking`: with the thoughts. A conversation without any is rendered as if it were False.
 
     Raises:
         FrameError: the template cannot render the conversation faithfully.
     """
-    messages = _messages(conversation, fmt, frame)
+    thinking = thinking and count_thoughts(conversation) > 0
+    frame = (frame.thinker if thinking else None) or frame
+    messages = _messages(conversation, fmt, frame, thinking)
     if frame.stable:
         return [_assemble(messages, frame, generation_prompt=False)]
     rows = []
     for index, message in enumerate(messages):
         if message.role == "assistant":
-            prompt, lead, trim = _open(messages[:index], frame)
-            completion = _ended(_with_lead(lead, _trimmed(message.segments, trim)), frame.stop, frame)
+            prompt, content = _open(messages[:index], message, frame, complete=True)
+            completion = _ended(content, frame.stop, frame)
             rows.append((*prompt, *(segment for segment in completion if segment.text)))
     return rows
 
 
-def render_prompt(conversation: Conversation, fmt: CallFormat, frame: Frame) -> tuple[Segment, ...]:
+def render_prompt(
+    conversation: Conversation, fmt: CallFormat, frame: Frame, *, thinking: bool = False
+) -> tuple[Segment, ...]:
     """The prompt for the assistant's next turn, or for the rest of its turn if the conversation ends with one.
+
+    `thinking`: the model thinks first, and gets its earlier thoughts where the template has them.
 
     Raises:
         FrameError: the template cannot render the conversation faithfully.
     """
-    messages = _messages(conversation, fmt, frame)
-    tail = messages.pop().segments if messages and messages[-1].role == "assistant" else []
-    prompt, lead, trim = _open(messages, frame)
-    begun = _trimmed(tail, (trim[0], ""))
-    return (*prompt, *(_with_lead(lead, begun) if begun else ()))
+    frame = (frame.thinker if thinking else None) or frame
+    messages = _messages(conversation, fmt, frame, thinking)
+    reply = messages.pop() if messages and messages[-1].role == "assistant" else None
+    prompt, content = _open(messages, reply, frame)
+    return (*prompt, *content)
+
+
+def count_thoughts(conversation: Conversation) -> int:
+    """The number of thoughts that are not empty."""
+    return sum(bool(join_thoughts([part])) for turn in conversation.turns for part in turn.parts)
 
 
 def describe_rendering(fmt: CallFormat, frame: Frame) -> dict[str, Json]:
@@ -78,8 +107,11 @@ def describe_rendering(fmt: CallFormat, frame: Frame) -> dict[str, Json]:
     }
 
 
-def _messages(conversation: Conversation, fmt: CallFormat, frame: Frame) -> list[_Message]:
-    """Turns as the frame's messages. Results go into the assistant message or into a separate user message."""
+def _messages(conversation: Conversation, fmt: CallFormat, frame: Frame, thinking: bool) -> list[_Message]:
+    """Turns as the frame's messages. Results go into the assistant message or into a separate user message.
+
+    `thinking`: with thoughts, in the frame's own form if it has one, else as text.
+    """
     messages: list[_Message] = []
     verbatim = conversation.source == fmt.name
     system = _system(conversation, fmt, verbatim)
@@ -93,8 +125,11 @@ def _messages(conversation: Conversation, fmt: CallFormat, frame: Frame) -> list
                 group = list(parts)
                 if injected:
                     _add_results(messages, group, turn.raw, fmt, verbatim and turn.role == "assistant")
-                else:
-                    _add_run(messages, group, turn, fmt, verbatim)
+                    continue
+                if frame.form:
+                    _add_thought(_assistant(messages), join_thoughts(group), turn.excluded, frame.form)
+                spoken = [part for part in group if not is_thought(part)]
+                _add_run(messages, group if thinking and not frame.form else spoken, turn, fmt, verbatim)
     for message in messages:
         if message.role == "assistant":
             message.segments = _without_stop(message.segments, frame)
@@ -137,6 +172,20 @@ def _assistant(messages: list[_Message]) -> _Message:
     if not messages or messages[-1].role != "assistant":
         messages.append(_Message("assistant"))
     return messages[-1]
+
+
+def _add_thought(message: _Message, thought: str, excluded: bool, form: ThoughtForm) -> None:
+    """Add a run's thought (empty: none) in the template's form. In a message's later runs it is part of the content."""
+    if not message.segments:
+        before = message.thought.text + "\n\n" if message.thought else ""
+        message.thought = Segment(before + thought, True, "thought", excluded) if thought else message.thought
+        return
+    if message.segments[-1].kind == "result" and not form.opening:  # as the prompt does
+        message.segments.append(Segment(f"{THINK}\n", False, "thought"))
+        thought, excluded = (form.write(thought), excluded) if thought else (EMPTY_REST, True)
+    elif thought:
+        thought = form.write(thought)
+    message.segments += [Segment(thought, True, "thought", excluded)] if thought else []
 
 
 def _add_run(messages: list[_Message], parts: list[Part], turn: Turn, fmt: CallFormat, verbatim: bool) -> None:
@@ -189,22 +238,35 @@ def _add_results(messages: list[_Message], parts: list[Part], raw: str, fmt: Cal
         messages.append(_Message("user", [segment]))
 
 
-def _open(messages: Sequence[_Message], frame: Frame) -> tuple[tuple[Segment, ...], str, Trim]:
-    """The prompt for an assistant message, what the model generates before its content, and what the content loses."""
-    given, lead, trim = frame.opening([message.role for message in messages])
+def _open(
+    messages: Sequence[_Message], reply: _Message | None, frame: Frame, *, complete: bool = False
+) -> tuple[tuple[Segment, ...], list[Segment]]:
+    """The prompt for a reply, and the reply as far as it was generated (None: nothing yet; `complete`: all of it)."""
+    form = frame.form
+    shapes = [message.shape(frame) for message in messages]
     prompt = _assemble(messages, frame, generation_prompt=True)
+    if form and reply is None:
+        return prompt, []
+    reply = reply or _Message("assistant")
+    given, lead, trim = frame.opening(shapes, reply.shape(frame))
+    content = _trimmed(reply.segments, trim if complete else (trim[0], ""))
+    if form and reply.thought:
+        return prompt, [replace(reply.thought, text=form.write(reply.thought.text)), *content]
+    if form and given:  # no thought, which the row does not say
+        return prompt, [Segment(given, True, "thought", excluded=True), *content]
     if given:
         prompt = (*prompt[:-1], replace(prompt[-1], text=prompt[-1].text + given))
-    return prompt, lead, trim
+    return prompt, _with_lead(lead, content) if content or complete else []
 
 
 def _assemble(messages: Sequence[_Message], frame: Frame, *, generation_prompt: bool) -> tuple[Segment, ...]:
     """Messages inside the frame's text. The stop token counts as sampled wherever serving waits for it."""
-    roles = [message.role for message in messages]
+    roles = [message.shape(frame) for message in messages]
     outline = frame.outline(roles, generation_prompt=generation_prompt)
-    contents = [_trimmed(m.segments, trim) for m, trim in zip(messages, outline.trims, strict=True)]
+    contents = [_trimmed(m.content(frame), trim) for m, trim in zip(messages, outline.trims, strict=True)]
     texts = ["".join(segment.text for segment in content) for content in contents]
-    frame.check(roles, texts, generation_prompt=generation_prompt)
+    thoughts = [message.thought.text if message.thought else "" for message in messages]
+    frame.check(roles, texts, generation_prompt=generation_prompt, thoughts=thoughts)
     segments: list[Segment] = []
     before = outline.pieces[0]
     for index, (content, after) in enumerate(zip(contents, outline.pieces[1:], strict=True)):
@@ -213,7 +275,7 @@ def _assemble(messages: Sequence[_Message], frame: Frame, *, generation_prompt: 
             lead = frame.opening(roles[:index])[1]
             if index == len(messages) - 1 and not after.startswith(frame.stop) and _stop_kind(content):
                 after = frame.stop  # noqa: PLW2901  the template writes no end after the last turn
-        segments.append(Segment(before.removesuffix(lead), False, "frame"))
+        segments += [Segment(text, False, kind) for kind, text in with_thought(before.removesuffix(lead), thoughts)]
         *ended, last = _ended(_with_lead(lead, content), after, frame)
         segments += ended
         before = last.text

@@ -15,6 +15,7 @@ from agentft.engine.packing import Sample, make_sample
 from agentft.errors import FrameError, InputError, RowError
 from agentft.rendering import Rendering
 from agentft.rendering.encoding import LearnRule, encode
+from agentft.rendering.render import count_thoughts
 from agentft.rendering.tokens import Tokenizer, controls_in
 from agentft.rows.ledger import Ledger
 from agentft.rows.quarantine import open_quarantine
@@ -48,6 +49,8 @@ class DataReport:
         quiet: turns that answer the user without a call.
         answered: turns that answer after a tool's result.
         quiet_learnt: whether these two kinds of turns are supervised.
+        thoughts: thoughts of the assistant.
+        thoughts_learnt: whether they are supervised; if not, they are left out of the samples.
         trimmed: samples that lost their last turns (or all) to fit `max_length`.
         left_out: supervised tokens lost by trimming.
         longest: (line, id, tokens) of the longest samples.
@@ -64,6 +67,8 @@ class DataReport:
     quiet: int = 0
     quiet_learnt: bool = False
     answered: int = 0
+    thoughts: int = 0
+    thoughts_learnt: bool = False
     trimmed: int = 0
     left_out: int = 0
     longest: tuple[tuple[int, str, int], ...] = ()
@@ -100,7 +105,8 @@ def prepare(paths: Sequence[Path], encoder: Encoder, quarantine: Path | None = N
     Raises:
         InputError: a file cannot be read, or no row is kept.
     """
-    made = Prepared(report=DataReport(quiet_learnt=encoder.learn.weights.get("answer", 0) > 0))
+    learn = encoder.learn
+    made = Prepared(report=DataReport(quiet_learnt=learn.weights.get("answer", 0) > 0, thoughts_learnt=learn.thinking))
     ledger = made.report.ledger
     for number, path in enumerate(paths):
         rejected_rows = quarantine / f"{number}-{path.name.split('.')[0]}.jsonl" if quarantine else None
@@ -146,6 +152,7 @@ def _samples(path: Path, row: Row, conversation: Conversation, encoder: Encoder,
         made.report.ledger.count_unsupervised(f"{path}:{row.line}: {conversation.id}")
         return []
     made.report.control_texts.update(controls_in("\n".join(t.raw for t in conversation.turns), encoder.tokenizer))
+    made.report.thoughts += count_thoughts(conversation)
     made.tools |= dict.fromkeys(tool.name for tool in conversation.tools)
     made.report.trimmed += sum(map(bool, lost))
     made.report.left_out += sum(lost)

@@ -12,14 +12,14 @@ from typing import Any
 from agentft import __version__
 from agentft.engine.packing import Pack, Sample, epoch_packs, report_packing
 from agentft.errors import InputError
-from agentft.files import clear_unfinished, write_digests, write_text
+from agentft.files import clear_unfinished, write_text
 from agentft.models.embedded import EMBEDDED, resolve
 from agentft.models.tokenizers import load_tokenizer
 from agentft.rendering import open_rendering
 from agentft.rendering.encoding import learn_rule
 from agentft.rows.preparation import DataReport, Encoder, Prepared, prepare
 from agentft.runs import RunFolder, new_run
-from agentft.training.checkpoints import clear_partial, complete_folder, last_intact, set_aside, step_of
+from agentft.training.checkpoints import clear_partial, complete_folder, last_intact, step_of
 from agentft.training.events import (
     DataReady,
     Event,
@@ -86,7 +86,7 @@ def train(recipe: Recipe, on_event: OnEvent, should_stop: Stop = lambda: False, 
         job = _prepare(recipe, folder.quarantine, watcher)
         _announce(job, watcher, strict)
         model = _load(job, watcher)
-        folder.write_json(folder.format, {**job.encoder.rendering.describe(), **_learning(job.recipe)})
+        folder.write_json(folder.format, {**job.encoder.rendering.describe(), **_learning(job)})
         folder.write_json(folder.data, _data_document(job))
         write_text(folder.recipe, write_recipe(job.recipe))
         return _fit(job, model, watcher, should_stop, None)
@@ -110,9 +110,6 @@ def _resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop) -> RunResul
     clear_partial(folder.path)
     clear_partial(folder.checkpoints)
     weights = folder.weights(recipe.method)
-    if damage := folder.find_damage():
-        aside = set_aside(weights)
-        watcher(Note(f"{damage}; it is made again, and the damaged one is kept as {aside.name}", warning=True))
     checkpoint = None
     if not weights.is_dir():
         checkpoint = last_intact(folder.checkpoints, lambda text: watcher(Note(text, warning=True)))
@@ -168,11 +165,11 @@ class _Watcher:
 
 
 def _encoder(recipe: Recipe) -> Encoder:
-    tokenizer = load_tokenizer(recipe.model)
+    tokenizer, learn = load_tokenizer(recipe.model), learn_rule(recipe.learn, recipe.weights)
     return Encoder(
         tokenizer=tokenizer,
-        rendering=open_rendering(recipe.format, tokenizer),
-        learn=learn_rule(recipe.learn, recipe.weights),
+        rendering=open_rendering(recipe.format, tokenizer, thinking=learn.thinking),
+        learn=learn,
         max_length=recipe.max_length,
     )
 
@@ -233,6 +230,9 @@ def _warnings(recipe: Recipe, report: DataReport) -> Iterator[str]:
             f"turns contain the text of control tokens ({counted}); it is tokenised as plain text, and removed from "
             "the end of an answer"
         )
+    if report.thoughts and not report.thoughts_learnt:
+        counted = "1 thought is" if report.thoughts == 1 else f"{report.thoughts} thoughts are"
+        yield (f"{counted} left out, since learn = {recipe.learn!r} does not supervise them; --learn assistant does")
     if report.quiet and not report.quiet_learnt:
         turns = "1 turn correctly makes" if report.quiet == 1 else f"{report.quiet} turns correctly make"
         yield (
@@ -275,7 +275,6 @@ def _fit(job: _Job, model: Any, watcher: _Watcher, should_stop: Stop, checkpoint
         save_weights(model, partial)
         if recipe.method == "full":
             load_tokenizer(recipe.model).save_pretrained(str(partial))
-        write_digests(partial)
     return _finish(job, watcher, folder.weights(recipe.method), steps, seconds)
 
 
@@ -295,8 +294,11 @@ def _finish(job: _Job, watcher: _Watcher, weights: Path | None, steps: int, seco
     return result
 
 
-def _learning(recipe: Recipe) -> dict[str, Json]:
-    return {"learn": recipe.learn, "weights": dict(recipe.weights), "model": recipe.model, "method": recipe.method}
+def _learning(job: _Job) -> dict[str, Json]:
+    recipe, report = job.recipe, job.prepared.report
+    learning: dict[str, Json] = {"learn": recipe.learn, "weights": dict(recipe.weights)}
+    learning["thinking"] = report.thoughts_learnt and report.thoughts > 0
+    return {**learning, "model": recipe.model, "method": recipe.method}
 
 
 def _data_document(job: _Job) -> dict[str, Json]:

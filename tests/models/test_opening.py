@@ -10,9 +10,13 @@ import pytest
 
 from agentft.calls import call_format
 from agentft.errors import InputError
+from agentft.models import Request, Sampling
+from agentft.models.completion import Completion
 from agentft.models.opening import check_rendering, doubt_bits, identify, open_model
+from agentft.rendering import open_rendering
 from agentft.rendering.render import describe_rendering
 from agentft.runs import find_finished
+from agentft.types import Conversation, Span, Text, Turn
 from tests.tiny import tiny_tokenizer
 
 FRAME: Any = SimpleNamespace(fingerprint="f", stop="</s>", stable=True)
@@ -52,6 +56,33 @@ def test_a_run_of_full_training_is_opened_without_the_base_model(
         ("some-model", adapter, 4, False),
         ("some-model", rounded, 16, True),
     ]
+
+
+@pytest.mark.parametrize("thinking", [False, True])
+def test_a_model_thinks_if_its_run_was_trained_on_thoughts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, thinking: bool
+) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template += (
+        "{% if add_generation_prompt and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
+    )
+    tokenizer.chat_template = tokenizer.chat_template.replace(
+        "message['content']", "message.content.split('</think>')[-1]"
+    )
+    prompts: list[str] = []
+
+    def complete(requests: Any, *_: object) -> list[Completion]:
+        prompts.extend("".join(segment.text for segment in request.segments) for request in requests)
+        return [Completion("Hi", "end", 1, 1)]
+
+    engine = SimpleNamespace(tokenizer=tokenizer, name="tiny", complete=complete)
+    monkeypatch.setattr("agentft.models.hf.HfEngine.open", lambda *_, **__: engine)
+    place = make_run(tmp_path, "a")
+    stored: dict[str, Any] = dict(open_rendering("hermes", tokenizer).describe())
+    (place / "format.json").write_text(json.dumps(stored | {"thinking": thinking}))
+    asked = Conversation("c", (Turn("user", (Text("Hi", Span(0, 2)),), "Hi"),), (), "hermes")
+    open_model(None, str(place)).reply([Request("k", asked)], Sampling())
+    assert prompts[0].endswith("<|im_start|>assistant\n" + ("" if thinking else "<think>\n\n</think>\n\n"))
 
 
 def test_other_bits_than_in_training_give_a_warning(tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ import pytest
 from safetensors import SafetensorError
 
 from agentft.errors import InputError
-from agentft.files import write_digests
-from agentft.training.checkpoints import complete_folder, last_intact, prune_checkpoints
+from agentft.training.checkpoints import complete_folder, last_intact, prune_checkpoints, write_digests
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -97,6 +97,20 @@ def test_learning_calls_only_warns_of_turns_without_a_call(tiny: Path, rows: Pat
     assert notes["balanced"] == []
 
 
+def test_a_run_says_whether_it_was_trained_on_thoughts(tiny: Path, tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4", "reasoning_content": "Easy."}]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    notes: list[str] = []
+    for learn, thinking in (("balanced", False), ("assistant", True)):
+        events: list[Event] = []
+        run.train(recipe_of(tiny, tmp_path / "rows.jsonl", tmp_path / learn, learn=learn, max_steps=1), events.append)
+        notes += [event.text for event in events if isinstance(event, Note) and "thought" in event.text]
+        assert json.loads((tmp_path / learn / "format.json").read_text())["thinking"] is thinking
+        assert find_finished(str(tmp_path / learn)).thinking is thinking
+    (note,) = notes
+    assert note.startswith("1 thought is left out, since learn = 'balanced' does not supervise them")
+
+
 def test_a_dry_run_writes_nothing(tiny: Path, rows: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     data, plan = run.dry_run(recipe_of(tiny, rows, tmp_path / "run"), events.append)
