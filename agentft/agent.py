@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from itertools import islice
+from threading import Event
 from typing import Protocol
 
 from agentft.errors import FrameError, MissingError
-from agentft.models import Model, OnDelta, Reply, Request, Sampling
+from agentft.models import ConcurrentModel, Model, OnDelta, Reply, Request, Sampling
 from agentft.types import (
     Case,
     Conversation,
@@ -115,6 +118,7 @@ def advance(
         exchanges=exchanges,
         prompt_tokens=reply.usage.prompt_tokens,
         tokens=reply.usage.tokens,
+        response=reply.response,
     )
     return conversation, made
 
@@ -140,15 +144,18 @@ def step(  # noqa: PLR0917
 
 def run_cases(
     jobs: Iterable[Job], model: Model, client_for: Callable[[Job], ToolRunner], options: Options
-) -> Iterator[Trajectory]:
+) -> Generator[Trajectory]:
     """Run jobs, up to `options.batch_size` at a time, and yield each trajectory when its case ends.
 
     A finished case is immediately replaced in the batch, to keep the device busy. A case with an `INFRASTRUCTURE` error
-    ends as `invalid`; the others continue.
+    ends as `invalid`; the others continue. With a `ConcurrentModel`, each case runs in a thread of its own.
 
     Args:
         client_for: returns the client for a job, which knows only the job's tools.
     """
+    if isinstance(model, ConcurrentModel):
+        yield from _run_concurrently(jobs, model, client_for, options)
+        return
     waiting = deque(jobs)
     active: list[_Run] = []
     while waiting or active:
@@ -159,6 +166,38 @@ def run_cases(
             run.take(reply, options.max_steps)
         yield from (run.trajectory() for run in active if run.outcome)
         active = [run for run in active if not run.outcome]
+
+
+def _run_concurrently(
+    jobs: Iterable[Job], model: ConcurrentModel, client_for: Callable[[Job], ToolRunner], options: Options
+) -> Iterator[Trajectory]:
+    """Run each case in a thread of its own, so that none waits for another's reply or tools."""
+    stopped = Event()
+
+    def finish(run: _Run) -> Trajectory:
+        while not run.outcome and not stopped.is_set():
+            for _, reply in _replies([run], model, options.sampling):
+                run.take(reply, options.max_steps)
+        return run.trajectory()
+
+    waiting = iter(jobs)
+    running: set[Future[Trajectory]] = set()
+    with ThreadPoolExecutor(options.batch_size, "agentft-case") as pool:
+        try:
+            while True:
+                # Twice as many as run at once, so that the next case starts before the caller has taken the last.
+                for job in islice(waiting, 2 * options.batch_size - len(running)):
+                    running.add(pool.submit(finish, _Run(job, client_for(job), model.source, options)))
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        finally:
+            stopped.set()
+            left = [future for future in running if not future.cancel()]
+            while wait(left, timeout=0.05).not_done:
+                model.cancel()
 
 
 class _Run:
@@ -225,11 +264,15 @@ class _Run:
 
 
 def _replies(runs: Sequence[_Run], model: Model, sampling: Sampling) -> list[tuple[_Run, Reply]]:
-    """One reply for each run. If the batch fails, each run is tried alone, so that one bad prompt ends one case."""
+    """One reply for each run; all are of one trial, which is added to the seed.
+
+    If the batch fails, each run is tried alone, so that one bad prompt ends one case.
+    """
     if not runs:
         return []
+    seeded = replace(sampling, seed=sampling.seed + runs[0].job.trial)
     try:
-        replies = model.reply([run.request() for run in runs], sampling)
+        replies = model.reply([run.request() for run in runs], seeded)
         return list(zip(runs, replies, strict=True))
     except INFRASTRUCTURE as error:
         if len(runs) == 1:

@@ -1,8 +1,10 @@
-"""Atomic file writes (a crash leaves the old content or the new, never a part), and locks on folders."""
+"""Atomic file writes (a crash leaves the old content or the new, never a part), digests, and locks on folders."""
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -12,8 +14,20 @@ from typing import TextIO
 
 from agentft.errors import InputError
 
-__all__ = ["LOCK", "atomic_write", "clear_unfinished", "fsync_folder", "lock_folder", "write_text"]
+__all__ = [
+    "DIGESTS",
+    "LOCK",
+    "atomic_write",
+    "clear_unfinished",
+    "find_damage",
+    "fsync_folder",
+    "lock_folder",
+    "write_digests",
+    "write_text",
+]
 
+DIGESTS = "digests.json"
+"""In a folder of weights: the SHA-256 of each other file, by name."""
 LOCK = ".lock"
 """The lock file of a folder; it names the process that holds the lock."""
 
@@ -50,6 +64,31 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_digests(folder: Path) -> None:
+    """Record the SHA-256 of every file in `folder` that is loaded, for `find_damage`; a README may be edited later."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
+    digests = {path.relative_to(folder).as_posix(): _digest(path) for path in files}
+    (folder / DIGESTS).write_text(json.dumps(digests, indent=1), encoding="utf-8")
+
+
+def find_damage(folder: Path) -> str | None:
+    """A sentence about the first damaged or missing file; None if every recorded file has its digest."""
+    record = folder / DIGESTS
+    try:
+        digests = json.loads(record.read_bytes())
+        wrong = next((name for name, digest in digests.items() if _digest(folder / name) != digest), None)
+    except (ValueError, AttributeError, TypeError):
+        return f"{record} is damaged"
+    except OSError as error:
+        return f"{error.filename or record} cannot be read ({error.strerror})"
+    return f"{folder / wrong} is damaged: its SHA-256 is not the recorded one" if wrong else None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def clear_unfinished(folder: Path) -> None:

@@ -13,11 +13,12 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from agentft.errors import InputError, MissingError
-from agentft.files import LOCK, atomic_write, lock_folder, write_text
+from agentft.files import DIGESTS, LOCK, atomic_write, find_damage, lock_folder, write_text
 from agentft.types import Json
 
 __all__ = ["RUNS", "FinishedRun", "RunFolder", "check_output", "find_finished", "find_run", "new_run"]
@@ -53,6 +54,20 @@ class RunFolder:
     def result(self) -> Path | None:
         """The trained adapter, or the model if all weights were trained; None if neither exists yet."""
         return next((path for path in (self.weights("lora"), self.weights("full")) if path.is_dir()), None)
+
+    def find_damage(self) -> str | None:
+        """A sentence about the damage of the finished result, None if it is intact or missing.
+
+        A result of an older version has no digests; then only its files' presence is checked.
+        """
+        if self.result is None:
+            return None
+        files = sorted(path for path in self.result.iterdir() if path.is_file())
+        if (self.result / DIGESTS).exists():
+            return _find_damage(self.result, tuple((path.name, path.stat().st_mtime_ns) for path in files))
+        if not any(path.suffix == ".safetensors" for path in files):
+            return f"{self.result} has no weights (*.safetensors)"
+        return None
 
     def weights(self, method: str) -> Path:
         """Where the result of a training method goes: `adapter/`, or `model/` for `full`."""
@@ -103,6 +118,12 @@ class RunFolder:
         """Append a line with the time to log.txt."""
         with self.log.open("a", encoding="utf-8") as stream:
             stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+
+@cache
+def _find_damage(folder: Path, _stamps: tuple[tuple[str, int], ...]) -> str | None:
+    """Cached while names and times of the files stay, because a command looks at the run several times."""
+    return find_damage(folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +259,11 @@ def find_finished(name: str, root: Path = RUNS) -> FinishedRun:
         raise InputError(
             f"{path} has no adapter/ or model/, so the run did not finish; continue it with: "
             f"agentft train --resume {path}"
+        )
+    if damage := run.find_damage():
+        raise InputError(
+            f"{damage}; restore {run.result} from a copy, or make it again from the last checkpoint with "
+            f"`agentft train --resume {path}`"
         )
     return FinishedRun(
         path=path,

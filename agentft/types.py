@@ -278,6 +278,7 @@ class Step:
         parts: the reply's parts; their spans index into `raw`.
         raw: the text as the model generated it; None for a model that returns structured parts.
         finish: `stop`, `end` or `length` (see `agentft.models.Finish`).
+        response: the body of the endpoint's response; None for a model on this machine.
     """
 
     turn: int
@@ -287,6 +288,7 @@ class Step:
     exchanges: tuple[Exchange, ...]
     prompt_tokens: int = 0
     tokens: int = 0
+    response: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from agentft.commands.endpoints import AllowHttp, EndpointUrl, choose_endpoint
+
 if TYPE_CHECKING:
     from agentft.models import Model
+    from agentft.models.transport import Endpoint
     from agentft.repl.loop import Reader
     from agentft.toolset import Toolset
 
@@ -18,6 +21,11 @@ __all__ = ["chat_command"]
 
 WORLDS = ("weather", "search", "calculator")
 FEW = 6
+
+
+TopP = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Sample from the most likely tokens whose probabilities add up to P.")
+]
 
 
 def chat_command(
@@ -33,15 +41,14 @@ def chat_command(
     bits: Annotated[Literal["4", "8", "16"], typer.Option(help="Bits per weight in memory.")] = "16",
     stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Show the answer while it is generated.")] = True,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
-    top_p: Annotated[
-        float,
-        typer.Option(min=0.0, max=1.0, help="Sample from the most likely tokens whose probabilities add up to P."),
-    ] = 1.0,
+    top_p: TopP = 1.0,
     top_k: Annotated[int, typer.Option(min=0, help="Sample from the K most likely tokens; 0: from all.")] = 0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Token limit of one reply.")] = 256,
     seed: Annotated[int, typer.Option(help="Seed for sampling.")] = 0,
     system: Annotated[str | None, typer.Option(help="The system prompt; the tools are added after it.")] = None,
     save: Annotated[Path | None, typer.Option(help="Append the chat to this JSONL file of MS-Agent rows.")] = None,
+    endpoint: EndpointUrl = None,
+    allow_http: AllowHttp = False,
 ) -> None:
     """Chat with a model that calls tools; the calls go to mock servers on this machine.
 
@@ -60,7 +67,8 @@ def chat_command(
 
     if save is not None:
         check_place(save)
-    toolsets, opened = _toolsets(tools, adapter), _open(model, adapter, int(bits))
+    toolsets = _toolsets(tools, adapter)
+    opened = _open(model, adapter, int(bits), choose_endpoint(endpoint, allow_http=allow_http))
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     view = ChatView(open_console(), open_console(stderr=True), streaming=stream)
     sampling = Sampling(max_new_tokens, temperature, top_p, top_k, seed)
@@ -88,8 +96,12 @@ def _offered(toolsets: Sequence[Toolset]) -> list[str]:
     return names if len(names) <= FEW else [toolset.name for toolset in toolsets]
 
 
-def _open(model: str | None, adapter: str | None, bits: int) -> Model:
+def _open(model: str | None, adapter: str | None, bits: int, endpoint: Endpoint | None) -> Model:
     """The model; an embedded one is pulled first if it is not in the cache."""
+    if endpoint is not None:
+        from agentft.models.endpoint import open_served
+
+        return open_served(endpoint, model, adapter)
     from agentft.display.pulling import ensure_pulled
     from agentft.display.terminal import say
     from agentft.models.opening import DEFAULT_MODEL, doubt_bits, open_model

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agentft.commands.endpoints import AllowHttp, AtOnce, EndpointUrl, choose_endpoint
 from agentft.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from agentft.evaluation.arms import ModelChoice
     from agentft.evaluation.plan import Arm, Plan
     from agentft.evaluation.records import Record
     from agentft.evaluation.runner import Settings
@@ -89,7 +91,7 @@ def eval_command(
     max_invalid: MaxInvalid = 0.05,
     rescore: Rescore = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens in one reply.")] = 256,
-    batch_size: Annotated[int, typer.Option(min=1, help="Number of cases that run at once.")] = 16,
+    at_once: AtOnce = None,
     call_format: Format = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print only summary.json on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Do not show the plan and the progress.")] = False,
@@ -99,29 +101,43 @@ def eval_command(
     replay: Replay = None,
     replay_miss: ReplayMiss = "error",
     keep_secrets: KeepSecrets = False,
+    endpoint: EndpointUrl = None,
+    allow_http: AllowHttp = False,
 ) -> None:
     """Evaluate the tool calls of a model on suites, over HTTP to mock tools.
 
     Example:
       agentft eval --tools weather,search --adapter last --baseline base
     """
-    from agentft.display.pulling import ensure_pulled
-    from agentft.evaluation.arms import ModelChoice, make_arms
+    from agentft.evaluation.arms import ModelChoice
     from agentft.evaluation.runner import Settings
     from agentft.models import Sampling
 
-    _note_bits(adapter, bits, quiet=quiet)
     gates = _gates(fail_under or [], no_worse_than or [], baseline or rescore)
+    given = {"--model": model, "--adapter": adapter, "--baseline": baseline, "--limit": limit, "--output": output}
     if rescore:
-        given = {"--model": model, "--adapter": adapter, "--baseline": baseline, "--limit": limit, "--output": output}
         raise typer.Exit(_rescore(rescore, gates, max_invalid, suites or [], tools, given, as_json=as_json))
     answers = {"real": real, "record": record, "replay": replay, "miss": replay_miss, "keep": keep_secrets}
     plan = _with_conditions(choose_cases(suites or [], tools, limit, trials), faults, answers)
-    choice = ModelChoice(model, adapter, bits, call_format)
+    server = choose_endpoint(endpoint, at_once, allow_http=allow_http, quiet=quiet)
+    choice = ModelChoice(model, adapter, bits, call_format, server)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-    arms, stored = make_arms(plan, choice, baseline, lambda name: ensure_pulled(name, quiet=quiet), sampling)
-    settings = Settings(output or _folder(adapter, plan, arms, sampling), sampling, batch_size, gates, max_invalid)
-    raise typer.Exit(run_plan(plan, arms, stored, settings, as_json=as_json, quiet=quiet))
+    settings = Settings(output or Path(), sampling, server.concurrency if server else at_once or 16, gates, max_invalid)
+    raise typer.Exit(_run_choice(plan, choice, baseline, settings, as_json=as_json, quiet=quiet))
+
+
+def _run_choice(
+    plan: Plan, choice: ModelChoice, baseline: str | None, settings: Settings, *, as_json: bool, quiet: bool
+) -> int:
+    """Evaluate a model; an empty `settings.output` is a folder named after everything that the results depend on."""
+    from agentft.display.pulling import ensure_pulled
+    from agentft.evaluation.arms import make_arms
+
+    _note_bits(choice.adapter, choice.bits, quiet=quiet)
+    arms, stored = make_arms(plan, choice, baseline, lambda name: ensure_pulled(name, quiet=quiet), settings.sampling)
+    if settings.output == Path():
+        settings = replace(settings, output=_folder(choice.adapter, plan, arms, settings.sampling))
+    return run_plan(plan, arms, stored, settings, as_json=as_json, quiet=quiet)
 
 
 def choose_cases(suites: list[str], tools: str | None, limit: int | None, trials: int = 1) -> Plan:

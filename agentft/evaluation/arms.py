@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from agentft.errors import InputError
@@ -12,8 +13,10 @@ from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record
 from agentft.evaluation.runner import read_baseline
 from agentft.models import Model, Sampling
+from agentft.models.endpoint import find_model, identify_served, open_served
 from agentft.models.opening import DEFAULT_FORMAT, DEFAULT_MODEL, SCRIPTED, identify, open_model
 from agentft.models.scripted import ScriptedModel
+from agentft.models.transport import Endpoint
 from agentft.runs import find_finished
 
 __all__ = ["ModelChoice", "make_arm", "make_arms"]
@@ -21,12 +24,13 @@ __all__ = ["ModelChoice", "make_arm", "make_arms"]
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """A model as the user names it (see `open_model`)."""
+    """A model as the user names it (see `open_model`), or one that an endpoint serves."""
 
     model: str | None = None
     adapter: str | None = None
     bits: int = 16
     call_format: str | None = None
+    endpoint: Endpoint | None = None
 
 
 def make_arm(label: str, plan: Plan, choice: ModelChoice, prepare: Callable[[str], None] = lambda _: None) -> Arm:
@@ -35,6 +39,8 @@ def make_arm(label: str, plan: Plan, choice: ModelChoice, prepare: Callable[[str
     Raises:
         InputError: the run or the call format is unknown.
     """
+    if choice.endpoint is not None:
+        return _served_arm(label, choice, choice.endpoint)
     run = find_finished(choice.adapter) if choice.adapter else None
     name, identity = identify(choice.model, choice.adapter, choice.bits, choice.call_format)
     if choice.model == SCRIPTED and run is None:
@@ -47,6 +53,12 @@ def make_arm(label: str, plan: Plan, choice: ModelChoice, prepare: Callable[[str
         return open_model(choice.model, choice.adapter, choice.bits, choice.call_format)
 
     return Arm(label, name, identity, load)
+
+
+def _served_arm(label: str, choice: ModelChoice, endpoint: Endpoint) -> Arm:
+    rendering = (choice.adapter, choice.call_format)
+    model = choice.model or find_model(endpoint)
+    return Arm(label, *identify_served(endpoint, model, *rendering), partial(open_served, endpoint, model, *rendering))
 
 
 def make_arms(
@@ -79,4 +91,4 @@ def make_arms(
         return [*arms, make_arm("base", plan, bare, prepare)], {}
     if Path(baseline).is_file():
         return arms, {"base": read_baseline(Path(baseline), plan, sampling)}
-    return [*arms, make_arm("base", plan, replace(choice, model=None, adapter=baseline), prepare)], {}
+    return [*arms, make_arm("base", plan, replace(choice, model=None, adapter=baseline, endpoint=None), prepare)], {}

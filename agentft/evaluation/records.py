@@ -50,8 +50,9 @@ class Record:
     `outcome`, `problem`, `prompt`, `steps` and `state` are those of the trajectory. `error` is the primary error class
     of a failed case, `findings` are all its errors. `decisions`: for each user turn (a call is expected, a call was
     made). `users`: the user turns. `format` and `frame_sha256`: how the prompt was rendered (None: the model takes no
-    text). `conditions`: see `Plan.conditions` (None: written by an older version). `case_digest`: hash of the case.
-    `fingerprint`: hash of everything that the arm's replies depend on.
+    text). `model`: the arm's name (empty: written by an older version, as is None in `conditions`, see
+    `Plan.conditions`). `case_digest`: hash of the case. `fingerprint`: hash of everything that the arm's replies
+    depend on.
     """
 
     arm: str
@@ -76,6 +77,7 @@ class Record:
     gold_state: str | None = None
     format: str | None = None
     frame_sha256: str | None = None
+    model: str = ""
     conditions: Mapping[str, str] | None = None
 
     @property
@@ -109,6 +111,7 @@ class Record:
             "steps": [_step_document(step) for step in self.steps],
             "state": self.state,
             "gold_state": self.gold_state,
+            **({"model": self.model} if self.model else {}),
             "format": self.format,
             "frame_sha256": self.frame_sha256,
             "conditions": None if self.conditions is None else dict(self.conditions),
@@ -142,6 +145,7 @@ def make_record(
         steps=trajectory.steps,
         state=trajectory.state,
         gold_state=context.gold_state,
+        model=arm.name,
         format=_text(rendering.get("call_format")),
         frame_sha256=_text(rendering.get("frame_sha256")),
         conditions=conditions,
@@ -289,6 +293,7 @@ def _step_document(step: Step) -> dict[str, Any]:
         "exchanges": [{**asdict(exchange), "call": exchange.call.id} for exchange in step.exchanges],
         "prompt_tokens": step.prompt_tokens,
         "tokens": step.tokens,
+        **({} if step.response is None else {"response": step.response}),
     }
 
 
@@ -319,7 +324,7 @@ def _read_step(row: dict[str, Any], fmt: str) -> Step:
     pairs = zip(calls, row["exchanges"], strict=False)
     exchanges = tuple(Exchange(**{**exchange, "call": call}) for call, exchange in pairs)
     plain = {key: row[key] for key in ("turn", "finish", "prompt_tokens", "tokens")}
-    return Step(**plain, raw=row["completion"], parts=parts, exchanges=exchanges)
+    return Step(**plain, raw=row["completion"], parts=parts, exchanges=exchanges, response=row.get("response"))
 
 
 def _text(value: Json) -> str | None:

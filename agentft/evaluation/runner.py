@@ -7,8 +7,8 @@ import json
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -22,7 +22,7 @@ from agentft.evaluation.records import Record, Store, case_digest, make_record, 
 from agentft.evaluation.summary import MAX_INVALID, Gate, Summary, summarise
 from agentft.files import write_text
 from agentft.metrics import SCORER_VERSION, Context
-from agentft.models import Model, Sampling
+from agentft.models import ConcurrentModel, Model, Sampling
 from agentft.toolserver import ToolClient, ToolServer
 from agentft.toolserver.faults import is_ours
 from agentft.toolserver.source import REAL_SECONDS
@@ -155,22 +155,26 @@ class _Run:
         if not waiting:
             return
         self._settings.on_arm(arm)
-        model = arm.open()
         total = len(self._keys)
-        for done, trajectory in enumerate(self._trajectories(waiting, arm, model), total - len(waiting) + 1):
-            case = self._cases[trajectory.case_id]
-            context = self._contexts[case.id]
-            record = make_record(
-                case,
-                trajectory,
-                context,
-                arm,
-                fingerprint=fingerprint_,
-                rendering=model.rendering,
-                conditions=self._conditions,
-            )
-            self._store.add(record)
-            self._settings.on_case(arm.label, record, done, total)
+        with ExitStack() as stack:
+            model = arm.open()
+            if isinstance(model, ConcurrentModel):
+                stack.callback(model.close)
+            found = stack.enter_context(closing(self._trajectories(waiting, arm, model)))
+            for done, trajectory in enumerate(found, total - len(waiting) + 1):
+                case = self._cases[trajectory.case_id]
+                context = self._contexts[case.id]
+                record = make_record(
+                    case,
+                    trajectory,
+                    context,
+                    arm,
+                    fingerprint=fingerprint_,
+                    rendering=model.rendering,
+                    conditions=self._conditions,
+                )
+                self._store.add(record)
+                self._settings.on_case(arm.label, record, done, total)
 
     def finished(self, fingerprint_: str) -> list[Record]:
         """The stored records of an arm, in the order of the plan."""
@@ -184,8 +188,8 @@ class _Run:
     def _regrade(self, row: Record) -> Record:
         return regrade(row, self._cases[row.case], self._contexts[row.case])
 
-    def _trajectories(self, waiting: Sequence[tuple[str, int]], arm: Arm, model: Model) -> Iterator[Trajectory]:
-        """Run the waiting cases, trial by trial. Each suite has a client that knows only the tools of its cases."""
+    def _trajectories(self, waiting: Sequence[tuple[str, int]], arm: Arm, model: Model) -> Generator[Trajectory]:
+        """Run the waiting cases, those of a batch in one trial. Each suite has a client that knows only its tools."""
         settings, faults = self._settings, self._plan.faults
         timeout = faults.client_seconds if faults else 10.0 if self._plan.source is None else 5 * REAL_SECONDS
         with ExitStack() as stack:
@@ -197,11 +201,13 @@ class _Run:
                     clients[job.case.suite] = stack.enter_context(client)
                 return clients[job.case.suite]
 
-            for trial, group in groupby(waiting, key=lambda key: key[1]):
-                jobs = [self._plan.job(self._cases[case], trial) for case, _ in group]
-                sampling = replace(settings.sampling, seed=settings.sampling.seed + trial)
-                options = Options(settings.batch_size, self._plan.max_steps, sampling, f"{self._name}.{arm.label}")
-                yield from map(self._with_faults, run_cases(jobs, model, client_for, options))
+            run = f"{self._name}.{arm.label}"
+            options = Options(settings.batch_size, self._plan.max_steps, settings.sampling, run)
+            concurrent = isinstance(model, ConcurrentModel)  # needs no batches of one seed
+            for _, group in groupby(waiting, key=lambda key: 0 if concurrent else key[1]):
+                jobs = [self._plan.job(self._cases[case], trial) for case, trial in group]
+                with closing(run_cases(jobs, model, client_for, options)) as found:
+                    yield from map(self._with_faults, found)
 
     def _with_faults(self, trajectory: Trajectory) -> Trajectory:
         """The trajectory with the fault of every exchange; `invalid` if a tool failed without an injected fault."""

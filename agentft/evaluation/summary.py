@@ -308,7 +308,7 @@ def _faults(plan: Plan, arms: Mapping[str, Sequence[Record]]) -> FaultSummary | 
 def _describe(rows: Sequence[Record], arm: Arm | None, fingerprint: str | None) -> ArmSummary:
     first = next(iter(rows), None)
     return ArmSummary(
-        name=arm.name if arm else "stored run",
+        name=arm.name if arm else f"stored run of {first.model}" if first and first.model else "stored run",
         identity=arm.identity if arm else None,
         format=first.format if first else None,
         frame_sha256=first.frame_sha256 if first else None,

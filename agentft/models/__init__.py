@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from agentft.types import Conversation, Json, ToolCall, Turn
 
 __all__ = [
     "CallDone",
     "CallStarted",
+    "ConcurrentModel",
     "Delta",
     "Finish",
     "Model",
@@ -69,6 +70,7 @@ class Reply:
         turn: its parts; their spans tile `turn.raw`.
         raw: the text exactly as the model generated it; None for a model that returns structured parts.
         prompt: the text exactly as the model received it; None for a model that receives structured messages.
+        response: the body of the endpoint's response; None for a model on this machine.
     """
 
     turn: Turn
@@ -76,6 +78,7 @@ class Reply:
     usage: Usage
     raw: str | None = None
     prompt: str | None = None
+    response: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,4 +128,17 @@ class Model(Protocol):
         Raises:
             FrameError: the model's chat template cannot render a conversation faithfully.
         """
+        ...
+
+
+@runtime_checkable
+class ConcurrentModel(Model, Protocol):
+    """A model whose `reply` many threads may call at once: a slow reply then delays no other conversation."""
+
+    def cancel(self) -> None:
+        """End every `reply` in progress with an error."""
+        ...
+
+    def close(self) -> None:
+        """Cancel what is in progress and free the model's resources."""
         ...

@@ -3,7 +3,8 @@
 Attention of a row over `[shared prefix, own tokens]` is one softmax over two blocks of scores. The prefix's keys and
 values are not repeated for each row, so a step reads them once for all rows that share it. Finished rows are removed
 from the batch from time to time. Models with other kinds of attention (sliding windows, soft caps, recurrence) use
-the same loop without a prefix and with transformers' own attention, which is slower.
+the same loop without a prefix and with transformers' own attention, which is slower. On a GPU, steps are replayed from
+a CUDA graph, and finished rows stay in the batch: removing them would need a new graph.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from agentft.engine.shared_prefix import attend_after
 from agentft.models import Sampling
+from agentft.models.graphs import FixedSteps, fits_graph
 
 __all__ = ["ATTENTION", "OnTokens", "Prefix", "Start", "can_share", "compute_prefix", "decode"]
 
@@ -105,7 +107,7 @@ def decode(
                 owns[row] = batch.computed(index, [*prompts[row], *generated[row][:-1]])
         if not active:
             break
-        kept = _kept(len(new), active)
+        kept = list(range(len(new))) if batch.fixed else _kept(len(new), active)
         batch.advance(kept, tokens)
         active = [kept.index(index) for index in active]
     return generated, [owns[row] for row in range(len(owns))]
@@ -130,7 +132,9 @@ class _Batch:
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], starts: Sequence[Start]) -> None:
         self._model = model
         self._starts = list(starts)
-        self._cache = DynamicCache(config=model.config)
+        self.fixed = bool(starts) and fits_graph(model)
+        self._steps: FixedSteps | None = None
+        self._cache: Any = DynamicCache(config=model.config)
         self.rows = list(range(len(prompts)))
         device = model.device
         owns = [len(start.own.tokens) for start in starts] or [0] * len(prompts)
@@ -150,11 +154,12 @@ class _Batch:
 
     def step(self) -> torch.Tensor:
         """Run the new tokens; return the logits `[rows, vocabulary]` of the next token, fp32."""
+        if self._steps is not None:
+            return self._steps.step(self._ids, self._positions)
         attention: dict[str, Any] = {"attention_mask": self._is_token.long()}
         if self._starts:
-            prefixes = (start.shared for start in self._starts)
-            groups = [(next(group), 1 + sum(1 for _ in group)) for _, group in groupby(prefixes, key=id)]
-            attention = {"attention_mask": _mask(self._is_token, self._ids.shape[1]), "shared_prefix": groups}
+            mask = _mask(self._is_token, self._ids.shape[1])
+            attention = {"attention_mask": mask, "shared_prefix": self._groups()}
         output = self._model(
             input_ids=self._ids,
             position_ids=self._positions,
@@ -166,18 +171,33 @@ class _Batch:
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
 
+    def _groups(self) -> list[tuple[Prefix, int]]:
+        """The shared prefixes, each with the number of rows that begin with it."""
+        prefixes = (start.shared for start in self._starts)
+        return [(next(group), 1 + sum(1 for _ in group)) for _, group in groupby(prefixes, key=id)]
+
     def computed(self, index: int, tokens: Sequence[int]) -> Prefix:
         """The part of `tokens` that row `index` of the tensors has computed after its shared prefix."""
         real = self._is_token[index]
-        layers = tuple((layer.keys[index][:, real], layer.values[index][:, real]) for layer in self._cache.layers)
+        known = len(real)
+        layers = tuple(
+            (layer.keys[index][:, :known][:, real], layer.values[index][:, :known][:, real])
+            for layer in self._cache.layers
+        )
         return Prefix(tuple(tokens[len(self._starts[index].shared.tokens) :]), layers)
 
     def advance(self, kept: list[int], tokens: torch.Tensor) -> None:
         """Keep these rows of the tensors, and append their new tokens."""
-        self._positions = self._positions[kept, -1:] + 1
-        self._ids = tokens[kept, None]
-        self._is_token = torch.cat([self._is_token[kept], self._is_token.new_ones(len(kept), 1)], dim=1)
+        if self.fixed and (self._steps is None or self._steps.full):
+            options = {"shared_prefix": self._groups(), "logits_to_keep": self._last}
+            self._steps = FixedSteps(self._model, self._cache, self._is_token, options)
+            self._cache = self._steps.cache
+        self._positions = self._positions[:, -1:] + 1
+        self._ids = tokens[:, None]
+        self._is_token = torch.cat([self._is_token, self._is_token.new_ones(len(tokens), 1)], dim=1)
         if len(kept) < len(self.rows):
+            self._positions, self._ids = self._positions[kept], self._ids[kept]
+            self._is_token = self._is_token[kept]
             self._cache.batch_select_indices(torch.tensor(kept, device=tokens.device))
             self.rows = [self.rows[index] for index in kept]
             self._starts = [self._starts[index] for index in kept] if self._starts else []

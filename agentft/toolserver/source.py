@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 
 import httpx
 
+from agentft.credentials import Credential
 from agentft.errors import InputError, ToolError
 from agentft.toolserver.body import error_body, parse_body
-from agentft.toolserver.credentials import Credential
 from agentft.toolserver.limits import Limits
 from agentft.toolserver.places import fill_request
 from agentft.toolserver.recording import Recorded, Recorder, Replayer

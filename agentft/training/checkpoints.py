@@ -6,8 +6,6 @@ A checkpoint holds the digests of its files, so that a damaged one is never load
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -18,15 +16,13 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from agentft.errors import InputError
-from agentft.files import fsync_folder
+from agentft.files import find_damage, fsync_folder
 
-__all__ = ["clear_partial", "complete_folder", "last_intact", "prune_checkpoints", "step_of", "write_digests"]
+__all__ = ["clear_partial", "complete_folder", "last_intact", "prune_checkpoints", "set_aside", "step_of"]
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _PARTIAL = ".partial-"
 _DAMAGED = "damaged-"
-_DIGESTS = "digests.json"
-"""SHA-256 of each other file of a checkpoint, by name."""
 _MIN_FREE = 1 << 20
 """A disk with fewer free bytes counts as full."""
 
@@ -61,12 +57,6 @@ def clear_partial(folder: Path) -> None:
         shutil.rmtree(partial)
 
 
-def write_digests(folder: Path) -> None:
-    """Record the SHA-256 of every file in `folder`, for `last_intact`."""
-    digests = {path.relative_to(folder).as_posix(): _digest(path) for path in folder.rglob("*") if path.is_file()}
-    (folder / _DIGESTS).write_text(json.dumps(digests, indent=1), encoding="utf-8")
-
-
 def last_intact(folder: Path, on_damage: Callable[[str], None]) -> Path | None:
     """The latest checkpoint in `folder` that is not damaged; None if there are no checkpoints.
 
@@ -77,18 +67,24 @@ def last_intact(folder: Path, on_damage: Callable[[str], None]) -> Path | None:
     """
     damaged: list[tuple[Path, str]] = []
     for checkpoint in sorted(_checkpoints(folder), key=step_of, reverse=True):
-        if damage := _find_damage(checkpoint):
+        if damage := find_damage(checkpoint):
             damaged.append((checkpoint, damage))
             continue
         for later, why in damaged:
-            aside = later.with_name(_DAMAGED + later.name)
-            _remove(aside)
-            later.rename(aside)
+            aside = set_aside(later)
             on_damage(f"{why}; continuing from {checkpoint.name}, and {later.name} is kept as {aside.name}")
         return checkpoint
     if damaged:
         raise InputError(f"{damaged[0][1]}, and no earlier checkpoint is intact; to start again, remove {folder}")
     return None
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a damaged folder to `damaged-<name>`; return its new path."""
+    aside = folder.with_name(_DAMAGED + folder.name)
+    _remove(aside)
+    folder.rename(aside)
+    return aside
 
 
 def prune_checkpoints(folder: Path, keep: int) -> None:
@@ -113,24 +109,6 @@ def _remove(folder: Path) -> None:
     with suppress(FileNotFoundError):
         folder.rename(doomed)
         shutil.rmtree(doomed)
-
-
-def _find_damage(checkpoint: Path) -> str | None:
-    """A sentence about the first damaged or missing file; None if every file has its digest."""
-    record = checkpoint / _DIGESTS
-    try:
-        digests = json.loads(record.read_bytes())
-        wrong = next((name for name, digest in digests.items() if _digest(checkpoint / name) != digest), None)
-    except (ValueError, AttributeError, TypeError):
-        return f"{record} is damaged"
-    except OSError as error:
-        return f"{error.filename or record} cannot be read ({error.strerror})"
-    return f"{checkpoint / wrong} is damaged: its SHA-256 is not the recorded one" if wrong else None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sync(folder: Path) -> None:

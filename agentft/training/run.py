@@ -12,14 +12,14 @@ from typing import Any
 from agentft import __version__
 from agentft.engine.packing import Pack, Sample, epoch_packs, report_packing
 from agentft.errors import InputError
-from agentft.files import clear_unfinished, write_text
+from agentft.files import clear_unfinished, write_digests, write_text
 from agentft.models.embedded import EMBEDDED, resolve
 from agentft.models.tokenizers import load_tokenizer
 from agentft.rendering import open_rendering
 from agentft.rendering.encoding import learn_rule
 from agentft.rows.preparation import DataReport, Encoder, Prepared, prepare
 from agentft.runs import RunFolder, new_run
-from agentft.training.checkpoints import clear_partial, complete_folder, last_intact, step_of
+from agentft.training.checkpoints import clear_partial, complete_folder, last_intact, set_aside, step_of
 from agentft.training.events import (
     DataReady,
     Event,
@@ -110,6 +110,9 @@ def _resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop) -> RunResul
     clear_partial(folder.path)
     clear_partial(folder.checkpoints)
     weights = folder.weights(recipe.method)
+    if damage := folder.find_damage():
+        aside = set_aside(weights)
+        watcher(Note(f"{damage}; it is made again, and the damaged one is kept as {aside.name}", warning=True))
     checkpoint = None
     if not weights.is_dir():
         checkpoint = last_intact(folder.checkpoints, lambda text: watcher(Note(text, warning=True)))
@@ -275,6 +278,7 @@ def _fit(job: _Job, model: Any, watcher: _Watcher, should_stop: Stop, checkpoint
         save_weights(model, partial)
         if recipe.method == "full":
             load_tokenizer(recipe.model).save_pretrained(str(partial))
+        write_digests(partial)
     return _finish(job, watcher, folder.weights(recipe.method), steps, seconds)
 
 

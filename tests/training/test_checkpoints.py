@@ -11,7 +11,8 @@ import pytest
 from safetensors import SafetensorError
 
 from agentft.errors import InputError
-from agentft.training.checkpoints import complete_folder, last_intact, prune_checkpoints, write_digests
+from agentft.files import write_digests
+from agentft.training.checkpoints import complete_folder, last_intact, prune_checkpoints
 
 Usage = namedtuple("Usage", "total used free")
 

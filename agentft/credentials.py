@@ -1,4 +1,4 @@
-"""The credential of a real service: sent as a header, and hidden wherever it comes back."""
+"""The credential of a service: read from the environment, sent as a header, and hidden wherever it comes back."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from urllib.parse import quote, quote_plus
 from agentft.errors import InputError
 from agentft.types import Json
 
-__all__ = ["Credential"]
+__all__ = ["REAL_VARIABLE", "Credential"]
 
-_VARIABLE = "AGENTFT_REAL_AUTHORIZATION"
+REAL_VARIABLE = "AGENTFT_REAL_AUTHORIZATION"
+"""The authorization of a real service behind the tools."""
+
 _HIDDEN = "[redacted]"
 _SCHEMES = {
     "apikey",
@@ -36,17 +38,21 @@ _SHORTEST = 4  # a shorter word, such as `v1`, is no secret, and stands in many 
 
 
 class Credential:
-    """The value of AGENTFT_REAL_AUTHORIZATION, or none.
+    """The value of an environment variable, or none, sent as the Authorization header.
+
+    Args:
+        variable: the variable's name.
+        scheme: the scheme before the value, such as `Bearer`; empty if the value has its own.
 
     Raises:
         InputError: the value cannot be sent in a header.
     """
 
-    def __init__(self) -> None:
-        value = os.environ.get(_VARIABLE, "")
+    def __init__(self, variable: str = REAL_VARIABLE, scheme: str = "") -> None:
+        value = os.environ.get(variable, "")
         if value and not (value.isascii() and value.isprintable() and value == value.strip()):
-            raise InputError(f"{_VARIABLE} has characters that a header cannot carry, such as a line end; set it again")
-        self.headers = {"Authorization": value} if value else {}
+            raise InputError(f"{variable} has characters that a header cannot carry, such as a line end; set it again")
+        self.headers = {"Authorization": f"{scheme} {value}".strip()} if value else {}
         secrets = {form for secret in _secrets(value) for form in _forms(secret)}
         longest_first = sorted(secrets, key=lambda form: (-len(form), form))
         self._pattern = re.compile("|".join(map(re.escape, longest_first))) if secrets else None

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from agentft.credentials import Credential
 from agentft.errors import InputError, ToolError
 from agentft.toolserver import ToolServer, open_source
-from agentft.toolserver.credentials import Credential
 from tests.toolserver.test_recording import WORLD, Service, ask, service
 from tests.toolserver.test_source import ASKED
 

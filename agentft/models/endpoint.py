@@ -1,0 +1,198 @@
+"""A model behind an OpenAI-compatible endpoint, with the server's own tool calls."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
+from threading import Thread
+from typing import Any, TypeVar
+
+from agentft.errors import InputError
+from agentft.json_text import UnreadableError, parse_json
+from agentft.models import CallDone, CallStarted, Delta, OnDelta, Reply, Request, Sampling, TextDelta
+from agentft.models.messages import declare, read_response, read_turn, write_messages
+from agentft.models.transport import Endpoint, EndpointError, Transport
+from agentft.types import Json, Text, ToolCall, Turn
+
+__all__ = ["EndpointModel", "find_model", "identify_served", "open_served"]
+
+T = TypeVar("T")
+
+_RAW = 1000  # characters of an unreadable response in a message
+_REASONING = ("reasoning_content", "reasoning")
+
+
+class EndpointModel:
+    """Sends conversations as chat messages with tools. `reply` may be called from many threads at once.
+
+    Args:
+        endpoint: the server.
+        model: the name under which it serves the model.
+    """
+
+    def __init__(self, endpoint: Endpoint, model: str) -> None:
+        self.name = _served_name(endpoint, model)
+        self.source = "openai"
+        self.rendering: Mapping[str, Json] = {"call_format": "native"}
+        self._endpoint = endpoint
+        self._model = model
+        self._reasoning = ""
+        self._limit = "max_tokens"
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._loop.run_forever, name="agentft-endpoint", daemon=True)
+        self._thread.start()
+        self._transport = self._run(_opened(endpoint))
+
+    def reply(self, requests: Sequence[Request], sampling: Sampling, on_delta: OnDelta | None = None) -> list[Reply]:
+        """See `Model.reply`. Deltas are sent once a reply is complete.
+
+        Raises:
+            EndpointError: the endpoint gives no usable response.
+            EndpointDownError: nothing gets a response from it.
+            InputError: it refuses the key, the address or the model.
+        """
+        replies = self._run(self._reply_all(requests, sampling))
+        if on_delta is not None:
+            for index, reply in enumerate(replies):
+                for delta in _deltas(reply.turn):
+                    on_delta(index, delta)
+        return replies
+
+    def cancel(self) -> None:
+        """End every `reply` in progress with an EndpointError."""
+        self._loop.call_soon_threadsafe(self._cancel_all)
+
+    def close(self) -> None:
+        """Cancel what is in progress and close the connections. Closing twice is fine."""
+        if self._loop.is_closed():
+            return
+        self.cancel()
+        self._run(self._transport.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _cancel_all(self) -> None:
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except CancelledError:
+            raise EndpointError(f"{self._endpoint.url}: the request was cancelled") from None
+        except BaseException:  # such as Ctrl-C: the request must not go on
+            future.cancel()
+            raise
+
+    async def _reply_all(self, requests: Sequence[Request], sampling: Sampling) -> list[Reply]:
+        tasks = [asyncio.ensure_future(self._reply(request, sampling)) for request in requests]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _reply(self, request: Request, sampling: Sampling) -> Reply:
+        conversation = request.conversation
+        messages = write_messages(conversation, self._reasoning)
+        body: dict[str, Json] = {"messages": messages}
+        if conversation.tools:
+            body["tools"] = declare(conversation.tools)
+        text = await self._post("/chat/completions", body, sampling)
+        try:
+            choice = read_response(text)
+            turn: Turn = read_turn(choice.message, conversation)
+        except UnreadableError as error:
+            raise EndpointError(f"{self._endpoint.url}: malformed response ({error}): {text[:_RAW]}") from None
+        self._reasoning = next((key for key in _REASONING if choice.message.get(key)), self._reasoning)
+        return Reply(turn, choice.finish, choice.usage, response=text)
+
+    async def _post(self, path: str, body: Mapping[str, Json], sampling: Sampling) -> str:
+        whole: dict[str, Json] = {"model": self._model, **body, "temperature": sampling.temperature, "stream": False}
+        if sampling.temperature > 0:
+            whole |= {"top_p": sampling.top_p, "seed": sampling.seed}
+            whole |= {"top_k": sampling.top_k} if sampling.top_k else {}
+        try:
+            return await self._transport.request("POST", path, {**whole, self._limit: sampling.max_new_tokens})
+        except EndpointError as error:
+            # Some models of OpenAI take the limit under another name, and say so.
+            if "max_completion_tokens" not in str(error) or self._limit == "max_completion_tokens":
+                raise
+            self._limit = "max_completion_tokens"
+        return await self._transport.request("POST", path, {**whole, self._limit: sampling.max_new_tokens})
+
+
+def identify_served(
+    endpoint: Endpoint, model: str, adapter: str | None = None, call_format: str | None = None
+) -> tuple[str, str]:
+    """A served model's name for reports, and a hash of what its answers depend on, as far as it is known here.
+
+    Raises:
+        InputError: an adapter or a call format is named.
+    """
+    if adapter or call_format not in {None, "native"}:
+        raise InputError("--endpoint takes no --adapter and no --format: the server has its own; omit them")
+    name = _served_name(endpoint, model)
+    return name, hashlib.sha256(f"endpoint\n{name}".encode()).hexdigest()
+
+
+def open_served(
+    endpoint: Endpoint, model: str | None = None, adapter: str | None = None, call_format: str | None = None
+) -> EndpointModel:
+    """A model behind an endpoint; without a name, the only one that it lists.
+
+    Raises:
+        InputError: an adapter or a call format is named, or the endpoint lists no model or several.
+    """
+    model = model or find_model(endpoint)
+    identify_served(endpoint, model, adapter, call_format)
+    return EndpointModel(endpoint, model)
+
+
+def _served_name(endpoint: Endpoint, model: str) -> str:
+    return f"{model} at {endpoint.url}, native tools"
+
+
+def _deltas(turn: Turn) -> Iterator[Delta]:
+    for part in turn.parts:
+        if isinstance(part, ToolCall):
+            yield CallStarted(part.name)
+            yield CallDone(part)
+        elif isinstance(part, Text):
+            yield TextDelta(part.text, part.thought)
+
+
+def find_model(endpoint: Endpoint) -> str:
+    """The name of the only model that the endpoint lists.
+
+    Raises:
+        InputError: it lists none or several.
+        EndpointError: it gives no usable response.
+        EndpointDownError: it cannot be reached.
+    """
+    names = asyncio.run(_list_models(endpoint))
+    if len(names) == 1:
+        return names[0]
+    listed = f"lists {len(names)} models: {', '.join(names[:10])}" if names else "lists no models"
+    raise InputError(f"{endpoint.url} {listed}; name the one to use with --model")
+
+
+async def _opened(endpoint: Endpoint) -> Transport:
+    return Transport(endpoint)
+
+
+async def _list_models(endpoint: Endpoint) -> list[str]:
+    transport = Transport(endpoint)
+    try:
+        text = await transport.request("GET", "/models")
+    finally:
+        await transport.close()
+    try:
+        document: Any = parse_json(text)
+        return sorted({str(row["id"]) for row in document["data"]})
+    except (UnreadableError, KeyError, TypeError):
+        raise EndpointError(f"{endpoint.url}: its list of models is unreadable: {text[:_RAW]}") from None

@@ -1,0 +1,177 @@
+"""Conversations as an endpoint's messages, and an endpoint's responses as turns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from agentft.errors import RowError
+from agentft.json_text import UnreadableError, kind_of, parse_json
+from agentft.models import Finish, Usage
+from agentft.records.keys import is_blank
+from agentft.records.openai import parse_openai
+from agentft.types import Conversation, Json, ParseFailure, Text, ToolCall, ToolDefinition, ToolResult, Turn
+
+__all__ = ["ChatResponse", "declare", "read_response", "read_turn", "write_messages"]
+
+_FINISHES: dict[Json, Finish] = {"tool_calls": "stop", "function_call": "stop", "length": "length"}
+
+
+@dataclass(frozen=True, slots=True)
+class ChatResponse:
+    """The first choice of a response. `text`: that of `/completions`."""
+
+    message: Mapping[str, Json]
+    text: str
+    finish: Finish
+    usage: Usage
+
+
+def declare(tools: Sequence[ToolDefinition]) -> list[Json]:
+    """The tools as the API declares them."""
+    return [
+        {
+            "type": "function",
+            "function": {
+                "name": tool.name,
+                "description": tool.description,
+                "parameters": dict(tool.parameters),
+            },
+        }
+        for tool in tools
+    ]
+
+
+def write_messages(conversation: Conversation, reasoning: str = "") -> list[Json]:
+    """The messages of a conversation.
+
+    Many servers fail on a message with an unreadable call: its arguments are sent as `{}`, and a call without a name as
+    text with its result in a user message.
+
+    Args:
+        conversation: what was said.
+        reasoning: the key under which the server sends the model's reasoning; it gets back that of the last user turn.
+    """
+    messages: list[Json] = []
+    current = max((index for index, turn in enumerate(conversation.turns) if turn.role == "user"), default=0)
+    named: set[str] = set()
+    for index, turn in enumerate(conversation.turns):
+        if turn.role == "assistant":
+            named |= {part.id for part in turn.parts if isinstance(part, ToolCall) and part.name}
+            messages.append(_write_reply(turn, reasoning if index > current else ""))
+        elif turn.role == "tool":
+            messages += _write_results(turn, named)
+        elif turn.raw:
+            texts = "".join(part.text for part in turn.parts if isinstance(part, Text))
+            messages.append({"role": turn.role, "content": texts if turn.role == "system" else turn.raw})
+    return messages
+
+
+def _write_reply(turn: Turn, reasoning: str) -> Json:
+    text = "".join(part.text for part in turn.parts if isinstance(part, Text) and not part.thought)
+    thought = "".join(part.text for part in turn.parts if isinstance(part, Text) and part.thought)
+    calls: list[Json] = []
+    for part in turn.parts:
+        if isinstance(part, ToolCall) and part.name:
+            arguments = json.dumps({} if part.parse_error else dict(part.arguments), ensure_ascii=False)
+            function: Json = {"name": part.name, "arguments": arguments}
+            calls.append({"id": part.id, "type": "function", "function": function})
+        elif isinstance(part, ToolCall):
+            text += turn.raw[part.span.start : part.span.end]
+    message: dict[str, Json] = {"role": "assistant", "content": text}
+    if reasoning and thought:
+        message[reasoning] = thought
+    return {**message, "tool_calls": calls} if calls else message
+
+
+def _write_results(turn: Turn, named: set[str]) -> Iterator[Json]:
+    for part in turn.parts:
+        if isinstance(part, ToolResult) and part.call_id in named:
+            yield {"role": "tool", "tool_call_id": part.call_id, "content": part.content}
+        elif isinstance(part, ToolResult):
+            yield {"role": "user", "content": part.content}
+
+
+def read_response(body: str) -> ChatResponse:
+    """The first choice of a response.
+
+    Raises:
+        UnreadableError: the body is not JSON or has no choice. The detail begins with the class of the failure:
+            `structure` or `content`, as for calls.
+    """
+    try:
+        document = parse_json(body, unique_keys=True)
+    except UnreadableError as error:
+        raise UnreadableError(f"content: {error}") from None
+    if not isinstance(document, dict):
+        raise UnreadableError(f"structure: the body is {kind_of(document)}, not an object")
+    choices = document.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, dict):
+        raise UnreadableError("structure: there is no choice")
+    message, text = choice.get("message"), choice.get("text")
+    if not isinstance(message, dict) and not isinstance(text, str):
+        raise UnreadableError("structure: the choice has no message")
+    reason, usage = choice.get("finish_reason"), document.get("usage")
+    counts = usage if isinstance(usage, dict) else {}
+    return ChatResponse(
+        message if isinstance(message, dict) else {},
+        text if isinstance(text, str) else "",
+        _FINISHES.get(reason, "end") if isinstance(reason, str) else "end",
+        Usage(_count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens"))),
+    )
+
+
+def _count(value: Json) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def read_turn(message: Mapping[str, Json], before: Conversation) -> Turn:
+    """The assistant's turn in a message. Calls keep their ids; a call without one of its own gets a new one.
+
+    A call that is not an object with a function is a failure of structure, one with unusable arguments (invalid JSON, a
+    repeated key) one of content.
+
+    Raises:
+        UnreadableError: the content is not text.
+    """
+    made = sum(isinstance(part, ToolCall) for turn in before.turns for part in turn.parts)
+    listed = message.get("tool_calls")
+    written: list[Json] = [*listed] if isinstance(listed, list) else [] if is_blank(listed) else [listed]
+    if not is_blank(legacy := message.get("function_call")):
+        written.append(legacy)
+    calls: list[Json] = []
+    failures: list[ParseFailure | None] = []
+    taken: set[str] = set()
+    for number, call in enumerate(written, made):
+        identity = str(call.get("id") or "") if isinstance(call, dict) else ""
+        identity = identity if identity and identity not in taken else f"call_{number}"
+        taken.add(identity)
+        function = call.get("function", call) if isinstance(call, dict) else None
+        failures.append(_failure(call, function))
+        calls.append({"id": identity, "function": function if isinstance(function, dict) else {"arguments": "{}"}})
+    kept = {key: message.get(key) for key in ("content", "refusal", "reasoning_content", "reasoning")}
+    try:
+        turn = parse_openai([{**kept, "role": "assistant", "tool_calls": calls}])[0][0]
+    except RowError as error:
+        raise UnreadableError(f"structure: {error.detail}") from None
+    found = iter(failures)
+    parts = [
+        replace(part, parse_error=next(found) or part.parse_error) if isinstance(part, ToolCall) else part
+        for part in turn.parts
+    ]
+    return replace(turn, parts=tuple(parts))
+
+
+def _failure(call: Json, function: Json) -> ParseFailure | None:
+    """What `make_call` cannot see: a call that is no object, and a repeated key in arguments."""
+    if not isinstance(function, dict):
+        return ParseFailure("structure", f"a call must be an object with a function, not {kind_of(call)}")
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        try:
+            parse_json(arguments, unique_keys=True)
+        except UnreadableError as error:
+            return ParseFailure("content", f"arguments: {error}") if "occurs twice" in str(error) else None
+    return None

@@ -1,0 +1,264 @@
+"""HTTP to an OpenAI-compatible endpoint: one origin, limits on time and size, and retries with backoff."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import os
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
+
+import httpx
+
+import agentft
+from agentft.credentials import Credential
+from agentft.errors import AgentftError, InputError, MissingError
+from agentft.json_text import UnreadableError, parse_json
+from agentft.types import Json
+
+__all__ = ["Endpoint", "EndpointDownError", "EndpointError", "Transport", "open_endpoint"]
+
+_KEYS = ("AGENTFT_API_KEY", "OPENAI_API_KEY")
+_LONG_KEY = 12  # a shorter key is a placeholder such as `EMPTY`, which may stand in any text
+_TEXT = 1000  # characters of a body in a message
+_BUSY = frozenset({429, 502, 503, 504, 520, 522, 524, 529})  # passes by itself; another 5xx often returns
+_ATTEMPTS, _FEW = 8, 3
+_LONGEST_WAIT = 120.0
+_FATAL = {
+    401: "it refuses the key; set AGENTFT_API_KEY to a valid one",
+    403: "it refuses the key; set AGENTFT_API_KEY to one that may use this model",
+    404: "check the path of --endpoint and the name in --model",
+    405: "check the path of --endpoint",
+}
+
+
+class EndpointError(MissingError):
+    """The endpoint gave no usable response to one request; the case is invalid, whatever the model is like."""
+
+
+class EndpointDownError(AgentftError):
+    """Nothing gets a response from the endpoint any more; this ends the command."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An OpenAI-compatible server, and the limits of requests to it.
+
+    Args:
+        url: the address that paths such as `/chat/completions` are added to, without a slash at the end.
+        key: the environment variable with the key; empty: none is sent.
+        seconds: the longest time from a request to the last byte of its response.
+        concurrency: the number of requests in flight at once.
+        size: bytes of a response.
+        backoff: seconds before the first retry; later ones wait twice as long each.
+    """
+
+    url: str
+    key: str = ""
+    seconds: float = 600.0
+    concurrency: int = 64
+    size: int = 8 << 20
+    backoff: float = 0.5
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server is on this machine."""
+        return _is_loopback(httpx.URL(self.url).host)
+
+
+def open_endpoint(
+    url: str, *, seconds: float = 600.0, concurrency: int = 64, allow_http: bool = False, backoff: float = 0.5
+) -> Endpoint:
+    """Check the address that the user names, and find the key in the environment. Nothing is sent.
+
+    Without a path, `/v1` is added. The key is AGENTFT_API_KEY or, if that is not set, OPENAI_API_KEY.
+
+    Raises:
+        InputError: it is not a plain http(s) URL, or the key would be sent unencrypted to another machine and
+            `allow_http` is false.
+    """
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL:
+        parts = httpx.URL("")
+    more = parts.query or parts.fragment or parts.userinfo
+    if parts.scheme not in {"http", "https"} or not parts.host or more:
+        raise InputError(f"--endpoint {_without_user(url)}: it must be a URL such as http://localhost:8000/v1")
+    path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
+    key = next((name for name in _KEYS if os.environ.get(name)), "")
+    if key and parts.scheme == "http" and not allow_http and not _is_loopback(parts.host):
+        raise InputError(
+            f"--endpoint {url}: {key} would be sent unencrypted to {parts.host}; use https, unset the variable, or "
+            "allow it with --allow-http"
+        )
+    return Endpoint(str(parts.copy_with(path=path)), key, seconds, concurrency, backoff=backoff)
+
+
+class Transport:
+    """Sends requests to the endpoint from one event loop. Redirects are not followed.
+
+    Proxies of the environment are used for other machines only.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._base = httpx.URL(endpoint.url)
+        self._credential = Credential(endpoint.key, "Bearer") if endpoint.key else None
+        self._hides = bool(endpoint.key) and len(os.environ[endpoint.key]) >= _LONG_KEY
+        self._slots = asyncio.Semaphore(endpoint.concurrency)
+        self._resume = self._success = 0.0  # when requests may go on after a 429, and when one last succeeded
+        self._http = httpx.AsyncClient(
+            headers={
+                # A compressed response could be of any size once decompressed.
+                "Accept-Encoding": "identity",
+                "Content-Type": "application/json",
+                "User-Agent": f"agentft/{agentft.__version__}",
+                **(self._credential.headers if self._credential else {}),
+            },
+            timeout=httpx.Timeout(endpoint.seconds, connect=min(10.0, endpoint.seconds), pool=None),
+            follow_redirects=False,
+            trust_env=not endpoint.is_local,
+            limits=httpx.Limits(max_connections=endpoint.concurrency, max_keepalive_connections=endpoint.concurrency),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        )
+
+    async def request(self, method: str, path: str, body: Mapping[str, Json] | None = None) -> str:
+        """The text of a successful response.
+
+        429, 5xx and lost connections are retried with exponential backoff and jitter, and not before the time that
+        `Retry-After` names. After a 429, all requests wait.
+
+        Raises:
+            EndpointError: no usable response to this request.
+            EndpointDownError: nothing gets a response any more.
+            InputError: the endpoint refuses the key, the address or the model.
+        """
+        # Escaped to ASCII, so that lone surrogates can be sent too.
+        content = json.dumps(body).encode() if body is not None else b""
+        began = time.monotonic()
+        attempt = 0
+        while True:
+            attempt += 1
+            await asyncio.sleep(max(0.0, self._resume - time.monotonic()))
+            try:
+                async with self._slots, asyncio.timeout(self._endpoint.seconds):
+                    response, text = await self._send(method, path, content)
+            except (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout):
+                raise self._error(f"no answer within {self._endpoint.seconds:g} seconds") from None
+            except httpx.TransportError as error:
+                if attempt >= (_ATTEMPTS if self._success else _FEW):
+                    raise self._lost(error, began) from None
+                await asyncio.sleep(self._delay(attempt))
+                continue
+            if response.is_success:
+                self._success = time.monotonic()
+                return text
+            if not self._may_retry(response, text, attempt):
+                raise self._refusal(response, text)
+            delay = max(self._delay(attempt), _retry_after(response))
+            if response.status_code == 429:
+                self._resume = max(self._resume, time.monotonic() + delay)
+            else:
+                await asyncio.sleep(delay)
+
+    async def _send(self, method: str, path: str, content: bytes) -> tuple[httpx.Response, str]:
+        url = self._base.copy_with(path=self._base.path + path)
+        body = bytearray()
+        async with self._http.stream(method, url, content=content) as response:
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > self._endpoint.size:
+                    raise self._error(f"a response is larger than {self._endpoint.size} bytes")
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise self._error("a response is compressed, though none may be")
+        return response, self._hidden(body.decode(errors="replace"))
+
+    def _may_retry(self, response: httpx.Response, text: str, attempt: int) -> bool:
+        status = response.status_code
+        if (status != 429 and status < 500) or "insufficient_quota" in text or _retry_after(response) > _LONGEST_WAIT:
+            return False
+        return attempt < (_ATTEMPTS if status in _BUSY else _FEW)
+
+    def _delay(self, attempt: int) -> float:
+        """Seconds before the next attempt, with jitter, so that requests that failed together spread out."""
+        return min(30.0, self._endpoint.backoff * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+
+    def _refusal(self, response: httpx.Response, text: str) -> AgentftError:
+        status = response.status_code
+        said = f"answered {status}: {_message(text)}"
+        if response.has_redirect_location:
+            place = self._hidden(response.headers["location"])
+            return InputError(
+                f"{self._endpoint.url} redirects to {place:.200}, which is not followed; name the final URL with "
+                "--endpoint"
+            )
+        if status in _FATAL:
+            return InputError(f"{self._endpoint.url} {said}; {_FATAL[status]}")
+        if "insufficient_quota" in text:
+            return InputError(f"{self._endpoint.url} {said}; add credit, or name another endpoint")
+        if status == 429 and _retry_after(response) > _LONGEST_WAIT:
+            said += f" (asks to wait {_retry_after(response):.0f} seconds)"
+        return self._error(said)
+
+    def _lost(self, error: Exception, began: float) -> AgentftError:
+        why = f"{type(error).__name__}: {error}".removesuffix(": ")
+        if self._success < began:  # nothing else gets through either
+            remedy = "check that the server runs and that --endpoint is its address; finished cases are kept"
+            return EndpointDownError(f"{self._endpoint.url} cannot be reached ({self._hidden(why)}); {remedy}")
+        return self._error(f"the connection was lost ({why})")
+
+    def _error(self, why: str) -> EndpointError:
+        return EndpointError(f"{self._endpoint.url}: {self._hidden(why)}")
+
+    def _hidden(self, text: str) -> str:
+        return str(self._credential.hide(text)) if self._credential and self._hides else text
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+
+def _message(text: str) -> str:
+    """The message in an error's body, or the body."""
+    try:
+        value: Any = parse_json(text)
+    except UnreadableError:
+        return text.strip()[:_TEXT]
+    for key in ("error", "message", "detail"):
+        if isinstance(value, dict) and value.get(key):
+            value = value[key]
+    return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))[:_TEXT]
+
+
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds until the time in the Retry-After header, which is a number or a date; 0 without a usable one."""
+    value = response.headers.get("retry-after", "").strip()
+    try:
+        return max(0.0, float(value)) if value.replace(".", "", 1).isdecimal() else _until(value)
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+
+
+def _until(date: str) -> float:
+    return max(0.0, parsedate_to_datetime(date).timestamp() - time.time())
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _without_user(url: str) -> str:
+    """The URL without what stands before `@`, which may be a password."""
+    head, mark, rest = url.rpartition("@")
+    return f"{head.partition('://')[0]}://[redacted]@{rest}" if mark else url

@@ -1,0 +1,235 @@
+"""Models behind an OpenAI-compatible endpoint, over real sockets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from agentft.agent import add_user_turn, advance, open_conversation
+from agentft.models import CallDone, CallStarted, Delta, Reply, Request, Sampling, TextDelta
+from agentft.models.endpoint import EndpointModel
+from agentft.models.transport import EndpointError, open_endpoint
+from agentft.types import Conversation, Exchange, Json, ParseFailure, Text, ToolCall, ToolDefinition
+from tests.models.served import Answer, Served, completion, tool_call
+
+CITY: Json = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+TOOL = ToolDefinition("weather", "Weather of a city.", CITY)  # type: ignore[arg-type]
+HELLO = completion({"content": "Hello."})
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AGENTFT_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+@contextmanager
+def serving(*answers: Answer | Callable[[Any], Any], **limits: Any) -> Iterator[tuple[Served, EndpointModel]]:
+    with ExitStack() as stack:
+        handler: Any = answers[0] if callable(answers[0]) else answers
+        served = stack.enter_context(Served(handler))
+        model = EndpointModel(open_endpoint(served.url, backoff=0.01, **limits), "tiny")
+        stack.callback(model.close)
+        yield served, model
+
+
+def conversation(text: str = "Weather in Oslo?") -> Conversation:
+    return add_user_turn(open_conversation("c", "Be brief.", [TOOL], "openai"), text)
+
+
+def ask(model: EndpointModel, asked: Conversation | None = None, **sampling: Any) -> Reply:
+    return model.reply([Request("c/0/0", asked or conversation())], Sampling(**sampling))[0]
+
+
+def calls(reply: Reply) -> list[ToolCall]:
+    return [part for part in reply.turn.parts if isinstance(part, ToolCall)]
+
+
+class Runner:
+    def call(self, call: ToolCall, session: str) -> Exchange:
+        return Exchange(call, "POST", "/tools/weather", dict(call.arguments), 200, '{"sky": "clear"}', is_error=False)
+
+    def state_digest(self, session: str) -> str:
+        return ""
+
+
+def test_a_conversation_is_sent_as_messages_with_tools_and_call_ids() -> None:
+    calling = completion({"content": None, "tool_calls": [tool_call("weather", {"city": "Öslo"}, "abc")]}, "tool_calls")
+    with serving(calling, HELLO) as (served, model):
+        reply = ask(model)
+        assert (reply.finish, reply.usage.prompt_tokens, reply.usage.tokens, reply.raw) == ("stop", 7, 3, None)
+        assert json.loads(reply.response or "")["choices"][0]["finish_reason"] == "tool_calls"
+        after, _ = advance(conversation(), reply, Runner(), "s", 0)
+        answer = ask(model, after, max_new_tokens=9)
+    assert (answer.turn.raw, answer.finish) == ("Hello.", "end")
+    first, second = (one.body for one in served.chats)
+    assert first["tools"] == [
+        {"type": "function", "function": {"name": "weather", "description": TOOL.description, "parameters": CITY}}
+    ]
+    assert {key: first[key] for key in ("model", "temperature", "stream", "max_tokens")} == {
+        "model": "tiny",
+        "temperature": 0.0,
+        "stream": False,
+        "max_tokens": 256,
+    }
+    assert "seed" not in first
+    assert second["max_tokens"] == 9
+    assert second["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Weather in Oslo?"},
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [
+                {"id": "abc", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Öslo"}'}}
+            ],
+        },
+        {"role": "tool", "tool_call_id": "abc", "content": '{"sky": "clear"}'},
+    ]
+
+
+def test_sampling_settings_are_sent_when_they_matter() -> None:
+    with serving(HELLO, HELLO) as (served, model):
+        ask(model, temperature=0.5, top_p=0.9, top_k=4, seed=3)
+        ask(model, temperature=0.5)
+    assert {key: served.chats[0].body[key] for key in ("temperature", "top_p", "top_k", "seed")} == {
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 4,
+        "seed": 3,
+    }
+    assert "top_k" not in served.chats[1].body
+
+
+def test_parallel_calls_keep_their_order_and_get_ids_of_their_own() -> None:
+    given = [
+        tool_call("weather", {"city": name}, identity)
+        for name, identity in [("A", "same"), ("B", "same"), ("C", None), ("D", "")]
+    ]
+    with serving(completion({"tool_calls": given})) as (_, model):
+        found = calls(ask(model))
+    assert [call.arguments["city"] for call in found] == ["A", "B", "C", "D"]
+    assert [call.id for call in found] == ["same", "call_1", "call_2", "call_3"]
+
+
+BAD: list[tuple[Json, str, str, dict[str, Json]]] = [
+    (tool_call("weather", '{"city": '), "content", "weather", {}),
+    (tool_call("weather", '{"city": "A", "city": "B"}'), "content", "weather", {"city": "B"}),
+    (tool_call("weather", "[1]"), "content", "weather", {}),
+    ({"id": "x", "function": {"name": "weather", "arguments": 3}}, "content", "weather", {}),
+    ({"id": "x", "function": {"arguments": "{}"}}, "content", "", {}),
+    ({"id": "x", "function": "weather"}, "structure", "", {}),
+    ("weather(city='A')", "structure", "", {}),
+    (None, "structure", "", {}),
+]
+
+
+@pytest.mark.parametrize(("call", "kind", "name", "arguments"), BAD)
+def test_malformed_calls_are_the_models_and_classed(
+    call: Json, kind: str, name: str, arguments: dict[str, Json]
+) -> None:
+    """The response is kept as it came, and the conversation goes on with messages that every server accepts."""
+    body = completion({"content": "Hm.", "tool_calls": [call]})
+    with serving(body, HELLO) as (served, model):
+        reply = ask(model)
+        assert json.loads(reply.response or "") == body.body
+        (found,) = calls(reply)
+        assert isinstance(found.parse_error, ParseFailure)
+        assert (found.parse_error.kind, found.name, dict(found.arguments)) == (kind, name, arguments)
+        assert "".join(reply.turn.raw[p.span.start : p.span.end] for p in reply.turn.parts) == reply.turn.raw
+        after, _ = advance(conversation(), reply, Runner(), "s", 0)
+        ask(model, after)
+    said, result = served.chats[1].body["messages"][2:]
+    if name:
+        assert said["tool_calls"][0]["function"] == {"name": "weather", "arguments": "{}"}
+        assert (result["role"], result["tool_call_id"]) == ("tool", found.id)
+    else:
+        assert "tool_calls" not in said
+        assert result["role"] == "user"
+    assert "the call could not be read" in result["content"]
+
+
+@pytest.mark.parametrize("calls_given", ["weather", {"a": 1}, 7])
+def test_calls_that_are_no_list_are_one_malformed_call(calls_given: Json) -> None:
+    with serving(completion({"tool_calls": calls_given})) as (_, model):
+        (found,) = calls(ask(model))
+    assert found.parse_error is not None
+    assert found.parse_error.kind == ("structure" if calls_given != {"a": 1} else "content")
+
+
+def test_arguments_may_be_an_object_and_an_older_function_call_is_read() -> None:
+    call: Json = {"function": {"name": "weather", "arguments": {"city": "A"}}}
+    old: Json = {"name": "weather", "arguments": '{"city": "B"}'}
+    with serving(completion({"tool_calls": [call], "function_call": old})) as (_, model):
+        found = calls(ask(model))
+    assert [(call.arguments, call.parse_error) for call in found] == [({"city": "A"}, None), ({"city": "B"}, None)]
+
+
+BODIES = [
+    "",
+    "<html>",
+    "[]",
+    '{"choices": []}',
+    '{"choices": [{}]}',
+    '{"error": {"message": "no"}}',
+    '{"a": 1, "a": 2}',
+]
+
+
+@pytest.mark.parametrize("body", [*BODIES, json.dumps({"choices": [{"message": {"content": 7}}]})])
+def test_a_malformed_body_is_an_error_of_the_server_with_what_it_sent(body: str) -> None:
+    with serving(Answer(body=body)) as (served, model), pytest.raises(EndpointError) as caught:
+        ask(model)
+    kind = "content" if body in {"", "<html>", BODIES[-1]} else "structure"
+    assert f"malformed response ({kind}: " in str(caught.value)
+    assert str(caught.value).endswith(body)
+    assert len(served.chats) == 1
+
+
+@pytest.mark.parametrize(("finish", "read"), [("length", "length"), ("stop", "end"), ("content_filter", "end")])
+def test_finish_reasons(finish: str, read: str) -> None:
+    with serving(completion({"content": "x"}, finish, usage=None)) as (_, model):
+        reply = ask(model)
+    assert (reply.finish, reply.usage.tokens) == (read, 0)
+
+
+@pytest.mark.parametrize("key", ["reasoning", "reasoning_content"])
+def test_reasoning_goes_back_under_its_key_during_the_same_turn(key: str) -> None:
+    call = completion({key: "Hm.", "content": "", "tool_calls": [tool_call("weather", {"city": "A"})]})
+    with serving(call, HELLO, HELLO) as (served, model):
+        reply = ask(model)
+        assert [part.thought for part in reply.turn.parts if isinstance(part, Text)] == [True]
+        after, _ = advance(conversation(), reply, Runner(), "s", 0)
+        after, _ = advance(after, ask(model, after), Runner(), "s", 0)
+        ask(model, add_user_turn(after, "And Rome?"))
+    assert served.chats[1].body["messages"][2][key] == "Hm."
+    assert key not in served.chats[2].body["messages"][2]
+
+
+def test_the_deltas_of_a_reply_come_at_its_end() -> None:
+    seen: list[tuple[int, Delta]] = []
+    with serving(completion({"content": "A.", "tool_calls": [tool_call("weather", {"city": "A"})]})) as (_, model):
+        reply = model.reply(
+            [Request("c", conversation())], Sampling(), lambda index, delta: seen.append((index, delta))
+        )
+    assert seen == [
+        (0, TextDelta("A.")),
+        (0, CallStarted("weather")),
+        (0, CallDone(calls(reply[0])[0])),
+    ]
+
+
+def test_a_limit_under_another_name_is_learnt_from_the_refusal() -> None:
+    def handle(asked: Any) -> Answer:
+        if "max_tokens" in asked.body:
+            return Answer(400, {"error": {"message": "use 'max_completion_tokens' instead"}})
+        return HELLO
+
+    with serving(handle) as (served, model):
+        ask(model)
+        ask(model)
+    assert [("max_tokens" in one.body) for one in served.chats] == [True, False, False]
