@@ -34,7 +34,8 @@ def rescore(
         tools: tool worlds that hold code and that the user names, as for `agentft eval --tools`.
 
     Raises:
-        InputError: the folder holds no evaluation, another process uses it, or a case has changed since it was run.
+        InputError: the folder holds no evaluation, another process uses it, a case has changed since it was run, or a
+            gate needs a baseline that is not there.
     """
     path = folder if folder.name == "cases.jsonl" else folder / "cases.jsonl"
     if not path.is_file():
@@ -43,6 +44,8 @@ def rescore(
         rows = list(read_records(path))
         if not rows:
             raise InputError(f"{path}: it has no finished case; run the evaluation first")
+        if any(gate.margin is not None for gate in gates) and len({row.arm for row in rows}) < 2:
+            raise InputError(f"{path}: it has one arm, so there is no baseline for --no-worse-than; leave that out")
         plan = _plan(path, rows, suites, tools)
         cases = {case.id: case for case in plan.cases}
         definitions = {case.id: {tool.name: tool for tool in plan.tools(case)} for case in plan.cases}

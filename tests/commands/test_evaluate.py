@@ -292,6 +292,10 @@ def test_a_stored_run_is_graded_again_without_a_model(
     ("arguments", "message"),
     [
         (["--rescore", "out", "--model", "scripted", "--limit", "1"], "leave out --model, --limit"),
+        (
+            ["./shopping", "--tools", "./shop", "--rescore", "out", "--no-worse-than", "0.1"],
+            "it has one arm, so there is",
+        ),
         (["--rescore", "nowhere"], "nowhere/cases.jsonl: there is no such file"),
         (["basics", "--rescore", "out"], "7 of its cases have changed since they were run, or are in no suite named"),
     ],
