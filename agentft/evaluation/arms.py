@@ -70,13 +70,16 @@ def make_arms(
 ) -> tuple[list[Arm], dict[str, list[Record]]]:
     """The arms to run, and the stored records to compare with.
 
+    The first arm is labelled `tuned` if it has an adapter, else `model`; the second `base` if it is the first without
+    its adapter, else `baseline`.
+
     `baseline` is `base` (the same model without its adapter), a run folder, or the cases.jsonl of an earlier run, whose
     `sampling` must have been the same.
 
     Raises:
         InputError: the baseline cannot be compared with these cases, or `base` without an adapter.
     """
-    arms = [make_arm("tuned", plan, choice, prepare)]
+    arms = [make_arm("tuned" if choice.adapter else "model", plan, choice, prepare)]
     if baseline is None:
         return arms, {}
     if baseline == "base":
@@ -90,5 +93,6 @@ def make_arms(
         )
         return [*arms, make_arm("base", plan, bare, prepare)], {}
     if Path(baseline).is_file():
-        return arms, {"base": read_baseline(Path(baseline), plan, sampling)}
-    return [*arms, make_arm("base", plan, replace(choice, model=None, adapter=baseline, endpoint=None), prepare)], {}
+        return arms, {"baseline": read_baseline(Path(baseline), plan, sampling)}
+    bare = replace(choice, model=None, adapter=baseline, endpoint=None)
+    return [*arms, make_arm("baseline", plan, bare, prepare)], {}

@@ -19,7 +19,10 @@ from agentft.toolserver import Schedule, Source
 from agentft.toolset import Toolset
 from agentft.types import Case, ToolDefinition
 
-__all__ = ["Arm", "Plan", "make_plan"]
+__all__ = ["FIRST_ARMS", "Arm", "Plan", "make_plan"]
+
+FIRST_ARMS = frozenset({"tuned", "model"})
+"""The labels of the arm that is evaluated; the other one is `base` or `baseline`."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agentft.errors import InputError
-from agentft.evaluation.plan import Plan, make_plan
+from agentft.evaluation.plan import FIRST_ARMS, Plan, make_plan
 from agentft.evaluation.records import Record, case_digest, dump_line, read_records, regrade
 from agentft.evaluation.suites import load_suite, load_worlds
 from agentft.evaluation.summary import ArmSummary, FaultSummary, Gate, Summary, summarise
@@ -80,7 +80,7 @@ def _summary(path: Path, plan: Plan, rows: Sequence[Record], gates: Sequence[Gat
     arms: dict[str, list[Record]] = {}
     for row in rows:
         arms.setdefault(row.arm, []).append(row)
-    ordered = {label: arms[label] for label in sorted(arms, key=lambda label: label != "tuned")}
+    ordered = {label: arms[label] for label in sorted(arms, key=lambda label: label not in FIRST_ARMS)}
     old = _read_summary(path)
     sampling = old.get("sampling") or {"seed": 0}
     known: dict[str, Any] = {"sampling": sampling, "seconds": old.get("seconds", 0.0), "kept": len(rows)}

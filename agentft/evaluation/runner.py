@@ -17,7 +17,7 @@ from agentft.agent import Job, Options, run_cases
 from agentft.errors import InputError
 from agentft.evaluation.conditions import check_conditions, conditions_of
 from agentft.evaluation.gold import gold_states
-from agentft.evaluation.plan import Arm, Plan
+from agentft.evaluation.plan import FIRST_ARMS, Arm, Plan
 from agentft.evaluation.records import Record, Store, case_digest, make_record, read_records, regrade
 from agentft.evaluation.summary import MAX_INVALID, Gate, Summary, summarise
 from agentft.files import write_text
@@ -112,7 +112,7 @@ def fingerprint(plan: Plan, arm: Arm, sampling: Sampling) -> str:
 
 
 def read_baseline(path: Path, plan: Plan, sampling: Sampling | None = None) -> list[Record]:
-    """The records of an earlier run, for the cases that are the same here; of its arms, `tuned` or else the first.
+    """The records of an earlier run, for the cases that are the same here; of its arms, the one that it evaluated.
 
     Raises:
         InputError: the file is not a cases.jsonl, none of its cases is the same here, or it was run under other faults,
@@ -120,7 +120,7 @@ def read_baseline(path: Path, plan: Plan, sampling: Sampling | None = None) -> l
     """
     rows = list(read_records(path))
     labels = {row.arm for row in rows}
-    wanted = "tuned" if "tuned" in labels else next(iter(sorted(labels)), "")
+    wanted = next(iter(sorted(labels, key=lambda label: label not in FIRST_ARMS)), "")
     digests = {case.id: case_digest(case) for case in plan.cases}
     same = [row for row in rows if row.arm == wanted and digests.get(row.case) == row.case_digest]
     if not same:

@@ -61,7 +61,7 @@ def test_two_runs_meet_the_same_faults_and_have_the_same_results(
     for key in ("metrics", "errors", "faults", "hashes", "invalid", "verdict", "categories"):
         assert first[key] == second[key]
     assert exchanges("one") == exchanges("two")
-    met = first["faults"]["met"]["tuned"]
+    met = first["faults"]["met"]["model"]
     assert set(met) == {"timeout", "503", "reset"}
     assert (first["invalid"], first["problems"]) == (0, {})
     assert first["faults"]["seed"] == 4
@@ -77,7 +77,7 @@ def test_both_arms_get_the_same_faults(place: Path, capsys: pytest.CaptureFixtur
     other = summary(
         capsys, "--faults", "faults.toml", "--baseline", "base/cases.jsonl", "--output", "tuned", "--format", "hermes"
     )
-    assert other["faults"]["met"]["tuned"] == other["faults"]["met"]["base"] == plain["faults"]["met"]["tuned"]
+    assert other["faults"]["met"]["model"] == other["faults"]["met"]["baseline"] == plain["faults"]["met"]["model"]
 
 
 def test_a_baseline_under_other_conditions_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,15 +148,15 @@ def test_a_real_service_is_recorded_and_replayed(
     assert run([*ASKED, "--replay", "kept.jsonl", "--baseline", "two/cases.jsonl", "--output", "same"]) == 0
     assert run([*ASKED, "--baseline", "two/cases.jsonl", "--output", "other"]) == 2
     capsys.readouterr()
-    assert replayed["metrics"]["exact_call"]["tuned"]["value"] == 1.0
+    assert replayed["metrics"]["exact_call"]["model"]["value"] == 1.0
     # The state of a real service is unknown.
-    assert replayed["metrics"]["end_state"]["tuned"]["n"] == 0
+    assert replayed["metrics"]["end_state"]["model"]["n"] == 0
     received = {case: [sent["received"] for sent in found] for case, found in exchanges("one").items()}
     assert received == {case: [sent["received"] for sent in found] for case, found in exchanges("two").items()}
     mixed = summary(
         capsys, "--replay", "kept.jsonl", "--replay-miss", "mock", "--faults", "429=0.5", "--output", "three"
     )
-    assert mixed["faults"]["met"]["tuned"]["429"] > 0
+    assert mixed["faults"]["met"]["model"]["429"] > 0
 
 
 def test_a_real_service_that_is_gone_makes_cases_invalid(real: ToolServer, capsys: pytest.CaptureFixture[str]) -> None:

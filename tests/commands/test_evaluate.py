@@ -43,12 +43,12 @@ def test_json_is_the_summary_and_nothing_else(place: Path, capsys: pytest.Captur
     assert run([*SHOP, "--model", "scripted", "--json", "--output", "out", "--format", "hermes"]) == 0
     document = as_json(capsys)
     assert document == json.loads((place / "out" / "summary.json").read_text())
-    assert document["metrics"]["exact_call"]["tuned"] == {
-        **document["metrics"]["exact_call"]["tuned"],
+    assert document["metrics"]["exact_call"]["model"] == {
+        **document["metrics"]["exact_call"]["model"],
         "value": 1.0,
         "n": 6,
     }
-    assert document["arms"]["tuned"]["format"] == "hermes"
+    assert document["arms"]["model"]["format"] == "hermes"
     assert {"python", "agentft", "scipy"} <= document["versions"].keys()
     assert {"suites", "tools", "cases"} == document["hashes"].keys()
 
@@ -156,10 +156,10 @@ def test_ctrl_c_keeps_finished_cases_and_the_same_command_continues(
     assert run(command) == 130
     stopped = as_json(capsys)
     assert stopped["verdict"] == "interrupted"
-    assert 0 < stopped["done"]["tuned"] < 7
+    assert 0 < stopped["done"]["model"] < 7
     monkeypatch.setattr(ScriptedModel, "reply", reply)
     assert run(command) == 0
-    assert as_json(capsys)["kept"] == stopped["done"]["tuned"]
+    assert as_json(capsys)["kept"] == stopped["done"]["model"]
 
 
 @pytest.mark.parametrize("name", ["msagent", pytest.param("hermes", marks=pytest.mark.slow)])

@@ -39,7 +39,7 @@ def test_another_run_is_a_baseline_with_its_own_model_and_format(tmp_path: Path)
     arms, stored = make_arms(small_plan(tmp_path), ModelChoice(adapter=one), two)
     assert [(arm.label, arm.name) for arm in arms] == [
         ("tuned", "some-model+one"),
-        ("base", "some-model+two"),
+        ("baseline", "some-model+two"),
     ]
     assert arms[0].identity != arms[1].identity
     assert stored == {}
