@@ -74,7 +74,7 @@ def test_a_stored_run_is_named_after_its_model_in_a_comparison(tmp_path: Path) -
     stored = str(tmp_path / "one" / "cases.jsonl")
     arms, found = make_arms(plan, ModelChoice("scripted"), stored)
     summary = evaluate(plan, arms, Settings(tmp_path / "two"), found)
-    assert summary.arms["base"].name == f"stored run of tiny at {served.url}, native tools"
+    assert summary.arms["baseline"].name == f"stored run of tiny at {served.url}, native tools"
 
 
 def test_endpoints_and_models_have_identities_of_their_own(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_the_command_writes_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert {one.headers["authorization"] for one in served.spoken} == {f"Bearer {key}"}
     shown = capfd.readouterr()
     assert f"note: AGENTFT_API_KEY is sent to {served.url}" in shown.err
-    assert json.loads(shown.out)["arms"]["tuned"]["name"] == f"tiny at {served.url}, native tools"
+    assert json.loads(shown.out)["arms"]["model"]["name"] == f"tiny at {served.url}, native tools"
     written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
     assert not any(key in text for text in (*written, shown.out, shown.err))
     assert any("I say [redacted]." in text for text in written)
