@@ -39,7 +39,7 @@ from agentft.training.machine import measure_machine, measure_rate, peak_memory
 from agentft.training.planner import Workload, describe_choice, dimensions
 from agentft.training.recipe import Recipe
 from agentft.training.resolve import RANDOM_7B, Resolved, resolve_recipe
-from agentft.training.run import read_samples
+from agentft.training.run import read_data
 
 __all__ = [
     "Measured",
@@ -83,7 +83,7 @@ def plan_bench(recipe: Recipe, shape: str, memory: float | None = None) -> Resol
     machine = measure_machine()
     if memory is not None:
         machine = replace(machine, free=min(machine.free, memory * 2**30))
-    work = read_samples(recipe) if shape == DATA else _long_run(_shape(shape))
+    work = read_data(recipe).samples if shape == DATA else _long_run(_shape(shape))
     resolved = resolve_recipe(replace(recipe, lr=recipe.lr or 1e-4), work, machine)
     if machine.device == "cuda" and resolved.choice is None:
         raise InputError(f"nothing fits into {machine.free / 2**30:.1f} GiB")
@@ -115,7 +115,7 @@ def bench_train(resolved: Resolved, shape: str, steps: int) -> Measured:
         InputError: the shape is unknown, or one sample does not fit into a pack.
     """
     recipe = resolved.recipe
-    samples = read_samples(recipe) if shape == DATA else list(_samples(_shape(shape), resolved, steps))
+    samples = read_data(recipe).samples if shape == DATA else list(_samples(_shape(shape), resolved, steps))
     packs = epoch_packs(samples, recipe.pack_tokens, recipe.seed, 0)
     fullest = max(len(pack.members) for pack in packs)
     chosen = packs if shape == DATA else [pack for pack in packs if len(pack.members) == fullest]

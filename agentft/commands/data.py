@@ -12,13 +12,27 @@ from agentft.content import find_content
 from agentft.errors import InputError
 
 if TYPE_CHECKING:
+    from agentft.rows.preparation import Encoder
     from agentft.synthesis.build import BuildReport
 
 __all__ = ["build_command", "inspect_command", "mask_command"]
 
 
+_Settings = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help="Settings, as for `agentft train`."),
+]
+_Model = Annotated[str | None, typer.Option("--model", help="The model whose tokenizer and chat template are used.")]
+_Format = Annotated[str | None, typer.Option("--format", help="Call format: msagent or hermes.")]
+_Learn = Annotated[str | None, typer.Option("--learn", help="What to supervise: calls, balanced or assistant.")]
+
+
 def inspect_command(
     file: Annotated[Path, typer.Argument(help="JSONL, a JSON array (both may be gzipped) or parquet.", metavar="FILE")],
+    settings: _Settings = None,
+    model: _Model = None,
+    call_format: _Format = None,
+    learn: _Learn = None,
     quarantine: Annotated[
         Path | None,
         typer.Option("--quarantine", help="Write rejected rows here, each with its reason.", metavar="FILE"),
@@ -30,14 +44,21 @@ def inspect_command(
 ) -> None:
     """Count a data file's rows, turns, calls and tools, and say why rows are rejected.
 
+    With a setting, a recipe or one of --model, --format and --learn, the rows are prepared as `agentft train` does with
+    these settings: the same rows are kept, and samples and tokens are counted too.
+
     Example:
       agentft data inspect rows.jsonl --quarantine bad.jsonl --strict
+      agentft data inspect rows.jsonl --learn balanced max_length=2048
     """
     from agentft.display.data import show_inspection
     from agentft.display.terminal import open_console, say_json
     from agentft.rows.inspection import inspect_file
 
-    inspection = inspect_file(file, quarantine)
+    encoder = None
+    if settings or model or call_format or learn:
+        encoder = _open_encoder(file, settings, model, call_format, learn)
+    inspection = inspect_file(file, quarantine, encoder)
     if as_json:
         say_json(inspection.document())
     else:
@@ -48,39 +69,40 @@ def inspect_command(
 
 def mask_command(
     file: Annotated[Path, typer.Argument(help="A data file, as for training.", metavar="FILE")],
-    model: Annotated[
-        str, typer.Option("--model", help="The model whose tokenizer and chat template are used.")
-    ] = "smollm2-135m",
-    call_format: Annotated[str, typer.Option("--format", help="Call format: msagent or hermes.")] = "msagent",
-    learn: Annotated[str, typer.Option("--learn", help="What to supervise: calls, balanced or assistant.")] = "calls",
+    settings: _Settings = None,
+    model: _Model = None,
+    call_format: _Format = None,
+    learn: _Learn = None,
     row: Annotated[int | None, typer.Option("--row", min=1, help="The number of the row (default: 1).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document (all rows without --row).")] = False,
 ) -> None:
-    """Show the tokens of a conversation, with the supervised ones highlighted.
+    """Show the tokens of a conversation, with those highlighted that `agentft train` supervises with these settings.
 
     Example:
       agentft data mask rows.jsonl --model smollm2-135m --row 3
+      agentft data mask rows.jsonl --learn balanced max_length=2048
     """
     from agentft.display.data import mask_view
     from agentft.display.terminal import open_console, say_json_rows
-    from agentft.models.tokenizers import load_tokenizer
-    from agentft.rendering import open_rendering
-    from agentft.rendering.encoding import learn_rule
     from agentft.rows.mask import mask_rows
 
-    rule, tokenizer = learn_rule(learn), load_tokenizer(model)
-    rows = mask_rows(
-        file,
-        tokenizer,
-        open_rendering(call_format, tokenizer, thinking=rule.thinking),
-        rule,
-        row if as_json else row or 1,
-    )
+    encoder = _open_encoder(file, settings, model, call_format, learn)
+    rows = mask_rows(file, encoder, row if as_json else row or 1)
     if as_json:
         say_json_rows("rows", map(asdict, rows))
         return
     for masked in rows:
         open_console().print(mask_view(masked))
+
+
+def _open_encoder(
+    file: Path, settings: list[str] | None, model: str | None, call_format: str | None, learn: str | None
+) -> Encoder:
+    from agentft.training.encoder import open_encoder
+    from agentft.training.recipe import read_settings
+
+    options = {"model": model, "format": call_format, "learn": learn, "data": [str(file)]}
+    return open_encoder(read_settings(settings or [], options))
 
 
 def build_command(

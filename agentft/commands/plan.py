@@ -9,20 +9,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from agentft.rows.preparation import DataReport
     from agentft.training.resolve import CardPlan
 
 __all__ = ["plan_command"]
 
+_COUNTS = frozenset(
+    {
+        "rows",
+        "trained",
+        "rows_without_supervised_tokens",
+        "rejected",
+        "reasons",
+        "tokens",
+        "supervised",
+        "trimmed",
+        "left_out",
+    }
+)
+
 
 def plan_command(
     settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, as for `train`.")
+        list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help="Settings, as for `train`.")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="A folder, a hub id, an embedded name, or `random-7b` (7B, random weights).")
-    ] = "smollm2-135m",
+        str | None, typer.Option(help="A folder, a hub id, an embedded name, or `random-7b` (7B, random weights).")
+    ] = None,
     data: Annotated[list[Path] | None, typer.Option(help="Data files, as for training.")] = None,
-    method: Annotated[str, typer.Option(help="qlora, lora or full.")] = "qlora",
+    method: Annotated[str | None, typer.Option(help="qlora, lora or full.")] = None,
     length: Annotated[int, typer.Option(min=16, help="Without --data: tokens per row; rows share no prefix.")] = 2_048,
     rows: Annotated[int, typer.Option(min=1, help="Without --data: number of rows.")] = 10_000,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
@@ -38,33 +53,38 @@ def plan_command(
       agentft plan --data rows.jsonl --method lora
     """
     from agentft.display.terminal import say, say_json
+    from agentft.display.training import data_lines
     from agentft.training.planner import Choice, describe_choice, describe_duration, even_workload
-    from agentft.training.recipe import read_recipe
+    from agentft.training.recipe import read_settings
     from agentft.training.resolve import plan_cards
-    from agentft.training.run import read_samples
+    from agentft.training.run import read_data
 
     options: dict[str, Any] = {"model": model, "method": method, "data": [str(path) for path in data or []]}
-    recipe = read_recipe(None, settings or [], options)
-    even = even_workload(rows, recipe.epochs, length)
-    plan = plan_cards(recipe, read_samples(recipe) if data else even)
+    recipe = read_settings(settings or [], options)
+    read = read_data(recipe) if recipe.data else None
+    plan = plan_cards(recipe, read.samples if read else even_workload(rows, recipe.epochs, length))
     for note in plan.notes:
         say(note.text, err=True)
     if as_json:
-        say_json(_document(plan))
+        say_json(_document(plan, read.report if read else None))
         return
     work, here = plan.work, plan.here
-    say(f"{model}, {method}: {work.samples:,} rows, the longest of {work.longest:,} tokens; predicted:")
+    unit = "samples" if read else "rows"
+    say(f"{recipe.model}, {recipe.method}: {work.samples:,} {unit}, the longest of {work.longest:,} tokens; predicted:")
     text = describe_choice(here) if isinstance(here, Choice) else "does not fit"
     if isinstance(here, float):
         text = f"roughly {describe_duration(here)} in all on its CPU; memory on a CPU is not predicted"
     say(f"  this machine      {text}")
     for name, gib, choice in plan.cards:
         say(f"  {name:8}  {gib:2} GiB  {describe_choice(choice) if choice else 'does not fit'}")
+    for line in data_lines(read.report) if read else ():
+        say(line)
 
 
-def _document(plan: CardPlan) -> dict[str, Any]:
+def _document(plan: CardPlan, data: DataReport | None) -> dict[str, Any]:
     here: dict[str, Any] = {"cpu_seconds": plan.here}
     if not isinstance(plan.here, float):
         here = {"choice": plan.here and asdict(plan.here)}
     cards = [{"card": name, "gib": gib, "choice": choice and asdict(choice)} for name, gib, choice in plan.cards]
-    return {"samples": plan.work.samples, "longest": plan.work.longest, "this_machine": here, "cards": cards}
+    counts = {key: value for key, value in data.document().items() if key in _COUNTS} if data else {}
+    return {**counts, "samples": plan.work.samples, "longest": plan.work.longest, "this_machine": here, "cards": cards}

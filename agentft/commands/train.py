@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import asdict
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,7 +63,7 @@ def train_command(
     """
     from agentft.display.terminal import say
     from agentft.runs import check_output, find_run
-    from agentft.training.recipe import check_places
+    from agentft.training.recipe import check_places, read_settings
 
     _refuse_ranks()
     options: dict[str, Any] = {"model": model, "data": data, "method": method, "learn": learn}
@@ -73,7 +72,7 @@ def train_command(
     if resume is not None and (settings or strict or dry_run or any(value is not None for value in options.values())):
         raise InputError("--resume takes all settings from the run; remove the other options")
     folder = find_run(resume) if resume is not None else None
-    recipe = _recipe(settings or [], options)
+    recipe = read_settings(settings or [], options)
     if folder is None:
         check_places(recipe)
         check_output("" if dry_run else recipe.output)
@@ -169,13 +168,6 @@ def _refuse_ranks() -> None:
         f"agentft train does not support torchrun yet, which started {ranks} processes: each would make its own run "
         "folder; start it without torchrun, on one GPU"
     )
-
-
-def _recipe(settings: list[str], options: dict[str, Any]) -> Recipe:
-    from agentft.training.recipe import read_recipe
-
-    path = Path(settings[0]) if settings and "=" not in settings[0] else None
-    return read_recipe(path, settings[1:] if path else settings, options)
 
 
 def _dry_run(recipe: Recipe, view: TrainingView, strict: bool, as_json: bool) -> None:

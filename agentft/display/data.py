@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from agentft.display.safe import safe_name, safe_str, safe_text
+from agentft.display.training import token_lines
 from agentft.rows.inspection import Inspection
 from agentft.rows.ledger import REMEDIES
 from agentft.rows.mask import MaskedRow, MaskedToken
@@ -33,6 +34,8 @@ def show_inspection(inspection: Inspection, path: Path) -> RenderableType:
         f": {rows.rows:,} rows = {rows.kept:,} kept + {rows.rejected:,} rejected",
     )
     blocks: list[RenderableType] = [head, "", _counts(inspection)]
+    if inspection.report:
+        blocks += [safe_text(line) for line in token_lines(inspection.report)]
     if rows.kept:
         blocks += ["", _lengths(inspection)]
     if rows.rejected:
@@ -53,8 +56,9 @@ def mask_view(row: MaskedRow) -> Panel:
         body.append(shown, _style(token, index, full))
         if shown.endswith("⏎"):
             body.append("\n")
+    cut = [Text(f" {row.left_out:,} supervised tokens are cut off: they do not fit into max_length", "yellow")]
     title = Text(f" {safe_str(row.id)} · line {row.line} ")
-    return Panel(Group(body, Text(), _legend(row.tokens, full)), title=title, title_align="left")
+    return Panel(Group(body, Text(), _legend(row.tokens, full), *cut[: row.left_out]), title=title, title_align="left")
 
 
 def _counts(inspection: Inspection) -> Table:

@@ -12,7 +12,7 @@ from agentft.display.safe import safe_line, safe_name, safe_text
 from agentft.rows.preparation import DataReport
 from agentft.training.events import DataReady, Event, Finished, Note, Saved, Started, StepDone, TrainingPlan, Waiting
 
-__all__ = ["TrainingView", "data_lines", "loss_curve", "plan_lines"]
+__all__ = ["TrainingView", "data_lines", "loss_curve", "plan_lines", "token_lines"]
 
 _LEVELS = " ▁▂▃▄▅▆▇█"
 
@@ -102,8 +102,15 @@ def data_lines(data: DataReport) -> list[str]:
     for reason, count in ledger.reasons.most_common():
         lines.append(f"  {count:,} {reason}, the first: {safe_line(first[reason])}")
     lines += [f"  note: {safe_line(note)}" for note in ledger.notes()]
+    return lines + token_lines(data)
+
+
+def token_lines(data: DataReport) -> list[str]:
+    """How many tokens there are, how many are supervised, and how many are cut off."""
     share = data.supervised / max(data.tokens, 1)
-    lines.append(f"tokens: {data.tokens:,} in {data.samples:,} samples, {data.supervised:,} supervised ({share:.1%})")
+    lines = [f"tokens: {data.tokens:,} in {data.samples:,} samples, {data.supervised:,} supervised ({share:.1%})"]
+    if data.trimmed:
+        lines.append(f"cut to max_length: {data.trimmed:,} samples, without {data.left_out:,} supervised tokens")
     return lines
 
 

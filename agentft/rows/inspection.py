@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agentft.rows.ledger import Ledger, rows_have
+from agentft.rows.preparation import DataReport, Encoder, Prepared
 from agentft.rows.reading import read_conversations
 from agentft.types import Conversation, Json, ToolCall, ToolResult
 
 __all__ = ["Inspection", "inspect_file"]
+
+
+_PREPARED = ("samples", "tokens", "supervised", "trimmed", "left_out")
 
 
 @dataclass(slots=True)
@@ -18,7 +22,7 @@ class Inspection:
     """Counts over the kept rows. `calls` includes unreadable ones; `rows_with_calls` have at least one readable call.
 
     `characters` and `row_turns` hold one 4-byte number for each row: 8 MB for a million rows. `repeated_ids`: rows
-    with the id of an earlier row.
+    with the id of an earlier row. `report`: samples and tokens, if the file was inspected as for training.
     """
 
     ledger: Ledger = field(default_factory=Ledger)
@@ -31,6 +35,7 @@ class Inspection:
     characters: array[int] = field(default_factory=lambda: array("I"))
     row_turns: array[int] = field(default_factory=lambda: array("I"))
     repeated_ids: int = 0
+    report: DataReport | None = None
     _ids: set[int] = field(default_factory=set)  # hashes: about 60 bytes a row, however long the ids are
 
     def add(self, conversation: Conversation) -> None:
@@ -74,14 +79,28 @@ class Inspection:
             "tools": len(self.tools),
             "learnt_rows": self.rows_with_calls,
             **ledger.document(),
+            **({key: self.report.document()[key] for key in _PREPARED} if self.report else {}),
         }
 
 
-def inspect_file(path: Path, quarantine: Path | None = None) -> Inspection:
-    """Inspect the whole file. Raises InputError as `read_conversations` does."""
-    inspection = Inspection()
-    for line, conversation in read_conversations(path, inspection.ledger, quarantine):
+def inspect_file(path: Path, quarantine: Path | None = None, encoder: Encoder | None = None) -> Inspection:
+    """Inspect the whole file. With an encoder, rows are kept or rejected as for training.
+
+    Raises:
+        InputError: see `read_conversations`.
+    """
+    prepared = Prepared(encoder) if encoder else None
+    inspection = Inspection(report=prepared.report, ledger=prepared.report.ledger) if prepared else Inspection()
+
+    def add(line: int, conversation: Conversation) -> None:
         inspection.add(conversation)
         if conversation.id != f"{path.name}:{line}":  # that is our default id, which is unique
             inspection.add_id(conversation.id)
+
+    if prepared:
+        prepared.add(path, quarantine, add)
+        prepared.complete()
+    else:
+        for line, conversation in read_conversations(path, inspection.ledger, quarantine):
+            add(line, conversation)
     return inspection

@@ -6,14 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from agentft.errors import InputError
-from agentft.rendering import Rendering
-from agentft.rendering.encoding import LearnRule, encode
 from agentft.rendering.tokens import Tokenizer, tokenise
 from agentft.rows.ledger import Ledger, Rejection
-from agentft.rows.preparation import render_row
+from agentft.rows.preparation import EncodedSample, Encoder, encode_row
 from agentft.rows.reading import Row, keep_rows
 from agentft.types import Conversation, Segment, SegmentKind
 
@@ -36,11 +33,16 @@ class MaskedToken:
 
 @dataclass(frozen=True, slots=True)
 class MaskedRow:
-    """One training sample of a row. `line` is the row's line in the file."""
+    """One training sample of a row, with the tokens after its last supervised one.
+
+    `line` is the row's line in the file. `left_out`: supervised tokens that do not fit into `max_length`; here they
+    have the weight 0.
+    """
 
     id: str
     line: int
     tokens: tuple[MaskedToken, ...]
+    left_out: int = 0
 
 
 def _texts(segments: Sequence[Segment], tokenizer: Tokenizer) -> list[str]:
@@ -61,34 +63,30 @@ def _texts(segments: Sequence[Segment], tokenizer: Tokenizer) -> list[str]:
     return [*texts[:-1], texts[-1] + before] if texts else []
 
 
-def mask_rows(
-    path: Path, tokenizer: Any, rendering: Rendering, learn: LearnRule, row: int | None = None
-) -> Iterator[MaskedRow]:
-    """Encode rows as training does.
+def mask_rows(path: Path, encoder: Encoder, row: int | None = None) -> Iterator[MaskedRow]:
+    """The rows that training keeps, with the weights that their tokens have in training.
 
     Args:
         path: a data file.
-        tokenizer: a fast transformers tokenizer with a chat template.
+        encoder: with a fast transformers tokenizer that has a chat template.
         row: only this row, counted from 1 (None: every row that is kept).
 
     Raises:
         InputError: there is no such row, or it is rejected (the message gives the reason).
-        FrameError: the tokenizer's chat template cannot be used.
     """
     ledger = Ledger()
 
-    def convert(_: Row, conversation: Conversation) -> tuple[str, list[tuple[Segment, ...]]]:
-        return conversation.id, render_row(conversation, rendering)
+    def convert(read: Row, conversation: Conversation) -> tuple[str, list[EncodedSample]]:
+        return conversation.id, encode_row(read.line, conversation, encoder)
 
     def on_reject(rejection: Rejection) -> None:
         if row is not None:
             why = f"{rejection.reason}: {rejection.detail}"
             raise InputError(f"{path}:{rejection.line}: {why}; `agentft data inspect` lists all rejected rows")
 
-    for line, (identity, rendered) in keep_rows(path, convert, ledger, on_reject, only=row):
-        for segments in rendered:
-            tokens = tuple(_mask(segments, tokenizer, learn))
-            yield MaskedRow(identity, line, tokens)
+    for line, (identity, found) in keep_rows(path, convert, ledger, on_reject, only=row):
+        for one in found:
+            yield MaskedRow(identity, line, tuple(_mask(one, encoder.tokenizer)), one.lost)
         if row is not None:
             return
     if row is not None:
@@ -96,9 +94,9 @@ def mask_rows(
         raise InputError(f"{path} has {count}, so there is no row {row}; rows are counted from 1")
 
 
-def _mask(segments: Sequence[Segment], tokenizer: Any, learn: LearnRule) -> Iterator[MaskedToken]:
-    encoded = encode(segments, tokenizer, learn)
-    texts = _texts(segments, tokenizer)
-    columns = zip(encoded.input_ids, texts, encoded.loss_weights, encoded.segments, strict=True)
-    for token, text, weight, index in columns:
-        yield MaskedToken(token, text, weight, segments[index].kind, segments[index].sampled)
+def _mask(one: EncodedSample, tokenizer: Tokenizer) -> Iterator[MaskedToken]:
+    weights = dict(zip(one.sample.places, one.sample.weights, strict=True)) if one.sample else {}
+    columns = zip(one.encoded.input_ids, _texts(one.segments, tokenizer), one.encoded.segments, strict=True)
+    for place, (token, text, index) in enumerate(columns):
+        segment = one.segments[index]
+        yield MaskedToken(token, text, weights.get(place, 0.0), segment.kind, segment.sampled)

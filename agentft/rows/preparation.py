@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import groupby
 from pathlib import Path
+from typing import TypeAlias
 
 from agentft.engine.packing import Sample, make_sample
 from agentft.errors import FrameError, InputError, RowError
@@ -22,7 +23,18 @@ from agentft.rows.quarantine import open_quarantine
 from agentft.rows.reading import Row, keep_rows
 from agentft.types import Conversation, Encoded, Json, Segment
 
-__all__ = ["DataReport", "Encoder", "Prepared", "prepare", "render_row"]
+__all__ = [
+    "DataReport",
+    "EncodedSample",
+    "Encoder",
+    "OnRow",
+    "Prepared",
+    "encode_row",
+    "prepare",
+]
+
+OnRow: TypeAlias = Callable[[int, Conversation], None]
+"""Called with the line and the conversation of a kept row."""
 
 _LONGEST_SHOWN = 5
 _MAX_TOOLS = 64
@@ -88,13 +100,77 @@ class DataReport:
         return {**counts, **own}
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedSample:
+    """A sample before and after it is cut. `sample`: None if none of it is left. `lost`: supervised tokens cut off."""
+
+    segments: tuple[Segment, ...]
+    encoded: Encoded
+    sample: Sample | None
+    lost: int
+
+
 @dataclass(slots=True)
 class Prepared:
     """The samples and a report about them. `tools`: names of all declared tools, in order of appearance."""
 
+    encoder: Encoder
     samples: list[Sample] = field(default_factory=list)
     report: DataReport = field(default_factory=DataReport)
     tools: dict[str, None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.report.quiet_learnt = self.encoder.learn.weights.get("answer", 0) > 0
+        self.report.thoughts_learnt = self.encoder.learn.thinking
+
+    def add(self, path: Path, quarantine: Path | None = None, on_row: OnRow = lambda _, __: None) -> None:
+        """Read, render and encode the rows of a file.
+
+        Args:
+            path: a data file.
+            quarantine: where to write rejected rows.
+            on_row: called with the line and the conversation of each kept row.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        with open_quarantine(path, quarantine) as on_reject:
+            convert = partial(self._convert, path)
+            for line, (conversation, samples) in keep_rows(path, convert, self.report.ledger, on_reject):
+                self.samples += samples
+                on_row(line, conversation)
+
+    def complete(self) -> None:
+        """Fill in the part of the report that needs all samples."""
+        report, samples = self.report, self.samples
+        digest = hashlib.sha256()
+        for sample in samples:
+            for values in (sample.tokens, sample.places, sample.weights):
+                digest.update(len(values).to_bytes(8, "little") + values.tobytes())
+        report.samples = len(samples)
+        report.tokens = sum(len(sample.tokens) for sample in samples)
+        report.supervised = sum(len(sample.places) for sample in samples)
+        report.weight = sum(sum(sample.weights) for sample in samples)
+        longest = sorted(samples, key=lambda sample: -len(sample.tokens))[:_LONGEST_SHOWN]
+        report.longest = tuple((sample.row, sample.id, len(sample.tokens)) for sample in longest)
+        report.fingerprint = digest.hexdigest()
+        report.tools = tuple(self.tools) if len(self.tools) <= _MAX_TOOLS else ()
+
+    def _convert(self, path: Path, row: Row, conversation: Conversation) -> tuple[Conversation, list[Sample]]:
+        report = self.report
+        found = encode_row(row.line, conversation, self.encoder)
+        report.quiet += sum(_answers_to("user", one.segments) for one in found)
+        report.answered += sum(_answers_to("result", one.segments) for one in found)
+        if not any(one.sample for one in found):
+            report.ledger.count_unsupervised(f"{path}:{row.line}: {conversation.id}")
+            return conversation, []
+        texts = "\n".join(turn.raw for turn in conversation.turns)
+        report.control_texts.update(controls_in(texts, self.encoder.tokenizer))
+        report.thoughts += count_thoughts(conversation)
+        self.tools |= dict.fromkeys(tool.name for tool in conversation.tools)
+        report.trimmed += sum(one.lost > 0 for one in found)
+        report.left_out += sum(one.lost for one in found)
+        return conversation, [one.sample for one in found if one.sample]
 
 
 def prepare(paths: Sequence[Path], encoder: Encoder, quarantine: Path | None = None) -> Prepared:
@@ -105,16 +181,12 @@ def prepare(paths: Sequence[Path], encoder: Encoder, quarantine: Path | None = N
     Raises:
         InputError: a file cannot be read, or no row is kept.
     """
-    learn = encoder.learn
-    made = Prepared(report=DataReport(quiet_learnt=learn.weights.get("answer", 0) > 0, thoughts_learnt=learn.thinking))
+    made = Prepared(encoder)
     ledger = made.report.ledger
     for number, path in enumerate(paths):
         rejected_rows = quarantine / f"{number}-{path.name.split('.')[0]}.jsonl" if quarantine else None
         before = ledger.rejected
-        with open_quarantine(path, rejected_rows) as on_reject:
-            convert = partial(_samples, path, encoder=encoder, made=made)
-            for _, samples in keep_rows(path, convert, ledger, on_reject):
-                made.samples += samples
+        made.add(path, rejected_rows)
         if rejected_rows and ledger.rejected == before:
             rejected_rows.unlink()
     if not made.samples:
@@ -122,53 +194,33 @@ def prepare(paths: Sequence[Path], encoder: Encoder, quarantine: Path | None = N
         if ledger.unsupervised:
             first.append(f"{ledger.first_unsupervised}: learn = {encoder.learn.name!r} supervises no token of this row")
         raise InputError(f"none of the {ledger.rows} rows can be used for training; the first: {first[0]}")
-    _complete_report(made)
+    made.complete()
     return made
 
 
-def _samples(path: Path, row: Row, conversation: Conversation, encoder: Encoder, made: Prepared) -> list[Sample]:
-    """The samples of a row; none if the learn rule supervises none of its tokens.
+def encode_row(line: int, conversation: Conversation, encoder: Encoder) -> list[EncodedSample]:
+    """A row's conversation as tokens, cut to `max_length`. Without a supervised token, its samples are None.
 
     Raises:
-        RowError: `too-long` or `template`.
+        RowError: `template`: the chat template cannot render it; `too-long`: no supervised turn fits.
     """
-    rendered = render_row(conversation, encoder.rendering)
-    samples: list[Sample] = []
-    lost: list[int] = []  # supervised tokens of each sample that do not fit
+    try:
+        rendered = encoder.rendering.samples(conversation)
+    except FrameError as error:
+        raise RowError("template", str(error)) from None
+    found = []
     for segments in rendered:
         encoded = encode(segments, encoder.tokenizer, encoder.learn)
         fitting = _fit(encoded, segments, encoder.max_length)
-        sample = make_sample(row.line, conversation.id, fitting, _stem(encoded, segments))
-        samples += [sample] if sample else []
-        lost.append(_supervised(encoded) - (_supervised(fitting) if sample else 0))
-    if not samples and any(lost):
+        sample = make_sample(line, conversation.id, fitting, _stem(encoded, segments))
+        lost = _supervised(encoded) - (_supervised(fitting) if sample else 0)
+        found.append(EncodedSample(segments, encoded, sample, lost))
+    if any(one.lost for one in found) and not any(one.sample for one in found):
         detail = (
             f"the first supervised turn does not fit into max_length = {encoder.max_length} tokens; raise max_length"
         )
         raise RowError("too-long", f"{conversation.id}: {detail}")
-    made.report.quiet += sum(_answers_to("user", segments) for segments in rendered)
-    made.report.answered += sum(_answers_to("result", segments) for segments in rendered)
-    if not samples:
-        made.report.ledger.count_unsupervised(f"{path}:{row.line}: {conversation.id}")
-        return []
-    made.report.control_texts.update(controls_in("\n".join(t.raw for t in conversation.turns), encoder.tokenizer))
-    made.report.thoughts += count_thoughts(conversation)
-    made.tools |= dict.fromkeys(tool.name for tool in conversation.tools)
-    made.report.trimmed += sum(map(bool, lost))
-    made.report.left_out += sum(lost)
-    return samples
-
-
-def render_row(conversation: Conversation, rendering: Rendering) -> list[tuple[Segment, ...]]:
-    """A row's conversation as training samples.
-
-    Raises:
-        RowError: `template`: the chat template cannot render it.
-    """
-    try:
-        return rendering.samples(conversation)
-    except FrameError as error:
-        raise RowError("template", str(error)) from None
+    return found
 
 
 def _supervised(encoded: Encoded) -> int:
@@ -206,20 +258,3 @@ def _answers_to(kind: str, segments: Sequence[Segment]) -> int:
             count += not segment.excluded
             asked = ""
     return count
-
-
-def _complete_report(made: Prepared) -> None:
-    """Fill in the part of the report that needs all samples."""
-    report, samples = made.report, made.samples
-    digest = hashlib.sha256()
-    for sample in samples:
-        for values in (sample.tokens, sample.places, sample.weights):
-            digest.update(len(values).to_bytes(8, "little") + values.tobytes())
-    report.samples = len(samples)
-    report.tokens = sum(len(sample.tokens) for sample in samples)
-    report.supervised = sum(len(sample.places) for sample in samples)
-    report.weight = sum(sum(sample.weights) for sample in samples)
-    longest = sorted(samples, key=lambda sample: -len(sample.tokens))[:_LONGEST_SHOWN]
-    report.longest = tuple((sample.row, sample.id, len(sample.tokens)) for sample in longest)
-    report.fingerprint = digest.hexdigest()
-    report.tools = tuple(made.tools) if len(made.tools) <= _MAX_TOOLS else ()

@@ -25,6 +25,7 @@ __all__ = [
     "nearest_setting",
     "read_recipe",
     "read_resolved",
+    "read_settings",
     "write_recipe",
 ]
 
@@ -174,6 +175,12 @@ def read_recipe(path: Path | None, overrides: Sequence[str] = (), options: Mappi
     changes |= {key: value for key, value in (options or {}).items() if value not in (None, (), [])}
     values = {} if path is None else _with_absolute_paths(_read(path), str(path), path.parent)
     return Recipe(**values | _with_absolute_paths(changes, "the command line", Path()))
+
+
+def read_settings(settings: Sequence[str], options: Mapping[str, Any]) -> Recipe:
+    """The recipe of a command line: `[RECIPE] [KEY=VALUE]...`, and the command's options as for `read_recipe`."""
+    path = Path(settings[0]) if settings and "=" not in settings[0] else None
+    return read_recipe(path, settings[1:] if path else settings, options)
 
 
 def nearest_setting(name: str) -> str | None:

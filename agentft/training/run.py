@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from agentft import __version__
-from agentft.engine.packing import Pack, Sample, epoch_packs, report_packing
+from agentft.engine.packing import Pack, epoch_packs, report_packing
 from agentft.errors import InputError
 from agentft.files import clear_unfinished, write_digests, write_text
 from agentft.models.embedded import EMBEDDED, resolve
 from agentft.models.tokenizers import load_tokenizer
-from agentft.rendering import open_rendering
-from agentft.rendering.encoding import learn_rule
 from agentft.rows.preparation import DataReport, Encoder, Prepared, prepare
 from agentft.runs import RunFolder, new_run
 from agentft.training.checkpoints import clear_partial, complete_folder, last_intact, set_aside, step_of
+from agentft.training.encoder import open_encoder
 from agentft.training.events import (
     DataReady,
     Event,
@@ -41,7 +40,7 @@ from agentft.training.resolve import RANDOM_7B, resolve_recipe
 from agentft.training.state import save_weights
 from agentft.types import Json
 
-__all__ = ["StrictError", "dry_run", "read_samples", "resume", "train"]
+__all__ = ["StrictError", "dry_run", "read_data", "resume", "train"]
 
 Stop = Callable[[], bool]
 
@@ -136,14 +135,14 @@ def dry_run(recipe: Recipe, on_event: OnEvent, *, strict: bool = False) -> tuple
     return job.prepared.report, job.plan
 
 
-def read_samples(recipe: Recipe) -> list[Sample]:
-    """The recipe's data as samples. `random-7b` uses the tokenizer of the embedded model.
+def read_data(recipe: Recipe) -> Prepared:
+    """The recipe's data as samples, with the report about them. `random-7b` uses the tokenizer of the embedded model.
 
     Raises:
         InputError: no row is kept.
     """
     recipe = replace(recipe, model=next(iter(EMBEDDED))) if recipe.model == RANDOM_7B else recipe
-    return prepare([Path(path) for path in recipe.data], _encoder(recipe)).samples
+    return prepare([Path(path) for path in recipe.data], open_encoder(recipe))
 
 
 class _Watcher:
@@ -167,19 +166,9 @@ class _Watcher:
         self.on_event(event)
 
 
-def _encoder(recipe: Recipe) -> Encoder:
-    tokenizer, learn = load_tokenizer(recipe.model), learn_rule(recipe.learn, recipe.weights)
-    return Encoder(
-        tokenizer=tokenizer,
-        rendering=open_rendering(recipe.format, tokenizer, thinking=learn.thinking),
-        learn=learn,
-        max_length=recipe.max_length,
-    )
-
-
 def _prepare(recipe: Recipe, quarantine: Path | None, on_event: OnEvent) -> _Job:
     on_event(Waiting(f"reading {', '.join(recipe.data)} with the tokenizer of {recipe.model}"))
-    encoder = _encoder(recipe)
+    encoder = open_encoder(recipe)
     prepared = prepare([Path(path) for path in recipe.data], encoder, quarantine)
     resolved = resolve_recipe(recipe, prepared.samples, measure_machine())
     recipe = resolved.recipe

@@ -14,8 +14,10 @@ from agentft.errors import InputError
 from agentft.rendering import open_rendering
 from agentft.rendering.encoding import LEARN_RULES
 from agentft.rows.mask import mask_rows
+from agentft.rows.preparation import Encoder
 from tests.tiny import save_tiny, tiny_tokenizer
 
+ENCODER = Encoder(tiny_tokenizer(), open_rendering("msagent", tiny_tokenizer()), LEARN_RULES["calls"], 4096)
 CALL = '<|startofthink|>```JSON\n{"api_name": "w", "parameters": {"city": "北京"}}\n```<|endofthink|>'
 TURNS = [{"from": "user", "value": "[red]hi\u001b[31m"}, {"from": "assistant", "value": CALL}]
 ROWS = [{"id": "one", "conversations": TURNS}, {"id": "none", "conversations": []}]
@@ -29,13 +31,13 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_the_supervised_tokens_joined_are_the_call(file: Path) -> None:
-    (row,) = mask_rows(file, tiny_tokenizer(), open_rendering("msagent", tiny_tokenizer()), LEARN_RULES["calls"])
+    (row,) = mask_rows(file, ENCODER)
     assert "".join(token.text for token in row.tokens if token.weight) == CALL
     assert "北京" in "".join(token.text for token in row.tokens)
 
 
 def test_the_view_on_a_terminal(file: Path) -> None:
-    (row,) = mask_rows(file, tiny_tokenizer(), open_rendering("msagent", tiny_tokenizer()), LEARN_RULES["calls"], 1)
+    (row,) = mask_rows(file, ENCODER, 1)
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(mask_view(row))
     console.file.close()
@@ -60,4 +62,4 @@ def test_the_document_of_the_command(file: Path, tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(("row", "problem"), [(2, "no-turns"), (3, "has 2 rows")])
 def test_a_row_that_cannot_be_shown_is_named(file: Path, row: int, problem: str) -> None:
     with pytest.raises(InputError, match=problem):
-        list(mask_rows(file, tiny_tokenizer(), open_rendering("msagent", tiny_tokenizer()), LEARN_RULES["calls"], row))
+        list(mask_rows(file, ENCODER, row))

@@ -16,7 +16,7 @@ from agentft.models.hf import HfEngine
 from agentft.models.tokenizers import load_tokenizer
 from agentft.training.recipe import Recipe
 from agentft.training.resolve import plan_cards, read_architecture
-from agentft.training.run import dry_run, read_samples
+from agentft.training.run import dry_run, read_data
 from agentft.types import Segment
 from tests.engine.samples import write_rows
 from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
@@ -94,7 +94,7 @@ def test_tokens_without_an_embedding_are_refused_before_training_and_in_serving(
     path = write_rows(tmp_path / "rows.jsonl", 2)
     recipe = Recipe(model=str(folder), data=(str(path),), format="hermes")
     message = r"has 402 tokens, but the model has embeddings for 400; the rows use 2 .*'<tool_call>', '</tool_call>'"
-    for refuse in (lambda: dry_run(recipe, lambda event: None), lambda: plan_cards(recipe, read_samples(recipe))):
+    for refuse in (lambda: dry_run(recipe, lambda event: None), lambda: plan_cards(recipe, read_data(recipe).samples)):
         with pytest.raises(InputError, match=message):
             refuse()
     engine = HfEngine.open(str(folder))

@@ -14,10 +14,12 @@ from agentft.rendering import open_rendering
 from agentft.rendering.encoding import LEARN_RULES
 from agentft.rendering.tokens import Tokens, tokenise
 from agentft.rows.mask import MaskedRow, _texts, mask_rows
+from agentft.rows.preparation import Encoder
 from agentft.types import Segment
 from tests.tiny import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
+ENCODER = Encoder(TOKENIZER, open_rendering("hermes", TOKENIZER), LEARN_RULES["assistant"], 4096)
 
 
 class Bytes:
@@ -54,7 +56,7 @@ def test_the_texts_of_the_tokens_give_the_row(pieces: list[tuple[str, bool]]) ->
 
 
 def masked(path: Path, row: int | None) -> list[MaskedRow]:
-    return list(mask_rows(path, TOKENIZER, open_rendering("hermes", TOKENIZER), LEARN_RULES["assistant"], row))
+    return list(mask_rows(path, ENCODER, row))
 
 
 @pytest.fixture

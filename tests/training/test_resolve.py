@@ -45,9 +45,8 @@ def openings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_run_reads_the_config_once(
     tiny: str, tmp_path: Path, openings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        run, "load_tokenizer", lambda _: tiny_tokenizer()
-    )  # transformers' loader may read the config, too
+    for module in ("run", "encoder"):  # transformers' loader may read the config, too
+        monkeypatch.setattr(f"agentft.training.{module}.load_tokenizer", lambda _: tiny_tokenizer())
     rows = write_rows(tmp_path / "rows.jsonl", 8)
     recipe = Recipe(model=tiny, data=(str(rows),), output=str(tmp_path / "run"), method="lora", max_steps=1)
 
@@ -55,7 +54,7 @@ def test_a_run_reads_the_config_once(
     assert openings == [tiny]
     run.dry_run(recipe, lambda event: None)
     assert openings == [tiny, tiny]
-    plan_cards(recipe, run.read_samples(recipe))
+    plan_cards(recipe, run.read_data(recipe).samples)
     assert openings == [tiny, tiny, tiny]
 
 
