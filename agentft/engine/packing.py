@@ -13,7 +13,7 @@ from array import array
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise, takewhile
+from itertools import accumulate, compress, pairwise, takewhile
 from typing import TypeAlias
 
 import numpy as np
@@ -91,7 +91,7 @@ class PackingReport:
 
 def make_sample(row: int, name: str, encoded: Encoded, stem: int = 0) -> Sample | None:
     """Cut `encoded` after its last supervised token. None if no token after the first is supervised."""
-    places = [place for place, weight in enumerate(encoded.loss_weights) if weight > 0 and place > 0]
+    places = [place for place in compress(range(len(encoded.loss_weights)), encoded.loss_weights) if place]
     if not places:
         return None
     end = places[-1] + 1
