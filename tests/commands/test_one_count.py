@@ -63,7 +63,8 @@ def test_the_commands_agree(
     inspected = document("data", "inspect", str(file), str(recipe), *settings)
     masked = document("data", "mask", str(file), *settings, "--model", model, "--learn", learn)["rows"]
 
-    left = trained.get("rows_without_supervised_tokens", 0)
+    apart = "rows_without_supervised_tokens"
+    left = trained.get(apart, 0)
     for key in ("rows", "rejected", "reasons", "samples", "tokens", "supervised", "trimmed", "left_out"):
         assert trained[key] == planned[key] == inspected[key], key
     assert trained["rows"] == trained["trained"] + left + trained["rejected"] == 11
