@@ -189,7 +189,15 @@ class Encoded:
 
 
 Category = Literal[
-    "single", "several_tools", "parallel", "multi_round", "missing_parameter", "irrelevance", "tool_error"
+    "single",
+    "several_tools",
+    "parallel",
+    "dependent",  # a call needs a value of an earlier result
+    "multi_round",
+    "missing_parameter",
+    "missing_tool",  # no offered tool can do what is asked
+    "irrelevance",
+    "tool_error",
 ]
 """What a case may be about."""
 

@@ -13,7 +13,7 @@ from agentft.types import CallExpectation, Case, Exchange, Part, Span, Text, Too
 
 __all__ = ["gold_states", "oracle_answers"]
 
-ONE_BY_ONE = ("multi_round", "tool_error")
+ONE_BY_ONE = ("dependent", "multi_round", "tool_error")
 
 
 def gold_states(

@@ -168,8 +168,8 @@ def _cases(suite: Suite, path: Path, raw: bytes) -> Iterable[Case]:
 def _check(case: Case, at: str) -> None:
     if not case.turns:
         raise InputError(f"{at}: `turns` is empty; a case needs at least one user turn")
-    if case.category == "irrelevance" and any(turn.calls for turn in case.turns):
-        raise InputError(f"{at}: an irrelevance case must expect no calls")
+    if case.category in ("irrelevance", "missing_tool") and any(turn.calls for turn in case.turns):
+        raise InputError(f"{at}: a case of {case.category} must expect no calls")
     for index, turn in enumerate(case.turns):
         if not 0 <= turn.failing <= len(turn.calls):
             what = f"`failing` is {turn.failing}; it must be a count from 0 to {len(turn.calls)}"

@@ -8,7 +8,7 @@ from agentft.types import Case, Score, ToolCall, Trajectory
 
 __all__ = ["abstention", "argument_f1", "call_decision", "decisions", "exact_call", "tool_name"]
 
-ABSTAINING = ("irrelevance", "missing_parameter")
+ABSTAINING = ("irrelevance", "missing_parameter", "missing_tool")
 NO_CALL = Score(None, "the case expects no call")
 
 
@@ -73,7 +73,7 @@ def abstention(case: Case, trajectory: Trajectory, _context: Context) -> Score:
     Applies to cases that must be declined or that lack a parameter. An unreadable call counts as a call.
     """
     if case.category not in ABSTAINING:
-        return Score(None, "applies only to irrelevance and missing_parameter")
+        return Score(None, "applies only to irrelevance, missing_parameter and missing_tool")
     for index, turn in enumerate(case.turns):
         if turn.calls:
             continue

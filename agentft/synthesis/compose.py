@@ -21,17 +21,19 @@ def wrap(clause: str, pattern: str, number: str = "") -> str:
 
 def join(parts: Sequence[Intent], pattern: str, decks: Decks, category: Category) -> Intent:
     """Combine single-round intents with `do` clauses into one request, in the wording of `pattern`."""
-    say, calls, answers = pattern, list[CallPattern](), list[str]()
+    say, calls, answers, holds = pattern, list[CallPattern](), list[str](), list[str]()
     for number, part in enumerate(parts, start=1):
         tag = Retag(str(number), len(calls))
         own = tag.round(part.rounds[0])
         say = wrap(tag.text(decks.draw(f"do {part.id}", part.do)), say, str(number))
         answers += [decks.draw(f"answer {part.id}", own.answer)] if own.answer else []
         calls += own.calls
+        holds += own.holds
     lang = parts[0].lang
     answer = ("" if lang == "zh" else " ").join(answers)
     name = "+".join(part.id for part in parts)
-    return Intent(name, lang, category, say=(say,), calls=tuple(calls), answer=(answer,) if answer else ())
+    answered = (answer,) if answer else ()
+    return Intent(name, lang, category, say=(say,), calls=tuple(calls), answer=answered, holds=tuple(holds))
 
 
 def follow_up(intent: Intent, decks: Decks, rounds: int) -> Intent:

@@ -179,7 +179,8 @@ def test_a_limit_keeps_every_category(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(["eval", "--limit", "42", "--model", "scripted", "--json", "--quiet"]) == 0
+    command = ["eval", "--tools", "weather,search,calculator", "--limit", "42", "--model", "scripted"]
+    assert run([*command, "--json", "--quiet"]) == 0
     document = as_json(capsys)
     assert document["cases"] == 42
     assert len(document["categories"]) == 7
