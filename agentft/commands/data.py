@@ -74,9 +74,10 @@ def mask_command(
     call_format: _Format = None,
     learn: _Learn = None,
     row: Annotated[int | None, typer.Option("--row", min=1, help="The number of the row (default: 1).")] = None,
+    boundaries: Annotated[bool, typer.Option("--boundaries", help="Show where each token starts.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document (all rows without --row).")] = False,
 ) -> None:
-    """Show the tokens of a conversation, with those highlighted that `agentft train` supervises with these settings.
+    """Show a conversation as the model sees it, with the text highlighted that `agentft train` supervises.
 
     Example:
       agentft data mask rows.jsonl --model smollm2-135m --row 3
@@ -91,8 +92,9 @@ def mask_command(
     if as_json:
         say_json_rows("rows", map(asdict, rows))
         return
+    console = open_console()
     for masked in rows:
-        open_console().print(mask_view(masked))
+        console.print(mask_view(masked, boundaries=boundaries, plain=console.no_color or not console.color_system))
 
 
 def _open_encoder(

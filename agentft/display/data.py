@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -11,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
 
-from agentft.display.safe import safe_name, safe_str, safe_text
+from agentft.display.safe import safe_line, safe_name, safe_str, safe_text
 from agentft.display.training import token_lines
 from agentft.rows.inspection import Inspection
 from agentft.rows.ledger import REMEDIES
@@ -20,10 +21,9 @@ from agentft.rows.mask import MaskedRow, MaskedToken
 __all__ = ["mask_view", "show_inspection"]
 
 PERCENTILES = (50, 90, 99, 100)
-CONTEXT, SAMPLED = "bright_black", "yellow"
-# Two shades, so that neighbouring tokens can be distinguished.
-SUPERVISED = ("bold black on green3", "bold black on spring_green3")
-PARTIAL = ("bold black on dark_sea_green2", "bold black on pale_green1")
+SUPERVISED, PARTIAL, SAMPLED, CONTEXT = "green", "cyan", "yellow", "dim"
+MARKS = {SUPERVISED: ("[[", "]]"), PARTIAL: ("[[", "]]"), SAMPLED: ("{{", "}}"), CONTEXT: ("", "")}
+"""Without colours, these surround the text."""
 
 
 def show_inspection(inspection: Inspection, path: Path) -> RenderableType:
@@ -44,21 +44,37 @@ def show_inspection(inspection: Inspection, path: Path) -> RenderableType:
     return Group(*blocks)
 
 
-def mask_view(row: MaskedRow) -> Panel:
-    """One row's tokens, with a legend and counts. Supervised ones are green in two shades, each started by `▏`."""
-    body = Text(no_wrap=False, overflow="fold")
-    full = max((token.weight for token in row.tokens), default=1.0)
-    for index, token in enumerate(row.tokens):
-        # A token that only begins a character has no text yet.
-        shown = safe_str((token.text or "◌").replace("\t", "→")).replace("\n", "⏎")
-        mark = "▏" if token.weight else "·" if token.sampled else ""
-        body.append(mark, "black on green3" if token.weight else CONTEXT)
-        body.append(shown, _style(token, index, full))
-        if shown.endswith("⏎"):
-            body.append("\n")
-    cut = [Text(f" {row.left_out:,} supervised tokens are cut off: they do not fit into max_length", "yellow")]
-    title = Text(f" {safe_str(row.id)} · line {row.line} ")
-    return Panel(Group(body, Text(), _legend(row.tokens, full), *cut[: row.left_out]), title=title, title_align="left")
+def mask_view(row: MaskedRow, *, boundaries: bool = False, plain: bool = False) -> Panel:
+    """One row's text with its supervised parts in green, and a legend with counts.
+
+    Args:
+        boundaries: also show where each token starts.
+        plain: mark the parts with brackets instead of colours.
+    """
+    body = Text(overflow="fold")
+    for (weight, sampled), tokens in groupby(row.tokens, lambda token: (token.weight, token.sampled)):
+        style = _style(weight, sampled)
+        opened, closed = MARKS[style] if plain else ("", "")
+        body.append(opened)
+        if weight not in (0, 1):
+            body.append(f"×{weight:g} ", "" if plain else CONTEXT)
+        for token in tokens:
+            body.append("▏" if boundaries else "", CONTEXT)
+            body.append(_shown(token, boundaries), "" if plain else style)
+        body.append(closed)
+    if body.plain.endswith("\n"):
+        body.right_crop(1)
+    title = Text(f" {safe_line(row.id)} · line {row.line} ")
+    legend = _legend(row.tokens, boundaries, plain)
+    if row.left_out:
+        legend.append(f"\n{row.left_out:,} supervised tokens are cut off: they do not fit into max_length", "yellow")
+    return Panel(Group(body, Text(), legend), title=title, title_align="left")
+
+
+def _shown(token: MaskedToken, boundaries: bool) -> str:
+    """The token's text; a newline that the model writes gets a mark, as does a token without text of its own."""
+    text = safe_str(token.text or "◌" * boundaries).replace("\t", "→" if token.sampled else "    ")
+    return text.replace("\n", "⏎\n") if token.sampled or boundaries else text
 
 
 def _counts(inspection: Inspection) -> Table:
@@ -98,25 +114,24 @@ def _rejections(inspection: Inspection, path: Path) -> Table:
     return table
 
 
-def _style(token: MaskedToken, index: int, full: float) -> str:
-    if token.weight:
-        return (SUPERVISED if token.weight == full else PARTIAL)[index % 2]
-    return SAMPLED if token.sampled else CONTEXT
+def _style(weight: float, sampled: bool) -> str:
+    if weight:
+        return SUPERVISED if weight == 1 else PARTIAL
+    return SAMPLED if sampled else CONTEXT
 
 
-def _legend(tokens: Sequence[MaskedToken], full: float) -> Text:
-    counts: Counter[float] = Counter(token.weight for token in tokens if token.weight)
+def _legend(tokens: Sequence[MaskedToken], boundaries: bool, plain: bool) -> Text:
+    weights = Counter(token.weight for token in tokens if token.weight) or Counter({1.0: 0})
+    kinds = []
+    for weight, count in sorted(weights.items(), reverse=True):
+        text = f"{count} token{'s' * (count != 1)} supervised" + (f" with weight {weight:g}" if weight != 1 else "")
+        kinds.append((text, _style(weight, True)))
+    if others := sum(token.sampled and not token.weight for token in tokens):
+        kinds.append((f"{others} other model tokens", SAMPLED))
+    kinds.append((f"{sum(not token.sampled for token in tokens)} context", CONTEXT))
     legend = Text()
-    for weight, count in sorted(counts.items(), reverse=True):
-        legend.append(f" weight {weight:g} ", (SUPERVISED if weight == full else PARTIAL)[0])
-        legend.append(f" {count} tokens supervised   ")
-    sampled = sum(token.sampled and not token.weight for token in tokens)
-    context = sum(not token.sampled for token in tokens)
-    legend.append("other model tokens", SAMPLED)
-    legend.append(f" {sampled}   ")
-    legend.append("context", CONTEXT)
-    legend.append(f" {context}   of {len(tokens)} tokens")
-    legend.append(
-        "\n ▏ starts a supervised token, · another model token, ⏎ is a newline, ◌ a part of a character", "dim"
-    )
-    return legend
+    for text, style in kinds:
+        opened, closed = MARKS[style] if plain else ("", "")
+        legend.append(f"{opened}{text}{closed}", "" if plain else style).append(" · ")
+    legend.append(f"of {len(tokens)} tokens · ⏎ newline")
+    return legend.append(" · ▏ start of a token · ◌ part of a character" if boundaries else "")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from agentft.commands import run
@@ -13,7 +15,7 @@ from agentft.display.data import mask_view
 from agentft.errors import InputError
 from agentft.rendering import open_rendering
 from agentft.rendering.encoding import LEARN_RULES
-from agentft.rows.mask import mask_rows
+from agentft.rows.mask import MaskedRow, MaskedToken, mask_rows
 from agentft.rows.preparation import Encoder
 from tests.tiny import save_tiny, tiny_tokenizer
 
@@ -46,7 +48,44 @@ def test_the_view_on_a_terminal(file: Path) -> None:
     assert f"{supervised} tokens supervised" in shown
     assert f"of {len(row.tokens)} tokens" in shown
     assert "[red]hi␛[31m" in shown
-    assert shown.count("▏") == supervised + 1, "one for each supervised token, and one in the legend"
+    assert "▏" not in shown
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(mask_view(row, boundaries=True))
+    shown = console.export_text()
+    assert shown.count("▏") == len(row.tokens) + 1, "one for each token, and one in the legend"
+
+
+def token(text: str, weight: float, sampled: bool = True) -> MaskedToken:
+    return MaskedToken(0, text, weight, "call", sampled)
+
+
+def plain_view(*tokens: MaskedToken, width: int = 60) -> list[str]:
+    console = Console(width=width, file=io.StringIO())
+    console.print(mask_view(MaskedRow("one", 1, tokens), plain=True))
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert {cell_len(line) for line in lines} == {width}
+    return [line.strip("│ ") for line in lines]
+
+
+def test_without_colours_marks_surround_the_supervised_text_and_words_stay_whole() -> None:
+    lines = plain_view(
+        token("a ques", 0, False), token("tion\n", 0, False), token("wea", 1), token("ther\n", 1), token("so", 0.25)
+    )
+    assert lines[1:4] == ["a question", "[[weather⏎", "]][[×0.25 so]]"]
+    assert "[[2 tokens supervised]] · [[1 token supervised with" in lines[5]
+    lines = plain_view(token("text", 0), token("北京" * 40, 1))
+    assert lines[1].startswith("{{text}}[[北京")
+    assert "".join(lines[1:5]).count("北京") == 40
+
+
+def test_weights_other_than_one_have_a_colour_and_are_told() -> None:
+    console = Console(width=60, file=io.StringIO(), force_terminal=True, color_system="standard")
+    console.print(mask_view(MaskedRow("one", 1, (token("half", 0.5), token("whole", 1)))))
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert "×0.5" in shown
+    assert "\x1b[36mhalf\x1b[0m\x1b[32mwhole\x1b[0m" in shown
 
 
 def test_the_document_of_the_command(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
