@@ -147,7 +147,9 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code. Errors of agentft become one line on stderr."""
     return exit_code(
-        lambda: typer.main.get_command(app).main(list(arguments), prog_name="agentft", standalone_mode=False)
+        lambda: typer.main.get_command(app).main(
+            list(arguments), prog_name="agentft", standalone_mode=False, obj=list(arguments)
+        )
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,10 +21,14 @@ if TYPE_CHECKING:
     from agentft.evaluation.runner import Settings
     from agentft.evaluation.summary import Gate, Summary
     from agentft.models import Sampling
+    from agentft.reports.writing import ResultsWriter
 
-__all__ = ["choose_cases", "eval_command", "run_plan"]
+__all__ = ["choose_cases", "eval_command", "report_writer", "run_plan"]
 
 EXIT_CODES = {"none": 0, "pass": 0, "fail": 1, "invalid": 1, "interrupted": 130}
+
+_OF_A_RUN = ("model", "adapter", "baseline", "limit", "output")
+"""Options that run a model, which --rescore does not."""
 
 Suites = Annotated[
     list[str] | None,
@@ -61,6 +66,7 @@ Rescore = Annotated[
     Path | None,
     typer.Option(help="Grade a stored evaluation folder again, with this version's scorer; no model is run."),
 ]
+Html = Annotated[Path | None, typer.Option("--html", help="Also write report.html to this file.")]
 Format = Annotated[str | None, typer.Option("--format", help="The call format. Default: the adapter's, or msagent.")]
 Faults = Annotated[
     str | None, typer.Option(help="Inject faults: a faults file, or KIND=RATE pairs such as timeout=0.1,429=0.05.")
@@ -75,6 +81,7 @@ KeepSecrets = Annotated[bool, typer.Option("--keep-secrets", help="Keep tokens a
 
 
 def eval_command(
+    context: typer.Context,
     suites: Suites = None,
     tools: Tools = None,
     model: Model = None,
@@ -86,6 +93,7 @@ def eval_command(
     seed: Annotated[int, typer.Option(help="Seed for sampling.")] = 0,
     bits: Annotated[int, typer.Option(help="Bits per weight: 4, 8 or 16.")] = 16,
     output: Output = None,
+    html: Html = None,
     fail_under: FailUnder = None,
     no_worse_than: NoWorse = None,
     max_invalid: MaxInvalid = 0.05,
@@ -109,21 +117,29 @@ def eval_command(
     Example:
       agentft eval --tools weather,search --adapter last --baseline base
     """
+    options = locals()
+    report = report_writer(context, html=html)
+    gates = _gates(fail_under or [], no_worse_than or [], baseline or rescore)
+    if rescore:
+        raise typer.Exit(_rescore(rescore, gates, report, options))
+    plan = choose_cases(suites or [], tools, limit, trials)
+    raise typer.Exit(_run_options(plan, gates, report, options))
+
+
+def _run_options(plan: Plan, gates: tuple[Gate, ...], report: ResultsWriter, options: Mapping[str, Any]) -> int:
+    """Run the plan with the options of `eval_command`."""
     from agentft.evaluation.arms import ModelChoice
     from agentft.evaluation.runner import Settings
     from agentft.models import Sampling
 
-    gates = _gates(fail_under or [], no_worse_than or [], baseline or rescore)
-    given = {"--model": model, "--adapter": adapter, "--baseline": baseline, "--limit": limit, "--output": output}
-    if rescore:
-        raise typer.Exit(_rescore(rescore, gates, max_invalid, suites or [], tools, given, as_json=as_json))
-    answers = {"real": real, "record": record, "replay": replay, "miss": replay_miss, "keep": keep_secrets}
-    plan = _with_conditions(choose_cases(suites or [], tools, limit, trials), faults, answers)
-    server = choose_endpoint(endpoint, at_once, allow_http=allow_http, quiet=quiet)
-    choice = ModelChoice(model, adapter, bits, call_format, server)
-    sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-    settings = Settings(output or Path(), sampling, server.concurrency if server else at_once or 16, gates, max_invalid)
-    raise typer.Exit(_run_choice(plan, choice, baseline, settings, as_json=as_json, quiet=quiet))
+    quiet, output, at_once = options["quiet"], options["output"], options["at_once"]
+    plan = _with_conditions(plan, options)
+    server = choose_endpoint(options["endpoint"], at_once, allow_http=options["allow_http"], quiet=quiet)
+    choice = ModelChoice(options["model"], options["adapter"], options["bits"], options["call_format"], server)
+    sampling = Sampling(**{name: options[name] for name in ("max_new_tokens", "temperature", "seed")})
+    batch_size = server.concurrency if server else at_once or 16
+    settings = Settings(output or Path(), sampling, batch_size, gates, options["max_invalid"], on_results=report)
+    return _run_choice(plan, choice, options["baseline"], settings, as_json=options["as_json"], quiet=quiet)
 
 
 def _run_choice(
@@ -172,31 +188,34 @@ def _note_bits(adapter: str | None, bits: int, *, quiet: bool) -> None:
         say(f"note: {doubt}", err=True)
 
 
-def _with_conditions(plan: Plan, faults: str | None, answers: Mapping[str, Any]) -> Plan:
+def report_writer(context: typer.Context, **exports: Path | None) -> ResultsWriter:
+    """Writes report.html, and the exports that the user asked for."""
+    from agentft.redaction import redacted_command
+    from agentft.reports.writing import Exports
+
+    typed = shlex.join(["agentft", *(context.find_root().obj or ())])
+    return Exports(**exports).writer(redacted_command(typed))
+
+
+def _with_conditions(plan: Plan, options: Mapping[str, Any]) -> Plan:
     """The plan with the faults to inject, and with what answers in place of the tools (see `open_source`)."""
     from agentft.toolserver import open_source, read_faults
 
-    schedule = read_faults(faults, plan.toolsets) if faults else None
+    schedule = read_faults(options["faults"], plan.toolsets) if options["faults"] else None
+    answers = {name: options[name] for name in ("real", "record", "replay")}
+    answers |= {"miss": options["replay_miss"], "keep": options["keep_secrets"]}
     seconds = schedule.client_seconds if schedule else None
     return replace(plan, faults=schedule, source=open_source(plan.toolsets, client_seconds=seconds, **answers))
 
 
-def _rescore(
-    folder: Path,
-    gates: tuple[Gate, ...],
-    max_invalid: float,
-    suites: list[str],
-    tools: str | None,
-    given: Mapping[str, object],
-    *,
-    as_json: bool,
-) -> int:
+def _rescore(folder: Path, gates: tuple[Gate, ...], report: ResultsWriter, options: Mapping[str, Any]) -> int:
     from agentft.evaluation.rescoring import rescore
 
-    if excess := [option for option, value in given.items() if value is not None]:
+    if excess := [f"--{name}" for name in _OF_A_RUN if options[name] is not None]:
         raise InputError(f"--rescore grades a stored run and runs no model; leave out {', '.join(excess)}")
-    summary = rescore(folder, gates, max_invalid, suites, _split(tools))
-    _print(summary, as_json=as_json)
+    suites, worlds = options["suites"] or [], _split(options["tools"])
+    summary = rescore(folder, gates, options["max_invalid"], suites, worlds, on_results=report)
+    _print(summary, as_json=options["as_json"])
     return EXIT_CODES[summary.verdict]
 
 

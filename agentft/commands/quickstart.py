@@ -19,6 +19,7 @@ TOKENS = 88
 
 
 def quickstart_command(
+    context: typer.Context,
     output: Annotated[Path | None, typer.Option(help="The run folder. Default: a new one in runs/.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Evaluate at most this many cases.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON document.")] = False,
@@ -32,7 +33,7 @@ def quickstart_command(
     Example:
       agentft quickstart
     """
-    from agentft.commands.evaluate import choose_cases, run_plan
+    from agentft.commands.evaluate import choose_cases, report_writer, run_plan
     from agentft.commands.train import run_recipe
     from agentft.content import content_root
     from agentft.display.pulling import ensure_pulled
@@ -60,7 +61,7 @@ def quickstart_command(
     plan = choose_cases([SUITE], TOOLS, limit)
     arms, stored = make_arms(plan, ModelChoice(adapter=str(result.folder)), "base")
     where, sampling = result.folder / "eval" / "quickstart", Sampling(max_new_tokens=TOKENS)
-    settings = Settings(where, sampling, batch_size=len(plan.cases))
+    settings = Settings(where, sampling, batch_size=len(plan.cases), on_results=report_writer(context))
     code = run_plan(plan, arms, stored, settings, as_json=as_json, quiet=quiet)
     if not as_json:
         say(f"{(time.monotonic() - began) / 60:.1f} minutes in total. Try the model:")

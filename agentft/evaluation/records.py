@@ -24,6 +24,7 @@ from agentft.metrics import SCORER_VERSION, Context, Finding, classify, decision
 from agentft.strict import read_as
 from agentft.types import (
     Case,
+    CaseTurn,
     Exchange,
     Json,
     ParseFailure,
@@ -37,7 +38,17 @@ from agentft.types import (
     Trajectory,
 )
 
-__all__ = ["Record", "Store", "case_digest", "dump_line", "make_record", "read_record", "read_records", "regrade"]
+__all__ = [
+    "Record",
+    "Store",
+    "case_digest",
+    "dump_line",
+    "finite",
+    "make_record",
+    "read_record",
+    "read_records",
+    "regrade",
+]
 
 Key = tuple[str, str, int]
 """(fingerprint of the arm, case id, trial)."""
@@ -49,8 +60,9 @@ class Record:
 
     `outcome`, `problem`, `prompt`, `steps` and `state` are those of the trajectory. `error` is the primary error class
     of a failed case, `findings` are all its errors. `decisions`: for each user turn (a call is expected, a call was
-    made). `users`: the user turns. `format` and `frame_sha256`: how the prompt was rendered (None: the model takes no
-    text). `model`: the arm's name (empty: written by an older version, as is None in `conditions`, see
+    made). `users`: the user turns. `expected`: by user turn, the calls and answer texts that the case expects
+    (empty: written by an older version). `format` and `frame_sha256`: how the prompt was rendered (None: the model
+    takes no text). `model`: the arm's name (empty: written by an older version, as is None in `conditions`, see
     `Plan.conditions`). `case_digest`: hash of the case. `fingerprint`: hash of everything that the arm's replies
     depend on.
     """
@@ -72,6 +84,7 @@ class Record:
     decisions: tuple[tuple[bool, bool], ...] = ()
     scorer_version: int | None = None
     users: tuple[str, ...] = ()
+    expected: tuple[Mapping[str, Any], ...] = ()
     prompt: str = ""
     state: str = ""
     gold_state: str | None = None
@@ -107,6 +120,7 @@ class Record:
             "decisions": [list(decision) for decision in self.decisions],
             "scorer_version": self.scorer_version,
             "users": list(self.users),
+            "expected": [dict(turn) for turn in self.expected],
             "prompt": self.prompt,
             "steps": [_step_document(step) for step in self.steps],
             "state": self.state,
@@ -156,7 +170,7 @@ def make_record(
 
 
 def regrade(record: Record, case: Case, context: Context) -> Record:
-    """The record with the scores, decisions and error classes of this version of the scorer."""
+    """The record with what its case expects, and the scores, decisions and error classes of this scorer version."""
     trajectory = record.trajectory
     scores = score_case(case, trajectory, context)
     valid = trajectory.outcome != "invalid"
@@ -166,6 +180,7 @@ def regrade(record: Record, case: Case, context: Context) -> Record:
         error=findings[0].kind if findings else None,
         findings=findings,
         scores=scores,
+        expected=tuple(_expected(turn) for turn in case.turns),
         decisions=tuple(decisions(case, trajectory)) if valid else (),
         scorer_version=SCORER_VERSION,
     )
@@ -178,13 +193,22 @@ def case_digest(case: Case) -> str:
 
 def dump_line(record: Mapping[str, Json]) -> str:
     """One line of valid JSON in UTF-8 with its newline. NaN becomes text, and a lone surrogate is escaped."""
-    clean = _finite(dict(record))
+    clean = finite(record)
     text = json.dumps(clean, ensure_ascii=False, allow_nan=False)
     try:
         text.encode()
     except UnicodeEncodeError:
         text = json.dumps(clean)
     return text + "\n"
+
+
+def finite(value: Any) -> Any:
+    """A JSON value with text in place of NaN and infinities, which JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list) else value
 
 
 def read_record(row: object, at: str) -> Record:
@@ -205,6 +229,7 @@ def read_record(row: object, at: str) -> Record:
             findings=tuple(Finding(**finding) for finding in row.get("findings", ())),
             scores={name: Score(**score) for name, score in row.get("scores", {}).items()},
             decisions=tuple((expected, made) for expected, made in row.get("decisions", ())),
+            expected=tuple(map(dict, row.get("expected", ()))),
             conditions=row.get("conditions") and dict(row["conditions"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -280,7 +305,12 @@ class Store:
 
 _REQUIRED = {"arm", "case", "trial", "outcome", "problem", "prompt", "steps", "state"}
 _REQUIRED |= {"format", "case_digest", "fingerprint"}
-_NESTED = {"steps", "findings", "scores", "decisions", "conditions"}
+_NESTED = {"steps", "findings", "scores", "decisions", "expected", "conditions"}
+
+
+def _expected(turn: CaseTurn) -> dict[str, Any]:
+    calls = [{key: value for key, value in asdict(call).items() if value or key == "arguments"} for call in turn.calls]
+    return {"calls": calls, "answer": list(turn.answer), "failing": turn.failing}
 
 
 def _step_document(step: Step) -> dict[str, Any]:
@@ -329,11 +359,3 @@ def _read_step(row: dict[str, Any], fmt: str) -> Step:
 
 def _text(value: Json) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _finite(value: Json) -> Json:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value

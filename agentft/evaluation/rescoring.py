@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,13 @@ _CHANGED = 3
 
 
 def rescore(
-    folder: Path, gates: Sequence[Gate], max_invalid: float, suites: Sequence[str] = (), tools: Sequence[str] = ()
+    folder: Path,
+    gates: Sequence[Gate],
+    max_invalid: float,
+    suites: Sequence[str] = (),
+    tools: Sequence[str] = (),
+    *,
+    on_results: Callable[[Path, Summary, Mapping[str, Sequence[Record]]], None] = lambda *_: None,
 ) -> Summary:
     """Grade every record of an evaluation folder again; rewrite its `cases.jsonl` and `summary.json`.
 
@@ -32,6 +38,7 @@ def rescore(
         folder: an evaluation folder, or its `cases.jsonl`.
         suites: names or folders of the suites (empty: the names in the records).
         tools: tool worlds that hold code and that the user names, as for `agentft eval --tools`.
+        on_results: called with the folder, the summary and the records of each arm (see `Settings.on_results`).
 
     Raises:
         InputError: the folder holds no evaluation, another process uses it, a case has changed since it was run, or a
@@ -50,10 +57,12 @@ def rescore(
         cases = {case.id: case for case in plan.cases}
         definitions = {case.id: {tool.name: tool for tool in plan.tools(case)} for case in plan.cases}
         rows = [regrade(row, cases[row.case], Context(definitions[row.case], row.gold_state)) for row in rows]
-        summary = _summary(path.parent / "summary.json", plan, rows, gates, max_invalid)
+        arms = _by_arm(rows)
+        summary = _summary(path.parent / "summary.json", plan, arms, gates, max_invalid)
         with atomic_write(path) as stream:
             stream.writelines(dump_line(row.document()) for row in rows)
         write_text(path.parent / "summary.json", json.dumps(summary.document(), indent=1, ensure_ascii=False) + "\n")
+        on_results(path.parent, summary, arms)
     return summary
 
 
@@ -75,16 +84,25 @@ def _plan(path: Path, rows: Sequence[Record], suites: Sequence[str], tools: Sequ
     return replace(plan, cases=kept, trials=1 + max(row.trial for row in rows))
 
 
-def _summary(path: Path, plan: Plan, rows: Sequence[Record], gates: Sequence[Gate], max_invalid: float) -> Summary:
-    """The summary of the records; what only the run knew comes from the summary that it wrote."""
+def _by_arm(rows: Sequence[Record]) -> dict[str, list[Record]]:
     arms: dict[str, list[Record]] = {}
     for row in rows:
         arms.setdefault(row.arm, []).append(row)
-    ordered = {label: arms[label] for label in sorted(arms, key=lambda label: label not in FIRST_ARMS)}
+    return {label: arms[label] for label in sorted(arms, key=lambda label: label not in FIRST_ARMS)}
+
+
+def _summary(
+    path: Path, plan: Plan, arms: Mapping[str, Sequence[Record]], gates: Sequence[Gate], max_invalid: float
+) -> Summary:
+    """The summary of the records; what only the run knew comes from the summary that it wrote."""
     old = _read_summary(path)
     sampling = old.get("sampling") or {"seed": 0}
-    known: dict[str, Any] = {"sampling": sampling, "seconds": old.get("seconds", 0.0), "kept": len(rows)}
-    summary = summarise(plan, ordered, gates, max_invalid=max_invalid, ran={}, interrupted=False, **known)
+    known: dict[str, Any] = {
+        "sampling": sampling,
+        "seconds": old.get("seconds", 0.0),
+        "kept": sum(map(len, arms.values())),
+    }
+    summary = summarise(plan, arms, gates, max_invalid=max_invalid, ran={}, interrupted=False, **known)
     faults = old.get("faults")
     return replace(
         summary,

@@ -37,6 +37,8 @@ class Settings:
 
     With more than the share `max_invalid` of one arm's cases invalid, the verdict is `invalid`.
     `on_case(arm, record, done, total)` is called after every case, `on_note` with sentences for the user.
+    `on_results(folder, summary, records)` is called with the records of each arm once summary.json is written; `folder`
+    is None if a larger summary was kept there.
     """
 
     output: Path
@@ -47,6 +49,7 @@ class Settings:
     on_arm: Callable[[Arm], None] = lambda _: None
     on_case: Callable[[str, Record, int, int], None] = lambda *_: None
     on_note: Callable[[str], None] = lambda _: None
+    on_results: Callable[[Path | None, Summary, Mapping[str, Sequence[Record]]], None] = lambda *_: None
 
 
 def evaluate(
@@ -76,9 +79,10 @@ def evaluate(
         except KeyboardInterrupt:
             interrupted = True
         found = {arm.label: run.finished(fingerprints[arm.label]) for arm in arms} | dict(baseline or {})
+        graded = {label: run.regraded(rows) for label, rows in found.items()}
         summary = summarise(
             plan,
-            {label: run.regraded(rows) for label, rows in found.items()},
+            graded,
             settings.gates,
             max_invalid=settings.max_invalid,
             ran={arm.label: (arm, fingerprints[arm.label]) for arm in arms},
@@ -92,6 +96,7 @@ def evaluate(
             settings.on_note(f"{path} covers {larger} and is kept; this summary covers fewer and is only shown")
         else:
             write_text(path, json.dumps(summary.document(), indent=1, ensure_ascii=False) + "\n")
+        settings.on_results(None if larger else settings.output, summary, graded)
     return summary
 
 

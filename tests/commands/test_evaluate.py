@@ -311,3 +311,19 @@ def test_what_cannot_be_graded_again_is_said_in_one_line(
     assert message in capsys.readouterr().err
     assert (place / "out" / "cases.jsonl").read_bytes() == stored
     assert not (place / "nowhere").exists()
+
+
+def test_the_report_is_written_beside_the_results_and_where_html_says(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*SHOP, "--model", "scripted", "--output", "out", "--html", "copies/report.html", "--quiet"]) == 0
+    page = (place / "out" / "report.html").read_text("utf-8")
+    assert page == (place / "copies" / "report.html").read_text("utf-8")
+    assert '"command":"agentft eval ./shopping --tools ./shop --model scripted --output out --html' in page
+    smaller = [*SHOP, "--model", "scripted", "--output", "out", "--limit", "2", "--html", "small.html", "--quiet"]
+    assert run(smaller) == 0
+    assert (place / "out" / "report.html").read_text("utf-8") == page
+    assert (place / "small.html").read_text("utf-8") != page
+    capsys.readouterr()
+    assert run([*SHOP, "--model", "scripted", "--html", "copies", "--quiet"]) == 2
+    assert capsys.readouterr().err == "error: --html copies: it is a folder; name a file\n"

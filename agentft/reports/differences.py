@@ -1,0 +1,133 @@
+"""The expected calls of a case beside the calls of each arm, argument by argument. For display: it grades nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentft.evaluation.records import Record
+from agentft.json_text import json_pointer
+from agentft.types import Json, ToolCall
+
+__all__ = ["ArgumentRow", "CallRows", "call_differences"]
+
+
+@dataclass(frozen=True, slots=True)
+class ArgumentRow:
+    """One argument by its JSON Pointer (`""`: the name of the tool), as JSON text; None: it is not there.
+
+    `wrong`: by arm, whether a finding of the scorer names it.
+    """
+
+    pointer: str
+    expected: str | None
+    arms: tuple[str | None, ...]
+    wrong: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CallRows:
+    """A call in user turn `turn`, with the row of its tool's name first."""
+
+    turn: int
+    rows: tuple[ArgumentRow, ...]
+
+
+@dataclass(slots=True)
+class _Slot:
+    expected: Mapping[str, Any] | None
+    calls: list[ToolCall | None] = field(default_factory=list)
+
+
+def call_differences(expected: Sequence[Mapping[str, Any]], runs: Sequence[Record | None]) -> list[CallRows]:
+    """Align the calls of each arm's run with the expected ones, turn by turn, the most similar first."""
+    turns = max([len(expected), *(step.turn + 1 for run in runs if run for step in run.steps)], default=0)
+    found = []
+    for turn in range(turns):
+        slots = [_Slot(call, [None] * len(runs)) for call in (expected[turn]["calls"] if turn < len(expected) else ())]
+        for index, run in enumerate(runs):
+            steps = [step for step in run.steps if step.turn == turn] if run else []
+            calls = [part for step in steps for part in step.parts if isinstance(part, ToolCall)]
+            _place(slots, index, calls, len(runs))
+        found += [CallRows(turn, tuple(_rows(slot, turn, runs, known=bool(expected)))) for slot in slots]
+    return found
+
+
+def _place(slots: list[_Slot], arm: int, calls: Sequence[ToolCall], arms: int) -> None:
+    pairs = sorted(
+        (-_similarity(slot, call), at, number)
+        for at, slot in enumerate(slots)
+        for number, call in enumerate(calls)
+        if slot.expected or call.name in {other.name for other in slot.calls if other}
+    )
+    placed: set[int] = set()
+    for _, at, number in pairs:
+        if slots[at].calls[arm] is None and number not in placed:
+            slots[at].calls[arm] = calls[number]
+            placed.add(number)
+    for number, call in enumerate(calls):
+        if number not in placed:
+            slots.append(_Slot(None, [call if index == arm else None for index in range(arms)]))
+
+
+def _similarity(slot: _Slot, call: ToolCall) -> int:
+    name, arguments = next((other.name, other.arguments) for other in (*slot.calls, call) if other)
+    if slot.expected:
+        name, arguments = slot.expected["name"], slot.expected["arguments"]
+    return 100 * (name == call.name) + sum(call.arguments.get(key) == value for key, value in arguments.items())
+
+
+def _rows(slot: _Slot, turn: int, runs: Sequence[Record | None], *, known: bool) -> Iterator[ArgumentRow]:
+    name = slot.expected["name"] if slot.expected else None
+    names = tuple(_shown_name(call) if call else None for call in slot.calls)
+    wrong_names = tuple(known and run is not None and found != name for run, found in zip(runs, names, strict=True))
+    yield ArgumentRow("", name, names, wrong_names)
+    accepted, shown = _expected(slot.expected or {"arguments": {}})
+    whole = set((slot.expected or {}).get("alternatives", ()))
+    given = [dict(_leaves(call.arguments, whole)) if call else {} for call in slot.calls]
+    for pointer in dict.fromkeys([*shown, *(pointer for leaves in given for pointer in leaves)]):
+        cells = tuple(leaves.get(pointer) for leaves in given)
+        wrong = tuple(
+            call is not None and cell not in accepted.get(pointer, ()) and _is_named(run, turn, pointer)
+            for run, call, cell in zip(runs, slot.calls, cells, strict=True)
+        )
+        yield ArgumentRow(pointer, shown.get(pointer), cells, wrong)
+
+
+def _shown_name(call: ToolCall) -> str:
+    return f"unreadable: {call.parse_error}" if call.parse_error else call.name
+
+
+def _expected(call: Mapping[str, Any]) -> tuple[dict[str, set[str | None]], dict[str, str]]:
+    """By pointer, the accepted JSON texts (None: may be left out), and what is shown."""
+    others: Mapping[str, Any] = call.get("alternatives", {})
+    accepted: dict[str, set[str | None]] = {}
+    shown: dict[str, str] = {}
+    for pointer, text in _leaves(call["arguments"], set(others)):
+        texts = [text, *(_text(value) for value in others.get(pointer[1:], ()))]
+        accepted[pointer], shown[pointer] = set(texts), " or ".join(texts)
+    for pointer, text in _leaves(call.get("optional", {}), set()):
+        accepted[pointer], shown[pointer] = {text, None}, f"{text} (optional)"
+    return accepted, shown
+
+
+def _leaves(value: Any, whole: set[str], at: str = "") -> Iterator[tuple[str, str]]:
+    """The scalars and empty containers of a value by JSON Pointer; arguments named in `whole` are not taken apart."""
+    items = list(value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ())
+    if (not items and at) or at[1:] in whole:
+        yield at, _text(value)
+        return
+    for key, item in items:
+        yield from _leaves(item, whole, at + json_pointer(key))
+
+
+def _text(value: Json) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _is_named(run: Record | None, turn: int, pointer: str) -> bool:
+    findings = run.findings if run else ()
+    named = (finding.pointer for finding in findings if finding.turn == turn and finding.pointer)
+    return any(f"{pointer}/".startswith(f"{other}/") or f"{other}/".startswith(f"{pointer}/") for other in named)

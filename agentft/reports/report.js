@@ -1,0 +1,399 @@
+"use strict";
+// Every text of the data becomes a text node; no markup, address or style is ever made from it.
+const data = JSON.parse(document.getElementById("data").textContent);
+const { summary, labels } = data;
+const FIRST_ROWS = 100;
+const HEADLINES = ["success", "exact_call", "abstention", "answer"];
+const NAMES = { lost: "Lost", failed: "Failed", invalid: "Invalid", only: "In one arm only", gained: "Gained", solved: "Solved" };
+const FILTERS = { tool: "tool", error: "error class", category: "category", lang: "language" };
+const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+
+const visible = (text) =>
+  String(text).replace(/\r\n/g, "\n").replace(HIDDEN, (found) => "\\u" + found.charCodeAt(0).toString(16).padStart(4, "0"));
+
+function make(tag, names, ...children) {
+  const node = document.createElement(tag);
+  if (names) node.className = names;
+  node.append(...children.flat().filter((child) => child || child === 0)
+    .map((child) => (child instanceof Node ? child : document.createTextNode(visible(child)))));
+  return node;
+}
+const byId = (id) => document.getElementById(id);
+const button = (names, action, ...children) => {
+  const node = make("button", names, ...children);
+  node.type = "button";
+  node.addEventListener("click", action);
+  return node;
+};
+const json = (value) => JSON.stringify(value, null, 1);
+const percent = (value, digits = 1) => (value * 100).toFixed(digits);
+const signed = (value, digits = 1) => (value < 0 ? "−" : "+") + percent(Math.abs(value), digits);
+const cases = (count) => (count === 1 ? "1 case" : `${count} cases`);
+
+function table(head, rows) {
+  const cell = (tag, value, at) => {
+    const node = value instanceof HTMLTableCellElement ? value : make(tag, "", value);
+    if (at > 0 && node.dataset.kind === "number") node.classList.add("number");
+    return node;
+  };
+  const line = (tag, values) => make("tr", "", values.map((value, at) => cell(tag, value, at)));
+  return make("div", "scroll", make("table", "", make("thead", "", line("th", head)),
+    make("tbody", "", rows.map((row) => (row instanceof Node ? row : line("td", row))))));
+}
+const number = (tag, ...children) => {
+  const node = make(tag, "number", ...children);
+  node.dataset.kind = "number";
+  return node;
+};
+
+// The figures
+
+function figure(found) {
+  if (!found || found.value === null) return number("td", make("span", "dim", "–"));
+  return number("td", percent(found.value), make("span", "interval", `${percent(found.low, 0)}–${percent(found.high, 0)}`));
+}
+function difference(delta) {
+  if (!delta || delta.value === null) return [number("td", make("span", "dim", "–")), number("td", "")];
+  const open = delta.low <= 0 && delta.high >= 0;
+  const size = make("span", open ? "" : delta.value > 0 ? "good" : "bad", signed(delta.value));
+  const range = make("span", "interval", `${signed(delta.low, 0)} to ${signed(delta.high, 0)}`);
+  const p = delta.p === null ? "" : delta.p < 0.001 ? "< 0.001" : delta.p.toFixed(3);
+  return [number("td", size, range), number("td", p)];
+}
+function figures(name, compared, names) {
+  const counts = [...new Set(labels.map((label) => compared[label]?.n ?? 0))];
+  const row = make("tr", names, make("td", "", name), labels.map((label) => figure(compared[label])),
+    labels.length === 2 ? difference(compared.delta) : [], number("td", counts.join(" / ")));
+  return row;
+}
+const figureHead = (title) => [title, ...labels.map((label) => number("th", label)),
+  ...(labels.length === 2 ? [number("th", "difference"), number("th", "p")] : []), number("th", "cases")];
+
+function metrics() {
+  const rows = Object.entries(summary.metrics).filter(([, found]) => labels.some((label) => found[label]?.n));
+  return table(figureHead("metric"), rows.map(([name, found]) => figures(name, found, HEADLINES.includes(name) ? "headline" : "")));
+}
+function groups(title, found, key) {
+  const rows = Object.entries(found).map(([name, group]) => {
+    const metric = group.metrics.exact_call ? "exact_call" : group.metrics.abstention ? "abstention" : Object.keys(group.metrics)[0];
+    const open = button("link", () => choose({ [key]: name }), name);
+    return metric && figures(open, group.metrics[metric], "");
+  });
+  return table(figureHead(title), rows.filter(Boolean));
+}
+function failures() {
+  const rows = data.failures.map((group) => [
+    number("td", String(group.cases.length)),
+    make("td", "", button("link", () => choose({ error: group.error }), group.error)),
+    make("td", "", make("code", "", group.tools || "–")),
+    make("td", "", make("code", "", group.pointer || "–")),
+    make("td", "wide dim", data.classes[group.error] ?? ""),
+    make("td", "", group.cases.slice(0, 2).map((id, at) => [at ? ", " : "", button("link mono", () => choose({ case: id }), id)]).flat()),
+  ]);
+  return table([number("th", "cases"), "error class", "expected tool", "argument", make("th", "wide", "meaning"), "for example"], rows);
+}
+function errors() {
+  return table(["error class", ...labels.map((label) => number("th", label)), make("th", "wide", "meaning")],
+    Object.entries(summary.errors).map(([kind, counts]) => [
+      make("td", "", button("link", () => choose({ error: kind }), kind)),
+      ...labels.map((label) => number("td", String(counts[label] ?? 0))),
+      make("td", "wide dim", data.classes[kind] ?? ""),
+    ]));
+}
+function verdictLine() {
+  const tone = { pass: "good", fail: "bad", none: "" }[summary.verdict] ?? "warn";
+  const text = summary.verdict === "none" ? "no gate" : `verdict: ${summary.verdict}`;
+  const size = data.smallest === null ? "none: too few cases" : `${percent(data.smallest)} points`;
+  const delta = summary.metrics.exact_call.delta;
+  const found = delta && delta.value !== null
+    ? `Difference in exact calls: ${signed(delta.value)} points, 95 % interval ${signed(delta.low)} to ${signed(delta.high)}, n = ${delta.n}.`
+    : "";
+  byId("verdict").append(
+    make("h1", "", `agentft evaluation · ${labels.map((label) => `${label}: ${summary.arms[label].name}`).join(" · ")}`),
+    make("span", `badge ${tone}`, text),
+    make("p", "finding", summary.finding),
+    make("p", "", found, found && " ", `Smallest difference that ${cases(data.compared)} can show: ${size}`,
+      make("span", "dim", " (exact McNemar test at 5 %, power 80 %, if the arms differ in 20 % of the cases).")),
+    make("p", "", `${cases(summary.cases)}, ${summary.trials === 1 ? "1 trial" : `${summary.trials} trials`} each. `,
+      summary.invalid ? make("span", "warn", `${cases(summary.invalid)} invalid, not caused by the model, left out of every figure.`) : ""),
+    ...summary.gates.map((gate) => gateLine(gate)),
+    ...Object.entries(summary.problems).slice(0, 3).map(([problem, count]) => make("p", "warn", `${count} × ${problem}`)));
+}
+// Gates of several kinds have different keys, so that all are shown by name.
+function gateLine(gate) {
+  const rest = Object.entries(gate).filter(([key, value]) => key !== "passed" && key !== "metric" && value !== null)
+    .map(([key, value]) => `${key.replace(/_/g, " ")} ${typeof value === "number" ? Number(value.toFixed(4)) : value}`);
+  return make("p", gate.passed ? "good" : "bad", `gate ${gate.metric ?? ""}: ${gate.passed ? "passed" : "failed"} (${rest.join(", ")})`);
+}
+function provenance() {
+  const entries = [["command", data.command], ["scorer version", summary.scorer_version], ["world seed", summary.world_seed],
+    ["sampling", JSON.stringify(summary.sampling)],
+    ...labels.map((label) => [label, ["name", "format", "identity", "frame_sha256", "fingerprint", "tokens"]
+      .filter((key) => summary.arms[label][key] != null).map((key) => `${key.replace("_", " ")} ${summary.arms[label][key]}`).join(" · ")]),
+    ...Object.entries(summary.hashes).map(([name, value]) => [`${name} sha256`, value]),
+    ["versions", Object.entries(summary.versions).map(([name, version]) => `${name} ${version}`).join(", ")]];
+  byId("provenance").append(make("h2", "", "To repeat it"), make("dl", "",
+    entries.filter(([, value]) => value !== "" && value != null).flatMap(([name, value]) => [make("dt", "", name), make("dd", "", make("code", "", String(value)))])));
+}
+function section(title, note, body) {
+  byId("overview").append(make("h2", "", title), note ? make("p", "dim", note) : "", body);
+}
+verdictLine();
+if (data.failures.length) section("What to fix first", `The most frequent first errors of ${labels[0]}.`, failures());
+section("Metrics", "Percent with 95 % intervals; differences over the cases that both arms finished.", metrics());
+section("Categories", "exact_call, or abstention where no call is expected.", groups("category", summary.categories, "category"));
+if (Object.keys(summary.languages).length > 1) section("Languages", "", groups("language", summary.languages, "lang"));
+if (Object.keys(summary.errors).length) section("First error of each failed case", "", errors());
+provenance();
+
+// The cases
+
+const state = { view: "", q: "", tool: "", error: "", category: "", lang: "", case: "" };
+let index = [], shown = [], current = -1;
+const packs = new Map();
+const controls = {};
+
+async function inflate(id) {
+  const bytes = Uint8Array.from(atob(JSON.parse(byId(id).textContent)), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return JSON.parse(await new Response(stream).text());
+}
+const pack = (number) => {
+  if (!packs.has(number)) packs.set(number, inflate(`pack${number}`));
+  return packs.get(number);
+};
+
+function mark(entry, arm) {
+  const rate = entry.rates[arm], trials = entry.trials[arm];
+  const words = trials === 0 ? "not run" : rate === null ? "invalid" : rate === 1 ? "solved" : rate === 0 ? "failed" : `solved in ${percent(rate, 0)} %`;
+  const sign = trials === 0 ? "·" : rate === null ? "!" : rate === 1 ? "✓" : rate === 0 ? "✗" : `${percent(rate, 0)}%`;
+  const tone = rate === null ? (trials ? "warn" : "dim") : rate === 1 ? "good" : "bad";
+  const node = make("span", `mark ${tone}`, sign);
+  node.title = `${labels[arm]}: ${words}`;
+  node.setAttribute("aria-label", node.title);
+  node.setAttribute("role", "img");
+  return node;
+}
+const onlyIn = (entry) => labels.filter((_, arm) => entry.trials[arm] > 0).join(", ");
+function note(entry) {
+  if (entry.outcome === "only") return `only in ${onlyIn(entry)}`;
+  if (entry.outcome === "invalid") return "invalid";
+  return entry.errors[0] ?? (entry.errors[1] ? `${labels[1]}: ${entry.errors[1]}` : "");
+}
+function row(entry, at) {
+  const item = make("li");
+  const head = button("row", () => { select(at); toggle(item, entry); },
+    make("span", "marks", labels.map((_, arm) => mark(entry, arm))), make("span", "id", entry.id),
+    make("span", "ask text", entry.user), make("span", "error dim", note(entry)));
+  head.setAttribute("aria-expanded", "false");
+  item.append(head);
+  return item;
+}
+async function toggle(item, entry, open = !item.querySelector(".detail")) {
+  const old = item.querySelector(".detail");
+  if (open === Boolean(old)) return;
+  item.firstChild.setAttribute("aria-expanded", String(open));
+  state.case = open ? entry.id : "";
+  keep();
+  if (old) return old.remove();
+  const box = make("div", "detail", make("p", "dim", "…"));
+  item.append(box);
+  const found = (await pack(Math.floor(entry.at / data.pack)))[entry.at % data.pack];
+  box.replaceChildren(...details(entry, found));
+}
+
+function details(entry, found) {
+  const facts = [data.outcomes[entry.outcome], entry.suite, entry.category, entry.lang].filter(Boolean).join(" · ");
+  const missing = entry.outcome === "only" ? [make("p", "warn", `This case is only in ${onlyIn(entry)}.`)] : [];
+  return [make("p", "dim", facts), ...missing, ...callTable(found), ...found.arms.flatMap((runs, arm) => armBlocks(runs, arm, found)),
+    ...scoreTable(found)];
+}
+function callTable(found) {
+  if (!found.calls.length) return [make("p", "dim", "No call was expected, and none was made.")];
+  const cell = (text, wrong) => make("td", wrong ? "wrong" : "", text === null ? make("span", "absent", "absent") : text);
+  const turns = found.users.length > 1;
+  const rows = found.calls.flatMap((call) => call.rows.map((line) => {
+    const differs = line.arms.length === 2 && line.arms[0] !== line.arms[1];
+    const name = line.pointer === "" ? (turns ? `call in turn ${call.turn}` : "call") : line.pointer;
+    return make("tr", `${line.pointer === "" ? "name " : ""}${differs ? "differs" : ""}`, make("td", "", name),
+      cell(line.expected, false), line.arms.map((text, arm) => cell(text, line.wrong[arm])));
+  }));
+  const node = table(["", "expected", ...labels], rows);
+  node.firstChild.classList.add("calls");
+  return [make("h3", "", "Calls side by side"), node];
+}
+function armBlocks(runs, arm, found) {
+  if (!runs.length) return [];
+  return runs.map((run) => {
+    const verdict = run.error ?? (run.outcome === "invalid" ? "invalid" : "solved");
+    const title = `${labels[arm]}${runs.length > 1 ? `, trial ${run.trial + 1}` : ""}: `;
+    const tone = run.error ? "bad" : run.outcome === "invalid" ? "warn" : "good";
+    run.several = found.users.length > 1;
+    const body = [findings(run), ...turns(run, found)];
+    if (run.prompt) body.push(prompt(run));
+    if (runs.length === 1) return make("section", "", make("h3", "", title, make("span", tone, verdict)), body);
+    return make("details", "", make("summary", "", title, make("span", tone, verdict)), body);
+  });
+}
+function findings(run) {
+  const lines = run.findings.map((one) => make("li", "", make("strong", "", one.kind), one.pointer && [" ", make("code", "", one.pointer)],
+    one.detail && `: ${one.detail}`, run.several && make("span", "dim", ` (turn ${one.turn})`)));
+  if (run.problem) lines.push(make("li", "warn", run.problem));
+  return lines.length ? make("ul", "findings", lines) : null;
+}
+function turns(run, found) {
+  return found.users.flatMap((user, at) => {
+    const answer = found.expected[at]?.answer ?? [];
+    const steps = run.steps.filter((one) => one.turn === at).map(step);
+    const wanted = answer.length ? make("p", "dim", "the answer must contain: ", make("code", "", answer.join(" · "))) : null;
+    return [make("div", "user text", user), ...steps, ...(wanted ? [wanted] : [])];
+  });
+}
+function step(one) {
+  const raw = one.completion ?? one.texts.join("\n");
+  const columns = [[make("small", "", `${one.completion === null ? "text of a structured reply" : "raw reply"}${one.finish === "length" ? ", cut off" : ""} · tokens: ${one.tokens}`), make("pre", "text", raw || " ")]];
+  if (one.calls.length) columns.push([make("small", "", one.calls.length > 1 ? "parsed calls" : "parsed call"), ...one.calls.map((call) =>
+    call.parse_error ? make("pre", "bad", `unreadable: ${call.parse_error}`) : make("pre", "text", `${call.name} ${json(call.arguments)}`))]);
+  for (const exchange of one.exchanges) {
+    const status = exchange.status ?? "no response";
+    columns.push([make("small", "", `${exchange.url ? `${exchange.method} ${exchange.url}` : "not sent"}${exchange.fault ? ` · injected fault: ${exchange.fault}` : ""}`),
+      exchange.url ? make("pre", "text", json(exchange.sent)) : null,
+      make("small", exchange.is_error ? "bad" : "", `response: ${status}`), make("pre", "text", exchange.received)]);
+  }
+  return make("div", "step", columns.map((column) => make("div", "", column)));
+}
+function prompt(run) {
+  const node = make("details", "", make("summary", "", "First prompt, with the tools"));
+  node.addEventListener("toggle", () => { if (node.open && node.children.length === 1) node.append(make("pre", "text", run.prompt)); });
+  return node;
+}
+function scoreTable(found) {
+  const first = found.arms.map((runs) => runs.find((run) => run.error) ?? runs[0]);
+  const names = [...new Set(first.flatMap((run) => Object.keys(run?.scores ?? {})))];
+  if (!names.length) return [];
+  const rows = names.map((name) => [name, ...first.map((run) => {
+    const score = run?.scores[name];
+    return make("td", "", score ? [score[0].toFixed(2).replace(/\.?0+$/, ""), make("span", "interval", score[1])] : "–");
+  })]);
+  return [make("details", "", make("summary", "", "Scores and reasons"), table(["metric", ...labels], rows))];
+}
+
+// Filters, keyboard, and the view in the address
+
+function matches(entry) {
+  return (!state.view || entry.outcome === state.view) && (!state.tool || entry.tools.includes(state.tool))
+    && (!state.error || entry.errors.includes(state.error)) && (!state.category || entry.category === state.category)
+    && (!state.lang || entry.lang === state.lang) && (!state.q || entry.search.includes(state.q.toLowerCase()));
+}
+function update() {
+  for (const [key, control] of Object.entries(controls)) if (document.activeElement !== control) control.value = state[key];
+  for (const tab of document.querySelectorAll(".tabs button")) tab.setAttribute("aria-pressed", String(tab.dataset.view === state.view));
+  shown = index.filter(matches);
+  current = -1;
+  byId("list").replaceChildren();
+  more();
+  byId("shown").replaceChildren(make("span", "dim", `${shown.length} of ${cases(index.length)}, regressions first; solved: success = 1. Marks: ${labels.join(", ")}. `),
+    make("span", "dim keys", "Keys: j/k next and previous, Enter open, f next filter, / search."));
+  const at = state.case ? shown.findIndex((entry) => entry.id === state.case) : -1;
+  if (at >= 0) { select(at); toggle(item(at), shown[at], true); }
+  keep();
+}
+function more(upTo = 0) {
+  const list = byId("list"), from = list.children.length;
+  const to = Math.min(shown.length, Math.max(upTo, from + FIRST_ROWS));
+  const rows = document.createDocumentFragment();
+  for (let at = from; at < to; at++) rows.append(row(shown[at], at));
+  list.append(rows);
+  byId("more").hidden = to >= shown.length;
+}
+function item(at) {
+  if (at >= byId("list").children.length) more(at + 1);
+  return byId("list").children[at];
+}
+function select(at) {
+  if (!shown.length) return;
+  byId("list").children[current]?.classList.remove("current");
+  current = Math.max(0, Math.min(shown.length - 1, at));
+  const node = item(current);
+  node.classList.add("current");
+  node.firstChild.focus({ preventScroll: true });
+  node.scrollIntoView({ block: "nearest" });
+}
+function keep() {
+  const entries = Object.entries(state).filter(([, value]) => value);
+  history.replaceState(null, "", "#" + new URLSearchParams(entries).toString());
+}
+function read() {
+  const found = new URLSearchParams(location.hash.slice(1));
+  for (const key of Object.keys(state)) state[key] = found.get(key) ?? "";
+}
+function choose(changes) {
+  for (const key of Object.keys(state)) state[key] = changes[key] ?? "";
+  update();
+  byId("cases").scrollIntoView();
+  if (state.case && current >= 0) item(current).scrollIntoView();
+}
+function nextView() {
+  const views = [...document.querySelectorAll(".tabs button")].map((tab) => tab.dataset.view);
+  state.view = views[(views.indexOf(state.view) + 1) % views.length];
+  state.case = "";
+  update();
+}
+function keyboard(event) {
+  const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
+  if (event.key === "Escape" && typing) return event.target.blur();
+  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+  const actions = { j: () => select(current + 1), k: () => select(current - 1), f: nextView, "/": () => controls.q.focus() };
+  if (actions[event.key]) { event.preventDefault(); actions[event.key](); }
+}
+function buildFilters() {
+  const tab = (view, title, count) => {
+    const node = button("", () => { state.view = view; state.case = ""; update(); }, `${title} ${count}`);
+    node.dataset.view = view;
+    return node;
+  };
+  const views = Object.entries(data.counts).filter(([, count]) => count);
+  const tabs = make("div", "tabs", tab("", "All", index.length), views.map(([view, count]) => tab(view, NAMES[view] ?? view, count)));
+  const search = make("input");
+  search.type = "search";
+  search.placeholder = "Search requests and replies";
+  search.setAttribute("aria-label", search.placeholder);
+  controls.q = search;
+  const choices = { tool: (entry) => entry.tools, error: (entry) => entry.errors, category: (entry) => [entry.category], lang: (entry) => [entry.lang] };
+  const selects = Object.entries(choices).map(([key, values]) => {
+    const node = make("select", "", make("option", "", `any ${FILTERS[key]}`));
+    node.firstChild.value = "";
+    for (const value of [...new Set(index.flatMap(values))].filter(Boolean).sort()) {
+      const option = make("option", "", value);
+      option.value = value;
+      node.append(option);
+    }
+    node.setAttribute("aria-label", FILTERS[key]);
+    controls[key] = node;
+    return node;
+  });
+  for (const [key, control] of Object.entries(controls)) {
+    control.addEventListener("input", () => { state[key] = control.value; state.case = ""; update(); });
+  }
+  byId("filters").append(tabs, search, ...selects);
+}
+async function start() {
+  if (!("DecompressionStream" in window)) {
+    byId("shown").textContent = "This browser is too old to show the cases; they are in cases.jsonl.";
+    return;
+  }
+  index = await inflate("index");
+  index.forEach((entry, at) => {
+    entry.at = at;
+    entry.search = [entry.id, entry.suite, entry.text, ...entry.tools, ...entry.errors].join("\n").toLowerCase();
+  });
+  buildFilters();
+  read();
+  update();
+  byId("more").addEventListener("click", () => more());
+  new IntersectionObserver((seen) => { if (seen[0].isIntersecting && shown.length) more(); }, { rootMargin: "600px" }).observe(byId("more"));
+  addEventListener("hashchange", () => { read(); update(); });
+  addEventListener("keydown", keyboard);
+  document.body.dataset.ready = "yes";
+}
+addEventListener("DOMContentLoaded", start);

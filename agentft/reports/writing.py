@@ -1,0 +1,53 @@
+"""Writes the reports of a finished evaluation: report.html in its folder, and the files that the user asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
+
+from agentft.errors import InputError
+from agentft.evaluation.records import Record
+from agentft.evaluation.summary import Summary
+from agentft.files import atomic_write
+from agentft.reports.page import render_page
+
+__all__ = ["Exports", "ResultsWriter"]
+
+ResultsWriter: TypeAlias = Callable[[Path | None, Summary, Mapping[str, Sequence[Record]]], None]
+"""See `agentft.evaluation.runner.Settings.on_results`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exports:
+    """Where to write reports besides the folder of the evaluation; None: nowhere.
+
+    Raises:
+        InputError: a path is a folder.
+    """
+
+    html: Path | None = None
+
+    def __post_init__(self) -> None:
+        for option, path in (("--html", self.html),):
+            if path is not None and path.is_dir():
+                raise InputError(f"{option} {path}: it is a folder; name a file")
+
+    def writer(self, command: str) -> ResultsWriter:
+        """What `Settings.on_results` takes: writes report.html and the exports. `command`: the one to repeat."""
+        return partial(_write, self, command)
+
+
+def _write(
+    exports: Exports,
+    command: str,
+    folder: Path | None,
+    summary: Summary,
+    arms: Mapping[str, Sequence[Record]],
+) -> None:
+    pages = [path for path in (folder and folder / "report.html", exports.html) if path]
+    for path in pages:
+        with atomic_write(path) as stream:
+            stream.writelines(render_page(summary.document(), arms, command))
