@@ -8,13 +8,19 @@ import platform
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import agentft
+from agentft.commands.endpoints import AllowHttp, EndpointUrl, choose_endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from agentft.models.transport import Endpoint
 
 __all__ = ["Check", "check_all", "doctor_command"]
 
@@ -48,28 +54,61 @@ class Check:
     remedy: str = ""
 
 
-def doctor_command(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
-    """Check the installation and the machine, and show a remedy for each failed check.
+def doctor_command(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    model: Annotated[str | None, typer.Option(help="Check calls with this model; see `chat --model`.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="Check calls with the model of this run.")] = None,
+    endpoint: EndpointUrl = None,
+    allow_http: AllowHttp = False,
+) -> None:
+    """Check the installation and the machine, or a model's calls, and show a remedy for each failed check.
+
+    With --model or --endpoint: a call, two calls, a result, a stop and twenty awkward arguments make the round trip.
 
     Example:
       agentft doctor
-      agentft doctor --json
+      agentft doctor --endpoint http://localhost:8000/v1
     """
     from rich.text import Text
 
     from agentft.display.safe import safe_line
     from agentft.display.terminal import open_console, say, say_json
 
-    checks = check_all()
+    checks: Iterable[Check]
+    if endpoint or model or adapter:
+        checks = _check_calls(model, adapter, choose_endpoint(endpoint, allow_http=allow_http))
+    else:
+        checks = check_all()
     if as_json:
         say_json({"checks": [asdict(check) for check in checks]}, indent=2)
         return
     console = open_console()
     for check in checks:
         mark = ("ok  ", "green") if check.good else ("--  ", "yellow")
-        console.print(Text.assemble(mark, f"{check.name:<14}", safe_line(check.found)), soft_wrap=True)
+        console.print(Text.assemble(mark, f"{check.name:<13} ", safe_line(check.found)), soft_wrap=True)
         if not check.good:
             say(f"{'':18}{check.remedy}")
+
+
+def _check_calls(model: str | None, adapter: str | None, endpoint: Endpoint | None) -> Iterator[Check]:
+    from agentft.display.pulling import ensure_pulled
+    from agentft.models.endpoint import open_served
+    from agentft.models.opening import open_model
+    from agentft.models.round_trip import round_trip
+
+    if endpoint is not None:
+        served = open_served(endpoint, model, adapter)
+        try:
+            yield Check("endpoint", True, served.name)
+            yield from (Check(*astuple(trip)) for trip in round_trip(served))
+        finally:
+            served.close()
+        return
+    if model:
+        ensure_pulled(model)
+    opened = open_model(model, adapter)
+    yield Check("model", True, opened.name)
+    yield from (Check(*astuple(trip)) for trip in round_trip(opened))
 
 
 def check_all() -> list[Check]:

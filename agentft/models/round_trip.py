@@ -1,0 +1,209 @@
+"""Probes that tell faults of a parser from faults of a model: calls, a result, a stop and twenty awkward arguments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from agentft.calls import CALL_FORMATS
+from agentft.errors import FrameError, MissingError
+from agentft.models import Model, Reply, Request, Sampling
+from agentft.types import Conversation, Json, Span, Text, ToolCall, ToolDefinition, ToolResult, Turn
+
+__all__ = ["AWKWARD", "Trip", "round_trip"]
+
+AWKWARD: Mapping[str, Json] = {
+    "unicode": "Zürich 北京 🌍",
+    "quotes": "say \"hi\" and 'bye'",
+    "newlines": "one\ntwo\r\n\tthree",
+    "backslashes": "C:\\temp\\new",
+    "empty text": "",
+    "spaces": "  padded  ",
+    "closing tag": "a </tool_call> b",
+    "markup": "<b>&amp;</b> {{ x }} {% y %}",
+    "JSON as text": '{"a": [1, "2"]}',
+    "digits as text": "007",
+    "big integer": 9007199254740993,
+    "negative": -3,
+    "small float": 1e-7,
+    "whole float": 2.5e10,
+    "true": True,
+    "null": None,
+    "nested object": {"a": {"b": {"c": [1, {"d": "e"}]}}},
+    "deep list": [[[[[1]]]]],
+    "empty list and object": {"list": [], "object": {}},
+    "mixed list": [1, "1", 1.5, True, None],
+}
+"""Arguments that parsers are known to change or lose, by what is awkward."""
+
+_CITY: dict[str, Json] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+_VALUE: dict[str, Json] = {"type": "object", "properties": {"value": {"description": "Any JSON value."}}}
+_WEATHER = ToolDefinition("get_weather", "The weather in a city.", _CITY)
+_ECHO = ToolDefinition("echo", "Returns its value.", {**_VALUE, "required": ["value"]})
+_MARKERS = ("<tool_call", "</tool_call", "<|im_end|>", "<|eot_id|>", "[TOOL_CALLS]", "<|python_tag|>", "<|tool_call")
+_ENOUGH = 5  # requests without a call after which the rest are left out
+_WEAK = "a stronger model or training is needed before its parser can be judged"
+_PARSER = "this is a fault of the parser, not of the model: choose the server's tool parser for this model"
+
+
+@dataclass(frozen=True, slots=True)
+class Trip:
+    """The result of one probe. `remedy`: what it means, if it is not `good`."""
+
+    name: str
+    good: bool
+    found: str
+    remedy: str = ""
+
+
+def round_trip(model: Model) -> Iterator[Trip]:
+    """Probe a model. A probe that fails is reported; the awkward arguments are left out for a model that never calls.
+
+    Raises:
+        InputError: an endpoint refuses the key, the address or the model.
+        EndpointDownError: it cannot be reached.
+    """
+    yield from _formats(model)
+    call = _conversation("What is the weather in Oslo? Call get_weather.", _WEATHER)
+    calls = [_calls(model, "a call", call, ["Oslo"])]
+    yield calls[0]
+    both = _conversation("Call get_weather for Oslo and for Rome.", _WEATHER)
+    calls.append(_calls(model, "two calls", both, ["Oslo", "Rome"]))
+    yield calls[1]
+    yield _result(model, call)
+    yield _stop(model)
+    yield _history(model)
+    for name, value in AWKWARD.items():
+        calls.append(_awkward(model, name, value))
+        yield calls[-1]
+        if len(calls) == _ENOUGH and all(trip.remedy == _WEAK for trip in calls):
+            left = len(AWKWARD) - _ENOUGH + 2
+            yield Trip("calls", False, f"no call in {_ENOUGH} requests; {left} more are left out", _WEAK)
+            return
+
+
+def _formats(model: Model) -> list[Trip]:
+    """For a model whose calls are text here: whether each awkward argument is read as it was written."""
+    fmt = CALL_FORMATS.get(str(model.rendering.get("call_format")))
+    if fmt is None:
+        return []
+    written = {name: ToolCall("call_0", "echo", {"value": value}, Span(0, 0)) for name, value in AWKWARD.items()}
+    read = {name: fmt.parse(fmt.write_parts([call])) for name, call in written.items()}
+    lost = [
+        name
+        for name, parts in read.items()
+        if not any(isinstance(part, ToolCall) and _same(part.arguments.get("value"), AWKWARD[name]) for part in parts)
+    ]
+    found = f"{fmt.name}: {len(AWKWARD) - len(lost)} of {len(AWKWARD)} arguments are read as they were written"
+    return [Trip("call format", not lost, found, f"changed or lost: {', '.join(lost)}; please report this")]
+
+
+def _calls(model: Model, name: str, asked: Conversation, cities: Sequence[str]) -> Trip:
+    reply, failed = _ask(model, name, asked)
+    if reply is None:
+        return failed
+    calls = [part for part in reply.turn.parts if isinstance(part, ToolCall)]
+    if problem := _unread(name, reply, calls):
+        return problem
+    got = [str(call.arguments.get("city")) for call in calls if call.name == _WEATHER.name]
+    good = len(calls) == len(cities) and all(city in value for city, value in zip(cities, got, strict=False))
+    found = ", ".join(f"{call.name}({_dump(dict(call.arguments))})" for call in calls)
+    return Trip(name, good, found, f"the model called, but not as asked ({len(cities)} expected)")
+
+
+def _awkward(model: Model, name: str, value: Json) -> Trip:
+    text = f"Call echo with exactly this JSON as its arguments: {_dump({'value': value})}"
+    reply, failed = _ask(model, name, _conversation(text, _ECHO))
+    if reply is None:
+        return failed
+    calls = [part for part in reply.turn.parts if isinstance(part, ToolCall)]
+    if problem := _unread(name, reply, calls):
+        return problem
+    got = calls[0].arguments.get("value")
+    if _same(got, value):
+        return Trip(name, True, f"{_dump(value):.60} came back equal")
+    found = f"{_dump(value):.60} came back as {_dump(dict(calls[0].arguments)):.80}"
+    return Trip(name, False, found, "the model or the server's parser changed it; compare with another server")
+
+
+def _unread(name: str, reply: Reply, calls: Sequence[ToolCall]) -> Trip | None:
+    """The trip of a reply without a readable call."""
+    if calls and (failure := next((call.parse_error for call in calls if call.parse_error), None)):
+        return Trip(name, False, f"an unreadable call ({failure.kind}): {failure}", _blame(reply))
+    if calls:
+        return None
+    text = _text(reply)
+    if any(marker in text for marker in _MARKERS) or text.lstrip().startswith(('{"name"', '[{"name"')):
+        return Trip(name, False, f"the call was left in the text: {text:.80}", _PARSER)
+    return Trip(name, False, f"no call: {text:.80}", _WEAK)
+
+
+def _blame(reply: Reply) -> str:
+    return f"the model wrote: {reply.raw:.120}" if reply.raw is not None else _PARSER
+
+
+def _result(model: Model, asked: Conversation) -> Trip:
+    """A result that is answered. The call is given, so that this does not depend on the model's own."""
+    after = _with_calls(asked, [ToolCall("id_weather", "get_weather", {"city": "Oslo"}, Span(0, 0))], '{"degrees": 17}')
+    reply, failed = _ask(model, "a result", after)
+    if reply is None:
+        return failed
+    text = _text(reply)
+    good = "17" in text and not any(isinstance(part, ToolCall) for part in reply.turn.parts)
+    return Trip(
+        "a result", good, f"after a result: {text or 'another call'!s:.80}", "the answer does not use the result"
+    )
+
+
+def _stop(model: Model) -> Trip:
+    reply, failed = _ask(model, "a stop", _conversation("Reply with the word OK and nothing else."))
+    if reply is None:
+        return failed
+    text = _text(reply)
+    left = [marker for marker in _MARKERS if marker in text]
+    found = f"{text:.60} ({reply.finish})"
+    remedy = f"control tokens in the text: {', '.join(left)}; the server does not stop there" if left else ""
+    return Trip("a stop", not left and reply.finish != "length", found, remedy or "the reply was cut at 200 tokens")
+
+
+def _history(model: Model) -> Trip:
+    """Whether a conversation with all awkward arguments in earlier calls is accepted."""
+    calls = [
+        ToolCall(f"id_{number}", "echo", {"value": value}, Span(0, 0)) for number, value in enumerate(AWKWARD.values())
+    ]
+    after = _with_calls(_conversation("Call echo with some values.", _ECHO), calls, '{"echoed": true}')
+    reply, failed = _ask(model, "history", after)
+    found = f"a conversation with {len(calls)} awkward calls and their results is accepted"
+    return failed if reply is None else Trip("history", True, found)
+
+
+def _ask(model: Model, name: str, asked: Conversation) -> tuple[Reply | None, Trip]:
+    try:
+        return model.reply([Request(name, asked)], Sampling(max_new_tokens=200))[0], Trip(name, True, "")
+    except (OSError, RuntimeError, MissingError, FrameError) as error:
+        return None, Trip(name, False, f"{error}"[:300], "the server or the chat template refuses such a conversation")
+
+
+def _conversation(text: str, *tools: ToolDefinition) -> Conversation:
+    turn = Turn("user", (Text(text, Span(0, len(text))),), text)
+    return Conversation("round trip", (Turn("system", (), ""), turn), tools, "openai")
+
+
+def _with_calls(asked: Conversation, calls: Sequence[ToolCall], result: str) -> Conversation:
+    results = tuple(ToolResult(call.id, result, Span(0, len(result))) for call in calls)
+    turns = (*asked.turns, Turn("assistant", tuple(calls), ""), Turn("tool", results, result))
+    return replace(asked, turns=turns)
+
+
+def _text(reply: Reply) -> str:
+    return "".join(part.text for part in reply.turn.parts if isinstance(part, Text) and not part.thought).strip()
+
+
+def _dump(value: Json) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _same(one: Json, other: Json) -> bool:
+    """Whether two values are equal in type too: 1, 1.0 and true are three values."""
+    return _dump(one) == _dump(other)
