@@ -65,6 +65,7 @@ TESTS: dict[str, list[str]] = {
         "tests/evaluation/test_statistics.py",
         "-k=not antisymmetric and not covers_the_truth",
     ],
+    "agentft/evaluation/noninferiority.py": ["tests/evaluation/test_noninferiority.py"],
     "agentft/evaluation/records.py": ["tests/evaluation/test_records.py"],
     "agentft/evaluation/summary.py": ["tests/evaluation/test_summary.py"],
     "agentft/evaluation/gold.py": ["tests/evaluation/test_gold.py"],
