@@ -59,6 +59,7 @@ _READING = ["tests/rows/test_reading.py", *(f"--deselect=tests/rows/test_reading
 # Which tests belong to which modules: a pattern of files, and pytest's arguments. The first match counts.
 TESTS: dict[str, list[str]] = {
     "agentft/metrics/matching.py": ["tests/metrics"],
+    "agentft/metrics/bfcl*.py": ["tests/metrics/test_bfcl.py"],
     "agentft/metrics/*.py": [f"tests/metrics/test_{name}.py" for name in ("tables", "reading", "validity")],
     # Without the tests over many samples, which take most of the time.
     "agentft/evaluation/statistics.py": [
@@ -70,6 +71,8 @@ TESTS: dict[str, list[str]] = {
     "agentft/evaluation/summary.py": ["tests/evaluation/test_summary.py"],
     "agentft/evaluation/gold.py": ["tests/evaluation/test_gold.py"],
     "agentft/rendering/encoding.py": ["tests/rendering/test_encoding.py"],
+    "agentft/rendering/pieces.py": ["tests/rendering/test_pieces.py"],
+    "agentft/rendering/tokens.py": ["tests/rendering/test_tokens.py", "tests/rendering/test_pieces.py"],
     "agentft/engine/packing.py": ["tests/engine/test_sharing.py", "tests/engine/test_packing.py"],
     "agentft/engine/collation.py": ["tests/engine/test_collation.py"],
     "agentft/engine/loss.py": ["tests/engine/test_loss.py"],
