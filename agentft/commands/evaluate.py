@@ -67,6 +67,9 @@ Rescore = Annotated[
     typer.Option(help="Grade a stored evaluation folder again, with this version's scorer; no model is run."),
 ]
 Html = Annotated[Path | None, typer.Option("--html", help="Also write report.html to this file.")]
+Junit = Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML, a test for each case and gate.")]
+Markdown = Annotated[Path | None, typer.Option("--markdown", help="Write a summary for a pull request.")]
+Csv = Annotated[Path | None, typer.Option("--csv", help="Write a table with a row for each case and model.")]
 Format = Annotated[str | None, typer.Option("--format", help="The call format. Default: the adapter's, or msagent.")]
 Faults = Annotated[
     str | None, typer.Option(help="Inject faults: a faults file, or KIND=RATE pairs such as timeout=0.1,429=0.05.")
@@ -94,6 +97,9 @@ def eval_command(
     bits: Annotated[int, typer.Option(help="Bits per weight: 4, 8 or 16.")] = 16,
     output: Output = None,
     html: Html = None,
+    junit: Junit = None,
+    markdown: Markdown = None,
+    csv: Csv = None,
     fail_under: FailUnder = None,
     no_worse_than: NoWorse = None,
     max_invalid: MaxInvalid = 0.05,
@@ -118,7 +124,7 @@ def eval_command(
       agentft eval --tools weather,search --adapter last --baseline base
     """
     options = locals()
-    report = report_writer(context, html=html)
+    report = report_writer(context, html=html, junit=junit, markdown=markdown, csv=csv)
     gates = _gates(fail_under or [], no_worse_than or [], baseline or rescore)
     if rescore:
         raise typer.Exit(_rescore(rescore, gates, report, options))

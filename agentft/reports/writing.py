@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -11,7 +11,8 @@ from typing import TypeAlias
 from agentft.errors import InputError
 from agentft.evaluation.records import Record
 from agentft.evaluation.summary import Summary
-from agentft.files import atomic_write
+from agentft.files import atomic_write, write_text
+from agentft.reports.exports import render_csv, render_junit, render_markdown
 from agentft.reports.page import render_page
 
 __all__ = ["Exports", "ResultsWriter"]
@@ -29,11 +30,14 @@ class Exports:
     """
 
     html: Path | None = None
+    junit: Path | None = None
+    markdown: Path | None = None
+    csv: Path | None = None
 
     def __post_init__(self) -> None:
-        for option, path in (("--html", self.html),):
+        for name, path in asdict(self).items():
             if path is not None and path.is_dir():
-                raise InputError(f"{option} {path}: it is a folder; name a file")
+                raise InputError(f"--{name} {path}: it is a folder; name a file")
 
     def writer(self, command: str) -> ResultsWriter:
         """What `Settings.on_results` takes: writes report.html and the exports. `command`: the one to repeat."""
@@ -47,7 +51,14 @@ def _write(
     summary: Summary,
     arms: Mapping[str, Sequence[Record]],
 ) -> None:
-    pages = [path for path in (folder and folder / "report.html", exports.html) if path]
-    for path in pages:
-        with atomic_write(path) as stream:
-            stream.writelines(render_page(summary.document(), arms, command))
+    document = summary.document()
+    for path in (folder and folder / "report.html", exports.html):
+        if path:
+            with atomic_write(path) as stream:
+                stream.writelines(render_page(document, arms, command))
+    if exports.junit:
+        write_text(exports.junit, render_junit(document, arms))
+    if exports.markdown:
+        write_text(exports.markdown, render_markdown(document, arms, command))
+    if exports.csv:
+        write_text(exports.csv, render_csv(arms))

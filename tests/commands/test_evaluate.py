@@ -327,3 +327,11 @@ def test_the_report_is_written_beside_the_results_and_where_html_says(
     capsys.readouterr()
     assert run([*SHOP, "--model", "scripted", "--html", "copies", "--quiet"]) == 2
     assert capsys.readouterr().err == "error: --html copies: it is a folder; name a file\n"
+
+
+def test_exports_are_written_where_they_are_named(place: Path) -> None:
+    exports = ["--junit", "ci/junit.xml", "--markdown", "ci/summary.md", "--csv", "ci/cases.csv"]
+    assert run([*SHOP, "--model", "scripted", "--output", "out", *exports, "--quiet"]) == 0
+    assert "<testsuites" in (place / "ci" / "junit.xml").read_text("utf-8")
+    assert "**agentft eval: no gate.**" in (place / "ci" / "summary.md").read_text("utf-8")
+    assert len((place / "ci" / "cases.csv").read_text("utf-8").splitlines()) >= 8
