@@ -103,15 +103,17 @@ def _open(model: str | None, adapter: str | None, bits: int, endpoint: Endpoint 
 
         return open_served(endpoint, model, adapter)
     from agentft.display.pulling import ensure_pulled
-    from agentft.display.terminal import say
+    from agentft.display.terminal import say, waiting
     from agentft.models.opening import DEFAULT_MODEL, doubt_bits, open_model
     from agentft.runs import find_finished
 
     if doubt := doubt_bits(adapter, bits):
         say(f"note: {doubt}", err=True)
     run = find_finished(adapter) if adapter else None
-    ensure_pulled(model or (run.model if run else DEFAULT_MODEL))
-    return open_model(model, adapter, bits)
+    name = model or (run.model if run else DEFAULT_MODEL)
+    ensure_pulled(name)
+    with waiting(f"loading {name}"):
+        return open_model(model, adapter, bits)
 
 
 def _reader(interactive: bool) -> Reader:

@@ -100,11 +100,15 @@ def mask_command(
 def _open_encoder(
     file: Path, settings: list[str] | None, model: str | None, call_format: str | None, learn: str | None
 ) -> Encoder:
-    from agentft.training.encoder import open_encoder
+    from agentft.display.terminal import waiting
     from agentft.training.recipe import read_settings
 
     options = {"model": model, "format": call_format, "learn": learn, "data": [str(file)]}
-    return open_encoder(read_settings(settings or [], options))
+    recipe = read_settings(settings or [], options)
+    with waiting(f"loading the tokenizer of {recipe.model}"):
+        from agentft.training.encoder import open_encoder
+
+        return open_encoder(recipe)
 
 
 def build_command(
@@ -122,7 +126,7 @@ def build_command(
 
     Example: agentft data build datasets/quickstart.toml
     """
-    from agentft.display.terminal import say, say_json
+    from agentft.display.terminal import say, say_json, waiting
     from agentft.synthesis.build import build
     from agentft.toolserver import ToolServer
     from agentft.toolset import stdout_to_stderr
@@ -137,7 +141,7 @@ def build_command(
     if target.is_dir() or (target.exists() and target.samefile(path)):
         raise InputError(f"--output {target}: this is {'a folder' if target.is_dir() else 'the recipe'}; name a file")
     named = [name for part in (tools or "").split(",") if (name := part.strip())]
-    with stdout_to_stderr():  # for handlers that print
+    with waiting(f"building {target}"), stdout_to_stderr():  # for handlers that print
         report = build(path, target, ToolServer, seed=seed, tools=named)
     if as_json:
         say_json(asdict(report))

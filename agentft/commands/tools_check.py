@@ -20,11 +20,11 @@ def check_command(
     Example:
       agentft tools check weather ./mytools
     """
-    from agentft.display.terminal import open_console, say_json
+    from agentft.display.terminal import open_console, say_json, waiting
     from agentft.toolset import stdout_to_stderr
     from agentft.toolset.proof import PROMISES, prove
 
-    with stdout_to_stderr():  # for handlers that print
+    with waiting(f"checking {', '.join(worlds)}"), stdout_to_stderr():  # for handlers that print
         found = {world: prove(world, seed) for world in worlds}
     good = not any(found.values())
     if as_json:

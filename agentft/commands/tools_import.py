@@ -60,9 +60,12 @@ def mcp_command(
       agentft tools import mcp "npx my-mcp-server" --env MY_API_KEY --output ./mine
       agentft tools import mcp http://127.0.0.1:3000/mcp --output ./mine
     """
+    from agentft.display.terminal import waiting
     from agentft.imports.mcp import import_mcp
 
-    _write(import_mcp(server, output.resolve().name, env or ()), server, output, as_json)
+    with waiting("listing the tools of the server"):
+        imported = import_mcp(server, output.resolve().name, env or ())
+    _write(imported, server, output, as_json)
 
 
 def traffic_command(

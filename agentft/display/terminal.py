@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Timer
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.text import Text
 
 from agentft.display.safe import safe_json, safe_line, safe_str
 
-__all__ = ["SafeConsole", "open_console", "say", "say_json", "say_json_rows", "say_path", "say_text"]
+__all__ = ["SafeConsole", "open_console", "say", "say_json", "say_json_rows", "say_path", "say_text", "waiting"]
 
 
 class SafeConsole(Console):
@@ -28,6 +31,23 @@ class SafeConsole(Console):
 def open_console(*, stderr: bool = False, quiet: bool = False) -> SafeConsole:
     """A console on stdout or stderr that reads no markup; `quiet` shows nothing."""
     return SafeConsole(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Show on stderr what takes time: a spinner on a terminal; elsewhere one line, if it takes longer than a second."""
+    console = open_console(stderr=True)
+    if console.is_terminal:
+        with console.status(Text(f"{safe_line(text)} ...", "dim")):
+            yield
+        return
+    timer = Timer(1.0, say, [f"{text} ..."], {"err": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def say(*lines: str, err: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -14,6 +15,8 @@ from agentft.training.events import DataReady, Event, Finished, Note, Saved, Sta
 
 __all__ = ["TrainingView", "data_lines", "loss_curve", "plan_lines", "token_lines"]
 
+LOG_SECONDS = 15.0
+"""Without a terminal, the time between two lines about steps."""
 _LEVELS = " ▁▂▃▄▅▆▇█"
 
 
@@ -37,6 +40,7 @@ class TrainingView:
         self._tokens = 0
         self._seconds = 0.0
         self._total = 0
+        self._last = float("-inf")  # when a step was shown
 
     def close(self) -> None:
         """Remove the progress bar, if there is one."""
@@ -91,7 +95,9 @@ class TrainingView:
             f"{step.supervised / max(step.unshared, 1):.0%} supervised  {step.memory / 2**30:.1f} GiB"
         )
         self._progress.update(self._task, completed=step.step, figures=figures)
-        if self._progress.disable:
+        now = time.monotonic()
+        if self._progress.disable and (now - self._last > LOG_SECONDS or step.step == self._total):
+            self._last = now
             self._print(f"step {step.step}/{self._total}  {figures}")
 
 

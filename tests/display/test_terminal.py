@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 
 from agentft.commands import run
-from agentft.display.terminal import open_console, say, say_json_rows, say_path, say_text
+from agentft.display.terminal import open_console, say, say_json_rows, say_path, say_text, waiting
 from tests.commands.run import REPOSITORY, run_process
 from tests.tiny import save_tiny
 
@@ -160,3 +161,24 @@ def test_a_name_in_another_normal_form_is_shown_as_such(tmp_path: Path) -> None:
     (tmp_path / "caf\u00e9.jsonl").write_text("{}\n")
     done = run_process(["data", "inspect", "cafe\u0301.jsonl"], cwd=tmp_path)
     assert (done.returncode, "cafe\\u0301.jsonl" in done.stderr) == (2, True)
+
+
+def test_without_a_terminal_a_long_wait_is_one_line_and_a_short_one_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with waiting("loading a model"):
+        pass
+    assert capsys.readouterr().err == ""
+    with waiting(f"loading {EVIL}"):
+        time.sleep(1.3)
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.count("\n")) == ("", 1)
+    assert shown.err.startswith("loading ␛]0;PWNED")
+
+
+def test_on_a_terminal_a_wait_has_a_spinner(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with waiting("loading a model"):
+        time.sleep(0.2)
+    assert "loading a model ..." in capsys.readouterr().err
