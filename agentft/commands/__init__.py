@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from agentft import __version__
 from agentft.commands.bench import bench_command
@@ -25,6 +26,7 @@ from agentft.commands.chat import chat_command
 from agentft.commands.data import build_command, inspect_command, mask_command
 from agentft.commands.doctor import doctor_command
 from agentft.commands.evaluate import eval_command
+from agentft.commands.evaluation_show import show_command
 from agentft.commands.models import list_command as models_list
 from agentft.commands.models import pull_command as models_pull
 from agentft.commands.plan import plan_command
@@ -52,6 +54,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train_command,
     "plan": plan_command,
     "eval": eval_command,
+    "eval show": show_command,
     "data inspect": inspect_command,
     "data mask": mask_command,
     "data build": build_command,
@@ -114,6 +117,15 @@ def _start(
         chat_command()
 
 
+class _Root(TyperGroup):
+    """Commands of two words, such as `eval show`, beside one of the first word that takes arguments."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As click does, but two words that name a command count as one."""
+        name = " ".join(args[:2])
+        return super().resolve_command(ctx, [name, *args[2:]] if name in self.commands else args)
+
+
 def _build() -> typer.Typer:
     settings: dict[str, Any] = {
         "pretty_exceptions_enable": False,
@@ -121,15 +133,17 @@ def _build() -> typer.Typer:
         "context_settings": {"help_option_names": ["-h", "--help"]},
         "rich_markup_mode": "rich",
     }
-    root = typer.Typer(name="agentft", invoke_without_command=True, callback=_start, help=_help(_start), **settings)
+    root = typer.Typer(
+        name="agentft", cls=_Root, invoke_without_command=True, callback=_start, help=_help(_start), **settings
+    )
     groups = {
         name: typer.Typer(name=name.rpartition(" ")[2], help=text, no_args_is_help=True, **settings)
         for name, text in GROUPS.items()
     }
     for name, function in COMMANDS.items():
         parent, _, command = name.rpartition(" ")
-        group, context = groups[parent] if parent else root, OWN_OPTIONS.get(name)
-        group.command(command, help=_help(function), context_settings=context)(function)
+        group, context = groups.get(parent, root), OWN_OPTIONS.get(name)
+        group.command(command if parent in groups else name, help=_help(function), context_settings=context)(function)
     for name, group in groups.items():
         parent = name.rpartition(" ")[0]
         (groups[parent] if parent else root).add_typer(group)

@@ -16,7 +16,7 @@ from agentft.evaluation.summary import ArmSummary, FaultSummary, Gate, Summary, 
 from agentft.files import atomic_write, lock_folder, write_text
 from agentft.metrics import Context
 
-__all__ = ["rescore"]
+__all__ = ["by_arm", "rescore"]
 
 _CHANGED = 3
 
@@ -57,7 +57,7 @@ def rescore(
         cases = {case.id: case for case in plan.cases}
         definitions = {case.id: {tool.name: tool for tool in plan.tools(case)} for case in plan.cases}
         rows = [regrade(row, cases[row.case], Context(definitions[row.case], row.gold_state)) for row in rows]
-        arms = _by_arm(rows)
+        arms = by_arm(rows)
         summary = _summary(path.parent / "summary.json", plan, arms, gates, max_invalid)
         with atomic_write(path) as stream:
             stream.writelines(dump_line(row.document()) for row in rows)
@@ -84,7 +84,8 @@ def _plan(path: Path, rows: Sequence[Record], suites: Sequence[str], tools: Sequ
     return replace(plan, cases=kept, trials=1 + max(row.trial for row in rows))
 
 
-def _by_arm(rows: Sequence[Record]) -> dict[str, list[Record]]:
+def by_arm(rows: Sequence[Record]) -> dict[str, list[Record]]:
+    """The records by arm, the one that was evaluated first."""
     arms: dict[str, list[Record]] = {}
     for row in rows:
         arms.setdefault(row.arm, []).append(row)
