@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from agentft.evaluation.statistics import RESAMPLES, SEED
+from agentft.evaluation.statistics import resampled_ratios
 
 __all__ = ["CONFIDENCE", "CORRECTION", "EXACT_CASES", "no_worse_p", "no_worse_ratio_p"]
 
@@ -51,17 +51,11 @@ def no_worse_p(first: Sequence[float], second: Sequence[float], margin: float) -
 
 def no_worse_ratio_p(first: Sequence[tuple[int, int]], second: Sequence[tuple[int, int]], margin: float) -> float:
     """The same for two ratios of sums, (part, whole) for each case, by a bootstrap over cases."""
-    counts = np.asarray([[*left, *right] for left, right in zip(first, second, strict=True)], dtype=float).reshape(
-        -1, 4
-    )
-    total = counts.sum(axis=0)
-    if total[1] == 0 or total[3] == 0:
+    found = resampled_ratios(first, second)
+    if found is None:
         return 1.0
-    picks = np.random.default_rng(SEED).integers(0, len(counts), (RESAMPLES, len(counts)))
-    sums = counts[picks].sum(axis=1)
-    usable = sums[(sums[:, 1] > 0) & (sums[:, 3] > 0)]
-    worse = usable[:, 0] / usable[:, 1] - usable[:, 2] / usable[:, 3] <= -margin
-    return (int(worse.sum()) + 1) / (len(usable) + 1)
+    _, resampled = found
+    return (int((resampled <= -margin).sum()) + 1) / (len(resampled) + 1)
 
 
 def _normal_p(wins: int, losses: int, n: int, margin: float) -> float:
@@ -83,7 +77,7 @@ def _exact_p(wins: int, losses: int, n: int, margin: float) -> float:
         chances = ((better, (share - margin) / 2), (worse, (share + margin) / 2), (rest, 1 - share))
         logs = ways + sum(special.xlogy(count, max(chance, 0.0)) for count, chance in chances)
         largest = max(largest, float(np.exp(logs).sum()))
-    return min(largest, 1.0)
+    return largest
 
 
 def _statistic(

@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-__all__ = ["Estimate", "PairedDelta", "estimate", "paired_delta", "paired_ratio_delta", "ratio", "smallest_difference"]
+__all__ = [
+    "Estimate",
+    "PairedDelta",
+    "estimate",
+    "paired_delta",
+    "paired_ratio_delta",
+    "ratio",
+    "resampled_ratios",
+    "smallest_difference",
+]
 
 RESAMPLES = 2000
 SEED = 20240607
@@ -83,16 +92,28 @@ def paired_delta(tuned: Sequence[float], base: Sequence[float]) -> PairedDelta:
 
 def paired_ratio_delta(tuned: Sequence[tuple[int, int]], base: Sequence[tuple[int, int]]) -> PairedDelta:
     """The difference of two ratios of sums, (part, whole) for each case, with a bootstrap interval over cases."""
-    counts = np.asarray([[*left, *right] for left, right in zip(tuned, base, strict=True)], dtype=float).reshape(-1, 4)
+    found = resampled_ratios(tuned, base)
+    if found is None:
+        return PairedDelta()
+    value, resampled = found
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return PairedDelta(value, float(low), float(high), len(tuned))
+
+
+def resampled_ratios(
+    first: Sequence[tuple[int, int]], second: Sequence[tuple[int, int]]
+) -> tuple[float, NDArray[np.float64]] | None:
+    """The difference of two ratios of sums, and the same over samples of the cases; None if a ratio has no cases."""
+    counts = np.asarray([[*left, *right] for left, right in zip(first, second, strict=True)], dtype=float).reshape(
+        -1, 4
+    )
     total = counts.sum(axis=0)
     if total[1] == 0 or total[3] == 0:
-        return PairedDelta()
+        return None
     picks = np.random.default_rng(SEED).integers(0, len(counts), (RESAMPLES, len(counts)))
     sums = counts[picks].sum(axis=1)
     usable = sums[(sums[:, 1] > 0) & (sums[:, 3] > 0)]
-    low, high = np.quantile(_ratios(usable), [0.025, 0.975])
-    value = float(_ratios(total[None, :]).item())
-    return PairedDelta(value, float(low), float(high), len(counts))
+    return float(_ratios(total[None, :]).item()), _ratios(usable)
 
 
 def smallest_difference(cases: int, discordant: float = 0.2) -> float | None:

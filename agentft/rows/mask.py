@@ -42,7 +42,7 @@ class MaskedRow:
     id: str
     line: int
     tokens: tuple[MaskedToken, ...]
-    left_out: int = 0
+    left_out: int
 
 
 def _texts(segments: Sequence[Segment], tokenizer: Tokenizer) -> list[str]:

@@ -61,7 +61,7 @@ def token(text: str, weight: float, sampled: bool = True) -> MaskedToken:
 
 def plain_view(*tokens: MaskedToken, width: int = 60) -> list[str]:
     console = Console(width=width, file=io.StringIO())
-    console.print(mask_view(MaskedRow("one", 1, tokens), plain=True))
+    console.print(mask_view(MaskedRow("one", 1, tokens, 0), plain=True))
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
     assert {cell_len(line) for line in lines} == {width}
@@ -81,7 +81,7 @@ def test_without_colours_marks_surround_the_supervised_text_and_words_stay_whole
 
 def test_weights_other_than_one_have_a_colour_and_are_told() -> None:
     console = Console(width=60, file=io.StringIO(), force_terminal=True, color_system="standard")
-    console.print(mask_view(MaskedRow("one", 1, (token("half", 0.5), token("whole", 1)))))
+    console.print(mask_view(MaskedRow("one", 1, (token("half", 0.5), token("whole", 1)), 0)))
     assert isinstance(console.file, io.StringIO)
     shown = console.file.getvalue()
     assert "×0.5" in shown

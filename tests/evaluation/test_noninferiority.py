@@ -46,6 +46,15 @@ def test_the_test_with_many_cases_continues_the_exact_one() -> None:
         assert exact <= normal  # the correction makes it careful
 
 
+def test_the_confidence_is_95_percent_and_250_cases_are_exact() -> None:
+    assert (CONFIDENCE, EXACT_CASES) == (0.95, 250)
+
+
+def test_one_case_shows_nothing() -> None:
+    assert no_worse_p([1.0], [0.0], 0.5) > 0.05
+    assert no_worse_p([1.0], [1.0], 0.5) > 0.05
+
+
 def test_equal_arms_pass_only_with_enough_cases() -> None:
     assert no_worse_p(*pairs(0, 0, 148), 0.02) > 0.05 > no_worse_p(*pairs(0, 0, 149), 0.02)
 
@@ -63,18 +72,20 @@ def test_graded_values_get_students_test() -> None:
     assert no_worse_p([0.5], [0.25], 0.2) == 1.0
     assert no_worse_p([0.5] * 10, [0.25] * 10, 0.2) == 0.0
     assert no_worse_p([0.25] * 10, [0.5] * 10, 0.2) == 1.0
+    assert no_worse_p([0.25] * 10, [0.5] * 10, 0.25) == 1.0
     assert no_worse_p([0.5] * 10, [0.5] * 10, 0.02) == no_worse_p(*pairs(0, 0, 10), 0.02)
 
 
 def test_without_cases_nothing_is_shown() -> None:
     assert no_worse_p([], [], 0.5) == 1.0
     assert no_worse_ratio_p([], [], 0.5) == 1.0
-    assert no_worse_ratio_p([(1, 1)], [(0, 0)], 0.5) == 1.0
+    assert no_worse_ratio_p([(1, 1)], [(0, 0)], 0.5) == no_worse_ratio_p([(0, 0)], [(1, 1)], 0.5) == 1.0
 
 
 def test_ratios_are_resampled_by_case() -> None:
     equal = [(1, 1), (0, 1), (2, 3)] * 20
     assert no_worse_ratio_p(equal, equal, 0.05) == pytest.approx(1 / 2001)
     assert no_worse_ratio_p([(0, 1)] * 20, [(1, 1)] * 20, 0.05) == 1.0
+    assert no_worse_ratio_p([(1, 2)] * 20, [(3, 4)] * 20, 0.25) == 1.0  # worse by exactly the margin
     half, more = [(1, 1), (0, 1)] * 50, [(1, 1), (0, 1)] * 45 + [(1, 1)] * 10
     assert 0.05 < no_worse_ratio_p(half, more, 0.05) < 0.95

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from agentft.records import parse_row
 from agentft.rows.inspection import Inspection, inspect_file
 from agentft.rows.ledger import Ledger, Rejection
+from agentft.types import Json
+from tests.values import assert_immutable
 
 
 @pytest.mark.parametrize(
@@ -33,6 +36,40 @@ def test_a_ledger_counts_by_reason_and_remembers_the_first() -> None:
     assert ledger.rejected == 3
     assert ledger.reasons == {"no-turns": 2, "too-deep": 1}
     assert ledger.first_places() == {"no-turns": "f:1: why", "too-deep": "f:2: why"}
+
+
+BROKEN: dict[str, Json] = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{"}}
+ANSWERED: list[Json] = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+UNREADABLE: list[Json] = [
+    ANSWERED[0],
+    {"role": "assistant", "content": None, "tool_calls": [BROKEN, {**BROKEN, "id": "d"}]},
+]
+
+
+@pytest.mark.parametrize(("more", "turn"), [({}, 1), ({"system": "You are kind."}, 1)])
+def test_a_row_with_unreadable_calls_is_counted_once_with_the_turn_of_the_first(
+    more: dict[str, str], turn: int
+) -> None:
+    ledger = Ledger()
+    for line, messages in enumerate([ANSWERED, UNREADABLE, [*ANSWERED, *UNREADABLE]], 1):
+        ledger.keep(Path("f"), line, parse_row({"messages": messages, **more}, "r"))
+    assert (ledger.kept, ledger.unreadable) == (3, 2)
+    assert ledger.first_unreadable.startswith(f"f:2: turn {turn}: ")
+    assert ledger.notes() == [f"2 rows have an unreadable call, never supervised; the first: {ledger.first_unreadable}"]
+    assert ledger.document() == {"rows_with_unreadable_calls": 2}
+
+
+def test_rows_without_a_supervised_token_are_counted_with_the_first() -> None:
+    ledger = Ledger()
+    ledger.count_unsupervised("f:4: one")
+    assert ledger.notes() == ["1 row has no supervised token, so training leaves it out; the first: f:4: one"]
+    ledger.count_unsupervised("f:9: two")
+    assert ledger.notes() == ["2 rows have no supervised token, so training leaves them out; the first: f:4: one"]
+    assert ledger.document() == {"rows_without_supervised_tokens": 2}
+
+
+def test_a_rejection_cannot_be_changed() -> None:
+    assert_immutable(Rejection(1, "no-turns", "why", None, None, ""))
 
 
 def test_nothing_is_counted_before_the_first_row() -> None:

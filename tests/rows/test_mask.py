@@ -17,6 +17,7 @@ from agentft.rows.mask import MaskedRow, _texts, mask_rows
 from agentft.rows.preparation import Encoder
 from agentft.types import Segment
 from tests.tiny import tiny_tokenizer
+from tests.values import assert_immutable
 
 TOKENIZER = tiny_tokenizer()
 ENCODER = Encoder(TOKENIZER, open_rendering("hermes", TOKENIZER), LEARN_RULES["assistant"], 4096)
@@ -43,6 +44,47 @@ class Bytes:
 )
 def test_a_character_is_the_text_of_its_last_token(text: str, texts: list[str]) -> None:
     assert _texts([Segment(text, False, "user")], Bytes()) == texts
+
+
+class Places:
+    """A tokenizer that returns these places for any text."""
+
+    def __init__(self, *places: tuple[int, int]) -> None:
+        self._places = places
+
+    def __call__(self, text: list[str], *, add_special_tokens: bool, return_offsets_mapping: bool) -> Tokens:
+        return {
+            "input_ids": [[*range(len(self._places))] for _ in text],
+            "offset_mapping": [[*self._places]] * len(text),
+        }
+
+
+@pytest.mark.parametrize(
+    ("places", "texts"),
+    [
+        ([(0, 0), (0, 1), (1, 3)], ["", "a", "bc"]),
+        ([(0, 1), (1, 1), (1, 3)], ["a", "", "bc"]),
+        ([(0, 1), (1, 2), (2, 2), (2, 2), (2, 3)], ["a", "b", "", "", "c"]),
+        ([(0, 1), (1, 1), (1, 1), (1, 2), (2, 3), (3, 3)], ["a", "", "", "b", "c", ""]),
+        ([(1, 2), (2, 3)], ["ab", "c"]),  # a decoder's space, which no token has
+        ([(0, 3), (0, 3), (0, 3)], ["", "", "abc"]),
+    ],
+)
+def test_tokens_without_text_leave_their_neighbours_whole(places: list[tuple[int, int]], texts: list[str]) -> None:
+    assert _texts([Segment("abc", False, "user")], Places(*places)) == texts
+
+
+def test_the_parts_of_a_mask_cannot_be_changed(file: Path) -> None:
+    row = masked(file, 1)[0]
+    assert_immutable(row)
+    assert_immutable(row.tokens[0])
+
+
+def test_only_supervised_tokens_have_a_weight(file: Path) -> None:
+    (row,) = masked(file, 1)
+    assert {token.weight for token in row.tokens if not token.sampled} == {0.0}
+    assert {token.weight for token in row.tokens} == {0.0, 1.0}
+    assert (row.line, row.left_out) == (1, 0)
 
 
 @given(st.lists(st.tuples(st.text(st.sampled_from("a \n\ufffdé北😀")), st.booleans()), max_size=4))

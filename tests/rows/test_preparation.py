@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,12 +12,14 @@ from hypothesis import strategies as st
 
 from agentft.engine.packing import Sample
 from agentft.errors import InputError
+from agentft.records import parse_row
 from agentft.rendering import open_rendering
 from agentft.rendering.encoding import learn_rule
 from agentft.rendering.tokens import Tokens
-from agentft.rows.preparation import DataReport, Encoder, prepare
+from agentft.rows.preparation import DataReport, Encoder, encode_row, prepare
 from tests.engine.samples import msagent_row, write_rows
 from tests.tiny import tiny_tokenizer
+from tests.values import assert_immutable
 
 TOKENIZER = tiny_tokenizer()
 
@@ -291,3 +294,20 @@ def test_control_tokens_in_contents_are_counted_by_row(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", [openai_row("Hi", "Hello<|endoftext|>"), openai_row("<|im_end|>" * 3, "A")])
     encoder = Encoder(tokenizer, open_rendering("hermes", tokenizer), learn_rule("assistant"), 4096)
     assert prepare([path], encoder).report.control_texts == {"<|endoftext|>": 1, "<|im_end|>": 1}
+
+
+def test_without_a_sample_the_first_reason_is_given_rejections_first(tmp_path: Path) -> None:
+    quiet: dict[str, object] = {
+        "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    }
+    with pytest.raises(InputError, match=r"none of the 1 rows .*; the first: .*rows\.jsonl:1: .* supervises no token"):
+        prepare([write(tmp_path / "rows.jsonl", [quiet])], encoder())
+    with pytest.raises(InputError, match=r"none of the 2 rows .*; the first: .*rows\.jsonl:2: .*\(no-turns\)"):
+        prepare([write(tmp_path / "rows.jsonl", [quiet, {"messages": []}])], encoder())
+
+
+def test_prepared_samples_cannot_be_changed(tmp_path: Path) -> None:
+    row: Any = msagent_row("Oslo", 0)
+    used = encoder()
+    assert_immutable(used)
+    assert_immutable(encode_row(1, parse_row(row, "r"), used)[0])
