@@ -70,7 +70,9 @@ Html = Annotated[Path | None, typer.Option("--html", help="Also write report.htm
 Junit = Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML, a test for each case and gate.")]
 Markdown = Annotated[Path | None, typer.Option("--markdown", help="Write a summary for a pull request.")]
 Csv = Annotated[Path | None, typer.Option("--csv", help="Write a table with a row for each case and model.")]
-Format = Annotated[str | None, typer.Option("--format", help="The call format. Default: the adapter's, or msagent.")]
+Format = Annotated[
+    str | None, typer.Option("--format", help="Call format. Default: the adapter's, or msagent; native at an endpoint.")
+]
 Faults = Annotated[
     str | None, typer.Option(help="Inject faults: a faults file, or KIND=RATE pairs such as timeout=0.1,429=0.05.")
 ]

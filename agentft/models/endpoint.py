@@ -9,12 +9,17 @@ from concurrent.futures import CancelledError
 from threading import Thread
 from typing import Any, TypeVar
 
+from agentft.calls import CallFormat
+from agentft.calls import call_format as find_format
 from agentft.errors import InputError
 from agentft.json_text import UnreadableError, parse_json
 from agentft.models import CallDone, CallStarted, Delta, OnDelta, Reply, Request, Sampling, TextDelta
+from agentft.models.completion import stop_end
 from agentft.models.messages import declare, read_response, read_turn, write_messages
 from agentft.models.transport import Endpoint, EndpointError, Transport
-from agentft.types import Json, Text, ToolCall, Turn
+from agentft.rendering import rendering_digest
+from agentft.rendering.render import render_messages
+from agentft.types import Conversation, Json, Text, ToolCall, Turn
 
 __all__ = ["EndpointModel", "find_model", "identify_served", "open_served"]
 
@@ -30,12 +35,15 @@ class EndpointModel:
     Args:
         endpoint: the server.
         model: the name under which it serves the model.
+        fmt: writes tools, calls and results into the messages' contents and reads calls from the text; None: the
+            server does this.
     """
 
-    def __init__(self, endpoint: Endpoint, model: str) -> None:
-        self.name = _served_name(endpoint, model)
-        self.source = "openai"
-        self.rendering: Mapping[str, Json] = {"call_format": "native"}
+    def __init__(self, endpoint: Endpoint, model: str, fmt: CallFormat | None = None) -> None:
+        self.name = _served_name(endpoint, model, fmt.name if fmt else None)
+        self.source = fmt.name if fmt else "openai"
+        self.rendering: Mapping[str, Json] = {"call_format": fmt.name if fmt else "native"}
+        self._format = fmt
         self._endpoint = endpoint
         self._model = model
         self._reasoning = ""
@@ -98,6 +106,8 @@ class EndpointModel:
 
     async def _reply(self, request: Request, sampling: Sampling) -> Reply:
         conversation = request.conversation
+        if self._format is not None:
+            return await self._reply_rendered(conversation, self._format, sampling)
         messages = write_messages(conversation, self._reasoning)
         body: dict[str, Json] = {"messages": messages}
         if conversation.tools:
@@ -107,9 +117,30 @@ class EndpointModel:
             choice = read_response(text)
             turn: Turn = read_turn(choice.message, conversation)
         except UnreadableError as error:
-            raise EndpointError(f"{self._endpoint.url}: malformed response ({error}): {text[:_RAW]}") from None
+            raise self._malformed(error, text) from None
         self._reasoning = next((key for key in _REASONING if choice.message.get(key)), self._reasoning)
         return Reply(turn, choice.finish, choice.usage, response=text)
+
+    def _malformed(self, error: UnreadableError, text: str) -> EndpointError:
+        return EndpointError(f"{self._endpoint.url}: malformed response ({error}): {text[:_RAW]}")
+
+    async def _reply_rendered(self, conversation: Conversation, fmt: CallFormat, sampling: Sampling) -> Reply:
+        messages = render_messages(conversation, fmt)
+        body: dict[str, Json] = {"messages": [{"role": role, "content": content} for role, content in messages]}
+        if messages[-1][0] == "assistant":  # vLLM and SGLang need to be told; llama.cpp continues by itself
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
+        received = await self._post("/chat/completions", body, sampling)
+        try:
+            response = read_response(received)
+        except UnreadableError as error:
+            raise self._malformed(error, received) from None
+        content = response.message.get("content")
+        text = content if isinstance(content, str) else ""
+        # The API leaves out the stop string that ends a reply, and calls need theirs, so it is searched here.
+        cut = stop_end(text, fmt.stop)
+        turn = Turn("assistant", fmt.parse(text[:cut]), text[:cut])
+        finish = response.finish if cut is None else "stop"
+        return Reply(turn, finish, response.usage, raw=text[:cut], response=received)
 
     async def _post(self, path: str, body: Mapping[str, Json], sampling: Sampling) -> str:
         whole: dict[str, Json] = {"model": self._model, **body, "temperature": sampling.temperature, "stream": False}
@@ -132,12 +163,14 @@ def identify_served(
     """A served model's name for reports, and a hash of what its answers depend on, as far as it is known here.
 
     Raises:
-        InputError: an adapter or a call format is named.
+        InputError: an adapter or an unknown call format is named.
     """
-    if adapter or call_format not in {None, "native"}:
-        raise InputError("--endpoint takes no --adapter and no --format: the server has its own; omit them")
-    name = _served_name(endpoint, model)
-    return name, hashlib.sha256(f"endpoint\n{name}".encode()).hexdigest()
+    if adapter:
+        raise InputError("--endpoint takes no --adapter: the server has its own weights; omit it")
+    fmt = _format(call_format)
+    name = _served_name(endpoint, model, fmt.name if fmt else None)
+    rendering = rendering_digest(fmt.name) if fmt else "native"
+    return name, hashlib.sha256(f"endpoint\n{name}\n{rendering}".encode()).hexdigest()
 
 
 def open_served(
@@ -146,15 +179,19 @@ def open_served(
     """A model behind an endpoint; without a name, the only one that it lists.
 
     Raises:
-        InputError: an adapter or a call format is named, or the endpoint lists no model or several.
+        InputError: an adapter or an unknown call format is named, or the endpoint lists no model or several.
     """
     model = model or find_model(endpoint)
     identify_served(endpoint, model, adapter, call_format)
-    return EndpointModel(endpoint, model)
+    return EndpointModel(endpoint, model, _format(call_format))
 
 
-def _served_name(endpoint: Endpoint, model: str) -> str:
-    return f"{model} at {endpoint.url}, native tools"
+def _format(name: str | None) -> CallFormat | None:
+    return None if name in {None, "native"} else find_format(str(name))
+
+
+def _served_name(endpoint: Endpoint, model: str, fmt: str | None) -> str:
+    return f"{model} at {endpoint.url}, {f'prompts in {fmt}' if fmt else 'native tools'}"
 
 
 def _deltas(turn: Turn) -> Iterator[Delta]:

@@ -10,7 +10,7 @@ from itertools import groupby
 from agentft.calls import CallFormat
 from agentft.calls.thoughts import THINK, is_thought, join_thoughts
 from agentft.errors import FrameError
-from agentft.rendering.frame import Frame, Trim
+from agentft.rendering.frame import CHATML, Frame, Trim
 from agentft.rendering.thinking import EMPTY_REST, ThoughtForm, shape_of, with_thought
 from agentft.types import (
     Conversation,
@@ -25,7 +25,7 @@ from agentft.types import (
     Turn,
 )
 
-__all__ = ["count_thoughts", "describe_rendering", "render_prompt", "render_samples"]
+__all__ = ["count_thoughts", "describe_rendering", "render_messages", "render_prompt", "render_samples"]
 
 
 @dataclass(slots=True)
@@ -92,6 +92,15 @@ def render_prompt(
 def count_thoughts(conversation: Conversation) -> int:
     """The number of thoughts that are not empty."""
     return sum(bool(join_thoughts([part])) for turn in conversation.turns for part in turn.parts)
+
+
+def render_messages(conversation: Conversation, fmt: CallFormat) -> list[tuple[str, str]]:
+    """Roles and contents for a server that applies the chat template itself.
+
+    With `inline_results`, the last message may be the assistant's, which the model must continue.
+    """
+    messages = _messages(conversation, fmt, CHATML, thinking=False)
+    return [(message.role, "".join(segment.text for segment in message.segments)) for message in messages]
 
 
 def describe_rendering(fmt: CallFormat, frame: Frame) -> dict[str, Json]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,13 @@ def test_endpoints_and_models_have_identities_of_their_own(tmp_path: Path) -> No
     plan = small_plan(tmp_path)
     urls = ("http://localhost:1/v1", "http://localhost:2/v1", "https://localhost:1/v1", "http://localhost:1/v2")
     arms = [make_arm("tuned", plan, choice(url, "a")) for url in urls]
+    arms += [make_arm("tuned", plan, replace(choice(urls[0], "a"), call_format=fmt)) for fmt in ("hermes", "msagent")]
     arms += [make_arm("tuned", plan, choice(urls[0], "b")), make_arm("tuned", plan, ModelChoice("a"))]
     assert len({arm.identity for arm in arms}) == len(arms)
     assert make_arm("tuned", plan, choice(urls[0] + "/", "a", seconds=5)).identity == arms[0].identity
-    for wrong in (ModelChoice("a", "run"), ModelChoice("a", call_format="xml")):
-        with pytest.raises(InputError, match="takes no --adapter"):
-            make_arm("tuned", plan, ModelChoice(wrong.model, wrong.adapter, 16, wrong.call_format, Endpoint(urls[0])))
+    for adapter, fmt, problem in (("run", None, "takes no --adapter"), (None, "xml", "unknown call format 'xml'")):
+        with pytest.raises(InputError, match=problem):
+            make_arm("tuned", plan, ModelChoice("a", adapter, 16, fmt, Endpoint(urls[0])))
 
 
 @pytest.mark.slow

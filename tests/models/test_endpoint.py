@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from agentft.agent import add_user_turn, advance, open_conversation
+from agentft.calls import call_format
 from agentft.models import CallDone, CallStarted, Delta, Reply, Request, Sampling, TextDelta
 from agentft.models.endpoint import EndpointModel
 from agentft.models.transport import EndpointError, open_endpoint
-from agentft.types import Conversation, Exchange, Json, ParseFailure, Text, ToolCall, ToolDefinition
+from agentft.types import Conversation, Exchange, Json, ParseFailure, Span, Text, ToolCall, ToolDefinition
 from tests.models.served import Answer, Served, completion, tool_call
 
 CITY: Json = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -28,11 +29,14 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def serving(*answers: Answer | Callable[[Any], Any], **limits: Any) -> Iterator[tuple[Served, EndpointModel]]:
+def serving(
+    *answers: Answer | Callable[[Any], Any], fmt: str | None = None, **limits: Any
+) -> Iterator[tuple[Served, EndpointModel]]:
     with ExitStack() as stack:
         handler: Any = answers[0] if callable(answers[0]) else answers
         served = stack.enter_context(Served(handler))
-        model = EndpointModel(open_endpoint(served.url, backoff=0.01, **limits), "tiny")
+        endpoint = open_endpoint(served.url, backoff=0.01, **limits)
+        model = EndpointModel(endpoint, "tiny", call_format(fmt) if fmt else None)
         stack.callback(model.close)
         yield served, model
 
@@ -233,3 +237,29 @@ def test_a_limit_under_another_name_is_learnt_from_the_refusal() -> None:
         ask(model)
         ask(model)
     assert [("max_tokens" in one.body) for one in served.chats] == [True, False, False]
+
+
+@pytest.mark.parametrize("fmt", ["hermes", "msagent"])
+def test_prompts_can_be_rendered_here_as_plain_messages(fmt: str) -> None:
+    """Tools and results are in the contents, and calls are read from the text, as for a local model."""
+    form = call_format(fmt)
+    tool = ToolDefinition("weather", "Weather of a city.", dict(TOOL.parameters), ("http://w.test/weather",))
+    call = ToolCall("call_0", "weather", {"city": "Oslo"}, Span(0, 0), endpoint=tool.endpoints[0])
+    text = form.write_parts([Text("Let me see.", Span(0, 0)), call])
+    after_stop = "invented" if form.stop else ""
+    opened = add_user_turn(open_conversation("c", "Be brief.", [tool], fmt), "Weather in Oslo?")
+    with serving(completion({"content": text + after_stop}), HELLO, fmt=fmt) as (served, model):
+        assert (model.source, model.rendering["call_format"]) == (fmt, fmt)
+        reply = ask(model, opened)
+        assert (reply.raw, reply.finish) == (text, "stop" if form.stop else "end")
+        assert [part.arguments for part in calls(reply)] == [{"city": "Oslo"}]
+        after, _ = advance(opened, reply, Runner(), "s", 0)
+        assert ask(model, after).turn.raw == "Hello."
+    first, second = (one.body for one in served.chats)
+    assert "tools" not in first
+    assert first["messages"][0]["content"] == form.write_system("Be brief.", [tool])
+    assert first["messages"][1] == {"role": "user", "content": "Weather in Oslo?"}
+    last = second["messages"][-1]
+    assert '{"sky": "clear"}' in last["content"]
+    assert last["role"] == ("assistant" if form.inline_results else "user")
+    assert second.get("continue_final_message", False) == form.inline_results
