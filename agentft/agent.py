@@ -62,12 +62,16 @@ class ToolRunner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One case to run, with its persona and tools. `trial`: index of the run of this case, from 0."""
+    """One case to run, with its persona and tools. `trial`: index of the run of this case, from 0.
+
+    `history`: turns of the conversation before the case's own.
+    """
 
     case: Case
     persona: str
     tools: tuple[ToolDefinition, ...]
     trial: int = 0
+    history: tuple[Turn, ...] = ()
 
     def session(self, run: str) -> str:
         """The session id for the tool servers. `run`: the name of the run; a dot separates it from that of the arm.
@@ -102,12 +106,15 @@ def add_user_turn(conversation: Conversation, text: str) -> Conversation:
 
 
 def advance(
-    conversation: Conversation, reply: Reply, client: ToolRunner, session: str, turn: int
+    conversation: Conversation, reply: Reply, client: ToolRunner | None, session: str, turn: int
 ) -> tuple[Conversation, Step]:
-    """Append a reply, send its calls, and append their results. `turn`: index of the user turn."""
+    """Append a reply, send its calls, and append their results. `turn`: index of the user turn.
+
+    Without a client, calls are not sent, and the reply ends the turn.
+    """
     conversation = _append(conversation, reply.turn)
     calls = [part for part in reply.turn.parts if isinstance(part, ToolCall)]
-    exchanges = tuple(_exchange(call, client, session) for call in calls)
+    exchanges = tuple(_exchange(call, client, session) for call in calls) if client is not None else ()
     if exchanges:
         conversation = _append(conversation, _results_turn(exchanges))
     made = Step(
@@ -143,7 +150,7 @@ def step(  # noqa: PLR0917
 
 
 def run_cases(
-    jobs: Iterable[Job], model: Model, client_for: Callable[[Job], ToolRunner], options: Options
+    jobs: Iterable[Job], model: Model, client_for: Callable[[Job], ToolRunner | None], options: Options
 ) -> Generator[Trajectory]:
     """Run jobs, up to `options.batch_size` at a time, and yield each trajectory when its case ends.
 
@@ -151,7 +158,7 @@ def run_cases(
     ends as `invalid`; the others continue. With a `ConcurrentModel`, each case runs in a thread of its own.
 
     Args:
-        client_for: returns the client for a job, which knows only the job's tools.
+        client_for: returns the client for a job, which knows only the job's tools; None: its calls are not sent.
     """
     if isinstance(model, ConcurrentModel):
         yield from _run_concurrently(jobs, model, client_for, options)
@@ -169,7 +176,7 @@ def run_cases(
 
 
 def _run_concurrently(
-    jobs: Iterable[Job], model: ConcurrentModel, client_for: Callable[[Job], ToolRunner], options: Options
+    jobs: Iterable[Job], model: ConcurrentModel, client_for: Callable[[Job], ToolRunner | None], options: Options
 ) -> Iterator[Trajectory]:
     """Run each case in a thread of its own, so that none waits for another's reply or tools."""
     stopped = Event()
@@ -203,11 +210,12 @@ def _run_concurrently(
 class _Run:
     """One case in progress."""
 
-    def __init__(self, job: Job, client: ToolRunner, source: str, options: Options) -> None:
+    def __init__(self, job: Job, client: ToolRunner | None, source: str, options: Options) -> None:
         self.job = job
         self.client = client
         self.session = job.session(options.run)
         opened = open_conversation(job.case.id, job.persona, job.tools, source)
+        opened = replace(opened, turns=opened.turns + job.history)
         self.conversation = add_user_turn(opened, job.case.turns[0].user)
         self.turn = 0
         self.turn_steps = 0  # steps since the last user turn
@@ -247,7 +255,7 @@ class _Run:
 
     def trajectory(self) -> Trajectory:
         state = ""
-        if self.outcome != "invalid":
+        if self.outcome != "invalid" and self.client is not None:
             try:
                 state = self.client.state_digest(self.session)
             except INFRASTRUCTURE as error:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["choose_cases", "eval_command", "report_writer", "run_plan"]
 
+BFCL = "bfcl"
 EXIT_CODES = {"none": 0, "pass": 0, "fail": 1, "invalid": 1, "interrupted": 130}
 
 _OF_A_RUN = ("model", "adapter", "baseline", "limit", "output")
@@ -32,7 +33,7 @@ _OF_A_RUN = ("model", "adapter", "baseline", "limit", "output")
 
 Suites = Annotated[
     list[str] | None,
-    typer.Argument(help="Suites: shipped names or folders. Default: all that need no tools but --tools."),
+    typer.Argument(help="Suites: shipped names or folders, or `bfcl`. Default: all that need no tools but --tools."),
 ]
 Tools = Annotated[
     str | None,
@@ -82,6 +83,11 @@ Replay = Annotated[Path | None, typer.Option(help="Answer calls from a file made
 ReplayMiss = Annotated[
     str, typer.Option(help="For a call that is not in --replay: `error`, or `mock` to let the mock tool answer.")
 ]
+Categories = Annotated[
+    str | None,
+    typer.Option(help="For `bfcl`: its categories, comma-separated, or live, non_live. Default: all that run here."),
+]
+Data = Annotated[Path | None, typer.Option(help="For `bfcl`: the wheel of bfcl-eval, or its folder `data`.")]
 KeepSecrets = Annotated[bool, typer.Option("--keep-secrets", help="Keep tokens and passwords in the --record file.")]
 
 
@@ -119,8 +125,10 @@ def eval_command(
     keep_secrets: KeepSecrets = False,
     endpoint: EndpointUrl = None,
     allow_http: AllowHttp = False,
+    categories: Categories = None,
+    data: Data = None,
 ) -> None:
-    """Evaluate the tool calls of a model on suites, over HTTP to mock tools.
+    """Evaluate the tool calls of a model on suites, over HTTP to mock tools, or on the public benchmark BFCL.
 
     Example:
       agentft eval --tools weather,search --adapter last --baseline base
@@ -130,7 +138,7 @@ def eval_command(
     gates = _gates(fail_under or [], no_worse_than or [], baseline or rescore)
     if rescore:
         raise typer.Exit(_rescore(rescore, gates, report, options))
-    plan = choose_cases(suites or [], tools, limit, trials)
+    plan = _bfcl_plan(options) if BFCL in (suites or []) else choose_cases(suites or [], tools, limit, trials)
     raise typer.Exit(_run_options(plan, gates, report, options))
 
 
@@ -179,6 +187,18 @@ def choose_cases(suites: list[str], tools: str | None, limit: int | None, trials
     return make_plan(chosen, toolsets, limit=limit, trials=trials)
 
 
+def _bfcl_plan(options: Mapping[str, Any]) -> Plan:
+    from agentft.display.pulling import ensure_wheel
+    from agentft.evaluation.bfcl import make_bfcl_plan
+    from agentft.evaluation.bfcl_data import BFCL_WHEEL, choose_categories
+
+    if options["suites"] != [BFCL] or options["tools"]:
+        raise InputError(f"{BFCL} brings its own tools and is evaluated alone; leave out the other suites and --tools")
+    chosen = choose_categories(options["categories"])
+    source = options["data"] or ensure_wheel(BFCL_WHEEL, quiet=options["quiet"])
+    return make_bfcl_plan(chosen, source, limit=options["limit"], trials=options["trials"])
+
+
 def _folder(adapter: str | None, plan: Plan, arms: list[Arm], sampling: Sampling) -> Path:
     """A folder whose name depends on the models, suites and settings, so that the same command resumes."""
     from agentft.evaluation.runner import fingerprint
@@ -209,6 +229,10 @@ def _with_conditions(plan: Plan, options: Mapping[str, Any]) -> Plan:
     """The plan with the faults to inject, and with what answers in place of the tools (see `open_source`)."""
     from agentft.toolserver import open_source, read_faults
 
+    if not plan.setups and (options["categories"] or options["data"]):
+        raise InputError(f"--categories and --data belong to the suite {BFCL}; write `agentft eval {BFCL} ...`")
+    if plan.setups and any(options[name] for name in ("faults", "real", "replay")):
+        raise InputError(f"the calls of {BFCL} are checked, not sent; leave out --faults, --real and --replay")
     schedule = read_faults(options["faults"], plan.toolsets) if options["faults"] else None
     answers = {name: options[name] for name in ("real", "record", "replay")}
     answers |= {"miss": options["replay_miss"], "keep": options["keep_secrets"]}

@@ -23,6 +23,12 @@ __all__ = ["EvaluationProgress", "show_summary"]
 LOG_SECONDS = 15.0
 MAX_PROBLEMS = 3
 BARE: dict[str, Any] = {"box": None, "pad_edge": False, "header_style": "bold", "padding": (0, 2, 0, 0)}
+OFFICIAL = {
+    "non_live_python": "non-live AST, Python only",
+    "live": "live AST",
+    "irrelevance": "irrelevance",
+    "overall": "overall",
+}
 VERDICT_STYLES = {"pass": "bold green", "fail": "bold red"}
 
 
@@ -72,8 +78,11 @@ def show_summary(summary: Summary) -> RenderableType:
     """The report of an evaluation: figures, categories, error classes, gates, verdict."""
     arms = list(summary.arms)
     blocks: list[RenderableType] = [_metrics(summary.metrics, arms)]
-    for title, groups in (("categories", summary.categories), ("languages", summary.languages)):
-        blocks += ["", _groups(title, groups, arms)]
+    if summary.bfcl:
+        blocks += ["", _groups("BFCL category", summary.suites, arms), "", _official(summary.bfcl["arms"], arms)]
+    else:
+        for title, groups in (("categories", summary.categories), ("languages", summary.languages)):
+            blocks += ["", _groups(title, groups, arms)]
     if summary.errors:
         blocks += ["", _errors(summary.errors, arms)]
     return Group(*blocks, "", *_closing(summary))
@@ -83,17 +92,42 @@ def _metrics(metrics: Mapping[str, Comparison], arms: Sequence[str]) -> Table:
     table = _table("metric", arms)
     for name, row in metrics.items():
         if any(figure.n for figure in row.arms.values()):
-            table.add_row(Text(name, style="bold" if name in HEADLINES else ""), *_cells(row, arms))
+            table.add_row(Text(name, style="bold" if name in (*HEADLINES, "bfcl") else ""), *_cells(row, arms))
     return table
 
 
 def _groups(title: str, groups: Mapping[str, Breakdown], arms: Sequence[str]) -> Table:
-    """One row for each group: exact calls, or abstention where no call is expected."""
+    """One row for each group: BFCL's check, else exact calls, or abstention where no call is expected."""
     table = _table(title, arms)
     for name, group in groups.items():
-        if row := group.metrics.get("exact_call") or group.metrics.get("abstention"):
+        if row := group.metrics.get("bfcl") or group.metrics.get("exact_call") or group.metrics.get("abstention"):
             table.add_row(safe_text(name), *_cells(row, arms))
     return table
+
+
+def _official(figures: Mapping[str, Any], arms: Sequence[str]) -> Table:
+    """The official aggregation of BFCL."""
+    columns = (Column(safe_text(arm), justify="right") for arm in arms)
+    table = Table(Column("BFCL v4", no_wrap=True), *columns, **BARE)
+    for key, name in OFFICIAL.items():
+        values = [figures[arm]["official"][key] for arm in arms]
+        table.add_row(name, *(Text("-", "dim") if value is None else f"{value * 100:.1f}" for value in values))
+    return table
+
+
+def _bfcl_notes(bfcl: Mapping[str, Any]) -> Iterator[Text]:
+    yield Text(
+        "Categories show bfcl, the verdict of the official checker; exact_call and abstention are stricter.", "dim"
+    )
+    yield Text(f"Not run, and 0 in the overall score: {', '.join(bfcl['not_run'])}.", style="dim")
+    for arm, found in bfcl["arms"].items():
+        counts = found["scorers"]
+        differing = f"{counts['only_bfcl']} pass only bfcl, {counts['only_strict']} only exact_call or abstention"
+        yield safe_text(
+            f"{arm}: the scorers disagree in {counts['only_bfcl'] + counts['only_strict']} of "
+            f"{sum(counts.values())} entries: {differing}.",
+            style="dim",
+        )
 
 
 def _table(title: str, arms: Sequence[str]) -> Table:
@@ -151,7 +185,10 @@ def _gate(gate: GateResult) -> str:
 
 def _closing(summary: Summary) -> Iterator[Text]:
     yield Text("Percent with 95 % intervals; differences over the cases that both arms finished.", style="dim")
-    yield Text("Categories show exact_call, or abstention if no call is expected.", style="dim")
+    if summary.bfcl:
+        yield from _bfcl_notes(summary.bfcl)
+    else:
+        yield Text("Categories show exact_call, or abstention if no call is expected.", style="dim")
     if summary.invalid:
         cases = "1 invalid case" if summary.invalid == 1 else f"{summary.invalid} invalid cases"
         yield Text(f"{cases}, not caused by the model, left out of every figure.", style="yellow")

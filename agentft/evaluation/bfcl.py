@@ -1,17 +1,123 @@
-"""BFCL entries as cases: tools as JSON Schema, names without dots, and the reference calls as expectations."""
+"""BFCL entries as cases: tools as JSON Schema, names without dots, and the reference calls as expectations.
+
+One reply is asked for, and its calls are not sent. Names that native tool calls do not allow are replaced in the tools,
+the reference calls and the functions alike, as the official handlers do (`math.factorial` is `math_factorial`), so that
+the checker compares the names that the model was shown.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
+from agentft.errors import InputError
+from agentft.evaluation.bfcl_data import UNSOLVABLE, Question, read_category
+from agentft.evaluation.plan import Plan, Setup
+from agentft.evaluation.suites import Suite, stratified
 from agentft.metrics.bfcl import BfclEntry
-from agentft.types import CallExpectation, Json
+from agentft.types import CallExpectation, Case, CaseTurn, Category, Json, Span, Text, ToolDefinition, Turn
 
-__all__ = ["expected_calls"]
+__all__ = ["expected_calls", "json_schema", "make_bfcl_plan", "shown_names"]
 
 _MOST_VALUES = 1000  # of one argument; combinations of an object's values
+
+
+_TYPES = {"dict": "object", "float": "number", "tuple": "array"}
+_HINT = " Note that the provided function is in Python 3 syntax."  # in every official prompt
+_UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+def make_bfcl_plan(categories: Sequence[str], source: Path, *, limit: int | None = None, trials: int = 1) -> Plan:
+    """The plan for these categories, each a suite, with the data of `source` (see `read_category`).
+
+    Raises:
+        InputError: the data cannot be read.
+    """
+    suites: list[Suite] = []
+    setups: dict[str, Setup] = {}
+    for category in categories:
+        questions, digest = read_category(source, category)
+        made = [_make_case(question) for question in questions]
+        suites.append(Suite(category, (), source, cases=tuple(case for case, _ in made), digest=digest))
+        setups |= {case.id: setup for case, setup in made}
+    cases = stratified([case for suite in suites for case in suite.cases], limit)
+    hopeless = [case.id for case in cases if case.id in UNSOLVABLE]
+    notes = [f"no answer can pass {', '.join(hopeless)}: their annotation is wrong"] if hopeless else []
+    return Plan(tuple(suites), (), cases, trials, max_steps=1, setups=setups, notes=tuple(notes))
+
+
+def _make_case(question: Question) -> tuple[Case, Setup]:
+    turns = _turns(question)
+    system = "".join(turn.raw for turn in turns if turn.role == "system")
+    history = tuple(turn for turn in turns[:-1] if turn.role != "system")
+    entry = _renamed(question.entry)
+    tools = tuple(
+        ToolDefinition(one["name"], one["description"] + _HINT, json_schema(one["parameters"]))
+        for one in entry.functions
+    )
+    # Any call is right where relevance is asked for, so the first tool stands for all of them.
+    calls = (CallExpectation(tools[0].name, {}),) if entry.wants_any_call else expected_calls(entry)
+    lang = "mixed" if entry.category.startswith("live") else "en"
+    case = Case(question.id, entry.category, _category(entry), lang, (), (CaseTurn(turns[-1].raw, calls),))
+    return case, Setup(tools, entry, system, history)
+
+
+def _turns(question: Question) -> list[Turn]:
+    """The messages; consecutive ones of one role become one, as chat templates want it."""
+    turns: list[Turn] = []
+    for role, group in groupby(question.messages, key=lambda message: message["role"]):
+        text = "\n\n".join(message["content"] for message in group)
+        if role not in ("system", "user", "assistant"):
+            raise InputError(f"BFCL entry {question.id}: the role {role!r:.40} is unknown")
+        turns.append(Turn(role, (Text(text, Span(0, len(text))),), text))
+    if not turns or turns[-1].role != "user":
+        raise InputError(f"BFCL entry {question.id}: its last message is not the user's")
+    return turns
+
+
+def _category(entry: BfclEntry) -> Category:
+    if "irrelevance" in entry.category:
+        return "irrelevance"
+    if "parallel" in entry.category:
+        return "parallel"
+    return "several_tools" if "multiple" in entry.category else "single"
+
+
+def shown_names(names: Sequence[str]) -> dict[str, str]:
+    """For each name, the one that models are shown: letters, digits, `_` and `-`. No two of them are the same."""
+    shown: dict[str, str] = {}
+    for name in names:
+        safe = _UNSAFE.sub("_", name)
+        while safe in shown.values():
+            safe += "_"
+        shown[name] = safe
+    return shown
+
+
+def json_schema(declared: Mapping[str, Any]) -> dict[str, Json]:
+    """BFCL's parameters as JSON Schema, from which they can be told back: a tuple has a `format`, `any` has no type."""
+    schema = {key: value for key, value in declared.items() if key not in ("type", "properties", "items")}
+    kind = declared.get("type", "any")
+    if kind != "any":
+        schema = {"type": _TYPES.get(kind, kind), **schema}
+    if kind == "tuple":
+        schema["format"] = "tuple"
+    if "properties" in declared:
+        schema["properties"] = {name: json_schema(inner) for name, inner in declared["properties"].items()}
+    if "items" in declared:
+        schema["items"] = json_schema(declared["items"])
+    return schema
+
+
+def _renamed(entry: BfclEntry) -> BfclEntry:
+    shown = shown_names([function["name"] for function in entry.functions])
+    functions = tuple({**function, "name": shown[function["name"]]} for function in entry.functions)
+    answers = ({shown.get(name, name): value for name, value in answer.items()} for answer in entry.answers)
+    return BfclEntry(entry.category, functions, tuple(answers))
 
 
 def expected_calls(entry: BfclEntry) -> tuple[CallExpectation, ...]:

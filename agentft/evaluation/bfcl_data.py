@@ -55,7 +55,7 @@ def choose_categories(text: str | None) -> tuple[str, ...]:
         InputError: there is no such category, or it cannot be run here.
     """
     chosen: set[str] = set()
-    for name in (part.strip() for part in (text or "all").split(",")):
+    for name in (part.strip() for part in ("all" if text is None else text).split(",")):
         found = _GROUPS.get(name) or ((name,) if name in BFCL_CATEGORIES else None)
         if found is None:
             known = (*_GROUPS, *BFCL_CATEGORIES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
@@ -13,16 +13,28 @@ from agentft.agent import Job
 from agentft.errors import InputError
 from agentft.evaluation.statistics import smallest_difference
 from agentft.evaluation.suites import Suite, stratified
+from agentft.metrics import Context
+from agentft.metrics.bfcl import BfclEntry
 from agentft.models import Model
 from agentft.strict import nearest
 from agentft.toolserver import Schedule, Source
 from agentft.toolset import Toolset
-from agentft.types import Case, ToolDefinition
+from agentft.types import Case, ToolDefinition, Turn
 
-__all__ = ["FIRST_ARMS", "Arm", "Plan", "make_plan"]
+__all__ = ["FIRST_ARMS", "Arm", "Plan", "Setup", "make_plan"]
 
 FIRST_ARMS = frozenset({"tuned", "model"})
 """The labels of the arm that is evaluated; the other one is `base` or `baseline`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What an entry of a public benchmark brings along in place of worlds and a persona. Its calls are not sent."""
+
+    tools: tuple[ToolDefinition, ...]
+    entry: BfclEntry
+    system: str = ""
+    history: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,7 @@ class Plan:
 
     `world_seed` seeds what the tools return; it is independent of the sampling seed, because suites are written for
     0. `faults`: the faults to inject. `source`: a real or recorded service that responds in place of the tools.
+    `setups`: by case id, for all entries of a benchmark's chosen categories. `notes`: lines to show before the run.
     """
 
     suites: tuple[Suite, ...]
@@ -41,6 +54,8 @@ class Plan:
     max_steps: int = 6
     faults: Schedule | None = None
     source: Source | None = None
+    setups: Mapping[str, Setup] = field(default_factory=dict, repr=False)
+    notes: tuple[str, ...] = ()
     _personas: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -50,13 +65,22 @@ class Plan:
 
     def tools(self, case: Case) -> tuple[ToolDefinition, ...]:
         """The tools that the model sees in a case: those that its suite names, even if more are served."""
+        if case.id in self.setups:
+            return self.setups[case.id].tools
         worlds = {toolset.name: toolset for toolset in self.toolsets}
         tools = (tool for name in case.worlds for tool in worlds[name].definitions)
         return tuple(tool for tool in tools if not case.tools or tool.name in case.tools)
 
     def job(self, case: Case, trial: int = 0) -> Job:
         """The case as the agent runs it."""
+        if setup := self.setups.get(case.id):
+            return Job(case, setup.system, setup.tools, trial, setup.history)
         return Job(case, self._personas[case.suite], self.tools(case), trial)
+
+    def context(self, case: Case, gold_state: str | None) -> Context:
+        """What the case is graded with; see `Context`."""
+        setup = self.setups.get(case.id)
+        return Context({tool.name: tool for tool in self.tools(case)}, gold_state, setup.entry if setup else None)
 
     def is_write(self, tool: str) -> bool:
         """Whether the tool changes state."""
@@ -70,9 +94,13 @@ class Plan:
             for toolset in self.toolsets
             if any(toolset.name in suite.worlds for suite in self.suites)
         ]
+        shown = [
+            [case, setup.system, [[tool.name, tool.description, tool.parameters] for tool in setup.tools]]
+            for case, setup in self.setups.items()
+        ]
         return {
             "suites": _sha([[suite.name, suite.digest] for suite in self.suites]),
-            "tools": _sha(tools),
+            "tools": _sha([*tools, *shown]),
             "cases": _sha([case.id for case in self.cases]),
             **({"faults": self.faults.digest} if self.faults else {}),
             **({"source": self.source.digest} if self.source else {}),
@@ -93,9 +121,10 @@ class Plan:
         detectable = "none, too few cases" if difference is None else f"{difference * 100:.1f} points"
         return [
             f"{_count(self.cases, 'case')} of {', '.join(suite.name for suite in self.suites)}: {per_category}",
-            f"{_count(tools, 'tool')}: {', '.join(sorted(tools))}",
+            f"{_count(tools, 'tool')}" + ("" if self.setups else f": {', '.join(sorted(tools))}"),
             *([f"faults: seed {self.faults.seed}, sha256 {self.faults.digest[:12]}"] if self.faults else []),
             f"smallest detectable difference (if the arms differ in 20 % of the cases): {detectable}",
+            *self.notes,
         ]
 
 

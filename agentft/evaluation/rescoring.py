@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from agentft.errors import InputError
+from agentft.evaluation.bfcl import make_bfcl_plan
+from agentft.evaluation.bfcl_data import BFCL_CATEGORIES, BFCL_WHEEL
 from agentft.evaluation.plan import FIRST_ARMS, Plan, make_plan
 from agentft.evaluation.records import Record, case_digest, dump_line, read_records, regrade
 from agentft.evaluation.suites import load_suite, load_worlds
 from agentft.evaluation.summary import ArmSummary, FaultSummary, Gate, Summary, summarise
 from agentft.files import atomic_write, lock_folder, write_text
-from agentft.metrics import Context
+from agentft.models.wheels import pull_wheel
 
 __all__ = ["by_arm", "rescore"]
 
@@ -55,8 +57,7 @@ def rescore(
             raise InputError(f"{path}: it has one arm, so there is no baseline for --no-worse-than; leave that out")
         plan = _plan(path, rows, suites, tools)
         cases = {case.id: case for case in plan.cases}
-        definitions = {case.id: {tool.name: tool for tool in plan.tools(case)} for case in plan.cases}
-        rows = [regrade(row, cases[row.case], Context(definitions[row.case], row.gold_state)) for row in rows]
+        rows = [regrade(row, cases[row.case], plan.context(cases[row.case], row.gold_state)) for row in rows]
         arms = by_arm(rows)
         summary = _summary(path.parent / "summary.json", plan, arms, gates, max_invalid)
         with atomic_write(path) as stream:
@@ -70,14 +71,18 @@ def _plan(path: Path, rows: Sequence[Record], suites: Sequence[str], tools: Sequ
     """The stored cases as their suites have them now."""
     from agentft.toolset import load_toolsets
 
-    loaded = [load_suite(name) for name in suites or dict.fromkeys(row.suite for row in rows)]
-    plan = make_plan(loaded, load_toolsets(list(tools)) if tools else load_worlds(loaded))
+    names = list(suites or dict.fromkeys(row.suite for row in rows))
+    if set(names) <= set(BFCL_CATEGORIES):
+        plan = make_bfcl_plan(names, pull_wheel(BFCL_WHEEL))
+    else:
+        loaded = [load_suite(name) for name in names]
+        plan = make_plan(loaded, load_toolsets(list(tools)) if tools else load_worlds(loaded))
     digests = {case.id: case_digest(case) for case in plan.cases}
     if changed := [row.case for row in rows if digests.get(row.case) != row.case_digest]:
-        names = ", ".join([*dict.fromkeys(changed)][:_CHANGED])
+        some = ", ".join([*dict.fromkeys(changed)][:_CHANGED])
         raise InputError(
             f"{path}: {len(set(changed))} of its cases have changed since they were run, or are in no suite named here "
-            f"({names:.200}); name the suites as they were, or run the evaluation again"
+            f"({some:.200}); name the suites as they were, or run the evaluation again"
         )
     stored = {row.case for row in rows}
     kept = tuple(case for case in plan.cases if case.id in stored)

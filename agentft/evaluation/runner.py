@@ -8,7 +8,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -21,7 +21,7 @@ from agentft.evaluation.plan import FIRST_ARMS, Arm, Plan
 from agentft.evaluation.records import Record, Store, case_digest, make_record, read_records, regrade
 from agentft.evaluation.summary import MAX_INVALID, Gate, Summary, summarise
 from agentft.files import write_text
-from agentft.metrics import SCORER_VERSION, Context
+from agentft.metrics import SCORER_VERSION
 from agentft.models import ConcurrentModel, Model, Sampling
 from agentft.toolserver import ToolClient, ToolServer
 from agentft.toolserver.faults import is_ours
@@ -70,7 +70,7 @@ def evaluate(
     started = time.monotonic()
     fingerprints = {arm.label: fingerprint(plan, arm, settings.sampling) for arm in arms}
     world = ToolServer(plan.toolsets, plan.world_seed, faults=plan.faults, source=plan.source)
-    with world as server, Store(settings.output, set(fingerprints.values())) as store:
+    with nullcontext() if plan.setups else world as server, Store(settings.output, set(fingerprints.values())) as store:
         run = _Run(plan, settings, server, store)
         interrupted = False
         try:
@@ -137,7 +137,7 @@ def read_baseline(path: Path, plan: Plan, sampling: Sampling | None = None) -> l
 class _Run:
     """One evaluation in progress: its cases with their contexts, its tool server and its store."""
 
-    def __init__(self, plan: Plan, settings: Settings, server: ToolServer, store: Store) -> None:
+    def __init__(self, plan: Plan, settings: Settings, server: ToolServer | None, store: Store) -> None:
         self._plan = plan
         self._settings = settings
         self._server = server
@@ -146,12 +146,10 @@ class _Run:
         self._conditions = conditions_of(plan, settings.sampling)
         self._cases = {case.id: case for case in plan.cases}
         gold: dict[str, str | None] = dict.fromkeys(self._cases)
-        if plan.source is None:  # a real or recorded service has no state to compare
+        if plan.source is None and not plan.setups:  # a real or recorded service has no state to compare
             with ToolServer(plan.toolsets, plan.world_seed) as faultless:
                 gold = gold_states(plan.cases, faultless.client(), plan.is_write, self._name)
-        self._contexts = {
-            case.id: Context({tool.name: tool for tool in plan.tools(case)}, gold[case.id]) for case in plan.cases
-        }
+        self._contexts = {case.id: plan.context(case, gold[case.id]) for case in plan.cases}
         self._keys = [(case.id, trial) for trial in range(plan.trials) for case in plan.cases]
 
     def finish(self, arm: Arm, fingerprint_: str) -> None:
@@ -200,7 +198,9 @@ class _Run:
         with ExitStack() as stack:
             clients: dict[str, ToolClient] = {}
 
-            def client_for(job: Job) -> ToolClient:
+            def client_for(job: Job) -> ToolClient | None:
+                if self._server is None:
+                    return None
                 if job.case.suite not in clients:
                     client = ToolClient(self._server.address, self._server.token, job.tools, timeout=timeout)
                     clients[job.case.suite] = stack.enter_context(client)

@@ -10,6 +10,7 @@ from importlib import metadata
 from typing import Any, TypeVar
 
 import agentft
+from agentft.evaluation.bfcl_scores import bfcl_report
 from agentft.evaluation.noninferiority import CONFIDENCE, no_worse_p, no_worse_ratio_p
 from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record
@@ -37,7 +38,7 @@ SCORES = ("success", *METRICS, "call_precision", "call_recall")
 """The names of all figures in a summary; gates use them too."""
 
 HEADLINES = ("success", "exact_call", "abstention", "answer")
-"""The figures that are also reported per category, language and suite."""
+"""The figures that are also reported per category, language and suite; for BFCL, its own too."""
 
 MAX_INVALID = 0.05
 """The share of invalid cases above which the verdict is `invalid`."""
@@ -134,7 +135,7 @@ class Summary:
     """The result of an evaluation. Gates and verdict apply to the first arm.
 
     `done` and `invalid_by_arm`: records by arm. `problems`: how often each problem made a case invalid. `errors`: how
-    often each error class is the primary one, by arm. `kept`: records from an earlier run.
+    often each error class is the primary one, by arm. `kept`: records from an earlier run. `bfcl`: see `bfcl_report`.
     """
 
     verdict: str
@@ -163,10 +164,12 @@ class Summary:
     scorer_version: int
     seconds: float
     kept: int
+    bfcl: Mapping[str, Any] | None = None
 
     def document(self) -> dict[str, Any]:
         """The JSON object of summary.json and `agentft eval --json`."""
-        return asdict(self) | {
+        own = {key: value for key, value in asdict(self).items() if key != "bfcl" or value is not None}
+        return own | {
             "metrics": _documents(self.metrics),
             "categories": _documents(self.categories),
             "languages": _documents(self.languages),
@@ -188,9 +191,8 @@ def summarise(
 ) -> Summary:
     """Summarise the records of each arm, by label. Gates and verdict apply to the first arm.
 
-    Args:
-        max_invalid: the share of one arm's cases above which the verdict is `invalid`.
-        ran: by label, the arm and its fingerprint; missing for arms read from a stored run.
+    `max_invalid`: the share of one arm's cases above which the verdict is `invalid`. `ran`: by label, the arm and its
+    fingerprint; missing for arms read from a stored run.
     """
     metrics = {name: compare(arms, name) for name in SCORES}
     invalid = {label: sum(row.outcome == "invalid" for row in rows) for label, rows in arms.items()}
@@ -198,7 +200,7 @@ def summarise(
     results = [_check_gate(gate, arms, metrics[gate.metric]) for gate in gates]
     return Summary(
         verdict="interrupted" if interrupted else "invalid" if too_many else _verdict(results),
-        finding=_finding(metrics, list(arms)),
+        finding=_finding(metrics, list(arms), of_bfcl=bool(plan.setups)),
         interrupted=interrupted,
         cases=len(plan.cases),
         trials=plan.trials,
@@ -223,6 +225,7 @@ def summarise(
         scorer_version=SCORER_VERSION,
         seconds=round(seconds, 1),
         kept=kept,
+        bfcl=bfcl_report(arms) if plan.setups else None,
     )
 
 
@@ -278,7 +281,8 @@ def _groups(plan: Plan, arms: Mapping[str, Sequence[Record]], key: str) -> dict[
     groups: dict[str, Breakdown] = {}
     for name, count in Counter(getattr(case, key) for case in plan.cases).items():
         rows = {label: [row for row in found if getattr(row, key) == name] for label, found in arms.items()}
-        metrics = {metric: compare(rows, metric) for metric in HEADLINES}
+        headlines = ("bfcl", *HEADLINES) if plan.setups else HEADLINES
+        metrics = {metric: compare(rows, metric) for metric in headlines}
         applying = {
             metric: compared for metric, compared in metrics.items() if any(arm.n for arm in compared.arms.values())
         }
@@ -346,22 +350,25 @@ def _verdict(gates: Sequence[GateResult]) -> str:
     return "pass" if all(gate.passed for gate in gates) else "fail"
 
 
-def _finding(metrics: Mapping[str, Comparison], labels: Sequence[str]) -> str:
-    return _about_calls(metrics["exact_call"], labels) + _caution(metrics["abstention"], labels)
+def _finding(metrics: Mapping[str, Comparison], labels: Sequence[str], *, of_bfcl: bool) -> str:
+    found, what, of = metrics["exact_call"], "makes exactly the expected calls", "exact calls"
+    if of_bfcl:
+        found, what, of = metrics["bfcl"], "passes BFCL's check", "BFCL's check"
+    return _about_calls(found, labels, what, of) + _caution(metrics["abstention"], labels)
 
 
-def _about_calls(calls: Comparison, labels: Sequence[str]) -> str:
-    """One sentence: whether the first arm makes more exact calls than the second."""
+def _about_calls(calls: Comparison, labels: Sequence[str], what: str, of: str) -> str:
+    """One sentence: whether the first arm makes more exact calls (passes more entries of BFCL) than the second."""
     first = calls.arms[labels[0]]
     if first.value is None:
         return "No case that expects calls was finished."
     delta = calls.delta
     if delta is None or delta.value is None or delta.p is None:
-        return f"{labels[0]} makes exactly the expected calls in {first.value:.1%} of {first.n} cases."
+        return f"{labels[0]} {what} in {first.value:.1%} of {first.n} cases."
     size = f"{abs(delta.value) * 100:.1f} points over {delta.n} cases, p = {delta.p:.2g}"
     if delta.p >= 0.05:
-        return f"No significant difference between {labels[0]} and {labels[1]} in exact calls ({size})."
-    return f"{labels[0]} is {'better' if delta.value > 0 else 'worse'} than {labels[1]} in exact calls ({size})."
+        return f"No significant difference between {labels[0]} and {labels[1]} in {of} ({size})."
+    return f"{labels[0]} is {'better' if delta.value > 0 else 'worse'} than {labels[1]} in {of} ({size})."
 
 
 def _caution(abstention: Comparison, labels: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from agentft.metrics.benchmark import bfcl
 from agentft.metrics.calls import abstention, argument_f1, call_decision, decisions, exact_call, tool_name
 from agentft.metrics.errors import ERROR_CLASSES, Finding, classify
 from agentft.metrics.msagent import action_em, input_em, msagent_f1, rouge_l
@@ -19,9 +20,10 @@ from agentft.types import Case, Score, Trajectory
 
 __all__ = ["ERROR_CLASSES", "METRICS", "SCORER_VERSION", "Context", "Finding", "classify", "decisions", "score_case"]
 
-SCORER_VERSION = 4
+SCORER_VERSION = 5
 
 METRICS: dict[str, Callable[[Case, Trajectory, Context], Score]] = {
+    "bfcl": bfcl,
     "exact_call": exact_call,
     "abstention": abstention,
     "answer": answer,
@@ -42,7 +44,10 @@ METRICS: dict[str, Callable[[Case, Trajectory, Context], Score]] = {
 }
 
 SUCCESS = ("exact_call", "abstention", "end_state", "answer", "honest_report")
-"""A case succeeds when each of these that applies is 1."""
+"""A case succeeds when each of these that applies is 1; an entry of BFCL when `bfcl` is."""
+
+_FOR_ANY_CALL = ("bfcl", "call_decision", "json_valid", "schema_valid", "known_tool")
+"""The metrics that apply where any call of any tool is right."""
 
 
 def score_case(case: Case, trajectory: Trajectory, context: Context) -> dict[str, Score]:
@@ -51,6 +56,9 @@ def score_case(case: Case, trajectory: Trajectory, context: Context) -> dict[str
         invalid = Score(None, f"invalid: {trajectory.problem}")
         return dict.fromkeys(["success", *METRICS], invalid)
     scores = {name: metric(case, trajectory, context) for name, metric in METRICS.items()}
-    failed = [name for name in SUCCESS if scores[name].value not in (None, 1.0)]
+    if context.entry is not None and context.entry.wants_any_call:
+        scores |= {name: Score(None, "any call is right") for name in scores if name not in _FOR_ANY_CALL}
+    needed = SUCCESS if context.entry is None else ("bfcl",)
+    failed = [name for name in needed if scores[name].value not in (None, 1.0)]
     success = Score(float(not failed), f"{failed[0]}: {scores[failed[0]].reason}" if failed else "solved")
     return {"success": success, **scores}

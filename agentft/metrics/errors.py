@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agentft.json_text import json_pointer
+from agentft.metrics.benchmark import bfcl_verdict
 from agentft.metrics.matching import Difference, Matching, Pair, case_matchings
 from agentft.metrics.outcome import end_state, turn_answer, turn_report
 from agentft.metrics.reading import Context, all_calls, exchanges, final_text, looks_like_call, turn_steps, written_text
@@ -47,7 +48,10 @@ _REFUSAL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One error in user turn `turn`. `pointer` is a JSON Pointer into the arguments of the call."""
+    """One error in user turn `turn`. `pointer` is a JSON Pointer into the arguments of the call.
+
+    For an entry of BFCL, `kind` is the official error type, and `pointer` starts at the list `[{name: arguments}]`.
+    """
 
     kind: str
     turn: int
@@ -57,6 +61,9 @@ class Finding:
 
 def classify(case: Case, trajectory: Trajectory, context: Context) -> tuple[Finding, ...]:
     """All errors of a trajectory, the primary one first; empty if there are none."""
+    if context.entry is not None:
+        verdict = bfcl_verdict(trajectory, context.entry)
+        return () if verdict.valid else (Finding(verdict.error, 0, verdict.pointer, verdict.detail),)
     found: list[Finding] = []
     for index, matching in enumerate(case_matchings(case, trajectory, context)):
         found += _turn_findings(case, trajectory, context, index, matching)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from agentft.metrics.bfcl import BfclEntry
 from agentft.types import Exchange, Step, Text, ToolCall, ToolDefinition, Trajectory
 
 __all__ = [
@@ -31,10 +32,14 @@ _OBJECT = re.compile(rf"{_NAME}.{{0,400}}?{_ARGUMENTS}|{_ARGUMENTS}.{{0,400}}?{_
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The tools, and `gold_state`: the state digest after the expected calls, or None if no expected call writes."""
+    """The tools, and `gold_state`: the state digest after the expected calls, or None if no expected call writes.
+
+    `entry`: the entry of BFCL that the case was made from.
+    """
 
     tools: Mapping[str, ToolDefinition] = field(default_factory=dict)
     gold_state: str | None = None
+    entry: BfclEntry | None = None
 
 
 def turn_steps(trajectory: Trajectory, turn: int) -> list[Step]:

@@ -103,6 +103,23 @@ def test_names_are_never_markup_or_control_sequences() -> None:
     assert "\x1b" not in text
 
 
+def test_bfcl_has_its_categories_and_official_figures() -> None:
+    official = {"non_live_python": 0.5, "live": None, "irrelevance": 0.25, "overall": 0.125}
+    arm = {"official": official, "scorers": {"both": 1, "neither": 2, "only_bfcl": 3, "only_strict": 4}}
+    found = {"arms": {"tuned": arm, "base": arm}, "not_run": ["live_simple", "multi_turn"]}
+    suites = {"parallel": Breakdown(10, {"bfcl": row([1.0], [0.0]), "exact_call": row([0.0], [0.0])})}
+    lines = shown(summary(bfcl=found, suites=suites), 120)
+    assert next(line for line in lines if line.startswith("parallel")).split()[1] == "100.0"
+    figures = {line.rsplit(maxsplit=2)[0]: line.split()[-2:] for line in lines if line}
+    assert figures["non-live AST, Python only"] == ["50.0", "50.0"]
+    assert figures["live AST"] == ["-", "-"]
+    assert figures["overall"] == ["12.5", "12.5"]
+    assert "Not run, and 0 in the overall score: live_simple, multi_turn." in lines
+    differing = "the scorers disagree in 7 of 10 entries: 3 pass only bfcl, 4 only exact_call or abstention."
+    assert f"base: {differing}" in lines
+    assert not any(line.startswith("languages") for line in lines)
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(terminal: bool) -> None:
     stream = StringIO()

@@ -3,6 +3,7 @@
 [[case]]
 name = "..."                  # shown when the test fails
 category = "single"           # optional
+entry = {category = "simple_python", answers = [...]}          # optional: of BFCL, with the tools below
 format = "hermes"             # optional: the call format that `said` is written in
 turns = [{calls = [...], answer = [...], failing = 0}]         # as in a suite's cases.jsonl, without `user`
 said = [{turn = 0, text = "..."}, {calls = [{name = "...", arguments = {}}], error = true, sent = true},
@@ -19,6 +20,7 @@ from typing import Any
 
 from agentft.calls import call_format
 from agentft.metrics import Context
+from agentft.metrics.bfcl import BfclEntry
 from agentft.toolserver.faults import FAULT_KINDS
 from agentft.types import (
     CallExpectation,
@@ -117,4 +119,13 @@ def make_step(said: dict[str, Any], name: str) -> Step:
 
 
 def make_context(row: dict[str, Any]) -> Context:
-    return Context(TOOLS, row.get("gold_state"))
+    return Context(TOOLS, row.get("gold_state"), make_entry(**row["entry"]) if "entry" in row else None)
+
+
+def make_entry(category: str, answers: list[Any]) -> BfclEntry:
+    functions = [
+        {"name": tool.name, "parameters": {**tool.parameters, "required": []}}
+        for tool in TOOLS.values()
+        if category != "simple_python" or tool.name in answers[0]
+    ]
+    return BfclEntry(category, tuple(functions), tuple(answers))
