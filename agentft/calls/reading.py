@@ -10,6 +10,8 @@ from agentft.types import Json, ParseFailure, Span, ToolCall
 
 __all__ = ["CallKeys", "make_call", "read_literal_call"]
 
+_CLOSERS = {"{": "}", "[": "]"}
+
 
 @dataclass(frozen=True, slots=True)
 class CallKeys:
@@ -47,12 +49,16 @@ def make_call(call_id: str, value: Json, span: Span, keys: CallKeys, structure: 
 def read_literal_call(text: str, start: int, stops: Iterable[int], fence: str = "") -> tuple[Json, int] | None:
     """The value from `start` to the first of `stops` at which it is complete, and that stop. None if there is none.
 
-    This reads calls written as Python literals, whose strings may contain an end marker. A `fence` before the stop is
-    ignored.
+    This reads calls and declarations written as Python literals, whose strings may contain an end marker. A `fence`
+    before the stop is ignored.
     """
     for stop in stops:
+        body = text[start:stop].strip().removesuffix(fence).rstrip()
+        closer = _CLOSERS.get(body[:1], "")  # before a comma (a tuple) or a comment, too
+        if not body or not (body.rstrip(", \t\r\n").endswith(closer) or "#" in body):
+            continue
         try:
-            return read_value(text[start:stop].rstrip().removesuffix(fence)), stop
+            return read_value(body), stop
         except UnreadableError:
             continue
     return None

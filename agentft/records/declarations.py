@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 
 from agentft.calls.msagent import INSTRUCTION
+from agentft.calls.reading import read_literal_call
 from agentft.errors import RowError
 from agentft.json_text import UnreadableError, read_json, read_value
 from agentft.records.tools import make_tool
@@ -29,6 +29,9 @@ _DECLARES = re.compile(
     r"\{\s*[\"'](?:plugin_name[\"']|name[\"']\s*:\s*[\"'][^\"'\n]*[\"']\s*,"
     r"\s*[\"'](?:description|url|paths|parameters|method)[\"'])"
 )
+_OBJECT = re.compile(r"\{(?=\s*[\"'}])")
+# A string (to the end of the text if it is not closed) or a bracket.
+_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 _MAX_REPAIRS = 8
 _CLOSERS = {"{": "}", "[": "]"}
 
@@ -74,20 +77,38 @@ def _declarations_start(text: str, block: int) -> int:
 
 
 def _find_blocks(text: str) -> Iterator[tuple[dict[str, Json], int, int]]:
-    position = text.find("{")
-    while position >= 0:
+    end = 0
+    incomplete: set[int] = set()  # objects inside one that cannot be read, and still open where its text is not JSON
+    while found := _OBJECT.search(text, end):
+        position = found.start()
+        if position in incomplete and not _DECLARES.match(text, position):
+            end = position + 1
+            continue
         try:
             value, end = read_json(text, position)
         except UnreadableError as error:
             if not _DECLARES.match(text, position):
-                position = text.find("{", position + 1)
+                if error.reason == "too-deep":
+                    raise RowError(error.reason, f"the system text is {error}", offset=position) from None
+                incomplete.update(_open_objects(text, position, error.position or 0))
+                end = position + 1
                 continue
             value, end = _read_malformed(text, position, error)
         if isinstance(value, dict) and _is_tool(value):
             surplus = _SURPLUS.match(text, end)
             end = surplus.end() if surplus else end
             yield value, position, end
-        position = text.find("{", end)
+
+
+def _open_objects(text: str, start: int, stop: int) -> list[int]:
+    """Where the objects begin that are not complete between `start` and `stop`."""
+    opened: list[int] = []
+    for match in _TOKEN.finditer(text, start, max(start, stop)):
+        if match[0] == "{":
+            opened.append(match.start())
+        elif match[0] == "}" and opened:
+            opened.pop()
+    return opened
 
 
 def _is_tool(value: Mapping[str, Json]) -> bool:
@@ -101,13 +122,15 @@ def _read_malformed(text: str, start: int, problem: UnreadableError) -> tuple[Js
     blank = re.compile(r"\n\s*\n|\Z").search(text, start)
     end = blank.start() if blank else len(text)
     body = text[start:end]
-    with suppress(UnreadableError):
-        return read_value(body), end
+    if literal := read_literal_call(text, start, [end]):
+        return literal
     for _ in range(_MAX_REPAIRS):
         try:
             return read_json(body)[0], end
         except UnreadableError as error:
-            body = _repair(body, error.position or 0)
+            before, body = body, _repair(body, error.position or 0)
+            if body == before:
+                break
     raise RowError("unreadable-tools", f"a tool's declaration: {problem}", offset=start) from None
 
 
@@ -115,13 +138,13 @@ def _repair(body: str, place: int) -> str:
     """Remove the bracket at `place`, or if there is none, add the closing brackets that are missing at the end."""
     if place < len(body) and body[place] in "]}":
         return body[:place] + body[place + 1 :]
-    closers = ""
-    for match in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', body):
+    closers: list[str] = []
+    for match in _TOKEN.finditer(body):
         if match[0] in _CLOSERS:
-            closers = _CLOSERS[match[0]] + closers
-        elif match[0] in "]}":
-            closers = closers[1:]
-    return body.rstrip().rstrip(",") + closers
+            closers.append(_CLOSERS[match[0]])
+        elif match[0] in "]}" and closers:
+            closers.pop()
+    return body.rstrip().rstrip(",") + "".join(reversed(closers))
 
 
 def _read_block(block: Mapping[str, Json]) -> Iterator[ToolDefinition]:
