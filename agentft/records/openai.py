@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import count
 
 from agentft.calls.reading import CallKeys, make_call
-from agentft.calls.thoughts import is_thought, join_thoughts, read_text
+from agentft.calls.thoughts import is_thought, join_thoughts, read_text, write_thought
 from agentft.errors import RowError
 from agentft.records.keys import REASONING_KEYS, read_excluded, read_reasoning
 from agentft.records.links import CallLinks, read_identity
@@ -22,6 +22,7 @@ _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "u
 _ROLES |= {"tool": "tool", "function": "tool"}
 _KEYS = CallKeys()
 _UNPLACED = Span(0, 0)
+_THOUGHT_TYPES = ("thinking", "reasoning")
 
 OPENAI_KEYS: dict[str, frozenset[str]] = {
     "": frozenset({"role", "content"}),
@@ -138,6 +139,8 @@ def _read_content(content: Json) -> str:
 
 
 def _read_text_part(part: Json) -> str:
+    if isinstance(part, dict) and part.get("type") in _THOUGHT_TYPES:
+        return write_thought(_read_content(next((part[key] for key in (*_THOUGHT_TYPES, "text") if key in part), None)))
     text = part.get("text") if isinstance(part, dict) and part.get("type", "text") == "text" else part
     if isinstance(text, str):
         return text

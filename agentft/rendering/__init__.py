@@ -89,7 +89,7 @@ class FramedRendering:
     def parse(self, text: str) -> tuple[Part, ...]:
         """See `Rendering.parse`."""
         form = self.frame.thinker and self.frame.thinker.form
-        if not self.thinking or form is None or form.opening or THINK in text:
+        if not self.thinking or form is None or form.opening or text.lstrip().startswith(THINK):
             return self.format.parse(text)
         shift = len(THINK)  # the prompt began the thought
         parts = self.format.parse(THINK + text)

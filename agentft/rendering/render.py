@@ -253,7 +253,10 @@ def _open(
     """The prompt for a reply, and the reply as far as it was generated (None: nothing yet; `complete`: all of it)."""
     form = frame.form
     shapes = [message.shape(frame) for message in messages]
-    prompt = _assemble(messages, frame, generation_prompt=True)
+    if messages or reply is None:
+        prompt = _assemble(messages, frame, generation_prompt=True)
+    else:
+        prompt = (Segment(_before_first(reply, frame), False, "frame"),)
     if form and reply is None:
         return prompt, []
     reply = reply or _Message("assistant")
@@ -266,6 +269,17 @@ def _open(
     if given:
         prompt = (*prompt[:-1], replace(prompt[-1], text=prompt[-1].text + given))
     return prompt, _with_lead(lead, content) if content or complete else []
+
+
+def _before_first(reply: _Message, frame: Frame) -> str:
+    """What precedes a reply with which the conversation begins: templates cannot render a prompt of no messages."""
+    (_, before), *thought = with_thought(frame.outline([reply.shape(frame)], generation_prompt=False).pieces[0], [""])
+    if frame.form is None or reply.thought is None:
+        return before
+    if thought:
+        return before.removesuffix(frame.form.opening)
+    bare = frame.outline(["assistant"], generation_prompt=False).pieces[0]
+    return bare if frame.form.opening else f"{bare}{THINK}\n"
 
 
 def _assemble(messages: Sequence[_Message], frame: Frame, *, generation_prompt: bool) -> tuple[Segment, ...]:

@@ -69,7 +69,8 @@ def _value(turn: Turn, conversation: Conversation) -> str:
     """One assistant or tool turn as part of an MS-Agent value."""
     if turn.role == "tool":
         return MSAGENT.write_results([part for part in turn.parts if isinstance(part, ToolResult)])
-    if conversation.source == MSAGENT.name:
+    thinks = any(isinstance(part, Text) and part.thought for part in turn.parts)
+    if conversation.source == MSAGENT.name and not (thinks and "<think>" not in turn.raw):  # if the prompt has it
         return turn.raw
     return MSAGENT.write_parts([_readable(part, turn, conversation) for part in turn.parts])
 

@@ -11,6 +11,7 @@ from agentft.types import Conversation, Json, Text, ToolResult
 from tests.records.rows import PUBLIC, SHARED, calls, check_spans, fixture, load, results
 
 ROWS = fixture("openai")
+BLOCK = "<think>\nEasy.\n</think>\n\n"
 UNREADABLE = {"arguments-broken", "arguments-a-list", "call-without-name"}
 
 
@@ -117,6 +118,17 @@ def test_reasoning_is_a_thought() -> None:
         ({"content": "<think>\nEasy.\n</think>\n\n4"}, "<think>\nEasy.\n</think>\n\n4", "Easy."),
         ({"content": "<think>Easy.</think>4", "reasoning": "Easy."}, "Easy.<think>Easy.</think>4", "Easy."),
         ({"content": "<think>So.</think>4", "thinking": "Easy."}, "Easy.<think>So.</think>4", "Easy.\n\nSo."),
+        ({"content": [{"type": "thinking", "thinking": "Easy."}, {"type": "text", "text": "4"}]}, BLOCK + "4", "Easy."),
+        (
+            {
+                "content": [
+                    {"type": "reasoning", "text": [{"type": "text", "text": "Easy."}]},
+                    {"type": "text", "text": "4"},
+                ]
+            },
+            BLOCK + "4",
+            "Easy.",
+        ),
         ({"content": "4", "reasoning_content": None, "thinking": "Easy."}, "Easy.4", "Easy."),
     ],
 )

@@ -218,3 +218,16 @@ def test_a_row_without_thoughts_is_rendered_as_without_thinking(fmt: str) -> Non
     for template in TEMPLATES.values():
         on, off = (rendering_of(template, fmt, thinking=thinking).samples(row) for thinking in (True, False))
         assert on == off
+
+
+@pytest.mark.parametrize("thinking", [False, True])
+def test_a_row_may_begin_with_the_assistant(template: str, fmt: str, thinking: bool) -> None:
+    rendering = rendering_of(template, fmt, thinking=thinking)
+    row = parse_row({"messages": [{"role": "assistant", "content": "Hi!", "reasoning": "Greet."}, *BESIDE[:4]]}, "row")
+    text = text_of(rendering.samples(row)[0])
+    start, block = "<|im_start|>assistant\n", {CHATML_TEMPLATE: "", R1: "", GLM: "<think></think>\n"}
+    empty = block.get(template, "<think>\n\n</think>\n\n")
+    form = rendering.frame.thinker.form if rendering.frame.thinker and rendering.frame.thinker.form else None
+    begun = "" if form is None or form.opening else "<think>\n"
+    thought = (begun + form.write("Greet.") if form else "<think>\nGreet.\n</think>\n\n") if thinking else empty
+    assert text.startswith(f"{start}{thought}Hi!<|im_end|>")

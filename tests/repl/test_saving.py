@@ -16,7 +16,7 @@ from agentft.agent import add_user_turn, open_conversation
 from agentft.errors import InputError
 from agentft.records import parse_row
 from agentft.repl.saving import append_row, check_place, msagent_row
-from agentft.types import Conversation, ToolCall, ToolResult
+from agentft.types import Conversation, Span, Text, ToolCall, ToolResult, Turn
 from tests.repl.stage import CALL, DOUBLE, Stage
 
 RESULT = '\n\n<|startofexec|>```JSON\n{"result": 8}\n```<|endofexec|>\n'
@@ -125,3 +125,16 @@ def test_places_that_cannot_be_written_are_refused_at_once(tmp_path: Path, monke
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(InputError, match="permission denied"):
         check_place(tmp_path / "new.jsonl")
+
+
+def test_a_thought_that_the_prompt_began_is_saved_with_its_block() -> None:
+    raw = "Easy.\n</think>\n\n8"
+    parts = (Text("Easy.", Span(0, 16), thought=True), Text("8", Span(16, 17)))
+    asked = Turn("user", (Text("4+4?", Span(0, 4)),), "4+4?")
+    row = msagent_row(Conversation("c", (asked, Turn("assistant", parts, raw)), (), "msagent"))
+    saved = parse_row(row, "row").turns[-1]
+    assert saved.raw == "<think>\nEasy.\n</think>\n\n8"
+    assert [(part.text, part.thought) for part in saved.parts if isinstance(part, Text)] == [
+        ("Easy.", True),
+        ("8", False),
+    ]
