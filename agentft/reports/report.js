@@ -2,7 +2,7 @@
 // Every text of the data becomes a text node; no markup, address or style is ever made from it.
 const data = JSON.parse(document.getElementById("data").textContent);
 const { summary, labels } = data;
-const FIRST_ROWS = 100;
+const FIRST_ROWS = 40;
 const HEADLINES = ["success", "exact_call", "abstention", "answer"];
 const NAMES = { lost: "Lost", failed: "Failed", invalid: "Invalid", only: "In one arm only", gained: "Gained", solved: "Solved" };
 const FILTERS = { tool: "tool", error: "error class", category: "category", lang: "language" };
