@@ -9,6 +9,7 @@ import pytest
 from agentft.commands import run
 from agentft.models import Reply
 from agentft.models.scripted import ScriptedModel
+from tests.evaluation.test_bfcl import write_data
 from tests.evaluation.world import write_suite, write_world
 
 
@@ -335,3 +336,35 @@ def test_exports_are_written_where_they_are_named(place: Path) -> None:
     assert "<testsuites" in (place / "ci" / "junit.xml").read_text("utf-8")
     assert "**agentft eval: no gate.**" in (place / "ci" / "summary.md").read_text("utf-8")
     assert len((place / "ci" / "cases.csv").read_text("utf-8").splitlines()) >= 8
+
+
+def test_bfcl_is_run_from_a_folder_with_its_data(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_data(place / "data")
+    bfcl = ["eval", "bfcl", "--data", "data", "--categories", "simple,irrelevance"]
+    assert run([*bfcl, "--model", "scripted", "--fail-under", "bfcl=1", "--json"]) == 0
+    document = as_json(capsys)
+    assert document["verdict"] == "pass"
+    assert document["bfcl"]["not_run"][0] == "multiple"
+    assert run([*bfcl, "--model", "scripted"]) == 0
+    captured = capsys.readouterr()
+    assert "BFCL category" in captured.out
+    assert "3 cases of simple_python, irrelevance: single 2, irrelevance 1" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["bfcl", "--categories", "simpel"], "'simpel' is no single-turn Python category; did you mean 'simple'?"),
+        (["bfcl", "basics"], "bfcl brings its own tools and is evaluated alone"),
+        (["bfcl", "--tools", "weather"], "bfcl brings its own tools and is evaluated alone"),
+        (["bfcl", "--data", "data", "--categories", "simple", "--faults", "429=0.1"], "leave out --faults"),
+        (["basics", "--categories", "live"], "--categories and --data belong to the suite bfcl"),
+        (["bfcl", "--data", "nowhere"], "cannot be read"),
+    ],
+)
+def test_wrong_options_for_bfcl_are_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], error: str
+) -> None:
+    write_data(place / "data")
+    assert run(["eval", *arguments, "--model", "scripted"]) == 2
+    assert error in capsys.readouterr().err
