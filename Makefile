@@ -22,7 +22,7 @@ help:
 	@echo "make test         run the tests that are not marked slow"
 	@echo "make test-all     run all tests, with a gate on the coverage"
 	@echo "make check        ruff, mypy, import-linter"
-	@echo "make bench        measure the speed of parsing, encoding and starting"
+	@echo "make bench        measure the speed of parsing, preparation and starting"
 	@echo "make mutants      report code changes that no test notices (hours; ONLY=agentft/metrics/matching.py: minutes)"
 	@echo "make tree         list every module and what it does"
 	@echo "make format       let ruff rewrite the files, and bring docs/settings.md up to date"
