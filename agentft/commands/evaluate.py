@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,6 +71,10 @@ Html = Annotated[Path | None, typer.Option("--html", help="Also write report.htm
 Junit = Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML, a test for each case and gate.")]
 Markdown = Annotated[Path | None, typer.Option("--markdown", help="Write a summary for a pull request.")]
 Csv = Annotated[Path | None, typer.Option("--csv", help="Write a table with a row for each case and model.")]
+Check = Annotated[
+    bool,
+    typer.Option("--check", help="Run the expected calls only: list unsolvable or ambiguous cases, and exit with 1."),
+]
 Format = Annotated[
     str | None, typer.Option("--format", help="Call format. Default: the adapter's, or msagent; native at an endpoint.")
 ]
@@ -112,6 +116,7 @@ def eval_command(
     no_worse_than: NoWorse = None,
     max_invalid: MaxInvalid = 0.05,
     rescore: Rescore = None,
+    check: Check = False,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens in one reply.")] = 256,
     at_once: AtOnce = None,
     call_format: Format = None,
@@ -134,6 +139,8 @@ def eval_command(
       agentft eval --tools weather,search --adapter last --baseline base
     """
     options = locals()
+    if check:
+        raise typer.Exit(_check(suites or [], tools, options))
     report = report_writer(context, html=html, junit=junit, markdown=markdown, csv=csv)
     gates = _gates(fail_under or [], no_worse_than or [], baseline or rescore)
     if rescore:
@@ -172,7 +179,9 @@ def _run_choice(
     return run_plan(plan, arms, stored, settings, as_json=as_json, quiet=quiet)
 
 
-def choose_cases(suites: list[str], tools: str | None, limit: int | None, trials: int = 1) -> Plan:
+def choose_cases(
+    suites: list[str], tools: str | None, limit: int | None, trials: int = 1, *, strict: bool = True
+) -> Plan:
     """The cases of the named suites, or of every suite that needs only the named tool worlds (comma-separated)."""
     from agentft.evaluation.plan import make_plan
     from agentft.evaluation.suites import load_worlds, select_suites
@@ -184,7 +193,7 @@ def choose_cases(suites: list[str], tools: str | None, limit: int | None, trials
     chosen = select_suites(suites, [toolset.name for toolset in toolsets], offered)
     if not names:
         toolsets = load_worlds(chosen)
-    return make_plan(chosen, toolsets, limit=limit, trials=trials)
+    return make_plan(chosen, toolsets, limit=limit, trials=trials, strict=strict)
 
 
 def _bfcl_plan(options: Mapping[str, Any]) -> Plan:
@@ -238,6 +247,27 @@ def _with_conditions(plan: Plan, options: Mapping[str, Any]) -> Plan:
     answers |= {"miss": options["replay_miss"], "keep": options["keep_secrets"]}
     seconds = schedule.client_seconds if schedule else None
     return replace(plan, faults=schedule, source=open_source(plan.toolsets, client_seconds=seconds, **answers))
+
+
+def _check(suites: list[str], tools: str | None, options: Mapping[str, Any]) -> int:
+    from agentft.display.terminal import say, say_json
+    from agentft.evaluation.checking import check_cases
+    from agentft.toolset import stdout_to_stderr
+
+    others = (*_OF_A_RUN, "rescore", "faults", "real", "replay", "endpoint", "fail_under", "no_worse_than")
+    if excess := [f"--{name.replace('_', '-')}" for name in others if options[name] is not None]:
+        raise InputError(f"--check runs the expected calls and no model; leave out {', '.join(excess)}")
+    plan = choose_cases(suites, tools, None, strict=False)
+    with stdout_to_stderr():  # for handlers that print
+        flaws = check_cases(plan)
+    names = [suite.name for suite in plan.suites]
+    if options["as_json"]:
+        say_json({"suites": names, "cases": len(plan.cases), "flaws": [asdict(flaw) for flaw in flaws]})
+        return int(bool(flaws))
+    for flaw in flaws:
+        say(f"{flaw.place}: {flaw.case}: {flaw.problem}; {flaw.remedy}")
+    say(f"{len(plan.cases)} cases of {', '.join(names)}: {len({flaw.case for flaw in flaws}) or 'none'} with flaws")
+    return int(bool(flaws))
 
 
 def _rescore(folder: Path, gates: tuple[Gate, ...], report: ResultsWriter, options: Mapping[str, Any]) -> int:

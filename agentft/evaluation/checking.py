@@ -1,0 +1,229 @@
+"""`agentft eval --check`: runs the expected calls of suites, and finds cases that cannot be solved or are ambiguous."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+from agentft.agent import Job, Options, run_cases
+from agentft.evaluation.gold import ONE_BY_ONE, oracle_answers
+from agentft.evaluation.plan import Plan
+from agentft.metrics import Context, score_case
+from agentft.metrics.values import contains_value
+from agentft.models.scripted import ScriptedModel
+from agentft.strict import nearest
+from agentft.toolserver import ToolClient, ToolServer
+from agentft.types import CallExpectation, Case, CaseTurn, Exchange, Json, Span, ToolCall
+
+__all__ = ["Flaw", "check_cases"]
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """Something wrong with a case. `place`: file and line, and the turn and call if it is one of them."""
+
+    suite: str
+    case: str
+    place: str
+    problem: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Played:
+    """The exchanges of a case's expected calls by turn, and the digest of the end state."""
+
+    turns: tuple[tuple[Exchange, ...], ...]
+    state: str
+
+    def heard(self, case: Case, turn: int) -> str:
+        """What the user has said and the tools have returned by the end of a turn."""
+        said = [item.user for item in case.turns[: turn + 1]]
+        return "\n".join(said + [exchange.received for made in self.turns[: turn + 1] for exchange in made])
+
+
+def check_cases(plan: Plan) -> list[Flaw]:
+    """Every flaw of the cases, in the order of the plan (made with `strict=False`, see `make_plan`).
+
+    A case has a flaw if an expected call names an unknown tool, or fails or succeeds against expectation; if no result
+    contains an expected answer; if an accepted alternative is refused or has another outcome; if the end state depends
+    on the order of calls that may be made in any order; if another case asks the same; and if the expected calls and
+    answers are not a success for the scorer.
+    """
+    places = _places(plan)
+    with ToolServer(plan.toolsets, plan.world_seed) as server, ExitStack() as stack:
+        check = _Check(plan, server.client(), places)
+        flaws = list(check.duplicates())
+        clean: dict[str, _Played] = {}
+        for case in plan.cases:
+            found, played = check.case(case)
+            flaws += found
+            if not found:
+                clean[case.id] = played
+        jobs = [plan.job(case) for case in plan.cases if case.id in clean]
+
+        clients: dict[str, ToolClient] = {}
+
+        def client_for(job: Job) -> ToolClient:
+            if job.case.suite not in clients:
+                client = ToolClient(server.address, server.token, job.tools)
+                clients[job.case.suite] = stack.enter_context(client)
+            return clients[job.case.suite]
+
+        for trajectory in run_cases(jobs, ScriptedModel(oracle_answers(jobs)), client_for, Options(run="check.oracle")):
+            case = next(job.case for job in jobs if job.case.id == trajectory.case_id)
+            writes = any(plan.is_write(call.name) for turn in case.turns for call in turn.calls[turn.failing :])
+            context = Context({tool.name: tool for tool in plan.tools(case)}, clean[case.id].state if writes else None)
+            success = score_case(case, trajectory, context)["success"]
+            if success.value != 1:
+                problem = f"the expected calls and answers are not a success: {success.reason}"
+                flaws.append(check.flaw(case, "", problem, "mend the case until `--model scripted` solves it"))
+    order = {case.id: index for index, case in enumerate(plan.cases)}
+    return sorted(flaws, key=lambda flaw: order[flaw.case])
+
+
+def _places(plan: Plan) -> dict[str, str]:
+    """File and line of each case."""
+    places: dict[str, str] = {}
+    for suite in plan.suites:
+        path = suite.folder / "cases.jsonl"
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+            if line.strip():
+                places[str(json.loads(line)["id"])] = f"{path}:{number}"
+    return places
+
+
+class _Check:
+    """Checks the cases of a plan one by one. Every play of a case has a session of its own."""
+
+    def __init__(self, plan: Plan, client: ToolClient, places: dict[str, str]) -> None:
+        self._plan = plan
+        self._client = client
+        self._places = places
+        self._sessions = 0
+
+    def flaw(self, case: Case, where: str, problem: str, remedy: str) -> Flaw:
+        """A flaw at a place in the case."""
+        return Flaw(case.suite, case.id, f"{self._places[case.id]}{where}", problem, remedy)
+
+    def duplicates(self) -> Iterator[Flaw]:
+        """Cases of one suite with the same requests."""
+        seen: dict[tuple[str, ...], Case] = {}
+        for case in self._plan.cases:
+            first = seen.setdefault((case.suite, *(turn.user for turn in case.turns)), case)
+            if first is case:
+                continue
+            if first.turns == case.turns:
+                yield self.flaw(case, "", f"it is the same as case {first.id!r}", "remove one of them")
+            else:
+                problem = f"it asks the same as case {first.id!r}, and expects something else"
+                yield self.flaw(case, "", problem, "reword one, or make one case with `alternatives`")
+
+    def case(self, case: Case) -> tuple[list[Flaw], _Played]:
+        """The flaws of one case, and its expected calls as they were played."""
+        if flaws := list(self._unknown(case)):
+            return flaws, _Played((), "")
+        played = self._play(case)
+        flaws = [*self._outcomes(case, played), *self._answers(case, played)]
+        if not flaws:
+            flaws = [*self._accepted(case, played), *self._orders(case, played)]
+        return flaws, played
+
+    def _unknown(self, case: Case) -> Iterator[Flaw]:
+        names = [tool.name for tool in self._plan.tools(case)]
+        for where, call in _calls(case):
+            if call.name not in names:
+                yield self.flaw(case, where, f"no tool {call.name!r} is offered", nearest(call.name, names))
+
+    def _outcomes(self, case: Case, played: _Played) -> Iterator[Flaw]:
+        """Calls that fail, or succeed, against expectation."""
+        exchanges = [exchange for made in played.turns for exchange in made]
+        failing = [index < turn.failing for turn in case.turns for index in range(len(turn.calls))]
+        for (where, call), exchange, fails in zip(_calls(case), exchanges, failing, strict=True):
+            if exchange.is_error == fails:
+                continue
+            problem = f"{_written(call)} returned {exchange.status}: {exchange.received:.200}"
+            remedy = (
+                "it is expected to fail; lower `failing`" if fails else "correct the call, or count it in `failing`"
+            )
+            yield self.flaw(case, where, problem, remedy)
+
+    def _answers(self, case: Case, played: _Played) -> Iterator[Flaw]:
+        """Expected answers that neither a result nor the user has given."""
+        for index, turn in enumerate(case.turns):
+            for value in turn.answer:
+                if not contains_value(played.heard(case, index), value):
+                    problem = f"no result contains the answer {value!r}"
+                    yield self.flaw(case, f": turns[{index}].answer", problem, "expect a value of a result")
+
+    def _accepted(self, case: Case, played: _Played) -> Iterator[Flaw]:
+        """Alternatives and optional values with another outcome than the expected call."""
+        for index, turn in enumerate(case.turns):
+            for number, call in enumerate(turn.calls):
+                for key, value in _accepted_values(call):
+                    other = replace(call, arguments={**call.arguments, key: value})
+                    calls = (*turn.calls[:number], other, *turn.calls[number + 1 :])
+                    if outcome := self._differs(_with_calls(case, index, calls), played):
+                        problem = f"`{key}` = {json.dumps(value, ensure_ascii=False):.60} is accepted, but {outcome}"
+                        where = f": turns[{index}].calls[{number}]"
+                        yield self.flaw(case, where, problem, "remove the value from `alternatives` or `optional`")
+
+    def _orders(self, case: Case, played: _Played) -> Iterator[Flaw]:
+        """Calls of one turn that may be made in any order, but whose outcome depends on it."""
+        if case.category in ONE_BY_ONE:
+            return
+        for index, turn in enumerate(case.turns):
+            if len(turn.calls) < 2 or turn.failing:
+                continue
+            backwards = _with_calls(case, index, turn.calls[::-1])
+            if outcome := self._differs(backwards, played):
+                remedy = "any order is scored as right; expect one call a turn, or let no call depend on another"
+                yield self.flaw(case, f": turns[{index}]", f"with its calls in the opposite order {outcome}", remedy)
+
+    def _differs(self, case: Case, played: _Played) -> str:
+        """How the play of a changed case ends otherwise than `played`; empty if it does not."""
+        other = self._play(case)
+        for before, after in zip(played.turns, other.turns, strict=True):
+            if sum(exchange.is_error for exchange in after) != sum(exchange.is_error for exchange in before):
+                odd = ([exchange for exchange in after if exchange.is_error] or after)[-1]
+                return f"{odd.call.name} returned {odd.status}: {odd.received:.160}"
+        if other.state != played.state:
+            return "the end state is another"
+        if lacking := next(self._answers(case, other), None):
+            return lacking.problem
+        return ""
+
+    def _play(self, case: Case) -> _Played:
+        self._sessions += 1
+        session = f"check-{self._sessions}"
+        turns = tuple(tuple(self._client.call(_as_call(call), session) for call in turn.calls) for turn in case.turns)
+        return _Played(turns, self._client.state_digest(session))
+
+
+def _calls(case: Case) -> list[tuple[str, CallExpectation]]:
+    """Every expected call with its place in the case."""
+    return [
+        (f": turns[{index}].calls[{number}]", call)
+        for index, turn in enumerate(case.turns)
+        for number, call in enumerate(turn.calls)
+    ]
+
+
+def _accepted_values(call: CallExpectation) -> list[tuple[str, Json]]:
+    others = [(key, value) for key, values in call.alternatives.items() for value in values]
+    return [*others, *call.optional.items()]
+
+
+def _with_calls(case: Case, index: int, calls: Sequence[CallExpectation]) -> Case:
+    turn: CaseTurn = replace(case.turns[index], calls=tuple(calls))
+    return replace(case, turns=(*case.turns[:index], turn, *case.turns[index + 1 :]))
+
+
+def _as_call(call: CallExpectation) -> ToolCall:
+    return ToolCall("check", call.name, dict(call.arguments), Span(0, 0))
+
+
+def _written(call: CallExpectation) -> str:
+    return f"{call.name}({', '.join(f'{key}={value!r}' for key, value in call.arguments.items())})"
