@@ -1,0 +1,61 @@
+"""report.html in a real browser, if there is one: texts stay texts, the address keeps the view, nothing is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agentft.reports.page import render_page
+from tests.reports.browser import Browser, find_browser
+from tests.reports.samples import arms_of, summary_of
+from tests.reports.test_page import hostile_arms
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_browser() is None, reason="no Chromium; install one, or name it in AGENTFT_CHROMIUM"),
+]
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    with Browser(find_browser() or "", tmp_path / "profile") as browser:
+        yield browser
+
+
+def test_hostile_texts_in_every_field_stay_text(browser: Browser, tmp_path: Path) -> None:
+    arms = hostile_arms()
+    page = tmp_path / "report.html"
+    page.write_text("".join(render_page(summary_of(arms, tmp_path), arms, "agentft eval")), encoding="utf-8")
+    browser.open(page.as_uri())
+    browser.value("document.querySelectorAll('.row').forEach((row) => row.click())")
+    browser.wait("document.querySelectorAll('.detail .user').length >= 6")
+    browser.value("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    assert browser.value("document.title") == "agentft evaluation"
+    assert browser.value("document.images.length") == 0
+    assert browser.value("document.scripts.length") == 4
+    assert browser.value("document.body.innerText.includes('<img src=x onerror=')") is True
+    assert browser.value("document.body.innerText.includes('\\u202e')") is False
+    assert browser.errors == []
+    assert set(browser.requested) == {page.as_uri()}
+
+
+def test_keys_filter_and_the_address_keeps_the_view(browser: Browser, tmp_path: Path) -> None:
+    arms = arms_of({"a": 0.0, "b": 1.0, "c": 1.0}, {"a": 1.0, "b": 0.0})
+    page = tmp_path / "report.html"
+    page.write_text("".join(render_page(summary_of(arms, tmp_path), arms, "agentft eval")), encoding="utf-8")
+    browser.open(page.as_uri())
+    rows = "[...document.querySelectorAll('.row .id')].map((row) => row.textContent)"
+    assert browser.value(rows) == ["a", "c", "b"]
+    browser.press("f")
+    assert browser.value(rows) == ["a"]
+    browser.press("f")
+    assert browser.value(rows) == ["c"]
+    assert browser.value("document.querySelector('.error').textContent") == "only in tuned"
+    browser.press("/")
+    assert browser.value("document.activeElement.type") == "search"
+    browser.open(f"{page.as_uri()}#view=lost&case=a")
+    browser.wait("document.querySelector('.detail .user') !== null")
+    assert browser.value(rows) == ["a"]
+    assert browser.errors == []
