@@ -139,12 +139,10 @@ def eval_command(
       agentft eval --tools weather,search --adapter last --baseline base
     """
     options = locals()
-    if check:
-        raise typer.Exit(_check(suites or [], tools, options))
     report = report_writer(context, html=html, junit=junit, markdown=markdown, csv=csv)
     gates = _gates(fail_under or [], no_worse_than or [], baseline or rescore)
-    if rescore:
-        raise typer.Exit(_rescore(rescore, gates, report, options))
+    if check or rescore:
+        raise typer.Exit(_check(options) if check else _rescore(options["rescore"], gates, report, options))
     plan = _bfcl_plan(options) if BFCL in (suites or []) else choose_cases(suites or [], tools, limit, trials)
     raise typer.Exit(_run_options(plan, gates, report, options))
 
@@ -249,7 +247,7 @@ def _with_conditions(plan: Plan, options: Mapping[str, Any]) -> Plan:
     return replace(plan, faults=schedule, source=open_source(plan.toolsets, client_seconds=seconds, **answers))
 
 
-def _check(suites: list[str], tools: str | None, options: Mapping[str, Any]) -> int:
+def _check(options: Mapping[str, Any]) -> int:
     from agentft.display.terminal import say, say_json
     from agentft.evaluation.checking import check_cases
     from agentft.toolset import stdout_to_stderr
@@ -257,7 +255,7 @@ def _check(suites: list[str], tools: str | None, options: Mapping[str, Any]) -> 
     others = (*_OF_A_RUN, "rescore", "faults", "real", "replay", "endpoint", "fail_under", "no_worse_than")
     if excess := [f"--{name.replace('_', '-')}" for name in others if options[name] is not None]:
         raise InputError(f"--check runs the expected calls and no model; leave out {', '.join(excess)}")
-    plan = choose_cases(suites, tools, None, strict=False)
+    plan = choose_cases(options["suites"] or [], options["tools"], None, strict=False)
     with stdout_to_stderr():  # for handlers that print
         flaws = check_cases(plan)
     names = [suite.name for suite in plan.suites]
