@@ -9,9 +9,9 @@ from 135M to 7B; tests/training/test_planner.py holds the measurements.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from typing import Any, Literal
 
@@ -24,7 +24,6 @@ __all__ = [
     "Card",
     "Choice",
     "Dimensions",
-    "FixedLevers",
     "Levers",
     "PackLoad",
     "StepCost",
@@ -128,16 +127,6 @@ class Levers:
 
 
 @dataclass(frozen=True, slots=True)
-class FixedLevers:
-    """The settings fixed by the user; the planner chooses those that are None."""
-
-    pack: int | None = None
-    every: int | None = None
-    unpack: bool | None = None
-    host: bool | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class StepCost:
     """`memory`: peak bytes of tensors. `seconds`: time of one pack's forward and backward passes."""
 
@@ -238,25 +227,20 @@ def choose(
     *,
     rank: int = 16,
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw",
-    fixed: FixedLevers = FixedLevers(),
+    fixed: Mapping[str, Any] | None = None,
     liger: bool = True,
     width: int = BF16_BYTES,
 ) -> Choice | None:
-    """The fastest settings that fit into `card`, or None if none fit."""
+    """The fastest settings that fit into `card`, or None if none fit. `fixed`: levers that the user has set."""
     room = (card.free - SLACK) / (FRAGMENTS if method == "full" else 1)
+    cost = partial(step_cost, model, method=method, rank=rank, optimizer=optimizer, width=width)
     best: Choice | None = None
-    for levers in _candidates(model, work, method, fixed, liger):
+    for levers in _candidates(model, work, method, fixed or {}, liger):
         # A sample that is longer than a pack gets a separate pack.
         largest = replace(levers, pack=max(levers.pack, work.longest))
-        if (
-            step_cost(
-                model, largest, method, load=_load(work, largest.pack), rank=rank, optimizer=optimizer, width=width
-            ).memory
-            > room
-        ):
+        if cost(levers=largest, load=_load(work, largest.pack)).memory > room:
             continue
-        load = _load(work, levers.pack)
-        found = step_cost(model, levers, method, load=load, rank=rank, optimizer=optimizer, card=card, width=width)
+        found = cost(levers=levers, load=_load(work, levers.pack), card=card)
         seconds = found.seconds * work.computed(levers.pack) / levers.pack
         if best is None or seconds < best.seconds:
             best = Choice(levers, found, seconds, seconds * work.epochs, work.samples / seconds)
@@ -315,14 +299,18 @@ def _load(work: Workload, pack: int) -> PackLoad:
     return PackLoad(work.supervised * pack / max(work.computed(pack), 1), work.context)
 
 
-def _candidates(model: Dimensions, work: Workload, method: Method, fixed: FixedLevers, liger: bool) -> Sequence[Levers]:
-    packs = _lengths(work) if fixed.pack is None else [fixed.pack]
-    every = CHECKPOINTS if fixed.every is None else [fixed.every]
-    unpack = [False, True] if method == "qlora" else [False]
-    host = [False, True] if method != "full" and not model.tied else [False]
-    unpack = unpack if fixed.unpack is None else [fixed.unpack]
-    host = host if fixed.host is None else [fixed.host]
-    return [Levers(*values, liger=liger) for values in product(packs, every, unpack, host)]
+def _candidates(
+    model: Dimensions, work: Workload, method: Method, fixed: Mapping[str, Any], liger: bool
+) -> Iterator[Levers]:
+    def free(name: str, options: Sequence[Any]) -> Sequence[Any]:
+        return [fixed[name]] if name in fixed else options
+
+    packs = [fixed["pack"]] if "pack" in fixed else _lengths(work)
+    every = free("every", CHECKPOINTS)
+    unpack = free("unpack", (False, True) if method == "qlora" else (False,))
+    host = free("host", (False, True) if method != "full" and not model.tied else (False,))
+    for tokens, recomputed, unpacked, hosted in product(packs, every, unpack, host):
+        yield Levers(tokens, recomputed, unpacked, hosted, liger)
 
 
 def _lengths(work: Workload) -> list[int]:

@@ -22,7 +22,6 @@ from agentft.training.planner import (
     GIB,
     Card,
     Choice,
-    FixedLevers,
     Levers,
     Workload,
     choose,
@@ -222,13 +221,7 @@ def _for_cpu(recipe: Recipe, model: Architecture) -> Recipe:
 def _plan(recipe: Recipe, model: Architecture, machine: Machine, work: Workload) -> tuple[Recipe, Choice | None, Note]:
     """The fastest settings that fit the GPU, or else those that need the least memory."""
     fixed = _fixed(recipe)
-    leanest = Levers(
-        pack=CPU_PACK if fixed.pack is None else fixed.pack,
-        every=1 if fixed.every is None else fixed.every,
-        unpack=bool(fixed.unpack),
-        host=recipe.method != "full" if fixed.host is None else fixed.host,
-    )
-    lean = _apply(recipe, leanest)
+    lean = _apply(recipe, Levers(**{"pack": CPU_PACK, "every": 1, "host": recipe.method != "full", **fixed}))
     half = recipe.dtype == "bf16"
     try:
         choice = choose(
@@ -255,19 +248,19 @@ def _plan(recipe: Recipe, model: Architecture, machine: Machine, work: Workload)
     return lean, None, Note(text, warning=True)
 
 
-def _fixed(recipe: Recipe) -> FixedLevers:
-    """The levers that the recipe sets."""
+def _fixed(recipe: Recipe) -> dict[str, Any]:
+    """The levers that the recipe sets, by name."""
     every = None
     if recipe.checkpointing == "off":
         every = 0
     elif recipe.checkpoint_every or recipe.checkpointing == "on":
         every = max(recipe.checkpoint_every, 1)
-    return FixedLevers(
-        pack=recipe.pack_tokens or None,
-        every=every,
-        unpack=None if recipe.unpack == "auto" else recipe.unpack == "on",
-        host=None if recipe.host_embeddings == "auto" else recipe.host_embeddings == "on",
-    )
+    switches = {"unpack": recipe.unpack, "host": recipe.host_embeddings}
+    return {
+        **({"pack": recipe.pack_tokens} if recipe.pack_tokens else {}),
+        **({} if every is None else {"every": every}),
+        **{name: switch == "on" for name, switch in switches.items() if switch != "auto"},
+    }
 
 
 def _apply(recipe: Recipe, levers: Levers) -> Recipe:

@@ -19,7 +19,6 @@ from agentft.training.planner import (
     SLACK,
     Card,
     Dimensions,
-    FixedLevers,
     Levers,
     PackLoad,
     StepCost,
@@ -126,7 +125,7 @@ def test_more_memory_is_never_slower() -> None:
 
 
 def test_the_planner_keeps_the_users_settings() -> None:
-    found = choose(SEVEN, H100, agent930(), fixed=FixedLevers(pack=3_000, every=2, unpack=False))
+    found = choose(SEVEN, H100, agent930(), fixed={"pack": 3_000, "every": 2, "unpack": False})
     assert found is not None
     assert replace(found.levers, host=False) == Levers(3_000, 2)
 
