@@ -12,7 +12,7 @@ import math
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -54,7 +54,7 @@ Key = tuple[str, str, int]
 """(fingerprint of the arm, case id, trial)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One line of cases.jsonl: a case in one arm and one trial.
 
@@ -68,15 +68,12 @@ class Record:
     """
 
     arm: str
+    suite: str = ""
     case: str
     trial: int
-    outcome: str
-    steps: tuple[Step, ...]
-    case_digest: str
-    fingerprint: str
-    suite: str = ""
     category: str = ""
     lang: str = ""
+    outcome: str
     problem: str = ""
     error: str | None = None
     findings: tuple[Finding, ...] = ()
@@ -86,12 +83,15 @@ class Record:
     users: tuple[str, ...] = ()
     expected: tuple[Mapping[str, Any], ...] = ()
     prompt: str = ""
+    steps: tuple[Step, ...]
     state: str = ""
     gold_state: str | None = None
+    model: str = ""
     format: str | None = None
     frame_sha256: str | None = None
-    model: str = ""
     conditions: Mapping[str, str] | None = None
+    case_digest: str
+    fingerprint: str
 
     @property
     def key(self) -> Key:
@@ -104,33 +104,17 @@ class Record:
         return Trajectory(self.case, self.trial, self.prompt, self.steps, self.outcome, self.state, self.problem)
 
     def document(self) -> dict[str, Any]:
-        """The JSON object of the line."""
-        return {
-            "arm": self.arm,
-            "suite": self.suite,
-            "case": self.case,
-            "trial": self.trial,
-            "category": self.category,
-            "lang": self.lang,
-            "outcome": self.outcome,
-            "problem": self.problem,
-            "error": self.error,
+        """The JSON object of the line; its keys are the fields, in their order."""
+        row = {item.name: getattr(self, item.name) for item in fields(self)}
+        if not self.model:
+            del row["model"]
+        return row | {
             "findings": [asdict(finding) for finding in self.findings],
             "scores": {name: asdict(score) for name, score in self.scores.items()},
             "decisions": [list(decision) for decision in self.decisions],
-            "scorer_version": self.scorer_version,
             "users": list(self.users),
             "expected": [dict(turn) for turn in self.expected],
-            "prompt": self.prompt,
             "steps": [_step_document(step) for step in self.steps],
-            "state": self.state,
-            "gold_state": self.gold_state,
-            **({"model": self.model} if self.model else {}),
-            "format": self.format,
-            "frame_sha256": self.frame_sha256,
-            "conditions": None if self.conditions is None else dict(self.conditions),
-            "case_digest": self.case_digest,
-            "fingerprint": self.fingerprint,
         }
 
 

@@ -53,7 +53,10 @@ def summary(**changes: Any) -> Summary:
 
 
 def record(success: float) -> Record:
-    return Record("tuned", "c", 0, "done", (), "", "", scores={"success": Score(success, "")})
+    scores = {"success": Score(success, "")}
+    return Record(
+        arm="tuned", case="c", trial=0, outcome="done", steps=(), case_digest="", fingerprint="", scores=scores
+    )
 
 
 def test_tuned_and_base_are_shown_side_by_side() -> None:
