@@ -1,4 +1,4 @@
-"""Attention over `[shared prefix, own tokens]` that stores the prefix only once. Decoding and training use it."""
+"""Attention over `[shared prefix, own tokens]` that stores the prefix only once."""
 
 from __future__ import annotations
 
