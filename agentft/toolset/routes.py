@@ -55,7 +55,8 @@ def check_route(method: str, path: str) -> None:
     """
     if method not in _METHODS:
         raise InputError(f"the method {method!r:.40} must be one of {', '.join(_METHODS)}")
-    segments = {unquote(segment) for segment in path.split("/")}
+    # Some servers decode `%2F` and drop a segment's `;parameters` before they resolve dot segments.
+    segments = set(re.split(r"[/\\]|;[^/\\]*", unquote(path)))
     if not re.fullmatch(r"/(?!/)[^?#\\\x00-\x20\x7f]*", path) or segments & {".", ".."}:
         raise InputError(
             f"the path {path!r:.100} must begin with one `/` and have no segment `.` or `..` and no `?`, `#` or `\\`"

@@ -16,7 +16,11 @@ from tests.imports.descriptions import imported, loaded, tools_of
 
 
 @pytest.mark.parametrize(
-    "path", [":1/x", "0/x", "@h:1/x", ".h/x", "//h/x", "/../x", "/a/%2E%2e/x", "/x?a", "/x#a", "/\\h", ""]
+    "path",
+    [
+        *(":1/x", "0/x", "@h:1/x", ".h/x", "//h/x", "/../x", "/a/%2E%2e/x", "/x?a", "/x#a", "/\\h", ""),
+        *("/a/..%2fx", "/a%2F..", "/a/..%5Cx", "/a/..;v=1/x"),
+    ],
 )
 def test_a_path_that_could_choose_the_host_is_refused_with_its_place(path: str) -> None:
     done = imported({"openapi": "3.0.0", "paths": {path: {"get": {}}, "/compare/{a}...{b}": {"get": {}}}})
