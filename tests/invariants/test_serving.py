@@ -18,7 +18,7 @@ from tests.invariants.rows import conversations, served
 from tests.tiny import tiny_tokenizer
 
 
-@pytest.fixture(scope="module", params=["smollm2", "tiny"])
+@pytest.fixture(scope="module", params=[pytest.param("smollm2", marks=pytest.mark.slow), "tiny"])
 def tokenizer(request: pytest.FixtureRequest) -> Any:
     if request.param == "tiny":
         return tiny_tokenizer()

@@ -235,9 +235,10 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path, named: bool, growth:
 def test_every_reason_has_a_remedy() -> None:
     package = Path(sources.__file__).parent.parent
     found: set[str] = set()
-    for file in [*package.glob("records/*.py"), package / "rows/reading.py", package / "rows/parquet.py"]:
+    for file in [*package.glob("records/*.py"), *(package / "rows").glob("*.py")]:
         text = file.read_text(encoding="utf-8")
         found |= set(re.findall(r'(?:RowError\(|number, |, )"([a-z]+(?:-[a-z0-9]+)+)"[,)]', text))
+        found |= set(re.findall(r'RowError\("([a-z-]+)"', text))
     assert found
     assert found | {"invalid-json", "too-deep", "lone-surrogate"} == set(REMEDIES)
 
