@@ -163,7 +163,8 @@ def test_ctrl_c_keeps_finished_cases_and_the_same_command_continues(
     assert as_json(capsys)["kept"] == stopped["done"]["model"]
 
 
-@pytest.mark.parametrize("name", ["msagent", pytest.param("hermes", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["msagent", "hermes"])
 def test_every_shipped_case_can_be_solved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:

@@ -116,6 +116,7 @@ def spoken_values(path: str) -> Mapping[str, set[str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", suite_recipes())
 def test_no_request_is_shared(path: str) -> None:
     suite = load_suite(path.split("/")[1])
@@ -131,6 +132,7 @@ def test_no_wording_is_shared(path: str) -> None:
     assert shared == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", suite_recipes())
 def test_no_wording_is_nearly_shared(path: str) -> None:
     known, holding = training_pairs()
@@ -144,6 +146,7 @@ def test_no_wording_is_nearly_shared(path: str) -> None:
     assert near == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", suite_recipes())
 def test_no_value_is_shared(path: str) -> None:
     for training in map(spoken_values, TRAINING):

@@ -212,6 +212,7 @@ def test_the_quarantine_file_appears_only_after_all_rows_were_read(tmp_path: Pat
     assert kept(quarantine) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("named", "growth"), [(False, 0), (True, 90)])
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, named: bool, growth: int) -> None:
     """Rows with ids may cost one hash each, which finds repeated ids."""

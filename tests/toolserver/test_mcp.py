@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ WORLDS = sorted(path.parent.name for path in (content_root() / "tools").glob("*/
 TOOLSETS = load_toolsets(WORLDS)
 TOOLS: dict[str, Tool] = {name: tool for toolset in TOOLSETS for name, tool in toolset.tools.items()}
 Use = Callable[[Client], Awaitable[Any]]
+Answers = Callable[[str], dict[str, tuple[Any, Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -70,17 +72,18 @@ def alone(name: str) -> Use:
 
 
 @pytest.fixture(scope="module")
-def answers(server: ToolServer) -> dict[str, dict[str, tuple[Any, Any]]]:
-    apart = {name: over_http(server, alone(name)) for name in TOOLS}
-    return {"http": apart, "stdio": over_stdio(everything)}
+def answers(server: ToolServer) -> Answers:
+    @cache
+    def over(transport: str) -> dict[str, tuple[Any, Any]]:
+        return over_stdio(everything) if transport == "stdio" else {n: over_http(server, alone(n)) for n in TOOLS}
+
+    return over
 
 
-@pytest.mark.parametrize("transport", ["http", "stdio"])
+@pytest.mark.parametrize("transport", ["http", pytest.param("stdio", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", TOOLS)
-def test_every_tool_is_listed_and_runs_its_example(
-    answers: dict[str, dict[str, tuple[Any, Any]]], transport: str, name: str
-) -> None:
-    listed, result = answers[transport][name]
+def test_every_tool_is_listed_and_runs_its_example(answers: Answers, transport: str, name: str) -> None:
+    listed, result = answers(transport)[name]
     tool = TOOLS[name]
     assert listed.description == tool.definition.description
     assert listed.input_schema == tool.definition.parameters

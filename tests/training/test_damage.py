@@ -52,6 +52,7 @@ def damages(weights: Path) -> dict[str, Callable[[], object]]:
     }
 
 
+@pytest.mark.slow
 def test_a_damaged_adapter_is_named_and_made_again(
     recipe: Recipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
