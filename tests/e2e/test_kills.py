@@ -111,7 +111,7 @@ def test_evaluation(here: Path) -> None:
     assert run([*command, "--output", "out"]) == 0
     found, expected = (json.loads((here / name / "summary.json").read_text()) for name in ("out", "whole"))
     assert found["metrics"] == expected["metrics"]
-    assert {path.name for path in (here / "out").iterdir()} == {".lock", "cases.jsonl", "summary.json"}
+    assert {path.name for path in (here / "out").iterdir()} == {".lock", "cases.jsonl", "summary.json", "report.html"}
 
 
 def test_building_data(here: Path) -> None:
