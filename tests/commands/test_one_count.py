@@ -45,7 +45,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("learn", ["calls", "balanced", "assistant"])
-@pytest.mark.parametrize("limit", [4096, pytest.param(600, marks=pytest.mark.slow), 400])
+@pytest.mark.parametrize(
+    "limit", [pytest.param(4096, marks=pytest.mark.slow), pytest.param(600, marks=pytest.mark.slow), 400]
+)
 def test_the_commands_agree(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], learn: str, limit: int
 ) -> None:
