@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from html import escape
 from urllib.parse import quote, quote_plus
 
+import httpx
+
 from agentft.errors import InputError
 from agentft.types import Json
 
-__all__ = ["REAL_VARIABLE", "Credential"]
+__all__ = ["REAL_VARIABLE", "Credential", "service_url"]
 
 REAL_VARIABLE = "AGENTFT_REAL_AUTHORIZATION"
 """The authorization of a real service behind the tools."""
@@ -35,6 +37,24 @@ _SCHEMES = {
     "token",
 }
 _SHORTEST = 4  # a shorter word, such as `v1`, is no secret, and stands in many texts
+
+
+def service_url(option: str, url: str, example: str) -> httpx.URL:
+    """The address of a service that the user names with `option`.
+
+    Raises:
+        InputError: it is not a plain http(s) URL; the message leaves out a user, a password and a query.
+    """
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL:
+        parts = httpx.URL("")
+    more = parts.query or parts.fragment or parts.userinfo
+    if parts.scheme not in {"http", "https"} or not parts.host or more:
+        head, mark, rest = url.partition("?")[0].rpartition("@")
+        shown = f"{head.partition('://')[0]}://{_HIDDEN}@{rest}" if mark else rest
+        raise InputError(f"{option} {shown}: it must be a URL such as {example}")
+    return parts
 
 
 class Credential:

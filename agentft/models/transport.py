@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 import agentft
-from agentft.credentials import Credential
+from agentft.credentials import Credential, service_url
 from agentft.errors import AgentftError, InputError, MissingError
 from agentft.json_text import UnreadableError, parse_json
 from agentft.types import Json
@@ -85,13 +85,7 @@ def open_endpoint(
         InputError: it is not a plain http(s) URL, or the key would be sent unencrypted to another machine and
             `allow_http` is false.
     """
-    try:
-        parts = httpx.URL(url)
-    except httpx.InvalidURL:
-        parts = httpx.URL("")
-    more = parts.query or parts.fragment or parts.userinfo
-    if parts.scheme not in {"http", "https"} or not parts.host or more:
-        raise InputError(f"--endpoint {_without_user(url)}: it must be a URL such as http://localhost:8000/v1")
+    parts = service_url("--endpoint", url, "http://localhost:8000/v1")
     path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
     key = next((name for name in _KEYS if os.environ.get(name)), "")
     if key and parts.scheme == "http" and not allow_http and not _is_loopback(parts.host):
@@ -256,9 +250,3 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _without_user(url: str) -> str:
-    """The URL without what stands before `@`, which may be a password."""
-    head, mark, rest = url.rpartition("@")
-    return f"{head.partition('://')[0]}://[redacted]@{rest}" if mark else url

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import httpx
 
-from agentft.credentials import Credential
+from agentft.credentials import Credential, service_url
 from agentft.errors import InputError, ToolError
 from agentft.toolserver.body import error_body, parse_body
 from agentft.toolserver.limits import Limits
@@ -51,13 +51,7 @@ class RealService:
         recorder: Recorder | None = None,
         seconds: float = REAL_SECONDS,
     ) -> None:
-        try:
-            parts = httpx.URL(url)
-        except httpx.InvalidURL:
-            parts = httpx.URL("")
-        more = parts.query or parts.fragment or parts.userinfo
-        if parts.scheme not in {"http", "https"} or not parts.host or more:
-            raise InputError(f"--real {url}: it must be a URL such as https://api.example.com/v1")
+        service_url("--real", url, "https://api.example.com/v1")
         self.digest = self._url = url.rstrip("/")
         self._tools = {name: tool for toolset in toolsets for name, tool in toolset.tools.items()}
         self._recorder = recorder

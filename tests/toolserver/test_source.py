@@ -172,7 +172,7 @@ def test_lines_of_a_recording_are_counted_from_1_with_blank_ones(tmp_path: Path)
         ({"real": "http://x:y"}, "it must be a URL"),
         ({"real": "http://x?a=1"}, "it must be a URL"),
         ({"real": "http://x#a"}, "it must be a URL"),
-        ({"real": "http://u:p@x"}, "it must be a URL"),
+        ({"real": "http://u:p@x"}, "--real http://[redacted]@x: it must be a URL"),
     ],
 )
 def test_options_that_exclude_each_other_say_so(options: Any, message: str) -> None:
