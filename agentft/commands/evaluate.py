@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
 import typer
 
-from agentft.commands.endpoints import AllowHttp, AtOnce, EndpointUrl, choose_endpoint
+from agentft.commands.endpoints import choose_endpoint
+from agentft.commands.eval_options import EvalOptions, with_options
 from agentft.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,136 +32,39 @@ EXIT_CODES = {"none": 0, "pass": 0, "fail": 1, "invalid": 1, "interrupted": 130}
 _OF_A_RUN = ("model", "adapter", "baseline", "limit", "output")
 """Options that run a model, which --rescore does not."""
 
-Suites = Annotated[
-    list[str] | None,
-    typer.Argument(help="Suites: shipped names or folders, or `bfcl`. Default: all that need no tools but --tools."),
-]
-Tools = Annotated[
-    str | None,
-    typer.Option(help="Tool worlds, or single tools as `world.tool`, comma-separated. Default: those of the suites."),
-]
-Model = Annotated[
-    str | None,
-    typer.Option(help="A folder, a hub id or an embedded name; `scripted:FILE`, or `scripted` for the expected calls."),
-]
-Baseline = Annotated[
-    str | None,
-    typer.Option(help="Compare with `base` (the model without adapter), a run folder, or an earlier cases.jsonl."),
-]
-Limit = Annotated[int | None, typer.Option(min=1, help="Maximum number of cases, spread over suites and categories.")]
-Output = Annotated[Path | None, typer.Option(help="Folder for the results; cases finished there are not run again.")]
-FailUnder = Annotated[
-    list[str] | None, typer.Option(help="METRIC=X, X from 0 to 1: exit with 1 if the metric is below X.")
-]
-NoWorse = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="[METRIC=]X",
-        help="Exit with 1 unless the metric (default: exact_call) is shown, with 95 % confidence, to be less than X "
-        "(0 to 1) below the baseline's.",
-    ),
-]
-MaxInvalid = Annotated[
-    float, typer.Option(min=0, max=1, help="Exit with 1 if a larger share of one model's cases is invalid.")
-]
-Rescore = Annotated[
-    Path | None,
-    typer.Option(help="Grade a stored evaluation folder again, with this version's scorer; no model is run."),
-]
-Html = Annotated[Path | None, typer.Option("--html", help="Also write report.html to this file.")]
-Junit = Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML, a test for each case and gate.")]
-Markdown = Annotated[Path | None, typer.Option("--markdown", help="Write a summary for a pull request.")]
-Csv = Annotated[Path | None, typer.Option("--csv", help="Write a table with a row for each case and model.")]
-Check = Annotated[
-    bool,
-    typer.Option("--check", help="Run the expected calls only: list unsolvable or ambiguous cases, and exit with 1."),
-]
-Format = Annotated[
-    str | None, typer.Option("--format", help="Call format. Default: the adapter's, or msagent; native at an endpoint.")
-]
-Faults = Annotated[
-    str | None, typer.Option(help="Inject faults: a faults file, or KIND=RATE pairs such as timeout=0.1,429=0.05.")
-]
-Real = Annotated[str | None, typer.Option(help="URL of a real service to call in place of the mock tools.")]
-RecordTo = Annotated[Path | None, typer.Option("--record", help="Record the exchanges with --real in this file.")]
-Replay = Annotated[Path | None, typer.Option(help="Answer calls from a file made with --record.")]
-ReplayMiss = Annotated[
-    str, typer.Option(help="For a call that is not in --replay: `error`, or `mock` to let the mock tool answer.")
-]
-Categories = Annotated[
-    str | None,
-    typer.Option(help="For `bfcl`: its categories, comma-separated, or live, non_live. Default: all that run here."),
-]
-Data = Annotated[Path | None, typer.Option(help="For `bfcl`: the wheel of bfcl-eval, or its folder `data`.")]
-KeepSecrets = Annotated[bool, typer.Option("--keep-secrets", help="Keep tokens and passwords in the --record file.")]
 
-
-def eval_command(
-    context: typer.Context,
-    suites: Suites = None,
-    tools: Tools = None,
-    model: Model = None,
-    adapter: Annotated[str | None, typer.Option(help="A run folder, or `last` for the run that finished last.")] = None,
-    baseline: Baseline = None,
-    limit: Limit = None,
-    trials: Annotated[int, typer.Option(min=1, help="Runs of each case; more than one needs --temperature.")] = 1,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed for sampling.")] = 0,
-    bits: Annotated[int, typer.Option(help="Bits per weight: 4, 8 or 16.")] = 16,
-    output: Output = None,
-    html: Html = None,
-    junit: Junit = None,
-    markdown: Markdown = None,
-    csv: Csv = None,
-    fail_under: FailUnder = None,
-    no_worse_than: NoWorse = None,
-    max_invalid: MaxInvalid = 0.05,
-    rescore: Rescore = None,
-    check: Check = False,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens in one reply.")] = 256,
-    at_once: AtOnce = None,
-    call_format: Format = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print only summary.json on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Do not show the plan and the progress.")] = False,
-    faults: Faults = None,
-    real: Real = None,
-    record: RecordTo = None,
-    replay: Replay = None,
-    replay_miss: ReplayMiss = "error",
-    keep_secrets: KeepSecrets = False,
-    endpoint: EndpointUrl = None,
-    allow_http: AllowHttp = False,
-    categories: Categories = None,
-    data: Data = None,
-) -> None:
+@with_options
+def eval_command(context: typer.Context, options: EvalOptions) -> None:
     """Evaluate the tool calls of a model on suites, over HTTP to mock tools, or on the public benchmark BFCL.
 
     Example:
       agentft eval --tools weather,search --adapter last --baseline base
     """
-    options = locals()
-    report = report_writer(context, html=html, junit=junit, markdown=markdown, csv=csv)
-    gates = _gates(fail_under or [], no_worse_than or [], baseline or rescore)
-    if check or rescore:
-        raise typer.Exit(_check(options) if check else _rescore(options["rescore"], gates, report, options))
-    plan = _bfcl_plan(options) if BFCL in (suites or []) else choose_cases(suites or [], tools, limit, trials)
+    exports = {name: getattr(options, name) for name in ("html", "junit", "markdown", "csv")}
+    report = report_writer(context, **exports)
+    gates = _gates(options.fail_under or [], options.no_worse_than or [], options.baseline or options.rescore)
+    if options.check:
+        raise typer.Exit(_check(options))
+    if options.rescore:
+        raise typer.Exit(_rescore(options.rescore, gates, report, options))
+    plan = _bfcl_plan(options) if BFCL in (options.suites or []) else _chosen_plan(options)
     raise typer.Exit(_run_options(plan, gates, report, options))
 
 
-def _run_options(plan: Plan, gates: tuple[Gate, ...], report: ResultsWriter, options: Mapping[str, Any]) -> int:
+def _run_options(plan: Plan, gates: tuple[Gate, ...], report: ResultsWriter, options: EvalOptions) -> int:
     """Run the plan with the options of `eval_command`."""
     from agentft.evaluation.arms import ModelChoice
     from agentft.evaluation.runner import Settings
     from agentft.models import Sampling
 
-    quiet, output, at_once = options["quiet"], options["output"], options["at_once"]
+    quiet, output, at_once = options.quiet, options.output, options.at_once
     plan = _with_conditions(plan, options)
-    server = choose_endpoint(options["endpoint"], at_once, allow_http=options["allow_http"], quiet=quiet)
-    choice = ModelChoice(options["model"], options["adapter"], options["bits"], options["call_format"], server)
-    sampling = Sampling(**{name: options[name] for name in ("max_new_tokens", "temperature", "seed")})
+    server = choose_endpoint(options.endpoint, at_once, allow_http=options.allow_http, quiet=quiet)
+    choice = ModelChoice(options.model, options.adapter, options.bits, options.call_format, server)
+    sampling = Sampling(**{name: getattr(options, name) for name in ("max_new_tokens", "temperature", "seed")})
     batch_size = server.concurrency if server else at_once or 16
-    settings = Settings(output or Path(), sampling, batch_size, gates, options["max_invalid"], on_results=report)
-    return _run_choice(plan, choice, options["baseline"], settings, as_json=options["as_json"], quiet=quiet)
+    settings = Settings(output or Path(), sampling, batch_size, gates, options.max_invalid, on_results=report)
+    return _run_choice(plan, choice, options.baseline, settings, as_json=options.as_json, quiet=quiet)
 
 
 def _run_choice(
@@ -194,16 +98,20 @@ def choose_cases(
     return make_plan(chosen, toolsets, limit=limit, trials=trials, strict=strict)
 
 
-def _bfcl_plan(options: Mapping[str, Any]) -> Plan:
+def _chosen_plan(options: EvalOptions) -> Plan:
+    return choose_cases(options.suites or [], options.tools, options.limit, options.trials)
+
+
+def _bfcl_plan(options: EvalOptions) -> Plan:
     from agentft.display.pulling import ensure_wheel
     from agentft.evaluation.bfcl import make_bfcl_plan
     from agentft.evaluation.bfcl_data import BFCL_WHEEL, choose_categories
 
-    if options["suites"] != [BFCL] or options["tools"]:
+    if options.suites != [BFCL] or options.tools:
         raise InputError(f"{BFCL} brings its own tools and is evaluated alone; leave out the other suites and --tools")
-    chosen = choose_categories(options["categories"])
-    source = options["data"] or ensure_wheel(BFCL_WHEEL, quiet=options["quiet"])
-    return make_bfcl_plan(chosen, source, limit=options["limit"], trials=options["trials"])
+    chosen = choose_categories(options.categories)
+    source = options.data or ensure_wheel(BFCL_WHEEL, quiet=options.quiet)
+    return make_bfcl_plan(chosen, source, limit=options.limit, trials=options.trials)
 
 
 def _folder(adapter: str | None, plan: Plan, arms: list[Arm], sampling: Sampling) -> Path:
@@ -232,34 +140,34 @@ def report_writer(context: typer.Context, **exports: Path | None) -> ResultsWrit
     return Exports(**exports).writer(redacted_command(typed))
 
 
-def _with_conditions(plan: Plan, options: Mapping[str, Any]) -> Plan:
+def _with_conditions(plan: Plan, options: EvalOptions) -> Plan:
     """The plan with the faults to inject, and with what answers in place of the tools (see `open_source`)."""
     from agentft.toolserver import open_source, read_faults
 
-    if not plan.setups and (options["categories"] or options["data"]):
+    if not plan.setups and (options.categories or options.data):
         raise InputError(f"--categories and --data belong to the suite {BFCL}; write `agentft eval {BFCL} ...`")
-    if plan.setups and any(options[name] for name in ("faults", "real", "replay")):
+    if plan.setups and any(getattr(options, name) for name in ("faults", "real", "replay")):
         raise InputError(f"the calls of {BFCL} are checked, not sent; leave out --faults, --real and --replay")
-    schedule = read_faults(options["faults"], plan.toolsets) if options["faults"] else None
-    answers = {name: options[name] for name in ("real", "record", "replay")}
-    answers |= {"miss": options["replay_miss"], "keep": options["keep_secrets"]}
+    schedule = read_faults(options.faults, plan.toolsets) if options.faults else None
+    answers = {name: getattr(options, name) for name in ("real", "record", "replay")}
+    answers |= {"miss": options.replay_miss, "keep": options.keep_secrets}
     seconds = schedule.client_seconds if schedule else None
     return replace(plan, faults=schedule, source=open_source(plan.toolsets, client_seconds=seconds, **answers))
 
 
-def _check(options: Mapping[str, Any]) -> int:
+def _check(options: EvalOptions) -> int:
     from agentft.display.terminal import say, say_json
     from agentft.evaluation.checking import check_cases
     from agentft.toolset import stdout_to_stderr
 
     others = (*_OF_A_RUN, "rescore", "faults", "real", "replay", "endpoint", "fail_under", "no_worse_than")
-    if excess := [f"--{name.replace('_', '-')}" for name in others if options[name] is not None]:
+    if excess := options.given(*others):
         raise InputError(f"--check runs the expected calls and no model; leave out {', '.join(excess)}")
-    plan = choose_cases(options["suites"] or [], options["tools"], None, strict=False)
+    plan = choose_cases(options.suites or [], options.tools, None, strict=False)
     with stdout_to_stderr():  # for handlers that print
         flaws = check_cases(plan)
     names = [suite.name for suite in plan.suites]
-    if options["as_json"]:
+    if options.as_json:
         say_json({"suites": names, "cases": len(plan.cases), "flaws": [asdict(flaw) for flaw in flaws]})
         return int(bool(flaws))
     for flaw in flaws:
@@ -268,14 +176,14 @@ def _check(options: Mapping[str, Any]) -> int:
     return int(bool(flaws))
 
 
-def _rescore(folder: Path, gates: tuple[Gate, ...], report: ResultsWriter, options: Mapping[str, Any]) -> int:
+def _rescore(folder: Path, gates: tuple[Gate, ...], report: ResultsWriter, options: EvalOptions) -> int:
     from agentft.evaluation.rescoring import rescore
 
-    if excess := [f"--{name}" for name in _OF_A_RUN if options[name] is not None]:
+    if excess := options.given(*_OF_A_RUN):
         raise InputError(f"--rescore grades a stored run and runs no model; leave out {', '.join(excess)}")
-    suites, worlds = options["suites"] or [], _split(options["tools"])
-    summary = rescore(folder, gates, options["max_invalid"], suites, worlds, on_results=report)
-    _print(summary, as_json=options["as_json"])
+    suites, worlds = options.suites or [], _split(options.tools)
+    summary = rescore(folder, gates, options.max_invalid, suites, worlds, on_results=report)
+    _print(summary, as_json=options.as_json)
     return EXIT_CODES[summary.verdict]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agentft.commands.evaluate import Faults, KeepSecrets, Real, RecordTo, Replay, ReplayMiss
+from agentft.commands.eval_options import Faults, KeepSecrets, Real, RecordTo, Replay, ReplayMiss
 from agentft.errors import InputError, ToolError
 
 if TYPE_CHECKING:
