@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import groupby
@@ -134,7 +136,7 @@ class Prepared:
         Raises:
             InputError: the file cannot be read.
         """
-        with open_quarantine(path, quarantine) as on_reject:
+        with open_quarantine(path, quarantine) as on_reject, _rare_collections():
             convert = partial(self._convert, path)
             for line, (conversation, samples) in keep_rows(path, convert, self.report.ledger, on_reject):
                 self.samples += samples
@@ -221,6 +223,20 @@ def encode_row(line: int, conversation: Conversation, encoder: Encoder) -> list[
         )
         raise RowError("too-long", f"{conversation.id}: {detail}")
     return found
+
+
+@contextmanager
+def _rare_collections() -> Iterator[None]:
+    """While the block runs, cycles are looked for a hundred times less often.
+
+    Each search visits all objects of the model libraries, and rows make many objects but no cycles.
+    """
+    usual = gc.get_threshold()
+    gc.set_threshold(usual[0] * 100, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 def _supervised(encoded: Encoded) -> int:

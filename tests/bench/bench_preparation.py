@@ -1,14 +1,19 @@
 """Rows prepared for training per second, with SmolLM2's tokenizer; run by `make bench`.
 
-`public`: the committed public rows, twenty times, or the file named as an argument. `quickstart`: the rows of the
-quickstart. Seconds of CPU time are given beside the clock's, since other programs use the cores too.
+`public`: the committed public rows, twenty times, or those of `--data`. `quickstart`: the rows of the quickstart.
+`--rows 500`: only the first 500 of each. Every file is prepared with empty caches. Seconds of CPU time are given beside
+the clock's, since other programs use the cores too.
 """
 
 from __future__ import annotations
 
+import argparse
+import gzip
+import resource
 import sys
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 
 from agentft.rows.preparation import prepare
@@ -24,27 +29,48 @@ PUBLIC = ROOT / "tests" / "rows" / "public_rows.jsonl"
 def measure(name: str, path: Path, call_format: str, learn: str) -> None:
     """Print the speed of preparing a file."""
     encoder = open_encoder(Recipe(format=call_format, learn=learn))
-    cpu, clock = time.process_time(), time.monotonic()
+    cpu, clock = cpu_seconds(), time.monotonic()
     report = prepare([path], encoder).report
-    cpu, clock = time.process_time() - cpu, time.monotonic() - clock
+    cpu, clock = cpu_seconds() - cpu, time.monotonic() - clock
     rows = report.ledger.rows
     sys.stdout.write(
         f"{name:>10} {call_format:>8} {learn:>9}: {rows:,} rows, {rows / cpu:,.0f} rows/s of CPU time, "
-        f"{rows / clock:,.0f} rows/s by the clock; {report.tokens:,} tokens, {report.supervised:,} supervised\n"
+        f"{rows / clock:,.0f} rows/s by the clock; {report.tokens:,} tokens, {report.supervised:,} supervised, "
+        f"fingerprint {report.fingerprint[:12]}\n"
     )
+
+
+def cpu_seconds() -> float:
+    """Of this process and its ended children."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime
+
+
+def copy_rows(source: Path, target: Path, rows: int | None, times: int = 1) -> Path:
+    """The first rows of a file (None: all), several times."""
+    with gzip.open(source, "rt", encoding="utf-8") if source.suffix == ".gz" else source.open(encoding="utf-8") as file:
+        target.write_text("".join(islice(list(file) * times, rows)), encoding="utf-8")
+    return target
 
 
 def main() -> int:
     """Run all measurements."""
-    with tempfile.TemporaryDirectory() as folder:
-        public = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder) / "public.jsonl"
-        if len(sys.argv) < 2:
-            public.write_text(PUBLIC.read_text(encoding="utf-8") * 20, encoding="utf-8")
-        quickstart = Path(folder) / "quickstart.jsonl"
-        build(ROOT / "datasets" / "quickstart.toml", quickstart, ToolServer)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, help="a JSONL file of public rows")
+    parser.add_argument("--rows", type=int, help="only the first rows of each file")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        build(ROOT / "datasets" / "quickstart.toml", folder / "built.jsonl", ToolServer)
+        files = {
+            "public": copy_rows(
+                options.data or PUBLIC, folder / "public.jsonl", options.rows, times=1 if options.data else 20
+            ),
+            "quickstart": copy_rows(folder / "built.jsonl", folder / "quickstart.jsonl", options.rows),
+        }
         for call_format, learn in (("msagent", "calls"), ("hermes", "balanced")):
-            measure("public", public, call_format, learn)
-            measure("quickstart", quickstart, call_format, learn)
+            for kind, path in files.items():
+                measure(kind, path, call_format, learn)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from agentft.records import parse_row
 from agentft.rendering import open_rendering
 from agentft.rendering.encoding import learn_rule
 from agentft.rendering.tokens import Tokens
-from agentft.rows.preparation import DataReport, Encoder, encode_row, prepare
+from agentft.rows.preparation import DataReport, Encoder, Prepared, encode_row, prepare
 from tests.engine.samples import msagent_row, write_rows
 from tests.tiny import tiny_tokenizer
 from tests.values import assert_immutable
@@ -311,3 +312,18 @@ def test_prepared_samples_cannot_be_changed(tmp_path: Path) -> None:
     used = encoder()
     assert_immutable(used)
     assert_immutable(encode_row(1, parse_row(row, "r"), used)[0])
+
+
+@pytest.mark.parametrize("threshold", [700, 0])
+def test_collections_are_rare_while_rows_are_prepared(tmp_path: Path, threshold: int) -> None:
+    usual, seen = gc.get_threshold(), []
+    gc.set_threshold(threshold, 11, 12)
+    try:
+        made = Prepared(encoder())
+        made.add(write_rows(tmp_path / "rows.jsonl", 1), on_row=lambda _, __: seen.append(gc.get_threshold()))
+        with pytest.raises(InputError):
+            made.add(tmp_path / "none.jsonl")
+        assert gc.get_threshold() == (threshold, 11, 12)
+    finally:
+        gc.set_threshold(*usual)
+    assert seen == [(threshold * 100, 11, 12)], "0 means that collections are off; they stay off"
