@@ -15,6 +15,7 @@ from functools import lru_cache
 from itertools import groupby
 from typing import Any, Protocol, TypedDict
 
+from agentft.errors import FrameError
 from agentft.rendering.controls import control_tokens
 from agentft.rendering.pieces import Chunk, Piece, PieceCache, make_piece
 from agentft.types import Segment
@@ -216,10 +217,11 @@ def _without_controls(backend: Any, controls: dict[str, _Control], steps: dict[s
             for _, token in group
         ]
         (copy.add_special_tokens if special else copy.add_tokens)(tokens)
-    if any(copy.token_to_id(token.content) != identity for identity, token in added):
-        whole = {**json.loads(backend.to_str()), **steps, **dict.fromkeys(_AFTER)}
-        for token in whole["added_tokens"]:
-            token["special"] = token["content"] in controls
-        copy = Backend.from_str(json.dumps(whole))
+    for identity, token in added:
+        if copy.token_to_id(token.content) != identity:
+            raise FrameError(
+                f"the token {token.content!r} has the id {identity}, but the tokenizers library gives it another "
+                "when the tokenizer is built; save it again with save_pretrained"
+            )
     copy.encode_special_tokens = True
     return copy

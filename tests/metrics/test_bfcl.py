@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agentft.evaluation.bfcl_data import BFCL_WHEEL, UNSOLVABLE
-from agentft.metrics.bfcl import BfclEntry, check_calls
+from agentft.metrics.bfcl import BfclEntry, Verdict, check_calls
 from agentft.metrics.bfcl_text import decode_text
 from agentft.models.wheels import cache_folder
 
@@ -29,8 +29,15 @@ def entry(
     return BfclEntry(category, ({"name": "f", "description": "", "parameters": parameters},), ({"f": alternatives},))
 
 
+def verdict_of(asked: BfclEntry, calls: object) -> Verdict:
+    """A verdict is valid exactly if it names no error."""
+    verdict = check_calls(asked, calls)
+    assert verdict.valid is not bool(verdict.error)
+    return verdict
+
+
 def error(declared: dict[str, Any], alternatives: list[Any], value: Any) -> str:
-    return check_calls(entry(declared, {"a": alternatives}), [{"f": {"a": value}}]).error
+    return verdict_of(entry(declared, {"a": alternatives}), [{"f": {"a": value}}]).error
 
 
 @pytest.mark.parametrize(
@@ -62,6 +69,9 @@ def error(declared: dict[str, Any], alternatives: list[Any], value: Any) -> str:
         ("dict", [{"k": [1]}], {"z": 1}, KEY),
         ("dict", [{"k": [1], "m": [1]}], {"k": 3}, KEY),  # the missing key replaces the wrong value
         ("dict", [{"k": [1], "m": ["", 1]}], {"k": 1}, ""),
+        ("dict", [{"k": [1]}], {"z": 1, "k": 3}, KEY),  # the first fault counts
+        ("dict", [{"k": [1]}], {"k": 3, "z": 1}, DICT),
+        ("dict", ["", {"k": [1]}], {"k": 1}, ""),
         ("dict", [""], {}, "dict_checker:unclear"),
         ("number", [1], 1, "checker_error"),
         ("array", [[1]], [1], "checker_error"),  # without items
@@ -108,12 +118,12 @@ def test_tuples_are_lists_only_where_a_tuple_is_declared() -> None:
     ],
 )
 def test_parameters(arguments: dict[str, Any], expected: str, pointer: str) -> None:
-    verdict = check_calls(entry({"type": "integer"}, {"a": ["", 1]}, ("a",)), [{"f": arguments}])
+    verdict = verdict_of(entry({"type": "integer"}, {"a": ["", 1]}, ("a",)), [{"f": arguments}])
     assert (verdict.error, verdict.pointer) == (expected, pointer)
 
 
 def test_an_optional_parameter_that_the_reference_needs() -> None:
-    verdict = check_calls(entry({"type": "integer"}, {"a": [1]}), [{"f": {}}])
+    verdict = verdict_of(entry({"type": "integer"}, {"a": [1]}), [{"f": {}}])
     assert verdict.error == "simple_function_checker:missing_optional"
 
 
@@ -125,31 +135,84 @@ def test_the_category_chooses_the_rule() -> None:
         ("parallel_multiple", "parallel_function_checker_no_order"),
     ):
         asked = entry({"type": "integer"}, {"a": [1]}, category=category)
-        assert check_calls(asked, [call]).valid
-        assert check_calls(asked, [call, call]).error == f"{kind}:wrong_count"
-        assert check_calls(asked, None).error == "ast_decoder:decoder_failed"
-        assert check_calls(asked, "f(a=1)").error == "ast_decoder:decoder_wrong_output_format"
+        assert verdict_of(asked, [call]).valid
+        assert verdict_of(asked, [call, call]).error == f"{kind}:wrong_count"
+        assert verdict_of(asked, None).error == "ast_decoder:decoder_failed"
+        assert verdict_of(asked, "f(a=1)").error == "ast_decoder:decoder_wrong_output_format"
+
+
+def two_functions(category: str, *answers: dict[str, Any]) -> BfclEntry:
+    """Functions `f` and `g`, each with the optional parameter `a`."""
+    parameters = {"type": "dict", "properties": {"a": {"type": "integer"}}, "required": []}
+    functions = tuple({"name": name, "description": "", "parameters": parameters} for name in ("f", "g"))
+    return BfclEntry(category, functions, answers)
+
+
+def test_multiple_takes_the_function_of_the_answer_and_simple_the_first() -> None:
+    right, wrong = [{"g": {"a": 1}}], [{"f": {"a": 1}}]
+    asked = two_functions("multiple", {"g": {"a": [1]}})
+    assert verdict_of(asked, right).valid
+    assert verdict_of(asked, wrong).error == "simple_function_checker:wrong_func_name"
+    assert verdict_of(two_functions("simple_python", {"f": {"a": [1]}}), wrong).valid
+    several = two_functions("multiple", {"g": {"a": [1]}}, {"f": {"a": [2]}})
+    assert verdict_of(several, [*right, {"f": {"a": 3}}]).valid  # as many calls, but only the first is checked
+    assert verdict_of(several, right).detail == "1 calls instead of 2"
+    simple = two_functions("simple_python", {"f": {"a": [1]}}, {"f": {"a": [2]}})
+    assert verdict_of(simple, wrong).valid
+    assert verdict_of(simple, wrong * 2).error == "simple_function_checker:wrong_count"
+
+
+def test_the_fault_of_the_nearest_call_is_named() -> None:
+    asked = two_functions("parallel_multiple", {"g": {"a": [1]}}, {"g": {"a": [1]}}, {"g": {"a": [1]}})
+    verdict = verdict_of(asked, [{"f": {}}, {"g": {"a": 2}}, {"f": {}}])
+    assert verdict.pointer == "/1/g/a"
+    assert verdict_of(asked, [{"f": {}}, {"h": {}}, {"f": {}}]).pointer == "/0/f"
+    assert verdict_of(asked, [{"g": {"a": 3}}, {"g": {}}, {"f": {}}]).pointer == "/0/g/a"
+
+
+def test_what_the_official_checker_cannot_check_is_an_error_of_its_own() -> None:
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    integer: dict[str, Any] = {"type": "integer"}
+    for asked, value, raised in (
+        (BfclEntry("multiple", (), ({"f": {}},)), 1, "TypeError"),
+        (BfclEntry("simple_python", (), ({"f": {}},)), 1, "IndexError"),
+        (BfclEntry("simple_python", ({"name": "f"},), ({"f": {}},)), 1, "KeyError"),
+        (entry({"type": "dict"}, {"a": [{"k": [deep]}]}), {"k": deep[0]}, "RecursionError"),
+        (entry({"type": "array", "items": {"type": "dict"}}, {"a": [["x"]]}), ["y"], "AttributeError"),
+        (entry(integer, {"a": 1}), 1, "TypeError"),
+    ):
+        verdict = verdict_of(asked, [{"f": {"a": value}}])
+        assert (verdict.error, raised in verdict.detail) == ("checker_error", True), verdict
+
+
+def test_parameters_must_be_declared_and_in_the_reference() -> None:
+    asked = entry({"type": "integer"}, {"a": [1], "b": ["", 1]})
+    assert verdict_of(asked, [{"f": {"a": 1, "b": 1}}]).pointer == "/0/f/b"
+    undeclared = entry({"type": "integer"}, {"b": [""]})
+    assert verdict_of(undeclared, [{"f": {"a": 1}}]).pointer == "/0/f/a"
 
 
 def test_parallel_calls_are_taken_greedily() -> None:
     asked = entry({"type": "string"}, {"a": ["x", "y"]}, category="parallel")
     asked = BfclEntry(asked.category, asked.functions, ({"f": {"a": ["x", "y"]}}, {"f": {"a": ["x"]}}))
     x, y = {"f": {"a": "x"}}, {"f": {"a": "y"}}
-    assert check_calls(asked, [y, x]).valid
-    verdict = check_calls(asked, [x, y])
+    assert verdict_of(asked, [y, x]).valid
+    verdict = verdict_of(asked, [x, y])
     assert verdict.error == "parallel_function_checker_no_order:cannot_find_match"
     assert verdict.pointer == "/1/f/a"
 
 
 @pytest.mark.parametrize("calls", [None, [], "text", [{}], [{"f": 1}], [{"f": {}, "g": {}}]])
 def test_what_is_no_call_is_abstention(calls: object) -> None:
-    assert check_calls(BfclEntry("live_irrelevance", ()), calls).valid
-    assert check_calls(BfclEntry("live_relevance", ()), calls).error == "relevance_error:decoder_failed"
+    assert verdict_of(BfclEntry("live_irrelevance", ()), calls).valid
+    assert verdict_of(BfclEntry("live_relevance", ()), calls).error == "relevance_error:decoder_failed"
 
 
 def test_any_call_is_relevance() -> None:
-    assert check_calls(BfclEntry("irrelevance", ()), [{"f": {}}]).error == "irrelevance_error:decoder_success"
-    assert check_calls(BfclEntry("live_relevance", ()), [{"f": {}}]).valid
+    assert verdict_of(BfclEntry("irrelevance", ()), [{"f": {}}]).error == "irrelevance_error:decoder_success"
+    assert verdict_of(BfclEntry("live_relevance", ()), [{"f": {}}]).valid
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from agentft.rendering import pieces
 from agentft.rendering.pieces import PieceCache, separates_words
@@ -102,6 +102,76 @@ def test_only_some_short_pieces_are_remembered(monkeypatch: pytest.MonkeyPatch) 
         assert cache_of.encode(text).ids == core.encode(text, add_special_tokens=False).ids
         assert len(cache_of._pieces) + len(cache_of._ends) <= 50
         assert max(map(len, cache_of._pieces), default=0) <= 64
+
+
+def test_the_sizes_of_the_caches() -> None:
+    """Long texts are kept whole from 200 characters on, the last 512 of them; pieces up to 64 characters, 65,536."""
+    cache_of = PieceCache(tokenizers()["gpt2"])
+    for length in (199, 200):
+        cache_of.encode("a" * length)
+    assert list(map(len, cache_of._texts)) == [200]
+    for number in range(520):
+        cache_of.encode(f"{number} ".ljust(200))
+    assert len(cache_of._texts) == 512
+    for length in (64, 65):
+        cache_of.encode("b" * length)
+    assert "b" * 64 in cache_of._pieces
+    assert "b" * 65 not in cache_of._pieces
+    cache_of._pieces = {str(number): cache_of._pieces["b" * 64] for number in range(65_535)}
+    cache_of._ends = {}
+    cache_of.encode("c")
+    assert len(cache_of._pieces) == 65_536
+    cache_of.encode("d")
+    assert not cache_of._pieces
+
+
+def test_a_piece_is_remembered_for_where_it_may_stand() -> None:
+    core, asked = tokenizers()["gpt2"], []
+
+    class Counting:
+        """Remembers which texts it was asked for."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(core, name)
+
+        def encode(self, text: str, **options: Any) -> Any:
+            asked.append(text)
+            return core.encode(text, **options)
+
+    cache_of = PieceCache(Counting())
+    cache_of.encode("a b\n")  # ` b\n` can only end a text
+    assert (list(cache_of._pieces), list(cache_of._ends), asked) == (["a"], [" b\n"], ["a", " b\n"])
+    cache_of.encode("a b\n")
+    cache_of.encode("a b\n c")
+    assert asked[2:] == [" b\n c"]
+    cache_of.encode("x\0y")
+    assert asked[-1] == "x\0y"
+    assert "x\0y" not in cache_of._pieces  # such a text is never cut
+
+
+def test_a_tokenizer_with_dropout_or_without_words_is_asked_for_whole_texts() -> None:
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core = Tokenizer.from_str(byte_level(level).to_str())
+    assert separates_words(core)
+    core.model.dropout = 0.1
+    assert not separates_words(core)
+    other = Tokenizer(models.WordPiece({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    other.pre_tokenizer = level
+    assert not separates_words(other)
+    special = Tokenizer.from_str(byte_level(level).to_str())
+    special.add_special_tokens([AddedToken("<|a b|>", lstrip=True, special=True)])  # the copy reads it as text
+    assert separates_words(special)
+    special.add_tokens([AddedToken("word")])
+    assert separates_words(special)
+
+
+def test_the_tokenizer_adds_no_tokens_of_its_own() -> None:
+    core = Tokenizer.from_str(tokenizers()["gpt2"].to_str())
+    core.add_special_tokens(["<s>"])
+    start = core.token_to_id("<s>")
+    core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", start)])
+    assert core.encode("a").ids[0] == start
+    assert start not in PieceCache(core).encode("a").ids
 
 
 @pytest.mark.slow

@@ -10,11 +10,13 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import PreTrainedTokenizerFast
 
 from agentft.calls import CALL_FORMATS
+from agentft.errors import FrameError
 from agentft.records import parse_row
 from agentft.rendering.encoding import LEARN_RULES, encode, tokens_of
 from agentft.rendering.frame import Frame
+from agentft.rendering.pieces import Chunk, Piece
 from agentft.rendering.render import render_prompt, render_samples
-from agentft.rendering.tokens import controls_in
+from agentft.rendering.tokens import Run, controls_in, tokenise
 from agentft.types import Conversation, Json, Segment
 from tests.tiny import CHATML_TEMPLATE, tiny_tokenizer
 
@@ -118,3 +120,122 @@ def test_markers_of_a_call_format_stay_single_tokens() -> None:
     row = talk("u", "r", "a")
     ids = tokens_of(render_samples(row, CALL_FORMATS["hermes"], Frame.of_tokenizer(tokenizer))[0], tokenizer)
     assert ids.count(tokenizer.convert_tokens_to_ids("<tool_call>")) == 3  # twice in the instruction
+
+
+def test_a_run_counts_the_tokens_before_a_place() -> None:
+    run = Run([0])
+    run.add(2, Chunk.of([Piece((7, 8), (0, 2), (2, 3), 3)]))
+    run.add(5, Chunk.of([]))  # a text without tokens leaves no trace
+    run.add(6, Chunk.of([Piece((9,), (1,), (4,), 4)]))
+    assert run.ids == [7, 8, 9]
+    assert run.offsets == [(2, 4), (4, 5), (7, 10)]
+    for place in range(13):
+        assert run.begun(place) == sum(start < place for start, _ in run.offsets)
+        assert run.ended(place) == sum(stop <= place for _, stop in run.offsets)
+    assert (Run([0]).begun(3), Run([0]).ended(3), Run([0]).offsets) == (0, 0, [])
+
+
+def swallowing(**flags: bool) -> Any:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken("<|x|>", special=True, **flags)]})
+    return tokenizer
+
+
+def spans(segments: list[Segment], tokenizer: Any) -> list[list[tuple[str, int, int]]]:
+    """(token, begin, end) of the control token `<|x|>` in each run."""
+    special = tokenizer.convert_tokens_to_ids("<|x|>")
+    runs = list(tokenise(segments, tokenizer))
+    return [
+        [("x", *span) for token, span in zip(run.ids, run.offsets, strict=True) if token == special] for run in runs
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, ("x", 4, 9)),
+        ({"lstrip": True}, ("x", 2, 9)),
+        ({"rstrip": True}, ("x", 4, 12)),
+        ({"lstrip": True, "rstrip": True}, ("x", 2, 12)),
+    ],
+)
+def test_a_control_token_covers_the_whitespace_that_it_swallows(
+    flags: dict[str, bool], expected: tuple[str, int, int]
+) -> None:
+    tokenizer = swallowing(**flags)
+    segments = [Segment("ab  <|x|>   cd", False, "frame")]
+    assert spans(segments, tokenizer) == [[expected]]
+    assert tokens_of(segments, tokenizer) == tokenizer("ab  <|x|>   cd", add_special_tokens=False)["input_ids"]
+    (run,) = tokenise(segments, tokenizer)
+    assert (run.ids[-1], run.offsets[-1][1]) == (tokenizer("cd")["input_ids"][-1], 14)
+
+
+def test_whitespace_after_a_swallowing_token_is_lost_only_behind_what_the_model_wrote() -> None:
+    tokenizer = swallowing(rstrip=True)
+    end, other = Segment("a<|x|>", True, "end"), Segment("a<|im_end|>", True, "end")
+    frame, user = Segment("  b", False, "frame"), Segment("a<|x|>", False, "frame")
+    spaces = tokenizer("  b")["input_ids"]
+    runs = [run.ids for run in tokenise([end, frame], tokenizer)]
+    assert runs[1] == tokenizer("b")["input_ids"]
+    assert [run.ids for run in tokenise([end, frame, end], tokenizer)][2] == runs[0]
+    assert [run.ids for run in tokenise([other, frame], tokenizer)][1] == spaces
+    answer = Segment("  b", True, "answer")
+    assert [run.ids for run in tokenise([user, answer], tokenizer)][1] == spaces  # the frame ends with whole tokens
+    more = Segment("<|x|>.", True, "end")
+    assert [run.ids for run in tokenise([more, frame], tokenizer)][1] == spaces
+    mixed = [Segment("<|x|>", True, "end"), Segment("<|im_end|>", True, "end"), frame]
+    assert [run.ids for run in tokenise(mixed, tokenizer)][1] == spaces
+    mixed = [Segment("<|im_end|>", True, "end"), Segment("<|x|>", True, "end"), frame]
+    assert [run.ids for run in tokenise(mixed, tokenizer)][1] == runs[1]
+
+
+def test_only_the_frame_writes_control_tokens() -> None:
+    tokenizer = tiny_tokenizer()
+    special = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    for kind, text, found in (
+        ("end", "<|im_end|>", 1),
+        ("terminator", "<|im_end|>\n", 1),
+        ("answer", "<|im_end|>", 0),
+        ("unreadable", "<|im_end|>", 1),  # the model stopped: it is the token itself
+        ("unreadable", " <|im_end|>\n", 1),
+        ("unreadable", "a<|im_end|>", 0),
+        ("unreadable", "text", 0),
+    ):
+        assert tokens_of([Segment(text, True, kind)], tokenizer).count(special) == found, (kind, text)  # type: ignore[arg-type]
+
+
+def test_the_longest_control_token_counts() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|a", "<|a|>", "<|a|>|>"]})
+    assert controls_in("<|a|>|> <|a|> <|a", tokenizer) == {"<|a|>|>", "<|a|>", "<|a"}
+    assert controls_in("<|a|>|>", tokenizer) == {"<|a|>|>"}
+    assert controls_in("plain", tokenizer) == set()
+
+
+def test_a_token_whose_id_would_change_is_refused() -> None:
+    class Other:
+        """A tokenizer whose added token has an id that the library would not give."""
+
+        def __init__(self, backend: Any) -> None:
+            self._backend = backend
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._backend, name)
+
+        def get_added_tokens_decoder(self) -> dict[int, Any]:
+            decoder: dict[int, Any] = self._backend.get_added_tokens_decoder()
+            return {**decoder, 4711: AddedToken("first")}
+
+    class Wrapped:
+        def __init__(self) -> None:
+            self.inner = tiny_tokenizer()
+            self.backend_tokenizer = Other(self.inner.backend_tokenizer)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.inner, name)
+
+        def __len__(self) -> int:
+            return len(self.inner)
+
+    with pytest.raises(FrameError, match="'first' has the id 4711"):
+        controls_in("x", Wrapped())
