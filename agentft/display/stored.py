@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
+from agentft.display.diagnosis import BARE, show_diagnosis, show_share, worst_places
 from agentft.display.safe import safe_name, safe_text
 from agentft.evaluation.records import Record
 from agentft.evaluation.summary import HEADLINES
@@ -19,7 +20,6 @@ from agentft.types import Step, ToolCall
 
 __all__ = ["show_case", "show_stored"]
 
-BARE: dict[str, Any] = {"box": None, "pad_edge": False, "header_style": "bold", "padding": (0, 2, 0, 0)}
 NAMED = 8
 
 
@@ -36,9 +36,12 @@ def show_stored(summary: Mapping[str, Any], cases: Sequence[PairedCase], *, ever
         _figures(summary, arms, tuple(summary["metrics"]) if everything else HEADLINES),
         Text(f"cases: {counts}"),
     ]
-    for group in largest_failures(cases, limit=5):
+    for group in largest_failures(cases, limit=4):
         where = " ".join(filter(None, (group.tools, group.pointer)))
         blocks.append(safe_name(f"  {len(group.cases)} x {group.error} {where} (for example {group.cases[0]})"))
+    diagnosis = summary.get("diagnosis")
+    if diagnosis:
+        blocks += show_diagnosis(diagnosis, arms) if everything else worst_places(diagnosis, arms[0])
     if lost := [case.id for case in cases if case.outcome == "lost"]:
         more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
         blocks.append(safe_name(f"lost: {', '.join(lost[:NAMED])}{more}", style="red"))
@@ -69,17 +72,10 @@ def _figures(summary: Mapping[str, Any], arms: Sequence[str], names: Sequence[st
     for name in names:
         found = summary["metrics"][name]
         if any(found[arm]["n"] for arm in arms):
-            cells = [_share(found[arm]) for arm in arms]
-            cells += [_share(found["delta"], "+")] if compared else []
+            cells = [show_share(found[arm]) for arm in arms]
+            cells += [show_share(found["delta"], "+")] if compared else []
             table.add_row(name, *cells, "/".join(dict.fromkeys(str(found[arm]["n"]) for arm in arms)))
     return table
-
-
-def _share(found: Mapping[str, Any], sign: str = "") -> str:
-    if found["value"] is None:
-        return "-"
-    value, low, high = (found[key] * 100 for key in ("value", "low", "high"))
-    return f"{value:{sign}.1f} ({low:{sign}.0f} to {high:{sign}.0f})"
 
 
 def _list(cases: Sequence[PairedCase]) -> Table:

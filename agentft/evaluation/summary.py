@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import agentft
 from agentft.evaluation.bfcl_scores import bfcl_report
+from agentft.evaluation.diagnosis import Diagnosis, diagnose
 from agentft.evaluation.noninferiority import CONFIDENCE, no_worse_p, no_worse_ratio_p
 from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record
@@ -136,6 +137,7 @@ class Summary:
 
     `done` and `invalid_by_arm`: records by arm. `problems`: how often each problem made a case invalid. `errors`: how
     often each error class is the primary one, by arm. `kept`: records from an earlier run. `bfcl`: see `bfcl_report`.
+    `diagnosis`: None for BFCL, each entry of which has its own tools.
     """
 
     verdict: str
@@ -165,10 +167,11 @@ class Summary:
     seconds: float
     kept: int
     bfcl: Mapping[str, Any] | None = None
+    diagnosis: Diagnosis | None = None
 
     def document(self) -> dict[str, Any]:
         """The JSON object of summary.json and `agentft eval --json`."""
-        own = {key: value for key, value in asdict(self).items() if key != "bfcl" or value is not None}
+        own = {key: value for key, value in asdict(self).items() if value is not None or key == "faults"}
         return own | {
             "metrics": _documents(self.metrics),
             "categories": _documents(self.categories),
@@ -226,6 +229,7 @@ def summarise(
         seconds=round(seconds, 1),
         kept=kept,
         bfcl=bfcl_report(arms) if plan.setups else None,
+        diagnosis=None if plan.setups else diagnose(plan, arms),
     )
 
 

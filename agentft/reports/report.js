@@ -100,6 +100,64 @@ function errors() {
       make("td", "wide dim", data.classes[kind] ?? ""),
     ]));
 }
+// Where it fails
+
+const MOST_TOOLS = 20, MOST_ARGUMENTS = 15;
+const strength = (share) => `heat${Math.min(4, Math.ceil(share * 4))}`;
+function confusion(cells) {
+  const [first, second] = labels;
+  const wrong = cells.filter((cell) => cell.expected !== cell.called);
+  if (!wrong.length) return make("p", "", "Every call was of the expected tool, and none was left out.");
+  const plain = (name) => !/^\(/.test(name);
+  const names = (key) => [...new Set(wrong.map((cell) => cell[key]))].slice(0, MOST_TOOLS).sort((one, other) => plain(other) - plain(one));
+  const rows = names("expected"), confused = names("called");
+  const columns = [...confused.filter((name) => !plain(name)), ...rows.filter(plain), ...confused.filter((name) => plain(name) && !rows.includes(name))];
+  const at = new Map(cells.map((cell) => [JSON.stringify([cell.expected, cell.called]), cell]));
+  const total = (name) => cells.filter((cell) => cell.expected === name).reduce((sum, cell) => sum + cell.counts[first], 0);
+  const body = rows.map((row) => [make("td", "", make("code", "", row)), ...columns.map((column) => {
+    const cell = at.get(JSON.stringify([row, column]));
+    if (!cell) return number("td", make("span", "dim", "·"));
+    const count = cell.counts[first], right = row === column;
+    const shown = count && !right ? button("link", () => choose({ where: `${row} → ${column}` }), String(count)) : String(count);
+    const node = number("td", shown, labels.length === 2 ? make("span", "interval", String(cell.counts[second])) : "");
+    if (count) node.classList.add(...(right ? ["right"] : ["heat", strength(count / total(row))]));
+    return node;
+  }), number("td", String(total(row)))]);
+  const all = new Set(cells.map((cell) => cell.expected)), confusedRows = new Set(wrong.map((cell) => cell.expected)).size;
+  const notes = [all.size > confusedRows && `Always as expected: ${all.size - confusedRows} more.`, confusedRows > rows.length && `Not shown: ${confusedRows - rows.length} tools with fewer errors.`];
+  return make("div", "", table(["expected \\ called", ...columns.map((name) => number("th", make("code", "tilt", name))), number("th", "calls")], body),
+    notes.filter(Boolean).map((text) => make("p", "dim", text)));
+}
+function argumentMap(cells) {
+  const cell = (found) => {
+    const node = figure(found);
+    if (found && found.value !== null) {
+      node.append(make("span", "interval", `n ${found.n}`));
+      if (found.value < 1) node.classList.add("heat", strength(1 - found.value)); else node.classList.add("right");
+    }
+    return node;
+  };
+  const line = (one) => {
+    const kinds = Object.entries(one.wrong).map(([kind, count]) => `${kind} ${count}`).join(", ");
+    const name = one.cases.length ? button("link mono", () => choose({ where: `${one.tool}.${one.argument}` }), one.argument) : make("code", "", one.argument);
+    return [make("td", "", make("code", "", one.tool)), make("td", "", name), ...labels.map((label) => cell(one.arms[label])), make("td", "dim gap", kinds)];
+  };
+  const build = (shown) => table(["tool", "argument", ...labels.map((label) => number("th", `${label}: right`)), make("th", "gap", `${labels[0]}: not right`)], shown.map(line));
+  const box = make("div", "", build(cells.slice(0, MOST_ARGUMENTS)));
+  if (cells.length > MOST_ARGUMENTS) box.append(button("", () => box.replaceChildren(build(cells)), `Show all ${cells.length} arguments`));
+  return box;
+}
+function changes(found) {
+  const before = Object.keys(found);
+  const after = [...new Set(before.flatMap((old) => Object.keys(found[old])))];
+  for (const list of [before, after]) list.sort((one, other) => (other === "solved") - (one === "solved"));
+  return table([`${labels[1]} \\ ${labels[0]}`, ...after.map((kind) => number("th", make("span", "tilt", kind)))], before.map((old) => [make("td", "nowrap", old), ...after.map((kind) => {
+    const count = found[old][kind] ?? 0;
+    const node = number("td", count ? String(count) : make("span", "dim", "·"));
+    if (count && old !== kind) node.classList.add(kind === "solved" ? "right" : old === "solved" ? "heat" : "changed");
+    return node;
+  })]));
+}
 function verdictLine() {
   const tone = { pass: "good", fail: "bad", none: "" }[summary.verdict] ?? "warn";
   const text = summary.verdict === "none" ? "no gate" : `verdict: ${summary.verdict}`;
@@ -144,11 +202,22 @@ section("Metrics", "Percent with 95 % intervals; differences over the cases that
 section("Categories", "exact_call, or abstention where no call is expected.", groups("category", summary.categories, "category"));
 if (Object.keys(summary.languages).length > 1) section("Languages", "", groups("language", summary.languages, "lang"));
 if (Object.keys(summary.errors).length) section("First error of each failed case", "", errors());
+const { diagnosis } = summary;
+if (diagnosis) {
+  const beside = labels.length === 2 ? ` Small: ${labels[1]}.` : "";
+  section("Tools called", `Expected tools in rows, calls of ${labels[0]} in columns.${beside} A number opens its cases.`, confusion(diagnosis.confusion));
+  if (diagnosis.arguments.length) section("Arguments", "How often an argument is right, percent with 95 % intervals, in n calls of the right tool that expect it or pass it.", argumentMap(diagnosis.arguments));
+  if (Object.keys(diagnosis.changes).length) section("Errors before and after", `First error of each run: ${labels[1]} in rows, ${labels[0]} in columns.`, changes(diagnosis.changes));
+}
 provenance();
 
 // The cases
 
-const state = { view: "", q: "", tool: "", error: "", category: "", lang: "", case: "" };
+const state = { view: "", q: "", tool: "", error: "", category: "", lang: "", where: "", case: "" };
+const places = new Map([
+  ...(diagnosis?.confusion ?? []).map((cell) => [`${cell.expected} → ${cell.called}`, cell.cases]),
+  ...(diagnosis?.arguments ?? []).map((cell) => [`${cell.tool}.${cell.argument}`, cell.cases]),
+].map(([name, ids]) => [name, new Set(ids)]));
 let index = [], shown = [], current = -1;
 const packs = new Map();
 const controls = {};
@@ -283,7 +352,7 @@ function scoreTable(found) {
 function matches(entry) {
   return (!state.view || entry.outcome === state.view) && (!state.tool || entry.tools.includes(state.tool))
     && (!state.error || entry.errors.includes(state.error)) && (!state.category || entry.category === state.category)
-    && (!state.lang || entry.lang === state.lang) && (!state.q || entry.search.includes(state.q.toLowerCase()));
+    && (!state.lang || entry.lang === state.lang) && (!state.where || places.get(state.where)?.has(entry.id)) && (!state.q || entry.search.includes(state.q.toLowerCase()));
 }
 function update() {
   for (const [key, control] of Object.entries(controls)) if (document.activeElement !== control) control.value = state[key];
@@ -293,6 +362,7 @@ function update() {
   byId("list").replaceChildren();
   more();
   byId("shown").replaceChildren(make("span", "dim", `${shown.length} of ${cases(index.length)}, regressions first; solved: success = 1. Marks: ${labels.join(", ")}. `),
+    state.where ? button("", () => { state.where = ""; update(); }, `only ${state.where} ✕`) : "", " ",
     make("span", "dim keys", "Keys: j/k next and previous, Enter open, f next filter, / search."));
   const at = state.case ? shown.findIndex((entry) => entry.id === state.case) : -1;
   if (at >= 0) { select(at); toggle(item(at), shown[at], true); }

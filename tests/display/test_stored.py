@@ -43,6 +43,35 @@ def test_what_matters_is_a_dozen_lines_and_all_is_every_case(tmp_path: Path) -> 
     assert any(line.startswith("schema_valid") for line in complete)
 
 
+def test_confused_tools_and_wrong_arguments_are_a_line_each_or_tables(tmp_path: Path) -> None:
+    arms = {
+        "tuned": [
+            make_run("s1", 0, make_call("price", item="cake")),
+            make_run("s2", 0, make_call("price", item="tea")),
+        ],
+        "base": [make_run("s1", 1, make_call("price", item="tea"), arm="base")],
+    }
+    summary, cases = summary_of(arms, tmp_path), pair_cases(arms)
+    lines = shown(show_stored(summary, cases, everything=False))
+    assert "called: price for order 1" in lines
+    assert "arguments right: price.item 0.0 (0 to 79)" in lines
+    rows = [line.split() for line in shown(show_stored(summary, cases, everything=True))]
+    assert ["✗", "order", "price", "1", "0"] in rows
+    assert ["price", "price", "1", "1"] in rows
+    assert ["price.item", "0.0", "(0", "to", "79)", "100.0", "(21", "to", "100)", "1", "value", "1"] in rows
+    assert ["solved", "no-call", "1"] in rows
+
+
+def test_a_summary_of_an_older_version_has_no_diagnosis(tmp_path: Path) -> None:
+    arms = arms_of({"s1": 0.0}, {"s1": 1.0})
+    summary = summary_of(arms, tmp_path)
+    del summary["diagnosis"]
+    for everything in (False, True):
+        assert not any(
+            "called" in line for line in shown(show_stored(summary, pair_cases(arms), everything=everything))
+        )
+
+
 def test_a_case_shows_calls_exchanges_and_errors_of_each_arm() -> None:
     wrong = (Finding("wrong-value", 0, "/item", "got cake"),)
     tuned = make_run("a", 0, make_call("price", item="cake"), error="wrong-value", findings=wrong)

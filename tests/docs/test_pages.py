@@ -54,6 +54,8 @@ def accept(arguments: list[str]) -> None:
     command: Any = typer.main.get_command(app)
     words = list(arguments)
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
+        if " ".join(words[:2]) in command.commands:  # such as `eval show`
+            words[:2] = [" ".join(words[:2])]
         assert words[0] in command.commands, f"no such command: {words[0]}"
         command = command.commands[words.pop(0)]
     command.make_context(" ".join(arguments[:2]), words)

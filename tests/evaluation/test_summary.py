@@ -64,6 +64,7 @@ def test_a_stored_evaluation_gives_the_same_summary_byte_for_byte(
     monkeypatch.setattr("agentft.evaluation.summary.SCORES", tuple(stored["metrics"]))  # without newer metrics
     document = golden_summary(tmp_path).document()
     assert {"python", "agentft", "torch", "scipy", "numpy"} <= document.pop("versions").keys()
+    assert document.pop("diagnosis").keys() == {"confusion", "arguments", "changes"}  # newer
     assert document["seconds"] == 1.3
     document["seconds"] = 0.0
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"

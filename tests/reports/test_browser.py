@@ -9,7 +9,7 @@ import pytest
 
 from agentft.reports.page import render_page
 from tests.reports.browser import Browser, find_browser
-from tests.reports.samples import arms_of, summary_of
+from tests.reports.samples import arms_of, make_call, make_run, summary_of
 from tests.reports.test_page import hostile_arms
 
 pytestmark = [
@@ -58,4 +58,26 @@ def test_keys_filter_and_the_address_keeps_the_view(browser: Browser, tmp_path: 
     browser.open(f"{page.as_uri()}#view=lost&case=a")
     browser.wait("document.querySelector('.detail .user') !== null")
     assert browser.value(rows) == ["a"]
+    assert browser.errors == []
+
+
+def test_a_number_of_the_diagnosis_opens_its_cases(browser: Browser, tmp_path: Path) -> None:
+    arms = {
+        "tuned": [
+            make_run("s1", 0, make_call("price", item="cake")),
+            make_run("s2", 0, make_call("price", item="tea")),
+            make_run("i1", 1),
+        ]
+    }
+    page = tmp_path / "report.html"
+    page.write_text("".join(render_page(summary_of(arms, tmp_path), arms, "agentft eval")), encoding="utf-8")
+    browser.open(page.as_uri())
+    rows = "[...document.querySelectorAll('.row .id')].map((row) => row.textContent)"
+    browser.value("document.querySelector('td.heat button').click()")
+    assert browser.value(rows) == ["s2"]
+    assert "where=order" in browser.value("location.hash")
+    browser.value("[...document.querySelectorAll('td button.mono')].find((one) => one.textContent === 'item').click()")
+    assert browser.value(rows) == ["s1"]
+    browser.value("document.querySelector('#shown button').click()")
+    assert len(browser.value(rows)) == 3
     assert browser.errors == []

@@ -1,0 +1,81 @@
+"""Where a stored evaluation fails, in the terminal: tools called, arguments, errors before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Column, Table
+from rich.text import Text
+
+from agentft.display.safe import safe_name
+
+__all__ = ["BARE", "show_diagnosis", "show_share", "worst_places"]
+
+BARE: dict[str, Any] = {"box": None, "pad_edge": False, "header_style": "bold", "padding": (0, 2, 0, 0)}
+WORST = 3
+
+
+def worst_places(found: Mapping[str, Any], arm: str) -> Iterator[Text]:
+    """At most two lines about an arm: the most frequent wrong tools, and the arguments that are wrong most often."""
+    cells = [
+        f"{cell['called']} for {cell['expected']} {count}"
+        for cell in found["confusion"]
+        if cell["expected"] != cell["called"] and (count := cell["counts"][arm])
+    ]
+    shares = [
+        f"{cell['tool']}.{cell['argument']} {show_share(cell['arms'][arm])}"
+        for cell in found["arguments"]
+        if cell["wrong"]
+    ]
+    for title, texts in (("called", cells), ("arguments right", shares)):
+        if texts:
+            yield safe_name(f"{title}: {', '.join(texts[:WORST])}")
+
+
+def show_diagnosis(found: Mapping[str, Any], arms: Sequence[str]) -> Iterator[RenderableType]:
+    """Three tables; those that would be empty are left out."""
+    rows = [
+        (
+            "" if cell["expected"] == cell["called"] else "✗",
+            cell["expected"],
+            cell["called"],
+            *(str(cell["counts"][arm]) for arm in arms),
+        )
+        for cell in found["confusion"]
+    ]
+    yield from _table(["", "expected", "called"], arms, [], rows)
+    rows = [
+        (
+            f"{cell['tool']}.{cell['argument']}",
+            *(show_share(cell["arms"][arm]) for arm in arms),
+            "/".join(dict.fromkeys(str(cell["arms"][arm]["n"]) for arm in arms)),
+            ", ".join(f"{kind} {count}" for kind, count in cell["wrong"].items()),
+        )
+        for cell in found["arguments"]
+    ]
+    yield from _table(["argument"], arms, ["n", "not right"], rows)
+    rows = [(old, new, str(count)) for old, after in found["changes"].items() for new, count in after.items()]
+    yield from _table([f"error of {arm}" for arm in reversed(arms)], ["runs"], [], rows)
+
+
+def show_share(found: Mapping[str, Any], sign: str = "") -> str:
+    """Percent with its interval."""
+    if found["value"] is None:
+        return "-"
+    value, low, high = (found[key] * 100 for key in ("value", "low", "high"))
+    return f"{value:{sign}.1f} ({low:{sign}.0f} to {high:{sign}.0f})"
+
+
+def _table(
+    titles: Sequence[str], numbers: Sequence[str], notes: Sequence[str], rows: Sequence[Sequence[str]]
+) -> Iterator[RenderableType]:
+    """An empty line and a table, if there are rows."""
+    if rows:
+        columns = [Column(safe_name(title)) for title in titles]
+        columns += [Column(safe_name(title), justify="right") for title in numbers]
+        table = Table(*columns, *(Column(safe_name(title)) for title in notes), **BARE)
+        for row in rows:
+            table.add_row(*map(safe_name, row))
+        yield from ("", table)
