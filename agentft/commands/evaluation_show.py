@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,7 @@ from agentft.errors import InputError
 if TYPE_CHECKING:
     from agentft.reports.pairing import PairedCase
 
-__all__ = ["show_command"]
+__all__ = ["find_evaluation", "show_command"]
 
 
 def show_command(
@@ -36,7 +37,7 @@ def show_command(
     from agentft.evaluation.rescoring import by_arm
     from agentft.reports.pairing import pair_cases
 
-    folder = _find(run)
+    folder = find_evaluation(run)
     arms = by_arm(list(read_records(folder / "cases.jsonl")))
     cases, console = pair_cases(arms), open_console()
     if case is not None:
@@ -48,9 +49,11 @@ def show_command(
         say(f"The cases of {', '.join(away)} are in a stored run; {folder / 'report.html'} compares them.")
     if not everything:
         say(f"More: --all, agentft eval show {run} CASE, or {folder / 'report.html'} in a browser.")
+    if "bfcl" not in summary and any(record.error for records in arms.values() for record in records):
+        say(f"Next: agentft eval mine {shlex.quote(run)} proposes training rows for the failures.")
 
 
-def _find(name: str) -> Path:
+def find_evaluation(name: str) -> Path:
     """The evaluation folder that a user names."""
     from agentft.runs import RUNS
 

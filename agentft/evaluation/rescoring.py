@@ -18,7 +18,7 @@ from agentft.evaluation.summary import ArmSummary, FaultSummary, Gate, Summary, 
 from agentft.files import atomic_write, lock_folder, write_text
 from agentft.models.wheels import pull_wheel
 
-__all__ = ["by_arm", "rescore"]
+__all__ = ["by_arm", "rescore", "stored_plan"]
 
 _CHANGED = 3
 
@@ -55,7 +55,7 @@ def rescore(
             raise InputError(f"{path}: it has no finished case; run the evaluation first")
         if any(gate.margin is not None for gate in gates) and len({row.arm for row in rows}) < 2:
             raise InputError(f"{path}: it has one arm, so there is no baseline for --no-worse-than; leave that out")
-        plan = _plan(path, rows, suites, tools)
+        plan = stored_plan(path, rows, suites, tools)
         cases = {case.id: case for case in plan.cases}
         rows = [regrade(row, cases[row.case], plan.context(cases[row.case], row.gold_state)) for row in rows]
         arms = by_arm(rows)
@@ -67,8 +67,12 @@ def rescore(
     return summary
 
 
-def _plan(path: Path, rows: Sequence[Record], suites: Sequence[str], tools: Sequence[str]) -> Plan:
-    """The stored cases as their suites have them now."""
+def stored_plan(path: Path, rows: Sequence[Record], suites: Sequence[str], tools: Sequence[str]) -> Plan:
+    """The stored cases as their suites have them now. `suites`, `tools`: see `rescore`.
+
+    Raises:
+        InputError: a case has changed since it was run, or is in none of the suites.
+    """
     from agentft.toolset import load_toolsets
 
     names = list(suites or dict.fromkeys(row.suite for row in rows))

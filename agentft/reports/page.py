@@ -38,13 +38,16 @@ PACK = 32
 HERE = Path(__file__).parent
 
 
-def render_page(summary: Mapping[str, Any], arms: Mapping[str, Sequence[Record]], command: str = "") -> Iterator[str]:
+def render_page(
+    summary: Mapping[str, Any], arms: Mapping[str, Sequence[Record]], command: str = "", following: str = ""
+) -> Iterator[str]:
     """The page in pieces, the summary first, so that a browser can show it before it has read the cases.
 
     Args:
         summary: the content of summary.json.
         arms: the records by arm label.
         command: the command to repeat.
+        following: the command for the next step.
     """
     cases = pair_cases(arms)
     style, script = ((HERE / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
@@ -53,7 +56,7 @@ def render_page(summary: Mapping[str, Any], arms: Mapping[str, Sequence[Record]]
     head, _, rest = page.replace("{style}", style).replace("{script}", script).partition("{data}")
     middle, _, end = rest.partition("{cases}")
     yield head
-    yield _json(_overview(summary, cases, list(arms), command))
+    yield _json(_overview(summary, cases, list(arms), command) | {"next": following})
     yield middle
     yield f'<script type="application/json" id="index">{_json(_deflated([_entry(case) for case in cases]))}</script>\n'
     for start in range(0, len(cases), PACK):

@@ -189,7 +189,8 @@ function provenance() {
     ...labels.map((label) => [label, ["name", "format", "identity", "frame_sha256", "fingerprint", "tokens"]
       .filter((key) => summary.arms[label][key] != null).map((key) => `${key.replace("_", " ")} ${summary.arms[label][key]}`).join(" · ")]),
     ...Object.entries(summary.hashes).map(([name, value]) => [`${name} sha256`, value]),
-    ["versions", Object.entries(summary.versions).map(([name, version]) => `${name} ${version}`).join(", ")]];
+    ["versions", Object.entries(summary.versions).map(([name, version]) => `${name} ${version}`).join(", ")],
+    ["next step", data.failures.length ? data.next : ""]];
   byId("provenance").append(make("h2", "", "To repeat it"), make("dl", "",
     entries.filter(([, value]) => value !== "" && value != null).flatMap(([name, value]) => [make("dt", "", name), make("dd", "", make("code", "", String(value)))])));
 }
@@ -198,6 +199,7 @@ function section(title, note, body) {
 }
 verdictLine();
 if (data.failures.length) section("What to fix first", `The most frequent first errors of ${labels[0]}.`, failures());
+if (data.failures.length && data.next) byId("overview").append(make("p", "", "Proposed training rows for these failures: ", make("code", "", data.next)));
 section("Metrics", "Percent with 95 % intervals; differences over the cases that both arms finished.", metrics());
 section("Categories", "exact_call, or abstention where no call is expected.", groups("category", summary.categories, "category"));
 if (Object.keys(summary.languages).length > 1) section("Languages", "", groups("language", summary.languages, "lang"));

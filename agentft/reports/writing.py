@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -52,10 +53,11 @@ def _write(
     arms: Mapping[str, Sequence[Record]],
 ) -> None:
     document = summary.document()
+    following = f"agentft eval mine {shlex.quote(str(folder))}" if folder and summary.bfcl is None else ""
     for path in (folder and folder / "report.html", exports.html):
         if path:
             with atomic_write(path) as stream:
-                stream.writelines(render_page(document, arms, command))
+                stream.writelines(render_page(document, arms, command, following))
     if exports.junit:
         write_text(exports.junit, render_junit(document, arms))
     if exports.markdown:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from agentft.calls import call_format
 from agentft.errors import InputError
@@ -25,11 +25,13 @@ from agentft.synthesis.play import NOWHERE, Caller, Played, PlayedRound, Stage
 from agentft.synthesis.recipe import BuildRecipe, CallPattern, read_build_recipe
 from agentft.synthesis.slots import Decks
 from agentft.toolset import Toolset, check_referenced, load_toolset, load_toolsets, locate_world
-from agentft.types import Json, Part, Text, ToolCall, ToolDefinition
+from agentft.types import Json, Part, Text, ToolCall, ToolDefinition, ToolResult
 
-__all__ = ["BuildReport", "Serve", "Serving", "build", "play_recipe", "recipe_toolsets"]
+__all__ = ["BuildReport", "Serve", "Serving", "build", "play_recipe", "recipe_toolsets", "write_row"]
 
 WORLD_SEED = 0
+Spoken: TypeAlias = tuple[str, Sequence[ToolCall], Sequence[ToolResult], str]
+"""A round of a row: what the user says, the calls, their results, and the answer (empty: the row ends at the call)."""
 
 
 class Serving(Protocol):
@@ -118,39 +120,45 @@ def _rows(
     recipe: BuildRecipe, played: Sequence[Played], definitions: Mapping[str, Sequence[ToolDefinition]]
 ) -> Iterable[dict[str, Json]]:
     """MS-Agent rows."""
-    fmt = call_format("msagent")
     chance = random.Random(f"unanswered {recipe.seed}")
     for number, one in enumerate(played):
         ends_at_call = chance.random() < recipe.unanswered
         system = one.system
         tools = [tool for world in system.worlds for tool in definitions[world] if system.has(tool.name)]
-        turns: list[Json] = [{"from": "system", "value": fmt.write_system(system.persona, tools)}]
+        rounds: list[Spoken] = []
         for place, item in enumerate(one.rounds, 1):
             if not item.answer:
                 raise InputError(f"{recipe.path}: the request {item.user!r} has no `answer`; rows need one")
-            # The order is call, result, call, result, ..., answer.
-            parts: list[Part] = [part for pair in zip(item.calls, item.results, strict=True) for part in pair]
             last = place == len(one.rounds) and item.calls and not item.results[-1].is_error
-            parts = parts[:-1] if ends_at_call and last else [*parts, Text(item.answer, NOWHERE)]
-            value = fmt.write_parts(parts)
-            turns += [{"from": "user", "value": item.user}, {"from": "assistant", "value": value}]
-        row: dict[str, Json] = {"id": f"{recipe.name}-{number:04d}", "conversations": turns}
-        _check_row(recipe, row, one)
-        yield row
+            rounds.append((item.user, item.calls, item.results, "" if ends_at_call and last else item.answer))
+        yield write_row(f"{recipe.name}-{number:04d}", system.persona, tools, rounds, str(recipe.path))
 
 
-def _check_row(recipe: BuildRecipe, row: dict[str, Json], played: Played) -> None:
-    """Read the row as training does: it must hold the calls that were played, and no others."""
-    turns = parse_row(row, "").turns
-    calls = [part for turn in turns for part in turn.parts if isinstance(part, ToolCall)]
-    expected = [call for item in played.rounds for call in item.calls]
-    if [(call.name, call.arguments) for call in calls] != [(call.name, call.arguments) for call in expected]:
-        requests = ", ".join(repr(item.user) for item in played.rounds)
+def write_row(
+    identity: str, persona: str, tools: Sequence[ToolDefinition], rounds: Sequence[Spoken], place: str
+) -> dict[str, Json]:
+    """An MS-Agent row: call, result, call, result, ..., answer in each round. Without an answer, it ends at a call.
+
+    Raises:
+        InputError: read as training does, the row does not hold the calls that were played, and no others.
+    """
+    fmt = call_format("msagent")
+    turns: list[Json] = [{"from": "system", "value": fmt.write_system(persona, tools)}]
+    for user, calls, results, answer in rounds:
+        parts: list[Part] = [part for pair in zip(calls, results, strict=True) for part in pair]
+        parts = [*parts, Text(answer, NOWHERE)] if answer else parts[:-1]
+        turns += [{"from": "user", "value": user}, {"from": "assistant", "value": fmt.write_parts(parts)}]
+    row: dict[str, Json] = {"id": identity, "conversations": turns}
+    found = [part for turn in parse_row(row, "").turns for part in turn.parts if isinstance(part, ToolCall)]
+    expected = [call for _, calls, _, _ in rounds for call in calls]
+    if [(call.name, call.arguments) for call in found] != [(call.name, call.arguments) for call in expected]:
+        requests = ", ".join(repr(user) for user, *_ in rounds)
         raise InputError(
-            f"{recipe.path}: the row for {requests:.200} reads back with other calls than were executed ({len(calls)} "
+            f"{place}: the row for {requests:.200} reads back with other calls than were executed ({len(found)} "
             f"instead of {len(expected)} calls); "
             "remove the markers of calls and results from the recipe's texts"
         )
+    return row
 
 
 def _cases(recipe: BuildRecipe, played: Sequence[Played]) -> Iterable[dict[str, Json]]:

@@ -14,7 +14,7 @@ from agentft.synthesis.recipe import BuildRecipe, CallPattern, Round, SystemPatt
 from agentft.synthesis.slots import REFERENCE, Decks, Filler
 from agentft.types import Exchange, Json, Span, ToolCall, ToolDefinition, ToolResult
 
-__all__ = ["Caller", "Played", "PlayedRound", "Stage"]
+__all__ = ["Caller", "Played", "PlayedRound", "Stage", "result_value"]
 
 NOWHERE = Span(0, 0)
 
@@ -102,7 +102,7 @@ class Stage:
                 f"{place}: {written} should {expected}, but the world answered {exchange.received[:200]}; correct the "
                 "call or its `fails`"
             )
-        filler.results.append(_result_value(exchange.received))
+        filler.results.append(result_value(exchange.received))
         return call, ToolResult(call.id, exchange.received, NOWHERE, exchange.is_error)
 
 
@@ -121,7 +121,8 @@ def _check_filled(place: str, text: str, reference: str) -> None:
         )
 
 
-def _result_value(received: str) -> Json:
+def result_value(received: str) -> Json:
+    """A result as JSON; as text if it is none."""
     try:
         return parse_json(received)
     except UnreadableError:

@@ -23,10 +23,13 @@ def test_a_stored_run_and_its_cases_are_shown(
     capsys.readouterr()
     for name in ("runs/tuned/eval/x", "runs/tuned/eval/x/cases.jsonl", "tuned"):
         assert run(["eval", "show", name]) == 0
-        assert "x no-call price" in capsys.readouterr().out
+        shown = capsys.readouterr().out
+        assert "x no-call price" in shown
+        assert f"Next: agentft eval mine {name} proposes" in shown.splitlines()[-1]
     assert run(["eval", "show", "last", "--all"]) == 0
     shown = capsys.readouterr().out
     assert "are in a stored run" in shown
+    assert "Next:" not in shown  # the scripted model solves every case
     assert "p1" in shown
     assert run(["eval", "show", "tuned", "s1"]) == 0
     assert "user: Price of tea?" in capsys.readouterr().out
