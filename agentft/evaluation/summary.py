@@ -194,7 +194,7 @@ def summarise(
 ) -> Summary:
     """Summarise the records of each arm, by label. Gates and verdict apply to the first arm.
 
-    `max_invalid`: see `Settings`. `ran`: by label, the arm and its fingerprint; missing for arms read from a stored run.
+    `max_invalid`: see `Settings`. `ran`: by label, the arm and its fingerprint; none for arms read from a stored run.
     """
     metrics = {name: compare(arms, name) for name in SCORES}
     invalid = {label: sum(row.outcome == "invalid" for row in rows) for label, rows in arms.items()}

@@ -30,7 +30,7 @@ def decode_text(text: str) -> list[dict[str, dict[Any, Any]]] | None:
         if not isinstance(tree, ast.List):
             return None
         return [_call(node) for node in tree.elts]
-    except (AttributeError, MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
+    except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
         return None
 
 
