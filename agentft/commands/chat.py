@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
 
 import typer
 
 from agentft.commands.endpoints import AllowHttp, EndpointUrl, choose_endpoint
+from agentft.errors import InputError
 
 if TYPE_CHECKING:
     from agentft.models import Model
     from agentft.models.transport import Endpoint
-    from agentft.repl.loop import Reader
+    from agentft.repl.gate import Approval
+    from agentft.repl.session import Session
     from agentft.toolset import Toolset
 
 __all__ = ["chat_command"]
@@ -23,6 +28,13 @@ WORLDS = ("weather", "search", "calculator")
 FEW = 6
 
 
+Tools = Annotated[
+    str | None,
+    typer.Option(help="Comma-separated worlds or `world.tool`; '' for none. Default: the adapter's, or three worlds."),
+]
+Approve = Annotated[
+    Literal["never", "writes", "always"], typer.Option(help="Which calls a person must allow before they are sent.")
+]
 TopP = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="Sample from the most likely tokens whose probabilities add up to P.")
 ]
@@ -32,12 +44,7 @@ def chat_command(
     *,
     model: Annotated[str | None, typer.Option(help="A folder, a hub id or an embedded name.")] = None,
     adapter: Annotated[str | None, typer.Option(help="A run folder, or `last` for the run that finished last.")] = None,
-    tools: Annotated[
-        str | None,
-        typer.Option(
-            help="Comma-separated worlds or `world.tool`; '' for none. Default: the adapter's, or three worlds."
-        ),
-    ] = None,
+    tools: Tools = None,
     bits: Annotated[Literal["4", "8", "16"], typer.Option(help="Bits per weight in memory.")] = "16",
     stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Show the answer while it is generated.")] = True,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
@@ -47,6 +54,8 @@ def chat_command(
     seed: Annotated[int, typer.Option(help="Seed for sampling.")] = 0,
     system: Annotated[str | None, typer.Option(help="The system prompt; the tools are added after it.")] = None,
     save: Annotated[Path | None, typer.Option(help="Append the chat to this JSONL file of MS-Agent rows.")] = None,
+    approve: Approve = "never",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document: the rounds with calls.")] = False,
     endpoint: EndpointUrl = None,
     allow_http: AllowHttp = False,
 ) -> None:
@@ -58,25 +67,109 @@ def chat_command(
       agentft chat --adapter last --tools weather
       echo "What is 17% of 2,340?" | agentft chat --save chats.jsonl
     """
-    from agentft.display.chat import ChatView
-    from agentft.display.terminal import open_console
-    from agentft.models import Sampling
-    from agentft.repl.loop import PERSONA, Repl, Session
-    from agentft.repl.saving import check_place
-    from agentft.toolserver import ToolServer
+    from agentft.repl.reading import quiet_terminal
 
     if save is not None:
+        from agentft.repl.saving import check_place
+
         check_place(save)
-    toolsets = _toolsets(tools, adapter)
-    opened = _open(model, adapter, int(bits), choose_endpoint(endpoint, allow_http=allow_http))
-    interactive = sys.stdin.isatty() and sys.stdout.isatty()
-    view = ChatView(open_console(), open_console(stderr=True), streaming=stream)
-    sampling = Sampling(max_new_tokens, temperature, top_p, top_k, seed)
-    with ToolServer(toolsets) as server:
-        definitions = tuple(tool for toolset in toolsets for tool in toolset.definitions)
-        session = Session(opened, server.client(), sampling, definitions, PERSONA if system is None else system)
-        view.welcome(opened.name, opened.source, _offered(toolsets))
-        Repl(session, view, _reader(interactive), toolsets, save_to=save, interactive=interactive).run()
+    interactive = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
+    if approve != "never" and not interactive:
+        raise InputError(f"--approve {approve} needs a person at a terminal; omit it, or use --approve never")
+    served = choose_endpoint(endpoint, allow_http=allow_http)
+    settings = (max_new_tokens, temperature, top_p, top_k, seed)
+    edits = interactive and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
+    with quiet_terminal() if edits else nullcontext(), ExitStack() as server:
+        opening = partial(_open, model, adapter, int(bits), served)
+        start = _Start(opening, _toolsets(tools, adapter), settings, system, approve, server)
+        about = _about(model, adapter, bits, served)
+        _chat(start, about, save, interactive=interactive, edits=edits, stream=stream, as_json=as_json)
+
+
+class _Start:
+    """Opens the session of a chat: the model, and the tools in a server of their own."""
+
+    def __init__(
+        self,
+        opening: Callable[[], Model],
+        toolsets: tuple[Toolset, ...],
+        settings: tuple[Any, ...],
+        system: str | None,
+        approve: Approval,
+        server: ExitStack,
+    ) -> None:
+        self.toolsets = toolsets
+        self._opening = opening
+        self._settings = settings
+        self._system = system
+        self._approve = approve
+        self._server = server
+
+    def __call__(self) -> Session:
+        from agentft.models import Sampling
+        from agentft.repl.gate import CallGate
+        from agentft.repl.session import PERSONA, Session
+        from agentft.toolserver import ToolServer
+
+        model = self._opening()
+        server = self._server.enter_context(ToolServer(self.toolsets))
+        definitions = tuple(tool for toolset in self.toolsets for tool in toolset.definitions)
+        persona = PERSONA if self._system is None else self._system
+        gate = CallGate(server.client(), approve=self._approve)
+        return Session(model, gate, Sampling(*self._settings), definitions, persona, server.sessions)
+
+
+def _chat(
+    start: _Start,
+    about: tuple[str, list[str]],
+    save: Path | None,
+    *,
+    interactive: bool,
+    edits: bool,
+    stream: bool,
+    as_json: bool,
+) -> None:
+    """`edits`: the terminal can move its cursor, so there is an input line."""
+    from agentft.display.chat import ChatView
+    from agentft.display.live import LiveArea
+    from agentft.display.terminal import SafeConsole, open_console, say_json
+    from agentft.models.wheels import cache_folder
+    from agentft.repl.loop import Repl
+    from agentft.repl.reading import line_reader, plain_reader
+
+    live = LiveArea() if edits else None
+    if live is not None:
+        console = SafeConsole(file=cast(TextIO, live), markup=False, emoji=False, highlight=False)
+        view = ChatView(console, console, streaming=stream, live=live)
+    else:
+        view = ChatView(open_console(quiet=as_json), open_console(stderr=True), streaming=stream)
+    reader = plain_reader if interactive else line_reader(sys.stdin)
+    repl = Repl(start, view, reader, start.toolsets, save_to=save, interactive=interactive)
+    if interactive:
+        view.welcome(about[0], "", _offered(start.toolsets))
+    if live is not None:
+        from agentft.repl.terminal import Terminal
+
+        Terminal(repl, live, cache_folder() / "chat_history", f"loading {about[0]}", about[1]).run()
+    else:
+        repl.run()
+    if as_json:
+        say_json({"model": repl.session.model.name, "rounds": repl.answered})
+
+
+def _about(model: str | None, adapter: str | None, bits: str, served: Endpoint | None) -> tuple[str, list[str]]:
+    """The model's name, and the parts of the status line that are known before it is loaded."""
+    from agentft.models.opening import DEFAULT_MODEL
+    from agentft.runs import find_finished
+
+    if served is not None:
+        return (f"{model} at {served.url}" if model else served.url), [model or served.url]
+    run = find_finished(adapter) if adapter else None
+    name = model or (run.model if run else DEFAULT_MODEL)
+    shown = Path(name).name if len(name) > FEW * 4 else name
+    if run is None:
+        return name, [shown, f"{bits} bits"]
+    return f"{name} + {run.path.name}", [shown, f"adapter {run.path.resolve().name}", f"{bits} bits"]
 
 
 def _toolsets(tools: str | None, adapter: str | None) -> tuple[Toolset, ...]:
@@ -112,12 +205,5 @@ def _open(model: str | None, adapter: str | None, bits: int, endpoint: Endpoint 
     run = find_finished(adapter) if adapter else None
     name = model or (run.model if run else DEFAULT_MODEL)
     ensure_pulled(name)
-    with waiting(f"loading {name}"):
+    with nullcontext() if sys.stdin.isatty() and sys.stdout.isatty() else waiting(f"loading {name}"):
         return open_model(model, adapter, bits)
-
-
-def _reader(interactive: bool) -> Reader:
-    from agentft.models.wheels import cache_folder
-    from agentft.repl.loop import NAMES, line_reader, terminal_reader
-
-    return terminal_reader(cache_folder() / "chat_history", NAMES) if interactive else line_reader(sys.stdin)

@@ -1,4 +1,4 @@
-"""The terminal agent's display: streamed replies, calls as panels, notes. Text from a model is never read as markup."""
+"""The terminal agent's display: answers as Markdown while they grow, calls as one line, notes. Nothing is markup."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
 from rich.constrain import Constrain
 from rich.highlighter import JSONHighlighter
@@ -15,177 +15,221 @@ from rich.rule import Rule
 from rich.status import Status
 from rich.text import Text
 
-from agentft.display.safe import safe_name, safe_str, safe_text
+from agentft.display.blocks import Blocks, Trimmed, markdown
+from agentft.display.live import MARGIN, LiveArea
+from agentft.display.safe import safe_line, safe_name, safe_text
 from agentft.json_text import UnreadableError, parse_json
-from agentft.models import CallStarted, Delta, OnDelta, TextDelta
-from agentft.types import Exchange, Part, Step, ToolCall
+from agentft.models import CallDone, CallStarted, CallText, Delta, OnDelta, TextDelta
+from agentft.types import Exchange, Json, Part, Step, ToolCall
 from agentft.types import Text as TextPart
 
-__all__ = ["ChatView", "Stream", "call_panel", "status_line"]
+__all__ = ["ChatView", "call_line", "call_panel", "status_line"]
 
-MARGIN = "  "
 WIDEST = 100  # lines longer than this are hard to read
 ONE_LINE = 72  # JSON up to this width stays on one line
-LINES_SHOWN = 24  # of a result; the model receives all of it
-THOUGHT_STYLE = "dim"
+LINES_SHOWN = 24  # of a result in a panel; /show with `all` has them all, and so has the model
+MAIN_ARGUMENT = 40  # cells of a call's arguments in its line
 
 
-class Stream:
-    """Writes a growing text with a margin, and wraps lines between words while the text arrives."""
+class _Replying:
+    """Shows one reply while it is generated: the text up to its first call, then the call as it grows.
 
-    def __init__(self, console: Console, style: str = "") -> None:
-        self._console = console
-        self._style = style
-        self._written = 0
-        self._word = ""
-        self._gap = 0  # spaces before the word
-        self._column = 0
+    On a pipe there is only the text of the answer, as it is.
+    """
 
-    def show(self, text: str) -> None:
-        """Write the part of `text` that has not been shown yet."""
-        new, self._written = text[self._written :], max(self._written, len(text))
-        self._write("".join(map(self._place, safe_str(new).replace("\t", "    "))))
-
-    def end(self) -> None:
-        """Write the last word, and start a new line if anything was written."""
-        if self._written:
-            self._write(self._flush() + "\n")
-
-    def _write(self, text: str) -> None:
-        self._console.print(Text(text, self._style), end="", soft_wrap=True)
-        self._console.file.flush()
-
-    def _place(self, character: str) -> str:
-        if character == "\n":
-            out = self._flush() + "\n"
-            self._column = self._gap = 0
-            return out
-        if character == " ":
-            out = self._flush()
-            self._gap += 1
-            return out
-        self._word += character
-        # CJK text may break between any characters, and a word longer than the line must break somewhere.
-        breaks = cell_len(character) > 1 or cell_len(self._word) >= self._width
-        return self._flush() if breaks else ""
-
-    def _flush(self) -> str:
-        """The pending word with the space before it, on a new line if it does not fit on this one."""
-        word, self._word = self._word, ""
-        if not word:
-            return ""
-        gap, self._gap = self._gap, 0
-        if self._column and self._column + gap + cell_len(word) > self._width:
-            self._column, start = 0, f"\n{MARGIN}"
-        else:
-            gap = min(gap, max(0, self._width - cell_len(word)))  # deep indents do not push words off the line
-            start = (MARGIN if not self._column else "") + " " * gap
-            self._column += gap
-        self._column += cell_len(word)
-        return start + word
-
-    @property
-    def _width(self) -> int:
-        return max(20, min(self._console.width, WIDEST) - 2 * len(MARGIN))
-
-
-class _LiveReply:
-    """Shows the text of one reply while it is generated, thoughts dimmed, up to its first call."""
-
-    def __init__(self, console: Console, waiting: Status) -> None:
-        self._console = console
-        self._waiting = waiting
-        self._stream = Stream(console)
-        self._text = ""
-        self._is_thought = False
+    def __init__(self, view: ChatView) -> None:
+        self._view = view
+        self._blocks = Blocks()
+        self._thought = ""
+        self._held = ""  # white space that is only shown if text follows
+        self._piped = False  # something was written to the pipe
         self._calls = False
+        self._shown = False  # a block of this reply
 
     def add(self, index: int, delta: Delta) -> None:
         """Show a delta of the only request."""
         del index
-        if isinstance(delta, CallStarted):
+        if isinstance(delta, CallStarted | CallText):
+            self.end()
             self._calls = True
-            self._end_stream()
-            self._waiting.update(Text(f"calling {safe_str(delta.name)}".rstrip(), "dim"))
-            self._waiting.start()
-        elif isinstance(delta, TextDelta) and not self._calls:
-            if delta.thought != self._is_thought:
-                self._end_stream()
-                self._stream = Stream(self._console, THOUGHT_STYLE if delta.thought else "")
-                self._is_thought = delta.thought
-            self._text += delta.text
-            if shown := _trim(self._text):
-                self._waiting.stop()
-                self._stream.show(shown)
+            self._view.writing(delta)
+        elif isinstance(delta, CallDone):
+            self._view.writing(None)
+        elif not self._calls and delta.text:
+            self._add_text(delta)
+
+    def _add_text(self, delta: TextDelta) -> None:
+        if delta.thought:
+            self._end_text()
+            self._thought += delta.text
+            self._view.grow(safe_text(self._thought.strip()[-400:], "dim"))
+            return
+        self._end_thought()
+        self._view.answering()
+        if self._view.is_piped:
+            text = self._held + delta.text
+            kept = text.rstrip()
+            self._held = text[len(kept) :]
+            self._view.write(kept if self._piped else kept.lstrip())
+            self._piped = self._piped or bool(kept)
+            return
+        for block in self._blocks.feed(delta.text):
+            self._block(block)
+        growing = self._blocks.growing
+        self._view.grow(markdown(growing) if growing.strip() else None)
 
     def end(self) -> None:
-        """Show the rest, and remove the waiting line."""
-        self._waiting.stop()
-        self._end_stream()
+        """Show the rest."""
+        self._end_thought()
+        self._end_text()
 
-    def _end_stream(self) -> None:
-        self._stream.end()
-        self._stream = Stream(self._console)
-        self._text = ""
+    def _end_thought(self) -> None:
+        thought, self._thought = self._thought.strip(), ""
+        if thought:
+            self._view.thought(thought)
+
+    def _end_text(self) -> None:
+        if self._piped:
+            self._view.write("\n")
+            self._piped, self._held = False, ""
+        if rest := self._blocks.close():
+            self._block(rest)
+
+    def _block(self, text: str) -> None:
+        self._view.block(text, gap=self._shown)
+        self._shown = True
 
 
 class ChatView:
-    """The terminal of one chat. `notes` receives remarks and errors (stderr)."""
+    """The terminal of one chat. `notes` receives remarks, calls on a pipe and errors (stderr).
 
-    def __init__(self, console: Console, notes: Console, *, streaming: bool = True) -> None:
+    Args:
+        live: the lines above the input line, if there is one.
+        streaming: show the text while it is generated.
+    """
+
+    def __init__(
+        self, console: Console, notes: Console, *, streaming: bool = True, live: LiveArea | None = None
+    ) -> None:
         self.console = console
+        self.is_piped = not console.is_terminal
+        self.items: list[tuple[Exchange, str] | str] = []
+        self.live = live
         self._notes = notes
         self._streaming = streaming
+        self._status: Status | None = None
 
     def welcome(self, model: str, source: str, tools: Sequence[str]) -> None:
         """Show the model, the format of its turns, and the tools."""
-        line = Text.assemble(("agentft chat", "bold"), " · ", safe_text(model, "cyan"), " · ", (source, "dim"))
+        line = Text.assemble(("agentft chat", "bold"), " · ", safe_text(model, "cyan"))
+        line.append_text(safe_text(f" · {source}" if source else "", "dim"))
         self._notes.print(line, soft_wrap=True)
         offered = ", ".join(tools) or "no tools"
         self._notes.print(safe_name(f"{offered}  ·  /help for commands, Ctrl-D to leave", "dim"), soft_wrap=True)
 
     def echo(self, text: str) -> None:
-        """Show a question that was not typed here (piped input)."""
-        self.console.print(Text.assemble(("› ", "bold cyan"), safe_text(text, "bold")))
+        """Show a question on a terminal where it is not left as it was typed."""
+        if not self.is_piped:
+            lines = safe_text(text, "bold").split("\n")
+            self.console.print(Text.assemble(("› ", "bold cyan"), Text("\n  ").join(lines)))
 
     @contextmanager
-    def listening(self) -> Iterator[OnDelta | None]:
-        """Enter while the model generates; yields the callback for its deltas, or None without streaming."""
-        waiting = self.console.status(Text("thinking", "dim"), spinner="dots")
-        reply = _LiveReply(self.console, waiting)
-        waiting.start()
+    def listening(self) -> Iterator[OnDelta]:
+        """Enter while the model generates; yields the callback for its deltas."""
+        reply = _Replying(self)
+        self.doing("thinking")
         try:
-            yield reply.add if self._streaming else None
+            yield reply.add
         finally:
             reply.end()
+            self.doing("")
+
+    def doing(self, text: str) -> None:
+        """Show a spinner with what is happening; "" removes it."""
+        if self.live is not None:
+            self.live.do(safe_line(text))
+        elif self._status is not None:
+            self._status.stop()
+            self._status = None
+        if text and self.live is None and self.console.is_interactive:
+            self._status = self.console.status(Text(safe_line(text), "dim"), spinner="dots")
+            self._status.start()
+
+    def writing(self, delta: CallStarted | CallText | None) -> None:
+        """Show the call that the model writes; None: it is complete."""
+        if self.live is None or delta is None:
+            return
+        if isinstance(delta, CallStarted):
+            self.live.do(f"writing a call {delta.name}".rstrip())
+        else:
+            self.grow(safe_text(f"⚙ {delta.name} {' '.join(delta.text.split())[-200:]}", "dim"))
+
+    def grow(self, renderable: RenderableType | None) -> None:
+        """Show the text that is not finished."""
+        if self.live is not None and self._streaming:
+            self.live.grow(None if renderable is None else Trimmed(renderable, MARGIN, WIDEST))
+
+    def write(self, text: str) -> None:
+        """Write a piece of an answer to a pipe."""
+        if text:
+            self.console.print(safe_text(text), end="", soft_wrap=True)
+            self.console.file.flush()
+
+    def answering(self) -> None:
+        """Say that the model writes its answer."""
+        if self.live is not None:
+            self.live.do("answering")
+
+    def block(self, text: str, *, gap: bool = False) -> None:
+        """Show a finished block of an answer; `gap`: after an empty line."""
+        if self.is_piped:
+            self.write(text + "\n")
+        else:
+            block = Trimmed(markdown(text), MARGIN, WIDEST)
+            self._print(Group(Text(), block) if gap else block)
+
+    def thought(self, text: str) -> None:
+        """Show a thought as one dimmed line; it is an item of /show."""
+        if not self.is_piped:
+            self.items.append(text)
+            line = f"{MARGIN}∴ {len(self.items)} {' '.join(text.split())}"
+            self._print(Text(_fit(line, self._width), "dim"))
+
+    def exchange(self, exchange: Exchange, seconds: float, written: str = "") -> None:
+        """Show a call that was sent as one line, on a pipe on stderr; it is an item of /show."""
+        self.items.append((exchange, written))
+        if self.is_piped:
+            self._notes.print(call_line(exchange, len(self.items), seconds, WIDEST), soft_wrap=True)
+        else:
+            self._print(call_line(exchange, len(self.items), seconds, self._width))
+
+    def ask_for(self, call: ToolCall, access: str) -> None:
+        """Show a call that a person must allow, with all its arguments."""
+        self.doing("")
+        title = Text.assemble("⚙ ", safe_name(call.name, "bold"), (f" · {access}", "yellow"))
+        arguments = _pretty(json.dumps(dict(call.arguments), ensure_ascii=False), 0)
+        self._print(Trimmed(Group(title, arguments), MARGIN, WIDEST))
 
     def step(self, step: Step) -> None:
-        """Show a step: its text unless it was streamed, its calls with their results, and the text after them."""
+        """Show the text after a step's calls, and calls that were written but not sent."""
         calls = [place for place, part in enumerate(step.parts) if isinstance(part, ToolCall)]
-        if not self._streaming:
-            self._show_text(step, 0, calls[0] if calls else len(step.parts))
-        for exchange in step.exchanges:
-            self.console.print(call_panel(exchange, _written(step, exchange.call)))
-        if calls:
-            self._show_text(step, calls[-1] + 1, len(step.parts), space=False)
-
-    def _show_text(self, step: Step, start: int, end: int, *, space: bool = True) -> None:
-        """Show the text of some parts, thoughts dimmed; a tool result that the model made up is text.
-
-        `space`: keep white space before the text.
-        """
-        reply = _LiveReply(self.console, self.console.status(""))
-        for part in step.parts[start:end]:
-            text = part.text if isinstance(part, TextPart) else _written(step, part)
-            text = text if space else text.lstrip()
-            space = space or bool(text)
-            reply.add(0, TextDelta(text, isinstance(part, TextPart) and part.thought))
-        reply.end()
+        rest = "".join(_text(step, part) for part in step.parts[calls[-1] + 1 :]).strip() if calls else ""
+        if rest:
+            self.block(rest)
 
     def answered(self, steps: Sequence[Step], seconds: float) -> None:
         """Show the line under an answer."""
-        self.console.print(Text(MARGIN + status_line(steps, seconds), "dim"))
-        self.console.print()
+        if not self.is_piped:
+            self.console.print(Text(MARGIN + status_line(steps, seconds), "dim"))
+            self.console.print()
+
+    def show_item(self, number: int, *, whole: bool = False) -> bool:
+        """Show a call with its result, or a thought, in full; False if there is no such item."""
+        if not 1 <= number <= len(self.items):
+            return False
+        item = self.items[number - 1]
+        self.show(safe_text(item, "dim") if isinstance(item, str) else call_panel(*item, whole=whole))
+        return True
 
     def show(self, renderable: RenderableType) -> None:
         """Show a table or the help."""
@@ -193,17 +237,69 @@ class ChatView:
 
     def note(self, text: str, style: str = "yellow") -> None:
         """Show a note about the chat itself."""
-        self._notes.print(safe_name(text, style), soft_wrap=True)
+        self._notes.print(safe_name(text, style), soft_wrap=self.is_piped)
+
+    def _print(self, renderable: RenderableType) -> None:
+        """Print what takes the place of the growing text."""
+        if self.live is not None:
+            self.live.replace_growing()
+        self.console.print(renderable)
+
+    @property
+    def _width(self) -> int:
+        return min(self.console.width, WIDEST)
 
 
-def _trim(text: str) -> str:
-    """The text without leading newlines and trailing white space."""
-    return text.rstrip().lstrip("\n")
+def _text(step: Step, part: Part) -> str:
+    """A part's text: a tool result that the model made up is text."""
+    return part.text if isinstance(part, TextPart) else (step.raw or "")[part.span.start : part.span.end]
 
 
-def _written(step: Step, part: Part) -> str:
-    """The part as the model wrote it; empty for a model that returns structured parts."""
-    return (step.raw or "")[part.span.start : part.span.end]
+def _fit(line: str, width: int) -> str:
+    """One line of text, cut at `width` cells."""
+    shown = safe_line(line)
+    return shown if cell_len(shown) <= width else set_cell_size(shown, max(1, width - 1)).rstrip() + "…"
+
+
+def call_line(exchange: Exchange, number: int, seconds: float, width: int) -> Text:
+    """`⚙ 1 current_weather Oslo · 200 · 12 ms · {"degrees": ...`, cut at `width` cells; a failure's reason is not."""
+    call = exchange.call
+    name = safe_line(call.name) or "unreadable call"
+    values = ", ".join(_value(value) for value in call.arguments.values())
+    line = Text.assemble(("⚙ ", _colour(exchange)), (f"{number} ", "dim"), (name, f"bold {_colour(exchange)}"))
+    if values:
+        line.append(f" {_fit(values, MAIN_ARGUMENT)}")
+    took = f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+    status = _status(exchange)
+    line.append(f" · {status}" if status == "not sent" else f" · {status} · {took}", "dim")
+    if exchange.is_error:
+        return Text.assemble(line, " · ", safe_name(_reason(exchange.received), _colour(exchange)))
+    result = " · " + " ".join(exchange.received.split())
+    room = width - line.cell_len
+    return line.append(_fit(result, room), "dim") if room > 24 else line
+
+
+def _value(value: Json) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _reason(received: str) -> str:
+    """What a failed call returned: its `error`, or the first 200 characters."""
+    with suppress(UnreadableError):
+        document = parse_json(received)
+        if isinstance(document, dict) and isinstance(error := document.get("error"), str):
+            return error
+    return " ".join(received.split())[:200]
+
+
+def _status(exchange: Exchange) -> str:
+    if exchange.status is None:
+        return "not sent" if exchange.sent is None else "no answer"
+    return str(exchange.status)
+
+
+def _colour(exchange: Exchange) -> str:
+    return "yellow" if exchange.status is None else "red" if exchange.is_error else "green"
 
 
 def status_line(steps: Sequence[Step], seconds: float) -> str:
@@ -215,23 +311,25 @@ def status_line(steps: Sequence[Step], seconds: float) -> str:
     return " · ".join([*parts, f"{rate:.{int(rate < 10)}f} tokens/s"] if seconds > 0.1 else parts)
 
 
-def call_panel(exchange: Exchange, written: str) -> Constrain:
+def call_panel(exchange: Exchange, written: str = "", *, whole: bool = False) -> Constrain:
     """A call with its arguments and its result; the border's colour shows whether it succeeded.
 
     Args:
         written: the call as the model wrote it, shown if it could not be read.
+        whole: show every line of the result.
     """
     call = exchange.call
-    colour = "yellow" if exchange.status is None else "red" if exchange.is_error else "green"
+    colour = _colour(exchange)
     if call.parse_error is None:
         request = _pretty(json.dumps(dict(call.arguments), ensure_ascii=False))
     else:
         request = safe_text(written or str(call.parse_error), "red")
+    where = f"{exchange.method} {exchange.url} · " if exchange.status is not None else ""
     panel = Panel(
-        Group(request, Rule(style="dim"), _pretty(exchange.received)),
+        Group(request, Rule(style="dim"), _pretty(exchange.received, 0 if whole else LINES_SHOWN)),
         title=Text.assemble("⚙ ", safe_name(call.name or "unreadable call", f"bold {colour}")),
         title_align="left",
-        subtitle=_outcome(exchange),
+        subtitle=safe_text(where + _status(exchange), "dim" if where else "yellow"),
         subtitle_align="right",
         border_style=colour,
         padding=(0, 1),
@@ -239,23 +337,18 @@ def call_panel(exchange: Exchange, written: str) -> Constrain:
     return Constrain(panel, WIDEST)
 
 
-def _outcome(exchange: Exchange) -> Text:
-    if exchange.status is None:
-        return safe_text("not sent" if exchange.sent is None else "no answer", "yellow")
-    return safe_text(f"{exchange.method} {exchange.url} · {exchange.status}", "dim")
-
-
-def _pretty(text: str) -> Text:
-    """JSON in colours, on several lines if it is long; other text unchanged. Shows how many lines were cut."""
+def _pretty(text: str, most: int = LINES_SHOWN) -> Text:
+    """JSON in colours, on several lines if it is long; other text unchanged. `most`: lines shown (0: all)."""
     value = None
     with suppress(UnreadableError):
         value = parse_json(text, unique_keys=True)
         line = json.dumps(value, ensure_ascii=False)
         text = line if cell_len(line) <= ONE_LINE else json.dumps(value, ensure_ascii=False, indent=2)
     lines = text.split("\n")
-    kept = safe_text("\n".join(lines[:LINES_SHOWN]))
+    most = most or len(lines)
+    kept = safe_text("\n".join(lines[:most]))
     if isinstance(value, dict | list):
         JSONHighlighter().highlight(kept)
-    if len(lines) > LINES_SHOWN:
-        kept.append(f"\n… {len(lines) - LINES_SHOWN} more lines", "dim")
+    if len(lines) > most:
+        kept.append(f"\n… {len(lines) - most} more lines", "dim")
     return kept

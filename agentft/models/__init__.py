@@ -16,15 +16,18 @@ from agentft.types import Conversation, Json, ToolCall, Turn
 __all__ = [
     "CallDone",
     "CallStarted",
+    "CallText",
     "ConcurrentModel",
     "Delta",
     "Finish",
+    "InspectableModel",
     "Model",
     "OnDelta",
     "Reply",
     "Request",
     "Sampling",
     "TextDelta",
+    "TokenScore",
     "Usage",
 ]
 
@@ -97,13 +100,21 @@ class CallStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class CallText:
+    """The call that is being written, as far as it goes; sent whenever it grows."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class CallDone:
     """A call is complete; the reply's turn will contain it unchanged."""
 
     call: ToolCall
 
 
-Delta: TypeAlias = TextDelta | CallStarted | CallDone
+Delta: TypeAlias = TextDelta | CallStarted | CallText | CallDone
 OnDelta: TypeAlias = Callable[[int, Delta], None]
 """Called with the index of a request and the next piece of its reply."""
 
@@ -141,4 +152,32 @@ class ConcurrentModel(Model, Protocol):
 
     def close(self) -> None:
         """Cancel what is in progress and free the model's resources."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """A token that was generated. `others`: the most likely tokens in its place, with their probabilities."""
+
+    text: str
+    probability: float
+    others: tuple[tuple[str, float], ...]
+
+
+@runtime_checkable
+class InspectableModel(Model, Protocol):
+    """A model on this machine, whose prompts and tokens can be seen. `context`: tokens that it can hold; 0: unknown."""
+
+    context: int
+
+    def prompt(self, conversation: Conversation) -> str:
+        """The text that the model gets for its next turn."""
+        ...
+
+    def count(self, conversation: Conversation) -> int:
+        """How many tokens that prompt has."""
+        ...
+
+    def explain(self, conversation: Conversation, text: str) -> list[TokenScore]:
+        """How likely each token of `text` is as the next turn."""
         ...

@@ -15,13 +15,14 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from agentft.errors import InputError
-from agentft.models import Finish, Sampling
+from agentft.models import Finish, Sampling, TokenScore
 from agentft.models.completion import Completion, OnText, TextRequest, stop_end
 from agentft.models.decoding import ATTENTION, OnTokens, Prefix, Start, can_share, compute_prefix, decode
 from agentft.models.embedded import resolve
 from agentft.models.tokenizers import check_vocabulary, load_tokenizer, located
 from agentft.rendering.encoding import tokens_of
 from agentft.rendering.frame import Frame
+from agentft.types import Segment
 
 __all__ = ["HfEngine", "native_bf16", "quantisation"]
 
@@ -61,6 +62,7 @@ class HfEngine:
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
         self.name = name
         self.tokenizer = tokenizer
+        self.context = int(getattr(model.config, "max_position_embeddings", None) or 0)
         self._model = model.eval()
         self._ends = _end_tokens(model, tokenizer)
         self._lead = self._decode_all(self._ends[:1])
@@ -131,6 +133,30 @@ class HfEngine:
             for index, prompt, row in zip(order, prompts, generated, strict=True)
         }
         return [done[index] for index in range(len(requests))]
+
+    def count(self, segments: Sequence[Segment]) -> int:
+        """See `InspectableEngine.count`."""
+        return len(tokens_of(segments, self.tokenizer))
+
+    def score(self, segments: Sequence[Segment], text: str, others: int) -> list[TokenScore]:
+        """See `InspectableEngine.score`. The text is tokenised anew, and all is read in one pass."""
+        prompt = tokens_of(segments, self.tokenizer)
+        said = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if not said:
+            return []
+        ids = torch.tensor([[*prompt, *said]], device=self._model.device)
+        with torch.inference_mode():
+            logits = self._model(input_ids=ids, logits_to_keep=len(said) + 1).logits[0, :-1].float()
+        probabilities = logits.softmax(dim=-1)
+        best, places = probabilities.topk(others, dim=-1)
+        return [
+            TokenScore(
+                self._decode([token]),
+                float(row[token]),
+                tuple((self._decode([place]), float(chance)) for place, chance in zip(options, chances, strict=True)),
+            )
+            for token, row, options, chances in zip(said, probabilities, places.tolist(), best.tolist(), strict=True)
+        ]
 
     def _starts(self, systems: list[str], prompts: list[list[int]]) -> list[Start]:
         """The cached prefix of each prompt; empty if some prompts share too little."""

@@ -7,12 +7,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from agentft.models import CallDone, CallStarted, Delta, OnDelta, Reply, Request, Sampling, TextDelta, Usage
-from agentft.models.completion import Completion, TextEngine, TextRequest
+from agentft.models import (
+    CallDone,
+    CallStarted,
+    CallText,
+    Delta,
+    OnDelta,
+    Reply,
+    Request,
+    Sampling,
+    TextDelta,
+    TokenScore,
+    Usage,
+)
+from agentft.models.completion import Completion, InspectableEngine, TextEngine, TextRequest
 from agentft.rendering import Rendering
-from agentft.types import Part, Segment, Text, ToolCall, Turn
+from agentft.types import Conversation, Part, Segment, Text, ToolCall, Turn
 
 __all__ = ["LocalModel", "PartStream", "read_reply"]
+
+_OTHERS = 4  # alternatives to a token
 
 # The end of the text that is not streamed yet: it may be the start of a call, or whitespace before one.
 _HELD_BACK = re.compile(r"\s*(<[^\s<>]{0,40})?\Z")
@@ -27,6 +41,7 @@ class LocalModel:
         self.rendering = rendering.describe()
         self._engine = engine
         self._rendering = rendering
+        self.context = engine.context if isinstance(engine, InspectableEngine) else 0
 
     def reply(self, requests: Sequence[Request], sampling: Sampling, on_delta: OnDelta | None = None) -> list[Reply]:
         """See `Model.reply`. All requests go through the engine in one batch."""
@@ -49,6 +64,22 @@ class LocalModel:
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
 
+    def prompt(self, conversation: Conversation) -> str:
+        """See `InspectableModel`."""
+        return "".join(segment.text for segment in self._rendering.prompt(conversation))
+
+    def count(self, conversation: Conversation) -> int:
+        """See `InspectableModel`; 0 if the engine cannot tell."""
+        engine = self._engine
+        return engine.count(self._rendering.prompt(conversation)) if isinstance(engine, InspectableEngine) else 0
+
+    def explain(self, conversation: Conversation, text: str) -> list[TokenScore]:
+        """See `InspectableModel`; empty if the engine cannot tell."""
+        engine = self._engine
+        if not isinstance(engine, InspectableEngine):
+            return []
+        return engine.score(self._rendering.prompt(conversation), text, _OTHERS)
+
 
 def read_reply(rendering: Rendering, prompt: Sequence[Segment], completion: Completion) -> Reply:
     """Parse a completion into a reply."""
@@ -65,7 +96,7 @@ class PartStream:
     """Converts streamed text to deltas.
 
     Once the stream is closed, the joined `TextDelta`s equal the text parts of the turn, and each call was announced by
-    `CallStarted` and completed by `CallDone`.
+    `CallStarted` and completed by `CallDone`. While a call grows, `CallText` has its text so far.
     """
 
     def __init__(self, parse: Callable[[str], tuple[Part, ...]], on_delta: Callable[[Delta], None]) -> None:
@@ -98,8 +129,9 @@ class PartStream:
                 if not self._sent:
                     self._on_delta(CallStarted(part.name))
                     self._sent = 1
-                if complete:
-                    self._on_delta(CallDone(part))
+                self._on_delta(
+                    CallDone(part) if complete else CallText(part.name, self._text[part.span.start : part.span.end])
+                )
             if complete:
                 self._part, self._sent = index + 1, 0
 

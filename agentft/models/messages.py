@@ -13,7 +13,7 @@ from agentft.records.keys import is_blank
 from agentft.records.openai import parse_openai
 from agentft.types import Conversation, Json, ParseFailure, Text, ToolCall, ToolDefinition, ToolResult, Turn
 
-__all__ = ["ChatResponse", "declare", "read_response", "read_turn", "write_messages"]
+__all__ = ["ChatResponse", "declare", "read_response", "read_turn", "write_messages", "write_reply"]
 
 _FINISHES: dict[Json, Finish] = {"tool_calls": "stop", "function_call": "stop", "length": "length"}
 
@@ -59,7 +59,7 @@ def write_messages(conversation: Conversation, reasoning: str = "") -> list[Json
     for index, turn in enumerate(conversation.turns):
         if turn.role == "assistant":
             named |= {part.id for part in turn.parts if isinstance(part, ToolCall) and part.name}
-            messages.append(_write_reply(turn, reasoning if index > current else ""))
+            messages.append(write_reply(turn, reasoning if index > current else ""))
         elif turn.role == "tool":
             messages += _write_results(turn, named)
         elif turn.raw:
@@ -68,7 +68,8 @@ def write_messages(conversation: Conversation, reasoning: str = "") -> list[Json
     return messages
 
 
-def _write_reply(turn: Turn, reasoning: str) -> Json:
+def write_reply(turn: Turn, reasoning: str = "") -> dict[str, Json]:
+    """An assistant turn as a message; `reasoning`: the key of its thoughts, which are left out without one."""
     text = "".join(part.text for part in turn.parts if isinstance(part, Text) and not part.thought)
     thought = "".join(part.text for part in turn.parts if isinstance(part, Text) and part.thought)
     calls: list[Json] = []

@@ -1,87 +1,29 @@
-"""The terminal agent: the state of a chat, and the loop that reads questions and commands."""
+"""The terminal agent: answers questions and runs commands, one line after another, wherever the lines come from."""
 
 from __future__ import annotations
 
-import difflib
-import io
-import secrets
+import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TextIO
 
-from rich.text import Text
-
-from agentft.agent import INFRASTRUCTURE, ToolRunner, add_user_turn, open_conversation, step
+from agentft.agent import INFRASTRUCTURE
 from agentft.display.chat import ChatView
-from agentft.display.tools import tool_table
 from agentft.errors import AgentftError, InputError
-from agentft.models import Model, OnDelta, Sampling
+from agentft.json_text import UnreadableError, parse_json
+from agentft.repl.commands import WORDS, find_command
+from agentft.repl.gate import Decision
+from agentft.repl.reading import Reader
 from agentft.repl.saving import append_row, check_place
+from agentft.repl.session import Session
 from agentft.toolset import Toolset
-from agentft.types import Conversation, Step, ToolDefinition
+from agentft.types import Conversation, Exchange, Json, Step, Text, ToolCall
 
-__all__ = ["COMMANDS", "PERSONA", "Reader", "Repl", "Session", "line_reader", "terminal_reader"]
+__all__ = ["Repl", "read_arguments"]
 
-Reader = Callable[[], str]
-"""Returns the next line of input; raises EOFError at the end and KeyboardInterrupt on Ctrl-C."""
-
-PERSONA = "You are a helpful assistant."
-
-COMMANDS = {
-    "/help": "list the commands",
-    "/tools": "list the tools with their arguments",
-    "/reset": "start a new conversation",
-    "/save FILE": "append the conversation to a JSONL file of MS-Agent rows",
-    "/quit": "leave (or press Ctrl-D)",
-}
-NAMES = [usage.split()[0] for usage in COMMANDS]
-
-
-@dataclass
-class Session:
-    """The state of a chat. `max_steps`: maximum replies per question."""
-
-    model: Model
-    client: ToolRunner
-    sampling: Sampling
-    tools: tuple[ToolDefinition, ...]
-    persona: str = PERSONA
-    max_steps: int = 6
-    conversation: Conversation = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Start a new conversation, with the tool worlds in their initial state."""
-        key = f"chat-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-        self.conversation = open_conversation(key, self.persona, self.tools, self.model.source)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether the user has not asked anything yet."""
-        return not any(turn.role == "user" for turn in self.conversation.turns)
-
-    def ask(self, text: str, listening: Callable[[], AbstractContextManager[OnDelta | None]]) -> Iterator[Step]:
-        """Ask a question; yields each step until the model has answered or `max_steps` is reached.
-
-        On an error, or if the caller stops early, the caller must restore `conversation`.
-
-        Args:
-            listening: a context manager entered around each reply; its value is called with the reply's deltas.
-        """
-        self.conversation = add_user_turn(self.conversation, text)
-        for _ in range(self.max_steps):
-            with listening() as on_delta:
-                self.conversation, made = step(
-                    self.conversation, self.model, self.client, self.sampling, self.conversation.id, on_delta
-                )
-            yield made
-            if not made.exchanges:
-                return
+REPEATS = 3  # equal calls in one round after which it is stopped
 
 
 @dataclass
@@ -89,34 +31,119 @@ class Repl:
     """The terminal agent.
 
     Args:
+        opened: returns the session once the model is loaded; called when it is first needed.
+        view: shows what happens.
+        read: the next line of input.
         save_to: the file to which each conversation is appended when it ends.
         interactive: a person is typing, so that Ctrl-C stops an answer and errors are shown; otherwise both end the
             chat.
     """
 
-    session: Session
+    opened: Callable[[], Session]
     view: ChatView
     read: Reader
     toolsets: tuple[Toolset, ...]
     save_to: Path | None = None
     interactive: bool = True
+    answered: list[dict[str, Json]] = field(default_factory=list, init=False)
     _saved: list[tuple[Path, Conversation]] = field(default_factory=list, init=False)
 
+    @cached_property
+    def session(self) -> Session:
+        """The session; waits until the model is loaded."""
+        session = self.opened()
+        gate = session.gate
+        gate.on_start = lambda call: self.view.doing(f"running {call.name}")
+        gate.on_done = self._show_exchange
+        gate.ask = self._ask_person
+        gate.interruptible = self.interactive
+        gate.access = {name: tool.access for toolset in self.toolsets for name, tool in toolset.tools.items()}
+        return session
+
     def run(self) -> None:
-        """Run until the input ends or `/quit`. The conversation is saved to `save_to` however the chat ends."""
+        """Run until the input ends or `/quit`."""
         try:
-            while (text := self._next()) is not None:
-                if text.startswith("/"):
-                    if not self._run_command(text):
-                        break
-                elif text:
-                    self._answer(text)
+            while (text := self._next()) is not None and self.handle(text):
+                pass
         finally:
-            self._save_to_file()
+            self.finish()
+
+    def handle(self, text: str) -> bool:
+        """Answer a question or run a command; False ends the chat."""
+        if not text.startswith("/"):
+            if text:
+                self.answer(text)
+            return True
+        name, _, rest = text.partition(" ")
+        if name == "/quit":
+            return False
+        try:
+            find_command(name).run(self, rest.strip())
+        except (AgentftError, OSError, *INFRASTRUCTURE) as error:
+            if not self.interactive and not isinstance(error, InputError):
+                raise
+            self.view.note(str(error), "red")
+        return True
+
+    def finish(self) -> None:
+        """Append the conversation to `save_to`, however the chat ends."""
+        if self.save_to is not None and "session" in vars(self):
+            self.append_to(self.save_to)
+
+    def answer(self, text: str) -> None:
+        """Ask the model."""
+        self.session.gate.cancelled.clear()
+        self._follow(text)
+
+    def _follow(self, text: str | None) -> None:
+        """Show the steps that answer a question, or that continue the last round."""
+        session, begun = self.session, time.monotonic()
+        before, dropped = len(session.rounds), session.dropped
+        steps: list[Step] = []
+        try:
+            made = session.proceed(self.view.listening) if text is None else session.ask(text, self.view.listening)
+            for step in made:
+                steps.append(step)
+                self.view.step(step)
+                if _loops(session.rounds[-1].steps):
+                    session.gate.cancelled.set()
+                    self.view.note(f"stopped: the same call {REPEATS} times; /retry, /fix or /undo")
+        except (AgentftError, *INFRASTRUCTURE) as error:
+            session.rewind(before + 1 if text is not None else before)
+            if not self.interactive:
+                raise
+            self.view.note(f"error: {error}", "red")
+            return
+        finally:
+            self.view.doing("")
+        if session.dropped > dropped:
+            count = session.dropped - dropped
+            rounds = "the oldest round was" if count == 1 else f"the {count} oldest rounds were"
+            self.view.note(f"the model's context is full: {rounds} left out", "dim")
+        if not steps:
+            self.view.note("stopped; the question was removed from the conversation")
+            return
+        self.view.answered(steps, time.monotonic() - begun)
+        self.answered.append(_record(text or "", steps))
+        self._explain_end(steps)
+
+    def _explain_end(self, steps: list[Step]) -> None:
+        last, session = steps[-1], self.session
+        if last.finish == "repeated":
+            self.view.note("stopped: the model repeats itself; /retry with /set temperature 0.7 may help")
+        elif last.finish == "stopped" or session.gate.cancelled.is_set():
+            self.view.note("stopped; what came is kept (/undo removes it)")
+        elif last.exchanges:
+            self.view.note(
+                f"stopped after {len(session.rounds[-1].steps)} steps without an answer; ask again, or /undo"
+            )
+        elif last.finish == "length":
+            limit = session.sampling.max_new_tokens
+            self.view.note(f"the answer was cut at {limit} tokens; /set max_new_tokens {2 * limit} allows more")
 
     def _next(self) -> str | None:
         try:
-            text = self.read().strip()
+            return self.read("› ").strip()
         except EOFError:
             return None
         except KeyboardInterrupt:
@@ -124,70 +151,47 @@ class Repl:
                 raise
             self.view.note("press Ctrl-D or type /quit to leave", "dim")
             return ""
-        if text and not self.interactive:
-            self.view.echo(text)
-        return text
 
-    def _answer(self, text: str) -> None:
-        before, begun = self.session.conversation, time.monotonic()
-        steps: list[Step] = []
-        try:
-            for made in self.session.ask(text, self.view.listening):
-                steps.append(made)
-                self.view.step(made)
-            self.view.answered(steps, time.monotonic() - begun)
-            self._warn_if_cut(steps)
-        except (KeyboardInterrupt, AgentftError, *INFRASTRUCTURE) as error:
-            self.session.conversation = before
-            if not self.interactive:
-                raise
-            if isinstance(error, KeyboardInterrupt):
-                self.view.note("stopped; the question was removed from the conversation")
-            else:
-                self.view.note(f"error: {error}", "red")
+    def _show_exchange(self, exchange: Exchange, seconds: float) -> None:
+        self.view.exchange(exchange, seconds)
+        self.view.doing("thinking")
 
-    def _warn_if_cut(self, steps: list[Step]) -> None:
-        if steps[-1].exchanges:
-            self.view.note(f"stopped after {len(steps)} steps without an answer; ask again, or /reset")
-        elif steps[-1].finish == "length":
-            limit = self.session.sampling.max_new_tokens
-            self.view.note(f"the answer was cut at {limit} tokens; raise --max-new-tokens")
+    def _ask_person(self, call: ToolCall, access: str) -> Decision:
+        """Ask whether to send a call, until the reply is one of those offered."""
+        self.view.ask_for(call, access)
+        while True:
+            try:
+                said = self.read(f"allow {call.name}? y, n [why], e(dit), a(lways) › ").strip()
+                word, _, reason = said.partition(" ")
+                match word.lower():
+                    case "y" | "yes":
+                        return Decision(True)
+                    case "a" | "always":
+                        return Decision(True, always=True)
+                    case "n" | "no":
+                        return Decision(False, reason=reason.strip())
+                    case "e" | "edit":
+                        return Decision(True, self._edited(call))
+            except InputError as error:
+                self.view.note(str(error), "red")
+            except (EOFError, KeyboardInterrupt):
+                self.session.gate.cancelled.set()
+                return Decision(False, reason="stopped")
 
-    def _run_command(self, line: str) -> bool:
-        """Run a slash command; False ends the chat."""
-        name, _, rest = line.partition(" ")
-        if name == "/quit":
-            return False
-        if name == "/help":
-            self.view.show(_help())
-        elif name == "/tools":
-            self.view.show(tool_table(self.toolsets) if self.toolsets else Text("no tools", "dim"))
-        elif name == "/reset":
-            self._save_to_file()
-            self.session.reset()
-            self.view.note("new conversation", "dim")
-        elif name == "/save":
-            self._save(rest.strip())
-        else:
-            near = difflib.get_close_matches(name, NAMES, 1)
-            self.view.note(f"unknown command {name}; {f'did you mean {near[0]}?' if near else 'try /help'}")
-        return True
+    def _edited(self, call: ToolCall) -> dict[str, Json]:
+        return read_arguments(self.read("arguments › ", json.dumps(dict(call.arguments), ensure_ascii=False)))
 
-    def _save(self, name: str) -> None:
-        path = Path(name).expanduser()
-        try:
-            if not name:
-                raise InputError("name a file: /save chats.jsonl")
-            check_place(path)
-            self._append_to(path)
-        except (InputError, OSError) as error:
-            self.view.note(str(error), "red")
+    def words(self, command: str) -> list[str]:
+        """What may follow a command that takes words or settings, for completion."""
+        return WORDS[command](self) if command in WORDS else []
 
-    def _save_to_file(self) -> None:
-        if self.save_to is not None:
-            self._append_to(self.save_to)
+    def save(self, path: Path) -> None:
+        """Append the conversation to a file that the person names."""
+        check_place(path)
+        self.append_to(path)
 
-    def _append_to(self, path: Path) -> None:
+    def append_to(self, path: Path) -> None:
+        """Append the conversation as a row, once for each state of it."""
         if self.session.is_empty:
             self.view.note("the conversation is empty; nothing was saved", "dim")
             return
@@ -198,41 +202,48 @@ class Repl:
         self.view.note(f"saved to {path}", "dim")
 
 
-def line_reader(stream: TextIO) -> Reader:
-    """One question per line, for piped input. Bytes that are not UTF-8 become replacement characters."""
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(encoding="utf-8-sig", errors="replace")
+def read_arguments(text: str) -> dict[str, Json]:
+    """The arguments of a call, written as a JSON object.
 
-    def read() -> str:
-        line = stream.readline()
-        if not line:
-            raise EOFError
-        return line.rstrip("\r\n")
-
-    return read
-
-
-def terminal_reader(history: Path, commands: Sequence[str]) -> Reader:
-    """Line editing with a history and completion of commands; pasted text may have several lines."""
-    from prompt_toolkit import PromptSession
-    from prompt_toolkit.completion import WordCompleter
-    from prompt_toolkit.formatted_text import FormattedText
-    from prompt_toolkit.history import FileHistory
-
-    history.parent.mkdir(parents=True, exist_ok=True)
-    history.touch(mode=0o600)
-    session: PromptSession[str] = PromptSession(
-        history=FileHistory(str(history)),
-        completer=WordCompleter(list(commands), sentence=True),
-        complete_while_typing=False,
-        prompt_continuation=FormattedText([("ansibrightblack", "· ")]),
-    )
-    prompt = FormattedText([("bold ansicyan", "› ")])
-    return lambda: session.prompt(prompt)
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        found = parse_json(text, unique_keys=True)
+    except UnreadableError as error:
+        raise InputError(f"the arguments cannot be read: {error}; write a JSON object") from None
+    if not isinstance(found, dict):
+        raise InputError(f'the arguments are {text[:60]}; write a JSON object, such as {{"city": "Oslo"}}')
+    return found
 
 
-def _help() -> Text:
-    width = max(map(len, COMMANDS))
-    lines = [Text.assemble("  ", (usage.ljust(width), "cyan"), "  ", about) for usage, about in COMMANDS.items()]
-    keys = "  Ctrl-C stops an answer · pasted text may have several lines"
-    return Text("\n").join([*lines, Text(keys, "dim")])
+def _loops(steps: list[Step]) -> bool:
+    """Whether the last calls are all the same, with the same results."""
+    made = [
+        (one.call.name, json.dumps(dict(one.call.arguments), sort_keys=True), one.received)
+        for step in steps
+        for one in step.exchanges
+    ]
+    return len(made) >= REPEATS and len(set(made[-REPEATS:])) == 1
+
+
+def _record(question: str, steps: list[Step]) -> dict[str, Json]:
+    """A round for `--json`."""
+    calls: list[Json] = [
+        {
+            "name": one.call.name,
+            "arguments": dict(one.call.arguments),
+            "status": one.status,
+            "result": one.received,
+            "is_error": one.is_error,
+        }
+        for step in steps
+        for one in step.exchanges
+    ]
+    return {
+        "question": question,
+        "answer": "".join(part.text for part in steps[-1].parts if isinstance(part, Text) and not part.thought).strip(),
+        "calls": calls,
+        "finish": steps[-1].finish,
+        "tokens": sum(step.tokens for step in steps),
+    }

@@ -54,7 +54,7 @@ class Service:
         self._limits = limits or Limits()
         self._source = source
         self._wire = Wire(faults) if faults else None
-        self._sessions = Sessions(toolsets, seed, self._limits)
+        self.sessions = Sessions(toolsets, seed, self._limits)
         self._names = {name for toolset in toolsets for name in toolset.tools}
         self._seconds = self._limits.seconds if source is None else 4 * REAL_SECONDS
         self._workers = Workers(self._seconds)
@@ -98,10 +98,10 @@ class Service:
         if method not in {"GET", "HEAD"}:
             return _wrong_method(request, ["GET", "HEAD"], "a tool is called with POST")
         if path == "/":
-            return draw_page(self.toolsets, self._sessions, self._recent)
+            return draw_page(self.toolsets, self.sessions, self._recent)
         if path == "/state":
             try:
-                digest = await self._workers.run("", self._sessions.digest, _session(request))
+                digest = await self._workers.run("", self.sessions.digest, _session(request))
             except TimeoutError:
                 raise ToolError(f"no answer within {self._seconds:g} seconds", status=504) from None
             return json_response(200, {"digest": digest})
@@ -152,7 +152,7 @@ class Service:
         if self._source is not None and name in self._names and (found := self._source(name, arguments, session)):
             return found.status, found.body, found.type
         try:
-            return 200, self._sessions.call(name, arguments, session), JSON_MEDIA
+            return 200, self.sessions.call(name, arguments, session), JSON_MEDIA
         except ToolError as error:
             if is_sendable(error):
                 raise

@@ -20,6 +20,7 @@ from agentft.toolserver.faults import Schedule
 from agentft.toolserver.guard import Guard
 from agentft.toolserver.limits import Limits
 from agentft.toolserver.protocol import HEAD_BYTES, LimitedProtocol, WireProtocol
+from agentft.toolserver.sessions import Sessions
 from agentft.toolserver.source import Source
 from agentft.toolset import HandlerError, Toolset
 
@@ -101,6 +102,11 @@ class ToolServer:
     def crashes(self) -> tuple[HandlerError, ...]:
         """The handler bugs behind the 500s; `__cause__` is what the handler raised."""
         return tuple(self._service.crashes)
+
+    @property
+    def sessions(self) -> Sessions:
+        """The states of the worlds, by session."""
+        return self._service.sessions
 
     def client(self, timeout: float = 10.0) -> ToolClient:
         """A client for this server, which is closed with the server at the latest."""

@@ -12,6 +12,7 @@ from agentft.errors import ToolError
 from agentft.toolserver.limits import Limits
 from agentft.toolset import State, Toolset, digest
 from agentft.toolset.marks import did_you_mean
+from agentft.toolset.state import freeze
 from agentft.types import Json
 
 __all__ = ["Sessions"]
@@ -84,6 +85,22 @@ class Sessions:
         """SHA-256 over the states of all worlds in a session."""
         kept = self._session(session)
         return digest({**self._initial, **kept.states}) if kept is not None else self._untouched
+
+    def snapshot(self, session: str) -> dict[str, State]:
+        """The states of the worlds that the session has written to. They are never changed, only replaced."""
+        kept = self._session(session)
+        return {} if kept is None else {**kept.states}
+
+    def restore(self, session: str, states: Mapping[str, State]) -> None:
+        """Put the session's worlds into these states, and the other worlds into their initial ones."""
+        with self._lock:
+            self._sessions.pop(session, None)
+        if states and (kept := self._session(session, make=True)) is not None:
+            kept.states = {world: freeze(state) for world, state in states.items() if world in self._toolsets}
+
+    def initial(self) -> dict[str, State]:
+        """The states that sessions start with, by world."""
+        return {**self._initial}
 
     def _state(self, kept: _Session | None, world: str) -> State:
         return self._initial[world] if kept is None else kept.states.get(world, self._initial[world])

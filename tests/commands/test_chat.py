@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 from agentft import runs
 from agentft.commands import chat, run
 from agentft.records import parse_row
-from agentft.repl.loop import PERSONA
+from agentft.repl.session import PERSONA
 from agentft.runs import FinishedRun
 from agentft.types import ToolCall, ToolResult
 from tests.commands.run import REPOSITORY, run_process
@@ -49,12 +50,10 @@ def test_a_piped_chat_calls_the_tools_and_is_saved(script: str, tmp_path: Path) 
     options = ["--model", script, "--tools", "weather", "--save", str(kept), "--system", "Be brief."]
     done = run_process(["chat", *options], stdin="How is Oslo?\nAnd now?\n")
     assert done.returncode == 0, done.stderr
-    assert "POST http://weather.test/current_weather · 200" in done.stdout
-    assert '"city": "Oslo"' in done.stdout
-    assert "Dress warmly. [bold]␛[31m" in done.stdout
-    assert "\x1b" not in done.stdout
-    assert "not sent" in done.stdout, "an address that nobody registered is never called"
-    assert done.stderr.startswith(f"agentft chat · {script} · msagent\n")
+    assert done.stdout == "I look.\nDress warmly. [bold]␛[31m\nI was not let through.\n"
+    assert re.search(r"⚙ 1 current_weather Oslo · 200 · \d+ ms · \{\"city\": \"Oslo\"", done.stderr)
+    assert "⚙ 2 current_weather Oslo · not sent · http://evil.test/x is not the address" in done.stderr
+    assert "\x1b" not in done.stderr
     read = parse_row(json.loads(kept.read_text(encoding="utf-8")), "row")
     assert read.turns[0].raw.startswith("Be brief.")
     parts = read.turns[2].parts
@@ -113,8 +112,7 @@ def test_a_chat_without_tools(tmp_path: Path) -> None:
     answers = tmp_path / "a.jsonl"
     answers.write_text('{"key": "*", "text": "Hello."}\n')
     done = run_process(["chat", "--model", f"scripted:{answers}", "--tools", ""], stdin="hi\n/tools\n")
-    assert (done.returncode, done.stdout.splitlines()[:2]) == (0, ["› hi", "  Hello."])
-    assert "no tools" in done.stderr
+    assert (done.returncode, done.stdout.splitlines()) == (0, ["Hello.", "no tools"])
 
 
 @pytest.mark.parametrize(
@@ -126,6 +124,7 @@ def test_a_chat_without_tools(tmp_path: Path) -> None:
         (["--adapter", "no-such-run"], 2, "there is no run 'no-such-run'"),
         (["--bits", "5"], 2, "--bits"),
         (["--temperature", "-1"], 2, "--temperature"),
+        (["--approve", "writes"], 2, "--approve writes needs a person at a terminal"),
         (["--model", "scripted:/no/such.jsonl"], 2, "cannot be read"),
         (["--model", "./no-such-model"], 2, "no such folder"),
     ],
@@ -140,19 +139,33 @@ def test_bad_options_are_one_line(script: str, options: list[str], code: int, me
     assert "Traceback" not in done.stderr
 
 
+def test_json_is_one_document_and_nothing_else(script: str) -> None:
+    done = run_process(["chat", "--model", script, "--tools", "weather", "--json"], stdin="How is Oslo?\nAnd now?\n")
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["model"]) == (0, script)
+    first, second = document["rounds"]
+    assert (first["question"], first["answer"], first["finish"]) == (
+        "How is Oslo?",
+        "Dress warmly. [bold]\x1b[31m",
+        "end",
+    )
+    assert [(one["name"], one["arguments"], one["status"]) for one in first["calls"]] == [
+        ("current_weather", {"city": "Oslo"}, 200)
+    ]
+    assert (second["calls"][0]["status"], second["calls"][0]["is_error"]) == (None, True)
+    assert first["tokens"] > 0
+
+
 def test_a_script_that_ends_too_soon_is_an_error_in_a_pipe(script: str) -> None:
     done = run_process(["chat", "--model", script, "--tools", "weather"], stdin="a\nb\nc\n")
     assert done.returncode == 2
     assert "no answer for" in done.stderr
 
 
-EDITING = "\x1b[?25h"  # the cursor is shown again: the editor waits for keys
-
-
 class Terminal:
     """A process on a terminal of its own."""
 
-    def __init__(self, arguments: list[str], cache: Path) -> None:
+    def __init__(self, arguments: list[str], cache: Path, term: str = "xterm") -> None:
         ours, theirs = pty.openpty()
         self._screen, self._seen = ours, ""
         self.process = subprocess.Popen(
@@ -162,7 +175,7 @@ class Terminal:
             stderr=theirs,
             start_new_session=True,
             cwd=REPOSITORY,
-            env={**os.environ, "AGENTFT_CACHE": str(cache), "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"},
+            env={**os.environ, "AGENTFT_CACHE": str(cache), "TERM": term, "PROMPT_TOOLKIT_NO_CPR": "1"},
         )
         os.close(theirs)
 
@@ -185,23 +198,43 @@ class Terminal:
         os.close(self._screen)
 
 
-def test_on_a_terminal_there_is_an_editor_and_ctrl_d_leaves(script: str, tmp_path: Path) -> None:
+def test_on_a_terminal_there_is_an_input_line_and_ctrl_d_leaves(script: str, tmp_path: Path) -> None:
     terminal = Terminal(["chat", "--model", script, "--tools", "weather"], tmp_path)
     try:
         terminal.wait_for("Ctrl-D to leave")
-        terminal.wait_for("›")
-        terminal.wait_for(EDITING)
+        terminal.wait_for("› ")
         terminal.type("How is Oslo?\r")
         terminal.wait_for("current_weather")
         terminal.wait_for("Dress warmly. [bold]␛[31m")
-        terminal.wait_for("›")
-        terminal.wait_for(EDITING)
+        terminal.wait_for("tokens · ")
         terminal.type("\x03")
         terminal.wait_for("press Ctrl-D or type /quit to leave")
-        terminal.wait_for("›")
-        terminal.wait_for(EDITING)
         terminal.type("\x04")
         assert terminal.process.wait(20) == 0
     finally:
         terminal.close()
     assert "How is Oslo?" in (tmp_path / "chat_history").read_text()
+    assert (tmp_path / "chat_history").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_loaded_ends_the_chat_on_a_terminal(tmp_path: Path) -> None:
+    terminal = Terminal(["chat", "--model", "scripted:/no/such.jsonl", "--tools", ""], tmp_path)
+    try:
+        terminal.wait_for("error: /no/such.jsonl: cannot be read")
+        assert terminal.process.wait(20) == 2
+    finally:
+        terminal.close()
+
+
+@pytest.mark.slow
+def test_a_terminal_that_cannot_move_its_cursor(script: str, tmp_path: Path) -> None:
+    terminal = Terminal(["chat", "--model", script, "--tools", "weather"], tmp_path, term="dumb")
+    try:
+        terminal.wait_for("› ")
+        terminal.type("How is Oslo?\n")
+        assert "\x1b[" not in terminal.wait_for("Dress warmly.")
+        terminal.type("\x04")
+        assert terminal.process.wait(20) == 0
+    finally:
+        terminal.close()

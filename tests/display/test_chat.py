@@ -7,22 +7,27 @@ import json
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from rich.cells import cell_len
 from rich.console import Console
 
 from agentft.calls.hermes import HERMES
 from agentft.calls.msagent import MSAGENT
-from agentft.display.chat import LINES_SHOWN, ChatView, Stream, call_panel, status_line
+from agentft.display.chat import LINES_SHOWN, ChatView, call_line, call_panel, status_line
 from agentft.models import CallDone, CallStarted, Delta, TextDelta
-from agentft.types import Exchange, Json, ParseFailure, Span, Step, Text, ToolCall
+from agentft.types import Exchange, Json, ParseFailure, Span, Step, ToolCall
 
 CALL = '<|startofthink|>```JSON\n{"api_name": "f", "parameters": {"x": 1}}\n```<|endofthink|>'
 
 
-def make_console(width: int = 60) -> Console:
-    return Console(file=io.StringIO(), width=width, color_system=None, highlight=False, legacy_windows=False)
+def make_console(width: int = 60, *, terminal: bool = True) -> Console:
+    return Console(
+        file=io.StringIO(),
+        width=width,
+        color_system=None,
+        highlight=False,
+        legacy_windows=False,
+        force_terminal=terminal,
+        force_interactive=False,
+    )
 
 
 def output(console: Console) -> str:
@@ -38,6 +43,13 @@ def exchange(
         "c", "weather", arguments, Span(0, 4), ParseFailure("content", parse_error) if parse_error else None
     )
     return Exchange(call, "POST", "http://weather.test/weather", None, status, received, error)
+
+
+def test_a_panel_can_be_whole() -> None:
+    console = make_console()
+    console.print(call_panel(exchange(json.dumps({f"key{n}": n for n in range(50)})), whole=True))
+    assert '"key49"' in output(console)
+    assert "more lines" not in output(console)
 
 
 def panel_text(made: Exchange, written: str = "") -> str:
@@ -89,34 +101,16 @@ def test_markup_and_control_sequences_are_shown_as_text() -> None:
     assert "\x1b" not in shown
 
 
-def stream(text: str, width: int, sizes: list[int]) -> str:
-    """The output for a text that grows by pieces of these sizes."""
-    console, at = make_console(width), 0
-    writer = Stream(console)
-    for size in sizes:
-        at += size
-        writer.show(text[:at])
-    writer.show(text)
-    writer.end()
-    return output(console)
-
-
-def test_a_stream_breaks_lines_between_words() -> None:
-    assert stream("one two three four five six", 24, []) == "  one two three four\n  five six\n"
-    assert stream("a\n\n  b", 40, []) == "  a\n\n    b\n"
-
-
-def test_a_stream_breaks_chinese_anywhere_and_long_words_at_the_margin() -> None:
-    assert stream("北京今天天气很好适合出去散步", 24, []) == "  北京今天天气很好适合\n  出去散步\n"
-    assert stream("x" * 45, 24, []) == f"  {'x' * 20}\n  {'x' * 20}\n  {'x' * 5}\n"
-
-
-@given(st.text(max_size=200), st.lists(st.integers(1, 9), max_size=30), st.integers(24, 60))
-def test_a_stream_shows_every_character_whatever_the_pieces(text: str, sizes: list[int], width: int) -> None:
-    shown = stream(text, width, sizes)
-    assert shown == stream(text, width, [])
-    assert shown.count("\x1b") == 0
-    assert all(cell_len(line) <= width for line in shown.split("\n"))
+def test_a_call_is_one_line() -> None:
+    assert call_line(exchange(), 3, 0.012, 60).plain == '⚙ 3 weather 北京 · 200 · 12 ms · {"y": 2}'
+    assert call_line(exchange(), 3, 1.25, 60).plain == '⚙ 3 weather 北京 · 200 · 1.2 s · {"y": 2}'
+    long = call_line(exchange(json.dumps({"key": "x" * 99})), 3, 0.012, 60)
+    assert (long.cell_len, long.plain[-1]) == (60, "…")
+    assert call_line(exchange(), 3, 0.012, 50).plain == "⚙ 3 weather 北京 · 200 · 12 ms"
+    failed = exchange(json.dumps({"error": "no such city [red]\x1b"}), 404, True)
+    assert call_line(failed, 1, 0.5, 40).plain == "⚙ 1 weather 北京 · 404 · 500 ms · no such city [red]␛"
+    unread = exchange('{"error": "cut"}', None, True, "not JSON")
+    assert call_line(unread, 1, 0.5, 40).plain == "⚙ 1 weather · not sent · cut"
 
 
 def step(text: str, *exchanges: Exchange) -> Step:
@@ -130,66 +124,77 @@ def listen(view: ChatView, *deltas: Delta) -> None:
             on_delta(0, delta)
 
 
-def test_streamed_text_is_not_shown_again_by_the_step() -> None:
+def plain(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.split("\n"))
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_text_comes_before_its_call_and_once(streaming: bool) -> None:
     console = make_console()
-    view = ChatView(console, make_console())
+    view = ChatView(console, make_console(), streaming=streaming)
     made = exchange()
     listen(view, TextDelta("Let me "), TextDelta("look. "), CallStarted("weather"), CallDone(made.call))
+    view.exchange(made, 0.012)
     view.step(step(f"Let me look. {CALL}", made))
-    assert output(console).startswith("  Let me look.\n╭─ ⚙ weather")
-    assert output(console).count("Let me look.") == 1
+    assert plain(output(console)) == '  Let me look.\n⚙ 1 weather 北京 · 200 · 12 ms · {"y": 2}\n'
 
 
-def test_without_streaming_the_step_shows_the_text() -> None:
+def test_text_after_a_call_follows_its_line() -> None:
     console = make_console()
-    view = ChatView(console, make_console(), streaming=False)
-    with view.listening() as on_delta:
-        assert on_delta is None
-    view.step(step("\n\nThe answer is 4.\n"))
-    assert output(console) == "  The answer is 4.\n"
-
-
-@pytest.mark.parametrize("streaming", [True, False])
-def test_text_after_a_call_follows_its_panel(streaming: bool) -> None:
-    console = make_console()
-    view = ChatView(console, make_console(), streaming=streaming)
+    view = ChatView(console, make_console())
     text = 'First. <tool_call>\n{"name": "weather", "arguments": {}}\n</tool_call> and so on'
     made = exchange()
-    if streaming:
-        listen(view, TextDelta("First. "), CallStarted(), CallDone(made.call), TextDelta(" and so on"))
+    listen(view, TextDelta("First. "), CallStarted(), CallDone(made.call), TextDelta(" and so on"))
+    view.exchange(made, 0.012)
     view.step(Step(0, HERMES.parse(text), text, "end", (made,)))
-    assert output(console).startswith("  First.\n╭")
-    assert output(console).endswith("╯\n  and so on\n")
-    assert output(console).count("and so on") == 1
+    lines = plain(output(console)).splitlines()
+    assert (lines[0], lines[1][:11], lines[2:]) == ("  First.", "⚙ 1 weather", ["  and so on"])
 
 
-@pytest.mark.parametrize("streaming", [True, False])
-def test_thoughts_are_dimmed(streaming: bool) -> None:
-    console = Console(file=io.StringIO(), width=60, color_system="standard", force_terminal=True, legacy_windows=False)
-    view = ChatView(console, make_console(), streaming=streaming)
-    if streaming:
-        listen(view, TextDelta("Is it \n", thought=True), TextDelta("8?\n", thought=True), TextDelta("\nIt is 8."))
-    else:
-        parts = (Text("Is it \n8?\n", Span(0, 0), thought=True), Text("\nIt is 8.", Span(0, 0)))
-        view.step(Step(0, parts, None, "end", ()))
+def test_a_thought_is_one_dimmed_line_and_an_item() -> None:
+    console = Console(
+        file=io.StringIO(), width=40, color_system="standard", force_terminal=True, force_interactive=False
+    )
+    view = ChatView(console, make_console())
+    listen(view, TextDelta("Is it \n", thought=True), TextDelta("8? " * 9, thought=True), TextDelta("\nIt is 8."))
     shown = output(console)
-    for word in ("Is", " it", "8?"):
-        assert re.search(rf"\x1b\[2m[^\x1b]*{re.escape(word)}", shown), f"{word!r} is not dimmed"
-    assert "It is 8." in re.sub(r"\x1b\[2m[^\x1b]*\x1b\[0m", "", shown).replace("\n", "")
+    assert "\x1b[2m  ∴ 1 Is it 8? 8? 8? 8? 8? 8? 8? 8? 8?\x1b[0m" in shown
+    assert "It is 8." in re.sub(r"\x1b\[2m[^\x1b]*\x1b\[0m", "", shown)
+    assert view.show_item(1)
+    assert "8? 8? 8?" in output(console).partition("It is 8.")[2]
+    assert not view.show_item(2)
+    assert not view.show_item(0)
 
 
-def test_a_result_that_the_model_made_up_is_shown() -> None:
-    text = "x <|startofexec|>{}<|endofexec|> y"
-    console = make_console()
-    ChatView(console, make_console(), streaming=False).step(step(text))
-    assert output(console) == f"  {text}\n"
+def test_a_pipe_gets_the_text_as_it_is() -> None:
+    console, notes = make_console(20, terminal=False), make_console()
+    view = ChatView(console, notes)
+    listen(
+        view,
+        TextDelta("Hm.", thought=True),
+        TextDelta("\n\n# A"),
+        TextDelta(" \n"),
+        TextDelta("\n* b" * 9),
+        TextDelta(" \n"),
+    )
+    assert output(console) == "# A \n\n* b" + "\n* b" * 8 + "\n"
+    view.echo("not shown")
+    view.exchange(exchange(), 0.012)
+    view.answered([step("x")], 1.0)
+    assert output(console).count("\n") == 11
+    assert output(notes) == '⚙ 1 weather 北京 · 200 · 12 ms · {"y": 2}\n'
 
 
 def test_an_unreadable_call_without_text_shows_what_was_wrong() -> None:
     console = make_console()
-    made = exchange(parse_error="arguments are not JSON", status=None, error=True)
-    ChatView(console, make_console()).step(Step(0, (made.call,), None, "stop", (made,)))
+    console.print(call_panel(exchange(parse_error="arguments are not JSON", status=None, error=True)))
     assert "│ arguments are not JSON " in output(console)
+
+
+def test_a_question_of_several_lines_is_echoed_as_text() -> None:
+    console = make_console()
+    ChatView(console, make_console()).echo("[bold]hi[/bold] \x1b[31m\nthere")
+    assert output(console) == "› [bold]hi[/bold] ␛[31m\n  there\n"
 
 
 def test_status_line() -> None:

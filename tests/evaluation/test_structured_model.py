@@ -19,8 +19,9 @@ from agentft.evaluation.runner import Settings, evaluate
 from agentft.evaluation.summary import SCORES
 from agentft.models import Sampling
 from agentft.records import parse_row
-from agentft.repl.loop import Session
+from agentft.repl.gate import CallGate
 from agentft.repl.saving import msagent_row
+from agentft.repl.session import Session
 from agentft.types import Json, ToolCall, ToolResult
 from tests.evaluation.world import small_plan
 from tests.models.structured import StructuredModel, message
@@ -109,12 +110,14 @@ def test_a_chat_shows_thoughts_calls_and_answers_and_can_be_saved(streaming: boo
     screen = io.StringIO()
     console = Console(file=screen, width=80, color_system=None, highlight=False)
     view = ChatView(console, console, streaming=streaming)
-    session = Session(StructuredModel({"*": TALK["*"]}), Doubler(), Sampling(), (DOUBLE,))
+    session = Session(
+        StructuredModel({"*": TALK["*"]}), CallGate(Doubler(), on_done=view.exchange), Sampling(), (DOUBLE,)
+    )
     session.model = StructuredModel({"*": TALK["*"], f"{session.conversation.id}/0/1": TALK["c/0/1"]})
     for made in session.ask("double 4", view.listening):
         view.step(made)
     shown = screen.getvalue()
-    order = ["I work it out.", "⚙ double", '{"x": 4}', '{"result": 8}', "Twice four.", "It is 8."]
+    order = ["I work it out.", "double 4 · 200 ·", '{"result": 8}', "It is 8."]
     assert [shown.count(text) for text in order] == [1] * len(order)
     assert sorted(order, key=shown.index) == order
     read = parse_row(json.loads(json.dumps(msagent_row(session.conversation))), "row")

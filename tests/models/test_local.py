@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agentft.agent import add_user_turn, open_conversation
 from agentft.calls import CALL_FORMATS, call_format
-from agentft.models import CallDone, CallStarted, Delta, Request, Sampling, TextDelta
+from agentft.models import CallDone, CallStarted, CallText, Delta, Request, Sampling, TextDelta
 from agentft.models.completion import Completion, OnText, TextRequest
 from agentft.models.local import LocalModel, PartStream
 from agentft.rendering import FramedRendering
@@ -158,7 +158,14 @@ def test_text_that_only_looks_like_a_marker_is_streamed_later() -> None:
 def test_each_call_is_announced_once_and_completed_once() -> None:
     text = f"One.{HERMES_CALL}\n{HERMES_CALL}"
     deltas = collected(list(text), call_format("hermes").parse)
-    assert [type(delta) for delta in deltas if not isinstance(delta, TextDelta)] == [CallStarted, CallDone] * 2
+    assert [type(delta) for delta in deltas if not isinstance(delta, TextDelta | CallText)] == [
+        CallStarted,
+        CallDone,
+    ] * 2
+    growing = [delta for delta in deltas if isinstance(delta, CallText)]
+    assert growing[-1].name
+    assert all(delta.text in text for delta in growing)
+    assert len(growing) > 20
     calls = [delta.call for delta in deltas if isinstance(delta, CallDone)]
     assert calls == [part for part in call_format("hermes").parse(text) if isinstance(part, ToolCall)]
 

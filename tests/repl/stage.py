@@ -12,7 +12,9 @@ from rich.console import Console
 from agentft.display.chat import ChatView
 from agentft.models import Sampling
 from agentft.models.scripted import ScriptedModel
-from agentft.repl.loop import Repl, Session
+from agentft.repl.gate import CallGate
+from agentft.repl.loop import Repl
+from agentft.repl.session import Session
 from agentft.types import Exchange, ToolCall, ToolDefinition
 
 DOUBLE = ToolDefinition(
@@ -57,11 +59,13 @@ class Stage:
         interactive: bool = True,
     ) -> None:
         self._questions = list(questions)
+        self.asked: list[tuple[str, str]] = []
         self.screen, self.notes, self.tools = io.StringIO(), io.StringIO(), Doubler()
-        view = ChatView(self._console(self.screen), self._console(self.notes))
+        view = ChatView(self._console(self.screen, terminal=interactive), self._console(self.notes))
         model = ScriptedModel(ANSWERS if answers is None else answers, fmt=fmt)
-        self.session = Session(model, self.tools, Sampling(), (DOUBLE,))
-        self.repl = Repl(self.session, view, self._read, (), save_to=save_to, interactive=interactive)
+        self.gate = CallGate(self.tools)
+        self.session = Session(model, self.gate, Sampling(), (DOUBLE,))
+        self.repl = Repl(lambda: self.session, view, self._read, (), save_to=save_to, interactive=interactive)
 
     def run(self) -> Stage:
         self.repl.run()
@@ -75,7 +79,8 @@ class Stage:
     def noted(self) -> str:
         return self.notes.getvalue()
 
-    def _read(self) -> str:
+    def _read(self, prompt: str, text: str = "", /) -> str:
+        self.asked.append((prompt, text))
         if not self._questions:
             raise EOFError
         question = self._questions.pop(0)
@@ -84,5 +89,7 @@ class Stage:
         return question
 
     @staticmethod
-    def _console(file: io.StringIO) -> Console:
-        return Console(file=file, width=80, color_system=None, highlight=False)
+    def _console(file: io.StringIO, *, terminal: bool = False) -> Console:
+        return Console(
+            file=file, width=80, color_system=None, highlight=False, force_terminal=terminal, force_interactive=False
+        )

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from agentft.errors import InputError
+from agentft.models import CallStarted, CallText, Delta, Model, OnDelta, Reply, Request, Sampling, TextDelta
+from agentft.repl.session import repeats
 from agentft.types import Exchange, ToolCall
 from tests.repl.stage import CALL, Doubler, Stage
 
@@ -21,7 +25,12 @@ def rows(path: Path) -> list[list[str]]:
 def test_a_question_leads_to_a_call_and_an_answer() -> None:
     stage = Stage(["double 4", "thanks"]).run()
     text = stage.shown
-    assert text.index("I work it out.") < text.index("⚙ double") < text.index('{"result": 8}') < text.index("It is 8.")
+    assert (
+        text.index("I work it out.")
+        < text.index("⚙ 1 double 4 · 200")
+        < text.index('{"result": 8}')
+        < text.index("It is 8.")
+    )
     assert "You are welcome." in text
     assert "1 call · " in text
     assert [turn.role for turn in stage.session.conversation.turns] == [
@@ -54,13 +63,88 @@ class Interrupting(Doubler):
         return super().call(call, session)
 
 
-def test_ctrl_c_stops_the_answer_and_removes_the_question() -> None:
-    stage = Stage(["double 4", "double 4"])
-    stage.session.client = Interrupting()
+def test_ctrl_c_in_a_call_keeps_what_came_and_tells_the_model() -> None:
+    stage = Stage(["double 4", "thanks"])
+    stage.gate.inner = Interrupting()
+    stage.run()
+    assert "stopped; what came is kept (/undo removes it)" in stage.noted
+    assert [turn.role for turn in stage.session.conversation.turns] == [
+        *("system", "user", "assistant", "tool", "user", "assistant")
+    ]
+    assert "stopped by the user" in stage.session.conversation.turns[3].raw
+    assert "You are welcome." in stage.shown
+
+
+class Halting:
+    """A model whose reply is stopped by Ctrl-C after some deltas."""
+
+    def __init__(self, model: Model, *deltas: Delta) -> None:
+        self.model, self.deltas = model, deltas
+        self.name, self.source, self.rendering = model.name, model.source, model.rendering
+
+    def reply(self, requests: Sequence[Request], sampling: Sampling, on_delta: OnDelta | None = None) -> list[Reply]:
+        deltas, self.deltas = self.deltas, ()
+        for delta in deltas:
+            assert on_delta is not None
+            on_delta(0, delta)
+        if deltas:
+            raise KeyboardInterrupt
+        return self.model.reply(requests, sampling, on_delta)
+
+
+def test_ctrl_c_in_an_answer_keeps_its_text() -> None:
+    stage = Stage(["double 4", "thanks"])
+    stage.session.model = Halting(stage.session.model, TextDelta("It is "), TextDelta("8 bec"))
+    stage.run()
+    assert [turn.raw for turn in stage.session.conversation.turns[1:]] == [
+        "double 4",
+        "It is 8 bec",
+        "thanks",
+        "You are welcome.",
+    ]
+    assert "It is 8 bec" in stage.shown
+    assert "stopped; what came is kept" in stage.noted
+
+
+def test_ctrl_c_before_anything_came_removes_the_question() -> None:
+    stage = Stage(["double 4"])
+    stage.session.model = Halting(stage.session.model, CallStarted("double"), CallText("double", "{"))
     stage.run()
     assert "stopped; the question was removed from the conversation" in stage.noted
-    assert stage.shown.count("It is 8.") == 1
-    assert [turn.role for turn in stage.session.conversation.turns].count("user") == 1
+    assert stage.session.is_empty
+    assert stage.session.rounds == []
+
+
+def test_a_degenerate_answer_is_stopped_and_kept_once() -> None:
+    stage = Stage(["go"], answers={"*": "Well. " + "so and " * 200})
+    stage.run()
+    assert "stopped: the model repeats itself" in stage.noted
+    assert stage.session.conversation.turns[-1].raw == "Well. so and"
+
+
+@pytest.mark.parametrize(
+    ("text", "spare"),
+    [
+        ("ab" * 80, 158),
+        ("ab" * 79, 0),
+        ("x" + "a" * 160, 159),
+        ("a" * 159, 0),
+        (("y" * 40 + "z") * 4, 123),
+        (("y" * 40 + "z") * 3, 0),
+        (f"{'w' * 199}v" * 4, 600),
+        (f"{'w' * 200}v" * 4, 0),
+        ("a b c " * 10 + "and then something else", 0),
+        ("", 0),
+    ],
+)
+def test_repetition(text: str, spare: int) -> None:
+    assert repeats(text) == spare
+
+
+def test_the_same_call_over_and_over_is_stopped() -> None:
+    stage = Stage(["double for ever"], answers={"*": CALL}).run()
+    assert len(stage.tools.sessions) == 3
+    assert "stopped: the same call 3 times" in stage.noted
 
 
 def test_ctrl_c_in_a_pipe_ends_the_run_and_saves_the_chat(tmp_path: Path) -> None:
@@ -70,7 +154,7 @@ def test_ctrl_c_in_a_pipe_ends_the_run_and_saves_the_chat(tmp_path: Path) -> Non
         stage.run()
     assert rows(kept)[0][-1].endswith("It is 8.")
     stage = Stage(["double 4"], interactive=False)
-    stage.session.client = Interrupting()
+    stage.gate.inner = Interrupting()
     with pytest.raises(KeyboardInterrupt):
         stage.run()
 
@@ -87,14 +171,15 @@ def test_an_error_in_a_pipe_ends_the_run() -> None:
 
 
 def test_the_steps_for_one_question_are_limited() -> None:
-    stage = Stage(["double for ever"], answers={"*": CALL}).run()
+    calls = {f"*/0/{step}": CALL.replace("4", str(step)) for step in range(9)}
+    stage = Stage(["double for ever"], answers=calls).run()
     assert len(stage.tools.sessions) == 6
     assert "stopped after 6 steps without an answer" in stage.noted
 
 
 def test_help_and_tools_and_unknown_commands() -> None:
     stage = Stage(["/help", "/tools", "/rest", "/xyzzy", "/quit", "never asked"]).run()
-    assert "/save FILE  append the conversation" in stage.shown
+    assert re.search(r"/save FILE +append the conversation", stage.shown)
     assert "no tools" in stage.shown
     assert "unknown command /rest; did you mean /reset?" in stage.noted
     assert "unknown command /xyzzy; try /help" in stage.noted
@@ -123,6 +208,22 @@ def test_a_conversation_that_went_on_is_saved_again(tmp_path: Path) -> None:
     assert [len(row) for row in rows(path)] == [2, 4]
 
 
-def test_a_piped_question_is_echoed_as_text() -> None:
-    shown = Stage(["[bold]hi[/bold] \x1b[31m"], answers={"*": "ok"}, interactive=False).run().shown
-    assert shown.startswith("› [bold]hi[/bold] ␛[31m\n  ok\n")
+def test_on_a_pipe_there_is_only_the_answer() -> None:
+    stage = Stage(["[bold]double[/bold] 4"], interactive=False).run()
+    assert stage.shown == "I work it out.\nIt is 8.\n"
+    assert re.fullmatch(r'⚙ 1 double 4 · 200 · \d+ ms · \{"result": 8\}\n', stage.noted)
+
+
+def test_undo_takes_the_last_round_back() -> None:
+    stage = Stage(["/undo", "double 4", "thanks", "/undo"]).run()
+    assert "there is no round to undo" in stage.noted
+    assert "undone, with what its calls changed: thanks" in stage.noted
+    assert stage.session.conversation.turns[-1].raw == "It is 8."
+
+
+def test_show_has_the_whole_call_and_result() -> None:
+    stage = Stage(["/show", "double 4", "/show", "/show 1 all", "/show 2", "/show x"]).run()
+    assert "/show takes the number of a call or thought; there is none yet" in stage.noted
+    assert stage.shown.count("╭─ ⚙ double") == 2
+    assert '{"x": 4}' in stage.shown
+    assert stage.noted.count("there are 1") == 2

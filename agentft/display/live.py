@@ -1,0 +1,107 @@
+"""The lines above the input line that change while the model works, and the writer of the lines above them."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from collections.abc import Callable
+from threading import Lock
+
+from rich.console import RenderableType
+
+from agentft.display.terminal import SafeConsole
+
+__all__ = ["MARGIN", "LiveArea"]
+
+MARGIN = "  "
+SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+Post = Callable[[Callable[[], None]], None]
+
+
+class LiveArea:
+    """A file that writes above the input line, and the text that is drawn between the two.
+
+    `post` runs a function when the input line is out of the way; without it, functions run at once.
+    """
+
+    def __init__(self) -> None:
+        self.post: Post = lambda work: work()
+        self.out: Callable[[str], None] = _write
+        self.changed: Callable[[], None] = lambda: None
+        self._lock = Lock()
+        self._buffer = ""
+        self._growing: RenderableType | None = None
+        self._doing = ""
+        self._since = 0.0
+        self._replaces = False
+
+    def write(self, text: str) -> int:
+        """Add to what the next `flush` writes."""
+        self._buffer += text
+        return len(text)
+
+    def flush(self) -> None:
+        """Write the whole lines above the input line."""
+        lines, mark, self._buffer = self._buffer.rpartition("\n")
+        if not mark:
+            return
+        replaces, self._replaces = self._replaces, False
+
+        def show() -> None:
+            if replaces:
+                self._growing = None
+            self.out(lines + mark)
+
+        self.post(show)
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
+    @property
+    def encoding(self) -> str:
+        """The terminal's encoding."""
+        return sys.stdout.encoding or "utf-8"
+
+    def replace_growing(self) -> None:
+        """What is written next takes the place of the growing text."""
+        self._replaces = True
+
+    def grow(self, renderable: RenderableType | None) -> None:
+        """Draw this above the input line until it is replaced."""
+        with self._lock:
+            self._growing = renderable
+        self.changed()
+
+    def do(self, doing: str) -> None:
+        """Show a spinner with what is happening; "" removes it."""
+        if doing and not self._doing:
+            self._since = time.monotonic()
+        self._doing = doing
+        self.changed()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is a spinner."""
+        return bool(self._doing)
+
+    def draw(self, width: int, height: int) -> str:
+        """The growing text and the spinner as ANSI text: the last `height` lines, each with its newline."""
+        shown = SafeConsole(file=io.StringIO(), width=width, force_terminal=True, markup=False, highlight=False)
+        with self._lock:
+            if self._growing is not None:
+                shown.print(self._growing)
+        if self._doing:
+            seconds = time.monotonic() - self._since
+            frame = SPINNER[int(seconds * 8) % len(SPINNER)]
+            clock = f" · {seconds:.0f} s" if seconds >= 1 else ""
+            shown.print(f"{frame} {self._doing}{clock} · Esc stops", style="dim", no_wrap=True, overflow="ellipsis")
+        file = shown.file
+        assert isinstance(file, io.StringIO)  # noqa: S101
+        return "".join(file.getvalue().splitlines(keepends=True)[-height:])
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

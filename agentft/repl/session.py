@@ -1,0 +1,236 @@
+"""The state of a chat: its conversation, its rounds with the worlds' states before each, and the loop of a round."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeAlias
+
+from agentft.agent import INFRASTRUCTURE, add_user_turn, open_conversation, step
+from agentft.models import (
+    CallDone,
+    CallText,
+    ConcurrentModel,
+    Delta,
+    InspectableModel,
+    Model,
+    OnDelta,
+    Sampling,
+    TextDelta,
+)
+from agentft.models.rewriting import rewrite, spoken
+from agentft.repl.gate import CallGate
+from agentft.types import Conversation, Step, ToolCall, ToolDefinition
+
+__all__ = ["PERSONA", "ChatRound", "Listening", "Session", "Worlds", "repeats"]
+
+PERSONA = "You are a helpful assistant."
+Listening: TypeAlias = Callable[[], AbstractContextManager[OnDelta]]
+States: TypeAlias = Mapping[str, dict[str, Any]]
+
+_TIMES, _LONG, _UNIT = 4, 160, 200
+"""A text repeats itself if it ends with one piece of up to `_UNIT` characters `_TIMES` or more, `_LONG` in all."""
+
+
+class Worlds(Protocol):
+    """The tool worlds' states, which go back with the conversation (`agentft.toolserver.ToolServer`)."""
+
+    def snapshot(self, session: str) -> States:
+        """The states of the worlds that the session has written to."""
+        ...
+
+    def restore(self, session: str, states: States) -> None:
+        """Put the session's worlds into these states; worlds that are not named into their initial ones."""
+        ...
+
+
+@dataclass
+class ChatRound:
+    """A question and the steps that answered it. `at`: turns before it. `states`: the worlds' before it."""
+
+    question: str
+    at: int
+    states: States = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+
+
+class _StoppedError(Exception):
+    """The reply was stopped. `why`: `stopped` by the person, or `repeated`."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+@dataclass
+class _Listener:
+    """Passes deltas on, keeps the text, and stops the reply if the person or its repetition says so."""
+
+    session: Session
+    on_delta: OnDelta
+    text: str = ""
+    pieces: int = 0
+
+    def __call__(self, index: int, delta: Delta) -> None:
+        self.pieces += 1
+        if self.session.gate.cancelled.is_set():
+            raise _StoppedError("stopped")
+        self.on_delta(index, delta)
+        if isinstance(delta, TextDelta) and not delta.thought:
+            self.text += delta.text
+        growing = delta.text if isinstance(delta, CallText) else self.text
+        if not isinstance(delta, CallDone) and repeats(growing):
+            raise _StoppedError("repeated")
+
+
+def repeats(text: str) -> int:
+    """How many characters of the end of a text only repeat what is before them; 0 if it is not degenerate."""
+    for unit in range(1, min(_UNIT, len(text) // _TIMES) + 1):
+        piece = text[-unit:]
+        times = max(_TIMES, -(-_LONG // unit))
+        if text.endswith(piece * times):
+            while text.endswith(piece * (times + 1)):
+                times += 1
+            return unit * (times - 1)
+    return 0
+
+
+@dataclass
+class Session:
+    """The state of a chat. `max_steps`: maximum replies per question. `dropped`: oldest rounds that did not fit."""
+
+    model: Model
+    gate: CallGate
+    sampling: Sampling
+    tools: tuple[ToolDefinition, ...]
+    persona: str = PERSONA
+    worlds: Worlds | None = None
+    max_steps: int = 6
+    conversation: Conversation = field(init=False)
+    rounds: list[ChatRound] = field(default_factory=list, init=False)
+    dropped: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new conversation, with the tool worlds in their initial state."""
+        key = f"chat-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+        self.rounds, self.dropped = [], 0
+        self.conversation = open_conversation(key, self.persona, self.offered, self.model.source)
+
+    @property
+    def offered(self) -> tuple[ToolDefinition, ...]:
+        """The tools that are on."""
+        return tuple(tool for tool in self.tools if tool.name not in self.gate.off)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the user has not asked anything yet."""
+        return not any(turn.role == "user" for turn in self.conversation.turns)
+
+    def ask(self, text: str, listening: Listening) -> Iterator[Step]:
+        """Ask a question; yields each step until the model has answered, was stopped, or `max_steps` is reached.
+
+        A stopped reply keeps what came. If nothing came, the question is removed, as it is by the caller on an error
+        (with `rewind`).
+
+        Args:
+            listening: a context manager entered around each reply; its value is called with the reply's deltas.
+        """
+        self.rounds.append(ChatRound(text, len(self.conversation.turns), self._snapshot()))
+        self.conversation = add_user_turn(self.conversation, text)
+        yield from self.proceed(listening)
+
+    def proceed(self, listening: Listening) -> Iterator[Step]:
+        """Continue the last round until it is answered."""
+        self.gate.cancelled.clear()
+        current = self.rounds[-1]
+        while len(current.steps) < self.max_steps and not self.gate.cancelled.is_set():
+            self._make_room()
+            made = self._step(listening)
+            if made is None:
+                if not current.steps:
+                    self.rewind(len(self.rounds))
+                return
+            current.steps.append(made)
+            yield made
+            if not made.exchanges or made.finish in {"stopped", "repeated"}:
+                return
+
+    def _step(self, listening: Listening) -> Step | None:
+        """One reply with its calls; what came of it if it was stopped, None if nothing came."""
+        with listening() as on_delta:
+            listener = _Listener(self, on_delta)
+            try:
+                before = self.conversation
+                after, made = step(before, self.model, self.gate, self.sampling, before.id, listener)
+            except _StoppedError as error:
+                return self._keep(listener, error.why)
+            except KeyboardInterrupt:
+                if not self.gate.interruptible:
+                    raise
+                self.gate.cancelled.set()
+                return self._keep(listener, "stopped")
+            except INFRASTRUCTURE:
+                if self.gate.cancelled.is_set():  # an endpoint's request that was cancelled
+                    return self._keep(listener, "stopped")
+                raise
+        self.conversation = after
+        self._take_edits(made)
+        return made
+
+    def cancel(self) -> None:
+        """Stop the reply or the call in progress; from any thread."""
+        self.gate.cancelled.set()
+        if isinstance(self.model, ConcurrentModel):
+            self.model.cancel()
+
+    def rewind(self, number: int) -> str:
+        """Go back to before a round (from 1), the worlds' states too; returns its question."""
+        gone = self.rounds[number - 1]
+        del self.rounds[number - 1 :]
+        self.conversation = replace(self.conversation, turns=self.conversation.turns[: gone.at])
+        if self.worlds is not None:
+            self.worlds.restore(self.conversation.id, gone.states)
+        return gone.question
+
+    def _snapshot(self) -> States:
+        return self.worlds.snapshot(self.conversation.id) if self.worlds is not None else {}
+
+    def _keep(self, listener: _Listener, why: str) -> Step | None:
+        """Keep the text of a reply that was stopped, without the repetition."""
+        text = listener.text
+        text = text[: len(text) - repeats(text)] if why == "repeated" else text
+        text = text.rstrip()
+        if not text:
+            return None
+        turn = spoken(text, self.conversation)
+        self.conversation = replace(self.conversation, turns=(*self.conversation.turns, turn))
+        return Step(len(self.rounds) - 1, turn.parts, turn.raw, why, (), tokens=listener.pieces)
+
+    def _take_edits(self, made: Step) -> None:
+        """Put calls that the person edited into the turn, so that it is what was sent."""
+        written = {part.id: part for part in made.parts if isinstance(part, ToolCall)}
+        changed = {one.call.id: one.call for one in made.exchanges if one.call != written.get(one.call.id)}
+        if changed:
+            *turns, turn, results = self.conversation.turns
+            turn = rewrite(turn, self.conversation, changed)
+            self.conversation = replace(self.conversation, turns=(*turns, turn, results))
+
+    def _make_room(self) -> None:
+        """Leave out the oldest rounds if the prompt and a reply do not fit into the model's context."""
+        model = self.model
+        if not isinstance(model, InspectableModel) or not model.context:
+            return
+        while len(self.rounds) > 1 and model.count(self.conversation) + self.sampling.max_new_tokens > model.context:
+            start, end = self.rounds[0].at, self.rounds[1].at
+            turns = self.conversation.turns
+            self.conversation = replace(self.conversation, turns=turns[:start] + turns[end:])
+            del self.rounds[0]
+            for one in self.rounds:
+                one.at -= end - start
+            self.dropped += 1

@@ -1,0 +1,241 @@
+"""The chat on a terminal: an input line that stays usable while a thread of its own answers.
+
+The thread takes lines from a queue. What it shows is written above the input line, one piece after another.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import queue
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import run_in_terminal
+from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.document import Document
+from prompt_toolkit.formatted_text import ANSI, StyleAndTextTuples, to_formatted_text
+from prompt_toolkit.history import FileHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.patch_stdout import patch_stdout
+from prompt_toolkit.styles import Style
+
+from agentft.display.live import LiveArea
+from agentft.display.safe import safe_line
+from agentft.repl.completion import ChatCompleter
+from agentft.repl.loop import Repl
+
+__all__ = ["Terminal"]
+
+_BELOW = 4  # rows for the input line, the status line and the shell's prompt
+_STYLE = Style.from_dict({"bottom-toolbar": "noreverse ansibrightblack", "queued": "ansibrightblack"})
+
+
+class Terminal:
+    """Runs a chat on the terminal.
+
+    Args:
+        repl: the chat; its `read` is replaced, and `live` is that of its view.
+        history: the file of the lines that were typed, readable by its owner only.
+        loading: what the spinner says until the model is loaded.
+        about: the first parts of the status line: the model and how it is loaded.
+    """
+
+    def __init__(self, repl: Repl, live: LiveArea, history: Path, loading: str, about: list[str]) -> None:
+        self._repl = repl
+        self._live = live
+        self._about = about
+        self._loading = loading
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._queued: list[str] = []
+        self._asked = ""  # a question of the chat itself, which the next line answers
+        self._replies: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._draft = ""
+        self._is_busy = False
+        self._error: BaseException | None = None
+        repl.read = self._read
+        history.parent.mkdir(parents=True, exist_ok=True)
+        history.touch(mode=0o600)
+        self._editor: PromptSession[None] = PromptSession(
+            history=FileHistory(str(history)),
+            completer=ChatCompleter(repl),
+            complete_while_typing=False,
+            prompt_continuation=[("ansibrightblack", "· ")],
+            key_bindings=self._keys(),
+            bottom_toolbar=self._status,
+            style=_STYLE,
+            erase_when_done=True,
+            refresh_interval=0.125,
+        )
+        self._editor.app.ttimeoutlen, self._editor.app.timeoutlen = 0.05, 0.2
+        self._editor.default_buffer.accept_handler = self._accept
+
+    def run(self) -> None:
+        """Run until the person leaves.
+
+        Raises:
+            Exception: what ended the thread, such as a model that cannot be loaded.
+        """
+        try:
+            with patch_stdout():
+                self._editor.prompt(self._message, pre_run=self._start)
+        except (EOFError, KeyboardInterrupt):
+            self._cancel()
+        finally:
+            self._live.post = lambda work: work()
+            self._live.do("")
+        if self._error is not None:
+            raise self._error
+        self._repl.finish()
+
+    def _start(self) -> None:
+        app, loop, context = self._editor.app, self._editor.app.loop, contextvars.copy_context()
+        assert loop is not None  # noqa: S101  (it is running)
+
+        def write(text: str) -> None:
+            app.output.write_raw(text)
+            app.output.flush()
+
+        def post(work: Callable[[], None]) -> None:
+            loop.call_soon_threadsafe(lambda: run_in_terminal(work), context=context)
+
+        self._live.out = write
+        self._live.changed = app.invalidate
+        self._live.post = post
+        Thread(target=self._work, name="agentft-chat", daemon=True).start()
+
+    def _work(self) -> None:
+        """Load the model, then take lines until the chat ends."""
+        try:
+            self._live.do(self._loading)
+            self._is_busy = True
+            self._repl.session  # noqa: B018  (loads it)
+            while True:
+                self._live.do("")
+                self._is_busy = bool(self._queued)
+                line = self._lines.get()
+                if line is None:
+                    break
+                self._is_busy = True
+                self._queued.pop(0)
+                self._repl.view.echo(line)
+                if not self._repl.handle(line):
+                    break
+        except BaseException as error:  # raised again by `run`, on the main thread
+            self._error = error
+        self._live.do("")
+        self._live.post(self._leave)
+
+    def _leave(self) -> None:
+        if self._editor.app.is_running and not self._editor.app.is_done:
+            self._editor.app.exit()
+
+    def _accept(self, buffer: Buffer) -> bool:
+        """Take a line: as the reply to a question of the chat, else as the next line for the thread."""
+        text = buffer.text.strip()
+        if self._asked:
+            self._asked = ""
+            self._replies.put(text)
+            buffer.set_document(Document(self._draft), bypass_readonly=True)
+            return True
+        if text:
+            self._queued.append(text)
+            self._lines.put(text)
+        return False
+
+    def _read(self, prompt: str, text: str = "", /) -> str:
+        """Ask the person something, from the thread; the line that is being typed comes back afterwards."""
+
+        def ask() -> None:
+            buffer = self._editor.default_buffer
+            self._draft = buffer.text
+            buffer.set_document(Document(text), bypass_readonly=True)
+            self._asked = prompt
+
+        self._live.post(ask)
+        reply = self._replies.get()
+        if reply is None:
+            raise KeyboardInterrupt
+        return reply
+
+    def _cancel(self) -> None:
+        """Stop the answer, and give the queued lines back to the input line."""
+        if self._asked:
+            self._asked = ""
+            self._editor.default_buffer.set_document(Document(self._draft), bypass_readonly=True)
+            self._replies.put(None)
+        if "session" in vars(self._repl):
+            self._repl.session.cancel()
+        given = []
+        while not self._lines.empty():
+            given.append(self._lines.get() or "")
+        if given:
+            del self._queued[-len(given) :]
+            buffer = self._editor.default_buffer
+            buffer.set_document(Document("\n".join([*given, *([buffer.text] if buffer.text else [])])))
+
+    def _keys(self) -> KeyBindings:
+        keys = KeyBindings()
+
+        @keys.add("escape", "enter")
+        @keys.add("c-j")
+        def _(event: KeyPressEvent) -> None:
+            event.current_buffer.insert_text("\n")
+
+        @keys.add("escape")
+        def _(_: KeyPressEvent) -> None:
+            if self._is_busy:
+                self._cancel()
+
+        @keys.add("c-c")
+        def _(event: KeyPressEvent) -> None:
+            if self._is_busy:
+                self._cancel()
+            elif event.current_buffer.text:
+                event.current_buffer.reset()
+            else:
+                self._repl.view.note("press Ctrl-D or type /quit to leave", "dim")
+
+        return keys
+
+    def _message(self) -> StyleAndTextTuples:
+        """What is above the input line, and its prompt."""
+        size = self._editor.app.output.get_size()
+        shown: StyleAndTextTuples = []
+        if drawn := self._live.draw(size.columns, max(1, size.rows - _BELOW - len(self._queued))):
+            shown += to_formatted_text(ANSI(drawn))
+        for line in self._queued if self._is_busy else []:
+            text = f"  queued: {safe_line(line)}"[: size.columns - 1]
+            shown += [("class:queued", text + "\n")]
+        return [*shown, ("bold ansiyellow" if self._asked else "bold ansicyan", safe_line(self._asked) or "› ")]
+
+    def _status(self) -> str:
+        """The status line; parts that do not fit are left out, from the end."""
+        parts = [*self._about, *self._figures()]
+        while len(parts) > 1 and len(" · ".join(parts)) > self._editor.app.output.get_size().columns:
+            parts.pop()
+        return safe_line(" · ".join(parts))
+
+    def _figures(self) -> list[str]:
+        if "session" not in vars(self._repl):
+            return [self._loading]
+        session = self._repl.session
+        tools = len(session.offered)
+        parts = [f"{tools} tool{'s' * (tools != 1)}"]
+        last = next((step for one in reversed(session.rounds) for step in reversed(one.steps)), None)
+        used = last.prompt_tokens + last.tokens if last else 0
+        context = getattr(session.model, "context", 0)
+        parts.append(f"{used:,} of {context:,} tokens" if context else f"{used:,} tokens")
+        parts += [f"fault {session.gate.fault} next"] if session.gate.fault else []
+        return [*parts, f"{_memory() / 1e6:,.0f} MB"]
+
+
+def _memory() -> int:
+    """Bytes of memory in use; the peak where the system tells no more."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
