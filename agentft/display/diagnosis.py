@@ -11,7 +11,7 @@ from rich.text import Text
 
 from agentft.display.safe import safe_name
 
-__all__ = ["BARE", "show_diagnosis", "show_share", "worst_places"]
+__all__ = ["BARE", "describe_pairs", "show_diagnosis", "show_share", "worst_places"]
 
 BARE: dict[str, Any] = {"box": None, "pad_edge": False, "header_style": "bold", "padding": (0, 2, 0, 0)}
 WORST = 3
@@ -32,6 +32,25 @@ def worst_places(found: Mapping[str, Any], arm: str) -> Iterator[Text]:
     for title, texts in (("called", cells), ("arguments right", shares)):
         if texts:
             yield safe_name(f"{title}: {', '.join(texts[:WORST])}")
+
+
+def describe_pairs(summary: Mapping[str, Any]) -> Iterator[str]:
+    """The cases of two arms as a table of 2 x 2 in words, and for several trials pass^k and flips."""
+    arms = list(summary["arms"])
+    delta = (summary["metrics"].get("bfcl") or {}).get("delta") or {}
+    name = "bfcl" if delta.get("table") else "exact_call"
+    delta = summary["metrics"][name].get("delta") or {}
+    if delta.get("table"):
+        both, first, second, neither = delta["table"]
+        text = f"{name}: both {both}, only {arms[0]} {first}, only {arms[1]} {second}, neither {neither}"
+        if spread := delta["by_tool"]:
+            low, high = spread["low"] * 100, spread["high"] * 100
+            text += f"; resampled by {spread['clusters']} sets of tools {low:+.1f} to {high:+.1f} points"
+        yield text
+    for arm, found in summary["arms"].items():
+        if trials := found.get("reliability"):
+            powers = ", ".join(f"pass^{k} {show_share(figure)}" for k, figure in trials["pass_k"].items())
+            yield f"{arm}: {powers}; solved in some trials only: {show_share(trials['flips'])}"
 
 
 def show_diagnosis(found: Mapping[str, Any], arms: Sequence[str]) -> Iterator[RenderableType]:

@@ -11,11 +11,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column, Table
 from rich.text import Text
 
+from agentft.display.diagnosis import describe_pairs
 from agentft.display.safe import safe_name, safe_text
+from agentft.evaluation.comparison import Breakdown, Comparison
 from agentft.evaluation.plan import Arm
 from agentft.evaluation.records import Record
 from agentft.evaluation.statistics import Estimate, PairedDelta
-from agentft.evaluation.summary import HEADLINES, Breakdown, Comparison, GateResult, Summary
+from agentft.evaluation.summary import HEADLINES, GateResult, Summary
 from agentft.metrics import ERROR_CLASSES
 
 __all__ = ["EvaluationProgress", "show_summary"]
@@ -100,7 +102,7 @@ def _groups(title: str, groups: Mapping[str, Breakdown], arms: Sequence[str]) ->
     """One row for each group: BFCL's check, else exact calls, or abstention where no call is expected."""
     table = _table(title, arms)
     for name, group in groups.items():
-        if row := group.metrics.get("bfcl") or group.metrics.get("exact_call") or group.metrics.get("abstention"):
+        if row := group.metrics.get(group.shown):
             table.add_row(safe_text(name), *_cells(row, arms))
     return table
 
@@ -139,7 +141,7 @@ def _table(title: str, arms: Sequence[str]) -> Table:
 def _cells(row: Comparison, arms: Sequence[str]) -> list[Text]:
     cells = [_figure(row.arms[arm]) for arm in arms]
     if row.delta:
-        cells += [_difference(row.delta), Text(_p_value(row.delta.p))]
+        cells += [_difference(row.delta), Text(_p_value(row.delta.p if row.delta.p_holm is None else row.delta.p_holm))]
     counts = [str(row.arms[arm].n) for arm in arms]
     return [*cells, Text("/".join(counts) if len(set(counts)) > 1 else counts[0])]
 
@@ -154,7 +156,7 @@ def _figure(found: Estimate) -> Text:
 def _difference(found: PairedDelta) -> Text:
     if found.value is None or found.low is None or found.high is None:
         return Text("-", style="dim")
-    style = "" if found.low <= 0 <= found.high else "green" if found.value > 0 else "red"
+    style = "" if not found.shown else "green" if found.value > 0 else "red"
     interval = f" {found.low * 100:+.0f}..{found.high * 100:+.0f}"
     return Text.assemble((f"{found.value * 100:+.1f}", style), (interval, "dim"))
 
@@ -188,7 +190,10 @@ def _closing(summary: Summary) -> Iterator[Text]:
     if summary.bfcl:
         yield from _bfcl_notes(summary.bfcl)
     else:
-        yield Text("Categories show exact_call, or abstention if no call is expected.", style="dim")
+        adjusted = "; p over all rows of a table adjusted by Holm's method" * (len(summary.arms) == 2)
+        yield Text(f"Categories show exact_call, or abstention if no call is expected{adjusted}.", style="dim")
+    for line in describe_pairs(summary.document()):
+        yield safe_text(line)
     if summary.invalid:
         cases = "1 invalid case" if summary.invalid == 1 else f"{summary.invalid} invalid cases"
         yield Text(f"{cases}, not caused by the model, left out of every figure.", style="yellow")

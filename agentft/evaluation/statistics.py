@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 __all__ = [
+    "ALPHA",
+    "FEWEST_CLUSTERS",
+    "Clustered",
     "Estimate",
     "PairedDelta",
+    "clustered",
     "estimate",
+    "holm",
     "paired_delta",
     "paired_ratio_delta",
     "ratio",
@@ -21,8 +26,15 @@ __all__ = [
     "smallest_difference",
 ]
 
+ALPHA = 0.05
+"""A difference is shown if its p-value is below."""
+
+FEWEST_CLUSTERS = 5
+"""With fewer clusters, samples of them say too little."""
+
 RESAMPLES = 2000
 SEED = 20240607
+_NOT_ZERO = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +48,46 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class Clustered:
+    """A 95 % interval of a difference, from samples of whole `clusters` of cases."""
+
+    low: float
+    high: float
+    clusters: int
+
+
+@dataclass(frozen=True, slots=True)
 class PairedDelta:
-    """A paired difference over `n` cases with its 95 % interval. `p`: two-sided p-value; None: not tested."""
+    """A paired difference over `n` cases with its 95 % interval.
+
+    `p`: two-sided p-value; None: not tested. `p_holm`: the same, adjusted for the number of groups. `table`: for zeros
+    and ones, the cases that both arms solve, only the first, only the second, and neither. `by_tool`: the interval from
+    samples of sets of expected tools.
+    """
 
     value: float | None = None
     low: float | None = None
     high: float | None = None
     n: int = 0
     p: float | None = None
+    p_holm: float | None = None
+    table: tuple[int, int, int, int] | None = None
+    by_tool: Clustered | None = None
+
+    @property
+    def shown(self) -> bool:
+        """Whether a difference is shown: the one rule for sentences and colours. The interval then excludes 0."""
+        p = self.p if self.p_holm is None else self.p_holm
+        if p is not None:
+            return p < ALPHA
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+    def adjusted(self, p_holm: float) -> PairedDelta:
+        """The difference as one of several; its interval reaches 0 if the adjusted p-value shows no difference."""
+        if self.value is None or self.low is None or self.high is None:
+            return self
+        low, high = _agreeing(self.value, self.low, self.high, p_holm)
+        return replace(self, low=low, high=high, p_holm=p_holm)
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -73,7 +117,8 @@ def paired_delta(tuned: Sequence[float], base: Sequence[float]) -> PairedDelta:
     """The mean difference of values of the same cases.
 
     Zeros and ones: Newcombe's interval for paired proportions (Statistics in Medicine 17, 1998, method 10) and the
-    exact McNemar test. Graded values: percentile bootstrap over cases and a sign-flip permutation test.
+    exact McNemar test. Graded values: percentile bootstrap over cases and a sign-flip permutation test. The interval
+    is extended or cut at 0 where it would contradict the test: it excludes 0 if and only if p < `ALPHA`.
     """
     if not tuned:
         return PairedDelta()
@@ -87,7 +132,7 @@ def paired_delta(tuned: Sequence[float], base: Sequence[float]) -> PairedDelta:
     mean = float(differences.mean())
     beyond = np.abs((flips * differences).mean(axis=1)) >= abs(mean) - 1e-12
     p = (int(beyond.sum()) + 1) / (RESAMPLES + 1)
-    return PairedDelta(mean, float(low), float(high), len(differences), p)
+    return PairedDelta(mean, *_agreeing(mean, float(low), float(high), p), len(differences), p)
 
 
 def paired_ratio_delta(tuned: Sequence[tuple[int, int]], base: Sequence[tuple[int, int]]) -> PairedDelta:
@@ -98,6 +143,33 @@ def paired_ratio_delta(tuned: Sequence[tuple[int, int]], base: Sequence[tuple[in
     value, resampled = found
     low, high = np.quantile(resampled, [0.025, 0.975])
     return PairedDelta(value, float(low), float(high), len(tuned))
+
+
+def clustered(tuned: Sequence[float], base: Sequence[float], clusters: Sequence[str]) -> Clustered | None:
+    """The mean difference's interval from samples of whole clusters: cases of one tool succeed or fail together.
+
+    Percentile bootstrap; None with fewer than `FEWEST_CLUSTERS`.
+    """
+    names = {name: index for index, name in enumerate(dict.fromkeys(clusters))}
+    if len(names) < FEWEST_CLUSTERS:
+        return None
+    sums = np.zeros((len(names), 2))
+    for first, second, name in zip(tuned, base, clusters, strict=True):
+        sums[names[name]] += (first - second, 1)
+    picks = np.random.default_rng(SEED).integers(0, len(names), (RESAMPLES, len(names)))
+    resampled = sums[picks].sum(axis=1)
+    low, high = np.quantile(resampled[:, 0] / resampled[:, 1], [0.025, 0.975])
+    return Clustered(float(low), float(high), len(names))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values adjusted by Holm's step-down method (Scandinavian Journal of Statistics 6, 1979)."""
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
 
 
 def resampled_ratios(
@@ -158,7 +230,15 @@ def _binary_delta(tuned: Sequence[float], base: Sequence[float]) -> PairedDelta:
     up = _combined(high1 - first, second - low2, phi)
     discordant = only_tuned + only_base
     p = float(stats.binomtest(only_tuned, discordant).pvalue) if discordant else 1.0
-    return PairedDelta(value, max(-1.0, value - down), min(1.0, value + up), n, p)
+    low, high = _agreeing(value, max(-1.0, value - down), min(1.0, value + up), p)
+    return PairedDelta(value, low, high, n, p, table=(both, only_tuned, only_base, neither))
+
+
+def _agreeing(value: float, low: float, high: float, p: float) -> tuple[float, float]:
+    """The interval, such that 0 is inside, or its bound, unless p shows a difference."""
+    if p >= ALPHA:
+        return min(low, 0.0), max(high, 0.0)
+    return (max(low, _NOT_ZERO), high) if value > 0 else (low, min(high, -_NOT_ZERO))
 
 
 def _correlation(both: int, first: int, second: int, neither: int) -> float:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from typing import Any, TypeVar
+from typing import Any
 
 import agentft
 from agentft.evaluation.bfcl_scores import bfcl_report
+from agentft.evaluation.comparison import Breakdown, Comparison, Reliability, break_down, compare, no_worse, reliability
 from agentft.evaluation.diagnosis import Diagnosis, diagnose
-from agentft.evaluation.noninferiority import CONFIDENCE, no_worse_p, no_worse_ratio_p
+from agentft.evaluation.noninferiority import CONFIDENCE
 from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record
-from agentft.evaluation.statistics import Estimate, PairedDelta, estimate, paired_delta, paired_ratio_delta, ratio
 from agentft.metrics import METRICS, SCORER_VERSION
 
 __all__ = [
@@ -23,17 +23,12 @@ __all__ = [
     "MAX_INVALID",
     "SCORES",
     "ArmSummary",
-    "Breakdown",
-    "Comparison",
     "FaultSummary",
     "Gate",
     "GateResult",
     "Summary",
-    "compare",
     "summarise",
 ]
-
-T = TypeVar("T")
 
 SCORES = ("success", *METRICS, "call_precision", "call_recall")
 """The names of all figures in a summary; gates use them too."""
@@ -85,33 +80,11 @@ class GateResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """One figure by arm label; for two arms, also their paired difference over the cases that both have."""
-
-    arms: Mapping[str, Estimate]
-    delta: PairedDelta | None = None
-
-    def document(self) -> dict[str, Any]:
-        """The JSON object: each arm's label, and `delta`."""
-        arms: dict[str, Any] = {label: asdict(figure) for label, figure in self.arms.items()}
-        return arms if self.delta is None else {**arms, "delta": asdict(self.delta)}
-
-
-@dataclass(frozen=True, slots=True)
-class Breakdown:
-    """The headline figures of a category, language or suite, and its number of cases."""
-
-    cases: int
-    metrics: Mapping[str, Comparison]
-
-    def document(self) -> dict[str, Any]:
-        """The JSON object."""
-        return {"cases": self.cases, "metrics": _documents(self.metrics)}
-
-
-@dataclass(frozen=True, slots=True)
 class ArmSummary:
-    """Which model an arm is, and how much it generated: `steps` replies of `tokens` tokens in all."""
+    """Which model an arm is, and how much it generated: `steps` replies of `tokens` tokens in all.
+
+    `reliability`: over several trials.
+    """
 
     name: str
     identity: str | None
@@ -120,6 +93,7 @@ class ArmSummary:
     fingerprint: str | None
     steps: int
     tokens: int
+    reliability: Reliability | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +147,10 @@ class Summary:
         """The JSON object of summary.json and `agentft eval --json`."""
         own = {key: value for key, value in asdict(self).items() if value is not None or key == "faults"}
         return own | {
-            "metrics": _documents(self.metrics),
-            "categories": _documents(self.categories),
-            "languages": _documents(self.languages),
-            "suites": _documents(self.suites),
+            "metrics": {name: one.document() for name, one in self.metrics.items()},
+            "categories": {name: one.document() for name, one in self.categories.items()},
+            "languages": {name: one.document() for name, one in self.languages.items()},
+            "suites": {name: one.document() for name, one in self.suites.items()},
         }
 
 
@@ -212,9 +186,9 @@ def summarise(
         problems=dict(Counter(row.problem for rows in arms.values() for row in rows if row.problem)),
         gates=results,
         metrics=metrics,
-        categories=_groups(plan, arms, "category"),
-        languages=_groups(plan, arms, "lang"),
-        suites=_groups(plan, arms, "suite"),
+        categories=break_down(plan.cases, arms, "category", _headlines(plan)),
+        languages=break_down(plan.cases, arms, "lang", _headlines(plan)),
+        suites=break_down(plan.cases, arms, "suite", _headlines(plan)),
         errors=_errors(arms),
         arms={label: _describe(rows, *ran.get(label, (None, None))) for label, rows in arms.items()},
         hashes=dict(plan.hashes),
@@ -232,65 +206,8 @@ def summarise(
     )
 
 
-def compare(arms: Mapping[str, Sequence[Record]], name: str) -> Comparison:
-    """One figure for every arm; for two arms, also their paired difference over the cases that both have."""
-    if name in _RATIOS:
-        return _compare(
-            {label: _counts(rows, _RATIOS[name]) for label, rows in arms.items()}, ratio, paired_ratio_delta
-        )
-    return _compare({label: _means(rows, name) for label, rows in arms.items()}, estimate, paired_delta)
-
-
-def _compare(
-    values: Mapping[str, Mapping[str, T]],
-    figure: Callable[[Sequence[T]], Estimate],
-    difference: Callable[[Sequence[T], Sequence[T]], PairedDelta],
-) -> Comparison:
-    figures = {label: figure(list(found.values())) for label, found in values.items()}
-    return Comparison(figures, difference(*_paired(values)) if len(values) == 2 else None)
-
-
-def _paired(values: Mapping[str, Mapping[str, T]]) -> tuple[list[T], list[T]]:
-    """The values of two arms for the cases that both have."""
-    left, right = values.values()
-    shared = [key for key in left if key in right]
-    return [left[key] for key in shared], [right[key] for key in shared]
-
-
-def _means(rows: Sequence[Record], name: str) -> dict[str, float]:
-    """The mean over the trials of each case: trials of one case are not independent cases."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        value = row.scores[name].value
-        if value is not None:
-            found.setdefault(row.case, []).append(value)
-    return {case: sum(values) / len(values) for case, values in found.items()}
-
-
-_RATIOS = {"call_recall": 0, "call_precision": 1}
-"""User turns in which a call is expected and made, divided by those in which one is expected (0) or made (1)."""
-
-
-def _counts(rows: Sequence[Record], counted: int) -> dict[str, tuple[int, int]]:
-    found: dict[str, tuple[int, int]] = {}
-    for row in rows:
-        part, whole = found.get(row.case, (0, 0))
-        both, of_kind = sum(map(all, row.decisions)), sum(decision[counted] for decision in row.decisions)
-        found[row.case] = part + both, whole + of_kind
-    return found
-
-
-def _groups(plan: Plan, arms: Mapping[str, Sequence[Record]], key: str) -> dict[str, Breakdown]:
-    groups: dict[str, Breakdown] = {}
-    for name, count in Counter(getattr(case, key) for case in plan.cases).items():
-        rows = {label: [row for row in found if getattr(row, key) == name] for label, found in arms.items()}
-        headlines = ("bfcl", *HEADLINES) if plan.setups else HEADLINES
-        metrics = {metric: compare(rows, metric) for metric in headlines}
-        applying = {
-            metric: compared for metric, compared in metrics.items() if any(arm.n for arm in compared.arms.values())
-        }
-        groups[name] = Breakdown(count, applying)
-    return groups
+def _headlines(plan: Plan) -> tuple[str, ...]:
+    return ("bfcl", *HEADLINES) if plan.setups else HEADLINES
 
 
 def _errors(arms: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, int]]:
@@ -322,29 +239,17 @@ def _describe(rows: Sequence[Record], arm: Arm | None, fingerprint: str | None) 
         fingerprint=fingerprint or (first.fingerprint if first else None),
         steps=sum(len(row.steps) for row in rows),
         tokens=sum(step.tokens for row in rows for step in row.steps),
+        reliability=reliability(rows),
     )
 
 
 def _check_gate(gate: Gate, arms: Mapping[str, Sequence[Record]], found: Comparison) -> GateResult:
     if gate.margin is not None:
-        value, p = (found.delta.value if found.delta else None), _no_worse_p(gate.metric, arms, gate.margin)
+        value, p = (found.delta.value if found.delta else None), no_worse(gate.metric, arms, gate.margin)
         passed = value is not None and p < 1 - CONFIDENCE
         return GateResult(gate.metric, None, value, passed, gate.margin, p)
     value = next(iter(found.arms.values())).value
     return GateResult(gate.metric, gate.minimum, value, value is not None and value >= (gate.minimum or 0.0))
-
-
-def _no_worse_p(metric: str, arms: Mapping[str, Sequence[Record]], margin: float) -> float:
-    if len(arms) != 2:
-        return 1.0
-    if metric in _RATIOS:
-        counts = {label: _counts(rows, _RATIOS[metric]) for label, rows in arms.items()}
-        return no_worse_ratio_p(*_paired(counts), margin)
-    return no_worse_p(*_paired({label: _means(rows, metric) for label, rows in arms.items()}), margin)
-
-
-def _documents(parts: Mapping[str, Comparison] | Mapping[str, Breakdown]) -> dict[str, Any]:
-    return {name: part.document() for name, part in parts.items()}
 
 
 def _verdict(gates: Sequence[GateResult]) -> str:
@@ -369,15 +274,22 @@ def _about_calls(calls: Comparison, labels: Sequence[str], what: str, of: str) -
     if delta is None or delta.value is None or delta.p is None:
         return f"{labels[0]} {what} in {first.value:.1%} of {first.n} cases."
     size = f"{abs(delta.value) * 100:.1f} points over {delta.n} cases, p = {delta.p:.2g}"
-    if delta.p >= 0.05:
+    if not delta.shown:
         return f"No significant difference between {labels[0]} and {labels[1]} in {of} ({size})."
-    return f"{labels[0]} is {'better' if delta.value > 0 else 'worse'} than {labels[1]} in {of} ({size})."
+    finding = f"{labels[0]} is {'better' if delta.value > 0 else 'worse'} than {labels[1]} in {of} ({size})."
+    if delta.by_tool and delta.by_tool.low <= 0 <= delta.by_tool.high:
+        low, high = delta.by_tool.low * 100, delta.by_tool.high * 100
+        finding += (
+            f" This may not hold for other tools: resampling the {delta.by_tool.clusters} sets of expected tools gives "
+            f"{low:+.1f} to {high:+.1f} points."
+        )
+    return finding
 
 
 def _caution(abstention: Comparison, labels: Sequence[str]) -> str:
     """A warning, because better calls can hide it: the first arm calls more often where no call is expected."""
     delta = abstention.delta
-    if delta is None or delta.value is None or delta.p is None or delta.value >= 0 or delta.p >= 0.05:
+    if delta is None or delta.value is None or delta.value >= 0 or not delta.shown:
         return ""
     size = f"{-delta.value * 100:.1f} points over {delta.n} cases, p = {delta.p:.2g}"
     return f" {labels[0]} is worse than {labels[1]} in abstention: it calls where no call is expected ({size})."

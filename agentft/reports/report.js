@@ -54,10 +54,11 @@ function figure(found) {
 }
 function difference(delta) {
   if (!delta || delta.value === null) return [number("td", make("span", "dim", "–")), number("td", "")];
-  const open = delta.low <= 0 && delta.high >= 0;
+  const open = !delta.shown;
   const size = make("span", open ? "" : delta.value > 0 ? "good" : "bad", signed(delta.value));
   const range = make("span", "interval", `${signed(delta.low, 0)} to ${signed(delta.high, 0)}`);
-  const p = delta.p === null ? "" : delta.p < 0.001 ? "< 0.001" : delta.p.toFixed(3);
+  const tested = delta.p_holm ?? delta.p;
+  const p = tested === null ? "" : tested < 0.001 ? "< 0.001" : tested.toFixed(3);
   return [number("td", size, range), number("td", p)];
 }
 function figures(name, compared, names) {
@@ -73,9 +74,31 @@ function metrics() {
   const rows = Object.entries(summary.metrics).filter(([, found]) => labels.some((label) => found[label]?.n));
   return table(figureHead("metric"), rows.map(([name, found]) => figures(name, found, HEADLINES.includes(name) ? "headline" : "")));
 }
+function pairTables() {
+  const name = summary.metrics.bfcl?.delta?.table ? "bfcl" : "exact_call";
+  const { delta } = summary.metrics[name];
+  const [one, other] = labels;
+  const cells = (found) => [number("td", String(found[0])), number("td", String(found[1]))];
+  const spread = delta?.by_tool;
+  const parts = [];
+  if (delta?.table) {
+    const [both, first, second, neither] = delta.table;
+    parts.push(table([name, number("th", `${other}: right`), number("th", `${other}: wrong`)],
+      [[`${one}: right`, ...cells([both, first])], [`${one}: wrong`, ...cells([second, neither])]]));
+  }
+  if (spread) parts.push(make("p", "", `Resampled by the ${spread.clusters} sets of expected tools instead of by case, the 95 % interval of the difference is ${signed(spread.low)} to ${signed(spread.high)} points.`));
+  return parts;
+}
+function reliability() {
+  const found = labels.map((label) => summary.arms[label].reliability);
+  const powers = [...new Set(found.flatMap((one) => Object.keys(one?.pass_k ?? {})))].sort((one, two) => one - two);
+  return table(["", ...labels.map((label) => number("th", label))], [
+    ...powers.map((k) => [`pass^${k}: all of ${k} trials succeed`, ...found.map((one) => figure(one?.pass_k[k]))]),
+    ["solved in some trials only", ...found.map((one) => figure(one?.flips))]]);
+}
 function groups(title, found, key) {
   const rows = Object.entries(found).map(([name, group]) => {
-    const metric = group.metrics.exact_call ? "exact_call" : group.metrics.abstention ? "abstention" : Object.keys(group.metrics)[0];
+    const metric = group.metrics.bfcl ? "bfcl" : group.metrics.exact_call ? "exact_call" : group.metrics.abstention ? "abstention" : Object.keys(group.metrics)[0];
     const open = button("link", () => choose({ [key]: name }), name);
     return metric && figures(open, group.metrics[metric], "");
   });
@@ -201,7 +224,10 @@ verdictLine();
 if (data.failures.length) section("What to fix first", `The most frequent first errors of ${labels[0]}.`, failures());
 if (data.failures.length && data.next) byId("overview").append(make("p", "", "Proposed training rows for these failures: ", make("code", "", data.next)));
 section("Metrics", "Percent with 95 % intervals; differences over the cases that both arms finished.", metrics());
-section("Categories", "exact_call, or abstention where no call is expected.", groups("category", summary.categories, "category"));
+if (labels.length === 2) byId("overview").append(...pairTables());
+if (labels.some((label) => summary.arms[label].reliability)) section("Trials", "", reliability());
+const adjusted = labels.length === 2 ? " p is adjusted for the number of rows (Holm); a difference is coloured if p < 0.05." : "";
+section("Categories", `exact_call, or abstention where no call is expected.${adjusted}`, groups("category", summary.categories, "category"));
 if (Object.keys(summary.languages).length > 1) section("Languages", "", groups("language", summary.languages, "lang"));
 if (Object.keys(summary.errors).length) section("First error of each failed case", "", errors());
 const { diagnosis } = summary;

@@ -8,10 +8,11 @@ import pytest
 from rich.console import Console
 
 from agentft.display.evaluation import EvaluationProgress, show_summary
+from agentft.evaluation.comparison import Breakdown, Comparison
 from agentft.evaluation.plan import Arm
 from agentft.evaluation.records import Record
 from agentft.evaluation.statistics import estimate, paired_delta
-from agentft.evaluation.summary import ArmSummary, Breakdown, Comparison, GateResult, Summary
+from agentft.evaluation.summary import ArmSummary, GateResult, Summary
 from agentft.models.scripted import ScriptedModel
 from agentft.types import Score
 
