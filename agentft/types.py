@@ -166,13 +166,15 @@ class Conversation:
 class Segment:
     """A piece of rendered text. `sampled`: the model must generate it; otherwise it is context.
 
-    `excluded`: never supervised, since its turn is excluded.
+    `excluded`: never supervised, since its turn is excluded. `markup`: the chat template wrote it, so that it may hold
+    control tokens; those of the kinds `frame`, `terminator` and `end` may in any case.
     """
 
     text: str
     sampled: bool
     kind: SegmentKind
     excluded: bool = False
+    markup: bool = False
 
 
 @dataclass(frozen=True, slots=True)

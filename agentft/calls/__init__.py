@@ -10,8 +10,10 @@ from agentft.calls.hermes import HERMES
 from agentft.calls.msagent import MSAGENT
 from agentft.errors import InputError
 
-__all__ = ["CALL_FORMATS", "CallFormat", "call_format"]
+__all__ = ["CALL_FORMATS", "NATIVE", "CallFormat", "call_format"]
 
+NATIVE = "native"
+"""The name of the format that is a chat template's own: `agentft.rendering.native`."""
 CALL_FORMATS: dict[str, CallFormat] = {"msagent": MSAGENT, "hermes": HERMES}
 
 
@@ -21,6 +23,8 @@ def call_format(name: str) -> CallFormat:
     Raises:
         InputError: there is no such format.
     """
+    if name == NATIVE:
+        raise InputError("native is the call format of a model's own chat template, and there is none here; use hermes")
     if name not in CALL_FORMATS:
-        raise InputError(f"unknown call format {name!r}; known formats: {', '.join(CALL_FORMATS)}")
+        raise InputError(f"unknown call format {name!r}; known formats: {', '.join(CALL_FORMATS)}, {NATIVE}")
     return CALL_FORMATS[name]

@@ -14,7 +14,7 @@ from itertools import groupby
 from agentft.calls.thoughts import THINK, write_thought
 from agentft.types import Json, Part, Segment, Text, ToolCall, ToolDefinition, ToolResult
 
-__all__ = ["CallFormat", "dump_json", "text_segments"]
+__all__ = ["CallFormat", "declare_tool", "dump_json", "text_segments"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,12 @@ class CallFormat:
                 end = next((stop for stop in self.stop if text.endswith(stop)), "")
                 segments += [Segment(text.removesuffix(end), True, "call"), Segment(end, True, "terminator")]
         return [segment for segment in segments if segment.text]
+
+
+def declare_tool(tool: ToolDefinition) -> Json:
+    """The tool as the chat API declares it."""
+    function: dict[str, Json] = {"name": tool.name, "description": tool.description}
+    return {"type": "function", "function": {**function, "parameters": dict(tool.parameters)}}
 
 
 def dump_json(value: Json | Mapping[str, Json]) -> str:

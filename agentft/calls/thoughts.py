@@ -8,7 +8,16 @@ from dataclasses import replace
 
 from agentft.types import Part, Span, Text, ToolResult
 
-__all__ = ["THINK", "add_thought", "is_thought", "join_thoughts", "read_text", "with_thoughts", "write_thought"]
+__all__ = [
+    "THINK",
+    "add_thought",
+    "is_thought",
+    "join_thoughts",
+    "parse_begun",
+    "read_text",
+    "with_thoughts",
+    "write_thought",
+]
 
 THINK, _END = "<think>", "</think>"
 _BLOCK = re.compile(rf"\s*{THINK}(.*?){_END}\s*", re.DOTALL)
@@ -57,6 +66,16 @@ def with_thoughts(parse: Parse) -> Parse:
         return (Text(block[1].strip(), Span(0, end), thought=True), *_split_later(tuple(rest)))
 
     return parse_thoughts
+
+
+def parse_begun(parse: Parse, text: str, *, begun: bool) -> tuple[Part, ...]:
+    """Parse a completion. `begun`: the prompt began the thought, unless the model did so again."""
+    if not begun or text.lstrip().startswith(THINK):
+        return parse(text)
+    shift = len(THINK)
+    parts = parse(THINK + text)
+    spans = (Span(max(part.span.start - shift, 0), part.span.end - shift) for part in parts)
+    return tuple(replace(part, span=span) for part, span in zip(parts, spans, strict=True))
 
 
 def _split_later(parts: tuple[Part, ...]) -> Iterator[Part]:

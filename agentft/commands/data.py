@@ -23,7 +23,7 @@ _Settings = Annotated[
     typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help="Settings, as for `agentft train`."),
 ]
 _Model = Annotated[str | None, typer.Option("--model", help="The model whose tokenizer and chat template are used.")]
-_Format = Annotated[str | None, typer.Option("--format", help="Call format: msagent or hermes.")]
+_Format = Annotated[str | None, typer.Option("--format", help="Call format: msagent, hermes or native.")]
 _Learn = Annotated[str | None, typer.Option("--learn", help="What to supervise: calls, balanced or assistant.")]
 
 

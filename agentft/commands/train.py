@@ -43,7 +43,7 @@ def train_command(
     data: Annotated[list[str] | None, typer.Option(help="A data file; may be given several times.")] = None,
     method: Annotated[str | None, typer.Option(help="qlora, lora or full.")] = None,
     learn: Annotated[str | None, typer.Option(help="What to supervise: calls, balanced or assistant.")] = None,
-    call_format: Annotated[str | None, typer.Option("--format", help="Call format: msagent or hermes.")] = None,
+    call_format: Annotated[str | None, typer.Option("--format", help="Call format: msagent, hermes or native.")] = None,
     output: Annotated[str | None, typer.Option(help="The run folder. Default: a new one in runs/.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed for data order, packs and adapter weights.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="last|PATH", help="Continue an interrupted run.")] = None,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from agentft.calls.format import declare_tool
 from agentft.errors import RowError
 from agentft.json_text import UnreadableError, kind_of, parse_json
 from agentft.models import Finish, Usage
@@ -30,17 +31,7 @@ class ChatResponse:
 
 def declare(tools: Sequence[ToolDefinition]) -> list[Json]:
     """The tools as the API declares them."""
-    return [
-        {
-            "type": "function",
-            "function": {
-                "name": tool.name,
-                "description": tool.description,
-                "parameters": dict(tool.parameters),
-            },
-        }
-        for tool in tools
-    ]
+    return [declare_tool(tool) for tool in tools]
 
 
 def write_messages(conversation: Conversation, reasoning: str = "") -> list[Json]:

@@ -1,20 +1,21 @@
 """Rendering: conversations -> text, by the same code for training and serving.
 
-`Rendering` is the interface that training and serving use. A frame with a call format is one implementation. A model's
-own template with its native call syntax would be another: add a module here and a line in `open_rendering`.
+`Rendering` is the interface that training and serving use. A frame with a call format is one implementation, a model's
+own template with its native calls (`native`) the other.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
-from agentft.calls import CallFormat, call_format
-from agentft.calls.thoughts import THINK
+from agentft.calls import NATIVE, CallFormat, call_format
+from agentft.calls.thoughts import parse_begun
 from agentft.rendering.frame import ChatTokenizer, Frame
+from agentft.rendering.native import NativeRendering
 from agentft.rendering.render import describe_rendering, render_prompt, render_samples
 from agentft.types import Conversation, Json, Part, Segment, Span, ToolCall, ToolDefinition, ToolResult
 
@@ -89,12 +90,7 @@ class FramedRendering:
     def parse(self, text: str) -> tuple[Part, ...]:
         """See `Rendering.parse`."""
         form = self.frame.thinker and self.frame.thinker.form
-        if not self.thinking or form is None or form.opening or text.lstrip().startswith(THINK):
-            return self.format.parse(text)
-        shift = len(THINK)  # the prompt began the thought
-        parts = self.format.parse(THINK + text)
-        spans = (Span(max(part.span.start - shift, 0), part.span.end - shift) for part in parts)
-        return tuple(replace(part, span=span) for part, span in zip(parts, spans, strict=True))
+        return parse_begun(self.format.parse, text, begun=self.thinking and form is not None and not form.opening)
 
     def describe(self) -> Mapping[str, Json]:
         """See `Rendering.describe`."""
@@ -108,6 +104,8 @@ def open_rendering(name: str, tokenizer: ChatTokenizer, *, thinking: bool = Fals
         InputError: there is no such call format.
         FrameError: the tokenizer has no usable chat template.
     """
+    if name == NATIVE:
+        return NativeRendering.of_tokenizer(tokenizer, thinking=thinking)
     return FramedRendering(call_format(name), Frame.of_tokenizer(tokenizer), thinking)
 
 
@@ -118,6 +116,8 @@ def rendering_digest(name: str) -> str:
     Raises:
         InputError: there is no such call format.
     """
+    if name == NATIVE:  # the rest is the template, a file of the model
+        return hashlib.sha256(b"native 1").hexdigest()
     fmt = call_format(name)
     city: Json = {"type": "string", "description": "A city.", "enum": ["Oslo", "Rome"]}
     days: Json = {"type": "integer", "description": "How many days.", "default": 1, "minimum": 1}

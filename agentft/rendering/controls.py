@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-__all__ = ["AddedTokens", "control_tokens"]
+__all__ = ["AddedTokens", "control_tokens", "strip_controls"]
 
 _SHAPE = re.compile(r"<[|｜].+[|｜]>", re.DOTALL)
 # Written by call formats, so models may generate them as single tokens.
@@ -32,3 +32,10 @@ def control_tokens(tokenizer: AddedTokens) -> tuple[str, ...]:
     added = tokenizer.added_tokens_decoder.values()
     found = [str(token.content) for token in added if token.special or _SHAPE.fullmatch(str(token.content))]
     return tuple(text for text in dict.fromkeys([*tokenizer.all_special_tokens, *found]) if text not in _CALL_MARKERS)
+
+
+def strip_controls(text: str, controls: Sequence[str]) -> str:
+    """The text without the control tokens that many data sets have at the end of an answer."""
+    while stop := next((stop for stop in controls if text.rstrip().endswith(stop)), None):
+        text = text.rstrip().removesuffix(stop)
+    return text

@@ -29,7 +29,7 @@ from agentft.rendering.thinking import (
     wrapped,
 )
 
-__all__ = ["CHATML", "ChatTokenizer", "Frame", "Outline", "Trim"]
+__all__ = ["CHATML", "ChatTokenizer", "Frame", "Outline", "Trim", "chat_renderer"]
 
 # What a side of a message's content may lose: nothing, line breaks, all whitespace. The probes tell them apart.
 STRIPPED: dict[str | None, str] = {"": "\n\t", "\n": "\t", None: ""}
@@ -137,20 +137,7 @@ class Frame:
                 "-Chat version, or save its template as chat_template.jinja in the tokenizer's folder"
             )
 
-        source = tokenizer.chat_template
-        asks_date = isinstance(source, str) and "strftime_now" in source
-        dated = {"chat_template": _FIXED_DATE + source} if asks_date else {}
-
-        def template(messages: Sequence[Mapping[str, str]], prompt: bool, thinking: bool = False) -> str:
-            return tokenizer.apply_chat_template(
-                list(messages),
-                tokenize=False,
-                add_generation_prompt=prompt,
-                enable_thinking=thinking,  # Qwen3, GLM-4.5 and SmolLM3
-                thinking=thinking,  # DeepSeek V3.1 and Granite
-                **dated,
-            )
-
+        source, template = tokenizer.chat_template, chat_renderer(tokenizer)
         controls = control_tokens(tokenizer)
         frame, thinking = cls.of_template(template, controls, str(source)), partial(template, thinking=True)
         with suppress(FrameError):
@@ -210,6 +197,27 @@ class Frame:
                 "the chat template rewrites the contents of messages, so training would not match serving; use a "
                 "tokenizer with a plainer template"
             )
+
+
+def chat_renderer(tokenizer: ChatTokenizer) -> Callable[..., str]:
+    """The tokenizer's template as a function of messages, generation prompt, `thinking` and `tools`, without bounds."""
+    source = tokenizer.chat_template
+    dated = {"chat_template": _FIXED_DATE + source} if isinstance(source, str) and "strftime_now" in source else {}
+
+    def render(
+        messages: Sequence[Mapping[str, object]], prompt: bool, thinking: bool = False, tools: object = None
+    ) -> str:
+        return tokenizer.apply_chat_template(
+            list(messages),
+            tools=tools,
+            tokenize=False,
+            add_generation_prompt=prompt,
+            enable_thinking=thinking,  # Qwen3, GLM-4.5 and SmolLM3
+            thinking=thinking,  # DeepSeek V3.1 and Granite
+            **dated,
+        )
+
+    return render
 
 
 def _outline(template: Template, roles: tuple[str, ...], prompt: bool, form: ThoughtForm | None) -> Outline:

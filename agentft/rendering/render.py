@@ -10,6 +10,7 @@ from itertools import groupby
 from agentft.calls import CallFormat
 from agentft.calls.thoughts import THINK, is_thought, join_thoughts
 from agentft.errors import FrameError
+from agentft.rendering.controls import strip_controls
 from agentft.rendering.frame import CHATML, Frame, Trim
 from agentft.rendering.thinking import EMPTY_REST, ThoughtForm, shape_of, with_thought
 from agentft.types import (
@@ -150,10 +151,7 @@ def _without_stop(segments: list[Segment], frame: Frame) -> list[Segment]:
     if not segments or segments[-1].kind not in ("answer", "preamble"):
         return segments
     *rest, last = segments
-    text = last.text
-    while stop := next((stop for stop in frame.controls if text.rstrip().endswith(stop)), None):
-        text = text.rstrip().removesuffix(stop)
-    return [*rest, replace(last, text=text)]
+    return [*rest, replace(last, text=strip_controls(last.text, frame.controls))]
 
 
 def _system(conversation: Conversation, fmt: CallFormat, verbatim: bool) -> str:

@@ -8,12 +8,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from agentft.errors import FrameError
 
 __all__ = ["Template", "guarded"]
 
-Template = Callable[[Sequence[Mapping[str, str]], bool], str]
+Template = Callable[[Sequence[Mapping[str, Any]], bool], str]
 """(messages with `role` and `content`, add generation prompt) -> text. It may raise for roles it does not support."""
 
 MAX_SECONDS = 5.0
@@ -34,7 +35,7 @@ def guarded(template: Template) -> Template:
         FrameError: the template raised an error (the message has its words), or went over a bound.
     """
 
-    def render(messages: Sequence[Mapping[str, str]], prompt: bool) -> str:
+    def render(messages: Sequence[Mapping[str, Any]], prompt: bool) -> str:
         try:
             with _bounded():
                 text = template(messages, prompt)
@@ -48,7 +49,7 @@ def guarded(template: Template) -> Template:
             roles = "/".join(message["role"] for message in messages[:8]) + ("/..." if len(messages) > 8 else "")
             reason = str(error).strip() or type(error).__name__
             raise FrameError(f"the chat template cannot render the turns {roles}: {reason:.300}") from None
-        if len(text) > MAX_ADDED + 10 * sum(len(message["content"]) for message in messages):
+        if len(text) > MAX_ADDED + 10 * sum(len(message["content"] or "") for message in messages):
             raise FrameError(f"the chat template adds over {MAX_ADDED:,} characters to one conversation")
         return text
 

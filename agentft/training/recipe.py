@@ -83,7 +83,7 @@ class Recipe:
     data: tuple[str, ...] = _key((), "Data files: a path, or a list of paths")
     output: str = _key("", "The run folder. Empty: a new folder in runs/")
     method: Method = _key("qlora", "qlora: 4-bit weights and LoRA; lora: LoRA; full: all weights")
-    format: str = _key("msagent", "The call format: msagent or hermes")
+    format: str = _key("msagent", "The call format: msagent, hermes, or native (the chat template's own)")
     learn: str = _key("calls", "Which tokens are supervised: calls, balanced or assistant")
     weights: Mapping[str, float] = _key(
         {}, "Loss weights per segment kind, overriding `learn`; for example weights.answer=0.5"

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer
 from agentft.errors import MissingError
 from agentft.models.wheels import cache_folder
 
-__all__ = ["FAMILIES", "Family", "fetch", "load_tokenizer"]
+__all__ = ["FAMILIES", "NATIVE_FAMILIES", "Family", "fetch", "load_tokenizer"]
 
 TEMPLATES = Path(__file__).parent / "templates"
 VERSION = "3.7.2"
@@ -61,6 +61,29 @@ FAMILIES: dict[str, Family] = {
     "internlm2": Family("llama2", TEMPLATES / "internlm2.jinja", ("<|im_start|>", "<|im_end|>")),
 }
 
+NATIVE_FAMILIES: dict[str, Family] = {
+    "qwen3": FAMILIES["qwen3"],
+    "qwen2.5": FAMILIES["qwen2.5"],
+    "llama3_1_tools": Family("llama3_1", TEMPLATES / "llama3_1_tools.jinja"),
+    "mistral_tools": Family(
+        "llama2",
+        TEMPLATES / "mistral_tools.jinja",
+        (
+            "[INST]",
+            "[/INST]",
+            "[AVAILABLE_TOOLS]",
+            "[/AVAILABLE_TOOLS]",
+            "[TOOL_CALLS]",
+            "[TOOL_RESULTS]",
+            "[/TOOL_RESULTS]",
+        ),
+    ),
+    "deepseek_tools": Family("deepseek_v3", TEMPLATES / "deepseek_tools.jinja"),
+    "gptoss_tools": Family("gptoss", TEMPLATES / "gptoss_tools.jinja"),
+    "glm4_tools": Family("qwen3", TEMPLATES / "glm4_tools.jinja", FAMILIES["glm4"].controls),
+}
+"""Those whose templates declare tools and write calls."""
+
 
 def load_tokenizer(name: str) -> Any:
     """The tokenizer of a family, with its chat template.
@@ -68,7 +91,7 @@ def load_tokenizer(name: str) -> Any:
     Raises:
         MissingError: see `fetch`.
     """
-    family = FAMILIES[name]
+    family = (FAMILIES | NATIVE_FAMILIES)[name]
     tokenizer = AutoTokenizer.from_pretrained(fetch(family.package), trust_remote_code=False)
     tokenizer.add_special_tokens({"additional_special_tokens": list(family.controls)})
     if family.template:

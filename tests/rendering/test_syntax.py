@@ -1,0 +1,142 @@
+"""What models write in the call syntax of their templates is read back, and failures are told apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentft.errors import FrameError
+from agentft.rendering import open_rendering
+from agentft.rendering.native import NativeRendering
+from agentft.types import Text, ToolCall
+from tests.invariants.families import FAMILIES, NATIVE_FAMILIES, TEMPLATES
+from tests.tiny import CHATML_TEMPLATE, tiny_tokenizer
+
+QWEN = TEMPLATES.parents[1] / "rendering" / "qwen2.5_chat_template.jinja"
+CONTROLS = {
+    "llama3_1_tools": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|python_tag|>"),
+    "deepseek_tools": tuple(f"<｜{name}｜>" for name in ("User", "Assistant", "end▁of▁sentence", "tool▁call▁end")),
+    "gptoss_tools": ("<|start|>", "<|message|>", "<|channel|>", "<|end|>", "<|return|>", "<|call|>", "<|constrain|>"),
+}
+SHOW = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+END = "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+TOOLS = "{% for tool in tools or [] %}{{ tool | tojson }}{% endfor %}"
+
+
+def tokenizer_of(template: str | Path, controls: tuple[str, ...] = ()) -> Any:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": list(controls)})
+    tokenizer.chat_template = template if isinstance(template, str) else template.read_text(encoding="utf-8")
+    return tokenizer
+
+
+def rendering_of(name: str) -> NativeRendering:
+    controls = CONTROLS.get(name, NATIVE_FAMILIES[name].controls)
+    native = open_rendering("native", tokenizer_of(NATIVE_FAMILIES[name].template or QWEN, controls))
+    assert isinstance(native, NativeRendering)
+    return native
+
+
+def read(name: str, text: str) -> list[Any]:
+    """Texts, calls as (name, arguments), and failures by their kind."""
+    parts = rendering_of(name).parse(text)
+    assert "".join(text[part.span.start : part.span.end] for part in parts) == text
+    found: list[Any] = []
+    for part in parts:
+        if isinstance(part, ToolCall):
+            found.append(part.parse_error.kind if part.parse_error else (part.name, dict(part.arguments)))
+        elif isinstance(part, Text):
+            found.append(f"thought: {part.text}" if part.thought else part.text)
+    return found
+
+
+OSLO, ROME = ("weather", {"city": "Oslo"}), ("time", {"city": "Rome"})
+SEP, FUNCTION = "<｜tool▁sep｜>", "<｜tool▁call▁begin｜>function"
+DEEPSEEK = f'{FUNCTION}{SEP}weather\n```json\n{{"city": "Oslo"}}\n```<｜tool▁call▁end｜>'
+ENDS = "<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+HARMONY = '<|channel|>commentary json<|message|>{"city": "Oslo"}'
+TO = "<|channel|>commentary to=functions.weather"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("qwen2.5", '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>', [OSLO]),
+        ("qwen2.5", '<tool_call>{"arguments":{"city":"Oslo"},"name":"weather"}</tool_call>', [OSLO]),
+        ("qwen2.5", 'Wait.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}', ["Wait.", OSLO]),
+        ("qwen2.5", '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool', [OSLO]),
+        ("qwen2.5", '<tool_call>\n{"name": "weather", "argum', ["structure"]),
+        ("qwen2.5", "<tool_call>\n{oh no}\n</tool_call>", ["content"]),
+        ("qwen2.5", "<tool_call>\nweather\n</tool_call>", ["structure"]),
+        ("qwen2.5", '<tool_call>\n{"arguments": {}}\n</tool_call>', ["content"]),
+        ("qwen2.5", '<tool_call>\n{"name": "weather", "arguments": [1]}\n</tool_call>', ["content"]),
+        ("qwen2.5", '<tool_call>\n{"name": "a", "arguments": {}} so\n</tool_call>done', ["structure", "done"]),
+        (
+            "qwen2.5",
+            "<tool_call>\n{'name': 'weather', 'arguments': {'city': 'Oslo'}}\n</tool_call>\n"
+            '<tool_call>\n{"name": "time", "arguments": {"city": "Rome"}}\n</tool_call>',
+            [OSLO, ROME],
+        ),
+        ("qwen2.5", "<think>\nHm.\n</think>\n\nIt is fine.", ["thought: Hm.", "It is fine."]),
+        ("llama3_1_tools", '{"name": "weather", "parameters": {"city": "Oslo"}}', [OSLO]),
+        ("llama3_1_tools", '<|python_tag|>{"name": "weather", "parameters": {"city": "Oslo"}}', [OSLO]),
+        ("llama3_1_tools", '{"name": "weather", "parameters": {"city":', ["content"]),
+        ("llama3_1_tools", '{"name": "Oslo", "country": "Norway"}', ['{"name": "Oslo", "country": "Norway"}']),
+        ("llama3_1_tools", '{"name": "weather", "parameters": {"city": "Oslo"}} So be it.', [OSLO, " So be it."]),
+        ("llama3_1_tools", "It is fine.", ["It is fine."]),
+        (
+            "mistral_tools",
+            '[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "Oslo"}, "id": "a"}, '
+            '{"name": "time", "arguments": {"city": "Rome"}}]',
+            [OSLO, ROME],
+        ),
+        ("mistral_tools", '[TOOL_CALLS][{"name": "weather", "arguments": {"city": "Oslo"}}]', [OSLO]),
+        ("mistral_tools", '[TOOL_CALLS] [{"name": "weather", "arguments": {"city": }]', ["content"]),
+        ("mistral_tools", " It is fine.", ["It is fine."]),
+        ("deepseek_tools", f"Wait.<｜tool▁calls▁begin｜>{DEEPSEEK}<｜tool▁calls▁end｜>", ["Wait.", OSLO]),
+        ("deepseek_tools", f"<｜tool▁calls▁begin｜>{DEEPSEEK}\n{DEEPSEEK}<｜tool▁calls▁end｜>", [OSLO, OSLO]),
+        ("deepseek_tools", f"<｜tool▁calls▁begin｜>{FUNCTION}{SEP}a\n```json\n{{no\n```{ENDS}", ["content"]),
+        ("gptoss_tools", f" to=functions.weather{HARMONY}<|call|>", [OSLO]),
+        ("gptoss_tools", f'{TO} <|constrain|>json<|message|>{{"city": "Oslo"}}<|call|>', [OSLO]),
+        (
+            "gptoss_tools",
+            f'<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant{TO}<|message|>{{"city": "Oslo"}}',
+            ["thought: Hm.", OSLO],
+        ),
+        ("gptoss_tools", "<|channel|>final<|message|>It is fine.", ["It is fine."]),
+        ("gptoss_tools", f"{TO} json<|message|>Oslo<|call|>", ["structure"]),
+        ("glm4_tools", 'weather\n{"city": "Oslo"}<|observation|>', [OSLO]),
+        ("glm4_tools", 'weather\n{"city": "Oslo"}<|assistant|>time\n{"city": "Rome"}', [OSLO, ROME]),
+        ("glm4_tools", "\nIt is fine.", ["It is fine."]),
+    ],
+)
+def test_what_models_write_is_read(name: str, text: str, found: list[Any]) -> None:
+    assert read(name, text) == found
+
+
+@pytest.mark.parametrize("name", NATIVE_FAMILIES.keys() - {"qwen3"})
+def test_stops_are_the_control_tokens_that_end_calls(name: str) -> None:
+    stops = {"gptoss_tools": ("<|call|>",), "glm4_tools": ("<|observation|>",)}
+    assert rendering_of(name).stop == stops.get(name, ())
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        (CHATML_TEMPLATE, "does not declare tools"),
+        (TOOLS + SHOW + END, "not a name with JSON arguments"),
+        (TOOLS + SHOW + "{% for c in m.tool_calls or [] %}{{ c.id }}{% endfor %}" + END, "not a name with JSON"),
+        (
+            TOOLS + SHOW + "{% for c in m.tool_calls or [] %}{{ c.function.name }}("
+            "{% for k, v in c.function.arguments | items %}{{ k }}={{ v }}{% endfor %}){% endfor %}" + END,
+            "not a name with JSON",
+        ),
+        (TOOLS + SHOW + "{% if m.tool_calls %}{{ raise_exception('no calls') }}{% endif %}" + END, "no calls"),
+        (FAMILIES["llama2"].template, "does not declare tools"),
+    ],
+)
+def test_a_template_that_cannot_be_read_is_refused_with_the_remedy(template: str | Path, reason: str) -> None:
+    with pytest.raises(FrameError, match=rf"{reason}[^\n]*--format hermes"):
+        open_rendering("native", tokenizer_of(template, ("</s>",)))
