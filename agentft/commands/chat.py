@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from agentft.models.transport import Endpoint
     from agentft.repl.gate import Approval
     from agentft.repl.session import Session
+    from agentft.repl.store import SessionStore
     from agentft.toolset import Toolset
+    from agentft.types import Json
 
 __all__ = ["chat_command"]
 
@@ -56,6 +58,7 @@ def chat_command(
     save: Annotated[Path | None, typer.Option(help="Append the chat to this JSONL file of MS-Agent rows.")] = None,
     approve: Approve = "never",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document: the rounds with calls.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the session that was used last.")] = False,
     endpoint: EndpointUrl = None,
     allow_http: AllowHttp = False,
 ) -> None:
@@ -74,8 +77,17 @@ def chat_command(
 
         check_place(save)
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
-    if approve != "never" and not interactive:
-        raise InputError(f"--approve {approve} needs a person at a terminal; omit it, or use --approve never")
+    if not interactive and (resume or approve != "never"):
+        raise InputError(f"{'--resume' if resume else f'--approve {approve}'} needs a person at a terminal; omit it")
+    if resume:
+        origin = _store({}).find().origin
+        model, adapter, endpoint = (
+            model or origin["model"],
+            adapter or origin["adapter"],
+            endpoint or origin["endpoint"],
+        )
+        tools = origin["tools"] if tools is None else tools
+    store = _store({"model": model, "adapter": adapter, "tools": tools, "endpoint": endpoint}) if interactive else None
     served = choose_endpoint(endpoint, allow_http=allow_http)
     settings = (max_new_tokens, temperature, top_p, top_k, seed)
     edits = interactive and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
@@ -83,7 +95,7 @@ def chat_command(
         opening = partial(_open, model, adapter, int(bits), served)
         start = _Start(opening, _toolsets(tools, adapter), settings, system, approve, server)
         about = _about(model, adapter, bits, served)
-        _chat(start, about, save, interactive=interactive, edits=edits, stream=stream, as_json=as_json)
+        _chat(start, about, save, store, resume=resume, edits=edits, stream=stream, as_json=as_json)
 
 
 class _Start:
@@ -123,13 +135,14 @@ def _chat(
     start: _Start,
     about: tuple[str, list[str]],
     save: Path | None,
+    store: SessionStore | None,
     *,
-    interactive: bool,
+    resume: bool,
     edits: bool,
     stream: bool,
     as_json: bool,
 ) -> None:
-    """`edits`: the terminal can move its cursor, so there is an input line."""
+    """`store`: None unless a person types. `edits`: the terminal can move its cursor, so there is an input line."""
     from agentft.display.chat import ChatView
     from agentft.display.live import LiveArea
     from agentft.display.terminal import SafeConsole, open_console, say_json
@@ -143,9 +156,10 @@ def _chat(
         view = ChatView(console, console, streaming=stream, live=live)
     else:
         view = ChatView(open_console(quiet=as_json), open_console(stderr=True), streaming=stream)
-    reader = plain_reader if interactive else line_reader(sys.stdin)
-    repl = Repl(start, view, reader, start.toolsets, save_to=save, interactive=interactive)
-    if interactive:
+    reader = plain_reader if store is not None else line_reader(sys.stdin)
+    repl = Repl(start, view, reader, start.toolsets, save_to=save, interactive=store is not None, store=store)
+    repl.resumes = resume
+    if store is not None:
         view.welcome(about[0], "", _offered(start.toolsets))
     if live is not None:
         from agentft.repl.terminal import Terminal
@@ -155,6 +169,13 @@ def _chat(
         repl.run()
     if as_json:
         say_json({"model": repl.session.model.name, "rounds": repl.answered})
+
+
+def _store(origin: dict[str, Json]) -> SessionStore:
+    from agentft.models.wheels import cache_folder
+    from agentft.repl.store import SessionStore
+
+    return SessionStore(cache_folder() / "chats", origin)
 
 
 def _about(model: str | None, adapter: str | None, bits: str, served: Endpoint | None) -> tuple[str, list[str]]:

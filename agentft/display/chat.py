@@ -237,7 +237,7 @@ class ChatView:
 
     def note(self, text: str, style: str = "yellow") -> None:
         """Show a note about the chat itself."""
-        self._notes.print(safe_name(text, style), soft_wrap=self.is_piped)
+        self._notes.print(safe_name(text, style), soft_wrap=True)
 
     def _print(self, renderable: RenderableType) -> None:
         """Print what takes the place of the growing text."""

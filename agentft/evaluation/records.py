@@ -21,20 +21,16 @@ from agentft.errors import InputError
 from agentft.evaluation.plan import Arm
 from agentft.files import atomic_write, clear_unfinished, lock_folder
 from agentft.metrics import SCORER_VERSION, Context, Finding, classify, decisions, score_case
+from agentft.records.parts import dump_part, read_part
 from agentft.strict import read_as
 from agentft.types import (
     Case,
     CaseTurn,
     Exchange,
     Json,
-    ParseFailure,
-    Part,
     Score,
-    Span,
     Step,
-    Text,
     ToolCall,
-    ToolResult,
     Trajectory,
 )
 
@@ -301,7 +297,7 @@ def _step_document(step: Step) -> dict[str, Any]:
     return {
         "turn": step.turn,
         "completion": step.raw,
-        "parts": [_part_document(part) for part in step.parts],
+        "parts": [dump_part(part) for part in step.parts],
         "finish": step.finish,
         "calls": [_call_document(part) for part in step.parts if isinstance(part, ToolCall)],
         "exchanges": [{**asdict(exchange), "call": exchange.call.id} for exchange in step.exchanges],
@@ -316,24 +312,9 @@ def _call_document(call: ToolCall) -> dict[str, Any]:
     return {**fields, "parse_error": call.parse_error and str(call.parse_error)}
 
 
-_PARTS: dict[str, type[Text | ToolCall | ToolResult]] = {"text": Text, "call": ToolCall, "result": ToolResult}
-_PART_NAMES: dict[type[Part], str] = {kind: name for name, kind in _PARTS.items()}
-
-
-def _part_document(part: Part) -> dict[str, Any]:
-    return {"type": _PART_NAMES[type(part)], **asdict(part), "span": [part.span.start, part.span.end]}
-
-
-def _read_part(row: dict[str, Any]) -> Part:
-    fields = {**row, "span": Span(*row["span"])}
-    if failure := row.get("parse_error"):
-        fields["parse_error"] = ParseFailure(**failure)
-    return _PARTS[fields.pop("type")](**fields)
-
-
 def _read_step(row: dict[str, Any], fmt: str) -> Step:
     """`fmt`: the call format, to parse the completion in records of older versions, which have no parts."""
-    parts = tuple(map(_read_part, row["parts"])) if "parts" in row else call_format(fmt).parse(row["completion"])
+    parts = tuple(map(read_part, row["parts"])) if "parts" in row else call_format(fmt).parse(row["completion"])
     calls = [part for part in parts if isinstance(part, ToolCall)]
     pairs = zip(calls, row["exchanges"], strict=False)
     exchanges = tuple(Exchange(**{**exchange, "call": call}) for call, exchange in pairs)

@@ -9,7 +9,7 @@ from agentft.calls import CALL_FORMATS
 from agentft.models.messages import read_turn, write_reply
 from agentft.types import Conversation, Part, Span, Text, ToolCall, Turn
 
-__all__ = ["rewrite", "spoken"]
+__all__ = ["called", "rewrite", "spoken"]
 
 
 def rewrite(turn: Turn, conversation: Conversation, changed: Mapping[str, ToolCall]) -> Turn:
@@ -22,6 +22,11 @@ def rewrite(turn: Turn, conversation: Conversation, changed: Mapping[str, ToolCa
 def spoken(text: str, conversation: Conversation) -> Turn:
     """An assistant turn that says `text`."""
     return _written([Text(text, Span(0, len(text)))] if text else [], conversation)
+
+
+def called(call: ToolCall, conversation: Conversation) -> Turn:
+    """An assistant turn that makes a call."""
+    return _written([call], conversation)
 
 
 def _written(parts: Sequence[Part], conversation: Conversation) -> Turn:

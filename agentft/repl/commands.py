@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from agentft.display.tools import tool_table
 from agentft.errors import InputError
+from agentft.repl import history, keeping, seeing, settings, tooling
+from agentft.repl.gate import fault_kinds
 
 if TYPE_CHECKING:
     from agentft.repl.loop import Repl
@@ -48,10 +49,6 @@ def _help(repl: Repl, _: str) -> None:
     repl.view.show(Text("\n").join([*lines, Text(keys, "dim")]))
 
 
-def _tools(repl: Repl, _: str) -> None:
-    repl.view.show(tool_table(repl.toolsets) if repl.toolsets else Text("no tools", "dim"))
-
-
 def _show(repl: Repl, rest: str) -> None:
     number, _, whole = rest.partition(" ")
     wanted = number or str(len(repl.view.items))
@@ -72,22 +69,33 @@ def _save(repl: Repl, rest: str) -> None:
     repl.save(Path(rest).expanduser())
 
 
-def _undo(repl: Repl, _: str) -> None:
-    if not repl.session.rounds:
-        raise InputError("there is no round to undo")
-    question = repl.session.rewind(len(repl.session.rounds))
-    repl.view.note(f"undone, with what its calls changed: {question}", "dim")
-
-
 COMMANDS: dict[str, Command] = {
     "/help": Command("", "list the commands", _help),
-    "/tools": Command("", "list the tools with their arguments", _tools),
+    "/tools": Command("[on|off NAME]", "list the tools, show one, switch one on or off", tooling.tools),
+    "/call": Command("NAME {...}", "call a tool yourself; the model does not see it", tooling.call),
+    "/state": Command("[all]", "what the calls changed in the tools' state; all: the state", tooling.state),
+    "/fault": Command("[KIND|off]", "let the next call fail (503)", tooling.fault),
     "/show": Command("[N] [all]", "a call or thought in full (the last one)", _show),
-    "/undo": Command("", "take the last round back, and what its calls changed", _undo),
+    "/prompt": Command("", "exactly what the model got last", seeing.prompt),
+    "/raw": Command("", "exactly what the model wrote last", seeing.raw),
+    "/undo": Command("", "take the last round back, and what its calls changed", history.undo),
+    "/retry": Command("", "answer the last question again", history.retry),
+    "/edit": Command("[N]", "edit question N (the last one) and go on from there", history.edit),
+    "/rewind": Command("[N]", "list the rounds; go back to before round N", history.rewind),
+    "/branch": Command("", "go on in a copy of this session", keeping.branch),
+    "/load": Command("[N|ID]", "list the stored sessions; go on with one", keeping.load),
+    "/good": Command("[FILE]", "keep the conversation as a training row (msagent or openai)", keeping.good),
+    "/fix": Command("[NAME {...}]", "correct the last call, run it, go on; /fix answer TEXT", keeping.fix),
+    "/case": Command("FOLDER", "append the conversation to a suite as a case", keeping.case),
+    "/export": Command("FILE", "the conversation as .md or .json", keeping.export),
+    "/set": Command("[KEY VALUE]", "show or change the settings of sampling and approval", settings.change),
     "/reset": Command("", "start a new conversation", _reset),
     "/save": Command("FILE", "append the conversation to a JSONL file of MS-Agent rows", _save),
     "/quit": Command("", "leave (or press Ctrl-D)", lambda repl, rest: None),  # noqa: ARG005  (the loop ends)
 }
 
-WORDS: dict[str, Callable[[Repl], list[str]]] = {}
+WORDS: dict[str, Callable[[Repl], list[str]]] = {
+    "/set": lambda repl: [*settings.current(repl)],
+    "/fault": lambda _: [*fault_kinds(), "off"],
+}
 """What may follow a command, for completion."""

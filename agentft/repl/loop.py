@@ -12,16 +12,17 @@ from pathlib import Path
 from agentft.agent import INFRASTRUCTURE
 from agentft.display.chat import ChatView
 from agentft.errors import AgentftError, InputError
-from agentft.json_text import UnreadableError, parse_json
+from agentft.repl.arguments import read_arguments
 from agentft.repl.commands import WORDS, find_command
 from agentft.repl.gate import Decision
 from agentft.repl.reading import Reader
 from agentft.repl.saving import append_row, check_place
 from agentft.repl.session import Session
+from agentft.repl.store import SessionStore
 from agentft.toolset import Toolset
 from agentft.types import Conversation, Exchange, Json, Step, Text, ToolCall
 
-__all__ = ["Repl", "read_arguments"]
+__all__ = ["Repl"]
 
 REPEATS = 3  # equal calls in one round after which it is stopped
 
@@ -37,6 +38,9 @@ class Repl:
         save_to: the file to which each conversation is appended when it ends.
         interactive: a person is typing, so that Ctrl-C stops an answer and errors are shown; otherwise both end the
             chat.
+        store: where the session is stored after every step.
+        form: the form of rows that are kept, `msagent` or `openai`.
+        resumes: begin with the newest session of the store.
     """
 
     opened: Callable[[], Session]
@@ -45,8 +49,15 @@ class Repl:
     toolsets: tuple[Toolset, ...]
     save_to: Path | None = None
     interactive: bool = True
+    store: SessionStore | None = None
+    form: str = "msagent"
+    resumes: bool = False
     answered: list[dict[str, Json]] = field(default_factory=list, init=False)
+    keep_to: Path | None = field(default=None, init=False)
     _saved: list[tuple[Path, Conversation]] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self.keep_to = self.save_to
 
     @cached_property
     def session(self) -> Session:
@@ -58,6 +69,11 @@ class Repl:
         gate.ask = self._ask_person
         gate.interruptible = self.interactive
         gate.access = {name: tool.access for toolset in self.toolsets for name, tool in toolset.tools.items()}
+        if self.resumes and self.store is not None:
+            found = self.store.find()
+            found.open(session)
+            count = len(found.questions)
+            self.view.note(f"resumed {session.conversation.id} after {count} round{'s' * (count != 1)}", "dim")
         return session
 
     def run(self) -> None:
@@ -73,6 +89,7 @@ class Repl:
         if not text.startswith("/"):
             if text:
                 self.answer(text)
+                self.store_session()
             return True
         name, _, rest = text.partition(" ")
         if name == "/quit":
@@ -83,6 +100,7 @@ class Repl:
             if not self.interactive and not isinstance(error, InputError):
                 raise
             self.view.note(str(error), "red")
+        self.store_session()
         return True
 
     def finish(self) -> None:
@@ -90,12 +108,17 @@ class Repl:
         if self.save_to is not None and "session" in vars(self):
             self.append_to(self.save_to)
 
+    def store_session(self) -> None:
+        """Write the session to the store."""
+        if self.store is not None and "session" in vars(self):
+            self.store.save(self.session)
+
     def answer(self, text: str) -> None:
         """Ask the model."""
         self.session.gate.cancelled.clear()
-        self._follow(text)
+        self.follow(text)
 
-    def _follow(self, text: str | None) -> None:
+    def follow(self, text: str | None) -> None:
         """Show the steps that answer a question, or that continue the last round."""
         session, begun = self.session, time.monotonic()
         before, dropped = len(session.rounds), session.dropped
@@ -104,6 +127,7 @@ class Repl:
             made = session.proceed(self.view.listening) if text is None else session.ask(text, self.view.listening)
             for step in made:
                 steps.append(step)
+                self.store_session()
                 self.view.step(step)
                 if _loops(session.rounds[-1].steps):
                     session.gate.cancelled.set()
@@ -200,21 +224,6 @@ class Repl:
             append_row(*done)
             self._saved.append(done)
         self.view.note(f"saved to {path}", "dim")
-
-
-def read_arguments(text: str) -> dict[str, Json]:
-    """The arguments of a call, written as a JSON object.
-
-    Raises:
-        InputError: it is none.
-    """
-    try:
-        found = parse_json(text, unique_keys=True)
-    except UnreadableError as error:
-        raise InputError(f"the arguments cannot be read: {error}; write a JSON object") from None
-    if not isinstance(found, dict):
-        raise InputError(f'the arguments are {text[:60]}; write a JSON object, such as {{"city": "Oslo"}}')
-    return found
 
 
 def _loops(steps: list[Step]) -> bool:

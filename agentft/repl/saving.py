@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Mapping
+from io import FileIO
 from itertools import groupby
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from agentft.calls.msagent import MSAGENT
 from agentft.errors import InputError
 from agentft.types import Conversation, Json, Part, Span, Text, ToolCall, ToolResult, Turn
 
-__all__ = ["append_row", "check_place", "msagent_row"]
+__all__ = ["append_line", "append_row", "check_place", "msagent_row", "replace_row"]
 
 
 def msagent_row(conversation: Conversation) -> dict[str, Json]:
@@ -49,20 +51,51 @@ def append_row(path: Path, conversation: Conversation) -> None:
     Raises:
         OSError: the disk is full, or the file cannot be written; the file is unchanged.
     """
-    line = json.dumps(msagent_row(conversation), ensure_ascii=False).encode(errors="replace") + b"\n"
+    append_line(path, json.dumps(msagent_row(conversation), ensure_ascii=False))
+
+
+def append_line(path: Path, text: str) -> None:
+    """Append a line to `path`, as `append_row` does."""
     with path.open("ab+", buffering=0) as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        before = os.fstat(stream.fileno()).st_size
-        if before:
-            stream.seek(before - 1)
-            line = line if stream.read(1) == b"\n" else b"\n" + line
-        try:
-            while line:
-                line = line[os.write(stream.fileno(), line) :]
-            os.fsync(stream.fileno())
-        except OSError:
-            os.ftruncate(stream.fileno(), before)
-            raise
+        _append(stream, text)
+
+
+def replace_row(path: Path, row: Mapping[str, Json]) -> bool:
+    """Put a row in place of the one with its id, or append it; returns whether there was one.
+
+    Raises:
+        OSError: as for `append_row`.
+    """
+    text = json.dumps(row, ensure_ascii=False)
+    with path.open("ab+", buffering=0) as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        stream.seek(0)
+        lines = stream.readall().splitlines(keepends=True)
+        start = json.dumps({"id": row["id"]}).encode()[:-1]  # rows of ours begin with their id
+        others = [line for line in lines if not line.startswith(start)]
+        if len(others) == len(lines):
+            _append(stream, text)
+            return False
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(b"".join([*others, text.encode(errors="replace"), b"\n"]))
+    partial.replace(path)
+    return True
+
+
+def _append(stream: FileIO, text: str) -> None:
+    line = text.encode(errors="replace") + b"\n"
+    before = os.fstat(stream.fileno()).st_size
+    if before:
+        stream.seek(before - 1)
+        line = line if stream.read(1) == b"\n" else b"\n" + line
+    try:
+        while line:
+            line = line[os.write(stream.fileno(), line) :]
+        os.fsync(stream.fileno())
+    except OSError:
+        os.ftruncate(stream.fileno(), before)
+        raise
 
 
 def _value(turn: Turn, conversation: Conversation) -> str:

@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
-from agentft.agent import INFRASTRUCTURE, add_user_turn, open_conversation, step
+from agentft.agent import INFRASTRUCTURE, add_user_turn, advance, open_conversation, step
+from agentft.errors import InputError
 from agentft.models import (
     CallDone,
     CallText,
@@ -18,10 +19,12 @@ from agentft.models import (
     InspectableModel,
     Model,
     OnDelta,
+    Reply,
     Sampling,
     TextDelta,
+    Usage,
 )
-from agentft.models.rewriting import rewrite, spoken
+from agentft.models.rewriting import called, rewrite, spoken
 from agentft.repl.gate import CallGate
 from agentft.types import Conversation, Step, ToolCall, ToolDefinition
 
@@ -38,6 +41,10 @@ _TIMES, _LONG, _UNIT = 4, 160, 200
 class Worlds(Protocol):
     """The tool worlds' states, which go back with the conversation (`agentft.toolserver.ToolServer`)."""
 
+    def initial(self) -> States:
+        """The states that sessions start with."""
+        ...
+
     def snapshot(self, session: str) -> States:
         """The states of the worlds that the session has written to."""
         ...
@@ -49,11 +56,15 @@ class Worlds(Protocol):
 
 @dataclass
 class ChatRound:
-    """A question and the steps that answered it. `at`: turns before it. `states`: the worlds' before it."""
+    """A question and the steps that answered it.
+
+    `at`: turns before it. `states`: the worlds' before it. `marks`: the worlds' before each of its assistant turns.
+    """
 
     question: str
     at: int
     states: States = field(default_factory=dict)
+    marks: list[States] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
 
 
@@ -86,6 +97,10 @@ class _Listener:
             raise _StoppedError("repeated")
 
 
+def _new_id() -> str:
+    return f"chat-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+
+
 def repeats(text: str) -> int:
     """How many characters of the end of a text only repeat what is before them; 0 if it is not degenerate."""
     for unit in range(1, min(_UNIT, len(text) // _TIMES) + 1):
@@ -112,15 +127,15 @@ class Session:
     conversation: Conversation = field(init=False)
     rounds: list[ChatRound] = field(default_factory=list, init=False)
     dropped: int = field(default=0, init=False)
+    fixes: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         """Start a new conversation, with the tool worlds in their initial state."""
-        key = f"chat-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
-        self.rounds, self.dropped = [], 0
-        self.conversation = open_conversation(key, self.persona, self.offered, self.model.source)
+        self.rounds, self.dropped, self.fixes = [], 0, []
+        self.conversation = open_conversation(_new_id(), self.persona, self.offered, self.model.source)
 
     @property
     def offered(self) -> tuple[ToolDefinition, ...]:
@@ -151,8 +166,10 @@ class Session:
         current = self.rounds[-1]
         while len(current.steps) < self.max_steps and not self.gate.cancelled.is_set():
             self._make_room()
+            current.marks.append(self._snapshot())
             made = self._step(listening)
             if made is None:
+                current.marks.pop()
                 if not current.steps:
                     self.rewind(len(self.rounds))
                 return
@@ -194,9 +211,61 @@ class Session:
         gone = self.rounds[number - 1]
         del self.rounds[number - 1 :]
         self.conversation = replace(self.conversation, turns=self.conversation.turns[: gone.at])
-        if self.worlds is not None:
-            self.worlds.restore(self.conversation.id, gone.states)
+        self._restore(gone.states)
         return gone.question
+
+    def fix_call(self, call: ToolCall) -> Step:
+        """Put this call in place of the last one of the last round, and send it; `proceed` then goes on.
+
+        Without a call in the round, it takes the place of the answer.
+
+        Raises:
+            InputError: the call fails; then nothing has changed.
+        """
+        current, was = self.rounds[-1], self.conversation
+        turns, states = was.turns, self._snapshot()
+        spoke = [at for at in range(current.at, len(turns)) if turns[at].role == "assistant"]
+        calling = [at for at in spoke if any(isinstance(part, ToolCall) for part in turns[at].parts)]
+        place = (calling or spoke)[-1]
+        number = spoke.index(place)
+        written = [part for part in turns[place].parts if isinstance(part, ToolCall)]
+        before = replace(was, turns=turns[:place])
+        turn = rewrite(turns[place], before, {written[-1].id: call}) if written else called(call, before)
+        self._restore(current.marks[number])
+        self.gate.cancelled.clear()
+        reply = Reply(turn, "stop", Usage(), raw=turn.raw)
+        after, made = advance(before, reply, self.gate, was.id, len(self.rounds) - 1)
+        if made.exchanges[-1].is_error:
+            self._restore(states)
+            raise InputError(f"the call failed, and nothing was changed: {made.exchanges[-1].received}")
+        self.conversation = after
+        current.steps[number:], current.marks[number + 1 :] = [made], []
+        self.fixes.append(f"call {call.name}")
+        return made
+
+    def fix_answer(self, text: str) -> None:
+        """Put this text in place of the last answer.
+
+        Raises:
+            InputError: the last turn is not an answer.
+        """
+        *turns, last = self.conversation.turns
+        if last.role != "assistant" or any(isinstance(part, ToolCall) for part in last.parts):
+            raise InputError("the last round has no answer yet; fix its call first, with /fix NAME {...}")
+        turn = spoken(text, self.conversation)
+        self.conversation = replace(self.conversation, turns=(*turns, turn))
+        self.fixes.append("answer")
+
+    def branch(self) -> str:
+        """Go on as a copy with a name of its own; returns the name of the one that is left as it is."""
+        left, states = self.conversation.id, self._snapshot()
+        self.conversation = replace(self.conversation, id=_new_id())
+        self._restore(states)
+        return left
+
+    def _restore(self, states: States) -> None:
+        if self.worlds is not None:
+            self.worlds.restore(self.conversation.id, states)
 
     def _snapshot(self) -> States:
         return self.worlds.snapshot(self.conversation.id) if self.worlds is not None else {}

@@ -216,7 +216,7 @@ def test_on_a_pipe_there_is_only_the_answer() -> None:
 
 def test_undo_takes_the_last_round_back() -> None:
     stage = Stage(["/undo", "double 4", "thanks", "/undo"]).run()
-    assert "there is no round to undo" in stage.noted
+    assert "nothing was asked yet" in stage.noted
     assert "undone, with what its calls changed: thanks" in stage.noted
     assert stage.session.conversation.turns[-1].raw == "It is 8."
 

@@ -1,0 +1,190 @@
+"""Commands that keep what was said: sessions, training rows, evaluation cases, transcripts."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text as Line
+
+from agentft import __version__
+from agentft.display.safe import safe_name
+from agentft.errors import InputError
+from agentft.files import write_text
+from agentft.models.messages import declare, write_messages
+from agentft.repl.arguments import read_arguments
+from agentft.repl.saving import append_line, check_place, msagent_row, replace_row
+from agentft.repl.tooling import find_tool
+from agentft.types import CATEGORIES, Category, Conversation, Json, Span, Text, ToolCall
+
+if TYPE_CHECKING:
+    from agentft.repl.loop import Repl
+
+__all__ = ["branch", "case", "export", "fix", "good", "keep", "load"]
+
+_LISTED = 12
+
+
+def load(repl: Repl, rest: str) -> None:
+    """`/load`: list the newest sessions; `/load N` or `/load ID`: go on with one."""
+    store = repl.store
+    if store is None:
+        raise InputError("sessions are stored for chats on a terminal only")
+    if rest:
+        found = store.find(rest)
+        found.open(repl.session)
+        count = len(found.questions)
+        repl.view.note(f"{repl.session.conversation.id}: {count} round{'s' * (count != 1)}; /rewind lists them", "dim")
+        return
+    lines = []
+    for number, one in enumerate(store.newest(_LISTED), start=1):
+        when = time.strftime("%d %b %H:%M", time.localtime(one.document["saved"]))
+        asked = one.questions[0] if one.questions else ""
+        lines.append(
+            Line.assemble((f"{number:>3} ", "cyan"), (f"{when} · {len(one.questions)} · ", "dim"), safe_name(asked))
+        )
+    repl.view.show(Line("\n").join(lines) if lines else Line("no sessions yet", "dim"))
+
+
+def branch(repl: Repl, _: str) -> None:
+    """`/branch`: go on in a copy; the session so far stays as it is."""
+    left = repl.session.branch()
+    repl.view.note(f"this is a copy now; /load {left} goes back to the other", "dim")
+
+
+def good(repl: Repl, rest: str) -> None:
+    """`/good [FILE] [msagent|openai]`: keep the conversation as a training row, in place of its earlier row."""
+    name, _, form = rest.partition(" ")
+    if name in {"msagent", "openai"}:
+        name, form = "", name
+    path = Path(name).expanduser() if name else repl.keep_to
+    if path is None:
+        raise InputError("name a file: /good chats.jsonl")
+    if form not in {"", "msagent", "openai"}:
+        raise InputError(f"there is no form {form[:40]!r}; use msagent or openai")
+    check_place(path)
+    repl.keep_to, repl.form = path, form or repl.form
+    keep(repl, path)
+
+
+def keep(repl: Repl, path: Path) -> None:
+    """Write the conversation's row with its provenance, in place of its earlier row."""
+    session = repl.session
+    if session.is_empty:
+        raise InputError("the conversation is empty; nothing was kept")
+    conversation = session.conversation
+    row = msagent_row(conversation) if repl.form == "msagent" else _openai_row(conversation)
+    row["provenance"] = {
+        "by": f"agentft chat {__version__}",
+        "model": session.model.name,
+        "kept": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "fixed": [*session.fixes],
+    }
+    replaced = replace_row(path, row)
+    repl.view.note(f"{'replaced its row in' if replaced else 'kept in'} {path}", "dim")
+
+
+def _openai_row(conversation: Conversation) -> dict[str, Json]:
+    messages: list[Json] = write_messages(conversation)
+    return {"id": conversation.id, "messages": messages, "tools": declare(conversation.tools)}
+
+
+def fix(repl: Repl, rest: str) -> None:
+    """`/fix [NAME] {...}`: correct the last call, run it and go on; `/fix answer TEXT`: correct the last answer.
+
+    What is left out is put into the input line to be edited.
+    """
+    session = repl.session
+    if not session.rounds:
+        raise InputError("nothing was asked yet")
+    word, _, text = rest.partition(" ")
+    if word == "answer":
+        session.fix_answer(text.strip() or repl.read("answer › ", session.conversation.turns[-1].raw).strip())
+        repl.view.note("the answer is corrected", "dim")
+    else:
+        call = _fixed_call(repl, rest)
+        session.fix_call(call)
+        repl.follow(None)
+    if repl.keep_to is not None:
+        keep(repl, repl.keep_to)
+    else:
+        repl.view.note("/good FILE keeps the conversation as a training row", "dim")
+
+
+def _fixed_call(repl: Repl, rest: str) -> ToolCall:
+    made = [one.call for step in repl.session.rounds[-1].steps for one in step.exchanges]
+    if not rest:
+        last = f"{made[-1].name} {json.dumps(dict(made[-1].arguments), ensure_ascii=False)}" if made else ""
+        rest = repl.read("call › ", last).strip()
+    name, _, arguments = (f"{made[-1].name} {rest}" if made and rest.startswith("{") else rest).partition(" ")
+    tool = find_tool(repl, name)
+    identity = made[-1].id if made else "call_0"
+    endpoint = next(iter(tool.endpoints), None)
+    return ToolCall(identity, tool.name, read_arguments(arguments or "{}"), Span(0, 0), endpoint=endpoint)
+
+
+def case(repl: Repl, rest: str) -> None:
+    """`/case FOLDER`: append the conversation as a case of the suite in this folder, which is made if it is new."""
+    if not rest:
+        raise InputError("name the folder of a suite: /case evals/mine")
+    session, folder = repl.session, Path(rest).expanduser()
+    if not any(one.steps for one in session.rounds):
+        raise InputError("there is no answered round to make a case of")
+    turns: list[dict[str, Any]] = []
+    for one in session.rounds:
+        made = [exchange for step in one.steps for exchange in step.exchanges if not exchange.is_error]
+        calls = [{"name": exchange.call.name, "arguments": dict(exchange.call.arguments)} for exchange in made]
+        turns.append({"user": one.question, "calls": calls})
+    wide = any("\u4e00" <= letter <= "\u9fff" for one in session.rounds for letter in one.question)
+    row = {
+        "id": session.conversation.id,
+        "category": _category([len(turn["calls"]) for turn in turns]),
+        "lang": "zh" if wide else "en",
+        "turns": turns,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "suite.toml").exists():
+        keys = {"name": folder.name, "persona": session.persona, "worlds": [one.name for one in repl.toolsets]}
+        # A JSON string or list of strings is one of TOML, too.
+        write_text(folder / "suite.toml", "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items()))
+    append_line(folder / "cases.jsonl", json.dumps(row, ensure_ascii=False))
+    repl.view.note(f"added to {folder / 'cases.jsonl'}; check it with `agentft eval --check {folder}`", "dim")
+
+
+def _category(calls: list[int]) -> Category:
+    name = "multi_round" if len(calls) > 1 else {0: "irrelevance", 1: "single"}.get(calls[0], "several_tools")
+    return next(known for known in CATEGORIES if known == name)
+
+
+def export(repl: Repl, rest: str) -> None:
+    """`/export FILE`: the conversation as Markdown (.md) or as messages of the OpenAI API (.json)."""
+    path = Path(rest).expanduser()
+    if path.suffix not in {".md", ".json"}:
+        raise InputError("name a file that ends in .md or .json: /export chat.md")
+    if path.exists():
+        raise InputError(f"{path} exists already; name another file")
+    check_place(path)
+    if path.suffix == ".json":
+        text = json.dumps(_openai_row(repl.session.conversation), ensure_ascii=True, indent=2)
+    else:
+        text = "\n\n".join(_markdown(repl))
+    write_text(path, text.encode(errors="replace").decode() + "\n")
+    repl.view.note(f"exported to {path}", "dim")
+
+
+def _markdown(repl: Repl) -> list[str]:
+    parts = [f"# {repl.session.conversation.id}"]
+    for turn in repl.session.conversation.turns[1:]:
+        if turn.role == "user":
+            parts.append(f"## {turn.raw}")
+            continue
+        for part in turn.parts:
+            if isinstance(part, Text):
+                parts.append(part.text.strip())
+            elif isinstance(part, ToolCall):
+                parts.append(f"```json\n{part.name} {json.dumps(dict(part.arguments), ensure_ascii=False)}\n```")
+            else:
+                parts.append(f"```json\n{getattr(part, 'content', '')}\n```")
+    return [part for part in parts if part]

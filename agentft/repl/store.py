@@ -1,0 +1,134 @@
+"""Sessions on disk: one JSON file for each chat, written anew after every step, so that a crash loses nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agentft.errors import InputError
+from agentft.files import write_text
+from agentft.records.parts import dump_part, read_part
+from agentft.repl.session import ChatRound, Session
+from agentft.types import Conversation, Json, Turn
+
+__all__ = ["SessionStore", "StoredSession"]
+
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSession:
+    """A stored chat. `origin`: the options that it was started with."""
+
+    path: Path
+    document: Mapping[str, Any]
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """The options of the command line: `model`, `adapter`, `tools`, ..."""
+        return dict(self.document["origin"])
+
+    @property
+    def questions(self) -> list[str]:
+        """What was asked."""
+        return [one["question"] for one in self.document["rounds"]]
+
+    def open(self, session: Session) -> None:
+        """Put the chat into a session.
+
+        Raises:
+            InputError: its turns are in another format than this model's.
+        """
+        row = self.document["conversation"]
+        if row["source"] != session.model.source:
+            raise InputError(
+                f"{self.path}: its turns are in the format {row['source']}, and this model writes "
+                f"{session.model.source}; start agentft chat with the model {self.document['model']}"
+            )
+        turns = tuple(
+            Turn(one["role"], tuple(map(read_part, one["parts"])), one["raw"], one["excluded"]) for one in row["turns"]
+        )
+        session.conversation = Conversation(row["id"], turns, session.offered, row["source"])
+        session.rounds = [ChatRound(**one) for one in self.document["rounds"]]
+        session.dropped, session.fixes = self.document["dropped"], [*self.document["fixes"]]
+        if session.worlds is not None:
+            session.worlds.restore(row["id"], self.document["states"])
+
+
+@dataclass
+class SessionStore:
+    """The folder of the sessions. `origin`: the options of this chat's command line."""
+
+    folder: Path
+    origin: Mapping[str, Json] = field(default_factory=dict)
+
+    def save(self, session: Session) -> None:
+        """Write the session; nothing is written before the first question."""
+        if session.is_empty:
+            return
+        conversation = session.conversation
+        turns = [
+            {"role": turn.role, "raw": turn.raw, "excluded": turn.excluded, "parts": [*map(dump_part, turn.parts)]}
+            for turn in conversation.turns
+        ]
+        document = {
+            "version": _VERSION,
+            "saved": time.time(),
+            "model": session.model.name,
+            "origin": dict(self.origin),
+            "conversation": {"id": conversation.id, "source": conversation.source, "turns": turns},
+            "rounds": [
+                {"question": one.question, "at": one.at, "states": one.states, "marks": one.marks}
+                for one in session.rounds
+            ],
+            "states": session.worlds.snapshot(conversation.id) if session.worlds is not None else {},
+            "dropped": session.dropped,
+            "fixes": session.fixes,
+        }
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Surrogates that a model wrote are escaped, so that they can be encoded.
+        write_text(self.folder / f"{conversation.id}.json", json.dumps(document) + "\n")
+
+    def find(self, name: str = "") -> StoredSession:
+        """A session by its id, the beginning of it, or its number in `newest`; the newest without a name.
+
+        Raises:
+            InputError: there is none, or it cannot be read.
+        """
+        paths = self._paths()
+        if name.isdecimal() and 1 <= int(name) <= len(paths):
+            paths = [paths[int(name) - 1]]
+        elif name:
+            paths = [path for path in paths if path.stem.startswith(name)]
+        if not paths:
+            what = (
+                f"there is no session {name[:60]!r}; /load lists them" if name else "there is no session to resume yet"
+            )
+            raise InputError(what)
+        return _read(paths[0])
+
+    def newest(self, count: int) -> Iterator[StoredSession]:
+        """The newest sessions; one that cannot be read is left out."""
+        for path in self._paths()[:count]:
+            try:
+                yield _read(path)
+            except InputError:
+                continue
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob("chat-*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def _read(path: Path) -> StoredSession:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["version"] != _VERSION:
+            raise InputError(f"{path}: written by another version of agentft; it cannot be resumed")
+        document["conversation"]["turns"], document["rounds"], document["origin"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a session of this version ({error}); remove the file") from None
+    return StoredSession(path, document)
