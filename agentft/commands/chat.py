@@ -64,29 +64,22 @@ def chat_command(
 ) -> None:
     """Chat with a model that calls tools; the calls go to mock servers on this machine.
 
-    Type questions, or pipe them to standard input, one per line. /help lists the commands.
+    Type questions, or pipe them, one per line. /help lists the commands.
 
     Example:
       agentft chat --adapter last --tools weather
       echo "What is 17% of 2,340?" | agentft chat --save chats.jsonl
     """
     from agentft.repl.reading import quiet_terminal
+    from agentft.repl.saving import check_place
 
     if save is not None:
-        from agentft.repl.saving import check_place
-
         check_place(save)
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
     if not interactive and (resume or approve != "never"):
         raise InputError(f"{'--resume' if resume else f'--approve {approve}'} needs a person at a terminal; omit it")
     if resume:
-        origin = _store({}).find().origin
-        model, adapter, endpoint = (
-            model or origin["model"],
-            adapter or origin["adapter"],
-            endpoint or origin["endpoint"],
-        )
-        tools = origin["tools"] if tools is None else tools
+        model, adapter, tools, endpoint = _store({}).find().options(model, adapter, tools, endpoint)
     store = _store({"model": model, "adapter": adapter, "tools": tools, "endpoint": endpoint}) if interactive else None
     served = choose_endpoint(endpoint, allow_http=allow_http)
     settings = (max_new_tokens, temperature, top_p, top_k, seed)

@@ -10,7 +10,7 @@ from threading import Lock
 
 from rich.console import RenderableType
 
-from agentft.display.terminal import SafeConsole
+from agentft.display.terminal import SafeConsole, write_drawn
 
 __all__ = ["MARGIN", "LiveArea"]
 
@@ -27,7 +27,7 @@ class LiveArea:
 
     def __init__(self) -> None:
         self.post: Post = lambda work: work()
-        self.out: Callable[[str], None] = _write
+        self.out: Callable[[str], None] = write_drawn
         self.changed: Callable[[], None] = lambda: None
         self._lock = Lock()
         self._buffer = ""
@@ -100,8 +100,3 @@ class LiveArea:
         file = shown.file
         assert isinstance(file, io.StringIO)  # noqa: S101
         return "".join(file.getvalue().splitlines(keepends=True)[-height:])
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()

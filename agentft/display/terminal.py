@@ -16,7 +16,17 @@ from rich.text import Text
 
 from agentft.display.safe import safe_json, safe_line, safe_str
 
-__all__ = ["SafeConsole", "open_console", "say", "say_json", "say_json_rows", "say_path", "say_text", "waiting"]
+__all__ = [
+    "SafeConsole",
+    "open_console",
+    "say",
+    "say_json",
+    "say_json_rows",
+    "say_path",
+    "say_text",
+    "waiting",
+    "write_drawn",
+]
 
 
 class SafeConsole(Console):
@@ -80,3 +90,9 @@ def say_json_rows(name: str, rows: Iterable[Mapping[str, object]]) -> None:
     for index, row in enumerate(rows):
         typer.echo((", " if index else "") + safe_json(row), nl=False)
     typer.echo("]}")
+
+
+def write_drawn(text: str) -> None:
+    """Write what a SafeConsole has drawn, with its control sequences."""
+    sys.stdout.write(text)
+    sys.stdout.flush()

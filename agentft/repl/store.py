@@ -27,10 +27,10 @@ class StoredSession:
     path: Path
     document: Mapping[str, Any]
 
-    @property
-    def origin(self) -> dict[str, Any]:
-        """The options of the command line: `model`, `adapter`, `tools`, ..."""
-        return dict(self.document["origin"])
+    def options(self, *given: str | None) -> list[str | None]:
+        """The options model, adapter, tools and endpoint: those given, else those that the chat was started with."""
+        keys = ("model", "adapter", "tools", "endpoint")
+        return [self.document["origin"].get(key) if one is None else one for key, one in zip(keys, given, strict=True)]
 
     @property
     def questions(self) -> list[str]:
