@@ -8,14 +8,14 @@ import platform
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import agentft
-from agentft.commands.endpoints import AllowHttp, EndpointUrl, choose_endpoint
+from agentft.commands.endpoints import AllowHttp, EndpointUrl, Tokenizer, choose_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -59,6 +59,7 @@ def doctor_command(
     model: Annotated[str | None, typer.Option(help="Check calls with this model; see `chat --model`.")] = None,
     adapter: Annotated[str | None, typer.Option(help="Check calls with the model of this run.")] = None,
     endpoint: EndpointUrl = None,
+    tokenizer: Tokenizer = None,
     allow_http: AllowHttp = False,
 ) -> None:
     """Check the installation and the machine, or a model's calls, and show a remedy for each failed check.
@@ -75,8 +76,8 @@ def doctor_command(
     from agentft.display.terminal import open_console, say, say_json
 
     checks: Iterable[Check]
-    if endpoint or model or adapter:
-        checks = _check_calls(model, adapter, choose_endpoint(endpoint, allow_http=allow_http))
+    if endpoint or model or adapter or tokenizer:
+        checks = _check_calls(model, adapter, choose_endpoint(endpoint, allow_http=allow_http, tokenizer=tokenizer))
     else:
         checks = check_all()
     if as_json:
@@ -100,6 +101,8 @@ def _check_calls(model: str | None, adapter: str | None, endpoint: Endpoint | No
         served = open_served(endpoint, model, adapter)
         try:
             yield Check("endpoint", True, served.name)
+            if endpoint.tokenizer:
+                yield from _compare_templates(endpoint, model)
             yield from (Check(*astuple(trip)) for trip in round_trip(served))
         finally:
             served.close()
@@ -109,6 +112,20 @@ def _check_calls(model: str | None, adapter: str | None, endpoint: Endpoint | No
     opened = open_model(model, adapter)
     yield Check("model", True, opened.name)
     yield from (Check(*astuple(trip)) for trip in round_trip(opened))
+
+
+def _compare_templates(endpoint: Endpoint, model: str | None) -> Iterator[Check]:
+    """Send messages, so that the server writes the prompts, and compare them with ours."""
+    from agentft.models.endpoint import open_served
+    from agentft.models.prompting import open_prompting
+    from agentft.models.round_trip import compare_templates
+
+    prompting = open_prompting(endpoint.tokenizer)
+    served = open_served(replace(endpoint, tokenizer=""), model, call_format=prompting.rendering.name)
+    try:
+        yield from (Check(*astuple(trip)) for trip in compare_templates(served, prompting))
+    finally:
+        served.close()
 
 
 def check_all() -> list[Check]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from agentft.errors import InputError
+
 if TYPE_CHECKING:
     from agentft.models.transport import Endpoint
 
-__all__ = ["AllowHttp", "AtOnce", "EndpointUrl", "choose_endpoint"]
+__all__ = ["AllowHttp", "AtOnce", "EndpointUrl", "Tokenizer", "choose_endpoint"]
 
 EndpointUrl = Annotated[
     str | None,
@@ -22,17 +25,31 @@ AtOnce = Annotated[
     ),
 ]
 AllowHttp = Annotated[bool, typer.Option("--allow-http", help="Send the key to --endpoint unencrypted.")]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer",
+        help="With --endpoint: write whole prompts here, by the chat template of this model or run, for /completions.",
+    ),
+]
 
 
 def choose_endpoint(
-    url: str | None, concurrency: int | None = None, *, allow_http: bool = False, quiet: bool = False
+    url: str | None,
+    concurrency: int | None = None,
+    *,
+    allow_http: bool = False,
+    quiet: bool = False,
+    tokenizer: str | None = None,
 ) -> Endpoint | None:
     """The endpoint of `--endpoint`, if it is given. Says on stderr which key is sent where.
 
     Raises:
-        InputError: see `open_endpoint`.
+        InputError: a tokenizer without an endpoint; see `open_endpoint`.
     """
     if url is None:
+        if tokenizer:
+            raise InputError("--tokenizer is for models behind an --endpoint; a local model has its own tokenizer")
         return None
     from agentft.display.terminal import say
     from agentft.models.transport import open_endpoint
@@ -40,4 +57,4 @@ def choose_endpoint(
     endpoint = open_endpoint(url, concurrency=concurrency or 64, allow_http=allow_http)
     if endpoint.key and not quiet:
         say(f"note: {endpoint.key} is sent to {endpoint.url}", err=True)
-    return endpoint
+    return replace(endpoint, tokenizer=tokenizer or "")

@@ -59,7 +59,9 @@ def _run_options(plan: Plan, gates: tuple[Gate, ...], report: ResultsWriter, opt
 
     quiet, output, at_once = options.quiet, options.output, options.at_once
     plan = _with_conditions(plan, options)
-    server = choose_endpoint(options.endpoint, at_once, allow_http=options.allow_http, quiet=quiet)
+    server = choose_endpoint(
+        options.endpoint, at_once, allow_http=options.allow_http, quiet=quiet, tokenizer=options.tokenizer
+    )
     choice = ModelChoice(options.model, options.adapter, options.bits, options.call_format, server)
     sampling = Sampling(**{name: getattr(options, name) for name in ("max_new_tokens", "temperature", "seed")})
     batch_size = server.concurrency if server else at_once or 16

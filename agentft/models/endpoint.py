@@ -16,6 +16,7 @@ from agentft.json_text import UnreadableError, parse_json
 from agentft.models import CallDone, CallStarted, Delta, OnDelta, Reply, Request, Sampling, TextDelta
 from agentft.models.completion import stop_end
 from agentft.models.messages import declare, read_response, read_turn, write_messages
+from agentft.models.prompting import Prompt, Prompting, open_prompting
 from agentft.models.transport import Endpoint, EndpointError, Transport
 from agentft.rendering import rendering_digest
 from agentft.rendering.render import render_messages
@@ -37,13 +38,21 @@ class EndpointModel:
         model: the name under which it serves the model.
         fmt: writes tools, calls and results into the messages' contents and reads calls from the text; None: the
             server does this.
+        prompting: writes whole prompts here, for `/completions`; `fmt` is not used then.
     """
 
-    def __init__(self, endpoint: Endpoint, model: str, fmt: CallFormat | None = None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, model: str, fmt: CallFormat | None = None, prompting: Prompting | None = None
+    ) -> None:
         self.name = _served_name(endpoint, model, fmt.name if fmt else None)
         self.source = fmt.name if fmt else "openai"
         self.rendering: Mapping[str, Json] = {"call_format": fmt.name if fmt else "native"}
+        if prompting is not None:
+            self.source, self.rendering = prompting.rendering.name, prompting.rendering.describe()
+            self.name = _served_name(endpoint, model, self.source)
         self._format = fmt
+        self._prompting = prompting
+        self._takes_ids = True
         self._endpoint = endpoint
         self._model = model
         self._reasoning = ""
@@ -106,6 +115,8 @@ class EndpointModel:
 
     async def _reply(self, request: Request, sampling: Sampling) -> Reply:
         conversation = request.conversation
+        if self._prompting is not None:
+            return await self._reply_prompted(conversation, self._prompting, sampling)
         if self._format is not None:
             return await self._reply_rendered(conversation, self._format, sampling)
         messages = write_messages(conversation, self._reasoning)
@@ -123,6 +134,36 @@ class EndpointModel:
 
     def _malformed(self, error: UnreadableError, text: str) -> EndpointError:
         return EndpointError(f"{self._endpoint.url}: malformed response ({error}): {text[:_RAW]}")
+
+    async def _reply_prompted(self, conversation: Conversation, prompting: Prompting, sampling: Sampling) -> Reply:
+        prompt, stops = prompting.write(conversation), prompting.rendering.stop
+        received = await self._complete(prompt, prompting, sampling)
+        try:
+            response = read_response(received)
+        except UnreadableError as error:
+            raise self._malformed(error, received) from None
+        counted = response.usage.prompt_tokens
+        if counted not in (0, len(prompt.ids)):
+            raise EndpointError(
+                f"{self._endpoint.url}: the server read {counted} tokens where {prompting.name} has {len(prompt.ids)}; "
+                "name the tokenizer of the model that it serves with --tokenizer"
+            )
+        cut = stop_end(response.text, stops)
+        text = response.text[:cut]
+        turn = Turn("assistant", prompting.rendering.parse(text), text)
+        finish = response.finish if cut is None else "stop"
+        return Reply(turn, finish, response.usage, raw=text, prompt=prompt.text, response=received)
+
+    async def _complete(self, prompt: Prompt, prompting: Prompting, sampling: Sampling) -> str:
+        """Send token ids, which leave the server nothing to decide; text to a server that takes nothing else."""
+        if self._takes_ids:
+            try:
+                return await self._post("/completions", {"prompt": list(prompt.ids)}, sampling)
+            except EndpointError as error:
+                if "prompt" not in str(error):
+                    raise
+            self._takes_ids = False
+        return await self._post("/completions", {"prompt": prompting.plain(prompt)}, sampling)
 
     async def _reply_rendered(self, conversation: Conversation, fmt: CallFormat, sampling: Sampling) -> Reply:
         messages = render_messages(conversation, fmt)
@@ -167,6 +208,10 @@ def identify_served(
     """
     if adapter:
         raise InputError("--endpoint takes no --adapter: the server has its own weights; omit it")
+    if endpoint.tokenizer:
+        prompting = open_prompting(endpoint.tokenizer, call_format)
+        name, rendering = _served_name(endpoint, model, prompting.rendering.name), str(prompting.rendering.describe())
+        return name, hashlib.sha256(f"endpoint\n{name}\n{rendering}".encode()).hexdigest()
     fmt = _format(call_format)
     name = _served_name(endpoint, model, fmt.name if fmt else None)
     rendering = rendering_digest(fmt.name) if fmt else "native"
@@ -183,6 +228,8 @@ def open_served(
     """
     model = model or find_model(endpoint)
     identify_served(endpoint, model, adapter, call_format)
+    if endpoint.tokenizer:
+        return EndpointModel(endpoint, model, prompting=open_prompting(endpoint.tokenizer, call_format))
     return EndpointModel(endpoint, model, _format(call_format))
 
 

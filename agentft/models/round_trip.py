@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from agentft.calls import CALL_FORMATS
 from agentft.errors import FrameError, MissingError
 from agentft.models import Model, Reply, Request, Sampling
+from agentft.models.prompting import Prompting
 from agentft.types import Conversation, Json, Span, Text, ToolCall, ToolDefinition, ToolResult, Turn
 
-__all__ = ["AWKWARD", "Trip", "round_trip"]
+__all__ = ["AWKWARD", "Trip", "compare_templates", "round_trip"]
 
 AWKWARD: Mapping[str, Json] = {
     "unicode": "Zürich 北京 🌍",
@@ -81,6 +82,40 @@ def round_trip(model: Model) -> Iterator[Trip]:
             left = len(AWKWARD) - _ENOUGH + 2
             yield Trip("calls", False, f"no call in {_ENOUGH} requests; {left} more are left out", _WEAK)
             return
+
+
+def compare_templates(served: Model, prompting: Prompting) -> Iterator[Trip]:
+    """Whether the server's chat template writes prompts of as many tokens as ours, conversation by conversation.
+
+    Args:
+        served: a model whose server gets messages and writes the prompt.
+        prompting: writes the same prompts here, in the same call format.
+
+    Raises:
+        InputError: an endpoint refuses the key, the address or the model.
+        EndpointDownError: it cannot be reached.
+    """
+    user = _conversation("What is the weather in Oslo?")
+    tools = _conversation("What is the weather in Oslo?", _WEATHER, _ECHO)
+    call = ToolCall("id_weather", "get_weather", {"city": "Oslo"}, Span(0, 0))
+    after = _with_calls(tools, [call], '{"degrees": 17}')
+    answer = Turn("assistant", (Text("It is 17 degrees.", Span(0, 17)),), "It is 17 degrees.")
+    again = replace(after, turns=(*after.turns, answer, *user.turns[1:]))
+    values = [ToolCall(f"id_{key}", "echo", {"value": value}, Span(0, 0)) for key, value in AWKWARD.items()]
+    awkward = _with_calls(tools, values, '{"echoed": true}')
+    probes = {"a user": user, "tools": tools, "a result": after, "two rounds": again, "awkward values": awkward}
+    for name, conversation in probes.items():
+        ours = len(prompting.write(conversation).ids)
+        reply, failed = _ask(served, "template", conversation, tokens=1)
+        if reply is None:
+            yield replace(failed, found=f"{name}: {failed.found}")
+            continue
+        theirs = reply.usage.prompt_tokens
+        found = f"{name}: {ours} tokens here" + (", as many there" if theirs == ours else f", {theirs} there")
+        remedy = "the server reports no prompt_tokens" if not theirs else "its chat template or tokenizer is another"
+        yield Trip(
+            "template", theirs == ours, found, f"{remedy}; with --tokenizer agentft eval writes the prompts here"
+        )
 
 
 def _formats(model: Model) -> list[Trip]:
@@ -178,9 +213,9 @@ def _history(model: Model) -> Trip:
     return failed if reply is None else Trip("history", True, found)
 
 
-def _ask(model: Model, name: str, asked: Conversation) -> tuple[Reply | None, Trip]:
+def _ask(model: Model, name: str, asked: Conversation, tokens: int = 200) -> tuple[Reply | None, Trip]:
     try:
-        return model.reply([Request(name, asked)], Sampling(max_new_tokens=200))[0], Trip(name, True, "")
+        return model.reply([Request(name, asked)], Sampling(max_new_tokens=tokens))[0], Trip(name, True, "")
     except (OSError, RuntimeError, MissingError, FrameError) as error:
         return None, Trip(name, False, f"{error}"[:300], "the server or the chat template refuses such a conversation")
 

@@ -59,6 +59,7 @@ class Endpoint:
         concurrency: the number of requests in flight at once.
         size: bytes of a response.
         backoff: seconds before the first retry; later ones wait twice as long each.
+        tokenizer: whose chat template writes the prompts here (see `open_prompting`); empty: the server's does.
     """
 
     url: str
@@ -67,6 +68,7 @@ class Endpoint:
     concurrency: int = 64
     size: int = 8 << 20
     backoff: float = 0.5
+    tokenizer: str = ""
 
     @property
     def is_local(self) -> bool:
