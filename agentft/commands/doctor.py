@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import agentft
-from agentft.commands.endpoints import AllowHttp, EndpointUrl, Tokenizer, choose_endpoint
+from agentft.commands.endpoints import AllowHttp, EndpointUrl, PromptTokenizer, choose_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -59,7 +59,7 @@ def doctor_command(
     model: Annotated[str | None, typer.Option(help="Check calls with this model; see `chat --model`.")] = None,
     adapter: Annotated[str | None, typer.Option(help="Check calls with the model of this run.")] = None,
     endpoint: EndpointUrl = None,
-    tokenizer: Tokenizer = None,
+    tokenizer: PromptTokenizer = None,
     allow_http: AllowHttp = False,
 ) -> None:
     """Check the installation and the machine, or a model's calls, and show a remedy for each failed check.

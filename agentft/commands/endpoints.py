@@ -12,7 +12,7 @@ from agentft.errors import InputError
 if TYPE_CHECKING:
     from agentft.models.transport import Endpoint
 
-__all__ = ["AllowHttp", "AtOnce", "EndpointUrl", "Tokenizer", "choose_endpoint"]
+__all__ = ["AllowHttp", "AtOnce", "EndpointUrl", "PromptTokenizer", "choose_endpoint"]
 
 EndpointUrl = Annotated[
     str | None,
@@ -25,7 +25,7 @@ AtOnce = Annotated[
     ),
 ]
 AllowHttp = Annotated[bool, typer.Option("--allow-http", help="Send the key to --endpoint unencrypted.")]
-Tokenizer = Annotated[
+PromptTokenizer = Annotated[
     str | None,
     typer.Option(
         "--tokenizer",

@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from agentft.commands.endpoints import AllowHttp, AtOnce, EndpointUrl, Tokenizer
+from agentft.commands.endpoints import AllowHttp, AtOnce, EndpointUrl, PromptTokenizer
 
 __all__ = ["EvalOptions", "Faults", "KeepSecrets", "Real", "RecordTo", "Replay", "ReplayMiss", "with_options"]
 
@@ -109,7 +109,7 @@ class EvalOptions:
     replay_miss: ReplayMiss = "error"
     keep_secrets: KeepSecrets = False
     endpoint: EndpointUrl = None
-    tokenizer: Tokenizer = None
+    tokenizer: PromptTokenizer = None
     allow_http: AllowHttp = False
     categories: Annotated[
         str | None,
