@@ -256,6 +256,11 @@ class Case:
     comparators: Mapping[str, str] = field(default_factory=dict)
     tools: tuple[str, ...] = ()
 
+    @property
+    def calls(self) -> tuple[CallExpectation, ...]:
+        """The expected calls of all turns."""
+        return tuple(call for turn in self.turns for call in turn.calls)
+
 
 @dataclass(frozen=True, slots=True)
 class Exchange:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from agentft.rows.preparation import Encoder
     from agentft.synthesis.build import BuildReport
 
-__all__ = ["build_command", "inspect_command", "mask_command"]
+__all__ = ["build_command", "find_recipe", "inspect_command", "mask_command"]
 
 
 _Settings = Annotated[
@@ -131,10 +131,7 @@ def build_command(
     from agentft.toolserver import ToolServer
     from agentft.toolset import stdout_to_stderr
 
-    found = (find_content("datasets", file) for file in (recipe, f"{recipe}.toml"))
-    path = next((path for path in found if path is not None and path.is_file()), None)
-    if path is None:
-        raise InputError(f"there is no recipe {recipe!r}; give the path of a TOML file, or `quickstart`")
+    path = find_recipe(recipe)
     target = output or Path(f"{path.stem}.jsonl")
     if output is None and target.exists():
         raise InputError(f"{target} already exists; to replace it, add --output {target}, or name another file")
@@ -147,6 +144,15 @@ def build_command(
         say_json(asdict(report))
     else:
         say(*_summary(report))
+
+
+def find_recipe(name: str) -> Path:
+    """The recipe at a path, or the shipped one with this name."""
+    found = (find_content("datasets", file) for file in (name, f"{name}.toml"))
+    path = next((path for path in found if path is not None and path.is_file()), None)
+    if path is None:
+        raise InputError(f"there is no recipe {name!r}; give the path of a TOML file, or `quickstart`")
+    return path
 
 
 def _summary(report: BuildReport) -> list[str]:

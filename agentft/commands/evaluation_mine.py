@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,28 +14,16 @@ from agentft.commands.evaluation_show import find_evaluation
 from agentft.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from agentft.evaluation.records import Record
     from agentft.reports.mining import Mined
-    from agentft.synthesis.recipe import BuildRecipe
 
 __all__ = ["mine_command"]
 
-_TEMPLATES = "worlds"
-
-
 Run = Annotated[str, typer.Argument(help="An evaluation folder, a run folder, or `last` for the newest evaluation.")]
-Suites = Annotated[list[str] | None, typer.Argument(help="Your own suites, by folder, if the evaluation was of such.")]
+Suites = Annotated[list[str] | None, typer.Argument(help="Your own suites, by folder, if it evaluated such.")]
 Tools = Annotated[str | None, typer.Option(help="Your own worlds with a tools.py, comma-separated.")]
-Data = Annotated[
-    list[Path] | None, typer.Option(help="Training data; may be given several times. Default: those of the run.")
-]
-Templates = Annotated[
-    str | None, typer.Option(help="A recipe of `agentft data build`, for other words, or `none`. Default: worlds.")
-]
-Variants = Annotated[int, typer.Option(min=1, help="Maximum number of proposed rows for each failed case.")]
-OwnCases = Annotated[bool, typer.Option("--own-cases", help="Also propose the cases themselves, unticked.")]
+Data = Annotated[list[Path] | None, typer.Option(help="Training data (repeatable). Default: those of the run.")]
+Templates = Annotated[str, typer.Option(help="A recipe of `agentft data build`, for other words.")]
 ArmName = Annotated[str | None, typer.Option(help="Whose failures: tuned, base, ... Default: the evaluated model's.")]
 Output = Annotated[Path | None, typer.Option(help="Folder for the rows. Default: `mined` in the evaluation.")]
 Review = Annotated[bool, typer.Option("--review", help="Ask about each proposed row: y, n, or q to stop.")]
@@ -46,9 +35,8 @@ def mine_command(
     suites: Suites = None,
     tools: Tools = None,
     data: Data = None,
-    templates: Templates = None,
-    variants: Variants = 3,
-    own_cases: OwnCases = False,
+    templates: Templates = "worlds",
+    variants: Annotated[int, typer.Option(min=1, help="Maximum number of rows for each failed case.")] = 3,
     arm: ArmName = None,
     seed: Annotated[int, typer.Option(help="Seed for the choice of words and values.")] = 0,
     output: Output = None,
@@ -62,43 +50,57 @@ def mine_command(
     Example:
       agentft eval mine last --data rows.jsonl
     """
+    from agentft.commands.data import find_recipe
     from agentft.display.mining import mined_lines
     from agentft.display.terminal import say, say_json
-    from agentft.evaluation.records import read_records
-    from agentft.evaluation.rescoring import by_arm, stored_plan
-    from agentft.reports.mining import Wish, mine
+    from agentft.evaluation.rescoring import stored_plan
+    from agentft.reports.mining import mine
     from agentft.rows.likeness import read_requests
+    from agentft.synthesis.recipe import read_build_recipe
     from agentft.toolset import stdout_to_stderr
 
-    folder = find_evaluation(run)
-    arms = by_arm(list(read_records(folder / "cases.jsonl")))
-    label, records = _choose_arm(arms, arm, folder)
-    worlds = [name for part in (tools or "").split(",") if (name := part.strip())]
-    plan = stored_plan(folder / "cases.jsonl", records, suites or [], worlds)
+    path = find_evaluation(run) / "cases.jsonl"
+    label, records = _records(path, arm)
+    plan = stored_plan(path, records, suites or [], [name for name in (tools or "").split(",") if name])
     if plan.setups:
         raise InputError("a public benchmark must not be trained on; mine an evaluation of your own suites")
-    files = data or _training_files(folder)
-    wish = Wish(str(folder), variants, own_cases, _recipe(templates), seed)
+    files, recipe = data or _training_files(path.parent), read_build_recipe(find_recipe(templates))
+    training = read_requests(files) if files else None
     with stdout_to_stderr():  # for handlers that print
-        mined = mine(plan, records, read_requests(files) if files else None, wish)
-    target = output or folder / "mined"
-    kept = _write(mined, target, context, review=review)
+        mined = mine(plan, records, training, source=run, recipe=recipe, variants=variants, seed=seed)
+    target = output or path.parent / "mined"
+    kept = _write(mined, target, shlex.join(["agentft", *(context.find_root().obj or ())]), review=review)
     if as_json:
-        say_json(mined.document() | {"arm": label, "accepted": kept, "rows": str(target / "rows.jsonl")})
+        say_json(asdict(mined) | {"arm": label, "accepted": kept, "rows": str(target / "rows.jsonl")})
         return
-    say(*mined_lines(mined, label, str(wish.recipe.path) if wish.recipe else ""))
+    say(*mined_lines(mined, label))
     _say_next(mined, target, kept, files)
 
 
-def _choose_arm(arms: Mapping[str, Sequence[Record]], name: str | None, folder: Path) -> tuple[str, Sequence[Record]]:
+def _say_next(mined: Mined, target: Path, kept: int, files: list[Path]) -> None:
+    from agentft.display.terminal import say
+
+    say(f"accepted: {kept}, in {target / 'rows.jsonl'}; go over them in {target / 'review.md'}, or with --review")
+    if any(one.kind == "values" for one in mined.proposals):
+        say("note: rows of `values` keep the words of the evaluation; prove the next model on a suite that has others")
+    if kept:
+        say(
+            "next: agentft train"
+            + "".join(f" --data {shlex.quote(str(one))}" for one in (*files, target / "rows.jsonl"))
+        )
+
+
+def _records(path: Path, arm: str | None) -> tuple[str, list[Record]]:
+    """The arm whose failures are mined, and its records; none of derived suites, which show other tools."""
+    from agentft.evaluation.records import read_records
+    from agentft.evaluation.rescoring import by_arm
     from agentft.strict import nearest
 
-    if not arms:
-        raise InputError(f"{folder}: it has no finished case; run the evaluation first")
-    label = name or next(iter(arms))
-    if label not in arms:
-        raise InputError(f"--arm {label}: {folder} has no such arm; {nearest(label, list(arms))}")
-    return label, arms[label]
+    arms = by_arm(list(read_records(path)))
+    if (label := arm or next(iter(arms), "")) not in arms:
+        raise InputError(f"{path}: it has no arm {label!r}; {nearest(label, list(arms))}")
+    ids = {record.case for record in arms[label]}
+    return label, [one for one in arms[label] if one.case.rpartition("~")[0] not in ids]
 
 
 def _training_files(folder: Path) -> list[Path]:
@@ -111,52 +113,21 @@ def _training_files(folder: Path) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def _recipe(name: str | None) -> BuildRecipe | None:
-    from agentft.content import find_content
-    from agentft.synthesis.recipe import read_build_recipe
-
-    if name == "none":
-        return None
-    found = (find_content("datasets", file) for file in (name or _TEMPLATES, f"{name or _TEMPLATES}.toml"))
-    path = next((path for path in found if path is not None and path.is_file()), None)
-    if path is None:
-        raise InputError(f"--templates {name}: there is no such recipe; give a TOML file, a shipped name, or none")
-    return read_build_recipe(path)
-
-
-def _write(mined: Mined, target: Path, context: typer.Context, *, review: bool) -> int:
+def _write(mined: Mined, target: Path, command: str, *, review: bool) -> int:
     """Write review.md and rows.jsonl; returns how many rows are accepted. What was unticked before stays so."""
     from agentft.display.mining import proposal_lines, read_ticks, review_page
     from agentft.display.terminal import say
-    from agentft.files import atomic_write, write_text
+    from agentft.files import write_text
 
-    ids = [str(one.row["id"]) for one in mined.proposals]
-    page = target / "review.md"
-    old = read_ticks(page.read_text(encoding="utf-8"), ids) if page.is_file() else {}
-    ticks = {name: old.get(name, one.kind != "case") for name, one in zip(ids, mined.proposals, strict=True)}
-    for name, proposal in zip(ids, mined.proposals, strict=True) if review else ():
+    rows, page = {str(one.row["id"]): one for one in mined.proposals}, target / "review.md"
+    ticks = dict.fromkeys(rows, True) | (read_ticks(page.read_text(encoding="utf-8"), rows) if page.is_file() else {})
+    for name, proposal in rows.items() if review else ():
         say(*proposal_lines(proposal), err=True)
         answer = typer.prompt("keep it? y, n, q", default="y" if ticks[name] else "n", err=True).strip().lower()
         if answer.startswith("q"):
             break
         ticks[name] = answer.startswith("y")
-    write_text(page, review_page(mined, ticks, shlex.join(["agentft", *(context.find_root().obj or ())])))
-    with atomic_write(target / "rows.jsonl") as stream:
-        for name, proposal in zip(ids, mined.proposals, strict=True):
-            if ticks[name]:
-                stream.write(json.dumps(proposal.row, ensure_ascii=False) + "\n")
-    return sum(ticks.values())
-
-
-def _say_next(mined: Mined, target: Path, kept: int, files: Sequence[Path]) -> None:
-    from agentft.display.terminal import say
-
-    say(f"accepted: {kept}, in {target / 'rows.jsonl'}; go over them in {target / 'review.md'}, or with --review")
-    kinds = {one.kind for one in mined.proposals}
-    if "values" in kinds:
-        say("note: rows of `values` keep the words of the evaluation; prove the next model on a suite that has others")
-    if "case" in kinds:
-        say("WARNING: rows of `case` are cases of the evaluation, which says nothing about a model trained on them")
-    if kept:
-        data = "".join(f" --data {shlex.quote(str(path))}" for path in (*files, target / "rows.jsonl"))
-        say(f"next: agentft train{data}")
+    write_text(page, review_page(mined, ticks, command))
+    kept = [json.dumps(one.row, ensure_ascii=False) + "\n" for name, one in rows.items() if ticks[name]]
+    write_text(target / "rows.jsonl", "".join(kept))
+    return len(kept)

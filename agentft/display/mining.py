@@ -14,89 +14,67 @@ __all__ = ["mined_lines", "proposal_lines", "read_ticks", "review_page"]
 
 _SHOWN = 6
 _TICK = re.compile(r"^\s*[-*] \[([ xX])\] `([^`\s]+)`")
-KINDS = {
-    "template": "other words and other values, from the recipe",
-    "values": "the case's words with other values",
-    "case": "the evaluation's own case",
-}
+KINDS = {"template": "other words and other values, from the recipe", "values": "the case's words with other values"}
 
 
-def mined_lines(mined: Mined, arm: str, recipe: str) -> Iterator[str]:
+def mined_lines(mined: Mined, arm: str) -> Iterator[str]:
     """The clusters of failures, what training lacks, and how many rows are proposed."""
-    yield f"{arm}: {mined.failures} of {mined.cases} cases failed, in {_count(len(mined.clusters), 'group')}"
+    yield f"{arm}: {mined.failures} of {_count(mined.cases, 'case')} failed, in {_count(len(mined.clusters), 'group')}"
     rows = Counter(one.case for one in mined.proposals)
     for cluster in mined.clusters[:_SHOWN]:
-        proposed = sum(rows[name] for name in cluster.cases)
         yield ""
-        facts = f"{_counts(cluster.categories)}; {_count(proposed, 'row')} proposed"
-        yield f"{len(cluster.cases)} x {cluster.name}  ({facts})"
+        yield f"{_title(cluster)}; {_count(sum(rows[name] for name in cluster.cases), 'row')} proposed"
         yield f"  for example {', '.join(cluster.cases[:3])}"
-        yield from (f"  {line}" for line in _nearest(cluster))
-    if len(mined.clusters) > _SHOWN:
-        rest = mined.clusters[_SHOWN:]
+        if cluster.nearest:
+            yield f"  nearest in training {cluster.nearest}"
+    if rest := mined.clusters[_SHOWN:]:
         yield ""
-        yield f"and {len(rest)} smaller groups with {sum(len(cluster.cases) for cluster in rest)} cases, in review.md"
+        yield f"and {len(rest)} smaller groups of {sum(len(cluster.cases) for cluster in rest)} cases, in review.md"
     yield ""
     yield from _lacks(mined)
     kinds = Counter(one.kind for one in mined.proposals)
     yield f"proposed: {_count(len(mined.proposals), 'row')}, each run on its world"
     yield from (f"  {count} {kind}: {KINDS[kind]}" for kind, count in kinds.items())
     if mined.without:
-        some = ", ".join(mined.without[:3])
-        hint = "" if recipe else "; wordings of your own (--templates RECIPE) may help"
-        yield f"  no row for {_count(len(mined.without), 'case')} ({some}{', ...' * (len(mined.without) > 3)}){hint}"
-
-
-def _nearest(cluster: Cluster) -> Iterator[str]:
-    if near := cluster.nearest:
-        calls = ", ".join(near.tools) or "no call"
-        yield f"nearest in training ({near.likeness:.2f}): {near.place} {_quoted(near.said)} -> {calls}"
+        yield f"  no row for {_count(len(mined.without), 'case')}: {_some(mined.without, 3)}"
 
 
 def _lacks(mined: Mined) -> Iterator[str]:
-    if mined.unseen is None:
+    if mined.unseen is None or mined.overlap is None:
         yield "training data: unknown; add --data FILE for the nearest rows, contradictions and what was never seen"
         return
     for kind, found in mined.unseen.items():
         if found:
-            listed = ", ".join(f"{name} ({_count(count, 'case')})" for name, count in [*found.items()][:_SHOWN])
-            yield f"never seen in training, {kind}: {listed}{', ...' * (len(found) > _SHOWN)}"
-    against = mined.contradictions or []
-    yield f"contradictions in training: {len(against) or 'none'}"
-    for one in against[:3]:
-        yield f"  {_quoted(one.said)}: {one.place} calls {one.calls}; {one.other}: {one.other_calls}"
-    if mined.equal:
-        name, place = next(iter(mined.equal.items()))
-        yield f"WARNING: training data ask what {_count(len(mined.equal), 'case')} ask, for example {place} and {name}"
+            listed = [f"{name} ({_count(count, 'case')})" for name, count in found.items()]
+            yield f"never seen in training, {kind}: {_some(listed, _SHOWN)}"
+    yield f"contradictions in training: {len(mined.contradictions or ()) or 'none'}"
+    yield from (f"  {line}" for line in (mined.contradictions or ())[:3])
+    if mined.overlap:
+        name, place = next(iter(mined.overlap.items()))
+        rates = ", ".join(f"{part} {rate:.0%}" for part, rate in mined.success.items())
+        count = _count(len(mined.overlap), "case")
+        yield f"WARNING: training data ask what {count} ask, or nearly that: {place} and {name}, ..."
+        yield f"  solved: {rates}"
 
 
 def proposal_lines(proposal: Proposal) -> Iterator[str]:
     """One proposed row: what is said, and the calls that it ends with."""
-    yield f"{proposal.row['id']}  ({KINDS[proposal.kind]})"
-    yield from (f"  user: {_quoted(said)}" for said in proposal.said)
+    yield f"`{proposal.row['id']}` ({KINDS[proposal.kind]})"
+    yield from (f"  - user: {json.dumps(said, ensure_ascii=False)}" for said in proposal.said)
     calls = [f"{call.name} {json.dumps(dict(call.arguments), ensure_ascii=False)}" for call in proposal.calls]
-    yield f"  calls: {'; '.join(calls) or 'none'}"
+    yield f"  - calls: {'; '.join(calls) or 'none'}"
 
 
 def review_page(mined: Mined, ticks: Mapping[str, bool], command: str) -> str:
-    """review.md: every proposed row with a box to untick. `ticks`: the boxes that are set already, by id."""
-    lines = [
-        "# Proposed training rows",
-        "",
-        "Untick a row to reject it, and run the command again: it writes the ticked rows to rows.jsonl.",
-        "",
-        f"    {command}",
-    ]
+    """review.md: every proposed row with a box to untick. `ticks`: whether a box is set, by id."""
+    lines = ["# Proposed training rows\n", "Untick the rows that you reject, and run the command again. It writes the"]
+    lines += [f"ticked rows to rows.jsonl.\n\n    {command}"]
     for cluster in mined.clusters:
-        lines += ["", f"## {len(cluster.cases)} x {cluster.name}", ""]
-        lines += [f"Cases: {', '.join(cluster.cases)} ({_counts(cluster.categories)})", *_nearest(cluster), ""]
+        lines += [f"\n## {_title(cluster)}\n", f"Cases: {', '.join(cluster.cases)}"]
+        lines += [f"Nearest in training {cluster.nearest}"] * bool(cluster.nearest) + [""]
         for one in (one for one in mined.proposals if one.case in cluster.cases):
             head, *rest = proposal_lines(one)
-            name, _, kind = head.partition("  ")
-            mark = "x" if ticks[str(one.row["id"])] else " "
-            lines += [f"- [{mark}] `{name}` {kind}", *(f"  - {line.strip()}" for line in rest)]
-        if not any(one.case in cluster.cases for one in mined.proposals):
-            lines.append("No row could be proposed.")
+            lines += [f"- [{'x' if ticks[str(one.row['id'])] else ' '}] {head}", *rest]
     return "\n".join(lines) + "\n"
 
 
@@ -106,13 +84,14 @@ def read_ticks(page: str, known: Collection[str]) -> dict[str, bool]:
     return {match[2]: match[1] != " " for match in found if match and match[2] in known}
 
 
-def _counts(categories: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in categories.items())
+def _title(cluster: Cluster) -> str:
+    counts = ", ".join(f"{name} {count}" for name, count in cluster.categories.items())
+    return f"{len(cluster.cases)} x {cluster.name}  ({counts})"
+
+
+def _some(names: Collection[str], most: int) -> str:
+    return ", ".join([*names][:most]) + ", ..." * (len(names) > most)
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + "s" * (number != 1)
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text if len(text) <= 160 else f"{text[:159]}…", ensure_ascii=False)

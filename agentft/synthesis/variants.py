@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from random import Random
 from typing import Any, Literal, cast
 
@@ -17,18 +18,18 @@ from agentft.errors import InputError
 from agentft.synthesis.build import write_row
 from agentft.synthesis.plan import Planned, Planner
 from agentft.synthesis.play import Caller, Stage, result_value
-from agentft.synthesis.recipe import BuildRecipe, CallPattern, SystemPattern
+from agentft.synthesis.recipe import BuildRecipe, CallPattern, Intent, SystemPattern
 from agentft.synthesis.slots import Decks
 from agentft.toolset import Toolset
 from agentft.toolset.sampling import UnsatisfiableError, draw
 from agentft.types import CallExpectation, Case, Json, Span, ToolCall, ToolDefinition, ToolResult
 
-__all__ = ["Kind", "Proposal", "Studio", "argument_values"]
+__all__ = ["Proposal", "Studio", "argument_values"]
 
-Kind = Literal["template", "values", "case"]
+Kind = Literal["template", "values"]
 _NOWHERE = Span(0, 0)
 _PLANNED = 60  # conversations that a recipe plans for a category and language, to choose from
-_TRIES = 4  # plays for each row that is wanted
+_TRIES = 12  # choices of other values
 _FEW = 4  # with fewer free values, those of the evaluation's cases are used too: a world may have no others
 _Rounds = list[tuple[str, Sequence[ToolCall], Sequence[ToolResult], str]]
 
@@ -37,8 +38,8 @@ _Rounds = list[tuple[str, Sequence[ToolCall], Sequence[ToolResult], str]]
 class Proposal:
     """A training row proposed for a failed case.
 
-    `kind`: `template`: wording and values of a recipe; `values`: the case's wording with other values; `case`: the
-    case itself. `said`: the user turns; `calls`: the calls that the row ends with.
+    `kind`: `template`: wording and values of a recipe; `values`: the case's wording with other values. `said`: the user
+    turns; `calls`: the calls that the row ends with.
     """
 
     case: str
@@ -73,60 +74,45 @@ class Studio:
     _decks: Decks | None = None
     _plans: dict[tuple[str, str], list[Planned]] = field(default_factory=dict)
 
-    def templates(self, case: Case, tools: Sequence[ToolDefinition], count: int) -> Iterator[Proposal]:
+    def variants(self, case: Case, last: int | None, tools: Sequence[ToolDefinition], count: int) -> Iterator[Proposal]:
+        """At most `count` rows: templates first, since they teach other words too. `last`: see `values`; None: none."""
+        values = () if last is None else self.values(case, last, tools)
+        yield from islice(chain(self.templates(case, tools), values), count)
+
+    def templates(self, case: Case, tools: Sequence[ToolDefinition]) -> Iterator[Proposal]:
         """Rows of the case's category and language that call the same tools, in the words of the recipe.
 
-        Rows that pass the same arguments come first.
+        Rows that pass the same arguments come first; no row is made twice.
         """
         if self.recipe is None:
             return
-        wanted = sorted(call.name for turn in case.turns for call in turn.calls)
-        keys = sorted(str(sorted(call.arguments)) for turn in case.turns for call in turn.calls)
+        wanted, keys = sorted(call.name for call in case.calls), sorted(map(_keys, case.calls))
         planned = self._planned(self.recipe, case, tools)
-        fitting = [one for one in planned if sorted(call.tool for call in _patterns(one)) == wanted]
-        fitting.sort(key=lambda one: sorted(str(sorted(call.arguments)) for call in _patterns(one)) != keys)
+        fitting = [one for one in planned if sorted(call.tool for call in _calls_of(one[0])) == wanted]
+        fitting.sort(key=lambda one: sorted(map(_keys, _calls_of(one[0]))) != keys)
         self._decks = self._decks or Decks(self.seed)
         stage = Stage(self.recipe, self._decks, {tool.name: tool for tool in tools}, self.client)
-        for one in fitting[: count * _TRIES]:
+        for one in fitting:
+            planned.remove(one)
             with suppress(InputError):  # the world answers otherwise than the recipe expects
                 played = stage.play(one, self._session())
-                planned.remove(one)
                 rounds: _Rounds = [(item.user, item.calls, item.results, item.answer) for item in played.rounds]
                 yield self._proposal(case, "template", tools, rounds)
-                count -= 1
-            if not count:
-                return
 
-    def values(self, case: Case, last: int, tools: Sequence[ToolDefinition], count: int) -> Iterator[Proposal]:
+    def values(self, case: Case, last: int, tools: Sequence[ToolDefinition]) -> Iterator[Proposal]:
         """The case up to turn `last` with other values for what the user names, as far as the worlds accept them."""
-        turns = case.turns[: last + 1]
-        original = self._play(case, last, {}, None)
-        if original is None or any(turn.calls and turn.failing == len(turn.calls) for turn in turns):
+        turns, original = case.turns[: last + 1], self._play(case, last, {}, [])
+        choices = self._choices(case, last, {tool.name: tool for tool in tools})
+        if original is None or not any(choices.values()):
             return
-        by_name = {tool.name: tool for tool in tools}
-        choices, mistakes = self._choices(case, last, by_name), self._mistakes(case, last, by_name)
-        random = Random(f"{self.seed}/{case.id}")
-        made: set[tuple[str, ...]] = {tuple(turn.user for turn in turns)}
-        for _ in range(count * _TRIES if any((*choices.values(), *mistakes.values())) else 0):
+        random, made = Random(f"{self.seed}/{case.id}"), {tuple(turn.user for turn in turns)}
+        for _ in range(_TRIES):
             swap = {text: random.choice(values) for text, values in choices.items() if values}
-            for (wrong, right), values in mistakes.items():
-                swap[right] = random.choice(values)
-                swap[wrong] = _misspelt(_text(swap[right]), random)
             said = tuple(_reworded(turn.user, swap) for turn in turns)
-            if said in made or len({_text(value).casefold() for value in swap.values()}) < len(swap):
-                continue
-            made.add(said)
-            rounds = self._play(case, last, swap, original)
-            if rounds is not None and all(_is_told(swap[right], rounds) for _, right in mistakes):
-                yield self._proposal(case, "values", tools, rounds)
-                count -= 1
-            if not count:
-                return
-
-    def itself(self, case: Case, last: int, tools: Sequence[ToolDefinition]) -> Proposal | None:
-        """The case itself up to turn `last`; None if a reply to the user would have to be written."""
-        rounds = self._play(case, last, {}, None)
-        return None if rounds is None else self._proposal(case, "case", tools, rounds)
+            if said not in made and len(set(map(_text, swap.values()))) == len(swap):
+                made.add(said)
+                if rounds := self._play(case, last, swap, original):
+                    yield self._proposal(case, "values", tools, rounds)
 
     def _proposal(self, case: Case, kind: Kind, tools: Sequence[ToolDefinition], rounds: _Rounds) -> Proposal:
         said = tuple(user for user, *_ in rounds)
@@ -135,16 +121,12 @@ class Studio:
     def _planned(self, recipe: BuildRecipe, case: Case, tools: Sequence[ToolDefinition]) -> list[Planned]:
         if (case.category, case.lang) not in self._plans:
             world_of = {tool.name: name for name in case.worlds for tool in tools if tool.name in self._tools(name)}
-            inside = [
-                intent
-                for intent in recipe.intents
-                if all(call.tool in world_of for item in intent.rounds for call in item.calls)
-            ]
+            inside = tuple(one for one in recipe.intents if all(call.tool in world_of for call in _calls_of(one)))
             system = SystemPattern(self.persona, case.worlds, tools=tuple(world_of))
             own = replace(recipe, counts={case.category: _PLANNED}, languages={case.lang: 1.0}, systems=(system,))
             plans = self._plans[case.category, case.lang] = []
             with suppress(InputError):  # it has no such rows
-                plans += Planner(replace(own, intents=tuple(inside)), Decks(self.seed), world_of).plan()
+                plans += Planner(replace(own, intents=inside), Decks(self.seed), world_of).plan()
         return self._plans[case.category, case.lang]
 
     def _tools(self, world: str) -> Collection[str]:
@@ -162,17 +144,16 @@ class Studio:
         for index, turn in enumerate(case.turns[: last + 1]):
             said += f"\n{turn.user}"
             calls, answers = list[ToolCall](), list[ToolResult]()
-            for number, expected in enumerate(turn.calls):
-                change = _changer(said, swap, before, results)
+            change = _changer(said, swap, before, results)
+            for expected in turn.calls:
                 call = self._as_call(expected, change, len(results))
                 exchange = self.client.call(call, session)
-                if exchange.is_error != (number < turn.failing):
+                if exchange.is_error:
                     return None
                 results.append(result_value(exchange.received))
                 calls.append(call)
-                answers.append(ToolResult(call.id, exchange.received, _NOWHERE, exchange.is_error))
-            change = _changer(said, swap, before, results)
-            answer = _answer(case, index, said, change) if index < last or not calls else ""
+                answers.append(ToolResult(call.id, exchange.received, _NOWHERE))
+            answer = _answer(case, index, change) if index < last or not calls else ""
             if not calls and not answer:
                 return None
             rounds.append((_reworded(turn.user, swap), calls, answers, answer))
@@ -191,106 +172,57 @@ class Studio:
     def _choices(self, case: Case, last: int, tools: Mapping[str, ToolDefinition]) -> dict[str, list[Json]]:
         """What the user names, as text, with other values for it."""
         said = "\n".join(turn.user for turn in case.turns[: last + 1])
-        wrong = {text for pair in self._mistakes(case, last, tools) for text in pair}
         found: dict[str, list[Json]] = {}
-        for call in (call for turn in case.turns for call in turn.calls):
+        for call in case.calls:
             for name, value in call.arguments.items():
                 for leaf in _leaves(value):
-                    if _spoken(leaf, said) and _text(leaf) not in (*found, *wrong):
+                    if _spoken(leaf, said) and _text(leaf) not in found:
                         found[_text(leaf)] = self._others(tools[call.name], name, leaf, case.id)
         return found
 
-    def _mistakes(
-        self, case: Case, last: int, tools: Mapping[str, ToolDefinition]
-    ) -> dict[tuple[str, str], list[Json]]:
-        """Values that a tool refuses with those that correct them, as texts, and other values to misspell.
-
-        Only corrections that the user does not name: those that the tool's refusal suggests.
-        """
-        said = "\n".join(turn.user for turn in case.turns[: last + 1])
-        found: dict[tuple[str, str], list[Json]] = {}
-        for turn in case.turns[: last + 1]:
-            for wrong, right in zip(turn.calls[: turn.failing], turn.calls[turn.failing :], strict=False):
-                for name, value in right.arguments.items():
-                    bad = wrong.arguments.get(name, value)
-                    if (
-                        wrong.name == right.name
-                        and bad != value
-                        and isinstance(value, str)
-                        and not _spoken(value, said)
-                    ):
-                        found[_text(bad), value] = self._others(tools[right.name], name, value, case.id)
-        return {key: values for key, values in found.items() if values}
-
     def _others(self, tool: ToolDefinition, name: str, value: Json, place: str) -> list[Json]:
         """Other values for an argument: of its enum, else of the world and of training data, else drawn."""
-        schema = _property(tool, name)
-        if isinstance(listed := schema.get("enum"), list):
-            return [other for other in listed if other != value]
-        random = Random(f"{self.seed}/{place}/{name}")
-        reserved = self.taken.get((tool.name, name), ())
+        properties: Any = tool.parameters.get("properties", {})
+        schema = properties.get(name, {})
+        if "enum" in schema:
+            return [other for other in schema["enum"] if other != value]
         others = [*self.known.get((tool.name, name), ())]
-        for toolset in self.toolsets:
-            others += _siblings(toolset.new_state(), value)
-        drawn: list[Json] = []
-        bounds = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"} & schema.keys()
-        if isinstance(value, int) and not bounds:
-            drawn = [random.randint(value // 2, value * 2 + 2) for _ in range(9)]
-        elif isinstance(value, float) and not bounds:
-            drawn = [round(value * random.uniform(0.5, 2), 2) for _ in range(9)]
-        elif bounds or not others:
+        others += [other for toolset in self.toolsets for other in _siblings(toolset.new_state(), value)]
+        if isinstance(value, int | float) or not others:  # the numbers of a state mean many things
+            near = {"minimum": value // 2, "maximum": value * 2 + 2} if isinstance(value, int | float) else {}
             with suppress(UnsatisfiableError):
-                drawn = [draw(schema, f"{self.seed}/{place}/{name}/{number}", formats=True) for number in range(9)]
-        if isinstance(value, int | float):
-            others = []  # the numbers of a state mean many things
-        same = {_text(other).casefold(): other for other in (value, *others, *drawn) if type(other) is type(value)}
+                others = [draw(near | schema, f"{self.seed}/{place}/{name}/{n}", formats=True) for n in range(9)]
+        same = {_text(other).casefold(): other for other in (value, *others) if type(other) is type(value)}
         del same[_text(value).casefold()]
-        free = [other for text, other in same.items() if text not in reserved]
+        free = [other for text, other in same.items() if text not in self.taken.get((tool.name, name), ())]
         return free if len(free) >= _FEW else list(same.values())
 
 
 def argument_values(cases: Collection[Case]) -> dict[tuple[str, str], set[str]]:
     """The values of every expected argument, by tool and argument, as texts in lower case."""
     found: dict[tuple[str, str], set[str]] = {}
-    for call in (call for case in cases for turn in case.turns for call in turn.calls):
+    for call in (call for case in cases for call in case.calls):
         for name, value in call.arguments.items():
             leaves = [leaf for one in (value, *call.alternatives.get(name, ())) for leaf in _leaves(one)]
             found.setdefault((call.name, name), set()).update(_text(leaf).casefold() for leaf in leaves)
     return found
 
 
-def _patterns(planned: Planned) -> Iterator[CallPattern]:
-    return (call for item in planned[0].rounds for call in item.calls)
+def _calls_of(intent: Intent) -> list[CallPattern]:
+    return [call for item in intent.rounds for call in item.calls]
 
 
-def _answer(case: Case, index: int, said: str, change: Callable[[Json], Json]) -> str:
-    """A short reply that ends a turn: the values of its answer, or a question for what the next turn supplies.
+def _keys(call: CallPattern | CallExpectation) -> list[str]:
+    return sorted(call.arguments)
 
-    Empty if somebody would have to write it.
-    """
+
+def _answer(case: Case, index: int, change: Callable[[Json], Json]) -> str:
+    """A short reply that ends a turn; empty if somebody would have to write it."""
     turn = case.turns[index]
     if turn.calls:
         return ", ".join(_text(change(value)) for value in turn.answer) or "Done."
-    asked = [
-        name.replace("_", " ")
-        for call in (case.turns[index + 1].calls if index + 1 < len(case.turns) else ())
-        for name, value in call.arguments.items()
-        if not all(_spoken(leaf, said) for leaf in _leaves(value))
-    ]
-    if turn.reference or not asked:
-        return turn.reference
-    return "请再具体说明一下，好吗？" if case.lang == "zh" else f"Could you tell me the {' and the '.join(asked)}?"
-
-
-def _misspelt(text: str, random: Random) -> str:
-    """Two neighbouring letters exchanged."""
-    at = random.randrange(1, max(2, len(text) - 1))
-    return text[:at] + text[at + 1 : at + 2] + text[at : at + 1] + text[at + 2 :]
-
-
-def _is_told(value: Json, rounds: _Rounds) -> bool:
-    """Whether a refusal names the value, so that a model can correct its call."""
-    return any(_text(value) in result.content for _, _, found, _ in rounds for result in found if result.is_error)
+    ask = "请再具体说明一下，好吗？" if case.lang == "zh" else "Could you tell me more?"
+    return ask if case.category == "missing_parameter" else turn.reference
 
 
 def _changer(
@@ -349,12 +281,6 @@ def _siblings(state: Any, value: Json) -> list[Json]:
         if isinstance(one, dict | list):
             found += _siblings(one, value)
     return found
-
-
-def _property(tool: ToolDefinition, name: str) -> dict[str, Any]:
-    properties = tool.parameters.get("properties")
-    schema = properties.get(name) if isinstance(properties, dict) else None
-    return schema if isinstance(schema, dict) else {}
 
 
 def _pattern(text: str) -> str:
