@@ -132,7 +132,7 @@ class FinishedRun:
 
     `is_whole`: `weights` is a complete model, which replaces `model` instead of going on top of it. `is_rounded`: the
     base weights had 4 bits during training. `tools`: names of the tools in its data; empty if unknown or more than
-    64. `thinking`: it was trained on thoughts.
+    64. `thinking`: it was trained on thoughts. `data`: its data files.
     """
 
     path: Path
@@ -143,6 +143,7 @@ class FinishedRun:
     is_rounded: bool
     tools: tuple[str, ...]
     thinking: bool = False
+    data: tuple[Path, ...] = ()
 
 
 @contextmanager
@@ -274,6 +275,7 @@ def find_finished(name: str, root: Path = RUNS) -> FinishedRun:
         is_rounded=_read_text(run.recipe, "method") == "qlora",
         tools=_read_tools(run.data),
         thinking=_read(run.format).get("thinking") is True,
+        data=tuple(map(Path, _read(run.recipe).get("data") or ())),
     )
 
 

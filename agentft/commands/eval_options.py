@@ -54,6 +54,17 @@ class EvalOptions:
         str | None,
         typer.Option(help="Compare with `base` (the model without adapter), a run folder, or an earlier cases.jsonl."),
     ] = None
+    baseline_format: Annotated[
+        str | None,
+        typer.Option(help="Call format of --baseline base: native, hermes or msagent. Default: the adapter's."),
+    ] = None
+    shots: Annotated[
+        int | None,
+        typer.Option(min=1, help="Examples from the training data in the prompts of `base`, or of --model alone."),
+    ] = None
+    shots_data: Annotated[
+        list[Path] | None, typer.Option(help="Where --shots come from. Default: the training data of --adapter.")
+    ] = None
     limit: Annotated[
         int | None, typer.Option(min=1, help="Maximum number of cases, spread over suites and categories.")
     ] = None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from agentft.evaluation.plan import Arm, Plan
     from agentft.evaluation.records import Record
     from agentft.evaluation.runner import Settings
+    from agentft.evaluation.shots import Shots
     from agentft.evaluation.summary import Gate, Summary
     from agentft.models import Sampling
     from agentft.reports.writing import ResultsWriter
@@ -29,7 +30,7 @@ __all__ = ["choose_cases", "eval_command", "report_writer", "run_plan"]
 BFCL = "bfcl"
 EXIT_CODES = {"none": 0, "pass": 0, "fail": 1, "invalid": 1, "interrupted": 130}
 
-_OF_A_RUN = ("model", "adapter", "baseline", "limit", "output")
+_OF_A_RUN = ("model", "adapter", "baseline", "baseline_format", "shots", "limit", "output")
 """Options that run a model, which --rescore does not."""
 
 
@@ -66,21 +67,41 @@ def _run_options(plan: Plan, gates: tuple[Gate, ...], report: ResultsWriter, opt
     sampling = Sampling(**{name: getattr(options, name) for name in ("max_new_tokens", "temperature", "seed")})
     batch_size = server.concurrency if server else at_once or 16
     settings = Settings(output or Path(), sampling, batch_size, gates, options.max_invalid, on_results=report)
-    return _run_choice(plan, choice, options.baseline, settings, as_json=options.as_json, quiet=quiet)
+    return _run_choice(plan, choice, settings, options)
 
 
-def _run_choice(
-    plan: Plan, choice: ModelChoice, baseline: str | None, settings: Settings, *, as_json: bool, quiet: bool
-) -> int:
+def _run_choice(plan: Plan, choice: ModelChoice, settings: Settings, options: EvalOptions) -> int:
     """Evaluate a model; an empty `settings.output` is a folder named after everything that the results depend on."""
     from agentft.display.pulling import ensure_pulled
-    from agentft.evaluation.arms import make_arms
+    from agentft.evaluation.arms import Fairness, make_arms
 
+    quiet, fair = options.quiet, Fairness(options.baseline_format, _shots(options))
     _note_bits(choice.adapter, choice.bits, quiet=quiet)
-    arms, stored = make_arms(plan, choice, baseline, lambda name: ensure_pulled(name, quiet=quiet), settings.sampling)
+    arms, stored = make_arms(
+        plan, choice, options.baseline, lambda name: ensure_pulled(name, quiet=quiet), settings.sampling, fair=fair
+    )
+    if fair.shots:
+        shown = [arm.label for arm in arms if arm.shots]
+        plan = replace(plan, notes=(*plan.notes, f"shots in the prompts of {', '.join(shown)}: {fair.shots.condition}"))
     if settings.output == Path():
         settings = replace(settings, output=_folder(choice.adapter, plan, arms, settings.sampling))
-    return run_plan(plan, arms, stored, settings, as_json=as_json, quiet=quiet)
+    return run_plan(plan, arms, stored, settings, as_json=options.as_json, quiet=quiet)
+
+
+def _shots(options: EvalOptions) -> Shots | None:
+    from agentft.evaluation.shots import read_shots
+    from agentft.runs import find_finished
+
+    if options.shots is None:
+        if options.shots_data:
+            raise InputError("--shots-data is where --shots come from; add --shots N")
+        return None
+    paths = options.shots_data or (find_finished(options.adapter).data if options.adapter else ())
+    if not paths:
+        raise InputError(
+            "--shots takes examples from data rows, and there is no adapter with training data; add --shots-data FILE"
+        )
+    return read_shots(list(paths), options.shots, options.seed)
 
 
 def choose_cases(

@@ -86,7 +86,7 @@ def show_summary(summary: Summary) -> RenderableType:
         for title, groups in (("categories", summary.categories), ("languages", summary.languages)):
             blocks += ["", _groups(title, groups, arms)]
     if summary.errors:
-        blocks += ["", _errors(summary.errors, arms)]
+        blocks += ["", _errors(summary.errors, arms), *_failures(summary)]
     return Group(*blocks, "", *_closing(summary))
 
 
@@ -173,6 +173,15 @@ def _errors(errors: Mapping[str, Mapping[str, int]], arms: Sequence[str]) -> Tab
         meaning = Text(ERROR_CLASSES.get(kind, ""), style="dim")
         table.add_row(safe_text(kind), *(str(counts[arm]) for arm in arms), meaning)
     return table
+
+
+def _failures(summary: Summary) -> Iterator[Text]:
+    for label, found in summary.failures.items():
+        arm = summary.arms[label]
+        shots = f", {arm.shots} examples in the prompt" if arm.shots else ""
+        arm_text = f"{label} ({arm.format or 'unknown format'}{shots})"
+        counts = f"{found['format']} because a call could not be read, {found['decision']} by a wrong decision"
+        yield safe_text(f"{arm_text}: cases failed: {counts}.", style="dim")
 
 
 def _gate(gate: GateResult) -> str:

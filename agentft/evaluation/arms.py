@@ -12,14 +12,15 @@ from agentft.evaluation.gold import oracle_answers
 from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record
 from agentft.evaluation.runner import read_baseline
+from agentft.evaluation.shots import Shots
 from agentft.models import Model, Sampling
 from agentft.models.endpoint import find_model, identify_served, open_served
-from agentft.models.opening import DEFAULT_FORMAT, DEFAULT_MODEL, SCRIPTED, identify, open_model
+from agentft.models.opening import DEFAULT_FORMAT, DEFAULT_MODEL, SCRIPTED, check_native, identify, open_model
 from agentft.models.scripted import ScriptedModel
 from agentft.models.transport import Endpoint
 from agentft.runs import find_finished
 
-__all__ = ["ModelChoice", "make_arm", "make_arms"]
+__all__ = ["Fairness", "ModelChoice", "make_arm", "make_arms"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,14 @@ class ModelChoice:
     bits: int = 16
     call_format: str | None = None
     endpoint: Endpoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fairness:
+    """What a model without an adapter gets. `format`: that of `--baseline base`; None: the adapter's."""
+
+    format: str | None = None
+    shots: Shots | None = None
 
 
 def make_arm(label: str, plan: Plan, choice: ModelChoice, prepare: Callable[[str], None] = lambda _: None) -> Arm:
@@ -67,6 +76,8 @@ def make_arms(
     baseline: str | None,
     prepare: Callable[[str], None] = lambda _: None,
     sampling: Sampling | None = None,
+    *,
+    fair: Fairness | None = None,
 ) -> tuple[list[Arm], dict[str, list[Record]]]:
     """The arms to run, and the stored records to compare with.
 
@@ -74,12 +85,19 @@ def make_arms(
     its adapter, else `baseline`.
 
     `baseline` is `base` (the same model without its adapter), a run folder, or the cases.jsonl of an earlier run, whose
-    `sampling` must have been the same.
+    `sampling` must have been the same. `fair`: what an arm without an adapter gets.
 
     Raises:
         InputError: the baseline cannot be compared with these cases, or `base` without an adapter.
     """
+    fair = fair or Fairness()
+    if fair.format and baseline != "base":
+        raise InputError("--baseline-format is the call format of --baseline base; add that, or use --format")
     arms = [make_arm("tuned" if choice.adapter else "model", plan, choice, prepare)]
+    if fair.shots and not choice.adapter:
+        arms = [arms[0].with_shots(fair.shots)]
+    elif fair.shots and baseline != "base":
+        raise InputError("--shots puts examples into the prompts of a model without adapter; add --baseline base")
     if baseline is None:
         return arms, {}
     if baseline == "base":
@@ -88,11 +106,13 @@ def make_arms(
                 "--baseline base is the model without its adapter, so it needs one; pass --adapter or another baseline"
             )
         run = find_finished(choice.adapter)
-        bare = replace(
-            choice, model=choice.model or run.model, adapter=None, call_format=choice.call_format or run.call_format
-        )
-        return [*arms, make_arm("base", plan, bare, prepare)], {}
+        model, fmt = choice.model or run.model, fair.format or choice.call_format or run.call_format
+        base = make_arm("base", plan, replace(choice, model=model, adapter=None, call_format=fmt), prepare)
+        if fair.format == "native" and choice.endpoint is None:
+            prepare(model)
+            check_native(model)
+        return [*arms, base.with_shots(fair.shots) if fair.shots else base], {}
     if Path(baseline).is_file():
-        return arms, {"baseline": read_baseline(Path(baseline), plan, sampling)}
+        return arms, {"baseline": read_baseline(Path(baseline), plan, sampling, arms[0])}
     bare = replace(choice, model=None, adapter=baseline, endpoint=None)
     return [*arms, make_arm("baseline", plan, bare, prepare)], {}

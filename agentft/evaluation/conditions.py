@@ -7,20 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agentft.errors import InputError
-from agentft.evaluation.plan import Plan
+from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record
 from agentft.models import Sampling
 
 __all__ = ["check_conditions", "conditions_of"]
 
-_REMEDY = "run the baseline again with the same --faults, --real, --replay, --temperature and --seed"
+_REMEDY = "run the baseline again with the same --faults, --real, --replay, --temperature, --seed and --shots"
 
 
-def conditions_of(plan: Plan, sampling: Sampling) -> dict[str, str]:
+def conditions_of(plan: Plan, sampling: Sampling, arm: Arm | None = None) -> dict[str, str]:
     """What must be equal in two runs that are compared. A greedy model does not depend on the seed of its sampling."""
+    shots = {"shots": arm.shots.condition} if arm and arm.shots else {}
     if sampling.temperature == 0:
-        return plan.conditions
-    return {**plan.conditions, "sampling": f"temperature {sampling.temperature:g}, seed {sampling.seed}"}
+        return plan.conditions | shots
+    return {**plan.conditions, **shots, "sampling": f"temperature {sampling.temperature:g}, seed {sampling.seed}"}
 
 
 def check_conditions(path: Path, rows: Sequence[Record], now: Mapping[str, str]) -> None:
@@ -59,4 +60,5 @@ def _describe(conditions: Mapping[str, str]) -> str:
     service = f", against the service or recording {source:.40}" if source else ""
     seed = "" if conditions["world_seed"] == "0" else f", with the world seed {conditions['world_seed']}"
     sampling = f", sampled with {conditions['sampling']}" if "sampling" in conditions else ""
-    return under + service + seed + sampling
+    shots = f", with {conditions['shots']} in the prompt" if "shots" in conditions else ""
+    return under + service + seed + sampling + shots

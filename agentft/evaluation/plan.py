@@ -11,6 +11,7 @@ from functools import cached_property
 
 from agentft.agent import Job
 from agentft.errors import InputError
+from agentft.evaluation.shots import Shots
 from agentft.evaluation.statistics import smallest_difference
 from agentft.evaluation.suites import Suite, stratified
 from agentft.metrics import Context
@@ -133,13 +134,19 @@ class Arm:
     """One side of a comparison.
 
     `open` loads the model when the arm runs, so that two models are never in memory at once. `identity` is a hash of
-    everything that the model's answers depend on; arms with the same identity share their finished cases.
+    everything that the model's answers depend on; arms with the same identity share their finished cases. `shots`:
+    examples that are put into its prompts.
     """
 
     label: str
     name: str
     identity: str
     open: Callable[[], Model]
+    shots: Shots | None = None
+
+    def with_shots(self, shots: Shots) -> Arm:
+        """The arm with examples in its prompts."""
+        return replace(self, shots=shots, identity=_sha([self.identity, shots.condition]))
 
 
 def make_plan(

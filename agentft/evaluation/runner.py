@@ -116,8 +116,10 @@ def fingerprint(plan: Plan, arm: Arm, sampling: Sampling) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def read_baseline(path: Path, plan: Plan, sampling: Sampling | None = None) -> list[Record]:
+def read_baseline(path: Path, plan: Plan, sampling: Sampling | None = None, arm: Arm | None = None) -> list[Record]:
     """The records of an earlier run, for the cases that are the same here; of its arms, the one that it evaluated.
+
+    `arm`: the one that is compared with it.
 
     Raises:
         InputError: the file is not a cases.jsonl, none of its cases is the same here, or it was run under other faults,
@@ -130,7 +132,7 @@ def read_baseline(path: Path, plan: Plan, sampling: Sampling | None = None) -> l
     same = [row for row in rows if row.arm == wanted and digests.get(row.case) == row.case_digest]
     if not same:
         raise InputError(f"{path}: it has none of the cases of this evaluation; evaluate the same suites")
-    check_conditions(path, same, conditions_of(plan, sampling or Sampling()))
+    check_conditions(path, same, conditions_of(plan, sampling or Sampling(), arm))
     return same
 
 
@@ -143,7 +145,6 @@ class _Run:
         self._server = server
         self._store = store
         self._name = secrets.token_hex(8)
-        self._conditions = conditions_of(plan, settings.sampling)
         self._cases = {case.id: case for case in plan.cases}
         gold: dict[str, str | None] = dict.fromkeys(self._cases)
         if plan.source is None and not plan.setups:  # a real or recorded service has no state to compare
@@ -174,7 +175,7 @@ class _Run:
                     arm,
                     fingerprint=fingerprint_,
                     rendering=model.rendering,
-                    conditions=self._conditions,
+                    conditions=conditions_of(self._plan, self._settings.sampling, arm),
                 )
                 self._store.add(record)
                 self._settings.on_case(arm.label, record, done, total)
@@ -210,7 +211,7 @@ class _Run:
             options = Options(settings.batch_size, self._plan.max_steps, settings.sampling, run)
             concurrent = isinstance(model, ConcurrentModel)  # needs no batches of one seed
             for _, group in groupby(waiting, key=lambda key: 0 if concurrent else key[1]):
-                jobs = [self._plan.job(self._cases[case], trial) for case, trial in group]
+                jobs = [_with_shots(self._plan.job(self._cases[case], trial), arm, model) for case, trial in group]
                 with closing(run_cases(jobs, model, client_for, options)) as found:
                     yield from map(self._with_faults, found)
 
@@ -232,3 +233,7 @@ class _Run:
                 return replace(trajectory, outcome="invalid", problem=problem)
             steps.append(replace(step, exchanges=tuple(exchanges)))
         return replace(trajectory, steps=tuple(steps))
+
+
+def _with_shots(job: Job, arm: Arm, model: Model) -> Job:
+    return replace(job, history=(*arm.shots.history(job.tools, model.source), *job.history)) if arm.shots else job

@@ -17,6 +17,7 @@ from agentft.evaluation.noninferiority import CONFIDENCE
 from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record
 from agentft.metrics import METRICS, SCORER_VERSION
+from agentft.metrics.errors import FORMAT_ERRORS
 
 __all__ = [
     "HEADLINES",
@@ -83,7 +84,7 @@ class GateResult:
 class ArmSummary:
     """Which model an arm is, and how much it generated: `steps` replies of `tokens` tokens in all.
 
-    `reliability`: over several trials.
+    `shots`: examples in its prompts. `reliability`: over several trials.
     """
 
     name: str
@@ -93,6 +94,7 @@ class ArmSummary:
     fingerprint: str | None
     steps: int
     tokens: int
+    shots: int = 0
     reliability: Reliability | None = None
 
 
@@ -143,10 +145,20 @@ class Summary:
     bfcl: Mapping[str, Any] | None = None
     diagnosis: Diagnosis | None = None
 
+    @property
+    def failures(self) -> dict[str, dict[str, int]]:
+        """By arm: cases that failed because a call could not be read (`format`), and by a wrong `decision`."""
+        found = {label: {"format": 0, "decision": 0} for label in self.arms}
+        for kind, counts in self.errors.items():
+            for label, count in counts.items():
+                found[label]["format" if kind in FORMAT_ERRORS else "decision"] += count
+        return found
+
     def document(self) -> dict[str, Any]:
         """The JSON object of summary.json and `agentft eval --json`."""
         own = {key: value for key, value in asdict(self).items() if value is not None or key == "faults"}
         return own | {
+            "failures": self.failures,
             "metrics": {name: one.document() for name, one in self.metrics.items()},
             "categories": {name: one.document() for name, one in self.categories.items()},
             "languages": {name: one.document() for name, one in self.languages.items()},
@@ -239,8 +251,13 @@ def _describe(rows: Sequence[Record], arm: Arm | None, fingerprint: str | None) 
         fingerprint=fingerprint or (first.fingerprint if first else None),
         steps=sum(len(row.steps) for row in rows),
         tokens=sum(step.tokens for row in rows for step in row.steps),
+        shots=arm.shots.count if arm and arm.shots else _count_shots(first),
         reliability=reliability(rows),
     )
+
+
+def _count_shots(row: Record | None) -> int:
+    return int(((row and row.conditions) or {}).get("shots", "0").partition(" ")[0])
 
 
 def _check_gate(gate: Gate, arms: Mapping[str, Sequence[Record]], found: Comparison) -> GateResult:

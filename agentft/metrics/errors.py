@@ -14,7 +14,7 @@ from agentft.metrics.reading import Context, all_calls, exchanges, final_text, l
 from agentft.metrics.validity import schema_problems
 from agentft.types import Case, ToolCall, Trajectory
 
-__all__ = ["ERROR_CLASSES", "Finding", "classify"]
+__all__ = ["ERROR_CLASSES", "FORMAT_ERRORS", "Finding", "classify"]
 
 ERROR_CLASSES = {
     "no-call": "answered in prose where a call was expected",
@@ -37,6 +37,9 @@ ERROR_CLASSES = {
     "reported-fault": "said that a tool failed, and did not call it again with success",
 }
 """In order of precedence: the first class that applies is the primary one."""
+
+FORMAT_ERRORS = frozenset({"broken-wrapper", "invalid-json"})
+"""Classes of calls that cannot be read; all others are wrong decisions."""
 
 _ORDER = list(ERROR_CLASSES)
 _REFUSAL = re.compile(

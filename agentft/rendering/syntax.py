@@ -26,7 +26,7 @@ ToolTemplate = Callable[[Sequence[Message], bool, Sequence[Json]], str]
 
 _NO_TOOLS = "the chat template does not declare tools to the model, so the call format native is not possible"
 _UNREADABLE = "the calls of the chat template are not a name with JSON arguments, so they could not be read back"
-_REMEDY = "use the call format hermes (--format hermes)"
+_REMEDY = "use the call format hermes (--format hermes; for --baseline base, --baseline-format hermes)"
 _IDS = ("aB3dE6gH9", "zY8wV5tS2")
 _NAMES = ("probe_alpha", "probe_omega")
 _ARGUMENTS: tuple[dict[str, Json], ...] = ({"city": "Oslo fjord", "days": 2}, {"city": "Rome", "exact": True})
@@ -35,7 +35,8 @@ _CITY: dict[str, Json] = {"type": "object", "properties": {"city": {"type": "str
 _TOOLS: tuple[Json, ...] = tuple(declare_tool(ToolDefinition(name, "A probe.", _CITY)) for name in _NAMES)
 _USER: Message = {"role": "user", "content": "Probe."}
 EMPTY_THOUGHT = re.compile(rf"\s*(?:{THINK})?\s*</think>\s*")
-_NAME = r"""([^\s<>{}\[\]"|]+)"""
+_NAME = r"""([^\s<>{}\[\]"|]{1,256})"""
+_WHITE = r"\s{0,8}"  # bounded, like all repetitions here: the text is a model's
 _MAX_STOPS = 4  # closing marks that are tried as the end of a Python literal
 
 
@@ -101,20 +102,22 @@ class CallSyntax:
     @cached_property
     def _opener(self) -> re.Pattern[str]:
         between = rf"|{_loose(self.gap)}" if self.gap and self.gap.strip() else ""  # also after a text
-        head = rf"\n?{_loose(self.head)}" if self.head.strip() else rf"(?:\A{between})\s*"
+        head = rf"\n?{_loose(self.head)}" if self.head.strip() else rf"(?:\A{between}){_WHITE}"
         if self.keys is None:
             if self.head.strip() and not self.head.lstrip().startswith("<"):
-                head = rf"(?:<\|\w+\|>\w*)?\s*{head}"  # models may name the channel before the recipient
+                head = rf"(?:<\|\w{{1,32}}\|>\w{{0,32}})?{head}"  # models may name the channel before the recipient
             marks = re.findall(r"<[^<>\s]+>", self.middle)
-            middle = rf"[^{{]{{0,80}}?{re.escape(marks[-1])}\s*" if marks else _loose(self.middle)
+            middle = rf"[^{{]{{0,80}}?{re.escape(marks[-1])}{_WHITE}" if marks else _loose(self.middle)
             return re.compile(f"{head}{_NAME}{middle}" + ("" if self.head.strip() else r"(?=\{)"))
         if self.head.strip():
             return re.compile(head)
-        return re.compile(rf'{head}(?:<\|\w+\|>\s*)?(?=\{{\s*"(?:{self.keys.name}|{self.keys.arguments})"\s*:)')
+        return re.compile(
+            rf'{head}(?:<\|\w{{1,32}}\|>{_WHITE})?(?=\{{{_WHITE}"(?:{self.keys.name}|{self.keys.arguments})"{_WHITE}:)'
+        )
 
     @cached_property
     def _tail(self) -> re.Pattern[str]:
-        return re.compile(rf"{_loose(self.tail)}(?:\s*{re.escape(self.stop)})?")
+        return re.compile(rf"{_loose(self.tail)}(?:{_WHITE}{re.escape(self.stop)})?")
 
     @cached_property
     def _gap(self) -> re.Pattern[str]:
@@ -137,13 +140,14 @@ class CallSyntax:
                 continue
             if failure is None:
                 closed = self._tail.match(text, end)
-                rest = text[end:].strip()
+                rest = text[end : end + len(self.tail) + 16].strip()
                 if closed:
                     end = closed.end()
                 elif self.tail.strip().startswith(rest):  # cut off inside the closing mark, or before it
                     end = len(text)
                 else:
-                    stop = text.find(close, end) + len(close) if close and close in text[end:] else len(text)
+                    at = text.find(close, end) if close else -1
+                    stop = len(text) if at < 0 else at + len(close)
                     surplus = text[end:stop].removesuffix(close).strip()
                     failure, end = ParseFailure("structure", f"surplus text after the call: {surplus[:40]!r}"), stop
             yield value, end, failure
@@ -157,15 +161,12 @@ def _read_object(text: str, start: int, close: str) -> tuple[Json, int, ParseFai
             raise UnreadableError("no JSON object where the call begins")
         value, end = read_json(text, start)
     except UnreadableError as error:
-        ends = (
-            [found.start() for found in islice(re.finditer(re.escape(close), text[start:]), _MAX_STOPS)]
-            if close
-            else []
-        )
-        if literal := read_literal_call(text, start, [start + end for end in ends] or [len(text)]):
+        found = islice(re.compile(re.escape(close) or r"\Z").finditer(text, start), _MAX_STOPS)
+        ends = [match.start() for match in found]
+        if literal := read_literal_call(text, start, ends or [len(text)]):
             return *literal, None
-        is_content = bool(ends or not close) and text.startswith("{", start)
-        end = start + ends[0] + len(close) if ends else len(text)
+        is_content = bool(ends) and text.startswith("{", start)
+        end = ends[0] + len(close) if ends else len(text)
         return {}, end, ParseFailure("content" if is_content else "structure", str(error))
     return value, end, None
 
@@ -181,9 +182,9 @@ def _common(texts: Sequence[str]) -> str:
 
 def _loose(literal: str) -> str:
     """A pattern for a text of the template with any white space where it has some, and any id for that of a probe."""
-    pattern = r"\s*".join(map(re.escape, re.split(r"\s+", literal)))
+    pattern = _WHITE.join(map(re.escape, re.split(r"\s+", literal)))
     for identity in _IDS:
-        pattern = pattern.replace(identity, r"[^\s{]*?")
+        pattern = pattern.replace(identity, r"[^\s{]{0,64}?")
     return pattern
 
 

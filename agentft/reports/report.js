@@ -115,6 +115,10 @@ function failures() {
   ]);
   return table([number("th", "cases"), "error class", "expected tool", "argument", make("th", "wide", "meaning"), "for example"], rows);
 }
+function failed() {
+  const one = (label) => `${label} (${summary.arms[label].format ?? "unknown format"}${summary.arms[label].shots ? `, ${summary.arms[label].shots} examples in the prompt` : ""}): ${summary.failures[label].format} because a call could not be read, ${summary.failures[label].decision} by a wrong decision.`;
+  return summary.failures ? labels.map(one).join(" ") : "";
+}
 function errors() {
   return table(["error class", ...labels.map((label) => number("th", label)), make("th", "wide", "meaning")],
     Object.entries(summary.errors).map(([kind, counts]) => [
@@ -209,7 +213,7 @@ function gateLine(gate) {
 function provenance() {
   const entries = [["command", data.command], ["scorer version", summary.scorer_version], ["world seed", summary.world_seed],
     ["sampling", JSON.stringify(summary.sampling)],
-    ...labels.map((label) => [label, ["name", "format", "identity", "frame_sha256", "fingerprint", "tokens"]
+    ...labels.map((label) => [label, ["name", "format", "shots", "identity", "frame_sha256", "fingerprint", "tokens"]
       .filter((key) => summary.arms[label][key] != null).map((key) => `${key.replace("_", " ")} ${summary.arms[label][key]}`).join(" · ")]),
     ...Object.entries(summary.hashes).map(([name, value]) => [`${name} sha256`, value]),
     ["versions", Object.entries(summary.versions).map(([name, version]) => `${name} ${version}`).join(", ")],
@@ -229,7 +233,7 @@ if (labels.some((label) => summary.arms[label].reliability)) section("Trials", "
 const adjusted = labels.length === 2 ? " p is adjusted for the number of rows (Holm); a difference is coloured if p < 0.05." : "";
 section("Categories", `exact_call, or abstention where no call is expected.${adjusted}`, groups("category", summary.categories, "category"));
 if (Object.keys(summary.languages).length > 1) section("Languages", "", groups("language", summary.languages, "lang"));
-if (Object.keys(summary.errors).length) section("First error of each failed case", "", errors());
+if (Object.keys(summary.errors).length) section("First error of each failed case", failed(), errors());
 const { diagnosis } = summary;
 if (diagnosis) {
   const beside = labels.length === 2 ? ` Small: ${labels[1]}.` : "";

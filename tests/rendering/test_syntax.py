@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +141,27 @@ def test_stops_are_the_control_tokens_that_end_calls(name: str) -> None:
 def test_a_template_that_cannot_be_read_is_refused_with_the_remedy(template: str | Path, reason: str) -> None:
     with pytest.raises(FrameError, match=rf"{reason}[^\n]*--format hermes"):
         open_rendering("native", tokenizer_of(template, ("</s>",)))
+
+
+@pytest.mark.parametrize("name", NATIVE_FAMILIES.keys() - {"qwen3"})
+@pytest.mark.parametrize(
+    "unit",
+    [
+        " ",
+        "\n",
+        "<tool_call>",
+        "<tool_call>{",
+        "[TOOL_CALLS] [",
+        " to=functions.a",
+        "<|channel|>commentary",
+        "a\n{",
+        "{",
+    ],
+)
+def test_hostile_texts_are_read_in_linear_time(name: str, unit: str) -> None:
+    native = rendering_of(name)
+    native.parse("warm")
+    started = time.perf_counter()
+    parts = native.parse(unit * (60_000 // len(unit)))
+    assert time.perf_counter() - started < 2
+    assert parts
