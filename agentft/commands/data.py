@@ -112,7 +112,7 @@ def _open_encoder(
 
 
 def build_command(
-    recipe: Annotated[str, typer.Argument(help="A recipe (TOML), or the name of a shipped one: quickstart.")],
+    recipe: Annotated[str, typer.Argument(help="A recipe (TOML), or the name of a shipped one: quickstart or worlds.")],
     output: Annotated[
         Path | None, typer.Option(help="The file to write. Default: RECIPE.jsonl in the current folder.")
     ] = None,

@@ -124,9 +124,7 @@ class EvalOptions:
     allow_http: AllowHttp = False
     categories: Annotated[
         str | None,
-        typer.Option(
-            help="For `bfcl`: its categories, comma-separated, or live, non_live. Default: all that run here."
-        ),
+        typer.Option(help="For `bfcl`: its categories, comma-separated, or simple, live, non_live. Default: all."),
     ] = None
     data: Annotated[Path | None, typer.Option(help="For `bfcl`: the wheel of bfcl-eval, or its folder `data`.")] = None
 

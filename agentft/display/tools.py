@@ -45,14 +45,14 @@ def world_table(toolsets: Sequence[Toolset]) -> Table:
 
 def proof_table(found: Mapping[str, Sequence[BrokenPromise]], promises: Mapping[str, str]) -> Table:
     """One line per world that passes its checks, and one per failed check, with location and fix."""
-    table = Table("where", "promise", "problem and remedy", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table = Table("where", "check", "problem and remedy", box=None, padding=(0, 2, 0, 0), header_style="bold")
     for world, findings in found.items():
         for finding in findings:
             where = f"{finding.world}.{finding.tool}" if finding.tool else finding.world
             problem = Text.assemble(safe_name(finding.problem), "\n", (promises[finding.promise], "dim"))
             table.add_row(safe_name(where, "bold cyan"), Text(finding.promise, "red"), problem)
         if not findings:
-            table.add_row(safe_name(world, "bold cyan"), Text("all hold", "green"), Text(", ".join(promises), "dim"))
+            table.add_row(safe_name(world, "bold cyan"), Text("all passed", "green"), Text(", ".join(promises), "dim"))
     return table
 
 

@@ -13,7 +13,7 @@ GOOD = str(Path(__file__).parents[1] / "toolset" / "fixture_world")
 
 def test_good_worlds_are_a_line_each_and_exit_code_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["tools", "check", "calculator", GOOD]) == 0
-    assert capsys.readouterr().out.count("all hold") == 2
+    assert capsys.readouterr().out.count("all passed") == 2
 
 
 def test_broken_promises_are_shown_with_place_and_remedy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
