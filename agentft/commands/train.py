@@ -34,6 +34,11 @@ _PrintSettings = Annotated[
     bool, typer.Option("--settings", callback=_print_settings, is_eager=True, help="Print every setting as a recipe.")
 ]
 
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Exit with 1, untrained, if a row is rejected or has a key that is not read."),
+]
+
 
 def train_command(
     settings: Annotated[
@@ -48,10 +53,7 @@ def train_command(
     seed: Annotated[int | None, typer.Option(help="Seed for data order, packs and adapter weights.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="last|PATH", help="Continue an interrupted run.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show rows, tokens and steps; train nothing.")] = False,
-    strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Train nothing if a row is rejected or has a key that is not read; exit with 1."),
-    ] = False,
+    strict: Strict = False,
     _settings: _PrintSettings = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes, only warnings.")] = False,
