@@ -6,7 +6,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from agentft.repl.gate import Approval
     from agentft.repl.session import Session
     from agentft.repl.store import SessionStore
+    from agentft.runs import FinishedRun
     from agentft.toolset import Toolset
     from agentft.types import Json
 
@@ -33,6 +35,9 @@ FEW = 6
 Tools = Annotated[
     str | None,
     typer.Option(help="Comma-separated worlds or `world.tool`; '' for none. Default: the adapter's, or three worlds."),
+]
+Penalty = Annotated[
+    float, typer.Option(min=0.01, help="Above 1: makes tokens less likely that are in the prompt or reply already.")
 ]
 Approve = Annotated[
     Literal["never", "writes", "always"], typer.Option(help="Which calls a person must allow before they are sent.")
@@ -53,6 +58,7 @@ def chat_command(
     top_p: TopP = 1.0,
     top_k: Annotated[int, typer.Option(min=0, help="Sample from the K most likely tokens; 0: from all.")] = 0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Token limit of one reply.")] = 256,
+    repetition_penalty: Penalty = 1.0,
     seed: Annotated[int, typer.Option(help="Seed for sampling.")] = 0,
     system: Annotated[str | None, typer.Option(help="The system prompt; the tools are added after it.")] = None,
     save: Annotated[Path | None, typer.Option(help="Append the chat to this JSONL file of MS-Agent rows.")] = None,
@@ -81,52 +87,101 @@ def chat_command(
     if resume:
         model, adapter, tools, endpoint = _store({}).find().options(model, adapter, tools, endpoint)
     store = _store({"model": model, "adapter": adapter, "tools": tools, "endpoint": endpoint}) if interactive else None
-    served = choose_endpoint(endpoint, allow_http=allow_http)
-    settings = (max_new_tokens, temperature, top_p, top_k, seed)
+    opening = _Opening(model, adapter, int(bits), choose_endpoint(endpoint, allow_http=allow_http))
+    sampling = (max_new_tokens, temperature, top_p, top_k, seed, repetition_penalty)
+    toolsets = _toolsets(tools, adapter)
     edits = interactive and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
     with quiet_terminal() if edits else nullcontext(), ExitStack() as server:
-        opening = partial(_open, model, adapter, int(bits), served)
-        start = _Start(opening, _toolsets(tools, adapter), settings, system, approve, server)
-        about = _about(model, adapter, bits, served)
-        _chat(start, about, save, store, resume=resume, edits=edits, stream=stream, as_json=as_json)
+        opened = partial(_session, opening, toolsets, sampling, system, approve, server)
+        _chat(opening, opened, toolsets, save, store, resume=resume, edits=edits, stream=stream, as_json=as_json)
 
 
-class _Start:
-    """Opens the session of a chat: the model, and the tools in a server of their own."""
+@dataclass
+class _Opening:
+    """The model of a chat, which is opened later. `served`: the endpoint, if it is not on this machine."""
 
-    def __init__(
-        self,
-        opening: Callable[[], Model],
-        toolsets: tuple[Toolset, ...],
-        settings: tuple[Any, ...],
-        system: str | None,
-        approve: Approval,
-        server: ExitStack,
-    ) -> None:
-        self.toolsets = toolsets
-        self._opening = opening
-        self._settings = settings
-        self._system = system
-        self._approve = approve
-        self._server = server
+    model: str | None
+    adapter: str | None
+    bits: int
+    served: Endpoint | None
 
-    def __call__(self) -> Session:
-        from agentft.models import Sampling
-        from agentft.repl.gate import CallGate
-        from agentft.repl.session import PERSONA, Session
-        from agentft.toolserver import ToolServer
+    @cached_property
+    def name(self) -> str:
+        """The name of the model without its adapter."""
+        from agentft.models.opening import DEFAULT_MODEL
 
-        model = self._opening()
-        server = self._server.enter_context(ToolServer(self.toolsets))
-        definitions = tuple(tool for toolset in self.toolsets for tool in toolset.definitions)
-        persona = PERSONA if self._system is None else self._system
-        gate = CallGate(server.client(), approve=self._approve)
-        return Session(model, gate, Sampling(*self._settings), definitions, persona, server.sessions)
+        return (
+            (self.served and (self.model or self.served.url))
+            or self.model
+            or (self.run and self.run.model)
+            or DEFAULT_MODEL
+        )
+
+    @cached_property
+    def run(self) -> FinishedRun | None:
+        """The adapter's run."""
+        from agentft.runs import find_finished
+
+        return find_finished(self.adapter) if self.adapter else None
+
+    @property
+    def about(self) -> list[str]:
+        """What the status line says of it."""
+        adapter = [f"adapter {self.run.path.resolve().name}"] if self.run else []
+        return [
+            Path(self.name).name if not self.served else self.name,
+            *adapter,
+            *([] if self.served else [f"{self.bits} bits"]),
+        ]
+
+    def base(self) -> Model:
+        """The model without its adapter, in the adapter's call format."""
+        from agentft.models.opening import open_model
+
+        return open_model(self.name, None, self.bits, self.run.call_format if self.run else None)
+
+    def __call__(self) -> Model:
+        """The model; an embedded one is pulled first if it is not in the cache."""
+        if self.served is not None:
+            from agentft.models.endpoint import open_served
+
+            return open_served(self.served, self.model, self.adapter)
+        from agentft.display.pulling import ensure_pulled
+        from agentft.display.terminal import say, waiting
+        from agentft.models.opening import doubt_bits, open_model
+
+        if doubt := doubt_bits(self.adapter, self.bits):
+            say(f"note: {doubt}", err=True)
+        ensure_pulled(self.name)
+        with nullcontext() if sys.stdin.isatty() and sys.stdout.isatty() else waiting(f"loading {self.name}"):
+            return open_model(self.model, self.adapter, self.bits)
+
+
+def _session(
+    opening: _Opening,
+    toolsets: Sequence[Toolset],
+    sampling: tuple[Any, ...],
+    system: str | None,
+    approve: Approval,
+    server: ExitStack,
+) -> Session:
+    """Open the model, and a server of its own for the tools."""
+    from agentft.models import Sampling
+    from agentft.repl.gate import CallGate
+    from agentft.repl.session import PERSONA, Session
+    from agentft.toolserver import ToolServer
+
+    model, tools = opening(), server.enter_context(ToolServer(toolsets))
+    definitions = tuple(tool for toolset in toolsets for tool in toolset.definitions)
+    persona = PERSONA if system is None else system
+    gate = CallGate(tools.client(), approve=approve)
+    return Session(model, gate, Sampling(*sampling), definitions, persona, tools.sessions)
 
 
 def _chat(
-    start: _Start,
-    about: tuple[str, list[str]],
+    opening: _Opening,
+    opened: Callable[[], Session],
+    toolsets: tuple[Toolset, ...],
     save: Path | None,
     store: SessionStore | None,
     *,
@@ -139,25 +194,27 @@ def _chat(
     from agentft.display.chat import ChatView
     from agentft.display.live import LiveArea
     from agentft.display.terminal import SafeConsole, open_console, say_json
+    from agentft.models.opening import SCRIPTED
     from agentft.models.wheels import cache_folder
     from agentft.repl.loop import Repl
     from agentft.repl.reading import line_reader, plain_reader
 
     live = LiveArea() if edits else None
+    console = open_console(quiet=as_json)
     if live is not None:
         console = SafeConsole(file=cast(TextIO, live), markup=False, emoji=False, highlight=False)
-        view = ChatView(console, console, streaming=stream, live=live)
-    else:
-        view = ChatView(open_console(quiet=as_json), open_console(stderr=True), streaming=stream)
-    reader = plain_reader if store is not None else line_reader(sys.stdin)
-    repl = Repl(start, view, reader, start.toolsets, save_to=save, interactive=store is not None, store=store)
-    repl.resumes = resume
+    view = ChatView(console, console if live else open_console(stderr=True), streaming=stream, live=live)
+    repl = Repl(
+        opened, view, plain_reader if store else line_reader(sys.stdin), toolsets, save, store is not None, store
+    )
+    repl.resumes, repl.open_base = resume, opening.base if opening.run else None
+    repl.tokenizer_of = "" if opening.served or opening.name.startswith(SCRIPTED) else opening.name
     if store is not None:
-        view.welcome(about[0], "", _offered(start.toolsets))
+        view.welcome(" + ".join([opening.name, *([opening.run.path.name] if opening.run else [])]), _offered(toolsets))
     if live is not None:
         from agentft.repl.terminal import Terminal
 
-        Terminal(repl, live, cache_folder() / "chat_history", f"loading {about[0]}", about[1]).run()
+        Terminal(repl, live, cache_folder() / "chat_history", f"loading {opening.name}", opening.about).run()
     else:
         repl.run()
     if as_json:
@@ -169,21 +226,6 @@ def _store(origin: dict[str, Json]) -> SessionStore:
     from agentft.repl.store import SessionStore
 
     return SessionStore(cache_folder() / "chats", origin)
-
-
-def _about(model: str | None, adapter: str | None, bits: str, served: Endpoint | None) -> tuple[str, list[str]]:
-    """The model's name, and the parts of the status line that are known before it is loaded."""
-    from agentft.models.opening import DEFAULT_MODEL
-    from agentft.runs import find_finished
-
-    if served is not None:
-        return (f"{model} at {served.url}" if model else served.url), [model or served.url]
-    run = find_finished(adapter) if adapter else None
-    name = model or (run.model if run else DEFAULT_MODEL)
-    shown = Path(name).name if len(name) > FEW * 4 else name
-    if run is None:
-        return name, [shown, f"{bits} bits"]
-    return f"{name} + {run.path.name}", [shown, f"adapter {run.path.resolve().name}", f"{bits} bits"]
 
 
 def _toolsets(tools: str | None, adapter: str | None) -> tuple[Toolset, ...]:
@@ -201,23 +243,3 @@ def _offered(toolsets: Sequence[Toolset]) -> list[str]:
     """The names in the greeting: the tools if there are at most `FEW`, otherwise their worlds."""
     names = [name for toolset in toolsets for name in toolset.tools]
     return names if len(names) <= FEW else [toolset.name for toolset in toolsets]
-
-
-def _open(model: str | None, adapter: str | None, bits: int, endpoint: Endpoint | None) -> Model:
-    """The model; an embedded one is pulled first if it is not in the cache."""
-    if endpoint is not None:
-        from agentft.models.endpoint import open_served
-
-        return open_served(endpoint, model, adapter)
-    from agentft.display.pulling import ensure_pulled
-    from agentft.display.terminal import say, waiting
-    from agentft.models.opening import DEFAULT_MODEL, doubt_bits, open_model
-    from agentft.runs import find_finished
-
-    if doubt := doubt_bits(adapter, bits):
-        say(f"note: {doubt}", err=True)
-    run = find_finished(adapter) if adapter else None
-    name = model or (run.model if run else DEFAULT_MODEL)
-    ensure_pulled(name)
-    with nullcontext() if sys.stdin.isatty() and sys.stdout.isatty() else waiting(f"loading {name}"):
-        return open_model(model, adapter, bits)

@@ -12,7 +12,6 @@ from rich.constrain import Constrain
 from rich.highlighter import JSONHighlighter
 from rich.panel import Panel
 from rich.rule import Rule
-from rich.status import Status
 from rich.text import Text
 
 from agentft.display.blocks import Blocks, Trimmed, markdown
@@ -65,7 +64,7 @@ class _Replying:
             self._view.grow(safe_text(self._thought.strip()[-400:], "dim"))
             return
         self._end_thought()
-        self._view.answering()
+        self._view.doing("answering")
         if self._view.is_piped:
             text = self._held + delta.text
             kept = text.rstrip()
@@ -117,13 +116,10 @@ class ChatView:
         self.live = live
         self._notes = notes
         self._streaming = streaming
-        self._status: Status | None = None
 
-    def welcome(self, model: str, source: str, tools: Sequence[str]) -> None:
-        """Show the model, the format of its turns, and the tools."""
-        line = Text.assemble(("agentft chat", "bold"), " · ", safe_text(model, "cyan"))
-        line.append_text(safe_text(f" · {source}" if source else "", "dim"))
-        self._notes.print(line, soft_wrap=True)
+    def welcome(self, model: str, tools: Sequence[str]) -> None:
+        """Show the model and the tools."""
+        self._notes.print(Text.assemble(("agentft chat", "bold"), " · ", safe_text(model, "cyan")), soft_wrap=True)
         offered = ", ".join(tools) or "no tools"
         self._notes.print(safe_name(f"{offered}  ·  /help for commands, Ctrl-D to leave", "dim"), soft_wrap=True)
 
@@ -148,12 +144,6 @@ class ChatView:
         """Show a spinner with what is happening; "" removes it."""
         if self.live is not None:
             self.live.do(safe_line(text))
-        elif self._status is not None:
-            self._status.stop()
-            self._status = None
-        if text and self.live is None and self.console.is_interactive:
-            self._status = self.console.status(Text(safe_line(text), "dim"), spinner="dots")
-            self._status.start()
 
     def writing(self, delta: CallStarted | CallText | None) -> None:
         """Show the call that the model writes; None: it is complete."""
@@ -174,11 +164,6 @@ class ChatView:
         if text:
             self.console.print(safe_text(text), end="", soft_wrap=True)
             self.console.file.flush()
-
-    def answering(self) -> None:
-        """Say that the model writes its answer."""
-        if self.live is not None:
-            self.live.do("answering")
 
     def block(self, text: str, *, gap: bool = False) -> None:
         """Show a finished block of an answer; `gap`: after an empty line."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 import time
 from collections.abc import Callable
 from threading import Lock
@@ -59,11 +58,6 @@ class LiveArea:
         """It is one."""
         return True
 
-    @property
-    def encoding(self) -> str:
-        """The terminal's encoding."""
-        return sys.stdout.encoding or "utf-8"
-
     def replace_growing(self) -> None:
         """What is written next takes the place of the growing text."""
         self._replaces = True
@@ -80,11 +74,6 @@ class LiveArea:
             self._since = time.monotonic()
         self._doing = doing
         self.changed()
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether there is a spinner."""
-        return bool(self._doing)
 
     def draw(self, width: int, height: int) -> str:
         """The growing text and the spinner as ANSI text: the last `height` lines, each with its newline."""

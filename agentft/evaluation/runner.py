@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def evaluate(
             settings.gates,
             max_invalid=settings.max_invalid,
             ran={arm.label: (arm, fingerprints[arm.label]) for arm in arms},
-            sampling=asdict(settings.sampling),
+            sampling=settings.sampling.document(),
             seconds=time.monotonic() - started,
             interrupted=interrupted,
             kept=store.kept,
@@ -112,7 +112,7 @@ def _larger_summary(path: Path, summary: Summary) -> str:
 def fingerprint(plan: Plan, arm: Arm, sampling: Sampling) -> str:
     """SHA-256 of everything that an arm's answers depend on, except the choice of cases and the number of trials."""
     hashes = {key: value for key, value in plan.hashes.items() if key != "cases"}
-    parts = [arm.identity, asdict(sampling), plan.world_seed, plan.max_steps, hashes]
+    parts = [arm.identity, sampling.document(), plan.world_seed, plan.max_steps, hashes]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

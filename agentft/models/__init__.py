@@ -8,7 +8,7 @@ opens the model that a user names, and imports heavy modules only when they are 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 from agentft.types import Conversation, Json, ToolCall, Turn
@@ -37,13 +37,23 @@ Finish = Literal["stop", "end", "length"]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Sampling settings. `temperature` 0 is greedy. `max_new_tokens` limits one reply."""
+    """Sampling settings. `temperature` 0 is greedy. `max_new_tokens` limits one reply.
+
+    `repetition_penalty`: divides the positive logits of tokens that are in the prompt or the reply already, and
+    multiplies the negative ones, as in transformers and vLLM; 1 is none.
+    """
 
     max_new_tokens: int = 256
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
     seed: int = 0
+    repetition_penalty: float = 1.0
+
+    def document(self) -> dict[str, Json]:
+        """The settings as JSON; without the penalty if there is none, as before there was one."""
+        fields: dict[str, Json] = asdict(self)
+        return {key: value for key, value in fields.items() if key != "repetition_penalty" or value != 1}
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias
 
-from agentft.models import Finish, Sampling, TokenScore
+from agentft.models import Finish, Sampling
 from agentft.types import Segment
 
-__all__ = ["Completion", "InspectableEngine", "OnText", "TextEngine", "TextRequest", "stop_end"]
+__all__ = ["Completion", "OnText", "TextEngine", "TextRequest", "stop_end"]
 
 OnText: TypeAlias = Callable[[int, str], None]
 """Called with the index of a request and its new text."""
@@ -43,21 +43,6 @@ class TextEngine(Protocol):
         self, requests: Sequence[TextRequest], sampling: Sampling, on_text: OnText | None = None
     ) -> list[Completion]:
         """Complete all requests, in order. `on_text` receives the text while it is generated."""
-        ...
-
-
-@runtime_checkable
-class InspectableEngine(TextEngine, Protocol):
-    """A text engine that counts and scores tokens. `context`: tokens that the model can hold; 0: unknown."""
-
-    context: int
-
-    def count(self, segments: Sequence[Segment]) -> int:
-        """How many tokens a rendered prompt has."""
-        ...
-
-    def score(self, segments: Sequence[Segment], text: str, others: int) -> list[TokenScore]:
-        """How likely each token of `text` is after the prompt, with the `others` most likely ones."""
         ...
 
 

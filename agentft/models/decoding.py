@@ -96,7 +96,11 @@ def decode(
     pick = _picker(sampling, torch.Generator(device=model.device).manual_seed(sampling.seed))
     active = list(range(len(prompts)))
     for number in range(1, sampling.max_new_tokens + 1):
-        tokens = pick(batch.step())
+        logits = batch.step()
+        if sampling.repetition_penalty != 1:
+            seen = [[*prompts[row], *generated[row]] for row in batch.rows]
+            logits = _penalised(logits, seen, sampling.repetition_penalty)
+        tokens = pick(logits)
         new, before, active = tokens.tolist(), active, []
         for index in before:
             row = batch.rows[index]
@@ -223,6 +227,16 @@ def _picker(sampling: Sampling, generator: torch.Generator) -> Callable[[torch.T
         return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
 
     return pick
+
+
+def _penalised(logits: torch.Tensor, seen: Sequence[Sequence[int]], penalty: float) -> torch.Tensor:
+    """The logits with those of each row's seen tokens made smaller (Keskar et al. 2019, section 4.1)."""
+    logits = logits.clone()
+    for row, tokens in enumerate(seen):
+        places = torch.tensor(sorted(set(tokens)), device=logits.device)
+        scores = logits[row, places]
+        logits[row, places] = torch.where(scores < 0, scores * penalty, scores / penalty)
+    return logits
 
 
 def _mask(real: torch.Tensor, queries: int) -> torch.Tensor:

@@ -185,6 +185,8 @@ class EndpointModel:
 
     async def _post(self, path: str, body: Mapping[str, Json], sampling: Sampling) -> str:
         whole: dict[str, Json] = {"model": self._model, **body, "temperature": sampling.temperature, "stream": False}
+        if sampling.repetition_penalty != 1:
+            whole["repetition_penalty"] = sampling.repetition_penalty
         if sampling.temperature > 0:
             whole |= {"top_p": sampling.top_p, "seed": sampling.seed}
             whole |= {"top_k": sampling.top_k} if sampling.top_k else {}

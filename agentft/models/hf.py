@@ -135,11 +135,11 @@ class HfEngine:
         return [done[index] for index in range(len(requests))]
 
     def count(self, segments: Sequence[Segment]) -> int:
-        """See `InspectableEngine.count`."""
+        """How many tokens a rendered prompt has."""
         return len(tokens_of(segments, self.tokenizer))
 
     def score(self, segments: Sequence[Segment], text: str, others: int) -> list[TokenScore]:
-        """See `InspectableEngine.score`. The text is tokenised anew, and all is read in one pass."""
+        """How likely each token of `text` is after a prompt, with the `others` most likely ones, from one pass."""
         prompt = tokens_of(segments, self.tokenizer)
         said = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         if not said:

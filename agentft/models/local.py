@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from agentft.models import (
     CallDone,
@@ -20,7 +21,7 @@ from agentft.models import (
     TokenScore,
     Usage,
 )
-from agentft.models.completion import Completion, InspectableEngine, TextEngine, TextRequest
+from agentft.models.completion import Completion, TextEngine, TextRequest
 from agentft.rendering import Rendering
 from agentft.types import Conversation, Part, Segment, Text, ToolCall, Turn
 
@@ -39,9 +40,9 @@ class LocalModel:
         self.name = engine.name
         self.source = rendering.name
         self.rendering = rendering.describe()
-        self._engine = engine
+        self._engine: Any = engine  # without a context, it neither counts nor scores
         self._rendering = rendering
-        self.context = engine.context if isinstance(engine, InspectableEngine) else 0
+        self.context = int(getattr(engine, "context", 0))
 
     def reply(self, requests: Sequence[Request], sampling: Sampling, on_delta: OnDelta | None = None) -> list[Reply]:
         """See `Model.reply`. All requests go through the engine in one batch."""
@@ -69,16 +70,12 @@ class LocalModel:
         return "".join(segment.text for segment in self._rendering.prompt(conversation))
 
     def count(self, conversation: Conversation) -> int:
-        """See `InspectableModel`; 0 if the engine cannot tell."""
-        engine = self._engine
-        return engine.count(self._rendering.prompt(conversation)) if isinstance(engine, InspectableEngine) else 0
+        """See `InspectableModel`."""
+        return self._engine.count(self._rendering.prompt(conversation)) if self.context else 0
 
     def explain(self, conversation: Conversation, text: str) -> list[TokenScore]:
-        """See `InspectableModel`; empty if the engine cannot tell."""
-        engine = self._engine
-        if not isinstance(engine, InspectableEngine):
-            return []
-        return engine.score(self._rendering.prompt(conversation), text, _OTHERS)
+        """See `InspectableModel`."""
+        return self._engine.score(self._rendering.prompt(conversation), text, _OTHERS) if self.context else []
 
 
 def read_reply(rendering: Rendering, prompt: Sequence[Segment], completion: Completion) -> Reply:

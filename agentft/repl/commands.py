@@ -5,13 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from agentft.errors import InputError
-from agentft.repl import history, keeping, seeing, settings, tooling
+from agentft.repl import comparing, history, keeping, seeing, settings, tooling
 from agentft.repl.gate import fault_kinds
 
 if TYPE_CHECKING:
@@ -63,12 +62,6 @@ def _reset(repl: Repl, _: str) -> None:
     repl.view.note("new conversation", "dim")
 
 
-def _save(repl: Repl, rest: str) -> None:
-    if not rest:
-        raise InputError("name a file: /save chats.jsonl")
-    repl.save(Path(rest).expanduser())
-
-
 COMMANDS: dict[str, Command] = {
     "/help": Command("", "list the commands", _help),
     "/tools": Command("[on|off NAME]", "list the tools, show one, switch one on or off", tooling.tools),
@@ -78,6 +71,10 @@ COMMANDS: dict[str, Command] = {
     "/show": Command("[N] [all]", "a call or thought in full (the last one)", _show),
     "/prompt": Command("", "exactly what the model got last", seeing.prompt),
     "/raw": Command("", "exactly what the model wrote last", seeing.raw),
+    "/mask": Command("", "the tokens, and which of them training would supervise", seeing.mask),
+    "/logprobs": Command("", "how sure the model was, token by token, and of its call", seeing.logprobs),
+    "/why": Command("", "what else it may have written at its first unsure token", seeing.why),
+    "/compare": Command("", "the last question by the tuned model and by its base", comparing.compare_with_base),
     "/undo": Command("", "take the last round back, and what its calls changed", history.undo),
     "/retry": Command("", "answer the last question again", history.retry),
     "/edit": Command("[N]", "edit question N (the last one) and go on from there", history.edit),
@@ -87,10 +84,10 @@ COMMANDS: dict[str, Command] = {
     "/good": Command("[FILE]", "keep the conversation as a training row (msagent or openai)", keeping.good),
     "/fix": Command("[NAME {...}]", "correct the last call, run it, go on; /fix answer TEXT", keeping.fix),
     "/case": Command("FOLDER", "append the conversation to a suite as a case", keeping.case),
-    "/export": Command("FILE", "the conversation as .md or .json", keeping.export),
+    "/export": Command("FILE", "the conversation as messages of the OpenAI API", keeping.export),
     "/set": Command("[KEY VALUE]", "show or change the settings of sampling and approval", settings.change),
     "/reset": Command("", "start a new conversation", _reset),
-    "/save": Command("FILE", "append the conversation to a JSONL file of MS-Agent rows", _save),
+    "/save": Command("FILE", "the same as /good", keeping.good),
     "/quit": Command("", "leave (or press Ctrl-D)", lambda repl, rest: None),  # noqa: ARG005  (the loop ends)
 }
 

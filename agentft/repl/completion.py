@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 
-from agentft.repl.commands import COMMANDS
+from agentft.repl.commands import COMMANDS, WORDS
 from agentft.types import ToolDefinition
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class ChatCompleter(Completer):
                 yield from _matching(word, [tool.name for tool in tools])
             elif found := next((tool for tool in tools if before and tool.name == before[0]), None):
                 yield from _matching(word, [example(found)])
-        elif "|" in usage or "KEY" in usage:
-            yield from _matching(rest, self._repl.words(name))
+        elif name in WORDS:
+            yield from _matching(rest, WORDS[name](self._repl))
 
 
 def _matching(word: str, options: Iterable[str]) -> Iterator[Completion]:
@@ -53,13 +53,5 @@ def _matching(word: str, options: Iterable[str]) -> Iterator[Completion]:
 
 
 def example(tool: ToolDefinition) -> str:
-    """A call's arguments to be filled in: the required ones."""
-    properties: Any = tool.parameters.get("properties", {})
-    required: Any = tool.parameters.get("required", [])
-    blank = {"integer": 0, "number": 0, "boolean": False, "array": [], "object": {}}
-    specs = {name: properties.get(name, {}) for name in required}
-    filled = {
-        name: spec.get("default", (spec.get("enum") or [blank.get(str(spec.get("type")), "")])[0])
-        for name, spec in specs.items()
-    }
-    return json.dumps(filled, ensure_ascii=False)
+    """A call's required arguments, to be filled in."""
+    return json.dumps(dict.fromkeys(cast(list[str], tool.parameters.get("required", [])), ""))

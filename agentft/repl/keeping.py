@@ -17,7 +17,7 @@ from agentft.models.messages import declare, write_messages
 from agentft.repl.arguments import read_arguments
 from agentft.repl.saving import append_line, check_place, msagent_row, replace_row
 from agentft.repl.tooling import find_tool
-from agentft.types import CATEGORIES, Category, Conversation, Json, Span, Text, ToolCall
+from agentft.types import CATEGORIES, Category, Conversation, Json, Span, ToolCall
 
 if TYPE_CHECKING:
     from agentft.repl.loop import Repl
@@ -56,16 +56,12 @@ def branch(repl: Repl, _: str) -> None:
 
 def good(repl: Repl, rest: str) -> None:
     """`/good [FILE] [msagent|openai]`: keep the conversation as a training row, in place of its earlier row."""
-    name, _, form = rest.partition(" ")
-    if name in {"msagent", "openai"}:
-        name, form = "", name
-    path = Path(name).expanduser() if name else repl.keep_to
+    *names, form = rest.split() if rest.endswith((" openai", " msagent")) else [*rest.split(maxsplit=0), repl.form]
+    path = Path(names[0]).expanduser() if names else repl.keep_to or repl.save_to
     if path is None:
         raise InputError("name a file: /good chats.jsonl")
-    if form not in {"", "msagent", "openai"}:
-        raise InputError(f"there is no form {form[:40]!r}; use msagent or openai")
     check_place(path)
-    repl.keep_to, repl.form = path, form or repl.form
+    repl.keep_to, repl.form = path, form
     keep(repl, path)
 
 
@@ -73,17 +69,13 @@ def keep(repl: Repl, path: Path) -> None:
     """Write the conversation's row with its provenance, in place of its earlier row."""
     session = repl.session
     if session.is_empty:
-        raise InputError("the conversation is empty; nothing was kept")
+        raise InputError("the conversation is empty; nothing was saved")
     conversation = session.conversation
     row = msagent_row(conversation) if repl.form == "msagent" else _openai_row(conversation)
-    row["provenance"] = {
-        "by": f"agentft chat {__version__}",
-        "model": session.model.name,
-        "kept": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "fixed": [*session.fixes],
-    }
-    replaced = replace_row(path, row)
-    repl.view.note(f"{'replaced its row in' if replaced else 'kept in'} {path}", "dim")
+    kept, fixed = time.strftime("%Y-%m-%dT%H:%M:%S%z"), list[Json](session.fixes)
+    by = f"agentft chat {__version__}"
+    replace_row(path, {**row, "provenance": {"by": by, "model": session.model.name, "kept": kept, "fixed": fixed}})
+    repl.view.note(f"saved to {path}", "dim")
 
 
 def _openai_row(conversation: Conversation) -> dict[str, Json]:
@@ -138,12 +130,8 @@ def case(repl: Repl, rest: str) -> None:
         calls = [{"name": exchange.call.name, "arguments": dict(exchange.call.arguments)} for exchange in made]
         turns.append({"user": one.question, "calls": calls})
     wide = any("\u4e00" <= letter <= "\u9fff" for one in session.rounds for letter in one.question)
-    row = {
-        "id": session.conversation.id,
-        "category": _category([len(turn["calls"]) for turn in turns]),
-        "lang": "zh" if wide else "en",
-        "turns": turns,
-    }
+    category = _category([len(turn["calls"]) for turn in turns])
+    row = {"id": session.conversation.id, "category": category, "lang": "zh" if wide else "en", "turns": turns}
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "suite.toml").exists():
         keys = {"name": folder.name, "persona": session.persona, "worlds": [one.name for one in repl.toolsets]}
@@ -159,32 +147,10 @@ def _category(calls: list[int]) -> Category:
 
 
 def export(repl: Repl, rest: str) -> None:
-    """`/export FILE`: the conversation as Markdown (.md) or as messages of the OpenAI API (.json)."""
+    """`/export FILE`: the conversation as messages of the OpenAI API, in a new file."""
     path = Path(rest).expanduser()
-    if path.suffix not in {".md", ".json"}:
-        raise InputError("name a file that ends in .md or .json: /export chat.md")
-    if path.exists():
-        raise InputError(f"{path} exists already; name another file")
+    if not rest or path.exists():
+        raise InputError(f"{path} exists already; name another file" if rest else "name a file: /export chat.json")
     check_place(path)
-    if path.suffix == ".json":
-        text = json.dumps(_openai_row(repl.session.conversation), ensure_ascii=True, indent=2)
-    else:
-        text = "\n\n".join(_markdown(repl))
-    write_text(path, text.encode(errors="replace").decode() + "\n")
+    write_text(path, json.dumps(_openai_row(repl.session.conversation), indent=2) + "\n")
     repl.view.note(f"exported to {path}", "dim")
-
-
-def _markdown(repl: Repl) -> list[str]:
-    parts = [f"# {repl.session.conversation.id}"]
-    for turn in repl.session.conversation.turns[1:]:
-        if turn.role == "user":
-            parts.append(f"## {turn.raw}")
-            continue
-        for part in turn.parts:
-            if isinstance(part, Text):
-                parts.append(part.text.strip())
-            elif isinstance(part, ToolCall):
-                parts.append(f"```json\n{part.name} {json.dumps(dict(part.arguments), ensure_ascii=False)}\n```")
-            else:
-                parts.append(f"```json\n{getattr(part, 'content', '')}\n```")
-    return [part for part in parts if part]

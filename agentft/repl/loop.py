@@ -12,15 +12,16 @@ from pathlib import Path
 from agentft.agent import INFRASTRUCTURE
 from agentft.display.chat import ChatView
 from agentft.errors import AgentftError, InputError
+from agentft.models import Model
 from agentft.repl.arguments import read_arguments
-from agentft.repl.commands import WORDS, find_command
+from agentft.repl.commands import find_command
 from agentft.repl.gate import Decision
+from agentft.repl.keeping import keep
 from agentft.repl.reading import Reader
-from agentft.repl.saving import append_row, check_place
 from agentft.repl.session import Session
 from agentft.repl.store import SessionStore
 from agentft.toolset import Toolset
-from agentft.types import Conversation, Exchange, Json, Step, Text, ToolCall
+from agentft.types import Exchange, Json, Step, Text, ToolCall
 
 __all__ = ["Repl"]
 
@@ -35,11 +36,13 @@ class Repl:
         opened: returns the session once the model is loaded; called when it is first needed.
         view: shows what happens.
         read: the next line of input.
-        save_to: the file to which each conversation is appended when it ends.
+        save_to: the file of rows in which each conversation is saved when it ends.
         interactive: a person is typing, so that Ctrl-C stops an answer and errors are shown; otherwise both end the
             chat.
         store: where the session is stored after every step.
         form: the form of rows that are kept, `msagent` or `openai`.
+        tokenizer_of: the model whose tokenizer `/mask` uses; "": none.
+        open_base: opens the model without its adapter.
         resumes: begin with the newest session of the store.
     """
 
@@ -51,13 +54,12 @@ class Repl:
     interactive: bool = True
     store: SessionStore | None = None
     form: str = "msagent"
+    tokenizer_of: str = ""
+    open_base: Callable[[], Model] | None = None
     resumes: bool = False
-    answered: list[dict[str, Json]] = field(default_factory=list, init=False)
+    base: Model | None = field(default=None, init=False)
     keep_to: Path | None = field(default=None, init=False)
-    _saved: list[tuple[Path, Conversation]] = field(default_factory=list, init=False)
-
-    def __post_init__(self) -> None:
-        self.keep_to = self.save_to
+    answered: list[dict[str, Json]] = field(default_factory=list, init=False)
 
     @cached_property
     def session(self) -> Session:
@@ -104,9 +106,12 @@ class Repl:
         return True
 
     def finish(self) -> None:
-        """Append the conversation to `save_to`, however the chat ends."""
+        """Save the conversation to `save_to`, however the chat ends."""
         if self.save_to is not None and "session" in vars(self):
-            self.append_to(self.save_to)
+            try:
+                keep(self, self.save_to)
+            except InputError as error:
+                self.view.note(str(error), "dim")
 
     def store_session(self) -> None:
         """Write the session to the store."""
@@ -195,64 +200,31 @@ class Repl:
                     case "n" | "no":
                         return Decision(False, reason=reason.strip())
                     case "e" | "edit":
-                        return Decision(True, self._edited(call))
+                        written = json.dumps(dict(call.arguments), ensure_ascii=False)
+                        return Decision(True, read_arguments(self.read("arguments › ", written)))
             except InputError as error:
                 self.view.note(str(error), "red")
             except (EOFError, KeyboardInterrupt):
                 self.session.gate.cancelled.set()
                 return Decision(False, reason="stopped")
 
-    def _edited(self, call: ToolCall) -> dict[str, Json]:
-        return read_arguments(self.read("arguments › ", json.dumps(dict(call.arguments), ensure_ascii=False)))
-
-    def words(self, command: str) -> list[str]:
-        """What may follow a command that takes words or settings, for completion."""
-        return WORDS[command](self) if command in WORDS else []
-
-    def save(self, path: Path) -> None:
-        """Append the conversation to a file that the person names."""
-        check_place(path)
-        self.append_to(path)
-
-    def append_to(self, path: Path) -> None:
-        """Append the conversation as a row, once for each state of it."""
-        if self.session.is_empty:
-            self.view.note("the conversation is empty; nothing was saved", "dim")
-            return
-        done = (path.resolve(), self.session.conversation)
-        if done not in self._saved:
-            append_row(*done)
-            self._saved.append(done)
-        self.view.note(f"saved to {path}", "dim")
-
 
 def _loops(steps: list[Step]) -> bool:
     """Whether the last calls are all the same, with the same results."""
-    made = [
-        (one.call.name, json.dumps(dict(one.call.arguments), sort_keys=True), one.received)
-        for step in steps
-        for one in step.exchanges
-    ]
+    sent = [one for step in steps for one in step.exchanges]
+    made = [(one.call.name, json.dumps(dict(one.call.arguments), sort_keys=True), one.received) for one in sent]
     return len(made) >= REPEATS and len(set(made[-REPEATS:])) == 1
 
 
 def _record(question: str, steps: list[Step]) -> dict[str, Json]:
     """A round for `--json`."""
-    calls: list[Json] = [
-        {
-            "name": one.call.name,
-            "arguments": dict(one.call.arguments),
-            "status": one.status,
-            "result": one.received,
-            "is_error": one.is_error,
-        }
-        for step in steps
-        for one in step.exchanges
-    ]
+    keys = ("name", "arguments", "status", "result", "is_error")
+    made = [one for step in steps for one in step.exchanges]
+    values = [(one.call.name, dict(one.call.arguments), one.status, one.received, one.is_error) for one in made]
     return {
         "question": question,
         "answer": "".join(part.text for part in steps[-1].parts if isinstance(part, Text) and not part.thought).strip(),
-        "calls": calls,
+        "calls": [dict(zip(keys, row, strict=True)) for row in values],
         "finish": steps[-1].finish,
         "tokens": sum(step.tokens for step in steps),
     }

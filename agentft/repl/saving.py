@@ -61,8 +61,8 @@ def append_line(path: Path, text: str) -> None:
         _append(stream, text)
 
 
-def replace_row(path: Path, row: Mapping[str, Json]) -> bool:
-    """Put a row in place of the one with its id, or append it; returns whether there was one.
+def replace_row(path: Path, row: Mapping[str, Json]) -> None:
+    """Put a row in place of the one with its id, or append it.
 
     Raises:
         OSError: as for `append_row`.
@@ -76,11 +76,10 @@ def replace_row(path: Path, row: Mapping[str, Json]) -> bool:
         others = [line for line in lines if not line.startswith(start)]
         if len(others) == len(lines):
             _append(stream, text)
-            return False
+            return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     partial.write_bytes(b"".join([*others, text.encode(errors="replace"), b"\n"]))
     partial.replace(path)
-    return True
 
 
 def _append(stream: FileIO, text: str) -> None:

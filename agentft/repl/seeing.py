@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
+import tempfile
 from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentft.display.safe import safe_text
+from rich.text import Text
+
+from agentft.display.safe import safe_name, safe_text
 from agentft.errors import InputError
-from agentft.models import InspectableModel
+from agentft.models import InspectableModel, TokenScore
 from agentft.models.messages import declare, write_messages
-from agentft.types import Conversation, Turn
+from agentft.repl.saving import append_row
+from agentft.types import Conversation, ToolCall, Turn
 
 if TYPE_CHECKING:
     from agentft.repl.loop import Repl
 
-__all__ = ["last_reply", "prompt", "raw"]
+__all__ = ["last_reply", "logprobs", "mask", "prompt", "raw", "why"]
+
+SURE = 0.9
+LISTED = 8  # of the least probable tokens
 
 
 def prompt(repl: Repl, _: str) -> None:
@@ -47,3 +57,75 @@ def last_reply(repl: Repl) -> tuple[Conversation, Turn]:
     if place is None:
         raise InputError("the model has not replied yet")
     return replace(repl.session.conversation, turns=turns[:place]), turns[place]
+
+
+def logprobs(repl: Repl, _: str) -> None:
+    """`/logprobs`: the last reply with its uncertain tokens, and how probable each of its calls was."""
+    scores, turn = _scored(repl)
+    body = Text()
+    for one in scores:
+        style = "green" if one.probability >= SURE else "yellow" if one.probability >= 0.5 else "bold red"
+        body.append_text(safe_text(one.text, style))
+    unsure = sorted((one for one in scores if one.probability < SURE), key=lambda one: one.probability)
+    lines = [body, Text(f"{len(scores) - len(unsure)} of {len(scores)} tokens are at least {SURE:.0%} sure", "dim")]
+    lines += [_chance(one.text, one.probability) for one in unsure[:LISTED]]
+    starts = [*accumulate((len(one.text) for one in scores), initial=0)]
+    for part in turn.parts:
+        if isinstance(part, ToolCall):
+            inside = [
+                one.probability
+                for one, at in zip(scores, starts, strict=False)
+                if part.span.start <= at < part.span.end
+            ]
+            lines.append(Text.assemble("the call ", safe_name(part.name, "bold"), f": {math.prod(inside):.1%}"))
+    repl.view.show(Text("\n").join(lines))
+
+
+def why(repl: Repl, _: str) -> None:
+    """`/why`: what else the model may have written at its first uncertain token."""
+    scores, _turn = _scored(repl)
+    place = next((at for at, one in enumerate(scores) if one.probability < SURE), None)
+    if place is None:
+        repl.view.note(f"every token was at least {SURE:.0%} sure", "dim")
+        return
+    before = "".join(one.text for one in scores[:place])
+    lines = [safe_text(f"…{before[-200:]}" if len(before) > 200 else before, "dim")]
+    lines += [_chance(text, chance) for text, chance in scores[place].others]
+    if scores[place].text not in {text for text, _ in scores[place].others}:
+        lines.append(_chance(scores[place].text, scores[place].probability))
+    repl.view.show(Text("\n").join(lines))
+
+
+def mask(repl: Repl, _: str) -> None:
+    """`/mask`: the conversation as a training row, with the tokens that training would supervise."""
+    model = repl.tokenizer_of
+    if not model or repl.session.is_empty:
+        raise InputError("there is no conversation yet" if model else "this model's tokenizer is not on this machine")
+    from agentft.display.data import mask_view
+    from agentft.rows.mask import mask_rows
+    from agentft.training.encoder import open_encoder
+    from agentft.training.recipe import read_settings
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "chat.jsonl"
+        append_row(path, repl.session.conversation)
+        options = {"model": model, "format": repl.session.model.source, "data": [str(path)]}
+        repl.view.doing("loading the tokenizer")
+        encoder = open_encoder(read_settings([], options))
+        repl.view.doing("")
+        plain = repl.view.console.no_color or not repl.view.console.color_system
+        for row in mask_rows(path, encoder, 1):
+            repl.view.show(mask_view(row, plain=plain))
+
+
+def _scored(repl: Repl) -> tuple[list[TokenScore], Turn]:
+    before, turn = last_reply(repl)
+    model = repl.session.model
+    scores = model.explain(before, turn.raw) if isinstance(model, InspectableModel) else []
+    if not scores:
+        raise InputError(f"{model.name} does not show the probabilities of its tokens")
+    return scores, turn
+
+
+def _chance(text: str, probability: float) -> Text:
+    return Text.assemble((f"{probability:>7.1%}  ", "cyan"), safe_name(text))

@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = ["change", "current"]
 
-_LOWEST = {"max_new_tokens": 1, "temperature": 0, "top_p": 0, "top_k": 0, "max_steps": 1, "repetition_penalty": 0.01}
-_HIGHEST = {"top_p": 1, "max_steps": 100, "max_new_tokens": 1_000_000}
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "max_new_tokens": (1, 1_000_000),
+    "temperature": (0, 100),
+    "top_p": (0, 1),
+    "top_k": (0, 1_000_000),
+}
+_BOUNDS |= {"max_steps": (1, 100), "repetition_penalty": (0.01, 100), "seed": (0, 2**53)}
 
 
 def current(repl: Repl) -> dict[str, Any]:
@@ -32,9 +37,7 @@ def change(repl: Repl, rest: str) -> None:
     key, _, text = rest.replace("=", " ", 1).partition(" ")
     key, text = key.replace("-", "_"), text.strip()
     if not key:
-        width = max(map(len, known))
-        lines = [Text.assemble(f"  {name:<{width}}  ", (str(value), "cyan")) for name, value in known.items()]
-        repl.view.show(Text("\n").join(lines))
+        repl.view.show(Text("\n".join(f"  {name:<20}{value}" for name, value in known.items())))
         return
     if key not in known:
         raise InputError(f"there is no setting {key[:40]!r}; {nearest(key, [*known])}")
@@ -50,17 +53,16 @@ def change(repl: Repl, rest: str) -> None:
 
 
 def _read(key: str, text: str, now: Any) -> Any:
-    if isinstance(now, str):
+    if key == "approve":
         if text not in APPROVALS:
             raise InputError(f"{key} is {text!r:.40}; use {', '.join(APPROVALS)}")
         return text
+    low, high = _BOUNDS[key]
     try:
         value = type(now)(text)
     except ValueError:
-        kind = "a whole number" if isinstance(now, int) else "a number"
-        raise InputError(f"{key} is {text!r:.40}; use {kind}, such as {now}") from None
-    low, high = _LOWEST.get(key, float("-inf")), _HIGHEST.get(key, float("inf"))
-    if not low <= value <= high:
-        most = f" and at most {high}" if key in _HIGHEST else ""
-        raise InputError(f"{key} is {text}; it must be at least {low}{most}")
+        value = None
+    if value is None or not low <= value <= high:
+        kind = "whole number" if isinstance(now, int) else "number"
+        raise InputError(f"{key} is {text!r:.40}; use a {kind} from {low:g} to {high:g}")
     return value

@@ -49,9 +49,7 @@ class StoredSession:
                 f"{self.path}: its turns are in the format {row['source']}, and this model writes "
                 f"{session.model.source}; start agentft chat with the model {self.document['model']}"
             )
-        turns = tuple(
-            Turn(one["role"], tuple(map(read_part, one["parts"])), one["raw"], one["excluded"]) for one in row["turns"]
-        )
+        turns = tuple(Turn(**{**one, "parts": tuple(map(read_part, one["parts"]))}) for one in row["turns"])
         session.conversation = Conversation(row["id"], turns, session.offered, row["source"])
         session.rounds = [ChatRound(**one) for one in self.document["rounds"]]
         session.dropped, session.fixes = self.document["dropped"], [*self.document["fixes"]]
@@ -81,10 +79,7 @@ class SessionStore:
             "model": session.model.name,
             "origin": dict(self.origin),
             "conversation": {"id": conversation.id, "source": conversation.source, "turns": turns},
-            "rounds": [
-                {"question": one.question, "at": one.at, "states": one.states, "marks": one.marks}
-                for one in session.rounds
-            ],
+            "rounds": [{**vars(one), "steps": []} for one in session.rounds],
             "states": session.worlds.snapshot(conversation.id) if session.worlds is not None else {},
             "dropped": session.dropped,
             "fixes": session.fixes,
@@ -105,10 +100,9 @@ class SessionStore:
         elif name:
             paths = [path for path in paths if path.stem.startswith(name)]
         if not paths:
-            what = (
-                f"there is no session {name[:60]!r}; /load lists them" if name else "there is no session to resume yet"
+            raise InputError(
+                f"there is no session {name[:60]!r}; /load lists them" if name else "there is no session yet"
             )
-            raise InputError(what)
         return _read(paths[0])
 
     def newest(self, count: int) -> Iterator[StoredSession]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextvars
 import os
 import queue
-import resource
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
@@ -234,8 +233,6 @@ class Terminal:
 
 
 def _memory() -> int:
-    """Bytes of memory in use; the peak where the system tells no more."""
-    try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Bytes of memory in use; 0 where the system does not tell."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0

@@ -206,9 +206,9 @@ def test_status_line() -> None:
 def test_notes_go_to_the_other_console() -> None:
     console, notes = make_console(), make_console()
     view = ChatView(console, notes)
-    view.welcome("[red]m", "msagent", ["weather", "search"])
+    view.welcome("[red]m", ["weather", "search"])
     view.note("careful")
     assert output(console) == ""
     assert output(notes) == (
-        "agentft chat · [red]m · msagent\nweather, search  ·  /help for commands, Ctrl-D to leave\ncareful\n"
+        "agentft chat · [red]m\nweather, search  ·  /help for commands, Ctrl-D to leave\ncareful\n"
     )

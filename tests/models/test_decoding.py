@@ -12,6 +12,7 @@ from agentft.models import Sampling
 from agentft.models.completion import Completion, TextRequest
 from agentft.models.decoding import can_share
 from agentft.models.hf import HfEngine
+from agentft.rendering.encoding import tokens_of
 from agentft.types import Segment
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -56,7 +57,7 @@ def engine(share: bool = True) -> HfEngine:
     return made
 
 
-def generated(requests: Sequence[TextRequest], tokens: int) -> list[str]:
+def generated(requests: Sequence[TextRequest], tokens: int, **options: float) -> list[str]:
     """The expected texts: one prompt at a time through `generate`."""
     model, tokenizer = tiny_model(), tiny_tokenizer()
     texts = []
@@ -71,6 +72,7 @@ def generated(requests: Sequence[TextRequest], tokens: int) -> list[str]:
             use_cache=True,
             eos_token_id=2,
             pad_token_id=2,
+            **options,
         )
         new = output[0, ids.shape[1] :].tolist()
         texts.append(tokenizer.decode(new[: new.index(2)] if 2 in new else new))
@@ -179,3 +181,28 @@ def test_steps_that_are_replayed_from_a_graph_equal_generate() -> None:
     served = HfEngine(tiny_model().to("cuda"), tiny_tokenizer(), "tiny")
     done = served.complete(requests, Sampling(max_new_tokens=40))
     assert [completion.text for completion in done] == generated(requests, 40)
+
+
+def test_scores_are_the_models_probabilities_of_the_text() -> None:
+    served, prompt = engine(), request("a", LONG, USERS[0])
+    text = served.complete([prompt], Sampling(max_new_tokens=6))[0].text
+    scores = served.score(prompt.segments, text, 3)
+    assert "".join(one.text for one in scores) == text
+    ids = torch.tensor([[*tokens_of(prompt.segments, served.tokenizer)]])
+    first = tiny_model()(input_ids=ids).logits[0, -1].detach().float().softmax(-1)
+    token = served.tokenizer(text, add_special_tokens=False)["input_ids"][0]
+    assert scores[0].probability == pytest.approx(float(first[token]), rel=1e-3)
+    assert scores[0].others[0][1] == pytest.approx(float(first.max()), rel=1e-3)
+    assert [len(one.others) for one in scores] == [3] * len(scores)
+    assert served.score(prompt.segments, "", 3) == []
+    assert served.count(prompt.segments) == ids.shape[1]
+    assert served.context == tiny_model().config.max_position_embeddings
+
+
+@pytest.mark.usefixtures("steps")
+@pytest.mark.parametrize("share", [True, False])
+def test_a_repetition_penalty_equals_generate(share: bool) -> None:
+    prompt = request("a", LONG, USERS[0])
+    done = engine(share).complete([prompt], Sampling(max_new_tokens=12, repetition_penalty=1.8))[0]
+    assert done.text == generated([prompt], 12, repetition_penalty=1.8)[0]
+    assert done.text != generated([prompt], 12)[0]

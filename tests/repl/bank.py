@@ -73,3 +73,12 @@ class BankStage(Stage):
         """The daily limit of the checking account in the session's state."""
         states = {**self.client.worlds.initial(), **self.client.worlds.snapshot(self.session.conversation.id)}
         return states["bank"]["accounts"]["ACC-1001"]["daily_limit"]
+
+
+def bank(
+    *questions: str | BaseException, answers: Mapping[str, str] | None = None, store: Path | None = None
+) -> BankStage:
+    """A stage that was run."""
+    stage = BankStage(questions, answers, store=store)
+    stage.run()
+    return stage

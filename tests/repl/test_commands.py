@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from agentft.evaluation.suites import load_suite
-from agentft.models import Sampling
-from agentft.records import parse_row
+from agentft.models import Model, OnDelta, Reply, Request, Sampling, TokenScore
+from agentft.models.scripted import ScriptedModel
 from agentft.repl.changes import changes
 from agentft.repl.commands import COMMANDS
 from agentft.repl.gate import fault_kinds
-from agentft.types import Json, ToolCall
-from tests.repl.bank import LIMIT, BankStage, call
+from agentft.types import Conversation, ToolCall
+from tests.repl.bank import LIMIT, BankStage, bank, call
 from tests.repl.stage import Stage
 
 FORMER, FIRST, SECOND = 200000, 10000, 20000  # the limit of the checking account, in cents
-
-
-def bank(
-    *questions: str | BaseException, answers: Mapping[str, str] | None = None, store: Path | None = None
-) -> BankStage:
-    stage = BankStage(questions, answers, store=store)
-    stage.run()
-    return stage
 
 
 def test_every_command_has_a_test() -> None:
@@ -148,6 +138,93 @@ def test_prompt_and_raw_are_exact() -> None:
     assert '"name": "set_daily_limit"' in shown
 
 
+class Inspectable:
+    """A scripted model that says how sure it was: of the word `100` it was not."""
+
+    context = 0
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.name, self.source, self.rendering = model.name, model.source, model.rendering
+
+    def reply(self, requests: Sequence[Request], sampling: Sampling, on_delta: OnDelta | None = None) -> list[Reply]:
+        return self.model.reply(requests, sampling, on_delta)
+
+    def prompt(self, conversation: Conversation) -> str:
+        return f"[{len(conversation.turns)} turns]"
+
+    def count(self, conversation: Conversation) -> int:
+        return 100 * len(conversation.turns)
+
+    def explain(self, conversation: Conversation, text: str) -> list[TokenScore]:
+        words = re.findall(r"\S+\s*|\s+", text)
+        unsure = (("200", 0.55), ("100", 0.4), ("\x1b[2J", 0.05))
+        return [TokenScore(one, 0.4 if "100" in one else 0.99, unsure) for one in words]
+
+
+def inspectable(*questions: str, context: int = 0) -> BankStage:
+    stage = BankStage(questions)
+    stage.session.model = Inspectable(stage.session.model)
+    stage.session.model.context = context
+    stage.run()
+    return stage
+
+
+def test_logprobs_show_unsure_tokens_and_the_calls_probability() -> None:
+    stage = inspectable("/logprobs", "limit to 100", "/logprobs", "/prompt")
+    assert "the model has not replied yet" in stage.noted
+    assert "3 of 4 tokens are at least 90% sure\n  40.0%  100." in stage.shown
+    assert "[4 turns]" in stage.shown
+    stage = BankStage(["limit to 100", "/logprobs"], {"*/0/0": LIMIT})
+    stage.session.model = Inspectable(stage.session.model)
+    stage.session.max_steps = 1
+    stage.run()
+    assert "the call set_daily_limit: " in stage.shown
+    assert "does not show the probabilities" in bank("limit to 100", "/logprobs").noted
+
+
+def test_why_shows_the_alternatives_at_the_first_unsure_token() -> None:
+    stage = inspectable("limit to 100", "/why")
+    assert "The limit is \n  55.0%  200\n  40.0%  100\n   5.0%  ␛[2J\n  40.0%  100." in stage.shown
+    stage.session.model.explain = lambda *_: [TokenScore("x", 0.95, ())]  # type: ignore[attr-defined]
+    stage.repl.handle("/why")
+    assert "every token was at least 90% sure" in stage.noted
+
+
+def test_a_full_context_leaves_the_oldest_rounds_out_and_says_so() -> None:
+    answers = {"*": "Yes."}
+    stage = BankStage(["one", "two", "three", "four", "/undo"], answers)
+    stage.session.model = Inspectable(stage.session.model)
+    stage.session.model.context = 100 * 6 + stage.session.sampling.max_new_tokens
+    stage.run()
+    assert "the model's context is full: the oldest round was left out" in stage.noted
+    assert [turn.raw for turn in stage.session.conversation.turns if turn.role == "user"] == ["two", "three"]
+    assert len(stage.session.conversation.tools) == 11
+    assert stage.session.dropped == 1
+
+
+def test_compare_asks_the_base_model_in_the_same_state() -> None:
+    stage = BankStage(["/compare", "limit to 100", "/compare"])
+    answers = {"*/0/0": call("set_daily_limit", account="checking", amount=5), "*/0/1": "# Five\n\nIs it."}
+    stage.repl.open_base = lambda: ScriptedModel(answers, "base")
+    stage.run()
+    assert "nothing was asked yet" in stage.noted
+    assert stage.limit() == FIRST
+    assert re.search(r"scripted:answers +scripted:base \(base\)", stage.shown)
+    assert re.search(r"set_daily_limit checking, 100 · +⚙ 1 set_daily_limit checking, 5 · 200", stage.shown)
+    assert re.search(r"The limit is 100\. +Five", stage.shown)
+    assert len(stage.session.rounds) == 1
+    assert "/compare needs a tuned model" in bank("/compare").noted
+
+
+def test_mask_needs_a_tokenizer_and_a_conversation() -> None:
+    assert "this model's tokenizer is not on this machine" in bank("/mask").noted
+    stage = BankStage(["/mask"])
+    stage.repl.tokenizer_of = "smollm2-135m"
+    stage.run()
+    assert "there is no conversation yet" in stage.noted
+
+
 def test_settings() -> None:
     stage = bank("/set", "/set temperature 0.25", "/set top-k=5", "/set max_steps 2", "/set approve writes")
     assert re.search(r"max_new_tokens +256", stage.shown)
@@ -159,12 +236,13 @@ def test_settings() -> None:
     ("line", "message"),
     [
         ("/set temprature 1", "there is no setting 'temprature'; did you mean 'temperature'?"),
-        ("/set temperature hot", "temperature is 'hot'; use a number, such as 0.0"),
-        ("/set top_k 1.5", "top_k is '1.5'; use a whole number, such as 0"),
-        ("/set top_p 1.1", "top_p is 1.1; it must be at least 0 and at most 1"),
-        ("/set temperature nan", "temperature is nan; it must be at least 0"),
-        ("/set max_new_tokens 0", "max_new_tokens is 0; it must be at least 1"),
-        ("/set max_steps 101", "max_steps is 101; it must be at least 1 and at most 100"),
+        ("/set temperature hot", "temperature is 'hot'; use a number from 0 to 100"),
+        ("/set top_k 1.5", "top_k is '1.5'; use a whole number from 0 to 1e+06"),
+        ("/set top_p 1.1", "top_p is '1.1'; use a number from 0 to 1"),
+        ("/set temperature nan", "temperature is 'nan'; use a number from 0 to 100"),
+        ("/set max_new_tokens 0", "max_new_tokens is '0'; use a whole number from 1 to 1e+06"),
+        ("/set repetition_penalty 0", "repetition_penalty is '0'; use a number from 0.01 to 100"),
+        ("/set max_steps 101", "max_steps is '101'; use a whole number from 1 to 100"),
         ("/set approve yes", "approve is 'yes'; use never, writes, always"),
     ],
 )
@@ -215,134 +293,3 @@ def test_an_edited_call_is_what_the_conversation_has() -> None:
     assert dict(made.arguments) == {"account": "checking", "amount": 50}
     assert made.endpoint == "http://bank.test/set_daily_limit"
     assert stage.session.conversation.turns[3].parts[0].call_id == made.id  # type: ignore[union-attr]
-
-
-def test_a_session_is_stored_and_loaded_with_the_state(tmp_path: Path) -> None:
-    first = bank("/load", "limit to 100", "/branch", "and 200", store=tmp_path)
-    assert "no sessions yet" in first.shown
-    assert len(list(tmp_path.iterdir())) == 2
-    later = BankStage(["/load", "/load 2", "/state", "/rewind", "/load chat-x"], store=tmp_path)
-    later.run()
-    assert re.search(r"1 .* 2 · limit to 100\n +2 .* 1 · limit to 100", re.sub(r" rounds?", "", later.shown))
-    assert later.limit() == FIRST
-    assert "there is no session 'chat-x'" in later.noted
-    assert later.session.conversation.turns[-1].raw == "The limit is 100."
-    again = BankStage(["/undo"], store=tmp_path)
-    again.repl.resumes = True
-    again.run()
-    assert "resumed chat-" in again.noted
-    assert again.limit() == FORMER
-    assert "sessions are stored for chats on a terminal only" in bank("/load").noted
-
-
-def test_a_stored_session_of_another_format_or_version_is_refused(tmp_path: Path) -> None:
-    bank("limit to 100", store=tmp_path)
-    (path,) = tmp_path.iterdir()
-    document = json.loads(path.read_text())
-    path.write_text(json.dumps({**document, "conversation": {**document["conversation"], "source": "hermes"}}))
-    assert "its turns are in the format hermes" in bank("/load 1", store=tmp_path).noted
-    for broken in ("{", "[]", json.dumps({**document, "version": 9}), "{}"):
-        path.write_text(broken)
-        found = bank("/load", "/load 1", store=tmp_path)
-        assert "no sessions yet" in found.shown
-        assert str(path) in found.noted
-
-
-def rows(path: Path) -> list[dict[str, Json]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def test_good_keeps_one_row_for_a_conversation(tmp_path: Path) -> None:
-    path = tmp_path / "kept.jsonl"
-    path.write_text('{"id": "mine"}')
-    stage = bank("/good", f"/good {path}", "limit to 100", f"/good {path}", "and 200", "/good", f"/good {path} xml")
-    assert "name a file: /good chats.jsonl" in stage.noted
-    assert "the conversation is empty; nothing was kept" in stage.noted
-    assert "there is no form 'xml'" in stage.noted
-    mine, kept = rows(path)
-    assert mine == {"id": "mine"}
-    assert kept["provenance"] == {**kept["provenance"], "model": "scripted:answers", "fixed": []}  # type: ignore[dict-item]
-    assert "Now 200." in json.dumps(kept)
-    assert f"replaced its row in {path}" in stage.noted
-
-
-def test_good_in_the_form_of_openai_reads_back(tmp_path: Path) -> None:
-    path = tmp_path / "kept.jsonl"
-    bank("limit to 100", f"/good {path} openai")
-    (row,) = rows(path)
-    read = parse_row(row, "row")
-    calls = [part for turn in read.turns for part in turn.parts if isinstance(part, ToolCall)]
-    assert [(one.name, one.arguments["amount"]) for one in calls] == [("set_daily_limit", 100)]
-
-
-def test_fix_corrects_the_call_runs_it_and_goes_on(tmp_path: Path) -> None:
-    path = tmp_path / "kept.jsonl"
-    stage = BankStage(
-        ["limit to 50", f"/good {path}", '/fix {"account": "checking", "amount": 50}', "/fix answer It is 50."]
-    )
-    stage.run()
-    assert stage.limit() == 5000
-    (row,) = rows(path)
-    assert row["provenance"]["fixed"] == ["call set_daily_limit", "answer"]  # type: ignore[call-overload,index]
-    read = parse_row(row, "row")
-    parts = read.turns[-1].parts
-    assert [dict(part.arguments)["amount"] for part in parts if isinstance(part, ToolCall)] == [50]
-    assert read.turns[-1].raw.endswith("It is 50.")
-
-
-def test_fix_can_put_a_call_in_place_of_an_answer() -> None:
-    answers = {"*/0/0": "I cannot do that.", "*/0/1": "Done."}
-    stage = BankStage(["limit to 100", "/fix", 'set_daily_limit {"account": "checking", "amount": 100}'], answers)
-    stage.run()
-    assert ("call › ", "") in stage.asked
-    assert stage.limit() == FIRST
-    assert [turn.role for turn in stage.session.conversation.turns[1:]] == ["user", "assistant", "tool", "assistant"]
-    assert "/good FILE keeps the conversation" in stage.noted
-
-
-def test_a_fix_that_fails_changes_nothing() -> None:
-    stage = BankStage(["/fix", "limit to 100", '/fix {"account": "nope", "amount": 1}', "/fix withdraw {}"])
-    stage.run()
-    assert "nothing was asked yet" in stage.noted
-    assert "the call failed, and nothing was changed" in stage.noted
-    assert "there is no tool 'withdraw'" in stage.noted
-    assert stage.limit() == FIRST
-    assert stage.session.conversation.turns[-1].raw == "The limit is 100."
-    assert stage.session.fixes == []
-
-
-def test_an_answer_is_fixed_only_if_there_is_one() -> None:
-    stage = bank("limit to 100", "/fix answer", "It is set to 100.")
-    assert stage.session.conversation.turns[-1].raw == "It is set to 100."
-    assert ("answer › ", "The limit is 100.") in stage.asked
-
-
-def test_case_makes_a_suite_that_can_be_loaded(tmp_path: Path) -> None:
-    folder = tmp_path / "mine"
-    stage = bank("/case", f"/case {folder}", "limit to 100", f"/case {folder}", "and 200", f"/case {folder}")
-    assert "name the folder of a suite" in stage.noted
-    assert "there is no answered round" in stage.noted
-    lines = rows(folder / "cases.jsonl")
-    assert [line["category"] for line in lines] == ["single", "multi_round"]
-    lines[1]["id"] = "other"
-    (folder / "cases.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    suite = load_suite(str(folder))
-    assert suite.worlds == ("bank",)
-    assert [call.arguments["amount"] for turn in suite.cases[1].turns for call in turn.calls] == [100, 200]
-
-
-def test_export(tmp_path: Path) -> None:
-    stage = bank(
-        "limit to 100",
-        f"/export {tmp_path}/a.md",
-        f"/export {tmp_path}/a.json",
-        f"/export {tmp_path}/a.md",
-        "/export x",
-    )
-    text = (tmp_path / "a.md").read_text()
-    assert "## limit to 100" in text
-    assert '```json\nset_daily_limit {"account": "checking", "amount": 100}\n```' in text
-    document = json.loads((tmp_path / "a.json").read_text())
-    assert [message["role"] for message in document["messages"]] == ["system", "user", "assistant", "tool", "assistant"]
-    assert "a.md exists already" in stage.noted
-    assert "name a file that ends in .md or .json" in stage.noted

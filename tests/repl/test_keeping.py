@@ -1,0 +1,159 @@
+"""What is kept of a chat: stored sessions, training rows, evaluation cases."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from agentft.evaluation.suites import load_suite
+from agentft.records import parse_row
+from agentft.types import Json, ToolCall
+from tests.commands.run import run_process
+from tests.repl.bank import BankStage, bank
+
+FORMER, FIRST = 200000, 10000  # the limit of the checking account, in cents
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("smollm2_folder")
+def test_mask_shows_that_the_fixed_call_is_supervised(tmp_path: Path) -> None:
+    path = tmp_path / "kept.jsonl"
+    stage = BankStage(["limit to 50", '/fix {"account": "checking", "amount": 50}', f"/good {path}", "/mask"])
+    stage.repl.tokenizer_of = "smollm2-135m"
+    stage.run()
+    assert "[[" in stage.shown
+    done = run_process(["data", "mask", str(path), "--model", "smollm2-135m", "--json"])
+    tokens = json.loads(done.stdout)["rows"][0]["tokens"]
+    learnt = "".join(token["text"] for token in tokens if token["weight"] > 0)
+    assert '"parameters": {"account": "checking", "amount": 50}' in learnt
+    assert '"amount": 100' not in learnt
+    done = run_process(["data", "inspect", str(path), "--json"])
+    assert json.loads(done.stdout)["rejected"] == 0
+    done = run_process(
+        ["train", "--data", str(path), "--model", "smollm2-135m", "--dry-run", "--output", str(tmp_path / "r")]
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_session_is_stored_and_loaded_with_the_state(tmp_path: Path) -> None:
+    first = bank("/load", "limit to 100", "/branch", "and 200", store=tmp_path)
+    assert "no sessions yet" in first.shown
+    assert len(list(tmp_path.iterdir())) == 2
+    later = BankStage(["/load", "/load 2", "/state", "/rewind", "/load chat-x"], store=tmp_path)
+    later.run()
+    assert re.search(r"1 .* 2 · limit to 100\n +2 .* 1 · limit to 100", re.sub(r" rounds?", "", later.shown))
+    assert later.limit() == FIRST
+    assert "there is no session 'chat-x'" in later.noted
+    assert later.session.conversation.turns[-1].raw == "The limit is 100."
+    again = BankStage(["/undo"], store=tmp_path)
+    again.repl.resumes = True
+    again.run()
+    assert "resumed chat-" in again.noted
+    assert again.limit() == FORMER
+    assert "sessions are stored for chats on a terminal only" in bank("/load").noted
+
+
+def test_a_stored_session_of_another_format_or_version_is_refused(tmp_path: Path) -> None:
+    bank("limit to 100", store=tmp_path)
+    (path,) = tmp_path.iterdir()
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "conversation": {**document["conversation"], "source": "hermes"}}))
+    assert "its turns are in the format hermes" in bank("/load 1", store=tmp_path).noted
+    for broken in ("{", "[]", json.dumps({**document, "version": 9}), "{}"):
+        path.write_text(broken)
+        found = bank("/load", "/load 1", store=tmp_path)
+        assert "no sessions yet" in found.shown
+        assert str(path) in found.noted
+
+
+def rows(path: Path) -> list[dict[str, Json]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_good_keeps_one_row_for_a_conversation(tmp_path: Path) -> None:
+    path = tmp_path / "kept.jsonl"
+    path.write_text('{"id": "mine"}')
+    stage = bank("/good", f"/good {path}", "limit to 100", f"/good {path}", "and 200", "/good")
+    assert "name a file: /good chats.jsonl" in stage.noted
+    assert "the conversation is empty; nothing was saved" in stage.noted
+    mine, kept = rows(path)
+    assert mine == {"id": "mine"}
+    assert kept["provenance"] == {**kept["provenance"], "model": "scripted:answers", "fixed": []}  # type: ignore[dict-item]
+    assert "Now 200." in json.dumps(kept)
+    assert stage.noted.count(f"saved to {path}") == 2
+
+
+def test_good_in_the_form_of_openai_reads_back(tmp_path: Path) -> None:
+    path = tmp_path / "kept.jsonl"
+    bank("limit to 100", f"/good {path} openai")
+    (row,) = rows(path)
+    read = parse_row(row, "row")
+    calls = [part for turn in read.turns for part in turn.parts if isinstance(part, ToolCall)]
+    assert [(one.name, one.arguments["amount"]) for one in calls] == [("set_daily_limit", 100)]
+
+
+def test_fix_corrects_the_call_runs_it_and_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "kept.jsonl"
+    stage = BankStage(
+        ["limit to 50", f"/good {path}", '/fix {"account": "checking", "amount": 50}', "/fix answer It is 50."]
+    )
+    stage.run()
+    assert stage.limit() == 5000
+    (row,) = rows(path)
+    assert row["provenance"]["fixed"] == ["call set_daily_limit", "answer"]  # type: ignore[call-overload,index]
+    read = parse_row(row, "row")
+    parts = read.turns[-1].parts
+    assert [dict(part.arguments)["amount"] for part in parts if isinstance(part, ToolCall)] == [50]
+    assert read.turns[-1].raw.endswith("It is 50.")
+
+
+def test_fix_can_put_a_call_in_place_of_an_answer() -> None:
+    answers = {"*/0/0": "I cannot do that.", "*/0/1": "Done."}
+    stage = BankStage(["limit to 100", "/fix", 'set_daily_limit {"account": "checking", "amount": 100}'], answers)
+    stage.run()
+    assert ("call › ", "") in stage.asked
+    assert stage.limit() == FIRST
+    assert [turn.role for turn in stage.session.conversation.turns[1:]] == ["user", "assistant", "tool", "assistant"]
+    assert "/good FILE keeps the conversation" in stage.noted
+
+
+def test_a_fix_that_fails_changes_nothing() -> None:
+    stage = BankStage(["/fix", "limit to 100", '/fix {"account": "nope", "amount": 1}', "/fix withdraw {}"])
+    stage.run()
+    assert "nothing was asked yet" in stage.noted
+    assert "the call failed, and nothing was changed" in stage.noted
+    assert "there is no tool 'withdraw'" in stage.noted
+    assert stage.limit() == FIRST
+    assert stage.session.conversation.turns[-1].raw == "The limit is 100."
+    assert stage.session.fixes == []
+
+
+def test_an_answer_is_fixed_only_if_there_is_one() -> None:
+    stage = bank("limit to 100", "/fix answer", "It is set to 100.")
+    assert stage.session.conversation.turns[-1].raw == "It is set to 100."
+    assert ("answer › ", "The limit is 100.") in stage.asked
+
+
+def test_case_makes_a_suite_that_can_be_loaded(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    stage = bank("/case", f"/case {folder}", "limit to 100", f"/case {folder}", "and 200", f"/case {folder}")
+    assert "name the folder of a suite" in stage.noted
+    assert "there is no answered round" in stage.noted
+    lines = rows(folder / "cases.jsonl")
+    assert [line["category"] for line in lines] == ["single", "multi_round"]
+    lines[1]["id"] = "other"
+    (folder / "cases.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    suite = load_suite(str(folder))
+    assert suite.worlds == ("bank",)
+    assert [call.arguments["amount"] for turn in suite.cases[1].turns for call in turn.calls] == [100, 200]
+
+
+def test_export(tmp_path: Path) -> None:
+    stage = bank("limit to 100", f"/export {tmp_path}/a.json", f"/export {tmp_path}/a.json", "/export")
+    document = json.loads((tmp_path / "a.json").read_text())
+    assert [message["role"] for message in document["messages"]] == ["system", "user", "assistant", "tool", "assistant"]
+    assert "a.json exists already" in stage.noted
+    assert "name a file: /export chat.json" in stage.noted
