@@ -26,6 +26,7 @@ from agentft.commands.chat import chat_command
 from agentft.commands.data import build_command, inspect_command, mask_command
 from agentft.commands.doctor import doctor_command
 from agentft.commands.evaluate import eval_command
+from agentft.commands.evaluation_derive import derive_command
 from agentft.commands.evaluation_mine import mine_command
 from agentft.commands.evaluation_show import show_command
 from agentft.commands.models import list_command as models_list
@@ -57,6 +58,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "eval": eval_command,
     "eval show": show_command,
     "eval mine": mine_command,
+    "eval derive": derive_command,
     "data inspect": inspect_command,
     "data mask": mask_command,
     "data build": build_command,

@@ -20,7 +20,7 @@ from agentft.evaluation.statistics import Estimate, PairedDelta
 from agentft.evaluation.summary import HEADLINES, GateResult, Summary
 from agentft.metrics import ERROR_CLASSES
 
-__all__ = ["EvaluationProgress", "show_summary"]
+__all__ = ["EvaluationProgress", "overfit_table", "show_summary"]
 
 LOG_SECONDS = 15.0
 MAX_PROBLEMS = 3
@@ -85,6 +85,8 @@ def show_summary(summary: Summary) -> RenderableType:
     else:
         for title, groups in (("categories", summary.categories), ("languages", summary.languages)):
             blocks += ["", _groups(title, groups, arms)]
+    if summary.overfit:
+        blocks += ["", overfit_table(summary.overfit)]
     if summary.errors:
         blocks += ["", _errors(summary.errors, arms), *_failures(summary)]
     return Group(*blocks, "", *_closing(summary))
@@ -104,6 +106,18 @@ def _groups(title: str, groups: Mapping[str, Breakdown], arms: Sequence[str]) ->
     for name, group in groups.items():
         if row := group.metrics.get(group.shown):
             table.add_row(safe_text(name), *_cells(row, arms))
+    return table
+
+
+def overfit_table(found: Mapping[str, Any]) -> Table:
+    """How often each arm solves the cases of a suite and those derived from them. `found`: see `overfit_index`."""
+    numbers = (Column(title, justify="right", no_wrap=True) for title in ("suite", "derived", "overfit index", "n"))
+    table = Table(Column("success in derived suites", no_wrap=True), "", *numbers, **BARE)
+    for name, by_arm in found.items():
+        for arm, figures in by_arm.items():
+            rates = (Text(f"{figures[key]['value'] * 100:.1f}") for key in ("original", "derived"))
+            index = PairedDelta(**figures["index"])
+            table.add_row(safe_text(name), safe_text(arm), *rates, _difference(index), str(index.n))
     return table
 
 

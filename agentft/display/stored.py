@@ -11,6 +11,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from agentft.display.diagnosis import BARE, describe_pairs, show_diagnosis, show_share, worst_places
+from agentft.display.evaluation import overfit_table
 from agentft.display.safe import safe_name, safe_text
 from agentft.evaluation.records import Record
 from agentft.evaluation.summary import HEADLINES
@@ -43,6 +44,9 @@ def show_stored(summary: Mapping[str, Any], cases: Sequence[PairedCase], *, ever
     diagnosis = summary.get("diagnosis")
     if diagnosis:
         blocks += show_diagnosis(diagnosis, arms) if everything else worst_places(diagnosis, arms[0])
+    if summary.get("overfit"):
+        shown = summary["overfit"] if everything else {"all": summary["overfit"]["all"]}
+        blocks += ["", overfit_table(shown)]
     if lost := [case.id for case in cases if case.outcome == "lost"]:
         more = f" and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
         blocks.append(safe_name(f"lost: {', '.join(lost[:NAMED])}{more}", style="red"))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from agentft.agent import Job, Options, run_cases
+from agentft.agent import Options, run_cases
+from agentft.evaluation.clients import SuiteClients
 from agentft.evaluation.gold import ONE_BY_ONE, oracle_answers
 from agentft.evaluation.plan import Plan
 from agentft.metrics import Context, score_case
 from agentft.metrics.values import contains_value
 from agentft.models.scripted import ScriptedModel
 from agentft.strict import nearest
-from agentft.toolserver import ToolClient, ToolServer
+from agentft.toolserver import ToolServer
 from agentft.types import CallExpectation, Case, CaseTurn, Exchange, Json, Span, ToolCall
 
 __all__ = ["Flaw", "check_cases"]
@@ -53,8 +53,8 @@ def check_cases(plan: Plan) -> list[Flaw]:
     answers are not a success for the scorer.
     """
     places = _places(plan)
-    with ToolServer(plan.toolsets, plan.world_seed) as server, ExitStack() as stack:
-        check = _Check(plan, server.client(), places)
+    with ToolServer(plan.toolsets, plan.world_seed) as server, SuiteClients(plan, server) as clients:
+        check = _Check(plan, clients, places)
         flaws = list(check.duplicates())
         clean: dict[str, _Played] = {}
         for case in plan.cases:
@@ -64,15 +64,8 @@ def check_cases(plan: Plan) -> list[Flaw]:
                 clean[case.id] = played
         jobs = [plan.job(case) for case in plan.cases if case.id in clean]
 
-        clients: dict[str, ToolClient] = {}
-
-        def client_for(job: Job) -> ToolClient:
-            if job.case.suite not in clients:
-                client = ToolClient(server.address, server.token, job.tools)
-                clients[job.case.suite] = stack.enter_context(client)
-            return clients[job.case.suite]
-
-        for trajectory in run_cases(jobs, ScriptedModel(oracle_answers(jobs)), client_for, Options(run="check.oracle")):
+        oracle, options = ScriptedModel(oracle_answers(jobs)), Options(run="check.oracle")
+        for trajectory in run_cases(jobs, oracle, clients.for_job, options):
             case = next(job.case for job in jobs if job.case.id == trajectory.case_id)
             writes = any(plan.is_write(call.name) for turn in case.turns for call in turn.calls[turn.failing :])
             context = Context({tool.name: tool for tool in plan.tools(case)}, clean[case.id].state if writes else None)
@@ -98,9 +91,9 @@ def _places(plan: Plan) -> dict[str, str]:
 class _Check:
     """Checks the cases of a plan one by one. Every play of a case has a session of its own."""
 
-    def __init__(self, plan: Plan, client: ToolClient, places: dict[str, str]) -> None:
+    def __init__(self, plan: Plan, clients: SuiteClients, places: dict[str, str]) -> None:
         self._plan = plan
-        self._client = client
+        self._clients = clients
         self._places = places
         self._sessions = 0
 
@@ -197,9 +190,9 @@ class _Check:
 
     def _play(self, case: Case) -> _Played:
         self._sessions += 1
-        session = f"check-{self._sessions}"
-        turns = tuple(tuple(self._client.call(_as_call(call), session) for call in turn.calls) for turn in case.turns)
-        return _Played(turns, self._client.state_digest(session))
+        session, client = f"check-{self._sessions}", self._clients.of(case)
+        turns = tuple(tuple(client.call(_as_call(call), session) for call in turn.calls) for turn in case.turns)
+        return _Played(turns, client.state_digest(session))
 
 
 def _calls(case: Case) -> list[tuple[str, CallExpectation]]:

@@ -17,7 +17,7 @@ ONE_BY_ONE = ("dependent", "multi_round", "tool_error")
 
 
 def gold_states(
-    cases: Iterable[Case], client: ToolRunner, is_write: Callable[[str], bool], run: str
+    cases: Iterable[Case], client_of: Callable[[Case], ToolRunner], is_write: Callable[[str], bool], run: str
 ) -> dict[str, str | None]:
     """The digest of the tools' state after the expected calls of each case, by case id; None if no call writes.
 
@@ -27,7 +27,7 @@ def gold_states(
     states: dict[str, str | None] = {}
     for case in cases:
         # One session for each case, separate from those of the models.
-        session = f"{run}-gold-{len(states)}"
+        client, session = client_of(case), f"{run}-gold-{len(states)}"
         writes = False
         for turn in case.turns:
             for index, call in enumerate(turn.calls):

@@ -14,6 +14,7 @@ from agentft.errors import InputError
 from agentft.evaluation.shots import Shots
 from agentft.evaluation.statistics import smallest_difference
 from agentft.evaluation.suites import Suite, stratified
+from agentft.evaluation.views import ShownTool
 from agentft.metrics import Context
 from agentft.metrics.bfcl import BfclEntry
 from agentft.models import Model
@@ -58,6 +59,7 @@ class Plan:
     setups: Mapping[str, Setup] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
     _personas: dict[str, str] = field(default_factory=dict, repr=False)
+    _views: dict[str, dict[str, ShownTool]] = field(default_factory=dict, repr=False)
 
     @property
     def runs(self) -> int:
@@ -65,12 +67,22 @@ class Plan:
         return len(self.cases) * self.trials
 
     def tools(self, case: Case) -> tuple[ToolDefinition, ...]:
-        """The tools that the model sees in a case: those that its suite names, even if more are served."""
+        """The tools that the model sees in a case: those that its suite names or shows, even if more are served."""
         if case.id in self.setups:
             return self.setups[case.id].tools
+        if shown := self.view(case):
+            bases = {tool: toolset.base_url for toolset in self.toolsets for tool in toolset.tools}
+            return tuple(
+                ToolDefinition(tool.name, tool.description, tool.parameters, (f"{bases[tool.tool]}/{tool.name}",))
+                for tool in shown.values()
+            )
         worlds = {toolset.name: toolset for toolset in self.toolsets}
         tools = (tool for name in case.worlds for tool in worlds[name].definitions)
         return tuple(tool for tool in tools if not case.tools or tool.name in case.tools)
+
+    def view(self, case: Case) -> Mapping[str, ShownTool]:
+        """The tools that a derived suite shows, by name; empty for other suites."""
+        return self._views.get(case.suite, {})
 
     def job(self, case: Case, trial: int = 0) -> Job:
         """The case as the agent runs it."""
@@ -84,8 +96,9 @@ class Plan:
         return Context({tool.name: tool for tool in self.tools(case)}, gold_state, setup.entry if setup else None)
 
     def is_write(self, tool: str) -> bool:
-        """Whether the tool changes state."""
-        return any(toolset.is_write(tool) for toolset in self.toolsets)
+        """Whether the tool changes state; also one that a derived suite shows under another name."""
+        names = {tool, *(view[tool].tool for view in self._views.values() if tool in view)}
+        return any(toolset.is_write(name) for toolset in self.toolsets for name in names)
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -169,7 +182,7 @@ def make_plan(
             places = ",".join(suite.places.get(name, name) for name in lacking)
             raise InputError(f"suite {suite.name} needs the tools {', '.join(lacking)}; add to --tools: {places}")
         offered = [tool for name in suite.worlds for tool in worlds[name].tools]
-        for tool in suite.tools:
+        for tool in (*suite.tools, *(shown.tool for shown in suite.shown)):
             if tool not in offered:
                 raise InputError(
                     f"suite {suite.name}: none of its worlds has a tool {tool!r}; {nearest(tool, offered)}"
@@ -184,6 +197,7 @@ def make_plan(
         cases=stratified(chosen, limit),
         trials=trials,
         _personas={suite.name: suite.persona for suite in suites},
+        _views={suite.name: {tool.name: tool for tool in suite.shown} for suite in suites},
     )
     if strict:
         _check_tools(plan)

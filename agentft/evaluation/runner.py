@@ -15,6 +15,7 @@ from pathlib import Path
 
 from agentft.agent import Job, Options, run_cases
 from agentft.errors import InputError
+from agentft.evaluation.clients import SuiteClients
 from agentft.evaluation.conditions import check_conditions, conditions_of
 from agentft.evaluation.gold import gold_states
 from agentft.evaluation.plan import FIRST_ARMS, Arm, Plan
@@ -148,8 +149,8 @@ class _Run:
         self._cases = {case.id: case for case in plan.cases}
         gold: dict[str, str | None] = dict.fromkeys(self._cases)
         if plan.source is None and not plan.setups:  # a real or recorded service has no state to compare
-            with ToolServer(plan.toolsets, plan.world_seed) as faultless:
-                gold = gold_states(plan.cases, faultless.client(), plan.is_write, self._name)
+            with ToolServer(plan.toolsets, plan.world_seed) as faultless, SuiteClients(plan, faultless) as clients:
+                gold = gold_states(plan.cases, clients.of, plan.is_write, self._name)
         self._contexts = {case.id: plan.context(case, gold[case.id]) for case in plan.cases}
         self._keys = [(case.id, trial) for trial in range(plan.trials) for case in plan.cases]
 
@@ -196,16 +197,11 @@ class _Run:
         """Run the waiting cases, those of a batch in one trial. Each suite has a client that knows only its tools."""
         settings, faults = self._settings, self._plan.faults
         timeout = faults.client_seconds if faults else 10.0 if self._plan.source is None else 5 * REAL_SECONDS
-        with ExitStack() as stack:
-            clients: dict[str, ToolClient] = {}
+        server = self._server
+        with SuiteClients(self._plan, server, timeout) if server else nullcontext() as clients:
 
             def client_for(job: Job) -> ToolClient | None:
-                if self._server is None:
-                    return None
-                if job.case.suite not in clients:
-                    client = ToolClient(self._server.address, self._server.token, job.tools, timeout=timeout)
-                    clients[job.case.suite] = stack.enter_context(client)
-                return clients[job.case.suite]
+                return clients.of(job.case) if clients else None
 
             run = f"{self._name}.{arm.label}"
             options = Options(settings.batch_size, self._plan.max_steps, settings.sampling, run)
@@ -218,12 +214,14 @@ class _Run:
     def _with_faults(self, trajectory: Trajectory) -> Trajectory:
         """The trajectory with the fault of every exchange; `invalid` if a tool failed without an injected fault."""
         faults, calls = self._plan.faults, Counter[str]()
-        session = self._plan.job(self._cases[trajectory.case_id], trajectory.trial).session("")
+        case = self._cases[trajectory.case_id]
+        session, view = self._plan.job(case, trajectory.trial).session(""), self._plan.view(case)
         steps: list[Step] = []
         for step in trajectory.steps:
             exchanges: list[Exchange] = []
             for exchange in step.exchanges:
-                tool = exchange.call.name
+                shown = view.get(exchange.call.name)
+                tool = shown.tool if shown else exchange.call.name
                 sent = exchange.sent is not None
                 calls[tool] += sent
                 fault = faults.at(session, tool, calls[tool]) if faults and sent else None

@@ -9,6 +9,7 @@ suite.toml::
     tools = ["current_weather"]            # optional: offer only these tools
     [comparators]                          # optional: "<tool>.<argument>" = "exact" | "casefold" | "spaceless"
     "calculate.expression" = "spaceless"
+    of, transform, view = "weather", "renamed", "view.json"    # only in derived suites; see `views`
 
 cases.jsonl, one object a line::
 
@@ -30,6 +31,7 @@ from pathlib import Path
 
 from agentft.content import content_root, find_content
 from agentft.errors import InputError
+from agentft.evaluation.views import ShownTool, read_view
 from agentft.strict import one_of, read_as, read_json_line, read_toml
 from agentft.toolset import Toolset, check_referenced, load_toolsets, locate_world
 from agentft.types import COMPARATORS, CallExpectation, Case
@@ -41,7 +43,8 @@ __all__ = ["Suite", "load_suite", "load_worlds", "select_suites", "shipped_suite
 class Suite:
     """A suite. `folder` holds its two files, and `digest` is their SHA-256.
 
-    `worlds`: names of tool worlds. `places`: by name, where they are (see `locate_world`).
+    `worlds`: names of tool worlds. `places`: by name, where they are (see `locate_world`). `of`, `transform`: the suite
+    that it is derived from, and how; `shown`: the tools of its `view`, in place of those of the worlds.
     """
 
     name: str
@@ -54,6 +57,10 @@ class Suite:
     cases: tuple[Case, ...] = ()
     digest: str = ""
     places: Mapping[str, str] = field(default_factory=dict)
+    of: str = ""
+    transform: str = ""
+    view: str = ""
+    shown: tuple[ShownTool, ...] = ()
 
 
 def load_suite(name: str) -> Suite:
@@ -68,7 +75,7 @@ def load_suite(name: str) -> Suite:
         raise InputError(f"there is no suite {name!r}; shipped suites: {known}; write a folder as ./folder")
     remedy = "a suite is suite.toml and cases.jsonl"
     head, path = folder / "suite.toml", folder / "cases.jsonl"
-    suite = read_as(Suite, read_toml(head, remedy), str(head), folder=folder, cases=(), digest="", places={})
+    suite = read_as(Suite, read_toml(head, remedy), str(head), folder=folder, cases=(), digest="", places={}, shown=())
     if not suite.worlds:
         raise InputError(f"{head}: `worlds` is empty; name at least one tool world")
     places = [locate_world(world, folder) for world in suite.worlds]
@@ -87,7 +94,11 @@ def load_suite(name: str) -> Suite:
     cases = tuple(_cases(suite, path, raw))
     if not cases:
         raise InputError(f"{path}: it has no cases; write one JSON object per line")
-    return replace(suite, cases=cases, digest=hashlib.sha256(head.read_bytes() + b"\0" + raw).hexdigest())
+    content = head.read_bytes() + b"\0" + raw
+    if suite.view:
+        suite = replace(suite, shown=read_view(folder / suite.view))
+        content += b"\0" + (folder / suite.view).read_bytes()
+    return replace(suite, cases=cases, digest=hashlib.sha256(content).hexdigest())
 
 
 def shipped_suites() -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from agentft.evaluation.bfcl_scores import bfcl_report
 from agentft.evaluation.comparison import Breakdown, Comparison, Reliability, break_down, compare, no_worse, reliability
 from agentft.evaluation.diagnosis import Diagnosis, diagnose
 from agentft.evaluation.noninferiority import CONFIDENCE
+from agentft.evaluation.overfitting import overfit_index
 from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record
 from agentft.metrics import METRICS, SCORER_VERSION
@@ -113,7 +114,7 @@ class Summary:
 
     `done` and `invalid_by_arm`: records by arm. `problems`: how often each problem made a case invalid. `errors`: how
     often each error class is the primary one, by arm. `kept`: records from an earlier run. `bfcl`: see `bfcl_report`.
-    `diagnosis`: None for BFCL, each entry of which has its own tools.
+    `diagnosis`: None for BFCL, each entry of which has its own tools. `overfit`: see `overfit_index`.
     """
 
     verdict: str
@@ -144,6 +145,7 @@ class Summary:
     kept: int
     bfcl: Mapping[str, Any] | None = None
     diagnosis: Diagnosis | None = None
+    overfit: Mapping[str, Any] | None = None
 
     @property
     def failures(self) -> dict[str, dict[str, int]]:
@@ -198,9 +200,7 @@ def summarise(
         problems=dict(Counter(row.problem for rows in arms.values() for row in rows if row.problem)),
         gates=results,
         metrics=metrics,
-        categories=break_down(plan.cases, arms, "category", _headlines(plan)),
-        languages=break_down(plan.cases, arms, "lang", _headlines(plan)),
-        suites=break_down(plan.cases, arms, "suite", _headlines(plan)),
+        **_breakdowns(plan, arms),
         errors=_errors(arms),
         arms={label: _describe(rows, *ran.get(label, (None, None))) for label, rows in arms.items()},
         hashes=dict(plan.hashes),
@@ -215,6 +215,7 @@ def summarise(
         kept=kept,
         bfcl=bfcl_report(arms) if plan.setups else None,
         diagnosis=None if plan.setups else diagnose(plan, arms),
+        overfit=overfit_index(plan, arms),
     )
 
 
@@ -267,6 +268,11 @@ def _check_gate(gate: Gate, arms: Mapping[str, Sequence[Record]], found: Compari
         return GateResult(gate.metric, None, value, passed, gate.margin, p)
     value = next(iter(found.arms.values())).value
     return GateResult(gate.metric, gate.minimum, value, value is not None and value >= (gate.minimum or 0.0))
+
+
+def _breakdowns(plan: Plan, arms: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
+    keys = {"categories": "category", "languages": "lang", "suites": "suite"}
+    return {name: break_down(plan.cases, arms, key, _headlines(plan)) for name, key in keys.items()}
 
 
 def _verdict(gates: Sequence[GateResult]) -> str:

@@ -185,6 +185,12 @@ function changes(found) {
     return node;
   })]));
 }
+function overfit(found) {
+  const rows = Object.entries(found).flatMap(([name, arms]) => Object.entries(arms).map(([label, { original, derived, index }]) => [name, label,
+    number("td", percent(original.value)), number("td", percent(derived.value)),
+    number("td", `${signed(index.value)} (${signed(index.low)} to ${signed(index.high)})`), number("td", String(index.n))]));
+  return table(["derived suite", "model", "suite", "derived", "overfit index", "n"], rows);
+}
 function verdictLine() {
   const tone = { pass: "good", fail: "bad", none: "" }[summary.verdict] ?? "warn";
   const text = summary.verdict === "none" ? "no gate" : `verdict: ${summary.verdict}`;
@@ -241,6 +247,7 @@ if (diagnosis) {
   if (diagnosis.arguments.length) section("Arguments", "How often an argument is right, percent with 95 % intervals, in n calls of the right tool that expect it or pass it.", argumentMap(diagnosis.arguments));
   if (Object.keys(diagnosis.changes).length) section("Errors before and after", `First error of each run: ${labels[1]} in rows, ${labels[0]} in columns.`, changes(diagnosis.changes));
 }
+if (summary.overfit) section("Derived suites", "How often the cases of a suite are solved, and those derived from them; the overfit index is the difference, with its 95 % interval.", overfit(summary.overfit));
 provenance();
 
 // The cases

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self, TypeAlias
 from urllib.parse import quote, urlsplit
 
 import httpx
 
-from agentft.errors import InputError, MissingError
+from agentft.errors import InputError, MissingError, ToolError
+from agentft.toolserver.body import error_body
 from agentft.types import Exchange, Json, ToolCall, ToolDefinition
 
 __all__ = ["ServerGone", "ToolClient"]
@@ -37,15 +38,23 @@ class ToolClient:
         token: the server's bearer token.
         definitions: the registered tools with their endpoints.
         timeout: seconds from the start of a request to the last byte of the response.
+        served: turns a call of a registered tool into the one that the server takes, or raises ToolError.
     """
 
     def __init__(
-        self, address: str, token: str, definitions: Sequence[ToolDefinition], *, timeout: float = 10.0
+        self,
+        address: str,
+        token: str,
+        definitions: Sequence[ToolDefinition],
+        *,
+        timeout: float = 10.0,
+        served: Callable[[ToolCall], ToolCall] | None = None,
     ) -> None:
         if urlsplit(address).hostname != "127.0.0.1":
             raise InputError(f"{address} is not on loopback; tool servers are reached at http://127.0.0.1:<port> only")
         self._address = address.rstrip("/")
         self._tools = {definition.name: definition for definition in definitions}
+        self._served = served
         # No redirects and no proxies: they would let a response or the environment choose where a call goes.
         self._timeout = timeout
         self._http = httpx.Client(
@@ -67,16 +76,24 @@ class ToolClient:
         """
         if refusal := self._refusal(call):
             return _unsent(call, refusal)
+        made = call
+        if self._served is not None:
+            try:
+                call = self._served(call)
+            except ToolError as error:
+                received = json.dumps(error_body(error), ensure_ascii=False)
+                sent: Json = dict(made.arguments)
+                return Exchange(made, "POST", made.endpoint, sent, error.status, received, is_error=True)
         try:
             # Escaped to ASCII, so that lone surrogates can be sent too; the server refuses them.
             body = json.dumps(dict(call.arguments)).encode()
         except (ValueError, TypeError, RecursionError):
-            return _unsent(call, {"error": "the arguments cannot be written as JSON; use plain values"})
+            return _unsent(made, {"error": "the arguments cannot be written as JSON; use plain values"})
         target = urlsplit(call.endpoint) if call.endpoint is not None else None
         headers = {"Content-Type": "application/json"} | ({"Host": target.netloc} if target else {})
         path = target.path if target else f"/tools/{call.name}"
         answer = self._send("POST", path, session, headers, body)
-        return Exchange(call, "POST", call.endpoint if target else path, dict(call.arguments), *answer)
+        return Exchange(made, "POST", call.endpoint if target else path, dict(call.arguments), *answer)
 
     def state_digest(self, session: str) -> str:
         """The digest of all worlds' states in a session.

@@ -52,7 +52,8 @@ def case(name: str, *turns: CaseTurn, category: Category = "single") -> Case:
 
 
 def states(*cases: Case) -> dict[str, str | None]:
-    return gold_states(cases, Server(), lambda name: name == "write", "run")
+    server = Server()
+    return gold_states(cases, lambda _: server, lambda name: name == "write", "run")
 
 
 def test_the_state_is_given_where_a_call_that_succeeds_writes() -> None:
@@ -79,7 +80,7 @@ def test_the_state_is_given_where_a_call_that_succeeds_writes() -> None:
 def test_every_case_has_a_session_of_its_own() -> None:
     server = Server()
     cases = [case(name, CaseTurn("u", (expect("write"),))) for name in "ab"]
-    assert gold_states(cases, server, lambda _: True, "run") == {"a": "write", "b": "write"}
+    assert gold_states(cases, lambda _: server, lambda _: True, "run") == {"a": "write", "b": "write"}
     assert list(server.calls) == ["run-gold-0", "run-gold-1"]
 
 
