@@ -40,6 +40,7 @@ __all__ = [
     "add_user_turn",
     "advance",
     "open_conversation",
+    "replay",
     "run_cases",
     "step",
 ]
@@ -207,6 +208,25 @@ def _run_concurrently(
                 model.cancel()
 
 
+def replay(job: Job, steps: Sequence[Step], source: str) -> Iterator[Conversation]:
+    """The conversation before each of these steps of the job, as `run_cases` had it. `source`: the model's."""
+    conversation, turn = _begin(job, source), 0
+    for step_ in steps:
+        if step_.turn > turn:
+            turn = step_.turn
+            conversation = add_user_turn(conversation, job.case.turns[turn].user)
+        yield conversation
+        conversation = _append(conversation, Turn("assistant", step_.parts, step_.raw or ""))
+        if step_.exchanges:
+            conversation = _append(conversation, _results_turn(step_.exchanges))
+
+
+def _begin(job: Job, source: str) -> Conversation:
+    """The conversation up to the first user turn of the case."""
+    opened = open_conversation(job.case.id, job.persona, job.tools, source)
+    return add_user_turn(replace(opened, turns=opened.turns + job.history), job.case.turns[0].user)
+
+
 class _Run:
     """One case in progress."""
 
@@ -214,9 +234,7 @@ class _Run:
         self.job = job
         self.client = client
         self.session = job.session(options.run)
-        opened = open_conversation(job.case.id, job.persona, job.tools, source)
-        opened = replace(opened, turns=opened.turns + job.history)
-        self.conversation = add_user_turn(opened, job.case.turns[0].user)
+        self.conversation = _begin(job, source)
         self.turn = 0
         self.turn_steps = 0  # steps since the last user turn
         self.steps: list[Step] = []

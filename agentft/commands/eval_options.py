@@ -105,6 +105,10 @@ class EvalOptions:
             "--check", help="Run the expected calls only: list unsolvable or ambiguous cases, and exit with 1."
         ),
     ] = False
+    probabilities: Annotated[
+        bool,
+        typer.Option("--probabilities", help="Also store the probability of each call; needs models on this machine."),
+    ] = False
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens in one reply.")] = 256
     at_once: AtOnce = None
     call_format: Annotated[

@@ -66,7 +66,8 @@ def _run_options(plan: Plan, gates: tuple[Gate, ...], report: ResultsWriter, opt
     choice = ModelChoice(options.model, options.adapter, options.bits, options.call_format, server)
     sampling = Sampling(**{name: getattr(options, name) for name in ("max_new_tokens", "temperature", "seed")})
     batch_size = server.concurrency if server else at_once or 16
-    settings = Settings(output or Path(), sampling, batch_size, gates, options.max_invalid, on_results=report)
+    settings = Settings(output or Path(), sampling, batch_size, gates, options.max_invalid, options.probabilities)
+    settings = replace(settings, on_results=report)
     return _run_choice(plan, choice, settings, options)
 
 

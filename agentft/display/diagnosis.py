@@ -10,11 +10,13 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from agentft.display.safe import safe_name
+from agentft.evaluation.calibration import BINS
 
-__all__ = ["BARE", "describe_pairs", "show_diagnosis", "show_share", "worst_places"]
+__all__ = ["BARE", "describe_calibration", "describe_pairs", "show_diagnosis", "show_share", "worst_places"]
 
 BARE: dict[str, Any] = {"box": None, "pad_edge": False, "header_style": "bold", "padding": (0, 2, 0, 0)}
 WORST = 3
+ASKING = 0.9  # one of `THRESHOLDS`
 
 
 def worst_places(found: Mapping[str, Any], arm: str) -> Iterator[Text]:
@@ -51,6 +53,16 @@ def describe_pairs(summary: Mapping[str, Any]) -> Iterator[str]:
         if trials := found.get("reliability"):
             powers = ", ".join(f"pass^{k} {show_share(figure)}" for k, figure in trials["pass_k"].items())
             yield f"{arm}: {powers}; solved in some trials only: {show_share(trials['flips'])}"
+
+
+def describe_calibration(summary: Mapping[str, Any]) -> Iterator[str]:
+    """For each arm with probabilities, what may run without asking, and the calibration error."""
+    for arm, found in (summary.get("calibration") or {}).items():
+        at = next(one for one in found["thresholds"] if one["above"] == ASKING)
+        yield (
+            f"{arm}: execute without asking above {ASKING:g}: {at['calls']} of {found['calls']} calls, of which "
+            f"{at['wrong']} wrong (of all {found['wrong']}); calibration error {found['ece']:.3f} in {BINS} bins"
+        )
 
 
 def show_diagnosis(found: Mapping[str, Any], arms: Sequence[str]) -> Iterator[RenderableType]:

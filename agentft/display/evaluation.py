@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column, Table
 from rich.text import Text
 
-from agentft.display.diagnosis import describe_pairs
+from agentft.display.diagnosis import describe_calibration, describe_pairs
 from agentft.display.safe import safe_name, safe_text
 from agentft.evaluation.comparison import Breakdown, Comparison
 from agentft.evaluation.plan import Arm
@@ -215,7 +215,8 @@ def _closing(summary: Summary) -> Iterator[Text]:
     else:
         adjusted = "; p over all rows of a table adjusted by Holm's method" * (len(summary.arms) == 2)
         yield Text(f"Categories show exact_call, or abstention if no call is expected{adjusted}.", style="dim")
-    for line in describe_pairs(summary.document()):
+    document = summary.document()
+    for line in (*describe_pairs(document), *describe_calibration(document)):
         yield safe_text(line)
     if summary.invalid:
         cases = "1 invalid case" if summary.invalid == 1 else f"{summary.invalid} invalid cases"

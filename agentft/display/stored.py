@@ -10,7 +10,14 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from agentft.display.diagnosis import BARE, describe_pairs, show_diagnosis, show_share, worst_places
+from agentft.display.diagnosis import (
+    BARE,
+    describe_calibration,
+    describe_pairs,
+    show_diagnosis,
+    show_share,
+    worst_places,
+)
 from agentft.display.evaluation import overfit_table
 from agentft.display.safe import safe_name, safe_text
 from agentft.evaluation.records import Record
@@ -35,7 +42,7 @@ def show_stored(summary: Mapping[str, Any], cases: Sequence[PairedCase], *, ever
         safe_text(summary["finding"], style="bold"),
         Text("no gate" if summary["verdict"] == "none" else f"verdict: {summary['verdict']}"),
         _figures(summary, arms, tuple(summary["metrics"]) if everything else HEADLINES),
-        *map(safe_name, describe_pairs(summary)),
+        *map(safe_name, (*describe_pairs(summary), *describe_calibration(summary))),
         Text(f"cases: {counts}"),
     ]
     for group in largest_failures(cases, limit=4):

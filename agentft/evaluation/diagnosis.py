@@ -15,7 +15,17 @@ from agentft.evaluation.statistics import Estimate, estimate
 from agentft.metrics.matching import Matching, Pair, case_matchings
 from agentft.metrics.reading import all_calls, attempted
 
-__all__ = ["NO_CALL", "SOLVED", "UNKNOWN", "UNREADABLE", "ArgumentCell", "ConfusionCell", "Diagnosis", "diagnose"]
+__all__ = [
+    "NO_CALL",
+    "SOLVED",
+    "UNKNOWN",
+    "UNREADABLE",
+    "ArgumentCell",
+    "ConfusionCell",
+    "Diagnosis",
+    "diagnose",
+    "match_records",
+]
 
 NO_CALL = "(no call)"
 UNREADABLE = "(unreadable)"
@@ -75,7 +85,7 @@ class _Outcome:
 
 def diagnose(plan: Plan, arms: Mapping[str, Sequence[Record]]) -> Diagnosis:
     """The diagnosis of the records of each arm, by label. Invalid cases are left out."""
-    matched = {label: list(_matched(plan, rows)) for label, rows in arms.items()}
+    matched = {label: list(match_records(plan, rows)) for label, rows in arms.items()}
     return Diagnosis(tuple(_confusion(matched)), tuple(_arguments(matched)), _changes(arms))
 
 
@@ -83,7 +93,8 @@ _Matched = tuple[Record, list[Matching], frozenset[str]]
 """A record, a matching for each user turn, and the names of its tools."""
 
 
-def _matched(plan: Plan, rows: Iterable[Record]) -> Iterator[_Matched]:
+def match_records(plan: Plan, rows: Iterable[Record]) -> Iterator[_Matched]:
+    """The records of valid cases, with their calls assigned to the expected ones."""
     cases = {case.id: case for case in plan.cases}
     for row in rows:
         case = cases.get(row.case)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, Self
 from agentft.calls import call_format
 from agentft.errors import InputError
 from agentft.evaluation.plan import Arm
+from agentft.evaluation.probabilities import CallPiece, CallProbability, Probabilities
 from agentft.files import atomic_write, clear_unfinished, lock_folder
 from agentft.metrics import SCORER_VERSION, Context, Finding, classify, decisions, score_case
 from agentft.records.parts import dump_part, read_part
@@ -60,7 +61,7 @@ class Record:
     (empty: written by an older version). `format` and `frame_sha256`: how the prompt was rendered (None: the model
     takes no text). `model`: the arm's name (empty: written by an older version, as is None in `conditions`, see
     `Plan.conditions`). `case_digest`: hash of the case. `fingerprint`: hash of everything that the arm's replies
-    depend on.
+    depend on. `probabilities`: those of its calls (None: not measured).
     """
 
     arm: str
@@ -88,6 +89,7 @@ class Record:
     conditions: Mapping[str, str] | None = None
     case_digest: str
     fingerprint: str
+    probabilities: Probabilities | None = None
 
     @property
     def key(self) -> Key:
@@ -104,6 +106,9 @@ class Record:
         row = {item.name: getattr(self, item.name) for item in fields(self)}
         if not self.model:
             del row["model"]
+        del row["probabilities"]
+        if self.probabilities is not None:
+            row["probabilities"] = self.probabilities.document()
         return row | {
             "findings": [asdict(finding) for finding in self.findings],
             "scores": {name: asdict(score) for name, score in self.scores.items()},
@@ -211,6 +216,7 @@ def read_record(row: object, at: str) -> Record:
             decisions=tuple((expected, made) for expected, made in row.get("decisions", ())),
             expected=tuple(map(dict, row.get("expected", ()))),
             conditions=row.get("conditions") and dict(row["conditions"]),
+            probabilities=_read_probabilities(row.get("probabilities")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{at}: case {row['case']!r:.60} is damaged ({error}); run it again") from None
@@ -274,6 +280,14 @@ class Store:
         self._stream.flush()
         self.records[record.key] = record
 
+    def rewrite(self, records: Iterable[Record]) -> None:
+        """Replace finished cases by these records of theirs, at once."""
+        self.records |= {record.key: record for record in records}
+        with atomic_write(self.path) as stream:
+            stream.writelines(dump_line(record.document()) for record in self.records.values())
+        with self.path.open("a", encoding="utf-8", newline="") as stream:  # the old file has no name any more
+            os.dup2(stream.fileno(), self._stream.fileno())
+
     def __enter__(self) -> Self:
         return self
 
@@ -285,7 +299,7 @@ class Store:
 
 _REQUIRED = {"arm", "case", "trial", "outcome", "problem", "prompt", "steps", "state"}
 _REQUIRED |= {"format", "case_digest", "fingerprint"}
-_NESTED = {"steps", "findings", "scores", "decisions", "expected", "conditions"}
+_NESTED = {"steps", "findings", "scores", "decisions", "expected", "conditions", "probabilities"}
 
 
 def _expected(turn: CaseTurn) -> dict[str, Any]:
@@ -320,6 +334,19 @@ def _read_step(row: dict[str, Any], fmt: str) -> Step:
     exchanges = tuple(Exchange(**{**exchange, "call": call}) for call, exchange in pairs)
     plain = {key: row[key] for key in ("turn", "finish", "prompt_tokens", "tokens")}
     return Step(**plain, raw=row["completion"], parts=parts, exchanges=exchanges, response=row.get("response"))
+
+
+def _read_probabilities(found: Mapping[str, Any] | None) -> Probabilities | None:
+    if found is None:
+        return None
+    calls = {
+        kind: tuple(
+            CallProbability(**{**call, "pieces": tuple(CallPiece(**piece) for piece in call["pieces"])})
+            for call in found[kind]
+        )
+        for kind in ("made", "expected")
+    }
+    return Probabilities(**calls)
 
 
 def _text(value: Json) -> str | None:

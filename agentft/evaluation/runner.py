@@ -19,11 +19,12 @@ from agentft.evaluation.clients import SuiteClients
 from agentft.evaluation.conditions import check_conditions, conditions_of
 from agentft.evaluation.gold import gold_states
 from agentft.evaluation.plan import FIRST_ARMS, Arm, Plan
+from agentft.evaluation.probabilities import measure
 from agentft.evaluation.records import Record, Store, case_digest, make_record, read_records, regrade
 from agentft.evaluation.summary import MAX_INVALID, Gate, Summary, summarise
 from agentft.files import write_text
 from agentft.metrics import SCORER_VERSION
-from agentft.models import ConcurrentModel, Model, Sampling
+from agentft.models import ConcurrentModel, Model, ReadingModel, Sampling
 from agentft.toolserver import ToolClient, ToolServer
 from agentft.toolserver.faults import is_ours
 from agentft.toolserver.source import REAL_SECONDS
@@ -31,12 +32,16 @@ from agentft.types import Exchange, Step, Trajectory
 
 __all__ = ["Settings", "evaluate", "fingerprint", "read_baseline"]
 
+_READ_AT_ONCE = 32  # cases whose calls are read between two writes of cases.jsonl, or
+_WRITES = 20  # more, so that it is not written more often
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How to run and which gates to check.
 
-    With more than the share `max_invalid` of one arm's cases invalid, the verdict is `invalid`.
+    With more than the share `max_invalid` of one arm's cases invalid, the verdict is `invalid`. `probabilities`: also
+    store those of the calls, which needs models on this machine.
     `on_case(arm, record, done, total)` is called after every case, `on_note` with sentences for the user.
     `on_results(folder, summary, records)` is called with the records of each arm once summary.json is written; `folder`
     is None if a larger summary was kept there.
@@ -47,6 +52,7 @@ class Settings:
     batch_size: int = 16
     gates: tuple[Gate, ...] = ()
     max_invalid: float = MAX_INVALID
+    probabilities: bool = False
     on_arm: Callable[[Arm], None] = lambda _: None
     on_case: Callable[[str, Record, int, int], None] = lambda *_: None
     on_note: Callable[[str], None] = lambda _: None
@@ -157,7 +163,8 @@ class _Run:
     def finish(self, arm: Arm, fingerprint_: str) -> None:
         """Run the cases of an arm that are not finished yet."""
         waiting = [key for key in self._keys if (fingerprint_, *key) not in self._store.records]
-        if not waiting:
+        unread = [row for row in self.finished(fingerprint_) if row.probabilities is None]
+        if not waiting and not (self._settings.probabilities and unread):
             return
         self._settings.on_arm(arm)
         total = len(self._keys)
@@ -165,6 +172,7 @@ class _Run:
             model = arm.open()
             if isinstance(model, ConcurrentModel):
                 stack.callback(model.close)
+            reader = self._reader(model)
             found = stack.enter_context(closing(self._trajectories(waiting, arm, model)))
             for done, trajectory in enumerate(found, total - len(waiting) + 1):
                 case = self._cases[trajectory.case_id]
@@ -180,6 +188,28 @@ class _Run:
                 )
                 self._store.add(record)
                 self._settings.on_case(arm.label, record, done, total)
+            if reader:
+                self._read_calls(self.finished(fingerprint_), arm, reader)
+
+    def _reader(self, model: Model) -> ReadingModel | None:
+        """The model, if it must tell probabilities."""
+        if not self._settings.probabilities:
+            return None
+        if not isinstance(model, ReadingModel):
+            raise InputError(f"--probabilities needs models on this machine, which {model.name} is not; leave it out")
+        return model
+
+    def _read_calls(self, rows: Sequence[Record], arm: Arm, reader: ReadingModel) -> None:
+        """Add the probabilities that are missing, some cases at once; the file is written after each of them."""
+        unread = [row for row in rows if row.probabilities is None and row.outcome != "invalid"]
+        size = max(_READ_AT_ONCE, len(unread) // _WRITES)
+        for start in range(0, len(unread), size):
+            some = unread[start : start + size]
+            self._settings.on_note(f"reading the calls of {start + len(some)} of {len(unread)} cases")
+            jobs = [_with_shots(self._plan.job(self._cases[row.case], row.trial), arm, reader) for row in some]
+            measured = measure([(job, row.steps) for job, row in zip(jobs, some, strict=True)], reader)
+            found = zip(some, measured, strict=True)
+            self._store.rewrite([replace(row, probabilities=one) for row, one in found])
 
     def finished(self, fingerprint_: str) -> list[Record]:
         """The stored records of an arm, in the order of the plan."""

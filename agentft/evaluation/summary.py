@@ -11,6 +11,7 @@ from typing import Any
 
 import agentft
 from agentft.evaluation.bfcl_scores import bfcl_report
+from agentft.evaluation.calibration import Calibration, calibrate
 from agentft.evaluation.comparison import Breakdown, Comparison, Reliability, break_down, compare, no_worse, reliability
 from agentft.evaluation.diagnosis import Diagnosis, diagnose
 from agentft.evaluation.noninferiority import CONFIDENCE
@@ -114,7 +115,8 @@ class Summary:
 
     `done` and `invalid_by_arm`: records by arm. `problems`: how often each problem made a case invalid. `errors`: how
     often each error class is the primary one, by arm. `kept`: records from an earlier run. `bfcl`: see `bfcl_report`.
-    `diagnosis`: None for BFCL, each entry of which has its own tools. `overfit`: see `overfit_index`.
+    `diagnosis`: None for BFCL, each entry of which has its own tools. `overfit`: see `overfit_index`. `calibration`: by
+    arm; None: not measured.
     """
 
     verdict: str
@@ -146,6 +148,7 @@ class Summary:
     bfcl: Mapping[str, Any] | None = None
     diagnosis: Diagnosis | None = None
     overfit: Mapping[str, Any] | None = None
+    calibration: Mapping[str, Calibration] | None = None
 
     @property
     def failures(self) -> dict[str, dict[str, int]]:
@@ -213,10 +216,16 @@ def summarise(
         scorer_version=SCORER_VERSION,
         seconds=round(seconds, 1),
         kept=kept,
-        bfcl=bfcl_report(arms) if plan.setups else None,
-        diagnosis=None if plan.setups else diagnose(plan, arms),
         overfit=overfit_index(plan, arms),
+        **_analyses(plan, arms),
     )
+
+
+def _analyses(plan: Plan, arms: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
+    """The parts of a summary that not every evaluation has."""
+    calibration = {label: found for label, rows in arms.items() if (found := calibrate(plan, rows))}
+    analyses = {"bfcl": bfcl_report(arms)} if plan.setups else {"diagnosis": diagnose(plan, arms)}
+    return {**analyses, "calibration": calibration or None}
 
 
 def _headlines(plan: Plan) -> tuple[str, ...]:

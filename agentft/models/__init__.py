@@ -21,8 +21,11 @@ __all__ = [
     "Delta",
     "Finish",
     "InspectableModel",
+    "Likelihood",
     "Model",
     "OnDelta",
+    "Reading",
+    "ReadingModel",
     "Reply",
     "Request",
     "Sampling",
@@ -190,4 +193,33 @@ class InspectableModel(Model, Protocol):
 
     def explain(self, conversation: Conversation, text: str) -> list[TokenScore]:
         """How likely each token of `text` is as the next turn."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """The log-probability of one token of a reply, given all before it. `start`, `end`: its characters in the reply."""
+
+    start: int
+    end: int
+    log: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The text of a reply with its tokens; of a reply that was rendered here, the stop token is the last."""
+
+    text: str
+    tokens: tuple[Likelihood, ...]
+
+
+@runtime_checkable
+class ReadingModel(Model, Protocol):
+    """A model on this machine that says how likely a given reply is."""
+
+    def read(self, replies: Sequence[tuple[Conversation, Turn]]) -> list[Reading]:
+        """Read each reply as the next turn of its conversation, in batches, in one pass without generating.
+
+        A turn without `raw` is rendered as in training; of one with it, `raw` is read.
+        """
         ...

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
-from agentft.models import Finish, Sampling
+from agentft.models import Finish, Likelihood, Sampling
 from agentft.types import Segment
 
-__all__ = ["Completion", "OnText", "TextEngine", "TextRequest", "stop_end"]
+__all__ = ["Completion", "OnText", "ReadingEngine", "TextEngine", "TextRequest", "stop_end"]
 
 OnText: TypeAlias = Callable[[int, str], None]
 """Called with the index of a request and its new text."""
@@ -43,6 +43,15 @@ class TextEngine(Protocol):
         self, requests: Sequence[TextRequest], sampling: Sampling, on_text: OnText | None = None
     ) -> list[Completion]:
         """Complete all requests, in order. `on_text` receives the text while it is generated."""
+        ...
+
+
+@runtime_checkable
+class ReadingEngine(TextEngine, Protocol):
+    """A text engine that reads replies without generating."""
+
+    def read(self, rows: Sequence[tuple[Sequence[Segment], Sequence[Segment]]]) -> list[tuple[Likelihood, ...]]:
+        """The tokens of each reply after its prompt; both are segments, those of the reply sampled."""
         ...
 
 

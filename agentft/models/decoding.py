@@ -25,7 +25,7 @@ from agentft.engine.shared_prefix import attend_after
 from agentft.models import Sampling
 from agentft.models.graphs import FixedSteps, fits_graph
 
-__all__ = ["ATTENTION", "OnTokens", "Prefix", "Start", "can_share", "compute_prefix", "decode"]
+__all__ = ["ATTENTION", "OnTokens", "Prefix", "Start", "can_share", "compute_prefix", "decode", "read_logs"]
 
 ATTENTION = "agentft_shared_prefix"
 PLAIN = frozenset({"llama", "qwen2", "qwen3", "mistral", "smollm3"})
@@ -117,6 +117,22 @@ def decode(
     return generated, [owns[row] for row in range(len(owns))]
 
 
+def read_logs(
+    model: Any, rows: Sequence[Sequence[int]], starts: Sequence[Start], counts: Sequence[int]
+) -> list[list[float]]:
+    """The log-probability of each of a row's last `counts[i]` tokens given all before it, in one pass.
+
+    `starts` as in `decode`; none may reach into these tokens.
+    """
+    logits = _Batch(model, rows, starts).logits(torch.arange(-max(counts) - 1, 0))
+    found = []
+    for row, count, own in zip(rows, counts, logits, strict=True):
+        logs = own[-count - 1 : -1].float().log_softmax(dim=-1)
+        tokens = torch.tensor(row[-count:], device=logs.device)
+        found.append(logs.gather(1, tokens[:, None])[:, 0].tolist())
+    return found
+
+
 def _kept(rows: int, active: list[int]) -> list[int]:
     """The rows that stay in the batch: the active ones, and finished ones up to a multiple of `ROWS`.
 
@@ -160,6 +176,10 @@ class _Batch:
         """Run the new tokens; return the logits `[rows, vocabulary]` of the next token, fp32."""
         if self._steps is not None:
             return self._steps.step(self._ids, self._positions)
+        return self.logits(self._last)[:, -1].float()
+
+    def logits(self, kept: torch.Tensor) -> torch.Tensor:
+        """Run the new tokens; return the logits `[rows, kept, vocabulary]` after the tokens at these places."""
         attention: dict[str, Any] = {"attention_mask": self._is_token.long()}
         if self._starts:
             mask = _mask(self._is_token, self._ids.shape[1])
@@ -169,10 +189,10 @@ class _Batch:
             position_ids=self._positions,
             cache=self._cache,
             use_cache=True,
-            logits_to_keep=self._last,
+            logits_to_keep=kept.to(self._ids.device),
             **attention,
         )
-        logits: torch.Tensor = output.logits[:, -1].float()
+        logits: torch.Tensor = output.logits
         return logits
 
     def _groups(self) -> list[tuple[Prefix, int]]:

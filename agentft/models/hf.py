@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import groupby, takewhile
@@ -15,19 +15,22 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from agentft.errors import InputError
-from agentft.models import Finish, Sampling, TokenScore
+from agentft.models import Finish, Likelihood, Sampling, TokenScore
 from agentft.models.completion import Completion, OnText, TextRequest, stop_end
-from agentft.models.decoding import ATTENTION, OnTokens, Prefix, Start, can_share, compute_prefix, decode
+from agentft.models.decoding import ATTENTION, OnTokens, Prefix, Start, can_share, compute_prefix, decode, read_logs
 from agentft.models.embedded import resolve
 from agentft.models.tokenizers import check_vocabulary, load_tokenizer, located
 from agentft.rendering.encoding import tokens_of
 from agentft.rendering.frame import Frame
+from agentft.rendering.tokens import tokenise
 from agentft.types import Segment
 
 __all__ = ["HfEngine", "native_bf16", "quantisation"]
 
 # A prefix with fewer tokens costs more than it saves.
 WORTH_SHARING = 32
+# Elements of the logits that are computed at once while replies are read.
+LOGITS_AT_ONCE = 2**26
 # Prefixes in the cache: enough for the suites of an evaluation.
 KEPT_PREFIXES = 6
 
@@ -118,13 +121,13 @@ class HfEngine:
         if not requests:
             return []
         # Requests with the same system text must be adjacent to share its computation.
-        order = sorted(range(len(requests)), key=lambda index: (_system_text(requests[index]), index))
+        order = sorted(range(len(requests)), key=lambda index: (_system_text(requests[index].segments), index))
         prompts = [tokens_of(requests[index].segments, self.tokenizer) for index in order]
         check_vocabulary(prompts, self._model.get_input_embeddings().num_embeddings, self.name, self.tokenizer)
         digest = hashlib.sha256(repr((sampling.seed, [request.key for request in requests])).encode()).digest()
         sampling = replace(sampling, seed=int.from_bytes(digest[:7], "big"))
         with torch.inference_mode():
-            starts = self._starts([_system_text(requests[index]) for index in order], prompts)
+            starts = self._starts([_system_text(requests[index].segments) for index in order], prompts)
             generated, owns = decode(self._model, prompts, starts, sampling, self._watch(requests, order, on_text))
         # Most conversations continue in the next batch, so their keys and values are kept for one batch.
         self._previous = [Start(start.shared, own) for start, own in zip(starts, owns, strict=True)]
@@ -157,6 +160,24 @@ class HfEngine:
             )
             for token, row, options, chances in zip(said, probabilities, places.tolist(), best.tolist(), strict=True)
         ]
+
+    def read(self, rows: Sequence[tuple[Sequence[Segment], Sequence[Segment]]]) -> list[tuple[Likelihood, ...]]:
+        """See `ReadingEngine.read`. Text is tokenised anew, which a model may not have done in the same way."""
+        runs = [[*tokenise([*prompt, *reply], self.tokenizer)] for prompt, reply in rows]
+        ids = [[token for run in row for token in run.ids] for row in runs]
+        check_vocabulary(ids, self._model.get_input_embeddings().num_embeddings, self.name, self.tokenizer)
+        counts = [len(row[-1].ids) for row in runs]
+        systems = [_system_text(prompt) for prompt, _ in rows]
+        found: dict[int, tuple[Likelihood, ...]] = {}
+        vocabulary = self._model.get_output_embeddings().weight.shape[0]
+        for batch in _batches(sorted(range(len(rows)), key=lambda at: (systems[at], at)), counts, vocabulary):
+            with torch.inference_mode():
+                starts = self._starts([systems[at] for at in batch], [ids[at][: -counts[at]] for at in batch])
+                logs = read_logs(self._model, [ids[at] for at in batch], starts, [counts[at] for at in batch])
+            for at, row in zip(batch, logs, strict=True):
+                places = zip(runs[at][-1].offsets, row, strict=True)
+                found[at] = tuple(Likelihood(*place, log) for place, log in places)
+        return [found[at] for at in range(len(rows))]
 
     def _starts(self, systems: list[str], prompts: list[list[int]]) -> list[Start]:
         """The cached prefix of each prompt; empty if some prompts share too little."""
@@ -241,9 +262,22 @@ def _stop_filter(stops: Collection[str], decode: Callable[[list[int]], str]) -> 
     return may_end
 
 
-def _system_text(request: TextRequest) -> str:
+def _batches(order: Sequence[int], counts: Sequence[int], vocabulary: int) -> Iterator[list[int]]:
+    """The rows in batches whose logits, after `counts` tokens of each, have at most `LOGITS_AT_ONCE` elements."""
+    batch: list[int] = []
+    for at in order:
+        longest = max(counts[row] for row in [*batch, at]) + 1
+        if batch and (len(batch) + 1) * longest * vocabulary > LOGITS_AT_ONCE:
+            yield batch
+            batch = []
+        batch.append(at)
+    if batch:
+        yield batch
+
+
+def _system_text(segments: Sequence[Segment]) -> str:
     """The text before the first turn of the conversation."""
-    return "".join(s.text for s in takewhile(lambda segment: segment.kind in ("frame", "system"), request.segments))
+    return "".join(s.text for s in takewhile(lambda segment: segment.kind in ("frame", "system"), segments))
 
 
 def _common_length(tokens: Sequence[int], others: Sequence[int]) -> int:

@@ -14,6 +14,7 @@ from agentft.models import (
     CallText,
     Delta,
     OnDelta,
+    Reading,
     Reply,
     Request,
     Sampling,
@@ -21,9 +22,9 @@ from agentft.models import (
     TokenScore,
     Usage,
 )
-from agentft.models.completion import Completion, TextEngine, TextRequest
+from agentft.models.completion import Completion, ReadingEngine, TextEngine, TextRequest
 from agentft.rendering import Rendering
-from agentft.types import Conversation, Part, Segment, Text, ToolCall, Turn
+from agentft.types import Conversation, Part, Segment, Span, Text, ToolCall, Turn
 
 __all__ = ["LocalModel", "PartStream", "read_reply"]
 
@@ -76,6 +77,25 @@ class LocalModel:
     def explain(self, conversation: Conversation, text: str) -> list[TokenScore]:
         """See `InspectableModel`."""
         return self._engine.score(self._rendering.prompt(conversation), text, _OTHERS) if self.context else []
+
+    def read(self, replies: Sequence[tuple[Conversation, Turn]]) -> list[Reading]:
+        """See `ReadingModel`; empty readings if the engine cannot read."""
+        engine = self._engine
+        if not isinstance(engine, ReadingEngine):
+            return [Reading("", ()) for _ in replies]
+        said = [self._said(conversation, turn) for conversation, turn in replies]
+        prompts = [self._rendering.prompt(conversation) for conversation, _ in replies]
+        found = engine.read(list(zip(prompts, said, strict=True)))
+        texts = ("".join(segment.text for segment in segments) for segments in said)
+        return [Reading(text, tokens) for text, tokens in zip(texts, found, strict=True)]
+
+    def _said(self, conversation: Conversation, turn: Turn) -> list[Segment]:
+        """What the model samples to say this turn."""
+        if turn.raw:
+            return [Segment(turn.raw, True, "call")]
+        asked = Turn("user", (Text("?", Span(0, 1)),), "?")
+        alone = Conversation(conversation.id, (asked, turn), conversation.tools, "")
+        return [segment for segment in self._rendering.samples(alone)[-1] if segment.sampled]
 
 
 def read_reply(rendering: Rendering, prompt: Sequence[Segment], completion: Completion) -> Reply:

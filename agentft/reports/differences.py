@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from agentft.evaluation.probabilities import CallProbability
 from agentft.evaluation.records import Record
 from agentft.json_text import json_pointer
 from agentft.types import Json, ToolCall
@@ -18,13 +19,15 @@ __all__ = ["ArgumentRow", "CallRows", "call_differences"]
 class ArgumentRow:
     """One argument by its JSON Pointer (`""`: the name of the tool), as JSON text; None: it is not there.
 
-    `wrong`: by arm, whether a finding of the scorer names it.
+    `wrong`: by arm, whether a finding of the scorer names it. `chances`: by arm, the probability of its argument (or
+    name) in the arm's own call, and in the expected one; None: not measured.
     """
 
     pointer: str
     expected: str | None
     arms: tuple[str | None, ...]
     wrong: tuple[bool, ...]
+    chances: tuple[tuple[float | None, float | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class CallRows:
 class _Slot:
     expected: Mapping[str, Any] | None
     calls: list[ToolCall | None] = field(default_factory=list)
+    number: int = 0  # of the expected call in its turn
 
 
 def call_differences(expected: Sequence[Mapping[str, Any]], runs: Sequence[Record | None]) -> list[CallRows]:
@@ -46,7 +50,8 @@ def call_differences(expected: Sequence[Mapping[str, Any]], runs: Sequence[Recor
     turns = max([len(expected), *(step.turn + 1 for run in runs if run for step in run.steps)], default=0)
     found = []
     for turn in range(turns):
-        slots = [_Slot(call, [None] * len(runs)) for call in (expected[turn]["calls"] if turn < len(expected) else ())]
+        wanted = expected[turn]["calls"] if turn < len(expected) else ()
+        slots = [_Slot(call, [None] * len(runs), number) for number, call in enumerate(wanted)]
         for index, run in enumerate(runs):
             steps = [step for step in run.steps if step.turn == turn] if run else []
             calls = [part for step in steps for part in step.parts if isinstance(part, ToolCall)]
@@ -83,7 +88,8 @@ def _rows(slot: _Slot, turn: int, runs: Sequence[Record | None], *, known: bool)
     name = slot.expected["name"] if slot.expected else None
     names = tuple(_shown_name(call) if call else None for call in slot.calls)
     wrong_names = tuple(known and run is not None and found != name for run, found in zip(runs, names, strict=True))
-    yield ArgumentRow("", name, names, wrong_names)
+    chances = [_chances(run, call, slot, turn) for run, call in zip(runs, slot.calls, strict=True)]
+    yield ArgumentRow("", name, names, wrong_names, _at("", chances))
     accepted, shown = _expected(slot.expected or {"arguments": {}})
     whole = set((slot.expected or {}).get("alternatives", ()))
     given = [dict(_leaves(call.arguments, whole)) if call else {} for call in slot.calls]
@@ -93,7 +99,38 @@ def _rows(slot: _Slot, turn: int, runs: Sequence[Record | None], *, known: bool)
             call is not None and cell not in accepted.get(pointer, ()) and _is_named(run, turn, pointer)
             for run, call, cell in zip(runs, slot.calls, cells, strict=True)
         )
-        yield ArgumentRow(pointer, shown.get(pointer), cells, wrong)
+        yield ArgumentRow(pointer, shown.get(pointer), cells, wrong, _at(pointer, chances))
+
+
+_Chances = tuple[Mapping[str, float], Mapping[str, float]]
+"""Probabilities by argument (empty: the name), in the call that an arm made and in the expected one."""
+
+
+def _chances(run: Record | None, call: ToolCall | None, slot: _Slot, turn: int) -> _Chances:
+    """Those of a slot's calls in one arm. Expected calls were read in one reply, so their number is their index."""
+    if run is None or run.probabilities is None:
+        return {}, {}
+    made, expected = run.probabilities.made, run.probabilities.expected
+    steps = [[part for part in step.parts if isinstance(part, ToolCall)] for step in run.steps]
+    own = next((one for one in made if steps[one.step][one.index] is call), None)
+    wanted = next((one for one in expected if (one.turn, one.index) == (turn, slot.number)), None)
+    known = slot.expected is not None and wanted is not None and wanted.name == slot.expected["name"]
+    return _by_argument(own), _by_argument(wanted if known else None)
+
+
+def _by_argument(call: CallProbability | None) -> dict[str, float]:
+    pieces = call.pieces if call else ()
+    return {piece.argument: piece.probability for piece in pieces if piece.kind in ("name", "value")}
+
+
+def _at(pointer: str, chances: Sequence[_Chances]) -> tuple[tuple[float | None, float | None], ...]:
+    """The probabilities of the argument that a pointer leads into; none at all if nothing was measured."""
+    keys = {json_pointer(key)[1:]: key for pair in chances for found in pair for key in found if key}
+    head = pointer[1:].partition("/")[0]
+    if not any(found for pair in chances for found in pair) or (pointer and head not in keys):
+        return ()
+    argument = keys[head] if pointer else ""
+    return tuple((own.get(argument), wanted.get(argument)) for own, wanted in chances)
 
 
 def _shown_name(call: ToolCall) -> str:

@@ -117,7 +117,7 @@ def _details(case: PairedCase) -> dict[str, Any]:
     }
 
 
-_ROW = ("pointer", "expected", "arms", "wrong")
+_ROW = ("pointer", "expected", "arms", "wrong", "chances")
 _CALL = ("name", "arguments")
 _EXCHANGE = ("method", "url", "sent", "status", "received", "is_error", "fault")
 _FINDING = ("kind", "turn", "pointer", "detail")

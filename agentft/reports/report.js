@@ -191,6 +191,50 @@ function overfit(found) {
     number("td", `${signed(index.value)} (${signed(index.low)} to ${signed(index.high)})`), number("td", String(index.n))]));
   return table(["derived suite", "model", "suite", "derived", "overfit index", "n"], rows);
 }
+// Probabilities
+
+const SVG = byId("svg").namespaceURI;
+function draw(tag, attributes, ...children) {
+  const node = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, String(value));
+  node.append(...children.map((child) => (child instanceof Node ? child : document.createTextNode(visible(child)))));
+  return node;
+}
+function chart(title, across, up, lines) {
+  const size = 220, at = (x, y) => `${40 + x * size},${10 + (1 - y) * size}`;
+  const marks = [0, 0.25, 0.5, 0.75, 1].flatMap((mark) => [
+    draw("text", { x: 40 + mark * size, y: size + 26, "text-anchor": "middle" }, percent(mark, 0)),
+    draw("text", { x: 34, y: 14 + (1 - mark) * size, "text-anchor": "end" }, percent(mark, 0)),
+    draw("path", { d: `M${at(0, mark)}L${at(1, mark)}`, class: "grid" })]);
+  const node = draw("svg", { viewBox: `0 0 ${size + 60} ${size + 50}`, role: "img", "aria-label": title, class: "chart" }, ...marks,
+    draw("text", { x: 40 + size / 2, y: size + 44, "text-anchor": "middle" }, `${across}, %`),
+    draw("text", { x: 10, y: 10 + size / 2, "text-anchor": "middle", transform: `rotate(-90 10 ${10 + size / 2})` }, `${up}, %`),
+    ...lines.map(({ points, names, dots }) => draw("g", { class: names },
+      draw("path", { d: points.map(([x, y], index) => (index ? "L" : "M") + at(x, y)).join("") }),
+      ...(dots ? points.map(([x, y]) => draw("circle", { cx: 40 + x * size, cy: 10 + (1 - y) * size, r: 3 })) : []))));
+  return make("figure", "", make("figcaption", "dim", title), node);
+}
+function calibration(label, found) {
+  const at = found.thresholds.find((one) => one.above === 0.9);
+  const share = (one) => (one.calls ? percent(one.wrong / one.calls) : "–");
+  const curve = found.curve.map((one) => [one.calls / found.calls, one.wrong / one.calls]);
+  return make("div", "", make("h3", "", label),
+    make("p", "", make("strong", "", `Execute without asking above 0.9: ${at.calls} of ${found.calls} calls, of which ${at.wrong} wrong.`),
+      ` Without a threshold ${found.wrong} are wrong. Calibration error (ECE, ${found.bins.length} of 10 bins of equal width have calls): ${found.ece.toFixed(3)}.`),
+    make("div", "charts",
+      chart("Risk and coverage", "calls executed", "of these wrong", [{ points: curve, names: "line" }]),
+      chart("Reliability", "probability of the call", "right", [{ points: [[0, 0], [1, 1]], names: "grid" },
+        { points: found.bins.map((one) => [one.mean, one.right.value]), names: "line", dots: true }])),
+    table(["above", number("th", "calls"), number("th", "wrong"), number("th", "wrong, %")], found.thresholds.map((one) =>
+      [String(one.above), number("td", String(one.calls)), number("td", String(one.wrong)), number("td", share(one))])),
+    table(["probability", number("th", "calls"), number("th", "mean, %"), number("th", "right")], found.bins.map((one) =>
+      [`${one.low} to ${one.high}`, number("td", String(one.calls)), number("td", percent(one.mean)), figure(one.right)])));
+}
+function expectedParts(found) {
+  const kinds = ["decision", "name", "key", "value", "stop"], arms = Object.keys(found);
+  const meaning = { decision: "to begin a call", name: "of the tool", key: "of an argument", value: "of an argument", stop: "to end the reply" };
+  return table(["part", ...arms.map((arm) => number("th", arm)), "meaning"], kinds.map((kind) => [kind, ...arms.map((arm) => figure(found[arm].expected[kind])), make("td", "dim", meaning[kind])]));
+}
 function verdictLine() {
   const tone = { pass: "good", fail: "bad", none: "" }[summary.verdict] ?? "warn";
   const text = summary.verdict === "none" ? "no gate" : `verdict: ${summary.verdict}`;
@@ -248,6 +292,11 @@ if (diagnosis) {
   if (Object.keys(diagnosis.changes).length) section("Errors before and after", `First error of each run: ${labels[1]} in rows, ${labels[0]} in columns.`, changes(diagnosis.changes));
 }
 if (summary.overfit) section("Derived suites", "How often the cases of a suite are solved, and those derived from them; the overfit index is the difference, with its 95 % interval.", overfit(summary.overfit));
+if (summary.calibration) {
+  section("Probabilities", "Of the calls that a model made: the product over the tokens of each call, from one pass over its reply. A call is right if it is exact.",
+    make("div", "", Object.entries(summary.calibration).map(([label, found]) => (found.calls ? calibration(label, found) : ""))));
+  section("Expected calls, part by part", "The mean probability of the parts of the first expected calls, given all before them; percent with 95 % intervals.", expectedParts(summary.calibration));
+}
 provenance();
 
 // The cases
@@ -318,17 +367,20 @@ function details(entry, found) {
 }
 function callTable(found) {
   if (!found.calls.length) return [make("p", "dim", "No call was expected, and none was made.")];
-  const cell = (text, wrong) => make("td", wrong ? "wrong" : "", text === null ? make("span", "absent", "absent") : text);
+  const chance = (value) => (value === null || value === undefined ? "" : make("span", "chance", `p ${value.toFixed(value < 0.1 ? 3 : 2)}`));
+  const cell = (text, wrong, ...chances) => make("td", wrong ? "wrong" : "", text === null ? make("span", "absent", "absent") : text, chances.map(chance));
   const turns = found.users.length > 1;
   const rows = found.calls.flatMap((call) => call.rows.map((line) => {
     const differs = line.arms.length === 2 && line.arms[0] !== line.arms[1];
     const name = line.pointer === "" ? (turns ? `call in turn ${call.turn}` : "call") : line.pointer;
     return make("tr", `${line.pointer === "" ? "name " : ""}${differs ? "differs" : ""}`, make("td", "", name),
-      cell(line.expected, false), line.arms.map((text, arm) => cell(text, line.wrong[arm])));
+      cell(line.expected, false, ...line.chances.map((pair) => pair[1])),
+      line.arms.map((text, arm) => cell(text, line.wrong[arm], line.chances[arm]?.[0])));
   }));
   const node = table(["", "expected", ...labels], rows);
   node.firstChild.classList.add("calls");
-  return [make("h3", "", "Calls side by side"), node];
+  const measured = found.calls.some((call) => call.rows.some((line) => line.chances.length));
+  return [make("h3", "", "Calls side by side"), node, ...(measured ? [make("p", "dim", `p: probability of the value in the call that was made; under expected, of the expected value (${labels.join(", ")}).`)] : [])];
 }
 function armBlocks(runs, arm, found) {
   if (!runs.length) return [];

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agentft.evaluation.probabilities import CallPiece, CallProbability, Probabilities
 from agentft.reports.page import render_page
 from tests.reports.browser import Browser, find_browser
 from tests.reports.samples import arms_of, make_call, make_run, summary_of
@@ -80,4 +81,25 @@ def test_a_number_of_the_diagnosis_opens_its_cases(browser: Browser, tmp_path: P
     assert browser.value(rows) == ["s1"]
     browser.value("document.querySelector('#shown button').click()")
     assert len(browser.value(rows)) == 3
+    assert browser.errors == []
+
+
+def test_probabilities_are_drawn_and_stand_beside_the_arguments(browser: Browser, tmp_path: Path) -> None:
+    piece = CallProbability(0, 0, 0, "price", 0.625, (CallPiece("name", "", 0.75), CallPiece("value", "item", 0.875)))
+    runs = [
+        make_run(name, value, make_call("price", item=item), probabilities=Probabilities((piece,), (piece,)))
+        for name, value, item in (("s1", 1, "tea"), ("s2", 0, "cake"))
+    ]
+    page = tmp_path / "report.html"
+    arms = {"tuned": runs}
+    page.write_text("".join(render_page(summary_of(arms, tmp_path), arms, "agentft eval")), encoding="utf-8")
+    browser.open(f"{page.as_uri()}#case=s1")
+    browser.wait("document.querySelector('.detail .chance') !== null")
+    texts = browser.value("[...document.querySelectorAll('.detail .chance')].map((one) => one.textContent)")
+    assert texts == ["p 0.75", "p 0.75", "p 0.88", "p 0.88"]
+    assert browser.value("document.querySelectorAll('svg.chart').length") == 2
+    assert browser.value("document.querySelector('svg.chart').getBoundingClientRect().height") > 100
+    assert "Execute without asking above 0.9: 0 of 2 calls, of which 0 wrong" in browser.value(
+        "document.body.innerText"
+    )
     assert browser.errors == []

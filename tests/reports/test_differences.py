@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentft.evaluation.probabilities import CallPiece, CallProbability, Probabilities
 from agentft.metrics import Finding
 from agentft.reports.differences import call_differences
 from tests.reports.samples import make_call, make_run
@@ -72,3 +73,30 @@ def test_unreadable_calls_say_why_and_old_records_expect_nothing() -> None:
         [("", None, ("order",), (False,)), ("/items", None, ("[]",), (False,))],
     ]
     assert call_differences((), [None]) == []
+
+
+def test_each_argument_has_its_probability_in_both_calls() -> None:
+    def of(index: int, name: str, low: float) -> CallProbability:
+        pieces = (
+            CallPiece("decision", "", 0.1),
+            CallPiece("name", "", low),
+            CallPiece("key", "a/b", 0.2),
+            CallPiece("value", "a/b", low / 2),
+        )
+        return CallProbability(0, 0, index, name, 0.5, pieces)
+
+    expected: dict[str, Any] = {"a/b": {"x": 1}}
+    other: dict[str, Any] = {"a/b": {"x": 2}}
+    wanted = [expected_call("price", **expected), expected_call("order", item="tea")]
+    calls = (make_call("sell", item="x"), make_call("price", **other))
+    measured = Probabilities((of(0, "sell", 0.25), of(1, "price", 0.5)), (of(0, "price", 0.75), of(1, "cancel", 0.9)))
+    run = make_run("a", 0, *calls, probabilities=measured)
+    plain = make_run("a", 0, *calls)
+    found = call_differences([{"calls": wanted, "answer": [], "failing": 0}], [run, plain])
+    assert [(row.pointer, row.chances) for row in found[0].rows] == [
+        ("", ((0.5, 0.75), (None, None))),
+        ("/a~1b/x", ((0.25, 0.375), (None, None))),
+    ]
+    assert [(row.pointer, row.chances) for row in found[1].rows] == [("", ((0.25, None), (None, None))), ("/item", ())]
+    (only,) = call_differences([], [plain])[:1]
+    assert all(row.chances == () for row in only.rows)
