@@ -91,12 +91,14 @@ class PackingReport:
 
 def make_sample(row: int, name: str, encoded: Encoded, stem: int = 0) -> Sample | None:
     """Cut `encoded` after its last supervised token. None if no token after the first is supervised."""
-    places = [place for place in compress(range(len(encoded.loss_weights)), encoded.loss_weights) if place]
+    later = encoded.loss_weights[1:]
+    places = array("i", compress(range(1, len(later) + 1), later))
     if not places:
         return None
     end = places[-1] + 1
-    weights = array("d", (encoded.loss_weights[place] for place in places))
-    return Sample(row, name, array("i", encoded.input_ids[:end]), array("i", places), weights, min(stem, end))
+    return Sample(
+        row, name, array("i", encoded.input_ids[:end]), places, array("d", compress(later, later)), min(stem, end)
+    )
 
 
 def epoch_packs(samples: Sequence[Sample], budget: int, seed: int, epoch: int, *, share: bool = True) -> list[Pack]:

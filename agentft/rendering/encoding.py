@@ -71,6 +71,10 @@ def encode(segments: Sequence[Segment], tokenizer: Tokenizer, learn: LearnRule) 
     owners: list[int] = []
     for run in tokenise(segments, tokenizer):
         ids += run.ids
+        if len(run.segments) == 1 and not segments[run.segments[0]].sampled:
+            owners += run.segments * len(run.ids)
+            weights += [0.0] * len(run.ids)
+            continue
         bounds = list(accumulate((len(segments[index].text) for index in run.segments), initial=0))
         cuts = [0, *map(run.begun, bounds[1:-1]), len(run.ids)]  # tokens before each segment
         for index, first, last in zip(run.segments, cuts, cuts[1:], strict=False):

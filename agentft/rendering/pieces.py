@@ -11,13 +11,13 @@ import json
 import re
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, chain, product
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-__all__ = ["Chunk", "Piece", "PieceCache", "make_piece", "separates_words"]
+__all__ = ["Chunk", "Piece", "PieceCache", "make_piece", "separates_quotes", "separates_words"]
 
 _KEPT_PIECES = 2**16
 _KEPT_TEXTS = 512
@@ -26,6 +26,7 @@ _SHORT = 64  # characters of a piece that is kept
 # Characters that are white space nowhere, in no library's definition.
 _EDGE = r"[!-~\w]"
 _SEAM = re.compile(rf"(?<={_EDGE})(?= {_EDGE})")
+_QUOTE = re.compile('(?<=[A-Za-z])(?=")')  # another seam, for JSON without spaces
 _STARTS = re.compile(rf" {_EDGE}|[^ ]")
 _ENDS = re.compile(rf"{_EDGE}\Z")
 _PROBES = ("'s", "n't", "<|", *"aB7_.,'\"{}(-/éЖ漢한²")
@@ -62,6 +63,8 @@ class Chunk:
 
     def begun(self, place: int) -> int:
         """The number of tokens that begin before the character `place`."""
+        if self.pieces and place <= self.pieces[0].length:  # as most are, and without an index
+            return bisect_left(self.pieces[0].starts, place)
         index = bisect_left(self._index(), place) - 1
         if index < 0:
             return 0
@@ -87,6 +90,7 @@ class PieceCache:
     def __init__(self, backend: Any) -> None:
         self.backend = backend
         self.words = separates_words(backend)
+        self.quotes = self.words and separates_quotes(backend)
         self._texts: OrderedDict[str, Chunk] = OrderedDict()
         self._pieces: dict[str, Piece] = {}
         self._ends: dict[str, Piece] = {}  # pieces that can only end a text
@@ -117,16 +121,21 @@ class PieceCache:
 
     def _look_up(self, texts: list[str]) -> list[Piece]:
         """The pieces, from the cache or from the tokenizer."""
-        known = {text: piece for text in texts if (piece := self._pieces.get(text) or self._ends.get(text))}
-        unknown = [text for text in dict.fromkeys(texts) if text not in known]
-        for text, piece in zip(unknown, self._tokenise(unknown), strict=True):
-            known[text] = piece
-            if len(text) <= _SHORT and _STARTS.match(text):
-                (self._pieces if _ENDS.search(text) else self._ends)[text] = piece
+        pieces: list[Piece] = []
+        for text in texts:
+            piece = self._pieces.get(text) or self._ends.get(text)
+            if piece is None and self.quotes and len(text) > _SHORT and len(parts := _QUOTE.split(text)) > 1:
+                pieces += self._look_up(parts)
+                continue
+            if piece is None:
+                (piece,) = self._tokenise([text])
+                if len(text) <= _SHORT and _STARTS.match(text):
+                    (self._pieces if _ENDS.search(text) else self._ends)[text] = piece
+            pieces.append(piece)
         if len(self._pieces) + len(self._ends) > _KEPT_PIECES:
             self._pieces.clear()
             self._ends.clear()
-        return [known[text] for text in texts]
+        return pieces
 
     def _tokenise(self, texts: list[str]) -> list[Piece]:
         encodings = [self.backend.encode(text, add_special_tokens=False) for text in texts]
@@ -135,10 +144,8 @@ class PieceCache:
 
 def make_piece(ids: Sequence[int], offsets: Sequence[tuple[int, int]], length: int) -> Piece:
     """The piece of a text of `length` characters."""
-    starts, stops = [], []
-    for _, (start, stop) in zip(ids, offsets, strict=True):
-        starts.append(start)
-        stops.append(stop)
+    spans = [span for _, span in zip(ids, offsets, strict=True)]
+    starts, stops = zip(*spans, strict=True) if spans else ((), ())
     return Piece(tuple(ids), starts, stops, length)
 
 
@@ -158,8 +165,22 @@ def separates_words(backend: Any) -> bool:
         if not token.special and (token.lstrip or token.rstrip or " " in token.content):
             return False
 
-    def split(text: str) -> list[str]:
-        return [piece for piece, _ in steps.pre_tokenize_str(text)]
+    return _splits_between(backend, ((f"a {left}", f" {right}b") for left, right in product(_PROBES, _PROBES)))
 
-    pairs = [(f"a {left}", f" {right}b") for left, right in product(_PROBES, _PROBES)]
+
+def separates_quotes(backend: Any) -> bool:
+    """Whether a tokenizer that separates words always splits a text between an ASCII letter and a quotation mark too.
+
+    It is probed in the same way.
+    """
+    if any('"' in token.content for token in backend.get_added_tokens_decoder().values() if not token.special):
+        return False
+    ends = [f"{left}{letter}" for left, letter in product(("", " ", *_PROBES), "azAZ")]
+    return _splits_between(backend, product(ends, ('"', *(f'"{right}b' for right in (" ", "\n", *_PROBES)))))
+
+
+def _splits_between(backend: Any, pairs: Iterable[tuple[str, str]]) -> bool:
+    def split(text: str) -> list[str]:
+        return [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
+
     return all(split(left + right) == split(left) + split(right) for left, right in pairs)

@@ -92,7 +92,7 @@ def render_prompt(
 
 def count_thoughts(conversation: Conversation) -> int:
     """The number of thoughts that are not empty."""
-    return sum(bool(join_thoughts([part])) for turn in conversation.turns for part in turn.parts)
+    return sum(is_thought(part) and bool(join_thoughts([part])) for turn in conversation.turns for part in turn.parts)
 
 
 def render_messages(conversation: Conversation, fmt: CallFormat) -> list[tuple[str, str]]:

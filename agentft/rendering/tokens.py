@@ -67,8 +67,13 @@ class Run:
 
     def begun(self, place: int) -> int:
         """The number of tokens that begin before the character `place`."""
-        index = bisect_left(self._bounds, place) - 1
-        return self._counts[index] + self._chunks[index].begun(place - self._bounds[index]) if index >= 0 else 0
+        after = bisect_left(self._bounds, place)
+        if not after:
+            return 0
+        last = self._chunks[after - 1].pieces[-1]
+        if after < len(self._bounds) and self._bounds[after] == place and last.starts and last.starts[-1] < last.length:
+            return self._counts[after]  # where a chunk begins, the one before has ended
+        return self._counts[after - 1] + self._chunks[after - 1].begun(place - self._bounds[after - 1])
 
     def ended(self, place: int) -> int:
         """The number of tokens that end at the character `place` or before it."""

@@ -215,7 +215,8 @@ def encode_row(line: int, conversation: Conversation, encoder: Encoder) -> list[
         encoded = encode(segments, encoder.tokenizer, encoder.learn)
         fitting = _fit(encoded, segments, encoder.max_length)
         sample = make_sample(line, conversation.id, fitting, _stem(encoded, segments))
-        lost = _supervised(encoded) - (_supervised(fitting) if sample else 0)
+        whole = sample is not None and fitting is encoded
+        lost = 0 if whole else _supervised(encoded) - (_supervised(fitting) if sample else 0)
         found.append(EncodedSample(segments, encoded, sample, lost))
     if any(one.lost for one in found) and not any(one.sample for one in found):
         detail = (
@@ -245,6 +246,8 @@ def _supervised(encoded: Encoded) -> int:
 
 def _fit(encoded: Encoded, segments: Sequence[Segment], limit: int) -> Encoded:
     """Cut after the last sampled run whose supervised tokens all fit into `limit`, so no supervised call is cut."""
+    if len(encoded.input_ids) <= limit:
+        return encoded
     end = start = 0
     for sampled, run in groupby(range(len(segments)), lambda index: segments[index].sampled):
         stop = bisect_right(encoded.segments, max(run))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from agentft.rendering import pieces
-from agentft.rendering.pieces import PieceCache, separates_words
+from agentft.rendering.pieces import PieceCache, separates_quotes, separates_words
 from tests.rendering.test_tokens import spaced
 from tests.tiny import tiny_tokenizer
 
@@ -58,6 +58,42 @@ def test_pieces_give_the_tokens_and_offsets_of_the_whole_text(one: str, two: str
         for place in range(len(text) + 1):
             assert chunk.begun(place) == sum(start < place for start, _ in whole.offsets)
             assert chunk.ended(place) == sum(stop <= place for _, stop in whole.offsets)
+
+
+JSON_TEXTS = st.lists(st.sampled_from([*"abZé1 '.,:{}[]\n\\漢́", '"', '"', "<|"]), max_size=20).map("".join)
+
+
+@settings(deadline=None, max_examples=60)
+@given(JSON_TEXTS, st.sampled_from(["gpt2", "prefix", "smollm2", "qwen"]))
+def test_long_pieces_are_cut_before_quotation_marks_too(text: str, name: str) -> None:
+    core = tokenizers()[name]
+    cache_of = PieceCache(core)
+    assert cache_of.quotes is (name != "prefix"), "a piece that begins with a quotation mark would get a space"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "_SHORT", 1)
+        whole, chunk = core.encode(text, add_special_tokens=False), cache_of.encode(text)
+    assert (chunk.ids, chunk.offsets) == (whole.ids, whole.offsets)
+
+
+def test_compact_json_is_tokenised_in_pieces_once() -> None:
+    core, asked = tokenizers()["qwen"], []
+    cache_of = PieceCache(core)
+    tokenise = cache_of._tokenise
+    cache_of._tokenise = lambda texts: asked.append(texts) or tokenise(texts)  # type: ignore[method-assign, func-returns-value]
+    text = '{"name":"weather","city":"Oslo","days":12,"unit":"celsius","more":"nothing"}'
+    cache_of.encode(text)
+    assert ['":"Oslo'] in asked
+    del asked[:]
+    cache_of.encode(text.replace("Oslo", "Rome"))
+    assert asked == [['":"Rome']]
+
+
+@pytest.mark.parametrize(("content", "quotes"), [('a"b', False), ("<tool_call>", True)])
+def test_a_token_with_a_quotation_mark_keeps_pieces_whole(content: str, quotes: bool) -> None:
+    core = Tokenizer.from_str(byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False)).to_str())
+    core.add_tokens([AddedToken(content)])
+    assert separates_words(core)
+    assert separates_quotes(core) is quotes
 
 
 @pytest.mark.parametrize(
