@@ -28,6 +28,7 @@ FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 TRAINING_LIBRARIES = {"transformers", "accelerate", "peft"}
 # Private functions of libraries that have no public equivalent. constraints.txt pins the versions.
 PRIVATE_FUNCTIONS = {
+    "os._exit",
     "liger_kernel.transformers._apply_liger_kernel_to_instance",
     "torch._foreach_copy_",
     "torch._foreach_mul_",

@@ -42,6 +42,7 @@ from agentft.commands.tools_serve import call_command as tools_call
 from agentft.commands.tools_serve import serve_command as tools_serve
 from agentft.commands.train import train_command
 from agentft.errors import AgentftError, MissingError
+from agentft.training.launch import rank_here
 
 __all__ = ["app", "exit_code", "main", "run"]
 
@@ -159,7 +160,13 @@ app = _build()
 
 def main() -> None:
     """The console script `agentft`."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if code and rank_here() is not None:
+        # One of several processes does not wait for the others at its end, as NCCL would.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentft.errors import InputError
+from agentft.training import launch
 
 if TYPE_CHECKING:
     from agentft.display.training import TrainingView
@@ -41,6 +43,7 @@ Strict = Annotated[
 
 
 def train_command(
+    context: typer.Context,
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help="A TOML file; settings override it.")
     ] = None,
@@ -52,6 +55,7 @@ def train_command(
     output: Annotated[str | None, typer.Option(help="The run folder. Default: a new one in runs/.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed for data order, packs and adapter weights.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="last|PATH", help="Continue an interrupted run.")] = None,
+    gpus: Annotated[str | None, typer.Option(metavar="N|all", help="Train on several GPUs of this machine.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show rows, tokens and steps; train nothing.")] = False,
     strict: Strict = False,
     _settings: _PrintSettings = False,
@@ -67,28 +71,44 @@ def train_command(
       agentft train --settings > recipe.toml
     """
     from agentft.display.terminal import say
-    from agentft.runs import check_output, find_run
-    from agentft.training.recipe import check_places, read_settings
+    from agentft.runs import RunFolder
 
-    _refuse_ranks()
+    launch.adopt_slurm()
+    if launch.rank_here():
+        _follow()
+        return
     options: dict[str, Any] = {"model": model, "data": data, "method": method, "learn": learn}
     options |= {"format": call_format, "output": output, "seed": seed}
-    # Everything that can be refused is refused before the heavy libraries are loaded.
-    if resume is not None and (settings or strict or dry_run or any(value is not None for value in options.values())):
-        raise InputError("--resume takes all settings from the run; remove the other options")
-    folder = find_run(resume) if resume is not None else None
-    recipe = read_settings(settings or [], options)
-    if folder is None:
-        check_places(recipe)
-        check_output("" if dry_run else recipe.output)
+    what = _find(settings or [], options, resume, strict=strict, dry_run=dry_run)
+    processes = _launch(gpus, context.obj, dry_run)
     if not quiet:
         say("loading PyTorch and transformers ...", err=True)
     with _Watch(quiet) as watch:
-        if folder is None and dry_run:
-            _dry_run(recipe, watch.view, strict, as_json)
+        if dry_run and not isinstance(what, RunFolder):
+            _dry_run(what, watch.view, strict, as_json, processes)
             return
-        result = _train(recipe if folder is None else folder, watch, strict)
+        result = _train(what, watch, strict)
     _show(result, watch, as_json=as_json, quiet=quiet)
+
+
+def _find(
+    settings: list[str], options: dict[str, Any], resume: str | None, *, strict: bool, dry_run: bool
+) -> Recipe | RunFolder:
+    """The recipe of a new run, or the folder of one to go on with.
+
+    Everything that can be refused is refused here, before the heavy libraries are loaded.
+    """
+    from agentft.runs import check_output, find_run
+    from agentft.training.recipe import check_places, read_settings
+
+    if resume is not None:
+        if settings or strict or dry_run or any(value is not None for value in options.values()):
+            raise InputError("--resume takes all settings from the run; remove the other options")
+        return find_run(resume)
+    recipe = read_settings(settings, options)
+    check_places(recipe)
+    check_output("" if dry_run else recipe.output)
+    return recipe
 
 
 def _train(what: Recipe | RunFolder, watch: _Watch, strict: bool) -> RunResult:
@@ -96,9 +116,10 @@ def _train(what: Recipe | RunFolder, watch: _Watch, strict: bool) -> RunResult:
     from agentft.runs import RunFolder
     from agentft.training import run
 
-    if isinstance(what, RunFolder):
-        return run.resume(what, watch, watch.should_stop)
-    return run.train(what, watch, watch.should_stop, strict=strict)
+    with _peer_errors():
+        if isinstance(what, RunFolder):
+            return run.resume(what, watch, watch.should_stop)
+        return run.train(what, watch, watch.should_stop, strict=strict)
 
 
 def run_recipe(recipe: Recipe, *, quiet: bool) -> RunResult:
@@ -130,11 +151,12 @@ class _Watch:
         self.losses: tuple[float, ...] = ()
 
     def __enter__(self) -> _Watch:
-        self._before = signal.signal(signal.SIGINT, self._handle)
+        self._before = signal.signal(signal.SIGINT, self._handle), signal.signal(signal.SIGTERM, self._terminate)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        signal.signal(signal.SIGINT, self._before[0])
+        signal.signal(signal.SIGTERM, self._before[1])
         if self.training and kind is KeyboardInterrupt:
             self.view.say("stopped; continue from the last checkpoint with: agentft train --resume last")
         self.view.close()
@@ -161,21 +183,41 @@ class _Watch:
         self.interrupted = True
         self.view.say("finishing this step and saving; press Ctrl-C again to stop at once")
 
-
-def _refuse_ranks() -> None:
-    """Refuse to run under torchrun, with one message for all ranks."""
-    ranks = os.environ.get("WORLD_SIZE", "1")
-    if not ranks.isdecimal() or int(ranks) < 2:
-        return
-    if os.environ.get("RANK", "0") != "0":
-        raise typer.Exit(2)
-    raise InputError(
-        f"agentft train does not support torchrun yet, which started {ranks} processes: each would make its own run "
-        "folder; start it without torchrun, on one GPU"
-    )
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        """SIGTERM does what the first Ctrl-C does, however often it comes."""
+        if not self.interrupted:
+            self._handle(number, frame)
 
 
-def _dry_run(recipe: Recipe, view: TrainingView, strict: bool, as_json: bool) -> None:
+def _launch(gpus: str | None, arguments: list[str], dry_run: bool) -> int:
+    """Leave the run to a process for each GPU, if several are wanted; a dry run only needs their number."""
+    processes = 1 if launch.rank_here() == 0 else launch.count_processes(gpus)
+    if processes > 1 and not dry_run:
+        raise typer.Exit(launch.launch(processes, arguments))
+    return processes
+
+
+def _follow() -> None:
+    """Take part in a run as one of its other processes: show nothing, and stop with the first one."""
+    from agentft.training.run import follow
+
+    with _Watch(quiet=True) as watch, _peer_errors():
+        watch.training = True
+        follow(watch.should_stop)
+
+
+@contextmanager
+def _peer_errors() -> Iterator[None]:
+    """If another process of the run fails, leave the message to the one that started all of them."""
+    try:
+        yield
+    except launch.PeerLostError:
+        if launch.is_launched():
+            raise typer.Exit(launch.LOST) from None
+        raise
+
+
+def _dry_run(recipe: Recipe, view: TrainingView, strict: bool, as_json: bool, processes: int) -> None:
     from agentft.display.terminal import say, say_json
     from agentft.display.training import data_lines, plan_lines
     from agentft.training.events import DataReady
@@ -185,7 +227,7 @@ def _dry_run(recipe: Recipe, view: TrainingView, strict: bool, as_json: bool) ->
         if not isinstance(event, DataReady):
             view(event)
 
-    data, plan = dry_run(recipe, on_event, strict=strict)
+    data, plan = dry_run(recipe, on_event, strict=strict, processes=processes)
     if as_json:
         share = {"supervised_share": data.supervised / max(data.tokens, 1)}
         say_json(data.document() | share | asdict(plan))

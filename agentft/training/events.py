@@ -16,6 +16,7 @@ __all__ = [
     "Finished",
     "Note",
     "OnEvent",
+    "RankUse",
     "RunResult",
     "Saved",
     "Started",
@@ -70,12 +71,21 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class RankUse:
+    """One process's peak memory in bytes, and the share of the step in which it waited for the other processes."""
+
+    memory: int
+    idle: float
+
+
+@dataclass(frozen=True, slots=True)
 class StepDone:
     """One optimizer step, as written to `metrics.jsonl`.
 
     `loss`: sum(w * loss) / sum(w) over the step. `tokens`: computed tokens, those that samples share once. `unshared`:
     tokens of the samples one by one. `supervised`: supervised tokens of the samples, whose weights sum to `weight`.
-    `seconds`: duration of this step. `memory`: peak bytes of the GPU, or of the process.
+    `seconds`: duration of this step. `memory`: peak bytes of the GPU, or of the process; the most of all processes.
+    `ranks`: each process's own figures.
     """
 
     step: int
@@ -90,6 +100,7 @@ class StepDone:
     weight: float
     seconds: float
     memory: int
+    ranks: tuple[RankUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ def load_model(recipe: Recipe, where: str, config: Any = None) -> Any:
         dtype=dtype,
         quantization_config=quantisation(4, dtype) if recipe.method == "qlora" else None,
         attn_implementation=None if recipe.sharing == "off" else TREE_ATTENTION,
-        device_map={"": 0} if torch.cuda.is_available() else None,
+        device_map={"": torch.cuda.current_device()} if torch.cuda.is_available() else None,
         trust_remote_code=False,
     )
     if recipe.method == "qlora" and recipe.unpack == "on":

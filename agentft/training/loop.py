@@ -1,6 +1,6 @@
 """The training loop: takes packs in order, and computes one weighted loss over each optimizer step.
 
-accelerate handles distribution and wraps the model (DDP, DeepSpeed); a single process uses the model directly.
+Several processes sum their gradients once a step (`ranks.py`); for DeepSpeed, accelerate wraps the model.
 On a GPU, a step does not wait for its loss: it is reported after the next step was launched, and the next step's packs
 are collated while the GPU computes.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -24,16 +23,18 @@ from torch.nn.utils import clip_grad_norm_
 
 from agentft.engine.cascade import send
 from agentft.engine.collation import Batch, collate
+from agentft.engine.dealing import deal, pack_cost
 from agentft.engine.lora import FusedLora, bf16_copies
 from agentft.engine.loss import weighted_loss
 from agentft.engine.packing import Pack, Sample
 from agentft.engine.speed import HostEmbedding
 from agentft.errors import AgentftError
 from agentft.training.checkpoints import prune_checkpoints
-from agentft.training.events import OnEvent, Saved, StepDone
+from agentft.training.events import OnEvent, RankUse, Saved, StepDone
 from agentft.training.machine import peak_memory
 from agentft.training.memory import SHAPE_MULTIPLE, PackLimit
 from agentft.training.optimizer import make_optimizer, make_schedule
+from agentft.training.ranks import join_ranks
 from agentft.training.recipe import Recipe
 from agentft.training.state import load_state, save_state
 
@@ -72,11 +73,11 @@ class TrainingLoop:
         model: a causal model, with or without adapters, on its device.
         recipe: resolved.
         samples: the samples that the packs' members index into.
-        packs: all packs of the run, in order. Each optimizer step takes `recipe.batch` packs for each process.
+        packs: all packs of the run, in order. Each optimizer step takes `recipe.batch` packs, dealt to the processes.
         on_event: receives each step and each checkpoint, in the main process.
         should_stop: called after each step; True saves a checkpoint and ends the run.
         checkpoints: the folder for checkpoints; None: save none.
-        deepspeed: DeepSpeed's configuration; None: one process, or DDP if there are several.
+        deepspeed: DeepSpeed's configuration; None: each process has the whole model, and the gradients are summed.
     """
 
     def __init__(
@@ -93,18 +94,19 @@ class TrainingLoop:
     ) -> None:
         if deepspeed is not None and checkpoints is not None:
             raise NotImplementedError("checkpoints of DeepSpeed's sharded state")
-        plugin = None if deepspeed is None else DeepSpeedPlugin(hf_ds_config=_completed(deepspeed, recipe))
+        self._ranks = join_ranks()
+        self._world = self._ranks.size
+        filled = None if deepspeed is None else _completed(deepspeed, recipe, self._world)
+        plugin = None if filled is None else DeepSpeedPlugin(hf_ds_config=filled)
         cpu = not torch.cuda.is_available()
         self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", deepspeed_plugin=plugin)
         self.model, self.recipe = model, recipe
         self._samples, self._packs = samples, packs
-        self._on_event: OnEvent = on_event if self.accelerator.is_main_process else lambda _: None
+        self._on_event: OnEvent = on_event if self._ranks.rank == 0 else lambda _: None
         self._should_stop, self._checkpoints = should_stop, checkpoints
         set_seed(recipe.seed)
 
-        self._world = self.accelerator.num_processes
-        self._stride = recipe.batch * self._world
-        self.steps = -(-len(packs) // self._stride)
+        self.steps = -(-len(packs) // recipe.batch)
         self._samples_seen = list(accumulate(len(pack.members) for pack in packs))
 
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -112,20 +114,18 @@ class TrainingLoop:
         self._schedule = make_schedule(self.optimizer, recipe, self.steps)
         self._wrap()
         self._find_parts()
-        self._limit = PackLimit(samples, share=recipe.sharing != "off", alone=self._world == 1, on_event=self._on_event)
+        self._width = int(getattr(model.config.get_text_config(), "hidden_size", 1024))
+        alone = self._world == 1 or not self._deepspeed
+        self._limit = PackLimit(samples, share=recipe.sharing != "off", alone=alone, on_event=self._on_event)
         self._pending: _PendingStep | None = None
         self._reported_at = 0.0
 
     def _wrap(self) -> None:
-        """Let accelerate wrap the model, if there is more than one process, or DeepSpeed."""
-        kind = self.accelerator.distributed_type
-        self._deepspeed = kind == DistributedType.DEEPSPEED
+        """Let accelerate wrap the model for DeepSpeed; otherwise only move it to this process's device."""
+        self._deepspeed = self.accelerator.distributed_type == DistributedType.DEEPSPEED
         self.wrapped, self.device = self.model, self._trained[0].device
         if self._deepspeed:
             self.wrapped, _ = self.accelerator.prepare(self.model, self.optimizer)
-        elif kind != DistributedType.NO:
-            self.wrapped = self.accelerator.prepare(self.model)
-        if kind != DistributedType.NO:
             self.device = self.accelerator.device
 
     def _find_parts(self) -> None:
@@ -134,7 +134,7 @@ class TrainingLoop:
         half = self.recipe.dtype == "bf16"
         self._host = next((module for module in modules if isinstance(module, HostEmbedding)), None)
         products = (getattr(module, "forward", None) for module in modules)
-        self._products = [one for one in products if isinstance(one, FusedLora)] if half and self._world == 1 else []
+        self._products = [one for one in products if isinstance(one, FusedLora)] if half and not self._deepspeed else []
         # Full training keeps the weights in fp32 and computes in bf16.
         self._autocast = half and self.recipe.method == "full"
 
@@ -148,7 +148,9 @@ class TrainingLoop:
         """
         step = 0
         if checkpoint is not None:
-            step = load_state(checkpoint, self.accelerator, self.model, self.optimizer, self._schedule)
+            step = load_state(checkpoint, self.model, self.optimizer, self._schedule)
+        if not self._deepspeed:
+            self._ranks.align(self._trained)
         self.wrapped.train()
         work = self._collate(step) if step < self.steps else None
         while work is not None:
@@ -166,9 +168,10 @@ class TrainingLoop:
         return step
 
     def _collate(self, step: int) -> _Work:
-        """The packs of step number `step` (from 0), distributed round-robin over the processes."""
-        packs = self._packs[step * self._stride : (step + 1) * self._stride]
-        mine = packs[self.accelerator.process_index :: self._world]
+        """This process's packs of step number `step` (from 0)."""
+        packs = self._packs[step * self.recipe.batch : (step + 1) * self.recipe.batch]
+        dealt = deal([pack_cost(pack, self._width) for pack in packs], self._world)
+        mine = [packs[number] for number in dealt[self._ranks.rank]]
         batches = [collate([pack], self._samples, SHAPE_MULTIPLE) for pack in mine]
         counts = [
             float(sum(len(pack.members) for pack in mine)),
@@ -180,11 +183,10 @@ class TrainingLoop:
         stop = False
         if self._world > 1:
             # All processes must stop together, so a stop takes effect after the step that is being collated.
-            own = torch.tensor([[*counts, float(self._should_stop())]], dtype=torch.float64, device=self.device)
-            *counts, stops = self.accelerator.gather(own).sum(dim=0).tolist()
+            *counts, stops = self._ranks.gather([*counts, float(self._should_stop())]).sum(dim=0).tolist()
             stop = stops > 0
-            # Every process must do the same number of backward passes, if need be with weights of 0.
-            if len(batches) * self._world < len(packs):
+            # DeepSpeed needs the same number of backward passes in every process, if need be with weights of 0.
+            while self._deepspeed and len(batches) < max(map(len, dealt)):
                 batches.append(collate(packs[:1], self._samples, SHAPE_MULTIPLE))
                 batches[-1]["weights"].zero_()
         samples, tokens, unshared, supervised, weight = counts
@@ -193,7 +195,6 @@ class TrainingLoop:
     def _accumulate(self, work: _Work) -> Tensor:
         """Forward and backward passes of a step; return its loss. Out of memory: start again with smaller packs."""
         while True:
-            self._current_batch = work.batches[0]
             with bf16_copies(self._products):
                 try:
                     return self._forward_backward(work)
@@ -208,23 +209,15 @@ class TrainingLoop:
         for number, whole in enumerate(work.batches, 1):
             for batch in self._limit.split(whole):
                 self._current_batch = batch
-                last = number == len(work.batches)
-                with self._synchronised(last):
-                    with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
-                        loss = weighted_loss(self.wrapped, self._to_device(batch), work.weight, self.recipe.loss)
-                    if self._deepspeed:
-                        self.wrapped.set_gradient_accumulation_boundary(is_boundary=last)
-                        self.wrapped.backward(loss * self._world, scale_wrt_gas=False)
-                    else:
-                        (loss * self._world if self._world > 1 else loss).backward()
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+                    loss = weighted_loss(self.wrapped, self._to_device(batch), work.weight, self.recipe.loss)
+                if self._deepspeed:  # it averages gradients over the processes
+                    self.wrapped.set_gradient_accumulation_boundary(is_boundary=number == len(work.batches))
+                    self.wrapped.backward(loss * self._world, scale_wrt_gas=False)
+                else:
+                    loss.backward()
                 losses.append(loss.detach())
-        return torch.stack(losses).sum()
-
-    def _synchronised(self, last: bool) -> AbstractContextManager[None]:
-        """Average gradients over the processes only in a step's last pack; losses are multiplied by the world size."""
-        if last or self._world == 1 or self._deepspeed:
-            return nullcontext()
-        return cast(AbstractContextManager[None], self.accelerator.no_sync(self.wrapped))
+        return torch.stack(losses).sum() if losses else torch.zeros((), device=self.device)
 
     def _to_device(self, batch: Batch) -> Batch:
         """Copy the batch to the device, asynchronously."""
@@ -240,6 +233,7 @@ class TrainingLoop:
             self.wrapped.step()
             norm = self.wrapped.get_global_grad_norm()
         else:
+            self._ranks.sum_gradients(self._trained)
             norm = clip_grad_norm_(self._trained, self.recipe.clip or math.inf)
             self.optimizer.step()
             self._clear_gradients()
@@ -263,16 +257,18 @@ class TrainingLoop:
         if pending is None:
             return
         work = pending.work
-        loss = float(self.accelerator.gather(pending.loss).sum() if self._world > 1 else pending.loss)
+        found = self._ranks.gather([float(pending.loss), peak_memory(), self._ranks.take_idle()])
+        loss = float(found[:, 0].sum())
         if not math.isfinite(loss):
             raise AgentftError(
                 f"the loss is {loss} at step {pending.step}, so training stops; try a lower lr, or dtype = fp32"
             )
         began, self._reported_at = max(pending.began, self._reported_at), time.monotonic()
+        seconds = self._reported_at - began
         self._on_event(
             StepDone(
                 step=pending.step,
-                epoch=self._samples_seen[min(pending.step * self._stride, len(self._samples_seen)) - 1]
+                epoch=self._samples_seen[min(pending.step * self.recipe.batch, len(self._samples_seen)) - 1]
                 / len(self._samples),
                 loss=loss,
                 lr=pending.rate,
@@ -282,8 +278,9 @@ class TrainingLoop:
                 unshared=work.unshared,
                 supervised=work.supervised,
                 weight=work.weight,
-                seconds=self._reported_at - began,
-                memory=peak_memory(),
+                seconds=seconds,
+                memory=int(found[:, 1].max()),
+                ranks=tuple(RankUse(int(memory), round(idle / seconds, 3)) for _, memory, idle in found.tolist()),
             )
         )
 
@@ -292,13 +289,14 @@ class TrainingLoop:
         if self._checkpoints is None:
             return
         target = self._checkpoints / f"checkpoint-{step}"
-        save_state(target, self.accelerator, self.model, self.optimizer, schedule=self._schedule, step=step)
-        if self.accelerator.is_main_process:
+        if self._ranks.rank == 0:
+            save_state(target, self.model, self.optimizer, schedule=self._schedule, step=step)
             prune_checkpoints(self._checkpoints, self.recipe.keep_checkpoints)
+        self._ranks.wait()
         self._on_event(Saved(target, step))
 
 
-def _completed(deepspeed: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+def _completed(deepspeed: dict[str, Any], recipe: Recipe, processes: int) -> dict[str, Any]:
     """DeepSpeed's configuration, completed from the recipe."""
-    batch = {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": recipe.batch}
+    batch = {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": max(recipe.batch // processes, 1)}
     return deepspeed | batch | {"gradient_clipping": recipe.clip}

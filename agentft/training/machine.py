@@ -15,7 +15,7 @@ import torch
 from agentft.engine.speed import has_liger
 from agentft.models.hf import native_bf16
 
-__all__ = ["Machine", "deterministic", "measure_machine", "measure_rate", "peak_memory"]
+__all__ = ["Machine", "deterministic", "gpus_unused", "measure_machine", "measure_rate", "peak_memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,11 @@ def measure_machine() -> Machine:
     rate, fp32_rate, bandwidth = measure_rate(torch.bfloat16), measure_rate(torch.float32), _measure_bandwidth()
     torch.cuda.empty_cache()
     return Machine("cuda", native_bf16(), has_liger(), free, rate, fp32_rate, bandwidth)
+
+
+def gpus_unused() -> int:
+    """The number of visible GPUs beside the first."""
+    return max(int(torch.cuda.device_count()) - 1, 0)
 
 
 def measure_rate(dtype: torch.dtype) -> float:

@@ -97,7 +97,7 @@ class Recipe:
         "ce",
         "ce: cross-entropy. dft: dynamic fine-tuning, cross-entropy times the token's probability",
     )
-    batch: int = _key(1, "Packs per optimizer step", 1)
+    batch: int = _key(1, "Packs per optimizer step over all processes, at least one for each", 1)
     pack_tokens: int = _key(
         0, "Tokens per pack; a longer row gets its own pack. 0: chosen by the planner, 2048 on a CPU", 0
     )

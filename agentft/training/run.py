@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,15 @@ from agentft.training.events import (
 )
 from agentft.training.loading import count_parameters, load_model
 from agentft.training.loop import TrainingLoop
-from agentft.training.machine import deterministic, measure_machine
+from agentft.training.machine import deterministic, gpus_unused, measure_machine
+from agentft.training.ranks import Ranks, join_ranks
 from agentft.training.recipe import Recipe, check_places, read_resolved, write_recipe
 from agentft.training.resolve import RANDOM_7B, resolve_recipe
 from agentft.training.state import save_weights
+from agentft.training.stored import load_samples, save_samples
 from agentft.types import Json
 
-__all__ = ["StrictError", "dry_run", "read_data", "resume", "train"]
+__all__ = ["StrictError", "dry_run", "follow", "read_data", "resume", "train"]
 
 Stop = Callable[[], bool]
 
@@ -62,10 +64,11 @@ class _Job:
     packs: list[Pack]
     plan: TrainingPlan
     notes: tuple[Note, ...]
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 def train(recipe: Recipe, on_event: OnEvent, should_stop: Stop = lambda: False, *, strict: bool = False) -> RunResult:
-    """Train from a recipe in a new run folder.
+    """Train from a recipe in a new run folder. Of several processes, the first calls this, and the others `follow`.
 
     Args:
         recipe: its `auto` settings are resolved, and the result is written to the run folder.
@@ -82,8 +85,10 @@ def train(recipe: Recipe, on_event: OnEvent, should_stop: Stop = lambda: False, 
     check_places(recipe)
     with new_run(Path(recipe.data[0]).name.split(".")[0], recipe.output) as folder:
         watcher = _Watcher(folder, on_event)
-        job = _prepare(recipe, folder.quarantine, watcher)
+        ranks = join_ranks()
+        job = _prepare(_widen(recipe, ranks), folder.quarantine, watcher, ranks)
         _announce(job, watcher, strict)
+        _send(job, folder, None)
         model = _load(job, watcher)
         folder.write_json(folder.format, {**job.encoder.rendering.describe(), **_learning(job)})
         folder.write_json(folder.data, _data_document(job))
@@ -115,22 +120,57 @@ def _resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop) -> RunResul
     checkpoint = None
     if not weights.is_dir():
         checkpoint = last_intact(folder.checkpoints, lambda text: watcher(Note(text, warning=True)))
-    job = _prepare(recipe, None, watcher)
+    job = _prepare(recipe, None, watcher, join_ranks())
     _check_fingerprint(folder, job)
     _announce(job, watcher, False)
     if weights.is_dir():
         watcher.losses = [line["loss"] for line in folder.read_metrics()]
         watcher(Note(f"{folder.path} is already complete"))
+        job.ranks.share()
         return _finish(job, watcher, weights, job.plan.steps, 0.0)
     watcher.losses = [line["loss"] for line in folder.rewind(step_of(checkpoint) if checkpoint else 0)]
+    _send(job, folder, checkpoint)
     model = _load(job, watcher)
     return _fit(job, model, watcher, should_stop, checkpoint)
 
 
-def dry_run(recipe: Recipe, on_event: OnEvent, *, strict: bool = False) -> tuple[DataReport, TrainingPlan]:
+def follow(should_stop: Stop = lambda: False) -> None:
+    """Take part in the run of the first process, which prepares the data, shows the progress and writes the folder."""
+    ranks = join_ranks()
+    order = ranks.share()
+    if order is not None:
+        samples, packs = load_samples(Path(order["samples"]))
+        ranks.wait()
+        recipe = Recipe(**order["recipe"])
+        model = load_model(recipe, resolve(recipe.model))
+        checkpoints = RunFolder(Path(order["folder"])).checkpoints
+        loop = TrainingLoop(
+            model, recipe, samples, packs, on_event=lambda _: None, should_stop=should_stop, checkpoints=checkpoints
+        )
+        with deterministic():
+            loop.run(Path(order["checkpoint"]) if order["checkpoint"] else None)
+    ranks.leave()
+
+
+def _send(job: _Job, folder: RunFolder, checkpoint: Path | None) -> None:
+    """Tell the other processes what to do, and let them map the samples."""
+    if job.ranks.size == 1:
+        return
+    samples = (folder.path / ".samples.partial").resolve()  # removed like other temporary files after a crash
+    save_samples(job.prepared.samples, job.packs, samples)
+    order = {"recipe": asdict(job.recipe), "samples": str(samples), "folder": str(folder.path.resolve())}
+    job.ranks.share({**order, "checkpoint": str(checkpoint.resolve()) if checkpoint else None})
+    job.ranks.wait()
+    samples.unlink()
+
+
+def dry_run(
+    recipe: Recipe, on_event: OnEvent, *, strict: bool = False, processes: int = 1
+) -> tuple[DataReport, TrainingPlan]:
     """Read, encode and pack the data without training. Nothing is written, and no weights are loaded."""
     check_places(recipe)
-    job = _prepare(recipe, None, on_event)
+    ranks = Ranks(size=processes)
+    job = _prepare(_widen(recipe, ranks), None, on_event, ranks)
     _announce(job, on_event, strict)
     return job.prepared.report, job.plan
 
@@ -166,7 +206,7 @@ class _Watcher:
         self.on_event(event)
 
 
-def _prepare(recipe: Recipe, quarantine: Path | None, on_event: OnEvent) -> _Job:
+def _prepare(recipe: Recipe, quarantine: Path | None, on_event: OnEvent, ranks: Ranks) -> _Job:
     on_event(Waiting(f"reading {', '.join(recipe.data)} with the tokenizer of {recipe.model}"))
     encoder = open_encoder(recipe)
     prepared = prepare([Path(path) for path in recipe.data], encoder, quarantine)
@@ -181,7 +221,22 @@ def _prepare(recipe: Recipe, quarantine: Path | None, on_event: OnEvent) -> _Job
     if recipe.max_steps:
         packs = packs[: recipe.max_steps * recipe.batch]
     plan = TrainingPlan(steps=-(-len(packs) // recipe.batch), epochs=recipe.epochs, packing=packing)
-    return _Job(recipe, resolved.architecture.config, encoder, prepared, packs, plan, resolved.notes)
+    notes = (*resolved.notes, *_process_notes(recipe, ranks))
+    return _Job(recipe, resolved.architecture.config, encoder, prepared, packs, plan, notes, ranks)
+
+
+def _widen(recipe: Recipe, ranks: Ranks) -> Recipe:
+    """At least one pack a step for each process. A run that goes on keeps its steps, with any number of processes."""
+    return replace(recipe, batch=max(recipe.batch, ranks.size))
+
+
+def _process_notes(recipe: Recipe, ranks: Ranks) -> Iterator[Note]:
+    size, batch = ranks.size, recipe.batch
+    if size == 1 and (unused := gpus_unused()):
+        yield Note(f"{unused + 1} GPUs are visible, and this run uses one; --gpus all trains on all of them")
+    elif size > 1:
+        uneven = f", which cannot be dealt evenly; a multiple of {size} keeps all of them busy" if batch % size else ""
+        yield Note(f"{size} processes; each step deals {batch} packs to them{uneven}", warning=bool(uneven))
 
 
 def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
@@ -257,7 +312,8 @@ def _fit(job: _Job, model: Any, watcher: _Watcher, should_stop: Stop, checkpoint
         checkpoints=folder.checkpoints,
     )
     done = step_of(checkpoint) if checkpoint else 0
-    watcher(Started(folder.path, done, job.plan.steps, trainable, parameters, loop.device.type))
+    device = loop.device.type if job.ranks.size == 1 else f"{job.ranks.size} x {loop.device.type}"
+    watcher(Started(folder.path, done, job.plan.steps, trainable, parameters, device))
     with deterministic():
         steps = loop.run(checkpoint)
     seconds = time.monotonic() - began
@@ -282,6 +338,7 @@ def _finish(job: _Job, watcher: _Watcher, weights: Path | None, steps: int, seco
         data=job.prepared.report,
         seconds=seconds,
     )
+    job.ranks.leave()
     watcher.folder.add_log(f"{'interrupted' if result.interrupted else 'finished'} after step {steps}")
     watcher(Finished(result, tuple(losses)))
     return result

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.optim import Optimizer
@@ -32,14 +30,11 @@ def save_weights(model: Any, folder: Path) -> None:
     model.save_pretrained(str(folder), **settings)
 
 
-def save_state(
-    target: Path, accelerator: Accelerator, model: Any, optimizer: Optimizer, *, schedule: LRScheduler, step: int
-) -> None:
-    """Write the checkpoint `target` from the main process. All processes must call this.
+def save_state(target: Path, model: Any, optimizer: Optimizer, *, schedule: LRScheduler, step: int) -> None:
+    """Write the checkpoint `target`. One process writes it for all, and any number of processes can continue from it.
 
     Args:
         target: the folder; it is written atomically.
-        accelerator: this process's accelerator.
         model: the unwrapped model.
         optimizer: its state must be the same in all processes.
         schedule: the optimizer's schedule.
@@ -48,31 +43,26 @@ def save_state(
     Raises:
         OSError: the disk is full.
     """
-    generators = gather_object([_generators()])
-    if accelerator.is_main_process:
-        with complete_folder(target) as partial:
-            save_weights(model, partial)
-            torch.save(optimizer.state_dict(), partial / "optimizer.pt")
-            state = {"step": step, "schedule": schedule.state_dict(), "generators": generators}
-            torch.save(state, partial / "state.pt")
-            write_digests(partial)
-    accelerator.wait_for_everyone()
+    with complete_folder(target) as partial:
+        save_weights(model, partial)
+        torch.save(optimizer.state_dict(), partial / "optimizer.pt")
+        state = {"step": step, "schedule": schedule.state_dict(), "generators": [_generators()]}
+        torch.save(state, partial / "state.pt")
+        write_digests(partial)
 
 
-def load_state(
-    checkpoint: Path, accelerator: Accelerator, model: Any, optimizer: Optimizer, schedule: LRScheduler
-) -> int:
+def load_state(checkpoint: Path, model: Any, optimizer: Optimizer, schedule: LRScheduler) -> int:
     """Restore the checkpoint that `save_state` wrote; return the number of finished steps.
 
     Raises:
-        InputError: the checkpoint does not fit this model, optimizer or number of processes.
+        InputError: the checkpoint does not fit this model or optimizer.
     """
     try:
         _load_weights(model, checkpoint)
         optimizer.load_state_dict(torch.load(checkpoint / "optimizer.pt", map_location="cpu", weights_only=True))
         state = torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
         schedule.load_state_dict(state["schedule"])
-        _set_generators(state["generators"][accelerator.process_index])
+        _set_generators(state["generators"][0])
         return int(state["step"])
     except (RuntimeError, ValueError, LookupError, EOFError, SafetensorError) as error:
         why = str(error).strip().partition("\n")[0]

@@ -128,15 +128,20 @@ def test_a_wrong_setting_is_refused_before_anything_heavy_is_imported(here: Path
     assert not (here / "runs").exists()
 
 
-def test_torchrun_is_refused_once(
-    here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("option", "code", "message"),
+    [
+        ("0", 2, "--gpus '0' is not a number from 1 or `all`"),
+        ("two", 2, "--gpus 'two' is not a number from 1 or `all`"),
+        ("2", 3, "--gpus 2: PyTorch finds no GPU here; several processes on a CPU: AGENTFT_PROCESSES=2"),
+    ],
+)
+def test_gpus_that_are_not_here_are_refused(
+    option: str, code: int, message: str, here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank, lines in (("0", 1), ("1", 0)):
-        monkeypatch.setenv("RANK", rank)
-        assert run(["train", "--data", "rows.jsonl"]) == 2
-        err = capfd.readouterr().err
-        assert err.count("does not support torchrun yet") == err.count("\n") == lines
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    assert run(["train", "--data", "rows.jsonl", "--gpus", option]) == code
+    assert capfd.readouterr().err == f"error: {message}\n"
     assert not (here / "runs").exists()
 
 

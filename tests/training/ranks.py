@@ -46,7 +46,7 @@ def deepspeed_settings(spread: str) -> dict[str, Any]:
 
 def train(spread: str, method: Method, target: Path) -> None:
     """Two steps of four packs; rank 0 writes losses, gradient norms and a sum of each trained tensor."""
-    batch = 4 if spread == "alone" else 2
+    batch = 4
     recipe = Recipe(method=method, batch=batch, lr=0.01, schedule="constant", warmup=0.0, dtype="fp32", sharing="on")
     samples = nested()
     packs = [pack for epoch in range(4) for pack in epoch_packs(samples, 60, 0, epoch)][:8]
