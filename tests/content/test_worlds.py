@@ -314,5 +314,7 @@ def test_an_unknown_page_is_a_404() -> None:
 def test_bookmarks_are_saved() -> None:
     state = SEARCH.new_state()
     SEARCH.call("save_bookmark", {"page": "P3", "label": " bread "}, state)
-    assert state["bookmarks"] == {"b1": {"page": "p3", "label": "bread"}}
+    SEARCH.call("save_bookmark", {"page": "p4", "label": "tea"}, state)
+    assert SEARCH.call("save_bookmark", {"page": "p3", "label": "Bread"}, state)["bookmark"] == "b3"  # type: ignore[index, call-overload]
+    assert state["bookmarks"] == {"p3: bread": 2, "p4: tea": 1}
     assert refusal(SEARCH, "save_bookmark", page="p3", label=" ")[0] == 422

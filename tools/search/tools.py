@@ -64,9 +64,10 @@ def save_bookmark(state: State, page: str, label: str) -> dict[str, Json]:
     _page(state, page)
     if not label.strip() or len(label) > 60:
         raise ToolError("the label must have 1 to 60 characters", status=422)
-    bookmark = f"b{len(state['bookmarks']) + 1}"
-    state["bookmarks"][bookmark] = {"page": page.strip().lower(), "label": label.strip()}
-    return {"bookmark": bookmark, "page": page, "label": label, "status": "saved"}
+    # Counted by content, so that the state does not depend on the order in which bookmarks are saved.
+    saved, key = state["bookmarks"], f"{page.strip().lower()}: {label.strip().casefold()}"
+    saved[key] = saved.get(key, 0) + 1
+    return {"bookmark": f"b{sum(saved.values())}", "page": page, "label": label, "status": "saved"}
 
 
 def _page(state: State, page: str) -> dict[str, str]:

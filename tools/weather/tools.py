@@ -93,13 +93,13 @@ def set_weather_alert(
     Example:
         {"city": "Oslo", "condition": "snow"}
     """
-    wanted = {"city": _find(state, city), "condition": condition}
-    for alert, known in state["alerts"].items():
-        if known == wanted:
-            raise ToolError(f"the alert for {condition} in {city!r} is already set as {alert!r}", status=409)
-    alert = f"a{len(state['alerts']) + 1}"
-    state["alerts"][alert] = wanted
-    return {"alert": alert, "city": city, "condition": condition, "status": "set"}
+    # By content, so that the state does not depend on the order in which alerts are set.
+    wanted, alerts = f"{_find(state, city)}: {condition}", list(state["alerts"])
+    if wanted in alerts:
+        alert = f"a{alerts.index(wanted) + 1}"
+        raise ToolError(f"the alert for {condition} in {city!r} is already set as {alert!r}", status=409)
+    state["alerts"][wanted] = True
+    return {"alert": f"a{len(alerts) + 1}", "city": city, "condition": condition, "status": "set"}
 
 
 def _find(state: State, city: str) -> str:
