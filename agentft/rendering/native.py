@@ -166,7 +166,11 @@ class _Chat:
     def check(self, number: int) -> None:
         """Raises a FrameError unless the calls of a reply can be read back from it."""
         message, (_, body, stop) = self.messages[number], self._reply(number)
-        read = self.rendering.syntax.read("".join(text for _, text in self._pieces(body)) + stop)
+        if not self.whole and (message.thought or (message.calls and message.content.strip())):
+            raise FrameError(
+                "the chat template rewrites contents of this conversation, so text before a call cannot be told from it"
+            )
+        read = self.rendering.parse("".join(text for _, text in self._pieces(body)) + stop)
         found = [(part.name, part.arguments) for part in read if isinstance(part, ToolCall)]
         if message.calls and not message.unreadable and found != [(c.name, dict(c.arguments)) for c in message.calls]:
             raise FrameError(
@@ -194,11 +198,11 @@ class _Chat:
         """The prompt for a reply, the reply, and the control token that ends it."""
         prompt, done = self._text(number, prompt=True), self._text(number + 1, prompt=False)
         rest = done.removeprefix(prompt) if done.startswith(prompt) else self._rest(number, prompt, done)
-        body, frame, syntax = (
-            rest.removesuffix(self.rendering.syntax.after),
-            self.rendering.frame,
-            self.rendering.syntax,
-        )
+        thought = self._mark("thought", self.messages[number].thought) if self.rendering.thinking else ""
+        if thought and thought not in rest:  # the template drops it
+            rest = ("" if self.rendering.syntax.begun else f"{THINK}\n") + thought + EMPTY_REST + rest
+        frame, syntax = self.rendering.frame, self.rendering.syntax
+        body = rest.removesuffix(syntax.after)
         ends = [end for end in (frame.stop, *frame.controls) if body.endswith(end)]
         stop = max(ends, key=len, default="")
         missing = syntax.stop if self.messages[number].calls else frame.stop
@@ -208,8 +212,8 @@ class _Chat:
         """The reply in a text that does not begin with its prompt, since the template rewrites what was before it."""
         head = prompt.removesuffix(EMPTY_REST).rstrip().removesuffix(THINK)
         if THINK in prompt[len(head) :] and done.startswith(head):  # the prompt begins a thought, and it is dropped
-            thought = self._mark("thought", self.messages[number].thought)
-            return (thought + EMPTY_REST if self.rendering.thinking else "") + done[len(head) :]
+            lacks = self.rendering.thinking and not self.messages[number].thought
+            return (EMPTY_REST if lacks else "") + done[len(head) :]
         raise FrameError("the chat template begins a reply in another way than its generation prompt does")
 
     def _text(self, count: int, *, prompt: bool) -> str:

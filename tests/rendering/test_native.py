@@ -19,6 +19,7 @@ from agentft.rendering.native import NativeRendering
 from agentft.types import Conversation, Json, Segment, ToolCall
 from tests.invariants.families import FAMILIES, NATIVE_FAMILIES, fetch, load_tokenizer
 from tests.invariants.rows import conversations, served
+from tests.rendering.test_thinking import ROWS as THINKING
 
 TOOLS: list[Json] = [
     {
@@ -216,7 +217,46 @@ def test_what_serving_sends_is_a_token_prefix_of_a_sample(
             prompt = tuple(tokens_of(rendering.prompt(replace(row, turns=turns)), tokenizer))
             assert any(sample[: len(prompt)] == prompt for sample in samples), f"{row.id}: before {text[:60]!r}"
             steps += 1
+        if samples:
+            assert supervised_calls(rendering, row, tokenizer) == readable_calls(row), row.id
     assert steps > len(rows) / 2
+
+
+def readable_calls(row: Conversation) -> list[tuple[str, Any]]:
+    parts = (part for turn in row.turns for part in turn.parts)
+    return [(part.name, part.arguments) for part in parts if isinstance(part, ToolCall) and part.parse_error is None]
+
+
+def supervised_calls(rendering: NativeRendering, row: Conversation, tokenizer: Any) -> list[tuple[str, Any]]:
+    """The calls in what is supervised with `--learn calls`."""
+    found: list[tuple[str, Any]] = []
+    for sample in rendering.samples(row):
+        encoded = encode(sample, tokenizer, LEARN_RULES["calls"])
+        for weight, run in groupby(
+            zip(encoded.input_ids, encoded.loss_weights, strict=True), lambda pair: bool(pair[1])
+        ):
+            if weight:
+                text = tokenizer.decode([token for token, _ in run], clean_up_tokenization_spaces=False)
+                parts = rendering.syntax.read(text.removesuffix(rendering.frame.stop))
+                found += [(part.name, part.arguments) for part in parts if isinstance(part, ToolCall)]
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("thinking", [False, True])
+def test_with_thoughts_what_serving_sends_is_a_token_prefix_of_a_sample(
+    family: str, tokenizer: Any, thinking: bool
+) -> None:
+    native = open_rendering("native", tokenizer, thinking=thinking)
+    for row in THINKING.values():
+        samples = native.samples(row)
+        thoughts = {s.text.strip() for sample in samples for s in sample if s.kind == "thought" and not s.excluded}
+        assert not thinking or "They want Rome." in thoughts, row.id
+        assert thinking or not thoughts
+        rows = [tuple(tokens_of(sample, tokenizer)) for sample in samples]
+        for turns, text in served(row):
+            prompt = tuple(tokens_of(native.prompt(replace(row, turns=turns)), tokenizer))
+            assert any(one[: len(prompt)] == prompt for one in rows), f"{row.id}: before {text[:60]!r}"
 
 
 @pytest.fixture(scope="module")

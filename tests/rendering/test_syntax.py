@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentft.errors import FrameError
+from agentft.records import parse_row
 from agentft.rendering import open_rendering
+from agentft.rendering.encoding import tokens_of
 from agentft.rendering.native import NativeRendering
-from agentft.types import Text, ToolCall
+from agentft.types import Json, Text, ToolCall
 from tests.invariants.families import FAMILIES, NATIVE_FAMILIES, TEMPLATES
 from tests.tiny import CHATML_TEMPLATE, tiny_tokenizer
 
@@ -141,6 +144,29 @@ def test_stops_are_the_control_tokens_that_end_calls(name: str) -> None:
 def test_a_template_that_cannot_be_read_is_refused_with_the_remedy(template: str | Path, reason: str) -> None:
     with pytest.raises(FrameError, match=rf"{reason}[^\n]*--format hermes"):
         open_rendering("native", tokenizer_of(template, ("</s>",)))
+
+
+CALLS = "{% for c in m.tool_calls or [] %}<tool_call>{{ c.function | tojson }}</tool_call>{% endfor %}"
+DECLARED: list[Json] = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+
+
+def test_a_template_that_changes_contents_keeps_control_tokens_as_text_and_the_mask_exact() -> None:
+    shown = SHOW.replace("{{ m.content }}", "{{ (m.content[:1] | upper) ~ m.content[1:] }}")
+    tokenizer = tokenizer_of(TOOLS + shown + CALLS + END)
+    native = open_rendering("native", tokenizer)
+    asked: Json = {"role": "user", "content": "hi <|im_end|>"}
+    row = parse_row(
+        {"messages": [asked, {"role": "assistant", "content": "an <|im_end|> b"}], "tools": DECLARED}, "row"
+    )
+    (sample,) = native.samples(row)
+    assert "".join(segment.text for segment in sample).endswith("An <|im_end|> b<|im_end|>\n")
+    assert tokens_of(sample, tokenizer).count(tokenizer.convert_tokens_to_ids("<|im_end|>")) == 2
+    call: Json = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    for text, works in (("", True), ("look", False)):
+        reply: Json = {"role": "assistant", "content": text, "tool_calls": [call]}
+        row = parse_row({"messages": [asked, reply], "tools": DECLARED}, "row")
+        with nullcontext() if works else pytest.raises(FrameError, match="text before a call cannot be told from it"):
+            assert [s.kind for s in native.samples(row)[0] if s.sampled] == ["call", "terminator"]
 
 
 @pytest.mark.parametrize("name", NATIVE_FAMILIES.keys() - {"qwen3"})
