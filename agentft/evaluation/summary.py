@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -161,7 +162,8 @@ class Summary:
 
     def document(self) -> dict[str, Any]:
         """The JSON object of summary.json and `agentft eval --json`."""
-        own = {key: value for key, value in asdict(self).items() if value is not None or key == "faults"}
+        kept = {key: value for key, value in asdict(self).items() if value is not None or key == "faults"}
+        own: dict[str, Any] = json.loads(json.dumps(kept))  # lists, as in the file
         return own | {
             "failures": self.failures,
             "metrics": {name: one.document() for name, one in self.metrics.items()},
