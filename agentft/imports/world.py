@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain, count
 from typing import Any
 
 from agentft.errors import InputError, ToolError
@@ -96,6 +97,7 @@ class ArgumentTable:
         self.required: list[Json] = []
         self.places: dict[str, Json] = {}
         self._names: dict[tuple[str, str], str] = {}
+        self._taken: set[str] = set()
 
     def add(self, schema: Schema, place: str, wire: str, *, required: bool, style: str = "") -> None:
         """Add an argument, or replace the one with the same place and the same name in requests (`wire`)."""
@@ -108,8 +110,9 @@ class ArgumentTable:
         """The argument's name for models: its own name, with the place appended if another argument has that name."""
         if (place, wire) not in self._names:
             first = _legal_name(wire, place)[:50]
-            names = (first, f"{first}_{place}", *(f"{first}_{number}" for number in range(2, len(self._names) + 2)))
-            self._names[place, wire] = next(name for name in names if name not in self._names.values())
+            names = chain((first, f"{first}_{place}"), (f"{first}_{number}" for number in count(2)))
+            self._names[place, wire] = next(name for name in names if name not in self._taken)
+            self._taken.add(self._names[place, wire])
         return self._names[place, wire]
 
     def schema(self) -> Schema:

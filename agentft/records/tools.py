@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 
 from agentft.errors import RowError
 from agentft.json_text import UnreadableError, read_value
@@ -12,6 +14,7 @@ from agentft.types import Json, Role, ToolDefinition
 
 __all__ = ["has_calls", "make_tool", "read_list", "read_parameters", "read_role", "read_tools", "written_calls"]
 
+_MAX_CACHED_LENGTH = 5_000  # characters of a tool; longer ones are not cached, so that the cache stays small
 _TYPES = {name: name for name in ("string", "number", "integer", "boolean", "array", "object", "null")}
 _TYPES |= {"str": "string", "text": "string", "int": "integer", "long": "integer", "float": "number"}
 _TYPES |= {"double": "number", "bool": "boolean", "list": "array", "tuple": "array", "dict": "object", "map": "object"}
@@ -69,14 +72,32 @@ def read_tools(row: Mapping[str, Json]) -> tuple[ToolDefinition, ...]:
     tools = read_list(row.get(key), key, "unreadable-tools") or []
     found = []
     for index, tool in enumerate(tools):
-        function = (tool.get("function") or tool) if isinstance(tool, dict) else None
-        name = function.get("name") if isinstance(function, dict) else None
-        if not isinstance(function, dict) or not isinstance(name, str) or not name:
+        try:
+            text = json.dumps(tool)
+        except TypeError:  # a value that only parquet has
+            text = ""
+        one = _read_written(text) if 0 < len(text) <= _MAX_CACHED_LENGTH else _read_tool(tool)
+        if one is None:
             raise RowError("unreadable-tools", f"tool {index} has no name: {tool!r:.60}")
-        keys = ("parameters", "input_schema", "inputSchema")  # OpenAI's, Anthropic's, MCP's
-        parameters = next((function[key] for key in keys if function.get(key) is not None), None)
-        found.append(make_tool(name, function.get("description"), parameters))
+        found.append(one)
     return tuple(found)
+
+
+@lru_cache(maxsize=4096)
+def _read_written(text: str) -> ToolDefinition | None:
+    """`_read_tool` for the JSON text of a tool, so that equal tools of many rows are read once."""
+    return _read_tool(json.loads(text))
+
+
+def _read_tool(tool: Json) -> ToolDefinition | None:
+    """None if it has no name."""
+    function = (tool.get("function") or tool) if isinstance(tool, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(function, dict) or not isinstance(name, str) or not name:
+        return None
+    keys = ("parameters", "input_schema", "inputSchema")  # OpenAI's, Anthropic's, MCP's
+    parameters = next((function[key] for key in keys if function.get(key) is not None), None)
+    return make_tool(name, function.get("description"), parameters)
 
 
 def make_tool(name: str, description: Json, parameters: Json, address: str = "") -> ToolDefinition:

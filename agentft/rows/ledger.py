@@ -106,6 +106,17 @@ class Ledger:
         self.unsupervised += 1
         self.first_unsupervised = self.first_unsupervised or place
 
+    def merge(self, later: Ledger) -> None:
+        """Add the counts of rows that follow."""
+        for name in ("rows", "kept", "unreadable", "unsupervised"):
+            setattr(self, name, getattr(self, name) + getattr(later, name))
+        self.reasons.update(later.reasons)
+        self.unread.update(later.unread)
+        for reason, place in later.first.items():
+            self.first.setdefault(reason, place)
+        self.first_unreadable = self.first_unreadable or later.first_unreadable
+        self.first_unsupervised = self.first_unsupervised or later.first_unsupervised
+
     def notes(self) -> list[str]:
         """Remarks about kept rows of which something is not used."""
         notes = [

@@ -6,8 +6,8 @@ import gc
 import hashlib
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import groupby
@@ -20,9 +20,11 @@ from agentft.rendering import Rendering
 from agentft.rendering.encoding import LearnRule, encode
 from agentft.rendering.render import count_thoughts
 from agentft.rendering.tokens import Tokenizer, controls_in
-from agentft.rows.ledger import Ledger
+from agentft.rows.ledger import Ledger, Rejection
+from agentft.rows.parallel import available_processes, map_in_order
 from agentft.rows.quarantine import open_quarantine
-from agentft.rows.reading import Row, keep_rows
+from agentft.rows.reading import Row, Undecoded, iter_undecoded, keep_rows
+from agentft.rows.sources import Raw
 from agentft.types import Conversation, Encoded, Json, Segment
 
 __all__ = [
@@ -38,6 +40,15 @@ __all__ = [
 OnRow: TypeAlias = Callable[[int, Conversation], None]
 """Called with the line and the conversation of a kept row."""
 
+
+def _ignore(_line: int, _conversation: Conversation) -> None:
+    pass
+
+
+_BATCH_ROWS, _BATCH_BYTES = 32, 2**20
+_ALONE = 8
+"""Batches that are prepared before other processes help: for a small file, starting them takes longer."""
+_SUMS = ("quiet", "answered", "thoughts", "trimmed", "left_out")
 _LONGEST_SHOWN = 5
 _MAX_TOOLS = 64
 
@@ -125,7 +136,7 @@ class Prepared:
         self.report.quiet_learnt = self.encoder.learn.weights.get("answer", 0) > 0
         self.report.thoughts_learnt = self.encoder.learn.thinking
 
-    def add(self, path: Path, quarantine: Path | None = None, on_row: OnRow = lambda _, __: None) -> None:
+    def add(self, path: Path, quarantine: Path | None = None, on_row: OnRow = _ignore) -> None:
         """Read, render and encode the rows of a file.
 
         Args:
@@ -136,11 +147,25 @@ class Prepared:
         Raises:
             InputError: the file cannot be read.
         """
-        with open_quarantine(path, quarantine) as on_reject, _rare_collections():
-            convert = partial(self._convert, path)
-            for line, (conversation, samples) in keep_rows(path, convert, self.report.ledger, on_reject):
-                self.samples += samples
-                on_row(line, conversation)
+        batches = _batches(iter_undecoded(path))
+        work = partial(_prepare_batch, self.encoder, path, on_row is not _ignore)
+        made = map_in_order(work, batches, available_processes(), _ALONE)
+        with open_quarantine(path, quarantine) as on_reject, _rare_collections(), closing(made):
+            for batch in made:
+                for rejection in batch.rejections:
+                    on_reject(rejection)
+                for line, conversation in batch.conversations:
+                    on_row(line, conversation)
+                self._merge(batch)
+
+    def _merge(self, batch: _Batch) -> None:
+        report = self.report
+        self.samples += batch.samples
+        self.tools |= batch.tools
+        report.ledger.merge(batch.report.ledger)
+        report.control_texts.update(batch.report.control_texts)
+        for name in _SUMS:
+            setattr(report, name, getattr(report, name) + getattr(batch.report, name))
 
     def complete(self) -> None:
         """Fill in the part of the report that needs all samples."""
@@ -158,21 +183,56 @@ class Prepared:
         report.fingerprint = digest.hexdigest()
         report.tools = tuple(self.tools) if len(self.tools) <= _MAX_TOOLS else ()
 
-    def _convert(self, path: Path, row: Row, conversation: Conversation) -> tuple[Conversation, list[Sample]]:
+
+@dataclass(slots=True)
+class _Batch:
+    """What some of a file's rows add to `Prepared`. Processes send it to each other."""
+
+    samples: list[Sample] = field(default_factory=list)
+    report: DataReport = field(default_factory=DataReport)
+    tools: dict[str, None] = field(default_factory=dict)
+    rejections: list[Rejection] = field(default_factory=list)
+    conversations: list[tuple[int, Conversation]] = field(default_factory=list)
+
+    def convert(self, encoder: Encoder, path: Path, row: Row, conversation: Conversation) -> Conversation:
+        """Encode a row and count what is in it."""
         report = self.report
-        found = encode_row(row.line, conversation, self.encoder)
+        found = encode_row(row.line, conversation, encoder)
         report.quiet += sum(_answers_to("user", one.segments) for one in found)
         report.answered += sum(_answers_to("result", one.segments) for one in found)
         if not any(one.sample for one in found):
             report.ledger.count_unsupervised(f"{path}:{row.line}: {conversation.id}")
-            return conversation, []
+            return conversation
         texts = "\n".join(turn.raw for turn in conversation.turns)
-        report.control_texts.update(controls_in(texts, self.encoder.tokenizer))
+        report.control_texts.update(controls_in(texts, encoder.tokenizer))
         report.thoughts += count_thoughts(conversation)
         self.tools |= dict.fromkeys(tool.name for tool in conversation.tools)
         report.trimmed += sum(one.lost > 0 for one in found)
         report.left_out += sum(one.lost for one in found)
-        return conversation, [one.sample for one in found if one.sample]
+        self.samples += [one.sample for one in found if one.sample]
+        return conversation
+
+
+def _prepare_batch(encoder: Encoder, path: Path, with_conversations: bool, items: list[Undecoded]) -> _Batch:
+    batch = _Batch()
+    convert = partial(batch.convert, encoder, path)
+    for kept in keep_rows(path, convert, batch.report.ledger, batch.rejections.append, items=items):
+        if with_conversations:
+            batch.conversations.append(kept)
+    return batch
+
+
+def _batches(items: Iterable[Undecoded]) -> Iterator[list[Undecoded]]:
+    batch: list[Undecoded] = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += len((item.data if isinstance(item, Raw) else item.raw) or b"")
+        if len(batch) == _BATCH_ROWS or size > _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def prepare(paths: Sequence[Path], encoder: Encoder, quarantine: Path | None = None) -> Prepared:

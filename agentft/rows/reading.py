@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from agentft.errors import InputError, RowError
 from agentft.json_text import UnreadableError, read_json
@@ -16,7 +16,7 @@ from agentft.rows.quarantine import OnReject, open_quarantine
 from agentft.rows.sources import ROW_LIMIT, Raw, is_parquet, iter_raw
 from agentft.types import Conversation, Json
 
-__all__ = ["Row", "keep_rows", "read_conversations", "read_rows"]
+__all__ = ["Row", "Undecoded", "decode_row", "iter_undecoded", "keep_rows", "read_conversations", "read_rows"]
 
 T = TypeVar("T")
 
@@ -34,14 +34,27 @@ class Row:
         return Rejection(self.line, error.reason, error.detail, error.turn, error.offset, self.raw)
 
 
+Undecoded: TypeAlias = Raw | Row | Rejection
+"""A row of a file: bytes, or decoded already (parquet)."""
+
+
 def read_rows(path: Path) -> Iterator[Row | Rejection]:
     """The rows of a JSONL file, a JSON array (both may be gzipped) or a parquet file, in constant memory.
 
     Raises:
         InputError: the file is missing, a folder, binary, damaged or empty.
     """
+    return map(decode_row, iter_undecoded(path))
+
+
+def iter_undecoded(path: Path) -> Iterator[Undecoded]:
+    """The rows as `decode_row` takes them.
+
+    Raises:
+        InputError: see `read_rows`.
+    """
     empty = True
-    for item in _read_parquet(path) if is_parquet(path) else map(_read_raw, iter_raw(path)):
+    for item in _read_parquet(path) if is_parquet(path) else iter_raw(path):
         empty = False
         yield item
     if empty:
@@ -55,8 +68,11 @@ def keep_rows(
     on_reject: OnReject,
     *,
     only: int | None = None,
+    items: Iterable[Undecoded] | None = None,
 ) -> Iterator[tuple[int, T]]:
     """Yield (line, `convert(row, its conversation)`) for each kept row of a file; every row is counted in `ledger`.
+
+    `items`: some of its rows, instead of all.
 
     A row is rejected if it is not a JSON object, contains no valid conversation, or if `convert` raises RowError. It is
     counted by reason and passed to `on_reject`. A conversation without an id gets `file:line`. With `only`, reading
@@ -66,7 +82,7 @@ def keep_rows(
     Raises:
         InputError: see `read_rows`.
     """
-    for item in read_rows(path):
+    for item in map(decode_row, iter_undecoded(path) if items is None else items):
         if ledger.rows == only:
             return
         ledger.rows += 1
@@ -102,7 +118,10 @@ def read_conversations(
         yield from keep_rows(path, lambda _, conversation: conversation, ledger, on_reject)
 
 
-def _read_raw(raw: Raw) -> Row | Rejection:
+def decode_row(raw: Undecoded) -> Row | Rejection:
+    """Decode the bytes of a row."""
+    if not isinstance(raw, Raw):
+        return raw
     if raw.data is None:
         detail = f"a row of {raw.length} bytes is above the limit of {ROW_LIMIT}"
         return Rejection(raw.number, "line-too-long", detail, None, None, "", (raw.start, raw.length))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from agentft.errors import RowError
 from agentft.records import ROW_FORMATS, RowFormat, parse_row
+from agentft.records.tools import read_tools
 from agentft.types import Json, Span, Text, ToolDefinition, Turn
 from tests.records.rows import fixture
 
@@ -34,3 +37,26 @@ def test_turns_that_no_format_recognises_are_refused(monkeypatch: pytest.MonkeyP
     with pytest.raises(RowError, match="the turns of `conversations` have none of the formats openai") as refused:
         parse_row({"conversations": [{"from": "user", "value": "hello"}]}, "x")
     assert refused.value.reason == "unknown-format"
+
+
+def test_equal_tools_of_rows_are_one_object_and_different_ones_are_not() -> None:
+    def tools(**more: object) -> tuple[ToolDefinition, ...]:
+        parameters: Any = {"type": "object", "properties": {"a": {"default": more.get("default", 1)}}}
+        tool: Any = {"name": "f", "description": more.get("text", "d"), "parameters": parameters}
+        return read_tools({"tools": [{"name": "g"}, tool]})
+
+    assert tools()[1] is tools()[1]
+    for other in (tools(default=True), tools(default=1.0), tools(default="1"), tools(text="e")):
+        assert other[1] is not tools()[1]
+    long = "x" * 5_000
+    assert tools(text=long)[1] == tools(text=long)[1]
+    assert tools(text=long)[1] is not tools(text=long)[1], "the cache stays small"
+    assert [repr(tools(default=value)[1].parameters["properties"]) for value in (1, True, 1.0)] == [
+        f"{{'a': {{'default': {value}}}}}" for value in ("1", "True", "1.0")
+    ]
+
+
+def test_a_tool_with_values_that_only_parquet_has_is_read() -> None:
+    day: Any = datetime.date(2024, 7, 26)
+    tool: Any = {"name": "f", "parameters": {"properties": {"day": {"default": day}}}}
+    assert read_tools({"tools": [tool]})[0].parameters["properties"] == {"day": {"default": day}}

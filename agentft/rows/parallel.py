@@ -1,0 +1,127 @@
+"""Work on a long sequence of batches in several processes, with the results in order.
+
+The helpers are forked, so that what this process has loaded and cached is theirs at once. They hold nothing: if this
+process ends in any way, they end.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import current_process, get_context
+from multiprocessing.connection import Pipe, wait
+from typing import Any, TypeVar
+
+from agentft.errors import InputError
+
+__all__ = ["available_processes", "map_in_order"]
+
+T = TypeVar("T")
+B = TypeVar("B")
+
+_MOST_HELPERS = 4
+_MOST_AHEAD = 32  # batches that may be done before an earlier one is
+_PARALLELISM = "TOKENIZERS_PARALLELISM"
+
+
+def available_processes() -> int:
+    """How many processes may work for this one. 1 where forking is not safe (macOS), or in a helper."""
+    if sys.platform != "linux" or current_process().daemon:
+        return 1
+    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(cores, _MOST_HELPERS))
+
+
+def map_in_order(work: Callable[[T], B], batches: Iterable[T], processes: int, alone: int) -> Generator[B]:
+    """`work(batch)` for each batch, in order; the first `alone` batches, or with one process all, in this process.
+
+    Raises:
+        InputError: a helper was ended from outside. What `work` raises is raised here.
+    """
+    numbered = enumerate(batches)
+    for number, batch in numbered:
+        yield work(batch)
+        if number + 1 == alone and processes > 1:
+            break
+    else:
+        return
+    following = alone
+    busy: dict[Any, tuple[int, T]] = {}
+    done: dict[int, B] = {}
+    item = next(numbered, None)
+    with _helpers(work, processes if item else 0) as idle:
+        while item and not (idle or busy):
+            yield work(item[1])
+            item = next(numbered, None)
+        while item or busy or done:
+            while item and idle and item[0] < following + _MOST_AHEAD:
+                connection = idle.pop()
+                connection.send(item[1])
+                busy[connection], item = item, next(numbered, None)
+            for connection in wait(list(busy)):
+                number, batch = busy.pop(connection)
+                succeeded, result = _receive(connection)
+                done[number] = result if succeeded else work(batch)  # which raises the error here, with its traceback
+                idle.append(connection)
+            while following in done:
+                yield done.pop(following)
+                following += 1
+
+
+@contextmanager
+def _helpers(work: Callable[[Any], object], count: int) -> Iterator[list[Any]]:
+    """A connection to each helper, which answers batches with results; none if the system starts no process."""
+    before = os.environ.get(_PARALLELISM)
+    os.environ[_PARALLELISM] = "false"  # else the tokenizers library warns of forks
+    pairs = [Pipe() for _ in range(count)]
+    helpers = [get_context("fork").Process(target=_serve, args=(work, theirs), daemon=True) for _, theirs in pairs]
+    try:
+        with warnings.catch_warnings(), suppress(OSError):
+            warnings.simplefilter("ignore", DeprecationWarning)  # threads have no locks that the helpers take
+            for helper in helpers:
+                helper.start()
+        for _, theirs in pairs:
+            theirs.close()
+        yield [ours for helper, (ours, _) in zip(helpers, pairs, strict=True) if helper.pid]
+    finally:
+        for helper in filter(lambda helper: helper.pid, helpers):
+            helper.kill()
+            helper.join()
+        for ours, _ in pairs:
+            ours.close()
+        os.environ.pop(_PARALLELISM) if before is None else os.environ.update({_PARALLELISM: before})
+
+
+def _serve(work: Callable[[Any], object], connection: Any) -> None:
+    """Answer batches until the other end is closed."""
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the helpers
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.closerange(3, connection.fileno())  # locks, and the ends of other helpers' pipes
+        os.closerange(connection.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+        gc.freeze()
+        while True:
+            batch = connection.recv()
+            try:
+                answer = (True, work(batch))
+            except Exception:
+                answer = (False, None)
+            connection.send(answer)
+    finally:
+        os.kill(os.getpid(), signal.SIGKILL)  # without flushing what this process had written when it was forked
+
+
+def _receive(connection: Any) -> tuple[bool, Any]:
+    try:
+        succeeded, result = connection.recv()
+    except (EOFError, OSError):
+        raise InputError(
+            "a process that helps to prepare the rows was ended from outside, perhaps for lack of memory; free memory, "
+            "or run the command on one core (taskset -c 0 agentft ...)"
+        ) from None
+    return succeeded, result
