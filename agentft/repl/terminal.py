@@ -224,11 +224,11 @@ class Terminal:
         session = self._repl.session
         tools = len(session.offered)
         parts = [f"{tools} tool{'s' * (tools != 1)}"]
+        parts += [f"fault {session.gate.fault} next"] if session.gate.fault else []
         last = next((step for one in reversed(session.rounds) for step in reversed(one.steps)), None)
         used = last.prompt_tokens + last.tokens if last else 0
         context = getattr(session.model, "context", 0)
         parts.append(f"{used:,} of {context:,} tokens" if context else f"{used:,} tokens")
-        parts += [f"fault {session.gate.fault} next"] if session.gate.fault else []
         return [*parts, f"{_memory() / 1e6:,.0f} MB"]
 
 

@@ -1,28 +1,34 @@
 """Draws the pictures of the documentation from a finished quickstart: `python docs/images/make_images.py RUN`.
 
-RUN is the run folder of `agentft quickstart`. evaluation.svg is the table of its stored evaluation; chat.svg is a chat
-with its adapter. Neither is edited by hand.
+RUN is the run folder of `agentft quickstart`. evaluation.svg is the table of its stored evaluation; chat.svg is a
+chat with its adapter. Neither is edited by hand.
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import rich.console
 from rich.console import Console
-from rich.text import Text
 
-from agentft.commands import run
+from agentft.display.chat import ChatView
 from agentft.display.evaluation import show_summary
+from agentft.display.terminal import SafeConsole
+from agentft.models import Sampling
+from agentft.models.opening import open_model
+from agentft.repl.gate import CallGate
+from agentft.repl.loop import Repl
+from agentft.repl.reading import line_reader
+from agentft.repl.session import PERSONA, Session
+from agentft.runs import find_finished
+from agentft.toolserver import ToolServer
+from agentft.toolset import load_toolsets
 
 HERE = Path(__file__).parent
 WIDTH = 84
-QUESTIONS = "What is the weather like in Paris?\nWhat is 17 * 23?\n"
+CHATS = {"chat": ["What is the weather like in Paris?", "/show", "/fault", "What is 17 * 23?", "/logprobs"]}
 
 
 def draw_evaluation(folder: Path) -> None:
@@ -33,37 +39,29 @@ def draw_evaluation(folder: Path) -> None:
     console.save_svg(str(HERE / "evaluation.svg"), title="agentft quickstart", unique_id="evaluation")
 
 
-@contextlib.contextmanager
-def asking(questions: str) -> Iterator[None]:
-    """Standard input that holds the questions."""
-    before = sys.stdin
-    sys.stdin = io.StringIO(questions)
-    try:
-        yield
-    finally:
-        sys.stdin = before
-
-
-def draw_chat(folder: Path) -> None:
-    """A chat, as the terminal shows it."""
-    shown = io.StringIO()
-    terminal = {"file": shown, "width": WIDTH, "force_terminal": True, "color_system": "truecolor"}
-    real = rich.console.Console
-    rich.console.Console = lambda **given: real(**{**given, **terminal})  # type: ignore[assignment,misc]
-    try:
-        with asking(QUESTIONS):
-            code = run(["chat", "--adapter", str(folder), "--no-stream"])
-    finally:
-        rich.console.Console = real  # type: ignore[misc]
-    if code:
-        sys.exit(code)
-    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
-    lines = Text.from_ansi(shown.getvalue().rstrip()).split("\n")
-    # A terminal erases the spinner.
-    console.print(Text("\n").join(line for line in lines if not line.plain.endswith(" thinking")))
-    console.save_svg(str(HERE / "chat.svg"), title="agentft chat --adapter last", unique_id="chat")
+def draw_chats(folder: Path) -> None:
+    """Chats with the adapter, as the terminal shows them."""
+    toolsets = load_toolsets(["weather.current_weather", "calculator.calculate", "search.web_search"])
+    run = find_finished(str(folder))
+    model = open_model(None, str(folder))
+    for name, lines in CHATS.items():
+        console = SafeConsole(
+            record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor", markup=False
+        )
+        view = ChatView(console, console)
+        view.answered = lambda steps, seconds: console.print()  # type: ignore[method-assign]  # seconds of this machine
+        with ToolServer(toolsets) as server:
+            tools = tuple(tool for toolset in toolsets for tool in toolset.definitions)
+            gate = CallGate(server.client())
+            session = Session(model, gate, Sampling(), tools, PERSONA, server.sessions)
+            repl = Repl(lambda session=session: session, view, line_reader(io.StringIO()), toolsets)  # type: ignore[misc]
+            repl.open_base = lambda: open_model(run.model, None, call_format=run.call_format)
+            for line in lines:
+                view.echo(line)
+                repl.handle(line)
+        console.save_svg(str(HERE / f"{name}.svg"), title="agentft chat --adapter last", unique_id=name)
 
 
 if __name__ == "__main__":
     draw_evaluation(Path(sys.argv[1]))
-    draw_chat(Path(sys.argv[1]))
+    draw_chats(Path(sys.argv[1]))
