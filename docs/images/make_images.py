@@ -49,7 +49,7 @@ def draw_chats(folder: Path) -> None:
             record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor", markup=False
         )
         view = ChatView(console, console)
-        view.answered = lambda steps, seconds: console.print()  # type: ignore[method-assign]  # seconds of this machine
+        view.answered = lambda *_, console=console: console.print()  # type: ignore[method-assign]  # seconds vary
         with ToolServer(toolsets) as server:
             tools = tuple(tool for toolset in toolsets for tool in toolset.definitions)
             gate = CallGate(server.client())
