@@ -49,6 +49,8 @@ def describe_pairs(summary: Mapping[str, Any]) -> Iterator[str]:
             low, high = spread["low"] * 100, spread["high"] * 100
             text += f"; resampled by {spread['clusters']} sets of tools {low:+.1f} to {high:+.1f} points"
         yield text
+    if summary.get("forgetting"):
+        yield f"forgetting: {summary['forgetting']['finding']}"
     for arm, found in summary["arms"].items():
         if trials := found.get("reliability"):
             powers = ", ".join(f"pass^{k} {show_share(figure)}" for k, figure in trials["pass_k"].items())

@@ -15,6 +15,7 @@ from agentft.evaluation.bfcl_scores import bfcl_report
 from agentft.evaluation.calibration import Calibration, calibrate
 from agentft.evaluation.comparison import Breakdown, Comparison, Reliability, break_down, compare, no_worse, reliability
 from agentft.evaluation.diagnosis import Diagnosis, diagnose
+from agentft.evaluation.forgetting import Forgetting, find_forgetting
 from agentft.evaluation.noninferiority import CONFIDENCE
 from agentft.evaluation.overfitting import overfit_index
 from agentft.evaluation.plan import Arm, Plan
@@ -150,6 +151,7 @@ class Summary:
     diagnosis: Diagnosis | None = None
     overfit: Mapping[str, Any] | None = None
     calibration: Mapping[str, Calibration] | None = None
+    forgetting: Forgetting | None = None
 
     @property
     def failures(self) -> dict[str, dict[str, int]]:
@@ -170,6 +172,7 @@ class Summary:
             "categories": {name: one.document() for name, one in self.categories.items()},
             "languages": {name: one.document() for name, one in self.languages.items()},
             "suites": {name: one.document() for name, one in self.suites.items()},
+            **({"forgetting": self.forgetting.document()} if self.forgetting else {}),
         }
 
 
@@ -227,7 +230,7 @@ def _analyses(plan: Plan, arms: Mapping[str, Sequence[Record]]) -> dict[str, Any
     """The parts of a summary that not every evaluation has."""
     calibration = {label: found for label, rows in arms.items() if (found := calibrate(plan, rows))}
     analyses = {"bfcl": bfcl_report(arms)} if plan.setups else {"diagnosis": diagnose(plan, arms)}
-    return {**analyses, "calibration": calibration or None}
+    return {**analyses, "calibration": calibration or None, "forgetting": find_forgetting(arms)}
 
 
 def _headlines(plan: Plan) -> tuple[str, ...]:

@@ -249,6 +249,7 @@ function verdictLine() {
     make("p", "finding", summary.finding),
     make("p", "", found, found && " ", `Smallest difference that ${cases(data.compared)} can show: ${size}`,
       make("span", "dim", " (exact McNemar test at 5 %, power 80 %, if the arms differ in 20 % of the cases).")),
+    summary.forgetting && make("p", "", make("strong", "", "Forgetting: "), summary.forgetting.finding),
     make("p", "", `${cases(summary.cases)}, ${summary.trials === 1 ? "1 trial" : `${summary.trials} trials`} each. `,
       summary.invalid ? make("span", "warn", `${cases(summary.invalid)} invalid, not caused by the model, left out of every figure.`) : ""),
     ...summary.gates.map((gate) => gateLine(gate)),

@@ -23,7 +23,7 @@ from agentft.synthesis.play import Played
 from agentft.synthesis.recipe import BuildRecipe, Phrases, read_build_recipe
 from agentft.synthesis.slots import REFERENCE
 from agentft.toolserver import ToolServer
-from agentft.types import Json
+from agentft.types import Case, Json
 
 NEAR = 0.7
 Pair: TypeAlias = tuple[str, str]
@@ -204,3 +204,10 @@ def test_pages_that_are_found_are_on_one_side() -> None:
         ]
         sides.append({re.search(r'"page": ?"(p\d+)"', text)[1] for text in results})  # type: ignore[index]
     assert not sides[0] & sides[1]
+
+
+@pytest.mark.parametrize("case", load_suite("forgetting").cases, ids=lambda case: case.id)
+def test_no_question_about_forgetting_is_near_the_training_data(case: Case) -> None:
+    known, _ = training_pairs()
+    asked = pairs(case.turns[0].user)
+    assert max(len(asked & other) / len(asked | other) for other in known) < NEAR
