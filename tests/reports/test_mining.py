@@ -118,6 +118,12 @@ def test_a_proposal_that_a_case_asks_is_refused(tmp_path: Path) -> None:
     assert (found.proposals, found.refused, found.without) == ([], 2, ["tea", "cake"])
 
 
+def test_what_training_has_is_not_proposed(plan: Plan) -> None:
+    said = mined(plan, None).proposals[0].said
+    known = TrainedRequest("d:1", tuple(f"{text.upper()}!" for text in said), (), TOOLS)
+    assert said not in [one.said for one in mined(plan, [known]).proposals]
+
+
 def test_nothing_failed(tmp_path: Path) -> None:
     plan = small_plan(tmp_path, [{"id": "i", "category": "irrelevance", "turns": [{"user": "A poem?"}]}])
     found = mined(plan, [])
