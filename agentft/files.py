@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ __all__ = [
     "find_damage",
     "fsync_folder",
     "lock_folder",
+    "lock_holder",
     "write_digests",
     "write_text",
 ]
@@ -111,6 +113,23 @@ def lock_folder(folder: Path, use: str) -> Iterator[None]:
         stream.write(f"being {use} by process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         stream.flush()
         yield
+
+
+def lock_holder(folder: Path) -> int | None:
+    """The process that holds the lock of `folder`; None if none does.
+
+    The system frees the lock of a process that ends, so a number that another process has now is not taken for it.
+    """
+    try:
+        with (folder / LOCK).open("r", encoding="utf-8") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found = re.search(r"by process (\d+)", stream.read())
+                return int(found[1]) if found else None
+    except FileNotFoundError:
+        pass
+    return None
 
 
 @contextmanager

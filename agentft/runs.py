@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agentft.errors import InputError, MissingError
-from agentft.files import DIGESTS, LOCK, atomic_write, find_damage, lock_folder, write_text
+from agentft.files import DIGESTS, LOCK, atomic_write, find_damage, lock_folder, lock_holder, write_text
 from agentft.types import Json
 
-__all__ = ["RUNS", "FinishedRun", "RunFolder", "check_output", "find_finished", "find_run", "new_run"]
+__all__ = ["RUNS", "FinishedRun", "RunFolder", "check_output", "find_finished", "find_run", "new_run", "next_folder"]
 
 RUNS = Path("runs")
 """Where runs are kept, relative to the current folder."""
@@ -42,6 +42,7 @@ class RunFolder:
         self.quarantine = path / "quarantine"  # rejected rows, one file for each data file that has some
         self.evaluations = path / "eval"
         self.log = path / "log.txt"
+        self.output = path / "output.txt"  # what a detached run printed
 
     @property
     def status(self) -> Status:
@@ -72,6 +73,14 @@ class RunFolder:
     def weights(self, method: str) -> Path:
         """Where the result of a training method goes: `adapter/`, or `model/` for `full`."""
         return self.path / ("model" if method == "full" else "adapter")
+
+    def holder(self) -> int | None:
+        """The process that trains in this folder; None if there is none."""
+        return lock_holder(self.path)
+
+    def planned_steps(self) -> int:
+        """The number of steps of the whole run; 0 if it is not known yet."""
+        return int(_read(self.data).get("steps", 0)) if self.data.is_file() else 0
 
     def lock(self) -> AbstractContextManager[None]:
         """Lock the folder for this process (see `lock_folder`)."""
@@ -169,6 +178,18 @@ def new_run(name: str, output: str = "") -> Iterator[RunFolder]:
                 _clear(folder)
 
 
+def next_folder(name: str, output: str = "") -> RunFolder:
+    """Make the folder of a run that another process will write: `output`, or the first `runs/<name>-<number>`."""
+    path = Path(output or RUNS / f"{name}-1")
+    number = 1
+    while not output and path.exists():
+        number += 1
+        path = RUNS / f"{name}-{number}"
+    path.mkdir(parents=True, exist_ok=True)
+    (path / LOCK).touch()  # otherwise the folder would be the user's
+    return RunFolder(path)
+
+
 def check_output(output: str) -> None:
     """Check that `output` can become a run folder; "" always can.
 
@@ -210,7 +231,7 @@ def _is_unused(folder: RunFolder) -> bool:
     if not folder.path.is_dir():
         return False
     names = {entry.name for entry in folder.path.iterdir()}
-    early = {LOCK, *(path.name for path in (folder.format, folder.data, folder.log, folder.quarantine))}
+    early = {LOCK, *(path.name for path in (folder.format, folder.data, folder.log, folder.quarantine, folder.output))}
     return not names or (LOCK in names and all(name in early or name.endswith(".partial") for name in names))
 
 

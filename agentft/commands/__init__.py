@@ -33,6 +33,10 @@ from agentft.commands.models import list_command as models_list
 from agentft.commands.models import pull_command as models_pull
 from agentft.commands.plan import plan_command
 from agentft.commands.quickstart import quickstart_command
+from agentft.commands.runs import attach_command as runs_attach
+from agentft.commands.runs import list_command as runs_list
+from agentft.commands.runs import show_command as runs_show
+from agentft.commands.runs import stop_command as runs_stop
 from agentft.commands.tools import list_worlds, show_world
 from agentft.commands.tools_check import check_command as tools_check
 from agentft.commands.tools_import import mcp_command as import_mcp
@@ -72,6 +76,10 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "tools import traffic": import_traffic,
     "tools check": tools_check,
     "bench train": bench_command,
+    "runs list": runs_list,
+    "runs show": runs_show,
+    "runs attach": runs_attach,
+    "runs stop": runs_stop,
     "models list": models_list,
     "models pull": models_pull,
     "doctor": doctor_command,
@@ -81,6 +89,7 @@ GROUPS = {
     "tools": "List, check, serve and import tool worlds: mock tools that a model can call.",
     "tools import": "Import a tool world from an OpenAPI file, an MCP server or recorded traffic.",
     "bench": "Measure the speed on this machine.",
+    "runs": "Training runs: list, show, follow and stop them, also after the terminal is gone.",
     "models": "List and download models from the Python package index.",
 }
 OWN_OPTIONS = {"bench train": {"ignore_unknown_options": True}}

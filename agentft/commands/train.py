@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,6 +57,9 @@ def train_command(
     seed: Annotated[int | None, typer.Option(help="Seed for data order, packs and adapter weights.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="last|PATH", help="Continue an interrupted run.")] = None,
     gpus: Annotated[str | None, typer.Option(metavar="N|all", help="Train on several GPUs of this machine.")] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Train apart from the terminal; see `agentft runs`.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show rows, tokens and steps; train nothing.")] = False,
     strict: Strict = False,
     _settings: _PrintSettings = False,
@@ -80,6 +84,8 @@ def train_command(
     options: dict[str, Any] = {"model": model, "data": data, "method": method, "learn": learn}
     options |= {"format": call_format, "output": output, "seed": seed}
     what = _find(settings or [], options, resume, strict=strict, dry_run=dry_run)
+    if detach and not dry_run:
+        raise typer.Exit(_detach(what, context.obj))
     processes = _launch(gpus, context.obj, dry_run)
     if not quiet:
         say("loading PyTorch and transformers ...", err=True)
@@ -187,6 +193,15 @@ class _Watch:
         """SIGTERM does what the first Ctrl-C does, however often it comes."""
         if not self.interrupted:
             self._handle(number, frame)
+
+
+def _detach(what: Recipe | RunFolder, arguments: list[str]) -> int:
+    from agentft.commands.runs import detach
+    from agentft.runs import RunFolder
+
+    if isinstance(what, RunFolder):
+        return detach(arguments, "", "", what)
+    return detach(arguments, Path(what.data[0]).name.split(".")[0], what.output, None)
 
 
 def _launch(gpus: str | None, arguments: list[str], dry_run: bool) -> int:
