@@ -108,8 +108,12 @@ def _long_run(kind: Shape) -> Workload:
     return Workload(LONG_RUN, 1, kind.shared + own, computed, LONG_RUN * kind.supervised, context)
 
 
-def bench_train(resolved: Resolved, shape: str, steps: int) -> Measured:
-    """Train for `steps` steps after the warm-up, on full packs.
+def bench_train(
+    resolved: Resolved, shape: str, steps: int, on_step: Callable[[StepDone], None] = lambda _: None
+) -> Measured | None:
+    """Train for `steps` steps after the warm-up, on full packs. `on_step` gets each step at the end.
+
+    Of several processes, only the first one returns what it measured; the others return None.
 
     Raises:
         InputError: the shape is unknown, or one sample does not fit into a pack.
@@ -121,6 +125,10 @@ def bench_train(resolved: Resolved, shape: str, steps: int) -> Measured:
     chosen = packs if shape == DATA else [pack for pack in packs if len(pack.members) == fullest]
     chosen = (chosen * (steps + WARM_UP))[: (steps + WARM_UP) * recipe.batch]
     events = _run(recipe, _model(resolved), samples, chosen)
+    for event in events:
+        on_step(event)
+    if not events:
+        return None
     timed = sorted(events[WARM_UP:], key=lambda event: event.seconds)
     middle = timed[len(timed) // 2]
     seconds = sum(event.seconds for event in timed) if shape == DATA else middle.seconds * len(timed)
@@ -315,6 +323,8 @@ def run_bench(arguments: Sequence[str], say: Callable[[str], None]) -> None:
         if planned.choice is not None:
             say(f"{shape}, predicted: {describe_choice(planned.choice)}")
         ours = bench_train(planned, shape, given.steps)
+        if ours is None:
+            return
         most = limit(planned, shape, ours)
         say(_line(ours, most))
         if given.plain:
