@@ -33,10 +33,7 @@ from agentft.commands.models import list_command as models_list
 from agentft.commands.models import pull_command as models_pull
 from agentft.commands.plan import plan_command
 from agentft.commands.quickstart import quickstart_command
-from agentft.commands.runs import attach_command as runs_attach
-from agentft.commands.runs import list_command as runs_list
-from agentft.commands.runs import show_command as runs_show
-from agentft.commands.runs import stop_command as runs_stop
+from agentft.commands.runs import attach_run, list_runs, show_run, stop_run
 from agentft.commands.tools import list_worlds, show_world
 from agentft.commands.tools_check import check_command as tools_check
 from agentft.commands.tools_import import mcp_command as import_mcp
@@ -46,7 +43,6 @@ from agentft.commands.tools_serve import call_command as tools_call
 from agentft.commands.tools_serve import serve_command as tools_serve
 from agentft.commands.train import train_command
 from agentft.errors import AgentftError, MissingError
-from agentft.training.launch import rank_here
 
 __all__ = ["app", "exit_code", "main", "run"]
 
@@ -76,10 +72,10 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "tools import traffic": import_traffic,
     "tools check": tools_check,
     "bench train": bench_command,
-    "runs list": runs_list,
-    "runs show": runs_show,
-    "runs attach": runs_attach,
-    "runs stop": runs_stop,
+    "runs list": list_runs,
+    "runs show": show_run,
+    "runs attach": attach_run,
+    "runs stop": stop_run,
     "models list": models_list,
     "models pull": models_pull,
     "doctor": doctor_command,
@@ -169,6 +165,8 @@ app = _build()
 
 def main() -> None:
     """The console script `agentft`."""
+    from agentft.training.launch import rank_here
+
     code = run(sys.argv[1:])
     if code and rank_here() is not None:
         # One of several processes does not wait for the others at its end, as NCCL would.

@@ -8,14 +8,16 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agentft.errors import AgentftError, InputError
-from agentft.runs import RUNS, RunFolder, find_run, next_folder
 
-__all__ = ["attach_command", "detach", "list_command", "show_command", "stop_command"]
+if TYPE_CHECKING:
+    from agentft.runs import RunFolder
+
+__all__ = ["attach_run", "detach", "list_runs", "show_run", "stop_run"]
 
 _POLL = 0.5
 _STOP_SECONDS = 600.0
@@ -23,13 +25,14 @@ _Name = Annotated[str, typer.Argument(metavar="RUN", help="A run folder, its nam
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
-def list_command(as_json: _Json = False) -> None:
+def list_runs(as_json: _Json = False) -> None:
     """List the runs in runs/, the newest last.
 
     Example:
       agentft runs list
     """
     from agentft.display.terminal import say, say_json
+    from agentft.runs import RUNS, RunFolder
 
     folders = [RunFolder(path.parent) for path in sorted(RUNS.glob("*/recipe.toml"), key=_modified)]
     if as_json:
@@ -40,7 +43,7 @@ def list_command(as_json: _Json = False) -> None:
         say(_line(folder))
 
 
-def show_command(name: _Name = "last", as_json: _Json = False) -> None:
+def show_run(name: _Name = "last", as_json: _Json = False) -> None:
     """Show the state of a run: running or not, its steps and its last loss.
 
     Example:
@@ -48,6 +51,7 @@ def show_command(name: _Name = "last", as_json: _Json = False) -> None:
     """
     from agentft.display.terminal import say, say_json
     from agentft.display.training import loss_curve
+    from agentft.runs import find_run
 
     folder = find_run(name)
     if as_json:
@@ -56,13 +60,14 @@ def show_command(name: _Name = "last", as_json: _Json = False) -> None:
     say(_line(folder), *loss_curve([row["loss"] for row in folder.read_metrics()]))
 
 
-def attach_command(name: _Name = "last") -> None:
+def attach_run(name: _Name = "last") -> None:
     """Follow the output of a running run. Ctrl-C leaves it running.
 
     Example:
       agentft runs attach last
     """
     from agentft.display.terminal import say
+    from agentft.runs import find_run
 
     folder = find_run(name)
     source = folder.output if folder.output.exists() else folder.log
@@ -76,13 +81,14 @@ def attach_command(name: _Name = "last") -> None:
     say(_line(folder))
 
 
-def stop_command(name: _Name = "last") -> None:
+def stop_run(name: _Name = "last") -> None:
     """Stop a running run after its current step, with a checkpoint.
 
     Example:
       agentft runs stop last
     """
     from agentft.display.terminal import say
+    from agentft.runs import find_run
 
     folder = find_run(name)
     process = folder.holder()
@@ -111,6 +117,7 @@ def detach(arguments: Sequence[str], name: str, output: str, resumed: RunFolder 
     import subprocess
 
     from agentft.display.terminal import say
+    from agentft.runs import next_folder
 
     folder = resumed or next_folder(name, output)
     command = [part for part in arguments if part != "--detach"]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentft.errors import InputError
-from agentft.training import launch
 
 if TYPE_CHECKING:
     from agentft.display.training import TrainingView
@@ -77,9 +76,7 @@ def train_command(
     from agentft.display.terminal import say
     from agentft.runs import RunFolder
 
-    launch.adopt_slurm()
-    if launch.rank_here():
-        _follow()
+    if _followed():
         return
     options: dict[str, Any] = {"model": model, "data": data, "method": method, "learn": learn}
     options |= {"format": call_format, "output": output, "seed": seed}
@@ -206,24 +203,34 @@ def _detach(what: Recipe | RunFolder, arguments: list[str]) -> int:
 
 def _launch(gpus: str | None, arguments: list[str], dry_run: bool) -> int:
     """Leave the run to a process for each GPU, if several are wanted; a dry run only needs their number."""
+    from agentft.training import launch
+
     processes = 1 if launch.rank_here() == 0 else launch.count_processes(gpus)
     if processes > 1 and not dry_run:
         raise typer.Exit(launch.launch(processes, arguments))
     return processes
 
 
-def _follow() -> None:
-    """Take part in a run as one of its other processes: show nothing, and stop with the first one."""
+def _followed() -> bool:
+    """Take part in a run, if this is one of its other processes: show nothing, and stop with the first one."""
+    from agentft.training import launch
+
+    launch.adopt_slurm()
+    if not launch.rank_here():
+        return False
     from agentft.training.run import follow
 
     with _Watch(quiet=True) as watch, _peer_errors():
         watch.training = True
         follow(watch.should_stop)
+    return True
 
 
 @contextmanager
 def _peer_errors() -> Iterator[None]:
     """If another process of the run fails, leave the message to the one that started all of them."""
+    from agentft.training import launch
+
     try:
         yield
     except launch.PeerLostError:
