@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import contextlib
 import json
 import os
 import pty
@@ -191,6 +192,15 @@ class Terminal:
         seen, _, self._seen = self._seen.partition(text)
         return seen
 
+    def press_until(self, keys: str, text: str) -> None:
+        """Press keys, more than once if the chat is still busy, until the text appears."""
+        for _ in range(30):
+            self.type(keys)
+            with contextlib.suppress(AssertionError):
+                self.wait_for(text, 1.0)
+                return
+        pytest.fail(f"{text!r} did not appear in {self._seen!r}")
+
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
@@ -207,8 +217,7 @@ def test_on_a_terminal_there_is_an_input_line_and_ctrl_d_leaves(script: str, tmp
         terminal.wait_for("current_weather")
         terminal.wait_for("Dress warmly. [bold]␛[31m")
         terminal.wait_for("tokens · ")
-        terminal.type("\x03")
-        terminal.wait_for("press Ctrl-D or type /quit to leave")
+        terminal.press_until("\x03", "press Ctrl-D or type /quit to leave")
         terminal.type("\x04")
         assert terminal.process.wait(20) == 0
     finally:

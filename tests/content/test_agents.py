@@ -72,7 +72,8 @@ def test_a_model_that_never_calls(suites: tuple[str, ...], limit: int | None, te
     assert not values(scores, "json_valid")
     for case, found in scores:
         quiet = [not turn.calls for turn in case.turns]
-        assert found["success"].value == float(all(quiet) and bool(text))
+        asked = any(turn.answer for turn in case.turns)
+        assert found["success"].value == float(all(quiet) and bool(text) and not asked)
         assert found["call_decision"].value == pytest.approx(sum(quiet) / len(quiet))
 
 
@@ -100,10 +101,10 @@ def test_a_model_that_repeats_the_user(suites: tuple[str, ...], limit: int | Non
     assert set(values(scores, "abstention")) == {1.0}
     assert set(values(scores, "exact_call")) <= {0.0}
     for case, found in scores:
-        if any(turn.answer for turn in case.turns):
-            held = [contains_value(turn.user, value) for turn in case.turns for value in turn.answer]
+        held = [contains_value(turn.user, value) for turn in case.turns for value in turn.answer]
+        if held:
             assert found["answer"].value == float(all(held))
-        assert found["success"].value == float(not any(turn.calls for turn in case.turns))
+        assert found["success"].value == float(not any(turn.calls for turn in case.turns) and all(held))
 
 
 @pytest.mark.slow
