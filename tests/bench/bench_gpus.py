@@ -77,7 +77,7 @@ def show(found: dict[int, dict[str, Any]]) -> None:
     """The figures and curves so far, side by side."""
     first = next(iter(found.values()))
     for count, one in found.items():
-        idle = [use["idle"] for step in one["steps"][3:] for use in step["ranks"]]
+        idle = [use["idle"] for step in one["steps"][3:-1] for use in step["ranks"]]
         say_text(
             f"{count} GPUs  {one['samples_per_second']:8.1f} samples/s  x{faster(one, first):.2f}  "
             f"{one['tokens_per_second']:9,.0f} tokens/s  {one['memory'] / 2**30:5.1f} GiB  "
