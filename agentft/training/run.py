@@ -111,6 +111,7 @@ def _resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop) -> RunResul
     recipe = read_resolved(folder.recipe)
     watcher = _Watcher(folder, on_event)
     clear_unfinished(folder.path)
+    clear_unfinished(folder.quarantine)
     clear_partial(folder.path)
     clear_partial(folder.checkpoints)
     weights = folder.weights(recipe.method)

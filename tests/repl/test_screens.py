@@ -34,17 +34,19 @@ class Screen:
     def __init__(self, folder: Path, width: int) -> None:
         self.folder = folder
         self.width = width
+        self.starts = 0
         answers = folder / "answers.jsonl"
         lines = (json.dumps({"key": key, "text": text}) for key, text in ANSWERS.items())
         answers.write_text("\n".join(lines), encoding="utf-8")
         self.options = f"--model scripted:{answers} --tools bank --approve writes"
 
     def tmux(self, *arguments: str) -> str:
-        command = ["tmux", "-S", str(self.folder / "socket"), *arguments]
+        command = ["tmux", "-S", str(self.folder / f"socket-{self.starts}"), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
         return done.stdout
 
     def start(self, options: str) -> None:
+        self.starts += 1  # a server that is being killed would take the next session with it
         run = f"{sys.executable} -m tests.repl.slow chat {options}; echo ended $?; sleep 99"
         keep = {"AGENTFT_CACHE": str(self.folder), "AGENTFT_TEST_SECONDS": "0.02", "PYTHONPATH": str(REPOSITORY)}
         settings = " ".join(f"{key}={value}" for key, value in keep.items())

@@ -229,8 +229,8 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path, named: bool, growth:
         tracemalloc.stop()
         return result
 
-    peak(10)
-    assert peak(4000) < peak(400) + 3600 * growth + 2**15
+    peak(10)  # 2**17: garbage is collected only now and then
+    assert peak(16_000) < peak(400) + 15_600 * growth + 2**17
 
 
 def test_every_reason_has_a_remedy() -> None:
