@@ -10,6 +10,7 @@ from pathlib import Path
 from agentft.calls import NATIVE
 from agentft.errors import InputError
 from agentft.models import Model
+from agentft.models.embedded import EMBEDDED, resolve
 from agentft.models.local import LocalModel
 from agentft.models.scripted import ScriptedModel, read_answers
 from agentft.rendering import open_rendering, rendering_digest
@@ -55,6 +56,8 @@ def open_model(model: str | None, adapter: str | None = None, bits: int = 16, ca
     run = find_finished(adapter) if adapter else None
     fmt = call_format or (run.call_format if run else DEFAULT_FORMAT)
     name = model or (run.model if run else DEFAULT_MODEL)
+    if name not in EMBEDDED:
+        resolve(name)  # a folder that does not exist is refused before the imports
     from agentft.models.hf import HfEngine  # torch and transformers take seconds
 
     if run is None:

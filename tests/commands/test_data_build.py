@@ -29,6 +29,7 @@ def test_the_shipped_recipe_is_built_by_name_into_the_current_folder(
     assert "tool calls: calculate " in run.stdout
 
 
+@pytest.mark.slow
 def test_json_is_one_document_and_output_and_seed_are_taken(tmp_path: Path) -> None:
     out = tmp_path / "folder" / "rows.jsonl"
     run = CliRunner().invoke(app, ["quickstart", "--output", str(out), "--seed", "12", "--json"])
@@ -45,6 +46,7 @@ def test_an_unknown_recipe_is_an_input_error(tmp_path: Path, monkeypatch: pytest
     assert "there is no recipe 'quickstrat'" in str(run.exception)
 
 
+@pytest.mark.slow
 def test_a_file_is_replaced_only_if_the_user_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     mine = tmp_path / "quickstart.jsonl"

@@ -80,6 +80,7 @@ def test_both_arms_get_the_same_faults(place: Path, capsys: pytest.CaptureFixtur
     assert other["faults"]["met"]["model"] == other["faults"]["met"]["baseline"] == plain["faults"]["met"]["model"]
 
 
+@pytest.mark.slow
 def test_a_baseline_under_other_conditions_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary(capsys, "--output", "plain")
     summary(capsys, "--output", "faults", "--faults", "503=1")

@@ -97,6 +97,7 @@ def calculate(address: str, expression: str) -> httpx.Response:
     )
 
 
+@pytest.mark.slow
 def test_faults_recording_and_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three servers: one with faults that records a faultless one behind it, then one that replays."""
     kept = tmp_path / "kept.jsonl"

@@ -329,6 +329,7 @@ _CALL = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 50), st.lists(_CALL, max_size=12))
 def test_no_calls_make_two_events_overlap(seed: int, calls: list[tuple[str, dict[str, Json]]]) -> None:

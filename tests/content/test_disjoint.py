@@ -125,6 +125,7 @@ def test_no_request_is_shared(path: str) -> None:
     assert not shipped & set().union(*map(requests, TRAINING))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", suite_recipes())
 def test_no_wording_is_shared(path: str) -> None:
     known = {words(template) for training in TRAINING for template in wordings(training)}

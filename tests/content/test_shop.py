@@ -312,6 +312,7 @@ _CALL = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 50), st.lists(_CALL, max_size=15))
 def test_money_is_conserved_and_stock_is_never_negative(seed: int, calls: list[tuple[str, dict[str, Json]]]) -> None:

@@ -319,6 +319,7 @@ def compare(wheel: Path, count: int) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_verdicts_equal_those_of_the_official_checker() -> None:
     wheel = next((cache_folder() / "wheels").glob(f"bfcl_eval-{BFCL_WHEEL.version}-*.whl"), None)
     if wheel is None:
