@@ -242,9 +242,22 @@ class _Probe:
             gap = None  # each call has its own marks
         key, opening, closing = self._thought()
         syntax = CallSyntax(
-            head, gap, tail, keys, middle, stop, lead, after, key, opening, closing,
-            self.as_text, self.blank, self._wants_ids(one), self._prompt.rstrip().endswith(THINK),
-        )  # fmt: skip
+            head=head,
+            gap=gap,
+            tail=tail,
+            keys=keys,
+            middle=middle,
+            stop=stop,
+            lead=lead,
+            after=after,
+            thought_key=key,
+            opening=opening,
+            closing=closing,
+            as_text=self.as_text,
+            blank=self.blank,
+            strict_ids=self._wants_ids(one),
+            begun=self._prompt.rstrip().endswith(THINK),
+        )
         read = syntax.read(one + stop)
         whole = len(read) == 1 and isinstance(read[0], ToolCall) and read[0].parse_error is None
         return syntax if whole and _same(read[0], 0) else None
