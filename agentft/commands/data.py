@@ -100,11 +100,15 @@ def mask_command(
 def _open_encoder(
     file: Path, settings: list[str] | None, model: str | None, call_format: str | None, learn: str | None
 ) -> Encoder:
+    from agentft.display.pulling import ensure_pulled
     from agentft.display.terminal import waiting
+    from agentft.models.embedded import resolve
     from agentft.training.recipe import read_settings
 
     options = {"model": model, "format": call_format, "learn": learn, "data": [str(file)]}
     recipe = read_settings(settings or [], options)
+    ensure_pulled(recipe.model)
+    resolve(recipe.model)  # a folder that does not exist is refused before the imports
     with waiting(f"loading the tokenizer of {recipe.model}"):
         from agentft.training.encoder import open_encoder
 
