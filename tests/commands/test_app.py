@@ -33,6 +33,20 @@ def test_help_imports_nothing_heavy_and_no_room_but_the_commands() -> None:
     assert (done.returncode, set(done.stderr.split())) == (0, {"content", "errors"})
 
 
+@pytest.mark.parametrize(
+    "command", [["data", "mask", "tests/rows/public_rows.jsonl"], ["chat", "--tools", ""], ["doctor"]], ids=" ".join
+)
+def test_a_model_folder_that_does_not_exist_is_refused_before_torch_is_imported(command: list[str]) -> None:
+    code = (
+        "import sys\nfrom agentft.commands import run\n"
+        f"assert run([*{command}, '--model', './no-such']) == 2\nassert 'torch' not in sys.modules"
+    )
+    program = [sys.executable, "-c", code]
+    done = subprocess.run(program, input="hi\n", capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    assert "'./no-such': no such folder" in done.stderr
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*name.split(), "--help"]) == 0
