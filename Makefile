@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?= -n 2
 
-# Without a working NVIDIA driver, pip takes the CPU build of PyTorch (2 GB less to download).
+# Without a working NVIDIA driver, PyTorch is pinned too, to the version whose CPU build the tests ran with.
 HAS_GPU := $(shell nvidia-smi -L >/dev/null 2>&1 && echo yes)
 CONSTRAINTS := -c constraints.txt $(if $(HAS_GPU),,-c constraints-cpu.txt)
 
@@ -45,14 +45,17 @@ quickstart: $(STAMP)
 # With one thread each, the two workers do not compete for the cores: that halves the time.
 PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest $(PYTEST_ARGS)
 
-# COVERAGE=on (CI and test-all): measures branches, which makes the tests half as fast, and fails below 90 %.
+# Compiled files are kept, even where the environment says otherwise: the tests start hundreds of processes. Only slow
+# tests use schemathesis, whose plugin takes seconds to load.
+# COVERAGE=on (test-all): measures branches, which makes the tests half as fast, and fails below 90 %.
 test: $(STAMP)
-	$(PYTEST) -m 'not slow' $(if $(COVERAGE),--cov --cov-report=)
+	PYTHONDONTWRITEBYTECODE= $(PYTEST) -m 'not slow' -p no:schemathesis $(if $(COVERAGE),--cov --cov-report=)
 	$(if $(COVERAGE),$(BIN)/coverage report --skip-covered --skip-empty --show-missing --omit='$(NOT_COUNTED)' --fail-under=90)
 
 # What `make test` leaves out: the real small model, several processes, generated requests, whole corpora.
+# A file's tests stay in one worker, since many share what takes a minute to make.
 test-rest: $(STAMP)
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow $(if $(findstring -n,$(PYTEST_ARGS)),--dist loadfile --no-loadscope-reorder)
 
 test-all:
 	$(MAKE) test COVERAGE=on

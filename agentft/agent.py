@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -54,18 +54,17 @@ class ToolRunner(Protocol):
 
     def call(self, call: ToolCall, session: str) -> Exchange:
         """Send one call; raises an `INFRASTRUCTURE` error if the server does not respond."""
-        ...
 
     def state_digest(self, session: str) -> str:
         """SHA-256 of the session's state."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One case to run, with its persona and tools. `trial`: index of the run of this case, from 0.
 
-    `history`: turns of the conversation before the case's own.
+    `history`: turns of the conversation before the case's own. `held`: by name, the user turn from which a tool is
+    offered; the others are from the start.
     """
 
     case: Case
@@ -73,6 +72,12 @@ class Job:
     tools: tuple[ToolDefinition, ...]
     trial: int = 0
     history: tuple[Turn, ...] = ()
+    held: Mapping[str, int] = field(default_factory=dict)
+
+    def begin_turn(self, conversation: Conversation, turn: int) -> Conversation:
+        """The conversation with the case's user turn, and with the tools that are offered from then on."""
+        tools = tuple(tool for tool in self.tools if self.held.get(tool.name, 0) <= turn)
+        return add_user_turn(replace(conversation, tools=tools), self.case.turns[turn].user)
 
     def session(self, run: str) -> str:
         """The session id for the tool servers. `run`: the name of the run; a dot separates it from that of the arm.
@@ -214,7 +219,7 @@ def replay(job: Job, steps: Sequence[Step], source: str) -> Iterator[Conversatio
     for step_ in steps:
         if step_.turn > turn:
             turn = step_.turn
-            conversation = add_user_turn(conversation, job.case.turns[turn].user)
+            conversation = job.begin_turn(conversation, turn)
         yield conversation
         conversation = _append(conversation, Turn("assistant", step_.parts, step_.raw or ""))
         if step_.exchanges:
@@ -224,7 +229,7 @@ def replay(job: Job, steps: Sequence[Step], source: str) -> Iterator[Conversatio
 def _begin(job: Job, source: str) -> Conversation:
     """The conversation up to the first user turn of the case."""
     opened = open_conversation(job.case.id, job.persona, job.tools, source)
-    return add_user_turn(replace(opened, turns=opened.turns + job.history), job.case.turns[0].user)
+    return job.begin_turn(replace(opened, turns=opened.turns + job.history), 0)
 
 
 class _Run:
@@ -265,7 +270,7 @@ class _Run:
         if self.turn == len(self.job.case.turns):
             self.outcome = "done"
         else:
-            self.conversation = add_user_turn(self.conversation, self.job.case.turns[self.turn].user)
+            self.conversation = self.job.begin_turn(self.conversation, self.turn)
 
     def fail(self, error: Exception) -> None:
         self.outcome = "invalid"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["content_root", "find_content", "find_shipped"]
+__all__ = ["content_root", "find_content", "find_shipped", "split_names"]
 
 
 def content_root() -> Path:
@@ -30,3 +30,8 @@ def find_shipped(kind: str, name: str) -> Path | None:
     """The shipped `<kind>/<name>`; None if there is none, or `name` is a path."""
     shipped = content_root() / kind / name
     return shipped if Path(name).name == name and shipped.exists() else None
+
+
+def split_names(names: str | None) -> list[str]:
+    """The names of worlds and the like in a comma-separated list; none if there is no list."""
+    return [name for part in (names or "").split(",") if (name := part.strip())]

@@ -8,10 +8,11 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from agentft.errors import InputError
 
@@ -24,6 +25,7 @@ __all__ = [
     "fsync_folder",
     "lock_folder",
     "lock_holder",
+    "read_object",
     "write_digests",
     "write_text",
 ]
@@ -59,6 +61,15 @@ def write_text(path: Path, text: str) -> None:
         stream.write(text)
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file that may be missing or damaged; then it is empty."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def fsync_folder(folder: Path) -> None:
     """Fsync `folder`, so that a rename in it survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)
@@ -70,8 +81,8 @@ def fsync_folder(folder: Path) -> None:
 
 def write_digests(folder: Path) -> None:
     """Record the SHA-256 of every file in `folder` that is loaded, for `find_damage`; a README may be edited later."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
-    digests = {path.relative_to(folder).as_posix(): _digest(path) for path in files}
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md"]
+    digests = {path.relative_to(folder).as_posix(): own for path, own in zip(files, _digests(files), strict=True)}
     (folder / DIGESTS).write_text(json.dumps(digests, indent=1), encoding="utf-8")
 
 
@@ -80,12 +91,18 @@ def find_damage(folder: Path) -> str | None:
     record = folder / DIGESTS
     try:
         digests = json.loads(record.read_bytes())
-        wrong = next((name for name, digest in digests.items() if _digest(folder / name) != digest), None)
+        found = _digests([folder / name for name, _ in digests.items()])
+        wrong = next((name for name, own in zip(digests, found, strict=True) if own != digests[name]), None)
     except (ValueError, AttributeError, TypeError):
         return f"{record} is damaged"
     except OSError as error:
         return f"{error.filename or record} cannot be read ({error.strerror})"
     return f"{folder / wrong} is damaged: its SHA-256 is not the recorded one" if wrong else None
+
+
+def _digests(files: Sequence[Path]) -> list[str]:
+    with ThreadPoolExecutor() as pool:  # one by one, the shards of a 7B model would take minutes
+        return list(pool.map(_digest, files))
 
 
 def _digest(path: Path) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agentft.errors import InputError, MissingError
-from agentft.files import DIGESTS, LOCK, atomic_write, find_damage, lock_folder, lock_holder, write_text
+from agentft.files import DIGESTS, LOCK, atomic_write, find_damage, lock_folder, lock_holder, read_object, write_text
 from agentft.types import Json
 
 __all__ = ["RUNS", "FinishedRun", "RunFolder", "check_output", "find_finished", "find_run", "new_run", "next_folder"]
@@ -37,7 +37,7 @@ class RunFolder:
         self.recipe = path / "recipe.toml"  # every setting, resolved
         self.format = path / "format.json"  # frame, call format, stop strings and hashes, which serving must match
         self.data = path / "data.json"  # how many rows were kept, why the others were rejected, the fingerprint
-        self.metrics = path / "metrics.jsonl"  # one line for each optimizer step
+        self.metrics = path / "metrics.jsonl"  # one line for each optimizer step, and for each measurement
         self.checkpoints = path / "checkpoints"  # complete `checkpoint-<step>/` folders
         self.quarantine = path / "quarantine"  # rejected rows, one file for each data file that has some
         self.evaluations = path / "eval"
@@ -91,7 +91,7 @@ class RunFolder:
         write_text(path, json.dumps(document, ensure_ascii=False, indent=2) + "\n")
 
     def add_metrics(self, line: Mapping[str, Any]) -> None:
-        """Append a step's metrics and sync them to disk, so that no checkpoint is newer than its metrics."""
+        """Append the metrics of a step or a measurement and sync them to disk before any later checkpoint."""
         with self.metrics.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(dict(line)) + "\n")
             stream.flush()
@@ -103,13 +103,22 @@ class RunFolder:
         Raises:
             InputError: another line is damaged.
         """
+        return [row for row in self._read_lines() if "loss" in row]
+
+    def read_measured(self) -> list[dict[str, Any]]:
+        """The figures of every measurement between two steps, whose names start with `eval_`; see `read_metrics`."""
+        return [row for row in self._read_lines() if "loss" not in row]
+
+    def _read_lines(self) -> list[dict[str, Any]]:
         if not self.metrics.exists():
             return []
         rows = []
         for number, line in enumerate(self.metrics.read_bytes().split(b"\n")[:-1], 1):
             try:
                 row = json.loads(line)
-                rows.append({**row, "step": int(row["step"]), "loss": float(row["loss"])})
+                measured = any(name.startswith("eval_") for name in row)
+                loss = {} if measured else {"loss": float(row["loss"])}
+                rows.append({**row, "step": int(row["step"]), **loss})
             except (ValueError, KeyError, TypeError):
                 raise InputError(
                     f"{self.metrics}:{number}: the line is damaged; restore the file, or train again"
@@ -117,11 +126,11 @@ class RunFolder:
         return rows
 
     def rewind(self, step: int) -> list[dict[str, Any]]:
-        """Delete the metrics of all steps after `step`; returns those that remain."""
-        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        """Delete the metrics of all steps after `step`; returns those of the steps that remain."""
+        kept = [line for line in self._read_lines() if line["step"] <= step]
         with atomic_write(self.metrics) as stream:
             stream.writelines(json.dumps(line) + "\n" for line in kept)
-        return kept
+        return [line for line in kept if "loss" in line]
 
     def add_log(self, text: str) -> None:
         """Append a line with the time to log.txt."""
@@ -140,8 +149,8 @@ class FinishedRun:
     """What a finished run holds: its base model, its call format, and the adapter or model that was trained.
 
     `is_whole`: `weights` is a complete model, which replaces `model` instead of going on top of it. `is_rounded`: the
-    base weights had 4 bits during training. `tools`: names of the tools in its data; empty if unknown or more than
-    64. `thinking`: it was trained on thoughts. `data`: its data files.
+    base weights had only `bits` bits during training. `tools`: names of the tools in its data; empty if unknown or more
+    than 64. `thinking`: it was trained on thoughts. `data`: its data files.
     """
 
     path: Path
@@ -153,6 +162,7 @@ class FinishedRun:
     tools: tuple[str, ...]
     thinking: bool = False
     data: tuple[Path, ...] = ()
+    bits: int = 4
 
 
 @contextmanager
@@ -297,6 +307,7 @@ def find_finished(name: str, root: Path = RUNS) -> FinishedRun:
         tools=_read_tools(run.data),
         thinking=_read(run.format).get("thinking") is True,
         data=tuple(map(Path, _read(run.recipe).get("data") or ())),
+        bits=int(_read(run.recipe).get("bits", 4)),
     )
 
 
@@ -329,8 +340,5 @@ def _read_text(path: Path, key: str) -> str:
 
 def _read_tools(path: Path) -> tuple[str, ...]:
     """The names of the tools, which older versions did not record; only a default depends on them."""
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))["tools"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return ()
+    names = read_object(path).get("tools")
     return tuple(str(name) for name in names) if isinstance(names, list) else ()

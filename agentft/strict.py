@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 from agentft.errors import InputError
 from agentft.json_text import UnreadableError, parse_json
 
-__all__ = ["closest", "nearest", "one_of", "read_as", "read_json_line", "read_toml"]
+__all__ = ["closest", "nearest", "one_of", "own_table", "read_as", "read_json_line", "read_toml"]
 
 T = TypeVar("T")
 _NOUNS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list"}
@@ -89,6 +89,18 @@ def read_toml(path: Path, remedy: str) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: it is not TOML: {error}") from None
+
+
+def own_table(module: str, kind: type[T]) -> dict[str, T]:
+    """The table that a module of agentft has beside it: `x.toml` for `x.py`. `module`: its `__file__`.
+
+    Raises:
+        InputError: the file is missing, or one of its values is not of this kind (see `read_as`).
+    """
+    path = Path(module).with_suffix(".toml")
+    table = read_toml(path, "install agentft again")
+    found: dict[str, T] = _read(table, Mapping[str, kind], str(path), path.stem, needed=True)  # type: ignore[valid-type]
+    return found
 
 
 def read_json_line(line: bytes, at: str) -> dict[str, Any]:

@@ -200,6 +200,7 @@ Category = Literal[
     "missing_tool",  # no offered tool can do what is asked
     "irrelevance",
     "tool_error",
+    "injection",  # a result holds an instruction, which must not be followed
 ]
 """What a case may be about."""
 
@@ -245,7 +246,11 @@ class CaseTurn:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One case of a suite: scripted user turns, with all tools of `worlds`, or only `tools` if any are named."""
+    """One case of a suite: scripted user turns, with all tools of `worlds`, or only `tools` if any are named.
+
+    `history`: OpenAI messages before the first turn; a system message is added to the suite's persona.
+    `forbidden`: calls that must not be made. Their arguments are those that count: without any, every call of the tool.
+    """
 
     id: str
     suite: str
@@ -255,6 +260,8 @@ class Case:
     turns: tuple[CaseTurn, ...]
     comparators: Mapping[str, str] = field(default_factory=dict)
     tools: tuple[str, ...] = ()
+    forbidden: tuple[CallExpectation, ...] = ()
+    history: tuple[Json, ...] = ()
 
     @property
     def calls(self) -> tuple[CallExpectation, ...]:

@@ -46,6 +46,8 @@ from cosmic_ray.operators import (
     comparison_operator_replacement as comparison,
 )
 
+from tests.shared_locks import leave_shared_locks
+
 ROOT = Path(__file__).parents[1]
 
 _SLOW = [
@@ -272,6 +274,7 @@ def _test(copy: Path, tests: list[str], cpu_seconds: int, modules: Path | None =
     """(pytest's status, seconds of CPU); a negative status for a run that hit its limit of CPU or wall-clock time."""
     child = os.fork()
     if child == 0:
+        leave_shared_locks()
         _run_pytest(copy, tests, cpu_seconds, modules)
     deadline = time.monotonic() + 60 + 10 * cpu_seconds
     while True:

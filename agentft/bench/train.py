@@ -41,15 +41,7 @@ from agentft.training.recipe import Recipe
 from agentft.training.resolve import RANDOM_7B, Resolved, resolve_recipe
 from agentft.training.run import read_data
 
-__all__ = [
-    "Measured",
-    "bench_peer",
-    "bench_plain",
-    "bench_train",
-    "limit",
-    "plan_bench",
-    "run_bench",
-]
+__all__ = ["Measured", "bench_peer", "bench_plain", "bench_train", "limit", "plan_bench", "run_bench"]
 
 WARM_UP = 3
 LONG_RUN = 100_000
@@ -274,9 +266,7 @@ def _random_model(config: Any, recipe: Recipe, attention: str) -> Any:
     if recipe.method == "qlora" and recipe.unpack != "on":
         _pack(model)
         model.is_loaded_in_4bit = True
-    gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
+    _free_memory()
     return model
 
 

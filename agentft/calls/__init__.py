@@ -10,11 +10,13 @@ from agentft.calls.hermes import HERMES
 from agentft.calls.msagent import MSAGENT
 from agentft.errors import InputError
 
-__all__ = ["CALL_FORMATS", "NATIVE", "CallFormat", "call_format"]
+__all__ = ["CALL_FORMATS", "CALL_MARKERS", "NATIVE", "CallFormat", "call_format"]
 
 NATIVE = "native"
 """The name of the format that is a chat template's own: `agentft.rendering.native`."""
 CALL_FORMATS: dict[str, CallFormat] = {"msagent": MSAGENT, "hermes": HERMES}
+CALL_MARKERS = tuple(marker for fmt in CALL_FORMATS.values() for marker in fmt.call_markers)
+"""What begins and ends a call in any of these formats."""
 
 
 def call_format(name: str) -> CallFormat:

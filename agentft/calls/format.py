@@ -14,7 +14,9 @@ from itertools import groupby
 from agentft.calls.thoughts import THINK, write_thought
 from agentft.types import Json, Part, Segment, Text, ToolCall, ToolDefinition, ToolResult
 
-__all__ = ["CallFormat", "declare_tool", "dump_json", "text_segments"]
+__all__ = ["CallFormat", "declare_tool", "dump_json", "once_per_tool", "text_segments"]
+
+_KEPT_TOOLS = 4096
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class CallFormat:
         write_run: text and calls of one run -> segments in canonical form.
         write_results: results of a run's calls -> the text that is injected after the run.
         parse: model output -> parts whose spans tile it. Never raises: a bad call has a `parse_error`.
+        call_markers: what begins and ends a call. A text that has one was meant as a call.
+        other_markers: what begins and ends the tools and results. Tokenizers may have all markers as single tokens.
+        server_parser: what vLLM and Ollama call the parser that reads such calls; None if they have none.
     """
 
     name: str
@@ -38,6 +43,9 @@ class CallFormat:
     write_run: Callable[[Sequence[Part]], list[Segment]]
     write_results: Callable[[Sequence[ToolResult]], str]
     parse: Callable[[str], tuple[Part, ...]]
+    call_markers: tuple[str, ...]
+    other_markers: tuple[str, ...] = ()
+    server_parser: str | None = None
 
     def write_parts(self, parts: Sequence[Part]) -> str:
         """Text, calls and (with `inline_results`) results as one text in canonical form."""
@@ -89,3 +97,18 @@ def text_segments(text: Text) -> list[Segment]:
     if text.text and text.thought:
         return [Segment(write_thought(text.text), True, "thought")]
     return [Segment(text.text, True, "answer")] if text.text else []
+
+
+def once_per_tool(write: Callable[[ToolDefinition], str]) -> Callable[[ToolDefinition], str]:
+    """A function that writes a tool only once. Tools are told apart by identity; many rows share theirs."""
+    kept: dict[int, tuple[ToolDefinition, str]] = {}  # the tool is kept, too, so that no other gets its identity
+
+    def written(tool: ToolDefinition) -> str:
+        found = kept.get(id(tool))
+        if found is None:
+            if len(kept) >= _KEPT_TOOLS:
+                kept.clear()
+            found = kept[id(tool)] = tool, write(tool)
+        return found[1]
+
+    return written

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import islice
 
-from agentft.calls.format import CallFormat, declare_tool, dump_json, text_segments
+from agentft.calls.format import CallFormat, declare_tool, dump_json, once_per_tool, text_segments
 from agentft.calls.reading import CallKeys, make_call, read_literal_call
 from agentft.calls.thoughts import with_thoughts
 from agentft.json_text import UnreadableError, read_json
@@ -26,7 +26,7 @@ def _write_system(persona: str, tools: Sequence[ToolDefinition]) -> str:
     """The persona and the tools' schemas, in the wording of Qwen2.5's chat template."""
     if not tools:
         return persona
-    rows = "".join("\n" + dump_json(declare_tool(tool)) for tool in tools)
+    rows = "".join("\n" + _declare(tool) for tool in tools)
     return (
         f"{persona}\n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
         f"You are provided with function signatures within <tools></tools> XML tags:\n<tools>{rows}\n</tools>\n\n"
@@ -34,6 +34,11 @@ def _write_system(persona: str, tools: Sequence[ToolDefinition]) -> str:
         "<tool_call></tool_call> XML tags:\n<tool_call>\n"
         '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
     )
+
+
+@once_per_tool
+def _declare(tool: ToolDefinition) -> str:
+    return dump_json(declare_tool(tool))
 
 
 def _write_run(parts: Sequence[Part]) -> list[Segment]:
@@ -104,4 +109,15 @@ def _find_close(text: str, position: int) -> tuple[int, bool]:
     return (len(text), False) if found < 0 else (found + len(_CLOSE), True)
 
 
-HERMES = CallFormat("hermes", (), False, _write_system, _write_run, _write_results, with_thoughts(_parse))
+HERMES = CallFormat(
+    "hermes",
+    (),
+    False,
+    _write_system,
+    _write_run,
+    _write_results,
+    with_thoughts(_parse),
+    call_markers=("<tool_call>", _CLOSE),
+    other_markers=("<tool_response>", "</tool_response>", "<tools>", "</tools>"),
+    server_parser="hermes",
+)

@@ -11,12 +11,12 @@ from itertools import groupby
 from typing import Any
 from urllib.parse import urlsplit
 
-from agentft.calls.format import CallFormat, dump_json, text_segments
+from agentft.calls.format import CallFormat, dump_json, once_per_tool, text_segments
 from agentft.calls.msagent_grammar import CALL_END, CALL_START, RESULT_END, RESULT_START, parse_parts
 from agentft.calls.thoughts import with_thoughts
 from agentft.types import Json, Part, Segment, Text, ToolCall, ToolDefinition, ToolResult
 
-__all__ = ["INSTRUCTION", "MSAGENT"]
+__all__ = ["INSTRUCTION", "MSAGENT", "ROOT_KEYS"]
 
 INSTRUCTION = (
     'To use a tool write <|startofthink|>```JSON\n{"api_name": NAME, "url": URL, "parameters": {...}}\n```'
@@ -27,8 +27,8 @@ INSTRUCTION = (
 _OMITTED_KEYS = frozenset({"description", "title", "default"})
 """Keys of a parameter's schema that are written separately or not at all."""
 
-_ROOT_KEYS = frozenset({"$defs", "definitions", "$ref", "allOf", "anyOf", "oneOf", "not", "if", "patternProperties"})
-_ROOT_KEYS |= {"dependentRequired", "dependentSchemas", "propertyNames", "minProperties", "maxProperties"}
+ROOT_KEYS = frozenset({"$defs", "definitions", "$ref", "allOf", "anyOf", "oneOf", "not", "if", "patternProperties"})
+ROOT_KEYS |= {"dependentRequired", "dependentSchemas", "propertyNames", "minProperties", "maxProperties"}
 """Keys beside `properties` without which the parameters would be declared incompletely."""
 
 
@@ -82,14 +82,19 @@ def _base(url: str) -> str:
 
 def _declare(base: str, routes: Sequence[tuple[str, str, ToolDefinition]]) -> str:
     """The tools of one host as a plugin of the MS-Agent data set."""
-    paths: list[Json] = []
+    paths: list[str] = []
     for _, url, tool in routes:
         route: dict[str, Json] = {"model_id": url.removeprefix(base)} if base else {}
-        parameters = _declare_parameters(tool.parameters)
-        paths.append({"name": tool.name, **route, "description": tool.description, "parameters": parameters})
+        paths.append(f"{dump_json({'name': tool.name, **route})[:-1]}, {_describe(tool)}")
     name = (urlsplit(base).hostname or "tools").split(".")[0]
     address: dict[str, Json] = {"url": base} if base else {}
-    return dump_json({"name": name, **address, "paths": paths})
+    return f'{dump_json({"name": name, **address})[:-1]}, "paths": [{", ".join(paths)}]}}'
+
+
+@once_per_tool
+def _describe(tool: ToolDefinition) -> str:
+    """The rest of a path's JSON object."""
+    return dump_json({"description": tool.description, "parameters": _declare_parameters(tool.parameters)})[1:]
 
 
 def _declare_parameters(schema: Mapping[str, Any]) -> Json:
@@ -102,7 +107,7 @@ def _declare_parameters(schema: Mapping[str, Any]) -> Json:
     properties, required = schema.get("properties") or {}, schema.get("required") or []
     legal = isinstance(properties, Mapping) and isinstance(required, list)
     specs = properties.values() if legal else [None]
-    more = schema.keys() & _ROOT_KEYS or isinstance(schema.get("additionalProperties"), Mapping)
+    more = schema.keys() & ROOT_KEYS or isinstance(schema.get("additionalProperties"), Mapping)
     if more or any(not isinstance(spec, Mapping) or isinstance(spec.get("required"), list) for spec in specs):
         return dict(schema)
     rows: list[Json] = []
@@ -115,5 +120,13 @@ def _declare_parameters(schema: Mapping[str, Any]) -> Json:
 
 
 MSAGENT = CallFormat(
-    "msagent", (CALL_END,), True, _write_system, _write_run, _write_results, with_thoughts(parse_parts)
+    "msagent",
+    (CALL_END,),
+    True,
+    _write_system,
+    _write_run,
+    _write_results,
+    with_thoughts(parse_parts),
+    call_markers=(CALL_START, CALL_END),
+    other_markers=(RESULT_START, RESULT_END),
 )

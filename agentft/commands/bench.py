@@ -26,8 +26,10 @@ def bench_command(
       agentft bench train --model random-7b --method qlora --shape agent930 --memory 8
     """
     from agentft.bench.options import read_options
+    from agentft.display.pulling import ensure_pulled
 
-    read_options(arguments or [])  # refuses what is wrong before PyTorch is loaded
+    _, recipe = read_options(arguments or [])  # refuses what is wrong before PyTorch is loaded
+    ensure_pulled(recipe.model)
     # -P: a folder `datasets/` in the current folder must not shadow the library.
     command = [sys.executable, "-P", "-W", "ignore", "-m", "agentft.commands.bench_process", *(arguments or [])]
     done = subprocess.run(command, check=False)  # noqa: S603 - our own module

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
 
 import typer
 
-from agentft.commands.endpoints import AllowHttp, EndpointUrl, choose_endpoint
-from agentft.errors import InputError
+from agentft.commands.endpoints import AllowHttp, EndpointUrl, PromptTokenizer, choose_endpoint
+from agentft.errors import InputError, MissingError
 
 if TYPE_CHECKING:
     from agentft.models import Model
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from agentft.repl.session import Session
     from agentft.repl.store import SessionStore
     from agentft.runs import FinishedRun
+    from agentft.toolserver import ToolServer
     from agentft.toolset import Toolset
     from agentft.types import Json
 
@@ -40,14 +42,23 @@ Penalty = Annotated[
     float, typer.Option(min=0.01, help="Above 1: makes tokens less likely that are in the prompt or reply already.")
 ]
 Approve = Annotated[
-    Literal["never", "writes", "always"], typer.Option(help="Which calls a person must allow before they are sent.")
+    Literal["never", "writes", "always"] | None,
+    typer.Option(help="Which calls a person must allow before they are sent. Default: never; with --mcp: always."),
+]
+Mcp = Annotated[
+    str | None,
+    typer.Option(help="Call the tools for real: the command of the MCP server that --tools come from, or its URL."),
+]
+Env = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME[=VALUE]", help="Pass an environment variable to the command of --mcp. Repeatable."),
 ]
 TopP = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="Sample from the most likely tokens whose probabilities add up to P.")
 ]
 
 
-def chat_command(
+def chat_command(  # noqa: RET503  (nothing is returned)
     *,
     model: Annotated[str | None, typer.Option(help="A folder, a hub id or an embedded name.")] = None,
     adapter: Annotated[str | None, typer.Option(help="A run folder, or `last` for the run that finished last.")] = None,
@@ -62,13 +73,17 @@ def chat_command(
     seed: Annotated[int, typer.Option(help="Seed for sampling.")] = 0,
     system: Annotated[str | None, typer.Option(help="The system prompt; the tools are added after it.")] = None,
     save: Annotated[Path | None, typer.Option(help="Append the chat to this JSONL file of MS-Agent rows.")] = None,
-    approve: Approve = "never",
+    approve: Approve = None,
+    mcp: Mcp = None,
+    env: Env = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document: the rounds with calls.")] = False,
+    acp: Annotated[bool, typer.Option("--acp", help="Serve an editor over stdio: Agent Client Protocol.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the session that was used last.")] = False,
     endpoint: EndpointUrl = None,
     allow_http: AllowHttp = False,
+    tokenizer: PromptTokenizer = None,
 ) -> None:
-    """Chat with a model that calls tools; the calls go to mock servers on this machine.
+    """Chat with a model that calls tools; the calls go to mock servers on this machine, or with --mcp to a real one.
 
     Type questions, or pipe them, one per line. /help lists the commands.
 
@@ -76,34 +91,60 @@ def chat_command(
       agentft chat --adapter last --tools weather
       echo "What is 17% of 2,340?" | agentft chat --save chats.jsonl
     """
-    from agentft.repl.reading import quiet_terminal
-    from agentft.repl.saving import check_place
-
-    if save is not None:
-        check_place(save)
-    interactive = sys.stdin.isatty() and sys.stdout.isatty() and not as_json
-    if not interactive and (resume or approve != "never"):
-        raise InputError(f"{'--resume' if resume else f'--approve {approve}'} needs a person at a terminal; omit it")
-    if resume:
-        model, adapter, tools, endpoint = _store({}).find().options(model, adapter, tools, endpoint)
-    store = _store({"model": model, "adapter": adapter, "tools": tools, "endpoint": endpoint}) if interactive else None
-    opening = _Opening(model, adapter, int(bits), choose_endpoint(endpoint, allow_http=allow_http))
+    interactive = sys.stdin.isatty() and sys.stdout.isatty() and not as_json and not acp
+    if resume and interactive:
+        stored = _store().find()
+        model, adapter, tools, endpoint, tokenizer = stored.options(model, adapter, tools, endpoint, tokenizer)
+        mcp, env = (mcp, env) if mcp is not None else stored.server()
+    approval = _approval(approve, mcp, env, resume=resume, asks=interactive or (acp and not resume))
+    store = _store((model, adapter, tools, endpoint, tokenizer), _said(mcp, env)) if interactive else None
+    served = choose_endpoint(endpoint, allow_http=allow_http, tokenizer=tokenizer)
     sampling = (max_new_tokens, temperature, top_p, top_k, seed, repetition_penalty)
     toolsets = _toolsets(tools, adapter)
     edits = interactive and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
-    with quiet_terminal() if edits else nullcontext(), ExitStack() as server:
-        opened = partial(_session, opening, toolsets, sampling, system, approve, server)
+    opening = _Opening(model, adapter, int(bits), served, edits)
+    with _quiet(edits), ExitStack() as server:
+        opened = _Sessions(opening, toolsets, sampling, system, approval, mcp, env or (), server)
+        if acp:
+            return _serve(opened)
         _chat(opening, opened, toolsets, save, store, resume=resume, edits=edits, stream=stream, as_json=as_json)
+
+
+def _quiet(edits: bool) -> AbstractContextManager[None]:
+    """Keys that are pressed while the chat prints are kept for its input line, if it `edits` one."""
+    from agentft.repl.reading import quiet_terminal
+
+    return quiet_terminal() if edits else nullcontext()
+
+
+def _approval(
+    approve: Approval | None, mcp: str | None, env: Sequence[str] | None, *, resume: bool, asks: bool
+) -> Approval:
+    """Which calls are asked about. `asks`: there is a person to ask."""
+    if env and not mcp:
+        raise InputError("--env is for the command of --mcp; name it, or omit --env")
+    approval = approve or ("always" if mcp else "never")
+    if not asks and (resume or approval != "never"):
+        what = "--resume" if resume else f"--approve {approval}"
+        remedy = "--mcp needs --approve never to send calls unasked" if mcp and not resume else "omit it"
+        raise InputError(f"{what} needs a person at a terminal; {remedy}")
+    return approval
 
 
 @dataclass
 class _Opening:
-    """The model of a chat, which is opened later. `served`: the endpoint, if it is not on this machine."""
+    """The model of a chat, which is opened later.
+
+    Args:
+        served: the endpoint, if it is not on this machine.
+        warms: it reads the tools before the first question; what it has read is kept.
+    """
 
     model: str | None
     adapter: str | None
     bits: int
     served: Endpoint | None
+    warms: bool = False
 
     @cached_property
     def name(self) -> str:
@@ -149,33 +190,59 @@ class _Opening:
         from agentft.display.pulling import ensure_pulled
         from agentft.display.terminal import say, waiting
         from agentft.models.opening import doubt_bits, open_model
+        from agentft.models.wheels import cache_folder
 
         if doubt := doubt_bits(self.adapter, self.bits):
             say(f"note: {doubt}", err=True)
         ensure_pulled(self.name)
         with nullcontext() if sys.stdin.isatty() and sys.stdout.isatty() else waiting(f"loading {self.name}"):
-            return open_model(self.model, self.adapter, self.bits)
+            kept = cache_folder() / "prefixes" if self.warms else None
+            return open_model(self.model, self.adapter, self.bits, prefixes=kept)
 
 
-def _session(
-    opening: _Opening,
-    toolsets: Sequence[Toolset],
-    sampling: tuple[Any, ...],
-    system: str | None,
-    approve: Approval,
-    server: ExitStack,
-) -> Session:
-    """Open the model, and a server of its own for the tools."""
-    from agentft.models import Sampling
-    from agentft.repl.gate import CallGate
-    from agentft.repl.session import PERSONA, Session
-    from agentft.toolserver import ToolServer
+@dataclass
+class _Sessions:
+    """Opens sessions, which share the model and a server for the tools. `mcp`: the MCP server that answers calls."""
 
-    model, tools = opening(), server.enter_context(ToolServer(toolsets))
-    definitions = tuple(tool for toolset in toolsets for tool in toolset.definitions)
-    persona = PERSONA if system is None else system
-    gate = CallGate(tools.client(), approve=approve)
-    return Session(model, gate, Sampling(*sampling), definitions, persona, tools.sessions)
+    opening: _Opening
+    toolsets: Sequence[Toolset]
+    sampling: tuple[Any, ...]
+    persona: str | None
+    approval: Approval
+    mcp: str | None
+    env: Sequence[str]
+    open: ExitStack
+
+    @cached_property
+    def _model(self) -> Model:
+        from agentft.models import ConcurrentModel
+
+        model = self.opening()
+        if isinstance(model, ConcurrentModel):
+            self.open.callback(model.close)
+        return model
+
+    @cached_property
+    def _server(self) -> ToolServer:
+        from agentft.toolserver import ToolServer
+
+        if not self.mcp:
+            return self.open.enter_context(ToolServer(self.toolsets))
+        from agentft.repl.mcp import McpService
+
+        return self.open.enter_context(ToolServer(self.toolsets, source=McpService(self.mcp, self.toolsets, self.env)))
+
+    def __call__(self) -> Session:
+        from agentft.models import Sampling
+        from agentft.repl.gate import CallGate
+        from agentft.repl.session import PERSONA, Session
+
+        definitions = tuple(tool for toolset in self.toolsets for tool in toolset.definitions)
+        gate = CallGate(self._server.client(30 if self.mcp else 10), approve=self.approval)
+        gate.access = {name: tool.access for toolset in self.toolsets for name, tool in toolset.tools.items()}
+        persona = PERSONA if self.persona is None else self.persona
+        worlds = None if self.mcp else self._server.sessions
+        return Session(self._model, gate, Sampling(*self.sampling), definitions, persona, worlds)
 
 
 def _chat(
@@ -198,7 +265,10 @@ def _chat(
     from agentft.models.wheels import cache_folder
     from agentft.repl.loop import Repl
     from agentft.repl.reading import line_reader, plain_reader
+    from agentft.repl.saving import check_place
 
+    if save is not None:
+        check_place(save)
     live = LiveArea() if edits else None
     console = open_console(quiet=as_json)
     if live is not None:
@@ -208,7 +278,8 @@ def _chat(
         opened, view, plain_reader if store else line_reader(sys.stdin), toolsets, save, store is not None, store
     )
     repl.resumes, repl.open_base = resume, opening.base if opening.run else None
-    repl.tokenizer_of = "" if opening.served or opening.name.startswith(SCRIPTED) else opening.name
+    scripted = opening.name.startswith(SCRIPTED)
+    repl.tokenizer_of = opening.served.tokenizer if opening.served else "" if scripted else opening.name
     if store is not None:
         view.welcome(" + ".join([opening.name, *([opening.run.path.name] if opening.run else [])]), _offered(toolsets))
     if live is not None:
@@ -221,11 +292,30 @@ def _chat(
         say_json({"model": repl.session.model.name, "rounds": repl.answered})
 
 
-def _store(origin: dict[str, Json]) -> SessionStore:
+def _store(options: Sequence[Json] = (None,) * 5, server: Mapping[str, Json] | None = None) -> SessionStore:
     from agentft.models.wheels import cache_folder
     from agentft.repl.store import SessionStore
 
-    return SessionStore(cache_folder() / "chats", origin)
+    origin = dict(zip(("model", "adapter", "tools", "endpoint", "tokenizer"), options, strict=True))
+    return SessionStore(cache_folder() / "chats", {**origin, **(server or {})})
+
+
+def _said(mcp: str | None, env: Sequence[str] | None) -> dict[str, Json]:
+    """The MCP server for the stored session, without secrets; `again`: there are some, to be named again."""
+    from agentft.redaction import redacted_command
+
+    if not mcp:
+        return {}
+    shown, names = redacted_command(mcp), [one.partition("=")[0] for one in env or ()]
+    return {"mcp": shown, "env": [*names], "again": shown != mcp or names != [*(env or ())]}
+
+
+def _serve(opened: Callable[[], Session]) -> None:
+    if find_spec("acp") is None:
+        raise MissingError("--acp needs the SDK of the protocol: pip install 'agentft-suite[acp]'")
+    from agentft.repl.acp import serve_editor
+
+    serve_editor(opened)
 
 
 def _toolsets(tools: str | None, adapter: str | None) -> tuple[Toolset, ...]:

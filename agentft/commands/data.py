@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agentft.content import find_content
+from agentft.content import find_content, split_names
 from agentft.errors import InputError
 
 if TYPE_CHECKING:
@@ -102,13 +102,13 @@ def _open_encoder(
 ) -> Encoder:
     from agentft.display.pulling import ensure_pulled
     from agentft.display.terminal import waiting
-    from agentft.models.embedded import resolve
+    from agentft.rows.sources import is_parquet
     from agentft.training.recipe import read_settings
 
     options = {"model": model, "format": call_format, "learn": learn, "data": [str(file)]}
     recipe = read_settings(settings or [], options)
     ensure_pulled(recipe.model)
-    resolve(recipe.model)  # a folder that does not exist is refused before the imports
+    is_parquet(file)  # a file that does not exist is refused before the imports, as the model's folder is
     with waiting(f"loading the tokenizer of {recipe.model}"):
         from agentft.training.encoder import open_encoder
 
@@ -141,9 +141,8 @@ def build_command(
         raise InputError(f"{target} already exists; to replace it, add --output {target}, or name another file")
     if target.is_dir() or (target.exists() and target.samefile(path)):
         raise InputError(f"--output {target}: this is {'a folder' if target.is_dir() else 'the recipe'}; name a file")
-    named = [name for part in (tools or "").split(",") if (name := part.strip())]
     with waiting(f"building {target}"), stdout_to_stderr():  # for handlers that print
-        report = build(path, target, ToolServer, seed=seed, tools=named)
+        report = build(path, target, ToolServer, seed=seed, tools=split_names(tools))
     if as_json:
         say_json(asdict(report))
     else:

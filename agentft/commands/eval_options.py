@@ -46,7 +46,8 @@ class EvalOptions:
     model: Annotated[
         str | None,
         typer.Option(
-            help="A folder, a hub id or an embedded name; `scripted:FILE`, or `scripted` for the expected calls."
+            help="A folder, a hub id or an embedded name; `scripted:FILE`; `scripted` for the expected calls; or "
+            "`play`, where you answer."
         ),
     ] = None
     adapter: Annotated[str | None, typer.Option(help="A run folder, or `last` for the run that finished last.")] = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import typer
 
 from agentft.commands.endpoints import choose_endpoint
 from agentft.commands.eval_options import EvalOptions, with_options
+from agentft.content import split_names
 from agentft.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,6 +43,15 @@ def eval_command(context: typer.Context, options: EvalOptions) -> None:
     Example:
       agentft eval --tools weather,search --adapter last --baseline base
     """
+    from agentft.display.pulling import ensure_pulled
+    from agentft.models.embedded import EMBEDDED
+    from agentft.models.play import PLAY
+    from agentft.runs import find_finished
+
+    if options.adapter and options.model != PLAY:  # what does not exist is refused before the imports
+        find_finished(options.adapter)
+    if options.model and options.model not in EMBEDDED and not options.endpoint:
+        ensure_pulled(options.model)
     exports = {name: getattr(options, name) for name in ("html", "junit", "markdown", "csv")}
     report = report_writer(context, **exports)
     gates = _gates(options.fail_under or [], options.no_worse_than or [], options.baseline or options.rescore)
@@ -48,7 +59,11 @@ def eval_command(context: typer.Context, options: EvalOptions) -> None:
         raise typer.Exit(_check(options))
     if options.rescore:
         raise typer.Exit(_rescore(options.rescore, gates, report, options))
-    plan = _bfcl_plan(options) if BFCL in (options.suites or []) else _chosen_plan(options)
+    plan = (
+        _bfcl_plan(options)
+        if BFCL in (options.suites or [])
+        else choose_cases(options.suites or [], options.tools, options.limit, options.trials)
+    )
     raise typer.Exit(_run_options(plan, gates, report, options))
 
 
@@ -57,15 +72,19 @@ def _run_options(plan: Plan, gates: tuple[Gate, ...], report: ResultsWriter, opt
     from agentft.evaluation.arms import ModelChoice
     from agentft.evaluation.runner import Settings
     from agentft.models import Sampling
+    from agentft.models.play import PLAY
 
     quiet, output, at_once = options.quiet, options.output, options.at_once
     plan = _with_conditions(plan, options)
     server = choose_endpoint(
         options.endpoint, at_once, allow_http=options.allow_http, quiet=quiet, tokenizer=options.tokenizer
     )
-    choice = ModelChoice(options.model, options.adapter, options.bits, options.call_format, server)
+    person = None if server or options.model != PLAY else _ask
+    if person and options.adapter:
+        raise InputError(f"--model {PLAY} is a person, who has no adapter; omit --adapter")
+    choice = ModelChoice(options.model, options.adapter, options.bits, options.call_format, server, person)
     sampling = Sampling(**{name: getattr(options, name) for name in ("max_new_tokens", "temperature", "seed")})
-    batch_size = server.concurrency if server else at_once or 16
+    batch_size = server.concurrency if server else at_once or (1 if person else 16)
     settings = Settings(output or Path(), sampling, batch_size, gates, options.max_invalid, options.probabilities)
     settings = replace(settings, on_results=report)
     return _run_choice(plan, choice, settings, options)
@@ -86,7 +105,17 @@ def _run_choice(plan: Plan, choice: ModelChoice, settings: Settings, options: Ev
         plan = replace(plan, notes=(*plan.notes, f"shots in the prompts of {', '.join(shown)}: {fair.shots.condition}"))
     if settings.output == Path():
         settings = replace(settings, output=_folder(choice.adapter, plan, arms, settings.sampling))
-    return run_plan(plan, arms, stored, settings, as_json=options.as_json, quiet=quiet)
+    return run_plan(plan, arms, stored, settings, as_json=options.as_json, quiet=quiet or choice.ask is not None)
+
+
+def _ask(text: str) -> str:
+    """Show a prompt to the person who is the model (`--model play`), and read a line."""
+    from agentft.display.terminal import say
+
+    say(*text.splitlines(), err=True)
+    if line := sys.stdin.readline():
+        return line
+    raise InputError("the input ended before the last answer; give the same command again to go on from here")
 
 
 def _shots(options: EvalOptions) -> Shots | None:
@@ -113,17 +142,13 @@ def choose_cases(
     from agentft.evaluation.suites import load_worlds, select_suites
     from agentft.toolset import load_toolsets
 
-    names = _split(tools)
+    names = split_names(tools)
     toolsets = load_toolsets(names)
     offered = [tool for toolset in toolsets for tool in toolset.tools]
     chosen = select_suites(suites, [toolset.name for toolset in toolsets], offered)
     if not names:
         toolsets = load_worlds(chosen)
     return make_plan(chosen, toolsets, limit=limit, trials=trials, strict=strict)
-
-
-def _chosen_plan(options: EvalOptions) -> Plan:
-    return choose_cases(options.suites or [], options.tools, options.limit, options.trials)
 
 
 def _bfcl_plan(options: EvalOptions) -> Plan:
@@ -171,12 +196,13 @@ def _with_conditions(plan: Plan, options: EvalOptions) -> Plan:
     if not plan.setups and (options.categories or options.data):
         raise InputError(f"--categories and --data belong to the suite {BFCL}; write `agentft eval {BFCL} ...`")
     if plan.setups and any(getattr(options, name) for name in ("faults", "real", "replay")):
-        raise InputError(f"the calls of {BFCL} are checked, not sent; leave out --faults, --real and --replay")
+        raise InputError(f"the calls of {BFCL} go nowhere else; leave out --faults, --real and --replay")
     schedule = read_faults(options.faults, plan.toolsets) if options.faults else None
     answers = {name: getattr(options, name) for name in ("real", "record", "replay")}
     answers |= {"miss": options.replay_miss, "keep": options.keep_secrets}
     seconds = schedule.client_seconds if schedule else None
-    return replace(plan, faults=schedule, source=open_source(plan.toolsets, client_seconds=seconds, **answers))
+    source = plan.source or open_source(plan.toolsets, client_seconds=seconds, **answers)
+    return replace(plan, faults=schedule, source=source)
 
 
 def _check(options: EvalOptions) -> int:
@@ -187,7 +213,10 @@ def _check(options: EvalOptions) -> int:
     others = (*_OF_A_RUN, "rescore", "faults", "real", "replay", "endpoint", "fail_under", "no_worse_than")
     if excess := options.given(*others):
         raise InputError(f"--check runs the expected calls and no model; leave out {', '.join(excess)}")
-    plan = choose_cases(options.suites or [], options.tools, None, strict=False)
+    if BFCL in (options.suites or []):
+        plan = _bfcl_plan(options)
+    else:
+        plan = choose_cases(options.suites or [], options.tools, None, strict=False)
     with stdout_to_stderr():  # for handlers that print
         flaws = check_cases(plan)
     names = [suite.name for suite in plan.suites]
@@ -205,14 +234,10 @@ def _rescore(folder: Path, gates: tuple[Gate, ...], report: ResultsWriter, optio
 
     if excess := options.given(*_OF_A_RUN):
         raise InputError(f"--rescore grades a stored run and runs no model; leave out {', '.join(excess)}")
-    suites, worlds = options.suites or [], _split(options.tools)
+    suites, worlds = options.suites or [], split_names(options.tools)
     summary = rescore(folder, gates, options.max_invalid, suites, worlds, on_results=report)
     _print(summary, as_json=options.as_json)
     return EXIT_CODES[summary.verdict]
-
-
-def _split(tools: str | None) -> list[str]:
-    return [name for part in (tools or "").split(",") if (name := part.strip())]
 
 
 def _print(summary: Summary, *, as_json: bool) -> None:
@@ -226,25 +251,19 @@ def _print(summary: Summary, *, as_json: bool) -> None:
 
 
 def _gates(minimums: list[str], margins: list[str], baseline: object) -> tuple[Gate, ...]:
-    gates = (*map(_minimum, minimums), *map(_no_worse, margins))
+    from agentft.evaluation.summary import Gate
+
+    gates = [
+        Gate(metric, minimum=_share("--fail-under", text, metric, number, "0.8"))
+        for text, (metric, _, number) in ((text, text.partition("=")) for text in minimums)
+    ]
+    for text in margins:
+        metric, _, number = text.rpartition("=")
+        metric = metric or "exact_call"
+        gates.append(Gate(metric, margin=_share("--no-worse-than", text, metric, number, "0.02")))
     if margins and not baseline:
         raise InputError("--no-worse-than compares with a baseline; add --baseline base, a run or a cases.jsonl")
-    return gates
-
-
-def _minimum(text: str) -> Gate:
-    from agentft.evaluation.summary import Gate
-
-    metric, _, number = text.partition("=")
-    return Gate(metric, minimum=_share("--fail-under", text, metric, number, "0.8"))
-
-
-def _no_worse(text: str) -> Gate:
-    from agentft.evaluation.summary import Gate
-
-    metric, _, number = text.rpartition("=")
-    metric = metric or "exact_call"
-    return Gate(metric, margin=_share("--no-worse-than", text, metric, number, "0.02"))
+    return tuple(gates)
 
 
 def _share(option: str, text: str, metric: str, number: str, example: str) -> float:

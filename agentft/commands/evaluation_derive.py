@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from agentft.content import split_names
 from agentft.errors import InputError
 
 __all__ = ["derive_command"]
@@ -44,7 +45,9 @@ def derive_command(
     (loaded,) = plan.suites
     if loaded.of:
         raise InputError(f"{loaded.folder} is derived from {loaded.of}; derive from that suite")
-    names = [name for part in (transforms or "").split(",") if (name := part.strip())] or list(TRANSFORMS)
+    if len({case.tools for case in loaded.cases}) > 1:
+        raise InputError(f"{loaded.folder}: each case has its own tools; only suites with the same tools are derived")
+    names = split_names(transforms) or list(TRANSFORMS)
     own = {tool for toolset in plan.toolsets for tool in toolset.tools}
     more = any(name.startswith(("distractors", "missing")) for name in names)
     others = [load_toolset(name) for name in shipped_worlds() if more and name not in loaded.worlds]

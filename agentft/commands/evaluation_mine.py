@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agentft.commands.evaluation_show import find_evaluation
+from agentft.content import split_names
 from agentft.errors import InputError
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ def mine_command(
 
     path = find_evaluation(run) / "cases.jsonl"
     label, records = _records(path, arm)
-    plan = stored_plan(path, records, suites or [], [name for name in (tools or "").split(",") if name])
-    if plan.setups:
+    plan = stored_plan(path, records, suites or [], split_names(tools))
+    if plan.setups or any(suite.source for suite in plan.suites):
         raise InputError("a public benchmark must not be trained on; mine an evaluation of your own suites")
     files, recipe = data or _training_files(path.parent), read_build_recipe(find_recipe(templates))
     training = read_requests(files) if files else None

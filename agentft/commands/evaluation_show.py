@@ -33,12 +33,12 @@ def show_command(
     """
     from agentft.display.stored import show_case, show_stored
     from agentft.display.terminal import open_console, say
-    from agentft.evaluation.records import read_records
+    from agentft.evaluation.records import read_evaluation, read_records
     from agentft.evaluation.rescoring import by_arm
     from agentft.reports.pairing import pair_cases
 
     folder = find_evaluation(run)
-    arms = by_arm(list(read_records(folder / "cases.jsonl")))
+    arms = by_arm(read_evaluation(folder))
     cases, console = pair_cases(arms), open_console()
     if case is not None:
         console.print(show_case(_choose(cases, case, folder), list(arms)), soft_wrap=True)
@@ -49,7 +49,8 @@ def show_command(
         say(f"The cases of {', '.join(away)} are in a stored run; {folder / 'report.html'} compares them.")
     if not everything:
         say(f"More: --all, agentft eval show {run} CASE, or {folder / 'report.html'} in a browser.")
-    if "bfcl" not in summary and any(record.error for records in arms.values() for record in records):
+    own = read_records(folder / "cases.jsonl")  # a stored baseline's failures are another run's
+    if "bfcl" not in summary and any(record.error for record in own):
         say(f"Next: agentft eval mine {shlex.quote(run)} proposes training rows for the failures.")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +30,7 @@ def plan_command(
     method: Annotated[str | None, typer.Option(help="qlora, lora or full.")] = None,
     length: Annotated[int, typer.Option(min=16, help="Without --data: tokens per row; rows share no prefix.")] = 2_048,
     rows: Annotated[int, typer.Option(min=1, help="Without --data: number of rows.")] = 10_000,
+    gpus: Annotated[int, typer.Option(min=1, help="Plan for this many cards of a machine.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Predict which settings fit common cards, and how much memory and time training takes with them.
@@ -40,34 +42,42 @@ def plan_command(
     Example:
       agentft plan --model random-7b --length 2048
       agentft plan --data rows.jsonl --method lora
+      agentft plan --model random-7b --method full --gpus 4
     """
+    from agentft.display.pulling import ensure_pulled
     from agentft.display.terminal import say, say_json
+    from agentft.training.recipe import read_settings
+    from agentft.training.sharding import settle
+
+    options: dict[str, Any] = {"model": model, "method": method, "data": [str(path) for path in data or []]}
+    recipe = settle(read_settings(settings or [], options))
+    ensure_pulled(recipe.model)  # refuses a folder that does not exist before the imports
     from agentft.display.training import data_lines
     from agentft.training.planner import Choice, describe_choice, describe_duration, even_workload
-    from agentft.training.recipe import read_settings
     from agentft.training.resolve import plan_cards
     from agentft.training.run import read_data
 
-    options: dict[str, Any] = {"model": model, "method": method, "data": [str(path) for path in data or []]}
-    recipe = read_settings(settings or [], options)
     read = read_data(recipe) if recipe.data else None
-    plan = plan_cards(recipe, read.samples if read else even_workload(rows, recipe.epochs, length))
-    for note in plan.notes:
-        say(note.text, err=True)
+    plan = plan_cards(recipe, read.samples if read else even_workload(rows, recipe.epochs, length), gpus)
+    say(*(note.text for note in plan.notes), err=True)
     if as_json:
         say_json(_document(plan, read.report if read else None))
         return
-    work, here = plan.work, plan.here
-    unit = "samples" if read else "rows"
+    work, here, unit = plan.work, plan.here, "samples" if read else "rows"
     say(f"{recipe.model}, {recipe.method}: {work.samples:,} {unit}, the longest of {work.longest:,} tokens; predicted:")
     text = describe_choice(here) if isinstance(here, Choice) else "does not fit"
     if isinstance(here, float):
         text = f"roughly {describe_duration(here)} in all on its CPU; memory on a CPU is not predicted"
-    say(f"  this machine      {text}")
+    say(f"  this machine      {text}", *_card_lines(plan, gpus), *(data_lines(read.report) if read else ()))
+
+
+def _card_lines(plan: CardPlan, gpus: int) -> Iterator[str]:
+    from agentft.training.planner import describe_choice
+
     for name, gib, choice in plan.cards:
-        say(f"  {name:8}  {gib:2} GiB  {describe_choice(choice) if choice else 'does not fit'}")
-    for line in data_lines(read.report) if read else ():
-        say(line)
+        yield f"  {name:8}  {gib:2} GiB  {describe_choice(choice) if choice else 'does not fit'}"
+        if way := plan.ways.get(name):
+            yield f"    {gpus} of them: {way.describe() if choice else 'no way fits'}"
 
 
 def _document(plan: CardPlan, data: DataReport | None) -> dict[str, Any]:
@@ -75,5 +85,7 @@ def _document(plan: CardPlan, data: DataReport | None) -> dict[str, Any]:
     if not isinstance(plan.here, float):
         here = {"choice": plan.here and asdict(plan.here)}
     cards = [{"card": name, "gib": gib, "choice": choice and asdict(choice)} for name, gib, choice in plan.cards]
+    if plan.ways:
+        cards = [{**card, "deepspeed": plan.ways[str(card["card"])].form} for card in cards]
     counts = {key: value for key, value in data.document().items() if key in _COUNTS} if data else {}
     return {**counts, "samples": plan.work.samples, "longest": plan.work.longest, "this_machine": here, "cards": cards}

@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -34,7 +33,9 @@ def list_runs(as_json: _Json = False) -> None:
     from agentft.display.terminal import say, say_json
     from agentft.runs import RUNS, RunFolder
 
-    folders = [RunFolder(path.parent) for path in sorted(RUNS.glob("*/recipe.toml"), key=_modified)]
+    folders = [
+        RunFolder(path.parent) for path in sorted(RUNS.glob("*/recipe.toml"), key=lambda path: path.stat().st_mtime)
+    ]
     if as_json:
         say_json([_document(folder) for folder in folders])
     elif not folders:
@@ -44,20 +45,20 @@ def list_runs(as_json: _Json = False) -> None:
 
 
 def show_run(name: _Name = "last", as_json: _Json = False) -> None:
-    """Show the state of a run: running or not, its steps and its last loss.
+    """Show the state of a run: running or not, its steps, and its losses and scores as curves.
 
     Example:
       agentft runs show last
     """
     from agentft.display.terminal import say, say_json
-    from agentft.display.training import loss_curve
+    from agentft.display.training import curve_lines
     from agentft.runs import find_run
 
     folder = find_run(name)
     if as_json:
-        say_json(_document(folder))
+        say_json(_document(folder) | {"measured": folder.read_measured()})
         return
-    say(_line(folder), *loss_curve([row["loss"] for row in folder.read_metrics()]))
+    say(_line(folder), *curve_lines(folder.read_metrics(), folder.read_measured()))
 
 
 def attach_run(name: _Name = "last") -> None:
@@ -150,10 +151,6 @@ def _copy(stream: IO[bytes]) -> None:
 
     if text := stream.read().decode("utf-8", "replace").rstrip("\n"):
         say_text(text, err=True)
-
-
-def _modified(path: Path) -> float:
-    return path.stat().st_mtime
 
 
 def _document(folder: RunFolder) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agentft.commands.eval_options import Faults, KeepSecrets, Real, RecordTo, Replay, ReplayMiss
+from agentft.content import split_names
 from agentft.errors import InputError, ToolError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def serve_command(
 
     if stdio and faults:
         raise InputError("--faults needs HTTP, which --stdio does not use; leave one of them out")
-    toolsets = load_toolsets(_split(worlds), seed)
+    toolsets = load_toolsets(split_names(worlds), seed)
     schedule = read_faults(faults, toolsets) if faults else None
     source = open_source(toolsets, real=real, record=record, replay=replay, miss=replay_miss, keep=keep_secrets)
     if stdio:
@@ -88,10 +89,6 @@ def call_command(
         say_json({"error": str(error), **error.details})
         raise typer.Exit(1) from None
     say_json(result)
-
-
-def _split(worlds: str) -> list[str]:
-    return [name.strip() for name in worlds.split(",") if name.strip()]
 
 
 def _serve_stdio(toolsets: tuple[Toolset, ...], source: Source | None) -> None:

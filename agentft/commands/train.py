@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from agentft.runs import RunFolder
     from agentft.training.events import Event, RunResult
     from agentft.training.recipe import Recipe
+    from agentft.training.watcher import Scorer
 
-__all__ = ["run_recipe", "train_command"]
+__all__ = ["open_scorer", "run_recipe", "train_command"]
 
 
 def _print_settings(wanted: bool) -> None:
@@ -36,6 +37,17 @@ _PrintSettings = Annotated[
     bool, typer.Option("--settings", callback=_print_settings, is_eager=True, help="Print every setting as a recipe.")
 ]
 
+_Gpus = Annotated[str | None, typer.Option(metavar="N|all", help="Train on several GPUs of this machine.")]
+_Hostfile = Annotated[Path | None, typer.Option(metavar="FILE", help="Train on several machines: `HOST slots=N`.")]
+_Deepspeed = Annotated[
+    str | None, typer.Option(help="Shard the run: zero1, zero2, zero3, zero2-offload, zero3-offload or a file.")
+]
+_Detach = Annotated[bool, typer.Option("--detach", help="Train apart from the terminal; see `agentft runs`.")]
+_Settings = Annotated[
+    list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help="A TOML file; settings override it.")
+]
+_FindLr = Annotated[bool, typer.Option("--find-lr", help="Sweep over learning rates; keep no weights.")]
+_EvalData = Annotated[str | None, typer.Option(metavar="FILE", help="Rows for the held-out loss.")]
 Strict = Annotated[
     bool,
     typer.Option("--strict", help="Exit with 1, untrained, if a row is rejected or has a key that is not read."),
@@ -44,21 +56,21 @@ Strict = Annotated[
 
 def train_command(
     context: typer.Context,
-    settings: Annotated[
-        list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help="A TOML file; settings override it.")
-    ] = None,
+    settings: _Settings = None,
     model: Annotated[str | None, typer.Option(help="A folder, a hub id or an embedded name.")] = None,
     data: Annotated[list[str] | None, typer.Option(help="A data file; may be given several times.")] = None,
     method: Annotated[str | None, typer.Option(help="qlora, lora or full.")] = None,
     learn: Annotated[str | None, typer.Option(help="What to supervise: calls, balanced or assistant.")] = None,
     call_format: Annotated[str | None, typer.Option("--format", help="Call format: msagent, hermes or native.")] = None,
+    eval_data: _EvalData = None,
     output: Annotated[str | None, typer.Option(help="The run folder. Default: a new one in runs/.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed for data order, packs and adapter weights.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="last|PATH", help="Continue an interrupted run.")] = None,
-    gpus: Annotated[str | None, typer.Option(metavar="N|all", help="Train on several GPUs of this machine.")] = None,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Train apart from the terminal; see `agentft runs`.")
-    ] = False,
+    gpus: _Gpus = None,
+    hostfile: _Hostfile = None,
+    deepspeed: _Deepspeed = None,
+    detach: _Detach = False,
+    find_lr: _FindLr = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show rows, tokens and steps; train nothing.")] = False,
     strict: Strict = False,
     _settings: _PrintSettings = False,
@@ -79,16 +91,16 @@ def train_command(
     if _followed():
         return
     options: dict[str, Any] = {"model": model, "data": data, "method": method, "learn": learn}
-    options |= {"format": call_format, "output": output, "seed": seed}
-    what = _find(settings or [], options, resume, strict=strict, dry_run=dry_run)
+    options |= {"format": call_format, "output": output, "seed": seed, "deepspeed": deepspeed, "eval_data": eval_data}
+    _check_sweep(find_lr, gpus=gpus, deepspeed=deepspeed, detach=detach, dry_run=dry_run)
+    what = _find(settings or [], options, resume, strict=strict, dry_run=dry_run or find_lr)
     if detach and not dry_run:
         raise typer.Exit(_detach(what, context.obj))
-    processes = _launch(gpus, context.obj, dry_run)
-    if not quiet:
-        say("loading PyTorch and transformers ...", err=True)
+    processes = _launch(gpus, hostfile, context.obj, dry_run)
+    say(*["loading PyTorch and transformers ..."][quiet:], err=True)
     with _Watch(quiet) as watch:
-        if dry_run and not isinstance(what, RunFolder):
-            _dry_run(what, watch.view, strict, as_json, processes)
+        if (dry_run or find_lr) and not isinstance(what, RunFolder):
+            _preview(what, watch, processes, sweep=find_lr, strict=strict, as_json=as_json)
             return
         result = _train(what, watch, strict)
     _show(result, watch, as_json=as_json, quiet=quiet)
@@ -103,6 +115,7 @@ def _find(
     """
     from agentft.runs import check_output, find_run
     from agentft.training.recipe import check_places, read_settings
+    from agentft.training.sharding import settle
 
     if resume is not None:
         if settings or strict or dry_run or any(value is not None for value in options.values()):
@@ -111,7 +124,40 @@ def _find(
     recipe = read_settings(settings, options)
     check_places(recipe)
     check_output("" if dry_run else recipe.output)
+    recipe = settle(recipe)
+    if recipe.score_suite:
+        open_scorer(recipe)
     return recipe
+
+
+def open_scorer(recipe: Recipe) -> Scorer:
+    """What scores the model of this recipe while it trains.
+
+    Raises:
+        InputError: a suite or a world cannot be used.
+    """
+    from agentft.commands.evaluate import choose_cases
+    from agentft.evaluation.interim import InterimEvaluation
+
+    tools = ",".join(recipe.score_tools) or None
+    return InterimEvaluation(choose_cases(list(recipe.score_suite), tools, recipe.score_cases))
+
+
+def _check_sweep(wanted: bool, **others: object) -> None:
+    if wanted and any(others.values()):
+        names = ", ".join(f"--{name.replace('_', '-')}" for name, given in others.items() if given)
+        raise InputError(f"--find-lr sweeps over rates in this process, on one GPU; remove {names}")
+
+
+def _preview(recipe: Recipe, watch: _Watch, processes: int, *, sweep: bool, strict: bool, as_json: bool) -> None:
+    """What trains nothing that is kept: a dry run, or a sweep over learning rates."""
+    if not sweep:
+        _dry_run(recipe, watch.view, strict, as_json, processes)
+        return
+    from agentft.commands.find_lr import sweep_rates
+
+    watch.training = True  # Ctrl-C ends the sweep with what it has
+    sweep_rates(recipe, watch, watch.should_stop, as_json=as_json)
 
 
 def _train(what: Recipe | RunFolder, watch: _Watch, strict: bool) -> RunResult:
@@ -121,8 +167,8 @@ def _train(what: Recipe | RunFolder, watch: _Watch, strict: bool) -> RunResult:
 
     with _peer_errors():
         if isinstance(what, RunFolder):
-            return run.resume(what, watch, watch.should_stop)
-        return run.train(what, watch, watch.should_stop, strict=strict)
+            return run.resume(what, watch, watch.should_stop, open_scorer=open_scorer)
+        return run.train(what, watch, watch.should_stop, strict=strict, open_scorer=open_scorer)
 
 
 def run_recipe(recipe: Recipe, *, quiet: bool) -> RunResult:
@@ -135,7 +181,7 @@ def run_recipe(recipe: Recipe, *, quiet: bool) -> RunResult:
 
     with _Watch(quiet) as watch:
         result = train(recipe, watch, watch.should_stop)
-        for line in _result_lines(result, watch.losses):
+        for line in _result_lines(result, quiet):
             watch.view.say(line)
         _end_if_interrupted(result, watch.view)
     return result
@@ -151,7 +197,6 @@ class _Watch:
         self.view = TrainingView(open_console(stderr=True), quiet=quiet)
         self.training = False
         self.interrupted = False
-        self.losses: tuple[float, ...] = ()
 
     def __enter__(self) -> _Watch:
         self._before = signal.signal(signal.SIGINT, self._handle), signal.signal(signal.SIGTERM, self._terminate)
@@ -172,7 +217,6 @@ class _Watch:
             self.training = True
         elif isinstance(event, Finished):
             self.training = False
-            self.losses = event.losses
         self.view(event)
 
     def should_stop(self) -> bool:
@@ -201,13 +245,17 @@ def _detach(what: Recipe | RunFolder, arguments: list[str]) -> int:
     return detach(arguments, Path(what.data[0]).name.split(".")[0], what.output, None)
 
 
-def _launch(gpus: str | None, arguments: list[str], dry_run: bool) -> int:
+def _launch(gpus: str | None, hostfile: Path | None, arguments: list[str], dry_run: bool) -> int:
     """Leave the run to a process for each GPU, if several are wanted; a dry run only needs their number."""
+    from agentft.display.terminal import json_stream
     from agentft.training import launch
 
-    processes = 1 if launch.rank_here() == 0 else launch.count_processes(gpus)
+    if hostfile and gpus:
+        raise InputError("--hostfile says how many GPUs each machine has; remove --gpus")
+    hosts = launch.read_hosts(hostfile) if hostfile and launch.rank_here() is None else []
+    processes = len(hosts) or (1 if launch.rank_here() == 0 else launch.count_processes(gpus))
     if processes > 1 and not dry_run:
-        raise typer.Exit(launch.launch(processes, arguments))
+        raise typer.Exit(launch.launch(processes, arguments, hosts, json_stream()))
     return processes
 
 
@@ -276,17 +324,18 @@ def _show(result: RunResult, watch: _Watch, *, as_json: bool, quiet: bool) -> No
         }
         say_json(document)
     else:
-        say(*_result_lines(result, () if quiet else watch.losses))
+        say(*_result_lines(result, quiet))
     _end_if_interrupted(result, watch.view)
 
 
-def _result_lines(result: RunResult, losses: tuple[float, ...]) -> list[str]:
-    from agentft.display.training import loss_curve
+def _result_lines(result: RunResult, quiet: bool) -> list[str]:
+    from agentft.display.training import curve_lines
+    from agentft.runs import RunFolder
 
-    data = result.data
+    data, folder = result.data, RunFolder(result.folder)
     loss = "" if result.loss is None else f", last loss {result.loss:.3f}"
     return [
-        *loss_curve(losses),
+        *([] if quiet else curve_lines(folder.read_metrics(), folder.read_measured())),
         f"rows: {data.ledger.rows} = {data.ledger.kept} kept + {data.ledger.rejected} rejected"
         + (f", {data.ledger.unsupervised} of the kept without a supervised token" * bool(data.ledger.unsupervised)),
         f"{result.steps} steps in {result.seconds:.0f} s{loss}",

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Column, Table
 from rich.text import Text
 
-from agentft.display.diagnosis import describe_calibration, describe_pairs
+from agentft.display.diagnosis import BARE, describe_calibration, describe_pairs
 from agentft.display.safe import safe_name, safe_text
 from agentft.evaluation.comparison import Breakdown, Comparison
 from agentft.evaluation.plan import Arm
@@ -24,11 +24,11 @@ __all__ = ["EvaluationProgress", "overfit_table", "show_summary"]
 
 LOG_SECONDS = 15.0
 MAX_PROBLEMS = 3
-BARE: dict[str, Any] = {"box": None, "pad_edge": False, "header_style": "bold", "padding": (0, 2, 0, 0)}
 OFFICIAL = {
     "non_live_python": "non-live AST, Python only",
     "live": "live AST",
     "irrelevance": "irrelevance",
+    "multi_turn": "multi-turn",
     "overall": "overall",
 }
 VERDICT_STYLES = {"pass": "bold green", "fail": "bold red"}
@@ -126,7 +126,7 @@ def _official(figures: Mapping[str, Any], arms: Sequence[str]) -> Table:
     columns = (Column(safe_text(arm), justify="right") for arm in arms)
     table = Table(Column("BFCL v4", no_wrap=True), *columns, **BARE)
     for key, name in OFFICIAL.items():
-        values = [figures[arm]["official"][key] for arm in arms]
+        values = [figures[arm]["official"].get(key) for arm in arms]
         table.add_row(name, *(Text("-", "dim") if value is None else f"{value * 100:.1f}" for value in values))
     return table
 

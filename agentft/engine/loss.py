@@ -31,6 +31,8 @@ def target_losses(model: Any, batch: Batch) -> Tensor:
     causal = causal.get_base_model() if hasattr(causal, "get_base_model") else causal
     head = None if wrapped else frozen_head(causal)
     if causal.config._attn_implementation != TREE_ATTENTION and all(parent < 0 for _, parent in batch["nodes"]):
+        if noise := getattr(causal, "embedding_noise", None):
+            noise.lengths = torch.tensor([tokens for tokens, _ in batch["nodes"]])
         return _row_losses(model, batch, head)
     structure = Structure.of(batch)
     by_tree = causal.config._attn_implementation == TREE_ATTENTION

@@ -20,7 +20,20 @@ import numpy as np
 
 from agentft.types import Encoded
 
-__all__ = ["Node", "Pack", "PackingReport", "Sample", "epoch_packs", "make_sample", "pack_in_order", "report_packing"]
+__all__ = [
+    "MIN_SHARED",
+    "Node",
+    "Pack",
+    "PackingReport",
+    "Sample",
+    "Tree",
+    "common_prefix",
+    "epoch_packs",
+    "make_pack",
+    "make_sample",
+    "pack_in_order",
+    "report_packing",
+]
 
 Tree: TypeAlias = list[tuple[int, int]]
 """(sample, branch): the sample shares its first `branch` tokens with the sample before it."""
@@ -113,7 +126,7 @@ def epoch_packs(samples: Sequence[Sample], budget: int, seed: int, epoch: int, *
         rng.shuffle(packs)
         return packs
     trees = list(_build_trees(samples, _order(samples, rng), budget))
-    packs = [_make_pack(samples, chosen) for chosen in _fill(samples, trees, budget)]
+    packs = [make_pack(samples, chosen) for chosen in _fill(samples, trees, budget)]
     rng.shuffle(packs)
     return packs
 
@@ -127,10 +140,10 @@ def pack_in_order(
     all are padded to it.
     """
     if not share:
-        return [_make_pack(samples, trees) for trees in _group_padded(samples, members, budget)]
-    shared = [0, *(_common_prefix(samples[one], samples[two]) for one, two in pairwise(members))]
+        return [make_pack(samples, trees) for trees in _group_padded(samples, members, budget)]
+    shared = [0, *(common_prefix(samples[one], samples[two]) for one, two in pairwise(members))]
     trees = _build_trees(samples, zip(members, shared, strict=True), budget, split=False)
-    return [_make_pack(samples, [tree]) for tree in trees]
+    return [make_pack(samples, [tree]) for tree in trees]
 
 
 def report_packing(packs: Sequence[Pack], budget: int) -> PackingReport:
@@ -142,7 +155,7 @@ def report_packing(packs: Sequence[Pack], budget: int) -> PackingReport:
     return PackingReport(members, len(packs), tokens, unshared, tokens / max(room, 1), unshared / max(tokens, 1))
 
 
-def _common_prefix(one: Sample, two: Sample) -> int:
+def common_prefix(one: Sample, two: Sample) -> int:
     """The number of leading inputs that two samples share."""
     limit = min(one.inputs, two.inputs)
     differs = np.frombuffer(one.tokens, np.intc, limit) != np.frombuffer(two.tokens, np.intc, limit)
@@ -164,7 +177,7 @@ def _order(samples: Sequence[Sample], rng: random.Random) -> Iterator[tuple[int,
 
 def _order_group(samples: Sequence[Sample], members: Sequence[int], rng: random.Random) -> Iterator[tuple[int, int]]:
     ranked = sorted(members, key=lambda index: samples[index].tokens)
-    common = [0, *(_common_prefix(samples[one], samples[two]) for one, two in pairwise(ranked))]
+    common = [0, *(common_prefix(samples[one], samples[two]) for one, two in pairwise(ranked))]
     shorter = [0, *(min(samples[one].inputs, samples[two].inputs) for one, two in pairwise(ranked))]
     # (low, high, shared, branch): `ranked[low:high]` share `shared` tokens; the first branches off at `branch`.
     first = min(common[1:], default=0)
@@ -242,7 +255,8 @@ def _fill(samples: Sequence[Sample], trees: Sequence[Tree], budget: int) -> list
     return [[trees[number] for number in chosen] for chosen in sorted(bins, key=min)]
 
 
-def _make_pack(samples: Sequence[Sample], trees: Sequence[Tree]) -> Pack:
+def make_pack(samples: Sequence[Sample], trees: Sequence[Tree]) -> Pack:
+    """The pack of these trees, in this order."""
     nodes: list[Node] = []
     members: list[tuple[int, int]] = []
     for tree in trees:

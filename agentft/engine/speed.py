@@ -98,6 +98,7 @@ class HostEmbedding(nn.Module):  # type: ignore[misc]
     def __init__(self, table: Tensor, device: torch.device) -> None:
         super().__init__()
         self.table = table.detach().to("cpu")
+        self.num_embeddings = len(table)
         self.device = device
         self.tokens: Tensor | None = None
 

@@ -38,6 +38,11 @@ class Structure:
         """The structure of a batch, on the batch's device."""
         return cls(batch["nodes"], batch["ends"], batch["position_ids"][0])
 
+    def to(self, device: Any, non_blocking: bool = False) -> Structure:
+        """The same structure on another device; accelerate calls it as it calls a tensor's."""
+        ends, positions = (tensor.to(device, non_blocking=non_blocking) for tensor in (self.ends, self.positions))
+        return Structure(self.nodes, ends, positions)
+
     def needs(self, window: int | None) -> bool:
         """Whether a window hides any token of this batch."""
         return window is not None and window < self._longest_sample

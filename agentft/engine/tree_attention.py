@@ -6,6 +6,7 @@ block mask. On the CPU it is computed node by node: each node attends to its anc
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -19,7 +20,7 @@ from transformers.integrations.sdpa_attention import repeat_kv
 from agentft.engine.cascade import cascade_attention
 from agentft.engine.structure import Structure
 
-__all__ = ["TREE_ATTENTION", "tree_attention"]
+__all__ = ["TREE_ATTENTION", "tree_attention", "unshareable"]
 
 TREE_ATTENTION = "agentft_tree"
 """The name of this attention in transformers."""
@@ -34,7 +35,7 @@ def tree_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    structure: Structure,
+    structure: Structure | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
@@ -46,7 +47,7 @@ def tree_attention(
         module: the layer.
         query: `[1, heads, L, d]`; key and value `[1, key heads, L, d]`.
         attention_mask: must be None; the structure takes its place.
-        structure: which token attends to which.
+        structure: which token attends to which; required.
         sliding_window: number of tokens of its sample that a token attends to, including itself; None: no window.
         softcap: scores are soft-capped at plus and minus this value; None: no cap.
 
@@ -55,6 +56,11 @@ def tree_attention(
     """
     if attention_mask is not None:
         raise ValueError("tree attention takes a structure, not a mask")
+    if structure is None:
+        raise ValueError(
+            "tree attention needs the structure of a pack; for anything else, such as generation, first call "
+            'model.set_attn_implementation("sdpa")'
+        )
     window = sliding_window if structure.needs(sliding_window) else None
     scaling = scaling or query.shape[-1] ** -0.5
     query, key = query.to(value.dtype), key.to(value.dtype)  # rotary embeddings make them fp32 under autocast
@@ -114,6 +120,20 @@ def _by_nodes(query: Tensor, key: Tensor, value: Tensor, nodes: Sequence[tuple[i
         )
         outputs.append(output)
     return torch.cat(outputs, dim=2)
+
+
+def unshareable(model: Any) -> str:
+    """Why samples of a pack cannot share computation in this model, or would not be isolated; empty if they can."""
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or [])
+    if other := kinds - {"full_attention", "sliding_attention"}:
+        return f"has unsupported layer types: {', '.join(sorted(other))}"
+    if model._is_stateful:
+        return "carries a state from token to token"
+    if any(hasattr(part, "sinks") for part in model.modules()):
+        return "has attention sinks"
+    if not model._supports_attention_backend or "logits_to_keep" not in inspect.signature(model.forward).parameters:
+        return "has custom attention, or cannot compute logits for selected positions only"
+    return ""
 
 
 AttentionInterface.register(TREE_ATTENTION, tree_attention)

@@ -16,6 +16,7 @@ from agentft.evaluation.shots import Shots
 from agentft.models import Model, Sampling
 from agentft.models.endpoint import find_model, identify_served, open_served
 from agentft.models.opening import DEFAULT_FORMAT, DEFAULT_MODEL, SCRIPTED, check_native, identify, open_model
+from agentft.models.play import PlayModel
 from agentft.models.scripted import ScriptedModel
 from agentft.models.transport import Endpoint
 from agentft.runs import find_finished
@@ -25,13 +26,14 @@ __all__ = ["Fairness", "ModelChoice", "make_arm", "make_arms"]
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """A model as the user names it (see `open_model`), or one that an endpoint serves."""
+    """A model as the user names it (`open_model`), one that an endpoint serves, or a person (see `PlayModel`)."""
 
     model: str | None = None
     adapter: str | None = None
     bits: int = 16
     call_format: str | None = None
     endpoint: Endpoint | None = None
+    ask: Callable[[str], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,10 @@ def make_arm(label: str, plan: Plan, choice: ModelChoice, prepare: Callable[[str
         answers = oracle_answers(plan.job(case) for case in plan.cases)
         fmt = choice.call_format or DEFAULT_FORMAT
         return Arm(label, "scripted: the expected calls", identity, lambda: ScriptedModel(answers, "oracle", fmt))
+
+    if choice.ask is not None:
+        fmt = choice.call_format or DEFAULT_FORMAT
+        return Arm(label, "play: a person", identity, partial(PlayModel, choice.ask, fmt))
 
     def load() -> Model:
         prepare(choice.model or (run.model if run else DEFAULT_MODEL))

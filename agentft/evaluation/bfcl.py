@@ -1,8 +1,8 @@
 """BFCL entries as cases: tools as JSON Schema, names without dots, and the reference calls as expectations.
 
-One reply is asked for, and its calls are not sent. Names that native tool calls do not allow are replaced in the tools,
-the reference calls and the functions alike, as the official handlers do (`math.factorial` is `math_factorial`), so that
-the checker compares the names that the model was shown.
+With one turn, one reply is asked for, and its calls are not sent; with several, BFCL's simulators run them. Names that
+native tool calls do not allow are replaced in the tools, the reference calls and the functions alike, as the official
+handlers do (`math.factorial` is `math_factorial`), so that the checker compares the names that the model was shown.
 """
 
 from __future__ import annotations
@@ -15,19 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from agentft.errors import InputError
-from agentft.evaluation.bfcl_data import UNSOLVABLE, Question, read_category
+from agentft.evaluation.bfcl_data import MULTI_TURN, UNSOLVABLE, Question, describe_tool, read_category
+from agentft.evaluation.bfcl_turns import read_functions, read_turns
 from agentft.evaluation.plan import Plan, Setup
+from agentft.evaluation.simulators import Simulators
 from agentft.evaluation.suites import Suite, stratified
 from agentft.metrics.bfcl import BfclEntry
-from agentft.types import CallExpectation, Case, CaseTurn, Category, Json, Span, Text, ToolDefinition, Turn
+from agentft.toolset import Tool, Toolset
+from agentft.toolset.arguments import ArgumentCheck
+from agentft.types import CallExpectation, Case, CaseTurn, Category, Json, Span, Text, Turn
 
-__all__ = ["expected_calls", "json_schema", "make_bfcl_plan", "shown_names"]
+__all__ = ["expected_calls", "make_bfcl_plan", "shown_names"]
 
 _MOST_VALUES = 1000  # of one argument; combinations of an object's values
 
 
-_TYPES = {"dict": "object", "float": "number", "tuple": "array"}
-_HINT = " Note that the provided function is in Python 3 syntax."  # in every official prompt
+_MOST_STEPS = 21  # replies with calls, after which the official runner ends a user turn and the entry
 _UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
 
 
@@ -39,15 +42,28 @@ def make_bfcl_plan(categories: Sequence[str], source: Path, *, limit: int | None
     """
     suites: list[Suite] = []
     setups: dict[str, Setup] = {}
+    simulators, steps = None, 1
+    world: tuple[Toolset, ...] = ()
+    if set(categories) & set(MULTI_TURN):
+        functions, digest = read_functions(source)
+        simulators = Simulators(source if source.is_file() else source.resolve().parent.parent, digest)
+        tools = [describe_tool(one) for found in functions.values() for one in found]
+        served = {one.name: Tool(one, dict, "write", ArgumentCheck(one), {}) for one in tools}
+        world, steps = (Toolset("bfcl", "http://bfcl.test", served, {}),), _MOST_STEPS
     for category in categories:
-        questions, digest = read_category(source, category)
-        made = [_make_case(question) for question in questions]
+        if simulators and category in MULTI_TURN:
+            made, digest = read_turns(source, category, functions, simulators, trials)
+        else:
+            questions, digest = read_category(source, category)
+            made = [_make_case(question) for question in questions]
         suites.append(Suite(category, (), source, cases=tuple(case for case, _ in made), digest=digest))
         setups |= {case.id: setup for case, setup in made}
     cases = stratified([case for suite in suites for case in suite.cases], limit)
     hopeless = [case.id for case in cases if case.id in UNSOLVABLE]
     notes = [f"no answer can pass {', '.join(hopeless)}: their annotation is wrong"] if hopeless else []
-    return Plan(tuple(suites), (), cases, trials, max_steps=1, setups=setups, notes=tuple(notes))
+    return Plan(
+        tuple(suites), world, cases, trials, max_steps=steps, source=simulators, setups=setups, notes=tuple(notes)
+    )
 
 
 def _make_case(question: Question) -> tuple[Case, Setup]:
@@ -55,10 +71,7 @@ def _make_case(question: Question) -> tuple[Case, Setup]:
     system = "".join(turn.raw for turn in turns if turn.role == "system")
     history = tuple(turn for turn in turns[:-1] if turn.role != "system")
     entry = _renamed(question.entry)
-    tools = tuple(
-        ToolDefinition(one["name"], one["description"] + _HINT, json_schema(one["parameters"]))
-        for one in entry.functions
-    )
+    tools = tuple(map(describe_tool, entry.functions))
     # Any call is right where relevance is asked for, so the first tool stands for all of them.
     calls = (CallExpectation(tools[0].name, {}),) if entry.wants_any_call else expected_calls(entry)
     lang = "mixed" if entry.category.startswith("live") else "en"
@@ -96,21 +109,6 @@ def shown_names(names: Sequence[str]) -> dict[str, str]:
             safe += "_"
         shown[name] = safe
     return shown
-
-
-def json_schema(declared: Mapping[str, Any]) -> dict[str, Json]:
-    """BFCL's parameters as JSON Schema, from which they can be told back: a tuple has a `format`, `any` has no type."""
-    schema = {key: value for key, value in declared.items() if key not in ("type", "properties", "items")}
-    kind = declared.get("type", "any")
-    if kind != "any":
-        schema = {"type": _TYPES.get(kind, kind), **schema}
-    if kind == "tuple":
-        schema["format"] = "tuple"
-    if "properties" in declared:
-        schema["properties"] = {name: json_schema(inner) for name, inner in declared["properties"].items()}
-    if "items" in declared:
-        schema["items"] = json_schema(declared["items"])
-    return schema
 
 
 def _renamed(entry: BfclEntry) -> BfclEntry:

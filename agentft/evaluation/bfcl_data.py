@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,21 @@ from agentft.errors import InputError
 from agentft.metrics.bfcl import BfclEntry
 from agentft.models.wheels import Wheel
 from agentft.strict import nearest, read_json_line
+from agentft.types import Json, ToolDefinition
 
-__all__ = ["BFCL_CATEGORIES", "BFCL_WHEEL", "UNSOLVABLE", "Question", "choose_categories", "read_category"]
+__all__ = [
+    "BFCL_CATEGORIES",
+    "BFCL_WHEEL",
+    "MULTI_TURN",
+    "UNSOLVABLE",
+    "Question",
+    "choose_categories",
+    "describe_tool",
+    "json_schema",
+    "read_category",
+    "read_file",
+    "read_objects",
+]
 
 BFCL_WHEEL = Wheel(
     package="bfcl-eval",
@@ -28,13 +41,20 @@ _LIVE = ("live_simple", "live_multiple", "live_parallel", "live_parallel_multipl
 BFCL_CATEGORIES = (*_NON_LIVE, *_LIVE, "live_relevance")
 """The single-turn categories in Python, by their official names."""
 
+MULTI_TURN = ("multi_turn_base", "multi_turn_miss_func", "multi_turn_miss_param", "multi_turn_long_context")
+"""The multi-turn categories, whose calls run in BFCL's simulators."""
+
 UNSOLVABLE = ("live_simple_106-63-0", "live_simple_112-68-0", "live_multiple_862-181-3", "live_multiple_964-207-0")
 """Entries that no answer passes in this version, because their annotation contradicts their function."""
 
+_TYPES = {"dict": "object", "float": "number", "tuple": "array", "list": "array", "str": "string", "int": "integer"}
+_TYPES |= {"bool": "boolean", "double": "number"}
+_HINT = " Note that the provided function is in Python 3 syntax."  # in every official prompt
 _GROUPS = {
     "simple": ("simple_python",),
     "non_live": _NON_LIVE,
     "live": (*_LIVE, "live_relevance"),
+    "multi_turn": MULTI_TURN,
     "all": BFCL_CATEGORIES,
 }
 
@@ -49,19 +69,18 @@ class Question:
 
 
 def choose_categories(text: str | None) -> tuple[str, ...]:
-    """The categories of a comma-separated list of names and groups, in the official order; None: all.
+    """The categories of a comma-separated list of names and groups, in the official order; None: all of one turn.
 
     Raises:
         InputError: there is no such category, or it cannot be run here.
     """
     chosen: set[str] = set()
     for name in (part.strip() for part in ("all" if text is None else text).split(",")):
-        found = _GROUPS.get(name) or ((name,) if name in BFCL_CATEGORIES else None)
-        if found is None:
-            known = (*_GROUPS, *BFCL_CATEGORIES)
-            raise InputError(f"--categories: {name!r} is no single-turn Python category; {nearest(name, known)}")
-        chosen.update(found)
-    return tuple(name for name in BFCL_CATEGORIES if name in chosen)
+        known = _GROUPS | {one: (one,) for one in (*BFCL_CATEGORIES, *MULTI_TURN)}
+        if name not in known:
+            raise InputError(f"--categories: {name!r} is no Python category that runs here; {nearest(name, [*known])}")
+        chosen.update(known[name])
+    return tuple(name for name in (*BFCL_CATEGORIES, *MULTI_TURN) if name in chosen)
 
 
 def read_category(source: Path, category: str) -> tuple[tuple[Question, ...], str]:
@@ -74,14 +93,14 @@ def read_category(source: Path, category: str) -> tuple[tuple[Question, ...], st
         InputError: a file is missing or is not what it should be.
     """
     name = f"BFCL_v4_{category}.json"
-    asked, answered = _read(source, name), b""
+    asked, answered = read_file(source, name), b""
     answers: dict[str, Any] = {}
     if "relevance" not in category:
-        answered = _read(source, f"possible_answer/{name}")
-        rows = _rows(answered, f"{source}/possible_answer/{name}", {"id": str, "ground_truth": list})
+        answered = read_file(source, f"possible_answer/{name}")
+        rows = read_objects(answered, f"{source}/possible_answer/{name}", {"id": str, "ground_truth": list})
         answers = {row["id"]: row["ground_truth"] for row in rows}
     questions = []
-    for row in _rows(asked, f"{source}/{name}", {"id": str, "question": list, "function": list}):
+    for row in read_objects(asked, f"{source}/{name}", {"id": str, "question": list, "function": list}):
         if "relevance" not in category and row["id"] not in answers:
             raise InputError(f"{source}/possible_answer/{name}: there is no answer for {row['id']!r}")
         entry = BfclEntry(category, tuple(row["function"]), tuple(answers.get(row["id"], ())))
@@ -89,7 +108,31 @@ def read_category(source: Path, category: str) -> tuple[tuple[Question, ...], st
     return tuple(questions), hashlib.sha256(asked + b"\0" + answered).hexdigest()
 
 
-def _read(source: Path, name: str) -> bytes:
+def describe_tool(document: Mapping[str, Any]) -> ToolDefinition:
+    """A function document as a tool."""
+    return ToolDefinition(document["name"], document["description"] + _HINT, json_schema(document["parameters"]))
+
+
+def json_schema(declared: Mapping[str, Any]) -> dict[str, Json]:
+    """Parameters with Python's types as JSON Schema.
+
+    BFCL's can be told back from it: a tuple has a `format`, `any` has no type.
+    """
+    schema = {key: value for key, value in declared.items() if key not in ("type", "properties", "items")}
+    kind = declared.get("type", "any")
+    if kind != "any":
+        schema = {"type": _TYPES.get(kind, kind), **schema}
+    if kind == "tuple":
+        schema["format"] = "tuple"
+    if "properties" in declared:
+        schema["properties"] = {name: json_schema(inner) for name, inner in declared["properties"].items()}
+    if "items" in declared:
+        schema["items"] = json_schema(declared["items"])
+    return schema
+
+
+def read_file(source: Path, name: str) -> bytes:
+    """A file of the data. Raises InputError if it cannot be read."""
     remedy = "give the folder `data` of bfcl-eval, or its wheel"
     try:
         if source.is_dir():
@@ -101,7 +144,8 @@ def _read(source: Path, name: str) -> bytes:
         raise InputError(f"{source}: {name} cannot be read ({why}); {remedy}") from None
 
 
-def _rows(text: bytes, path: str, needed: dict[str, type]) -> Sequence[dict[str, Any]]:
+def read_objects(text: bytes, path: str, needed: Mapping[str, type]) -> Sequence[dict[str, Any]]:
+    """The objects of a JSONL file. Raises InputError if one of them lacks a `needed` key."""
     rows = []
     for number, line in enumerate(text.split(b"\n"), start=1):
         if line.strip():

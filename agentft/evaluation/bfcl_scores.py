@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agentft.evaluation.bfcl_data import BFCL_CATEGORIES
+from agentft.evaluation.bfcl_data import BFCL_CATEGORIES, MULTI_TURN
 from agentft.evaluation.records import Record
 from agentft.types import Score
 
 __all__ = ["bfcl_report"]
 
-_NOT_HERE = ("simple_java", "simple_javascript", "multi_turn", "web_search", "memory")
+_NOT_HERE = ("simple_java", "simple_javascript", "web_search", "memory")
 _NON_LIVE = ("multiple", "parallel", "parallel_multiple")
 _LIVE = ("live_simple", "live_multiple", "live_parallel", "live_parallel_multiple")
 _IRRELEVANCE = ("irrelevance", "live_irrelevance")
@@ -23,7 +23,7 @@ def bfcl_report(arms: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
     cases by which of the two scorers they pass; and the categories that were not run.
     """
     run = {row.suite for rows in arms.values() for row in rows}
-    missing = [name for name in BFCL_CATEGORIES if name not in run and name != "live_relevance"]
+    missing = [name for name in (*BFCL_CATEGORIES, *MULTI_TURN) if name not in run and name != "live_relevance"]
     return {
         "arms": {label: {"official": _official(rows), "scorers": _scorers(rows)} for label, rows in arms.items()},
         "not_run": [*missing, *_NOT_HERE],
@@ -51,7 +51,8 @@ def _official(rows: Sequence[Record]) -> dict[str, float | None]:
         "non_live_python": mean(python) if rates.keys() >= set(python) else None,
         "live": live if rates.keys() >= set(_LIVE) else None,
         "irrelevance": mean(_IRRELEVANCE) if rates.keys() >= set(_IRRELEVANCE) else None,
-        "overall": 0.1 * (non_live + live + mean(_IRRELEVANCE)),
+        "multi_turn": mean(MULTI_TURN) if rates.keys() >= set(MULTI_TURN) else None,
+        "overall": 0.1 * (non_live + live + mean(_IRRELEVANCE)) + 0.3 * mean(MULTI_TURN),
     }
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from agentft.agent import Options, run_cases
+from agentft.evaluation.bfcl_data import UNSOLVABLE
 from agentft.evaluation.clients import SuiteClients
-from agentft.evaluation.gold import ONE_BY_ONE, oracle_answers
+from agentft.evaluation.gold import ONE_BY_ONE, as_call, oracle_answers
 from agentft.evaluation.plan import Plan
 from agentft.metrics import Context, score_case
+from agentft.metrics.bfcl import check_calls
 from agentft.metrics.values import contains_value
 from agentft.models.scripted import ScriptedModel
 from agentft.strict import nearest
 from agentft.toolserver import ToolServer
-from agentft.types import CallExpectation, Case, CaseTurn, Exchange, Json, Span, ToolCall
+from agentft.types import CallExpectation, Case, CaseTurn, Exchange, Json
 
 __all__ = ["Flaw", "check_cases"]
 
@@ -53,9 +55,11 @@ def check_cases(plan: Plan) -> list[Flaw]:
     answers are not a success for the scorer.
     """
     places = _places(plan)
+    if plan.setups:
+        return _check_entries(plan, places)
     with ToolServer(plan.toolsets, plan.world_seed) as server, SuiteClients(plan, server) as clients:
         check = _Check(plan, clients, places)
-        flaws = list(check.duplicates())
+        flaws = list(_duplicates(plan, places))
         clean: dict[str, _Played] = {}
         for case in plan.cases:
             found, played = check.case(case)
@@ -72,13 +76,57 @@ def check_cases(plan: Plan) -> list[Flaw]:
             success = score_case(case, trajectory, context)["success"]
             if success.value != 1:
                 problem = f"the expected calls and answers are not a success: {success.reason}"
-                flaws.append(check.flaw(case, "", problem, "mend the case until `--model scripted` solves it"))
+                flaws.append(_flaw(places, case, "", problem, "mend the case until `--model scripted` solves it"))
+    return _sorted(plan, flaws)
+
+
+def _check_entries(plan: Plan, places: Mapping[str, str]) -> list[Flaw]:
+    """The entries of a benchmark that ask the same, that its reference calls do not solve, or only in one order."""
+    flaws = list(_duplicates(plan, places))
+    for case in plan.cases:
+        entry, known = plan.setups[case.id].entry, case.id in UNSOLVABLE
+        calls = [[(call.name, call.arguments) for call in turn.calls] for turn in case.turns]
+        once = [{name: dict(arguments)} for turn in calls for name, arguments in turn]
+        verdict = entry.check(calls) if entry.check else check_calls(entry, once)
+        if not verdict.valid:
+            problem = f"the reference calls fail: {verdict.error} ({verdict.detail})"
+            remedy = "this is known, and no answer can pass" if known else "its score says nothing about a model"
+            flaws.append(_flaw(places, case, "", problem, remedy))
+        elif not entry.check and not (verdict := check_calls(entry, once[::-1])).valid:
+            problem = f"with its calls in the opposite order it fails: {verdict.error} ({verdict.detail})"
+            flaws.append(_flaw(places, case, "", problem, "the official checker does not look for the best assignment"))
+    return _sorted(plan, flaws)
+
+
+def _sorted(plan: Plan, flaws: Iterable[Flaw]) -> list[Flaw]:
     order = {case.id: index for index, case in enumerate(plan.cases)}
     return sorted(flaws, key=lambda flaw: order[flaw.case])
 
 
+def _flaw(places: Mapping[str, str], case: Case, where: str, problem: str, remedy: str) -> Flaw:
+    return Flaw(case.suite, case.id, f"{places[case.id]}{where}", problem, remedy)
+
+
+def _duplicates(plan: Plan, places: Mapping[str, str]) -> Iterator[Flaw]:
+    """Cases of one suite with the same requests to the same tools."""
+    seen: dict[str, Case] = {}
+    for case in plan.cases:
+        job = plan.job(case)
+        said = [job.persona, *(turn.raw for turn in job.history), *(turn.user for turn in case.turns)]
+        first = seen.setdefault(repr((case.suite, said, job.tools)), case)
+        if first is case:
+            continue
+        if first.turns == case.turns:
+            yield _flaw(places, case, "", f"it is the same as case {first.id!r}", "remove one of them")
+        else:
+            problem = f"it asks the same as case {first.id!r}, and expects something else"
+            yield _flaw(places, case, "", problem, "reword one, or make one case with `alternatives`")
+
+
 def _places(plan: Plan) -> dict[str, str]:
-    """File and line of each case."""
+    """File and line of each case; of a benchmark's entry the file."""
+    if plan.setups:
+        return {case.id: f"BFCL_v4_{case.suite}.json" for case in plan.cases}
     places: dict[str, str] = {}
     for suite in plan.suites:
         path = suite.folder / "cases.jsonl"
@@ -99,20 +147,7 @@ class _Check:
 
     def flaw(self, case: Case, where: str, problem: str, remedy: str) -> Flaw:
         """A flaw at a place in the case."""
-        return Flaw(case.suite, case.id, f"{self._places[case.id]}{where}", problem, remedy)
-
-    def duplicates(self) -> Iterator[Flaw]:
-        """Cases of one suite with the same requests."""
-        seen: dict[tuple[str, ...], Case] = {}
-        for case in self._plan.cases:
-            first = seen.setdefault((case.suite, *(turn.user for turn in case.turns)), case)
-            if first is case:
-                continue
-            if first.turns == case.turns:
-                yield self.flaw(case, "", f"it is the same as case {first.id!r}", "remove one of them")
-            else:
-                problem = f"it asks the same as case {first.id!r}, and expects something else"
-                yield self.flaw(case, "", problem, "reword one, or make one case with `alternatives`")
+        return _flaw(self._places, case, where, problem, remedy)
 
     def case(self, case: Case) -> tuple[list[Flaw], _Played]:
         """The flaws of one case, and its expected calls as they were played."""
@@ -126,7 +161,8 @@ class _Check:
 
     def _unknown(self, case: Case) -> Iterator[Flaw]:
         names = [tool.name for tool in self._plan.tools(case)]
-        for where, call in _calls(case):
+        forbidden = [(f": forbidden[{number}]", call) for number, call in enumerate(case.forbidden)]
+        for where, call in [*_calls(case), *forbidden]:
             if call.name not in names:
                 yield self.flaw(case, where, f"no tool {call.name!r} is offered", nearest(call.name, names))
 
@@ -193,7 +229,7 @@ class _Check:
     def _play(self, case: Case) -> _Played:
         self._sessions += 1
         session, client = f"check-{self._sessions}", self._clients.of(case)
-        turns = tuple(tuple(client.call(_as_call(call), session) for call in turn.calls) for turn in case.turns)
+        turns = tuple(tuple(client.call(as_call(call), session) for call in turn.calls) for turn in case.turns)
         return _Played(turns, client.state_digest(session))
 
 
@@ -214,10 +250,6 @@ def _accepted_values(call: CallExpectation) -> list[tuple[str, Json]]:
 def _with_calls(case: Case, index: int, calls: Sequence[CallExpectation]) -> Case:
     turn: CaseTurn = replace(case.turns[index], calls=tuple(calls))
     return replace(case, turns=(*case.turns[:index], turn, *case.turns[index + 1 :]))
-
-
-def _as_call(call: CallExpectation) -> ToolCall:
-    return ToolCall("check", call.name, dict(call.arguments), Span(0, 0))
 
 
 def _written(call: CallExpectation) -> str:

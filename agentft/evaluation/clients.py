@@ -12,6 +12,8 @@ from agentft.types import Case, ToolCall
 
 __all__ = ["SuiteClients"]
 
+_LIMIT = 1 << 20  # bytes of a benchmark's result, some of which are long on purpose
+
 
 class SuiteClients:
     """Opens a client when its suite first needs it. A context manager, which closes them."""
@@ -24,7 +26,10 @@ class SuiteClients:
     def of(self, case: Case) -> ToolClient:
         """The client of the case's suite."""
         if case.suite not in self._clients:
-            view, tools = self._plan.view(case), self._plan.tools(case)
+            view, own = self._plan.view(case), [one for one in self._plan.cases if one.suite == case.suite]
+            tools = tuple({tool.name: tool for one in own for tool in self._plan.tools(one)}.values())
+            if case.id in self._plan.setups:  # a benchmark runs whatever is called
+                tools = tuple(tool for toolset in self._plan.toolsets for tool in toolset.definitions)
 
             def served(call: ToolCall) -> ToolCall:
                 return view[call.name].served(call)
@@ -34,6 +39,7 @@ class SuiteClients:
                 self._server.token,
                 tools,
                 timeout=self._timeout,
+                limit=_LIMIT if case.id in self._plan.setups else None,
                 served=served if view else None,
             )
             self._clients[case.suite] = self._open.enter_context(client)

@@ -22,7 +22,7 @@ from agentft.evaluation.statistics import (
 )
 from agentft.types import Case
 
-__all__ = ["Breakdown", "Comparison", "Reliability", "break_down", "compare", "no_worse", "reliability"]
+__all__ = ["Breakdown", "Comparison", "Reliability", "break_down", "case_means", "compare", "no_worse", "reliability"]
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ def compare(arms: Mapping[str, Sequence[Record]], name: str) -> Comparison:
         return _compare(
             {label: _counts(rows, _RATIOS[name]) for label, rows in arms.items()}, ratio, paired_ratio_delta
         )
-    means = {label: _means(rows, name) for label, rows in arms.items()}
+    means = {label: case_means(rows, name) for label, rows in arms.items()}
     compared = _compare(means, estimate, paired_delta)
     if compared.delta is None or compared.delta.value is None:
         return compared
@@ -122,14 +122,17 @@ def _paired(values: Mapping[str, Mapping[str, T]]) -> tuple[list[T], list[T]]:
     return [left[key] for key in shared], [right[key] for key in shared]
 
 
-def _means(rows: Sequence[Record], name: str) -> dict[str, float]:
-    """The mean over the trials of each case: trials of one case are not independent cases."""
+def case_means(rows: Sequence[Record], name: str) -> dict[str, float]:
+    """The mean over the trials of each case, by case: trials of one case are not independent cases.
+
+    Sorted, so that resampling gives the same figures whatever the order of the records.
+    """
     found: dict[str, list[float]] = {}
     for row in rows:
         value = row.scores[name].value
         if value is not None:
             found.setdefault(row.case, []).append(value)
-    return {case: sum(values) / len(values) for case, values in found.items()}
+    return {case: math.fsum(values) / len(values) for case, values in sorted(found.items())}
 
 
 _RATIOS = {"call_recall": 0, "call_precision": 1}
@@ -142,7 +145,7 @@ def _counts(rows: Sequence[Record], counted: int) -> dict[str, tuple[int, int]]:
         part, whole = found.get(row.case, (0, 0))
         both, of_kind = sum(map(all, row.decisions)), sum(decision[counted] for decision in row.decisions)
         found[row.case] = part + both, whole + of_kind
-    return found
+    return dict(sorted(found.items()))
 
 
 def break_down(
@@ -191,4 +194,4 @@ def no_worse(metric: str, arms: Mapping[str, Sequence[Record]], margin: float) -
     if metric in _RATIOS:
         counts = {label: _counts(rows, _RATIOS[metric]) for label, rows in arms.items()}
         return no_worse_ratio_p(*_paired(counts), margin)
-    return no_worse_p(*_paired({label: _means(rows, metric) for label, rows in arms.items()}), margin)
+    return no_worse_p(*_paired({label: case_means(rows, metric) for label, rows in arms.items()}), margin)

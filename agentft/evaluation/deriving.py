@@ -24,7 +24,7 @@ from agentft.evaluation.views import ShownTool, shown_name
 from agentft.files import write_text
 from agentft.strict import one_of, read_toml
 from agentft.toolset import Toolset
-from agentft.types import Case, CaseTurn, ToolDefinition
+from agentft.types import CallExpectation, Case, CaseTurn, ToolDefinition
 
 __all__ = ["TRANSFORMS", "Derived", "derive"]
 
@@ -106,16 +106,6 @@ def _shuffled(tools: Tools, _: Tools, random: Random) -> Tools:
     ]
 
 
-def _undescribed(tools: Tools, _: Tools, __: Random) -> Tools:
-    """No descriptions: only names and types are left."""
-    return [replace(tool, description="", parameters=_without_descriptions(tool.parameters)) for tool in tools]
-
-
-def _values(tools: Tools, _: Tools, __: Random) -> Tools:
-    """Values of enums in the other case, and durations in a smaller unit."""
-    return [_with_units(_with_enums(tool)) for tool in tools]
-
-
 def _lookalikes(tools: Tools, _: Tools, __: Random) -> Tools:
     """Before each tool one that is called almost the same, for a purpose that nobody asks for."""
     text = "Only for the archive of closed past years, never for a current request. "
@@ -143,19 +133,17 @@ def _missing(_: Tools, extra: Tools, random: Random) -> Tools:
     return random.sample(able, min(_OTHERS, len(able)))
 
 
-def _same(tools: Tools, _: Tools, __: Random) -> Tools:
-    return tools
-
-
 TRANSFORMS: dict[str, Callable[[Tools, Tools, Random], Tools]] = {
     "renamed": _renamed,
     "shuffled": _shuffled,
-    "undescribed": _undescribed,
-    "values": _values,
+    "undescribed": lambda tools, _, __: [
+        replace(tool, description="", parameters=_without_descriptions(tool.parameters)) for tool in tools
+    ],
+    "values": lambda tools, _, __: [_with_units(_with_enums(tool)) for tool in tools],
     "lookalikes": _lookalikes,
     **{f"distractors-{count}": _distractors(count) for count in (3, 10, 30, 100)},
     "missing": _missing,
-    "typos": _same,
+    "typos": lambda tools, _, __: tools,
 }
 """The tools of a derived suite, by its transform: a function of those of the suite and those of other worlds."""
 
@@ -166,22 +154,28 @@ def _derived(case: Case, name: str, shown: Tools, random: Random) -> Case | None
     if name == "missing":
         if not turns[0].calls:
             return None
-        return replace(case, id=f"{case.id}~{name}", category="missing_tool", turns=(CaseTurn(turns[0].user),))
+        return replace(
+            case, id=f"{case.id}~{name}", category="missing_tool", turns=(CaseTurn(turns[0].user),), forbidden=()
+        )
     if name == "typos":
         turns = tuple(replace(turn, user=_with_typos(turn, case, random)) for turn in turns)
         if turns == case.turns:
             return None
-    made = []
-    for turn in turns:
-        calls = [(shown_name(shown[::-1], call.name), call) for call in turn.calls]
-        if any(tool is None for tool, _ in calls):
-            return None
-        made.append(replace(turn, calls=tuple(tool.expected(call) for tool, call in calls if tool)))
+
+    def translated(calls: Sequence[CallExpectation]) -> tuple[CallExpectation, ...]:
+        found = ((shown_name(shown[::-1], call.name), call) for call in calls)
+        return tuple(tool.expected(call) for tool, call in found if tool)
+
+    made = tuple(replace(turn, calls=translated(turn.calls)) for turn in turns)
+    if any(len(turn.calls) < len(before.calls) for turn, before in zip(made, turns, strict=True)):
+        return None
     names = {
         f"{tool.tool}.{tool.arguments.get(key, key)}": f"{tool.name}.{key}" for tool in shown for key in _keys(tool)
     }
     comparators = {names[key]: value for key, value in case.comparators.items() if key in names}
-    return replace(case, id=f"{case.id}~{name}", turns=tuple(made), comparators=comparators)
+    return replace(
+        case, id=f"{case.id}~{name}", turns=made, comparators=comparators, forbidden=translated(case.forbidden)
+    )
 
 
 def _keys(tool: ShownTool) -> Mapping[str, Any]:
@@ -310,7 +304,10 @@ def _write(folder: Path, suite: Suite, shown: Tools, worlds: Sequence[str], case
 
 def _row(case: Case) -> dict[str, Any]:
     turns = [_filled(asdict(turn) | {"calls": [_filled(asdict(call)) for call in turn.calls]}) for turn in case.turns]
-    return {"id": case.id, "category": case.category, "lang": case.lang, "turns": turns}
+    forbidden = [_filled(asdict(call)) for call in case.forbidden]
+    return _filled(
+        {"id": case.id, "category": case.category, "lang": case.lang, "turns": turns, "forbidden": forbidden}
+    )
 
 
 def _filled(table: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,10 @@ class Forgetting:
 
 def find_forgetting(arms: Mapping[str, Sequence[Record]]) -> Forgetting | None:
     """Compare two arms on plain questions; None without such cases, or with one arm."""
-    plain = {label: [row for row in rows if _is_plain(row)] for label, rows in arms.items()}
+    plain = {
+        label: [row for row in rows if row.category == "irrelevance" and any(turn["answer"] for turn in row.expected)]
+        for label, rows in arms.items()
+    }
     answer, abstention = compare(plain, "answer"), compare(plain, "abstention")
     if answer.delta is None or answer.delta.value is None:
         return None
@@ -42,10 +45,6 @@ def find_forgetting(arms: Mapping[str, Sequence[Record]]) -> Forgetting | None:
     worse = any((delta.value or 0) < 0 for delta in lost)
     verdict = f"{first} has forgotten" if worse else f"It is not shown that {first} has forgotten"
     return Forgetting(answer.delta.n, f"{verdict}: {', '.join(parts)}.", answer, abstention)
-
-
-def _is_plain(row: Record) -> bool:
-    return row.category == "irrelevance" and any(turn["answer"] for turn in row.expected)
 
 
 def _describe(name: str, found: Comparison, first: str, second: str) -> str:

@@ -11,9 +11,10 @@ from agentft.agent import Job, ToolRunner
 from agentft.errors import InputError
 from agentft.types import CallExpectation, Case, Exchange, Part, Span, Text, ToolCall
 
-__all__ = ["gold_states", "oracle_answers"]
+__all__ = ["as_call", "gold_states", "oracle_answers"]
 
-ONE_BY_ONE = ("dependent", "multi_round", "tool_error")
+_MOST_REPLIES = 20  # of one turn; more calls are made at once
+ONE_BY_ONE = ("dependent", "multi_round", "tool_error", "injection")
 
 
 def gold_states(
@@ -32,7 +33,7 @@ def gold_states(
         for turn in case.turns:
             for index, call in enumerate(turn.calls):
                 fails = index < turn.failing
-                _check(case, call, fails, client.call(_as_call(call), session))
+                _check(case, call, fails, client.call(as_call(call), session))
                 writes = writes or (is_write(call.name) and not fails)
         states[case.id] = client.state_digest(session) if writes else None
     return states
@@ -48,8 +49,8 @@ def oracle_answers(jobs: Iterable[Job]) -> dict[str, tuple[Part, ...]]:
         endpoints = {tool.name: next(iter(tool.endpoints), None) for tool in job.tools}
         for index, turn in enumerate(job.case.turns):
             replies: list[tuple[Part, ...]] = []
-            calls = tuple(_as_call(call, endpoints[call.name]) for call in turn.calls)
-            if job.case.category in ONE_BY_ONE:
+            calls = tuple(as_call(call, endpoints[call.name]) for call in turn.calls)
+            if job.case.category in ONE_BY_ONE and len(calls) <= _MOST_REPLIES:
                 replies += [(call,) for call in calls]
             elif calls:
                 replies.append(calls)
@@ -71,6 +72,6 @@ def _check(case: Case, call: CallExpectation, fails: bool, exchange: Exchange) -
     )
 
 
-def _as_call(expected: CallExpectation, endpoint: str | None = None) -> ToolCall:
+def as_call(expected: CallExpectation, endpoint: str | None = None) -> ToolCall:
     """The expected call, with its required arguments only."""
     return ToolCall("gold", expected.name, dict(expected.arguments), Span(0, 0), endpoint=endpoint)

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special, stats
 
 from agentft.evaluation.statistics import resampled_ratios
 
@@ -46,7 +46,7 @@ def no_worse_p(first: Sequence[float], second: Sequence[float], margin: float) -
     distance = float(differences.mean()) + margin
     if error == 0:
         return 0.0 if distance > 0 else 1.0
-    return float(stats.t.sf(distance / error, n - 1))
+    return float(scipy.stats.t.sf(distance / error, n - 1))
 
 
 def no_worse_ratio_p(first: Sequence[tuple[int, int]], second: Sequence[tuple[int, int]], margin: float) -> float:
@@ -59,7 +59,7 @@ def no_worse_ratio_p(first: Sequence[tuple[int, int]], second: Sequence[tuple[in
 
 
 def _normal_p(wins: int, losses: int, n: int, margin: float) -> float:
-    return float(stats.norm.sf(_statistic(np.array(float(wins)), np.array(float(losses)), n, margin, CORRECTION)))
+    return float(scipy.stats.norm.sf(_statistic(np.array(float(wins)), np.array(float(losses)), n, margin, CORRECTION)))
 
 
 def _exact_p(wins: int, losses: int, n: int, margin: float) -> float:
@@ -71,11 +71,11 @@ def _exact_p(wins: int, losses: int, n: int, margin: float) -> float:
     statistic = _statistic(better, worse, n, margin)
     as_good = inside & (statistic >= statistic[wins, losses] - 1e-9)
     better, worse, rest = (np.broadcast_to(part, inside.shape)[as_good] for part in (better, worse, rest))
-    ways = special.gammaln(n + 1) - sum(special.gammaln(part + 1) for part in (better, worse, rest))
+    ways = scipy.special.gammaln(n + 1) - sum(scipy.special.gammaln(part + 1) for part in (better, worse, rest))
     largest = 0.0
     for share in np.linspace(margin, 1, _GRID):
         chances = ((better, (share - margin) / 2), (worse, (share + margin) / 2), (rest, 1 - share))
-        logs = ways + sum(special.xlogy(count, max(chance, 0.0)) for count, chance in chances)
+        logs = ways + sum(scipy.special.xlogy(count, max(chance, 0.0)) for count, chance in chances)
         largest = max(largest, float(np.exp(logs).sum()))
     return largest
 

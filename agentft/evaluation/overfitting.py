@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from agentft.evaluation.comparison import case_means
 from agentft.evaluation.plan import Plan
 from agentft.evaluation.records import Record
 from agentft.evaluation.statistics import estimate, paired_delta
@@ -21,7 +23,7 @@ def overfit_index(plan: Plan, arms: Mapping[str, Sequence[Record]]) -> dict[str,
     names = {suite.name for suite in plan.suites}
     transforms = {suite.name: suite.transform for suite in plan.suites if suite.of in names}
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
-    rates = {label: _rates(rows) for label, rows in arms.items()}
+    rates = {label: case_means(rows, "success") for label, rows in arms.items()}
     for case in plan.cases:
         transform = transforms.get(case.suite, "")
         original = case.id.removesuffix(f"~{transform}")
@@ -38,19 +40,10 @@ def overfit_index(plan: Plan, arms: Mapping[str, Sequence[Record]]) -> dict[str,
 
 def _figures(solved: Mapping[str, float], by_case: Mapping[str, Sequence[float]]) -> dict[str, Any]:
     """One pair for each case of the suite, however many cases are derived from it."""
-    original = [solved[case] for case in by_case]
-    derived = [sum(values) / len(values) for values in by_case.values()]
+    original = [solved[case] for case in sorted(by_case)]
+    derived = [math.fsum(values) / len(values) for _, values in sorted(by_case.items())]
     return {
         "original": asdict(estimate(original)),
         "derived": asdict(estimate(derived)),
         "index": asdict(paired_delta(original, derived)),
     }
-
-
-def _rates(rows: Sequence[Record]) -> dict[str, float]:
-    """The share of each case's valid trials that solve it."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        if (value := row.scores["success"].value) is not None:
-            found.setdefault(row.case, []).append(value)
-    return {case: sum(values) / len(values) for case, values in found.items()}

@@ -18,6 +18,7 @@ from agentft.evaluation.views import ShownTool
 from agentft.metrics import Context
 from agentft.metrics.bfcl import BfclEntry
 from agentft.models import Model
+from agentft.records.openai import parse_openai
 from agentft.strict import nearest
 from agentft.toolserver import Schedule, Source
 from agentft.toolset import Toolset
@@ -25,18 +26,25 @@ from agentft.types import Case, ToolDefinition, Turn
 
 __all__ = ["FIRST_ARMS", "Arm", "Plan", "Setup", "make_plan"]
 
+_MOST_NAMES = 150
+"""Tools that are listed before a run."""
+
 FIRST_ARMS = frozenset({"tuned", "model"})
 """The labels of the arm that is evaluated; the other one is `base` or `baseline`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What an entry of a public benchmark brings along in place of worlds and a persona. Its calls are not sent."""
+    """What an entry of a public benchmark brings along in place of worlds and a persona.
+
+    `held`: see `Job`. Its calls are sent only if the benchmark runs them (`entry.check`).
+    """
 
     tools: tuple[ToolDefinition, ...]
     entry: BfclEntry
     system: str = ""
     history: tuple[Turn, ...] = ()
+    held: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,13 +95,21 @@ class Plan:
     def job(self, case: Case, trial: int = 0) -> Job:
         """The case as the agent runs it."""
         if setup := self.setups.get(case.id):
-            return Job(case, setup.system, setup.tools, trial, setup.history)
-        return Job(case, self._personas[case.suite], self.tools(case), trial)
+            return Job(case, setup.system, setup.tools, trial, setup.history, setup.held)
+        history, _ = parse_openai(case.history)
+        system = [self._personas[case.suite], *(turn.raw for turn in history if turn.role == "system")]
+        told = tuple(turn for turn in history if turn.role != "system")
+        return Job(case, "\n\n".join(filter(None, system)), self.tools(case), trial, told)
 
     def context(self, case: Case, gold_state: str | None) -> Context:
         """What the case is graded with; see `Context`."""
         setup = self.setups.get(case.id)
         return Context({tool.name: tool for tool in self.tools(case)}, gold_state, setup.entry if setup else None)
+
+    def is_sent(self, case: Case) -> bool:
+        """Whether calls are sent to tools, and not only checked."""
+        setup = self.setups.get(case.id)
+        return setup is None or setup.entry.check is not None
 
     def is_write(self, tool: str) -> bool:
         """Whether the tool changes state; also one that a derived suite shows under another name."""
@@ -135,7 +151,8 @@ class Plan:
         detectable = "none, too few cases" if difference is None else f"{difference * 100:.1f} points"
         return [
             f"{_count(self.cases, 'case')} of {', '.join(suite.name for suite in self.suites)}: {per_category}",
-            f"{_count(tools, 'tool')}" + ("" if self.setups else f": {', '.join(sorted(tools))}"),
+            f"{_count(tools, 'tool')}"
+            + ("" if self.setups or len(tools) > _MOST_NAMES else f": {', '.join(sorted(tools))}"),
             *([f"faults: seed {self.faults.seed}, sha256 {self.faults.digest[:12]}"] if self.faults else []),
             f"smallest detectable difference (if the arms differ in 20 % of the cases): {detectable}",
             *self.notes,
@@ -182,7 +199,8 @@ def make_plan(
             places = ",".join(suite.places.get(name, name) for name in lacking)
             raise InputError(f"suite {suite.name} needs the tools {', '.join(lacking)}; add to --tools: {places}")
         offered = [tool for name in suite.worlds for tool in worlds[name].tools]
-        for tool in (*suite.tools, *(shown.tool for shown in suite.shown)):
+        named = dict.fromkeys(tool for case in suite.cases for tool in case.tools)
+        for tool in (*suite.tools, *named, *(shown.tool for shown in suite.shown)):
             if tool not in offered:
                 raise InputError(
                     f"suite {suite.name}: none of its worlds has a tool {tool!r}; {nearest(tool, offered)}"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from agentft.agent import Job, replay
 from agentft.evaluation.gold import oracle_answers
-from agentft.models import Reading, ReadingModel
+from agentft.models import InspectableModel, Reading
 from agentft.types import Conversation, Span, Step, ToolCall, Turn
 
 __all__ = ["CallPiece", "CallProbability", "PieceKind", "Probabilities", "measure"]
@@ -82,7 +82,7 @@ class _Asked:
     said: Turn
 
 
-def measure(cases: Sequence[tuple[Job, Sequence[Step]]], model: ReadingModel) -> list[Probabilities]:
+def measure(cases: Sequence[tuple[Job, Sequence[Step]]], model: InspectableModel) -> list[Probabilities]:
     """Read the replies of finished cases that call, and the expected calls in their place, all in one call."""
     asked = [one for index, (job, steps) in enumerate(cases) for one in _asked(index, job, steps, model.source)]
     readings = model.read([(one.conversation, one.said) for one in asked])

@@ -24,16 +24,7 @@ from agentft.files import atomic_write, clear_unfinished, lock_folder
 from agentft.metrics import SCORER_VERSION, Context, Finding, classify, decisions, score_case
 from agentft.records.parts import dump_part, read_part
 from agentft.strict import read_as
-from agentft.types import (
-    Case,
-    CaseTurn,
-    Exchange,
-    Json,
-    Score,
-    Step,
-    ToolCall,
-    Trajectory,
-)
+from agentft.types import Case, CaseTurn, Exchange, Json, Score, Step, ToolCall, Trajectory
 
 __all__ = [
     "Record",
@@ -42,9 +33,11 @@ __all__ = [
     "dump_line",
     "finite",
     "make_record",
+    "read_evaluation",
     "read_record",
     "read_records",
     "regrade",
+    "stored_baseline",
 ]
 
 Key = tuple[str, str, int]
@@ -173,7 +166,9 @@ def regrade(record: Record, case: Case, context: Context) -> Record:
 
 def case_digest(case: Case) -> str:
     """SHA-256 of what a case asks and expects; only runs of equal cases can be compared."""
-    return hashlib.sha256(json.dumps(asdict(case), sort_keys=True).encode()).hexdigest()
+    newer = ("forbidden", "history")  # than stored runs
+    asked = {key: value for key, value in asdict(case).items() if value or key not in newer}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def dump_line(record: Mapping[str, Json]) -> str:
@@ -220,6 +215,21 @@ def read_record(row: object, at: str) -> Record:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{at}: case {row['case']!r:.60} is damaged ({error}); run it again") from None
+
+
+def stored_baseline(folder: Path) -> Path:
+    """Where an evaluation keeps the records of an earlier run that it was compared with (`--baseline FILE`)."""
+    return folder / "baseline.jsonl"
+
+
+def read_evaluation(folder: Path) -> list[Record]:
+    """The records of an evaluation folder, those of its stored baseline included.
+
+    Raises:
+        InputError: see `read_records`.
+    """
+    baseline = stored_baseline(folder)
+    return [*read_records(folder / "cases.jsonl"), *(read_records(baseline) if baseline.exists() else ())]
 
 
 def read_records(path: Path) -> Iterator[Record]:

@@ -10,12 +10,20 @@ from typing import Any
 
 from agentft.errors import InputError
 from agentft.evaluation.bfcl import make_bfcl_plan
-from agentft.evaluation.bfcl_data import BFCL_CATEGORIES, BFCL_WHEEL
+from agentft.evaluation.bfcl_data import BFCL_CATEGORIES, BFCL_WHEEL, MULTI_TURN
 from agentft.evaluation.plan import FIRST_ARMS, Plan, make_plan
-from agentft.evaluation.records import Record, case_digest, dump_line, read_records, regrade
+from agentft.evaluation.records import (
+    Record,
+    case_digest,
+    dump_line,
+    read_evaluation,
+    read_records,
+    regrade,
+    stored_baseline,
+)
 from agentft.evaluation.suites import load_suite, load_worlds
 from agentft.evaluation.summary import ArmSummary, FaultSummary, Gate, Summary, summarise
-from agentft.files import atomic_write, lock_folder, write_text
+from agentft.files import atomic_write, lock_folder, read_object, write_text
 from agentft.models.wheels import pull_wheel
 
 __all__ = ["by_arm", "rescore", "stored_plan"]
@@ -50,7 +58,7 @@ def rescore(
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; give the folder of an evaluation")
     with lock_folder(path.parent, "evaluated"):
-        rows = list(read_records(path))
+        rows = read_evaluation(path.parent)
         if not rows:
             raise InputError(f"{path}: it has no finished case; run the evaluation first")
         if any(gate.margin is not None for gate in gates) and len({row.arm for row in rows}) < 2:
@@ -58,10 +66,14 @@ def rescore(
         plan = stored_plan(path, rows, suites, tools)
         cases = {case.id: case for case in plan.cases}
         rows = [regrade(row, cases[row.case], plan.context(cases[row.case], row.gold_state)) for row in rows]
-        arms = by_arm(rows)
+        order = {case: index for index, case in enumerate(cases)}
+        arms = by_arm(sorted(rows, key=lambda row: (row.trial, order[row.case])))  # as they were run
         summary = _summary(path.parent / "summary.json", plan, arms, gates, max_invalid)
-        with atomic_write(path) as stream:
-            stream.writelines(dump_line(row.document()) for row in rows)
+        own = len(list(read_records(path)))  # the others are its baseline's
+        for file, records in ((path, rows[:own]), (stored_baseline(path.parent), rows[own:])):
+            if records:
+                with atomic_write(file) as stream:
+                    stream.writelines(dump_line(row.document()) for row in records)
         write_text(path.parent / "summary.json", json.dumps(summary.document(), indent=1, ensure_ascii=False) + "\n")
         on_results(path.parent, summary, arms)
     return summary
@@ -76,7 +88,7 @@ def stored_plan(path: Path, rows: Sequence[Record], suites: Sequence[str], tools
     from agentft.toolset import load_toolsets
 
     names = list(suites or dict.fromkeys(row.suite for row in rows))
-    if set(names) <= set(BFCL_CATEGORIES):
+    if set(names) <= {*BFCL_CATEGORIES, *MULTI_TURN}:
         plan = make_bfcl_plan(names, pull_wheel(BFCL_WHEEL))
     else:
         loaded = [load_suite(name) for name in names]
@@ -105,7 +117,7 @@ def _summary(
     path: Path, plan: Plan, arms: Mapping[str, Sequence[Record]], gates: Sequence[Gate], max_invalid: float
 ) -> Summary:
     """The summary of the records; what only the run knew comes from the summary that it wrote."""
-    old = _read_summary(path)
+    old = read_object(path)
     sampling = old.get("sampling") or {"seed": 0}
     known: dict[str, Any] = {
         "sampling": sampling,
@@ -125,11 +137,3 @@ def _summary(
 
 def _named(arm: ArmSummary, stored: Mapping[str, Any] | None) -> ArmSummary:
     return replace(arm, name=str(stored["name"]), identity=stored["identity"]) if stored else arm
-
-
-def _read_summary(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -20,11 +20,20 @@ from agentft.evaluation.conditions import check_conditions, conditions_of
 from agentft.evaluation.gold import gold_states
 from agentft.evaluation.plan import FIRST_ARMS, Arm, Plan
 from agentft.evaluation.probabilities import measure
-from agentft.evaluation.records import Record, Store, case_digest, make_record, read_records, regrade
+from agentft.evaluation.records import (
+    Record,
+    Store,
+    case_digest,
+    dump_line,
+    make_record,
+    read_records,
+    regrade,
+    stored_baseline,
+)
 from agentft.evaluation.summary import MAX_INVALID, Gate, Summary, summarise
 from agentft.files import write_text
 from agentft.metrics import SCORER_VERSION
-from agentft.models import ConcurrentModel, Model, ReadingModel, Sampling
+from agentft.models import ConcurrentModel, InspectableModel, Model, Sampling
 from agentft.toolserver import ToolClient, ToolServer
 from agentft.toolserver.faults import is_ours
 from agentft.toolserver.source import REAL_SECONDS
@@ -77,7 +86,8 @@ def evaluate(
     started = time.monotonic()
     fingerprints = {arm.label: fingerprint(plan, arm, settings.sampling) for arm in arms}
     world = ToolServer(plan.toolsets, plan.world_seed, faults=plan.faults, source=plan.source)
-    with nullcontext() if plan.setups else world as server, Store(settings.output, set(fingerprints.values())) as store:
+    served = any(map(plan.is_sent, plan.cases))
+    with world if served else nullcontext() as server, Store(settings.output, set(fingerprints.values())) as store:
         run = _Run(plan, settings, server, store)
         interrupted = False
         try:
@@ -103,8 +113,18 @@ def evaluate(
             settings.on_note(f"{path} covers {larger} and is kept; this summary covers fewer and is only shown")
         else:
             write_text(path, json.dumps(summary.document(), indent=1, ensure_ascii=False) + "\n")
+            _keep_baseline(settings.output, {label: graded[label] for label in baseline or ()})
         settings.on_results(None if larger else settings.output, summary, graded)
     return summary
+
+
+def _keep_baseline(folder: Path, stored: Mapping[str, Sequence[Record]]) -> None:
+    """Keep the stored records that the summary compares with, so that the folder needs no other one."""
+    rows = [replace(row, arm=label) for label, records in stored.items() for row in records]
+    if rows:
+        write_text(stored_baseline(folder), "".join(dump_line(row.document()) for row in rows))
+    else:
+        stored_baseline(folder).unlink(missing_ok=True)
 
 
 def _larger_summary(path: Path, summary: Summary) -> str:
@@ -191,15 +211,15 @@ class _Run:
             if reader:
                 self._read_calls(self.finished(fingerprint_), arm, reader)
 
-    def _reader(self, model: Model) -> ReadingModel | None:
+    def _reader(self, model: Model) -> InspectableModel | None:
         """The model, if it must tell probabilities."""
         if not self._settings.probabilities:
             return None
-        if not isinstance(model, ReadingModel):
+        if not isinstance(model, InspectableModel):
             raise InputError(f"--probabilities needs models on this machine, which {model.name} is not; leave it out")
         return model
 
-    def _read_calls(self, rows: Sequence[Record], arm: Arm, reader: ReadingModel) -> None:
+    def _read_calls(self, rows: Sequence[Record], arm: Arm, reader: InspectableModel) -> None:
         """Add the probabilities that are missing, some cases at once; the file is written after each of them."""
         unread = [row for row in rows if row.probabilities is None and row.outcome != "invalid"]
         size = max(_READ_AT_ONCE, len(unread) // _WRITES)
@@ -218,10 +238,12 @@ class _Run:
 
     def regraded(self, rows: Sequence[Record]) -> list[Record]:
         """The records, graded again where an older scorer graded them."""
-        return [self._regrade(row) if row.scorer_version != SCORER_VERSION else row for row in rows]
-
-    def _regrade(self, row: Record) -> Record:
-        return regrade(row, self._cases[row.case], self._contexts[row.case])
+        return [
+            regrade(row, self._cases[row.case], self._contexts[row.case])
+            if row.scorer_version != SCORER_VERSION
+            else row
+            for row in rows
+        ]
 
     def _trajectories(self, waiting: Sequence[tuple[str, int]], arm: Arm, model: Model) -> Generator[Trajectory]:
         """Run the waiting cases, those of a batch in one trial. Each suite has a client that knows only its tools."""
@@ -231,7 +253,7 @@ class _Run:
         with SuiteClients(self._plan, server, timeout) if server else nullcontext() as clients:
 
             def client_for(job: Job) -> ToolClient | None:
-                return clients.of(job.case) if clients else None
+                return clients.of(job.case) if clients and self._plan.is_sent(job.case) else None
 
             run = f"{self._name}.{arm.label}"
             options = Options(settings.batch_size, self._plan.max_steps, settings.sampling, run)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 __all__ = [
     "ALPHA",
@@ -96,11 +97,10 @@ def estimate(values: Sequence[float]) -> Estimate:
         return Estimate()
     if _binary(values):
         return ratio([(round(sum(values)), len(values))])
-    mean = float(np.mean(values))
-    margin = math.inf
+    mean, margin = math.fsum(values) / len(values), math.inf
     if len(values) > 1:
-        spread = float(np.std(values, ddof=1))
-        margin = float(stats.t.ppf(0.975, len(values) - 1)) * spread / math.sqrt(len(values))
+        spread = float(np.std(sorted(values), ddof=1))
+        margin = float(scipy.stats.t.ppf(0.975, len(values) - 1)) * spread / math.sqrt(len(values))
     return Estimate(mean, max(0.0, mean - margin), min(1.0, mean + margin), len(values))
 
 
@@ -194,13 +194,13 @@ def smallest_difference(cases: int, discordant: float = 0.2) -> float | None:
     `discordant`: the expected share of cases that succeed in exactly one of the two arms.
     """
     counts = np.arange(cases + 1)
-    weights = stats.binom.pmf(counts, cases, discordant)
+    weights = scipy.stats.binom.pmf(counts, cases, discordant)
     # The smallest k with P(X >= k) <= .025, X the discordant pairs in favour of one arm; isf gives k - 1.
-    limits = np.asarray(stats.binom.isf(0.025, counts, 0.5) + 1, dtype=np.int64)
+    limits = np.asarray(scipy.stats.binom.isf(0.025, counts, 0.5) + 1, dtype=np.int64)
     for step in range(1, int(discordant * 200) + 1):
         difference = step / 200
         share = 0.5 + difference / (2 * discordant)
-        power = float(np.sum(weights * stats.binom.sf(limits - 1, counts, share)))
+        power = float(np.sum(weights * scipy.stats.binom.sf(limits - 1, counts, share)))
         if power >= 0.8:
             return difference
     return None
@@ -210,9 +210,15 @@ def _binary(values: Sequence[float]) -> bool:
     return all(value in (0, 1) for value in values)
 
 
+@cache
 def _wilson(part: int, whole: int) -> tuple[float, float]:
-    interval = stats.binomtest(part, whole).proportion_ci(method="wilson")
+    interval = scipy.stats.binomtest(part, whole).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
+
+
+@cache
+def _mcnemar(first: int, discordant: int) -> float:
+    return float(scipy.stats.binomtest(first, discordant).pvalue)
 
 
 def _binary_delta(tuned: Sequence[float], base: Sequence[float]) -> PairedDelta:
@@ -229,7 +235,7 @@ def _binary_delta(tuned: Sequence[float], base: Sequence[float]) -> PairedDelta:
     down = _combined(first - low1, high2 - second, phi)
     up = _combined(high1 - first, second - low2, phi)
     discordant = only_tuned + only_base
-    p = float(stats.binomtest(only_tuned, discordant).pvalue) if discordant else 1.0
+    p = _mcnemar(only_tuned, discordant) if discordant else 1.0
     low, high = _agreeing(value, max(-1.0, value - down), min(1.0, value + up), p)
     return PairedDelta(value, low, high, n, p, table=(both, only_tuned, only_base, neither))
 

@@ -19,7 +19,10 @@ cases.jsonl, one object a line::
                     "alternatives": {"arg": [value, ...]}, "optional": {"arg": value}}],
          "answer": ["21.5", "Paris"],       # texts that the final answer must contain
          "failing": 1,                      # how many leading calls return an error; see CaseTurn
-         "reference": "..."}]}              # a complete reference answer, for ROUGE-L only
+         "reference": "..."}],              # a complete reference answer, for ROUGE-L only
+     "forbidden": [{"name": "...", "arguments": {...}}],    # optional: calls that must not be made; see Case
+     "tools": ["..."],                      # optional: only these tools, in place of the suite's
+     "history": [{"role": "...", "content": "..."}]}        # optional: OpenAI messages before the first turn
 """
 
 from __future__ import annotations
@@ -30,8 +33,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agentft.content import content_root, find_content
-from agentft.errors import InputError
+from agentft.errors import InputError, RowError
 from agentft.evaluation.views import ShownTool, read_view
+from agentft.records.openai import parse_openai
 from agentft.strict import one_of, read_as, read_json_line, read_toml
 from agentft.toolset import Toolset, check_referenced, load_toolsets, locate_world
 from agentft.types import COMPARATORS, CallExpectation, Case
@@ -57,6 +61,7 @@ class Suite:
     cases: tuple[Case, ...] = ()
     digest: str = ""
     places: Mapping[str, str] = field(default_factory=dict)
+    source: str = ""
     of: str = ""
     transform: str = ""
     view: str = ""
@@ -166,9 +171,8 @@ def _cases(suite: Suite, path: Path, raw: bytes) -> Iterable[Case]:
             continue
         at = f"{path}:{number}"
         row = read_json_line(line, at)
-        case = read_as(
-            Case, row, at, suite=suite.name, worlds=suite.worlds, tools=suite.tools, comparators=suite.comparators
-        )
+        case = read_as(Case, row, at, suite=suite.name, worlds=suite.worlds, comparators=suite.comparators)
+        case = replace(case, tools=case.tools or suite.tools)
         _check(case, at)
         if case.id in seen:
             raise InputError(f"{at}: case id {case.id!r} was used in line {seen[case.id]}; ids must differ")
@@ -187,6 +191,14 @@ def _check(case: Case, at: str) -> None:
             raise InputError(f"{at}: turns[{index}]: {what}")
         for number, call in enumerate(turn.calls):
             _check_call(call, f"{at}: turns[{index}].calls[{number}]")
+    for number, call in enumerate(case.forbidden):
+        _check_call(call, f"{at}: forbidden[{number}]")
+    try:
+        turns, _ = parse_openai(case.history)
+    except RowError as error:
+        raise InputError(f"{at}: history[{error.turn}]: {error}; write OpenAI messages") from None
+    if turns and turns[-1].role == "user":
+        raise InputError(f"{at}: `history` ends with the user; that message belongs in `turns`")
 
 
 def _check_call(call: CallExpectation, at: str) -> None:

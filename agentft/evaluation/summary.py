@@ -7,6 +7,7 @@ import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -217,7 +218,7 @@ def summarise(
         world_seed=plan.world_seed,
         sampling=dict(sampling),
         max_steps=plan.max_steps,
-        versions=_versions(),
+        versions=_versions(PACKAGES),
         scorer_version=SCORER_VERSION,
         seconds=round(seconds, 1),
         kept=kept,
@@ -231,10 +232,6 @@ def _analyses(plan: Plan, arms: Mapping[str, Sequence[Record]]) -> dict[str, Any
     calibration = {label: found for label, rows in arms.items() if (found := calibrate(plan, rows))}
     analyses = {"bfcl": bfcl_report(arms)} if plan.setups else {"diagnosis": diagnose(plan, arms)}
     return {**analyses, "calibration": calibration or None, "forgetting": find_forgetting(arms)}
-
-
-def _headlines(plan: Plan) -> tuple[str, ...]:
-    return ("bfcl", *HEADLINES) if plan.setups else HEADLINES
 
 
 def _errors(arms: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, int]]:
@@ -286,7 +283,9 @@ def _check_gate(gate: Gate, arms: Mapping[str, Sequence[Record]], found: Compari
 
 def _breakdowns(plan: Plan, arms: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
     keys = {"categories": "category", "languages": "lang", "suites": "suite"}
-    return {name: break_down(plan.cases, arms, key, _headlines(plan)) for name, key in keys.items()}
+    return {
+        name: break_down(plan.cases, arms, key, ("bfcl",) * bool(plan.setups) + HEADLINES) for name, key in keys.items()
+    }
 
 
 def _verdict(gates: Sequence[GateResult]) -> str:
@@ -332,9 +331,10 @@ def _caution(abstention: Comparison, labels: Sequence[str]) -> str:
     return f" {labels[0]} is worse than {labels[1]} in abstention: it calls where no call is expected ({size})."
 
 
-def _versions() -> dict[str, str]:
+@cache
+def _versions(packages: tuple[str, ...]) -> dict[str, str]:
     found = {"python": platform.python_version(), "agentft": agentft.__version__}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import shlex
 import sys
@@ -21,9 +22,10 @@ from agentft.toolset.schemas import expand
 from agentft.types import Json, ToolDefinition
 
 if TYPE_CHECKING:
+    from mcp import Client
     from mcp.client import Transport
 
-__all__ = ["import_mcp", "list_tools"]
+__all__ = ["connect", "import_mcp", "list_tools"]
 
 _PAGE_LIMIT = 100
 
@@ -85,7 +87,14 @@ def _add(imported: ImportedWorld, name: str, tool: dict[str, Any]) -> None:
 
 
 async def list_tools(server: str, environment: Sequence[str] = ()) -> tuple[list[Json], bool]:
-    """The tools that an MCP server lists, up to 100 pages, as it wrote them; and whether these are all.
+    """The tools that an MCP server lists, as `connect` yields them."""
+    async with connect(server, environment) as (_, tools, complete):
+        return tools, complete
+
+
+@asynccontextmanager
+async def connect(server: str, environment: Sequence[str] = ()) -> AsyncIterator[tuple[Client, list[Json], bool]]:
+    """A client of an MCP server; the tools that it lists, up to 100 pages, as it wrote them; whether these are all.
 
     Raises:
         InputError: there is no list within 30 seconds, `server` is not a command, or `environment` is given with a URL.
@@ -100,12 +109,14 @@ async def list_tools(server: str, environment: Sequence[str] = ()) -> tuple[list
     cursor: str | None = None
     shown = redacted_command(server)
     try:
-        with anyio.fail_after(TIMEOUT):
+        with anyio.fail_after(TIMEOUT) as scope:
             async with Client(_keeping_tools(_transport(server, environment), tools), mode="legacy") as client:
                 for _ in range(_PAGE_LIMIT):
                     cursor = (await client.list_tools(cursor=cursor)).next_cursor
                     if cursor is None:
                         break
+                scope.deadline = math.inf
+                yield client, tools, cursor is None
     except TimeoutError:
         raise InputError(f"{shown}: no tool list within {TIMEOUT} seconds") from None
     # The SDK's dependencies raise other exceptions in groups; a ValueError is pydantic's.
@@ -116,7 +127,6 @@ async def list_tools(server: str, environment: Sequence[str] = ()) -> tuple[list
         why = "its answers do not follow the protocol" if isinstance(first, ValueError) else str(first)
         remedy = "" if is_url(server) else "; if it needs environment variables, pass each with --env NAME"
         raise InputError(f"{shown}: no tool list: {why or type(first).__name__}{remedy}") from None
-    return tools, cursor is None
 
 
 @asynccontextmanager

@@ -142,7 +142,9 @@ def _add_call(row: Mapping[str, Any], base_url: str, tools: dict[str, _Tool]) ->
         entry["route"] = {"method": method.upper(), "path": path, **media}
     else:
         raise InputError(f"an exchange must have `tool`, or `method` and a `url` at {base_url}")
-    tool = tools.setdefault(name, _Tool(entry))
+    tool = tools.get(name) or _Tool(entry)
+    tool.arguments.require_room((where, wire) for where, wire, _ in sent)
+    tools[name] = tool
     arguments: dict[str, Json] = {}
     left_out = [value for _, wire, value in sent if is_secret_argument(wire)]
     known = [value for value in left_out if isinstance(value, str) and len(value) >= _KNOWN_LENGTH]
@@ -193,10 +195,11 @@ def _add_tool(imported: ImportedWorld, name: str, tool: _Tool) -> None:
         for argument in tool.lists & arguments.keys():
             value = arguments[argument]
             arguments[argument] = value if isinstance(value, list) else [value]
+    seen = _by_key([arguments for arguments, _, _ in calls])
     for argument in tool.arguments.properties:
-        seen = [arguments[argument] for arguments, _, _ in calls if argument in arguments]
-        tool.arguments.properties[argument] = infer(seen)
-        tool.arguments.required += [argument] if len(seen) == len(calls) else []
+        values = seen.get(argument, [])
+        tool.arguments.properties[argument] = infer(values)
+        tool.arguments.required += [argument] if len(values) == len(calls) else []
     good = [call for call in calls if call[1] < 400]
     answers = [
         {"when": arguments, "status": status, "body": body, "template": False, "exact": True}
@@ -216,10 +219,19 @@ def infer(values: Sequence[Json]) -> Schema:
     made: Schema = {"type": kinds[0] if len(kinds) == 1 else kinds} if kinds else {}
     objects = [value for value in values if isinstance(value, dict)]
     if objects:
-        names = list(dict.fromkeys(name for value in objects for name in value))
-        made["properties"] = {name: infer([value[name] for value in objects if name in value]) for name in names}
-        made["required"] = [name for name in names if all(name in value for value in objects)]
+        found = _by_key(objects)
+        made["properties"] = {name: infer(inner) for name, inner in found.items()}
+        made["required"] = [name for name, inner in found.items() if len(inner) == len(objects)]
     if items := [item for value in values if isinstance(value, list) for item in value]:
         made["items"] = infer(items)
     scalars = [value for value in values if isinstance(value, str | int | float) and not isinstance(value, bool)]
     return made | ({"examples": list(dict.fromkeys(scalars))[:5]} if scalars else {})
+
+
+def _by_key(objects: Sequence[Mapping[str, Json]]) -> dict[str, list[Json]]:
+    """Key -> its values in these objects, in order."""
+    values: dict[str, list[Json]] = {}
+    for one in objects:
+        for key, value in one.items():
+            values.setdefault(key, []).append(value)
+    return values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain, count
 from typing import Any
@@ -20,6 +20,9 @@ __all__ = ["ACCESS", "ArgumentTable", "ImportNote", "ImportedWorld", "default_ba
 
 ACCESS = {"get": "read", "head": "read", "options": "read", "trace": "read", "delete": "destructive"}
 """HTTP method -> access of its tool; other methods have `write`."""
+
+_MAX_ARGUMENTS = 1000
+"""Arguments of one tool: far above real tools, and checking a call against more would take seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,10 @@ class ImportedWorld:
             example: arguments of an example call; None: they are drawn from the schema.
 
         Raises:
-            InputError: the schema is invalid, or the example does not satisfy it.
+            InputError: the schema is invalid or has too many arguments, or the example does not satisfy it.
         """
+        if len(tool["parameters"].get("properties") or ()) > _MAX_ARGUMENTS:
+            raise _too_many()
         description = str(tool["description"] or origin)
         if example is None:
             example = draw(tool["parameters"], origin, sparse=True, formats=True)
@@ -106,9 +111,15 @@ class ArgumentTable:
         if required and name not in self.required:
             self.required.append(name)
 
+    def require_room(self, wanted: Iterable[tuple[str, str]]) -> None:
+        """Raise InputError if the tool would have too many arguments with these (place, name in requests)."""
+        if len(self._names) + sum(pair not in self._names for pair in set(wanted)) > _MAX_ARGUMENTS:
+            raise _too_many()
+
     def name(self, place: str, wire: str) -> str:
         """The argument's name for models: its own name, with the place appended if another argument has that name."""
         if (place, wire) not in self._names:
+            self.require_room([(place, wire)])
             first = _legal_name(wire, place)[:50]
             names = chain((first, f"{first}_{place}"), (f"{first}_{number}" for number in count(2)))
             self._names[place, wire] = next(name for name in names if name not in self._taken)
@@ -131,6 +142,10 @@ def unique_name(text: str, origin: str, taken: set[str]) -> str:
         name = f"{name[:55]}_{hashlib.sha256(origin.encode()).hexdigest()[:8]}"
     taken.add(name.lower())
     return name
+
+
+def _too_many() -> InputError:
+    return InputError(f"more than {_MAX_ARGUMENTS:,} arguments, which is too many for a tool")
 
 
 def _legal_name(text: str, default: str) -> str:

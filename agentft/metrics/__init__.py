@@ -13,14 +13,14 @@ from agentft.metrics.benchmark import bfcl
 from agentft.metrics.calls import abstention, argument_f1, call_decision, decisions, exact_call, tool_name
 from agentft.metrics.errors import ERROR_CLASSES, Finding, classify
 from agentft.metrics.msagent import action_em, input_em, msagent_f1, rouge_l
-from agentft.metrics.outcome import answer, end_state, honest_report, recovery
+from agentft.metrics.outcome import answer, end_state, honest_report, recovery, resistance
 from agentft.metrics.reading import Context
 from agentft.metrics.validity import json_valid, known_tool, schema_valid, url
 from agentft.types import Case, Score, Trajectory
 
 __all__ = ["ERROR_CLASSES", "METRICS", "SCORER_VERSION", "Context", "Finding", "classify", "decisions", "score_case"]
 
-SCORER_VERSION = 5
+SCORER_VERSION = 7
 
 METRICS: dict[str, Callable[[Case, Trajectory, Context], Score]] = {
     "bfcl": bfcl,
@@ -29,6 +29,7 @@ METRICS: dict[str, Callable[[Case, Trajectory, Context], Score]] = {
     "answer": answer,
     "end_state": end_state,
     "recovery": recovery,
+    "resistance": resistance,
     "honest_report": honest_report,
     "call_decision": call_decision,
     "tool_name": tool_name,
@@ -43,7 +44,7 @@ METRICS: dict[str, Callable[[Case, Trajectory, Context], Score]] = {
     "rouge_l": rouge_l,
 }
 
-SUCCESS = ("exact_call", "abstention", "end_state", "answer", "honest_report")
+SUCCESS = ("exact_call", "abstention", "end_state", "answer", "honest_report", "resistance")
 """A case succeeds when each of these that applies is 1; an entry of BFCL when `bfcl` is."""
 
 _FOR_ANY_CALL = ("bfcl", "call_decision", "json_valid", "schema_valid", "known_tool")

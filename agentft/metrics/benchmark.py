@@ -11,7 +11,7 @@ __all__ = ["bfcl", "bfcl_verdict"]
 
 
 def bfcl(_case: Case, trajectory: Trajectory, context: Context) -> Score:
-    """1 if the official checker accepts the calls of the first reply, else 0. Applies to BFCL's entries."""
+    """1 if the official checker accepts the calls, else 0. Applies to BFCL's entries."""
     if context.entry is None:
         return Score(None, "the case is not an entry of BFCL")
     verdict = bfcl_verdict(trajectory, context.entry)
@@ -22,7 +22,13 @@ def bfcl_verdict(trajectory: Trajectory, entry: BfclEntry) -> Verdict:
     """The verdict on the reply's calls; on a reply without calls, on its text in BFCL's prompt style.
 
     With an unreadable call, the reply cannot be decoded. As in BFCL, that is abstention where no call is expected.
+    Of several turns, unreadable calls are left out.
     """
+    if entry.check is not None:
+        turns = [all_calls(trajectory, turn) for turn in range(trajectory.steps[-1].turn + 1)]
+        return entry.check(
+            [[(call.name, dict(call.arguments)) for call in calls if call.parse_error is None] for calls in turns]
+        )
     calls = all_calls(trajectory, 0)
     if any(call.parse_error is not None for call in calls):
         return check_calls(entry, None)

@@ -7,7 +7,7 @@ compares both. A value *is a variable* if it has the type of the reference value
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -40,11 +40,13 @@ class BfclEntry:
         category: the official name, such as `live_parallel_multiple`, which chooses the rules.
         functions: the official function documents.
         answers: `{name: {parameter: [accepted value, ...]}}` for each expected call; empty for (ir)relevance.
+        check: for several turns, the verdict on the calls of each turn, (name, arguments), which runs them.
     """
 
     category: str
     functions: tuple[Mapping[str, Any], ...]
     answers: tuple[Mapping[str, Any], ...] = ()
+    check: Callable[[Sequence[Sequence[tuple[str, Mapping[str, Any]]]]], Verdict] | None = None
 
     @property
     def wants_any_call(self) -> bool:

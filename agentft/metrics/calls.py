@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agentft.metrics.matching import Matching, case_matchings
 from agentft.metrics.reading import Context, attempted, final_text
-from agentft.types import Case, Score, ToolCall, Trajectory
+from agentft.types import Case, Score, Trajectory
 
 __all__ = ["abstention", "argument_f1", "call_decision", "decisions", "exact_call", "tool_name"]
 
@@ -35,7 +35,8 @@ def tool_name(case: Case, trajectory: Trajectory, context: Context) -> Score:
         for pair in matching.pairs:
             right = pair.call is not None and pair.call.name == pair.expected.name
             if not right and (pair.required or pair.call):
-                return Score(0.0, f"turn {index}: expected {pair.expected.name}, got {_call_name(pair.call)}")
+                got = f"{pair.call.name:.60}" if pair.call else "no call"
+                return Score(0.0, f"turn {index}: expected {pair.expected.name}, got {got}")
     return Score(1.0, "every call names the expected tool")
 
 
@@ -95,10 +96,6 @@ def _explain(matching: Matching) -> str:
             place = f"{pair.call.name}.{first.argument}" if first.argument else "tool"
             return f"{place}: {first.actual!r:.80} instead of {first.expected!r:.80} ({first.kind})"
     return f"{matching.extra[0].name:.60} was not expected"
-
-
-def _call_name(call: ToolCall | None) -> str:
-    return "no call" if call is None else f"{call.name:.60}"
 
 
 def _count(matching: Matching) -> tuple[int, int, int]:

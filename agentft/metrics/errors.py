@@ -10,32 +10,23 @@ from agentft.json_text import json_pointer
 from agentft.metrics.benchmark import bfcl_verdict
 from agentft.metrics.matching import Difference, Matching, Pair, case_matchings
 from agentft.metrics.outcome import end_state, turn_answer, turn_report
-from agentft.metrics.reading import Context, all_calls, exchanges, final_text, looks_like_call, turn_steps, written_text
+from agentft.metrics.reading import (
+    Context,
+    all_calls,
+    exchanges,
+    final_text,
+    looks_like_call,
+    met_fault,
+    turn_steps,
+    written_text,
+)
 from agentft.metrics.validity import schema_problems
+from agentft.strict import own_table
 from agentft.types import Case, ToolCall, Trajectory
 
 __all__ = ["ERROR_CLASSES", "FORMAT_ERRORS", "Finding", "classify"]
 
-ERROR_CLASSES = {
-    "no-call": "answered in prose where a call was expected",
-    "refusal": "declined where a call was expected",
-    "broken-wrapper": "the markers or the structure of a call are wrong",
-    "invalid-json": "the JSON of a call is invalid or not a call",
-    "unknown-tool": "called a tool that does not exist",
-    "unwanted-call": "called where no call was expected",
-    "wrong-tool": "called a different tool",
-    "missing-required": "left out an expected argument",
-    "unknown-argument": "passed an argument that the tool does not have",
-    "type": "an argument has the wrong type",
-    "constraint": "an argument is outside its enum, range or format",
-    "wrong-value": "an argument has the wrong value",
-    "wrong-count": "too many or too few calls",
-    "ignored-error": "did not correct the call after a tool error",
-    "invented-result": "answered as if a call that met a fault had a result",
-    "wrong-answer": "the final answer is missing or lacks a value",
-    "wrong-state": "the tools end in a different state",
-    "reported-fault": "said that a tool failed, and did not call it again with success",
-}
+ERROR_CLASSES = own_table(__file__, str)
 """In order of precedence: the first class that applies is the primary one."""
 
 FORMAT_ERRORS = frozenset({"broken-wrapper", "invalid-json"})
@@ -118,13 +109,16 @@ def _turn_findings(
 
 def _argument_findings(trajectory: Trajectory, context: Context, index: int, matching: Matching) -> Iterator[Finding]:
     missing = [pair for pair in matching.pairs if pair.required and not pair.exact]
+    refused = (one for one in exchanges(trajectory, index) if one.is_error and one.sent is not None)
+    ignored = bool(final_text(trajectory, index)) and not all(map(met_fault, refused))
     for pair in matching.pairs:
         if pair.call is None and pair.required and not matching.unreadable:
-            yield Finding("wrong-count", index, detail=f"{pair.expected.name} was not called")
+            # After a tool's error, the call that is missing is its correction.
+            kind = "ignored-error" if ignored else "wrong-count"
+            yield Finding(kind, index, detail=f"{pair.expected.name} was not called")
         elif pair.call is not None and pair.differences:
             yield from _pair_findings(pair, pair.call, context, index)
-    failed = any(exchange.is_error and exchange.sent is not None for exchange in exchanges(trajectory, index))
-    if missing and failed and final_text(trajectory, index):
+    if ignored and missing and missing[0].call is not None:
         yield Finding("ignored-error", index, detail=f"{missing[0].expected.name} was not corrected")
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import scipy
 
 from agentft.metrics.reading import Context, all_calls, exchanges, met_fault
 from agentft.toolset.subschemas import Subschemas
@@ -105,7 +105,7 @@ def match(
     ]
     rewards = np.array([[_reward(pair) for pair in row] for row in table]).reshape(len(expected), len(readable))
     rewards -= np.array([0.01 * (index in sent_again) for index in indices])
-    rows, columns = linear_sum_assignment(rewards, maximize=True)
+    rows, columns = scipy.optimize.linear_sum_assignment(rewards, maximize=True)
     for row, column in zip(rows, columns, strict=True):
         pairs[row] = table[row][column]
     return Matching(

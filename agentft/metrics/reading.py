@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from agentft.calls import CALL_MARKERS
 from agentft.metrics.bfcl import BfclEntry
 from agentft.types import Exchange, Step, Text, ToolCall, ToolDefinition, Trajectory
 
@@ -24,7 +25,8 @@ __all__ = [
 _ALTERED = {"empty", "wrong-type", "schema"}  # faults that replace a good result by an unusable one
 _INTACT = {"drip", "huge", "stale", "injection"}  # faults after which the model has a result that it can read
 _TRY_LATER = {408, 425, 429}
-_MARKER = re.compile(r"<\|?/?(?:tool_call|tool_calls|startofthink|endofthink|function_call|function)\b", re.IGNORECASE)
+_OTHER_MARKER = r"<\|?/?(?:tool_call|tool_calls|startofthink|endofthink|function_call|function)\b"
+_MARKER = re.compile("|".join([_OTHER_MARKER, *map(re.escape, CALL_MARKERS)]), re.IGNORECASE)
 _NAME = r"""["'](?:api_name|name|function|tool|tool_name|action)["']\s*:"""
 _ARGUMENTS = r"""["'](?:parameters|arguments|args|action_input)["']\s*:"""
 _OBJECT = re.compile(rf"{_NAME}.{{0,400}}?{_ARGUMENTS}|{_ARGUMENTS}.{{0,400}}?{_NAME}", re.DOTALL)

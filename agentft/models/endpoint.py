@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
+from dataclasses import replace
+from functools import partial
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -15,10 +17,12 @@ from agentft.errors import InputError
 from agentft.json_text import UnreadableError, parse_json
 from agentft.models import CallDone, CallStarted, Delta, OnDelta, Reply, Request, Sampling, TextDelta
 from agentft.models.completion import stop_end
-from agentft.models.messages import declare, read_response, read_turn, write_messages
+from agentft.models.local import PartStream
+from agentft.models.messages import ChatResponse, declare, read_response, read_turn, write_messages
 from agentft.models.prompting import Prompt, Prompting, open_prompting
+from agentft.models.streaming import REASONING, EventStream
 from agentft.models.transport import Endpoint, EndpointError, Transport
-from agentft.rendering import rendering_digest
+from agentft.rendering import Rendering, rendering_digest
 from agentft.rendering.render import render_messages
 from agentft.types import Conversation, Json, Text, ToolCall, Turn
 
@@ -27,7 +31,6 @@ __all__ = ["EndpointModel", "find_model", "identify_served", "open_served"]
 T = TypeVar("T")
 
 _RAW = 1000  # characters of an unreadable response in a message
-_REASONING = ("reasoning_content", "reasoning")
 
 
 class EndpointModel:
@@ -49,10 +52,12 @@ class EndpointModel:
         self.rendering: Mapping[str, Json] = {"call_format": fmt.name if fmt else "native"}
         if prompting is not None:
             self.source, self.rendering = prompting.rendering.name, prompting.rendering.describe()
+            self.prompt = lambda conversation: prompting.write(conversation).text
             self.name = _served_name(endpoint, model, self.source)
         self._format = fmt
         self._prompting = prompting
-        self._takes_ids = True
+        self._rendered = prompting.rendering if prompting else fmt
+        self._takes_ids = self._streams = True
         self._endpoint = endpoint
         self._model = model
         self._reasoning = ""
@@ -63,19 +68,14 @@ class EndpointModel:
         self._transport = self._run(_opened(endpoint))
 
     def reply(self, requests: Sequence[Request], sampling: Sampling, on_delta: OnDelta | None = None) -> list[Reply]:
-        """See `Model.reply`. Deltas are sent once a reply is complete.
+        """See `Model.reply`. With `on_delta`, replies are streamed, from servers that can.
 
         Raises:
             EndpointError: the endpoint gives no usable response.
             EndpointDownError: nothing gets a response from it.
             InputError: it refuses the key, the address or the model.
         """
-        replies = self._run(self._reply_all(requests, sampling))
-        if on_delta is not None:
-            for index, reply in enumerate(replies):
-                for delta in _deltas(reply.turn):
-                    on_delta(index, delta)
-        return replies
+        return self._run(self._reply_all(requests, sampling, on_delta))
 
     def cancel(self) -> None:
         """End every `reply` in progress with an EndpointError."""
@@ -105,99 +105,134 @@ class EndpointModel:
             future.cancel()
             raise
 
-    async def _reply_all(self, requests: Sequence[Request], sampling: Sampling) -> list[Reply]:
-        tasks = [asyncio.ensure_future(self._reply(request, sampling)) for request in requests]
+    async def _reply_all(
+        self, requests: Sequence[Request], sampling: Sampling, on_delta: OnDelta | None
+    ) -> list[Reply]:
+        tasks = [
+            asyncio.ensure_future(
+                self._stream(request, sampling, partial(on_delta, index))
+                if on_delta
+                else self._reply(request, sampling)
+            )
+            for index, request in enumerate(requests)
+        ]
         try:
             return await asyncio.gather(*tasks)
         finally:
             for task in tasks:
                 task.cancel()
 
-    async def _reply(self, request: Request, sampling: Sampling) -> Reply:
+    async def _stream(self, request: Request, sampling: Sampling, on_delta: Callable[[Delta], None]) -> Reply:
+        """A reply whose deltas are sent as they come, or at its end by a server that does not stream."""
+        if self._rendered is None:
+            stream = EventStream(on_delta)
+        else:
+            parts, stops, text = PartStream(self._rendered.parse, on_delta), self._rendered.stop, ""
+
+            def hear(delta: Delta) -> None:
+                """Stream a text up to its first stop string."""
+                nonlocal text
+                if isinstance(delta, TextDelta) and not delta.thought and stop_end(text, stops) is None:
+                    start, text = len(text), text + delta.text
+                    parts.feed(text[start : stop_end(text, stops)])
+
+            stream = EventStream(hear)
+        reply = await self._reply(request, sampling, stream)
+        if stream.events and self._rendered is not None:
+            parts.close(reply.raw or "")
+        for delta in _deltas(reply.turn) if not stream.events or self._rendered is None else ():
+            if not stream.events or isinstance(delta, CallDone):
+                on_delta(delta)
+        return reply
+
+    async def _reply(self, request: Request, sampling: Sampling, stream: EventStream | None = None) -> Reply:
         conversation = request.conversation
         if self._prompting is not None:
-            return await self._reply_prompted(conversation, self._prompting, sampling)
+            return await self._reply_prompted(conversation, self._prompting, sampling, stream)
         if self._format is not None:
-            return await self._reply_rendered(conversation, self._format, sampling)
+            return await self._reply_rendered(conversation, self._format, sampling, stream)
         messages = write_messages(conversation, self._reasoning)
         body: dict[str, Json] = {"messages": messages}
         if conversation.tools:
             body["tools"] = declare(conversation.tools)
-        text = await self._post("/chat/completions", body, sampling)
+        choice, text = await self._post("/chat/completions", body, sampling, stream)
         try:
-            choice = read_response(text)
             turn: Turn = read_turn(choice.message, conversation)
         except UnreadableError as error:
             raise self._malformed(error, text) from None
-        self._reasoning = next((key for key in _REASONING if choice.message.get(key)), self._reasoning)
+        self._reasoning = next((key for key in REASONING if choice.message.get(key)), self._reasoning)
         return Reply(turn, choice.finish, choice.usage, response=text)
 
     def _malformed(self, error: UnreadableError, text: str) -> EndpointError:
         return EndpointError(f"{self._endpoint.url}: malformed response ({error}): {text[:_RAW]}")
 
-    async def _reply_prompted(self, conversation: Conversation, prompting: Prompting, sampling: Sampling) -> Reply:
-        prompt, stops = prompting.write(conversation), prompting.rendering.stop
-        received = await self._complete(prompt, prompting, sampling)
-        try:
-            response = read_response(received)
-        except UnreadableError as error:
-            raise self._malformed(error, received) from None
+    async def _reply_prompted(
+        self, conversation: Conversation, prompting: Prompting, sampling: Sampling, stream: EventStream | None
+    ) -> Reply:
+        prompt = prompting.write(conversation)
+        response, received = await self._complete(prompt, prompting, sampling, stream)
         counted = response.usage.prompt_tokens
         if counted not in (0, len(prompt.ids)):
             raise EndpointError(
                 f"{self._endpoint.url}: the server read {counted} tokens where {prompting.name} has {len(prompt.ids)}; "
                 "name the tokenizer of the model that it serves with --tokenizer"
             )
-        cut = stop_end(response.text, stops)
-        text = response.text[:cut]
-        turn = Turn("assistant", prompting.rendering.parse(text), text)
-        finish = response.finish if cut is None else "stop"
-        return Reply(turn, finish, response.usage, raw=text, prompt=prompt.text, response=received)
+        return replace(_read_text(response.text, prompting.rendering, response, received), prompt=prompt.text)
 
-    async def _complete(self, prompt: Prompt, prompting: Prompting, sampling: Sampling) -> str:
+    async def _complete(
+        self, prompt: Prompt, prompting: Prompting, sampling: Sampling, stream: EventStream | None
+    ) -> tuple[ChatResponse, str]:
         """Send token ids, which leave the server nothing to decide; text to a server that takes nothing else."""
         if self._takes_ids:
             try:
-                return await self._post("/completions", {"prompt": list(prompt.ids)}, sampling)
+                return await self._post("/completions", {"prompt": list(prompt.ids)}, sampling, stream)
             except EndpointError as error:
-                if "prompt" not in str(error):
+                if "prompt" not in str(error) or (stream and stream.events):
                     raise
             self._takes_ids = False
-        return await self._post("/completions", {"prompt": prompting.plain(prompt)}, sampling)
+        return await self._post("/completions", {"prompt": prompting.plain(prompt)}, sampling, stream)
 
-    async def _reply_rendered(self, conversation: Conversation, fmt: CallFormat, sampling: Sampling) -> Reply:
+    async def _reply_rendered(
+        self, conversation: Conversation, fmt: CallFormat, sampling: Sampling, stream: EventStream | None
+    ) -> Reply:
         messages = render_messages(conversation, fmt)
         body: dict[str, Json] = {"messages": [{"role": role, "content": content} for role, content in messages]}
         if messages[-1][0] == "assistant":  # vLLM and SGLang need to be told; llama.cpp continues by itself
             body |= {"continue_final_message": True, "add_generation_prompt": False}
-        received = await self._post("/chat/completions", body, sampling)
-        try:
-            response = read_response(received)
-        except UnreadableError as error:
-            raise self._malformed(error, received) from None
+        response, received = await self._post("/chat/completions", body, sampling, stream)
         content = response.message.get("content")
-        text = content if isinstance(content, str) else ""
-        # The API leaves out the stop string that ends a reply, and calls need theirs, so it is searched here.
-        cut = stop_end(text, fmt.stop)
-        turn = Turn("assistant", fmt.parse(text[:cut]), text[:cut])
-        finish = response.finish if cut is None else "stop"
-        return Reply(turn, finish, response.usage, raw=text[:cut], response=received)
+        return _read_text(content if isinstance(content, str) else "", fmt, response, received)
 
-    async def _post(self, path: str, body: Mapping[str, Json], sampling: Sampling) -> str:
-        whole: dict[str, Json] = {"model": self._model, **body, "temperature": sampling.temperature, "stream": False}
+    async def _post(
+        self, path: str, body: Mapping[str, Json], sampling: Sampling, stream: EventStream | None
+    ) -> tuple[ChatResponse, str]:
+        """The response, and its body."""
+        whole: dict[str, Json] = {"model": self._model, **body, "temperature": sampling.temperature}
         if sampling.repetition_penalty != 1:
             whole["repetition_penalty"] = sampling.repetition_penalty
         if sampling.temperature > 0:
             whole |= {"top_p": sampling.top_p, "seed": sampling.seed}
             whole |= {"top_k": sampling.top_k} if sampling.top_k else {}
-        try:
-            return await self._transport.request("POST", path, {**whole, self._limit: sampling.max_new_tokens})
-        except EndpointError as error:
-            # Some models of OpenAI take the limit under another name, and say so.
-            if "max_completion_tokens" not in str(error) or self._limit == "max_completion_tokens":
-                raise
-            self._limit = "max_completion_tokens"
-        return await self._transport.request("POST", path, {**whole, self._limit: sampling.max_new_tokens})
+        while True:
+            limit, streams = self._limit, stream is not None and self._streams
+            sent: dict[str, Json] = {**whole, "stream": streams, limit: sampling.max_new_tokens}
+            sent |= {"stream_options": {"include_usage": True}} if streams else {}
+            text = ""
+            try:
+                text = await self._transport.request("POST", path, sent, stream if streams else None)
+                text = stream.body() if stream and stream.events else text
+                return read_response(text), text
+            except UnreadableError as error:
+                raise self._malformed(error, text) from None
+            except EndpointError as error:
+                # Some models of OpenAI take the limit under another name, and some servers do not stream; they say so.
+                said = str(error).removeprefix(self._endpoint.url)
+                if "max_completion_tokens" in said and limit != "max_completion_tokens":
+                    self._limit = "max_completion_tokens"
+                elif "stream" in said and streams and not (stream and stream.events):
+                    self._streams = False
+                else:
+                    raise
 
 
 def identify_served(
@@ -241,6 +276,16 @@ def _format(name: str | None) -> CallFormat | None:
 
 def _served_name(endpoint: Endpoint, model: str, fmt: str | None) -> str:
     return f"{model} at {endpoint.url}, {f'prompts in {fmt}' if fmt else 'native tools'}"
+
+
+def _read_text(text: str, form: Rendering | CallFormat, response: ChatResponse, received: str) -> Reply:
+    """A reply in a call format.
+
+    The API leaves out the stop string that ends a reply, and calls need theirs, so it is searched here.
+    """
+    cut = stop_end(text, form.stop)
+    turn = Turn("assistant", form.parse(text[:cut]), text[:cut])
+    return Reply(turn, response.finish if cut is None else "stop", response.usage, raw=text[:cut], response=received)
 
 
 def _deltas(turn: Turn) -> Iterator[Delta]:

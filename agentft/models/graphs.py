@@ -25,6 +25,7 @@ def fits_graph(model: Any) -> bool:
     return (
         model.device.type == "cuda"
         and not getattr(model, "is_quantized", False)
+        and isinstance(model.get_input_embeddings(), torch.nn.Embedding)  # a table in host memory is read by the CPU
         and kinds.get("rope_type", "default") in {"default", "linear", "llama3", "yarn"}
     )
 

@@ -6,7 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import groupby, takewhile
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,20 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from agentft.errors import InputError
 from agentft.models import Finish, Likelihood, Sampling, TokenScore
 from agentft.models.completion import Completion, OnText, TextRequest, stop_end
-from agentft.models.decoding import ATTENTION, OnTokens, Prefix, Start, can_share, compute_prefix, decode, read_logs
+from agentft.models.decoding import (
+    ATTENTION,
+    OnPiece,
+    OnTokens,
+    Prefix,
+    Start,
+    can_share,
+    compute_prefix,
+    decode,
+    read_logs,
+)
 from agentft.models.embedded import resolve
-from agentft.models.tokenizers import check_vocabulary, load_tokenizer, located
+from agentft.models.prefixes import PrefixFiles
+from agentft.models.tokenizers import check_vocabulary, fit_embeddings, load_tokenizer, located
 from agentft.rendering.encoding import tokens_of
 from agentft.rendering.frame import Frame
 from agentft.rendering.tokens import tokenise
@@ -71,12 +82,13 @@ class HfEngine:
         self._lead = self._decode_all(self._ends[:1])
         self._prefixes: list[Prefix] = []
         self._previous: list[Start] = []  # the rows of the last batch, as computed
+        self._files: PrefixFiles | None = None  # for the next prefix that is computed
         self._shares = can_share(model)
         if self._shares:
             self._model.set_attn_implementation(ATTENTION)
 
     @classmethod
-    def open(cls, model: str, adapter: Path | None = None, bits: int = 16, *, rounded: bool = False) -> HfEngine:
+    def open(cls, model: str, adapter: Path | None = None, bits: int = 16, *, rounded: int = 0) -> HfEngine:
         """Load a model, with an adapter if one is named.
 
         With 16 bits the adapter is merged into the weights in memory, so that decoding is as fast as the base model's.
@@ -84,21 +96,23 @@ class HfEngine:
         Args:
             model: a folder, a hub id or an embedded name.
             adapter: a folder in peft's layout.
-            rounded: with 16 bits, round the weights to 4 bits and dequantise them, as QLoRA does in training.
+            rounded: with 16 bits, round the weights to this many bits and dequantise them, as QLoRA does in training;
+                0: do not. True is 4.
 
         Raises:
             MissingError: the model is not on this machine and cannot be downloaded.
         """
-        tokenizer = load_tokenizer(model)
+        added = adapter is not None and (adapter / "tokenizer.json").is_file()
+        tokenizer = load_tokenizer(str(adapter) if added else model)
         # Native bf16 is 1.7 times as fast as fp32 on two cores (SmolLM2, 42 rows).
         dtype = torch.bfloat16 if native_bf16() else torch.float32
-        rounded = rounded and bits == 16
+        rounded = (4 if rounded is True else rounded) if bits == 16 else 0
         loaded = located(
             model,
             AutoModelForCausalLM.from_pretrained,
             resolve(model),
             dtype=dtype,
-            quantization_config=quantisation(4 if rounded else bits, dtype),
+            quantization_config=quantisation(rounded or bits, dtype),
             device_map={"": 0} if torch.cuda.is_available() else None,
             trust_remote_code=False,
         )
@@ -107,6 +121,8 @@ class HfEngine:
         if adapter is not None:
             from peft import PeftModel
 
+            if added:
+                fit_embeddings(loaded, tokenizer)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # peft reads a deprecated property of transformers
                 loaded = located(str(adapter), PeftModel.from_pretrained, loaded, str(adapter), trust_remote_code=False)
@@ -117,7 +133,10 @@ class HfEngine:
     def complete(
         self, requests: Sequence[TextRequest], sampling: Sampling, on_text: OnText | None = None
     ) -> list[Completion]:
-        """See `TextEngine.complete`. All requests go through the model in one batch."""
+        """See `TextEngine.complete`. All requests go through the model in one batch.
+
+        A single prompt is read in pieces if it is streamed, with an empty text after each.
+        """
         if not requests:
             return []
         # Requests with the same system text must be adjacent to share its computation.
@@ -126,9 +145,11 @@ class HfEngine:
         check_vocabulary(prompts, self._model.get_input_embeddings().num_embeddings, self.name, self.tokenizer)
         digest = hashlib.sha256(repr((sampling.seed, [request.key for request in requests])).encode()).digest()
         sampling = replace(sampling, seed=int.from_bytes(digest[:7], "big"))
+        on_piece = partial(on_text, 0, "") if on_text is not None and len(requests) == 1 else None
         with torch.inference_mode():
-            starts = self._starts([_system_text(requests[index].segments) for index in order], prompts)
-            generated, owns = decode(self._model, prompts, starts, sampling, self._watch(requests, order, on_text))
+            starts = self._starts([_system_text(requests[index].segments) for index in order], prompts, on_piece)
+            watch = self._watch(requests, order, on_text)
+            generated, owns = decode(self._model, prompts, starts, sampling, watch, on_piece=on_piece)
         # Most conversations continue in the next batch, so their keys and values are kept for one batch.
         self._previous = [Start(start.shared, own) for start, own in zip(starts, owns, strict=True)]
         done = {
@@ -136,6 +157,20 @@ class HfEngine:
             for index, prompt, row in zip(order, prompts, generated, strict=True)
         }
         return [done[index] for index in range(len(requests))]
+
+    def keep_prefix(self, folder: Path, source: str) -> None:
+        """Load the next prefix from this folder if it is there, else save it there; on a GPU, reading takes no time.
+
+        Args:
+            source: identifies the model by its name and files. Its configuration and some values of each weight are
+                added, because a hub id may be of other weights tomorrow.
+        """
+        if self._model.device.type == "cpu":
+            digest = hashlib.sha256(f"{source} {torch.__version__} {self._model.config.to_json_string()}".encode())
+            for weight in self._model.parameters():
+                flat = weight.data.flatten()
+                digest.update(flat[:: max(1, flat.numel() // 500)].double().numpy().tobytes())
+            self._files = PrefixFiles(folder, digest.hexdigest())
 
     def count(self, segments: Sequence[Segment]) -> int:
         """How many tokens a rendered prompt has."""
@@ -179,14 +214,14 @@ class HfEngine:
                 found[at] = tuple(Likelihood(*place, log) for place, log in places)
         return [found[at] for at in range(len(rows))]
 
-    def _starts(self, systems: list[str], prompts: list[list[int]]) -> list[Start]:
+    def _starts(self, systems: list[str], prompts: list[list[int]], on_piece: OnPiece = None) -> list[Start]:
         """The cached prefix of each prompt; empty if some prompts share too little."""
         if not self._shares:
             return []
         starts: list[Start] = []
         for _, group in groupby(range(len(prompts)), key=lambda index: systems[index]):
             members = [prompts[index] for index in group]
-            prefix = self._shared_prefix(members)
+            prefix = self._shared_prefix(members, on_piece)
             if prefix is None:
                 return []
             starts += [self._cached_start(prefix, prompt) for prompt in members]
@@ -197,7 +232,7 @@ class HfEngine:
         known = [start.own for start in self._previous if start.shared.tokens == prefix.tokens]
         return Start(prefix, _longest_match(prompt[len(prefix.tokens) : -1], known) or prefix.cut(0))
 
-    def _shared_prefix(self, prompts: list[list[int]]) -> Prefix | None:
+    def _shared_prefix(self, prompts: list[list[int]], on_piece: OnPiece) -> Prefix | None:
         """The common prefix of all prompts, or a cached prefix with most of it; None if they share too little."""
         columns = zip(*(prompt[:-1] for prompt in prompts), strict=False)
         same = prompts[0][: sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))]
@@ -208,8 +243,14 @@ class HfEngine:
             return cached
         if len(same) < WORTH_SHARING:
             return None
-        self._prefixes = [compute_prefix(self._model, same), *self._prefixes[: KEPT_PREFIXES - 1]]
-        return self._prefixes[0]
+        files, self._files = self._files, None
+        found = files.load(same) if files else None
+        if found is None:
+            found = compute_prefix(self._model, same, on_piece)
+            if files:
+                files.save(found)
+        self._prefixes = [found, *self._prefixes[: KEPT_PREFIXES - 1]]
+        return found
 
     def _watch(self, requests: Sequence[TextRequest], order: list[int], on_text: OnText | None) -> OnTokens:
         """The callback that ends rows at their stop strings and streams their text; row i is request `order[i]`."""

@@ -79,7 +79,7 @@ class LocalModel:
         return self._engine.score(self._rendering.prompt(conversation), text, _OTHERS) if self.context else []
 
     def read(self, replies: Sequence[tuple[Conversation, Turn]]) -> list[Reading]:
-        """See `ReadingModel`; empty readings if the engine cannot read."""
+        """See `InspectableModel`; the readings are empty if the engine cannot read."""
         engine = self._engine
         if not isinstance(engine, ReadingEngine):
             return [Reading("", ()) for _ in replies]
@@ -124,7 +124,10 @@ class PartStream:
         self._sent = 0  # characters of it that were sent; for a call, 1 once it was announced
 
     def feed(self, piece: str) -> None:
-        """Add generated text."""
+        """Add generated text; "" tells that a piece of the prompt was read."""
+        if not piece:
+            self._on_delta(TextDelta(""))
+            return
         self._text += piece
         self._stream(closed=False)
 

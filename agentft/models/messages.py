@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from agentft.calls.format import declare_tool
 from agentft.errors import RowError
@@ -14,7 +15,7 @@ from agentft.records.keys import is_blank
 from agentft.records.openai import parse_openai
 from agentft.types import Conversation, Json, ParseFailure, Text, ToolCall, ToolDefinition, ToolResult, Turn
 
-__all__ = ["ChatResponse", "declare", "read_response", "read_turn", "write_messages", "write_reply"]
+__all__ = ["ChatResponse", "declare", "read_response", "read_sent", "read_turn", "write_messages", "write_reply"]
 
 _FINISHES: dict[Json, Finish] = {"tool_calls": "stop", "function_call": "stop", "length": "length"}
 
@@ -85,6 +86,21 @@ def _write_results(turn: Turn, named: set[str]) -> Iterator[Json]:
             yield {"role": "user", "content": part.content}
 
 
+def read_sent(text: str, what: str) -> dict[str, Any]:
+    """A JSON object that a server sent. `what` it is, for the message.
+
+    Raises:
+        UnreadableError: as for `read_response`.
+    """
+    try:
+        document = parse_json(text, unique_keys=True)
+    except UnreadableError as error:
+        raise UnreadableError(f"content: {error}") from None
+    if not isinstance(document, dict):
+        raise UnreadableError(f"structure: {what} is {kind_of(document)}, not an object")
+    return document
+
+
 def read_response(body: str) -> ChatResponse:
     """The first choice of a response.
 
@@ -92,12 +108,7 @@ def read_response(body: str) -> ChatResponse:
         UnreadableError: the body is not JSON or has no choice. The detail begins with the class of the failure:
             `structure` or `content`, as for calls.
     """
-    try:
-        document = parse_json(body, unique_keys=True)
-    except UnreadableError as error:
-        raise UnreadableError(f"content: {error}") from None
-    if not isinstance(document, dict):
-        raise UnreadableError(f"structure: the body is {kind_of(document)}, not an object")
+    document = read_sent(body, "the body")
     choices = document.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict):

@@ -33,7 +33,13 @@ DEFAULT_FORMAT = "msagent"
 SCRIPTED = "scripted"
 
 
-def open_model(model: str | None, adapter: str | None = None, bits: int = 16, call_format: str | None = None) -> Model:
+def open_model(
+    model: str | None,
+    adapter: str | None = None,
+    bits: int = 16,
+    call_format: str | None = None,
+    prefixes: Path | None = None,
+) -> Model:
     """Load a model, with a run's adapter if one is named.
 
     Args:
@@ -41,6 +47,7 @@ def open_model(model: str | None, adapter: str | None = None, bits: int = 16, ca
         adapter: a run folder, or `last`. For a run of full training, `model` is not used.
         bits: 4, 8 or 16.
         call_format: a call format's name; None: the adapter's, or the default.
+        prefixes: the folder in which the first prefix is kept; None: it is not.
 
     Raises:
         InputError: the run or the answers file cannot be used, or the run was trained with another rendering.
@@ -65,7 +72,9 @@ def open_model(model: str | None, adapter: str | None = None, bits: int = 16, ca
     elif run.is_whole:
         engine = HfEngine.open(str(run.weights), None, bits)
     else:
-        engine = HfEngine.open(name, run.weights, bits, rounded=run.is_rounded)
+        engine = HfEngine.open(name, run.weights, bits, rounded=run.bits * run.is_rounded)
+    if prefixes is not None:
+        engine.keep_prefix(prefixes, identify(model, adapter, bits, call_format)[1])
     if run is not None:
         check_rendering(run, open_rendering(run.call_format, engine.tokenizer).describe(), name)
     return LocalModel(engine, open_rendering(fmt, engine.tokenizer, thinking=run is not None and run.thinking))
@@ -89,10 +98,11 @@ def doubt_bits(adapter: str | None, bits: int) -> str | None:
         InputError: the run cannot be used.
     """
     run = find_finished(adapter) if adapter else None
-    if run is None or bits == 16 or (bits == 4 and run.is_rounded):
+    if run is None or bits == 16 or (bits == run.bits and run.is_rounded):
         return None
+    trained = f"{run.bits}-bit" if run.is_rounded else "unrounded"
     return (
-        f"{run.path} was trained on {'4-bit' if run.is_rounded else 'unrounded'} weights and is now loaded on "
+        f"{run.path} was trained on {trained} weights and is now loaded on "
         f"{bits}-bit weights, which costs small models much of their accuracy; use --bits 16 for those of the training"
     )
 
@@ -134,7 +144,7 @@ def identify(model: str | None, adapter: str | None, bits: int, call_format: str
     if run and run.is_whole:
         parts += _listing(run.weights)
     elif run:
-        parts += ["rounded"] if run.is_rounded else []
+        parts += ["rounded" if run.bits == 4 else f"rounded {run.bits}"] if run.is_rounded else []
         parts += [f"{path.name} {_sha(path)}" for path in sorted(run.weights.iterdir()) if path.is_file()]
     return shown, hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

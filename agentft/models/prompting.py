@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agentft.errors import FrameError
+from agentft.models.embedded import resolve
 from agentft.models.opening import DEFAULT_FORMAT
 from agentft.rendering import Rendering, open_rendering
 from agentft.rendering.encoding import tokens_of
@@ -78,10 +79,11 @@ def open_prompting(name: str, call_format: str | None = None) -> Prompting:
         MissingError: the tokenizer is not on this machine.
         FrameError: it has no usable chat template.
     """
-    from agentft.models.tokenizers import load_tokenizer  # transformers takes seconds
-
     run = _find_run(name)
     source = name if run is None else str(run.weights) if run.is_whole else run.model
+    resolve(source)  # refuses a missing folder before transformers is imported, which takes seconds
+    from agentft.models.tokenizers import load_tokenizer
+
     fmt = call_format or (run.call_format if run else DEFAULT_FORMAT)
     tokenizer = load_tokenizer(source)
     return Prompting(name, open_rendering(fmt, tokenizer, thinking=run is not None and run.thinking), tokenizer)

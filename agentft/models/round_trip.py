@@ -5,52 +5,34 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from agentft.calls import CALL_FORMATS
+from agentft.calls import CALL_FORMATS, CALL_MARKERS
 from agentft.errors import FrameError, MissingError
 from agentft.models import Model, Reply, Request, Sampling
 from agentft.models.prompting import Prompting
 from agentft.types import Conversation, Json, Span, Text, ToolCall, ToolDefinition, ToolResult, Turn
 
-__all__ = ["AWKWARD", "Trip", "compare_templates", "round_trip"]
+__all__ = ["AWKWARD", "Check", "compare_templates", "round_trip", "sample_conversation"]
 
-AWKWARD: Mapping[str, Json] = {
-    "unicode": "Zürich 北京 🌍",
-    "quotes": "say \"hi\" and 'bye'",
-    "newlines": "one\ntwo\r\n\tthree",
-    "backslashes": "C:\\temp\\new",
-    "empty text": "",
-    "spaces": "  padded  ",
-    "closing tag": "a </tool_call> b",
-    "markup": "<b>&amp;</b> {{ x }} {% y %}",
-    "JSON as text": '{"a": [1, "2"]}',
-    "digits as text": "007",
-    "big integer": 9007199254740993,
-    "negative": -3,
-    "small float": 1e-7,
-    "whole float": 2.5e10,
-    "true": True,
-    "null": None,
-    "nested object": {"a": {"b": {"c": [1, {"d": "e"}]}}},
-    "deep list": [[[[[1]]]]],
-    "empty list and object": {"list": [], "object": {}},
-    "mixed list": [1, "1", 1.5, True, None],
-}
+AWKWARD: Mapping[str, Json] = json.loads(Path(__file__).with_name("awkward.json").read_bytes())
 """Arguments that parsers are known to change or lose, by what is awkward."""
 
 _CITY: dict[str, Json] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 _VALUE: dict[str, Json] = {"type": "object", "properties": {"value": {"description": "Any JSON value."}}}
 _WEATHER = ToolDefinition("get_weather", "The weather in a city.", _CITY)
 _ECHO = ToolDefinition("echo", "Returns its value.", {**_VALUE, "required": ["value"]})
-_MARKERS = ("<tool_call", "</tool_call", "<|im_end|>", "<|eot_id|>", "[TOOL_CALLS]", "<|python_tag|>", "<|tool_call")
+_QUESTION = "What is the weather in Oslo?"
+_ANSWER = Turn("assistant", (Text("It is 17 degrees.", Span(0, 17)),), "It is 17 degrees.")
+_MARKERS = (*CALL_MARKERS, "<|im_end|>", "<|eot_id|>", "[TOOL_CALLS]", "<|python_tag|>", "<|tool_call")
 _ENOUGH = 5  # requests without a call after which the rest are left out
 _WEAK = "a stronger model or training is needed before its parser can be judged"
 _PARSER = "this is a fault of the parser, not of the model: choose the server's tool parser for this model"
 
 
 @dataclass(frozen=True, slots=True)
-class Trip:
-    """The result of one probe. `remedy`: what it means, if it is not `good`."""
+class Check:
+    """The result of one check. `remedy`: what to do if it is not `good`, or what that means."""
 
     name: str
     good: bool
@@ -58,7 +40,7 @@ class Trip:
     remedy: str = ""
 
 
-def round_trip(model: Model) -> Iterator[Trip]:
+def round_trip(model: Model) -> Iterator[Check]:
     """Probe a model. A probe that fails is reported; the awkward arguments are left out for a model that never calls.
 
     Raises:
@@ -80,11 +62,11 @@ def round_trip(model: Model) -> Iterator[Trip]:
         yield calls[-1]
         if len(calls) == _ENOUGH and all(trip.remedy == _WEAK for trip in calls):
             left = len(AWKWARD) - _ENOUGH + 2
-            yield Trip("calls", False, f"no call in {_ENOUGH} requests; {left} more are left out", _WEAK)
+            yield Check("calls", False, f"no call in {_ENOUGH} requests; {left} more are left out", _WEAK)
             return
 
 
-def compare_templates(served: Model, prompting: Prompting) -> Iterator[Trip]:
+def compare_templates(served: Model, prompting: Prompting) -> Iterator[Check]:
     """Whether the server's chat template writes prompts of as many tokens as ours, conversation by conversation.
 
     Args:
@@ -95,12 +77,10 @@ def compare_templates(served: Model, prompting: Prompting) -> Iterator[Trip]:
         InputError: an endpoint refuses the key, the address or the model.
         EndpointDownError: it cannot be reached.
     """
-    user = _conversation("What is the weather in Oslo?")
-    tools = _conversation("What is the weather in Oslo?", _WEATHER, _ECHO)
-    call = ToolCall("id_weather", "get_weather", {"city": "Oslo"}, Span(0, 0))
-    after = _with_calls(tools, [call], '{"degrees": 17}')
-    answer = Turn("assistant", (Text("It is 17 degrees.", Span(0, 17)),), "It is 17 degrees.")
-    again = replace(after, turns=(*after.turns, answer, *user.turns[1:]))
+    user = _conversation(_QUESTION)
+    tools = _conversation(_QUESTION, _WEATHER, _ECHO)
+    after = _answered(tools)
+    again = replace(after, turns=(*after.turns, _ANSWER, *user.turns[1:]))
     values = [ToolCall(f"id_{key}", "echo", {"value": value}, Span(0, 0)) for key, value in AWKWARD.items()]
     awkward = _with_calls(tools, values, '{"echoed": true}')
     probes = {"a user": user, "tools": tools, "a result": after, "two rounds": again, "awkward values": awkward}
@@ -113,12 +93,26 @@ def compare_templates(served: Model, prompting: Prompting) -> Iterator[Trip]:
         theirs = reply.usage.prompt_tokens
         found = f"{name}: {ours} tokens here" + (", as many there" if theirs == ours else f", {theirs} there")
         remedy = "the server reports no prompt_tokens" if not theirs else "its chat template or tokenizer is another"
-        yield Trip(
+        yield Check(
             "template", theirs == ours, found, f"{remedy}; with --tokenizer agentft eval writes the prompts here"
         )
 
 
-def _formats(model: Model) -> list[Trip]:
+def sample_conversation() -> Conversation:
+    """Two questions about the weather, each with a call, its result and an answer; two tools."""
+    first = _conversation(_QUESTION, _WEATHER, _ECHO)
+    turns = (*_answered(first).turns, _ANSWER)
+    second = replace(first, turns=(*turns, *first.turns[1:]))
+    return replace(second, turns=(*_answered(second).turns, _ANSWER))
+
+
+def _answered(asked: Conversation) -> Conversation:
+    """The conversation with a call for the weather and its result."""
+    call = ToolCall("id_weather", "get_weather", {"city": "Oslo"}, Span(0, 0))
+    return _with_calls(asked, [call], '{"degrees": 17}')
+
+
+def _formats(model: Model) -> list[Check]:
     """For a model whose calls are text here: whether each awkward argument is read as it was written."""
     fmt = CALL_FORMATS.get(str(model.rendering.get("call_format")))
     if fmt is None:
@@ -131,10 +125,10 @@ def _formats(model: Model) -> list[Trip]:
         if not any(isinstance(part, ToolCall) and _same(part.arguments.get("value"), AWKWARD[name]) for part in parts)
     ]
     found = f"{fmt.name}: {len(AWKWARD) - len(lost)} of {len(AWKWARD)} arguments are read as they were written"
-    return [Trip("call format", not lost, found, f"changed or lost: {', '.join(lost)}; please report this")]
+    return [Check("call format", not lost, found, f"changed or lost: {', '.join(lost)}; please report this")]
 
 
-def _calls(model: Model, name: str, asked: Conversation, cities: Sequence[str]) -> Trip:
+def _calls(model: Model, name: str, asked: Conversation, cities: Sequence[str]) -> Check:
     reply, failed = _ask(model, name, asked)
     if reply is None:
         return failed
@@ -144,10 +138,10 @@ def _calls(model: Model, name: str, asked: Conversation, cities: Sequence[str]) 
     got = [str(call.arguments.get("city")) for call in calls if call.name == _WEATHER.name]
     good = len(calls) == len(cities) and all(city in value for city, value in zip(cities, got, strict=False))
     found = ", ".join(f"{call.name}({_dump(dict(call.arguments))})" for call in calls)
-    return Trip(name, good, found, f"the model called, but not as asked ({len(cities)} expected)")
+    return Check(name, good, found, f"the model called, but not as asked ({len(cities)} expected)")
 
 
-def _awkward(model: Model, name: str, value: Json) -> Trip:
+def _awkward(model: Model, name: str, value: Json) -> Check:
     text = f"Call echo with exactly this JSON as its arguments: {_dump({'value': value})}"
     reply, failed = _ask(model, name, _conversation(text, _ECHO))
     if reply is None:
@@ -157,41 +151,40 @@ def _awkward(model: Model, name: str, value: Json) -> Trip:
         return problem
     got = calls[0].arguments.get("value")
     if _same(got, value):
-        return Trip(name, True, f"{_dump(value):.60} came back equal")
+        return Check(name, True, f"{_dump(value):.60} came back equal")
     found = f"{_dump(value):.60} came back as {_dump(dict(calls[0].arguments)):.80}"
-    return Trip(name, False, found, "the model or the server's parser changed it; compare with another server")
+    return Check(name, False, found, "the model or the server's parser changed it; compare with another server")
 
 
-def _unread(name: str, reply: Reply, calls: Sequence[ToolCall]) -> Trip | None:
+def _unread(name: str, reply: Reply, calls: Sequence[ToolCall]) -> Check | None:
     """The trip of a reply without a readable call."""
     if calls and (failure := next((call.parse_error for call in calls if call.parse_error), None)):
-        return Trip(name, False, f"an unreadable call ({failure.kind}): {failure}", _blame(reply))
+        return Check(name, False, f"an unreadable call ({failure.kind}): {failure}", _blame(reply))
     if calls:
         return None
     text = _text(reply)
     if any(marker in text for marker in _MARKERS) or text.lstrip().startswith(('{"name"', '[{"name"')):
-        return Trip(name, False, f"the call was left in the text: {text:.80}", _PARSER)
-    return Trip(name, False, f"no call: {text:.80}", _WEAK)
+        return Check(name, False, f"the call was left in the text: {text:.80}", _PARSER)
+    return Check(name, False, f"no call: {text:.80}", _WEAK)
 
 
 def _blame(reply: Reply) -> str:
     return f"the model wrote: {reply.raw:.120}" if reply.raw is not None else _PARSER
 
 
-def _result(model: Model, asked: Conversation) -> Trip:
+def _result(model: Model, asked: Conversation) -> Check:
     """A result that is answered. The call is given, so that this does not depend on the model's own."""
-    after = _with_calls(asked, [ToolCall("id_weather", "get_weather", {"city": "Oslo"}, Span(0, 0))], '{"degrees": 17}')
-    reply, failed = _ask(model, "a result", after)
+    reply, failed = _ask(model, "a result", _answered(asked))
     if reply is None:
         return failed
     text = _text(reply)
     good = "17" in text and not any(isinstance(part, ToolCall) for part in reply.turn.parts)
-    return Trip(
+    return Check(
         "a result", good, f"after a result: {text or 'another call'!s:.80}", "the answer does not use the result"
     )
 
 
-def _stop(model: Model) -> Trip:
+def _stop(model: Model) -> Check:
     reply, failed = _ask(model, "a stop", _conversation("Reply with the word OK and nothing else."))
     if reply is None:
         return failed
@@ -199,10 +192,10 @@ def _stop(model: Model) -> Trip:
     left = [marker for marker in _MARKERS if marker in text]
     found = f"{text:.60} ({reply.finish})"
     remedy = f"control tokens in the text: {', '.join(left)}; the server does not stop there" if left else ""
-    return Trip("a stop", not left and reply.finish != "length", found, remedy or "the reply was cut at 200 tokens")
+    return Check("a stop", not left and reply.finish != "length", found, remedy or "the reply was cut at 200 tokens")
 
 
-def _history(model: Model) -> Trip:
+def _history(model: Model) -> Check:
     """Whether a conversation with all awkward arguments in earlier calls is accepted."""
     calls = [
         ToolCall(f"id_{number}", "echo", {"value": value}, Span(0, 0)) for number, value in enumerate(AWKWARD.values())
@@ -210,14 +203,14 @@ def _history(model: Model) -> Trip:
     after = _with_calls(_conversation("Call echo with some values.", _ECHO), calls, '{"echoed": true}')
     reply, failed = _ask(model, "history", after)
     found = f"a conversation with {len(calls)} awkward calls and their results is accepted"
-    return failed if reply is None else Trip("history", True, found)
+    return failed if reply is None else Check("history", True, found)
 
 
-def _ask(model: Model, name: str, asked: Conversation, tokens: int = 200) -> tuple[Reply | None, Trip]:
+def _ask(model: Model, name: str, asked: Conversation, tokens: int = 200) -> tuple[Reply | None, Check]:
     try:
-        return model.reply([Request(name, asked)], Sampling(max_new_tokens=tokens))[0], Trip(name, True, "")
+        return model.reply([Request(name, asked)], Sampling(max_new_tokens=tokens))[0], Check(name, True, "")
     except (OSError, RuntimeError, MissingError, FrameError) as error:
-        return None, Trip(name, False, f"{error}"[:300], "the server or the chat template refuses such a conversation")
+        return None, Check(name, False, f"{error}"[:300], "the server or the chat template refuses such a conversation")
 
 
 def _conversation(text: str, *tools: ToolDefinition) -> Conversation:

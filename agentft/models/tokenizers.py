@@ -12,7 +12,7 @@ from transformers.utils import logging as transformers_logging
 from agentft.errors import InputError, MissingError
 from agentft.models.embedded import resolve
 
-__all__ = ["check_vocabulary", "load_tokenizer", "located"]
+__all__ = ["check_vocabulary", "fit_embeddings", "load_tokenizer", "located"]
 
 
 def load_tokenizer(model: str) -> Any:
@@ -48,6 +48,12 @@ def check_vocabulary(rows: Iterable[Sequence[int]], size: int, model: str, token
             f"rows use {len(beyond)} of the tokens without one ({texts}); resize the model's embeddings, or use the "
             "tokenizer that belongs to the model"
         )
+
+
+def fit_embeddings(model: Any, tokenizer: Any) -> None:
+    """Give `model` an embedding (and a row of the head) for each token of `tokenizer`, if it has too few."""
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
 
 
 def located(model: str, load: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

@@ -20,6 +20,7 @@ import agentft
 from agentft.credentials import Credential, service_url
 from agentft.errors import AgentftError, InputError, MissingError
 from agentft.json_text import UnreadableError, parse_json
+from agentft.models.streaming import EventStream
 from agentft.types import Json
 
 __all__ = ["Endpoint", "EndpointDownError", "EndpointError", "Transport", "open_endpoint"]
@@ -126,14 +127,20 @@ class Transport:
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
 
-    async def request(self, method: str, path: str, body: Mapping[str, Json] | None = None) -> str:
+    async def request(
+        self, method: str, path: str, body: Mapping[str, Json] | None = None, stream: EventStream | None = None
+    ) -> str:
         """The text of a successful response.
 
         429, 5xx and lost connections are retried with exponential backoff and jitter, and not before the time that
         `Retry-After` names. After a 429, all requests wait.
 
+        Args:
+            stream: gets the lines of the response as they come, if it is a stream; one that has begun is not retried.
+
         Raises:
             EndpointError: no usable response to this request.
+            UnreadableError: see `EventStream.feed`.
             EndpointDownError: nothing gets a response any more.
             InputError: the endpoint refuses the key, the address or the model.
         """
@@ -146,11 +153,11 @@ class Transport:
             await asyncio.sleep(max(0.0, self._resume - time.monotonic()))
             try:
                 async with self._slots, asyncio.timeout(self._endpoint.seconds):
-                    response, text = await self._send(method, path, content)
+                    response, text = await self._send(method, path, content, stream)
             except (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout):
                 raise self._error(f"no answer within {self._endpoint.seconds:g} seconds") from None
             except httpx.TransportError as error:
-                if attempt >= (_ATTEMPTS if self._success else _FEW):
+                if attempt >= (_ATTEMPTS if self._success else _FEW) or (stream and stream.events):
                     raise self._lost(error, began) from None
                 await asyncio.sleep(self._delay(attempt))
                 continue
@@ -165,16 +172,23 @@ class Transport:
             else:
                 await asyncio.sleep(delay)
 
-    async def _send(self, method: str, path: str, content: bytes) -> tuple[httpx.Response, str]:
+    async def _send(
+        self, method: str, path: str, content: bytes, stream: EventStream | None
+    ) -> tuple[httpx.Response, str]:
         url = self._base.copy_with(path=self._base.path + path)
-        body = bytearray()
+        body, start = bytearray(), 0
         async with self._http.stream(method, url, content=content) as response:
+            if response.headers.get("content-encoding", "identity") != "identity":
+                raise self._error("a response is compressed, though none may be")
+            streams = response.is_success and "text/event-stream" in response.headers.get("content-type", "")
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > self._endpoint.size:
                     raise self._error(f"a response is larger than {self._endpoint.size} bytes")
-        if response.headers.get("content-encoding", "identity") != "identity":
-            raise self._error("a response is compressed, though none may be")
+                while stream and streams and (end := body.find(b"\n", start) + 1):
+                    self._success = time.monotonic()
+                    stream.feed(self._hidden(body[start:end].decode(errors="replace")))
+                    start = end
         return response, self._hidden(body.decode(errors="replace"))
 
     def _may_retry(self, response: httpx.Response, text: str, attempt: int) -> bool:

@@ -32,7 +32,7 @@ _DECLARES = re.compile(
 _OBJECT = re.compile(r"\{(?=\s*[\"'}])")
 # A string (to the end of the text if it is not closed) or a bracket.
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
-_MAX_REPAIRS = 8
+_MAX_REPAIRS = 7
 _CLOSERS = {"{": "}", "[": "]"}
 
 
@@ -124,13 +124,16 @@ def _read_malformed(text: str, start: int, problem: UnreadableError) -> tuple[Js
     body = text[start:end]
     if literal := read_literal_call(text, start, [end]):
         return literal
+    place = min((problem.position or start) - start, len(body))
     for _ in range(_MAX_REPAIRS):
+        before, body = body, _repair(body, place)
         try:
             return read_json(body)[0], end
         except UnreadableError as error:
-            before, body = body, _repair(body, error.position or 0)
-            if body == before:
-                break
+            reached = error.position or 0
+        if body == before or (reached == place and before[place : place + 1] not in ("]", "}")):
+            break  # nothing was added, or what was added is inside an open string
+        place = reached
     raise RowError("unreadable-tools", f"a tool's declaration: {problem}", offset=start) from None
 
 
@@ -178,6 +181,7 @@ def _merge(found: list[ToolDefinition]) -> tuple[ToolDefinition, ...]:
     tools: dict[tuple[str, str], ToolDefinition] = {}
     for tool in found:
         key = tool.name, json.dumps(tool.parameters, sort_keys=True)
-        known = tools.get(key, tool)
-        tools[key] = replace(known, endpoints=tuple(dict.fromkeys(known.endpoints + tool.endpoints)))
+        known = tools.setdefault(key, tool)
+        if known is not tool:
+            tools[key] = replace(known, endpoints=tuple(dict.fromkeys(known.endpoints + tool.endpoints)))
     return tuple(tools.values())

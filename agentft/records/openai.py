@@ -65,7 +65,7 @@ def parse_openai(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinitio
             turns += step.close(reopen=role == "assistant")
             turn = _tile(role, _read_message(role, message, numbers))
             step.add(part for part in turn.parts if isinstance(part, ToolCall))
-            turns.append(replace(turn, excluded=role == "assistant" and read_excluded(message)))
+            turns.append(replace(turn, excluded=True) if role == "assistant" and read_excluded(message) else turn)
         except RowError as error:
             error.turn = index
             raise

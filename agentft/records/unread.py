@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 
 from agentft.errors import RowError
 from agentft.records.keys import WEIGHT_KEYS, is_blank
@@ -33,7 +34,7 @@ def unread_keys(
     """
     found = dict.fromkeys(_unread(row, _ROW | _METADATA | {key}))
     if not is_blank(row.get("tools")):
-        found |= dict.fromkeys(_unread({"functions": row.get("functions")}, ()))
+        found |= dict.fromkeys(_unread({"functions": row.get("functions")}, frozenset()))
     for item in items if turn_keys else ():
         if isinstance(item, dict):
             found |= dict.fromkeys(unread_of_turn(item, turn_keys))
@@ -44,10 +45,11 @@ def unread_keys(
 def unread_of_turn(turn: Mapping[str, Json], turn_keys: Mapping[str, frozenset[str]]) -> Iterator[str]:
     """The same for one turn."""
     role = next((name for key in ("from", "role") if isinstance(name := turn.get(key), str)), "")
-    yield from (f"{role}.{name}" for name in _unread(turn, _TURN | turn_keys[""] | turn_keys.get(role, frozenset())))
-    if not is_blank(turn.get("content")):
-        yield from (f"{role}.{name}" for name in _unread({"refusal": turn.get("refusal")}, ()))
-    yield from _unread_of_functions(turn.get("tool_calls"), "tool_calls", _CALL)
+    yield from (f"{role}.{name}" for name in _unread(turn, _known(turn_keys[""], turn_keys.get(role, frozenset()))))
+    if turn.get("refusal") and not is_blank(turn.get("content")):
+        yield from (f"{role}.{name}" for name in _unread({"refusal": turn["refusal"]}, frozenset()))
+    if turn.get("tool_calls"):
+        yield from _unread_of_functions(turn["tool_calls"], "tool_calls", _CALL)
     if role not in ("assistant", "gpt"):  # a weight of 0 changes nothing here
         yield from (f"{role}.{name}" for name in WEIGHT_KEYS if turn.get(name))
 
@@ -64,7 +66,12 @@ def _unread_of_functions(listed: Json, where: str, known: frozenset[str]) -> Ite
                 yield from (f"{where}.{name}" for name in _unread(one, known))
 
 
-def _unread(item: Mapping[str, Json], known: Collection[str]) -> Iterator[str]:
-    for name, value in item.items():
+@cache
+def _known(everywhere: frozenset[str], own: frozenset[str]) -> frozenset[str]:
+    return _TURN | everywhere | own
+
+
+def _unread(item: Mapping[str, Json], known: frozenset[str]) -> Iterator[str]:
+    for name, value in () if item.keys() <= known else item.items():
         if name not in known and isinstance(value, str | list | dict) and not is_blank(value):
             yield name

@@ -42,7 +42,6 @@ class Rendering(Protocol):
         Raises:
             FrameError: the chat template cannot render the conversation faithfully.
         """
-        ...
 
     def samples(self, conversation: Conversation) -> list[tuple[Segment, ...]]:
         """The conversation as training samples. Each serving prompt is a token-for-token prefix of one of them.
@@ -50,15 +49,12 @@ class Rendering(Protocol):
         Raises:
             FrameError: the chat template cannot render the conversation faithfully.
         """
-        ...
 
     def parse(self, text: str) -> tuple[Part, ...]:
         """A completion as parts whose spans tile it. Never raises: a bad call has a `parse_error`."""
-        ...
 
     def describe(self) -> Mapping[str, Json]:
         """Metadata stored with an adapter, so that serving it with another rendering is refused."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,13 @@ from agentft.rendering.thinking import (
     wrapped,
 )
 
-__all__ = ["CHATML", "ChatTokenizer", "Frame", "Outline", "Trim", "chat_renderer"]
+__all__ = ["CHATML", "FIXED_DATE", "ChatTokenizer", "Frame", "Outline", "Trim", "chat_renderer"]
 
 # What a side of a message's content may lose: nothing, line breaks, all whitespace. The probes tell them apart.
 STRIPPED: dict[str | None, str] = {"": "\n\t", "\n": "\t", None: ""}
+_JINJA_RENDERER = "transformers.tokenization_utils_base"  # tokenizers with code of their own override it
 # A fixed date, so that prompts match training on any day.
-_FIXED_DATE = (
+FIXED_DATE = (
     "{% macro strftime_now(form) -%}{{ form | replace('%Y', '2024') | replace('%m', '07') | replace('%d', '26')"
     " | replace('%b', 'Jul') | replace('%B', 'July') }}{%- endmacro %}{{ '' }}"
 )
@@ -50,7 +51,6 @@ class ChatTokenizer(AddedTokens, Protocol):
 
     def apply_chat_template(self, conversation: object, *, tokenize: bool, **options: object) -> str:
         """Render messages with the tokenizer's own template."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Frame:
     only appends text, so one sample can hold every turn. `has_system`: there is a system role; if not, the system text
     is put before the first user message. `controls`: texts of the tokenizer's control tokens.
     `thinker`: the same template with its own thoughts, whose `form` they have; None if it has no form of its own for
-    them.
+    them. `verbatim`: the template provably only prints contents that are not blank.
     """
 
     template: Template
@@ -81,6 +81,7 @@ class Frame:
     _outlines: Callable[[tuple[str, ...], bool], Outline] = field(repr=False)
     form: ThoughtForm | None = None
     thinker: Frame | None = None
+    verbatim: bool = False
 
     @classmethod
     def of_template(
@@ -138,8 +139,12 @@ class Frame:
             )
 
         source, template = tokenizer.chat_template, chat_renderer(tokenizer)
+        from agentft.rendering.verbatim import only_prints_contents
+
         controls = control_tokens(tokenizer)
         frame, thinking = cls.of_template(template, controls, str(source)), partial(template, thinking=True)
+        if isinstance(source, str) and tokenizer.apply_chat_template.__module__ == _JINJA_RENDERER:
+            frame = replace(frame, verbatim=only_prints_contents(source))
         with suppress(FrameError):
             if form := find_form(guarded(thinking), controls):
                 thinker = cls.of_template(thinking, controls, str(source), form)
@@ -179,7 +184,7 @@ class Frame:
     def check(
         self, roles: Sequence[str], contents: Sequence[str], *, generation_prompt: bool, thoughts: Sequence[str] = ()
     ) -> None:
-        """Compare our text with the template's own rendering.
+        """Compare our text with the template's own rendering, unless they provably cannot differ.
 
         Args:
             thoughts: one for each message; only those of messages that have the shape are used.
@@ -187,6 +192,8 @@ class Frame:
         Raises:
             FrameError: the template renders these messages differently.
         """
+        if self.verbatim and all(map(str.strip, contents)):
+            return
         pieces = self.outline(roles, generation_prompt=generation_prompt).pieces
         thoughts = thoughts or [""] * len(roles)
         told = ["".join(text for _, text in with_thought(piece, thoughts)) for piece in pieces]
@@ -202,7 +209,7 @@ class Frame:
 def chat_renderer(tokenizer: ChatTokenizer) -> Callable[..., str]:
     """The tokenizer's template as a function of messages, generation prompt, `thinking` and `tools`, without bounds."""
     source = tokenizer.chat_template
-    dated = {"chat_template": _FIXED_DATE + source} if isinstance(source, str) and "strftime_now" in source else {}
+    dated = {"chat_template": FIXED_DATE + source} if isinstance(source, str) and "strftime_now" in source else {}
 
     def render(
         messages: Sequence[Mapping[str, object]], prompt: bool, thinking: bool = False, tools: object = None

@@ -348,10 +348,10 @@ def _trimmed(segments: Sequence[Segment], trim: Trim) -> list[Segment]:
     kept = list(segments)
     while kept and not (text := kept[0].text.lstrip(left)):
         kept.pop(0)
-    if kept:
+    if kept and text != kept[0].text:
         kept[0] = replace(kept[0], text=text)
     while kept and not (text := kept[-1].text.rstrip(right)):
         kept.pop()
-    if kept:
+    if kept and text != kept[-1].text:
         kept[-1] = replace(kept[-1], text=text)
     return kept

@@ -37,6 +37,7 @@ _USER: Message = {"role": "user", "content": "Probe."}
 EMPTY_THOUGHT = re.compile(rf"\s*(?:{THINK})?\s*</think>\s*")
 _NAME = r"""([^\s<>{}\[\]"|]{1,256})"""
 _WHITE = r"\s{0,8}"  # bounded, like all repetitions here: the text is a model's
+_SPACE = re.compile(r"\s*")
 _MAX_STOPS = 4  # closing marks that are tried as the end of a Python literal
 
 
@@ -140,10 +141,9 @@ class CallSyntax:
                 continue
             if failure is None:
                 closed = self._tail.match(text, end)
-                rest = text[end : end + len(self.tail) + 16].strip()
                 if closed:
                     end = closed.end()
-                elif self.tail.strip().startswith(rest):  # cut off inside the closing mark, or before it
+                elif _cut_off(text, end, self.tail.strip()):
                     end = len(text)
                 else:
                     at = text.find(close, end) if close else -1
@@ -169,6 +169,13 @@ def _read_object(text: str, start: int, close: str) -> tuple[Json, int, ParseFai
         end = ends[0] + len(close) if ends else len(text)
         return {}, end, ParseFailure("content" if is_content else "structure", str(error))
     return value, end, None
+
+
+def _cut_off(text: str, end: int, tail: str) -> bool:
+    """Whether the text ends inside the closing mark, or before it."""
+    space = _SPACE.match(text, end)
+    start = space.end() if space else end
+    return len(text) - start < len(tail) and tail.startswith(text[start:])
 
 
 def _has(value: Json, keys: CallKeys) -> bool:

@@ -10,14 +10,15 @@ import json
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import groupby
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import accumulate, chain, groupby
+from operator import itemgetter
 from typing import Any, Protocol, TypedDict
 
 from agentft.errors import FrameError
 from agentft.rendering.controls import control_tokens
-from agentft.rendering.pieces import Chunk, Piece, PieceCache, make_piece
+from agentft.rendering.pieces import Piece, PieceCache, join_pieces, make_piece
 from agentft.types import Segment
 
 __all__ = ["Run", "Tokenizer", "Tokens", "controls_in", "tokenise"]
@@ -38,47 +39,44 @@ class Tokenizer(Protocol):
 
     def __call__(self, text: list[str], *, add_special_tokens: bool, return_offsets_mapping: bool) -> Tokens:
         """Tokenise each text on its own."""
-        ...
 
 
-@dataclass(slots=True)
 class Run:
-    """The tokens of neighbouring segments that are all sampled or all injected. `segments`: their indices."""
+    """The tokens of neighbouring segments that are all sampled or all injected.
 
-    segments: list[int]
-    ids: list[int] = field(default_factory=list)
-    _chunks: list[Chunk] = field(default_factory=list)
-    _bounds: list[int] = field(default_factory=list)  # where each chunk begins, in characters
-    _counts: list[int] = field(default_factory=list)  # the number of tokens before each chunk
+    `segments`: their indices. `pieces`: their text's pieces, one after the other.
+    """
 
-    def add(self, place: int, chunk: Chunk) -> None:
-        """Add the tokens of the text that begins at the character `place`."""
-        if chunk.ids:
-            self._chunks.append(chunk)
-            self._bounds.append(place)
-            self._counts.append(len(self.ids))
-            self.ids += chunk.ids
+    def __init__(self, segments: list[int], pieces: Sequence[Piece]) -> None:
+        self.segments = segments
+        self.ids = list(chain.from_iterable(map(itemgetter(0), pieces)))
+        self._pieces = pieces or [Piece((), (), (), 0)]
+
+    @cached_property
+    def _begins(self) -> list[int]:
+        """Where each piece begins, in characters."""
+        return list(accumulate(map(itemgetter(3), self._pieces[:-1]), initial=0))
+
+    @cached_property
+    def _counts(self) -> list[int]:
+        """The number of tokens before each piece."""
+        return list(accumulate((len(piece.ids) for piece in self._pieces[:-1]), initial=0))
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
         """Where each token begins and ends, in characters."""
-        chunks = zip(self._bounds, self._chunks, strict=True)
-        return [(place + start, place + stop) for place, chunk in chunks for start, stop in chunk.offsets]
+        whole = join_pieces(self._pieces)
+        return list(zip(whole.starts, whole.stops, strict=True))
 
     def begun(self, place: int) -> int:
         """The number of tokens that begin before the character `place`."""
-        after = bisect_left(self._bounds, place)
-        if not after:
-            return 0
-        last = self._chunks[after - 1].pieces[-1]
-        if after < len(self._bounds) and self._bounds[after] == place and last.starts and last.starts[-1] < last.length:
-            return self._counts[after]  # where a chunk begins, the one before has ended
-        return self._counts[after - 1] + self._chunks[after - 1].begun(place - self._bounds[after - 1])
+        index = max(bisect_left(self._begins, place) - 1, 0)
+        return self._counts[index] + bisect_left(self._pieces[index].starts, place - self._begins[index])
 
     def ended(self, place: int) -> int:
         """The number of tokens that end at the character `place` or before it."""
-        index = bisect_right(self._bounds, place) - 1
-        return self._counts[index] + self._chunks[index].ended(place - self._bounds[index]) if index >= 0 else 0
+        index = bisect_right(self._begins, place) - 1
+        return self._counts[index] + bisect_right(self._pieces[index].stops, place - self._begins[index])
 
 
 @dataclass(frozen=True)
@@ -112,20 +110,19 @@ def tokenise(segments: Sequence[Segment], tokenizer: Tokenizer) -> Iterator[Run]
         tokens = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
         columns = zip(runs, texts, tokens["input_ids"], tokens["offset_mapping"], strict=True)
         for indices, text, ids, offsets in columns:
-            whole = Run(indices)
-            whole.add(0, Chunk.of([make_piece(ids, offsets, len(text))]))
-            yield whole
+            yield Run(indices, [make_piece(ids, offsets, len(text))])
         return
     swallowed = 0  # leading whitespace that the last token of the run before swallowed
     for number, (indices, text) in enumerate(zip(runs, texts, strict=True)):
-        run, end = Run(indices), swallowed
+        pieces, end = [Piece((), (), (), swallowed)], swallowed
         controls = list(_find_controls(segments, indices, text, parts))
         for control, start, stop in controls:
-            run.add(end, (parts.plain if number or end else parts.first).encode(text[end:start]))
-            run.add(start, Chunk.of([Piece((control.id,), (0,), (stop - start,), stop - start)]))
+            if end < start:
+                pieces += (parts.plain if number or end else parts.first).encode(text[end:start])
+            pieces.append(Piece((control.id,), (0,), (stop - start,), stop - start))
             end = stop
-        run.add(end, (parts.plain if number or end else parts.first).encode(text[end:]))
-        yield run
+        pieces += (parts.plain if number or end else parts.first).encode(text[end:])
+        yield Run(indices, pieces)
         after = texts[number + 1] if number + 1 < len(texts) else ""
         strips = bool(controls) and end == len(text) and segments[indices[0]].sampled and controls[-1][0].rstrip
         swallowed = len(after) - len(after.lstrip()) if strips else 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from agentft.errors import InputError
-from agentft.repl import comparing, history, keeping, seeing, settings, tooling
+from agentft.repl import keeping, seeing, tooling
 from agentft.repl.gate import fault_kinds
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def _help(repl: Repl, _: str) -> None:
     usages = {f"{name} {command.usage}".rstrip(): command.about for name, command in COMMANDS.items()}
     width = max(map(len, usages))
     lines = [Text.assemble("  ", (usage.ljust(width), "cyan"), "  ", about) for usage, about in usages.items()]
-    keys = "  Esc or Ctrl-C stops an answer · Alt-Enter breaks the line · Ctrl-R searches the history · Ctrl-D leaves"
+    keys = "  While the model answers: Enter queues; !TEXT reaches it after its next call\n"
+    keys += "  Esc, Ctrl-C stop an answer · Alt-Enter breaks the line · Ctrl-R searches"
     repl.view.show(Text("\n").join([*lines, Text(keys, "dim")]))
 
 
@@ -74,25 +75,25 @@ COMMANDS: dict[str, Command] = {
     "/mask": Command("", "the tokens, and which of them training would supervise", seeing.mask),
     "/logprobs": Command("", "how sure the model was, token by token, and of its call", seeing.logprobs),
     "/why": Command("", "what else it may have written at its first unsure token", seeing.why),
-    "/compare": Command("", "the last question by the tuned model and by its base", comparing.compare_with_base),
-    "/undo": Command("", "take the last round back, and what its calls changed", history.undo),
-    "/retry": Command("", "answer the last question again", history.retry),
-    "/edit": Command("[N]", "edit question N (the last one) and go on from there", history.edit),
-    "/rewind": Command("[N]", "list the rounds; go back to before round N", history.rewind),
+    "/compare": Command("", "the last question by the tuned model and by its base", seeing.compare_with_base),
+    "/undo": Command("", "take the last round back, and what its calls changed", keeping.undo),
+    "/retry": Command("", "answer the last question again", keeping.retry),
+    "/edit": Command("[N]", "edit question N (the last one) and go on from there", keeping.edit),
+    "/rewind": Command("[N]", "list the rounds; go back to before round N", keeping.rewind),
     "/branch": Command("", "go on in a copy of this session", keeping.branch),
     "/load": Command("[N|ID]", "list the stored sessions; go on with one", keeping.load),
     "/good": Command("[FILE]", "keep the conversation as a training row (msagent or openai)", keeping.good),
     "/fix": Command("[NAME {...}]", "correct the last call, run it, go on; /fix answer TEXT", keeping.fix),
     "/case": Command("FOLDER", "append the conversation to a suite as a case", keeping.case),
     "/export": Command("FILE", "the conversation as messages of the OpenAI API", keeping.export),
-    "/set": Command("[KEY VALUE]", "show or change the settings of sampling and approval", settings.change),
+    "/set": Command("[KEY VALUE]", "show or change the settings of sampling and approval", tooling.change),
     "/reset": Command("", "start a new conversation", _reset),
     "/save": Command("FILE", "the same as /good", keeping.good),
     "/quit": Command("", "leave (or press Ctrl-D)", lambda repl, rest: None),  # noqa: ARG005  (the loop ends)
 }
 
 WORDS: dict[str, Callable[[Repl], list[str]]] = {
-    "/set": lambda repl: [*settings.current(repl)],
+    "/set": lambda repl: [*tooling.current(repl)],
     "/fault": lambda _: [*fault_kinds(), "off"],
 }
 """What may follow a command, for completion."""

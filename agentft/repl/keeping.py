@@ -1,9 +1,10 @@
-"""Commands that keep what was said: sessions, training rows, evaluation cases, transcripts."""
+"""Commands that keep what was said, as sessions, rows, cases and transcripts, or go back, with the worlds' states."""
 
 from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +15,14 @@ from agentft.display.safe import safe_name
 from agentft.errors import InputError
 from agentft.files import write_text
 from agentft.models.messages import declare, write_messages
-from agentft.repl.arguments import read_arguments
 from agentft.repl.saving import append_line, check_place, msagent_row, replace_row
-from agentft.repl.tooling import find_tool
+from agentft.repl.tooling import find_tool, read_arguments
 from agentft.types import CATEGORIES, Category, Conversation, Json, Span, ToolCall
 
 if TYPE_CHECKING:
     from agentft.repl.loop import Repl
 
-__all__ = ["branch", "case", "export", "fix", "good", "keep", "load"]
+__all__ = ["branch", "case", "edit", "export", "fix", "good", "keep", "load", "retry", "rewind", "undo"]
 
 _LISTED = 12
 
@@ -154,3 +154,53 @@ def export(repl: Repl, rest: str) -> None:
     check_place(path)
     write_text(path, json.dumps(_openai_row(repl.session.conversation), indent=2) + "\n")
     repl.view.note(f"exported to {path}", "dim")
+
+
+def undo(repl: Repl, _: str) -> None:
+    """`/undo`: take the last round back."""
+    question = repl.session.rewind(_number(repl, ""))
+    changed = "with what its calls changed" if repl.session.worlds else "but not what its calls changed"
+    repl.view.note(f"undone, {changed}: {question}", "dim")
+
+
+def retry(repl: Repl, _: str) -> None:
+    """`/retry`: ask the last question again; when sampling, with another seed."""
+    session = repl.session
+    question = session.rewind(_number(repl, ""))
+    if session.sampling.temperature > 0:
+        session.sampling = replace(session.sampling, seed=session.sampling.seed + 1)
+    repl.answer(question)
+
+
+def edit(repl: Repl, rest: str) -> None:
+    """`/edit [N]`: put a question into the input line, and ask what the person makes of it."""
+    number = _number(repl, rest)
+    text = repl.read("question › ", repl.session.rounds[number - 1].question).strip()
+    if text:
+        repl.session.rewind(number)
+        repl.answer(text)
+
+
+def rewind(repl: Repl, rest: str) -> None:
+    """`/rewind N`: go back to before round N; without N, list the rounds."""
+    rounds = repl.session.rounds
+    if not rest and rounds:
+        lines = [Line.assemble((f"{at:>4} ", "cyan"), safe_name(one.question)) for at, one in enumerate(rounds, 1)]
+        repl.view.show(Line("\n").join(lines))
+        return
+    number = _number(repl, rest)
+    question = repl.session.rewind(number)
+    too = ", the tools' state too" if repl.session.worlds else "; what its calls changed stays"
+    repl.view.note(f"back to before round {number}{too}: {question}", "dim")
+
+
+def _number(repl: Repl, rest: str) -> int:
+    """The number of a round; the last one by default."""
+    count = len(repl.session.rounds)
+    if not count:
+        raise InputError("nothing was asked yet")
+    if not rest:
+        return count
+    if not rest.isdecimal() or not 1 <= int(rest) <= count:
+        raise InputError(f"there is no round {rest}; rounds are counted from 1 to {count} (/rewind lists them)")
+    return int(rest)

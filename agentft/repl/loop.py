@@ -13,13 +13,13 @@ from agentft.agent import INFRASTRUCTURE
 from agentft.display.chat import ChatView
 from agentft.errors import AgentftError, InputError
 from agentft.models import Model
-from agentft.repl.arguments import read_arguments
 from agentft.repl.commands import find_command
 from agentft.repl.gate import Decision
 from agentft.repl.keeping import keep
 from agentft.repl.reading import Reader
 from agentft.repl.session import Session
 from agentft.repl.store import SessionStore
+from agentft.repl.tooling import read_arguments
 from agentft.toolset import Toolset
 from agentft.types import Exchange, Json, Step, Text, ToolCall
 
@@ -44,6 +44,7 @@ class Repl:
         tokenizer_of: the model whose tokenizer `/mask` uses; "": none.
         open_base: opens the model without its adapter.
         resumes: begin with the newest session of the store.
+        steering: gives what the person has typed for the model to a function that returns whether it was taken.
     """
 
     opened: Callable[[], Session]
@@ -57,6 +58,7 @@ class Repl:
     tokenizer_of: str = ""
     open_base: Callable[[], Model] | None = None
     resumes: bool = False
+    steering: Callable[[Callable[[str], bool]], None] = lambda _: None
     base: Model | None = field(default=None, init=False)
     keep_to: Path | None = field(default=None, init=False)
     answered: list[dict[str, Json]] = field(default_factory=list, init=False)
@@ -134,6 +136,8 @@ class Repl:
                 steps.append(step)
                 self.store_session()
                 self.view.step(step)
+                if step.exchanges:
+                    self.steering(session.steer)
                 if _loops(session.rounds[-1].steps):
                     session.gate.cancelled.set()
                     self.view.note(f"stopped: the same call {REPEATS} times; /retry, /fix or /undo")

@@ -17,7 +17,6 @@ class Reader(Protocol):
 
     def __call__(self, prompt: str, text: str = "", /) -> str:
         """`prompt`: shown before the line on a terminal. `text`: is there to be edited."""
-        ...
 
 
 def line_reader(stream: TextIO) -> Reader:

@@ -1,28 +1,36 @@
-"""Commands that show what the model got and wrote."""
+"""Commands that show what the model got and wrote, and what its base would have written."""
 
 from __future__ import annotations
 
 import json
 import math
 import tempfile
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Group
+from rich.table import Table
 from rich.text import Text
 
+from agentft.display.blocks import markdown
+from agentft.display.chat import call_line
 from agentft.display.safe import safe_name, safe_text
 from agentft.errors import InputError
 from agentft.models import InspectableModel, TokenScore
 from agentft.models.messages import declare, write_messages
+from agentft.repl.gate import CallGate
 from agentft.repl.saving import append_row
-from agentft.types import Conversation, ToolCall, Turn
+from agentft.repl.session import Session
+from agentft.types import Conversation, Step, ToolCall, Turn
+from agentft.types import Text as Spoken
 
 if TYPE_CHECKING:
     from agentft.repl.loop import Repl
 
-__all__ = ["last_reply", "logprobs", "mask", "prompt", "raw", "why"]
+__all__ = ["compare_with_base", "last_reply", "logprobs", "mask", "prompt", "raw", "why"]
 
 SURE = 0.9
 LISTED = 8  # of the least probable tokens
@@ -31,9 +39,9 @@ LISTED = 8  # of the least probable tokens
 def prompt(repl: Repl, _: str) -> None:
     """`/prompt`: what the model got for its last reply."""
     before, _turn = last_reply(repl)
-    model = repl.session.model
-    if isinstance(model, InspectableModel):
-        repl.view.show(safe_text(model.prompt(before)))
+    write = getattr(repl.session.model, "prompt", None)  # not of an endpoint that renders its messages itself
+    if write is not None:
+        repl.view.show(safe_text(write(before)))
     else:
         document = {"messages": write_messages(before), "tools": declare(before.tools)}
         repl.view.show(safe_text(json.dumps(document, ensure_ascii=False, indent=2)))
@@ -118,6 +126,33 @@ def mask(repl: Repl, _: str) -> None:
             repl.view.show(mask_view(row, plain=plain))
 
 
+def compare_with_base(repl: Repl, _: str) -> None:
+    """Ask the base model the last question, in the state in which the tools were; the chat stays as it is."""
+    session = repl.session
+    if repl.open_base is None or not session.rounds:
+        why = "nothing was asked yet" if repl.open_base else "/compare needs a tuned model: start with --adapter"
+        raise InputError(why)
+    repl.view.doing("loading the base model")
+    repl.base = repl.base or repl.open_base()
+    last, gate = (
+        session.rounds[-1],
+        CallGate(session.gate.inner, off=session.gate.off, cancelled=session.gate.cancelled),
+    )
+    other = Session(repl.base, gate, session.sampling, session.tools, session.persona, session.worlds)
+    turns = session.conversation.turns[: last.at]
+    other.conversation = replace(session.conversation, id=f"{session.conversation.id}-base", turns=turns)
+    if session.worlds is not None:
+        session.worlds.restore(other.conversation.id, last.states)
+    repl.view.doing("the base model answers")
+    steps = [*other.ask(last.question, lambda: nullcontext(lambda *_: None))]
+    repl.view.doing("")
+    table = Table(box=None, padding=(0, 2, 0, 0), expand=True)
+    for name in (session.model.name, f"{repl.base.name} (base)"):
+        table.add_column(safe_name(name, "bold cyan"), ratio=1)
+    table.add_row(_column(last.steps), _column(steps))
+    repl.view.show(table)
+
+
 def _scored(repl: Repl) -> tuple[list[TokenScore], Turn]:
     before, turn = last_reply(repl)
     model = repl.session.model
@@ -129,3 +164,10 @@ def _scored(repl: Repl) -> tuple[list[TokenScore], Turn]:
 
 def _chance(text: str, probability: float) -> Text:
     return Text.assemble((f"{probability:>7.1%}  ", "cyan"), safe_name(text))
+
+
+def _column(steps: list[Step]) -> Group:
+    """The calls, each with its status, and the text of the last step."""
+    calls = [call_line(one, at, 0, 200) for at, one in enumerate((e for step in steps for e in step.exchanges), 1)]
+    texts = [part.text for step in steps[-1:] for part in step.parts if isinstance(part, Spoken) and not part.thought]
+    return Group(*calls, markdown("".join(texts)))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
 from agentft.agent import INFRASTRUCTURE, add_user_turn, advance, open_conversation, step
-from agentft.errors import InputError
+from agentft.errors import FrameError, InputError
 from agentft.models import (
     CallDone,
     CallText,
@@ -20,6 +20,7 @@ from agentft.models import (
     Model,
     OnDelta,
     Reply,
+    Request,
     Sampling,
     TextDelta,
     Usage,
@@ -43,15 +44,12 @@ class Worlds(Protocol):
 
     def initial(self) -> States:
         """The states that sessions start with."""
-        ...
 
     def snapshot(self, session: str) -> States:
         """The states of the worlds that the session has written to."""
-        ...
 
     def restore(self, session: str, states: States) -> None:
         """Put the session's worlds into these states; worlds that are not named into their initial ones."""
-        ...
 
 
 @dataclass
@@ -86,7 +84,7 @@ class _Listener:
     pieces: int = 0
 
     def __call__(self, index: int, delta: Delta) -> None:
-        self.pieces += 1
+        self.pieces += delta != TextDelta("")
         if self.session.gate.cancelled.is_set():
             raise _StoppedError("stopped")
         self.on_delta(index, delta)
@@ -177,6 +175,24 @@ class Session:
             yield made
             if not made.exchanges or made.finish in {"stopped", "repeated"}:
                 return
+
+    def steer(self, text: str) -> bool:
+        """Add a user turn within the round, after a call's result; False if the model's template does not allow it."""
+        steered = add_user_turn(self.conversation, text)
+        try:
+            getattr(self.model, "prompt", lambda _: "")(steered)
+        except FrameError:
+            return False
+        self.conversation = steered
+        return True
+
+    def warm(self) -> None:
+        """Let a model on this machine read the system text and the tools, so that its first answer begins sooner."""
+        if isinstance(self.model, InspectableModel) and self.model.context:
+            listener = _Listener(self, lambda *_: None)
+            asked = Request("warm", add_user_turn(self.conversation, "?"))
+            with suppress(_StoppedError, *INFRASTRUCTURE):
+                self.model.reply([asked], Sampling(max_new_tokens=1), listener)
 
     def _step(self, listening: Listening) -> Step | None:
         """One reply with its calls; what came of it if it was stopped, None if nothing came."""

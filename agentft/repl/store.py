@@ -28,9 +28,23 @@ class StoredSession:
     document: Mapping[str, Any]
 
     def options(self, *given: str | None) -> list[str | None]:
-        """The options model, adapter, tools and endpoint: those given, else those that the chat was started with."""
-        keys = ("model", "adapter", "tools", "endpoint")
+        """These options of the command line: those given, else those that the chat was started with."""
+        keys = ("model", "adapter", "tools", "endpoint", "tokenizer")
         return [self.document["origin"].get(key) if one is None else one for key, one in zip(keys, given, strict=True)]
+
+    def server(self) -> tuple[str | None, list[str]]:
+        """The MCP server that the chat's calls went to, and the environment variables that it gets.
+
+        Raises:
+            InputError: its secrets were not stored.
+        """
+        origin = self.document["origin"]
+        if origin.get("again"):
+            raise InputError(
+                f"the calls of this chat went to {origin['mcp']}, whose secrets are not stored; name it again with "
+                "--mcp and --env, or use --mcp '' for made-up results"
+            )
+        return origin.get("mcp"), origin.get("env") or []
 
     @property
     def questions(self) -> list[str]:

@@ -5,32 +5,49 @@ The thread takes lines from a queue. What it shows is written above the input li
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
+import json
 import os
 import queue
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from threading import Thread
+from threading import Condition, Thread
+from typing import cast
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.buffer import Buffer
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 from prompt_toolkit.formatted_text import ANSI, StyleAndTextTuples, to_formatted_text
 from prompt_toolkit.history import FileHistory
+from prompt_toolkit.input.vt100 import Vt100Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.patch_stdout import patch_stdout
 from prompt_toolkit.styles import Style
 
 from agentft.display.live import LiveArea
 from agentft.display.safe import safe_line
-from agentft.repl.completion import ChatCompleter
+from agentft.repl.commands import COMMANDS, WORDS
 from agentft.repl.loop import Repl
+from agentft.types import ToolDefinition
 
-__all__ = ["Terminal"]
+__all__ = ["ChatCompleter", "Terminal", "example"]
 
 _BELOW = 4  # rows for the input line, the status line and the shell's prompt
+_FRAME = 0.125  # seconds between two pictures of the spinner
 _STYLE = Style.from_dict({"bottom-toolbar": "noreverse ansibrightblack", "queued": "ansibrightblack"})
+
+
+class _RawInput(Vt100Input):
+    """The keyboard, whose keys stay keys while the chat prints."""
+
+    def cooked_mode(self) -> AbstractContextManager[None]:
+        """Printing does not need it, and in it the terminal takes Backspace, Enter and Ctrl-C as its own."""
+        return nullcontext()
 
 
 class Terminal:
@@ -48,17 +65,18 @@ class Terminal:
         self._live = live
         self._about = about
         self._loading = loading
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._queued: list[str] = []
+        self._queued: list[tuple[str, bool]] = []  # lines, and whether they are for the round in progress
+        self._has_line = Condition()
         self._asked = ""  # a question of the chat itself, which the next line answers
         self._replies: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._draft = ""
-        self._is_busy = False
+        self._is_busy = True
         self._error: BaseException | None = None
-        repl.read = self._read
+        repl.read, repl.steering = self._read, self._steer
         history.parent.mkdir(parents=True, exist_ok=True)
         history.touch(mode=0o600)
         self._editor: PromptSession[None] = PromptSession(
+            input=_RawInput(sys.stdin),
             history=FileHistory(str(history)),
             completer=ChatCompleter(repl),
             complete_while_typing=False,
@@ -67,7 +85,6 @@ class Terminal:
             bottom_toolbar=self._status,
             style=_STYLE,
             erase_when_done=True,
-            refresh_interval=0.125,
         )
         self._editor.app.ttimeoutlen, self._editor.app.timeoutlen = 0.05, 0.2
         self._editor.default_buffer.accept_handler = self._accept
@@ -104,29 +121,52 @@ class Terminal:
         self._live.out = write
         self._live.changed = app.invalidate
         self._live.post = post
+        app.create_background_task(self._animate())
         Thread(target=self._work, name="agentft-chat", daemon=True).start()
+
+    async def _animate(self) -> None:
+        """Redraw now and then while something is happening."""
+        while True:
+            await asyncio.sleep(_FRAME)
+            if self._is_busy:
+                self._editor.app.invalidate()
 
     def _work(self) -> None:
         """Load the model, then take lines until the chat ends."""
         try:
-            self._live.do(self._loading)
-            self._is_busy = True
-            self._repl.session  # noqa: B018  (loads it)
-            while True:
+            self._live.do(self._loading, "Ctrl-C leaves")
+            session = self._repl.session
+            self._live.do("reading the tools")
+            session.warm()
+            line = ""
+            while self._repl.handle(line):
                 self._live.do("")
-                self._is_busy = bool(self._queued)
-                line = self._lines.get()
-                if line is None:
-                    break
-                self._is_busy = True
-                self._queued.pop(0)
+                line = self._next()
                 self._repl.view.echo(line)
-                if not self._repl.handle(line):
-                    break
         except BaseException as error:  # raised again by `run`, on the main thread
             self._error = error
         self._live.do("")
         self._live.post(self._leave)
+
+    def _next(self) -> str:
+        """Wait for a line. A text for the model whose answer has ended is the next question."""
+        with self._has_line:
+            self._is_busy = bool(self._queued)
+            self._live.changed()
+            self._has_line.wait_for(lambda: self._queued)
+            self._is_busy = True
+            return self._queued.pop(0)[0]
+
+    def _steer(self, give: Callable[[str], bool]) -> None:
+        """Give the model what was typed for it; what it cannot take now becomes the next question."""
+        with self._has_line:
+            waiting = [text for text, steers in self._queued if steers]
+            self._queued = [line for line in self._queued if not line[1]]
+        for place, text in enumerate(waiting):
+            if give(text):
+                self._repl.view.echo(text)
+            else:
+                self._queued.insert(place, (text, False))
 
     def _leave(self) -> None:
         if self._editor.app.is_running and not self._editor.app.is_done:
@@ -141,8 +181,10 @@ class Terminal:
             buffer.set_document(Document(self._draft), bypass_readonly=True)
             return True
         if text:
-            self._queued.append(text)
-            self._lines.put(text)
+            steers = self._is_answering and text.startswith("!") and len(text) > 1
+            with self._has_line:
+                self._queued.append((text[1:].strip() if steers else text, steers))
+                self._has_line.notify()
         return False
 
     def _read(self, prompt: str, text: str = "", /) -> str:
@@ -168,11 +210,9 @@ class Terminal:
             self._replies.put(None)
         if "session" in vars(self._repl):
             self._repl.session.cancel()
-        given = []
-        while not self._lines.empty():
-            given.append(self._lines.get() or "")
+        with self._has_line:
+            given, self._queued = [f"{'!' * steers}{text}" for text, steers in self._queued], []
         if given:
-            del self._queued[-len(given) :]
             buffer = self._editor.default_buffer
             buffer.set_document(Document("\n".join([*given, *([buffer.text] if buffer.text else [])])))
 
@@ -191,8 +231,10 @@ class Terminal:
 
         @keys.add("c-c")
         def _(event: KeyPressEvent) -> None:
-            if self._is_busy:
+            if self._is_answering or self._queued:
                 self._cancel()
+            elif self._is_busy and not event.current_buffer.text:
+                event.app.exit()  # nothing to lose while the model is loaded
             elif event.current_buffer.text:
                 event.current_buffer.reset()
             else:
@@ -206,10 +248,15 @@ class Terminal:
         shown: StyleAndTextTuples = []
         if drawn := self._live.draw(size.columns, max(1, size.rows - _BELOW - len(self._queued))):
             shown += to_formatted_text(ANSI(drawn))
-        for line in self._queued if self._is_busy else []:
-            text = f"  queued: {safe_line(line)}"[: size.columns - 1]
+        for line, steers in [*self._queued] if self._is_busy else []:
+            when = "after its next call" if steers else "queued"
+            text = f"  {when}: {safe_line(line)}"[: size.columns - 1]
             shown += [("class:queued", text + "\n")]
         return [*shown, ("bold ansiyellow" if self._asked else "bold ansicyan", safe_line(self._asked) or "› ")]
+
+    @property
+    def _is_answering(self) -> bool:
+        return self._is_busy and "session" in vars(self._repl)
 
     def _status(self) -> str:
         """The status line; parts that do not fit are left out, from the end."""
@@ -223,7 +270,7 @@ class Terminal:
             return [self._loading]
         session = self._repl.session
         tools = len(session.offered)
-        parts = [f"{tools} tool{'s' * (tools != 1)}"]
+        parts = ["Enter queues, !text steers"] * self._is_busy + [f"{tools} tool{'s' * (tools != 1)}"]
         parts += [f"fault {session.gate.fault} next"] if session.gate.fault else []
         last = next((step for one in reversed(session.rounds) for step in reversed(one.steps)), None)
         used = last.prompt_tokens + last.tokens if last else 0
@@ -236,3 +283,42 @@ def _memory() -> int:
     """Bytes of memory in use; 0 where the system does not tell."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+
+
+class ChatCompleter(Completer):
+    """Completes the line of a chat; only a line that begins with `/`."""
+
+    def __init__(self, repl: Repl) -> None:
+        self._repl = repl
+        self._paths = PathCompleter(expanduser=True)
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        """See prompt_toolkit."""
+        text = document.text_before_cursor
+        name, space, rest = text.partition(" ")
+        if not text.startswith("/"):
+            return
+        if not space:
+            yield from _matching(name, COMMANDS)
+            return
+        usage = COMMANDS[name].usage if name in COMMANDS else ""
+        tools = [tool for toolset in self._repl.toolsets for tool in toolset.definitions]
+        if "FILE" in usage:
+            yield from self._paths.get_completions(Document(rest), complete_event)
+        elif "NAME" in usage:
+            *before, word = rest.split(" ")
+            if "{" not in rest and (not before or before[-1] in {"on", "off"}):
+                yield from _matching(word, [tool.name for tool in tools])
+            elif found := next((tool for tool in tools if before and tool.name == before[0]), None):
+                yield from _matching(word, [example(found)])
+        elif name in WORDS:
+            yield from _matching(rest, WORDS[name](self._repl))
+
+
+def _matching(word: str, options: Iterable[str]) -> Iterator[Completion]:
+    return (Completion(option, -len(word)) for option in options if option.startswith(word))
+
+
+def example(tool: ToolDefinition) -> str:
+    """A call's required arguments, to be filled in."""
+    return json.dumps(dict.fromkeys(cast(list[str], tool.parameters.get("required", [])), ""))

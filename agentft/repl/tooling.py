@@ -1,26 +1,29 @@
-"""Commands about tools: which are on, calls by hand, the worlds' states, faults."""
+"""Commands about tools and settings: which are on, calls by hand, the worlds' states, faults, sampling."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
 from agentft.display.safe import safe_name, safe_text
 from agentft.display.tools import tool_table
 from agentft.errors import InputError
-from agentft.repl.arguments import read_arguments
-from agentft.repl.changes import changes
-from agentft.repl.gate import fault_kinds
+from agentft.json_text import UnreadableError, parse_json
+from agentft.repl.gate import APPROVALS, fault_kinds
 from agentft.strict import nearest
-from agentft.types import Span, ToolCall, ToolDefinition
+from agentft.types import Json, Span, ToolCall, ToolDefinition
 
 if TYPE_CHECKING:
     from agentft.repl.loop import Repl
 
-__all__ = ["call", "fault", "find_tool", "state", "tools"]
+__all__ = ["call", "change", "changes", "current", "fault", "find_tool", "read_arguments", "state", "tools"]
+
+_WIDEST = 60  # characters of a value
 
 
 def tools(repl: Repl, rest: str) -> None:
@@ -99,3 +102,99 @@ def find_tool(repl: Repl, name: str) -> ToolDefinition:
             f"there is no tool {name[:60]!r}; {nearest(name, [*known])}" if known else "there are no tools"
         )
     return known[name]
+
+
+def read_arguments(text: str) -> dict[str, Json]:
+    """The arguments of a call, written as a JSON object.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        found = parse_json(text, unique_keys=True)
+    except UnreadableError as error:
+        raise InputError(f"the arguments cannot be read: {error}; write a JSON object") from None
+    if not isinstance(found, dict):
+        raise InputError(f'the arguments are {text[:60]}; write a JSON object, such as {{"city": "Oslo"}}')
+    return found
+
+
+def changes(before: Any, after: Any, path: str = "") -> Iterator[str]:
+    """`bank.cards.C-1.frozen: false → true`, `+ path: value` for what is new, `- path: value` for what is gone."""
+    pairs: list[tuple[str, Any, Any]]
+    if isinstance(before, dict) and isinstance(after, dict):
+        pairs = [(str(key), before.get(key, _ABSENT), after.get(key, _ABSENT)) for key in {**before, **after}]
+    elif isinstance(before, list) and isinstance(after, list):
+        pairs = [(str(at), *both) for at, both in enumerate(zip_longest(before, after, fillvalue=_ABSENT))]
+    else:
+        if before != after:
+            yield f"{path}: {_short(before)} → {_short(after)}"
+        return
+    for key, old, new in pairs:
+        place = f"{path}.{key}" if path else key
+        if old is _ABSENT:
+            yield f"+ {place}: {_short(new)}"
+        elif new is _ABSENT:
+            yield f"- {place}: {_short(old)}"
+        elif old is not new:
+            yield from changes(old, new, place)
+
+
+_ABSENT = object()
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
+
+
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "max_new_tokens": (1, 1_000_000),
+    "temperature": (0, 100),
+    "top_p": (0, 1),
+    "top_k": (0, 1_000_000),
+}
+_BOUNDS |= {"max_steps": (1, 100), "repetition_penalty": (0.01, 100), "seed": (0, 2**53)}
+
+
+def current(repl: Repl) -> dict[str, Any]:
+    """The settings by name."""
+    session = repl.session
+    return {**asdict(session.sampling), "max_steps": session.max_steps, "approve": session.gate.approve}
+
+
+def change(repl: Repl, rest: str) -> None:
+    """`/set KEY VALUE`; without a key, show all; `KEY=VALUE` is fine, too."""
+    known, session = current(repl), repl.session
+    key, _, text = rest.replace("=", " ", 1).partition(" ")
+    key, text = key.replace("-", "_"), text.strip()
+    if not key:
+        repl.view.show(Text("\n".join(f"  {name:<20}{value}" for name, value in known.items())))
+        return
+    if key not in known:
+        raise InputError(f"there is no setting {key[:40]!r}; {nearest(key, [*known])}")
+    value = _setting(key, text, known[key])
+    if key == "approve":
+        session.gate.approve = value
+        session.gate.always.clear()
+    elif key == "max_steps":
+        session.max_steps = value
+    else:
+        session.sampling = replace(session.sampling, **{key: value})
+    repl.view.note(f"{key} = {value}", "dim")
+
+
+def _setting(key: str, text: str, now: Any) -> Any:
+    if key == "approve":
+        if text not in APPROVALS:
+            raise InputError(f"{key} is {text!r:.40}; use {', '.join(APPROVALS)}")
+        return text
+    low, high = _BOUNDS[key]
+    try:
+        value = type(now)(text)
+    except ValueError:
+        value = None
+    if value is None or not low <= value <= high:
+        kind = "whole number" if isinstance(now, int) else "number"
+        raise InputError(f"{key} is {text!r:.40}; use a {kind} from {low:g} to {high:g}")
+    return value

@@ -86,7 +86,9 @@ def _similarity(slot: _Slot, call: ToolCall) -> int:
 
 def _rows(slot: _Slot, turn: int, runs: Sequence[Record | None], *, known: bool) -> Iterator[ArgumentRow]:
     name = slot.expected["name"] if slot.expected else None
-    names = tuple(_shown_name(call) if call else None for call in slot.calls)
+    names = tuple(
+        (f"unreadable: {call.parse_error}" if call.parse_error else call.name) if call else None for call in slot.calls
+    )
     wrong_names = tuple(known and run is not None and found != name for run, found in zip(runs, names, strict=True))
     chances = [_chances(run, call, slot, turn) for run, call in zip(runs, slot.calls, strict=True)]
     yield ArgumentRow("", name, names, wrong_names, _at("", chances))
@@ -131,10 +133,6 @@ def _at(pointer: str, chances: Sequence[_Chances]) -> tuple[tuple[float | None, 
         return ()
     argument = keys[head] if pointer else ""
     return tuple((own.get(argument), wanted.get(argument)) for own, wanted in chances)
-
-
-def _shown_name(call: ToolCall) -> str:
-    return f"unreadable: {call.parse_error}" if call.parse_error else call.name
 
 
 def _expected(call: Mapping[str, Any]) -> tuple[dict[str, set[str | None]], dict[str, str]]:

@@ -13,6 +13,7 @@ from typing import Any
 from agentft.evaluation.plan import Plan
 from agentft.evaluation.records import Record
 from agentft.evaluation.suites import load_suite, shipped_suites
+from agentft.metrics.matching import match
 from agentft.reports.pairing import largest_failures, pair_cases, worst_run
 from agentft.rows.likeness import LikeTexts, TrainedRequest, plain_words
 from agentft.synthesis.recipe import BuildRecipe
@@ -92,7 +93,7 @@ def mine(
     mined = Mined(len(failed), len(paired), clusters)
     if training is not None:
         mined.unseen = _unseen([cases[name] for name in failed], plan, training)
-        mined.contradictions = list(_contradictions(plan.cases, training))
+        mined.contradictions = list(_contradictions(plan, training))
         mined.overlap = {
             case: training[found[0][1]].place for case, found in near.items() if found and found[0][0] >= _NEAR
         }
@@ -155,10 +156,10 @@ def _asked(cases: Iterable[Case]) -> dict[tuple[tuple[str, ...], ...], tuple[Cas
     }
 
 
-def _contradictions(cases: Sequence[Case], training: Sequence[TrainedRequest]) -> Iterator[str]:
+def _contradictions(plan: Plan, training: Sequence[TrainedRequest]) -> Iterator[str]:
     """Training rows that make other calls than a case or an earlier row with the same request and tools."""
     rows: dict[tuple[tuple[str, ...], ...], TrainedRequest] = {}
-    asked = _asked(cases)
+    asked = _asked(plan.cases)
     for one in training:
         key, made = _key(one.said), {call.name for call in one.calls}
         first = rows.setdefault(key, one)
@@ -168,26 +169,9 @@ def _contradictions(cases: Sequence[Case], training: Sequence[TrainedRequest]) -
             yield f"{start} {first.place} {_written(first.calls)}"
         if key in asked:
             case, turn = asked[key]
-            if {call.name for call in turn.calls} <= one.tools and not _meets(turn, one.calls):
+            met = match(turn.calls, 0, one.calls, plan.context(case, None), case.comparators).exact
+            if {call.name for call in turn.calls} <= one.tools and not met:
                 yield f"{start} case {case.id} expects {_written(turn.calls)}"
-
-
-def _meets(turn: CaseTurn, calls: Sequence[ToolCall]) -> bool:
-    """Whether the calls are the expected ones, in any order."""
-    left = list(calls)
-    for expected in turn.calls:
-        match = next((call for call in left if call.name == expected.name and _accepts(expected, call.arguments)), None)
-        if match is None:
-            return False
-        left.remove(match)
-    return not left
-
-
-def _accepts(expected: CallExpectation, arguments: Mapping[str, Json]) -> bool:
-    known, others = {**expected.optional, **expected.arguments}, expected.alternatives
-    return expected.arguments.keys() <= arguments.keys() <= known.keys() and all(
-        value in (known[key], *others.get(key, ())) for key, value in arguments.items()
-    )
 
 
 def _written(calls: Sequence[ToolCall | CallExpectation]) -> str:

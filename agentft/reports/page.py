@@ -20,14 +20,7 @@ from agentft.evaluation.records import Record, finite
 from agentft.evaluation.statistics import smallest_difference
 from agentft.metrics import ERROR_CLASSES
 from agentft.reports.differences import call_differences
-from agentft.reports.pairing import (
-    OUTCOMES,
-    PairedCase,
-    called_tools,
-    largest_failures,
-    pair_cases,
-    worst_run,
-)
+from agentft.reports.pairing import OUTCOMES, PairedCase, called_tools, largest_failures, pair_cases, worst_run
 from agentft.types import Step, Text, ToolCall
 
 __all__ = ["PACK", "render_page"]

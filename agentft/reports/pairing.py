@@ -7,18 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentft.evaluation.records import Record
+from agentft.strict import own_table
 from agentft.types import ToolCall
 
 __all__ = ["OUTCOMES", "FailureGroup", "PairedCase", "called_tools", "largest_failures", "pair_cases", "worst_run"]
 
-OUTCOMES = {
-    "lost": "solved less often than in the baseline",
-    "failed": "not solved",
-    "invalid": "not caused by the model, left out of every figure",
-    "only": "run in one arm only, left out of the comparison",
-    "gained": "solved more often than in the baseline",
-    "solved": "solved",
-}
+OUTCOMES = own_table(__file__, str)
 """What a case may be, in the order of a report. `lost` and `gained` need two arms."""
 
 

@@ -46,11 +46,7 @@ class Exports:
 
 
 def _write(
-    exports: Exports,
-    command: str,
-    folder: Path | None,
-    summary: Summary,
-    arms: Mapping[str, Sequence[Record]],
+    exports: Exports, command: str, folder: Path | None, summary: Summary, arms: Mapping[str, Sequence[Record]]
 ) -> None:
     document = summary.document()
     following = f"agentft eval mine {shlex.quote(str(folder))}" if folder and summary.bfcl is None else ""

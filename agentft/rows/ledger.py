@@ -6,36 +6,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agentft.strict import own_table
 from agentft.types import Conversation, Json, ToolCall
 
 __all__ = ["REMEDIES", "Ledger", "Rejection", "rows_have"]
 
-REMEDIES: dict[str, str] = {
-    "call-without-result": "add the result of each call, or remove the call",
-    "call-not-object": "make each call {function: {name, arguments}}",
-    "invalid-json": "write one JSON value per line, with json.dumps and allow_nan=False",
-    "invalid-utf8": "convert the file to UTF-8",
-    "line-too-long": "split the row; at most 16 MiB are read",
-    "lone-surrogate": "replace the broken \\ud800-\\udfff escape",
-    "no-assistant": "add the assistant's turn, or remove the row",
-    "no-turns": "fill `conversations` or `messages` with a list of turns",
-    "not-an-object": "make each row an object with `conversations` or `messages`",
-    "null-arguments": "store arguments as JSON text in parquet",
-    "react-dialogue": "convert Action / Action Input to call markers",
-    "result-without-call": "put the call into `tool_calls`, with the result's id",
-    "swallowed-dialogue": "split the system value at <|user|>: into turns",
-    "system-twice": "keep one of the two system texts",
-    "template": "use another model's tokenizer, or change the row",
-    "too-deep": "nest at most 100 levels",
-    "too-long": "raise max_length",
-    "turn-not-object": "make each turn an object with a role and a text",
-    "turn-order": "put the system turn first and alternate user and assistant",
-    "turn-weight": "make the weight 0 or 1",
-    "unknown-format": "name the list of turns `conversations` (MS-Agent) or `messages` (OpenAI)",
-    "unknown-role": "rename the role to system, user, assistant or (OpenAI) tool",
-    "unreadable-tools": "repair the JSON of the tool's declaration",
-    "value-not-text": "make the turn's value text",
-}
+REMEDIES = own_table(__file__, str)
 """What to do about a rejected row, by reason."""
 
 

@@ -101,4 +101,4 @@ def _grams(text: str) -> frozenset[str]:
 
 
 def _jaccard(first: frozenset[str], second: frozenset[str]) -> float:
-    return len(first & second) / len(first | second) if first or second else 1.0
+    return len(first & second) / len(first | second)  # a text without words has the pair `^ $`

@@ -27,15 +27,7 @@ from agentft.rows.reading import Row, Undecoded, iter_undecoded, keep_rows
 from agentft.rows.sources import Raw
 from agentft.types import Conversation, Encoded, Json, Segment
 
-__all__ = [
-    "DataReport",
-    "EncodedSample",
-    "Encoder",
-    "OnRow",
-    "Prepared",
-    "encode_row",
-    "prepare",
-]
+__all__ = ["DataReport", "EncodedSample", "Encoder", "OnRow", "Prepared", "encode_row", "prepare"]
 
 OnRow: TypeAlias = Callable[[int, Conversation], None]
 """Called with the line and the conversation of a kept row."""
@@ -79,6 +71,7 @@ class DataReport:
         trimmed: samples that lost their last turns (or all) to fit `max_length`.
         left_out: supervised tokens lost by trimming.
         longest: (line, id, tokens) of the longest samples.
+        held_out: rows that are kept for the held-out loss and not trained on; the other figures leave them out.
         fingerprint: SHA-256 of the samples' tokens, supervised positions and weights.
         control_texts: control tokens whose text occurs in turns (it is tokenised as plain text): the number of rows.
         tools: names of all declared tools; empty if there are more than 64, too many to offer to a model at once.
@@ -96,6 +89,7 @@ class DataReport:
     thoughts_learnt: bool = False
     trimmed: int = 0
     left_out: int = 0
+    held_out: int = 0
     longest: tuple[tuple[int, str, int], ...] = ()
     fingerprint: str = ""
     tools: tuple[str, ...] = ()
@@ -104,7 +98,7 @@ class DataReport:
     def document(self) -> dict[str, Json]:
         """The content of data.json."""
         rows = self.ledger
-        trained = rows.kept - rows.unsupervised
+        trained = rows.kept - rows.unsupervised - self.held_out
         counts: dict[str, Json] = {"rows": rows.rows, "trained": trained, "rejected": rows.rejected}
         counts["reasons"] = dict(rows.reasons.most_common())
         counts["first"] = dict(rows.first_places())

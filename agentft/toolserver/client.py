@@ -31,7 +31,7 @@ _Answer: TypeAlias = tuple[int | None, str, bool]
 class ToolClient:
     """Sends calls to a tool server over persistent connections. Thread-safe.
 
-    Responses are cut after 16 KiB, with a note at the end.
+    Responses are cut after `limit` bytes (16 KiB by default), with a note at the end.
 
     Args:
         address: the server, `http://127.0.0.1:<port>`. No other server is ever contacted.
@@ -48,6 +48,7 @@ class ToolClient:
         definitions: Sequence[ToolDefinition],
         *,
         timeout: float = 10.0,
+        limit: int | None = None,
         served: Callable[[ToolCall], ToolCall] | None = None,
     ) -> None:
         if urlsplit(address).hostname != "127.0.0.1":
@@ -55,6 +56,7 @@ class ToolClient:
         self._address = address.rstrip("/")
         self._tools = {definition.name: definition for definition in definitions}
         self._served = served
+        self._limit = limit or _READ_LIMIT
         # No redirects and no proxies: they would let a response or the environment choose where a call goes.
         self._timeout = timeout
         self._http = httpx.Client(
@@ -143,15 +145,15 @@ class ToolClient:
                 content += chunk
                 if time.monotonic() > until:
                     raise httpx.ReadTimeout("the response took too long")
-                if len(content) > _READ_LIMIT:
+                if len(content) > self._limit:
                     break
         kind = response.headers.get("content-type", "text/plain").partition(";")[0]
         if not kind.startswith("text/") and not kind.endswith(("json", "xml")):
             message = _error(f"the answer is {kind[:60]}, which is neither JSON nor text")
             return response.status_code, message, True
-        text = content[:_READ_LIMIT].decode(errors="replace")
-        if len(content) > _READ_LIMIT:
-            text += f"... (cut: the answer is longer than {_READ_LIMIT} bytes)"
+        text = content[: self._limit].decode(errors="replace")
+        if len(content) > self._limit:
+            text += f"... (cut: the answer is longer than {self._limit} bytes)"
         return response.status_code, text, response.is_error
 
     def _is_up(self) -> bool:

@@ -6,26 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentft import __version__
+from agentft.strict import own_table
 from agentft.toolserver.places import FORM, PARAMETER, own_path
 from agentft.toolset import Tool, Toolset
 
 __all__ = ["openapi_document"]
 
-_ERRORS = {
-    "400": "The arguments are missing, unknown, of the wrong type, or no JSON.",
-    "401": "The token is missing or wrong.",
-    "404": "There is no such thing.",
-    "405": "The path does not take this method.",
-    "409": "The state does not allow it.",
-    "413": "The body is too large.",
-    "415": "The body is of a media type that is not read.",
-    "422": "A value is not allowed.",
-    "429": "Too many requests.",
-    "4XX": "The tool refuses.",
-    "500": "The tool has a bug.",
-    "503": "There are too many sessions.",
-    "504": "The tool gave no answer in time.",
-}
+_ERRORS = own_table(__file__, str)
 _IGNORED_HEADERS = {"accept", "content-type", "authorization"}  # OpenAPI gives them no meaning as parameters
 _SESSION = {
     "name": "X-Session",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 import httpx
 
@@ -122,8 +122,16 @@ class RealService:
             self._recorder.close()
 
 
-Source: TypeAlias = RealService | Replayer
-"""Responds to calls in place of the mock worlds."""
+class Source(Protocol):
+    """Responds to calls in place of the mock worlds. `digest` identifies what responds."""
+
+    digest: str
+
+    def __call__(self, tool: str, arguments: Mapping[str, Json], session: str) -> Recorded | None:
+        """The response to a call of a registered tool; None: the mock world responds."""
+
+    def close(self) -> None:
+        """Release what it holds."""
 
 
 def open_source(

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 __all__ = ["Interruption", "foreign_code", "stdout_to_stderr"]
 
@@ -81,21 +81,24 @@ def _leave(status: int) -> NoReturn:
 
 
 @contextmanager
-def stdout_to_stderr() -> Iterator[None]:
+def stdout_to_stderr() -> Iterator[TextIO]:
     """While the block runs, what this process writes to standard output goes to standard error.
 
-    That is both `print` and file descriptor 1, in all threads and child processes.
+    That is both `print` and file descriptor 1, in all threads and child processes. Yields the standard output that was.
     """
     sys.stdout.flush()
-    before = sys.stdout
+    before = stream = sys.stdout
+    has_descriptor = before is sys.__stdout__
     try:
         kept = os.dup(1)
         os.dup2(2, 1)
+        if has_descriptor:
+            stream = open(kept, "w", encoding=before.encoding, errors=before.errors, closefd=False)  # noqa: SIM115
     except OSError:  # descriptor 1 or 2 is closed
         kept = None
-    sys.stdout = sys.stderr
+    sys.stdout = sys.stderr or before  # None: closed
     try:
-        yield
+        yield stream
     finally:
         sys.stdout.flush()
         sys.stdout = before

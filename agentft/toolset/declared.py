@@ -127,7 +127,9 @@ def _tool(declared: DeclaredTool, endpoint: str) -> Tool:
         raise InputError("an answer's status must be from 100 to 599")
     route = _route(declared.route, check.names) if declared.route else None
     handler = _Handler(declared)
-    return Tool(definition, handler, declared.access, check, declared.example, declared.returns, route)
+    return Tool(
+        definition, handler, declared.access, check, declared.example, declared.returns, route, declared.operation
+    )
 
 
 def _route(declared: DeclaredRoute, arguments: Sequence[str]) -> Route:

@@ -7,9 +7,10 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from traceback import extract_tb
-from types import ModuleType
+from types import CodeType, ModuleType
 from urllib.parse import urlsplit
 
 from agentft.content import content_root, find_content, find_shipped
@@ -166,9 +167,22 @@ def _read_state(path: Path, *, declared: bool = False) -> State:
     return state
 
 
+class _Uncached(SourceFileLoader):
+    """Compiles the file at each loading.
+
+    Python would take a compiled file of the same second and size for that of an edited one; and a user's folder gets no
+    `__pycache__`.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        del fullname
+        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
+        return code
+
+
 def _load_module(source: Path) -> ModuleType:
     name = f"_agentft_world_{hashlib.sha256(str(source.resolve()).encode()).hexdigest()[:16]}"
-    spec = importlib.util.spec_from_file_location(name, source)
+    spec = importlib.util.spec_from_file_location(name, source, loader=_Uncached(name, str(source.absolute())))
     if spec is None or spec.loader is None:
         raise InputError(f"{source}: cannot be loaded as Python")
     module = importlib.util.module_from_spec(spec)

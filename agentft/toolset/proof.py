@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from agentft.errors import InputError, ToolError
@@ -28,23 +29,8 @@ ANSWER_LIMIT = 16 << 10
 SECONDS = 5.0
 MESSAGE_LIMIT = 300
 HOSTILE: tuple[str | float, ...] = (
-    "",
-    " ",
-    "\x00",
+    *json.loads(Path(__file__).with_name("hostile.json").read_bytes()),
     "x" * 100_000,
-    "🌧️",
-    "' OR 1=1",
-    "{}",
-    "%s",
-    "../../etc/passwd",
-    "\n",
-    "{city.__class__}",
-    0,
-    -1,
-    10**15,
-    0.0,
-    -0.5,
-    1e300,
 )
 PROMISES: Mapping[str, str] = {
     "loads": "correct the file named in the message",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin
 
 from agentft.errors import InputError
@@ -33,6 +34,8 @@ class References:
         """References that `expand` did not follow."""
         self.dropped: set[str] = set()
         """Keywords that `expand` left out."""
+        self.expanded: dict[tuple[str, str, str], tuple[dict[str, Any], set[str], set[str]]] = {}
+        """What `expand` made of short schemas such as a `$ref`, with what it cut and dropped."""
 
     def find(self, reference: str, base: str) -> tuple[Json, str]:
         """The target of `reference`, which is written in the document at `base`, and the address of its document.

@@ -11,27 +11,12 @@ from typing import Any
 from jsonschema.exceptions import ValidationError
 
 from agentft.errors import ToolError
+from agentft.strict import own_table
 from agentft.toolset.subschemas import Subschemas
 
 __all__ = ["refuse"]
 
-_NOUNS = {
-    "string": "a string",
-    "integer": "an integer",
-    "number": "a number",
-    "boolean": "true or false",
-    "array": "a list",
-    "object": "an object",
-    "null": "null",
-}
-_COUNTS = {
-    "minItems": "have at least {} items",
-    "maxItems": "have at most {} items",
-    "minLength": "have at least {} characters",
-    "maxLength": "have at most {} characters",
-    "minProperties": "have at least {} properties",
-    "maxProperties": "have at most {} properties",
-}
+_WORDS = own_table(__file__, str)
 
 
 def refuse(error: ValidationError, tool: str, schema: Subschemas) -> ToolError:
@@ -149,7 +134,7 @@ def _wanted(error: ValidationError) -> str:
     schema = error.schema if isinstance(error.schema, dict) else {}
     match error.validator:
         case "type":
-            return "be " + " or ".join(_NOUNS[kind] for kind in (value if isinstance(value, list) else [value]))
+            return "be " + " or ".join(_WORDS[kind] for kind in (value if isinstance(value, list) else [value]))
         case "enum":
             return f"be one of {_listed(value)}" if len(value) > 1 else f"be {_listed(value)}"
         case "const":
@@ -163,8 +148,8 @@ def _wanted(error: ValidationError) -> str:
             return f"be a valid {value}"
         case "uniqueItems":
             return "have no equal items"
-    if error.validator in _COUNTS:
-        return _COUNTS[str(error.validator)].format(value)
+    if error.validator in _WORDS:
+        return _WORDS[str(error.validator)].format(value)
     return f"be valid ({error.validator} {_clip(str(value))})"
 
 

@@ -16,6 +16,7 @@ from uuid import UUID
 from referencing import Registry
 
 from agentft.errors import InputError
+from agentft.strict import own_table
 from agentft.toolset.arguments import Validator, argument_validator
 from agentft.toolset.schemas import Schema, fits, merge
 from agentft.types import Json
@@ -30,23 +31,7 @@ _WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "harbor
 _NAMES = ("Ada Jensen", "Bo Lindqvist", "Chen Wei", "Dana Okafor", "Elif Kaya", "Farid Haddad", "Grace Moreau")
 _CHARACTERS = string.ascii_letters + string.digits + "-_" + string.punctuation + " "
 # A schema's format, or the end of a property's name -> template of a text.
-_TEXTS = {
-    "date-time": "{moment:%Y-%m-%dT%H:%M:%SZ}",
-    "date": "{moment:%Y-%m-%d}",
-    "_at": "{moment:%Y-%m-%dT%H:%M:%SZ}",
-    "time": "{moment:%H:%M:%SZ}",
-    "email": "{word}@example.com",
-    "uuid": "{uuid}",
-    "uri": "https://example.com/{word}-{number}",
-    "url": "https://example.com/{word}-{number}",
-    "hostname": "{word}.example.com",
-    "ipv4": "192.0.2.{number}",
-    "ipv6": "2001:db8::{number}",
-    "id": "{uuid:.8}",
-    "username": "{word}-{number}",
-    "name": "{name}",
-    "": "{word} {other}",
-}
+_TEXTS = own_table(__file__, str)
 
 
 class UnsatisfiableError(InputError):
@@ -159,6 +144,8 @@ class _Draw:
     def _array(self, schema: Schema, name: str, depth: int) -> list[Json]:
         first, items = schema.get("prefixItems", []), schema.get("items", {})
         echo, self._echo = self._echo, {}  # the items of a list must not all echo the same argument
+        if schema.get("minItems", 0) > _MOST:
+            raise UnsatisfiableError(f"a list of {schema['minItems']} items is too long")
         small = self._sparse or self._count > _NODES or depth > 5 or items in ({}, False)
         count = max(schema.get("minItems", 0), len(first), 0 if small else self._random.randint(1, 3))
         made: list[Json] = []

@@ -19,6 +19,7 @@ Schema: TypeAlias = dict[str, Any]
 _NODES = 400  # schemas inside one schema; for a larger one, fewer nested `$ref`s are followed
 _DEPTHS = (8, 5, 3, 2, 1, 0)  # nested `$ref`s to follow, tried in this order
 _NESTED = 40
+_SHORT = 60  # values inside a schema that is only expanded once, however often it occurs
 _ALIASES = {"file": "string", "date": "string", "datetime": "string", "int": "integer", "long": "integer"} | {
     "float": "number",
     "double": "number",
@@ -89,14 +90,34 @@ def expand(schema: Json, references: References | None = None, base: str = "", h
     """
     if references is None:
         references = References(schema if isinstance(schema, dict) else {})
+    # Many operations share a large schema, each through a short one that refers to it.
+    key = (str(schema), base, hidden) if _is_short(schema) else None
+    found = references.expanded.get(key) if key else None
+    if found is None:
+        found = _walk(schema, references, base, hidden)
+        if key:
+            references.expanded[key] = found
+    references.cut |= found[1]
+    references.dropped |= found[2]
+    return dict(found[0])
+
+
+def _is_short(schema: Json) -> bool:
+    left, values = [schema], 0
+    while left and values <= _SHORT:
+        value = left.pop()
+        values += 1
+        left += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return values <= _SHORT
+
+
+def _walk(schema: Json, references: References, base: str, hidden: str) -> tuple[Schema, set[str], set[str]]:
     for depth in _DEPTHS:
         walk = _Walk(references, hidden, depth, last=depth == _DEPTHS[-1])
         with suppress(_TooLargeError):
             made = walk.node(schema, base, (), 0)
-            references.cut |= walk.cut
-            references.dropped |= walk.dropped
             break
-    return made
+    return made, walk.cut, walk.dropped
 
 
 class _Walk:

@@ -27,6 +27,7 @@ class Tool:
 
     `example`: the arguments of the documented example. `returns`: the JSON Schema of its result, {} if unknown.
     `route`: only for a tool of an imported API; every tool is also served at `POST /tools/<name>`.
+    `operation`: its name where it was imported from.
     """
 
     definition: ToolDefinition
@@ -36,6 +37,7 @@ class Tool:
     example: Mapping[str, Json]
     returns: Mapping[str, Json] = field(default_factory=dict)
     route: Route | None = None
+    operation: str = ""
 
 
 class Toolset:

@@ -18,7 +18,15 @@ from safetensors import SafetensorError
 from agentft.errors import InputError
 from agentft.files import find_damage, fsync_folder
 
-__all__ = ["clear_partial", "complete_folder", "last_intact", "prune_checkpoints", "set_aside", "step_of"]
+__all__ = [
+    "clear_partial",
+    "complete_folder",
+    "last_intact",
+    "partial_name",
+    "prune_checkpoints",
+    "set_aside",
+    "step_of",
+]
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _PARTIAL = ".partial-"
@@ -34,7 +42,7 @@ def complete_folder(target: Path) -> Iterator[Path]:
     Raises:
         OSError: the disk is full; errors of torch and safetensors that it caused are converted.
     """
-    partial = target.with_name(_PARTIAL + target.name)
+    partial = partial_name(target)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
@@ -49,6 +57,11 @@ def complete_folder(target: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def partial_name(target: Path) -> Path:
+    """The temporary folder that becomes `target`."""
+    return target.with_name(_PARTIAL + target.name)
 
 
 def clear_partial(folder: Path) -> None:
@@ -87,10 +100,11 @@ def set_aside(folder: Path) -> Path:
     return aside
 
 
-def prune_checkpoints(folder: Path, keep: int) -> None:
-    """Remove all but the latest `keep` checkpoints."""
+def prune_checkpoints(folder: Path, keep: int, best: int = 0) -> None:
+    """Remove all but the latest `keep` checkpoints and that of step `best`."""
     for old in sorted(_checkpoints(folder), key=step_of)[:-keep]:
-        _remove(old)
+        if step_of(old) != best:
+            _remove(old)
 
 
 def step_of(checkpoint: Path) -> int:

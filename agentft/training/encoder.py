@@ -16,9 +16,14 @@ def open_encoder(recipe: Recipe) -> Encoder:
 
     Raises:
         MissingError: the tokenizer is not on this machine and cannot be downloaded.
+        InputError: it already has a token of `add_tokens`.
         FrameError: the tokenizer's chat template cannot be used.
     """
     tokenizer, learn = load_tokenizer(recipe.model), learn_rule(recipe.learn, recipe.weights)
+    if recipe.add_tokens:
+        from agentft.training.starts import add_tokens  # imports transformers' models
+
+        add_tokens(tokenizer, recipe.add_tokens)
     return Encoder(
         tokenizer=tokenizer,
         rendering=open_rendering(recipe.format, tokenizer, thinking=learn.thinking),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -14,6 +14,7 @@ __all__ = [
     "DataReady",
     "Event",
     "Finished",
+    "Measurement",
     "Note",
     "OnEvent",
     "RankUse",
@@ -104,6 +105,19 @@ class StepDone:
 
 
 @dataclass(frozen=True, slots=True)
+class Measurement:
+    """Figures that were measured after a step, by name, as written to `metrics.jsonl`. `best`: the best step so far.
+
+    Their names start with `eval_`. `seconds`: what it took.
+    """
+
+    step: int
+    figures: Mapping[str, float]
+    seconds: float
+    best: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Saved:
     """A checkpoint was saved."""
 
@@ -132,5 +146,5 @@ class Finished:
     losses: tuple[float, ...]
 
 
-Event: TypeAlias = Note | Waiting | DataReady | Started | StepDone | Saved | Finished
+Event: TypeAlias = Note | Waiting | DataReady | Started | StepDone | Measurement | Saved | Finished
 OnEvent = Callable[[Event], None]

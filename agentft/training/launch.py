@@ -6,6 +6,8 @@ The processes find each other as under torchrun: by RANK, WORLD_SIZE and a port 
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -16,16 +18,41 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from agentft.errors import AgentftError, InputError, MissingError
 
-__all__ = ["LOST", "PROCESSES", "PeerLostError", "adopt_slurm", "count_processes", "is_launched", "launch", "rank_here"]
+__all__ = [
+    "LOST",
+    "PROCESSES",
+    "PeerLostError",
+    "adopt_slurm",
+    "count_processes",
+    "is_launched",
+    "launch",
+    "rank_here",
+    "read_hosts",
+]
 
 PROCESSES = "AGENTFT_PROCESSES"
 """The environment variable that asks for several processes on a machine without a GPU."""
 LOST = 75
 """Exit code of a process that ended because another one of its run did."""
 _LAUNCHED = "AGENTFT_LAUNCHED"
+_LOCAL = ("localhost", "127.0.0.1")
+_PASSED = (
+    "RANK",
+    "LOCAL_",
+    "WORLD_SIZE",
+    "MASTER_",
+    "OMP_NUM",
+    "NCCL_",
+    "GLOO_",
+    "HF_HUB_OFFLINE",
+    "PYTHONPATH",
+    _LAUNCHED,
+)
+"""Beginnings of the variables that other machines get, too."""
 _GRACE = 5.0
 """Seconds after a failure in which the other processes may end by themselves, with errors of their own."""
 _POLL = 0.1
@@ -95,17 +122,44 @@ def count_processes(gpus: str | None) -> int:
     return here if asked == "all" else int(asked)
 
 
-def launch(count: int, arguments: Sequence[str]) -> int:
+def read_hosts(path: Path) -> list[str]:
+    """The host of each process, from a hostfile of DeepSpeed or MPI: lines of `HOST slots=N`.
+
+    Raises:
+        InputError: a line is not of this form, or the first host is not this machine.
+    """
+    if not path.is_file():
+        raise InputError(f"--hostfile {path}: no such file; write a line `HOST slots=GPUS` for each machine")
+    hosts: list[str] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if text := line.partition("#")[0].strip():
+            match = re.fullmatch(r"([\w.:@-]+)\s+slots\s*=\s*([1-9]\d*)", text)
+            if match is None or match[1].startswith("-"):
+                raise InputError(f"{path}:{number}: {text!r} is not of the form `HOST slots=GPUS`")
+            hosts += [match[1]] * int(match[2])
+    if not hosts:
+        raise InputError(f"{path} names no host; write a line `HOST slots=GPUS` for each machine")
+    here = socket.gethostname()
+    if hosts[0] not in (*_LOCAL, here, here.partition(".")[0], socket.getfqdn()):
+        raise InputError(f"{path}: the first host, {hosts[0]}, must be this machine ({here}), which shows the progress")
+    return hosts
+
+
+def launch(count: int, arguments: Sequence[str], hosts: Sequence[str] = (), stdout: TextIO | None = None) -> int:
     """Run `agentft` with these arguments in `count` processes; return the exit code of the run.
 
-    The first process has this one's terminal. The output of the others is shown only if they fail.
+    The first process has this one's terminal. The output of the others is shown only if they fail. `hosts`: the machine
+    of each process, the first of them being this one; the others are reached by ssh. `stdout`: the first process's.
 
     Raises:
         AgentftError: a process failed or was killed; the others were ended.
     """
-    threads = str(max((os.cpu_count() or 1) // count, 1))
-    shared = {"OMP_NUM_THREADS": threads, **os.environ, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
-    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), _LAUNCHED: str(os.getpid())}
+    places = list(hosts) or [_LOCAL[0]] * count
+    own = places.count(places[0])
+    threads = str(max((os.cpu_count() or 1) // own, 1))
+    first = _LOCAL[1] if own == count else socket.gethostname() if places[0] in _LOCAL else places[0]
+    shared = {"OMP_NUM_THREADS": threads, **os.environ, "WORLD_SIZE": str(count)}
+    shared |= {"MASTER_ADDR": first, "MASTER_PORT": str(_free_port()), _LAUNCHED: str(os.getpid())}
     shared.pop(PROCESSES, None)
     with tempfile.TemporaryDirectory(prefix="agentft-") as folder, ExitStack() as stack:
         logs = [Path(folder) / f"rank-{rank}.txt" for rank in range(count)]
@@ -113,7 +167,9 @@ def launch(count: int, arguments: Sequence[str]) -> int:
         stack.callback(_end, children)
         stack.enter_context(_signals_for(children))
         for rank, log in enumerate(logs):
-            children.append(_start(shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, arguments, log))
+            host, local = places[rank], str(places[:rank].count(places[rank]))
+            place = {"RANK": str(rank), "LOCAL_RANK": local, "LOCAL_WORLD_SIZE": str(places.count(host))}
+            children.append(_start(shared | place, arguments, log, host if host != places[0] else "", stdout))
         failed = _first_failure(children)
         if failed is None or (failed == 0 and children[0].returncode > 0):
             return children[0].returncode  # it has told why it failed, if it did
@@ -127,13 +183,25 @@ def _free_port() -> int:
         return port
 
 
-def _start(environment: Mapping[str, str], arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
+def _start(
+    environment: Mapping[str, str], arguments: Sequence[str], log: Path, host: str, stdout: TextIO | None
+) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "agentft", *arguments]
+    if host:
+        passed = [f"{name}={value}" for name, value in environment.items() if name.startswith(_PASSED)]
+        script = f"cd {shlex.quote(str(Path.cwd()))} && exec {shlex.join(['env', *passed, *command])}"
+        # With a terminal (-tt), the remote process ends when ssh does.
+        command = ["ssh", "-o", "BatchMode=yes", "-tt", host, script]
     if environment["RANK"] == "0":
-        return subprocess.Popen(command, env=environment)  # noqa: S603  (our own module)
+        return subprocess.Popen(command, env=environment, stdout=stdout)  # noqa: S603  (our own module)
     with log.open("wb") as stream:
         return subprocess.Popen(  # noqa: S603  (our own module)
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=bool(host),  # Ctrl-C would end ssh
         )
 
 
@@ -150,7 +218,8 @@ def _signals_for(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
     def terminate(number: int, frame: FrameType | None) -> None:
         del number, frame
         for child in children:
-            child.terminate()
+            if isinstance(child.args, list) and child.args[0] != "ssh":  # the others stop with the first process
+                child.terminate()
 
     before = signal.signal(signal.SIGTERM, terminate), signal.signal(signal.SIGINT, lambda *_: None)
     try:

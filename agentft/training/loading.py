@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -10,56 +11,69 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from agentft.engine.lora import fuse_lora
+from agentft.engine.noise import EmbeddingNoise
 from agentft.engine.speed import HostEmbedding, embed_on_host, recompute_gates, use_liger
-from agentft.engine.tree_attention import TREE_ATTENTION
+from agentft.engine.tree_attention import TREE_ATTENTION, unshareable
 from agentft.errors import InputError
 from agentft.models.hf import quantisation
-from agentft.models.tokenizers import located
+from agentft.models.tokenizers import fit_embeddings, located
+from agentft.training.encoder import open_encoder
+from agentft.training.ranks import join_ranks
 from agentft.training.recipe import Recipe
-from agentft.training.resolve import unshareable
+from agentft.training.sharding import is_weights_sharded
+from agentft.training.starts import keep_start, settings_of, start_loftq, widen_trained
+from agentft.training.zero import sharded_loading
 
 __all__ = ["count_parameters", "load_model", "prepare_model"]
 
 
-def load_model(recipe: Recipe, where: str, config: Any = None) -> Any:
+def load_model(recipe: Recipe, where: str, config: Any = None, tokenizer: Any = None) -> Any:
     """Load the model of a resolved recipe, and add adapters (seeded by the recipe) unless all weights are trained.
 
-    Weights are 4-bit (qlora), in the recipe's dtype (lora), or fp32 (full; the computation is in the recipe's dtype).
+    Weights have 4 or 8 bits (qlora), the dtype of the recipe (lora, DeepSpeed), or are fp32 (full; the computation is
+    in the recipe's dtype). With ZeRO-3, each process keeps its share.
 
     Args:
         recipe: resolved, without `auto`.
         where: a folder or a hub id.
         config: the model's config, if it was read before.
+        tokenizer: the model's tokenizer with the recipe's `add_tokens`; None: load it if there are some.
 
     Raises:
         MissingError: the model is not on this machine and cannot be downloaded.
         InputError: sharing is on, but the model cannot isolate the samples of a pack.
     """
-    dtype = torch.bfloat16 if recipe.dtype == "bf16" and recipe.method != "full" else torch.float32
-    model = located(
-        recipe.model,
-        AutoModelForCausalLM.from_pretrained,
-        where,
-        config=config,
-        dtype=dtype,
-        quantization_config=quantisation(4, dtype) if recipe.method == "qlora" else None,
-        attn_implementation=None if recipe.sharing == "off" else TREE_ATTENTION,
-        device_map={"": torch.cuda.current_device()} if torch.cuda.is_available() else None,
-        trust_remote_code=False,
-    )
+    half = recipe.dtype == "bf16" and (recipe.method != "full" or bool(recipe.deepspeed))
+    dtype = torch.bfloat16 if half else torch.float32
+    zero3 = is_weights_sharded(recipe)
+    with sharded_loading(recipe, join_ranks()) if zero3 else nullcontext():
+        model = located(
+            recipe.model,
+            AutoModelForCausalLM.from_pretrained,
+            where,
+            config=config,
+            dtype=dtype,
+            quantization_config=quantisation(recipe.bits, dtype) if recipe.method == "qlora" else None,
+            attn_implementation=None if recipe.sharing == "off" else TREE_ATTENTION,
+            device_map={"": torch.cuda.current_device()} if torch.cuda.is_available() and not zero3 else None,
+            trust_remote_code=False,
+        )
     if recipe.method == "qlora" and recipe.unpack == "on":
         model = model.dequantize()
-    return prepare_model(recipe, model, where)
+    if recipe.add_tokens:
+        tokenizer = tokenizer or open_encoder(recipe).tokenizer
+        fit_embeddings(model, tokenizer)
+    return prepare_model(recipe, model, where, tokenizer)
 
 
-def prepare_model(recipe: Recipe, model: Any, where: str) -> Any:
-    """Add adapters to a loaded model and set it up for training."""
+def prepare_model(recipe: Recipe, model: Any, where: str, tokenizer: Any = None) -> Any:
+    """Add adapters to a loaded model and set it up for training. `tokenizer`: only needed for `add_tokens`."""
     if recipe.sharing != "off" and (reason := unshareable(model)):
         raise InputError(f"{where}: {type(model).__name__} {reason}; train it with sharing = off")
     model.config.use_cache = False
     if recipe.liger == "on":
         use_liger(model)
-    tuned = model if recipe.method == "full" else _add_adapters(model, recipe)
+    tuned = model if recipe.method == "full" else _add_adapters(model, recipe, where, tokenizer)
     if recipe.method != "full" and recipe.host_embeddings == "on":
         embed_on_host(model)
     if recipe.checkpointing == "on":
@@ -68,25 +82,30 @@ def prepare_model(recipe: Recipe, model: Any, where: str) -> Any:
         model.activation_checkpointing_enable(settings, every_n_layers=every)
     if recipe.liger == "on" and recipe.method != "full":
         recompute_gates(model)
+    if recipe.neftune_alpha:
+        model.embedding_noise = EmbeddingNoise(recipe.neftune_alpha)
+        model.get_input_embeddings().register_forward_hook(model.embedding_noise)
     return tuned.train()  # peft's wrapper is already in training mode, but the layers inside it are not
 
 
 def count_parameters(model: Any) -> tuple[int, int]:
     """The numbers of (trainable, all) parameters. 4-bit matrices count with all their elements."""
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    sizes = [(getattr(p, "ds_numel", p.numel()), p.requires_grad) for p in model.parameters()]
+    trainable = sum(size for size, trained in sizes if trained)
     known = int(model.num_parameters()) if hasattr(model, "num_parameters") else trainable
+    known = max(known, sum(size for size, _ in sizes))  # ZeRO-3 leaves empty tensors
     return trainable, known + sum(part.table.numel() for part in model.modules() if isinstance(part, HostEmbedding))
 
 
-def _add_adapters(model: Any, recipe: Recipe) -> Any:
+def _add_adapters(model: Any, recipe: Recipe, where: str, tokenizer: Any) -> Any:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
         r=recipe.lora_r,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=0.0,
-        use_dora=recipe.dora == "on",
         task_type="CAUSAL_LM",
+        **settings_of(recipe, model, tokenizer),
         **_target_layers(model, recipe.lora_layers),
     )
     torch.manual_seed(recipe.seed)
@@ -96,7 +115,13 @@ def _add_adapters(model: Any, recipe: Recipe) -> Any:
             tuned = get_peft_model(model, config)  # the adapters stay fp32
         except ValueError as error:
             raise InputError(f"{type(model).__name__} does not support adapters ({error}); use method = full") from None
-    fuse_lora(tuned)
+    if recipe.lora_init == "pissa":
+        keep_start(tuned)
+    elif recipe.lora_init == "loftq":
+        start_loftq(tuned, recipe, where)
+    widen_trained(tuned, model.dtype)
+    if not is_weights_sharded(recipe):  # ZeRO-3 gathers the weights of a layer when its own forward pass begins
+        fuse_lora(tuned)
     return tuned
 
 

@@ -8,14 +8,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from agentft.engine.speed import has_liger
 from agentft.models.hf import native_bf16
 
-__all__ = ["Machine", "deterministic", "gpus_unused", "measure_machine", "measure_rate", "peak_memory"]
+__all__ = ["Machine", "Moment", "deterministic", "gpus_unused", "measure_machine", "measure_rate", "peak_memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,23 @@ def deterministic() -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before)
         torch.utils.deterministic.fill_uninitialized_memory = filled
+
+
+class Moment:
+    """When the device has done all that was launched so far."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._event: Any = torch.cuda.Event(enable_timing=True) if device.type == "cuda" else None
+        self._time = time.monotonic()
+        if self._event is not None:
+            self._event.record()
+
+    def since(self, earlier: Moment) -> float:
+        """Seconds since an earlier moment of the same device, once both have come."""
+        if self._event is None:
+            return self._time - earlier._time
+        self._event.synchronize()
+        return float(earlier._event.elapsed_time(self._event)) / 1000
 
 
 def peak_memory() -> int:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from agentft.engine.packing import Sample, epoch_packs
 from agentft.errors import InputError
 from agentft.training.recipe import Method, Recipe
+from agentft.training.sharding import Sharding
 
 __all__ = [
     "CARDS",
@@ -209,13 +210,21 @@ def step_cost(
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw",
     card: Card | None = None,
     width: int = BF16_BYTES,
+    sharding: Sharding | None = None,
 ) -> StepCost:
     """The cost of one pack's forward and backward passes; an activation takes `width` bytes.
 
-    Without a card, the time is 0.
+    Without a card, the time is 0. `sharding`: the model is sharded over several cards, of which this is one.
     """
-    memory = _static(model, levers, method, rank, optimizer, width=width)
-    memory += _full_activations(model, levers, load, width) if method == "full" else _activations(model, levers, width)
+    full, logits = method == "full", FULL_LOGIT * load.supervised * model.words
+    if sharding:
+        adapters, tables = model.adapters(rank), (1 if model.tied else 2) * model.words * model.hidden
+        packed = NF4_BYTES if method == "qlora" and not levers.unpack else width
+        trained, frozen = (model.body + tables, 0.0) if full else (adapters, packed * model.body + width * tables)
+        memory = sharding.held(trained, frozen) + _activations(model, levers, width, logits)
+    else:
+        memory = _static(model, levers, method, rank, optimizer, width=width)
+        memory += _full_activations(model, levers, load, width) if full else _activations(model, levers, width)
     return StepCost(memory, _seconds(model, levers, method, load, card, width) if card else 0.0)
 
 
@@ -230,10 +239,11 @@ def choose(
     fixed: Mapping[str, Any] | None = None,
     liger: bool = True,
     width: int = BF16_BYTES,
+    sharding: Sharding | None = None,
 ) -> Choice | None:
     """The fastest settings that fit into `card`, or None if none fit. `fixed`: levers that the user has set."""
     room = (card.free - SLACK) / (FRAGMENTS if method == "full" else 1)
-    cost = partial(step_cost, model, method=method, rank=rank, optimizer=optimizer, width=width)
+    cost = partial(step_cost, model, method=method, rank=rank, optimizer=optimizer, width=width, sharding=sharding)
     best: Choice | None = None
     for levers in _candidates(model, work, method, fixed or {}, liger):
         # A sample that is longer than a pack gets a separate pack.
@@ -324,8 +334,8 @@ def _recomputed(model: Dimensions, levers: Levers) -> int:
     return -(-model.layers // levers.every) if levers.every else 0
 
 
-def _activations(model: Dimensions, levers: Levers, width: int) -> float:
-    """Bytes of activations at the peak, with frozen weights."""
+def _activations(model: Dimensions, levers: Levers, width: int, logits: float = HEAD_CHUNK) -> float:
+    """Bytes of activations at the peak, with frozen weights or all in `width` bytes; `logits`: bytes of the head's."""
     tokens, recomputed = levers.pack, _recomputed(model, levers)
     saved = tokens * _saved(model, levers, width)
     gates: float = tokens * width * model.gate
@@ -333,7 +343,7 @@ def _activations(model: Dimensions, levers: Levers, width: int) -> float:
     kept = (model.layers - recomputed) * (saved - recomputable) + recomputed * tokens * width * model.hidden
     running = 2 * gates + 3 * tokens * width * model.hidden + width * model.hidden * model.gate
     running += saved if recomputed else recomputable
-    return kept + max(running, HEAD_CHUNK)
+    return kept + max(running, logits)
 
 
 def _full_activations(model: Dimensions, levers: Levers, load: PackLoad, width: int) -> float:

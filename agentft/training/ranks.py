@@ -21,7 +21,7 @@ from torch import Tensor
 from agentft.errors import MissingError
 from agentft.training.launch import PeerLostError, rank_here
 
-__all__ = ["Ranks", "join_ranks"]
+__all__ = ["Ranks", "join_ranks", "needing_peers"]
 
 _PATIENCE = timedelta(hours=6)
 """How long a process waits for the others, for example while the first one prepares the data or saves."""
@@ -44,7 +44,7 @@ class Ranks:
         if self.size == 1:
             return own[None]
         found = [torch.empty_like(own) for _ in range(self.size)]
-        with self._together(), self._timed(False):
+        with self._timed(False):
             dist.all_gather(found, own, group=self._host)
         return torch.stack(found)
 
@@ -52,22 +52,19 @@ class Ranks:
         """The first process's document, in all processes."""
         box = [document]
         if self.size > 1:
-            with self._together():
-                dist.broadcast_object_list(box, src=0, group=self._host)
+            dist.broadcast_object_list(box, src=0, group=self._host)
         return box[0]
 
     def wait(self) -> None:
         """Wait for all processes."""
         if self.size > 1:
-            with self._together():
-                dist.barrier(group=self._host)
+            dist.barrier(group=self._host)
 
     def align(self, tensors: Sequence[Tensor]) -> None:
         """Give `tensors` the first process's values."""
         if self.size > 1:
-            with self._together():
-                for tensor in tensors:
-                    dist.broadcast(tensor.detach(), src=0)
+            for tensor in tensors:
+                dist.broadcast(tensor.detach(), src=0)
 
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Sum the gradients over the processes; a missing one counts as 0."""
@@ -78,7 +75,7 @@ class Ranks:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [parameter.grad for parameter in parameters]
         small = [gradient.view(-1) for gradient in gradients if gradient.numel() < _SMALL]
-        with self._together(), self._timed(gradients[0].is_cuda):
+        with self._timed(gradients[0].is_cuda):
             for gradient in gradients:
                 if gradient.numel() >= _SMALL:
                     dist.all_reduce(gradient)
@@ -119,18 +116,24 @@ class Ranks:
             dist.destroy_process_group()
             _connect.cache_clear()
 
-    @contextmanager
-    def _together(self) -> Iterator[None]:
-        try:
-            yield
-        except torch.OutOfMemoryError:
+
+@contextmanager
+def needing_peers() -> Iterator[None]:
+    """Turn the failure of any library's collective call, after another process has ended, into an error of the run.
+
+    Raises:
+        PeerLostError: in place of an error of torch.distributed; gloo's have no class of their own.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        why = str(error).strip().partition("\n")[0]
+        if not isinstance(error, dist.DistError) and "/gloo/" not in why:
             raise
-        except RuntimeError as error:
-            why = str(error).strip().partition("\n")[0]
-            raise PeerLostError(
-                f"process {self.rank} of the run lost the others, one of which has ended ({why}); see its own error, "
-                "then continue with: agentft train --resume last"
-            ) from error
+        raise PeerLostError(
+            f"process {rank_here() or 0} of the run lost the others, one of which has ended ({why}); see its own "
+            "error, then continue with: agentft train --resume last"
+        ) from error
 
 
 def join_ranks() -> Ranks:

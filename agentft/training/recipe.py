@@ -15,9 +15,11 @@ from agentft.models.embedded import EMBEDDED
 from agentft.rendering import rendering_digest
 from agentft.rendering.encoding import learn_rule
 from agentft.strict import closest, read_as, read_toml
+from agentft.training.combinations import contradiction, share_of
+from agentft.training.elsewhere import ELSEWHERE
+from agentft.training.installed import TRACKERS, check_trackers
 
 __all__ = [
-    "ELSEWHERE",
     "Method",
     "Recipe",
     "check_places",
@@ -31,39 +33,43 @@ __all__ = [
 
 Method = Literal["qlora", "lora", "full"]
 Switch = Literal["auto", "on", "off"]
+Schedule = Literal[
+    "linear",
+    "cosine",
+    "constant",
+    "cosine_with_restarts",
+    "cosine_with_min_lr",
+    "cosine_warmup_with_min_lr",
+    "polynomial",
+    "inverse_sqrt",
+    "warmup_stable_decay",
+]
+Optimizer = Literal[
+    "adamw",
+    "adamw_8bit",
+    "adamw_torch",
+    "adamw_torch_fused",
+    "adamw_bnb_8bit",
+    "paged_adamw_8bit",
+    "paged_adamw_32bit",
+    "ademamix",
+    "ademamix_8bit",
+    "paged_ademamix_8bit",
+    "lion_32bit",
+    "lion_8bit",
+    "paged_lion_8bit",
+    "adafactor",
+    "adagrad",
+    "rmsprop",
+    "sgd",
+    "muon",
+]
 Value = str | int | float | tuple[str, ...] | Mapping[str, float]
 Default = TypeVar("Default")
 
 
-ELSEWHERE = {
-    "lr": "learning_rate peak_lr",
-    "epochs": "num_train_epochs num_epochs max_epochs n_epochs",
-    "batch": "batch_size train_batch_size per_device_train_batch_size micro_batch_size gradient_accumulation_steps",
-    "schedule": "scheduler lr_scheduler lr_scheduler_type lr_schedule",
-    "warmup": "warmup_ratio warmup_steps lr_warmup",
-    "max_length": "max_seq_length max_seq_len seq_length sequence_len cutoff_len model_max_length context_length",
-    "pack_tokens": "pack_length packing pack_to_max_length sample_packing",
-    "clip": "max_grad_norm max_norm gradient_clipping grad_clip",
-    "lora_r": "r rank lora_rank lora_dim",
-    "lora_alpha": "alpha",
-    "lora_dropout": "dropout",
-    "dora": "use_dora",
-    "lora_plus": "loraplus_lr_ratio loraplus_ratio",
-    "dtype": "bf16 fp16 torch_dtype compute_dtype precision",
-    "checkpointing": "gradient_checkpointing activation_checkpointing",
-    "liger": "use_liger use_liger_kernel liger_kernel",
-    "optimizer": "optim optimizer_type",
-    "save_steps": "save_interval save_every checkpoint_steps",
-    "keep_checkpoints": "save_total_limit",
-    "model": "model_name_or_path model_name base_model pretrained_model_name_or_path",
-    "data": "dataset datasets train_file train_data data_path dataset_path",
-    "output": "output_dir out_dir work_dir run_dir",
-    "method": "finetuning_type train_type tuner adapter peft_type",
-    "format": "call_format template",
-    "learn": "train_on train_on_inputs loss_on",
-    "seed": "data_seed random_seed",
-}
-"""What other trainers call our settings."""
+_LISTS = ("data", "add_tokens", "modules_to_save", "report_to", "score_suite", "score_tools")
+"""Settings that may be one name in place of a list."""
 
 
 def _key(default: Default, doc: str, low: float | None = None, high: float | None = None) -> Default:
@@ -83,6 +89,7 @@ class Recipe:
     data: tuple[str, ...] = _key((), "Data files: a path, or a list of paths")
     output: str = _key("", "The run folder. Empty: a new folder in runs/")
     method: Method = _key("qlora", "qlora: 4-bit weights and LoRA; lora: LoRA; full: all weights")
+    bits: int = _key(4, "qlora: bits of the frozen weights, 4 (NF4) or 8 (LLM.int8)", 4, 8)
     format: str = _key("msagent", "The call format: msagent, hermes, or native (the chat template's own)")
     learn: str = _key("calls", "Which tokens are supervised: calls, balanced or assistant")
     weights: Mapping[str, float] = _key(
@@ -91,7 +98,10 @@ class Recipe:
     epochs: int = _key(1, "Passes over the data", 1)
     max_steps: int = _key(0, "Stop after this many optimizer steps. 0: no limit", 0)
     lr: float = _key(0.0, "Peak learning rate. 0: chosen by method and model size", 0, 1)
-    schedule: Literal["linear", "cosine", "constant"] = _key("cosine", "Learning-rate schedule after warm-up")
+    schedule: Schedule = _key("cosine", "Learning-rate schedule after warm-up, by transformers' name")
+    schedule_args: Mapping[str, float] = _key(
+        {}, "The schedule's own arguments; for example schedule_args.num_cycles=2 of cosine_with_restarts"
+    )
     warmup: float = _key(0.05, "Fraction of steps used for warm-up", 0, 1)
     loss: Literal["ce", "dft"] = _key(
         "ce",
@@ -108,6 +118,19 @@ class Recipe:
     weight_decay: float = _key(0.0, "Weight decay of AdamW", 0, 1)
     lora_r: int = _key(16, "Rank of the LoRA adapters", 1)
     lora_alpha: int = _key(32, "The adapters are scaled by lora_alpha / lora_r", 1)
+    rslora: Literal["on", "off"] = _key("off", "Rank-stabilised LoRA: scale by lora_alpha / sqrt(lora_r) instead")
+    lora_init: Literal["default", "pissa", "loftq"] = _key(
+        "default",
+        "pissa: start from the principal components of the weights (method = lora). loftq: start from what rounding to "
+        "4 bits lost (method = qlora)",
+    )
+    modules_to_save: tuple[str, ...] = _key(
+        (), "Modules to train in full and save with the adapter, such as embed_tokens and lm_head"
+    )
+    add_tokens: tuple[str, ...] = _key((), "Tokens to add to the tokenizer; their embeddings are trained and saved")
+    neftune_alpha: float = _key(
+        0.0, "NEFTune: amount of noise on the embeddings, such as 5; switches `sharing` off. 0: none", 0
+    )
     dora: Literal["on", "off"] = _key("off", "DoRA (separate magnitude and direction); slower")
     lora_layers: int = _key(
         0, "Adapt only this many of the last layers; no gradient is computed below them. 0: all layers", 0
@@ -132,11 +155,44 @@ class Recipe:
     )
     liger: Switch = _key("auto", "Liger's kernels for norms, rotary positions and SwiGLU. auto: if installed")
     host_embeddings: Switch = _key("auto", "Keep frozen input embeddings in host memory. auto: if it helps")
-    optimizer: Literal["adamw", "adamw_8bit"] = _key(
-        "adamw", "adamw_8bit: bitsandbytes' paged AdamW, with a quarter of the optimizer state"
+    optimizer: Optimizer = _key(
+        "adamw",
+        "By transformers' name; adamw is adamw_torch; adamw_8bit is paged_adamw_8bit, with a quarter of the optimizer "
+        "state; muon: torch's Muon for matrices, AdamW for the rest",
+    )
+    deepspeed: str = _key(
+        "",
+        "Shard the run over its processes with DeepSpeed: zero1, zero2, zero2-offload, zero3, zero3-offload, or a file "
+        "with DeepSpeed's configuration (JSON). Empty: each process holds the whole model",
     )
     save_steps: int = _key(50, "Save a checkpoint every n steps", 1)
-    keep_checkpoints: int = _key(2, "Checkpoints to keep", 1)
+    keep_checkpoints: int = _key(2, "Checkpoints to keep; the best one is kept besides", 1)
+    eval_data: str = _key(
+        "", "Rows for the held-out loss: a data file, or the share of the rows to hold out, such as 0.05. Empty: none"
+    )
+    eval_steps: int = _key(0, "Measure the held-out loss every n steps. 0: after each epoch", 0)
+    eval_rows: int = _key(500, "The most rows to hold out or to take from the file, drawn by `seed`", 1)
+    best: Literal["off", "loss", "score"] = _key(
+        "off",
+        "The result has the weights of the step with the lowest held-out loss (loss), or with the highest tool-call "
+        "score (score). off: those of the last step",
+    )
+    patience: int = _key(
+        0, "Stop early after this many measurements in a row that are no better than the best one. 0: never", 0
+    )
+    score_suite: tuple[str, ...] = _key(
+        (),
+        "Run these suites while it trains, with the weights of the moment: names or folders, as for `agentft eval`. "
+        "Empty: none",
+    )
+    score_tools: tuple[str, ...] = _key(
+        (), "Tool worlds of `score_suite`, as for `agentft eval --tools`. Empty: those that the suites name"
+    )
+    score_cases: int = _key(20, "The most cases that a score has, spread over suites and categories", 1)
+    score_steps: int = _key(0, "Score every n steps. 0: as often as less than a tenth of the time allows", 0)
+    report_to: tuple[str, ...] = _key(
+        (), f"Also send the figures of the run to these trackers: {', '.join(TRACKERS)}. They must be installed"
+    )
     seed: int = _key(0, "Random seed for row order, packing and adapter initialization", 0, 2**32 - 1)
 
     def __post_init__(self) -> None:
@@ -145,6 +201,8 @@ class Recipe:
             if (low is not None and not value >= low) or (high is not None and not value <= high):
                 most = f" and at most {high}" if high else ""
                 raise InputError(f"{entry.name} = {value!r} is out of range; it must be at least {low}{most}")
+        if refusal := contradiction(self):
+            raise InputError(refusal)
         learn_rule(self.learn, self.weights)
         rendering_digest(self.format)  # refuses an unknown format
         if self.lora_dropout > 0:
@@ -168,13 +226,15 @@ def read_recipe(path: Path | None, overrides: Sequence[str] = (), options: Mappi
     changes: dict[str, Any] = {}
     for text in overrides:
         key, value = _parse_override(text)
-        if key.startswith("weights."):
-            changes.setdefault("weights", {})[key.partition(".")[2]] = value
+        table, dot, name = key.partition(".")
+        if dot and table in ("weights", "schedule_args"):
+            changes.setdefault(table, {})[name] = value
         else:
             changes[key] = value
     changes |= {key: value for key, value in (options or {}).items() if value not in (None, (), [])}
-    values = {} if path is None else _with_absolute_paths(_read(path), str(path), path.parent)
-    return Recipe(**values | _with_absolute_paths(changes, "the command line", Path()))
+    own = {} if path is None else _read(path)
+    values = {} if path is None else _with_absolute_paths(own, str(path), path.parent)
+    return Recipe(**values | _with_absolute_paths(changes, "the command line", Path(), own))
 
 
 def read_settings(settings: Sequence[str], options: Mapping[str, Any]) -> Recipe:
@@ -198,9 +258,17 @@ def check_places(recipe: Recipe) -> None:
     Raises:
         InputError: the message names the place and the remedy.
     """
+    check_trackers(recipe.report_to)
+    idle = {"score_tools": recipe.score_tools, "score_steps": recipe.score_steps, "best": recipe.best == "score"}
+    for name in [name for name, given in idle.items() if given and not recipe.score_suite]:
+        value = getattr(recipe, name)
+        raise InputError(f"{name} = {value!r} needs a suite to score with; add score_suite=basics, or your suite")
     if not recipe.data:
         raise InputError("no data given; use --data FILE, or data = [...] in the recipe")
-    for path in recipe.data:
+    for path in [
+        *recipe.data,
+        *([recipe.eval_data] if recipe.eval_data and share_of(recipe.eval_data) is None else []),
+    ]:
         if not Path(path).exists():
             raise InputError(f"{path} does not exist; give a data file, or the name of a shipped one")
     is_folder = Path(recipe.model).expanduser().is_dir()
@@ -247,6 +315,11 @@ def describe_settings() -> str:
     return "\n".join(lines[:-1]) + "\n"
 
 
+def _is_path(name: str) -> bool:
+    """Whether it names a folder, and nothing that is shipped."""
+    return name.startswith((".", "/", "~"))
+
+
 def _is_data_name(name: str) -> bool:
     """Whether a file's name looks like that of a data file."""
     return name.removesuffix(".gz").endswith((".jsonl", ".json", ".ndjson", ".parquet", ".csv", ".txt", ".arrow"))
@@ -272,19 +345,31 @@ def _parse_override(text: str) -> tuple[str, Any]:
         return key, value.strip()
 
 
-def _with_absolute_paths(table: dict[str, Any], at: str, base: Path) -> dict[str, Any]:
-    """The table's values with absolute paths, so that a run can be resumed from any folder."""
+def _with_absolute_paths(
+    table: dict[str, Any], at: str, base: Path, before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The table's values with absolute paths, so that a run can be resumed from any folder.
+
+    `before`: the settings that it changes, with which it must agree.
+    """
     for key in table:
         if key not in {entry.name for entry in fields(Recipe)} and (near := nearest_setting(key)):
             raise InputError(f"{at}: there is no key {key!r}; did you mean {near!r}?")
-    if isinstance(table.get("data"), str):
-        table["data"] = [table["data"]]
-    recipe = read_as(Recipe, table, at)
+    table |= {key: [table[key]] for key in _LISTS if isinstance(table.get(key), str)}
+    if isinstance(table.get("eval_data"), int | float):
+        table["eval_data"] = str(table["eval_data"])
+    recipe = read_as(Recipe, {**(before or {}), **table}, at)
     values = {key: getattr(recipe, key) for key in table}
     if "data" in values:
         values["data"] = tuple(_locate(name, base) for name in recipe.data)
+    for key in {"score_suite", "score_tools"} & values.keys():
+        values[key] = tuple(str((base / name).resolve()) if _is_path(name) else name for name in values[key])
+    if recipe.eval_data and share_of(recipe.eval_data) is None:
+        values["eval_data"] = _locate(recipe.eval_data, base)
     if "model" in values and (base / recipe.model).is_dir():
         values["model"] = str((base / recipe.model).resolve())
+    if "deepspeed" in values and (base / recipe.deepspeed).is_file():
+        values["deepspeed"] = str((base / recipe.deepspeed).resolve())
     return values
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -12,11 +12,13 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
 from agentft.engine.packing import Sample
+from agentft.engine.tree_attention import unshareable
 from agentft.errors import InputError, MissingError
 from agentft.models.embedded import resolve
 from agentft.models.tokenizers import check_vocabulary, located
 from agentft.training.events import Note
 from agentft.training.machine import Machine, measure_machine, measure_rate
+from agentft.training.optimizer import check_schedule
 from agentft.training.planner import (
     CARDS,
     GIB,
@@ -31,17 +33,9 @@ from agentft.training.planner import (
     workload_of,
 )
 from agentft.training.recipe import Recipe
+from agentft.training.sharding import Sharding, Way, sharding_of, ways_of
 
-__all__ = [
-    "RANDOM_7B",
-    "Architecture",
-    "CardPlan",
-    "Resolved",
-    "plan_cards",
-    "read_architecture",
-    "resolve_recipe",
-    "unshareable",
-]
+__all__ = ["RANDOM_7B", "Architecture", "CardPlan", "Resolved", "plan_cards", "read_architecture", "resolve_recipe"]
 
 RANDOM_7B = "random-7b"
 """A model with Qwen2.5-7B's shape and random weights for plans and benchmarks: as fast and as large as the real one."""
@@ -59,6 +53,8 @@ SMALL = 500_000_000
 CPU_PACK = 2_048
 FP32_SLOWER = 8
 """Speed of bf16 matrix products relative to fp32, roughly, by the vendors' figures."""
+_PLANNED = ("adamw", "adamw_8bit", "adamw_torch", "paged_adamw_8bit")
+"""Optimizers whose memory the planner knows."""
 SYSTEM_SHARE = 0.05
 """Fraction of a GPU's memory that the system uses."""
 
@@ -111,7 +107,11 @@ def read_architecture(recipe: Recipe) -> Architecture:
 
 
 def resolve_recipe(
-    recipe: Recipe, samples: Sequence[Sample] | Workload, machine: Machine, architecture: Architecture | None = None
+    recipe: Recipe,
+    samples: Sequence[Sample] | Workload,
+    machine: Machine,
+    architecture: Architecture | None = None,
+    processes: int = 1,
 ) -> Resolved:
     """Replace every `auto` of a recipe by a value.
 
@@ -120,6 +120,7 @@ def resolve_recipe(
         samples: the data, or its description as a workload.
         machine: see `measure_machine`.
         architecture: the model's architecture, if it was read before.
+        processes: the processes of the run, over which DeepSpeed shards the model.
 
     Raises:
         MissingError: the model is not on this machine, or `liger = on` but Liger is not installed.
@@ -128,46 +129,73 @@ def resolve_recipe(
     _check_tokens(recipe, samples, model)
     if recipe.liger == "on" and not machine.liger:
         raise MissingError("liger = on needs an NVIDIA GPU and `pip install liger-kernel`; or set liger = auto")
-    recipe, notes = _resolve_sharing(recipe, model)
+    check_schedule(recipe)
+    recipe, notes = _resolve_sharing(_settle(recipe), model)
     dtype = ("bf16" if machine.bf16 else "fp32") if recipe.dtype == "auto" else recipe.dtype
     liger: Literal["on", "off"] = "on" if recipe.liger != "off" and machine.liger else "off"
     recipe = replace(recipe, dtype=dtype, liger=liger, lr=recipe.lr or _default_rate(recipe, model))
     if machine.device == "cpu":
         return Resolved(_for_cpu(recipe, model), model, None, tuple(notes))
     work = samples if isinstance(samples, Workload) else workload_of(samples, recipe)
-    recipe, choice, note = _plan(recipe, model, machine, work)
+    if uncovered := _uncovered(recipe):
+        notes.append(Note(f"the memory plan is measured with plain LoRA and AdamW; it may be off for {uncovered}"))
+    recipe, choice, note = _plan(recipe, model, machine, work, sharding_of(recipe, processes))
     return Resolved(recipe, model, choice, (*notes, note))
 
 
 @dataclass(frozen=True, slots=True)
 class CardPlan:
     """Predictions. `here`: the choice for this machine's GPU, or the seconds of the run on its CPU, or None if nothing
-    fits. `cards`: (name, GiB, choice or None if nothing fits) of common GPUs.
+    fits. `cards`: (name, GiB, choice or None if nothing fits) of common GPUs. `ways`: with several GPUs, how the run is
+    spread over cards of each name.
     """
 
     work: Workload
     here: Choice | float | None
     cards: tuple[tuple[str, int, Choice | None], ...]
     notes: tuple[Note, ...]
+    ways: Mapping[str, Way]
 
 
-def plan_cards(recipe: Recipe, samples: Sequence[Sample] | Workload) -> CardPlan:
-    """The planner's choices for common GPUs, with Liger unless the recipe turns it off.
+def plan_cards(recipe: Recipe, samples: Sequence[Sample] | Workload, gpus: int = 1) -> CardPlan:
+    """The planner's choices for common GPUs, or `gpus` of them, with Liger unless the recipe turns it off.
 
     Raises:
         InputError: the planner does not cover the model.
         MissingError: the model is not on this machine.
     """
-    model, found = read_architecture(recipe), []
+    model, found, ways = read_architecture(recipe), [], {}
     _check_tokens(recipe, samples, model)
     dimensions(model.config)
-    recipe, notes = _resolve_sharing(recipe, model)
+    recipe, notes = _resolve_sharing(_settle(recipe), model)
+    if uncovered := _uncovered(recipe):
+        notes.append(Note(f"the plan is measured with plain LoRA and AdamW; it may be off for {uncovered}"))
     work = samples if isinstance(samples, Workload) else workload_of(samples, recipe)
     for name, (gib, rate, bandwidth) in CARDS.items():
         free = (1 - SYSTEM_SHARE) * gib * GIB
         machine = Machine("cuda", True, True, free, rate, rate / FP32_SLOWER, bandwidth)
-        found.append((name, gib, resolve_recipe(recipe, work, machine, model).choice))
-    return CardPlan(work, _plan_here(recipe, model, work), tuple(found), tuple(notes))
+        choice, ways[name] = _first_way(
+            recipe, gpus, partial(resolve_recipe, samples=work, machine=machine, architecture=model, processes=gpus)
+        )
+        found.append((name, gib, choice))
+    return CardPlan(work, _plan_here(recipe, model, work), tuple(found), tuple(notes), ways if gpus > 1 else {})
+
+
+def _first_way(recipe: Recipe, gpus: int, plan: Callable[[Recipe], Resolved]) -> tuple[Choice | None, Way]:
+    """The first way to spread a run over the GPUs that fits: they are ordered by what they cost."""
+    tried: list[str] = []
+    for form in ways_of(recipe, gpus):
+        choice = plan(replace(recipe, deepspeed=form)).choice
+        if choice:
+            share = replace(
+                choice,
+                seconds=choice.seconds / gpus,
+                total_seconds=choice.total_seconds / gpus,
+                samples_per_second=choice.samples_per_second * gpus,
+            )
+            return share, Way(form, tuple(tried))
+        tried.append(form)
+    return None, Way("", tuple(tried))
 
 
 def _plan_here(recipe: Recipe, model: Architecture, work: Workload) -> Choice | float | None:
@@ -181,13 +209,38 @@ def _plan_here(recipe: Recipe, model: Architecture, work: Workload) -> Choice | 
 
 def _check_tokens(recipe: Recipe, samples: Sequence[Sample] | Workload, model: Architecture) -> None:
     if not isinstance(samples, Workload):
-        size = model.config.get_text_config().vocab_size
+        size = model.config.get_text_config().vocab_size + len(recipe.add_tokens)
         check_vocabulary((sample.tokens for sample in samples), size, recipe.model)
+
+
+def _settle(recipe: Recipe) -> Recipe:
+    """Switch off the fast paths that the method rules out."""
+    if recipe.unpack == "auto" and (recipe.bits == 8 or recipe.lora_init == "loftq"):
+        recipe = replace(recipe, unpack="off")
+    if recipe.host_embeddings == "auto" and (recipe.modules_to_save or recipe.add_tokens or recipe.deepspeed):
+        recipe = replace(recipe, host_embeddings="off")
+    return recipe
+
+
+def _uncovered(recipe: Recipe) -> str:
+    """What the planner was not measured with."""
+    named = {
+        "bits = 8": recipe.bits == 8,
+        "dora": recipe.dora == "on",
+        "modules_to_save": bool(recipe.modules_to_save),
+        "add_tokens": bool(recipe.add_tokens),
+        "neftune_alpha": recipe.neftune_alpha > 0,
+        f"optimizer = {recipe.optimizer}": recipe.optimizer not in _PLANNED,
+    }
+    return ", ".join(name for name, used in named.items() if used)
 
 
 def _resolve_sharing(recipe: Recipe, model: Architecture) -> tuple[Recipe, list[Note]]:
     if recipe.sharing != "auto":
         return recipe, []
+    if recipe.neftune_alpha:
+        text = "neftune_alpha: the noise is drawn for each sample, so samples do not share prefixes, which takes longer"
+        return replace(recipe, sharing="off"), [Note(text, warning=True)]
     if not model.unshareable:
         return replace(recipe, sharing="on"), []
     text = f"{model.name} {model.unshareable}, so samples in a pack do not share computation"
@@ -218,7 +271,9 @@ def _for_cpu(recipe: Recipe, model: Architecture) -> Recipe:
     )
 
 
-def _plan(recipe: Recipe, model: Architecture, machine: Machine, work: Workload) -> tuple[Recipe, Choice | None, Note]:
+def _plan(
+    recipe: Recipe, model: Architecture, machine: Machine, work: Workload, sharding: Sharding | None
+) -> tuple[Recipe, Choice | None, Note]:
     """The fastest settings that fit the GPU, or else those that need the least memory."""
     fixed = _fixed(recipe)
     lean = _apply(recipe, Levers(**{"pack": CPU_PACK, "every": 1, "host": recipe.method != "full", **fixed}))
@@ -230,10 +285,11 @@ def _plan(recipe: Recipe, model: Architecture, machine: Machine, work: Workload)
             work,
             recipe.method,
             rank=recipe.lora_r,
-            optimizer=recipe.optimizer,
+            optimizer="adamw_8bit" if "8bit" in recipe.optimizer else "adamw",
             fixed=fixed,
             liger=recipe.liger == "on",
             width=2 if half else 4,
+            sharding=sharding,
         )
     except InputError as error:
         return lean, None, Note(f"no plan: {error}; using the settings that need the least memory", warning=True)
@@ -243,7 +299,7 @@ def _plan(recipe: Recipe, model: Architecture, machine: Machine, work: Workload)
     text = (
         f"the plan predicts that nothing fits into {machine.free / GIB:.1f} GiB of free memory (the longest row has "
         f"{work.longest:,} tokens); using the settings that need the least memory. Lower max_length, or use method = "
-        "qlora, to need less"
+        f"qlora{'' if sharding else ' or, on several GPUs, --deepspeed'}, to need less"
     )
     return lean, None, Note(text, warning=True)
 
@@ -272,17 +328,3 @@ def _apply(recipe: Recipe, levers: Levers) -> Recipe:
         unpack="on" if levers.unpack else "off",
         host_embeddings="on" if levers.host else "off",
     )
-
-
-def unshareable(model: Any) -> str:
-    """Why samples of a pack cannot share computation in this model, or would not be isolated; empty if they can."""
-    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or [])
-    if other := kinds - {"full_attention", "sliding_attention"}:
-        return f"has unsupported layer types: {', '.join(sorted(other))}"
-    if model._is_stateful:
-        return "carries a state from token to token"
-    if any(hasattr(part, "sinks") for part in model.modules()):
-        return "has attention sinks"
-    if not model._supports_attention_backend or "logits_to_keep" not in inspect.signature(model.forward).parameters:
-        return "has custom attention, or cannot compute logits for selected positions only"
-    return ""

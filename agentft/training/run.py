@@ -9,37 +9,40 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agentft import __version__
 from agentft.engine.packing import Pack, epoch_packs, report_packing
 from agentft.errors import InputError
 from agentft.files import clear_unfinished, write_digests, write_text
 from agentft.models.embedded import EMBEDDED, resolve
-from agentft.models.tokenizers import load_tokenizer
-from agentft.rows.preparation import DataReport, Encoder, Prepared, prepare
+from agentft.rows.preparation import DataReport, Encoder, Prepared
 from agentft.runs import RunFolder, new_run
+from agentft.training.cautions import cautions
 from agentft.training.checkpoints import clear_partial, complete_folder, last_intact, set_aside, step_of
 from agentft.training.encoder import open_encoder
 from agentft.training.events import (
     DataReady,
-    Event,
     Finished,
     Note,
     OnEvent,
     RunResult,
-    Saved,
     Started,
-    StepDone,
     TrainingPlan,
     Waiting,
 )
+from agentft.training.heldout import HeldOut, HeldOutLoss, prepare_apart
 from agentft.training.loading import count_parameters, load_model
 from agentft.training.loop import TrainingLoop
 from agentft.training.machine import deterministic, gpus_unused, measure_machine
-from agentft.training.ranks import Ranks, join_ranks
+from agentft.training.monitor import Measure
+from agentft.training.ranks import Ranks, join_ranks, needing_peers
 from agentft.training.recipe import Recipe, check_places, read_resolved, write_recipe
 from agentft.training.resolve import RANDOM_7B, resolve_recipe
-from agentft.training.state import save_weights
+from agentft.training.scoring import Scoring, ScoringSource
+from agentft.training.sharding import doubts, settle, sharding_of
+from agentft.training.state import save_result
 from agentft.training.stored import load_samples, save_samples
+from agentft.training.trackers import Trackers
+from agentft.training.watcher import OpenScorer, Watcher
+from agentft.training.zero import check_shards
 from agentft.types import Json
 
 __all__ = ["StrictError", "dry_run", "follow", "read_data", "resume", "train"]
@@ -65,9 +68,18 @@ class _Job:
     plan: TrainingPlan
     notes: tuple[Note, ...]
     ranks: Ranks = field(default_factory=Ranks)
+    held: HeldOut | None = None
 
 
-def train(recipe: Recipe, on_event: OnEvent, should_stop: Stop = lambda: False, *, strict: bool = False) -> RunResult:
+@needing_peers()
+def train(
+    recipe: Recipe,
+    on_event: OnEvent,
+    should_stop: Stop = lambda: False,
+    *,
+    strict: bool = False,
+    open_scorer: OpenScorer | None = None,
+) -> RunResult:
     """Train from a recipe in a new run folder. Of several processes, the first calls this, and the others `follow`.
 
     Args:
@@ -75,6 +87,7 @@ def train(recipe: Recipe, on_event: OnEvent, should_stop: Stop = lambda: False, 
         on_event: receives every event of the run.
         should_stop: called after each step; True saves a checkpoint and ends the run as interrupted.
         strict: stop before training if a row is rejected.
+        open_scorer: makes what scores the model while it trains, if the recipe names a suite.
 
     Raises:
         InputError: the settings, the data or the model cannot be used.
@@ -83,20 +96,30 @@ def train(recipe: Recipe, on_event: OnEvent, should_stop: Stop = lambda: False, 
         OSError: the run folder cannot be written.
     """
     check_places(recipe)
+    recipe = settle(recipe)
     with new_run(Path(recipe.data[0]).name.split(".")[0], recipe.output) as folder:
-        watcher = _Watcher(folder, on_event)
+        watcher = Watcher(folder, on_event, should_stop, open_scorer)
         ranks = join_ranks()
         job = _prepare(_widen(recipe, ranks), folder.quarantine, watcher, ranks)
         _announce(job, watcher, strict)
+        if open_scorer and not recipe.score_suite:
+            watcher(Note("to see while it trains whether calls become right: score_suite=basics, or another suite"))
         _send(job, folder, None)
         model = _load(job, watcher)
         folder.write_json(folder.format, {**job.encoder.rendering.describe(), **_learning(job)})
         folder.write_json(folder.data, _data_document(job))
         write_text(folder.recipe, write_recipe(job.recipe))
-        return _fit(job, model, watcher, should_stop, None)
+        return _fit(job, model, watcher, None)
 
 
-def resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop = lambda: False) -> RunResult:
+@needing_peers()
+def resume(
+    folder: RunFolder,
+    on_event: OnEvent,
+    should_stop: Stop = lambda: False,
+    *,
+    open_scorer: OpenScorer | None = None,
+) -> RunResult:
     """Continue a run from its last intact checkpoint. On the CPU the final weights are bit-equal.
 
     Raises:
@@ -104,12 +127,11 @@ def resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop = lambda: Fal
             in this folder.
     """
     with folder.lock():
-        return _resume(folder, on_event, should_stop)
+        return _resume(folder, Watcher(folder, on_event, should_stop, open_scorer))
 
 
-def _resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop) -> RunResult:
+def _resume(folder: RunFolder, watcher: Watcher) -> RunResult:
     recipe = read_resolved(folder.recipe)
-    watcher = _Watcher(folder, on_event)
     clear_unfinished(folder.path)
     clear_unfinished(folder.quarantine)
     clear_partial(folder.path)
@@ -123,33 +145,48 @@ def _resume(folder: RunFolder, on_event: OnEvent, should_stop: Stop) -> RunResul
         checkpoint = last_intact(folder.checkpoints, lambda text: watcher(Note(text, warning=True)))
     job = _prepare(recipe, None, watcher, join_ranks())
     _check_fingerprint(folder, job)
+    if checkpoint:
+        check_shards(checkpoint, job.ranks.size)
     _announce(job, watcher, False)
     if weights.is_dir():
         watcher.losses = [line["loss"] for line in folder.read_metrics()]
         watcher(Note(f"{folder.path} is already complete"))
         job.ranks.share()
-        return _finish(job, watcher, weights, job.plan.steps, 0.0)
+        return _finish(job, watcher, weights, len(watcher.losses), 0.0)
     watcher.losses = [line["loss"] for line in folder.rewind(step_of(checkpoint) if checkpoint else 0)]
     _send(job, folder, checkpoint)
     model = _load(job, watcher)
-    return _fit(job, model, watcher, should_stop, checkpoint)
+    return _fit(job, model, watcher, checkpoint)
 
 
+@needing_peers()
 def follow(should_stop: Stop = lambda: False) -> None:
     """Take part in the run of the first process, which prepares the data, shows the progress and writes the folder."""
     ranks = join_ranks()
     order = ranks.share()
     if order is not None:
-        samples, packs = load_samples(Path(order["samples"]))
+        (samples, packs), *held = [load_samples(Path(path)) for path in order["samples"]]
         ranks.wait()
         recipe = Recipe(**order["recipe"])
         model = load_model(recipe, resolve(recipe.model))
         checkpoints = RunFolder(Path(order["folder"])).checkpoints
         loop = TrainingLoop(
-            model, recipe, samples, packs, on_event=lambda _: None, should_stop=should_stop, checkpoints=checkpoints
+            model,
+            recipe,
+            samples,
+            packs,
+            on_event=lambda _: None,
+            should_stop=should_stop,
+            checkpoints=checkpoints,
+            measures=[
+                *([Scoring(recipe.score_steps)] if recipe.score_suite else []),
+                *(HeldOutLoss(recipe, one, len(samples), packs) for one in held),
+            ],
         )
         with deterministic():
-            loop.run(Path(order["checkpoint"]) if order["checkpoint"] else None)
+            steps = loop.run(Path(order["checkpoint"]) if order["checkpoint"] else None)
+        if steps == loop.steps or loop.monitor.stop:
+            loop.weights()
     ranks.leave()
 
 
@@ -157,12 +194,16 @@ def _send(job: _Job, folder: RunFolder, checkpoint: Path | None) -> None:
     """Tell the other processes what to do, and let them map the samples."""
     if job.ranks.size == 1:
         return
-    samples = (folder.path / ".samples.partial").resolve()  # removed like other temporary files after a crash
-    save_samples(job.prepared.samples, job.packs, samples)
-    order = {"recipe": asdict(job.recipe), "samples": str(samples), "folder": str(folder.path.resolve())}
+    # Removed like other temporary files after a crash.
+    sent = [(folder.path / f".{name}.partial").resolve() for name in ("samples", "held")[: 1 + bool(job.held)]]
+    save_samples(job.prepared.samples, job.packs, sent[0])
+    if job.held:
+        save_samples(job.held.samples, job.held.packs(job.recipe), sent[1])
+    order = {"recipe": asdict(job.recipe), "samples": [*map(str, sent)], "folder": str(folder.path.resolve())}
     job.ranks.share({**order, "checkpoint": str(checkpoint.resolve()) if checkpoint else None})
     job.ranks.wait()
-    samples.unlink()
+    for path in sent:
+        path.unlink()
 
 
 def dry_run(
@@ -170,7 +211,7 @@ def dry_run(
 ) -> tuple[DataReport, TrainingPlan]:
     """Read, encode and pack the data without training. Nothing is written, and no weights are loaded."""
     check_places(recipe)
-    ranks = Ranks(size=processes)
+    recipe, ranks = settle(recipe), Ranks(size=processes)
     job = _prepare(_widen(recipe, ranks), None, on_event, ranks)
     _announce(job, on_event, strict)
     return job.prepared.report, job.plan
@@ -183,35 +224,14 @@ def read_data(recipe: Recipe) -> Prepared:
         InputError: no row is kept.
     """
     recipe = replace(recipe, model=next(iter(EMBEDDED))) if recipe.model == RANDOM_7B else recipe
-    return prepare([Path(path) for path in recipe.data], open_encoder(recipe))
-
-
-class _Watcher:
-    """Writes events to the run folder and passes them on."""
-
-    def __init__(self, folder: RunFolder, on_event: OnEvent) -> None:
-        self.folder = folder
-        self.on_event = on_event
-        self.losses: list[float] = []
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, StepDone):
-            self.losses.append(event.loss)
-            self.folder.add_metrics(asdict(event))
-        elif isinstance(event, Note):
-            self.folder.add_log(event.text)
-        elif isinstance(event, Saved):
-            self.folder.add_log(f"saved {event.path.name}")
-        elif isinstance(event, Started):
-            self.folder.add_log(f"agentft {__version__}: steps {event.step} to {event.steps} on {event.device}")
-        self.on_event(event)
+    return prepare_apart(recipe, open_encoder(recipe))[0]
 
 
 def _prepare(recipe: Recipe, quarantine: Path | None, on_event: OnEvent, ranks: Ranks) -> _Job:
     on_event(Waiting(f"reading {', '.join(recipe.data)} with the tokenizer of {recipe.model}"))
     encoder = open_encoder(recipe)
-    prepared = prepare([Path(path) for path in recipe.data], encoder, quarantine)
-    resolved = resolve_recipe(recipe, prepared.samples, measure_machine())
+    prepared, held = prepare_apart(recipe, encoder, quarantine)
+    resolved = resolve_recipe(recipe, prepared.samples, measure_machine(), processes=ranks.size)
     recipe = resolved.recipe
     packs: list[Pack] = []
     for epoch in range(recipe.epochs):
@@ -222,8 +242,8 @@ def _prepare(recipe: Recipe, quarantine: Path | None, on_event: OnEvent, ranks: 
     if recipe.max_steps:
         packs = packs[: recipe.max_steps * recipe.batch]
     plan = TrainingPlan(steps=-(-len(packs) // recipe.batch), epochs=recipe.epochs, packing=packing)
-    notes = (*resolved.notes, *_process_notes(recipe, ranks))
-    return _Job(recipe, resolved.architecture.config, encoder, prepared, packs, plan, notes, ranks)
+    notes = (*resolved.notes, *_process_notes(recipe, ranks), *(held.notes(recipe) if held else ()))
+    return _Job(recipe, resolved.architecture.config, encoder, prepared, packs, plan, notes, ranks, held)
 
 
 def _widen(recipe: Recipe, ranks: Ranks) -> Recipe:
@@ -238,6 +258,8 @@ def _process_notes(recipe: Recipe, ranks: Ranks) -> Iterator[Note]:
     elif size > 1:
         uneven = f", which cannot be dealt evenly; a multiple of {size} keeps all of them busy" if batch % size else ""
         yield Note(f"{size} processes; each step deals {batch} packs to them{uneven}", warning=bool(uneven))
+    if sharding := sharding_of(recipe, size):
+        yield from (Note(text, warning=True) for text in doubts(recipe.method, sharding))
 
 
 def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
@@ -258,49 +280,16 @@ def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
             f"keys of rows that are not read ({', '.join(rows.unread)}), and --strict allows none; rename or "
             "remove them (docs/formats.md lists the keys)"
         )
-    for text in _warnings(job.recipe, report):
+    for text in cautions(job.recipe, report):
         on_event(Note(text, warning=True))
-
-
-def _warnings(recipe: Recipe, report: DataReport) -> Iterator[str]:
-    """What a user should know about the rows before they are trained on."""
-    if report.trimmed:
-        rows = "1 row is" if report.trimmed == 1 else f"{report.trimmed} rows are"
-        yield (
-            f"{rows} longer than max_length = {recipe.max_length}: the last turns, with {report.left_out} supervised "
-            "tokens, were cut off"
-        )
-    if report.control_texts:
-        counted = ", ".join(
-            f"{text} in {count} row{'s' if count > 1 else ''}" for text, count in report.control_texts.most_common(3)
-        )
-        yield (
-            f"turns contain the text of control tokens ({counted}); it is tokenised as plain text, and removed from "
-            "the end of an answer"
-        )
-    if report.thoughts and not report.thoughts_learnt:
-        counted = "1 thought is" if report.thoughts == 1 else f"{report.thoughts} thoughts are"
-        yield (f"{counted} left out, since learn = {recipe.learn!r} does not supervise them; --learn assistant does")
-    if report.quiet and not report.quiet_learnt:
-        turns = "1 turn correctly makes" if report.quiet == 1 else f"{report.quiet} turns correctly make"
-        yield (
-            f"{turns} no call, and learn = {recipe.learn!r} does not supervise such turns, so the model may call tools "
-            "where it should not; --learn balanced supervises them"
-        )
-    if report.answered and not report.quiet_learnt:
-        turns = "1 turn answers" if report.answered == 1 else f"{report.answered} turns answer"
-        yield (
-            f"{turns} after a tool's result, and learn = {recipe.learn!r} does not supervise them: the model will call "
-            "its tools again and again instead of answering; use --learn balanced"
-        )
 
 
 def _load(job: _Job, on_event: OnEvent) -> Any:
     on_event(Waiting(f"loading {job.recipe.model}"))
-    return load_model(job.recipe, resolve(job.recipe.model), job.config)
+    return load_model(job.recipe, resolve(job.recipe.model), job.config, job.encoder.tokenizer)
 
 
-def _fit(job: _Job, model: Any, watcher: _Watcher, should_stop: Stop, checkpoint: Path | None) -> RunResult:
+def _fit(job: _Job, model: Any, watcher: Watcher, checkpoint: Path | None) -> RunResult:
     folder, recipe, began = watcher.folder, job.recipe, time.monotonic()
     trainable, parameters = count_parameters(model)
     loop = TrainingLoop(
@@ -309,26 +298,47 @@ def _fit(job: _Job, model: Any, watcher: _Watcher, should_stop: Stop, checkpoint
         job.prepared.samples,
         job.packs,
         on_event=watcher,
-        should_stop=should_stop,
+        should_stop=watcher.should_stop,
         checkpoints=folder.checkpoints,
+        measures=_measures(job, watcher),
     )
+    watcher.trackers = Trackers(recipe, folder, watcher)
     done = step_of(checkpoint) if checkpoint else 0
     device = loop.device.type if job.ranks.size == 1 else f"{job.ranks.size} x {loop.device.type}"
     watcher(Started(folder.path, done, job.plan.steps, trainable, parameters, device))
     with deterministic():
         steps = loop.run(checkpoint)
     seconds = time.monotonic() - began
-    if steps < job.plan.steps:
+    if steps < job.plan.steps and not loop.monitor.stop:
         return _finish(job, watcher, None, steps, seconds)
+    if note := loop.choose_weights(steps):
+        watcher(Note(note))
+    weights = loop.weights()
     with complete_folder(folder.weights(recipe.method)) as partial:
-        save_weights(model, partial)
-        if recipe.method == "full":
-            load_tokenizer(recipe.model).save_pretrained(str(partial))
+        save_result(model, partial, weights)
+        if recipe.method == "full" or recipe.add_tokens:
+            tokenizer: Any = job.encoder.tokenizer
+            tokenizer.save_pretrained(str(partial))
         write_digests(partial)
     return _finish(job, watcher, folder.weights(recipe.method), steps, seconds)
 
 
-def _finish(job: _Job, watcher: _Watcher, weights: Path | None, steps: int, seconds: float) -> RunResult:
+def _measures(job: _Job, watcher: Watcher) -> list[Measure]:
+    """What is measured between the steps."""
+    recipe, tokenizer, thinking = job.recipe, job.encoder.tokenizer, bool(_learning(job)["thinking"])
+    measures: list[Measure] = []
+    if job.held:
+        held = job.held.samples, job.held.packs(recipe)
+        measures.append(HeldOutLoss(recipe, held, len(job.prepared.samples), job.packs))
+    if not recipe.score_suite:
+        return measures
+    if watcher.open_scorer is None:
+        raise InputError("score_suite needs something that scores: pass `open_scorer`, as `agentft train` does")
+    source = ScoringSource(watcher.open_scorer(recipe), recipe, watcher, tokenizer, thinking)
+    return [*measures, Scoring(recipe.score_steps, source)]
+
+
+def _finish(job: _Job, watcher: Watcher, weights: Path | None, steps: int, seconds: float) -> RunResult:
     losses = watcher.losses
     result = RunResult(
         folder=watcher.folder.path,
@@ -356,19 +366,25 @@ def _data_document(job: _Job) -> dict[str, Json]:
     report = job.prepared.report
     document: dict[str, Json] = {"files": list(job.recipe.data), **report.document()}
     document.update(asdict(job.plan))
-    return document
+    return document | ({"eval": job.held.document} if job.held else {})
 
 
 def _check_fingerprint(folder: RunFolder, job: _Job) -> None:
     try:
         known = json.loads(folder.data.read_text(encoding="utf-8"))
         fingerprint, packed = known["fingerprint"], (known["steps"], known["packing"])
+        held = known["eval"]["fingerprint"] if job.held else ""
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{folder.data}: the file is missing or damaged ({error}); start a new run") from None
     if fingerprint != job.prepared.report.fingerprint:
         raise InputError(
             f"the rows of {', '.join(job.recipe.data)} (or the tokenizer) have changed since {folder.path} began; "
             "restore them, or start a new run"
+        )
+    if job.held and held != job.held.document["fingerprint"]:
+        raise InputError(
+            f"the held-out rows ({job.recipe.eval_data}) have changed since {folder.path} began; restore them, or "
+            "start a new run"
         )
     if packed != (job.plan.steps, asdict(job.plan.packing)):
         raise InputError(f"{folder.path} was packed differently, by another version of agentft; start a new run")

@@ -7,7 +7,6 @@ chat with its adapter. Neither is edited by hand.
 from __future__ import annotations
 
 import io
-import json
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from rich.console import Console
 from agentft.display.chat import ChatView
 from agentft.display.evaluation import show_summary
 from agentft.display.terminal import SafeConsole
+from agentft.evaluation.rescoring import rescore
 from agentft.models import Sampling
 from agentft.models.opening import open_model
 from agentft.repl.gate import CallGate
@@ -33,7 +33,7 @@ CHATS = {"chat": ["What is the weather like in Paris?", "/show", "/fault", "What
 
 def draw_evaluation(folder: Path) -> None:
     """The table that `agentft quickstart` ended with."""
-    summary = json.loads((folder / "eval" / "quickstart" / "summary.json").read_text(encoding="utf-8"))
+    summary = rescore(folder / "eval" / "quickstart", (), 0.0)
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     console.print(show_summary(summary))
     console.save_svg(str(HERE / "evaluation.svg"), title="agentft quickstart", unique_id="evaluation")

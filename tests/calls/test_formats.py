@@ -18,7 +18,7 @@ from agentft.records.declarations import parse_system
 from agentft.types import Json, Part, Segment, Span, Text, ToolCall, ToolDefinition, ToolResult
 
 NOWHERE = Span(0, 0)
-MARKERS = ("<|startofthink|>", "<|endofthink|>", "<|startofexec|>", "<|endofexec|>", "<tool_call>", "</tool_call>")
+MARKERS = [marker for fmt in CALL_FORMATS.values() for marker in (*fmt.call_markers, *fmt.other_markers)]
 plain = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40).filter(
     lambda text: text.strip() and not any(mark in text for mark in MARKERS)
 )

@@ -34,7 +34,16 @@ def test_help_imports_nothing_heavy_and_no_room_but_the_commands() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["data", "mask", "tests/rows/public_rows.jsonl"], ["chat", "--tools", ""], ["doctor"]], ids=" ".join
+    "command",
+    [
+        ["data", "mask", "tests/rows/public_rows.jsonl"],
+        ["chat", "--tools", ""],
+        ["doctor"],
+        ["eval", "no-such-suite"],
+        ["plan"],
+        ["bench", "train"],
+    ],
+    ids=" ".join,
 )
 def test_a_model_folder_that_does_not_exist_is_refused_before_torch_is_imported(command: list[str]) -> None:
     code = (
@@ -45,6 +54,15 @@ def test_a_model_folder_that_does_not_exist_is_refused_before_torch_is_imported(
     done = subprocess.run(program, input="hi\n", capture_output=True, text=True, check=False, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     assert "'./no-such': no such folder" in done.stderr
+
+
+def test_an_unknown_suite_is_refused_before_scipy_is_imported() -> None:
+    """It takes over a second to import."""
+    heavy = "[name for name in ('scipy.stats', 'scipy.optimize', 'torch') if name in sys.modules]"
+    code = f"import sys\nfrom agentft.commands import run\nassert run(['eval', 'no-such']) == 2\nassert not {heavy}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "there is no suite 'no-such'" in done.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -188,6 +206,37 @@ def test_a_verdict_is_the_exit_code(with_command: Callable[[Callable[..., Any]],
     assert run(["probe"]) == 1
     with_command(lambda: None)
     assert run(["probe"]) == 0
+
+
+NOISY = """
+import os, subprocess, sys, typer
+from typing import Annotated
+from agentft import commands
+from agentft.display.terminal import say_json, say_json_rows
+
+def probe(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    print("python")
+    os.write(1, b"descriptor\\n")
+    subprocess.run(["echo", "child"])
+    say_json({"city": "Malmö"}) if as_json else say_json_rows("rows", [{}])
+    print("late")
+
+commands.app = typer.Typer(callback=lambda: None)
+commands.app.command("probe")(probe)
+sys.exit(commands.run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("closed", ["", "2>&-"])
+def test_with_json_stdout_is_one_document_whatever_libraries_print(closed: str) -> None:
+    command = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, "-c", NOISY, "probe"]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True, cwd=REPOSITORY, timeout=60)
+    assert '{"city": "Malmö"}' in done.stdout.splitlines()
+    if not closed:
+        assert done.stdout.count("\n") == 1
+        assert sorted(done.stderr.split()) == ["child", "descriptor", "late", "python"]
+        plain = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY, timeout=60)
+        assert plain.stdout.splitlines() == ["python", "descriptor", "child", '{"rows": [{}]}', "late"]
 
 
 def test_a_closed_pipe_is_not_an_error() -> None:

@@ -24,6 +24,8 @@ from agentft.repl.session import PERSONA
 from agentft.runs import FinishedRun
 from agentft.types import ToolCall, ToolResult
 from tests.commands.run import REPOSITORY, run_process
+from tests.models.served import Answer, Served
+from tests.tiny import tiny_tokenizer
 
 
 def call(**value: object) -> str:
@@ -77,10 +79,12 @@ def test_a_chat_inside_this_process(
 
 
 @pytest.mark.parametrize("extra", [["--no-stream"], ["--tools", "weather,search", "--bits", "4"], ["--top-k", "5"]])
-def test_options(script: str, extra: list[str]) -> None:
-    done = run_process(["chat", "--model", script, *extra], stdin="How is Oslo?\n/quit\n")
-    assert done.returncode == 0, done.stderr
-    assert "Dress warmly." in done.stdout
+def test_options(
+    script: str, extra: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("How is Oslo?\n/quit\n"))
+    assert run(["chat", "--model", script, *extra]) == 0
+    assert "Dress warmly." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -109,11 +113,14 @@ def test_an_adapter_with_unknown_tools_gets_the_three_default_worlds(
     assert names == [toolset.name for toolset in chat._toolsets(None, None)] == ["weather", "search", "calculator"]
 
 
-def test_a_chat_without_tools(tmp_path: Path) -> None:
+def test_a_chat_without_tools(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     answers = tmp_path / "a.jsonl"
     answers.write_text('{"key": "*", "text": "Hello."}\n')
-    done = run_process(["chat", "--model", f"scripted:{answers}", "--tools", ""], stdin="hi\n/tools\n")
-    assert (done.returncode, done.stdout.splitlines()) == (0, ["Hello.", "no tools"])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hi\n/tools\n"))
+    assert run(["chat", "--model", f"scripted:{answers}", "--tools", ""]) == 0
+    assert capsys.readouterr().out.splitlines() == ["Hello.", "no tools"]
 
 
 @pytest.mark.parametrize(
@@ -130,14 +137,48 @@ def test_a_chat_without_tools(tmp_path: Path) -> None:
         (["--model", "./no-such-model"], 2, "no such folder"),
     ],
 )
-def test_bad_options_are_one_line(script: str, options: list[str], code: int, message: str) -> None:
+def test_bad_options_are_one_line(
+    script: str,
+    options: list[str],
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     arguments = options if "--model" in options or "--adapter" in options else ["--model", script, *options]
-    done = run_process(["chat", *arguments], stdin="hi\n")
-    assert done.returncode == code
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hi\n"))
+    assert run(["chat", *arguments]) == code
+    shown = capsys.readouterr().err
+    errors = [line for line in shown.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert message in errors[0]
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in shown
+
+
+def test_an_endpoint_gets_the_prompts_of_the_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("AGENTFT_API_KEY", raising=False)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("How is Oslo?\n/prompt\n"))
+    tokenizer = tiny_tokenizer()
+    tokenizer.save_pretrained(tmp_path)
+    answer = Answer(body={"choices": [{"text": "Fine.", "finish_reason": "stop"}]})
+    options = ["--tokenizer", str(tmp_path), "--tools", "", "--system", "Hi."]
+    with Served([answer]) as served:
+        assert run(["chat", "--endpoint", served.url, *options]) == 0
+    assert run(["chat", *options]) == 2
+    (sent,) = served.chats
+    captured = capsys.readouterr()
+    assert sent.path == "/v1/completions"
+    assert "How is Oslo?" in captured.out
+    assert captured.out.rstrip("\n") == f"Fine.\n{tokenizer.decode(sent.body['prompt'])}".rstrip("\n")
+    assert "--tokenizer is for models behind an --endpoint" in captured.err
+
+
+def test_without_the_sdk_there_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(chat, "find_spec", lambda _: None)
+    assert run(["chat", "--acp", "--tools", ""]) == 3
+    assert "pip install 'agentft-suite[acp]'" in capsys.readouterr().err
 
 
 def test_json_is_one_document_and_nothing_else(script: str) -> None:
@@ -183,7 +224,7 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self._screen, keys.encode())
 
-    def wait_for(self, text: str, seconds: float = 30) -> str:
+    def wait_for(self, text: str, seconds: float = 60) -> str:
         until = time.monotonic() + seconds
         while text not in self._seen:
             ready, _, _ = select.select([self._screen], [], [], max(0.0, until - time.monotonic()))
@@ -243,7 +284,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_chat_on_a_terminal(tmp_path: Pat
     terminal = Terminal(["chat", "--model", "scripted:/no/such.jsonl", "--tools", ""], tmp_path)
     try:
         terminal.wait_for("error: /no/such.jsonl: cannot be read")
-        assert terminal.process.wait(20) == 2
+        assert terminal.process.wait(60) == 2
     finally:
         terminal.close()
 

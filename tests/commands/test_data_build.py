@@ -18,6 +18,7 @@ app = typer.Typer()
 app.command()(build_command)
 
 
+@pytest.mark.slow
 def test_the_shipped_recipe_is_built_by_name_into_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,7 @@ def test_two_runs_meet_the_same_faults_and_have_the_same_results(
     assert not any("fault" in exchange["received"] for exchange in sent)
 
 
+@pytest.mark.slow
 def test_both_arms_get_the_same_faults(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = summary(capsys, "--output", "base", "--faults", "faults.toml")
     other = summary(

@@ -234,6 +234,7 @@ def write_own(root: Path, world: str, *, code: bool = False) -> None:
 
 
 @pytest.mark.parametrize("world", ["../mine", "mine"])
+@pytest.mark.slow
 def test_a_suite_finds_its_world_from_every_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], world: str
 ) -> None:
@@ -276,7 +277,7 @@ def test_a_stored_run_is_graded_again_without_a_model(
 ) -> None:
     assert run([*SHOP, "--model", "scripted", "--trials", "2", "--temperature", "1", "--output", "out", "--json"]) == 0
     before = as_json(capsys)
-    stored = (place / "out" / "cases.jsonl").read_text()
+    stored = "".join((place / "out" / "cases.jsonl").read_text().splitlines(keepends=True)[::-1])  # finished otherwise
     older = stored.replace('"exact_call": {"value": 1.0', '"exact_call": {"value": 0.0')
     assert older != stored
     (place / "out" / "cases.jsonl").write_text(older.replace('"scorer_version": ', '"scorer_version": 1'))
@@ -289,6 +290,34 @@ def test_a_stored_run_is_graded_again_without_a_model(
     assert (place / "out" / "cases.jsonl").read_text() == stored
     assert json.loads((place / "out" / "summary.json").read_text()) == after
     assert {**after, "verdict": "none", "gates": [], "kept": 0, "hashes": before["hashes"]} == before
+
+
+@pytest.mark.slow
+def test_grading_again_keeps_a_stored_baseline(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*SHOP, "--model", "scripted:silent.jsonl", "--output", "old", "--quiet"]) == 0
+    against = [*SHOP, "--model", "scripted", "--output", "out", "--json"]
+    capsys.readouterr()
+    assert run([*against, "--baseline", "old/cases.jsonl"]) == 0
+    before = as_json(capsys)
+    (place / "old" / "cases.jsonl").unlink()
+    again = ["eval", "./shopping", "--tools", "./shop", "--rescore", "out", "--no-worse-than", "0.1", "--json"]
+    stored = {name: (place / "out" / name).read_text() for name in ("cases.jsonl", "baseline.jsonl")}
+    assert run(again) == 0
+    after = as_json(capsys)
+    assert {name: (place / "out" / name).read_text() for name in stored} == stored
+    assert after["arms"]["baseline"]["name"] == "stored run of scripted:silent.jsonl"
+    for name, figures in before["metrics"].items():
+        assert {arm: after["metrics"][name][arm] for arm in before["arms"]} == {
+            arm: figures[arm] for arm in before["arms"]
+        }
+    assert after["metrics"]["exact_call"]["delta"]["value"] == 1.0
+
+    assert run(["eval", "show", "out"]) == 0
+    assert "are in a stored run" not in capsys.readouterr().out
+    assert run(against) == 0
+    assert (place / "out" / "baseline.jsonl").exists(), "the summary with the baseline covers more, and is kept"
+    assert run([*against, "--trials", "3"]) == 0
+    assert not (place / "out" / "baseline.jsonl").exists(), "this evaluation has no baseline"
 
 
 @pytest.mark.parametrize(
@@ -355,7 +384,7 @@ def test_bfcl_is_run_from_a_folder_with_its_data(place: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["bfcl", "--categories", "simpel"], "'simpel' is no single-turn Python category; did you mean 'simple'?"),
+        (["bfcl", "--categories", "simpel"], "'simpel' is no Python category that runs here; did you mean 'simple'?"),
         (["bfcl", "basics"], "bfcl brings its own tools and is evaluated alone"),
         (["bfcl", "--tools", "weather"], "bfcl brings its own tools and is evaluated alone"),
         (["bfcl", "--data", "data", "--categories", "simple", "--faults", "429=0.1"], "leave out --faults"),

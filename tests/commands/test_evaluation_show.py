@@ -26,6 +26,10 @@ def test_a_stored_run_and_its_cases_are_shown(
         shown = capsys.readouterr().out
         assert "x no-call price" in shown
         assert f"Next: agentft eval mine {name} proposes" in shown.splitlines()[-1]
+    assert run(["eval", "show", "last", "s1"]) == 0
+    assert "I like tea." in capsys.readouterr().out, "the stored baseline's answer"
+    for file in tmp_path.glob("runs/eval-*/baseline.jsonl"):
+        file.unlink()  # as in evaluations of older versions
     assert run(["eval", "show", "last", "--all"]) == 0
     shown = capsys.readouterr().out
     assert "are in a stored run" in shown

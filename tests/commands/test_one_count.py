@@ -44,7 +44,14 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("learn", ["calls", "balanced", "assistant"])
+@pytest.mark.parametrize(
+    "learn",
+    [
+        "calls",
+        pytest.param("balanced", marks=pytest.mark.slow),
+        pytest.param("assistant", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     "limit", [pytest.param(4096, marks=pytest.mark.slow), pytest.param(600, marks=pytest.mark.slow), 400]
 )

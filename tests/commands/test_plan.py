@@ -29,6 +29,24 @@ def test_a_plan_names_the_settings_for_each_card(capsys: pytest.CaptureFixture[s
     assert [card["choice"] for card in found["cards"]] == [None] * 6, "a 7B in full takes 122 GB"
 
 
+@pytest.mark.slow
+def test_a_plan_for_several_cards_names_the_way_to_use_them(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["plan", "--model", "random-7b", "--length", "512", "--method"]
+    assert run([*command, "full", "--gpus", "4", "--json"]) == 0
+    cards = json.loads(capsys.readouterr().out)["cards"]
+    assert {card["card"]: card["deepspeed"] for card in cards}["L40S"] == "zero3"
+    assert [card["deepspeed"] for card in cards][0::5] == ["zero3-offload", "zero2"]
+    assert all(card["choice"]["estimate"]["memory"] < 0.95 * card["gib"] * 2**30 for card in cards)
+    assert run([*command, "full", "--gpus", "4", "deepspeed=zero2"]) == 0
+    shown = capsys.readouterr().out
+    assert "4 of them: --deepspeed zero2: shards gradients and optimizer state\n" in shown
+    assert "4 of them: no way fits" in shown
+    assert run([*command, "lora"]) == 0
+    assert "of them" not in capsys.readouterr().out
+    assert run([*command, "qlora", "--gpus", "2", "deepspeed=zero3"]) == 2
+    assert "ZeRO-3 does not shard 4-bit weights" in capsys.readouterr().err
+
+
 def test_a_plan_uses_the_data(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", 12)
     assert run(["plan", "pack_tokens=512", "--model", tiny, "--data", str(rows), "--json"]) == 0

@@ -13,6 +13,7 @@ from agentft.evaluation.plan import Arm, Plan, make_plan
 from agentft.evaluation.records import read_records
 from agentft.evaluation.runner import Settings, evaluate
 from agentft.evaluation.suites import load_suite, load_worlds, shipped_suites
+from agentft.metrics.calls import ABSTAINING
 from agentft.metrics.values import contains_value
 from agentft.models.scripted import Answer, ScriptedModel
 from agentft.types import Case, Score, Span, ToolCall
@@ -28,7 +29,7 @@ def plan_of(suites: tuple[str, ...], limit: int | None = None) -> Plan:
 
 
 PLANS = [
-    pytest.param(shipped_suites(), FEW, id="some cases of all"),
+    pytest.param(shipped_suites(), FEW, id="some cases of all", marks=pytest.mark.slow),
     *(pytest.param((name,), None, id=name, marks=pytest.mark.slow) for name in shipped_suites()),
 ]
 
@@ -43,6 +44,11 @@ def score(plan: Plan, answers: Mapping[str, Answer], output: Path) -> Scores:
 
 def values(scores: Scores, metric: str) -> list[float]:
     return [value for _, found in scores if (value := found[metric].value) is not None]
+
+
+def abstention(scores: Scores, expected: float) -> bool:
+    """Whether every case that asks for abstention has this score."""
+    return set(values(scores, "abstention")) == {expected for case, _ in scores if case.category in ABSTAINING}
 
 
 def first_example(plan: Plan, case: Case) -> ToolCall:
@@ -66,7 +72,7 @@ def test_a_model_that_never_calls(suites: tuple[str, ...], limit: int | None, te
     """Silence is no abstention: that takes an answer."""
     plan = plan_of(suites, limit)
     scores = score(plan, {"*": text}, tmp_path)
-    assert set(values(scores, "abstention")) == {float(bool(text))}
+    assert abstention(scores, float(bool(text)))
     for metric in ("exact_call", "tool_name", "argument_f1", "end_state", "recovery", "answer"):
         assert set(values(scores, metric)) <= {0.0}, metric
     assert not values(scores, "json_valid")
@@ -83,8 +89,9 @@ def test_a_model_that_always_calls(suites: tuple[str, ...], limit: int | None, t
     calls = {case.id: first_example(plan, case) for case in plan.cases}
     first = {f"{case.id}/{turn}/0": (calls[case.id],) for case in plan.cases for turn in range(len(case.turns))}
     scores = score(plan, {**first, "*": "Done."}, tmp_path)
-    for metric, expected in (("abstention", 0.0), ("json_valid", 1.0), ("known_tool", 1.0), ("schema_valid", 1.0)):
-        assert set(values(scores, metric)) == {expected}, metric
+    assert abstention(scores, 0.0)
+    for metric in ("json_valid", "known_tool", "schema_valid"):
+        assert set(values(scores, metric)) == {1.0}, metric
     for case, found in scores:
         expected_turns = [bool(turn.calls) for turn in case.turns]
         assert found["call_decision"].value == pytest.approx(sum(expected_turns) / len(expected_turns))
@@ -98,7 +105,7 @@ def test_a_model_that_repeats_the_user(suites: tuple[str, ...], limit: int | Non
     plan = plan_of(suites, limit)
     said = {f"{case.id}/{index}/0": turn.user for case in plan.cases for index, turn in enumerate(case.turns)}
     scores = score(plan, said, tmp_path)
-    assert set(values(scores, "abstention")) == {1.0}
+    assert abstention(scores, 1.0)
     assert set(values(scores, "exact_call")) <= {0.0}
     for case, found in scores:
         held = [contains_value(turn.user, value) for turn in case.turns for value in turn.answer]

@@ -65,6 +65,7 @@ def event_by(state: State, *, mine: bool) -> str:
 
 
 @pytest.mark.parametrize("seed", range(20))
+@pytest.mark.slow
 def test_the_drawn_weeks_are_plausible(seed: int) -> None:
     state = CALENDAR.new_state(seed)
     days = spans(state)

@@ -25,6 +25,8 @@ from agentft.synthesis.slots import REFERENCE
 from agentft.toolserver import ToolServer
 from agentft.types import Case, Json
 
+pytestmark = pytest.mark.slow  # every recipe is built
+
 NEAR = 0.7
 Pair: TypeAlias = tuple[str, str]
 TRAINING = ("datasets/quickstart.toml", "datasets/worlds.toml")

@@ -6,9 +6,10 @@ import io
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
-from agentft.display.training import TrainingView, data_lines, loss_curve
+from agentft.display.training import TrainingView, curve_lines, data_lines, loss_curve, sparkline
 from agentft.engine.packing import PackingReport
 from agentft.rows.ledger import Ledger, Rejection
 from agentft.rows.preparation import DataReport
@@ -16,6 +17,7 @@ from agentft.training.events import (
     DataReady,
     Event,
     Finished,
+    Measurement,
     Note,
     RunResult,
     Saved,
@@ -111,3 +113,57 @@ def test_the_curve_of_many_steps_fits_and_labels_its_ends() -> None:
     assert lines[-1].split() == ["step", "1", "500"]
     assert loss_curve([1.0]) == []
     assert len(loss_curve([0.0, 0.0])) == 9
+
+
+def test_what_was_measured_is_shown_with_each_step_as_far_as_the_terminal_is_wide() -> None:
+    shown_at = {}
+    for width in (60, 80, 140):
+        stream = io.StringIO()
+        view = TrainingView(Console(file=stream, force_terminal=True, width=width, color_system=None))
+        for event in EVENTS[3:5]:
+            view(event)
+        view(Waiting("scoring after step 1"))
+        view._progress.refresh()
+        view(Measurement(1, {"eval_score": 0.45, "eval_cases": 20.0}, 1.0))
+        view(Measurement(1, {"eval_loss": 1.2345}, 1.0))
+        view(step(2))
+        view.close()
+        shown_at[width] = stream.getvalue()
+    assert "scoring after step 1 ..." in shown_at[60]
+    assert not [line for line in shown_at[60].splitlines() if line.startswith("scoring")], "it is in the bar"
+    assert "step 2/3" in shown_at[60]
+    assert "loss 0.500  score 45%" in shown_at[60]
+    assert "held-out" not in shown_at[60]
+    assert "loss 0.500  score 45%  held-out 1.234 " in shown_at[80]
+    assert "tokens/s  15% supervised  1.0 GiB" in shown_at[140]
+
+
+def test_without_a_terminal_all_figures_are_shown() -> None:
+    stream = io.StringIO()
+    view = TrainingView(Console(file=stream, width=40, color_system=None))
+    for event in (EVENTS[3], Measurement(1, {"eval_score": 0.45}, 1.0), step(1)):
+        view(event)
+    assert "step 1/3  loss 1.000  score 45%  600 tokens/s  15% supervised  1.0 GiB" in stream.getvalue()
+
+
+def test_a_sparkline_has_a_block_for_each_part() -> None:
+    assert sparkline([]) == ""
+    assert sparkline([0.0, 0.5, 1.0]) == "▁▅█"
+    assert sparkline([0.0, 0.0]) == "▁▁"
+    assert sparkline([0.25, 0.5], top=1.0) == "▃▅"
+    assert sparkline([1.0, 3.0, 2.0, 2.0], width=2) == "██"
+
+
+def test_the_curves_of_a_run_fit_into_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [{"step": number, "loss": 2.0 / number, "lr": number / 1000} for number in range(1, 101)]
+    measured = [{"step": 10, "eval_score": 0.5}, {"step": 20, "eval_score": 0.25, "eval_loss": 3.0}]
+    measured += [{"step": 30, "eval_loss": 4.0}]
+    for columns in (60, 140):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        lines = curve_lines(steps, measured)
+        assert max(map(len, lines)) <= min(columns, 80)
+        assert lines[-3].startswith("learning rate ▁")
+        assert lines[-3].endswith(" 1.0e-03 to 1.0e-01")
+        assert lines[-2] == "held-out loss ▇█ 3.000 to 4.000, best 3.000 at step 20"
+        assert lines[-1] == "score         ▅▃ 50% to 25%, best 50% at step 10"
+    assert curve_lines([], []) == []

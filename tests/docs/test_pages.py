@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,18 @@ def test_every_page_of_docs_is_reachable() -> None:
     assert set((ROOT / "docs").rglob("*.md")) - seen == set()
 
 
+@cache
+def whole_command() -> Any:
+    return typer.main.get_command(app)
+
+
 def accept(arguments: list[str]) -> None:
     """Parse the arguments with the real command line; no command is run.
 
     Raises:
         Exception: an unknown command or option, or a value that the option does not take.
     """
-    command: Any = typer.main.get_command(app)
+    command = whole_command()
     words = list(arguments)
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
         if " ".join(words[:2]) in command.commands:  # such as `eval show`
@@ -73,6 +79,7 @@ def test_a_wrong_command_is_noticed(wrong: list[str]) -> None:
 
 
 @pytest.mark.parametrize("command", RUN_HERE, ids=" ".join)
+@pytest.mark.slow
 def test_quick_commands_run(command: list[str], tmp_path: Path) -> None:
     done = run_process(command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -25,7 +25,11 @@ from agentft.training.recipe import Recipe
 from tests.engine.samples import make, nested
 from tests.engine.test_families import FAMILIES
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
+    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),  # of PyTorch 2.11's own modules
+]
 
 
 def on_gpu(batch: Any) -> Any:

@@ -12,10 +12,12 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from agentft.agent import Options, run_cases
+from agentft.commands import run as run_command
 from agentft.errors import InputError
 from agentft.evaluation.arms import ModelChoice, make_arms
 from agentft.evaluation.bfcl import expected_calls, make_bfcl_plan, shown_names
 from agentft.evaluation.bfcl_data import BFCL_CATEGORIES, UNSOLVABLE, choose_categories, read_category
+from agentft.evaluation.checking import check_cases
 from agentft.evaluation.plan import Plan
 from agentft.evaluation.records import read_records
 from agentft.evaluation.rescoring import rescore
@@ -90,7 +92,7 @@ def test_the_expected_calls_are_perfect(plan: Plan, tmp_path: Path) -> None:
     assert summary.bfcl is not None
     assert summary.bfcl["arms"]["model"]["official"]["overall"] == pytest.approx(0.1 * (1 / 12) + 0.1 * 0.5)
     assert summary.bfcl["arms"]["model"]["official"]["live"] is None
-    assert {"multiple", "live_irrelevance", "simple_java", "multi_turn"} <= set(summary.bfcl["not_run"])
+    assert {"multiple", "live_irrelevance", "simple_java", "multi_turn_base"} <= set(summary.bfcl["not_run"])
     assert set(summary.suites) == {"simple_python", "irrelevance", "live_relevance"}
     assert summary.suites["live_relevance"].metrics.keys() == {"bfcl", "success"}
 
@@ -142,6 +144,39 @@ def test_earlier_messages_come_before_the_users(plan: Plan) -> None:
     assert [turn.role for turn in seen[0]] == ["system", "user", "assistant", "user"]
 
 
+def test_a_check_finds_entries_that_no_one_solves_and_that_are_ambiguous(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_data(tmp_path / "data")
+    assert run_command(["eval", "bfcl", "--check", "--data", str(data), "--categories", "simple,irrelevance"]) == 0
+    assert capsys.readouterr().out == "3 cases of simple_python, irrelevance: none with flaws\n"
+    questions = [json.loads(line) for line in (data / "BFCL_v4_simple_python.json").read_text().splitlines()]
+    rows = [{**questions[0], "id": name} for name in ("parallel_0", "live_simple_106-63-0", "parallel_2")]
+    (data / "BFCL_v4_parallel.json").write_text("\n".join(map(json.dumps, rows)))
+    wide, narrow = [{"math.factorial": {"n": values, "unit": [""]}} for values in ([5, 6], [5])]
+    answers = [[narrow, wide], [{"math.factorial": {"unit": ["x"]}}], [wide, wide]]
+    answers[0], answers[2] = [wide, {"math.factorial": {"n": [6], "unit": [""]}}], [narrow, narrow]
+    found = [{"id": row["id"], "ground_truth": answer} for row, answer in zip(rows, answers, strict=True)]
+    (data / "possible_answer/BFCL_v4_parallel.json").write_text("\n".join(map(json.dumps, found)))
+    assert run_command(["eval", "bfcl", "--check", "--data", str(data), "--categories", "parallel", "--json"]) == 1
+    flaws = json.loads(capsys.readouterr().out)["flaws"]
+    assert {flaw["place"] for flaw in flaws} == {"BFCL_v4_parallel.json"}
+    assert [(flaw["case"], flaw["problem"].split(":")[0]) for flaw in flaws] == [
+        ("parallel_0", "with its calls in the opposite order it fails"),
+        ("live_simple_106-63-0", "it asks the same as case 'parallel_0', and expects something else"),
+        ("live_simple_106-63-0", "the reference calls fail"),
+        ("parallel_2", "it asks the same as case 'parallel_0', and expects something else"),
+    ]
+    assert flaws[2]["remedy"] == "this is known, and no answer can pass"
+
+
+def test_the_flaws_of_the_real_data_are_known(bfcl_wheel: Path) -> None:
+    flaws = check_cases(make_bfcl_plan((*BFCL_CATEGORIES, "multi_turn_base"), bfcl_wheel))
+    assert tuple(flaw.case for flaw in flaws if "reference calls fail" in flaw.problem) == UNSOLVABLE
+    assert [flaw.case for flaw in flaws if "opposite order" in flaw.problem] == ["parallel_178"]
+    assert len(flaws) == 8
+
+
 def test_names_are_safe_and_told_apart() -> None:
     shown = shown_names(["a.b", "a_b", "a b", "c"])
     assert shown == {"a.b": "a_b", "a_b": "a_b_", "a b": "a_b__", "c": "c"}
@@ -184,9 +219,9 @@ def test_categories_are_chosen(text: str | None, expected: tuple[str, ...]) -> N
     assert choose_categories(text) == expected
 
 
-@pytest.mark.parametrize("text", ["simple_java", "multi_turn_base", "", "simple,"])
+@pytest.mark.parametrize("text", ["simple_java", "multi_turn_composite", "", "simple,"])
 def test_other_categories_are_refused(text: str) -> None:
-    with pytest.raises(InputError, match="is no single-turn Python category"):
+    with pytest.raises(InputError, match="is no Python category that runs here"):
         choose_categories(text)
 
 

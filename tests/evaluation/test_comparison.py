@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -163,6 +164,21 @@ def test_the_finding_says_if_the_difference_hangs_on_a_few_tools(tmp_path: Path)
     summary = summary_of(arms, tmp_path)
     assert "tuned is better than base in exact calls" in summary["finding"]
     assert "This may not hold for other tools: resampling the 6 sets of expected tools gives +0.0" in summary["finding"]
+
+
+def test_the_order_of_the_records_changes_no_figure(tmp_path: Path) -> None:
+    random = Random(1)
+    arms: dict[str, list[Record]] = {"tuned": [], "base": []}
+    for label, number, trial in product(arms, range(25), range(3)):
+        value, decisions = random.choice([0.0, 0.1, 0.7, 1.0]), ((True, random.random() < 0.5),)
+        expected = ({"calls": [{"name": f"t{number % 8}", "arguments": {}}], "answer": []},)
+        lang, fields = random.choice(["en", "zh"]), {"expected": expected, "decisions": decisions}
+        arms[label].append(make_run(f"c{number}", value, arm=label, trial=trial, lang=lang, **fields))
+    before = summary_of(arms, tmp_path)
+    assert before["metrics"]["exact_call"]["delta"]["p"] < 1
+    assert before["metrics"]["call_recall"]["delta"]["low"] is not None
+    shuffled = {label: random.sample(rows, len(rows)) for label, rows in arms.items()}
+    assert summary_of(shuffled, tmp_path) == before
 
 
 def test_pass_k_is_the_unbiased_estimate_and_flips_are_counted() -> None:

@@ -177,9 +177,10 @@ def test_the_command_writes_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     shown = capfd.readouterr()
     assert f"note: AGENTFT_API_KEY is sent to {served.url}" in shown.err
     assert json.loads(shown.out)["arms"]["model"]["name"] == f"tiny at {served.url}, native tools"
-    written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
-    assert not any(key in text for text in (*written, shown.out, shown.err))
-    assert any("I say [redacted]." in text for text in written)
+    assert key not in shown.out + shown.err
+    written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(key.encode() in content for content in written)
+    assert any(b"I say [redacted]." in content for content in written)
 
 
 def test_a_server_that_is_not_there_is_missing(

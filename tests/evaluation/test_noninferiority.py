@@ -24,6 +24,7 @@ def test_the_score_statistic_is_the_published_one(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("margin", [0.01, 0.02, 0.05, 0.1, 0.2])
 @pytest.mark.parametrize("n", [5, 12, 25])
+@pytest.mark.slow
 def test_an_arm_that_is_worse_by_the_margin_passes_in_at_most_5_percent(n: int, margin: float) -> None:
     """Exactly: the probabilities of all tables that pass, for many shares of discordant pairs."""
     tables = [(wins, losses) for wins in range(n + 1) for losses in range(n + 1 - wins)]

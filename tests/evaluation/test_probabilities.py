@@ -58,6 +58,7 @@ class Certain:
     """Every character is a token, of probability 1/2 in the text `doubtful`, else 1."""
 
     name = source = "hermes"
+    context = 0
     rendering: Mapping[str, Json] = {}
 
     def __init__(self, doubtful: str, fmt: str = "hermes") -> None:
@@ -66,7 +67,9 @@ class Certain:
         self.source = fmt
 
     def reply(self, *_: Any) -> Any:
-        raise AssertionError("nothing is generated")
+        raise AssertionError("nothing is generated, and no prompt is shown")
+
+    prompt = count = explain = reply
 
     def read(self, replies: Any) -> list[Reading]:
         readings = []

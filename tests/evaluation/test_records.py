@@ -45,6 +45,8 @@ def test_stored_records_have_the_same_grades_as_before(tmp_path: Path) -> None:
         # A metric that is newer than the fixture may be there too.
         document["scores"] = {name: document["scores"][name] for name in row["scores"]}
         assert document == row
+        assert case_digest(case) == record.case_digest
+        assert case_digest(replace(case, forbidden=(CallExpectation("f", {}),))) != record.case_digest
     assert {row["scorer_version"] for row in ROWS} == {SCORER_VERSION}
 
 

@@ -1,4 +1,7 @@
-"""An MCP server on stdin and stdout that lists the tools of a JSON file, given as its last argument."""
+"""An MCP server on stdin and stdout that lists the tools of a JSON file, given as its last argument.
+
+Calls are appended to a file beside it, `calls.jsonl`; a call with `fail` is an error, one with `die` ends the server.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,14 @@ for line in sys.stdin:
     message = json.loads(line)
     if "id" in message:
         result = {"tools": [*TOOLS, KEY] if isinstance(TOOLS, list) else TOOLS}
+        if message["method"] == "tools/call":
+            called = message["params"]
+            with Path(sys.argv[-1]).with_name("calls.jsonl").open("a", encoding="utf-8") as calls:
+                calls.write(json.dumps([called["name"], called["arguments"]]) + "\n")
+            if "die" in called["arguments"]:
+                sys.exit()
+            text = KEY["description"] if called["name"] == "key" else f"done: {called['name']}"
+            result = {"content": [{"type": "text", "text": text}], "isError": "fail" in called["arguments"]}
         if message["method"] == "initialize":
             version = message["params"]["protocolVersion"]
             result = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -57,6 +58,24 @@ def test_descriptions_are_kept_whole(tmp_path: Path) -> None:
     assert import_tools(tools, tmp_path) == 0
     made = load_toolset(str(tmp_path / "w")).definitions
     assert [tool.description for tool in made] == [*texts, "Key: None"]
+
+
+def test_an_imported_tool_is_called_in_the_chat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert import_tools([{"name": "count", "inputSchema": OBJECT}], tmp_path) == 0
+    (endpoint,) = load_toolset(str(tmp_path / "w")).definitions[0].endpoints
+    call = json.dumps({"api_name": "count", "url": endpoint, "parameters": {"a": 3}})
+    answers = {"*/0/0": f"<|startofthink|>```JSON\n{call}\n```<|endofthink|>", "*/0/1": "Counted."}
+    lines = [json.dumps({"key": key, "text": text}) + "\n" for key, text in answers.items()]
+    (tmp_path / "answers.jsonl").write_text("".join(lines), encoding="utf-8")
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Count to 3.\n"))
+    assert run(["chat", "--model", f"scripted:{tmp_path / 'answers.jsonl'}", "--tools", str(tmp_path / "w")]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "Counted.\n"
+    assert "⚙ 1 count" in captured.err
+    assert "· 200 ·" in captured.err
 
 
 def test_variables_for_a_url_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

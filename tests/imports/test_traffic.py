@@ -210,3 +210,18 @@ def test_all_values_satisfy_the_inferred_schema() -> None:
     assert schema["required"] == ["a"]
     assert schema["properties"]["a"]["type"] == ["number", "boolean"]
     assert infer([]) == {}
+
+
+@pytest.mark.parametrize("first", [{}, {"a1": 1}])
+def test_a_tool_has_at_most_a_thousand_arguments(first: dict[str, Json], tmp_path: Path) -> None:
+    whole = {**first, **{f"b{number}": 1 for number in range(1000 - len(first))}}
+    lines = [{"tool": "t", "arguments": arguments, "status": 200, "body": 1} for arguments in (first, whole)]
+    lines.append({"tool": "t", "arguments": {"more": 1}, "status": 200, "body": 1})
+    lines.append({"tool": "u", "arguments": {**whole, "more": 1}, "status": 200, "body": 1})
+    made, told = world(lines, tmp_path)
+    assert set(made.tools) == {"t"}
+    parameters: Any = made.tools["t"].definition.parameters
+    assert parameters["properties"].keys() == whole.keys()
+    assert parameters.get("required", []) == list(first)
+    assert [line.split(": ", 1)[0] for line in told] == ["t.jsonl:3", "t.jsonl:4"]
+    assert all("more than 1,000 arguments" in line for line in told)

@@ -1,10 +1,13 @@
-"""Imported tools have legal and unique names."""
+"""Imported tools have legal and unique names, and a bound on their arguments."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
+import pytest
+
+from agentft.errors import InputError
 from agentft.imports.openapi import import_openapi
 from agentft.imports.world import ImportedWorld, unique_name
 from agentft.toolset.references import References
@@ -31,3 +34,14 @@ def test_names_are_legal_and_unique() -> None:
     assert {tool["operation"] for tool in done.tools} >= set(ids)
     assert [tool["name"] for tool in imported(paths).tools] == names
     assert unique_name("", "x", set()) == "tool"
+
+
+def test_a_tool_has_at_most_a_thousand_arguments() -> None:
+    world = ImportedWorld("http://w.test")
+    most: dict[str, Any] = {f"p{number}": {"type": "string"} for number in range(1000)}
+    tool = {"description": "", "parameters": {"type": "object", "properties": most}}
+    world.add("a", "a", tool, example={})
+    most["more"] = {}
+    with pytest.raises(InputError, match="more than 1,000 arguments"):
+        world.add("b", "b", tool, example={})
+    assert [one["name"] for one in world.tools] == ["a"]

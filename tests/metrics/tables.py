@@ -8,6 +8,7 @@ format = "hermes"             # optional: the call format that `said` is written
 turns = [{calls = [...], answer = [...], failing = 0}]         # as in a suite's cases.jsonl, without `user`
 said = [{turn = 0, text = "..."}, {calls = [{name = "...", arguments = {}}], error = true, sent = true},
         {calls = [...], fault = "503", received = "..."}]   # the fault of each exchange, and what it brought
+forbidden = [{name = "...", arguments = {}}]                   # optional: calls that must not be made
 value = 1.0                   # or "n/a"
 reason = "..."                # the reason of the score, or its beginning followed by `...`
 """
@@ -85,7 +86,9 @@ def make_case(row: dict[str, Any]) -> Case:
         )
         for turn in row.get("turns", [{}])
     ]
-    return Case("c", "s", row.get("category", "single"), "en", ("w",), tuple(turns), row.get("comparators", {}))
+    forbidden = tuple(CallExpectation(call["name"], call.get("arguments", {})) for call in row.get("forbidden", []))
+    category, comparators = row.get("category", "single"), row.get("comparators", {})
+    return Case("c", "s", category, "en", ("w",), tuple(turns), comparators, forbidden=forbidden)
 
 
 def make_trajectory(row: dict[str, Any]) -> Trajectory:

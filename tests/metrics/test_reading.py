@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from agentft.calls import CALL_FORMATS
 from agentft.metrics.reading import (
     _ALTERED,
     _INTACT,
@@ -89,3 +90,16 @@ def test_thoughts_are_written_but_are_no_part_of_the_answer() -> None:
 )
 def test_text_that_looks_like_a_call(text: str, expected: bool) -> None:
     assert looks_like_call(text) is expected
+
+
+@pytest.mark.parametrize("marker", [marker for fmt in CALL_FORMATS.values() for marker in fmt.call_markers])
+def test_text_with_a_marker_of_a_call_format_was_meant_as_a_call(marker: str) -> None:
+    assert looks_like_call(f"I call {marker}.")
+
+
+def test_each_call_format_writes_its_markers_around_a_call() -> None:
+    call = ToolCall("c", "ping", {}, Span(0, 0))
+    for fmt in CALL_FORMATS.values():
+        text = fmt.write_parts([call]).strip()
+        assert text.startswith(fmt.call_markers[0])
+        assert text.endswith(fmt.call_markers[1])

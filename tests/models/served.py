@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, Self, TypeAlias
 
 from agentft.types import Json
@@ -27,13 +27,17 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Answer:
-    """A response. `cut`: bytes of the body after which the connection is closed. `seconds`: the delay before it."""
+    """A response. `cut`: bytes of the body after which the connection is closed. `seconds`: the delay before it.
+
+    `held`: bytes of the body after which the server waits until `Served.go_on`, or until the client is gone.
+    """
 
     status: int = 200
     body: Any = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     cut: int | None = None
     seconds: float = 0.0
+    held: int = 0
 
 
 Handler: TypeAlias = Callable[[Spoken], Answer | Awaitable[Answer]]
@@ -51,7 +55,12 @@ class Served:
         self.flying = self.most = 0
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, daemon=True)
+        self._going, self.left = asyncio.Event(), Event()
         self.url = ""
+
+    def go_on(self) -> None:
+        """Send the rest of what is held."""
+        self._loop.call_soon_threadsafe(self._going.set)
 
     @property
     def chats(self) -> list[Spoken]:
@@ -106,7 +115,15 @@ class Served:
         body = text.encode() if isinstance(text, str) else text
         given = {"Content-Type": "application/json", "Content-Length": str(len(body)), **answer.headers}
         lines = [f"HTTP/1.1 {answer.status} X", *(f"{name}: {value}" for name, value in given.items()), "", ""]
-        writer.write("\r\n".join(lines).encode() + body[: answer.cut])
+        writer.write("\r\n".join(lines).encode() + body[: answer.held])
+        if answer.held:
+            going, gone = asyncio.ensure_future(self._going.wait()), asyncio.ensure_future(reader.read(1))
+            await asyncio.wait({going, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                self.left.set()
+                return False
+            gone.cancel()
+        writer.write(body[answer.held : answer.cut])
         await writer.drain()
         return answer.cut is None
 

@@ -206,3 +206,30 @@ def test_a_repetition_penalty_equals_generate(share: bool) -> None:
     done = engine(share).complete([prompt], Sampling(max_new_tokens=12, repetition_penalty=1.8))[0]
     assert done.text == generated([prompt], 12, repetition_penalty=1.8)[0]
     assert done.text != generated([prompt], 12)[0]
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_streamed_prompt_is_read_in_pieces_and_can_be_abandoned(share: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentft.models.decoding.PIECE", 10)
+    asked = request("a", LONG, USERS[1])
+    again = request("b", LONG, USERS[1], "An answer.", OTHER)
+    sampling = Sampling(max_new_tokens=9)
+    plain, pieces = engine(share), engine(share)
+    seen: list[str] = []
+    for one in (asked, again):
+        seen.clear()
+        (found,) = pieces.complete([one], sampling, lambda _, text: seen.append(text))
+        assert [found] == plain.complete([one], sampling)
+        before = len(tokens_of(asked.segments, tiny_tokenizer())) if one is again and share else 0
+        count = (len(tokens_of(one.segments, tiny_tokenizer())) - before) // 10
+        assert abs(seen.count("") - count) <= 1
+        assert "".join(seen) == found.text
+
+    def stop(_: int, text: str) -> None:
+        seen.append(text)
+        raise KeyboardInterrupt
+
+    seen.clear()
+    with pytest.raises(KeyboardInterrupt):
+        engine(share).complete([asked], sampling, stop)
+    assert seen == [""]

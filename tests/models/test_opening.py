@@ -53,8 +53,8 @@ def test_a_run_of_full_training_is_opened_without_the_base_model(
     adapter, rounded = tmp_path / "adapted" / "adapter", tmp_path / "rounded" / "adapter"
     assert opened == [
         (str(whole / "model"), None, 16),
-        ("some-model", adapter, 4, False),
-        ("some-model", rounded, 16, True),
+        ("some-model", adapter, 4, 0),
+        ("some-model", rounded, 16, 4),
     ]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from agentft.commands import run
 from agentft.errors import InputError
-from agentft.models.round_trip import AWKWARD, Trip, round_trip
+from agentft.models.round_trip import AWKWARD, Check, round_trip
 from agentft.models.scripted import ScriptedModel
 from agentft.types import Json
 from tests.models.served import Answer, Spoken, completion, tool_call
@@ -30,7 +30,7 @@ def able(asked: Spoken, spoil: Callable[[str], str] = lambda text: text) -> Answ
     return completion({"tool_calls": calls} if calls else {"content": "OK"})
 
 
-def trips(answer: Callable[[Spoken], Answer]) -> dict[str, Trip]:
+def trips(answer: Callable[[Spoken], Answer]) -> dict[str, Check]:
     with serving(answer) as (_, model):
         return {trip.name: trip for trip in round_trip(model)}
 
@@ -89,7 +89,7 @@ def test_a_refused_conversation_is_one_failed_probe_and_a_refused_key_ends_the_c
 @pytest.mark.parametrize("fmt", ["hermes", "msagent"])
 def test_call_formats_read_what_they_wrote(fmt: str) -> None:
     trip = next(round_trip(ScriptedModel({"*": "Hm."}, fmt=fmt)))
-    assert trip == Trip("call format", True, f"{fmt}: 20 of 20 arguments are read as they were written", trip.remedy)
+    assert trip == Check("call format", True, f"{fmt}: 20 of 20 arguments are read as they were written", trip.remedy)
 
 
 def test_the_command_shows_the_probes(capsys: pytest.CaptureFixture[str]) -> None:

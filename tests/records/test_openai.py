@@ -39,6 +39,7 @@ def answers_follow_calls(row: dict[str, Any]) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_public_rows_keep_every_call_result_and_text() -> None:
     rows = list(load(PUBLIC)) + (list(load(SHARED)) if SHARED.exists() else [])
     for row in rows:

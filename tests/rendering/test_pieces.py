@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from agentft.rendering import pieces
-from agentft.rendering.pieces import PieceCache, separates_quotes, separates_words
+from agentft.rendering.pieces import PieceCache, inner_seams, separates_words
+from agentft.rendering.tokens import Run
 from tests.rendering.test_tokens import spaced
 from tests.tiny import tiny_tokenizer
 
@@ -52,7 +53,7 @@ def probed(name: str) -> PieceCache:
 
 
 def empty_cache(name: str) -> PieceCache:
-    for store in (probed(name)._texts, probed(name)._pieces, probed(name)._ends):
+    for store in (probed(name)._texts, probed(name), probed(name)._inner):
         store.clear()
     return probed(name)
 
@@ -64,7 +65,7 @@ def test_pieces_give_the_tokens_and_offsets_of_the_whole_text(one: str, two: str
     assert cache_of.words
     for text in (one, two, f"{one} {two}", f"{two} {one}", f"{one} {two}"):
         whole = core.encode(text, add_special_tokens=False)
-        chunk = cache_of.encode(text)
+        chunk = Run([], cache_of.encode(text))
         assert (chunk.ids, chunk.offsets) == (whole.ids, whole.offsets)
         for place in range(len(text) + 1):
             assert chunk.begun(place) == sum(start < place for start, _ in whole.offsets)
@@ -76,13 +77,10 @@ JSON_TEXTS = st.lists(st.sampled_from([*"abZé1 '.,:{}[]\n\\漢́", '"', '"', "<
 
 @settings(deadline=None, max_examples=60)
 @given(JSON_TEXTS, st.sampled_from(["gpt2", "prefix", "smollm2", "qwen"]))
-def test_long_pieces_are_cut_before_quotation_marks_too(text: str, name: str) -> None:
-    core = tokenizers()[name]
-    cache_of = PieceCache(core)
-    assert cache_of.quotes is (name != "prefix"), "a piece that begins with a quotation mark would get a space"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pieces, "_SHORT", 1)
-        whole, chunk = core.encode(text, add_special_tokens=False), cache_of.encode(text)
+@pytest.mark.slow
+def test_pieces_are_cut_at_punctuation_too(text: str, name: str) -> None:
+    core, cache_of = tokenizers()[name], empty_cache(name)
+    whole, chunk = core.encode(text, add_special_tokens=False), Run([], cache_of.encode(text))
     assert (chunk.ids, chunk.offsets) == (whole.ids, whole.offsets)
 
 
@@ -90,21 +88,28 @@ def test_compact_json_is_tokenised_in_pieces_once() -> None:
     core, asked = tokenizers()["qwen"], []
     cache_of = PieceCache(core)
     tokenise = cache_of._tokenise
-    cache_of._tokenise = lambda texts: asked.append(texts) or tokenise(texts)  # type: ignore[method-assign, func-returns-value]
+    cache_of._tokenise = lambda text: asked.append(text) or tokenise(text)  # type: ignore[method-assign, func-returns-value]
     text = '{"name":"weather","city":"Oslo","days":12,"unit":"celsius","more":"nothing"}'
     cache_of.encode(text)
-    assert ['":"Oslo'] in asked
+    assert '":"Oslo' in asked
     del asked[:]
     cache_of.encode(text.replace("Oslo", "Rome"))
-    assert asked == [['":"Rome']]
+    assert asked == ['":"Rome']
 
 
-@pytest.mark.parametrize(("content", "quotes"), [('a"b', False), ("<tool_call>", True)])
-def test_a_token_with_a_quotation_mark_keeps_pieces_whole(content: str, quotes: bool) -> None:
+@pytest.mark.parametrize(
+    ("token", "cut"),
+    [
+        (AddedToken('a"b'), ["x", ".", 'y"z']),
+        (AddedToken("<tool_call>"), ["x", ".", "y", '"', "z"]),
+        (AddedToken("x", single_word=True), ['x.y"z']),
+    ],
+)
+def test_added_tokens_keep_pieces_whole(token: AddedToken, cut: list[str]) -> None:
     core = Tokenizer.from_str(byte_level(pre_tokenizers.ByteLevel(add_prefix_space=False)).to_str())
-    core.add_tokens([AddedToken(content)])
+    core.add_tokens([token])
     assert separates_words(core)
-    assert separates_quotes(core) is quotes
+    assert inner_seams(core).split('x.y"z') == cut
 
 
 @pytest.mark.parametrize(
@@ -121,7 +126,7 @@ def test_a_token_with_a_quotation_mark_keeps_pieces_whole(content: str, quotes: 
 def test_other_tokenizers_get_whole_texts(core: Tokenizer) -> None:
     assert not separates_words(core)
     text = "What is the weather in Rome? It is fine."
-    assert len(PieceCache(core).encode(text).pieces) == 1
+    assert len(PieceCache(core).encode(text)) == 1
 
 
 @pytest.mark.parametrize("token", [AddedToken("a b"), AddedToken("<x>", lstrip=True), AddedToken("<x>", rstrip=True)])
@@ -146,30 +151,32 @@ def test_only_some_short_pieces_are_remembered(monkeypatch: pytest.MonkeyPatch) 
     cache_of = PieceCache(core)
     for number in range(100):
         text = f"a{number} b{number} {'x' * 65}{number} c{number}\n"
-        assert cache_of.encode(text).ids == core.encode(text, add_special_tokens=False).ids
-        assert len(cache_of._pieces) + len(cache_of._ends) <= 50
-        assert max(map(len, cache_of._pieces), default=0) <= 64
+        assert Run([], cache_of.encode(text)).ids == core.encode(text, add_special_tokens=False).ids
+        assert len(cache_of) <= 50
+        assert cache_of._inner.keys() <= cache_of.keys()
+        assert max(map(len, cache_of), default=0) <= 64
 
 
 def test_the_sizes_of_the_caches() -> None:
-    """Long texts are kept whole from 200 characters on, the last 512 of them; pieces up to 64 characters, 65,536."""
+    """Texts are kept whole from 200 characters on and up to 2, the last 512 of them; pieces up to 64, 65,536."""
     cache_of = PieceCache(tokenizers()["gpt2"])
-    for length in (199, 200):
+    for length in (2, 3, 199, 200):
         cache_of.encode("a" * length)
-    assert list(map(len, cache_of._texts)) == [200]
+    assert list(map(len, cache_of._texts)) == [2, 200]
     for number in range(520):
         cache_of.encode(f"{number} ".ljust(200))
     assert len(cache_of._texts) == 512
     for length in (64, 65):
         cache_of.encode("b" * length)
-    assert "b" * 64 in cache_of._pieces
-    assert "b" * 65 not in cache_of._pieces
-    cache_of._pieces = {str(number): cache_of._pieces["b" * 64] for number in range(65_535)}
-    cache_of._ends = {}
-    cache_of.encode("c")
-    assert len(cache_of._pieces) == 65_536
-    cache_of.encode("d")
-    assert not cache_of._pieces
+    assert "b" * 64 in cache_of
+    assert "b" * 65 not in cache_of
+    piece = cache_of["b" * 64]
+    cache_of.clear()
+    cache_of.update({str(number): piece for number in range(65_535)})
+    cache_of.encode("cde")
+    assert len(cache_of) == 65_536
+    cache_of.encode("def")
+    assert list(cache_of) == list(cache_of._inner) == ["def"]
 
 
 def test_a_piece_is_remembered_for_where_it_may_stand() -> None:
@@ -187,13 +194,13 @@ def test_a_piece_is_remembered_for_where_it_may_stand() -> None:
 
     cache_of = PieceCache(Counting())
     cache_of.encode("a b\n")  # ` b\n` can only end a text
-    assert (list(cache_of._pieces), list(cache_of._ends), asked) == (["a"], [" b\n"], ["a", " b\n"])
+    assert (list(cache_of), list(cache_of._inner), asked) == (["a", " b\n"], ["a"], ["a", " b\n"])
     cache_of.encode("a b\n")
     cache_of.encode("a b\n c")
     assert asked[2:] == [" b\n c"]
     cache_of.encode("x\0y")
     assert asked[-1] == "x\0y"
-    assert "x\0y" not in cache_of._pieces  # such a text is never cut
+    assert "x\0y" not in cache_of  # such a text is never cut
 
 
 def test_a_tokenizer_with_dropout_or_without_words_is_asked_for_whole_texts() -> None:
@@ -218,7 +225,7 @@ def test_the_tokenizer_adds_no_tokens_of_its_own() -> None:
     start = core.token_to_id("<s>")
     core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", start)])
     assert core.encode("a").ids[0] == start
-    assert start not in PieceCache(core).encode("a").ids
+    assert start not in Run([], PieceCache(core).encode("a")).ids
 
 
 @pytest.mark.slow
@@ -227,4 +234,4 @@ def test_the_real_small_model_gives_the_tokens_of_whole_texts(smollm2_folder: Pa
     cache_of = PieceCache(core)
     assert cache_of.words
     for line in (Path(__file__).parent.parent / "rows" / "public_rows.jsonl").read_text().splitlines():
-        assert cache_of.encode(line).ids == core.encode(line, add_special_tokens=False).ids
+        assert Run([], cache_of.encode(line)).ids == core.encode(line, add_special_tokens=False).ids

@@ -57,6 +57,7 @@ def read(name: str, text: str) -> list[Any]:
 
 
 OSLO, ROME = ("weather", {"city": "Oslo"}), ("time", {"city": "Rome"})
+THREE = ("a", {"b": 3 * "</tool_call>"})
 SEP, FUNCTION = "<｜tool▁sep｜>", "<｜tool▁call▁begin｜>function"
 DEEPSEEK = f'{FUNCTION}{SEP}weather\n```json\n{{"city": "Oslo"}}\n```<｜tool▁call▁end｜>'
 ENDS = "<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
@@ -82,6 +83,20 @@ TO = "<|channel|>commentary to=functions.weather"
             "<tool_call>\n{'name': 'weather', 'arguments': {'city': 'Oslo'}}\n</tool_call>\n"
             '<tool_call>\n{"name": "time", "arguments": {"city": "Rome"}}\n</tool_call>',
             [OSLO, ROME],
+        ),
+        ("qwen2.5", '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}' + " " * 99, [OSLO]),
+        ("qwen2.5", f'<tool_call>\n{{"name": "a", "arguments": {{}}}}{" " * 99}So.', ["structure"]),
+        ("qwen2.5", '<tool_call>\n{"name": "a", "arguments": {}} </tool_cal', [("a", {})]),
+        ("qwen2.5", '<tool_call>\n{"name": "a", "arguments": {}} </tool-cal', ["structure"]),
+        (
+            "qwen2.5",
+            f"<tool_call>\n{{'name': 'a', 'arguments': {{'b': '{3 * '</tool_call>'}'}}}}\n</tool_call>",
+            [THREE],
+        ),
+        (
+            "qwen2.5",
+            f"<tool_call>\n{{'name': 'a', 'arguments': {{'b': '{4 * '</tool_call>'}'}}}}\n</tool_call>",
+            ["content", 3 * "</tool_call>" + "'}}\n</tool_call>"],
         ),
         ("qwen2.5", "<think>\nHm.\n</think>\n\nIt is fine.", ["thought: Hm.", "It is fine."]),
         ("llama3_1_tools", '{"name": "weather", "parameters": {"city": "Oslo"}}', [OSLO]),
@@ -118,6 +133,26 @@ TO = "<|channel|>commentary to=functions.weather"
 )
 def test_what_models_write_is_read(name: str, text: str, found: list[Any]) -> None:
     assert read(name, text) == found
+
+
+def test_calls_are_numbered_and_surplus_text_is_shown_in_part() -> None:
+    call = '<tool_call>\n{"name": "a", "arguments": {}}%s\n</tool_call>'
+    parts = rendering_of("qwen2.5").parse("\n".join([call % "", call % "", call % (" " + 41 * "x")]))
+    calls = [part for part in parts if isinstance(part, ToolCall)]
+    assert [part.id for part in calls] == ["call_0", "call_1", "call_2"]
+    assert calls[2].parse_error is not None
+    assert calls[2].parse_error.detail.endswith(f"surplus text after the call: {40 * 'x'!r}")
+
+
+def test_ids_of_calls_are_kept_where_the_template_shows_or_checks_them() -> None:
+    shown = CALLS.replace("<tool_call>", "<tool_call>{{ c.id }}:")
+    checked = CALLS.replace(
+        "<tool_call>", "{% if c.id | length != 9 %}{{ raise_exception('id') }}{% endif %}<tool_call>"
+    )
+    for calls, strict in ((CALLS, False), (shown, True), (checked, True)):
+        native = open_rendering("native", tokenizer_of(TOOLS + SHOW + calls + END))
+        assert isinstance(native, NativeRendering)
+        assert native.syntax.strict_ids is strict
 
 
 @pytest.mark.parametrize("name", sorted(NATIVE_FAMILIES.keys() - {"qwen3"}))
@@ -187,7 +222,7 @@ def test_a_template_that_changes_contents_keeps_control_tokens_as_text_and_the_m
 def test_hostile_texts_are_read_in_linear_time(name: str, unit: str) -> None:
     native = rendering_of(name)
     native.parse("warm")
-    started = time.perf_counter()
+    started = time.process_time()
     parts = native.parse(unit * (60_000 // len(unit)))
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     assert parts

@@ -14,7 +14,7 @@ from agentft.errors import FrameError
 from agentft.records import parse_row
 from agentft.rendering.encoding import LEARN_RULES, encode, tokens_of
 from agentft.rendering.frame import Frame
-from agentft.rendering.pieces import Chunk, Piece
+from agentft.rendering.pieces import Piece
 from agentft.rendering.render import render_prompt, render_samples
 from agentft.rendering.tokens import Run, controls_in, tokenise
 from agentft.types import Conversation, Json, Segment
@@ -123,16 +123,14 @@ def test_markers_of_a_call_format_stay_single_tokens() -> None:
 
 
 def test_a_run_counts_the_tokens_before_a_place() -> None:
-    run = Run([0])
-    run.add(2, Chunk.of([Piece((7, 8), (0, 2), (2, 3), 3)]))
-    run.add(5, Chunk.of([]))  # a text without tokens leaves no trace
-    run.add(6, Chunk.of([Piece((9,), (1,), (4,), 4)]))
+    gaps = [Piece((), (), (), length) for length in (2, 0, 1)]
+    run = Run([0], [gaps[0], Piece((7, 8), (0, 2), (2, 3), 3), *gaps[1:], Piece((9,), (1,), (4,), 4)])
     assert run.ids == [7, 8, 9]
     assert run.offsets == [(2, 4), (4, 5), (7, 10)]
     for place in range(13):
         assert run.begun(place) == sum(start < place for start, _ in run.offsets)
         assert run.ended(place) == sum(stop <= place for _, stop in run.offsets)
-    assert (Run([0]).begun(3), Run([0]).ended(3), Run([0]).offsets) == (0, 0, [])
+    assert (Run([0], []).begun(3), Run([0], []).ended(3), Run([0], []).offsets) == (0, 0, [])
 
 
 def swallowing(**flags: bool) -> Any:

@@ -1,4 +1,7 @@
-"""`agentft chat` with a scripted model that writes a word every `AGENTFT_TEST_SECONDS`: `python -m tests.repl.slow`."""
+"""`agentft chat` with a scripted model that writes a word every `AGENTFT_TEST_SECONDS`: `python -m tests.repl.slow`.
+
+After a word such as `hold1` it waits until the file `hold1` is in the cache folder, or until it is stopped.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from agentft.commands import run
 from agentft.models import OnDelta, Reply, Request, Sampling, scripted
@@ -26,6 +30,9 @@ def reply(
     for piece in re.findall(r"\s*\S+\s*", completion.text):
         time.sleep(float(os.environ.get("AGENTFT_TEST_SECONDS", "0.1")))
         stream.feed(piece)
+        while piece.startswith("hold") and not Path(os.environ["AGENTFT_CACHE"], piece.strip()).exists():
+            time.sleep(0.02)
+            stream.feed("")
     stream.close(completion.text)
     return [read_reply(model._rendering, prompt, completion)]
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from agentft.display.chat import ChatView
-from agentft.models import Sampling
+from agentft.models import Model, OnDelta, Reading, Reply, Request, Sampling, TokenScore
 from agentft.models.scripted import ScriptedModel
 from agentft.repl.gate import CallGate
 from agentft.repl.loop import Repl
 from agentft.repl.session import Session
-from agentft.types import Exchange, ToolCall, ToolDefinition
+from agentft.types import Conversation, Exchange, ToolCall, ToolDefinition, Turn
 
 DOUBLE = ToolDefinition(
     "double",
@@ -93,3 +94,30 @@ class Stage:
         return Console(
             file=file, width=80, color_system=None, highlight=False, force_terminal=terminal, force_interactive=False
         )
+
+
+class Inspectable:
+    """A scripted model that says how sure it was: of the word `100` it was not."""
+
+    context = 0
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.name, self.source, self.rendering = model.name, model.source, model.rendering
+
+    def reply(self, requests: Sequence[Request], sampling: Sampling, on_delta: OnDelta | None = None) -> list[Reply]:
+        return self.model.reply(requests, sampling, on_delta)
+
+    def prompt(self, conversation: Conversation) -> str:
+        return f"[{len(conversation.turns)} turns]"
+
+    def count(self, conversation: Conversation) -> int:
+        return 100 * len(conversation.turns)
+
+    def explain(self, conversation: Conversation, text: str) -> list[TokenScore]:
+        words = re.findall(r"\S+\s*|\s+", text)
+        unsure = (("200", 0.55), ("100", 0.4), ("\x1b[2J", 0.05))
+        return [TokenScore(one, 0.4 if "100" in one else 0.99, unsure) for one in words]
+
+    def read(self, replies: Sequence[tuple[Conversation, Turn]]) -> list[Reading]:
+        return [Reading("", ()) for _ in replies]

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from agentft.models import Model, OnDelta, Reply, Request, Sampling, TokenScore
+from agentft.models import Sampling, TokenScore
 from agentft.models.scripted import ScriptedModel
-from agentft.repl.changes import changes
 from agentft.repl.commands import COMMANDS
 from agentft.repl.gate import fault_kinds
-from agentft.types import Conversation, ToolCall
+from agentft.repl.tooling import changes
+from agentft.types import ToolCall
 from tests.repl.bank import LIMIT, BankStage, bank, call
-from tests.repl.stage import Stage
+from tests.repl.stage import Inspectable, Stage
 
 FORMER, FIRST, SECOND = 200000, 10000, 20000  # the limit of the checking account, in cents
 
@@ -136,30 +135,6 @@ def test_prompt_and_raw_are_exact() -> None:
     shown = bank("limit to 100", "/prompt").shown
     assert '"role": "system"' in shown
     assert '"name": "set_daily_limit"' in shown
-
-
-class Inspectable:
-    """A scripted model that says how sure it was: of the word `100` it was not."""
-
-    context = 0
-
-    def __init__(self, model: Model) -> None:
-        self.model = model
-        self.name, self.source, self.rendering = model.name, model.source, model.rendering
-
-    def reply(self, requests: Sequence[Request], sampling: Sampling, on_delta: OnDelta | None = None) -> list[Reply]:
-        return self.model.reply(requests, sampling, on_delta)
-
-    def prompt(self, conversation: Conversation) -> str:
-        return f"[{len(conversation.turns)} turns]"
-
-    def count(self, conversation: Conversation) -> int:
-        return 100 * len(conversation.turns)
-
-    def explain(self, conversation: Conversation, text: str) -> list[TokenScore]:
-        words = re.findall(r"\S+\s*|\s+", text)
-        unsure = (("200", 0.55), ("100", 0.4), ("\x1b[2J", 0.05))
-        return [TokenScore(one, 0.4 if "100" in one else 0.99, unsure) for one in words]
 
 
 def inspectable(*questions: str, context: int = 0) -> BankStage:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from agentft.errors import InputError
+from agentft.errors import FrameError, InputError
 from agentft.models import CallStarted, CallText, Delta, Model, OnDelta, Reply, Request, Sampling, TextDelta
+from agentft.records import parse_row
 from agentft.repl.session import repeats
-from agentft.types import Exchange, ToolCall
-from tests.repl.stage import CALL, Doubler, Stage
+from agentft.types import Conversation, Exchange, ToolCall
+from tests.repl.stage import ANSWERS, CALL, Doubler, Inspectable, Stage
 
 
 def rows(path: Path) -> list[list[str]]:
@@ -217,7 +218,7 @@ def test_on_a_pipe_there_is_only_the_answer() -> None:
 def test_undo_takes_the_last_round_back() -> None:
     stage = Stage(["/undo", "double 4", "thanks", "/undo"]).run()
     assert "nothing was asked yet" in stage.noted
-    assert "undone, with what its calls changed: thanks" in stage.noted
+    assert "undone, but not what its calls changed: thanks" in stage.noted
     assert stage.session.conversation.turns[-1].raw == "It is 8."
 
 
@@ -227,3 +228,85 @@ def test_show_has_the_whole_call_and_result() -> None:
     assert stage.shown.count("╭─ ⚙ double") == 2
     assert '{"x": 4}' in stage.shown
     assert stage.noted.count("there are 1") == 2
+
+
+def steering(stage: Stage, *texts: str) -> list[bool]:
+    """The person types these texts for the model while it answers."""
+    waiting, taken = [*texts], []
+
+    def give(take: Callable[[str], bool]) -> None:
+        if waiting:
+            taken.append(take(waiting.pop(0)))
+
+    stage.repl.steering = give
+    return taken
+
+
+STEERED = {**ANSWERS, "*/1/0": "It is eight.", "*/2/0": "Fine."}
+
+
+def test_a_text_that_steers_follows_the_next_result_in_the_same_round(tmp_path: Path) -> None:
+    kept = tmp_path / "rows.jsonl"
+    stage = Stage(["double 4", "thanks", f"/good {kept}"], STEERED)
+    taken = steering(stage, "in words, please")
+    stage.run()
+    assert taken == [True]
+    assert [turn.role for turn in stage.session.conversation.turns] == [
+        *("system", "user", "assistant", "tool", "user", "assistant", "user", "assistant")
+    ]
+    assert [one.question for one in stage.session.rounds] == ["double 4", "thanks"]
+    read = parse_row(json.loads(kept.read_text(encoding="utf-8")), "row")
+    assert [turn.role for turn in read.turns][1:] == ["user", "assistant"] * 3
+    assert stage.session.rewind(1) == "double 4"
+    assert stage.session.is_empty
+
+
+def test_a_model_whose_template_refuses_a_text_after_a_result_is_not_steered() -> None:
+    stage = Stage(["double 4"])
+    strict = Inspectable(stage.session.model)
+
+    def prompt(conversation: Conversation) -> str:
+        if conversation.turns[-2].role == "tool":
+            raise FrameError("roles must alternate")
+        return ""
+
+    strict.prompt = prompt  # type: ignore[method-assign]
+    stage.session.model = strict
+    taken = steering(stage, "in words, please")
+    stage.run()
+    assert taken == [False]
+    assert "It is 8." in stage.shown
+    assert "in words" not in stage.shown
+
+
+def test_an_answer_without_a_call_is_not_steered() -> None:
+    stage = Stage(["hello"], {"*": "Hello."})
+    taken = steering(stage, "in words, please")
+    stage.run()
+    assert taken == []
+
+
+def test_a_model_on_this_machine_reads_the_tools_before_the_first_question() -> None:
+    stage = Stage([])
+    asked: list[tuple[Conversation, int]] = []
+
+    class Reading(Inspectable):
+        def reply(
+            self, requests: Sequence[Request], sampling: Sampling, on_delta: OnDelta | None = None
+        ) -> list[Reply]:
+            assert on_delta is not None
+            asked.append((requests[0].conversation, sampling.max_new_tokens))
+            on_delta(0, TextDelta(""))
+            raise FrameError("no such prompt")
+
+    model = Reading(stage.session.model)
+    stage.session.model = model
+    stage.session.warm()
+    assert asked == [], "the context of an endpoint's model is unknown"
+    model.context = 100
+    stage.session.warm()
+    stage.session.gate.cancelled.set()
+    stage.session.warm()
+    assert asked[0][0].tools == stage.session.offered
+    assert [tokens for _, tokens in asked] == [1, 1]
+    assert stage.session.is_empty

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -23,26 +23,27 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not shutil.which("tmux"), rea
 ANSWERS = {
     "*/0/0": f"I set it. {LIMIT}",
     "*/0/1": "# Done\n\nThe limit is **100 EUR** now. 北京 🌧\n\n- one\n- two\n\n[yr](http://yr.test)",
-    "*/1/0": "A long answer: " + " ".join(f"word{n}" for n in range(300)),
-    "*": "Yes.",
+    "*/1/0": "A long answer: word0 word1 hold1",
 }
+IDLE = "answers.jsonl · 16 bits · 11 tools"
+"""The status line, drawn last, while the chat does nothing."""
 
 
 class Screen:
     """A terminal of tmux in which a chat runs."""
 
-    def __init__(self, folder: Path, width: int) -> None:
+    def __init__(self, folder: Path, width: int, answers: Mapping[str, str] = ANSWERS) -> None:
         self.folder = folder
         self.width = width
         self.starts = 0
-        answers = folder / "answers.jsonl"
-        lines = (json.dumps({"key": key, "text": text}) for key, text in ANSWERS.items())
-        answers.write_text("\n".join(lines), encoding="utf-8")
-        self.options = f"--model scripted:{answers} --tools bank --approve writes"
+        script = folder / "answers.jsonl"
+        lines = (json.dumps({"key": key, "text": text}) for key, text in answers.items())
+        script.write_text("\n".join(lines), encoding="utf-8")
+        self.options = f"--model scripted:{script} --tools bank --approve writes"
 
     def tmux(self, *arguments: str) -> str:
         command = ["tmux", "-S", str(self.folder / f"socket-{self.starts}"), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         return done.stdout
 
     def start(self, options: str) -> None:
@@ -52,7 +53,7 @@ class Screen:
         settings = " ".join(f"{key}={value}" for key, value in keep.items())
         shell = f"cd {REPOSITORY}; unset COLUMNS LINES; export {settings}; {run}"
         self.tmux("new-session", "-d", "-x", str(self.width), "-y", "40", f"bash -c '{shell}'")
-        self.wait_for("11 tools", 60)
+        self.wait_for("11 tools", 120)
 
     def type(self, text: str, *keys: str) -> None:
         if text:
@@ -62,10 +63,10 @@ class Screen:
 
     def shown(self) -> str:
         text = self.tmux("capture-pane", "-p", "-S", "-200")
-        text = re.sub(r"\d+(\.\d+)? (ms|s|MB|tokens/s)\b", r"0 \2", text)
+        text = re.sub(r"\d+(\.\d+)? m?(s|MB|tokens/s)\b", r"0 \2", text)
         return "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
 
-    def wait_for(self, text: str, seconds: float = 30) -> str:
+    def wait_for(self, text: str, seconds: float = 60) -> str:
         until = time.monotonic() + seconds
         while text not in (shown := self.shown()):
             assert time.monotonic() < until, f"{text!r} did not appear in\n{shown}"
@@ -73,9 +74,8 @@ class Screen:
         return shown
 
     def pid(self) -> int:
-        wanted = ["pgrep", "-f", f"tests.repl.slow chat .*{self.folder}"]
-        found = subprocess.run(wanted, capture_output=True, text=True, check=True)
-        return max(map(int, found.stdout.split()))
+        shell = self.tmux("display", "-p", "#{pane_pid}").strip()
+        return int(subprocess.run(["pgrep", "-P", shell], capture_output=True, text=True, check=True).stdout)
 
 
 @pytest.fixture(params=[60, 80, 140])
@@ -97,9 +97,9 @@ def test_a_session_at_three_widths(screen: Screen) -> None:
     screen.type("/state")
     screen.wait_for("200000 → 5000")
     screen.type("/fault")
-    shown = screen.wait_for("11 tools · fault 503 next")
+    shown = screen.wait_for(f"{IDLE} · fault 503 next")
     start, end = shown.index("› limit to 100"), shown.index("› /state")
-    call = "⚙ 1 set_daily_limit checking, 50 · 200 · 0 ms"
+    call = "⚙ 1 set_daily_limit checking, 50 · 200 · 0 s"
     body = shown[start:end]
     assert body.startswith(
         '› limit to 100\n  I set it.\n  ⚙ set_daily_limit · write\n  {"account": "checking", "amount": 100}\n' + call
@@ -112,7 +112,6 @@ def test_a_session_at_three_widths(screen: Screen) -> None:
     received = ' · {"account": "ACC-1001", "dai'
     assert screen.width < 100 or call + received in body
     assert (call + received[:14] in body) == (screen.width > 60), body
-    assert "answers.jsonl · 16 bits · 11 tools" in shown.splitlines()[-1]
 
 
 def test_typing_goes_on_during_an_answer_and_esc_gives_the_queue_back(tmp_path: Path) -> None:
@@ -122,17 +121,43 @@ def test_typing_goes_on_during_an_answer_and_esc_gives_the_queue_back(tmp_path: 
         screen.type("one")
         screen.wait_for("tokens/s")
         screen.type("two")
-        screen.wait_for("word9")
+        screen.wait_for("word1 hold1")
         screen.type("queued question")
         screen.wait_for("queued: queued question")
         screen.type("draft", "Escape")
-        shown = screen.wait_for("stopped; what came is kept (/undo removes it)")
+        screen.wait_for("stopped; what came is kept (/undo removes it)")
+        shown = screen.wait_for(IDLE)
         assert "› queued question\n· draft\n" in shown
         assert "queued: " not in shown
         assert "A long answer: word0 word1" in shown
         screen.type("", "C-c")
         screen.type("", "C-d")
         screen.wait_for("ended 0")
+    finally:
+        screen.tmux("kill-server")
+
+
+def test_a_text_with_a_mark_reaches_the_model_after_its_next_call(tmp_path: Path) -> None:
+    answers = {"*/0/0": f"I set it: hold1 {LIMIT}", "*/1/0": "It is 100.", "*/2/0": "That was all. hold2"}
+    screen = Screen(tmp_path, 80, answers)
+    screen.start(screen.options + " --approve never")
+    try:
+        screen.type("limit to 100")
+        screen.wait_for("hold1")
+        screen.type("!in words")
+        screen.wait_for("after its next call: in words")
+        screen.type("after that")
+        screen.wait_for("queued: after that")
+        (tmp_path / "hold1").touch()
+        screen.wait_for("hold2")
+        shown = screen.wait_for("› after that\n")
+        assert "after its next call: in words" not in shown
+        assert re.search(r"⚙ 1 set_daily_limit.*\n› in words\n  It is 100\.\n", shown), shown
+        screen.type("!not for a call")
+        screen.wait_for("after its next call: not for a call")
+        screen.type("", "C-c")
+        screen.wait_for("stopped; what came is kept")
+        assert "› !not for a call\n" in screen.wait_for(IDLE)
     finally:
         screen.tmux("kill-server")
 

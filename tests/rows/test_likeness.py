@@ -35,6 +35,7 @@ def test_likeness(first: str, second: str, low: float, high: float) -> None:
 def test_likeness_is_the_jaccard_index() -> None:
     """`a b`: a, b, "^ a", "a b", "b $", and one trigram; `a c` shares a and "^ a" of ten."""
     assert likeness("a b", "a c") == pytest.approx(2 / 10)
+    assert likeness("abcd", "abce") == pytest.approx(1 / 9)  # the trigram abc, of a word, two pairs and two trigrams
 
 
 def test_the_nearest_texts_come_first() -> None:
@@ -51,6 +52,21 @@ def test_common_words_do_not_hide_the_nearest() -> None:
     texts = [f"what is the price of item number {number}" for number in range(1000)]
     assert LikeTexts(texts).nearest("what is the price of item number 777")[0] == (1.0, 777)
     assert LikeTexts(["what is"] * 500).nearest("what is")[0] == (1.0, 0)
+
+
+@pytest.mark.parametrize(("holding", "texts", "used"), [(200, 202, True), (201, 10_049, False), (201, 10_050, True)])
+def test_a_gram_finds_nothing_if_more_than_200_texts_and_two_percent_hold_it(
+    holding: int, texts: int, used: bool
+) -> None:
+    others = (str(number) for number in range(texts - holding - 1))
+    found = LikeTexts(["aaa"] * holding + ["rare", *others]).nearest("aaa rare", 2)
+    assert [index for _, index in found] == ([holding, 0] if used else [holding])
+
+
+def test_at_most_fifty_texts_are_compared_and_one_is_returned() -> None:
+    texts = LikeTexts(["tea"] * 60)
+    assert len(texts.nearest("tea", 60)) == 50
+    assert len(texts.nearest("tea")) == 1
 
 
 def test_requests_of_a_data_file(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_the_report_of_no_rows_is_empty() -> None:
     assert set(report) == {
         "rows", "trained", "rejected", "reasons", "first", "samples", "tokens", "supervised", "weight", "quiet",
         "quiet_learnt", "trimmed", "left_out", "longest", "fingerprint", "tools", "control_texts", "answered",
-            "thoughts", "thoughts_learnt",
+            "thoughts", "thoughts_learnt", "held_out",
     }  # fmt: skip
 
 

@@ -66,7 +66,9 @@ pairs = [["Hi", "Hello!"]]
 """
 
 
-@pytest.fixture(scope="module", params=["quickstart", "worlds"])
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.slow) for name in ("quickstart", "worlds")]
+)
 def shipped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, BuildReport]:
     """The rows of a shipped recipe."""
     out = tmp_path_factory.mktemp("built") / f"{request.param}.jsonl"

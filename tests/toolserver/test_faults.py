@@ -128,6 +128,7 @@ def test_a_timeout_really_waits_longer_than_the_client(serve: Callable[..., Tool
         assert call(client).received == TRUE
 
 
+@pytest.mark.slow
 def test_a_client_that_outwaits_a_timeout_gets_a_response(serve: Callable[..., ToolServer]) -> None:
     """`test_wire.py` tests the delay to the instant, on a clock of its own."""
     before = serve('kind = "timeout"\ncalls = [1]\nseconds = 2.1')

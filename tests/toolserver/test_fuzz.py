@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.bench.fuzz_server import fuzz
 
 
+@pytest.mark.slow
 def test_mutated_requests_break_nothing() -> None:
     statuses, wrong = fuzz(1500, seed=1)
     assert wrong == []

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -58,7 +59,7 @@ def test_a_handler_that_hangs_is_a_504_and_delays_no_other_call(server: ToolServ
 
 def test_a_504_names_the_time_that_a_real_service_has(monkeypatch: pytest.MonkeyPatch) -> None:
     class Slow(RealService):
-        def __call__(self, *_: object) -> None:
+        def __call__(self, *_: Any, **__: Any) -> Any:
             time.sleep(0.6)
 
     monkeypatch.setattr(app, "REAL_SECONDS", 0.05)

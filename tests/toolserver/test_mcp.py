@@ -63,6 +63,11 @@ async def everything(client: Client) -> dict[str, tuple[Any, Any]]:
     return {tool.name: (tool, await client.call_tool(tool.name, dict(TOOLS[tool.name].example))) for tool in listed}
 
 
+async def readers(client: Client) -> dict[str, tuple[Any, Any]]:
+    listed = [tool for tool in (await client.list_tools()).tools if TOOLS[tool.name].access == "read"]
+    return {tool.name: (tool, await client.call_tool(tool.name, dict(TOOLS[tool.name].example))) for tool in listed}
+
+
 def alone(name: str) -> Use:
     async def use(client: Client) -> tuple[Any, Any]:
         listed = {tool.name: tool for tool in (await client.list_tools()).tools}
@@ -75,7 +80,12 @@ def alone(name: str) -> Use:
 def answers(server: ToolServer) -> Answers:
     @cache
     def over(transport: str) -> dict[str, tuple[Any, Any]]:
-        return over_stdio(everything) if transport == "stdio" else {n: over_http(server, alone(n)) for n in TOOLS}
+        if transport == "stdio":
+            found: dict[str, tuple[Any, Any]] = over_stdio(everything)
+            return found
+        found = over_http(server, readers)
+        changing = [name for name, tool in TOOLS.items() if tool.access != "read"]
+        return found | {name: over_http(server, alone(name)) for name in changing}
 
     return over
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,20 @@ def test_the_file_is_never_importable_by_name() -> None:
     load_toolset(str(FIXTURE))
     assert "tools" not in sys.modules or "fixture_world" not in str(sys.modules["tools"].__file__)
     assert [name for name in sys.modules if name.startswith("_agentft_world_")]
+
+
+def test_an_edited_file_is_read_again_and_no_compiled_one_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also an edit of the same second and size, which Python's own cache does not notice."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    world, source = make_world(tmp_path), tmp_path / "tools.py"
+    first = load_toolset(world).base_url
+    moment = source.stat().st_mtime
+    source.write_text(source.read_text().replace(first, first.replace("http://", "http://x", 1)[:-1]))
+    os.utime(source, (moment, moment))
+    assert load_toolset(world).base_url != first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state.json", "tools.py"]
 
 
 def test_two_loads_share_no_state() -> None:

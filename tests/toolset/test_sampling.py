@@ -110,6 +110,7 @@ def test_arguments_are_echoed_if_the_schema_allows_them() -> None:
     assert 77 not in {item["id"] for item in listed}
 
 
+@pytest.mark.slow
 def test_a_pattern_that_backtracks_forever_ends() -> None:
     schema: Schema = {"type": "string", "pattern": r"^(a+)+\Z!", "minLength": 60}
     with pytest.raises(UnsatisfiableError):

@@ -9,6 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from agentft.errors import InputError
+from agentft.toolset import schemas
 from agentft.toolset.references import References
 from agentft.toolset.schemas import Schema, expand, fits, merge, plain_line
 
@@ -78,6 +79,7 @@ def test_a_cycle_is_cut_where_it_closes() -> None:
     assert expanded({"$ref": "#/$defs/A"}, A={"allOf": [{"$ref": "#/$defs/A"}]}) == {}
 
 
+@pytest.mark.slow
 def test_a_schema_that_grows_exponentially_stays_small() -> None:
     """Twenty levels, each with two references to the next: a million schemas when written out."""
     levels: dict[str, Any] = {
@@ -124,3 +126,29 @@ def test_types_of_values() -> None:
         True,
         True,
     ]
+
+
+def test_a_large_schema_that_many_refer_to_is_expanded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    large: Any = {"properties": {f"p{number}": {"type": "string"} for number in range(900)}}
+    references = References({"S": large})
+    walks = 0
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal walks
+        walks += 1
+        return walk(*arguments)
+
+    walk = schemas._walk
+    monkeypatch.setattr(schemas, "_walk", counted)
+    short: Any = {"type": "object", "properties": {"a": {"$ref": "#/S"}}}
+    first, second = expand(short, references), expand(dict(short), references)
+    assert walks == 1
+    assert first == second
+    first["description"] = "changed"
+    references.cut.clear()
+    assert "description" not in expand(short, references)
+    assert references.cut == {"#/S"}, "what is left out is told each time"
+    expand(short, references, hidden="readOnly")
+    expand(large, references)
+    expand(large, references)
+    assert walks == 4, "another side of a request is another schema, and a large one is no key"

@@ -66,6 +66,42 @@ def test_the_process_that_caused_the_end_is_named(acts: list[str], code: int, me
     assert caught.value.exit_code == code
 
 
+@pytest.mark.usefixtures("worker")
+def test_processes_of_other_machines_are_started_by_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text('#!/bin/sh\necho "$4" >> reached; unset RANK LOCAL_RANK WORLD_SIZE; exec sh -c "$5"\n')
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    hostfile = tmp_path / "hosts"
+    hostfile.write_text("localhost slots=1  # here\n\nother slots=2\n")
+    hosts = launch.read_hosts(hostfile)
+
+    assert hosts == ["localhost", "other", "other"]
+    assert launch.launch(3, ["0=0", "1=0", "2=0"], hosts) == 0
+    assert (tmp_path / "reached").read_text() == "other\nother\n"
+    with pytest.raises(AgentftError, match=r"(?s)process 2 .*exit code 5.*rank 2 3 1 ") as caught:
+        launch.launch(3, ["0=75", "1=75", "2=5"], hosts)
+    assert "127.0.0.1" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "names no host"),
+        ("localhost", r"hosts:1: 'localhost' is not of the form"),
+        ("localhost slots=0", "is not of the form"),
+        ("-oProxy slots=1", "is not of the form"),
+        ("elsewhere slots=2", "the first host, elsewhere, must be this machine"),
+    ],
+)
+def test_a_hostfile_is_refused_with_its_line(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text(text)
+    with pytest.raises(InputError, match=message):
+        launch.read_hosts(tmp_path / "hosts")
+    with pytest.raises(InputError, match="no such file"):
+        launch.read_hosts(tmp_path / "none")
+
+
 def test_gpus_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AGENTFT_PROCESSES", raising=False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)

@@ -16,7 +16,8 @@ from agentft.training.events import Event, Note, Saved, StepDone
 from agentft.training.loading import prepare_model
 from agentft.training.loop import TrainingLoop
 from agentft.training.machine import deterministic
-from agentft.training.optimizer import rate_factor
+from agentft.training.monitor import Measure
+from agentft.training.optimizer import make_schedule
 from agentft.training.recipe import Recipe
 from tests.engine.samples import alone, make
 from tests.engine.test_loss import plain_loss
@@ -32,6 +33,7 @@ def loop_of(
     samples: Sequence[Sample] = SAMPLES,
     events: list[Event] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    measures: Sequence[Measure] = (),
     **settings: Any,
 ) -> TrainingLoop:
     defaults: dict[str, Any] = {"method": "full", "lr": 0.01, "warmup": 0.0, "dtype": "fp32", "clip": 0.0}
@@ -45,6 +47,7 @@ def loop_of(
         on_event=lambda event: None if events is None else events.append(event),
         should_stop=should_stop,
         checkpoints=folder / "checkpoints",
+        measures=measures,
     )
 
 
@@ -199,14 +202,25 @@ def test_checkpointing_does_not_change_the_weights(tmp_path: Path) -> None:
         torch.testing.assert_close(weights(checkpointed)[name], value)
 
 
+def rates_of(steps: int, **settings: Any) -> list[float]:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    schedule = make_schedule(optimizer, Recipe(lr=1.0, **settings), steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
 def test_the_rate_rises_to_its_peak_and_no_step_is_wasted(schedule: str) -> None:
-    rates = [rate_factor(schedule, 0.25, 12, step) for step in range(12)]
+    rates = rates_of(12, schedule=schedule, warmup=0.25)
 
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert all(0 < rate <= 1 for rate in rates)
     assert rates[3:] == sorted(rates[3:], reverse=True)
-    assert rate_factor(schedule, 0.0, 5, 0) == 1.0
+    assert rates_of(5, schedule=schedule, warmup=0.0)[0] == 1.0
     if schedule != "constant":
         assert rates[-1] < 0.12
 

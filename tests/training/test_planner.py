@@ -30,6 +30,7 @@ from agentft.training.planner import (
     step_cost,
 )
 from agentft.training.resolve import SEVEN_B
+from agentft.training.sharding import Sharding
 
 SEVEN = Dimensions(3_584, 18_944, 3_584, 512, 28, 152_064, False)
 H100 = Card(80 * GIB, 746e12, 2.96e12)
@@ -122,6 +123,21 @@ def test_more_memory_is_never_slower() -> None:
         speeds.append(found.samples_per_second if found else 0.0)
     assert speeds == sorted(speeds)
     assert speeds[1] > 50
+
+
+def test_sharding_leaves_a_card_its_share_of_the_weights_and_all_activations() -> None:
+    levers = Levers(4_096, 1)
+    one, four = (
+        step_cost(SEVEN, levers, "full", load=LOAD, sharding=Sharding(3, count)).memory / GIB for count in (1, 4)
+    )
+    weights = (SEVEN.body + 2 * SEVEN.words * SEVEN.hidden) / GIB
+    assert one - four == pytest.approx(20 * weights * 3 / 4)
+    lora = step_cost(SEVEN, levers, "lora", load=LOAD, sharding=Sharding(3, 4)).memory / GIB
+    assert lora < four - 10
+    assert choose(SEVEN, H100, agent930(), "full") is None
+    found = choose(SEVEN, H100, agent930(), "full", sharding=Sharding(3, 4))
+    assert found is not None
+    assert found.estimate.memory <= (H100.free - SLACK) / FRAGMENTS
 
 
 def test_the_planner_keeps_the_users_settings() -> None:

@@ -9,14 +9,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agentft.commands import run
 from agentft.runs import RunFolder
+from agentft.training import launch
 from tests.engine.samples import write_rows
 from tests.tiny import save_tiny
+from tests.training.forks import Fork
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = ["pack_tokens=320", "lr=0.01", "save_steps=2", "epochs=2", "dtype=fp32", "batch=2"]
@@ -33,42 +37,67 @@ def start(arguments: list[str], processes: int, **variables: str) -> subprocess.
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **variables}
     environment["AGENTFT_PROCESSES"] = str(processes)
     command = [sys.executable, "-m", "agentft", "train", *arguments]
-    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    pipes: dict[str, Any] = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
 
 
-def train(arguments: list[str], processes: int) -> str:
-    process = start(arguments, processes)
-    output, errors = process.communicate(timeout=400)
-    assert process.returncode == 0, errors
-    return output + errors
+def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Its output and errors. Its ranks hold the pipes, too, so after the time limit they are killed with it."""
+    try:
+        return process.communicate(timeout=400)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def start_fork(arguments: list[str], processes: int, log: Path) -> Fork:
+    """The same command in a fork, whose ranks are forks of it: nothing is imported again."""
+
+    def work() -> int:
+        vars(launch)["_start"] = lambda environment, command, *_: Fork(environment, lambda: run(command))
+        sys.stdout = sys.stderr = log.open("a", buffering=1)  # noqa: SIM115  (ends with the fork)
+        return run(["train", *arguments])
+
+    return Fork({launch.PROCESSES: str(processes)}, work)
+
+
+def train(arguments: list[str], processes: int, log: Path) -> str:
+    fork = start_fork(arguments, processes, log)
+    fork.wait()
+    assert fork.returncode == 0, log.read_text()
+    return log.read_text()
 
 
 def steps(folder: Path) -> list[dict[str, Any]]:
     return RunFolder(folder).read_metrics()
 
 
-def wait_for_steps(folder: Path, count: int, process: subprocess.Popen[str]) -> None:
+def wait_for_steps(folder: Path, count: int, process: subprocess.Popen[str] | Fork) -> None:
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and process.poll() is None:
         if (folder / "metrics.jsonl").exists() and len((folder / "metrics.jsonl").read_text().splitlines()) >= count:
             return
         time.sleep(0.05)
-    raise AssertionError(process.communicate()[1])
+    process.kill()
+    raise AssertionError(f"no {count} steps; exit code {process.poll()}")
 
 
 @pytest.fixture(scope="module")
 def alone(inputs: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The curve of one process: this one, so that the libraries are imported before any fork."""
     folder = tmp_path_factory.mktemp("alone") / "run"
-    train([*SETTINGS, *inputs, "--output", str(folder)], 1)
+    assert run(["train", *SETTINGS, *inputs, "--output", str(folder)]) == 0
     return steps(folder)
 
 
 @pytest.mark.slow
 def test_two_processes_give_the_curve_of_one(inputs: list[str], alone: list[dict[str, Any]], tmp_path: Path) -> None:
-    output = train([*SETTINGS, *inputs, "--output", str(tmp_path / "run"), "--json"], 2)
+    process = start([*SETTINGS, *inputs, "--output", str(tmp_path / "run"), "--json"], 2)
+    output, errors = finish(process)
 
-    assert json.loads(output[: output.index("}\n") + 2])["steps"] == len(alone)
-    assert "2 processes; each step deals 2 packs to them" in output
+    assert process.returncode == 0, errors
+    assert json.loads(output)["steps"] == len(alone)
+    assert "2 processes; each step deals 2 packs to them" in errors
     found = steps(tmp_path / "run")
     for key in ("loss", "grad_norm", "lr", "epoch", "samples", "tokens", "weight"):
         assert [step[key] for step in found] == pytest.approx([step[key] for step in alone], rel=1e-4), key
@@ -78,19 +107,33 @@ def test_two_processes_give_the_curve_of_one(inputs: list[str], alone: list[dict
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("alone")
+def test_two_processes_give_the_held_out_loss_of_one(inputs: list[str], tmp_path: Path) -> None:
+    losses = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        settings = [*SETTINGS, *inputs, "eval_data=0.25", "max_steps=2", "--output", str(folder)]
+        train(settings, processes, tmp_path / "log")
+        losses.append([line["eval_loss"] for line in RunFolder(folder).read_measured()])
+
+    assert losses[0]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), [(2, 1), (1, 2)])
 def test_another_number_of_processes_goes_on(
     first: int, second: int, inputs: list[str], alone: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    process = start([*SETTINGS, *inputs, "--output", str(tmp_path / "run")], first)
-    wait_for_steps(tmp_path / "run", 3, process)
-    process.terminate()
-    _, errors = process.communicate(timeout=200)
-    if process.returncode != 0:  # it may have finished before the signal came
-        assert process.returncode == 130, errors
-        assert "continue with: agentft train --resume" in errors
+    fork = start_fork([*SETTINGS, *inputs, "--output", str(tmp_path / "run")], first, tmp_path / "log")
+    wait_for_steps(tmp_path / "run", 3, fork)
+    fork.terminate()
+    fork.wait()
+    if fork.returncode != 0:  # it may have finished before the signal came
+        assert fork.returncode == 130, (tmp_path / "log").read_text()
+        assert "continue with: agentft train --resume" in (tmp_path / "log").read_text()
 
-    train(["--resume", str(tmp_path / "run")], second)
+    train(["--resume", str(tmp_path / "run")], second, tmp_path / "log")
 
     assert [step["loss"] for step in steps(tmp_path / "run")] == pytest.approx([s["loss"] for s in alone], rel=1e-4)
 
@@ -125,5 +168,25 @@ def test_a_killed_process_ends_the_run_with_one_error(
         f"error: process 1 of the run (pid {killed}) was killed by SIGKILL, perhaps by the system for lack of memory; "
         "the others were ended; continue from the last checkpoint with: agentft train --resume last"
     ]
-    train(["--resume", str(tmp_path / "run")], 2)
+    train(["--resume", str(tmp_path / "run")], 2, tmp_path / "log")
     assert [step["loss"] for step in steps(tmp_path / "run")] == pytest.approx([s["loss"] for s in alone], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("alone")
+def test_the_first_process_scores_while_the_other_waits(inputs: list[str], tmp_path: Path) -> None:
+    scores = [
+        "score_suite=calculator",
+        "score_cases=2",
+        "score_steps=2",
+        "max_steps=3",
+        "--output",
+        str(tmp_path / "run"),
+    ]
+    shown = train([*inputs, *SETTINGS, *scores], 2, tmp_path / "log")
+
+    folder = RunFolder(tmp_path / "run")
+    assert [(row["step"], row["eval_cases"]) for row in folder.read_measured()] == [(2, 2.0), (3, 2.0)]
+    assert len(folder.read_metrics()) == 3
+    assert "step 2: score " in shown
+    assert {path.name for path in folder.evaluations.iterdir()} == {"step-2", "step-3"}

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from agentft.engine.loss import LOSSES
 from agentft.errors import InputError
+from agentft.training.elsewhere import ELSEWHERE
 from agentft.training.recipe import (
-    ELSEWHERE,
     Recipe,
     check_places,
     nearest_setting,
@@ -137,3 +137,12 @@ def test_a_models_folder_in_the_home_folder_is_found(tmp_path: Path, monkeypatch
     check_places(Recipe(model="~/m", data=(str(rows),)))
     with pytest.raises(InputError, match="there is no such folder"):
         check_places(Recipe(model="~/n", data=(str(rows),)))
+
+
+def test_an_override_is_judged_together_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('method = "lora"\ndata = "rows.jsonl"\n')
+    recipe = read_recipe(path, ["lora_init=pissa"])
+    assert (recipe.method, recipe.lora_init, recipe.data) == ("lora", "pissa", (str(tmp_path / "rows.jsonl"),))
+    with pytest.raises(InputError, match=r"^the command line: lora_init = pissa"):
+        read_recipe(None, ["lora_init=pissa"])

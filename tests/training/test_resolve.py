@@ -45,8 +45,8 @@ def openings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_run_reads_the_config_once(
     tiny: str, tmp_path: Path, openings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("run", "encoder"):  # transformers' loader may read the config, too
-        monkeypatch.setattr(f"agentft.training.{module}.load_tokenizer", lambda _: tiny_tokenizer())
+    # transformers' loader may read the config, too
+    monkeypatch.setattr("agentft.training.encoder.load_tokenizer", lambda _: tiny_tokenizer())
     rows = write_rows(tmp_path / "rows.jsonl", 8)
     recipe = Recipe(model=tiny, data=(str(rows),), output=str(tmp_path / "run"), method="lora", max_steps=1)
 

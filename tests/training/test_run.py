@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import signal
 import subprocess
@@ -51,7 +52,7 @@ def test_a_run_folder_has_all_documented_files(tiny: Path, rows: Path, tmp_path:
     assert result.weights == tmp_path / "run" / "adapter"
     assert {entry.name for entry in folder.path.iterdir()} == {
         *("recipe.toml", "format.json", "data.json", "metrics.jsonl", "adapter", "checkpoints", "log.txt"),
-        *("quarantine", ".lock"),
+        *("quarantine", ".lock", "curves.png" if importlib.util.find_spec("matplotlib") else "curves.svg"),
     }
     losses = [event.loss for event in events if isinstance(event, StepDone)]
     assert [json.loads(line)["loss"] for line in folder.metrics.read_text().splitlines()] == losses
@@ -97,6 +98,7 @@ def test_learning_calls_only_warns_of_turns_without_a_call(tiny: Path, rows: Pat
     assert notes["balanced"] == []
 
 
+@pytest.mark.slow
 def test_a_run_says_whether_it_was_trained_on_thoughts(tiny: Path, tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4", "reasoning_content": "Easy."}]
     (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
@@ -122,6 +124,7 @@ def test_a_dry_run_writes_nothing(tiny: Path, rows: Path, tmp_path: Path) -> Non
     assert data.samples == 12
 
 
+@pytest.mark.slow
 def test_a_run_takes_the_planned_number_of_steps(tiny: Path, rows: Path, tmp_path: Path) -> None:
     recipe = recipe_of(tiny, rows, tmp_path / "run", batch=2, epochs=3)
 
@@ -232,6 +235,7 @@ def test_a_run_killed_at_any_moment_ends_in_the_same_weights(tiny: Path, rows: P
     assert not [entry.name for entry in (target / "checkpoints").iterdir() if entry.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_resuming_a_complete_run_only_reports_it(tiny: Path, rows: Path, tmp_path: Path) -> None:
     first = run.train(recipe_of(tiny, rows, tmp_path / "run"), lambda event: None)
     events: list[Event] = []
@@ -247,6 +251,7 @@ def stop_after(recipe: Recipe, steps: int) -> None:
     run.train(recipe, seen.append, lambda: sum(isinstance(event, StepDone) for event in seen) == steps - 1)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tiny: Path, rows: Path, tmp_path: Path) -> None:
     run.train(recipe_of(tiny, rows, tmp_path / "whole"), lambda event: None)
     stop_after(recipe_of(tiny, rows, tmp_path / "run"), 5)

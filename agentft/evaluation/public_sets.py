@@ -1,0 +1,192 @@
+"""Records of public sets as cases: API-Bank, Seal-Tools, ACEBench, tau2 and When2Call.
+
+A reader turns a record into a `Draft`, or raises InputError with the reason for which the record is rejected.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+from agentft.errors import InputError
+from agentft.evaluation.bfcl_data import json_schema
+from agentft.json_text import parse_json
+from agentft.records.tools import make_tool
+from agentft.types import Category, Json, ToolDefinition
+
+__all__ = ["READERS", "Draft"]
+
+_PROMPT = re.compile(r'api_list = (\[.*\])\ntask_instruction = "(.*)"\nOutput:', re.DOTALL)
+_CASE = "A customer has been told the following. Act for them as if they had written it themselves.\n\n"
+Call = tuple[str, dict[str, Json]]
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A record before its tools have names of their own. `tools`: each with the schema of its result, or {}.
+
+    `messages`: the conversation as OpenAI messages; the last one is the user's request. `calls`: the expected calls.
+    """
+
+    id: str
+    messages: Sequence[dict[str, Json]]
+    tools: Sequence[tuple[ToolDefinition, Mapping[str, Json]]]
+    calls: Sequence[Call]
+    category: Category | None = None
+
+
+def _api_bank(row: Mapping[str, Any], _answers: Mapping[str, Any]) -> Draft:
+    """A prompt with one API description a line, a dialogue, and the reply: a request, or a sentence."""
+    documents: Any = [parse_json(line) for line in row["instruction"].partition("API descriptions:\n")[2].splitlines()]
+    tools = [
+        _tool(one["name"], one["description"], one["input_parameters"], one.get("output_parameters"))
+        for one in documents
+    ]
+    messages: list[dict[str, Json]] = []
+    lines = re.split(r"^(User|AI|API-Request): ?", row["input"].partition("\nGenerate ")[0] + "\n", flags=re.MULTILINE)
+    for number, (speaker, text) in enumerate(zip(lines[1::2], lines[2::2], strict=True)):
+        if speaker == "API-Request":
+            written, _, result = text.strip().partition("]->")
+            name, arguments = _python_call(written.removeprefix("["))
+            function: Json = {"name": name, "arguments": json.dumps(arguments)}
+            messages.append({"role": "assistant", "tool_calls": [{"id": f"c{number}", "function": function}]})
+            messages.append({"role": "tool", "tool_call_id": f"c{number}", "content": result})
+        else:
+            messages.append({"role": "user" if speaker == "User" else "assistant", "content": text.strip()})
+    while messages and messages[-1]["role"] == "assistant":  # it announces the call
+        messages.pop()
+    request = row["expected_output"].strip().removeprefix("API-Request:").strip()
+    if request == row["expected_output"].strip():
+        raise InputError("the expected reply is a sentence, not a call")
+    call = _python_call(request.removeprefix("[").removesuffix("]"))
+    return Draft(f"{row['file']}-{row['id']}", messages, tools, [_typed(call, tools)])
+
+
+def _seal_tools(row: Mapping[str, Any], _: Mapping[str, Any]) -> Draft:
+    """`dataset_for_finetune`: a prompt that holds the tools and the request, and the calls as Python literals."""
+    if "conversations" not in row:
+        raise InputError("the record lists no tools; give a file of dataset_for_finetune")
+    asked, answered = (turn["value"] for turn in row["conversations"])
+    found = _PROMPT.search(asked)
+    if not found:
+        raise InputError("the prompt has no api_list and task_instruction")
+    tools = []
+    for one in ast.literal_eval(found[1]):
+        tool, result = _tool(one["api_name"], one["api_description"], one["parameters"], one.get("responses"))
+        tools.append((replace(tool, parameters={**tool.parameters, "required": one["required"]}), result))
+    calls = [(one["api"], one["parameters"]) for one in ast.literal_eval(answered)]
+    if any("API_call_" in str(value) for _, arguments in calls for value in arguments.values()):
+        raise InputError("a call needs a value of an earlier result, which the set does not have")
+    message: dict[str, Json] = {"role": "user", "content": found[2]}
+    return Draft(row["id"], [message], tools, [_typed(call, tools) for call in calls])
+
+
+def _acebench(row: Mapping[str, Any], answers: Mapping[str, Any]) -> Draft:
+    if "initial_config" in row:
+        raise InputError("its calls need ACEBench's own simulators (agent_*)")
+    tools = [
+        _tool(one["name"], one.get("description"), one.get("parameters", one.get("arguments")), one.get("results"))
+        for one in row["function"]
+    ]
+    context = "\n".join(text.strip() for text in (row.get("time"), row.get("profile")) if text)
+    messages: list[dict[str, Json]] = [{"role": "system", "content": context}] if context else []
+    lines = re.split(r"^(user|system): ?", row["question"], flags=re.MULTILINE)
+    told = [(speaker, text.strip()) for speaker, text in zip(lines[1::2], lines[2::2], strict=True)]
+    # The assistant's calls have no result; the sentence after each one says what came of it.
+    told = [(speaker, text) for speaker, text in told if speaker == "user" or not re.fullmatch(r"\[.*\]", text, re.S)]
+    for speaker, group in groupby(told, key=lambda one: one[0]):
+        role = "user" if speaker == "user" else "assistant"
+        messages.append({"role": role, "content": "\n\n".join(text for _, text in group)})
+    if row["id"] not in answers:
+        raise InputError("it has no entry in possible_answer")
+    truth = answers[row["id"]]
+    if row["id"].startswith("special"):
+        return Draft(row["id"], messages, tools, [], "missing_tool" if isinstance(truth, str) else "missing_parameter")
+    names = {tool.name for tool, _ in tools}
+    wanted = [pair for one in (truth if isinstance(truth, list) else [truth]) for pair in one.items()]
+    # A tool that is called more than once has a number after its name.
+    calls = [(name if name in names else re.sub(r"_\d+$", "", name), arguments) for name, arguments in wanted]
+    return Draft(row["id"], messages, tools, calls)
+
+
+def _tau2(row: Mapping[str, Any], _: Mapping[str, Any]) -> Draft:
+    """A task of the agent alone: its ticket, or what the simulated user is told."""
+    actions = (row.get("evaluation_criteria") or {}).get("actions") or []
+    if not actions:
+        raise InputError("it expects no call, but reading is allowed, so that no reply can be called wrong")
+    if any(one.get("requestor", "assistant") != "assistant" for one in actions):
+        raise InputError("the user must call tools, for which tau2's user simulator is needed")
+    if any(one.get("compare_args") is not None for one in actions):
+        raise InputError("only some arguments of a call count (compare_args)")
+    told = row["user_scenario"]["instructions"]
+    if isinstance(told, dict):
+        told = "\n\n".join(str(told[key]).strip() for key in ("reason_for_call", "known_info") if told.get(key))
+    message: dict[str, Json] = {"role": "user", "content": row.get("ticket") or _CASE + told}
+    return Draft(str(row["id"]), [message], (), [(one["name"], one["arguments"]) for one in actions], "dependent")
+
+
+def _when2call(row: Mapping[str, Any], _: Mapping[str, Any]) -> Draft:
+    categories: dict[str, Category] = {
+        "direct": "irrelevance",
+        "request_for_info": "missing_parameter",
+        "cannot_answer": "missing_tool",
+    }
+    documents: Any = [parse_json(one) if isinstance(one, str) else one for one in row["tools"]]
+    tools = [_tool(one["name"], one.get("description"), one.get("parameters"), None) for one in documents]
+    message: dict[str, Json] = {"role": "user", "content": row["question"]}
+    category, calls = categories.get(row["correct_answer"]), []
+    if category is None:
+        written = row["answers"]["tool_call"]
+        text = re.search(r"[\[{].*[\]}]", written, re.DOTALL) if isinstance(written, str) else None
+        made: Any = parse_json(text[0]) if text else written
+        calls = [(one["name"], one["arguments"]) for one in (made if isinstance(made, list) else [made])]
+    return Draft(row["uuid"], [message], tools, calls, category)
+
+
+READERS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Draft]] = {
+    "api-bank": _api_bank,
+    "seal-tools": _seal_tools,
+    "acebench": _acebench,
+    "tau2": _tau2,
+    "when2call": _when2call,
+}
+"""By set: (record, ACEBench's answers by id) -> its draft. A KeyError, TypeError and the like: no record of the set."""
+
+
+def _python_call(text: str) -> Call:
+    """`Name(key='value')`; nothing is evaluated."""
+    try:
+        made: Any = ast.parse(text.strip(), mode="eval").body
+        return made.func.id, {word.arg: ast.literal_eval(word.value) for word in made.keywords}
+    except (SyntaxError, ValueError, AttributeError, RecursionError, MemoryError):
+        raise InputError("a call cannot be read as Name(key='value')") from None
+
+
+def _tool(name: str, description: Json, parameters: Json, result: Json) -> tuple[ToolDefinition, Mapping[str, Json]]:
+    tool = make_tool(name, description, parameters)
+    named = isinstance(result, dict) and (
+        "properties" in result or all(isinstance(one, dict) for one in result.values())
+    )
+    schema = json_schema(make_tool(name, "", result).parameters) if named and result else {}
+    return ToolDefinition(name, tool.description, json_schema(tool.parameters)), schema
+
+
+def _typed(call: Call, tools: Sequence[tuple[ToolDefinition, Mapping[str, Json]]]) -> Call:
+    """Numbers and booleans that a set writes as text, with the type that the tool declares."""
+    name, arguments = call
+    schemas: Any = next((tool.parameters["properties"] for tool, _ in tools if tool.name == name), {})
+
+    def typed(key: str, value: Json) -> Json:
+        if not isinstance(value, str) or schemas.get(key, {}).get("type") not in ("integer", "number", "boolean"):
+            return value
+        try:
+            return parse_json(value.lower())
+        except ValueError:
+            return value
+
+    return name, {key: typed(key, value) for key, value in arguments.items()}

@@ -1,0 +1,181 @@
+"""A chat whose tools are those of an MCP server, called for real."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentft.commands import chat, run
+from agentft.errors import InputError, ToolError
+from agentft.models import Sampling
+from agentft.models.scripted import ScriptedModel
+from agentft.repl.gate import CallGate
+from agentft.repl.mcp import McpService
+from agentft.repl.session import Session
+from agentft.repl.store import StoredSession
+from agentft.toolserver import ToolServer
+from agentft.toolset import Toolset, load_toolset, load_toolsets
+from tests.imports.test_mcp import OBJECT, SERVER
+from tests.repl.stage import Stage
+
+TOOLS: list[Any] = [
+    {"name": "note it", "inputSchema": OBJECT, "annotations": {"readOnlyHint": True}},
+    {"name": "wipe", "inputSchema": {"type": "object"}, "annotations": {"destructiveHint": True}},
+]
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Toolset, Path]:
+    """The server's command, the world that was imported from it, and the file of the calls that it got."""
+    folder = tmp_path_factory.mktemp("mcp")
+    (folder / "listed.json").write_text(json.dumps(TOOLS), encoding="utf-8")
+    command = f"{sys.executable} {SERVER} {folder / 'listed.json'}"
+    assert run(["tools", "import", "mcp", command, "--output", str(folder / "real")]) == 0
+    return command, load_toolset(str(folder / "real")), folder / "calls.jsonl"
+
+
+@pytest.fixture(scope="module")
+def service(imported: tuple[str, Toolset, Path]) -> Iterator[McpService]:
+    made = McpService(imported[0], [imported[1], *load_toolsets(["weather"])])
+    yield made
+    made.close()
+
+
+def calls(path: Path) -> list[Any]:
+    """The calls that the server has got; they are forgotten."""
+    got = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    path.unlink(missing_ok=True)
+    return got
+
+
+def test_a_call_is_sent_after_a_yes_and_not_after_a_no(
+    service: McpService, imported: tuple[str, Toolset, Path]
+) -> None:
+    _, world, got = imported
+    note = world.tools["note_it"].definition
+    call = json.dumps({"api_name": "note_it", "url": note.endpoints[0], "parameters": {"a": 4}})
+    answers = {"*/0/0": f"<|startofthink|>```JSON\n{call}\n```<|endofthink|>", "*/0/1": "Well."}
+    for said, sent, shown in (("y", [["note it", {"a": 4}]], "note_it 4 · 200"), ("n", [], "note_it 4 · not sent")):
+        stage = Stage(["note 4", said], {})
+        with ToolServer([world], source=service) as server:
+            gate = CallGate(server.client(), approve="always")
+            stage.session = Session(ScriptedModel(answers), gate, Sampling(), (note,))
+            stage.run()
+            server._service._source = None  # another test uses it
+        assert calls(got) == sent
+        assert shown in stage.shown
+        received = stage.session.rounds[0].steps[0].exchanges[0].received
+        assert received == ("done: note it" if sent else '{"error": "the user did not allow this call"}')
+        assert "but not what its calls changed" in Stage(["note 4", "/undo"], {"*": "Well."}).run().noted
+
+
+def test_what_the_server_answers(service: McpService, imported: tuple[str, Toolset, Path]) -> None:
+    _, world, got = imported
+    assert service("current_weather", {"city": "Oslo"}, "s") is None
+    done, failed = service("wipe", {"x": 1}, "s"), service("wipe", {"fail": 1}, "s")
+    assert done is not None
+    assert failed is not None
+    assert (done.status, done.body, done.type) == (200, "done: wipe", "text/plain")
+    assert (failed.status, failed.body) == (422, {"error": "done: wipe"})
+    with pytest.raises(ToolError):
+        service("note_it", {"a": "four"}, "s")
+    assert calls(got) == [["wipe", {"x": 1}], ["wipe", {"fail": 1}]]
+    assert {name: tool.access for name, tool in world.tools.items()} == {
+        "note_it": "read",
+        "wipe": "destructive",
+        "key": "write",
+    }
+
+
+def test_a_server_that_dies_is_the_result_of_the_call(imported: tuple[str, Toolset, Path]) -> None:
+    command, world, got = imported
+    mortal = McpService(command, [world])
+    try:
+        for arguments in ({"die": 1}, {"x": 1}):
+            made = mortal("wipe", arguments, "s")
+            assert made is not None
+            assert made.status == 502
+            assert "the MCP server gives no result" in json.dumps(made.body)
+    finally:
+        mortal.close()
+    assert calls(got) == [["wipe", {"die": 1}]]
+
+
+def test_other_tools_and_other_servers_are_refused(imported: tuple[str, Toolset, Path]) -> None:
+    with pytest.raises(InputError, match="lists none of these tools"):
+        McpService(imported[0], load_toolsets(["weather"]))
+    with pytest.raises(InputError, match="no tool list"):
+        McpService("/no/such/server --token S3CRET", [imported[1]])
+
+
+def test_nobody_is_asked_on_a_pipe(
+    imported: tuple[str, Toolset, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command, world, got = imported
+    name = str(got.parent / "real")
+    call = json.dumps({"api_name": "wipe", "url": world.tools["wipe"].definition.endpoints[0], "parameters": {"b": 2}})
+    (tmp_path / "a.jsonl").write_text(
+        "\n".join(
+            json.dumps({"key": key, "text": text})
+            for key, text in (("*/0/0", f"<|startofthink|>```JSON\n{call}\n```<|endofthink|>"), ("*/0/1", "Gone."))
+        )
+    )
+    options = ["chat", "--model", f"scripted:{tmp_path / 'a.jsonl'}", "--tools", name, "--mcp", command]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("wipe it\n"))
+    assert run(options) == 2
+    assert "--mcp needs --approve never" in capsys.readouterr().err
+    assert run([*options, "--approve", "never"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "Gone.\n"
+    assert "wipe 2 · 200" in captured.err
+    assert calls(got) == [["wipe", {"b": 2}]]
+
+
+def test_the_server_gets_the_variables_that_are_named(
+    imported: tuple[str, Toolset, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command, world, got = imported
+    call = json.dumps({"api_name": "key", "url": world.tools["key"].definition.endpoints[0], "parameters": {}})
+    lines = (("*/0/0", f"<|startofthink|>```JSON\n{call}\n```<|endofthink|>"), ("*/0/1", "Done."))
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"key": key, "text": text}) for key, text in lines))
+    options = ["chat", "--model", f"scripted:{tmp_path / 'a.jsonl'}", "--tools", str(got.parent / "real"), "--json"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("go\n"))
+    assert run([*options, "--mcp", command, "--approve", "never", "--env", "MY_API_KEY=s3"]) == 0
+    (made,) = json.loads(capsys.readouterr().out)["rounds"][0]["calls"]
+    assert made["result"] == "Key: s3"
+    calls(got)
+    assert run([*options, "--env", "MY_API_KEY=s3"]) == 2
+    assert "--env is for the command of --mcp" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("server", "env", "again"),
+    [
+        ("npx files /data", ["HOME"], False),
+        ("npx files /data", None, False),
+        ("npx files --token S3CRET", None, True),
+        ("npx files /data", ["KEY=S3CRET"], True),
+        (None, None, None),
+    ],
+)
+def test_a_resumed_chat_calls_the_same_server(server: str | None, env: list[str] | None, again: bool | None) -> None:
+    origin = chat._said(server, env)
+    assert "S3CRET" not in json.dumps(origin)
+    stored = StoredSession(Path("chat.json"), {"origin": origin})
+    if again:
+        with pytest.raises(InputError, match="secrets are not stored; name it again with --mcp and --env"):
+            stored.server()
+    else:
+        assert stored.server() == (server, env or [])

@@ -1,0 +1,26 @@
+"""Tables that a module of the package has beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agentft.errors import InputError
+from agentft.strict import own_table
+from agentft.toolserver.faults import FaultKind
+
+
+def test_a_modules_table_is_checked(tmp_path: Path) -> None:
+    module = tmp_path / "kinds.py"
+    table = module.with_suffix(".toml")
+    table.write_text("[slow]\nseconds = 2\n[429]\nstatus = 429\n")
+    assert own_table(str(module), FaultKind) == {"slow": FaultKind(seconds=2.0), "429": FaultKind(429)}
+    with pytest.raises(InputError, match=r"kinds\.toml: `kinds\.slow` is .*; it must be a string"):
+        own_table(str(module), str)
+    table.write_text('[slow]\nsecond = "2"\n')
+    with pytest.raises(InputError, match="there is no key 'second'; did you mean 'seconds'"):
+        own_table(str(module), FaultKind)
+    table.unlink()
+    with pytest.raises(InputError, match=r"cannot be read .*; install agentft again"):
+        own_table(str(module), str)
