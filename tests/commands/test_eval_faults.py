@@ -17,7 +17,7 @@ from tests.evaluation.world import write_suite, write_world
 
 FAULTS = """
 seed = 4
-client_seconds = 0.5
+client_seconds = 2
 [[fault]]
 kind = "timeout"
 tools = ["shop.price"]
