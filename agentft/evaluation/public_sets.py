@@ -22,6 +22,7 @@ from agentft.types import Category, Json, ToolDefinition
 __all__ = ["READERS", "Draft"]
 
 _PROMPT = re.compile(r'api_list = (\[.*\])\ntask_instruction = "(.*)"\nOutput:', re.DOTALL)
+_PAIR = re.compile(r"(\w+)='([\[{].*?[\]}]|(?:(?!', ).)*)'(?=, \w+='|$)", re.DOTALL)
 _CASE = "A customer has been told the following. Act for them as if they had written it themselves.\n\n"
 Call = tuple[str, dict[str, Json]]
 
@@ -42,12 +43,14 @@ class Draft:
 
 def _api_bank(row: Mapping[str, Any], _answers: Mapping[str, Any]) -> Draft:
     """A prompt with one API description a line, a dialogue, and the reply: a request, or a sentence."""
-    documents: Any = [parse_json(line) for line in row["instruction"].partition("API descriptions:\n")[2].splitlines()]
+    told, _, listed = row["instruction"].partition("API descriptions:\n")
+    documents: Any = [parse_json(line) for line in listed.splitlines()]
     tools = [
         _tool(one["name"], one["description"], one["input_parameters"], one.get("output_parameters"))
         for one in documents
     ]
-    messages: list[dict[str, Json]] = []
+    year = re.search(r"^The current year is .*", told, re.MULTILINE)  # dates in the expected calls depend on it
+    messages: list[dict[str, Json]] = [{"role": "system", "content": year[0]}] if year else []
     lines = re.split(r"^(User|AI|API-Request): ?", row["input"].partition("\nGenerate ")[0] + "\n", flags=re.MULTILINE)
     for number, (speaker, text) in enumerate(zip(lines[1::2], lines[2::2], strict=True)):
         if speaker == "API-Request":
@@ -64,6 +67,8 @@ def _api_bank(row: Mapping[str, Any], _answers: Mapping[str, Any]) -> Draft:
     if request == row["expected_output"].strip():
         raise InputError("the expected reply is a sentence, not a call")
     call = _python_call(request.removeprefix("[").removesuffix("]"))
+    if call[0] == "ToolSearcher":
+        raise InputError("the keywords of a search for tools are free text")
     return Draft(f"{row['file']}-{row['id']}", messages, tools, [_typed(call, tools)])
 
 
@@ -105,12 +110,14 @@ def _acebench(row: Mapping[str, Any], answers: Mapping[str, Any]) -> Draft:
     if row["id"] not in answers:
         raise InputError("it has no entry in possible_answer")
     truth = answers[row["id"]]
+    if isinstance(truth, list) and len(truth) != 1:
+        raise InputError("any of several answers counts")
     if row["id"].startswith("special"):
         return Draft(row["id"], messages, tools, [], "missing_tool" if isinstance(truth, str) else "missing_parameter")
     names = {tool.name for tool, _ in tools}
-    wanted = [pair for one in (truth if isinstance(truth, list) else [truth]) for pair in one.items()]
+    wanted = truth[0] if isinstance(truth, list) else truth
     # A tool that is called more than once has a number after its name.
-    calls = [(name if name in names else re.sub(r"_\d+$", "", name), arguments) for name, arguments in wanted]
+    calls = [(name if name in names else re.sub(r"_\d+$", "", name), made) for name, made in wanted.items()]
     return Draft(row["id"], messages, tools, calls)
 
 
@@ -123,9 +130,12 @@ def _tau2(row: Mapping[str, Any], _: Mapping[str, Any]) -> Draft:
         raise InputError("the user must call tools, for which tau2's user simulator is needed")
     if any(one.get("compare_args") is not None for one in actions):
         raise InputError("only some arguments of a call count (compare_args)")
+    if any((row.get("initial_state") or {}).values()):
+        raise InputError("it begins in a state of its own (initial_state)")
     told = row["user_scenario"]["instructions"]
     if isinstance(told, dict):
-        told = "\n\n".join(str(told[key]).strip() for key in ("reason_for_call", "known_info") if told.get(key))
+        keys = ("reason_for_call", "known_info", "task_instructions")
+        told = "\n\n".join(str(told[key]).strip() for key in keys if told.get(key))
     message: dict[str, Json] = {"role": "user", "content": row.get("ticket") or _CASE + told}
     return Draft(str(row["id"]), [message], (), [(one["name"], one["arguments"]) for one in actions], "dependent")
 
@@ -159,12 +169,16 @@ READERS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Draft]] = {
 
 
 def _python_call(text: str) -> Call:
-    """`Name(key='value')`; nothing is evaluated."""
+    """`Name(key='value')`, also with unescaped quotes in a value; nothing is evaluated."""
     try:
         made: Any = ast.parse(text.strip(), mode="eval").body
         return made.func.id, {word.arg: ast.literal_eval(word.value) for word in made.keywords}
     except (SyntaxError, ValueError, AttributeError, RecursionError, MemoryError):
-        raise InputError("a call cannot be read as Name(key='value')") from None
+        name, _, listed = text.strip().removesuffix(")").partition("(")
+        pairs = _PAIR.findall(listed)
+        if not pairs or ", ".join(f"{key}='{value}'" for key, value in pairs) != listed:
+            raise InputError("a call cannot be read as Name(key='value')") from None
+        return name, dict(pairs)
 
 
 def _tool(name: str, description: Json, parameters: Json, result: Json) -> tuple[ToolDefinition, Mapping[str, Json]]:
@@ -177,16 +191,18 @@ def _tool(name: str, description: Json, parameters: Json, result: Json) -> tuple
 
 
 def _typed(call: Call, tools: Sequence[tuple[ToolDefinition, Mapping[str, Json]]]) -> Call:
-    """Numbers and booleans that a set writes as text, with the type that the tool declares."""
+    """Arguments that a set writes as text, with the type that the tool declares."""
     name, arguments = call
     schemas: Any = next((tool.parameters["properties"] for tool, _ in tools if tool.name == name), {})
 
     def typed(key: str, value: Json) -> Json:
-        if not isinstance(value, str) or schemas.get(key, {}).get("type") not in ("integer", "number", "boolean"):
+        kind = schemas.get(key, {}).get("type")
+        if not isinstance(value, str) or kind not in ("integer", "number", "boolean", "array", "object"):
             return value
         try:
-            return parse_json(value.lower())
-        except ValueError:
+            made: Json = ast.literal_eval(value) if kind in ("array", "object") else parse_json(value.lower())
+            return made
+        except (ValueError, SyntaxError):
             return value
 
     return name, {key: typed(key, value) for key, value in arguments.items()}

@@ -134,6 +134,40 @@ def test_api_bank(tmp_path: Path) -> None:
     ]
 
 
+def test_api_bank_as_its_files_write_it(tmp_path: Path) -> None:
+    """The year of the dates, quotes that are not escaped, lists as text, and searches for tools."""
+    parameters = {"lock": {"type": "str", "description": "Which."}, "boats": {"type": "list", "description": "All."}}
+    described = {"description": "Open.", "input_parameters": parameters, "output_parameters": {}}
+    apis = "\n".join(json.dumps({"name": name, **described}) for name in ("OpenLock", "ToolSearcher"))
+    made = "[OpenLock(lock='A', boats='[{'name': 'Tern', 'crew': '2'}, {'name': 'Gull'}]')]"
+    row: dict[str, Any] = {
+        "file": "locks.jsonl",
+        "id": 0,
+        "instruction": f"\nGenerate an API request.\nThe current year is 2023.\nInput: \n\nAPI descriptions:\n{apis}",
+        "input": f"User: Open lock A.\nAPI-Request: {made}->success\nUser: Again.\nGenerate API Request:\n",
+        "expected_output": f"API-Request: {made}",
+    }
+    rows = [
+        row,
+        row | {"id": 1, "expected_output": "API-Request: [ToolSearcher(lock='a lock')]"},
+        row | {"id": 2, "expected_output": "API-Request: [OpenLock(lock='A', 'B')]"},
+        row | {"id": 3, "expected_output": "API-Request: [OpenLock(lock='A', boats='all')]"},
+    ]
+    path = tmp_path / "level.json"
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    found = import_set(path, "api-bank", tmp_path / "suite")
+    plan = plan_of(tmp_path / "suite")
+    (case,) = plan.cases
+    boats = [{"name": "Tern", "crew": "2"}, {"name": "Gull"}]
+    assert [call.arguments for call in case.calls] == [{"lock": "A", "boats": boats}]
+    assert plan.job(case).persona == "The current year is 2023."
+    assert [reason for _, reason in found.rejected] == [
+        "the keywords of a search for tools are free text",
+        "a call cannot be read as Name(key='value')",
+        "an expected call violates the schema of its tool",
+    ]
+
+
 def test_seal_tools(tmp_path: Path) -> None:
     tools = [
         {
@@ -180,17 +214,22 @@ def test_acebench(tmp_path: Path) -> None:
         row("special_irrelevant_0"),
         row("agent_0", initial_config={}),
         row("normal_1"),
+        row("normal_2"),
+        row("normal_3"),
     ]
     truth = {"harbour.tide_1": {"port": "Brest"}, "harbour.tide_2": {"port": "Nice", "heights": [1.5]}}
     answers = [
         {"id": "normal_0", "ground_truth": truth},
         {"id": "special_incomplete_0", "ground_truth": {"harbour.tide": ["port"]}},
         {"id": "special_irrelevant_0", "ground_truth": "None of the functions can."},
+        {"id": "normal_2", "ground_truth": [{"wind": {"knots": 3}}, {"wind": {"knots": 4}}]},
+        {"id": "normal_3", "ground_truth": [{"wind": {"knots": 3}}]},
     ]
     write(tmp_path / "possible_answer" / "data.json", answers)
     made = import_set(write(tmp_path / "data.json", rows), "acebench", tmp_path / "suite")
     plan = plan_of(tmp_path / "suite")
-    first, second, third = plan.cases
+    first, second, third, fourth = plan.cases
+    assert [(call.name, call.arguments) for call in fourth.calls] == [("wind", {"knots": 3})]
     assert [(call.name, call.arguments) for call in first.calls] == [
         ("harbour_tide", {"port": "Brest"}),
         ("harbour_tide", {"port": "Nice", "heights": [1.5]}),
@@ -202,11 +241,18 @@ def test_acebench(tmp_path: Path) -> None:
     assert made.rejected == [
         (4, "its calls need ACEBench's own simulators (agent_*)"),
         (5, "it has no entry in possible_answer"),
+        (6, "any of several answers counts"),
     ]
 
 
 def tau2(name: str, **changes: Any) -> dict[str, Any]:
-    told = {"reason_for_call": "You want to know the weather in Oslo.", "known_info": "You are Ada.", "domain": "x"}
+    told = {
+        "task_instructions": "In Celsius, if the agent asks.",
+        "domain": "x",
+        "reason_for_call": "You want to know the weather in Oslo.",
+        "known_info": "You are Ada.",
+        "unknown_info": None,
+    }
     action = {"action_id": "1", "name": "current_weather", "arguments": {"city": "Oslo"}}
     criteria = {"actions": [action | changes.pop("action", {})]}
     return {"id": name, "user_scenario": {"instructions": told}, "evaluation_criteria": criteria, **changes}
@@ -214,22 +260,26 @@ def tau2(name: str, **changes: Any) -> dict[str, Any]:
 
 def test_tau2_needs_a_world(tmp_path: Path) -> None:
     rows = [
-        tau2("0"),
+        tau2("0", initial_state={"message_history": None, "initialization_data": None}),
         tau2("1", ticket="Weather in Oslo, please."),
         tau2("2", evaluation_criteria={"actions": []}),
         tau2("3", action={"requestor": "user"}),
         tau2("4", action={"compare_args": ["city"]}),
         tau2("5", ticket="Fly.", action={"name": "fly"}),
+        tau2("6", initial_state={"message_history": [{"role": "user", "content": "Hi."}]}),
     ]
     path = write(tmp_path / "tasks.jsonl", rows)
     with pytest.raises(InputError, match="--tools WORLD"):
         import_set(path, "tau2", tmp_path / "suite")
     made = import_set(path, "tau2", tmp_path / "suite", "weather")
     first, second = plan_of(tmp_path / "suite").cases
-    assert first.turns[0].user.endswith("\n\nYou want to know the weather in Oslo.\n\nYou are Ada.")
+    assert first.turns[0].user.endswith("weather in Oslo.\n\nYou are Ada.\n\nIn Celsius, if the agent asks.")
     assert (second.turns[0].user, second.category) == ("Weather in Oslo, please.", "dependent")
-    assert [line for line, _ in made.rejected] == [3, 4, 5, 6]
-    assert made.rejected[-1] == (6, "no tool 'fly' is offered")
+    assert [line for line, _ in made.rejected] == [3, 4, 5, 7, 6]
+    assert made.rejected[-2:] == [
+        (7, "it begins in a state of its own (initial_state)"),
+        (6, "no tool 'fly' is offered"),
+    ]
 
 
 def test_cases_with_tools_of_their_own_are_not_derived(tmp_path: Path) -> None:
