@@ -32,6 +32,7 @@ from agentft.errors import InputError
 from agentft.models.embedded import resolve
 from agentft.models.hf import quantisation
 from agentft.strict import nearest
+from agentft.training.combinations import unplanned
 from agentft.training.events import StepDone
 from agentft.training.loading import load_model, prepare_model
 from agentft.training.loop import TrainingLoop
@@ -77,7 +78,7 @@ def plan_bench(recipe: Recipe, shape: str, memory: float | None = None) -> Resol
         machine = replace(machine, free=min(machine.free, memory * 2**30))
     work = read_data(recipe).samples if shape == DATA else _long_run(_shape(shape))
     resolved = resolve_recipe(replace(recipe, lr=recipe.lr or 1e-4), work, machine)
-    if machine.device == "cuda" and resolved.choice is None:
+    if machine.device == "cuda" and resolved.choice is None and not unplanned(recipe):
         raise InputError(f"nothing fits into {machine.free / 2**30:.1f} GiB")
     return resolved
 
@@ -246,7 +247,7 @@ def _model(resolved: Resolved, attention: str = "") -> Any:
             config=config,
             dtype=dtype,
             attn_implementation=attention,
-            quantization_config=quantisation(4, dtype) if recipe.method == "qlora" else None,
+            quantization_config=quantisation(recipe.bits, dtype) if recipe.method == "qlora" else None,
             trust_remote_code=False,
         )
     if not torch.cuda.is_available():
@@ -256,7 +257,7 @@ def _model(resolved: Resolved, attention: str = "") -> Any:
 
 
 def _random_model(config: Any, recipe: Recipe, attention: str) -> Any:
-    """A model with random weights, created on the GPU, in 4 bits for qlora."""
+    """A model with random weights, created on the GPU, in 4 or 8 bits for qlora."""
     torch.manual_seed(recipe.seed)
     with torch.device("cuda"):
         model = AutoModelForCausalLM.from_config(
@@ -264,28 +265,27 @@ def _random_model(config: Any, recipe: Recipe, attention: str) -> Any:
         )
     model.requires_grad_(False)
     if recipe.method == "qlora" and recipe.unpack != "on":
-        _pack(model)
-        model.is_loaded_in_4bit = True
+        _pack(model, recipe.bits)
+        setattr(model, f"is_loaded_in_{recipe.bits}bit", True)
     _free_memory()
     return model
 
 
-def _pack(model: Any) -> None:
-    from bitsandbytes.nn import Linear4bit, Params4bit
+def _pack(model: Any, bits: int) -> None:
+    from bitsandbytes.nn import Int8Params, Linear4bit, Linear8bitLt, Params4bit
 
     for part in list(model.get_decoder().modules()):
         for name, layer in list(part.named_children()):
             if type(layer) is not nn.Linear:
                 continue
-            packed = Linear4bit(
-                layer.in_features,
-                layer.out_features,
-                layer.bias is not None,
-                torch.bfloat16,
-                quant_type="nf4",
-                device="meta",
-            )
-            packed.weight = Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4").to("cuda")
+            shape, weight = (layer.in_features, layer.out_features, layer.bias is not None), layer.weight.data
+            packed: Any
+            if bits == 8:
+                packed = Linear8bitLt(*shape, has_fp16_weights=False, threshold=6.0, device="meta")
+                packed.weight = Int8Params(weight, requires_grad=False, has_fp16_weights=False).to(weight.device)
+            else:
+                packed = Linear4bit(*shape, torch.bfloat16, quant_type="nf4", device="meta")
+                packed.weight = Params4bit(weight, requires_grad=False, quant_type="nf4").to(weight.device)
             packed.bias = layer.bias
             setattr(part, name, packed)
 
@@ -310,6 +310,8 @@ def run_bench(arguments: Sequence[str], say: Callable[[str], None]) -> None:
     given, recipe = read_options(arguments)
     for shape in given.shape or ["agent730"]:
         planned = plan_bench(recipe, shape, given.memory)
+        for note in planned.notes[: -1 if planned.choice else None]:  # the last one is the plan
+            say(note.text)
         if planned.choice is not None:
             say(f"{shape}, predicted: {describe_choice(planned.choice)}")
         ours = bench_train(planned, shape, given.steps)

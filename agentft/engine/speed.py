@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ def use_liger(model: Any) -> None:
     """Use Liger's kernels for norms, rotary embeddings and gated MLPs, for the model families that Liger supports."""
     from liger_kernel.transformers import _apply_liger_kernel_to_instance
 
+    logging.getLogger("liger_kernel").setLevel(logging.ERROR)  # it warns of backends for other accelerators
     _apply_liger_kernel_to_instance(
         model=model,
         rope=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
@@ -62,6 +63,7 @@ def quantisation(bits: int, compute: torch.dtype) -> BitsAndBytesConfig | None:
     if bits == 16:
         return None
     if bits == 8:
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # every layer tells that it casts bf16 to fp16
         return BitsAndBytesConfig(load_in_8bit=True)
     if bits == 4:
         return BitsAndBytesConfig(

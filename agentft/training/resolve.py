@@ -16,6 +16,7 @@ from agentft.engine.tree_attention import unshareable
 from agentft.errors import InputError, MissingError
 from agentft.models.embedded import resolve
 from agentft.models.tokenizers import check_vocabulary, located
+from agentft.training.combinations import unplanned
 from agentft.training.events import Note
 from agentft.training.machine import Machine, measure_machine, measure_rate
 from agentft.training.optimizer import check_schedule
@@ -161,11 +162,13 @@ def plan_cards(recipe: Recipe, samples: Sequence[Sample] | Workload, gpus: int =
     """The planner's choices for common GPUs, or `gpus` of them, with Liger unless the recipe turns it off.
 
     Raises:
-        InputError: the planner does not cover the model.
+        InputError: the planner does not cover the model or the method.
         MissingError: the model is not on this machine.
     """
     model, found, ways = read_architecture(recipe), [], {}
     _check_tokens(recipe, samples, model)
+    if unknown := unplanned(recipe):
+        raise InputError(f"the planner cannot predict {unknown}; measure it: `agentft bench train {unknown}`")
     dimensions(model.config)
     recipe, notes = _resolve_sharing(_settle(recipe), model)
     if uncovered := _uncovered(recipe):
@@ -223,10 +226,8 @@ def _settle(recipe: Recipe) -> Recipe:
 
 
 def _uncovered(recipe: Recipe) -> str:
-    """What the planner was not measured with."""
+    """What the planner was not measured with, and may be off for."""
     named = {
-        "bits = 8": recipe.bits == 8,
-        "dora": recipe.dora == "on",
         "modules_to_save": bool(recipe.modules_to_save),
         "add_tokens": bool(recipe.add_tokens),
         "neftune_alpha": recipe.neftune_alpha > 0,
@@ -278,6 +279,9 @@ def _plan(
     fixed = _fixed(recipe)
     lean = _apply(recipe, Levers(**{"pack": CPU_PACK, "every": 1, "host": recipe.method != "full", **fixed}))
     half = recipe.dtype == "bf16"
+    if unknown := unplanned(recipe):
+        text = f"no plan: the planner cannot predict {unknown}; using the settings that need the least memory"
+        return lean, None, Note(text, warning=True)
     try:
         choice = choose(
             dimensions(model.config),

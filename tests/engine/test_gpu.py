@@ -28,7 +28,9 @@ from tests.engine.test_families import FAMILIES
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
-    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),  # of PyTorch 2.11's own modules
+    # Of PyTorch 2.11's own modules.
+    pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"),
 ]
 
 

@@ -24,7 +24,7 @@ from agentft.training.loop import TrainingLoop
 from agentft.training.machine import Machine
 from agentft.training.optimizer import make_optimizer
 from agentft.training.recipe import Recipe
-from agentft.training.resolve import resolve_recipe
+from agentft.training.resolve import CPU_PACK, plan_cards, resolve_recipe
 from agentft.training.state import save_result
 from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
 from tests.training.test_loop import SAMPLES, STEM
@@ -247,7 +247,6 @@ def test_noise_switches_sharing_off_and_says_so(tiny: Path) -> None:
 def test_fast_paths_that_a_method_rules_out_are_off(tiny: Path) -> None:
     auto = {"unpack": "auto", "host_embeddings": "auto"}
     cases: list[tuple[dict[str, Any], str, str]] = [
-        ({"method": "qlora", "bits": 8}, "unpack", "bits = 8"),
         ({"add_tokens": ("<call>",)}, "host_embeddings", "add_tokens"),
         ({"modules_to_save": ("embed_tokens",)}, "host_embeddings", "modules_to_save"),
     ]
@@ -255,6 +254,25 @@ def test_fast_paths_that_a_method_rules_out_are_off(tiny: Path) -> None:
         resolved = resolve_recipe(recipe_of(tiny, **(auto | settings)), SAMPLES, GPU)
         assert getattr(resolved.recipe, switch) == "off"
         assert any(note.text.endswith(f"it may be off for {named}") for note in resolved.notes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"), [({"method": "qlora", "bits": 8}, "bits=8"), ({"dora": "on"}, "dora=on")]
+)
+def test_what_the_planner_cannot_predict_gets_the_settings_with_the_least_memory(
+    tiny: Path, settings: dict[str, Any], named: str
+) -> None:
+    auto = {"unpack": "auto", "host_embeddings": "auto", "checkpointing": "auto", "pack_tokens": 0}
+    resolved = resolve_recipe(recipe_of(tiny, **(auto | settings)), SAMPLES, GPU)
+    chosen = resolved.recipe
+    assert resolved.choice is None
+    assert (chosen.unpack, chosen.checkpointing, chosen.checkpoint_every) == ("off", "on", 1)
+    assert (chosen.host_embeddings, chosen.pack_tokens) == ("on", CPU_PACK)
+    [note] = [note for note in resolved.notes if "no plan" in note.text]
+    assert note.warning
+    assert f"cannot predict {named}; using the settings that need the least memory" in note.text
+    with pytest.raises(InputError, match=f"cannot predict {named}; measure it: `agentft bench train {named}`"):
+        plan_cards(recipe_of(tiny, **(auto | settings)), SAMPLES)
 
 
 @pytest.mark.parametrize(
