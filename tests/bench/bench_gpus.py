@@ -1,7 +1,8 @@
 """Samples/s and loss curves of one, two and four GPUs in one call: `python -m tests.bench.bench_gpus 1 2 4`.
 
 A 7B model's shape with random weights (qlora) on the shape agent930, or on rows with --data. All counts take the same
-packs in the same steps, with the settings that were planned for one GPU.
+packs in the same steps, with the settings that were planned for one GPU. `1 1 2` also shows by how much two runs on
+one GPU differ.
 """
 
 from __future__ import annotations
@@ -27,21 +28,23 @@ def main() -> None:
     if options.result:
         measure(options)
         return
-    found: dict[int, dict[str, Any]] = {}
+    found: list[tuple[int, dict[str, Any]]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for count in options.gpus:
-            result = Path(folder) / f"{count}.json"
+        for place, count in enumerate(options.gpus):
+            result = Path(folder) / f"{place}.json"
             command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
             arguments = [*sys.argv[1:], "--result", str(result)]
             subprocess.run([*command, "-m", "tests.bench.bench_gpus", *arguments], check=True)
-            found[count] = json.loads(result.read_text())
+            found.append((count, json.loads(result.read_text())))
             show(found)
     say_text(json.dumps(found))
 
 
 def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("gpus", nargs="+", type=int, help="numbers of GPUs, the first one being the reference")
+    parser.add_argument(
+        "gpus", nargs="+", type=int, help="numbers of GPUs (repeats are allowed), the first one being the reference"
+    )
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--model", default="random-7b")
     parser.add_argument("--method", default="qlora")
@@ -73,18 +76,18 @@ def measure(options: argparse.Namespace) -> None:
     ranks.leave()
 
 
-def show(found: dict[int, dict[str, Any]]) -> None:
+def show(found: list[tuple[int, dict[str, Any]]]) -> None:
     """The figures and curves so far, side by side."""
-    first = next(iter(found.values()))
-    for count, one in found.items():
+    first = found[0][1]
+    for count, one in found:
         idle = [use["idle"] for step in one["steps"][3:-1] for use in step["ranks"]]
         say_text(
             f"{count} GPUs  {one['samples_per_second']:8.1f} samples/s  x{faster(one, first):.2f}  "
             f"{one['tokens_per_second']:9,.0f} tokens/s  {one['memory'] / 2**30:5.1f} GiB  "
             f"idle {sum(idle) / max(len(idle), 1):.1%}"
         )
-    say_text("step  " + "  ".join(f"{count:>9}" for count in found) + "  largest difference")
-    for number, rows in enumerate(zip(*(one["steps"] for one in found.values()), strict=True), 1):
+    say_text("step  " + "  ".join(f"{count:>9}" for count, _ in found) + "  largest difference")
+    for number, rows in enumerate(zip(*(one["steps"] for _, one in found), strict=True), 1):
         losses = [row["loss"] for row in rows]
         curve = "  ".join(f"{loss:9.5f}" for loss in losses)
         say_text(f"{number:4}  {curve}  {max(losses) - min(losses):.1e}")
