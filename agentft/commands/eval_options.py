@@ -53,7 +53,7 @@ class EvalOptions:
     adapter: Annotated[str | None, typer.Option(help="A run folder, or `last` for the run that finished last.")] = None
     baseline: Annotated[
         str | None,
-        typer.Option(help="Compare with `base` (the model without adapter), a run folder, or an earlier cases.jsonl."),
+        typer.Option(help="Compare with `base` (the model without adapter), a run folder, or an earlier evaluation."),
     ] = None
     baseline_format: Annotated[
         str | None,

@@ -262,7 +262,7 @@ def _gates(minimums: list[str], margins: list[str], baseline: object) -> tuple[G
         metric = metric or "exact_call"
         gates.append(Gate(metric, margin=_share("--no-worse-than", text, metric, number, "0.02")))
     if margins and not baseline:
-        raise InputError("--no-worse-than compares with a baseline; add --baseline base, a run or a cases.jsonl")
+        raise InputError("--no-worse-than compares with a baseline; add --baseline base, a run or an evaluation")
     return tuple(gates)
 
 

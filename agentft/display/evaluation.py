@@ -17,7 +17,7 @@ from agentft.evaluation.comparison import Breakdown, Comparison
 from agentft.evaluation.plan import Arm
 from agentft.evaluation.records import Record
 from agentft.evaluation.statistics import Estimate, PairedDelta
-from agentft.evaluation.summary import HEADLINES, GateResult, Summary
+from agentft.evaluation.summary import HEADLINES, Summary
 from agentft.metrics import ERROR_CLASSES
 
 __all__ = ["EvaluationProgress", "overfit_table", "show_summary"]
@@ -198,18 +198,8 @@ def _failures(summary: Summary) -> Iterator[Text]:
         yield safe_text(f"{arm_text}: cases failed: {counts}.", style="dim")
 
 
-def _gate(gate: GateResult) -> str:
-    result = "passed" if gate.passed else "failed"
-    if gate.margin is None:
-        value = "does not apply" if gate.value is None else f"{gate.value:.3f}"
-        return f"{gate.metric} {value}, minimum {gate.minimum:g}: {result}"
-    value = "does not apply" if gate.value is None else f"{gate.value * 100:+.1f} points"
-    shown = "" if gate.p is None else f" (p = {gate.p:.2g})"
-    return f"{gate.metric} {value}, no worse by {gate.margin * 100:g} points: {result}{shown}"
-
-
 def _closing(summary: Summary) -> Iterator[Text]:
-    yield Text("Percent with 95 % intervals; differences over the cases that both arms finished.", style="dim")
+    yield Text("Percent with 95 % intervals; differences over the cases that count in both arms.", style="dim")
     if summary.bfcl:
         yield from _bfcl_notes(summary.bfcl)
     else:
@@ -224,7 +214,7 @@ def _closing(summary: Summary) -> Iterator[Text]:
         for problem, count in list(summary.problems.items())[:MAX_PROBLEMS]:
             yield safe_name(f"  {count} x {problem}", style="yellow")
     for gate in summary.gates:
-        yield Text(_gate(gate), style="green" if gate.passed else "red")
+        yield Text(gate.sentence, style="green" if gate.passed else "red")
     yield safe_text(summary.finding, style="bold")
     if summary.verdict == "none":
         yield Text("verdict: none, because no gate is set; set one with --fail-under METRIC=X")

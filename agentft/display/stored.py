@@ -41,6 +41,7 @@ def show_stored(summary: Mapping[str, Any], cases: Sequence[PairedCase], *, ever
     blocks: list[RenderableType] = [
         safe_text(summary["finding"], style="bold"),
         Text("no gate" if summary["verdict"] == "none" else f"verdict: {summary['verdict']}"),
+        *(Text(gate.get("sentence", ""), ("red", "green")[gate["passed"]]) for gate in summary["gates"]),
         _figures(summary, arms, tuple(summary["metrics"]) if everything else HEADLINES),
         *map(safe_name, (*describe_pairs(summary), *describe_calibration(summary))),
         Text(f"cases: {counts}"),

@@ -90,7 +90,7 @@ def make_arms(
     The first arm is labelled `tuned` if it has an adapter, else `model`; the second `base` if it is the first without
     its adapter, else `baseline`.
 
-    `baseline` is `base` (the same model without its adapter), a run folder, or the cases.jsonl of an earlier run, whose
+    `baseline` is `base` (the same model without its adapter), a run folder, or an earlier evaluation, whose
     `sampling` must have been the same. `fair`: what an arm without an adapter gets.
 
     Raises:
@@ -118,7 +118,8 @@ def make_arms(
             prepare(model)
             check_native(model)
         return [*arms, base.with_shots(fair.shots) if fair.shots else base], {}
-    if Path(baseline).is_file():
-        return arms, {"baseline": read_baseline(Path(baseline), plan, sampling, arms[0])}
+    for stored in (Path(baseline), Path(baseline) / "cases.jsonl"):
+        if stored.is_file():
+            return arms, {"baseline": read_baseline(stored, plan, sampling, arms[0])}
     bare = replace(choice, model=None, adapter=baseline, endpoint=None)
     return [*arms, make_arm("baseline", plan, bare, prepare)], {}

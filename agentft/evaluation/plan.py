@@ -147,14 +147,16 @@ class Plan:
         tools = {tool.name for case in self.cases for tool in self.tools(case)}
         counts = Counter(case.category for case in self.cases)
         per_category = ", ".join(f"{name} {count}" for name, count in counts.items())
-        difference = smallest_difference(len(self.cases))
+        compared = [case for case in self.cases if case.calls or self.setups]
+        difference = smallest_difference(len(compared))
         detectable = "none, too few cases" if difference is None else f"{difference * 100:.1f} points"
         return [
             f"{_count(self.cases, 'case')} of {', '.join(suite.name for suite in self.suites)}: {per_category}",
             f"{_count(tools, 'tool')}"
             + ("" if self.setups or len(tools) > _MOST_NAMES else f": {', '.join(sorted(tools))}"),
             *([f"faults: seed {self.faults.seed}, sha256 {self.faults.digest[:12]}"] if self.faults else []),
-            f"smallest detectable difference (if the arms differ in 20 % of the cases): {detectable}",
+            f"smallest detectable difference in {'BFCL' if self.setups else 'exact calls'} "
+            f"({_count(compared, 'case')}, if the arms differ in 20 % of them): {detectable}",
             *self.notes,
         ]
 

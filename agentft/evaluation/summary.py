@@ -84,6 +84,17 @@ class GateResult:
     margin: float | None = None
     p: float | None = None
 
+    @property
+    def sentence(self) -> str:
+        """What was measured, what is required, and the result: the same words in every report."""
+        result = "passed" if self.passed else "failed"
+        if self.margin is None:
+            value = "applies to no case" if self.value is None else f"is {self.value * 100:.2f} %"
+            return f"{self.metric} {value}, at least {(self.minimum or 0) * 100:g} %: {result}"
+        value = "applies to no case" if self.value is None else f"{self.value * 100:+.1f} points against the baseline"
+        allowed = f"less than {self.margin * 100:g} points worse with {CONFIDENCE * 100:g} % confidence"
+        return f"{self.metric} {value}, {allowed}: {result}" + ("" if self.p is None else f" (p = {self.p:.2g})")
+
 
 @dataclass(frozen=True, slots=True)
 class ArmSummary:
@@ -169,6 +180,7 @@ class Summary:
         own: dict[str, Any] = json.loads(json.dumps(kept))  # lists, as in the file
         return own | {
             "failures": self.failures,
+            "gates": [{**asdict(gate), "sentence": gate.sentence} for gate in self.gates],
             "metrics": {name: one.document() for name, one in self.metrics.items()},
             "categories": {name: one.document() for name, one in self.categories.items()},
             "languages": {name: one.document() for name, one in self.languages.items()},

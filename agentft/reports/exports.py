@@ -41,7 +41,7 @@ def render_junit(summary: Mapping[str, Any], arms: Mapping[str, Sequence[Record]
     for gate in summary["gates"]:
         case = SubElement(gates, "testcase", classname="gates", name=_gate_name(gate))
         if not gate["passed"]:
-            _add(case, "failure", "gate", f"{_gate_name(gate)}: it is {_number(gate['value'])}")
+            _add(case, "failure", "gate", gate["sentence"])
     case = SubElement(gates, "testcase", classname="verdict", name="verdict")
     if summary["verdict"] == "none":
         SubElement(case, "skipped", message="no gate is set")
@@ -63,9 +63,7 @@ def render_markdown(summary: Mapping[str, Any], arms: Mapping[str, Sequence[Reco
     lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     lines += [f"| {' | '.join(row)} |" for row in _rows(summary, list(arms))]
     lines.append("")
-    for gate in summary["gates"]:
-        passed = "passed" if gate["passed"] else "failed"
-        lines.append(f"- gate {_escape(_gate_name(gate))}: {passed}, it is {_number(gate['value'])}")
+    lines += [f"- gate: {_escape(gate['sentence'])}" for gate in summary["gates"]]
     if compared:
         named = {kind: [case.id for case in cases if case.outcome == kind] for kind in ("lost", "gained")}
         shown = f" ({_escape(', '.join(named['lost'][:5]))})" if named["lost"] else ""
@@ -75,7 +73,9 @@ def render_markdown(summary: Mapping[str, Any], arms: Mapping[str, Sequence[Reco
         lines.append(f"- {_escape(what)}: {len(group.cases)}, for example {_escape(group.cases[0])}")
     if summary["invalid"]:
         lines.append(f"- invalid cases, not caused by the model: {summary['invalid']}")
-    return "\n".join([*lines, "", f"<sub>{_escape(command)}</sub>", ""])
+    fence = "`" * (1 + max(map(len, re.findall("`+", command)), default=0))
+    shown = " ".join(_clean(command).splitlines())
+    return "\n".join([*lines, "", f"<sub>{fence} {shown} {fence}</sub>", ""])
 
 
 def render_csv(arms: Mapping[str, Sequence[Record]]) -> str:
@@ -144,7 +144,3 @@ def _cell(value: Any) -> Any:
 
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value * 100:.1f}"
-
-
-def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.3f}"

@@ -11,12 +11,15 @@ const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u180e\u200b\u200e
 const visible = (text) =>
   String(text).replace(/\r\n/g, "\n").replace(HIDDEN, (found) => "\\u" + found.charCodeAt(0).toString(16).padStart(4, "0"));
 
-function make(tag, names, ...children) {
-  const node = document.createElement(tag);
-  if (names) node.className = names;
+function fill(node, ...children) {
   node.append(...children.flat().filter((child) => child || child === 0)
     .map((child) => (child instanceof Node ? child : document.createTextNode(visible(child)))));
   return node;
+}
+function make(tag, names, ...children) {
+  const node = document.createElement(tag);
+  if (names) node.className = names;
+  return fill(node, ...children);
 }
 const byId = (id) => document.getElementById(id);
 const button = (names, action, ...children) => {
@@ -64,7 +67,8 @@ function difference(delta) {
 function figures(name, compared, names) {
   const counts = [...new Set(labels.map((label) => compared[label]?.n ?? 0))];
   const row = make("tr", names, make("td", "", name), labels.map((label) => figure(compared[label])),
-    labels.length === 2 ? difference(compared.delta) : [], number("td", counts.join(" / ")));
+    labels.length === 2 ? difference(compared.delta) : [],
+    number("td", counts.join(" / "), counts.length > 1 && compared.delta?.p != null && make("span", "interval", `${compared.delta.n} in both`)));
   return row;
 }
 const figureHead = (title) => [title, ...labels.map((label) => number("th", label)),
@@ -243,7 +247,7 @@ function verdictLine() {
   const found = delta && delta.value !== null
     ? `Difference in exact calls: ${signed(delta.value)} points, 95 % interval ${signed(delta.low)} to ${signed(delta.high)}, n = ${delta.n}.`
     : "";
-  byId("verdict").append(
+  fill(byId("verdict"),
     make("h1", "", `agentft evaluation · ${labels.map((label) => `${label}: ${summary.arms[label].name}`).join(" · ")}`),
     make("span", `badge ${tone}`, text),
     make("p", "finding", summary.finding),
@@ -252,14 +256,8 @@ function verdictLine() {
     summary.forgetting && make("p", "", make("strong", "", "Forgetting: "), summary.forgetting.finding),
     make("p", "", `${cases(summary.cases)}, ${summary.trials === 1 ? "1 trial" : `${summary.trials} trials`} each. `,
       summary.invalid ? make("span", "warn", `${cases(summary.invalid)} invalid, not caused by the model, left out of every figure.`) : ""),
-    ...summary.gates.map((gate) => gateLine(gate)),
+    ...summary.gates.map((gate) => make("p", gate.passed ? "good" : "bad", gate.sentence)),
     ...Object.entries(summary.problems).slice(0, 3).map(([problem, count]) => make("p", "warn", `${count} × ${problem}`)));
-}
-// Gates of several kinds have different keys, so that all are shown by name.
-function gateLine(gate) {
-  const rest = Object.entries(gate).filter(([key, value]) => key !== "passed" && key !== "metric" && value !== null)
-    .map(([key, value]) => `${key.replace(/_/g, " ")} ${typeof value === "number" ? Number(value.toFixed(4)) : value}`);
-  return make("p", gate.passed ? "good" : "bad", `gate ${gate.metric ?? ""}: ${gate.passed ? "passed" : "failed"} (${rest.join(", ")})`);
 }
 function provenance() {
   const entries = [["command", data.command], ["scorer version", summary.scorer_version], ["world seed", summary.world_seed],
@@ -273,12 +271,12 @@ function provenance() {
     entries.filter(([, value]) => value !== "" && value != null).flatMap(([name, value]) => [make("dt", "", name), make("dd", "", make("code", "", String(value)))])));
 }
 function section(title, note, body) {
-  byId("overview").append(make("h2", "", title), note ? make("p", "dim", note) : "", body);
+  fill(byId("overview"), make("h2", "", title), note && make("p", "dim", note), body);
 }
 verdictLine();
 if (data.failures.length) section("What to fix first", `The most frequent first errors of ${labels[0]}.`, failures());
 if (data.failures.length && data.next) byId("overview").append(make("p", "", "Proposed training rows for these failures: ", make("code", "", data.next)));
-section("Metrics", "Percent with 95 % intervals; differences over the cases that both arms finished.", metrics());
+section("Metrics", "Percent with 95 % intervals; differences over the cases that count in both arms.", metrics());
 if (labels.length === 2) byId("overview").append(...pairTables());
 if (labels.some((label) => summary.arms[label].reliability)) section("Trials", "", reliability());
 const adjusted = labels.length === 2 ? " p is adjusted for the number of rows (Holm); a difference is coloured if p < 0.05." : "";

@@ -72,7 +72,7 @@ def test_quiet_prints_nothing_on_stderr(place: Path, capsys: pytest.CaptureFixtu
 def test_an_earlier_run_is_a_baseline(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*SHOP, "--model", "scripted:silent.jsonl", "--output", "old", "--quiet"]) == 0
     capsys.readouterr()
-    assert run([*SHOP, "--model", "scripted", "--baseline", "old/cases.jsonl", "--json"]) == 0
+    assert run([*SHOP, "--model", "scripted", "--baseline", "old", "--json"]) == 0
     assert as_json(capsys)["metrics"]["exact_call"]["delta"]["value"] == 1.0
 
 

@@ -91,10 +91,15 @@ def test_gates_and_invalid_cases_are_shown() -> None:
         GateResult("answer", None, None, passed=False, margin=0.05, p=1.0),
     ]
     lines = shown(summary(gates=gates, invalid=2, problems={"OSError: \x1bgone": 2}, verdict="fail"))
-    assert "exact_call 0.900, minimum 0.8: passed" in lines
-    assert "url does not apply, minimum 0.5: failed" in lines
-    assert "success -1.2 points, no worse by 5 points: passed (p = 0.031)" in lines
-    assert "answer does not apply, no worse by 5 points: failed (p = 1)" in lines
+    assert "exact_call is 90.00 %, at least 80 %: passed" in lines
+    assert "url applies to no case, at least 50 %: failed" in lines
+    assert (
+        "success -1.2 points against the baseline, less than 5 points worse with 95 % confidence: passed"
+        in " ".join(lines)
+    )
+    assert (
+        gates[3].sentence == "answer applies to no case, less than 5 points worse with 95 % confidence: failed (p = 1)"
+    )
     assert "2 invalid cases, not caused by the model, left out of every figure." in lines
     assert "  2 x OSError: ␛gone" in lines
     assert lines[-1] == "verdict: fail"

@@ -9,6 +9,7 @@ from rich.console import Console, RenderableType
 
 from agentft.display.stored import show_case, show_stored
 from agentft.evaluation.records import Record
+from agentft.evaluation.summary import Gate
 from agentft.metrics import Finding
 from agentft.reports.pairing import pair_cases
 from tests.reports.samples import HOSTILE, arms_of, make_call, make_run, summary_of
@@ -39,6 +40,8 @@ def test_what_matters_is_a_dozen_lines_and_all_is_every_case(tmp_path: Path) -> 
     assert lines[-1] == f"lost: {', '.join(names[:8])} and 1 more"
     complete = shown(show_stored(summary | {"verdict": "fail"}, cases, everything=True))
     assert complete[1] == "verdict: fail"
+    gated = shown(show_stored(summary_of(arms, tmp_path, Gate("exact_call", 0.9)), cases, everything=False))
+    assert gated[1:3] == ["verdict: fail", "exact_call is 77.50 %, at least 90 %: failed"]
     assert all(any(name in line for line in complete) for name in names)
     assert any(line.startswith("schema_valid") for line in complete)
 

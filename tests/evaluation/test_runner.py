@@ -301,7 +301,10 @@ def test_plans_are_checked_and_described(tmp_path: Path) -> None:
         "7 cases of shopping: single 2, parallel 1, missing_parameter 1, irrelevance 1, tool_error 1, multi_round 1"
     )
     assert lines[1] == "2 tools: order, price"
-    assert lines[2] == "smallest detectable difference (if the arms differ in 20 % of the cases): none, too few cases"
+    assert lines[2] == (
+        "smallest detectable difference in exact calls (6 cases, if the arms differ in 20 % of them): "
+        "none, too few cases"
+    )
     one = small_plan(tmp_path, [{**CASES[0], "turns": [{"user": "Hello?"}], "category": "irrelevance"}])
     assert one.describe()[0] == "1 case of shopping: irrelevance 1"
     suite = load_suite(write_suite(tmp_path))

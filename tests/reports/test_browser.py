@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from agentft.evaluation.probabilities import CallPiece, CallProbability, Probabilities
+from agentft.evaluation.records import Record
+from agentft.evaluation.summary import Gate
 from agentft.reports.page import render_page
 from tests.reports.browser import Browser, find_browser
 from tests.reports.samples import arms_of, make_call, make_run, summary_of
@@ -102,4 +105,24 @@ def test_probabilities_are_drawn_and_stand_beside_the_arguments(browser: Browser
     assert "Execute without asking above 0.9: 0 of 2 calls, of which 0 wrong" in browser.value(
         "document.body.innerText"
     )
+    assert browser.errors == []
+
+
+@pytest.mark.parametrize("gates", [(), (Gate("exact_call", 0.9), Gate("exact_call", margin=0.02))])
+@pytest.mark.parametrize(
+    "arms", [arms_of({"a": 0.0, "b": 1.0}, {"a": 1.0, "c": None}), {"model": [make_run("a", 1.0)]}]
+)
+def test_what_an_evaluation_lacks_leaves_no_trace(
+    browser: Browser, tmp_path: Path, arms: dict[str, list[Record]], gates: tuple[Gate, ...]
+) -> None:
+    gates = gates[: len(arms)]
+    page = tmp_path / "report.html"
+    page.write_text("".join(render_page(summary_of(arms, tmp_path, *gates), arms, "agentft eval")), encoding="utf-8")
+    browser.open(page.as_uri())
+    browser.wait("document.querySelectorAll('.row').length > 0")
+    browser.value("document.querySelectorAll('.row').forEach((row) => row.click())")
+    browser.wait("document.querySelectorAll('.detail .user').length > 0")
+    shown = browser.value("document.body.innerText")
+    assert not re.search(r"\b(?:undefined|null|NaN|true|false)\b|\[object", shown)
+    assert shown.count("exact_call is ") == bool(gates)
     assert browser.errors == []

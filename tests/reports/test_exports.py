@@ -35,7 +35,8 @@ def test_junit_has_every_case_of_the_first_arm_and_every_gate(tmp_path: Path) ->
         "a reason",
     )
     assert [child.tag for child in cases["i"]] == ["error"]
-    assert [child.tag for child in cases["exact_call at least 0.9"]] == ["failure"]
+    (failure,) = cases["exact_call at least 0.9"]
+    assert failure.get("message") == "exact_call is 50.00 %, at least 90 %: failed"
     assert len(cases["exact_call at least 0.4"]) == 0
     first = found.find("testsuite")
     assert first is not None
@@ -63,9 +64,9 @@ def test_markdown_is_a_dozen_lines_with_what_was_lost(tmp_path: Path) -> None:
     assert lines[0].startswith("**agentft eval: fail.** ")
     assert "| success | 50.0 | 50.0 | +0.0 (" in text
     assert "- cases lost: 1 (a); gained: 1" in text
-    assert "- gate exact\\_call at least 0.9: failed, it is 0.500" in text
+    assert "- gate: exact\\_call is 50.00 %, at least 90 %: failed" in text
     assert "- no-call price: 1, for example a" in text
-    assert lines[-1] == "<sub>agentft eval x</sub>"
+    assert lines[-1] == "<sub>` agentft eval x `</sub>"
 
 
 def test_hostile_texts_stay_text_in_every_export(tmp_path: Path) -> None:
@@ -78,10 +79,15 @@ def test_hostile_texts_stay_text_in_every_export(tmp_path: Path) -> None:
     arms = {f"-{HOSTILE}": [run], "base": [make_run(run.case, 1, arm="base")]}
     summary = summary_of(arms, tmp_path)
     assert len(junit(summary, arms).findall("testsuite/testcase")) == 2
-    markdown = render_markdown(summary, arms, f"agentft {HOSTILE} @someone https://x.test")
+    shown = f"agentft --model '{HOSTILE}' @someone https://x.test  ``"
+    markdown, _, command = render_markdown(summary, arms, shown).rpartition("<sub>")
     assert "<script" not in markdown.replace("\\<script", "")
-    assert "@someone" not in markdown
-    assert "://x" not in markdown
+    assert "@someone" not in render_markdown(summary | {"finding": "@someone"}, arms, "")
+    assert "://x" not in render_markdown(summary | {"finding": "https://x.test"}, arms, "")
+    assert command.startswith("``` agentft --model ")  # a code span: to be copied, and nothing in it is markup
+    assert command.endswith(" @someone https://x.test  `` ```</sub>\n")
+    assert command.count("```") == 2
+    assert command.count("\n") == 1
     rows = list(csv.reader(render_csv(arms).splitlines(keepends=True)))
     assert len(rows) == 3
     assert {len(row) for row in rows} == {len(rows[0])}
