@@ -25,7 +25,7 @@ from agentft.types import Json
 
 __all__ = ["Simulators"]
 
-_SECONDS = 10.0  # for one request
+_SECONDS = 60.0  # for one request, and for starting the process
 _NOTHING = "the simulators gave no result"
 
 

@@ -17,7 +17,7 @@ from agentft.types import Exchange, Json, ToolCall, ToolDefinition
 __all__ = ["ServerGone", "ToolClient"]
 
 _READ_LIMIT = 16 << 10
-_HEALTH_SECONDS = 2.0
+_HEALTH_SECONDS = 10.0
 
 
 class ServerGone(MissingError):  # noqa: N818  (the name is public)

@@ -29,7 +29,7 @@ __all__ = ["ToolServer"]
 _LOOPBACK = "127.0.0.1"
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]+")
 _TOKEN_LENGTH = 8
-_START_SECONDS = 10.0
+_START_SECONDS = 60.0
 
 
 class ToolServer:

@@ -24,6 +24,7 @@ from agentft.evaluation.runner import Settings, evaluate
 from agentft.evaluation.simulators import Simulators
 from agentft.models.scripted import ScriptedModel
 from agentft.types import CallExpectation
+from tests.waiting import PATIENCE
 
 CODE = """
 import os, time
@@ -58,7 +59,7 @@ class GorillaFileSystem:
         return len(bytearray(4 << 30))
 
     def hang(self):
-        time.sleep(60)
+        time.sleep(600)
 
     def quiet(self):
         return ""
@@ -217,6 +218,7 @@ def test_a_simulator_that_hangs_or_dies_ends_one_call(data: Path) -> None:
     simulators = Simulators(data.parent.parent, "digest", seconds=1)
     simulators.entries["case"] = {**SIMULATION, "long": False}
     assert simulators("hang", {}, "run.case").body == "Error during execution: the simulators gave no result"
+    vars(simulators)["_seconds"] = PATIENCE
     assert simulators("touch", {"name": "b"}, "run.case").body == "None"
     assert simulators("die", {}, "run.case").body == "Error during execution: the simulators gave no result"
     assert simulators("quiet", {}, "run.case").body == ""
@@ -271,7 +273,7 @@ def test_the_reference_calls_of_the_real_data_pass(bfcl_wheel: Path, tmp_path: P
 
 def test_verdicts_equal_those_of_the_official_checker_over_mutated_calls(bfcl_wheel: Path) -> None:
     command = [sys.executable, "-m", "tests.metrics.bfcl_turns_oracle", str(bfcl_wheel), "400"]
-    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout)
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=900).stdout)
     assert found["differing"] == []
     assert found["compared"] == 400
     assert len(found["kinds"]) == 4

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
 
 from agentft.toolserver import ToolClient, ToolServer
-from agentft.toolset import load_toolsets
+from agentft.toolset import Toolset, load_toolset, load_toolsets
 
 BROKEN_WORLD = '''
 from time import sleep
@@ -27,6 +30,27 @@ def slow(state, seconds: float):
     sleep(seconds)
     return {}
 '''
+GATED_WORLD = '''
+from agentft.toolset import write
+BASE_URL = "http://gated.test"
+GATED = []
+
+@write
+def wait(state):
+    """Wait until the gate is open, and count the calls of the session."""
+    GATED[0].inside.append(1)
+    GATED[0].gate.wait(300)
+    state["calls"] = state.get("calls", 0) + 1
+    return state["calls"]
+'''
+
+
+class Gated(NamedTuple):
+    """A world whose tool `wait` returns once the gate is open, and a list with an entry for each call that began."""
+
+    world: Toolset
+    gate: Event
+    inside: list[Any]
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +60,18 @@ def broken_world(tmp_path_factory: pytest.TempPathFactory) -> str:
     (folder / "tools.py").write_text(BROKEN_WORLD, encoding="utf-8")
     (folder / "state.json").write_text("{}", encoding="utf-8")
     return str(folder)
+
+
+@pytest.fixture
+def gated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gated]:
+    folder = tmp_path_factory.mktemp("gated")
+    (folder / "tools.py").write_text(GATED_WORLD, encoding="utf-8")
+    (folder / "state.json").write_text("{}", encoding="utf-8")
+    world = load_toolset(str(folder))
+    made = Gated(world, Event(), [])
+    vars(sys.modules[world.tools["wait"].handler.__module__])["GATED"].append(made)
+    yield made
+    made.gate.set()
 
 
 @pytest.fixture(scope="module")
@@ -59,5 +95,5 @@ def client(server: ToolServer) -> Iterator[ToolClient]:
 @pytest.fixture
 def http(server: ToolServer) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {server.token}"}
-    with httpx.Client(base_url=server.address, headers=headers, trust_env=False) as raw:
+    with httpx.Client(base_url=server.address, headers=headers, trust_env=False, timeout=60) as raw:
         yield raw
