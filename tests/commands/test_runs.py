@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from agentft.runs import RunFolder
 from tests.engine.samples import write_rows
 from tests.models.test_opening import make_run
 from tests.tiny import save_tiny
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,14 +55,11 @@ def test_a_detached_run_outlives_its_terminal_and_is_stopped(
     if child == 0:
         os.execv(sys.executable, [*command, *settings])  # noqa: S606
     folder = RunFolder(Path("runs/rows-1"))
-    deadline = time.monotonic() + 200
-    while folder.holder() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(lambda: folder.holder() is not None)
     os.close(terminal)  # the terminal hangs up: SIGHUP to its session
     os.waitpid(child, 0)
     before = len(folder.read_metrics())
-    while len(folder.read_metrics()) < before + 2 and folder.holder() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(lambda: len(folder.read_metrics()) >= before + 2 or folder.holder() is None)
 
     assert folder.holder() is not None, folder.output.read_text()
     assert run(["runs", "stop", "last"]) == 0

@@ -51,14 +51,14 @@ def test_it_serves_until_it_is_interrupted() -> None:
         curl = shlex.split(next(line for line in lines if line.startswith("curl")))
         url, header, body = curl[3], curl[2], curl[5]
         name, _, value = header.partition(": ")
-        answer = httpx.post(url, headers={name: value}, content=body.encode(), trust_env=False)
+        answer = httpx.post(url, headers={name: value}, content=body.encode(), trust_env=False, timeout=60)
         assert (curl[1], curl[4]) == ("-H", "-d")
         assert answer.status_code == 200
         page = re.search(r"http://\S+/\?token=\S+", "".join(lines))
         assert page is not None
-        assert httpx.get(page[0], trust_env=False).status_code == 303
+        assert httpx.get(page[0], trust_env=False, timeout=60).status_code == 303
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 130
+        assert process.wait(timeout=60) == 130
 
 
 @contextmanager
@@ -87,13 +87,13 @@ def served(*options: str) -> Iterator[str]:
         assert process.stdout is not None
         yield process.stdout.readline().rpartition(" ")[2].strip()
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 130
+        assert process.wait(timeout=60) == 130
 
 
 def calculate(address: str, expression: str) -> httpx.Response:
     headers = {"Authorization": "Bearer a-long-token"}
     return httpx.post(
-        f"{address}/tools/calculate", json={"expression": expression}, headers=headers, trust_env=False, timeout=20
+        f"{address}/tools/calculate", json={"expression": expression}, headers=headers, trust_env=False, timeout=60
     )
 
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
+from typing import Any
 
 import pytest
 from rich.panel import Panel
 from rich.table import Table
 
 from agentft.commands import run
+from agentft.display import terminal
 from agentft.display.terminal import open_console, say, say_json_rows, say_path, say_text, waiting
 from tests.commands.run import REPOSITORY, run_process
 from tests.tiny import save_tiny
+from tests.waiting import PATIENCE, wait_until
 
 DOOR = REPOSITORY / "agentft" / "display" / "terminal.py"
 OTHERS = sorted(path for path in (REPOSITORY / "agentft").rglob("*.py") if path != DOOR)
@@ -163,15 +167,26 @@ def test_a_name_in_another_normal_form_is_shown_as_such(tmp_path: Path) -> None:
     assert (done.returncode, "cafe\\u0301.jsonl" in done.stderr) == (2, True)
 
 
-def test_without_a_terminal_a_long_wait_is_one_line_and_a_short_one_none(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_a_long_wait_is_one_line_and_a_short_one_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def timer(seconds: float, *rest: Any) -> Timer:
+        asked.append(seconds)
+        return Timer(PATIENCE if len(asked) == 1 else 0.1, *rest)
+
+    monkeypatch.setattr(terminal, "Timer", timer)
     with waiting("loading a model"):
         pass
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr() == ("", "")
+    shown = io.StringIO()
     with waiting(f"loading {EVIL}"):
-        time.sleep(1.3)
-    shown = capsys.readouterr()
-    assert (shown.out, shown.err.count("\n")) == ("", 1)
-    assert shown.err.startswith("loading ␛]0;PWNED")
+        wait_until(lambda: shown.write("".join(capsys.readouterr())) and "\n" in shown.getvalue())
+    assert asked == [1.0, 1.0]
+    assert capsys.readouterr() == ("", "")
+    assert shown.getvalue().count("\n") == 1
+    assert shown.getvalue().startswith("loading ␛]0;PWNED")
 
 
 def test_on_a_terminal_a_wait_has_a_spinner(
@@ -180,5 +195,5 @@ def test_on_a_terminal_a_wait_has_a_spinner(
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     with waiting("loading a model"):
-        time.sleep(0.2)
+        pass
     assert "loading a model ..." in capsys.readouterr().err

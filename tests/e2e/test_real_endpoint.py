@@ -22,6 +22,7 @@ from agentft.models.prompting import open_prompting
 from agentft.models.round_trip import compare_templates
 from agentft.models.transport import Endpoint, open_endpoint
 from agentft.types import ToolDefinition
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 TOOL = ToolDefinition("weather", "Weather of a city.", {"type": "object", "properties": {"city": {"type": "string"}}})
@@ -44,14 +45,14 @@ def endpoint(smollm2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             assert server.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             try:
-                if httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False).status_code == 200:
+                if httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False, timeout=60).status_code == 200:
                     break
             except httpx.TransportError:
                 time.sleep(0.5)
         yield open_endpoint(f"http://127.0.0.1:{port}/v1")
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(PATIENCE)
 
 
 @pytest.fixture(autouse=True)

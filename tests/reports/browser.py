@@ -8,9 +8,10 @@ import os
 import select
 import shutil
 import subprocess
-import time
 from pathlib import Path
 from typing import Any, Self
+
+from tests.waiting import PATIENCE, wait_until
 
 __all__ = ["Browser", "find_browser"]
 
@@ -61,12 +62,8 @@ class Browser:
         self.wait("document.body?.dataset.ready === 'yes'")
 
     def wait(self, condition: str) -> None:
-        """Wait at most 20 seconds until an expression is true."""
-        for _ in range(200):
-            if self.value(condition) is True:
-                return
-            time.sleep(0.1)
-        raise TimeoutError(condition)
+        """Wait until an expression is true."""
+        wait_until(lambda: self.value(condition) is True)
 
     def value(self, expression: str) -> Any:
         """The value of an expression in the page."""
@@ -95,7 +92,7 @@ class Browser:
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
-            assert select.select([self._read], [], [], 30)[0], "the browser does not answer"
+            assert select.select([self._read], [], [], PATIENCE)[0], "the browser does not answer"
             piece = os.read(self._read, 1 << 20)
             assert piece, "the browser ended"
             self._buffer += piece
@@ -108,6 +105,6 @@ class Browser:
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(PATIENCE)
         os.close(self._write)
         os.close(self._read)

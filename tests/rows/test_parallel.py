@@ -23,6 +23,7 @@ from agentft.rows.parallel import available_processes, map_in_order
 from agentft.rows.preparation import prepare
 from tests.engine.samples import msagent_row
 from tests.rows.test_preparation import encoder
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="helpers are forked on Linux only")
 
@@ -144,10 +145,7 @@ for number, process in enumerate(map_in_order(work, range(1000), 2, 1)):
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     helpers = {int(line) for line in ended.stdout.split()[1:]}
     assert len(helpers) == 2
-    deadline = time.monotonic() + 5
-    while any(Path(f"/proc/{process}").exists() for process in helpers) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not any(Path(f"/proc/{process}").exists() for process in helpers)
+    wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in helpers))
 
 
 def test_cores_are_shared_among_the_ranks_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:

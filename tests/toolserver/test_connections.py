@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Iterator
 
 import httpx
@@ -11,11 +10,12 @@ import pytest
 
 from agentft.toolserver import ToolServer, protocol, read_faults
 from agentft.toolset import load_toolset
+from tests.waiting import PATIENCE, wait_until
 
 
 @pytest.fixture(params=["httptools", "h11"])
 def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[ToolServer]:
-    monkeypatch.setattr(protocol, "_SECONDS", 0.3)
+    monkeypatch.setattr(protocol, "_SECONDS", PATIENCE)
     monkeypatch.setattr(protocol, "CONNECTIONS", 20)
     world = load_toolset("calculator")
     faults = read_faults("503=0.000001", [world]) if request.param == "h11" else None
@@ -25,7 +25,7 @@ def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
 def connect(server: ToolServer) -> socket.socket:
     host, port = server.address.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=5)
+    return socket.create_connection((host, int(port)), timeout=60)
 
 
 def received(connection: socket.socket) -> bytes:
@@ -42,7 +42,7 @@ def received(connection: socket.socket) -> bytes:
 def is_alive(server: ToolServer) -> bool:
     headers = {"Authorization": f"Bearer {server.token}"}
     call = {"expression": "6 * 7"}
-    found = httpx.post(f"{server.address}/tools/calculate", headers=headers, json=call, trust_env=False)
+    found = httpx.post(f"{server.address}/tools/calculate", headers=headers, json=call, trust_env=False, timeout=60)
     return found.status_code == 200 and found.json()["result"] == 42
 
 
@@ -57,7 +57,10 @@ def test_a_large_head_is_a_431(server: ToolServer, line: bytes, end: bytes) -> N
 
 def test_a_head_of_60_kb_is_read() -> None:
     with ToolServer([load_toolset("calculator")]) as server:
-        assert httpx.get(f"{server.address}/health", headers={"X": "a" * 60_000}, trust_env=False).status_code == 200
+        assert (
+            httpx.get(f"{server.address}/health", headers={"X": "a" * 60_000}, trust_env=False, timeout=60).status_code
+            == 200
+        )
 
 
 @pytest.mark.parametrize(
@@ -69,12 +72,14 @@ def test_a_head_of_60_kb_is_read() -> None:
         b"POST /tools/calculate HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\nContent-Length: 9\r\n\r\n{",
     ],
 )
-def test_a_head_or_body_that_does_not_come_is_closed(server: ToolServer, start: bytes) -> None:
+def test_a_head_or_body_that_does_not_come_is_closed(
+    server: ToolServer, start: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "_SECONDS", 0.3)
     with connect(server) as connection:
         connection.sendall(start.replace(b"%s", server.token.encode()))
-        before = time.monotonic()
-        received(connection)
-        assert time.monotonic() - before < 4
+        received(connection)  # the time-out of the socket is an error
+    monkeypatch.setattr(protocol, "_SECONDS", PATIENCE)
     assert is_alive(server)
 
 
@@ -83,6 +88,5 @@ def test_there_is_a_most_number_of_connections(server: ToolServer) -> None:
     with connect(server) as connection:
         assert received(connection).startswith(b"HTTP/1.1 503 ")
     for connection in held:
-        received(connection)
         connection.close()
-    assert is_alive(server)
+    wait_until(lambda: is_alive(server))

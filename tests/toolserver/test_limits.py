@@ -6,9 +6,9 @@ import asyncio
 import json
 import os
 import threading
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -19,16 +19,24 @@ from agentft.toolserver import Limits, Sessions, ToolServer, app
 from agentft.toolserver.source import RealService
 from agentft.toolserver.workers import Workers
 from agentft.toolset import load_toolset, load_toolsets
+from tests.toolserver.conftest import Gated
+from tests.waiting import wait_until
 
 # One for all tests: making one takes longer than most calls.
-CLIENT = httpx.Client(trust_env=False, timeout=10, limits=httpx.Limits(max_connections=100))
+CLIENT = httpx.Client(trust_env=False, timeout=120, limits=httpx.Limits(max_connections=100))
 
 
 @pytest.fixture(scope="module")
-def server(broken_world: str) -> Iterator[ToolServer]:
-    limits = Limits(seconds=0.5, rate=500, sessions=3, idle=60)
-    with ToolServer([load_toolset(broken_world), load_toolset("calculator")], limits=limits) as running, CLIENT:
+def server() -> Iterator[ToolServer]:
+    limits = Limits(seconds=60, rate=500, sessions=3)
+    with ToolServer([load_toolset("calculator")], limits=limits) as running:
         yield running
+
+
+@pytest.fixture(scope="module", autouse=True)
+def connections() -> Iterator[None]:
+    with CLIENT:
+        yield
 
 
 def headers(server: ToolServer, **more: str) -> dict[str, str]:
@@ -41,35 +49,46 @@ def call(server: ToolServer, tool: str, body: object, **more: str) -> httpx.Resp
     return CLIENT.post(url, content=content, headers=headers(server, **more))
 
 
-def test_a_handler_that_hangs_is_a_504_and_delays_no_other_call(server: ToolServer) -> None:
-    with ThreadPoolExecutor(40) as pool:
-        hanging = [pool.submit(call, server, "slow", {"seconds": 3}, **{"X-Session": f"h{n}"}) for n in range(30)]
-        time.sleep(0.1)
-        waits = []
+def hang(pool: ThreadPoolExecutor, server: ToolServer) -> list[Future[httpx.Response]]:
+    """Thirty calls of `wait`, each in a session of its own."""
+    return [pool.submit(call, server, "wait", {}, **{"X-Session": f"h{n}"}) for n in range(30)]
+
+
+def test_a_handler_that_hangs_delays_no_other_call(gated: Gated) -> None:
+    worlds = [gated.world, load_toolset("calculator")]
+    with ToolServer(worlds, limits=Limits(seconds=60)) as running, ThreadPoolExecutor(40) as pool:
+        hanging = hang(pool, running)
+        wait_until(lambda: len(gated.inside) == 30)
         for _ in range(5):
-            started = time.perf_counter()
-            answer = call(server, "calculate", {"expression": "1 + 1"})
-            waits.append(time.perf_counter() - started)
-            assert answer.json()["result"] == 2
-        for future in hanging:
-            assert future.result().status_code == 504
-            assert future.result().json() == {"error": "slow gave no answer within 0.5 seconds"}
-    assert max(waits) < 0.5
+            assert call(running, "calculate", {"expression": "1 + 1"}).json()["result"] == 2
+        assert not any(future.done() for future in hanging)
+        gated.gate.set()
+        assert [future.result().status_code for future in hanging] == [200] * 30
+
+
+def test_a_handler_that_hangs_is_a_504(gated: Gated) -> None:
+    with ToolServer([gated.world], limits=Limits(seconds=0.5)) as running, ThreadPoolExecutor(40) as pool:
+        first = call(running, "wait", {})
+        assert (first.status_code, first.json()) == (504, {"error": "wait gave no answer within 0.5 seconds"})
+        assert {future.result().status_code for future in hang(pool, running)} == {504}
 
 
 def test_a_504_names_the_time_that_a_real_service_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = threading.Event()
+
     class Slow(RealService):
         def __call__(self, *_: Any, **__: Any) -> Any:
-            time.sleep(0.6)
+            held.wait()
 
     monkeypatch.setattr(app, "REAL_SECONDS", 0.05)
     worlds = [load_toolset("calculator")]
     with ToolServer(worlds, source=Slow("http://127.0.0.1:9", worlds), limits=Limits(seconds=9)) as running:
         answer = call(running, "calculate", {"expression": "1"})
         assert (answer.status_code, answer.json()) == (504, {"error": "calculate gave no answer within 0.2 seconds"})
-        monkeypatch.setattr(Sessions, "digest", lambda *_: time.sleep(0.6))
+        monkeypatch.setattr(Sessions, "digest", lambda *_: held.wait())
         state = CLIENT.get(f"{running.address}/state", headers=headers(running))
         assert (state.status_code, state.json()) == (504, {"error": "no answer within 0.2 seconds"})
+        held.set()
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, asyncio.CancelledError, GeneratorExit, ValueError])
@@ -91,13 +110,17 @@ def test_a_tool_that_hangs_leaves_threads_for_other_tools() -> None:
     ended = threading.Event()
 
     async def use() -> None:
-        workers = Workers(0.3)
-        for _ in range(60):
-            calls = [workers.run("hangs", ended.wait, 20) for _ in range(10)]
+        workers, refused = Workers(0.3), 0
+        while refused < 50:
+            vars(workers)["_seconds"] = 60 if refused else 0.3  # the last are refused at once, not after a time-out
+            calls = [workers.run("hangs", ended.wait) for _ in range(10)]
             found = await asyncio.gather(*calls, return_exceptions=True)
             assert all(isinstance(one, TimeoutError | ToolError) for one in found)
+            busy = all(str(one) == "hangs is busy: earlier calls have not returned" for one in found)
+            assert busy or not refused
+            refused += busy
+            vars(workers)["_seconds"] = 60
             assert await workers.run("int", int, "7") == 7
-        assert all(str(one) == "hangs is busy: earlier calls have not returned" for one in found)
         assert sum(thread.name == "agentft-handler" for thread in threading.enumerate()) <= 60
         ended.set()
         workers.close()
@@ -126,26 +149,30 @@ def test_the_number_of_sessions_that_write_is_limited(server: ToolServer) -> Non
     assert answers[3].json()["error"].startswith("3 sessions are in use")
 
 
-def test_an_idle_session_makes_room_for_another() -> None:
+def test_an_idle_session_makes_room_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("agentft.toolserver.sessions.time", SimpleNamespace(monotonic=lambda: now))
     sessions = Sessions(load_toolsets(["calculator"]), limits=Limits(sessions=1, idle=0.5))
     sessions.call("store_number", {"name": "a", "value": 1}, "one")
     with pytest.raises(ToolError, match="1 sessions are in use") as caught:
         sessions.call("store_number", {"name": "a", "value": 1}, "two")
     assert caught.value.status == 503
-    time.sleep(0.6)
+    now += 0.6
     sessions.call("store_number", {"name": "a", "value": 1}, "two")
     assert sessions.names == ("two",)
 
 
-def test_the_rate_is_limited_and_recovers() -> None:
+def test_the_rate_is_limited_and_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("agentft.toolserver.guard.time", SimpleNamespace(monotonic=lambda: now))
     with (
         ToolServer([load_toolset("calculator")], limits=Limits(rate=20)) as slow,
-        httpx.Client(headers=headers(slow), trust_env=False) as http,
+        httpx.Client(headers=headers(slow), trust_env=False, timeout=60) as http,
     ):
         statuses = [http.get(f"{slow.address}/tools").status_code for _ in range(60)]
-        assert {200, 429} == set(statuses)
+        assert statuses == [200] * 20 + [429] * 40
         assert http.get(f"{slow.address}/health").status_code == 200
-        time.sleep(0.3)
+        now += 0.3
         assert http.get(f"{slow.address}/tools").status_code == 200
 
 
@@ -161,7 +188,7 @@ def test_requests_from_the_servers_own_page_are_served(server: ToolServer) -> No
 
 def test_a_browsers_cookie_is_read_only(server: ToolServer) -> None:
     call(server, "calculate", {"expression": "<script>alert(1)</script>"})
-    with httpx.Client(base_url=server.address, trust_env=False) as browser:
+    with httpx.Client(base_url=server.address, trust_env=False, timeout=60) as browser:
         assert browser.get("/").status_code == 401
         assert browser.get("/?token=wrong").status_code == 401
         assert browser.get(f"/tools?token={server.token}").status_code == 401
@@ -189,7 +216,7 @@ def test_listening_on_another_host_needs_a_token() -> None:
         url = f"http://127.0.0.1:{open_server.address.rpartition(':')[2]}/tools"
         for host, status in (("10.1.2.3:80", 200), ("evil.example", 403)):
             sent = {"Authorization": "Bearer a-long-token", "Host": host}
-            assert httpx.get(url, headers=sent, trust_env=False).status_code == status
+            assert httpx.get(url, headers=sent, trust_env=False, timeout=60).status_code == status
 
 
 def test_a_thousand_sessions_cost_little_memory() -> None:

@@ -78,7 +78,7 @@ def server() -> Iterator[ToolServer]:
 @pytest.fixture
 def http(server: ToolServer) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {server.token}"}
-    with httpx.Client(base_url=f"{server.address}/v1", headers=headers, trust_env=False) as raw:
+    with httpx.Client(base_url=f"{server.address}/v1", headers=headers, trust_env=False, timeout=60) as raw:
         yield raw
 
 
@@ -157,14 +157,14 @@ def test_a_tool_cannot_take_a_path_of_the_server(server: ToolServer) -> None:
     world = Toolset("odd", "http://odd.test", {"state": taken}, {})
     with ToolServer([world]) as other:
         headers = {"Authorization": f"Bearer {other.token}"}
-        assert "digest" in httpx.get(f"{other.address}/state", headers=headers, trust_env=False).json()
+        assert "digest" in httpx.get(f"{other.address}/state", headers=headers, trust_env=False, timeout=60).json()
 
 
 def test_calls_at_a_tools_own_path_meet_its_faults() -> None:
     """The calls of a tool are counted together, whichever path they use."""
     with ToolServer([WORLD], faults=read_faults("503=0.5,seed=1", [WORLD])) as faulty:
         headers = {"Authorization": f"Bearer {faulty.token}"}
-        with httpx.Client(base_url=faulty.address, headers=headers, trust_env=False) as http:
+        with httpx.Client(base_url=faulty.address, headers=headers, trust_env=False, timeout=60) as http:
             own = [http.get("/v1/pets/7", headers={"X-Session": "a"}).status_code for _ in range(12)]
             named = [http.post("/tools/get_pet", json={"id": 7}, headers={"X-Session": "x.a"}) for _ in range(12)]
             form = http.post("/v1/feed", data={"grams": "50"}, headers={"X-Session": "c"})
@@ -211,10 +211,10 @@ def test_styles_are_read_as_they_are_sent(style: str, schema: dict[str, Json], q
     made = replace(made, route=replace(made.route, styles={"p": style}))
     with ToolServer([Toolset("w", "http://w.test/v1", {"go": made}, {})]) as other:
         headers = {"Authorization": f"Bearer {other.token}"}
-        answer = httpx.get(f"{other.address}/v1/go?{query}", headers=headers, trust_env=False)
+        answer = httpx.get(f"{other.address}/v1/go?{query}", headers=headers, trust_env=False, timeout=60)
         assert (answer.status_code, answer.json()) == (200, {"p": value})
-        validate(httpx.get(f"{other.address}/openapi.json", headers=headers, trust_env=False).json())
-        answer = httpx.get(f"{other.address}/v1/go?{query}&z=1", headers=headers, trust_env=False)
+        validate(httpx.get(f"{other.address}/openapi.json", headers=headers, trust_env=False, timeout=60).json())
+        answer = httpx.get(f"{other.address}/v1/go?{query}&z=1", headers=headers, trust_env=False, timeout=60)
         assert answer.json()["error"] == "unknown query parameter 'z'"
 
 
@@ -281,12 +281,12 @@ def test_a_contradictory_or_malformed_object_is_refused(query: str) -> None:
     made = replace(made, route=replace(made.route, styles={"p": "deepObject"}))
     with ToolServer([Toolset("w", "http://w.test/v1", {"go": made}, {})]) as other:
         headers = {"Authorization": f"Bearer {other.token}"}
-        answer = httpx.get(f"{other.address}/v1/go?{query}", headers=headers, trust_env=False)
+        answer = httpx.get(f"{other.address}/v1/go?{query}", headers=headers, trust_env=False, timeout=60)
         assert answer.status_code == 400
 
 
 def test_a_path_template_takes_no_longer_than_its_text() -> None:
     world = Toolset("w", "http://w.test", {"t": tool("t", "GET", "/x/{a}{b}{c}{d}{e}{f}-{g}!")}, {})
-    book, start = PathBook([world]), time.perf_counter()
+    book, start = PathBook([world]), time.thread_time()
     assert book.find({"raw_path": b"/x/" + b"a-" * 50_000, "headers": []}) == {}
-    assert time.perf_counter() - start < 0.5
+    assert time.thread_time() - start < 0.5

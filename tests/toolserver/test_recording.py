@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import stat
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -33,6 +32,7 @@ class Service(ThreadingHTTPServer):
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
         self.reply: tuple[int, dict[str, str], bytes] | None = None
         self.daemon_threads = True
+        self.over = Event()
 
     @property
     def address(self) -> str:
@@ -59,12 +59,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def _fail(self, how: int) -> None:
-        """Close the connection without an answer (-1), answer late (-2), or drip (-3)."""
+        """Close the connection without an answer (-1), or answer nothing (-2) or drip (-3) until the test is over."""
         self.close_connection = True
         if how == -3:
             self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n")
-        for _ in range(0 if how == -1 else 8):
-            time.sleep(0.05)
+        assert isinstance(self.server, Service)
+        while how != -1 and not self.server.over.wait(0.05):
             if how == -3:
                 self.wfile.write(b"x")
                 self.wfile.flush()
@@ -81,6 +81,7 @@ def service() -> Iterator[Service]:
         thread = Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield running
+        running.over.set()
         running.shutdown()
         thread.join()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -12,8 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agentft.toolserver import ToolServer
+from agentft.toolserver import Limits, ToolServer
 from agentft.toolset import load_toolset
+from agentft.types import Span, ToolCall
+from tests.toolserver.conftest import Gated
+from tests.waiting import PATIENCE, wait_until
 
 TOOLS = [name for world in ("weather", "search", "calculator") for name in load_toolset(world).tools]
 
@@ -79,7 +83,7 @@ def test_the_definitions_are_listed(http: httpx.Client) -> None:
 
 
 def test_health_needs_no_token(server: ToolServer) -> None:
-    answer = httpx.get(f"{server.address}/health", trust_env=False)
+    answer = httpx.get(f"{server.address}/health", trust_env=False, timeout=60)
     assert answer.json() == {"status": "ok", "worlds": ["weather", "search", "calculator", "broken", "fixture_world"]}
 
 
@@ -87,8 +91,8 @@ def test_health_needs_no_token(server: ToolServer) -> None:
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic x"}])
 def test_a_missing_or_wrong_token_is_a_401(server: ToolServer, path: str, headers: dict[str, str]) -> None:
     for answer in (
-        httpx.get(f"{server.address}{path}", headers=headers, trust_env=False),
-        httpx.post(f"{server.address}{path}", headers=headers, content=b"{}", trust_env=False),
+        httpx.get(f"{server.address}{path}", headers=headers, trust_env=False, timeout=60),
+        httpx.post(f"{server.address}{path}", headers=headers, content=b"{}", trust_env=False, timeout=60),
     ):
         assert (answer.status_code, answer.json()) == (401, {"error": "missing or wrong bearer token"})
         assert answer.headers["www-authenticate"] == "Bearer"
@@ -113,7 +117,7 @@ def test_loopback_names_are_served(http: httpx.Client, host: str) -> None:
 
 def test_a_request_without_a_host_is_refused(server: ToolServer) -> None:
     parts = urlsplit(server.address)
-    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=5) as raw:
+    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=60) as raw:
         raw.sendall(b"GET /health HTTP/1.0\r\n\r\n")
         assert b" 403 " in raw.recv(4096)
 
@@ -192,11 +196,14 @@ def test_a_handlers_bug_is_a_500_without_a_traceback(server: ToolServer, http: h
     assert repr(server.crashes[-1].__cause__) == "KeyError('a secret')"
 
 
-def test_a_slow_tool_delays_no_other_request(http: httpx.Client, server: ToolServer) -> None:
-    with pytest.raises(httpx.ReadTimeout):
-        http.post("/tools/slow", content=b'{"seconds": 1.0}', timeout=0.05)
-    answer = httpx.get(f"{server.address}/health", trust_env=False, timeout=0.5)
-    assert answer.status_code == 200
+def test_a_slow_tool_delays_no_other_request(gated: Gated) -> None:
+    with ToolServer([gated.world], limits=Limits(seconds=PATIENCE)) as server, ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(server.client(PATIENCE).call, ToolCall("c", "wait", {}, Span(0, 0)), "s")
+        wait_until(lambda: gated.inside)
+        assert httpx.get(f"{server.address}/health", trust_env=False, timeout=60).status_code == 200
+        assert not slow.done()
+        gated.gate.set()
+        assert slow.result().status == 200
 
 
 def test_sessions_have_their_own_state(http: httpx.Client) -> None:

@@ -40,7 +40,7 @@ def server() -> Iterator[ToolServer]:
 @pytest.mark.parametrize("mode", GenerationMode)
 def test_every_response_matches_the_document(server: ToolServer, world: str, mode: GenerationMode) -> None:
     headers = {"Authorization": f"Bearer {server.token}"}
-    document: Any = httpx.get(f"{server.address}/openapi.json", headers=headers, trust_env=False).json()
+    document: Any = httpx.get(f"{server.address}/openapi.json", headers=headers, trust_env=False, timeout=60).json()
     schema = schemathesis.openapi.from_dict(document)
     operations = [found.ok() for found in schema.get_all_operations() if not isinstance(found, Err)]
     chosen = [operation for operation in operations if world in operation.definition.raw["tags"]]
@@ -95,7 +95,7 @@ def linked(document: Any, world: str) -> tuple[Any, int]:
 @pytest.mark.parametrize("world", WORLDS)
 def test_calls_with_values_from_earlier_results(server: ToolServer, world: str) -> None:
     headers = {"Authorization": f"Bearer {server.token}"}
-    document: Any = httpx.get(f"{server.address}/openapi.json", headers=headers, trust_env=False).json()
+    document: Any = httpx.get(f"{server.address}/openapi.json", headers=headers, trust_env=False, timeout=60).json()
     document, links = linked(document, world)
     assert links
     base = schemathesis.openapi.from_dict(document).as_state_machine()

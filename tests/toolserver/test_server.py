@@ -17,6 +17,7 @@ from agentft.errors import InputError, MissingError
 from agentft.toolserver import Sessions, ToolClient, ToolServer
 from agentft.toolset import load_toolset, load_toolsets
 from agentft.types import Span, ToolCall
+from tests.waiting import wait_until
 
 
 def store(client: ToolClient, session: str, name: str, value: int) -> None:
@@ -35,16 +36,13 @@ def test_it_starts_fast_on_a_free_port_of_loopback_only() -> None:
 
 
 def test_nothing_is_left_when_it_stops() -> None:
-    threads, files = threading.active_count(), len(os.listdir("/dev/fd"))
+    threads, files = set(threading.enumerate()), len(os.listdir("/dev/fd"))
     for _ in range(3):
         with ToolServer([load_toolset("calculator")]) as server:
             store(server.client(), "s", "a", 1)
             store(server.client(), "s", "b", 2)
     assert len(os.listdir("/dev/fd")) <= files
-    until = time.monotonic() + 2
-    while threading.active_count() > threads and time.monotonic() < until:
-        time.sleep(0.01)  # the thread pool's idle threads end a moment after the loop
-    assert threading.active_count() == threads
+    wait_until(lambda: set(threading.enumerate()) <= threads)  # idle threads of the pool end a moment after the loop
 
 
 def test_closing_twice_is_fine_and_the_port_is_free_again() -> None:

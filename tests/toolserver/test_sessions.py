@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import concurrent.futures
-import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from agentft.errors import ToolError
 from agentft.toolserver import Limits, Sessions
-from agentft.toolset import load_toolset, load_toolsets
+from agentft.toolset import load_toolsets
 from agentft.toolset.state import digest
-
-SLOW = """
-from agentft.toolset import write
-BASE_URL = "http://slow.test"
-GATES = []
-
-@write
-def wait(state):
-    \"\"\"Wait.\"\"\"
-    GATES[0].wait(20)
-    state["calls"] = state.get("calls", 0) + 1
-    return state["calls"]
-"""
+from tests.toolserver.conftest import Gated
+from tests.waiting import PATIENCE
 
 
 def store(sessions: Sessions, session: str, value: int = 1) -> None:
@@ -82,17 +69,12 @@ def test_an_unknown_tool_is_a_404_with_a_hint_and_a_short_name() -> None:
         sessions.call("x" * 100, {}, "s")
 
 
-def test_more_than_64_waiting_writes_of_a_session_are_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("slow")
-    (folder / "tools.py").write_text(SLOW, encoding="utf-8")
-    (folder / "state.json").write_text("{}", encoding="utf-8")
-    world = load_toolset(str(folder))
-    sessions, gate = Sessions([world]), threading.Event()
-    vars(sys.modules[world.tools["wait"].handler.__module__])["GATES"].append(gate)
+def test_more_than_64_waiting_writes_of_a_session_are_refused(gated: Gated) -> None:
+    sessions = Sessions([gated.world])
     with ThreadPoolExecutor(70) as pool:
         calls = [pool.submit(sessions.call, "wait", {}, "s") for _ in range(65)]
-        concurrent.futures.wait(calls, timeout=20, return_when=concurrent.futures.FIRST_COMPLETED)
-        gate.set()
+        concurrent.futures.wait(calls, timeout=PATIENCE, return_when=concurrent.futures.FIRST_COMPLETED)
+        gated.gate.set()
         found = [call.exception() for call in calls]
         assert [type(one) for one in found if one is not None] == [ToolError]
         assert str(next(filter(None, found))) == "64 calls of this session are still running; wait for them"

@@ -271,7 +271,7 @@ def test_formats_are_checked(name: str, right: list[str], wrong: list[str]) -> N
 
 def test_hostile_patterns_and_lists_take_no_time() -> None:
     slow: dict[str, Json] = {"patternProperties": {"^(a+)+$": {}}, "properties": {"list": {"uniqueItems": True}}}
-    start = time.perf_counter()
+    start = time.thread_time()
     ArgumentCheck(ToolDefinition("go", "", {**slow, "additionalProperties": True}))({"a" * 40 + "b": 1})
     with pytest.raises(ToolError, match="unknown argument"):
         ArgumentCheck(ToolDefinition("go", "", {**slow, "unevaluatedProperties": False}))({"a" * 40 + "b": 1})
@@ -283,7 +283,7 @@ def test_hostile_patterns_and_lists_take_no_time() -> None:
     nested: dict[str, Json] = {"child": {"a" * 40 + "b": 1}}
     with pytest.raises(ToolError, match="unknown argument 'child/a"):
         ArgumentCheck(ToolDefinition("go", "", {**slow, **recursive, "additionalProperties": False}))(nested)
-    assert time.perf_counter() - start < 3
+    assert time.thread_time() - start < 3
 
 
 @pytest.mark.parametrize(
@@ -310,12 +310,12 @@ def test_every_pattern_of_a_schema_has_a_time_limit(part: dict[str, Any], dialec
     }
     text = "a" * 40 + "b"
     value: Json = [text] if "contains" in str(part) or "prefixItems" in str(part) else text
-    start = time.perf_counter()
+    start = time.thread_time()
     with pytest.raises(ToolError):
         ArgumentCheck(ToolDefinition("go", "", schema))({"x": value, text: 1})
     with contextlib.suppress(UnsatisfiableError):
         draw(schema, "0")
-    assert time.perf_counter() - start < 4
+    assert time.thread_time() - start < 4
 
 
 def test_an_invalid_schema_is_refused_at_load() -> None:

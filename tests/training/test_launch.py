@@ -11,6 +11,7 @@ import pytest
 
 from agentft.errors import AgentftError, InputError, MissingError
 from agentft.training import launch
+from tests.waiting import PATIENCE
 
 WORKER = """
 import os, sys, time, signal
@@ -21,7 +22,7 @@ print("rank", rank, os.environ["WORLD_SIZE"], os.environ["LOCAL_RANK"], os.envir
 if act == "kill":
     os.kill(os.getpid(), signal.SIGKILL)
 if act == "wait":
-    time.sleep(60)
+    time.sleep(600)
 if act == "own":
     print("error: its own message", file=sys.stderr); sys.exit(3)
 if act == "bug":
@@ -38,7 +39,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "agentft" / "__main__.py").write_text(WORKER)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(launch, "_GRACE", 1.0)
+    monkeypatch.setattr(launch, "_GRACE", PATIENCE)
 
 
 @pytest.mark.usefixtures("worker")
@@ -60,7 +61,11 @@ def test_the_first_process_tells_its_own_end(acts: list[str], code: int) -> None
         (["0=75", "1=5"], 5, r"(?s)process 1 .*exit code 5. Its last lines:\nrank 1 2 1 127.0.0.1$"),
     ],
 )
-def test_the_process_that_caused_the_end_is_named(acts: list[str], code: int, message: str) -> None:
+def test_the_process_that_caused_the_end_is_named(
+    acts: list[str], code: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "0=wait" in acts:
+        monkeypatch.setattr(launch, "_GRACE", 1.0)
     with pytest.raises(AgentftError, match=message) as caught:
         launch.launch(2, acts)
     assert caught.value.exit_code == code

@@ -8,12 +8,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from agentft.commands import run
 from agentft.runs import RunFolder
@@ -21,9 +23,10 @@ from agentft.training import launch
 from tests.engine.samples import write_rows
 from tests.tiny import save_tiny
 from tests.training.forks import Fork
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
-SETTINGS = ["pack_tokens=320", "lr=0.01", "save_steps=2", "epochs=2", "dtype=fp32", "batch=2"]
+SETTINGS = ["pack_tokens=320", "lr=0.01", "save_steps=2", "epochs=4", "dtype=fp32", "batch=2"]
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +53,48 @@ def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def start_fork(arguments: list[str], processes: int, log: Path) -> Fork:
-    """The same command in a fork, whose ranks are forks of it: nothing is imported again."""
+def in_step(number: int, act: Callable[[], object]) -> None:
+    """Call `act` in this process's step of this number."""
+    numbers = count(1)
+
+    def step(*_: object) -> None:
+        if next(numbers) == number:
+            act()
+
+    register_optimizer_step_post_hook(step)
+
+
+def terminate(leader: int) -> None:
+    """Send SIGTERM to the process that leads the run, and go on once it has passed it on to this one."""
+    handler: Any = signal.getsignal(signal.SIGTERM)
+    came: list[object] = []
+    signal.signal(signal.SIGTERM, lambda *given: came.append(handler(*given)))
+    os.kill(leader, signal.SIGTERM)
+    wait_until(lambda: came)
+
+
+def start_fork(
+    arguments: list[str], processes: int, log: Path, prepare: Callable[[int, int], object] = lambda *_: None
+) -> Fork:
+    """The same command in a fork, whose ranks are forks of it: nothing is imported again.
+
+    `prepare` is called in each rank, with its number and the process that leads the run.
+    """
 
     def work() -> int:
-        vars(launch)["_start"] = lambda environment, command, *_: Fork(environment, lambda: run(command))
+        leader = os.getpid()
+
+        def start(environment: Mapping[str, str], command: Sequence[str], *_: object) -> Fork:
+            def rank() -> int:
+                prepare(int(environment["RANK"]), leader)
+                return run(command)
+
+            return Fork(environment, rank)
+
+        vars(launch)["_start"] = start
         sys.stdout = sys.stderr = log.open("a", buffering=1)  # noqa: SIM115  (ends with the fork)
+        if processes == 1:
+            prepare(0, leader)
         return run(["train", *arguments])
 
     return Fork({launch.PROCESSES: str(processes)}, work)
@@ -70,16 +109,6 @@ def train(arguments: list[str], processes: int, log: Path) -> str:
 
 def steps(folder: Path) -> list[dict[str, Any]]:
     return RunFolder(folder).read_metrics()
-
-
-def wait_for_steps(folder: Path, count: int, process: subprocess.Popen[str] | Fork) -> None:
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and process.poll() is None:
-        if (folder / "metrics.jsonl").exists() and len((folder / "metrics.jsonl").read_text().splitlines()) >= count:
-            return
-        time.sleep(0.05)
-    process.kill()
-    raise AssertionError(f"no {count} steps; exit code {process.poll()}")
 
 
 @pytest.fixture(scope="module")
@@ -125,49 +154,41 @@ def test_two_processes_give_the_held_out_loss_of_one(inputs: list[str], tmp_path
 def test_another_number_of_processes_goes_on(
     first: int, second: int, inputs: list[str], alone: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    fork = start_fork([*SETTINGS, *inputs, "--output", str(tmp_path / "run")], first, tmp_path / "log")
-    wait_for_steps(tmp_path / "run", 3, fork)
-    fork.terminate()
+    def prepare(rank: int, leader: int) -> None:
+        if rank == 0:
+            in_step(1, lambda: terminate(leader))
+
+    fork = start_fork([*SETTINGS, *inputs, "--output", str(tmp_path / "run")], first, tmp_path / "log", prepare)
     fork.wait()
-    if fork.returncode != 0:  # it may have finished before the signal came
-        assert fork.returncode == 130, (tmp_path / "log").read_text()
-        assert "continue with: agentft train --resume" in (tmp_path / "log").read_text()
+    assert fork.returncode == 130, (tmp_path / "log").read_text()
+    assert "continue with: agentft train --resume" in (tmp_path / "log").read_text()
+    assert 0 < len(steps(tmp_path / "run")) < len(alone)
 
     train(["--resume", str(tmp_path / "run")], second, tmp_path / "log")
 
     assert [step["loss"] for step in steps(tmp_path / "run")] == pytest.approx([s["loss"] for s in alone], rel=1e-4)
 
 
-def other_process(parent: int) -> int:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                status, variables = (entry / "status").read_text(), (entry / "environ").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if f"PPid:\t{parent}\n" in status and b"RANK=1" in variables:
-                return int(entry.name)
-    raise AssertionError("no second process")
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the process in /proc")
 def test_a_killed_process_ends_the_run_with_one_error(
     inputs: list[str], alone: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    process = start([*SETTINGS, *inputs, "--output", str(tmp_path / "run")], 2)
-    wait_for_steps(tmp_path / "run", 3, process)
-    killed = other_process(process.pid)
-    os.kill(killed, signal.SIGKILL)
-    began = time.monotonic()
-    _, errors = process.communicate(timeout=60)
+    def prepare(rank: int, _: int) -> None:
+        if rank == 1:
+            in_step(3, lambda: os.kill(os.getpid(), signal.SIGKILL))
 
-    assert process.returncode == 2, errors
-    assert time.monotonic() - began < 60
-    assert re.findall(r"^(?:error:|Traceback).*", errors, re.M) == [
-        f"error: process 1 of the run (pid {killed}) was killed by SIGKILL, perhaps by the system for lack of memory; "
-        "the others were ended; continue from the last checkpoint with: agentft train --resume last"
-    ]
+    fork = start_fork([*SETTINGS, *inputs, "--output", str(tmp_path / "run")], 2, tmp_path / "killed", prepare)
+    fork.wait()
+
+    errors = (tmp_path / "killed").read_text()
+    assert fork.returncode == 2, errors
+    (error,) = re.findall(r"^(?:error:|Traceback).*", errors, re.M)
+    assert re.fullmatch(
+        r"error: process 1 of the run \(pid \d+\) was killed by SIGKILL, perhaps by the system for lack of memory; "
+        "the others were ended; continue from the last checkpoint with: agentft train --resume last",
+        error,
+    )
+    assert len(steps(tmp_path / "run")) == 2 < len(alone)
     train(["--resume", str(tmp_path / "run")], 2, tmp_path / "log")
     assert [step["loss"] for step in steps(tmp_path / "run")] == pytest.approx([s["loss"] for s in alone], rel=1e-4)
 
