@@ -235,8 +235,8 @@ def test_connections_are_persistent(client: ToolClient) -> None:
 
     for _ in range(20):
         seconds()
-    # Without TCP_NODELAY on the server's side every call would now take 40 ms.
-    assert any(seconds() < 0.03 for _ in range(200))
+    # Without TCP_NODELAY on the server's side nearly every call would now take 40 ms.
+    assert sum(seconds() < 0.03 for _ in range(100)) > 20
 
 
 def test_the_text_a_model_sees_is_the_same_on_any_port(guest_world: str, tmp_path: Path) -> None:
