@@ -23,7 +23,7 @@ def run_process(
         input=data,
         capture_output=True,
         check=False,
-        timeout=120,
+        timeout=300,
         cwd=cwd or REPOSITORY,
         env={**os.environ, "COLUMNS": "80", "PYTHONPATH": str(REPOSITORY), **(env or {})},
     )

@@ -26,6 +26,7 @@ from agentft.types import ToolCall, ToolResult
 from tests.commands.run import REPOSITORY, run_process
 from tests.models.served import Answer, Served
 from tests.tiny import tiny_tokenizer
+from tests.waiting import PATIENCE
 
 
 def call(**value: object) -> str:
@@ -224,7 +225,7 @@ class Terminal:
     def type(self, keys: str) -> None:
         os.write(self._screen, keys.encode())
 
-    def wait_for(self, text: str, seconds: float = 60) -> str:
+    def wait_for(self, text: str, seconds: float = PATIENCE) -> str:
         until = time.monotonic() + seconds
         while text not in self._seen:
             ready, _, _ = select.select([self._screen], [], [], max(0.0, until - time.monotonic()))
@@ -235,7 +236,7 @@ class Terminal:
 
     def press_until(self, keys: str, text: str) -> None:
         """Press keys, more than once if the chat is still busy, until the text appears."""
-        for _ in range(30):
+        for _ in range(300):
             self.type(keys)
             with contextlib.suppress(AssertionError):
                 self.wait_for(text, 1.0)
@@ -244,12 +245,12 @@ class Terminal:
 
     def leave(self) -> int:
         """Press Ctrl-D until the chat ends: while it prints, the terminal takes keys for itself."""
-        for _ in range(100):
+        for _ in range(600):
             try:
                 self.type("\x04")
                 self.wait_for("never", 0.5)  # reads what the chat writes, so that it is not kept waiting
             except OSError:  # the terminal is closed
-                return self.process.wait(60)
+                return self.process.wait(PATIENCE)
             except AssertionError:
                 continue
         pytest.fail("Ctrl-D does not end the chat")
@@ -284,7 +285,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_chat_on_a_terminal(tmp_path: Pat
     terminal = Terminal(["chat", "--model", "scripted:/no/such.jsonl", "--tools", ""], tmp_path)
     try:
         terminal.wait_for("error: /no/such.jsonl: cannot be read")
-        assert terminal.process.wait(60) == 2
+        assert terminal.process.wait(PATIENCE) == 2
     finally:
         terminal.close()
 

@@ -87,7 +87,7 @@ def served(*options: str) -> Iterator[str]:
         assert process.stdout is not None
         yield process.stdout.readline().rpartition(" ")[2].strip()
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
+        assert process.wait(timeout=300) == 130
 
 
 def calculate(address: str, expression: str) -> httpx.Response:

@@ -25,7 +25,7 @@ ANSWERS = {
     "*/3/0": LIMIT,
     "*/3/1": "Never said.",
 }
-SECONDS = 60
+SECONDS = 300
 
 
 class Editor:

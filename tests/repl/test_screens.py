@@ -17,6 +17,7 @@ import pytest
 
 from tests.commands.run import REPOSITORY
 from tests.repl.bank import LIMIT
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not shutil.which("tmux"), reason="tmux is not installed")]
 
@@ -43,17 +44,17 @@ class Screen:
 
     def tmux(self, *arguments: str) -> str:
         command = ["tmux", "-S", str(self.folder / f"socket-{self.starts}"), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
         return done.stdout
 
     def start(self, options: str) -> None:
         self.starts += 1  # a server that is being killed would take the next session with it
-        run = f"{sys.executable} -m tests.repl.slow chat {options}; echo ended $?; sleep 99"
+        run = f"{sys.executable} -m tests.repl.slow chat {options}; echo ended $?; sleep 999"
         keep = {"AGENTFT_CACHE": str(self.folder), "AGENTFT_TEST_SECONDS": "0.02", "PYTHONPATH": str(REPOSITORY)}
         settings = " ".join(f"{key}={value}" for key, value in keep.items())
         shell = f"cd {REPOSITORY}; unset COLUMNS LINES; export {settings}; {run}"
         self.tmux("new-session", "-d", "-x", str(self.width), "-y", "40", f"bash -c '{shell}'")
-        self.wait_for("11 tools", 120)
+        self.wait_for("11 tools")
 
     def type(self, text: str, *keys: str) -> None:
         if text:
@@ -66,7 +67,7 @@ class Screen:
         text = re.sub(r"\d+(\.\d+)? m?(s|MB|tokens/s)\b", r"0 \2", text)
         return "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
 
-    def wait_for(self, text: str, seconds: float = 60) -> str:
+    def wait_for(self, text: str, seconds: float = PATIENCE) -> str:
         until = time.monotonic() + seconds
         while text not in (shown := self.shown()):
             assert time.monotonic() < until, f"{text!r} did not appear in\n{shown}"

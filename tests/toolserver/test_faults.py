@@ -119,11 +119,11 @@ def test_a_truncated_body_really_ends_early(serve: Callable[..., ToolServer]) ->
 
 
 def test_a_timeout_really_waits_longer_than_the_client(serve: Callable[..., ToolServer]) -> None:
-    server = serve('kind = "timeout"\ncalls = [1]\nseconds = 30')
+    server = serve('kind = "timeout"\ncalls = [1]\nseconds = 600')
     with server.client(timeout=0.5) as client:
         started = time.monotonic()
         exchange = call(client)
-        assert 0.5 <= time.monotonic() - started < 20
+        assert 0.5 <= time.monotonic() - started < 300
         assert exchange.status is None
         assert json.loads(exchange.received) == {"error": "no answer within 0.5 seconds"}
     assert call(server.client()).received == TRUE
@@ -142,7 +142,7 @@ def test_a_client_that_outwaits_a_timeout_gets_a_response(serve: Callable[..., T
 
 def test_a_drip_is_slow_but_complete_unless_the_client_gives_up(serve: Callable[..., ToolServer]) -> None:
     server = serve('kind = "drip"\ncalls = [1]\nseconds = 1')
-    slower = serve('kind = "drip"\ncalls = [1]\nseconds = 30')
+    slower = serve('kind = "drip"\ncalls = [1]\nseconds = 600')
     with server.client(timeout=60) as patient, slower.client(timeout=0.3) as hasty:
         started = time.monotonic()
         assert call(patient).received == TRUE
@@ -150,7 +150,7 @@ def test_a_drip_is_slow_but_complete_unless_the_client_gives_up(serve: Callable[
         started = time.monotonic()
         exchange = call(hasty, session="other")
         assert (exchange.status, json.loads(exchange.received)) == (None, {"error": "no answer within 0.3 seconds"})
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 300
 
 
 def test_odd_answers_with_a_200(serve: Callable[..., ToolServer]) -> None:
@@ -183,7 +183,7 @@ def test_a_stale_result_is_that_of_an_earlier_call(serve: Callable[..., ToolServ
 def test_a_write_has_its_effect_only_if_the_file_says_so(
     serve: Callable[..., ToolServer], kind: str, after: bool
 ) -> None:
-    seconds = "seconds = 20" if kind == "timeout" else ""
+    seconds = "seconds = 600" if kind == "timeout" else ""
     server = serve(f'kind = "{kind}"\ncalls = [1]\nafter = {str(after).lower()}\n{seconds}')
     with server.client(timeout=0.5 if kind == "timeout" else 60) as first, server.client() as client:
         untouched = client.state_digest("s")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -64,7 +65,8 @@ class _Handler(BaseHTTPRequestHandler):
         if how == -3:
             self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n")
         assert isinstance(self.server, Service)
-        while how != -1 and not self.server.over.wait(0.05):
+        while how != -1 and not self.server.over.is_set():
+            time.sleep(0.05)
             if how == -3:
                 self.wfile.write(b"x")
                 self.wfile.flush()

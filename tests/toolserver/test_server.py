@@ -110,5 +110,5 @@ def test_a_program_with_a_server_ends_by_itself_and_prints_nothing() -> None:
         "    assert server.client().call(call, 's').status == 200\n"
     )
     command = [sys.executable, "-W", "error", "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
