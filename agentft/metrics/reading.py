@@ -83,14 +83,12 @@ def final_text(trajectory: Trajectory, turn: int) -> str:
     steps = turn_steps(trajectory, turn)
     if not steps or any(isinstance(part, ToolCall) for part in steps[-1].parts):
         return ""
-    return "".join(part.text for part in steps[-1].parts if isinstance(part, Text) and not part.thought).strip()
+    return written_text(steps[-1]).strip()
 
 
 def written_text(step: Step) -> str:
-    """Everything that the model wrote in a step; for a model that returns structured parts, its text parts."""
-    if step.raw is not None:
-        return step.raw
-    return "".join(part.text for part in step.parts if isinstance(part, Text))
+    """What the model wrote in a step besides calls and thoughts, in which it may weigh a call that it does not make."""
+    return "".join(part.text for part in step.parts if isinstance(part, Text) and not part.thought)
 
 
 def looks_like_call(text: str) -> bool:
