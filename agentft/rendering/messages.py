@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import count, groupby
 
 from agentft.calls.thoughts import is_thought, join_thoughts
 from agentft.rendering.controls import strip_controls
 from agentft.rendering.frame import Frame
-from agentft.types import Conversation, Part, Text, ToolCall, ToolResult, Turn
+from agentft.types import Conversation, Part, Span, Text, ToolCall, ToolResult, Turn
 
-__all__ = ["ChatMessage", "chat_messages"]
+__all__ = ["ChatMessage", "chat_messages", "joined_turns"]
 
 
 @dataclass(slots=True)
@@ -29,29 +29,41 @@ class ChatMessage:
     unreadable: bool = False
 
 
-def chat_messages(conversation: Conversation, frame: Frame, *, strict_ids: bool) -> list[ChatMessage]:
-    """The messages; what the assistant says twice in a row is one.
+def joined_turns(turns: Sequence[Turn], *, weighted: bool) -> Iterator[Turn]:
+    """The turns; what the assistant says in several turns in a row is one reply.
+
+    `weighted`: only in turns that are all supervised, or all not. If not, one that is not supervised excludes the rest.
+    """
+    for (role, _), group in groupby(turns, lambda turn: (turn.role, weighted and turn.excluded)):
+        several = list(group)
+        yield from [_join(several)] if role == "assistant" and len(several) > 1 else several
+
+
+def _join(turns: Sequence[Turn]) -> Turn:
+    """The thoughts, then what is said, with a blank line between texts."""
+    raw, thoughts, spoken = "", list[Part](), list[Part]()
+    for turn in turns:
+        thoughts += filter(is_thought, turn.parts)
+        said = [part for part in turn.parts if not is_thought(part)]
+        if spoken and said and isinstance(spoken[-1], Text) and isinstance(said[0], Text):
+            spoken.append(Text("\n\n", Span(0, 0)))
+        spoken += (replace(part, span=Span(part.span.start + len(raw), part.span.end + len(raw))) for part in said)
+        raw += turn.raw
+    return replace(turns[0], parts=(*thoughts, *spoken), raw=raw, excluded=any(turn.excluded for turn in turns))
+
+
+def chat_messages(conversation: Conversation, frame: Frame, *, strict_ids: bool) -> Iterator[ChatMessage]:
+    """The messages; what the assistant says several times in a row is one.
 
     Args:
+        conversation: the turns.
         frame: without a system role, the system text is put before the first user message.
         strict_ids: ids of calls that are not nine letters and digits are replaced.
     """
-    merged: list[ChatMessage] = []
-    for message in _messages(conversation, frame, strict_ids):
-        if merged and merged[-1].role == message.role == "assistant" and not merged[-1].calls:
-            last = merged[-1]
-            last.content, last.calls = last.content + message.content, message.calls
-            last.thought = "\n\n".join(filter(None, (last.thought, message.thought)))
-            last.excluded, last.unreadable = last.excluded or message.excluded, last.unreadable or message.unreadable
-        else:
-            merged.append(message)
-    return merged
-
-
-def _messages(conversation: Conversation, frame: Frame, strict: bool) -> Iterator[ChatMessage]:
-    ids: dict[str, tuple[str, str]] = {}  # id of a call -> the id and name that are written
+    ids: dict[str, list[tuple[str, str]]] = {}  # id -> the written id and the name of each call without a result
+    numbers = count()
     system = ""
-    for turn in conversation.turns:
+    for turn in joined_turns(conversation.turns, weighted=False):
         if turn.role == "system":
             system = _persona(turn)
             if system and frame.has_system:
@@ -59,6 +71,7 @@ def _messages(conversation: Conversation, frame: Frame, strict: bool) -> Iterato
         elif turn.role == "user":
             head = f"{system}\n\n" if system and not frame.has_system else ""
             system = ""
+            ids.clear()
             yield ChatMessage("user", head + turn.raw)
         else:
             for injected, group in groupby(turn.parts, lambda part: isinstance(part, ToolResult)):
@@ -67,9 +80,9 @@ def _messages(conversation: Conversation, frame: Frame, strict: bool) -> Iterato
                     continue
                 for message in _replies(list(group), turn, frame.controls):
                     for at, call in enumerate(message.calls):
-                        kept = not strict or re.fullmatch("[A-Za-z0-9]{9}", call.id)
-                        ids[call.id] = call.id if kept else f"call{len(ids):05}", call.name
-                        message.calls[at] = replace(call, id=ids[call.id][0])
+                        kept = not strict_ids or re.fullmatch("[A-Za-z0-9]{9}", call.id)
+                        message.calls[at] = replace(call, id=call.id if kept else f"call{next(numbers):05}")
+                        ids.setdefault(call.id, []).append((message.calls[at].id, call.name))
                     yield message
 
 
@@ -79,10 +92,10 @@ def _persona(turn: Turn) -> str:
     return text if all(isinstance(part, Text) for part in turn.parts) else text.strip()
 
 
-def _results(results: Sequence[ToolResult], ids: Mapping[str, tuple[str, str]]) -> Iterator[ChatMessage]:
+def _results(results: Sequence[ToolResult], ids: Mapping[str, list[tuple[str, str]]]) -> Iterator[ChatMessage]:
     for result in results:
-        if result.call_id in ids:
-            identity, name = ids[result.call_id]
+        if ids.get(result.call_id):
+            identity, name = ids[result.call_id].pop(0)
             yield ChatMessage("tool", result.content, call_id=identity, name=name)
         else:  # of a call that could not be read
             yield ChatMessage("user", result.content)

@@ -114,7 +114,7 @@ class _Chat:
 
     @classmethod
     def of(cls, conversation: Conversation, rendering: NativeRendering) -> _Chat:
-        messages = chat_messages(conversation, rendering.frame, strict_ids=rendering.syntax.strict_ids)
+        messages = [*chat_messages(conversation, rendering.frame, strict_ids=rendering.syntax.strict_ids)]
         chat = cls(messages, [declare_tool(tool) for tool in conversation.tools], rendering)
         used = set(dump_json([chat.tools, [chat.write(message, _bare) for message in messages]]))
         size = len(_KINDS) + 1

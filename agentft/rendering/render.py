@@ -12,6 +12,7 @@ from agentft.calls.thoughts import THINK, is_thought, join_thoughts
 from agentft.errors import FrameError
 from agentft.rendering.controls import strip_controls
 from agentft.rendering.frame import CHATML, Frame, Trim
+from agentft.rendering.messages import joined_turns
 from agentft.rendering.thinking import EMPTY_REST, ThoughtForm, shape_of, with_thought
 from agentft.types import (
     Conversation,
@@ -127,7 +128,7 @@ def _messages(conversation: Conversation, fmt: CallFormat, frame: Frame, thinkin
     system = _system(conversation, fmt, verbatim)
     if system:
         messages.append(_Message("system", [Segment(system, False, "system")]))
-    for turn in conversation.turns:
+    for turn in conversation.turns if verbatim else joined_turns(conversation.turns, weighted=True):
         if turn.role == "user":
             messages.append(_Message("user", [Segment(turn.raw, False, "user")]))
         elif turn.role != "system":
