@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from agentft.errors import RowError
 from agentft.records.keys import is_blank
+from agentft.records.links import read_identity
 from agentft.records.msagent import MSAGENT_KEYS, holds_msagent, parse_msagent
 from agentft.records.nulls import check_null_arguments
 from agentft.records.openai import OPENAI_KEYS, holds_openai, parse_openai
@@ -69,10 +70,8 @@ def parse_row(row: Mapping[str, Json], default_id: str) -> Conversation:
     check_null_arguments(items, turns, tools)
     if not any(turn.role == "assistant" for turn in turns):
         raise RowError("no-assistant", "there is no assistant turn, so nothing could be supervised")
-    identity = row.get("id")
-    named = isinstance(identity, str | int) and not isinstance(identity, bool) and identity != ""
     inserted = len(turns) - len(items)
-    return Conversation(str(identity) if named else default_id, tuple(turns), tools, source, unread, inserted)
+    return Conversation(read_identity(row.get("id")) or default_id, tuple(turns), tools, source, unread, inserted)
 
 
 def _parse_turns(parse: Parser, items: Sequence[Json], system: Json) -> tuple[list[Turn], tuple[ToolDefinition, ...]]:
@@ -85,10 +84,9 @@ def _parse_turns(parse: Parser, items: Sequence[Json], system: Json) -> tuple[li
     if is_blank(system):
         return parse(items)
     if isinstance(first, dict) and first.get("from", first.get("role")) in ("system", "developer"):
-        text = first.get("value", first.get("content"))
-        if text != system:
-            raise RowError("system-twice", f"`system` is {system!r:.60}, and the system turn is {text!r:.60}", turn=0)
-        return parse(items)
+        if (text := first.get("value", first.get("content"))) == system:
+            return parse(items)
+        raise RowError("system-twice", f"`system` is {system!r:.60}, and the system turn is {text!r:.60}", turn=0)
     try:
         return parse([{"role": "system", "content": system}, *items])
     except RowError as error:

@@ -17,6 +17,7 @@ from agentft.calls.msagent import INSTRUCTION
 from agentft.calls.reading import read_literal_call
 from agentft.errors import RowError
 from agentft.json_text import UnreadableError, read_json, read_value
+from agentft.records.keys import as_text
 from agentft.records.tools import make_tool
 from agentft.types import Declarations, Json, Part, Span, Text, ToolDefinition
 
@@ -159,21 +160,17 @@ def _read_block(block: Mapping[str, Json]) -> Iterator[ToolDefinition]:
             raise RowError("unreadable-tools", f"plugin_schema_for_model: {error}") from None
     if not isinstance(schema, dict):
         raise RowError("unreadable-tools", "plugin_schema_for_model is not an object")
-    name = _text(schema.get("name")) or _text(block.get("plugin_name"))
-    url, paths = _text(schema.get("url")), schema.get("paths")
+    name = as_text(schema.get("name")) or as_text(block.get("plugin_name"))
+    url, paths = as_text(schema.get("url")), schema.get("paths")
     for path in paths if isinstance(paths, list) and paths else [schema]:
         if not isinstance(path, dict):
             raise RowError("unreadable-tools", f"a path of the tool {name!r} is not an object")
-        tool, route = _text(path.get("name")) or name, _text(path.get("model_id"))
+        tool, route = as_text(path.get("name")) or name, as_text(path.get("model_id"))
         if not tool:
             raise RowError("unreadable-tools", "a tool has no name")
         address = f"{url.rstrip('/')}/{route.lstrip('/')}" if url and route else url
-        summary = _text(path.get("description")) or schema.get("description")
+        summary = as_text(path.get("description")) or schema.get("description")
         yield make_tool(tool, summary, path.get("parameters"), address)
-
-
-def _text(value: Json) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def _merge(found: list[ToolDefinition]) -> tuple[ToolDefinition, ...]:

@@ -7,15 +7,21 @@ from collections.abc import Mapping
 from agentft.errors import RowError
 from agentft.types import Json
 
-__all__ = ["REASONING_KEYS", "WEIGHT_KEYS", "is_blank", "read_excluded", "read_reasoning"]
+__all__ = ["REASONING_KEYS", "WEIGHT_KEYS", "argument_key", "as_text", "is_blank", "read_excluded", "read_reasoning"]
 
-WEIGHT_KEYS = ("weight", "loss", "train")
-"""Keys of an assistant turn that say whether it is supervised: OpenAI's and Mistral's, ms-swift's, axolotl's."""
+WEIGHT_KEYS = ("weight", "loss", "train", "loss_mask")
+"""Keys of an assistant turn that say whether it is supervised: OpenAI's and Mistral's, ms-swift's, axolotl's, Step."""
 
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 """Keys of an assistant turn that hold its thought."""
 
 _BLANK = frozenset({"", "[]", "{}", "null", "None"})
+
+
+def argument_key(function: Mapping[str, Json]) -> str:
+    """The key of a call that holds its arguments: OpenAI's, LangChain's, Llama's or Anthropic's."""
+    keys = ("arguments", "args", "parameters", "input")
+    return next((key for key in keys if function.get(key) is not None), "arguments")
 
 
 def is_blank(value: Json) -> bool:
@@ -39,7 +45,7 @@ def read_reasoning(turn: Mapping[str, Json]) -> str:
 
 
 def read_excluded(turn: Mapping[str, Json]) -> bool:
-    """Whether the turn's own weight (`weight`, `loss` or `train`: 0 or 1, false or true) excludes it from the loss.
+    """Whether the turn's own weight (one of `WEIGHT_KEYS`: 0 or 1, false or true) excludes it from the loss.
 
     Raises:
         RowError: `turn-weight`: another value, or two that contradict each other.
@@ -52,3 +58,8 @@ def read_excluded(turn: Mapping[str, Json]) -> bool:
     if len(excluded) > 1:
         raise RowError("turn-weight", f"`{'` and `'.join(given)}` contradict each other")
     return False in excluded
+
+
+def as_text(value: Json) -> str:
+    """The value if it is text, else empty text."""
+    return value if isinstance(value, str) else ""

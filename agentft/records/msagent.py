@@ -9,9 +9,9 @@ from agentft.calls.msagent import MSAGENT
 from agentft.calls.thoughts import add_thought
 from agentft.errors import RowError
 from agentft.records.declarations import parse_system
-from agentft.records.keys import REASONING_KEYS, is_blank, read_excluded, read_reasoning
+from agentft.records.keys import REASONING_KEYS, read_excluded, read_reasoning
 from agentft.records.tools import has_calls, read_role
-from agentft.types import Json, Part, Role, Span, Text, ToolDefinition, ToolResult, Turn
+from agentft.types import Json, Part, Role, Span, Text, ToolCall, ToolDefinition, ToolResult, Turn
 
 __all__ = ["MSAGENT_KEYS", "holds_msagent", "parse_msagent"]
 
@@ -24,20 +24,23 @@ MSAGENT_KEYS: dict[str, frozenset[str]] = {
 }
 """The keys of a turn that are read, by role."""
 
+_OTHER_KEY = re.compile(r"[\"'](arguments|args|input)[\"']\s*:\s*(?:[{]\s*[^}\s]|[\"'][^\"'])")
 _SWALLOWED = "<|user|>:"
 _REACT = re.compile(r"^[ \t]*Action[ \t]*[:：][^\n]*\n\s*Action Input[ \t]*[:：]", re.MULTILINE)
 
 
 def holds_msagent(key: str, items: Sequence[Json]) -> bool:
     """Whether these are MS-Agent turns: under `conversations`, turns without OpenAI's `tool_calls`; under `messages`,
-    turns whose content has MS-Agent's markers. (Parsed as plain text, their tool results would be supervised.)
+    turns with `from`, or whose content has MS-Agent's markers. (As plain text, tool results would be supervised.)
     """
-    return not any(map(has_calls, items)) if key == "conversations" else any(map(_holds_markers, items))
+    return not any(map(has_calls, items)) if key == "conversations" else any(map(_is_msagent, items))
 
 
-def _holds_markers(turn: Json) -> bool:
-    if not isinstance(turn, dict) or turn.get("role") != "assistant" or not is_blank(turn.get("tool_calls")):
+def _is_msagent(turn: Json) -> bool:
+    if not isinstance(turn, dict) or turn.get("role", "assistant") != "assistant" or has_calls(turn):
         return False
+    if "role" not in turn:
+        return "from" in turn
     content = turn.get("content")
     return isinstance(content, str) and ("<|startofthink|>" in content or "<|startofexec|>" in content)
 
@@ -68,7 +71,7 @@ def parse_msagent(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefiniti
             elif role == "assistant":
                 _reject_react(value)
                 parts = MSAGENT.parse(value)
-                _reject_results_without_call(parts)
+                _check_links(parts, value)
             excluded = role == "assistant" and isinstance(item, dict) and read_excluded(item)
         except RowError as error:
             error.turn = index
@@ -89,10 +92,15 @@ def _read_turn(item: Json) -> tuple[Role, str]:
     return role, value
 
 
-def _reject_results_without_call(parts: Sequence[Part]) -> None:
-    found = next((part for part in parts if isinstance(part, ToolResult) and not part.call_id), None)
-    if found:
-        raise RowError("result-without-call", "a result, but no call is open", offset=found.span.start)
+def _check_links(parts: Sequence[Part], value: str) -> None:
+    for part in parts:
+        if isinstance(part, ToolResult) and not part.call_id:
+            raise RowError("result-without-call", "a result, but no call is open", offset=part.span.start)
+        if isinstance(part, ToolCall) and not part.arguments and part.parse_error is None:
+            found = _OTHER_KEY.search(value, part.span.start, part.span.end)
+            if found:
+                detail = f"the call {part.name!r:.60} has `{found[1]}` instead of `parameters`; rename it"
+                raise RowError("call-not-object", detail, offset=found.start())
 
 
 def _reject_react(value: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
 
 from agentft.errors import RowError
+from agentft.records.keys import argument_key
 from agentft.records.tools import written_calls
 from agentft.types import Json, ToolCall, ToolDefinition, Turn
 
@@ -43,7 +44,7 @@ def _are_structs(item: Json) -> Iterator[bool]:
     if isinstance(item, dict):
         for call in written_calls(item):
             function = (call.get("function") or call) if isinstance(call, dict) else None
-            yield isinstance(function, dict) and isinstance(function.get("arguments"), dict)
+            yield isinstance(function, dict) and isinstance(function.get(argument_key(function)), dict)
     yield from repeat(False)
 
 
@@ -69,13 +70,8 @@ def _find(value: Json | Mapping[str, Json], schema: Json | Mapping[str, Json], a
 def _allows_null(schema: Json) -> bool:
     if not isinstance(schema, Mapping):
         return schema is True
-    kinds = schema.get("type")
-    named = kinds == "null" or (isinstance(kinds, list) and "null" in kinds) or schema.get("nullable") is True
-    enum = schema.get("enum")
+    kinds, enum = schema.get("type"), schema.get("enum")
+    listed = "null" in (kinds if isinstance(kinds, list) else [kinds]) or (isinstance(enum, list) and None in enum)
     within = any(isinstance(some := schema.get(key), list) and any(map(_allows_null, some)) for key in _SUBSCHEMAS)
-    return (
-        named
-        or within
-        or (isinstance(enum, list) and None in enum)
-        or not (kinds or enum or schema.keys() & _SUBSCHEMAS)
-    )
+    silent = not (kinds or enum or schema.keys() & _SUBSCHEMAS)
+    return listed or within or silent or schema.get("nullable") is True

@@ -10,7 +10,7 @@ from itertools import count
 from agentft.calls.reading import CallKeys, make_call
 from agentft.calls.thoughts import is_thought, join_thoughts, read_text, write_thought
 from agentft.errors import RowError
-from agentft.records.keys import REASONING_KEYS, read_excluded, read_reasoning
+from agentft.records.keys import REASONING_KEYS, argument_key, as_text, read_excluded, read_reasoning
 from agentft.records.links import CallLinks, read_identity
 from agentft.records.tools import has_calls, read_role, written_calls
 from agentft.records.unread import unread_of_turn
@@ -89,10 +89,11 @@ def _tile(role: Role, texts_and_parts: Iterator[tuple[str, Part]]) -> Turn:
 def _read_message(role: Role, message: Mapping[str, Json], numbers: Iterator[int]) -> Iterator[tuple[str, Part]]:
     """The parts of a message, each with its text. `_tile` sets their spans."""
     if role != "assistant":
-        yield from _read_text(message.get("content"))
+        if text := _read_content(message.get("content")):
+            yield text, Text(text, _UNPLACED)
         return
     reasoning, text = read_reasoning(message), _read_content(message.get("content") or message.get("refusal"))
-    spoken = read_text(text)
+    spoken = read_text(text if text.strip() else "")
     if reasoning:
         block, spoken = (spoken[:1], spoken[1:]) if spoken and is_thought(spoken[0]) else ((), spoken)
         thought = join_thoughts([Text(reasoning, _UNPLACED, thought=True), *block])
@@ -109,24 +110,13 @@ def _read_call(call: Mapping[str, Json], identity: str) -> tuple[str, ToolCall]:
     function = call.get("function") or call
     if not isinstance(function, dict):
         raise RowError("call-not-object", f"a call's function must be an object, not {function!r:.60}")
-    arguments, name = function.get("arguments"), _text_or_empty(function.get("name"))
+    arguments, name = function.get(argument_key(function)), as_text(function.get("name"))
     if arguments is None or (isinstance(arguments, str) and not arguments.strip()):
         arguments = "{}"
     if not isinstance(arguments, str):
         arguments = json.dumps(arguments, ensure_ascii=False, separators=(",", ":"))
     text = f'{{"name":{json.dumps(name, ensure_ascii=False)},"arguments":{arguments}}}'
-    return text, make_call(identity, function, _UNPLACED, _KEYS)
-
-
-def _text_or_empty(value: Json) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _read_text(content: Json) -> Iterator[tuple[str, Text]]:
-    """A Text, or nothing if it is empty."""
-    text = _read_content(content)
-    if text:
-        yield text, Text(text, _UNPLACED)
+    return text, make_call(identity, {"name": name, "arguments": arguments}, _UNPLACED, _KEYS)
 
 
 def _read_content(content: Json) -> str:
@@ -153,7 +143,7 @@ def _add_result(message: Mapping[str, Json], step: CallLinks, before: Json) -> N
     Raises:
         RowError: `result-without-call`, with the keys that may hold the call.
     """
-    number = step.find(read_identity(message.get("tool_call_id")), _text_or_empty(message.get("name")))
+    number = step.find(read_identity(message.get("tool_call_id")), as_text(message.get("name")))
     if number is not None:
         content = _read_result_text(message.get("content"))
         part = ToolResult(step.calls[number].id, content, _UNPLACED, message.get("is_error") is True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 
 from agentft.errors import RowError
 from agentft.json_text import UnreadableError, read_value
-from agentft.records.keys import is_blank
+from agentft.records.keys import as_text, is_blank
 from agentft.records.schemas import without_nulls
 from agentft.types import Json, Role, ToolDefinition
 
@@ -18,24 +19,26 @@ _MAX_CACHED_LENGTH = 5_000  # characters of a tool; longer ones are not cached, 
 _TYPES = {name: name for name in ("string", "number", "integer", "boolean", "array", "object", "null")}
 _TYPES |= {"str": "string", "text": "string", "int": "integer", "long": "integer", "float": "number"}
 _TYPES |= {"double": "number", "bool": "boolean", "list": "array", "tuple": "array", "dict": "object", "map": "object"}
+_SCHEMA_KEYS = frozenset({"$ref", "$defs", "anyOf", "oneOf", "allOf"})
 _YES = frozenset({"true", "required", "yes", "1"})
 
 
 def read_list(value: Json, key: str, reason: str) -> list[Json] | None:
     """A list, or the JSON text of a list (how Arrow files store nested values). Raises RowError(reason).
 
+    The list's objects may be JSON text, too.
+
     Blank text and an empty object are None: files with a column of lists have them in rows that need none.
     """
     if is_blank(value):
         return None
-    if isinstance(value, str):
-        try:
-            value = read_value(value)
-        except UnreadableError as error:
-            raise RowError(reason, f"the text of `{key}` is {error}") from None
-    if not isinstance(value, list | None):
-        raise RowError(reason, f"`{key}` must be a list, not {value!r:.60}")
-    return value
+    try:
+        value = read_value(value) if isinstance(value, str) else value
+        if isinstance(value, list):
+            return [read_value(item) if isinstance(item, str) and item.strip()[:1] == "{" else item for item in value]
+    except UnreadableError as error:
+        raise RowError(reason, f"the text of `{key}` is {error}") from None
+    raise RowError(reason, f"`{key}` must be a list, not {value!r:.60}")
 
 
 def has_calls(turn: Json) -> bool:
@@ -110,8 +113,7 @@ def make_tool(name: str, description: Json, parameters: Json, address: str = "")
         schema = read_parameters(parameters)
     except UnreadableError as error:
         raise RowError("unreadable-tools", f"the parameters of {name!r}: {error}") from None
-    summary = description if isinstance(description, str) else ""
-    return ToolDefinition(name, summary, schema, (address,) if address else ())
+    return ToolDefinition(name, as_text(description), schema, (address,) if address else ())
 
 
 def read_parameters(value: Json) -> dict[str, Json]:
@@ -128,8 +130,11 @@ def read_parameters(value: Json) -> dict[str, Json]:
         value = read_value(value) if value.strip() else None
     value = without_nulls(value)
     if isinstance(value, dict):
-        if value.get("type") == "object" or isinstance(value.get("properties"), dict):
+        kind = str(value.get("type")).lower()
+        if _TYPES.get(kind) == "object" or isinstance(value.get("properties"), dict) or value.keys() & _SCHEMA_KEYS:
             return {"type": "object", "properties": {}, **value}
+        if kind in _TYPES:
+            raise UnreadableError(f"must be those of an object, not of a schema of type {kind}")
         value = [{"name": name, **_entry(spec)} for name, spec in value.items()]
     if value is not None and not isinstance(value, list):
         raise UnreadableError(f"must be a list or an object, not {type(value).__name__}")
@@ -168,5 +173,5 @@ def _read_type(entry: Mapping[str, Json]) -> Json:
     if isinstance(kind, list) and kind and all(isinstance(one, str) and one in _TYPES for one in kind):
         return kind
     if isinstance(kind, str):
-        return _TYPES.get(kind.lower().strip(), "string")
+        return _TYPES.get(re.split("[^a-z]", kind.strip().lower())[0], "string")  # `int, optional`, `list[str]`
     return "object" if isinstance(entry.get("properties"), dict) else "array" if "items" in entry else "string"

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
 
 from agentft.errors import RowError
-from agentft.records.keys import WEIGHT_KEYS, is_blank
+from agentft.records.keys import WEIGHT_KEYS, argument_key, is_blank
 from agentft.records.tools import read_list
 from agentft.types import Json
 
 __all__ = ["unread_keys", "unread_of_turn"]
 
-_ROW = frozenset({"id", "system", "tools", "functions"})
-# What a row says about itself. It is no part of the conversation, so nothing is lost if it is not read.
-_METADATA = frozenset({"source", "license", "lang", "language", "category", "dataset", "split", "metadata", "meta"})
-_CALL = frozenset({"id", "type", "function", "name", "arguments"})
+# The latter say something about the row. They are no part of the conversation, so nothing is lost if they are not read.
+_ROW = frozenset({"id", "system"})
+_ROW |= {"source", "license", "lang", "language", "category", "dataset", "split", "metadata", "meta"}
+_CALL = frozenset({"id", "type", "function", "name"})
 _TOOL = frozenset({"type", "function", "name", "description", "parameters", "input_schema", "inputSchema"})
 _TURN = frozenset({"id", *WEIGHT_KEYS})
+_WEIGHT = re.compile("(?:^|_)(?:loss|mask|train|weight)", re.I)  # names whose numbers are named, too
+_WRITTEN_CALL = re.compile(
+    r"<tool_calls?>|<function_?call>|<function=|\[TOOL_CALLS\]|<\|tool_call|<\|python_tag\|>|<｜tool▁call"
+)
 
 
 def unread_keys(
@@ -32,25 +36,27 @@ def unread_keys(
         items: the turns.
         turn_keys: the keys that are read, by role (`""`: of every role). Empty: the keys of turns are not checked.
     """
-    found = dict.fromkeys(_unread(row, _ROW | _METADATA | {key}))
-    if not is_blank(row.get("tools")):
-        found |= dict.fromkeys(_unread({"functions": row.get("functions")}, frozenset()))
+    listed = "functions" if is_blank(row.get("tools")) else "tools"
+    found = dict.fromkeys(_unread(row, _ROW | {key, listed}))
     for item in items if turn_keys else ():
         if isinstance(item, dict):
             found |= dict.fromkeys(unread_of_turn(item, turn_keys))
-    tools = row.get("functions") if is_blank(row.get("tools")) else row.get("tools")
-    return tuple(found | dict.fromkeys(_unread_of_functions(tools, "tools", _TOOL)))
+    return tuple(found | dict.fromkeys(_unread_of_functions(row.get(listed), "tools", _TOOL)))
 
 
 def unread_of_turn(turn: Mapping[str, Json], turn_keys: Mapping[str, frozenset[str]]) -> Iterator[str]:
     """The same for one turn."""
     role = next((name for key in ("from", "role") if isinstance(name := turn.get(key), str)), "")
-    yield from (f"{role}.{name}" for name in _unread(turn, _known(turn_keys[""], turn_keys.get(role, frozenset()))))
-    if turn.get("refusal") and not is_blank(turn.get("content")):
-        yield from (f"{role}.{name}" for name in _unread({"refusal": turn["refusal"]}, frozenset()))
+    known = _TURN | turn_keys[""] | turn_keys.get(role, frozenset())
+    if not is_blank(turn.get("content")):
+        known -= {"refusal"}
+    yield from (f"{role}.{name}" for name in _unread(turn, known))
     if turn.get("tool_calls"):
         yield from _unread_of_functions(turn["tool_calls"], "tool_calls", _CALL)
-    if role not in ("assistant", "gpt"):  # a weight of 0 changes nothing here
+    if role in ("assistant", "gpt"):
+        written = _WRITTEN_CALL.search(str(turn.get("content", turn.get("value"))))
+        yield from (f"{role}.{written[0]}",) if written else ()
+    else:  # a weight of 0 changes nothing here
         yield from (f"{role}.{name}" for name in WEIGHT_KEYS if turn.get(name))
 
 
@@ -63,15 +69,11 @@ def _unread_of_functions(listed: Json, where: str, known: frozenset[str]) -> Ite
         function = item.get("function") if isinstance(item, dict) else None
         for one in (item, function):
             if isinstance(one, dict):
-                yield from (f"{where}.{name}" for name in _unread(one, known))
-
-
-@cache
-def _known(everywhere: frozenset[str], own: frozenset[str]) -> frozenset[str]:
-    return _TURN | everywhere | own
+                own = known | {argument_key(one)} if known is _CALL else known
+                yield from (f"{where}.{name}" for name in _unread(one, own))
 
 
 def _unread(item: Mapping[str, Json], known: frozenset[str]) -> Iterator[str]:
     for name, value in () if item.keys() <= known else item.items():
-        if name not in known and isinstance(value, str | list | dict) and not is_blank(value):
+        if name not in known and not is_blank(value) and (isinstance(value, str | list | dict) or _WEIGHT.search(name)):
             yield name

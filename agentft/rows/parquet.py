@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agentft.errors import InputError, RowError
+from agentft.records.keys import argument_key
 from agentft.types import Json
 
 __all__ = ["check_arguments", "iter_parquet"]
@@ -51,7 +52,7 @@ def _arguments(message: Json) -> Iterator[Json]:
         calls = message.get("tool_calls")
         for call in [*(calls if isinstance(calls, list) else ()), message.get("function_call")]:
             function = call.get("function") or call if isinstance(call, dict) else None
-            yield function.get("arguments") if isinstance(function, dict) else None
+            yield function.get(argument_key(function)) if isinstance(function, dict) else None
 
 
 def _has_null(value: Json) -> bool:

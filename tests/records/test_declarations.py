@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from agentft.calls.msagent import INSTRUCTION, MSAGENT
 from agentft.errors import RowError
+from agentft.json_text import UnreadableError
 from agentft.records.declarations import parse_system
 from agentft.records.tools import read_parameters
 from agentft.types import Declarations, Json, Text, ToolDefinition
@@ -181,6 +182,12 @@ def test_long_system_texts_are_parsed_too() -> None:
         ([{"name": "x", "type": ["string", "null"]}], {"x": {"type": ["string", "null"]}}, []),
         ([{"name": "x", "items": {}}], {"x": {"type": "array", "items": {}}}, []),
         ({"x": {"type": "int", "required": True}}, {"x": {"type": "integer"}}, ["x"]),
+        (
+            {"x": {"type": "int, optional"}, "y": {"type": "List[str]"}},
+            {"x": {"type": "integer"}, "y": {"type": "array"}},
+            [],
+        ),
+        ({"type": {"type": "str"}, "anyone": {}}, {"type": {"type": "string"}, "anyone": {"type": "string"}}, []),
         ({"x": "a word"}, {"x": {"type": "string", "description": "a word"}}, []),
         (
             [{"name": "x", "properties": {"y": {}}, "required": ["y"]}],
@@ -200,6 +207,11 @@ def test_a_json_schema_is_kept() -> None:
         "additionalProperties": False,
     }
     assert read_parameters(schema) == schema
+    roots: Any = ({"$ref": "#/$defs/A", "$defs": {"A": {}}}, {"anyOf": [{}]}, {"type": "OBJECT"}, {"type": "dict"})
+    for root in roots:
+        assert read_parameters(root) == {"type": "object", "properties": {}, **root}, "its keys are no parameters"
+    with pytest.raises(UnreadableError, match="must be those of an object, not of a schema of type array"):
+        read_parameters({"type": "array", "items": {"type": "string"}})
     assert read_parameters({"properties": {}, "required": []}) == {"type": "object", "properties": {}, "required": []}
 
 

@@ -86,7 +86,7 @@ def supervised(row: dict[str, Any], fmt: str) -> str:
     return "".join(character for character, weight in zip(text, encoded.loss_weights, strict=True) if weight)
 
 
-@pytest.mark.parametrize("key", ["weight", "loss", "train"])
+@pytest.mark.parametrize("key", ["weight", "loss", "train", "loss_mask"])
 @pytest.mark.parametrize("no", [0, False, 0.0])
 @pytest.mark.parametrize("fmt", CALL_FORMATS)
 def test_a_turn_of_weight_0_is_not_learnt(key: str, no: object, fmt: str) -> None:
@@ -134,6 +134,18 @@ def test_another_weight_rejects_the_row(weights: dict[str, Any]) -> None:
         ({"messages": CHAT, "tools": [{**TOOL, "strict": True, "returns": {"type": "string"}}]}, ("tools.returns",)),
         ({"messages": CHAT, "tools": [{"name": "f", "args": {"city": "text"}}]}, ("tools.args",)),
         ({"conversations": [SHAREGPT[0], {**SHAREGPT[1], "calls": ["f()"]}]}, ("gpt.calls",)),
+        ({"messages": CHAT, "weight": 0, "train": False, "constraint": 3}, ("weight", "train")),
+        (
+            {"messages": [CHAT[0], {**CHAT[1], "loss_scale": 0.0, "masked": True}]},
+            ("assistant.loss_scale", "assistant.masked"),
+        ),
+        ({"messages": [CHAT[0], {"role": "assistant", "tool_calls": [{**CALL, "weight": 0}]}]}, ("tool_calls.weight",)),
+        ({"messages": [CHAT[0], {**CHAT[1], "content": "<tool_call>\n{}\n</tool_call>"}]}, ("assistant.<tool_call>",)),
+        (
+            {"messages": [CHAT[0], {**CHAT[1], "content": [{"type": "text", "text": "[TOOL_CALLS] []"}]}]},
+            ("assistant.[TOOL_CALLS]",),
+        ),
+        ({"conversations": [SHAREGPT[0], {"from": "gpt", "value": "<functioncall> {}"}]}, ("gpt.<functioncall>",)),
     ],
 )
 def test_keys_that_hold_something_and_are_not_read_are_named(row: dict[str, Any], unread: tuple[str, ...]) -> None:

@@ -137,3 +137,29 @@ def test_a_row_of_no_known_format() -> None:
     with pytest.raises(RowError, match="its keys are prompt, answer") as caught:
         parse_row({"prompt": "x", "answer": "y"}, "x")
     assert caught.value.reason == "unknown-format"
+
+
+def test_turns_with_from_are_msagent_under_messages_too() -> None:
+    turns: Any = [USER, turn("gpt", "Hello")]
+    assert parse_row({"messages": turns}, "x") == parse_row({"conversations": turns}, "x")
+
+
+@pytest.mark.parametrize(
+    ("call", "key"),
+    [
+        ('{"api_name": "f", "arguments": {"city": "Rome"}}', "arguments"),
+        ("{'api_name': 'f', 'args': {'city': 'Rome'}}", "args"),
+        ('{"api_name": "f", "parameters": {}, "input": "{\\"city\\": 1}"}', "input"),
+        ('{"api_name": "f", "parameters": {"input": {"city": "Rome"}}}', ""),
+        ('{"api_name": "f", "arguments": {}}', ""),
+    ],
+)
+def test_a_call_whose_arguments_stand_under_another_key_is_not_taken_for_one_without(call: str, key: str) -> None:
+    row: dict[str, Any] = {"conversations": [USER, turn("gpt", f"Well. <|startofthink|>{call}<|endofthink|>")]}
+    if not key:
+        assert len(calls(parse_row(row, "x"))) == 1
+        return
+    with pytest.raises(RowError, match=f"the call 'f' has `{key}` instead of `parameters`") as caught:
+        parse_row(row, "x")
+    place = row["conversations"][1]["value"].index(key) - 1
+    assert (caught.value.reason, caught.value.turn, caught.value.offset) == ("call-not-object", 1, place)

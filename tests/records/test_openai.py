@@ -7,7 +7,7 @@ import pytest
 
 from agentft.errors import RowError
 from agentft.records import parse_row
-from agentft.types import Conversation, Json, Text, ToolResult
+from agentft.types import Conversation, Json, Text, ToolCall, ToolResult
 from tests.records.rows import PUBLIC, SHARED, calls, check_spans, fixture, load, results
 
 ROWS = fixture("openai")
@@ -212,3 +212,37 @@ def test_openai_turns_under_the_conversations_key_keep_their_calls() -> None:
         assert parse_row(moved, "x") == parse(name)
         as_text = {**moved, "conversations": json.dumps(row["messages"])}
         assert parse_row(as_text, "x") == parse(name), "the JSON text of the turns keeps their calls too"
+
+
+@pytest.mark.parametrize("key", ["args", "parameters", "input"])
+def test_arguments_are_read_under_the_keys_of_other_exporters(key: str) -> None:
+    turn: Any = {
+        "role": "assistant",
+        "tool_calls": [{"id": "x", "type": "tool_call", "name": "f", key: {"city": "Rome"}}],
+    }
+    messages: Any = [USER, turn]
+    row = parse_row({"messages": messages}, "x")
+    assert ([call.arguments for call in calls(row)], row.unread) == ([{"city": "Rome"}], ())
+    turn["tool_calls"][0]["arguments"] = {"city": "Oslo"}
+    row = parse_row({"messages": messages}, "x")
+    assert ([call.arguments for call in calls(row)], row.unread) == ([{"city": "Oslo"}], (f"tool_calls.{key}",))
+
+
+def test_each_message_call_and_tool_may_be_json_text() -> None:
+    row = ROWS["call-and-result"]
+    messages = [dict(message) for message in row["messages"]]
+    for message in messages:
+        if "tool_calls" in message:
+            message["tool_calls"] = [json.dumps(call) for call in message["tool_calls"]]
+    texts: Any = {"messages": [json.dumps(one) for one in messages], "tools": [json.dumps(one) for one in row["tools"]]}
+    assert parse_row({**row, **texts}, "x") == parse("call-and-result")
+    with pytest.raises(RowError, match="the text of `tools` is not JSON"):
+        parse_row({**row, "tools": ['{"name": "f"']}, "x")
+
+
+def test_blank_text_of_the_assistant_is_none() -> None:
+    call = {"name": "f", "arguments": "{}"}
+    message: Any = {"role": "assistant", "content": "\n\n", "tool_calls": [call]}
+    (turn,) = parse_row({"messages": [message]}, "x").turns
+    assert [type(part) for part in turn.parts] == [ToolCall]
+    check_spans(turn)
