@@ -50,7 +50,10 @@ def no_worse_p(first: Sequence[float], second: Sequence[float], margin: float) -
 
 
 def no_worse_ratio_p(first: Sequence[tuple[int, int]], second: Sequence[tuple[int, int]], margin: float) -> float:
-    """The same for two ratios of sums, (part, whole) for each case, by a bootstrap over cases."""
+    """The same for two ratios of sums, (part, whole) for each case, by a bootstrap over cases: too low with few cases.
+
+    Simulated, at ratios of 0.88 and 0.98: below 0.05 in 9 % of evaluations with 20 cases, in 6 % with 60.
+    """
     found = resampled_ratios(first, second)
     if found is None:
         return 1.0

@@ -102,11 +102,9 @@ def _rows(summary: Mapping[str, Any], labels: list[str]) -> Iterator[list[str]]:
         if any(found[label]["n"] for label in labels):
             row = [name, *(_share(found[label]["value"]) for label in labels)]
             if len(labels) == 2:
-                delta = found.get("delta") or {"value": None}
-                interval = (
-                    "" if delta["value"] is None else f" ({delta['low'] * 100:+.1f} to {delta['high'] * 100:+.1f})"
-                )
-                row.append("" if delta["value"] is None else f"{delta['value'] * 100:+.1f}{interval}")
+                delta = found.get("delta") or {}
+                points = [f"{delta[key] * 100:+.1f}" for key in ("value", "low", "high") if delta.get(key) is not None]
+                row.append("{} ({} to {})".format(*points) if points else "")
             yield [*row, "/".join(dict.fromkeys(str(found[label]["n"]) for label in labels))]
 
 

@@ -50,4 +50,4 @@ def test_after_sigkill_no_case_is_lost_and_none_is_run_twice(tmp_path: Path) -> 
     counts = Counter(json.loads(line)["case"] for line in stored.read_text().splitlines())
     assert counts == Counter(f"c{number}" for number in range(CASES))
     summary = json.loads(done.stdout)
-    assert (summary["kept"], [*summary["done"].values()], summary["invalid"]) == (len(kept), [CASES], 0)
+    assert (summary["kept"], [*summary["done"].values()], summary["problems"]) == (len(kept), [CASES], {})

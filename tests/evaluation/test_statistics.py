@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
+import scipy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +14,9 @@ from agentft.evaluation.statistics import (
     SEED,
     Estimate,
     PairedDelta,
+    clustered,
     estimate,
+    holm,
     paired_delta,
     paired_ratio_delta,
     ratio,
@@ -302,3 +306,70 @@ def test_the_smallest_difference_has_80_percent_power_and_is_the_smallest() -> N
     # Ten discordant pairs on average, and no room for one that favours the other arm.
     assert smallest_difference(2000, 0.005) == 0.005
     assert smallest_difference(0) is None
+
+
+# Of statsmodels 0.15.0: multipletests(p, method="holm")[1], mcnemar(table, exact=True).pvalue and
+# proportion_confint(part, whole, method="wilson"). 20,000 random sets of p-values, 5,000 tables and 5,000 proportions
+# were compared once: the largest difference was 1.1e-15.
+@pytest.mark.parametrize(
+    ("p_values", "adjusted"),
+    [
+        ([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]),
+        ([0.001, 0.2, 0.02, 0.02, 0.9, 0.0003], [0.005, 0.4, 0.08, 0.08, 0.9, 0.0018]),
+        ([0.5, 0.6, 0.9], [1.0, 1.0, 1.0]),
+    ],
+)
+def test_holms_adjustment_is_that_of_statsmodels(p_values: list[float], adjusted: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(adjusted, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("table", "p"),
+    [
+        ((120, 75, 22, 65), 6.073393488182725e-08),
+        ((10, 3, 11, 40), 0.057373046875),
+        ((500, 41, 60, 399), 0.07275700687752425),
+    ],
+)
+def test_mcnemars_exact_test_is_that_of_statsmodels(table: tuple[int, int, int, int], p: float) -> None:
+    assert by_hand(*table).p == pytest.approx(p, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "low", "high"),
+    [
+        (0, 7, 0.0, 0.3543304350666875),
+        (195, 282, 0.635309798118637, 0.7425220267173379),
+        (5000, 5000, 0.9992322980549431, 1.0),
+    ],
+)
+def test_wilsons_interval_is_that_of_statsmodels(part: int, whole: int, low: float, high: float) -> None:
+    found = ratio([(part, whole)])
+    assert (found.low, found.high) == near(low, high)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_bootstraps_are_within_the_sampling_error_of_scipys(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    base = generator.choice([0.0, 0.25, 0.5, 1.0], 80)
+    tuned = np.clip(base + generator.choice([-0.25, 0.0, 0.25], 80, p=[0.1, 0.4, 0.5]), 0.0, 1.0)
+    names = [str(name) for name in generator.integers(0, 12, 80)]
+    differences = tuned - base
+    settings: dict[str, Any] = {"n_resamples": 20000, "method": "percentile", "rng": seed, "vectorized": True}
+    reference = scipy.stats.bootstrap((differences,), np.mean, **settings)
+    found = paired_delta(list(tuned), list(base))
+    assert_near(found.low, found.high, reference)
+    sums = [[differences[index] for index in range(80) if names[index] == name] for name in dict.fromkeys(names)]
+    parts = tuple(np.array(column) for column in zip(*((sum(one), len(one)) for one in sums), strict=True))
+    reference = scipy.stats.bootstrap(
+        parts, lambda part, whole, axis: part.sum(axis) / whole.sum(axis), paired=True, **settings
+    )
+    by_tool = clustered(list(tuned), list(base), names)
+    assert by_tool is not None
+    assert_near(by_tool.low, by_tool.high, reference)
+
+
+def assert_near(low: float | None, high: float | None, reference: Any) -> None:
+    """2,000 resamples fix a 2.5 % quantile to about 0.06 standard errors (one standard deviation)."""
+    expected = reference.confidence_interval
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.3 * reference.standard_error)
