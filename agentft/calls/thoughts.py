@@ -11,6 +11,7 @@ from agentft.types import Part, Span, Text, ToolResult
 __all__ = [
     "THINK",
     "add_thought",
+    "begin_thought",
     "is_thought",
     "join_thoughts",
     "parse_begun",
@@ -49,6 +50,13 @@ def add_thought(text: str, thought: str) -> str:
     block = _BLOCK.match(text)
     own, end = (block[1], block.end()) if block else ("", 0)
     return write_thought(join_thoughts([Text(one, Span(0, 0), thought=True) for one in (thought, own)])) + text[end:]
+
+
+def begin_thought(text: str) -> str:
+    """A recorded reply with the `<think>` that its prompt began, so that only a line with the end was recorded."""
+    thought, end, answer = text.partition(_END)
+    other = THINK in thought or "<|startof" in thought  # the end stands in a block, or in an MS-Agent call
+    return THINK + text if end and not other and answer[:1] in ("", "\n") else text
 
 
 def with_thoughts(parse: Parse) -> Parse:

@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 
 from agentft.calls.msagent import MSAGENT
-from agentft.calls.thoughts import add_thought
+from agentft.calls.thoughts import add_thought, begin_thought
 from agentft.errors import RowError
 from agentft.records.declarations import parse_system
-from agentft.records.keys import REASONING_KEYS, read_excluded, read_reasoning
+from agentft.records.keys import REASONING_KEYS, as_text, read_excluded, read_reasoning
 from agentft.records.tools import has_calls, read_role
 from agentft.types import Json, Part, Role, Span, Text, ToolCall, ToolDefinition, ToolResult, Turn
 
@@ -41,8 +41,7 @@ def _is_msagent(turn: Json) -> bool:
         return False
     if "role" not in turn:
         return "from" in turn
-    content = turn.get("content")
-    return isinstance(content, str) and ("<|startofthink|>" in content or "<|startofexec|>" in content)
+    return any(start in as_text(turn.get("content")) for start in ("<|startofthink|>", "<|startofexec|>"))
 
 
 def parse_msagent(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinition, ...]]:
@@ -88,7 +87,7 @@ def _read_turn(item: Json) -> tuple[Role, str]:
     if not isinstance(value, str):
         raise RowError("value-not-text", f"the value must be text, not {value!r:.60}")
     if role == "assistant":
-        value = add_thought(value, read_reasoning(item))
+        value = add_thought(begin_thought(value), read_reasoning(item))
     return role, value
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import count
 
 from agentft.calls.reading import CallKeys, make_call
-from agentft.calls.thoughts import is_thought, join_thoughts, read_text, write_thought
+from agentft.calls.thoughts import begin_thought, is_thought, join_thoughts, read_text, write_thought
 from agentft.errors import RowError
 from agentft.records.keys import REASONING_KEYS, argument_key, as_text, read_excluded, read_reasoning
 from agentft.records.links import CallLinks, read_identity
@@ -93,6 +93,7 @@ def _read_message(role: Role, message: Mapping[str, Json], numbers: Iterator[int
             yield text, Text(text, _UNPLACED)
         return
     reasoning, text = read_reasoning(message), _read_content(message.get("content") or message.get("refusal"))
+    text = begin_thought(text)
     spoken = read_text(text if text.strip() else "")
     if reasoning:
         block, spoken = (spoken[:1], spoken[1:]) if spoken and is_thought(spoken[0]) else ((), spoken)
@@ -157,6 +158,5 @@ def _add_result(message: Mapping[str, Json], step: CallLinks, before: Json) -> N
 def _read_result_text(content: Json) -> str:
     """A result's text. Some exporters leave results as objects; these are dumped as JSON."""
     texts = isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content)
-    if content is None or isinstance(content, str) or (texts and content):
-        return _read_content(content)
-    return json.dumps(content, ensure_ascii=False)
+    is_text = content is None or isinstance(content, str) or (texts and content)
+    return _read_content(content) if is_text else json.dumps(content, ensure_ascii=False)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from agentft.calls import CALL_FORMATS
 from agentft.calls.thoughts import add_thought
+from agentft.records import parse_row
 from agentft.types import Part, Text, ToolCall
 
 CALLS = {
@@ -72,3 +75,25 @@ def test_a_format_parses_the_thoughts_that_it_writes(fmt: str) -> None:
 )
 def test_a_thought_beside_the_text_is_put_before_it_once(text: str, thought: str, expected: str) -> None:
     assert add_thought(text, thought) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "thought"),
+    [
+        ("Hm.\n</think>\n\nYes.", "Hm."),
+        ("Hm.</think>", "Hm."),
+        ("\n</think>\n\nYes.", ""),
+        ("Write </think> at the end.", None),
+        ("Write <think>\n</think>\nfirst.", None),
+        ('Look. <|startofthink|>{"api_name": "w", "parameters": {"q": "</think>\n"}}<|endofthink|>', None),
+    ],
+)
+def test_the_end_of_a_thought_that_the_prompt_began_makes_it_one_in_rows(text: str, thought: str | None) -> None:
+    rows: list[dict[str, Any]] = [{"messages": [{"role": "assistant", "content": text}]}]
+    rows.append({"conversations": [{"from": "gpt", "value": text}]})
+    for row in rows:
+        (turn,) = parse_row(row, "x").turns
+        first = turn.parts[0]
+        assert isinstance(first, Text)
+        assert (first.text if first.thought else None) == thought
+        assert "".join(turn.raw[part.span.start : part.span.end] for part in turn.parts) == turn.raw
