@@ -23,6 +23,7 @@ __all__ = ["READERS", "Draft"]
 
 _PROMPT = re.compile(r'api_list = (\[.*\])\ntask_instruction = "(.*)"\nOutput:', re.DOTALL)
 _PAIR = re.compile(r"(\w+)='([\[{].*?[\]}]|(?:(?!', ).)*)'(?=, \w+='|$)", re.DOTALL)
+_CALLS = re.compile(r"\[.*\]", re.DOTALL)
 _CASE = "A customer has been told the following. Act for them as if they had written it themselves.\n\n"
 Call = tuple[str, dict[str, Json]]
 
@@ -77,17 +78,15 @@ def _seal_tools(row: Mapping[str, Any], _: Mapping[str, Any]) -> Draft:
     if "conversations" not in row:
         raise InputError("the record lists no tools; give a file of dataset_for_finetune")
     asked, answered = (turn["value"] for turn in row["conversations"])
-    found = _PROMPT.search(asked)
-    if not found:
-        raise InputError("the prompt has no api_list and task_instruction")
+    listed, request = _PROMPT.findall(asked)[0]
     tools = []
-    for one in ast.literal_eval(found[1]):
+    for one in ast.literal_eval(listed):
         tool, result = _tool(one["api_name"], one["api_description"], one["parameters"], one.get("responses"))
         tools.append((replace(tool, parameters={**tool.parameters, "required": one["required"]}), result))
     calls = [(one["api"], one["parameters"]) for one in ast.literal_eval(answered)]
     if any("API_call_" in str(value) for _, arguments in calls for value in arguments.values()):
         raise InputError("a call needs a value of an earlier result, which the set does not have")
-    message: dict[str, Json] = {"role": "user", "content": found[2]}
+    message: dict[str, Json] = {"role": "user", "content": request}
     return Draft(row["id"], [message], tools, [_typed(call, tools) for call in calls])
 
 
@@ -101,11 +100,10 @@ def _acebench(row: Mapping[str, Any], answers: Mapping[str, Any]) -> Draft:
     context = "\n".join(text.strip() for text in (row.get("time"), row.get("profile")) if text)
     messages: list[dict[str, Json]] = [{"role": "system", "content": context}] if context else []
     lines = re.split(r"^(user|system): ?", row["question"], flags=re.MULTILINE)
-    told = [(speaker, text.strip()) for speaker, text in zip(lines[1::2], lines[2::2], strict=True)]
+    told = zip(("assistant" if speaker == "system" else speaker for speaker in lines[1::2]), lines[2::2], strict=True)
     # The assistant's calls have no result; the sentence after each one says what came of it.
-    told = [(speaker, text) for speaker, text in told if speaker == "user" or not re.fullmatch(r"\[.*\]", text, re.S)]
-    for speaker, group in groupby(told, key=lambda one: one[0]):
-        role = "user" if speaker == "user" else "assistant"
+    kept = ((role, text.strip()) for role, text in told if role == "user" or not _CALLS.fullmatch(text.strip()))
+    for role, group in groupby(kept, key=lambda one: one[0]):
         messages.append({"role": role, "content": "\n\n".join(text for _, text in group)})
     if row["id"] not in answers:
         raise InputError("it has no entry in possible_answer")
