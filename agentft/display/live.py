@@ -78,7 +78,8 @@ class LiveArea:
 
     def draw(self, width: int, height: int) -> str:
         """The growing text and the spinner as ANSI text: the last `height` lines, each with its newline."""
-        shown = SafeConsole(file=io.StringIO(), width=width, force_terminal=True, markup=False, highlight=False)
+        file = io.StringIO()
+        shown = SafeConsole(file=file, width=width, force_terminal=True, markup=False, highlight=False)
         with self._lock:
             if self._growing is not None:
                 shown.print(self._growing)
@@ -87,6 +88,4 @@ class LiveArea:
             frame = SPINNER[int(seconds * 8) % len(SPINNER)]
             rest = f"{f' · {seconds:.0f} s' if seconds >= 1 else ''} · {self._way_out}"
             shown.print(f"{frame} {self._doing}{rest}", style="dim", no_wrap=True, overflow="ellipsis")
-        file = shown.file
-        assert isinstance(file, io.StringIO)  # noqa: S101
         return "".join(file.getvalue().splitlines(keepends=True)[-height:])
