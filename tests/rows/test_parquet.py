@@ -65,8 +65,7 @@ def test_nulls_added_by_arrow_are_dropped_from_tools_and_rejected_in_arguments(t
 
 
 def test_values_that_json_does_not_have_are_text(tmp_path: Path) -> None:
-    import pyarrow
-    from pyarrow import parquet
+    from datasets import Dataset
 
     day = datetime.datetime(2024, 7, 26)  # noqa: DTZ001  as Arrow has it
     arguments = {"day": day, "date": day.date(), "price": decimal.Decimal("1.50"), "city": "北京".encode()}
@@ -78,7 +77,7 @@ def test_values_that_json_does_not_have_are_text(tmp_path: Path) -> None:
     results = [{"role": "tool", "found": day, "content": None}, {"role": "assistant", "content": b"\xff"}]
     row: dict[str, Any] = {"messages": turns + results, "tools": [tool], "blob": b"\xff"}
     path = tmp_path / "rows.parquet"
-    parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+    Dataset.from_list([row]).to_parquet(str(path))
     ((_, conversation),), ledger = read(path)
     (call,) = calls(conversation)
     assert call.arguments == {"day": "2024-07-26 00:00:00", "date": "2024-07-26", "price": "1.50", "city": "北京"}
