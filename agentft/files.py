@@ -10,9 +10,9 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from agentft.errors import InputError
 
@@ -23,6 +23,7 @@ __all__ = [
     "clear_unfinished",
     "find_damage",
     "fsync_folder",
+    "is_at",
     "lock_folder",
     "lock_holder",
     "read_object",
@@ -50,9 +51,10 @@ def atomic_write(path: Path) -> Iterator[TextIO]:
             stream.flush()
             os.fsync(stream.fileno())
         partial.replace(path)
-        fsync_folder(path.parent)
-    finally:
+    except BaseException:
         partial.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -137,15 +139,12 @@ def lock_holder(folder: Path) -> int | None:
 
     The system frees the lock of a process that ends, so a number that another process has now is not taken for it.
     """
-    try:
-        with (folder / LOCK).open("r", encoding="utf-8") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                found = re.search(r"by process (\d+)", stream.read())
-                return int(found[1]) if found else None
-    except FileNotFoundError:
-        pass
+    with suppress(FileNotFoundError), (folder / LOCK).open("r", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            found = re.search(r"by process (\d+)", stream.read())
+            return int(found[1]) if found else None
     return None
 
 
@@ -160,13 +159,13 @@ def _locked(path: Path) -> Iterator[TextIO]:
                 holder = stream.read().strip() or "in use by another process"
                 raise InputError(f"{path.parent} is {holder}; wait for it, or stop it first") from None
             # The previous holder may have removed the file, and others would then lock a new one.
-            if _is_at(stream, path):
+            if is_at(stream, path):
                 yield stream
                 return
 
 
-def _is_at(stream: TextIO, path: Path) -> bool:
-    try:
+def is_at(stream: IO[Any], path: Path) -> bool:
+    """Whether an open file is the one that is at `path` now."""
+    with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(stream.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
+    return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -16,6 +16,7 @@ import typer
 
 from agentft.commands.endpoints import AllowHttp, EndpointUrl, PromptTokenizer, choose_endpoint
 from agentft.errors import InputError, MissingError
+from agentft.repl.reading import quiet_terminal
 
 if TYPE_CHECKING:
     from agentft.models import Model
@@ -103,18 +104,11 @@ def chat_command(  # noqa: RET503  (nothing is returned)
     toolsets = _toolsets(tools, adapter)
     edits = interactive and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
     opening = _Opening(model, adapter, int(bits), served, edits)
-    with _quiet(edits), ExitStack() as server:
+    with quiet_terminal() if edits else nullcontext(), ExitStack() as server:
         opened = _Sessions(opening, toolsets, sampling, system, approval, mcp, env or (), server)
         if acp:
             return _serve(opened)
         _chat(opening, opened, toolsets, save, store, resume=resume, edits=edits, stream=stream, as_json=as_json)
-
-
-def _quiet(edits: bool) -> AbstractContextManager[None]:
-    """Keys that are pressed while the chat prints are kept for its input line, if it `edits` one."""
-    from agentft.repl.reading import quiet_terminal
-
-    return quiet_terminal() if edits else nullcontext()
 
 
 def _approval(
@@ -151,12 +145,8 @@ class _Opening:
         """The name of the model without its adapter."""
         from agentft.models.opening import DEFAULT_MODEL
 
-        return (
-            (self.served and (self.model or self.served.url))
-            or self.model
-            or (self.run and self.run.model)
-            or DEFAULT_MODEL
-        )
+        served = self.served and (self.model or self.served.url)
+        return served or self.model or (self.run and self.run.model) or DEFAULT_MODEL
 
     @cached_property
     def run(self) -> FinishedRun | None:
@@ -169,11 +159,9 @@ class _Opening:
     def about(self) -> list[str]:
         """What the status line says of it."""
         adapter = [f"adapter {self.run.path.resolve().name}"] if self.run else []
-        return [
-            Path(self.name).name if not self.served else self.name,
-            *adapter,
-            *([] if self.served else [f"{self.bits} bits"]),
-        ]
+        if self.served:
+            return [self.name, *adapter]
+        return [Path(self.name).name, *adapter, f"{self.bits} bits"]
 
     def base(self) -> Model:
         """The model without its adapter, in the adapter's call format."""
@@ -270,9 +258,8 @@ def _chat(
     if save is not None:
         check_place(save)
     live = LiveArea() if edits else None
-    console = open_console(quiet=as_json)
-    if live is not None:
-        console = SafeConsole(file=cast(TextIO, live), markup=False, emoji=False, highlight=False)
+    drawn = live and SafeConsole(file=cast(TextIO, live), markup=False, emoji=False, highlight=False)
+    console = drawn or open_console(quiet=as_json)
     view = ChatView(console, console if live else open_console(stderr=True), streaming=stream, live=live)
     repl = Repl(
         opened, view, plain_reader if store else line_reader(sys.stdin), toolsets, save, store is not None, store

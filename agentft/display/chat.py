@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from rich.cells import cell_len, set_cell_size
@@ -119,9 +119,8 @@ class ChatView:
 
     def welcome(self, model: str, tools: Sequence[str]) -> None:
         """Show the model and the tools."""
-        self._notes.print(Text.assemble(("agentft chat", "bold"), " · ", safe_text(model, "cyan")), soft_wrap=True)
-        offered = ", ".join(tools) or "no tools"
-        self._notes.print(safe_name(f"{offered}  ·  /help for commands, Ctrl-D to leave", "dim"), soft_wrap=True)
+        self._notes.print(Text.assemble(("agentft chat", "bold"), " · ", safe_text(model, "cyan")))
+        self.note(f"{', '.join(tools) or 'no tools'} · /help for commands, Ctrl-D to leave", "dim")
 
     def echo(self, text: str) -> None:
         """Show a question on a terminal where it is not left as it was typed."""
@@ -161,9 +160,8 @@ class ChatView:
 
     def write(self, text: str) -> None:
         """Write a piece of an answer to a pipe."""
-        if text:
-            self.console.print(safe_text(text), end="", soft_wrap=True)
-            self.console.file.flush()
+        self.console.print(safe_text(text), end="", soft_wrap=True)
+        self.console.file.flush()
 
     def block(self, text: str, *, gap: bool = False) -> None:
         """Show a finished block of an answer; `gap`: after an empty line."""
@@ -180,7 +178,20 @@ class ChatView:
             line = f"{MARGIN}∴ {len(self.items)} {' '.join(text.split())}"
             self._print(Text(_fit(line, self._width), "dim"))
 
-    def exchange(self, exchange: Exchange, seconds: float, written: str = "") -> None:
+    def replay(self, rounds: Iterable[tuple[str, Sequence[Step]]]) -> None:
+        """Show stored questions and their steps as they were."""
+        for question, steps in rounds:
+            self.echo(question)
+            for step in steps:
+                with self.listening() as add:
+                    for part in step.parts:
+                        add(0, TextDelta(part.text, part.thought) if isinstance(part, TextPart) else CallStarted())
+                for one in step.exchanges:
+                    self.exchange(one, None)
+                self.step(step)
+            self.console.print()
+
+    def exchange(self, exchange: Exchange, seconds: float | None, written: str = "") -> None:
         """Show a call that was sent as one line, on a pipe on stderr; it is an item of /show."""
         self.items.append((exchange, written))
         if self.is_piped:
@@ -202,10 +213,13 @@ class ChatView:
         if rest:
             self.block(rest)
 
-    def answered(self, steps: Sequence[Step], seconds: float) -> None:
-        """Show the line under an answer."""
+    def answered(self, steps: Sequence[Step], seconds: float, note: str = "") -> None:
+        """Show the line under an answer, and a note about how it ended."""
         if not self.is_piped:
             self.console.print(Text(MARGIN + status_line(steps, seconds), "dim"))
+        if note:
+            self.note(note)
+        if not self.is_piped:
             self.console.print()
 
     def show_item(self, number: int, *, whole: bool = False) -> bool:
@@ -222,7 +236,7 @@ class ChatView:
 
     def note(self, text: str, style: str = "yellow") -> None:
         """Show a note about the chat itself."""
-        self._notes.print(safe_name(text, style), soft_wrap=True)
+        self._notes.print(safe_name(text, style), soft_wrap=self.is_piped)
 
     def _print(self, renderable: RenderableType) -> None:
         """Print what takes the place of the growing text."""
@@ -246,17 +260,20 @@ def _fit(line: str, width: int) -> str:
     return shown if cell_len(shown) <= width else set_cell_size(shown, max(1, width - 1)).rstrip() + "…"
 
 
-def call_line(exchange: Exchange, number: int, seconds: float, width: int) -> Text:
-    """`⚙ 1 current_weather Oslo · 200 · 12 ms · {"degrees": ...`, cut at `width` cells; a failure's reason is not."""
+def call_line(exchange: Exchange, number: int, seconds: float | None, width: int) -> Text:
+    """`⚙ 1 current_weather Oslo · 200 · 12 ms · {"degrees": ...`, cut at `width` cells; a failure's reason is not.
+
+    `seconds`: None if they are not known.
+    """
     call = exchange.call
     name = safe_line(call.name) or "unreadable call"
     values = ", ".join(_value(value) for value in call.arguments.values())
     line = Text.assemble(("⚙ ", _colour(exchange)), (f"{number} ", "dim"), (name, f"bold {_colour(exchange)}"))
     if values:
         line.append(f" {_fit(values, MAIN_ARGUMENT)}")
-    took = f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
-    status = _status(exchange)
-    line.append(f" · {status}" if status == "not sent" else f" · {status} · {took}", "dim")
+    line.append(f" · {(status := _status(exchange))}", "dim")
+    if seconds is not None and status != "not sent":
+        line.append(f" · {seconds * 1000:.0f} ms" if seconds < 1 else f" · {seconds:.1f} s", "dim")
     if exchange.is_error:
         return Text.assemble(line, " · ", safe_name(_reason(exchange.received), _colour(exchange)))
     result = " · " + " ".join(exchange.received.split())

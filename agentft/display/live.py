@@ -45,12 +45,11 @@ class LiveArea:
         lines, mark, self._buffer = self._buffer.rpartition("\n")
         if not mark:
             return
-        replaced, self._replaces = self._growing if self._replaces else None, False
+        replaces, self._replaces = self._replaces, False
 
         def show() -> None:
-            with self._lock:
-                if self._growing is replaced:  # and not what has begun to grow since
-                    self._growing = None
+            if replaces:
+                self._growing = None
             self.out(lines + mark)
 
         self.post(show)

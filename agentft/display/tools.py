@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, cast
 
 from rich.table import Table
 from rich.text import Text
@@ -12,7 +12,9 @@ from agentft.display.safe import safe_name, safe_text
 from agentft.toolset import Toolset
 from agentft.toolset.proof import BrokenPromise
 
-__all__ = ["proof_table", "tool_table", "world_table"]
+__all__ = ["proof_table", "tool_list", "tool_table", "world_table"]
+
+_MARKS = {"read": "green", "write": "yellow", "destructive": "red"}
 
 
 def tool_table(toolsets: Sequence[Toolset]) -> Table:
@@ -22,8 +24,19 @@ def tool_table(toolsets: Sequence[Toolset]) -> Table:
         for tool in toolset.tools.values():
             definition = tool.definition
             about = Text("\n").join([safe_text(definition.description), *_arguments(definition.parameters)])
-            mark = Text(tool.access, {"read": "green", "write": "yellow", "destructive": "red"}[tool.access])
+            mark = Text(tool.access, _MARKS[tool.access])
             table.add_row(safe_name(definition.name, "bold cyan"), mark, about)
+    return table
+
+
+def tool_list(toolsets: Sequence[Toolset], off: Collection[str] = ()) -> Table:
+    """One line per tool: whether it reads or writes, or is `off`, what it does, and the names of its arguments."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for name, tool in ((name, tool) for toolset in toolsets for name, tool in toolset.tools.items()):
+        mark = Text("off", "dim") if name in off else Text(tool.access, _MARKS[tool.access])
+        names = cast(dict[str, Any], tool.definition.parameters.get("properties", {}))
+        about = safe_name(tool.definition.description).append_text(safe_text(f" ({', '.join(names)})", "dim"))
+        table.add_row(safe_name(name, "bold cyan"), mark, about)
     return table
 
 
@@ -35,11 +48,7 @@ def world_table(toolsets: Sequence[Toolset]) -> Table:
     for toolset in toolsets:
         stars = {"read": "", "write": "*", "destructive": "**"}
         names = [name + stars[tool.access] for name, tool in toolset.tools.items()]
-        table.add_row(
-            safe_name(toolset.name, "bold cyan"),
-            safe_text(toolset.base_url),
-            safe_name(", ".join(names)),
-        )
+        table.add_row(safe_name(toolset.name, "bold cyan"), safe_text(toolset.base_url), safe_name(", ".join(names)))
     return table
 
 

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rich.console import Group
+from rich.padding import Padding
+from rich.table import Column, Table
 from rich.text import Text
 
 from agentft.errors import InputError
@@ -41,12 +44,12 @@ def find_command(name: str) -> Command:
 
 
 def _help(repl: Repl, _: str) -> None:
-    usages = {f"{name} {command.usage}".rstrip(): command.about for name, command in COMMANDS.items()}
-    width = max(map(len, usages))
-    lines = [Text.assemble("  ", (usage.ljust(width), "cyan"), "  ", about) for usage, about in usages.items()]
-    keys = "  While the model answers: Enter queues; !TEXT reaches it after its next call\n"
-    keys += "  Esc, Ctrl-C stop an answer · Alt-Enter breaks the line · Ctrl-R searches"
-    repl.view.show(Text("\n").join([*lines, Text(keys, "dim")]))
+    table = Table.grid(Column(no_wrap=True), padding=(0, 2, 0, 0))
+    for name, command in COMMANDS.items():
+        table.add_row(Text(f"{name} {command.usage}", "cyan"), Text(command.about))
+    keys = "While it answers: Enter queues a line, !TEXT is sent after its next call\n"
+    keys += "Esc, Ctrl-C stop it · Alt-Enter: new line · Ctrl-R: search · Tab: complete"
+    repl.view.show(Padding(Group(table, Text(keys, "dim")), (0, 0, 0, 2)))
 
 
 def _show(repl: Repl, rest: str) -> None:
@@ -64,36 +67,37 @@ def _reset(repl: Repl, _: str) -> None:
 
 
 COMMANDS: dict[str, Command] = {
-    "/help": Command("", "list the commands", _help),
-    "/tools": Command("[on|off NAME]", "list the tools, show one, switch one on or off", tooling.tools),
+    "/tools": Command("[on|off] [NAME]", "list the tools, show one, switch one on or off", tooling.tools),
     "/call": Command("NAME {...}", "call a tool yourself; the model does not see it", tooling.call),
-    "/state": Command("[all]", "what the calls changed in the tools' state; all: the state", tooling.state),
-    "/fault": Command("[KIND|off]", "let the next call fail (503)", tooling.fault),
-    "/show": Command("[N] [all]", "a call or thought in full (the last one)", _show),
-    "/prompt": Command("", "exactly what the model got last", seeing.prompt),
-    "/raw": Command("", "exactly what the model wrote last", seeing.raw),
-    "/mask": Command("", "the tokens, and which of them training would supervise", seeing.mask),
-    "/logprobs": Command("", "how sure the model was, token by token, and of its call", seeing.logprobs),
-    "/why": Command("", "what else it may have written at its first unsure token", seeing.why),
-    "/compare": Command("", "the last question by the tuned model and by its base", seeing.compare_with_base),
-    "/undo": Command("", "take the last round back, and what its calls changed", keeping.undo),
-    "/retry": Command("", "answer the last question again", keeping.retry),
-    "/edit": Command("[N]", "edit question N (the last one) and go on from there", keeping.edit),
+    "/state": Command("[PATH|all]", "changes to the tools' state; PATH: part of it; all", tooling.state),
+    "/fault": Command("[KIND|off]", "make the next call fail, with status 503 by default", tooling.fault),
+    "/show": Command("[N] [all]", "show call or thought N in full; the last by default", _show),
+    "/prompt": Command("", "exactly what the model was sent for its last reply", seeing.prompt),
+    "/raw": Command("", "exactly what the model replied", seeing.raw),
+    "/mask": Command("", "the tokens that training would supervise", seeing.mask),
+    "/logprobs": Command("", "how sure the model was of each token, and of its call", seeing.logprobs),
+    "/why": Command("", "the alternatives at its first unsure token", seeing.why),
+    "/compare": Command("", "the last answer beside the base model's", seeing.compare_with_base),
+    "/undo": Command("", "undo the last round, and what its calls changed", keeping.undo),
+    "/retry": Command("", "ask the last question again", keeping.retry),
+    "/edit": Command("[N]", "edit question N and ask it again; the last by default", keeping.edit),
     "/rewind": Command("[N]", "list the rounds; go back to before round N", keeping.rewind),
-    "/branch": Command("", "go on in a copy of this session", keeping.branch),
-    "/load": Command("[N|ID]", "list the stored sessions; go on with one", keeping.load),
-    "/good": Command("[FILE]", "keep the conversation as a training row (msagent or openai)", keeping.good),
-    "/fix": Command("[NAME {...}]", "correct the last call, run it, go on; /fix answer TEXT", keeping.fix),
-    "/case": Command("FOLDER", "append the conversation to a suite as a case", keeping.case),
-    "/export": Command("FILE", "the conversation as messages of the OpenAI API", keeping.export),
-    "/set": Command("[KEY VALUE]", "show or change the settings of sampling and approval", tooling.change),
+    "/branch": Command("", "continue in a copy; this session stays as it is", keeping.branch),
+    "/load": Command("[N|ID]", "list the stored sessions; continue one", keeping.load),
     "/reset": Command("", "start a new conversation", _reset),
-    "/save": Command("FILE", "the same as /good", keeping.good),
-    "/quit": Command("", "leave (or press Ctrl-D)", lambda repl, rest: None),  # noqa: ARG005  (the loop ends)
+    "/good": Command("[FILE] [openai]", "keep the conversation as a training row", keeping.good),
+    "/save": Command("[FILE] [openai]", "the same as /good", keeping.good),
+    "/fix": Command("[NAME {...}]", "correct the last call; answer TEXT: the last answer", keeping.fix),
+    "/case": Command("FOLDER", "add the conversation to an evaluation suite as a case", keeping.case),
+    "/export": Command("FILE", "write the conversation as OpenAI messages", keeping.export),
+    "/set": Command("[KEY VALUE]", "show the settings of sampling and approval; change one", tooling.change),
+    "/help": Command("", "show this help", _help),
+    "/quit": Command("", "leave; so does Ctrl-D", lambda repl, rest: None),  # noqa: ARG005  (the loop ends)
 }
 
 WORDS: dict[str, Callable[[Repl], list[str]]] = {
     "/set": lambda repl: [*tooling.current(repl)],
+    "/state": lambda repl: ["all", *(toolset.name for toolset in repl.toolsets)],
     "/fault": lambda _: [*fault_kinds(), "off"],
 }
 """What may follow a command, for completion."""

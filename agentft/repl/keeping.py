@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.text import Text as Line
 
@@ -15,15 +15,16 @@ from agentft.display.safe import safe_name
 from agentft.errors import InputError
 from agentft.files import write_text
 from agentft.models.messages import declare, write_messages
-from agentft.repl.saving import append_line, check_place, msagent_row, replace_row
-from agentft.repl.tooling import find_tool, read_arguments
-from agentft.types import CATEGORIES, Category, Conversation, Json, Span, ToolCall
+from agentft.repl.saving import check_place, msagent_row, replace_row
+from agentft.repl.tooling import read_call
+from agentft.types import Conversation, Json, ToolCall
 
 if TYPE_CHECKING:
     from agentft.repl.loop import Repl
 
 __all__ = ["branch", "case", "edit", "export", "fix", "good", "keep", "load", "retry", "rewind", "undo"]
 
+_FORMS = (" openai", " msagent")
 _LISTED = 12
 
 
@@ -33,33 +34,32 @@ def load(repl: Repl, rest: str) -> None:
     if store is None:
         raise InputError("sessions are stored for chats on a terminal only")
     if rest:
-        found = store.find(rest)
-        found.open(repl.session)
-        count = len(found.questions)
-        repl.view.note(f"{repl.session.conversation.id}: {count} round{'s' * (count != 1)}; /rewind lists them", "dim")
+        store.find(rest).open(repl.session)
+        repl.view.replay((one.question, one.steps) for one in repl.session.rounds)
+        repl.view.note(f"loaded {repl.session.conversation.id}", "dim")
         return
     lines = []
     for number, one in enumerate(store.newest(_LISTED), start=1):
         when = time.strftime("%d %b %H:%M", time.localtime(one.document["saved"]))
-        asked = one.questions[0] if one.questions else ""
-        lines.append(
-            Line.assemble((f"{number:>3} ", "cyan"), (f"{when} · {len(one.questions)} · ", "dim"), safe_name(asked))
-        )
+        count, asked = len(one.questions), one.questions[0] if one.questions else ""
+        here = " · this chat" * (one.path.stem == repl.session.conversation.id)
+        about = f"{when} · {count:>2} round{'s' if count != 1 else ' '}{here} · "
+        lines.append(Line.assemble((f"{number:>3} ", "cyan"), (about, "dim"), safe_name(asked)))
     repl.view.show(Line("\n").join(lines) if lines else Line("no sessions yet", "dim"))
 
 
 def branch(repl: Repl, _: str) -> None:
     """`/branch`: go on in a copy; the session so far stays as it is."""
     left = repl.session.branch()
-    repl.view.note(f"this is a copy now; /load {left} goes back to the other", "dim")
+    repl.view.note(f"continuing in a copy; /load {left} goes back to the original", "dim")
 
 
 def good(repl: Repl, rest: str) -> None:
     """`/good [FILE] [msagent|openai]`: keep the conversation as a training row, in place of its earlier row."""
-    *names, form = rest.split() if rest.endswith((" openai", " msagent")) else [*rest.split(maxsplit=0), repl.form]
-    path = Path(names[0]).expanduser() if names else repl.keep_to or repl.save_to
-    if path is None:
-        raise InputError("name a file: /good chats.jsonl")
+    name, _, form = rest.rpartition(" ") if rest.endswith(_FORMS) else (rest, "", repl.form)
+    path = Path(name).expanduser() if name else repl.keep_to or repl.save_to
+    if path is None or not (path.suffix in {".jsonl", ".json"} or path.exists()):
+        raise InputError("name a JSONL file: /good chats.jsonl, or /good chats.jsonl openai")
     check_place(path)
     repl.keep_to, repl.form = path, form
     keep(repl, path)
@@ -110,11 +110,8 @@ def _fixed_call(repl: Repl, rest: str) -> ToolCall:
     if not rest:
         last = f"{made[-1].name} {json.dumps(dict(made[-1].arguments), ensure_ascii=False)}" if made else ""
         rest = repl.read("call › ", last).strip()
-    name, _, arguments = (f"{made[-1].name} {rest}" if made and rest.startswith("{") else rest).partition(" ")
-    tool = find_tool(repl, name)
-    identity = made[-1].id if made else "call_0"
-    endpoint = next(iter(tool.endpoints), None)
-    return ToolCall(identity, tool.name, read_arguments(arguments or "{}"), Span(0, 0), endpoint=endpoint)
+    written = f"{made[-1].name} {rest}" if made and rest.startswith("{") else rest
+    return read_call(repl, written, made[-1].id if made else "call_0")
 
 
 def case(repl: Repl, rest: str) -> None:
@@ -124,26 +121,24 @@ def case(repl: Repl, rest: str) -> None:
     session, folder = repl.session, Path(rest).expanduser()
     if not any(one.steps for one in session.rounds):
         raise InputError("there is no answered round to make a case of")
-    turns: list[dict[str, Any]] = []
-    for one in session.rounds:
-        made = [exchange for step in one.steps for exchange in step.exchanges if not exchange.is_error]
-        calls = [{"name": exchange.call.name, "arguments": dict(exchange.call.arguments)} for exchange in made]
-        turns.append({"user": one.question, "calls": calls})
+    sent = [[each.call for step in one.steps for each in step.exchanges if not each.is_error] for one in session.rounds]
+    turns: list[Json] = [
+        {"user": one.question, "calls": [{"name": call.name, "arguments": dict(call.arguments)} for call in calls]}
+        for one, calls in zip(session.rounds, sent, strict=True)
+    ]
     wide = any("\u4e00" <= letter <= "\u9fff" for one in session.rounds for letter in one.question)
-    category = _category([len(turn["calls"]) for turn in turns])
+    category = {0: "irrelevance", 1: "single"}.get(len(sent[0]), "several_tools")
+    category = "multi_round" if len(sent) > 1 else category
     row = {"id": session.conversation.id, "category": category, "lang": "zh" if wide else "en", "turns": turns}
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "suite.toml").exists():
-        keys = {"name": folder.name, "persona": session.persona, "worlds": [one.name for one in repl.toolsets]}
+        worlds = [one.name for one in repl.toolsets]
+        keys = {"name": folder.resolve().name, "persona": session.persona, "worlds": worlds}
         # A JSON string or list of strings is one of TOML, too.
-        write_text(folder / "suite.toml", "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items()))
-    append_line(folder / "cases.jsonl", json.dumps(row, ensure_ascii=False))
+        lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in keys.items()]
+        write_text(folder / "suite.toml", "".join(lines))
+    replace_row(folder / "cases.jsonl", row)
     repl.view.note(f"added to {folder / 'cases.jsonl'}; check it with `agentft eval --check {folder}`", "dim")
-
-
-def _category(calls: list[int]) -> Category:
-    name = "multi_round" if len(calls) > 1 else {0: "irrelevance", 1: "single"}.get(calls[0], "several_tools")
-    return next(known for known in CATEGORIES if known == name)
 
 
 def export(repl: Repl, rest: str) -> None:
@@ -169,7 +164,7 @@ def retry(repl: Repl, _: str) -> None:
     question = session.rewind(_number(repl, ""))
     if session.sampling.temperature > 0:
         session.sampling = replace(session.sampling, seed=session.sampling.seed + 1)
-    repl.answer(question)
+    repl.follow(question)
 
 
 def edit(repl: Repl, rest: str) -> None:
@@ -178,7 +173,7 @@ def edit(repl: Repl, rest: str) -> None:
     text = repl.read("question › ", repl.session.rounds[number - 1].question).strip()
     if text:
         repl.session.rewind(number)
-        repl.answer(text)
+        repl.follow(text)
 
 
 def rewind(repl: Repl, rest: str) -> None:

@@ -74,10 +74,9 @@ class Repl:
         gate.interruptible = self.interactive
         gate.access = {name: tool.access for toolset in self.toolsets for name, tool in toolset.tools.items()}
         if self.resumes and self.store is not None:
-            found = self.store.find()
-            found.open(session)
-            count = len(found.questions)
-            self.view.note(f"resumed {session.conversation.id} after {count} round{'s' * (count != 1)}", "dim")
+            self.store.find().open(session)
+            self.view.replay((one.question, one.steps) for one in session.rounds)
+            self.view.note(f"resumed {session.conversation.id}", "dim")
         return session
 
     def run(self) -> None:
@@ -92,14 +91,21 @@ class Repl:
         """Answer a question or run a command; False ends the chat."""
         if not text.startswith("/"):
             if text:
-                self.answer(text)
+                self.follow(text)
                 self.store_session()
             return True
         name, _, rest = text.partition(" ")
         if name == "/quit":
             return False
         try:
-            find_command(name).run(self, rest.strip())
+            command = find_command(name)
+            if rest and not command.usage:
+                raise InputError(f"{name} takes no argument")
+            command.run(self, rest.strip())
+        except (EOFError, KeyboardInterrupt) as error:  # where a command asks
+            if not self.interactive and isinstance(error, KeyboardInterrupt):
+                raise
+            self.view.note(f"{name} was cancelled", "dim")
         except (AgentftError, OSError, *INFRASTRUCTURE) as error:
             if not self.interactive and not isinstance(error, InputError):
                 raise
@@ -120,13 +126,8 @@ class Repl:
         if self.store is not None and "session" in vars(self):
             self.store.save(self.session)
 
-    def answer(self, text: str) -> None:
-        """Ask the model."""
-        self.session.gate.cancelled.clear()
-        self.follow(text)
-
     def follow(self, text: str | None) -> None:
-        """Show the steps that answer a question, or that continue the last round."""
+        """Ask the model, and show the steps of its answer; None: those that continue the last round."""
         session, begun = self.session, time.monotonic()
         before, dropped = len(session.rounds), session.dropped
         steps: list[Step] = []
@@ -156,23 +157,19 @@ class Repl:
         if not steps:
             self.view.note("stopped; the question was removed from the conversation")
             return
-        self.view.answered(steps, time.monotonic() - begun)
+        self.view.answered(steps, time.monotonic() - begun, self._explain_end(steps[-1]))
         self.answered.append(_record(text or "", steps))
-        self._explain_end(steps)
 
-    def _explain_end(self, steps: list[Step]) -> None:
-        last, session = steps[-1], self.session
+    def _explain_end(self, last: Step) -> str:
+        session = self.session
         if last.finish == "repeated":
-            self.view.note("stopped: the model repeats itself; /retry with /set temperature 0.7 may help")
-        elif last.finish == "stopped" or session.gate.cancelled.is_set():
-            self.view.note("stopped; what came is kept (/undo removes it)")
-        elif last.exchanges:
-            self.view.note(
-                f"stopped after {len(session.rounds[-1].steps)} steps without an answer; ask again, or /undo"
-            )
-        elif last.finish == "length":
-            limit = session.sampling.max_new_tokens
-            self.view.note(f"the answer was cut at {limit} tokens; /set max_new_tokens {2 * limit} allows more")
+            return "stopped: the model repeats itself; /set temperature 0.7, then /retry, may help"
+        if last.finish == "stopped" or session.gate.cancelled.is_set():
+            return "stopped; what came is kept (/undo removes it)"
+        if last.exchanges:
+            return f"stopped after {len(session.rounds[-1].steps)} steps without an answer; ask again, or /undo"
+        limit = session.sampling.max_new_tokens
+        return f"cut at {limit} tokens; /set max_new_tokens {2 * limit} allows more" * (last.finish == "length")
 
     def _next(self) -> str | None:
         try:

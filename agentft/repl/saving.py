@@ -6,15 +6,15 @@ import fcntl
 import json
 import os
 from collections.abc import Mapping
-from io import FileIO
 from itertools import groupby
 from pathlib import Path
 
 from agentft.calls.msagent import MSAGENT
 from agentft.errors import InputError
+from agentft.files import atomic_write, is_at
 from agentft.types import Conversation, Json, Part, Span, Text, ToolCall, ToolResult, Turn
 
-__all__ = ["append_line", "append_row", "check_place", "msagent_row", "replace_row"]
+__all__ = ["check_place", "msagent_row", "replace_row"]
 
 
 def msagent_row(conversation: Conversation) -> dict[str, Json]:
@@ -37,64 +37,31 @@ def check_place(path: Path) -> None:
         InputError: `path` is a folder, or cannot be written.
     """
     if path.is_dir():
-        raise InputError(f"--save {path}: this is a folder; name a file, for example {path / 'chats.jsonl'}")
+        raise InputError(f"{path}: this is a folder; name a file, for example {path / 'chats.jsonl'}")
     holder = path if path.exists() else path.parent
     if not holder.exists():
-        raise InputError(f"--save {path}: the folder {holder} does not exist; create it, or name another file")
+        raise InputError(f"{path}: the folder {holder} does not exist; create it, or name another file")
     if not os.access(holder, os.W_OK):
-        raise InputError(f"--save {path}: permission denied; name another file")
+        raise InputError(f"{path}: permission denied; name another file")
 
 
-def append_row(path: Path, conversation: Conversation) -> None:
-    """Append the conversation to `path` atomically; safe with concurrent writers.
+def replace_row(path: Path, row: Mapping[str, Json]) -> None:
+    """Put a row in place of the one with its id, or append it, atomically; safe with concurrent writers.
 
     Raises:
         OSError: the disk is full, or the file cannot be written; the file is unchanged.
     """
-    append_line(path, json.dumps(msagent_row(conversation), ensure_ascii=False))
-
-
-def append_line(path: Path, text: str) -> None:
-    """Append a line to `path`, as `append_row` does."""
-    with path.open("ab+", buffering=0) as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        _append(stream, text)
-
-
-def replace_row(path: Path, row: Mapping[str, Json]) -> None:
-    """Put a row in place of the one with its id, or append it.
-
-    Raises:
-        OSError: as for `append_row`.
-    """
-    text = json.dumps(row, ensure_ascii=False)
-    with path.open("ab+", buffering=0) as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        stream.seek(0)
-        lines = stream.readall().splitlines(keepends=True)
-        start = json.dumps({"id": row["id"]}).encode()[:-1]  # rows of ours begin with their id
-        others = [line for line in lines if not line.startswith(start)]
-        if len(others) == len(lines):
-            _append(stream, text)
-            return
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(b"".join([*others, text.encode(errors="replace"), b"\n"]))
-    partial.replace(path)
-
-
-def _append(stream: FileIO, text: str) -> None:
-    line = text.encode(errors="replace") + b"\n"
-    before = os.fstat(stream.fileno()).st_size
-    if before:
-        stream.seek(before - 1)
-        line = line if stream.read(1) == b"\n" else b"\n" + line
-    try:
-        while line:
-            line = line[os.write(stream.fileno(), line) :]
-        os.fsync(stream.fileno())
-    except OSError:
-        os.ftruncate(stream.fileno(), before)
-        raise
+    text = json.dumps(row, ensure_ascii=False).encode(errors="replace")
+    start = json.dumps({"id": row["id"]}).encode()[:-1]  # rows of ours begin with their id
+    place = path.resolve()
+    while True:
+        with place.open("ab+") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            if is_at(stream, place):  # no other writer has put a new file in its place
+                others = [line for line in place.read_bytes().splitlines() if not line.startswith(start)]
+                with atomic_write(place) as out:
+                    out.buffer.write(b"\n".join([*others, text, b""]))
+                return
 
 
 def _value(turn: Turn, conversation: Conversation) -> str:

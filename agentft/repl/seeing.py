@@ -22,7 +22,7 @@ from agentft.errors import InputError
 from agentft.models import InspectableModel, TokenScore
 from agentft.models.messages import declare, write_messages
 from agentft.repl.gate import CallGate
-from agentft.repl.saving import append_row
+from agentft.repl.saving import msagent_row, replace_row
 from agentft.repl.session import Session
 from agentft.types import Conversation, Step, ToolCall, Turn
 from agentft.types import Text as Spoken
@@ -80,11 +80,8 @@ def logprobs(repl: Repl, _: str) -> None:
     starts = [*accumulate((len(one.text) for one in scores), initial=0)]
     for part in turn.parts:
         if isinstance(part, ToolCall):
-            inside = [
-                one.probability
-                for one, at in zip(scores, starts, strict=False)
-                if part.span.start <= at < part.span.end
-            ]
+            pairs = zip(scores, starts, strict=False)
+            inside = [one.probability for one, at in pairs if part.span.start <= at < part.span.end]
             lines.append(Text.assemble("the call ", safe_name(part.name, "bold"), f": {math.prod(inside):.1%}"))
     repl.view.show(Text("\n").join(lines))
 
@@ -116,7 +113,7 @@ def mask(repl: Repl, _: str) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "chat.jsonl"
-        append_row(path, repl.session.conversation)
+        replace_row(path, msagent_row(repl.session.conversation))
         options = {"model": model, "format": repl.session.model.source, "data": [str(path)]}
         repl.view.doing("loading the tokenizer")
         encoder = open_encoder(read_settings([], options))
@@ -130,14 +127,11 @@ def compare_with_base(repl: Repl, _: str) -> None:
     """Ask the base model the last question, in the state in which the tools were; the chat stays as it is."""
     session = repl.session
     if repl.open_base is None or not session.rounds:
-        why = "nothing was asked yet" if repl.open_base else "/compare needs a tuned model: start with --adapter"
-        raise InputError(why)
+        raise InputError("nothing was asked yet" if repl.open_base else "/compare needs a tuned model: --adapter RUN")
     repl.view.doing("loading the base model")
     repl.base = repl.base or repl.open_base()
-    last, gate = (
-        session.rounds[-1],
-        CallGate(session.gate.inner, off=session.gate.off, cancelled=session.gate.cancelled),
-    )
+    last = session.rounds[-1]
+    gate = CallGate(session.gate.inner, off=session.gate.off, cancelled=session.gate.cancelled)
     other = Session(repl.base, gate, session.sampling, session.tools, session.persona, session.worlds)
     turns = session.conversation.turns[: last.at]
     other.conversation = replace(session.conversation, id=f"{session.conversation.id}-base", turns=turns)
@@ -168,6 +162,6 @@ def _chance(text: str, probability: float) -> Text:
 
 def _column(steps: list[Step]) -> Group:
     """The calls, each with its status, and the text of the last step."""
-    calls = [call_line(one, at, 0, 200) for at, one in enumerate((e for step in steps for e in step.exchanges), 1)]
+    calls = [call_line(one, at, None, 200) for at, one in enumerate((e for step in steps for e in step.exchanges), 1)]
     texts = [part.text for step in steps[-1:] for part in step.parts if isinstance(part, Spoken) and not part.thought]
     return Group(*calls, markdown("".join(texts)))

@@ -263,13 +263,17 @@ class Session:
         """Put this text in place of the last answer.
 
         Raises:
-            InputError: the last turn is not an answer.
+            InputError: the last turn is not an answer, or the text is empty.
         """
         *turns, last = self.conversation.turns
+        if not text:
+            raise InputError("the answer is empty; nothing was changed")
         if last.role != "assistant" or any(isinstance(part, ToolCall) for part in last.parts):
             raise InputError("the last round has no answer yet; fix its call first, with /fix NAME {...}")
         turn = spoken(text, self.conversation)
         self.conversation = replace(self.conversation, turns=(*turns, turn))
+        steps = self.rounds[-1].steps
+        steps[-1:] = [replace(one, parts=turn.parts, raw=turn.raw) for one in steps[-1:]]
         self.fixes.append("answer")
 
     def branch(self) -> str:

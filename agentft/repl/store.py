@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from agentft.errors import InputError
 from agentft.files import write_text
 from agentft.records.parts import dump_part, read_part
 from agentft.repl.session import ChatRound, Session
-from agentft.types import Conversation, Json, Turn
+from agentft.types import Conversation, Exchange, Json, Step, Turn
 
 __all__ = ["SessionStore", "StoredSession"]
 
@@ -65,7 +66,9 @@ class StoredSession:
             )
         turns = tuple(Turn(**{**one, "parts": tuple(map(read_part, one["parts"]))}) for one in row["turns"])
         session.conversation = Conversation(row["id"], turns, session.offered, row["source"])
-        session.rounds = [ChatRound(**one) for one in self.document["rounds"]]
+        session.rounds = [
+            ChatRound(**{**one, "steps": [*map(_read_step, one["steps"])]}) for one in self.document["rounds"]
+        ]
         session.dropped, session.fixes = self.document["dropped"], [*self.document["fixes"]]
         if session.worlds is not None:
             session.worlds.restore(row["id"], self.document["states"])
@@ -93,7 +96,7 @@ class SessionStore:
             "model": session.model.name,
             "origin": dict(self.origin),
             "conversation": {"id": conversation.id, "source": conversation.source, "turns": turns},
-            "rounds": [{**vars(one), "steps": []} for one in session.rounds],
+            "rounds": [{**vars(one), "steps": [*map(_step_document, one.steps)]} for one in session.rounds],
             "states": session.worlds.snapshot(conversation.id) if session.worlds is not None else {},
             "dropped": session.dropped,
             "fixes": session.fixes,
@@ -114,21 +117,27 @@ class SessionStore:
         elif name:
             paths = [path for path in paths if path.stem.startswith(name)]
         if not paths:
-            raise InputError(
-                f"there is no session {name[:60]!r}; /load lists them" if name else "there is no session yet"
-            )
+            raise InputError(f"there is no session {name[:60]!r}; /load lists them" if name else "no chat is stored")
         return _read(paths[0])
 
     def newest(self, count: int) -> Iterator[StoredSession]:
         """The newest sessions; one that cannot be read is left out."""
         for path in self._paths()[:count]:
-            try:
+            with suppress(InputError):
                 yield _read(path)
-            except InputError:
-                continue
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("chat-*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def _step_document(step: Step) -> dict[str, Any]:
+    exchanges = [{**asdict(one), "call": dump_part(one.call)} for one in step.exchanges]
+    return {**asdict(step), "parts": [*map(dump_part, step.parts)], "exchanges": exchanges}
+
+
+def _read_step(row: dict[str, Any]) -> Step:
+    exchanges = tuple(Exchange(**{**one, "call": read_part(one["call"])}) for one in row["exchanges"])
+    return Step(**{**row, "parts": tuple(map(read_part, row["parts"])), "exchanges": exchanges})
 
 
 def _read(path: Path) -> StoredSession:

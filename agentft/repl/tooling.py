@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from agentft.display.safe import safe_name, safe_text
-from agentft.display.tools import tool_table
+from agentft.display.tools import tool_list
 from agentft.errors import InputError
 from agentft.json_text import UnreadableError, parse_json
 from agentft.repl.gate import APPROVALS, fault_kinds
@@ -21,7 +22,18 @@ from agentft.types import Json, Span, ToolCall, ToolDefinition
 if TYPE_CHECKING:
     from agentft.repl.loop import Repl
 
-__all__ = ["call", "change", "changes", "current", "fault", "find_tool", "read_arguments", "state", "tools"]
+__all__ = [
+    "_find_tool",
+    "call",
+    "change",
+    "changes",
+    "current",
+    "fault",
+    "read_arguments",
+    "read_call",
+    "state",
+    "tools",
+]
 
 _WIDEST = 60  # characters of a value
 
@@ -30,34 +42,24 @@ def tools(repl: Repl, rest: str) -> None:
     """`/tools`: list them; `/tools NAME`: one with its schema; `/tools off NAME`: the model does not get it."""
     word, _, name = rest.partition(" ")
     if not rest:
-        repl.view.show(tool_table(repl.toolsets) if repl.toolsets else Text("no tools", "dim"))
-        if off := sorted(repl.session.gate.off):
-            repl.view.note(f"off: {', '.join(off)}", "dim")
+        repl.view.show(tool_list(repl.toolsets, repl.session.gate.off) if repl.toolsets else Text("no tools", "dim"))
         return
     if word not in {"on", "off"}:
-        tool = find_tool(repl, rest)
+        tool = _find_tool(repl, rest)
         schema = json.dumps(dict(tool.parameters), ensure_ascii=False, indent=2)
-        repl.view.show(
-            Text("\n").join([safe_name(tool.name, "bold cyan"), safe_text(tool.description), safe_text(schema)])
-        )
+        shown = [safe_name(tool.name, "bold cyan"), safe_text(tool.description), safe_text(schema)]
+        repl.view.show(Text("\n").join(shown))
         return
-    session, tool = repl.session, find_tool(repl, name.strip())
-    if word == "off":
-        session.gate.off.add(tool.name)
-    else:
-        session.gate.off.discard(tool.name)
+    session, tool = repl.session, _find_tool(repl, name.strip())
+    switched_off = session.gate.off
+    (switched_off.add if word == "off" else switched_off.discard)(tool.name)
     session.conversation = replace(session.conversation, tools=session.offered)
     repl.view.note(f"{tool.name} is {word}; the model has {len(session.offered)} of {len(session.tools)} tools", "dim")
 
 
 def call(repl: Repl, rest: str) -> None:
     """`/call NAME {...}`: send a call to the worlds of this chat."""
-    name, _, arguments = rest.partition(" ")
-    tool = find_tool(repl, name)
-    session = repl.session
-    made = ToolCall(
-        "call_0", tool.name, read_arguments(arguments or "{}"), Span(0, 0), endpoint=next(iter(tool.endpoints), None)
-    )
+    made, session = read_call(repl, rest, "call_0"), repl.session
     before = session.gate.approve
     session.gate.approve = "never"  # the person makes the call
     session.gate.cancelled.clear()
@@ -69,16 +71,22 @@ def call(repl: Repl, rest: str) -> None:
 
 
 def state(repl: Repl, rest: str) -> None:
-    """`/state`: the values that differ from those at the start; `/state all`: the states of the worlds."""
+    """`/state`: the values that differ from those at the start; `/state PATH`: this part of the worlds' states."""
     session = repl.session
     if session.worlds is None:
         raise InputError("these tools keep their state elsewhere")
     initial, now = session.worlds.initial(), session.worlds.snapshot(session.conversation.id)
-    if rest == "all":
-        repl.view.show(safe_text(json.dumps({**initial, **now}, ensure_ascii=False, indent=2)))
+    if rest:
+        shown: Any = {**initial, **now}
+        try:
+            for key in rest.split(".") if rest != "all" else ():
+                shown = shown[int(key) if isinstance(shown, list) else key]
+        except (LookupError, TypeError, ValueError):
+            raise InputError(f"the state has no {rest[:60]!r}; name a path, such as {next(iter(initial))}") from None
+        repl.view.show(safe_text(json.dumps(shown, ensure_ascii=False, indent=2)))
         return
-    found = list(changes({world: initial[world] for world in now}, now))
-    repl.view.show(safe_text("\n".join(found)) if found else Text("nothing has changed", "dim"))
+    changed = list(changes({world: initial[world] for world in now}, now))
+    repl.view.show(safe_text("\n".join(changed)) if changed else Text("nothing has changed", "dim"))
 
 
 def fault(repl: Repl, rest: str) -> None:
@@ -90,7 +98,15 @@ def fault(repl: Repl, rest: str) -> None:
     repl.view.note("no fault" if kind == "off" else f"the next call fails with {kind}", "dim")
 
 
-def find_tool(repl: Repl, name: str) -> ToolDefinition:
+def read_call(repl: Repl, text: str, identity: str) -> ToolCall:
+    """A call that was written as `NAME {...}`."""
+    name, _, arguments = text.partition(" ")
+    tool = _find_tool(repl, name)
+    endpoint = next(iter(tool.endpoints), None)
+    return ToolCall(identity, tool.name, read_arguments(arguments or "{}"), Span(0, 0), endpoint=endpoint)
+
+
+def _find_tool(repl: Repl, name: str) -> ToolDefinition:
     """The tool with this name.
 
     Raises:
@@ -98,9 +114,8 @@ def find_tool(repl: Repl, name: str) -> ToolDefinition:
     """
     known = {tool.name: tool for toolset in repl.toolsets for tool in toolset.definitions}
     if name not in known:
-        raise InputError(
-            f"there is no tool {name[:60]!r}; {nearest(name, [*known])}" if known else "there are no tools"
-        )
+        wrong = f"there is no tool {name[:60]!r}" if name else "name a tool"
+        raise InputError(f"{wrong}; {nearest(name, [*known]) if known else 'this chat has none'}")
     return known[name]
 
 
@@ -190,10 +205,9 @@ def _setting(key: str, text: str, now: Any) -> Any:
             raise InputError(f"{key} is {text!r:.40}; use {', '.join(APPROVALS)}")
         return text
     low, high = _BOUNDS[key]
-    try:
+    value = None
+    with suppress(ValueError):
         value = type(now)(text)
-    except ValueError:
-        value = None
     if value is None or not low <= value <= high:
         kind = "whole number" if isinstance(now, int) else "number"
         raise InputError(f"{key} is {text!r:.40}; use a {kind} from {low:g} to {high:g}")

@@ -128,7 +128,7 @@ def test_a_chat_without_tools(
     ("options", "code", "message"),
     [
         (["--tools", "wether"], 2, "no tool world 'wether'"),
-        (["--save", "/"], 2, "--save /: this is a folder"),
+        (["--save", "/"], 2, "/: this is a folder"),
         (["--save", "/no/such/place.jsonl"], 2, "does not exist"),
         (["--adapter", "no-such-run"], 2, "there is no run 'no-such-run'"),
         (["--bits", "5"], 2, "--bits"),

@@ -209,6 +209,4 @@ def test_notes_go_to_the_other_console() -> None:
     view.welcome("[red]m", ["weather", "search"])
     view.note("careful")
     assert output(console) == ""
-    assert output(notes) == (
-        "agentft chat · [red]m\nweather, search  ·  /help for commands, Ctrl-D to leave\ncareful\n"
-    )
+    assert output(notes) == ("agentft chat · [red]m\nweather, search · /help for commands, Ctrl-D to leave\ncareful\n")

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from agentft.commands import run
 from agentft.evaluation.records import read_records
 from agentft.models.embedded import EMBEDDED, is_pulled, model_folder
-from agentft.repl.saving import append_row
+from agentft.repl.saving import msagent_row, replace_row
 from agentft.runs import RunFolder
 from agentft.types import Conversation, Turn
 from tests.engine.samples import write_rows
@@ -150,8 +150,9 @@ def test_saving_a_chat(here: Path) -> None:
     path, dice = here / "chats.jsonl", random.Random(0)
     turns = (Turn("system", (), "Be brief."), Turn("user", (), "Hello! " * 20_000), Turn("assistant", (), "Hi."))
     for number in range(KILLS):
-        kill(lambda: append_row(path, Conversation("chat", turns, (), "msagent")), dice.uniform(0, 0.01))
-        append_row(path, Conversation(f"kept-{number}", turns, (), "msagent"))
+        row = msagent_row(Conversation("chat", turns, (), "msagent"))
+        kill(lambda row=row: replace_row(path, row), dice.uniform(0, 0.01))  # type: ignore[misc]
+        replace_row(path, {**row, "id": f"kept-{number}"})
     rows = [line for line in path.read_text().splitlines() if line.startswith('{"id": "kept')]
     assert [json.loads(row)["id"] for row in rows] == [f"kept-{number}" for number in range(KILLS)]
 

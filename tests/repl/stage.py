@@ -62,7 +62,7 @@ class Stage:
         self._questions = list(questions)
         self.asked: list[tuple[str, str]] = []
         self.screen, self.notes, self.tools = io.StringIO(), io.StringIO(), Doubler()
-        view = ChatView(self._console(self.screen, terminal=interactive), self._console(self.notes))
+        view = ChatView(self._console(self.screen, terminal=interactive), self._console(self.notes, width=500))
         model = ScriptedModel(ANSWERS if answers is None else answers, fmt=fmt)
         self.gate = CallGate(self.tools)
         self.session = Session(model, self.gate, Sampling(), (DOUBLE,))
@@ -90,9 +90,9 @@ class Stage:
         return question
 
     @staticmethod
-    def _console(file: io.StringIO, *, terminal: bool = False) -> Console:
+    def _console(file: io.StringIO, *, terminal: bool = False, width: int = 80) -> Console:
         return Console(
-            file=file, width=80, color_system=None, highlight=False, force_terminal=terminal, force_interactive=False
+            file=file, width=width, color_system=None, highlight=False, force_terminal=terminal, force_interactive=False
         )
 
 

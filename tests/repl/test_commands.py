@@ -28,7 +28,7 @@ def test_help_lists_every_command_on_one_screen() -> None:
     shown = Stage(["/help"]).run().shown
     lines = shown.splitlines()
     assert all(any(line.startswith(f"  {name}") for line in lines) for name in COMMANDS)
-    assert len(lines) <= 30
+    assert len(lines) == len(COMMANDS) + 2, "no line is wrapped"
     assert max(map(len, lines)) <= 80
 
 
@@ -55,6 +55,34 @@ def test_retry_asks_the_same_question_in_the_same_state() -> None:
     assert [turn.raw for turn in stage.session.conversation.turns if turn.role == "user"] == ["limit to 100"]
     assert stage.session.sampling == Sampling(temperature=0.5, seed=1)
     assert "nothing was asked yet" in bank("/retry").noted
+
+
+@pytest.mark.parametrize("key", [KeyboardInterrupt(), EOFError()])
+@pytest.mark.parametrize("command", ["/fix", "/fix answer", "/edit"])
+def test_leaving_the_question_of_a_command_leaves_the_chat_as_it_is(command: str, key: BaseException) -> None:
+    stage = bank("limit to 100", command, key, "and 200")
+    assert f"{command.partition(' ')[0]} was cancelled" in stage.noted
+    assert stage.limit() == SECOND
+    assert len(stage.session.rounds) == 2
+
+
+def test_a_command_at_the_end_of_a_pipe_does_not_wait() -> None:
+    stage = Stage(["double 4", "/fix"], interactive=False).run()
+    assert "/fix was cancelled" in stage.noted
+
+
+@pytest.mark.parametrize("line", ["/undo 3", "/retry now", "/branch b", "/raw 1", "/mask x"])
+def test_what_a_command_does_not_take_is_refused(line: str) -> None:
+    stage = bank("limit to 100", line)
+    assert f"{line.partition(' ')[0]} takes no argument" in stage.noted
+    assert stage.limit() == FIRST
+
+
+def test_a_part_of_the_state_can_be_named() -> None:
+    stage = bank("limit to 100", "/state bank.accounts.ACC-1001.daily_limit", "/state bank.accounts.x", "/state b")
+    assert stage.shown.endswith("\n10000\n")
+    assert "the state has no 'bank.accounts.x'" in stage.noted
+    assert "the state has no 'b'; name a path, such as bank" in stage.noted
 
 
 def test_edit_puts_the_question_into_the_input_line() -> None:
@@ -108,13 +136,15 @@ def test_tools_can_be_shown_and_switched_off() -> None:
         "/tools off set_daily_limit", "/tools", "limit to 100", "/tools on set_daily_limit", "/tools block_card"
     )
     assert "set_daily_limit is off; the model has 10 of 11 tools" in stage.noted
-    assert "off: set_daily_limit" in stage.noted
+    assert re.search(r"set_daily_limit +off +Set how much .*\n?.*\(account, amount\)", stage.shown)
+    assert re.search(r"add_payee +write ", stage.shown)
+    assert "name a tool" in bank("/tools off").noted
     assert "there is no tool set_daily_limit" in stage.session.conversation.turns[3].raw
     assert "set_daily_limit is on; the model has 11 of 11 tools" in stage.noted
     assert '"enum": [' in stage.shown
     assert "set_daily_limit" in {tool.name for tool in stage.session.conversation.tools}
     assert "there is no tool 'block'; did you mean 'block_card'?" in bank("/tools block").noted
-    assert "there are no tools" in Stage(["/tools on x"]).run().noted
+    assert "there is no tool 'x'; this chat has none" in Stage(["/tools on x"]).run().noted
 
 
 def test_a_call_by_hand_changes_the_state_and_not_the_conversation() -> None:

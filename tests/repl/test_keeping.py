@@ -44,7 +44,7 @@ def test_a_session_is_stored_and_loaded_with_the_state(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
     later = BankStage(["/load", "/load 2", "/state", "/rewind", "/load chat-x"], store=tmp_path)
     later.run()
-    assert re.search(r"1 .* 2 · limit to 100\n +2 .* 1 · limit to 100", re.sub(r" rounds?", "", later.shown))
+    assert re.search(r"1 .* 2 rounds · limit to 100\n +2 .* 1 round  · limit to 100", later.shown)
     assert later.limit() == FIRST
     assert "there is no session 'chat-x'" in later.noted
     assert later.session.conversation.turns[-1].raw == "The limit is 100."
@@ -77,7 +77,8 @@ def test_good_keeps_one_row_for_a_conversation(tmp_path: Path) -> None:
     path = tmp_path / "kept.jsonl"
     path.write_text('{"id": "mine"}')
     stage = bank("/good", f"/good {path}", "limit to 100", f"/good {path}", "and 200", "/good")
-    assert "name a file: /good chats.jsonl" in stage.noted
+    assert "name a JSONL file: /good chats.jsonl" in stage.noted
+    assert "name a JSONL file" in bank("limit to 100", f"/good {path.parent}/b.jsonl opneai").noted
     assert "the conversation is empty; nothing was saved" in stage.noted
     mine, kept = rows(path)
     assert mine == {"id": "mine"}
@@ -135,6 +136,9 @@ def test_an_answer_is_fixed_only_if_there_is_one() -> None:
     stage = bank("limit to 100", "/fix answer", "It is set to 100.")
     assert stage.session.conversation.turns[-1].raw == "It is set to 100."
     assert ("answer › ", "The limit is 100.") in stage.asked
+    stage = bank("limit to 100", "/fix answer", "")
+    assert "the answer is empty; nothing was changed" in stage.noted
+    assert stage.session.conversation.turns[-1].raw == "The limit is 100."
 
 
 def test_case_makes_a_suite_that_can_be_loaded(tmp_path: Path) -> None:
@@ -142,13 +146,37 @@ def test_case_makes_a_suite_that_can_be_loaded(tmp_path: Path) -> None:
     stage = bank("/case", f"/case {folder}", "limit to 100", f"/case {folder}", "and 200", f"/case {folder}")
     assert "name the folder of a suite" in stage.noted
     assert "there is no answered round" in stage.noted
-    lines = rows(folder / "cases.jsonl")
-    assert [line["category"] for line in lines] == ["single", "multi_round"]
-    lines[1]["id"] = "other"
-    (folder / "cases.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    suite = load_suite(str(folder))
-    assert suite.worlds == ("bank",)
-    assert [call.arguments["amount"] for turn in suite.cases[1].turns for call in turn.calls] == [100, 200]
+    (case,) = load_suite(str(folder)).cases
+    assert case.category == "multi_round", "a conversation has one case"
+    assert [call.arguments["amount"] for turn in case.turns for call in turn.calls] == [100, 200]
+
+
+def test_case_writes_a_suite_for_any_persona(tmp_path: Path) -> None:
+    stage = BankStage(["limit to 100", f"/case {tmp_path}/mine"])
+    stage.session.persona = 'Be "brief" 🌧\n\\'
+    stage.run()
+    suite = load_suite(str(tmp_path / "mine"))
+    assert (suite.persona, suite.worlds) == (stage.session.persona, ("bank",))
+    assert [case.category for case in suite.cases] == ["single"]
+
+
+def test_a_resumed_chat_shows_what_was_said_and_can_be_kept(tmp_path: Path) -> None:
+    bank("limit to 100", "and 200", "/fix answer It is 200.", store=tmp_path)
+    fixed = '/fix {"account": "checking", "amount": 50}'
+    again = BankStage(["/rewind", "/show 2", f"/case {tmp_path}/mine", fixed, "/fix"], store=tmp_path)
+    again.repl.resumes = True
+    again.run()
+    shown = again.shown.partition("╭")[0]
+    assert re.search(
+        "› limit to 100\n⚙ 1 set_daily_limit checking, 100 · 200 · .*\n  The limit is 100.\n\n"
+        "› and 200\n⚙ 2 set_daily_limit checking, 200 · 200 · .*\n  It is 200.\n\n",
+        shown,
+    ), shown
+    assert '"daily_limit": 200' in again.shown
+    (case,) = load_suite(str(tmp_path / "mine")).cases
+    assert [call.arguments["amount"] for turn in case.turns for call in turn.calls] == [100, 200]
+    assert again.limit() == 5000
+    assert ("call › ", 'set_daily_limit {"account": "checking", "amount": 50}') in again.asked
 
 
 def test_export(tmp_path: Path) -> None:

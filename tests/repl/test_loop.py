@@ -180,7 +180,7 @@ def test_the_steps_for_one_question_are_limited() -> None:
 
 def test_help_and_tools_and_unknown_commands() -> None:
     stage = Stage(["/help", "/tools", "/rest", "/xyzzy", "/quit", "never asked"]).run()
-    assert re.search(r"/save FILE +the same as /good", stage.shown)
+    assert re.search(r"/save .FILE. .openai. +the same as /good", stage.shown)
     assert "no tools" in stage.shown
     assert "unknown command /rest; did you mean /reset?" in stage.noted
     assert "unknown command /xyzzy; try /help" in stage.noted
@@ -197,7 +197,7 @@ def test_reset_begins_anew_with_a_fresh_tool_session(tmp_path: Path) -> None:
 def test_save_command(tmp_path: Path) -> None:
     path = tmp_path / "one.jsonl"
     stage = Stage(["/save", f"/save {path}", "double 4", f"/save {path}", f"/save {path}", f"/save {tmp_path}"]).run()
-    assert "name a file: /good chats.jsonl" in stage.noted
+    assert "name a JSONL file: /good chats.jsonl" in stage.noted
     assert "the conversation is empty; nothing was saved" in stage.noted
     assert "this is a folder" in stage.noted
     assert len(rows(path)) == 1, "a conversation has one row"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from agentft.agent import add_user_turn, open_conversation
 from agentft.errors import InputError
 from agentft.records import parse_row
-from agentft.repl.saving import append_row, check_place, msagent_row
+from agentft.repl.saving import check_place, msagent_row, replace_row
 from agentft.types import Conversation, Span, Text, ToolCall, ToolResult, Turn
 from tests.repl.stage import CALL, DOUBLE, Stage
 
@@ -62,7 +62,11 @@ def test_an_unreadable_call_is_saved_as_it_was_written(fmt: str, broken: str) ->
 
 
 def conversation(text: str) -> Conversation:
-    return add_user_turn(open_conversation("c1", "Persona.", (), "msagent"), text)
+    return add_user_turn(open_conversation(f"c{text[:1]}", "Persona.", (), "msagent"), text)
+
+
+def append_row(path: Path, conversation: Conversation) -> None:
+    replace_row(path, msagent_row(conversation))
 
 
 def test_rows_are_appended(tmp_path: Path) -> None:
@@ -72,7 +76,7 @@ def test_rows_are_appended(tmp_path: Path) -> None:
     append_row(path, conversation("two"))
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0] == '{"mine": 1}', "a last line without its newline is not joined to ours"
-    assert [json.loads(line)["id"] for line in lines[1:]] == ["c1", "c1"]
+    assert [json.loads(line)["id"] for line in lines[1:]] == ["c北", "ct"]
     assert "北京" in lines[1]
 
 
@@ -88,21 +92,16 @@ def test_any_text_is_one_valid_line(tmp_path_factory: pytest.TempPathFactory, te
 def test_a_full_disk_leaves_the_file_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "chats.jsonl"
     append_row(path, conversation("one"))
-    before, write = path.read_bytes(), os.write
+    before = path.read_bytes()
 
-    def full(file: int, data: bytes) -> int:
-        if len(data) > 10:
-            return write(file, data[:10])
+    def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    def writes_then_full(file: int, data: bytes) -> int:
-        monkeypatch.setattr(os, "write", lambda *_: full(file, b"x"))
-        return full(file, data)
-
-    monkeypatch.setattr(os, "write", writes_then_full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         append_row(path, conversation("two"))
     assert path.read_bytes() == before
+    assert [*tmp_path.iterdir()] == [path]
 
 
 def test_concurrent_writers_lose_nothing(tmp_path: Path) -> None:
@@ -114,6 +113,25 @@ def test_concurrent_writers_lose_nothing(tmp_path: Path) -> None:
         thread.join()
     values = {json.loads(line)["conversations"][1]["value"] for line in path.read_text().splitlines()}
     assert values == {f"{n}" * 5000 for n in range(8)}
+
+
+def test_concurrent_replacements_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    path.write_bytes(b'{"mine": 1}')
+
+    def keep(number: int) -> None:
+        for one in range(20):
+            replace_row(path, {"id": f"c{number}", "value": one})
+
+    threads = [threading.Thread(target=keep, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    mine, *rows = map(json.loads, path.read_text().splitlines())
+    assert mine == {"mine": 1}
+    assert {row["id"]: row["value"] for row in rows} == {f"c{number}": 19 for number in range(4)}
+    assert len(rows) == 4
 
 
 def test_places_that_cannot_be_written_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

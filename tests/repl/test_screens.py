@@ -175,8 +175,9 @@ def test_a_killed_chat_goes_on_where_it_was(tmp_path: Path) -> None:
         screen.wait_for("ended 137")
         screen.tmux("kill-server")
         screen.start("--resume --approve writes")
-        shown = screen.wait_for("after 1 round")
-        assert "resumed chat-" in shown
+        shown = screen.wait_for("resumed chat-")
+        assert "› limit to 100\n" in shown, "what was said is shown again"
+        assert "⚙ 1 set_daily_limit checking, 100 · 200 · {" in shown
         screen.type("/state")
         screen.wait_for("bank.accounts.ACC-1001.daily_limit: 200000 → 10000")
         screen.type("/undo")
