@@ -16,6 +16,14 @@ from agentft.types import Json
 __all__ = ["TIMEOUT", "is_url", "open_description", "parse_document", "read_source"]
 
 TIMEOUT = 30  # seconds for a URL to answer, and for an MCP server to list its tools
+# Plain values of YAML that are not text -> pattern.
+_PLAIN = {
+    "null": "~|null|Null|NULL|",
+    "bool": "true|True|TRUE|false|False|FALSE",
+    "int": "[-+]?(?:0|[1-9][0-9]*)",
+    "float": r"[-+]?(?:0|[1-9][0-9]*)?(?:\.[0-9]+|(?<=[0-9])\.?)(?:[eE][-+]?[0-9]{1,2})?",
+    "merge": "<<",
+}
 _SIZE_LIMIT = 100 << 20  # bytes of a document, and of its JSON with YAML aliases expanded
 
 
@@ -76,21 +84,21 @@ def _fetch(url: str) -> bytes:
 
 
 def parse_document(content: bytes, place: str) -> dict[str, Json]:
-    """Parse a JSON or YAML object to plain JSON; YAML's dates and numeric keys become text.
+    """Parse a JSON or YAML 1.2 object to plain JSON; dates and numeric keys are text.
 
     Raises:
-        InputError: the document is too large, neither JSON nor YAML, or not an object.
+        InputError: the document is too large, not JSON or YAML, has a key twice, or is not an object.
     """
     if len(content) > _SIZE_LIMIT:
         raise InputError(f"{place}: larger than {_SIZE_LIMIT >> 20} MiB; reduce the file")
     try:
         text = content.decode("utf-8-sig")
         is_json = text.lstrip()[:1] == "{"
-        value = parse_json(text) if is_json else _parse_yaml(text)
+        value = parse_json(text, unique_keys=True) if is_json else _parse_yaml(text)
     except RecursionError:
         raise InputError(f"{place}: nested too deeply") from None
     except (ValueError, TypeError) as error:
-        raise InputError(f"{place}: neither JSON nor YAML: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"{place}: cannot be read as JSON or YAML: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(value, dict):
         raise InputError(f"{place}: contains {type(value).__name__}, not an object; give an API description")
     return value
@@ -99,11 +107,20 @@ def parse_document(content: bytes, place: str) -> dict[str, Json]:
 def _parse_yaml(text: str) -> Any:
     import yaml
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    # Plain values as in YAML 1.2 and JSON: `no`, `12:30`, `0777` and `2020-01-01` are text.
+    Loader: Any = type("Loader", (base,), {"yaml_implicit_resolvers": {}})  # noqa: N806
+    for kind, pattern in _PLAIN.items():
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(rf"(?:{pattern})\Z"), None)
+    loader = Loader(text)
     try:
-        value = yaml.load(text, Loader=loader)  # noqa: S506 - both are safe loaders
+        node = loader.get_single_node()
+        _require_unique_keys(node)
+        value = loader.construct_document(node) if node else None
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
+    finally:
+        loader.dispose()
     # Encoding piece by piece stops at the limit if aliases expand to millions of values.
     pieces, size = [], 0
     for piece in json.JSONEncoder(default=str, allow_nan=False).iterencode(value):
@@ -112,6 +129,21 @@ def _parse_yaml(text: str) -> Any:
             raise ValueError("its aliases expand to too much")
         pieces.append(piece)
     return json.loads("".join(pieces))
+
+
+def _require_unique_keys(root: Any) -> None:
+    """Refuse a mapping that repeats a key, of which YAML's and JSON's readers keep the last one only."""
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(getattr(node, "value", None), list) or node in seen:
+            continue
+        seen.add(node)
+        waiting += [item[1] if isinstance(item, tuple) else item for item in node.value]
+        first: dict[str, Any] = {}
+        for key in [item[0] for item in node.value if isinstance(item, tuple)]:
+            if isinstance(key.value, str) and key.value != "<<" and first.setdefault(key.value, key) is not key:
+                raise ValueError(f"line {key.start_mark.line + 1}: the key {key.value[:40]!r} occurs twice")
 
 
 def is_url(address: str) -> bool:
