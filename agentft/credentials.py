@@ -22,20 +22,7 @@ REAL_VARIABLE = "AGENTFT_REAL_AUTHORIZATION"
 """The authorization of a real service behind the tools."""
 
 _HIDDEN = "[redacted]"
-_SCHEMES = {
-    "apikey",
-    "api-key",
-    "basic",
-    "bearer",
-    "bot",
-    "digest",
-    "hmac",
-    "key",
-    "negotiate",
-    "ntlm",
-    "oauth",
-    "token",
-}
+_SCHEME = re.compile("(?i)api-?key|basic|bearer|bot|digest|hmac|key|negotiate|ntlm|oauth|token")
 _SHORTEST = 4  # a shorter word, such as `v1`, is no secret, and stands in many texts
 
 
@@ -107,7 +94,7 @@ def _secrets(value: str) -> Iterator[str]:
 
 
 def _is_secret(word: str) -> bool:
-    return len(word) >= _SHORTEST and word.lower() not in _SCHEMES
+    return len(word) >= _SHORTEST and not _SCHEME.fullmatch(word)
 
 
 def _forms(secret: str) -> tuple[str, ...]:

@@ -8,28 +8,16 @@ import shlex
 from collections.abc import Sequence
 
 from agentft.json_text import UnreadableError, parse_json
+from agentft.strict import own_table
 from agentft.types import Json
 
 __all__ = ["is_secret_argument", "redacted", "redacted_command", "redacted_path"]
 
 _HIDDEN = "[redacted]"
-_SECRET_NAME = re.compile(
-    r"authori[sz]ation|cookie|api[-_ ]?key|access[-_]?key|private[-_]?key|secret|passw(or)?d|passphrase|passcode"
-    r"|credential|session[-_]?(id|key)|sessid|jwt|signature|(?<!page)(?<!page[-_])token$"
-    r"|(^|[-_. ])(pwd|pin|otp|totp|cvv|cvc|sid|sig)($|[-_. ])|^(x[-_])?auth$",
-    re.IGNORECASE,
-)
-# Broader for arguments: a call's `key` is usually a secret, while in a response it may be the key of a song.
-_SECRET_ARGUMENT = re.compile(
-    r"(^|[_-])(api_?key|key|token|secret|password|passwd|auth(?!ors?($|[_-]))\w*|session|signature)($|[_-])",
-    re.IGNORECASE,
-)
-_SECRET_SHAPE = re.compile(
-    r"\b(?:Bearer|Basic)\s+[\w.~+/=-]{16,}|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*|\b(?:sk|pk|rk)[-_][\w-]{16,}|\bgh[a-z]_\w{20,}"
-    r"|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}|\bxox[a-z]-[\w-]{10,}|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bAIza[\w-]{30,}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(?:-----END [A-Z ]*-----)?|(?<=://)[^/?#\s@]{1,200}(?=@)"
-    r"|\bbot\d{4,}:[\w-]{8,}",
-    re.IGNORECASE,
+_TABLE = own_table(__file__, str)
+_SECRET_NAME, _SECRET_ARGUMENT, _SECRET_SHAPE = (
+    re.compile("|".join(pattern for key, pattern in _TABLE.items() if key.startswith(kind)), re.IGNORECASE)
+    for kind in ("name-", "argument-", "shape-")
 )
 # `name=` and `name:`, with or without quotes, and the value after them.
 _HEAD = re.compile(r"""(?P<quote>["']?)(?P<name>(?:api |access |private )?[\w.-]{1,64})(?P=quote)\s{0,9}[=:]\s{0,9}""")
@@ -39,6 +27,7 @@ _WORD = re.compile(r"[A-Z]?[^\W\d_A-Z]{0,19}(?:['’-][^\W\d_A-Z]{1,19})?[.!?:)]
 _BREAKS = frozenset("\n\r,;&?|(){}[]<>\"'`")
 _ELEMENT = re.compile(r"<([\w.:-]{1,64})(?P<more>[^<>]{0,200})>([^<>]{1,2000})</\1>")
 _NAMES, _PAIRED = ("name", "key", "field", "header", "parameter"), ("value", "values", "content")
+_PAIR = re.compile(r"(?<=[?&])([^?&=]+)=[^&]+")  # of a query
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _RANDOM = re.compile(r"(?=[\w-]*\d)(?=[\w-]*[a-z])(?=[\w-]*[A-Z])[\w-]{20,}|(?=\w*\d)(?=\w*[A-Za-z])[A-Za-z0-9]{24,}")
 
@@ -107,22 +96,22 @@ def redacted_path(path: str) -> str:
     """The path of a URL, with "[redacted]" in place of segments that look like keys."""
     segments = path.split("/")
     return "/".join(
-        _HIDDEN if _RANDOM.fullmatch(segment) or _SECRET_SHAPE.search(segment) else segment for segment in segments
+        _HIDDEN if _RANDOM.fullmatch(segment) or _SECRET_SHAPE.search(segment) else str(redacted(segment))
+        for segment in segments
     )
 
 
 def _redacted_address(word: str) -> str:
     if "://" not in word:
         return str(redacted(word))
-    head, scheme, rest = word.partition("://")
-    address, mark, query = rest.partition("?")
-    host, slash, path = address.partition("/")
-    pairs = [pair.partition("=") for pair in query.split("&")]
-    query = "&".join(
-        f"{name}={_HIDDEN}" if value and is_secret_argument(name) else name + given + value
-        for name, given, value in pairs
-    )
-    return str(redacted(f"{head}{scheme}{host}{slash}{redacted_path(path)}{mark}{query}"))
+    address, mark, query = _PAIR.sub(_pair, word).partition("?")
+    scheme, _, rest = address.partition("://")
+    host, slash, path = rest.partition("/")
+    return str(redacted(f"{scheme}://{host}{slash}{redacted_path(path)}{mark}{query}"))
+
+
+def _pair(found: re.Match[str]) -> str:
+    return f"{found[1]}={_HIDDEN}" if is_secret_argument(found[1]) else found[0]
 
 
 def _is_secret(name: str) -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from agentft.errors import InputError
 
 if TYPE_CHECKING:
     from agentft.imports.world import ImportedWorld
@@ -37,8 +40,10 @@ def openapi_command(
     from agentft.imports.documents import open_description
     from agentft.imports.openapi import import_openapi
 
-    references = open_description(file, allow_url=allow_url, allow_refs=allow_refs)
-    _write(import_openapi(references, output.name), file, output, as_json)
+    def read() -> ImportedWorld:
+        return import_openapi(open_description(file, allow_url=allow_url, allow_refs=allow_refs), output.name)
+
+    _import(read, file, output, as_json)
 
 
 def mcp_command(
@@ -60,12 +65,9 @@ def mcp_command(
       agentft tools import mcp "npx my-mcp-server" --env MY_API_KEY --output ./mine
       agentft tools import mcp http://127.0.0.1:3000/mcp --output ./mine
     """
-    from agentft.display.terminal import waiting
     from agentft.imports.mcp import import_mcp
 
-    with waiting("listing the tools of the server"):
-        imported = import_mcp(server, output.resolve().name, env or ())
-    _write(imported, server, output, as_json)
+    _import(lambda: import_mcp(server, output.resolve().name, env or ()), server, output, as_json)
 
 
 def traffic_command(
@@ -80,16 +82,22 @@ def traffic_command(
     from agentft.imports.documents import read_source
     from agentft.imports.traffic import import_traffic
 
-    _write(import_traffic(read_source(str(file)), str(file), output.name), str(file), output, as_json)
+    _import(lambda: import_traffic(read_source(str(file)), str(file), output.name), str(file), output, as_json)
 
 
-def _write(imported: ImportedWorld, source: str, output: Path, as_json: bool) -> None:
-    """Write the world's folder and print the report."""
-    from agentft.display.terminal import say, say_json
+def _import(read: Callable[[], ImportedWorld], source: str, output: Path, as_json: bool) -> None:
+    """Read a source, write the world's folder, and print the report."""
+    from agentft.display.terminal import say, say_json, waiting
+    from agentft.redaction import redacted, redacted_command
     from agentft.toolset.declared import write_world
     from agentft.toolset.schemas import plain_line
 
-    write_world(output, imported.tools, imported.base_url, imported.readme(output.name, source))
+    with waiting(f"importing {redacted_command(source)}"):
+        try:
+            imported = read()
+        except InputError as error:  # it may name a URL that has a key
+            raise InputError(str(redacted(str(error)))) from None
+        write_world(output, imported.tools, imported.base_url, imported.readme(output.name, source))
     count, refused, adapted = len(imported.tools), len(imported.refused), len(imported.adapted)
     access = Counter(str(tool["access"]) for tool in imported.tools)
     if as_json:

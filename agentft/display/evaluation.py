@@ -19,18 +19,13 @@ from agentft.evaluation.records import Record
 from agentft.evaluation.statistics import Estimate, PairedDelta
 from agentft.evaluation.summary import HEADLINES, Summary
 from agentft.metrics import ERROR_CLASSES
+from agentft.strict import own_table
 
 __all__ = ["EvaluationProgress", "overfit_table", "show_summary"]
 
 LOG_SECONDS = 15.0
 MAX_PROBLEMS = 3
-OFFICIAL = {
-    "non_live_python": "non-live AST, Python only",
-    "live": "live AST",
-    "irrelevance": "irrelevance",
-    "multi_turn": "multi-turn",
-    "overall": "overall",
-}
+OFFICIAL = own_table(__file__, str)
 VERDICT_STYLES = {"pass": "bold green", "fail": "bold red"}
 
 

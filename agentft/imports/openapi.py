@@ -37,6 +37,10 @@ def import_openapi(references: References, world: str) -> ImportedWorld:
         raise InputError(f"{references.address}: there are no `paths`, so there is nothing to import")
     imported = ImportedWorld(_base_url(root, world))
     reader = OperationReader(references, imported)
+    reader.tell_unread(root, "document")
+    found = root.get("securityDefinitions", object_or_empty(root.get("components")).get("securitySchemes"))
+    if keys := [name for name, scheme in object_or_empty(found).items() if "apiKey" in str(scheme)]:
+        reader.note(f"API keys are not arguments, and are never sent: {', '.join(keys)[:200]}")
     for path, value in paths.items():
         if path.startswith("x-"):
             continue
@@ -45,6 +49,7 @@ def import_openapi(references: References, world: str) -> ImportedWorld:
         except InputError as error:
             imported.refused.append(ImportNote(reader.place, str(error)))
             continue
+        reader.tell_unread(item, "path")
         for method in _METHODS:
             try:
                 if method in item:

@@ -9,27 +9,19 @@ from typing import Any
 from agentft.errors import InputError
 from agentft.imports.world import ACCESS, ArgumentTable, ImportedWorld, ImportNote
 from agentft.json_text import json_pointer, parse_json
+from agentft.strict import own_table
 from agentft.toolset.arguments import Validator
 from agentft.toolset.references import References
-from agentft.toolset.routes import DEFAULT_STYLES, STYLES, check_route
+from agentft.toolset.routes import CLIENT_HEADERS, DEFAULT_STYLES, STYLES, check_route
 from agentft.toolset.schemas import Schema, expand, is_cut, plain_line
 from agentft.types import Json
 
 __all__ = ["OperationReader", "object_or_empty"]
 
 _PLACES = {"path": "path", "query": "query", "header": "header", "cookie": "cookie", "formData": "form"}
-_COLLECTIONS = {
-    "csv": "form",
-    "multi": "form*",
-    "ssv": "spaceDelimited",
-    "tsv": "tabDelimited",
-    "pipes": "pipeDelimited",
-}
 _FORM, _MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
-# Keys of a Swagger 2 parameter that are not keywords of its schema.
-_PARAMETER_KEYS = frozenset({"name", "in", "required", "description", "collectionFormat", "allowEmptyValue", "style"})
-_PARAMETER_KEYS |= {"explode", "allowReserved", "examples", "content"}
-_IGNORED_HEADERS = frozenset({"accept", "content-type", "authorization"})  # OpenAPI: the client sets these
+_TABLE = own_table(__file__, str)
+KNOWN_KEYS = {name: frozenset(keys.split()) for name, keys in _TABLE.items()}
 _SUCCESS = ("200", "201", "202", "203", "204", "206", "2XX", "2xx", "default")
 _SPREADABLE = frozenset({"type", "properties", "required", "description", "examples", "additionalProperties"})
 
@@ -39,7 +31,7 @@ class OperationReader:
 
     def __init__(self, references: References, imported: ImportedWorld) -> None:
         self._references, self._imported = references, imported
-        self.place = ""
+        self.place = "#"
 
     def resolve(self, value: Json, base: str, place: str) -> tuple[dict[str, Any], str]:
         """The object at `place`, or the object that it references, and the address of its document.
@@ -51,7 +43,14 @@ class OperationReader:
         found, home = self._references.resolve(value, base)
         if not isinstance(found, dict):
             raise InputError(f"expected an object, got {type(found).__name__}")
+        if found is not value:
+            self.tell_unread(object_or_empty(value), "reference")
         return found, home
+
+    def tell_unread(self, value: Mapping[str, Any], kind: str) -> None:
+        """Note the keys of an object that are not read; those of extensions begin with `x-`."""
+        if unread := sorted(key for key in value.keys() - KNOWN_KEYS[kind] if not key.startswith("x-")):
+            self.note(f"not imported: {', '.join(unread)[:200]}")
 
     def add(self, path: str, method: str, item: Mapping[str, Any], base: str) -> None:
         """Import one operation as a tool.
@@ -68,13 +67,17 @@ class OperationReader:
         place = self.place = f"#{json_pointer('paths', path, method)}"
         check_route(method.upper(), path)
         operation, base = self.resolve(item[method], base, place)
-        arguments = ArgumentTable()
+        self.tell_unread(operation, "operation")
+        arguments, named = ArgumentTable(), re.findall(r"\{([^{}]+)\}", path)
         for parameter, home in self._parameters(item, operation, base, place):
-            self._add_parameter(parameter, home, arguments)
+            if parameter.get("in") == "path" and parameter.get("name") not in named:
+                self.note(f"the path has no {{{parameter.get('name')}}}, so it is not an argument")
+            else:
+                self._add_parameter(parameter, home, arguments)
         media = self._consumed(operation, arguments)
-        for wire in re.findall(r"\{([^{}]+)\}", path):
+        for wire in named:
             if arguments.name("path", wire) not in arguments.places:
-                self._note("no parameter is declared for {" + wire + "} in the path; it takes any string")
+                self.note("no parameter is declared for {" + wire + "} in the path; it takes any string")
                 arguments.add({"type": "string"}, "path", wire, required=True)
         if "requestBody" in operation:
             media = self._add_body(operation["requestBody"], base, f"{place}/requestBody", arguments)
@@ -83,7 +86,7 @@ class OperationReader:
         route = {"method": method.upper(), "path": path, "places": arguments.places}
         text = operation.get("summary") if plain_line(operation.get("summary")) else operation.get("description")
         if is_cut(text):
-            self._note("the description is cut to 300 characters")
+            self.note("the description is cut to 300 characters")
         operation_id = operation.get("operationId")
         tool = {
             "description": plain_line(text),
@@ -118,15 +121,17 @@ class OperationReader:
             return
         if not isinstance(where, str) or where not in _PLACES or not isinstance(wire, str) or not wire:
             raise InputError(f"a parameter must have a name and be in {', '.join(_PLACES)} or body, not {where!r:.40}")
-        if where == "header" and wire.lower() in _IGNORED_HEADERS:
-            self._note(f"the header {wire} is set by the HTTP client, so it is not an argument")
+        if where == "header" and wire.lower() in CLIENT_HEADERS:
+            self.note(f"the header {wire} is set by the HTTP client, so it is not an argument")
             return
         declared = parameter.get("schema", _media(parameter.get("content"))[1].get("schema"))
-        if declared is None:  # Swagger 2: the parameter itself is a schema
-            declared = {key: value for key, value in parameter.items() if key not in _PARAMETER_KEYS}
+        if declared is not None:
+            self.tell_unread(parameter, "parameter")
+        else:  # Swagger 2: the parameter itself is a schema
+            declared = {key: value for key, value in parameter.items() if key not in KNOWN_KEYS["parameter-2"]}
         schema = self._expand(declared, base, "readOnly")
         if is_cut(parameter.get("description")):
-            self._note("the description is cut to 300 characters")
+            self.note("the description is cut to 300 characters")
         if description := plain_line(parameter.get("description")):
             schema["description"] = description
         if examples := _examples(parameter, self._references, base):
@@ -143,7 +148,7 @@ class OperationReader:
             style = "json"
         elif "schema" not in parameter and "style" not in parameter:  # Swagger 2
             found = parameter.get("collectionFormat", "csv")
-            style = _COLLECTIONS.get(found if place in {"query", "form"} else "csv", "form")
+            style = _TABLE.get(f"collection-{found}" if place in {"query", "form"} else "", "form")
             style = style if "array" in kinds else "form*"
             style = style if place in {"query", "form"} else "simple"
         else:
@@ -153,15 +158,15 @@ class OperationReader:
             style += "*" if spread and style != "deepObject" else ""
             style = "form*" if style in {"spaceDelimited*", "pipeDelimited*"} else style  # as OpenAPI's table says
         if style not in STYLES[place]:
-            self._note(f"the style {style[:40]} is not known for {place}; {DEFAULT_STYLES[place]} is used")
+            self.note(f"the style {style[:40]} is not known for {place}; {DEFAULT_STYLES[place]} is used")
             return ""
         inner = [*schema.get("properties", {}).values(), schema.get("items", {})]
         if style not in {"json", "deepObject"} and any(
             each.get("type") in ("array", "object") for each in inner if each
         ):
-            self._note("lists and objects inside it are sent as JSON text, because its style is for flat values")
+            self.note("lists and objects inside it are sent as JSON text, because its style is for flat values")
         if parameter.get("allowReserved") is True:
-            self._note("reserved characters are percent-encoded in spite of allowReserved")
+            self.note("reserved characters are percent-encoded in spite of allowReserved")
         return "" if style == DEFAULT_STYLES[place] else style
 
     def _consumed(self, operation: Mapping[str, Any], arguments: ArgumentTable) -> str:
@@ -178,18 +183,19 @@ class OperationReader:
         if "body" not in places or not kind or kind == "application/json":
             return ""
         if "json" not in kind:
-            self._note(f"a body of type {kind[:60]} is sent as JSON")
+            self.note(f"a body of type {kind[:60]} is sent as JSON")
         return kind if "json" in kind else ""
 
     def _add_body(self, value: Json, base: str, place: str, arguments: ArgumentTable) -> str:
         """Add the arguments of a body, and return its media type: "" for JSON, and for a URL-encoded form."""
         body, home = self.resolve(value, base, place)
         kind, media = _media(body.get("content"))
+        self.tell_unread(media, "media")
         where = "form" if "form" in kind else "body"
         schema = self._expand(media.get("schema"), home, "readOnly")
         is_text = where == "body" and bool(kind) and schema.get("type") == "string"
         if where == "body" and "json" not in kind and not is_text:
-            self._note(f"a body of type {kind[:60] or 'unknown'} is sent as JSON")
+            self.note(f"a body of type {kind[:60] or 'unknown'} is sent as JSON")
         self._spread(schema, where, body.get("required") is True, arguments, object_or_empty(media.get("encoding")))
         kind = kind.partition(";")[0].strip()
         kept = kind not in {"application/json", _FORM, ""} and ("json" in kind or where == "form" or is_text)
@@ -240,11 +246,11 @@ class OperationReader:
             examples = _examples(media, self._references, home)
             examples += object_or_empty(response.get("examples")).values()
         except InputError as error:
-            self._note(f"the response's schema is ignored: {error}")
+            self.note(f"the response's schema is ignored: {error}")
             return {}, []
         valid = [value for value in map(_decoded, examples) if Validator(schema).is_valid(value)]
         if examples and not valid:
-            self._note("the response's examples do not satisfy its schema and are ignored")
+            self.note("the response's examples do not satisfy its schema and are ignored")
         code = int(status) if status.isdigit() else 200
         return schema, [{"when": {}, "status": code, "body": value, "template": False} for value in valid[:1]]
 
@@ -254,14 +260,13 @@ class OperationReader:
         expanded = expand(schema, self._references, base, hidden)
         if cut := sorted(self._references.cut):
             more = f" and {len(cut) - 3} more" if len(cut) > 3 else ""
-            self._note(f"{', '.join(cut[:3])}{more}: recursive or too large, so any value is accepted there")
+            self.note(f"{', '.join(cut[:3])}{more}: recursive or too large, so any value is accepted there")
         if dropped := sorted(self._references.dropped):
-            self._note(
-                f"left out of the schema, because they are unknown or cannot be used: {', '.join(dropped)[:200]}"
-            )
+            self.note(f"left out of the schema, because they are unknown or cannot be used: {', '.join(dropped)[:200]}")
         return expanded
 
-    def _note(self, reason: str) -> None:
+    def note(self, reason: str) -> None:
+        """Note what was adapted at the current place."""
         self._imported.adapted.append(ImportNote(self.place, reason))
 
 

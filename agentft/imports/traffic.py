@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,7 +78,8 @@ def _exchanges(content: bytes, place: str) -> list[tuple[str, Any]]:
         document: Any = parse_json(content.decode("utf-8-sig"))
         entries = document["log"]["entries"]
     except (ValueError, LookupError, TypeError):
-        return [(f"{place}:{number}", line) for number, line in enumerate(content.splitlines(), 1) if line.strip()]
+        lines = content.removeprefix(BOM_UTF8).splitlines()
+        return [(f"{place}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
     return [
         (f"#{json_pointer('log', 'entries', index)}", entry)
         for index, entry in enumerate(entries if isinstance(entries, list) else [])
@@ -92,14 +94,25 @@ def _har(entry: Any) -> dict[str, Any]:
         form = [(pair["name"], pair.get("value") or "") for pair in post.get("params") or []]
         if not form and media == _FORM:
             form = parse_qsl(post.get("text") or "", keep_blank_values=True)
-        text = content.get("text")
-        if content.get("encoding") == "base64":
-            text = base64.b64decode(text or "").decode()
+        elif not form and media.startswith("multipart/") and post.get("text"):
+            raise InputError("its multipart form was saved as text; export the file with the parameters of forms")
         row = {"method": request["method"], "url": request["url"], "request": None if form else _body(post.get("text"))}
-        row |= {"form": form, "media": media if media.startswith("multipart/") else ""} if form else {}
-        return row | {"status": response["status"], "response": _body(text)}
+        row |= {"form": form, "media": media if media not in {_FORM, "application/json"} else ""}
+        return row | {"status": response["status"], "response": _body(_content(content))}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"not a HAR entry: {error!r:.100}") from None
+
+
+def _content(content: Mapping[str, Any]) -> str | None:
+    text = content.get("text")
+    if text is None and content.get("size", 0) > 0:
+        raise InputError("the response's body was not saved; export the file with the content of responses")
+    if content.get("encoding") != "base64":
+        return text
+    try:
+        return base64.b64decode(text or "", validate=True).decode()
+    except ValueError:
+        raise InputError(f"its response is {str(content.get('mimeType'))[:60]}, which is not text") from None
 
 
 def _body(text: str | None) -> Json:
@@ -116,7 +129,7 @@ def _origin(url: Any) -> str:
         parts = urlsplit(url if isinstance(url, str) else "")
     except ValueError:
         return ""
-    host = parts.netloc.rpartition("@")[2]
+    host = parts.netloc.rpartition("@")[2].lower().removesuffix({"http": ":80", "https": ":443"}.get(parts.scheme, ":"))
     return f"{parts.scheme}://{host}" if parts.scheme in {"http", "https"} and host else ""
 
 
@@ -138,8 +151,7 @@ def _add_call(row: Mapping[str, Any], base_url: str, tools: dict[str, _Tool]) ->
         form: Any = row.get("form") or ()
         name, sent = f"{method.lower()} {path}", [*addressed, *sent, *_grouped("form", form)]
         entry = {"description": f"Recorded: {method.upper()} {path}", "access": ACCESS.get(method.lower(), "write")}
-        media: dict[str, Json] = {"media": row["media"]} if form and row.get("media") else {}
-        entry["route"] = {"method": method.upper(), "path": path, **media}
+        entry["route"] = {"method": method.upper(), "path": path, "media": str(row.get("media") or "")}
     else:
         raise InputError(f"an exchange must have `tool`, or `method` and a `url` at {base_url}")
     tool = tools.get(name) or _Tool(entry)

@@ -9,11 +9,11 @@ from agentft import __version__
 from agentft.strict import own_table
 from agentft.toolserver.places import FORM, PARAMETER, own_path
 from agentft.toolset import Tool, Toolset
+from agentft.toolset.routes import CLIENT_HEADERS
 
 __all__ = ["openapi_document"]
 
 _ERRORS = own_table(__file__, str)
-_IGNORED_HEADERS = {"accept", "content-type", "authorization"}  # OpenAPI gives them no meaning as parameters
 _SESSION = {
     "name": "X-Session",
     "in": "header",
@@ -104,7 +104,7 @@ def _inputs(tool: Tool, path: str, schema: Mapping[str, Any]) -> dict[str, Any]:
             else:
                 media["schema"]["properties"][wire] = described
                 media["schema"]["required"] += [wire] if required else []
-        elif kind != "header" or wire.lower() not in _IGNORED_HEADERS:
+        elif kind != "header" or wire.lower() not in CLIENT_HEADERS:
             style = tool.route.styles.get(name, "") if tool.route else ""
             parameters[kind, wire] = _parameter(kind, wire, described, style, required=required or kind == "path")
     body = {"requestBody": {"required": needed, "content": content}} if content else {}

@@ -19,6 +19,7 @@ from agentft.toolserver.limits import Limits
 from agentft.toolserver.styles import join_text, plain_text, split_text, write_pairs
 from agentft.toolset import Route, Tool, Toolset
 from agentft.toolset.arguments import Validator
+from agentft.toolset.routes import CLIENT_HEADERS
 from agentft.types import Json
 
 __all__ = ["FORM", "PARAMETER", "PathBook", "fill_request", "own_path", "read_route_arguments"]
@@ -29,7 +30,6 @@ _OUR_PATHS = re.compile(r"/(tools(/.*)?|openapi\.json|state|health|mcp)?")
 _DEPTH = 20  # of an object in a query
 # In these styles an object is written as a name, its value, the next name and so on.
 _FLAT = frozenset({"form", "spaceDelimited", "pipeDelimited", "tabDelimited", "simple", "label", "matrix"})
-_OUR_HEADERS = ("host", "authorization", "content-length", "transfer-encoding")
 
 
 def own_path(toolset: Toolset, tool: Tool) -> str | None:
@@ -253,7 +253,7 @@ def fill_request(base: str, route: Route, arguments: Mapping[str, Json]) -> dict
     headers = {
         name: join_text(name, value, style, escaped=False)
         for name, (value, style) in sent["header"].items()
-        if name.lower() not in _OUR_HEADERS
+        if name.lower() not in CLIENT_HEADERS
     }
     if sent["cookie"]:
         headers["Cookie"] = "; ".join(f"{name}={text}" for name, text in _written(sent["cookie"]))
@@ -263,12 +263,11 @@ def fill_request(base: str, route: Route, arguments: Mapping[str, Json]) -> dict
 
 
 def _content(
-    route: Route,
-    form: Mapping[str, tuple[Json, str]],
-    sent: Mapping[str, tuple[Json, str]],
-    headers: Mapping[str, str],
+    route: Route, form: Mapping[str, tuple[Json, str]], sent: Mapping[str, tuple[Json, str]], headers: Mapping[str, str]
 ) -> dict[str, Any]:
     """The body of a request in its media type, and the headers."""
+    if "" in form and isinstance(whole := form[""][0], dict):
+        form = {name: (value, "form*") for name, value in whole.items()}
     if form and route.media.startswith("multipart/"):
         return {
             "files": [part for name, (value, style) in form.items() for part in _parts(name, value, style)],
@@ -278,10 +277,11 @@ def _content(
         content = "&".join(f"{name}={text}" for name, text in _written(form)).encode()
         return {"content": content, "headers": {**headers, "Content-Type": FORM}}
     body = sent[""][0] if "" in sent else {name: value for name, (value, _) in sent.items()}
-    if body == {} and route.method != "POST":
+    takes = any(kind == "body" and name for kind, name in route.places.values()) or (route.media and not route.places)
+    if body == {} and not sent and not (takes and route.method in {"POST", "PUT", "PATCH"}):
         return {"headers": headers}
     media = route.media or JSON_MEDIA
-    if isinstance(body, str) and not media.endswith("json"):
+    if isinstance(body, str) and not media.endswith(("/json", "+json")):
         return {"content": body.encode(), "headers": {**headers, "Content-Type": media}}
     return {"json": body, "headers": {**headers, "Content-Type": media}}
 

@@ -13,7 +13,7 @@ import httpx
 
 from agentft.credentials import Credential, service_url
 from agentft.errors import InputError, ToolError
-from agentft.toolserver.body import error_body, parse_body
+from agentft.toolserver.body import JSON_MEDIA, error_body, parse_body
 from agentft.toolserver.limits import Limits
 from agentft.toolserver.places import fill_request
 from agentft.toolserver.recording import Recorded, Recorder, Replayer
@@ -26,6 +26,7 @@ REAL_SECONDS = 8.0
 """The longest time that a real service may take for one call."""
 
 _LIMIT = 1 << 20
+_CHARSETS = frozenset({"gbk", "gb2312", "gb18030", "big5", "shift_jis", "euc-jp", "iso-8859-1", "windows-1252"})
 
 
 class RealService:
@@ -45,11 +46,7 @@ class RealService:
     """
 
     def __init__(
-        self,
-        url: str,
-        toolsets: Sequence[Toolset],
-        recorder: Recorder | None = None,
-        seconds: float = REAL_SECONDS,
+        self, url: str, toolsets: Sequence[Toolset], recorder: Recorder | None = None, seconds: float = REAL_SECONDS
     ) -> None:
         service_url("--real", url, "https://api.example.com/v1")
         self.digest = self._url = url.rstrip("/")
@@ -84,14 +81,14 @@ class RealService:
 
     def _ask(self, tool: Tool, arguments: Mapping[str, Json]) -> Recorded:
         name, checked = tool.definition.name, tool.check(arguments)
-        route = tool.route or Route("POST", f"/tools/{name}", {})
+        route = tool.route or Route("POST", f"/tools/{name}", {}, media=JSON_MEDIA)
         late = httpx.ReadTimeout(f"no answer within {self._seconds:g} seconds")
         until = time.monotonic() + self._seconds
         exchange = Recorded(name, checked, 502, None, method=route.method, url=self._url + route.path)
         try:
             with self._http.stream(route.method, **fill_request(self._url, route, checked)) as answer:
                 content = bytearray()
-                for chunk in answer.iter_raw():
+                for chunk in answer.iter_bytes():  # some services compress, whatever Accept-Encoding says
                     content += chunk
                     if len(content) > _LIMIT:
                         raise httpx.ReadError(f"the answer is larger than {_LIMIT} bytes")
@@ -101,10 +98,12 @@ class RealService:
                 raise late
         except (httpx.LocalProtocolError, httpx.InvalidURL, UnicodeEncodeError) as error:
             raise ToolError(f"an argument cannot be sent as it is: {error}", status=422) from None
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             why = late if isinstance(error, httpx.TimeoutException) else error
             return replace(exchange, body={"error": f"the service does not answer: {why}"})
-        kind, body = _content(answer.headers.get("content-type", ""), bytes(content))
+        charset = str(answer.charset_encoding).lower()
+        text = content.decode(charset if charset in _CHARSETS else "utf-8-sig", "replace")
+        kind, body = _content(answer.headers.get("content-type", ""), text)
         return replace(exchange, status=answer.status_code, body=body, type=kind, headers=dict(answer.headers))
 
     def _record(self, exchange: Recorded, session: str) -> Recorded:
@@ -167,12 +166,12 @@ def open_source(
     return RealService(real, toolsets, Recorder(record, keep_secrets=keep) if record else None, seconds)
 
 
-def _content(media: str, content: bytes) -> tuple[str, Json]:
+def _content(media: str, content: str) -> tuple[str, Json]:
     """The media type and the body to record. A body of a JSON type that is not JSON, or too deep, becomes text."""
     media = media.partition(";")[0].strip() or "text/plain"
     if media.endswith("json"):
         try:
-            return media, parse_body(content, Limits())
+            return media, parse_body(content.encode(), Limits())
         except ToolError:
             media = "text/plain"
-    return media, content.decode(errors="replace")
+    return media, content

@@ -19,13 +19,14 @@ from agentft.toolset.subschemas import Subschemas, matches_pattern, resolver_of
 from agentft.toolset.unevaluated import unevaluated_names
 from agentft.types import Json, ToolDefinition
 
-__all__ = ["ArgumentCheck", "Validator", "argument_validator"]
+__all__ = ["INERT", "ArgumentCheck", "Validator", "argument_validator"]
 
 # The order in which violations are reported: missing arguments, unknown ones, wrong types, values, then arguments that
 # no alternative has, which may follow from the others.
 _ORDER: dict[object, int] = {"required": 0, "additionalProperties": 1, "type": 2, "unevaluatedProperties": 4}
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
-_DATA = frozenset({"const", "default", "enum", "example", "examples"})  # a `$ref` in them is data
+INERT = frozenset({"const", "default", "enum", "example", "examples"})
+"""Keywords whose values are data: a `$ref` in them is none."""
 
 
 def _is_number(_: object, value: object) -> bool:
@@ -199,5 +200,5 @@ def _check_inside(schema: Any) -> None:
             for key, value in node.items():
                 if key in _NAMED and isinstance(value, dict):
                     waiting += value.values()
-                elif key not in _DATA:
+                elif key not in INERT:
                     waiting.append(value)

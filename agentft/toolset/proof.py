@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agentft.errors import InputError, ToolError
+from agentft.strict import own_table
 from agentft.toolset.containment import Interruption
 from agentft.toolset.loading import load_toolset
 from agentft.toolset.marks import State
@@ -28,21 +29,8 @@ DRAWS = 50
 ANSWER_LIMIT = 16 << 10
 SECONDS = 5.0
 MESSAGE_LIMIT = 300
-HOSTILE: tuple[str | float, ...] = (
-    *json.loads(Path(__file__).with_name("hostile.json").read_bytes()),
-    "x" * 100_000,
-)
-PROMISES: Mapping[str, str] = {
-    "loads": "correct the file named in the message",
-    "name": "use 1 to 64 letters, digits and _, and do not begin with a digit",
-    "example": "document arguments with which the tool succeeds in a fresh world",
-    "answers": f"for any arguments, return JSON of at most {ANSWER_LIMIT >> 10} KiB or raise ToolError",
-    "read": "mark it @write, or do not change the state",
-    "write": "mark it @read, or document an example that changes the state",
-    "errors": f"refuse with a 4xx that names the argument in under {MESSAGE_LIMIT} characters",
-    "repeats": "let results depend only on the state, its seed and the arguments: no clock, no random, no globals",
-    "snapshot": "keep only JSON in the state, and nothing that matters outside it",
-}
+HOSTILE: tuple[str | float, ...] = (*json.loads(Path(__file__).with_name("hostile.json").read_bytes()), "x" * 100_000)
+PROMISES = own_table(__file__, str)
 """Check -> how to fix a violation."""
 
 

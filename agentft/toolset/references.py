@@ -28,7 +28,7 @@ class References:
         self, root: dict[str, Json], address: str = "", read: Callable[[str], dict[str, Json]] | None = None
     ) -> None:
         self._read = read
-        self._documents: dict[str, dict[str, Json]] = {address: root}
+        self._documents = {str(root.get("$id", address)): root, address: root}
         self.address = address
         self.cut: set[str] = set()
         """References that `expand` did not follow."""

@@ -9,7 +9,11 @@ from urllib.parse import unquote
 
 from agentft.errors import InputError
 
-__all__ = ["DEFAULT_STYLES", "STYLES", "Route", "check_route"]
+__all__ = ["CLIENT_HEADERS", "DEFAULT_STYLES", "STYLES", "Route", "check_route"]
+
+CLIENT_HEADERS = frozenset({"accept", "authorization", "connection", "content-length", "content-type", "host"})
+CLIENT_HEADERS |= {"transfer-encoding"}
+"""The headers that the HTTP client sets, so that they are not arguments."""
 
 DEFAULT_STYLES = {"path": "simple", "header": "simple", "query": "form*", "cookie": "form*", "form": "form*"}
 """Place of an argument -> OpenAPI's style there; `*`: exploded."""

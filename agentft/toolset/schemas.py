@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from agentft.toolset.arguments import Validator
+from agentft.strict import own_table
+from agentft.toolset.arguments import INERT, Validator
 from agentft.toolset.references import References
 from agentft.types import Json
 
@@ -20,13 +21,7 @@ _NODES = 400  # schemas inside one schema; for a larger one, fewer nested `$ref`
 _DEPTHS = (8, 5, 3, 2, 1, 0)  # nested `$ref`s to follow, tried in this order
 _NESTED = 40
 _SHORT = 60  # values inside a schema that is only expanded once, however often it occurs
-_ALIASES = {"file": "string", "date": "string", "datetime": "string", "int": "integer", "long": "integer"} | {
-    "float": "number",
-    "double": "number",
-    "decimal": "number",
-    "bool": "boolean",
-    "map": "object",
-}
+_ALIASES = own_table(__file__, str)
 TYPES = ("string", "integer", "number", "boolean", "array", "object", "null")
 _BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 _COUNTS = tuple(f"{end}{what}" for end in ("min", "max") for what in ("Length", "Items", "Properties"))
@@ -115,9 +110,26 @@ def _walk(schema: Json, references: References, base: str, hidden: str) -> tuple
     for depth in _DEPTHS:
         walk = _Walk(references, hidden, depth, last=depth == _DEPTHS[-1])
         with suppress(_TooLargeError):
-            made = walk.node(schema, base, (), 0)
+            made = _without(walk.node(schema, base, (), 0), hidden) if hidden else walk.node(schema, base, (), 0)
             break
     return made, walk.cut, walk.dropped
+
+
+def _without(schema: Any, hidden: str) -> Any:
+    """A schema without the properties that are marked `hidden`; another part of it may say so, or require them."""
+    if isinstance(schema, list):
+        return [_without(item, hidden) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: value if key in INERT else _without(value, hidden) for key, value in schema.items() if key != hidden}
+    for key in {"properties", *_NAMED} & made.keys():
+        made[key] = {name: _without(value, hidden) for name, value in schema[key].items()}
+    gone = {name for name, value in schema.get("properties", {}).items() if value.get(hidden) is True}
+    for name in gone:
+        del made["properties"][name]
+    if gone & {*made.get("required", ())}:
+        made["required"] = [name for name in made["required"] if name not in gone]
+    return {key: value for key, value in made.items() if key != "required" or value}
 
 
 class _Walk:
@@ -142,8 +154,11 @@ class _Walk:
             target, home = self._references.find(reference, base)
             named = self.node(target, home, (*trail, (base, reference)), nested + 1)
             beside = {key: value for key, value in schema.items() if key not in {"$ref", "$dynamicRef"}}
-            return merge([self._plain(beside, base, trail, nested), named]) if beside else named
-        return self._plain(schema, base, trail, nested)
+            made = merge([self._plain(beside, base, trail, nested), named]) if beside else named
+        else:
+            made = self._plain(schema, base, trail, nested)
+        made = nullable(made) if True in (schema.get("nullable"), schema.get("x-nullable")) else made
+        return made | {self._hidden: True} if schema.get(self._hidden) is True else made
 
     def _plain(self, schema: Schema, base: str, trail: tuple[tuple[str, str], ...], nested: int) -> Schema:
         def inner(value: Json) -> Schema:
@@ -156,17 +171,10 @@ class _Walk:
             if group[0] in schema
         ]
         properties, required = schema.get("properties"), schema.get("required")
-        gone: set[str] = set()
         if isinstance(properties, dict):
-            gone = {
-                name
-                for name, value in properties.items()
-                if isinstance(value, dict) and value.get(self._hidden) is True
-            }
-            made["properties"] = {name: inner(value) for name, value in properties.items() if name not in gone}
-        needed = [name for name in (required if isinstance(required, list) else []) if isinstance(name, str)]
-        if needed := list(dict.fromkeys(name for name in needed if name not in gone)):
-            made["required"] = needed
+            made["properties"] = {name: inner(value) for name, value in properties.items()}
+        if needed := [name for name in (required if isinstance(required, list) else []) if isinstance(name, str)]:
+            made["required"] = list(dict.fromkeys(needed))
         for key in _SINGLES:
             if isinstance(schema.get(key), dict) or (schema.get(key) is False and key != "not"):
                 made[key] = inner(schema[key]) if schema[key] is not False else False
@@ -183,9 +191,7 @@ class _Walk:
         self._tell_arms(schema, made)
         self.dropped |= _left_out(schema, made)
         parts = [*made.pop("allOf", []), *({"allOf": [group]} for group in groups)]
-        if parts:
-            made = merge([made, *parts])
-        return nullable(made) if schema.get("nullable") is True or schema.get("x-nullable") is True else made
+        return merge([made, *parts]) if parts else made
 
     def _tell_arms(self, schema: Schema, made: Schema) -> None:
         """Let each alternative of a discriminated choice require its own name in the discriminating property."""
@@ -265,6 +271,7 @@ def _compiles(pattern: str) -> bool:
     return len(pattern) <= 1000
 
 
+_NEEDS = {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "string"}}}
 # Keywords that contain no schemas -> whether a value is valid.
 _MEANING: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(_BOUNDS, lambda value: fits(value, "number")),
@@ -275,10 +282,7 @@ _MEANING: dict[str, Callable[[Any], bool]] = {
     "uniqueItems": lambda value: isinstance(value, bool),
     "contentEncoding": lambda value: isinstance(value, str),
     "contentMediaType": lambda value: isinstance(value, str),
-    "dependentRequired": lambda value: (
-        isinstance(value, dict)
-        and all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in value.values())
-    ),
+    "dependentRequired": lambda value: Validator(_NEEDS).is_valid(value),
     "const": lambda _: True,
     "default": lambda _: True,
 }

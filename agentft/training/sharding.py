@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agentft.errors import InputError, MissingError
-from agentft.strict import nearest
+from agentft.strict import nearest, own_table
 from agentft.training.recipe import Method, Recipe
 
 __all__ = [
@@ -88,13 +88,7 @@ class Way:
         return f"{name}: {_REASONS[self.form]}{missed}" if self.form in _REASONS else f"{name}{missed}"
 
 
-_REASONS = {
-    "": "the fastest way for a model that fits",
-    "zero2": "shards gradients and optimizer state",
-    "zero3": "shards the weights, too",
-    "zero2-offload": "the optimizer is on the host, which costs time that is not predicted",
-    "zero3-offload": "optimizer and weights are on the host, which costs time that is not predicted",
-}
+_REASONS = own_table(__file__, str)
 
 
 def ways_of(recipe: Recipe, gpus: int) -> tuple[str, ...]:

@@ -98,3 +98,12 @@ def test_the_server_gets_the_named_variables_and_no_file_keeps_a_credential(
     monkeypatch.delenv("MY_API_KEY")
     assert import_tools([], tmp_path / "w", "--env", "MY_API_KEY") == 2
     assert "--env MY_API_KEY: the variable is not set; set it" in capsys.readouterr().err
+
+
+def test_what_a_server_prints_is_no_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "listed.json").write_text("[]")
+    loud = tmp_path / "loud.py"
+    loud.write_text(SERVER.read_text(encoding="utf-8").replace("\n\nTOOLS", "\n\nprint('ready', flush=True)\nTOOLS"))
+    command = f"{sys.executable} {loud} {tmp_path / 'listed.json'}"
+    assert run(["tools", "import", "mcp", command, "--output", str(tmp_path / "w")]) == 0
+    assert "Traceback" not in capfd.readouterr().err

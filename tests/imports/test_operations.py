@@ -225,3 +225,91 @@ def test_an_example_without_a_schema_is_an_answer_in_both_versions(tmp_path: Pat
     }
     world = loaded(imported(document), tmp_path / "w")
     assert world.call("go", {}, world.new_state()) == {"where": "here"}
+
+
+def test_keys_that_are_not_read_are_listed() -> None:
+    done = imported(
+        {
+            "openapi": "3.1.0",
+            "webhooks": {"new": {}},
+            "x-own": {},
+            "components": {
+                "securitySchemes": {"key": {"type": "apiKey", "in": "query", "name": "k"}},
+                "pathItems": {"P": {"post": {}}},
+            },
+            "paths": {
+                "/a": {"servers": [{}], "query": {}, "get": {"servers": [{}], "callbacks": {}, "x-own": 1}},
+                "/b": {"$ref": "#/components/pathItems/P", "get": {}},
+                "/c": {"get": {"parameters": [{"name": "p", "in": "query", "schema": {}, "type": "string"}]}},
+            },
+        }
+    )
+    assert [(note.place, note.reason) for note in done.adapted] == [
+        ("#", "not imported: webhooks"),
+        ("#", "API keys are not arguments, and are never sent: key"),
+        ("#/paths/~1a", "not imported: query, servers"),
+        ("#/paths/~1a/get", "not imported: callbacks, servers"),
+        ("#/paths/~1b", "not imported: get"),
+        ("#/paths/~1c/get/parameters/0", "not imported: type"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("parameter", "reason"),
+    [
+        ({"name": "id", "in": "path"}, "the path has no {id}, so it is not an argument"),
+        ({"name": "Host", "in": "header"}, "the header Host is set by the HTTP client, so it is not an argument"),
+        ({"name": "Content-Length", "in": "header"}, "the header Content-Length is set by the HTTP client"),
+    ],
+)
+def test_a_parameter_that_cannot_be_sent_is_not_an_argument(parameter: dict[str, Any], reason: str) -> None:
+    done = imported(described(parameter))
+    assert [note.reason[: len(reason)] for note in done.adapted] == [reason]
+    assert tools_of(done)["go"]["parameters"]["properties"] == {}
+
+
+def operation(method: str, **body: Any) -> dict[str, Any]:
+    return {"openapi": "3.0.0", "paths": {"/a": {method: {"operationId": "go", **body}}}}
+
+
+FREE: dict[str, Any] = {"requestBody": {"content": {"application/json": {"schema": POINT}}}}
+ROWS: dict[str, Any] = {"requestBody": {"content": {"application/json": {"schema": LIST}}}}
+
+
+@pytest.mark.parametrize(
+    ("document", "arguments", "sent"),
+    [
+        (operation("post"), {}, b""),
+        (operation("post", **ROWS), {}, b""),
+        (operation("post", **ROWS), {"body": []}, b"[]"),
+        (operation("post", **FREE), {}, b"{}"),
+        (operation("put", **FREE), {}, b"{}"),
+        (operation("delete", **FREE), {}, b""),
+        (operation("delete", **FREE), {"x": 1}, b'{"x":1}'),
+    ],
+)
+def test_a_body_is_sent_only_by_operations_that_take_one(
+    document: dict[str, Any], arguments: dict[str, Any], sent: bytes, tmp_path: Path
+) -> None:
+    route = loaded(imported(document), tmp_path / "w").tools["go"].route
+    assert route is not None
+    assert httpx.Request(route.method, **fill_request("http://real.test", route, arguments)).read() == sent
+
+
+@pytest.mark.parametrize("media", ["multipart/form-data", "application/x-www-form-urlencoded"])
+def test_a_whole_form_is_sent_as_its_fields(media: str, tmp_path: Path) -> None:
+    document = posted(media, {"oneOf": [{"type": "object", "properties": {"a": {"type": "string"}}}]})
+    route = loaded(imported(document), tmp_path / "w").tools["go"].route
+    assert route is not None
+    made = httpx.Request("POST", **fill_request("http://real.test", route, {"form": {"a": "x", "b": [1, 2]}}))
+    sent = made.read().decode()
+    if media.startswith("multipart"):
+        assert [sent.count(f'name="{name}"') for name in ("a", "b", "")] == [1, 2, 0]
+    else:
+        assert sent == "a=x&b=1&b=2"
+
+
+def test_lines_of_json_are_text_to_send(tmp_path: Path) -> None:
+    route = loaded(imported(posted("application/x-ndjson", {"type": "string"})), tmp_path / "w").tools["go"].route
+    assert route is not None
+    assert httpx.Request("POST", **fill_request("http://real.test", route, {"body": "1\n2\n"})).read() == b"1\n2\n"

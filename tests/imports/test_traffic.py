@@ -7,11 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
 from agentft.errors import InputError, ToolError
 from agentft.imports.traffic import import_traffic, infer
+from agentft.imports.world import ImportedWorld
+from agentft.toolserver.places import fill_request
 from agentft.toolset import Toolset, load_toolset
 from agentft.toolset.declared import write_world
 from agentft.types import Json
@@ -225,3 +228,63 @@ def test_a_tool_has_at_most_a_thousand_arguments(first: dict[str, Json], tmp_pat
     assert parameters.get("required", []) == list(first)
     assert [line.split(": ", 1)[0] for line in told] == ["t.jsonl:3", "t.jsonl:4"]
     assert all("more than 1,000 arguments" in line for line in told)
+
+
+def har(folder: Path, *entries: dict[str, Any]) -> ImportedWorld:
+    made = [
+        {
+            "request": {"method": "POST", "url": entry.get("url", "https://h.test/a"), "postData": entry.get("post")},
+            "response": {"status": 200, "content": entry.get("content", {"text": "{}"})},
+        }
+        for entry in entries
+    ]
+    return import_traffic(json.dumps({"log": {"entries": made}}).encode(), "a.har", folder.name)
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ({"content": {"encoding": "base64", "mimeType": "image/png", "text": "iVBORw=="}}, "its response is image/png"),
+        (
+            {"content": {"encoding": "base64", "mimeType": "a/b", "text": "{}"}},
+            "its response is a/b, which is not text",
+        ),
+        ({"content": {"size": 9}}, "the response's body was not saved"),
+        (
+            {
+                "post": {
+                    "mimeType": "multipart/form-data; boundary=X",
+                    "text": '--X\n; name="password"\n\nS3CRET\n--X--',
+                }
+            },
+            "its multipart form was saved as text",
+        ),
+    ],
+)
+def test_an_exchange_whose_content_cannot_be_read_is_refused(
+    entry: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    done = har(tmp_path, {"url": "https://h.test/other"}, entry)
+    assert [note.reason[: len(reason)] for note in done.refused] == [reason]
+    assert "S3CRET" not in str(done)
+
+
+@pytest.mark.parametrize(("media", "sent"), [("text/xml; charset=utf-8", "<a/>"), ("application/json", '{"a":1}')])
+def test_a_body_keeps_its_media_type(media: str, sent: str, tmp_path: Path) -> None:
+    done = har(tmp_path, {"post": {"mimeType": media, "text": sent}})
+    write_world(tmp_path / "w", done.tools, done.base_url, "")
+    tool = load_toolset(str(tmp_path / "w")).tools["post_a"]
+    assert tool.route is not None
+    made = httpx.Request("POST", **fill_request("https://real.test", tool.route, tool.example))
+    assert (made.headers["Content-Type"], made.read().decode()) == (media.partition(";")[0], sent)
+
+
+def test_a_host_has_one_spelling_and_a_session_in_a_path_is_redacted(tmp_path: Path) -> None:
+    done = har(tmp_path, {}, {"url": "https://u:p@H.test:443/b;jsessionid=0123ABCD"})
+    assert (done.base_url, done.refused) == ("https://h.test", [])
+    assert "0123ABCD" not in str(done)
+
+
+def test_lines_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    line = b'\xef\xbb\xbf{"tool": "a", "arguments": {}, "status": 200, "body": 1}\r\n'
+    assert import_traffic(line, "a.jsonl", tmp_path.name).refused == []

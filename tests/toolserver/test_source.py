@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import stat
@@ -249,6 +250,11 @@ def test_an_answer_may_have_1_mib(service: Service, size: int, status: int) -> N
         ("application/json", b"[1", "text/plain", "[1"),
         ("text/plain", b"a\xff", "text/plain", "a\ufffd"),
         ("; x", b"a", "text/plain", "a"),
+        ("application/json", b"\xef\xbb\xbf[1]", "application/json", [1]),
+        ("application/json; charset=GBK", '["城"]'.encode("gbk"), "application/json", ["城"]),
+        ("text/plain; charset=iso-8859-1", b"\xe9", "text/plain", "é"),
+        ("text/plain; charset=punycode", b"a-", "text/plain", "a-"),
+        ("text/plain; charset=none", b"a", "text/plain", "a"),
     ],
 )
 def test_a_body_is_json_where_its_type_says_so_and_it_is(
@@ -313,3 +319,23 @@ def test_a_service_has_8_seconds_to_answer_or_60_percent_of_the_callers_time(
     open_source([WORLD], real=service.address, client_seconds=client_seconds)
     (timeout,) = given
     assert (timeout.read, timeout.connect) == (pytest.approx(seconds), pytest.approx(seconds / 3))
+
+
+@pytest.mark.parametrize(
+    ("packing", "content", "status"),
+    [
+        ("gzip", gzip.compress(b"[1]"), 200),
+        ("gzip", gzip.compress(b" " * (1 << 20) + b"[1]"), 502),
+        ("gzip", b"[1]", 502),
+    ],
+)
+def test_an_answer_that_is_compressed_all_the_same_is_read(
+    service: Service, packing: str, content: bytes, status: int
+) -> None:
+    service.reply = (200, {"Content-Type": "application/json", "Content-Encoding": packing}, content)
+    source = RealService(service.address, [WORLD])
+    found = source("calculate", ASKED, "s")
+    source.close()
+    assert found is not None
+    assert found.status == status
+    assert (found.body == [1]) == (status == 200)

@@ -16,6 +16,7 @@ from agentft.metrics.validity import schema_problems
 from agentft.toolset import did_you_mean
 from agentft.toolset.arguments import ArgumentCheck, argument_validator
 from agentft.toolset.sampling import UnsatisfiableError, draw
+from agentft.toolset.subschemas import matches_pattern
 from agentft.types import Json, Span, ToolCall, ToolDefinition
 
 SCHEMA: dict[str, Json] = {
@@ -337,3 +338,16 @@ def test_any_arguments_pass_or_are_refused(arguments: dict[str, Json]) -> None:
 def test_the_hint_for_a_misspelled_name() -> None:
     assert did_you_mean("currentweather", ["current_weather", "open_page"]) == "; did you mean 'current_weather'?"
     assert did_you_mean("zzz", ["current_weather"]) == ""
+
+
+@pytest.mark.parametrize(("pattern", "text"), [("^ab$", "ab\n"), (r"^\d+$|x", "3\n"), (r"[\]$]b$", "$b\n")])
+def test_an_end_of_a_pattern_is_the_end_of_the_text(pattern: str, text: str) -> None:
+    assert not matches_pattern(pattern, text)
+    assert matches_pattern(pattern, text.strip())
+
+
+@pytest.mark.parametrize("pattern", ["[" * 200_000, "[\\" * 100_000, "$" * 100_000])
+def test_a_hostile_pattern_is_read_in_one_pass(pattern: str) -> None:
+    start = time.process_time()
+    matches_pattern(pattern, "a")
+    assert time.process_time() - start < 10

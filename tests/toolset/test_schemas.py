@@ -152,3 +152,44 @@ def test_a_large_schema_that_many_refer_to_is_expanded_once(monkeypatch: pytest.
     expand(large, references)
     expand(large, references)
     assert walks == 4, "another side of a request is another schema, and a large one is no key"
+
+
+ITEM: Schema = {"properties": {"id": {"type": "integer", "readOnly": True}, "name": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"allOf": [ITEM, {"required": ["id", "name"]}]},
+        {"allOf": [ITEM], "required": ["id", "name"]},
+        {"$ref": "#/$defs/Item", "required": ["id", "name"], "$defs": {"Item": ITEM}},
+        {
+            "properties": {"id": {"$ref": "#/$defs/Id"}, "name": {"type": "string"}},
+            "required": ["id", "name"],
+            "$defs": {"Id": {"type": "integer", "readOnly": True}},
+        },
+    ],
+)
+def test_another_part_may_hide_a_property_or_require_it(schema: Schema) -> None:
+    assert expand(schema, hidden="readOnly") == {"properties": {"name": {"type": "string"}}, "required": ["name"]}
+    kept = expand(schema)
+    assert set(kept["properties"]) == {"id", "name"}
+    assert "readOnly" not in str(kept)
+
+
+def test_a_property_may_have_the_name_of_a_keyword() -> None:
+    named: Schema = {"properties": {"readOnly": {"type": "boolean"}, "default": {"properties": {"required": {}}}}}
+    assert expand(named, hidden="readOnly") == named
+
+
+@pytest.mark.parametrize("key", ["nullable", "x-nullable"])
+def test_a_reference_may_be_nullable(key: str) -> None:
+    schema: Schema = {"$ref": "#/$defs/A", key: True, "$defs": {"A": {"type": "object"}}}
+    assert expand(schema) == {"type": ["object", "null"]}
+
+
+def test_a_schema_may_refer_to_itself_by_its_id() -> None:
+    schema: Schema = {"$id": "http://a.test/s", "items": {"$ref": "http://a.test/s#/$defs/A"}}
+    schema["$defs"] = {"A": {"type": "string"}}
+    assert expand(schema) == {"items": {"type": "string"}}
+    assert expand(schema | {"items": {"$ref": "#/$defs/A"}}) == {"items": {"type": "string"}}
