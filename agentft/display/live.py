@@ -45,11 +45,12 @@ class LiveArea:
         lines, mark, self._buffer = self._buffer.rpartition("\n")
         if not mark:
             return
-        replaces, self._replaces = self._replaces, False
+        replaced, self._replaces = self._growing if self._replaces else None, False
 
         def show() -> None:
-            if replaces:
-                self._growing = None
+            with self._lock:
+                if self._growing is replaced:  # and not what has begun to grow since
+                    self._growing = None
             self.out(lines + mark)
 
         self.post(show)

@@ -75,11 +75,8 @@ def read_tools(row: Mapping[str, Json]) -> tuple[ToolDefinition, ...]:
     tools = read_list(row.get(key), key, "unreadable-tools") or []
     found = []
     for index, tool in enumerate(tools):
-        try:
-            text = json.dumps(tool)
-        except TypeError:  # a value that only parquet has
-            text = ""
-        one = _read_written(text) if 0 < len(text) <= _MAX_CACHED_LENGTH else _read_tool(tool)
+        text = json.dumps(tool)
+        one = (_read_written if len(text) <= _MAX_CACHED_LENGTH else _read_written.__wrapped__)(text)
         if one is None:
             raise RowError("unreadable-tools", f"tool {index} has no name: {tool!r:.60}")
         found.append(one)

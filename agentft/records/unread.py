@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 
-from agentft.errors import RowError
 from agentft.records.keys import WEIGHT_KEYS, argument_key, is_blank
 from agentft.records.tools import read_list
 from agentft.types import Json
@@ -51,9 +49,8 @@ def unread_of_turn(turn: Mapping[str, Json], turn_keys: Mapping[str, frozenset[s
     if not is_blank(turn.get("content")):
         known -= {"refusal"}
     yield from (f"{role}.{name}" for name in _unread(turn, known))
-    if turn.get("tool_calls"):
-        yield from _unread_of_functions(turn["tool_calls"], "tool_calls", _CALL)
     if role in ("assistant", "gpt"):
+        yield from _unread_of_functions(turn.get("tool_calls"), "tool_calls", _CALL)
         written = _WRITTEN_CALL.search(str(turn.get("content", turn.get("value"))))
         yield from (f"{role}.{written[0]}",) if written else ()
     else:  # a weight of 0 changes nothing here
@@ -62,10 +59,7 @@ def unread_of_turn(turn: Mapping[str, Json], turn_keys: Mapping[str, frozenset[s
 
 def _unread_of_functions(listed: Json, where: str, known: frozenset[str]) -> Iterator[str]:
     """The unread keys of calls or tools, and of the `function` inside each."""
-    items: list[Json] | None = None
-    with suppress(RowError):  # the parser reports it
-        items = read_list(listed, where, "")
-    for item in items or ():
+    for item in read_list(listed, where, "call-not-object") or ():
         function = item.get("function") if isinstance(item, dict) else None
         for one in (item, function):
             if isinstance(one, dict):

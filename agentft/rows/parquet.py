@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from agentft.errors import InputError, RowError
@@ -33,7 +33,7 @@ def iter_parquet(path: Path) -> Iterator[dict[str, Json]]:
         ) from None
 
 
-def check_arguments(row: dict[str, Json]) -> None:
+def check_arguments(row: Mapping[str, Json]) -> None:
     """Reject calls whose arguments are a struct with nulls, even where a parameter allows null: Arrow wrote them all.
 
     Raises:

@@ -146,10 +146,16 @@ def _read_parquet(path: Path) -> Iterator[Row | Rejection]:
     from agentft.rows.parquet import check_arguments, iter_parquet
 
     for number, value in enumerate(iter_parquet(path), 1):
-        row = Row(number, value, json.dumps(value, ensure_ascii=False, default=str))
+        raw = json.dumps(value, ensure_ascii=False, default=_as_text)
+        row = Row(number, json.loads(raw), raw)
         try:
-            check_arguments(value)
+            check_arguments(row.value)
         except RowError as error:
             yield row.rejected(error)
         else:
             yield row
+
+
+def _as_text(value: object) -> str:
+    """A value that JSON does not have, such as a date or a binary text, as text."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

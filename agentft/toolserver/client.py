@@ -83,9 +83,8 @@ class ToolClient:
             try:
                 call = self._served(call)
             except ToolError as error:
-                received = json.dumps(error_body(error), ensure_ascii=False)
-                sent: Json = dict(made.arguments)
-                return Exchange(made, "POST", made.endpoint, sent, error.status, received, is_error=True)
+                refused = error.status, json.dumps(error_body(error), ensure_ascii=False), True
+                return Exchange(made, "POST", made.endpoint, dict(made.arguments), *refused)
         try:
             # Escaped to ASCII, so that lone surrogates can be sent too; the server refuses them.
             body = json.dumps(dict(call.arguments)).encode()

@@ -84,6 +84,7 @@ class ToolServer:
             ws="none",
             proxy_headers=False,
             server_header=False,
+            timeout_keep_alive=60,  # longer than any client's, so that no call comes while the server closes
             timeout_graceful_shutdown=2,
         )
         self._server = uvicorn.Server(config)

@@ -62,6 +62,7 @@ def test_a_detached_run_outlives_its_terminal_and_is_stopped(
     wait_until(lambda: len(folder.read_metrics()) >= before + 2 or folder.holder() is None)
 
     assert folder.holder() is not None, folder.output.read_text()
+    capfd.readouterr()  # of libraries that this process has imported
     assert run(["runs", "stop", "last"]) == 0
     found = capfd.readouterr().out
     assert found.startswith("runs/rows-1: unfinished, step ")

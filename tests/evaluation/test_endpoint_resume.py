@@ -43,7 +43,9 @@ def test_after_sigkill_no_case_is_lost_and_none_is_run_twice(tmp_path: Path) -> 
         killed.send_signal(signal.SIGKILL)
         killed.wait()
         wait_until(lambda: not served.connections)  # what it sent has been counted
-        kept = {json.loads(line)["case"] for line in stored.read_bytes().split(b"\n")[:-1]}
+        before = [json.loads(line) for line in stored.read_bytes().split(b"\n")[:-1]]
+        assert {line["problem"] for line in before} == {""}
+        kept = {line["case"] for line in before}
         sent = len(served.chats)
         done = subprocess.run(arguments, cwd=tmp_path, env=env, capture_output=True, check=True, timeout=900)
         assert len(served.chats) - sent == CASES - len(kept)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -56,9 +55,3 @@ def test_equal_tools_of_rows_are_one_object_and_different_ones_are_not() -> None
     assert [repr(tools(default=value)[1].parameters["properties"]) for value in (1, True, 1.0)] == [
         f"{{'a': {{'default': {value}}}}}" for value in ("1", "True", "1.0")
     ]
-
-
-def test_a_tool_with_values_that_only_parquet_has_is_read() -> None:
-    day: Any = datetime.date(2024, 7, 26)
-    tool: Any = {"name": "f", "parameters": {"properties": {"day": {"default": day}}}}
-    assert read_tools({"tools": [tool]})[0].parameters["properties"] == {"day": {"default": day}}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from agentft.errors import InputError, RowError
 from agentft.records.tools import read_tools
 from agentft.rows.parquet import check_arguments, iter_parquet
 from agentft.types import Json
+from tests.records.rows import calls
 from tests.rows.test_reading import kept, read
 
 
@@ -59,6 +62,38 @@ def test_nulls_added_by_arrow_are_dropped_from_tools_and_rejected_in_arguments(t
     check_arguments({"messages": [{"tool_calls": [{"function": {"arguments": {"x": 1}}}, 7]}, 7]})
     with pytest.raises(RowError, match="store JSON text"):
         check_arguments({"messages": [{"tool_calls": [{"name": "f", "arguments": {"x": None}}]}]})
+
+
+def test_values_that_json_does_not_have_are_text(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    day = datetime.datetime(2024, 7, 26)  # noqa: DTZ001  as Arrow has it
+    arguments = {"day": day, "date": day.date(), "price": decimal.Decimal("1.50"), "city": "北京".encode()}
+    tool = {"name": "f", "parameters": {"type": "object", "properties": {"day": {"default": day.date()}}}}
+    turns = [
+        {"role": "user", "content": b"Hi"},
+        {"role": "assistant", "tool_calls": [{"name": "f", "arguments": arguments}]},
+    ]
+    results = [{"role": "tool", "found": day, "content": None}, {"role": "assistant", "content": b"\xff"}]
+    row: dict[str, Any] = {"messages": turns + results, "tools": [tool], "blob": b"\xff"}
+    path = tmp_path / "rows.parquet"
+    Dataset.from_list([row]).to_parquet(str(path))
+    ((_, conversation),), ledger = read(path)
+    (call,) = calls(conversation)
+    assert call.arguments == {"day": "2024-07-26 00:00:00", "date": "2024-07-26", "price": "1.50", "city": "北京"}
+    assert conversation.turns[0].raw == "Hi"
+    assert json.dumps(conversation.tools[0].parameters["properties"]) == '{"day": {"default": "2024-07-26"}}'
+    assert set(ledger.unread) == {"blob", "tool.found"}
+
+
+def test_a_call_with_nan_is_unreadable(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    turn = {"role": "assistant", "tool_calls": [{"name": "f", "arguments": {"x": float("nan")}}]}
+    path = tmp_path / "rows.parquet"
+    Dataset.from_list([{"messages": [turn]}]).to_parquet(str(path))
+    _, ledger = read(path)
+    assert ledger.first_unreadable.endswith("arguments: NaN is not JSON")
 
 
 def test_rows_are_streamed_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

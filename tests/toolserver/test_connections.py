@@ -63,6 +63,13 @@ def test_a_head_of_60_kb_is_read() -> None:
         )
 
 
+def test_a_server_keeps_connections_longer_than_its_clients() -> None:
+    """A client that sends on a connection just as the server closes it loses the call."""
+    server = ToolServer([load_toolset("calculator")])
+    assert vars(server)["_server"].config.timeout_keep_alive > 2 * (httpx.Limits().keepalive_expiry or 0)
+    server.close()
+
+
 @pytest.mark.parametrize(
     "start",
     [
