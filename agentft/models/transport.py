@@ -123,7 +123,8 @@ class Transport:
             timeout=httpx.Timeout(endpoint.seconds, connect=min(10.0, endpoint.seconds), pool=None),
             follow_redirects=False,
             trust_env=not endpoint.is_local,
-            limits=httpx.Limits(max_connections=endpoint.concurrency, max_keepalive_connections=endpoint.concurrency),
+            # Many servers close idle connections after 5 seconds, and a request sent just then is lost.
+            limits=httpx.Limits(max_connections=endpoint.concurrency, keepalive_expiry=2),
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
 

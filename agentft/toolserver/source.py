@@ -57,6 +57,7 @@ class RealService:
         self._http = httpx.Client(
             headers={"Accept-Encoding": "identity"} | self._credential.headers,
             timeout=httpx.Timeout(seconds, connect=seconds / 3),
+            limits=httpx.Limits(max_connections=100, keepalive_expiry=2),  # uvicorn closes after 5 seconds
             follow_redirects=False,
             trust_env=False,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # else sessions would share them

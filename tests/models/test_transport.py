@@ -6,12 +6,13 @@ import asyncio
 import threading
 from typing import Any
 
+import httpx
 import pytest
 
 from agentft.errors import InputError
 from agentft.models import Request, Sampling
 from agentft.models.endpoint import EndpointModel, find_model
-from agentft.models.transport import EndpointDownError, EndpointError, open_endpoint
+from agentft.models.transport import EndpointDownError, EndpointError, Transport, open_endpoint
 from tests.models.served import Answer, Served, completion
 from tests.models.test_endpoint import HELLO, ask, conversation, no_key, serving
 from tests.waiting import PATIENCE, wait_until
@@ -112,6 +113,13 @@ def test_a_server_that_is_gone_ends_the_command() -> None:
     assert caught.value.exit_code == 3
     model.close()
     model.close()
+
+
+def test_idle_connections_end_before_a_common_server_closes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[httpx.Limits] = []
+    monkeypatch.setattr(httpx, "AsyncClient", lambda **options: given.append(options["limits"]))
+    Transport(open_endpoint("http://127.0.0.1:1", concurrency=3))
+    assert given == [httpx.Limits(max_connections=3, keepalive_expiry=2)]
 
 
 # Concurrency

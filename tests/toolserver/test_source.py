@@ -339,3 +339,12 @@ def test_an_answer_that_is_compressed_all_the_same_is_read(
     assert found is not None
     assert found.status == status
     assert (found.body == [1]) == (status == 200)
+
+
+def test_idle_connections_end_before_a_common_server_closes_them(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[httpx.Limits] = []
+    monkeypatch.setattr(httpx, "Client", lambda **options: given.append(options["limits"]))
+    open_source([WORLD], real=service.address)
+    assert [limits.keepalive_expiry for limits in given] == [2]
