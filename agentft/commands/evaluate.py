@@ -59,12 +59,7 @@ def eval_command(context: typer.Context, options: EvalOptions) -> None:
         raise typer.Exit(_check(options))
     if options.rescore:
         raise typer.Exit(_rescore(options.rescore, gates, report, options))
-    plan = (
-        _bfcl_plan(options)
-        if BFCL in (options.suites or [])
-        else choose_cases(options.suites or [], options.tools, options.limit, options.trials)
-    )
-    raise typer.Exit(_run_options(plan, gates, report, options))
+    raise typer.Exit(_run_options(_choose_plan(options), gates, report, options))
 
 
 def _run_options(plan: Plan, gates: tuple[Gate, ...], report: ResultsWriter, options: EvalOptions) -> int:
@@ -93,10 +88,13 @@ def _run_options(plan: Plan, gates: tuple[Gate, ...], report: ResultsWriter, opt
 def _run_choice(plan: Plan, choice: ModelChoice, settings: Settings, options: EvalOptions) -> int:
     """Evaluate a model; an empty `settings.output` is a folder named after everything that the results depend on."""
     from agentft.display.pulling import ensure_pulled
+    from agentft.display.terminal import say
     from agentft.evaluation.arms import Fairness, make_arms
+    from agentft.models.opening import doubt_bits
 
     quiet, fair = options.quiet, Fairness(options.baseline_format, _shots(options))
-    _note_bits(choice.adapter, choice.bits, quiet=quiet)
+    if (doubt := doubt_bits(choice.adapter, choice.bits)) and not quiet:
+        say(f"note: {doubt}", err=True)
     arms, stored = make_arms(
         plan, choice, options.baseline, lambda name: ensure_pulled(name, quiet=quiet), settings.sampling, fair=fair
     )
@@ -151,11 +149,13 @@ def choose_cases(
     return make_plan(chosen, toolsets, limit=limit, trials=trials, strict=strict)
 
 
-def _bfcl_plan(options: EvalOptions) -> Plan:
+def _choose_plan(options: EvalOptions, *, strict: bool = True) -> Plan:
     from agentft.display.pulling import ensure_wheel
     from agentft.evaluation.bfcl import make_bfcl_plan
     from agentft.evaluation.bfcl_data import BFCL_WHEEL, choose_categories
 
+    if BFCL not in (options.suites or []):
+        return choose_cases(options.suites or [], options.tools, options.limit, options.trials, strict=strict)
     if options.suites != [BFCL] or options.tools:
         raise InputError(f"{BFCL} brings its own tools and is evaluated alone; leave out the other suites and --tools")
     chosen = choose_categories(options.categories)
@@ -170,14 +170,6 @@ def _folder(adapter: str | None, plan: Plan, arms: list[Arm], sampling: Sampling
 
     name = "-".join(fingerprint(plan, arm, sampling)[:8] for arm in arms)
     return RunFolder(find_finished(adapter).path).evaluations / name if adapter else RUNS / f"eval-{name}"
-
-
-def _note_bits(adapter: str | None, bits: int, *, quiet: bool) -> None:
-    from agentft.display.terminal import say
-    from agentft.models.opening import doubt_bits
-
-    if (doubt := doubt_bits(adapter, bits)) and not quiet:
-        say(f"note: {doubt}", err=True)
 
 
 def report_writer(context: typer.Context, **exports: Path | None) -> ResultsWriter:
@@ -213,10 +205,7 @@ def _check(options: EvalOptions) -> int:
     others = (*_OF_A_RUN, "rescore", "faults", "real", "replay", "endpoint", "fail_under", "no_worse_than")
     if excess := options.given(*others):
         raise InputError(f"--check runs the expected calls and no model; leave out {', '.join(excess)}")
-    if BFCL in (options.suites or []):
-        plan = _bfcl_plan(options)
-    else:
-        plan = choose_cases(options.suites or [], options.tools, None, strict=False)
+    plan = _choose_plan(options, strict=False)
     with stdout_to_stderr():  # for handlers that print
         flaws = check_cases(plan)
     names = [suite.name for suite in plan.suites]

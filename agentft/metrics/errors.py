@@ -24,13 +24,16 @@ from agentft.metrics.validity import schema_problems
 from agentft.strict import own_table
 from agentft.types import Case, ToolCall, Trajectory
 
-__all__ = ["ERROR_CLASSES", "FORMAT_ERRORS", "Finding", "classify"]
+__all__ = ["ANSWER_ERRORS", "ERROR_CLASSES", "FORMAT_ERRORS", "Finding", "classify"]
 
 ERROR_CLASSES = own_table(__file__, str)
 """In order of precedence: the first class that applies is the primary one."""
 
 FORMAT_ERRORS = frozenset({"broken-wrapper", "invalid-json"})
 """Classes of calls that cannot be read; all others are wrong decisions."""
+
+ANSWER_ERRORS = frozenset({"wrong-answer", "invented-result", "reported-fault"})
+"""Classes of the final answer, which fails in the same way whatever the tools."""
 
 _ORDER = list(ERROR_CLASSES)
 _REFUSAL = re.compile(

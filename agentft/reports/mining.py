@@ -13,6 +13,7 @@ from typing import Any
 from agentft.evaluation.plan import Plan
 from agentft.evaluation.records import Record
 from agentft.evaluation.suites import load_suite, shipped_suites
+from agentft.metrics.errors import ANSWER_ERRORS
 from agentft.metrics.matching import match
 from agentft.reports.pairing import largest_failures, pair_cases, worst_run
 from agentft.rows.likeness import LikeTexts, TrainedRequest, plain_words
@@ -24,7 +25,6 @@ from agentft.types import CallExpectation, Case, CaseTurn, Json, ToolCall
 __all__ = ["Cluster", "Mined", "mine"]
 
 _NEAR = 0.7  # two requests of this likeness are nearly the same
-_ANSWERS = ("wrong-answer", "invented-result", "reported-fault")  # a row that ends at a call teaches no answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,8 @@ def _propose(
             if case.suite not in studios:
                 persona = plan.job(case).persona
                 studios[case.suite] = open_studio(server.client(), plan.toolsets, persona, taken, known)
-            turn = None if record.error in _ANSWERS else record.findings[0].turn
+            # A row that ends at a call teaches no answer.
+            turn = None if record.error in ANSWER_ERRORS else record.findings[0].turn
             for proposal in studios[case.suite].variants(case, turn, plan.tools(case), variants):
                 key = _key(proposal.said)
                 mined.refused += key in asked

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentft.evaluation.records import Record
+from agentft.metrics.errors import ANSWER_ERRORS
 from agentft.strict import own_table
 from agentft.types import ToolCall
 
@@ -36,7 +37,10 @@ class PairedCase:
 
 @dataclass(frozen=True, slots=True)
 class FailureGroup:
-    """Cases that failed in the same way: error class, expected tools of the turn, argument (a JSON Pointer)."""
+    """Cases that failed in the same way: error class, expected tools of the turn, argument (a JSON Pointer).
+
+    `tools` is empty for `ANSWER_ERRORS`.
+    """
 
     error: str
     tools: str
@@ -62,8 +66,8 @@ def largest_failures(cases: Sequence[PairedCase], arm: int = 0, limit: int = 5) 
         run = worst_run(case.runs[arm])
         if run and run.findings:
             finding = run.findings[0]
-            calls = run.expected[finding.turn]["calls"] if finding.turn < len(run.expected) else ()
-            tools = ", ".join(dict.fromkeys(call["name"] for call in calls))
+            turns = () if finding.kind in ANSWER_ERRORS else run.expected[finding.turn : finding.turn + 1]
+            tools = ", ".join(dict.fromkeys(call["name"] for turn in turns for call in turn["calls"]))
             groups.setdefault((finding.kind, tools, finding.pointer), []).append(case.id)
     largest = sorted(groups.items(), key=lambda item: -len(item[1]))[:limit]
     return [FailureGroup(*key, tuple(members)) for key, members in largest]

@@ -9,6 +9,7 @@ import pytest
 from agentft.evaluation.plan import Arm
 from agentft.evaluation.records import make_record
 from agentft.metrics import ERROR_CLASSES
+from agentft.metrics.errors import ANSWER_ERRORS
 from agentft.models import Model
 from agentft.reports.pairing import largest_failures, pair_cases
 from tests.metrics.tables import make_case, make_context, make_trajectory, read_table
@@ -40,4 +41,4 @@ def test_a_planted_defect_gives_its_class_and_is_named_first(kind: str) -> None:
     assert [(group.error, group.pointer, group.cases) for group in groups] == [
         (kind, record.findings[0].pointer, ("c",))
     ]
-    assert set(groups[0].tools.split(", ")) - {""} == expected
+    assert set(groups[0].tools.split(", ")) - {""} == (set() if kind in ANSWER_ERRORS else expected)

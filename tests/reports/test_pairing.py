@@ -55,6 +55,18 @@ def test_failures_are_grouped_by_class_tool_and_argument() -> None:
     assert [group.tools for group in largest_failures(pair_cases({"tuned": old}))] == [""]
 
 
+def test_errors_of_the_answer_are_one_group_whatever_the_tools() -> None:
+    wrong = {"error": "wrong-answer", "findings": (Finding("wrong-answer", 0),)}
+    order = ({"calls": [{"name": "order", "arguments": {}}]},)
+    rows = [make_run("a", 0), make_run("b", 0, **wrong), make_run("c", 0, **wrong, expected=order), make_run("d", 0)]
+    rows.append(make_run("e", 0, **wrong))
+    groups = largest_failures(pair_cases({"tuned": rows}))
+    assert [(group.error, group.tools, group.cases) for group in groups] == [
+        ("wrong-answer", "", ("b", "c", "e")),
+        ("no-call", "price", ("a", "d")),
+    ]
+
+
 def test_the_tools_of_a_case_are_those_expected_and_those_called() -> None:
     (case,) = pair_cases({"tuned": [make_run("a", 0, make_call("order"), make_call("", "no name"))]})
     assert called_tools(case) == ["price", "order"]
