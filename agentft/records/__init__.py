@@ -12,6 +12,7 @@ from agentft.records.links import read_identity
 from agentft.records.msagent import MSAGENT_KEYS, holds_msagent, parse_msagent
 from agentft.records.nulls import check_null_arguments
 from agentft.records.openai import OPENAI_KEYS, holds_openai, parse_openai
+from agentft.records.sharegpt import SHAREGPT_KEYS, holds_sharegpt, parse_sharegpt
 from agentft.records.tools import read_list, read_tools
 from agentft.records.unread import unread_keys
 from agentft.types import Conversation, Json, ToolDefinition, Turn
@@ -38,6 +39,7 @@ class RowFormat:
 
 # The first format that recognises a row reads it.
 ROW_FORMATS: dict[str, RowFormat] = {
+    "sharegpt": RowFormat(("conversations", "messages"), holds_sharegpt, parse_sharegpt, SHAREGPT_KEYS),
     "msagent": RowFormat(("conversations", "messages"), holds_msagent, parse_msagent, MSAGENT_KEYS),
     "openai": RowFormat(("messages", "conversations"), holds_openai, parse_openai, OPENAI_KEYS),
 }

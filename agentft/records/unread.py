@@ -49,7 +49,7 @@ def unread_of_turn(turn: Mapping[str, Json], turn_keys: Mapping[str, frozenset[s
     if not is_blank(turn.get("content")):
         known -= {"refusal"}
     yield from (f"{role}.{name}" for name in _unread(turn, known))
-    if role in ("assistant", "gpt"):
+    if role in ("assistant", "gpt", "function_call", "tool_call"):
         yield from _unread_of_functions(turn.get("tool_calls"), "tool_calls", _CALL)
         written = _WRITTEN_CALL.search(str(turn.get("content", turn.get("value"))))
         yield from (f"{role}.{written[0]}",) if written else ()

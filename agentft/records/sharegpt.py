@@ -1,0 +1,55 @@
+"""Records of LLaMA-Factory and ms-swift, in which calls and results are turns with roles of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agentft.records.keys import REASONING_KEYS
+from agentft.records.openai import parse_openai
+from agentft.types import Json, ToolDefinition, Turn
+
+__all__ = ["SHAREGPT_KEYS", "holds_sharegpt", "parse_sharegpt"]
+
+_CALLS = ("function_call", "tool_call")
+_RESULTS = ("observation", "tool_response")
+_ROLES = {"human": "user", "gpt": "assistant", **dict.fromkeys(_CALLS, "assistant"), **dict.fromkeys(_RESULTS, "tool")}
+
+SHAREGPT_KEYS: dict[str, frozenset[str]] = {
+    "": frozenset({"role", "content", "from", "value"}),
+    **dict.fromkeys(("gpt", "assistant", *_CALLS), frozenset(REASONING_KEYS)),
+}
+"""The keys of a turn that are read, by role."""
+
+
+def holds_sharegpt(_: str, items: Sequence[Json]) -> bool:
+    """Whether a turn has a role that stands for calls or results."""
+    return any(isinstance(item, dict) and _role(item) in (*_CALLS, *_RESULTS) for item in items)
+
+
+def parse_sharegpt(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinition, ...]]:
+    """The turns, read as the OpenAI messages that say the same. The turns declare no tools.
+
+    A turn of calls holds one call or a list, as an object or JSON text, which a thought may precede.
+
+    Raises:
+        RowError: see `parse_openai`.
+    """
+    return parse_openai([_message(item) if isinstance(item, dict) else item for item in items])
+
+
+def _role(item: dict[str, Json]) -> Json:
+    return item.get("role", item.get("from"))
+
+
+def _message(item: dict[str, Json]) -> Json:
+    named, content = _role(item), item.get("content", item.get("value"))
+    others = {key: value for key, value in item.items() if key not in SHAREGPT_KEYS[""]}
+    message = others | {"role": _ROLES.get(named, named) if isinstance(named, str) else named, "content": content}
+    if named not in _CALLS:
+        return message
+    thought, calls = "", content
+    if isinstance(content, str):
+        before, end, rest = content.rpartition("</think>")
+        thought, calls = before + end, rest.strip()
+    several = isinstance(calls, list) or (isinstance(calls, str) and calls.startswith("["))
+    return message | {"content": thought, "tool_calls": calls if several else [calls]}

@@ -1,0 +1,65 @@
+"""LLaMA-Factory's and ms-swift's rows are read as the OpenAI messages that say the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agentft.errors import RowError
+from agentft.records import parse_row
+from agentft.types import Conversation, Json, Text, ToolCall, ToolResult
+from tests.records.rows import fixture
+
+CALL = '{"name": "f", "arguments": {"a": 1}}'
+
+
+def read(*turns: Json, **more: Json) -> Conversation:
+    return parse_row({"conversations": list(turns), **more}, "x")
+
+
+def turn(role: str, value: Any) -> dict[str, Json]:
+    return {"from": role, "value": value}
+
+
+def test_roles_become_the_ones_of_the_data_model() -> None:
+    rows = {name: parse_row(row, "x") for name, row in fixture("sharegpt").items()}
+    roles = {name: [one.role for one in row.turns] for name, row in rows.items()}
+    assert roles["call-and-result"] == ["system", "user", "assistant", "tool", "assistant"]
+    for name in ("several-calls", "ms-swift"):
+        calls = [part for one in rows[name].turns for part in one.parts if isinstance(part, ToolCall)]
+        results = [part for one in rows[name].turns for part in one.parts if isinstance(part, ToolResult)]
+        assert [call.arguments for call in calls] == [{"city": "Rome"}, {"city": "Oslo"}]
+        assert [(result.call_id, result.content) for result in results] == [
+            (call.id, text) for call, text in zip(calls, ("30", "9"), strict=True)
+        ]
+    assert [one.excluded for one in rows["not-learnt"].turns] == [False, True, False, False]
+    assert not any(row.unread for row in rows.values())
+
+
+def test_a_thought_may_precede_the_call() -> None:
+    thought, call = read(turn("human", "hi"), turn("function_call", f"<think>\nwhy\n</think>\n\n{CALL}")).turns[1].parts
+    assert isinstance(thought, Text)
+    assert isinstance(call, ToolCall)
+    assert (thought.thought, "why" in thought.text, call.arguments) == (True, True, {"a": 1})
+
+
+def test_other_keys_of_a_turn_of_calls_are_named() -> None:
+    row = read(turn("human", "hi"), turn("function_call", CALL) | {"plan": "p"}, turn("observation", "1") | {"loss": 1})
+    assert row.unread == ("function_call.plan", "observation.loss")
+
+
+@pytest.mark.parametrize(
+    ("turns", "reason"),
+    [
+        ([turn("function_call", "{bad"), turn("observation", "1")], "call-not-object"),
+        ([turn("function_call", "")], "call-not-object"),
+        ([turn("observation", "1"), turn("gpt", "one")], "result-without-call"),
+        ([turn("function_call", CALL), turn("bot", "1")], "unknown-role"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_its_turn(turns: list[Json], reason: str) -> None:
+    with pytest.raises(RowError) as refused:
+        read(turn("human", "hi"), *turns)
+    assert refused.value.reason == reason
+    assert refused.value.turn == (2 if reason == "unknown-role" else 1)
