@@ -100,12 +100,11 @@ def parse_document(content: bytes, place: str) -> dict[str, Json]:
 def _parse_yaml(text: str) -> Any:
     import yaml
 
-    base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     # Plain values as in YAML 1.2 and JSON: `no`, `12:30`, `0777` and `2020-01-01` are text.
-    Loader: Any = type("Loader", (base,), {"yaml_implicit_resolvers": {}})  # noqa: N806
+    kinds: Any = type("Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {"yaml_implicit_resolvers": {}})
     for kind, pattern in own_table(__file__, str).items():
-        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(rf"(?:{pattern})\Z"), None)
-    loader = Loader(text)
+        kinds.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", re.compile(rf"(?:{pattern})\Z"), None)
+    loader = kinds(text)
     try:
         node = loader.get_single_node()
         _require_unique_keys(node)

@@ -21,6 +21,7 @@ __all__ = ["ACCESS", "ArgumentTable", "ImportNote", "ImportedWorld", "default_ba
 ACCESS = {"get": "read", "head": "read", "options": "read", "trace": "read", "delete": "destructive"}
 """HTTP method -> access of its tool; other methods have `write`."""
 
+_MAX_SIZE = 100 << 20  # bytes of all tools: many operations may share a large schema, of which each gets a copy
 _MAX_ARGUMENTS = 1000
 """Arguments of one tool: far above real tools, and checking a call against more would take seconds."""
 
@@ -42,6 +43,7 @@ class ImportedWorld:
     refused: list[ImportNote] = field(default_factory=list)
     adapted: list[ImportNote] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
+    _size: int = 0
 
     def add(self, name: str, origin: str, tool: Mapping[str, Any], *, example: Json = None) -> None:
         """Add a tool.
@@ -53,8 +55,10 @@ class ImportedWorld:
             example: arguments of an example call; None: they are drawn from the schema.
 
         Raises:
-            InputError: the schema is invalid or has too many arguments, or the example does not satisfy it.
+            InputError: the world is full, the schema is invalid or has too many arguments, or the example does not fit.
         """
+        if self._size > _MAX_SIZE:
+            raise InputError(f"the tools before it take {_MAX_SIZE >> 20} MiB; split the source, and import each part")
         if len(tool["parameters"].get("properties") or ()) > _MAX_ARGUMENTS:
             raise _too_many()
         description = str(tool["description"] or origin)
@@ -64,6 +68,7 @@ class ImportedWorld:
             ArgumentCheck(ToolDefinition(name, description, tool["parameters"]))(example)  # type: ignore[arg-type]
         except ToolError as error:
             raise InputError(str(error)) from None
+        self._size += len(str(tool))
         legal = unique_name(name, origin, self.names)
         self.tools.append({"name": legal, **tool, "description": description, "example": example})
 

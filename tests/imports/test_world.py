@@ -45,3 +45,13 @@ def test_a_tool_has_at_most_a_thousand_arguments() -> None:
     with pytest.raises(InputError, match="more than 1,000 arguments"):
         world.add("b", "b", tool, example={})
     assert [one["name"] for one in world.tools] == ["a"]
+
+
+def test_a_world_has_a_limited_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentft.imports.world._MAX_SIZE", 1000)
+    made = ImportedWorld("http://a.test")
+    tool = {"description": "d" * 900, "parameters": {"type": "object"}}
+    made.add("a", "a", tool)
+    made.add("b", "b", tool)
+    with pytest.raises(InputError, match="split the source, and import each part"):
+        made.add("c", "c", tool)
