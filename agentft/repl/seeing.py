@@ -94,7 +94,7 @@ def why(repl: Repl, _: str) -> None:
         repl.view.note(f"every token was at least {SURE:.0%} sure", "dim")
         return
     before = "".join(one.text for one in scores[:place])
-    lines = [safe_text(f"…{before[-200:]}" if len(before) > 200 else before, "dim")]
+    lines = [safe_text(f"…{before[-200:]}" if len(before) > 200 else before, "dim")] if before else []
     lines += [_chance(text, chance) for text, chance in scores[place].others]
     if scores[place].text not in {text for text, _ in scores[place].others}:
         lines.append(_chance(scores[place].text, scores[place].probability))

@@ -1,7 +1,7 @@
 """Draws the pictures of the documentation from a finished quickstart: `python docs/images/make_images.py RUN`.
 
-RUN is the run folder of `agentft quickstart`. evaluation.svg is the table of its stored evaluation; chat.svg is a
-chat with its adapter. Neither is edited by hand.
+RUN is the run folder of `agentft quickstart`. evaluation.svg is the table of its stored evaluation; chat.svg and
+compare.svg are chats with its adapter. None is edited by hand.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from agentft.toolset import load_toolsets
 
 HERE = Path(__file__).parent
 WIDTH = 84
-CHATS = {"chat": ["What is the weather like in Paris?", "/show", "/fault", "What is 17 * 23?", "/logprobs"]}
+CHATS = {
+    "chat": ["What is the weather like in Paris?", "/show", "/fault", "What is 17 * 23?", "/logprobs"],
+    "compare": ["Is it raining in Bergen right now?", "/compare", "/why"],
+}
 
 
 def draw_evaluation(folder: Path) -> None:
