@@ -5,7 +5,6 @@ A checkpoint holds the digests of its files, so that a damaged one is never load
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from agentft.files import find_damage, fsync_folder
 __all__ = [
     "clear_partial",
     "complete_folder",
+    "disk_errors",
     "last_intact",
     "partial_name",
     "prune_checkpoints",
@@ -31,8 +31,8 @@ __all__ = [
 _NAME = re.compile(r"checkpoint-(\d+)")
 _PARTIAL = ".partial-"
 _DAMAGED = "damaged-"
-_MIN_FREE = 1 << 20
-"""A disk with fewer free bytes counts as full."""
+_PROBE = 1 << 20
+"""Bytes that a disk with room takes."""
 
 
 @contextmanager
@@ -40,23 +40,44 @@ def complete_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder to fill; at the end it replaces `target`.
 
     Raises:
-        OSError: the disk is full; errors of torch and safetensors that it caused are converted.
+        OSError: the disk or the quota is full, or a file is too large for it.
     """
     partial = partial_name(target)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        yield partial
+        with disk_errors(partial, target):
+            yield partial
         _sync(partial)
         _remove(target)
         partial.rename(target)
         fsync_folder(target.parent)
-    except (RuntimeError, SafetensorError) as error:
-        if shutil.disk_usage(partial).free < _MIN_FREE:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
-        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def disk_errors(partial: Path, target: Path) -> Iterator[None]:
+    """Turn what torch, safetensors and shutil raise when the system refuses a write to `partial` into an OSError.
+
+    Most of them have its number in their text. torch has not, so writing is tried once more.
+    """
+    try:
+        yield
+    except (RuntimeError, SafetensorError, shutil.Error) as error:
+        match = re.search(r"(?:os error|Errno) (\d+)", str(error))
+        if number := int(match[1]) if match else _try_writing(partial / "probe"):
+            raise OSError(number, os.strerror(number), str(target)) from error
+        raise
+
+
+def _try_writing(path: Path) -> int | None:
+    """The number of the system's error; None if it writes."""
+    try:
+        path.write_bytes(bytes(_PROBE))
+    except OSError as error:
+        return error.errno
+    return None
 
 
 def partial_name(target: Path) -> Path:

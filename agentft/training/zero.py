@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from agentft.errors import InputError
 from agentft.files import write_digests
-from agentft.training.checkpoints import complete_folder, partial_name
+from agentft.training.checkpoints import complete_folder, disk_errors, partial_name
 from agentft.training.monitor import Monitor
 from agentft.training.ranks import Ranks
 from agentft.training.recipe import Recipe
@@ -144,7 +144,8 @@ class ShardedModel:
             return
         if self._ranks.rank:
             self._ranks.wait()
-            self.engine.save_checkpoint(str(partial_name(target)), tag=_TAG, save_latest=False)
+            with disk_errors(partial := partial_name(target), target):
+                self.engine.save_checkpoint(str(partial), tag=_TAG, save_latest=False)
             self._ranks.wait()
             return
         with complete_folder(target) as partial:

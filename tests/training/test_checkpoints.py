@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import errno
 import random
-from collections import namedtuple
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from agentft.errors import InputError
 from agentft.files import write_digests
 from agentft.training.checkpoints import complete_folder, last_intact, prune_checkpoints
-
-Usage = namedtuple("Usage", "total used free")
-
 
 def fail(target: Path, error: Exception) -> None:
     with complete_folder(target) as partial:
@@ -23,22 +25,51 @@ def fail(target: Path, error: Exception) -> None:
         raise error
 
 
-@pytest.mark.parametrize("kind", [RuntimeError, SafetensorError])
-def test_a_full_disk_is_reported_whatever_the_library_raises(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+@contextmanager
+def small_files(most: int) -> Iterator[None]:
+    """The system refuses to write more than `most` bytes into one file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def copy(source: Path, partial: Path) -> None:
+    shutil.copytree(source, partial, dirs_exist_ok=True)
+
+
+def save_tensors(_: Path, partial: Path) -> None:
+    save_file({"x": torch.zeros(100_000)}, partial / "model.safetensors")
+
+
+def save_state(_: Path, partial: Path) -> None:
+    torch.save(torch.zeros(100_000), partial / "optimizer.pt")
+
+
+@pytest.mark.parametrize("write", [copy, save_tensors, save_state])
+def test_a_refused_write_is_an_os_error_whatever_the_library_raises(
+    write: Callable[[Path, Path], None], tmp_path: Path
 ) -> None:
-    target = tmp_path / "checkpoint-2"
-    target.mkdir()
-    (target / "weights").write_text("old")
+    source, target = tmp_path / "source", tmp_path / "checkpoint-2"
+    for folder in (source, target):
+        folder.mkdir()
+        (folder / "weights").write_bytes(bytes(400_000))
+    with pytest.raises(OSError, match="File too large") as caught, small_files(200_000), complete_folder(target) as new:
+        write(source, new)
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(target))
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "checkpoint-2"}
+    assert (target / "weights").stat().st_size == 400_000
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, SafetensorError])
+def test_a_used_up_quota_is_told_from_a_bug(kind: type[Exception], tmp_path: Path) -> None:
     with pytest.raises(kind, match="unexpected pos"):
-        fail(target, kind("unexpected pos"))
-    monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(1, 1, 0))
-    with pytest.raises(OSError, match="No space left") as caught:
-        fail(target, kind("unexpected pos"))
-    assert caught.value.errno == errno.ENOSPC
-    assert caught.value.filename == str(target)
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
-    assert (target / "weights").read_text() == "old"
+        fail(tmp_path / "checkpoint-2", kind("unexpected pos"))
+    with pytest.raises(OSError, match="quota"):
+        fail(tmp_path / "checkpoint-2", kind("I/O error: Disk quota exceeded (os error 122)"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def make_checkpoints(folder: Path, *steps: int) -> None:
