@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -190,11 +191,7 @@ def new_run(name: str, output: str = "") -> Iterator[RunFolder]:
 
 def next_folder(name: str, output: str = "") -> RunFolder:
     """Make the folder of a run that another process will write: `output`, or the first `runs/<name>-<number>`."""
-    path = Path(output or RUNS / f"{name}-1")
-    number = 1
-    while not output and path.exists():
-        number += 1
-        path = RUNS / f"{name}-{number}"
+    path = Path(output) if output else next(one for one in _numbered(name) if not one.exists())
     path.mkdir(parents=True, exist_ok=True)
     (path / LOCK).touch()  # otherwise the folder would be the user's
     return RunFolder(path)
@@ -223,12 +220,15 @@ def _lock_output(path: Path, locks: ExitStack) -> RunFolder:
     return folder
 
 
+def _numbered(name: str) -> Iterator[Path]:
+    return (RUNS / f"{name}-{number}" for number in count(1))
+
+
 def _lock_next(name: str, locks: ExitStack) -> RunFolder:
-    number = 1
-    while True:
+    for path in _numbered(name):
         with suppress(InputError):  # the folder is used
-            return _lock_output(RUNS / f"{name}-{number}", locks)
-        number += 1
+            return _lock_output(path, locks)
+    raise AssertionError("there is no last number")
 
 
 def _is_unused(folder: RunFolder) -> bool:
@@ -297,17 +297,19 @@ def find_finished(name: str, root: Path = RUNS) -> FinishedRun:
             f"{damage}; restore {run.result} from a copy, or make it again from the last checkpoint with "
             f"`agentft train --resume {path}`"
         )
+    recipe, form = _read(run.recipe, "model", "method"), _read(run.format, "call_format")
+    names = read_object(run.data).get("tools")  # older versions did not record them; only a default depends on them
     return FinishedRun(
         path=path,
-        model=_read_text(run.recipe, "model"),
-        call_format=_read_text(run.format, "call_format"),
+        model=recipe["model"],
+        call_format=form["call_format"],
         weights=run.result,
         is_whole=run.result == run.weights("full"),
-        is_rounded=_read_text(run.recipe, "method") == "qlora",
-        tools=_read_tools(run.data),
-        thinking=_read(run.format).get("thinking") is True,
-        data=tuple(map(Path, _read(run.recipe).get("data") or ())),
-        bits=int(_read(run.recipe).get("bits", 4)),
+        is_rounded=recipe["method"] == "qlora",
+        tools=tuple(map(str, names)) if isinstance(names, list) else (),
+        thinking=form.get("thinking") is True,
+        data=tuple(map(Path, recipe.get("data") or ())),
+        bits=int(recipe.get("bits", 4)),
     )
 
 
@@ -318,8 +320,8 @@ def _last_finished(root: Path) -> Path:
     return max(results, key=lambda path: (path.stat().st_mtime_ns, path.parent.name)).parent
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A TOML or JSON document; empty if it is not an object."""
+def _read(path: Path, *texts: str) -> dict[str, Any]:
+    """A TOML or JSON document, which must have these texts; empty if it is not an object."""
     try:
         text = path.read_text(encoding="utf-8")
         table = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
@@ -327,18 +329,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a run folder of `agentft train`") from None
     except ValueError as error:
         raise InputError(f"{path}: the file is corrupt ({error}); train again") from None
-    return table if isinstance(table, dict) else {}
-
-
-def _read_text(path: Path, key: str) -> str:
-    """A text value of a TOML or JSON document."""
-    value = _read(path).get(key)
-    if not isinstance(value, str):
-        raise InputError(f"{path}: `{key}` is missing; give a run folder of `agentft train`")
-    return value
-
-
-def _read_tools(path: Path) -> tuple[str, ...]:
-    """The names of the tools, which older versions did not record; only a default depends on them."""
-    names = read_object(path).get("tools")
-    return tuple(str(name) for name in names) if isinstance(names, list) else ()
+    table = table if isinstance(table, dict) else {}
+    if missing := [key for key in texts if not isinstance(table.get(key), str)]:
+        raise InputError(f"{path}: `{missing[0]}` is missing; give a run folder of `agentft train`")
+    return table

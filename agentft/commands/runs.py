@@ -106,23 +106,18 @@ def stop_run(name: _Name = "last") -> None:
     say(f"{_line(folder)}; continue with: agentft train --resume {folder.path}")
 
 
-def detach(arguments: Sequence[str], name: str, output: str, resumed: RunFolder | None) -> int:
+def detach(arguments: Sequence[str], folder: RunFolder) -> int:
     """Start `agentft` apart from this terminal; show its output until training starts. Returns its exit code.
 
     Args:
         arguments: those of this command.
-        name: what a new run is called.
-        output: the run folder that was asked for, if any.
-        resumed: the folder of a run to go on with.
+        folder: of a new run, or of one to go on with.
     """
     import subprocess
 
     from agentft.display.terminal import say
-    from agentft.runs import next_folder
 
-    folder = resumed or next_folder(name, output)
     command = [part for part in arguments if part != "--detach"]
-    command += [] if resumed or output else ["--output", str(folder.path)]
     with folder.output.open("ab") as written, folder.output.open("rb") as stream:
         stream.seek(0, os.SEEK_END)
         steps = len(folder.read_metrics())
@@ -156,14 +151,12 @@ def _copy(stream: IO[bytes]) -> None:
 def _document(folder: RunFolder) -> dict[str, Any]:
     rows, process = folder.read_metrics(), folder.holder()
     last = rows[-1] if rows else {"step": 0, "loss": None}
-    status = "running" if process is not None else folder.status
-    steps = folder.planned_steps()
     return {
         "run": str(folder.path),
-        "status": status,
+        "status": "running" if process is not None else folder.status,
         "process": process,
         **{k: last[k] for k in ("step", "loss")},
-        "steps": steps,
+        "steps": folder.planned_steps(),
     }
 
 

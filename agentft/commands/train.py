@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from threading import Thread
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agentft.errors import InputError
+from agentft.training import launch
 
 if TYPE_CHECKING:
     from agentft.display.training import TrainingView
@@ -96,7 +100,7 @@ def train_command(
     what = _find(settings or [], options, resume, strict=strict, dry_run=dry_run or find_lr)
     if detach and not dry_run:
         raise typer.Exit(_detach(what, context.obj))
-    processes = _launch(gpus, hostfile, context.obj, dry_run)
+    processes = _launch(gpus, hostfile, context.obj, dry_run, what)
     say(*["loading PyTorch and transformers ..."][quiet:], err=True)
     with _Watch(quiet) as watch:
         if (dry_run or find_lr) and not isinstance(what, RunFolder):
@@ -188,7 +192,10 @@ def run_recipe(recipe: Recipe, *, quiet: bool) -> RunResult:
 
 
 class _Watch:
-    """Shows a training run. The first Ctrl-C during training stops it after the current step, any other at once."""
+    """Shows a training run. The first Ctrl-C during training stops it after the current step, any other at once.
+
+    SIGTERM, and SIGHUP where nohup has not switched it off, do what the first Ctrl-C does, however often they come.
+    """
 
     def __init__(self, quiet: bool) -> None:
         from agentft.display.terminal import open_console
@@ -197,16 +204,16 @@ class _Watch:
         self.view = TrainingView(open_console(stderr=True), quiet=quiet)
         self.training = False
         self.interrupted = False
+        self._run = "last"
 
     def __enter__(self) -> _Watch:
-        self._before = signal.signal(signal.SIGINT, self._handle), signal.signal(signal.SIGTERM, self._terminate)
+        self._before = launch.set_handlers(dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), self._handle))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._before[0])
-        signal.signal(signal.SIGTERM, self._before[1])
+        launch.set_handlers(self._before)
         if self.training and kind is KeyboardInterrupt:
-            self.view.say("stopped; continue from the last checkpoint with: agentft train --resume last")
+            self.view.say(f"stopped; continue from the last checkpoint with: agentft train --resume {self._run}")
         self.view.close()
 
     def __call__(self, event: Event) -> None:
@@ -214,7 +221,7 @@ class _Watch:
         from agentft.training.events import Finished, Started
 
         if isinstance(event, Started):
-            self.training = True
+            self.training, self._run = True, str(event.folder)
         elif isinstance(event, Finished):
             self.training = False
         self.view(event)
@@ -223,46 +230,48 @@ class _Watch:
         """Whether the user pressed Ctrl-C."""
         return self.interrupted
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGHUP:  # the terminal is gone, and printing to it would fail
+            for stream in [one for one in (1, 2) if stat.S_ISCHR(os.fstat(one).st_mode)]:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        if number != signal.SIGINT and self.interrupted:
+            return
         if self.interrupted or not self.training:
             raise KeyboardInterrupt
         self.interrupted = True
-        self.view.say("finishing this step and saving; press Ctrl-C again to stop at once")
-
-    def _terminate(self, number: int, frame: FrameType | None) -> None:
-        """SIGTERM does what the first Ctrl-C does, however often it comes."""
-        if not self.interrupted:
-            self._handle(number, frame)
+        # In a thread, because the signal may have interrupted a print.
+        Thread(target=self.view.say, args=["finishing this step and saving; Ctrl-C again stops at once"]).start()
 
 
 def _detach(what: Recipe | RunFolder, arguments: list[str]) -> int:
     from agentft.commands.runs import detach
-    from agentft.runs import RunFolder
+    from agentft.runs import RunFolder, next_folder
 
     if isinstance(what, RunFolder):
-        return detach(arguments, "", "", what)
-    return detach(arguments, Path(what.data[0]).name.split(".")[0], what.output, None)
+        return detach(arguments, what)
+    folder = next_folder(Path(what.data[0]).name.split(".")[0], what.output)
+    return detach(arguments if what.output else [*arguments, "--output", str(folder.path)], folder)
 
 
-def _launch(gpus: str | None, hostfile: Path | None, arguments: list[str], dry_run: bool) -> int:
+def _launch(
+    gpus: str | None, hostfile: Path | None, arguments: list[str], dry_run: bool, what: Recipe | RunFolder
+) -> int:
     """Leave the run to a process for each GPU, if several are wanted; a dry run only needs their number."""
     from agentft.display.terminal import json_stream
-    from agentft.training import launch
+    from agentft.runs import RunFolder
 
     if hostfile and gpus:
         raise InputError("--hostfile says how many GPUs each machine has; remove --gpus")
     hosts = launch.read_hosts(hostfile) if hostfile and launch.rank_here() is None else []
     processes = len(hosts) or (1 if launch.rank_here() == 0 else launch.count_processes(gpus))
     if processes > 1 and not dry_run:
-        raise typer.Exit(launch.launch(processes, arguments, hosts, json_stream()))
+        name = str(what.path) if isinstance(what, RunFolder) else what.output or "last"
+        raise typer.Exit(launch.launch(processes, arguments, hosts, json_stream(), name))
     return processes
 
 
 def _followed() -> bool:
     """Take part in a run, if this is one of its other processes: show nothing, and stop with the first one."""
-    from agentft.training import launch
-
     launch.adopt_slurm()
     if not launch.rank_here():
         return False
@@ -277,8 +286,6 @@ def _followed() -> bool:
 @contextmanager
 def _peer_errors() -> Iterator[None]:
     """If another process of the run fails, leave the message to the one that started all of them."""
-    from agentft.training import launch
-
     try:
         yield
     except launch.PeerLostError:
@@ -293,11 +300,9 @@ def _dry_run(recipe: Recipe, view: TrainingView, strict: bool, as_json: bool, pr
     from agentft.training.events import DataReady
     from agentft.training.run import dry_run
 
-    def on_event(event: Event) -> None:
-        if not isinstance(event, DataReady):
-            view(event)
-
-    data, plan = dry_run(recipe, on_event, strict=strict, processes=processes)
+    # Its figures go to stdout.
+    quiet = lambda event: None if isinstance(event, DataReady) else view(event)  # noqa: E731
+    data, plan = dry_run(recipe, quiet, strict=strict, processes=processes)
     if as_json:
         share = {"supervised_share": data.supervised / max(data.tokens, 1)}
         say_json(data.document() | share | asdict(plan))
@@ -338,7 +343,7 @@ def _result_lines(result: RunResult, quiet: bool) -> list[str]:
         *([] if quiet else curve_lines(folder.read_metrics(), folder.read_measured())),
         f"rows: {data.ledger.rows} = {data.ledger.kept} kept + {data.ledger.rejected} rejected"
         + (f", {data.ledger.unsupervised} of the kept without a supervised token" * bool(data.ledger.unsupervised)),
-        f"{result.steps} steps in {result.seconds:.0f} s{loss}",
+        f"{result.steps} step{'s' * (result.steps != 1)} in {result.seconds:.0f} s{loss}",
         str(result.weights or result.folder),
     ]
 

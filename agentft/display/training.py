@@ -113,8 +113,7 @@ class TrainingView:
     def _keep(self, event: Measurement) -> None:
         """The figures that are shown with each step from now on."""
         shown = {"eval_score": "score {:.0%}", "eval_loss": "held-out {:.3f}"}
-        found = {key: text.format(event.figures[key]) for key, text in shown.items() if key in event.figures}
-        self._measured |= found
+        self._measured |= {key: text.format(event.figures[key]) for key, text in shown.items() if key in event.figures}
 
     def _step(self, step: StepDone) -> None:
         self._tokens += step.tokens
@@ -126,9 +125,8 @@ class TrainingView:
             f"{step.supervised / max(step.unshared, 1):.0%} supervised",
             f"{step.memory / 2**30:.1f} GiB",
         ]
-        while (
-            not self._progress.disable and len("  ".join(parts)) > max(self._console.width - _BESIDE, 0) and parts[1:]
-        ):
+        room = 1000 if self._progress.disable else max(self._console.width - _BESIDE, 0)
+        while len("  ".join(parts)) > room and parts[1:]:
             parts.pop()
         figures = "  ".join(parts)
         self._progress.update(self._task, completed=step.step, figures=figures)

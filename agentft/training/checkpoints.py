@@ -66,18 +66,14 @@ def disk_errors(partial: Path, target: Path) -> Iterator[None]:
         yield
     except (RuntimeError, SafetensorError, shutil.Error) as error:
         match = re.search(r"(?:os error|Errno) (\d+)", str(error))
-        if number := int(match[1]) if match else _try_writing(partial / "probe"):
+        number = int(match[1]) if match else 0
+        try:
+            (partial / "probe").write_bytes(bytes(_PROBE))
+        except OSError as refused:
+            number = number or refused.errno or 0
+        if number:
             raise OSError(number, os.strerror(number), str(target)) from error
         raise
-
-
-def _try_writing(path: Path) -> int | None:
-    """The number of the system's error; None if it writes."""
-    try:
-        path.write_bytes(bytes(_PROBE))
-    except OSError as error:
-        return error.errno
-    return None
 
 
 def partial_name(target: Path) -> Path:
@@ -147,8 +143,5 @@ def _remove(folder: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with open(os.path.join(root, name), "rb") as stream:
-                os.fsync(stream.fileno())
-        fsync_folder(Path(root))
+    for path in (folder, *folder.rglob("*")):
+        fsync_folder(path)  # a file, too

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
 from agentft.errors import AgentftError, InputError, MissingError
 
@@ -32,6 +32,7 @@ __all__ = [
     "launch",
     "rank_here",
     "read_hosts",
+    "set_handlers",
 ]
 
 PROCESSES = "AGENTFT_PROCESSES"
@@ -145,11 +146,20 @@ def read_hosts(path: Path) -> list[str]:
     return hosts
 
 
-def launch(count: int, arguments: Sequence[str], hosts: Sequence[str] = (), stdout: TextIO | None = None) -> int:
+def set_handlers(handlers: Mapping[signal.Signals, Any]) -> dict[signal.Signals, Any]:
+    """Handle signals, but not a SIGHUP that nohup has switched off; return the handlers that were replaced."""
+    ignored = signal.SIGHUP if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else None
+    return {number: signal.signal(number, handler) for number, handler in handlers.items() if number is not ignored}
+
+
+def launch(
+    count: int, arguments: Sequence[str], hosts: Sequence[str] = (), stdout: TextIO | None = None, name: str = "last"
+) -> int:
     """Run `agentft` with these arguments in `count` processes; return the exit code of the run.
 
     The first process has this one's terminal. The output of the others is shown only if they fail. `hosts`: the machine
     of each process, the first of them being this one; the others are reached by ssh. `stdout`: the first process's.
+    `name`: the run as `--resume` takes it.
 
     Raises:
         AgentftError: a process failed or was killed; the others were ended.
@@ -173,7 +183,7 @@ def launch(count: int, arguments: Sequence[str], hosts: Sequence[str] = (), stdo
         failed = _first_failure(children)
         if failed is None or (failed == 0 and children[0].returncode > 0):
             return children[0].returncode  # it has told why it failed, if it did
-        raise _failure(failed, children[failed], logs[failed])
+        raise _failure(failed, children[failed], logs[failed], name)
 
 
 def _free_port() -> int:
@@ -213,7 +223,7 @@ def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
 
 @contextmanager
 def _signals_for(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Pass SIGTERM on to the processes, which save a checkpoint. The terminal sends them SIGINT (Ctrl-C) itself."""
+    """Pass SIGTERM and SIGHUP on to the processes, which save a checkpoint. A terminal sends them SIGINT itself."""
 
     def terminate(number: int, frame: FrameType | None) -> None:
         del number, frame
@@ -221,12 +231,11 @@ def _signals_for(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
             if isinstance(child.args, list) and child.args[0] != "ssh":  # the others stop with the first process
                 child.terminate()
 
-    before = signal.signal(signal.SIGTERM, terminate), signal.signal(signal.SIGINT, lambda *_: None)
+    before = set_handlers({signal.SIGTERM: terminate, signal.SIGHUP: terminate, signal.SIGINT: lambda *_: None})
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before[0])
-        signal.signal(signal.SIGINT, before[1])
+        set_handlers(before)
 
 
 def _first_failure(children: Sequence[subprocess.Popen[bytes]]) -> int | None:
@@ -249,13 +258,13 @@ def _first_failure(children: Sequence[subprocess.Popen[bytes]]) -> int | None:
     return min(failed, key=lambda rank: (suspects.get(children[rank].returncode, 0), rank > 0), default=None)
 
 
-def _failure(rank: int, child: subprocess.Popen[bytes], log: Path) -> AgentftError:
+def _failure(rank: int, child: subprocess.Popen[bytes], log: Path, name: str) -> AgentftError:
     """The error of a process that was killed, or that is not the first and so has no terminal."""
-    then = "the others were ended; continue from the last checkpoint with: agentft train --resume last"
+    then = f"the others were ended; continue from the last checkpoint with: agentft train --resume {name}"
     if child.returncode < 0:
-        name = signal.Signals(-child.returncode).name
-        why = ", perhaps by the system for lack of memory" if name == "SIGKILL" else ""
-        return AgentftError(f"process {rank} of the run (pid {child.pid}) was killed by {name}{why}; {then}")
+        number = signal.Signals(-child.returncode)
+        why = ", perhaps by the system for lack of memory" if number == signal.SIGKILL else ""
+        return AgentftError(f"process {rank} of the run (pid {child.pid}) was killed by {number.name}{why}; {then}")
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
     own = next((line for line in reversed(lines) if line.startswith("error: ")), "")
     text = own.removeprefix("error: ") or f"exit code {child.returncode}"

@@ -132,7 +132,7 @@ def needing_peers() -> Iterator[None]:
             raise
         raise PeerLostError(
             f"process {rank_here() or 0} of the run lost the others, one of which has ended ({why}); see its own "
-            "error, then continue with: agentft train --resume last"
+            "error, then continue with: agentft train --resume RUN (its folder, or `last`)"
         ) from error
 
 

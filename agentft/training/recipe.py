@@ -265,10 +265,8 @@ def check_places(recipe: Recipe) -> None:
         raise InputError(f"{name} = {value!r} needs a suite to score with; add score_suite=basics, or your suite")
     if not recipe.data:
         raise InputError("no data given; use --data FILE, or data = [...] in the recipe")
-    for path in [
-        *recipe.data,
-        *([recipe.eval_data] if recipe.eval_data and share_of(recipe.eval_data) is None else []),
-    ]:
+    held = [recipe.eval_data] if recipe.eval_data and share_of(recipe.eval_data) is None else []
+    for path in [*recipe.data, *held]:
         if not Path(path).exists():
             raise InputError(f"{path} does not exist; give a data file, or the name of a shipped one")
     is_folder = Path(recipe.model).expanduser().is_dir()

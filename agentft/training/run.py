@@ -376,15 +376,11 @@ def _check_fingerprint(folder: RunFolder, job: _Job) -> None:
         held = known["eval"]["fingerprint"] if job.held else ""
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{folder.data}: the file is missing or damaged ({error}); start a new run") from None
-    if fingerprint != job.prepared.report.fingerprint:
-        raise InputError(
-            f"the rows of {', '.join(job.recipe.data)} (or the tokenizer) have changed since {folder.path} began; "
-            "restore them, or start a new run"
-        )
+    rows = f"the rows of {', '.join(job.recipe.data)} (or the tokenizer)"
+    changed = rows if fingerprint != job.prepared.report.fingerprint else ""
     if job.held and held != job.held.document["fingerprint"]:
-        raise InputError(
-            f"the held-out rows ({job.recipe.eval_data}) have changed since {folder.path} began; restore them, or "
-            "start a new run"
-        )
+        changed = changed or f"the held-out rows ({job.recipe.eval_data})"
+    if changed:
+        raise InputError(f"{changed} have changed since {folder.path} began; restore them, or start a new run")
     if packed != (job.plan.steps, asdict(job.plan.packing)):
         raise InputError(f"{folder.path} was packed differently, by another version of agentft; start a new run")

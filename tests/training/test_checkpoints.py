@@ -19,6 +19,7 @@ from agentft.errors import InputError
 from agentft.files import write_digests
 from agentft.training.checkpoints import complete_folder, last_intact, prune_checkpoints
 
+
 def fail(target: Path, error: Exception) -> None:
     with complete_folder(target) as partial:
         (partial / "weights").write_text("new")

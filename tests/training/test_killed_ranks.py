@@ -92,7 +92,7 @@ def test_resuming_gives_the_weights_of_an_undisturbed_run(
             found = re.findall(r"^(?:error: .*|Traceback)", errors, re.M)
             assert len(found) == 1, errors
             assert re.match(
-                r"error: process 1 of the run \(pid \d+\) was killed by SIGKILL, .* --resume last$", found[0]
+                r"error: process 1 of the run \(pid \d+\) was killed by SIGKILL, .* --resume run-\d+$", found[0]
             )
         number += folder.status == "finished"
     assert ended == kills

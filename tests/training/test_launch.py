@@ -56,7 +56,7 @@ def test_the_first_process_tells_its_own_end(acts: list[str], code: int) -> None
     [
         (["0=75", "1=own"], 3, r"process 1 of the run failed; .*; its error: its own message$"),
         (["0=75", "1=bug"], 70, r"(?s)process 1 .*: a bug. Its last lines:\n.*Traceback\nerror: a bug$"),
-        (["0=wait", "1=kill"], 2, r"process 1 .* was killed by SIGKILL, perhaps .*agentft train --resume last$"),
+        (["0=wait", "1=kill"], 2, r"process 1 .* was killed by SIGKILL, perhaps .*agentft train --resume runs/a$"),
         (["0=kill", "1=75"], 2, r"process 0 .* was killed by SIGKILL"),
         (["0=75", "1=5"], 5, r"(?s)process 1 .*exit code 5. Its last lines:\nrank 1 2 1 127.0.0.1$"),
     ],
@@ -67,7 +67,7 @@ def test_the_process_that_caused_the_end_is_named(
     if "0=wait" in acts:
         monkeypatch.setattr(launch, "_GRACE", 1.0)
     with pytest.raises(AgentftError, match=message) as caught:
-        launch.launch(2, acts)
+        launch.launch(2, acts, name="runs/a")
     assert caught.value.exit_code == code
 
 

@@ -185,7 +185,7 @@ def test_a_killed_process_ends_the_run_with_one_error(
     (error,) = re.findall(r"^(?:error:|Traceback).*", errors, re.M)
     assert re.fullmatch(
         r"error: process 1 of the run \(pid \d+\) was killed by SIGKILL, perhaps by the system for lack of memory; "
-        "the others were ended; continue from the last checkpoint with: agentft train --resume last",
+        f"the others were ended; continue from the last checkpoint with: agentft train --resume {tmp_path / 'run'}",
         error,
     )
     assert len(steps(tmp_path / "run")) == 2 < len(alone)
