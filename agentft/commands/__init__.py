@@ -244,8 +244,7 @@ def _report_os_error(error: OSError) -> int:
         return 0
     place = f" at {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        kind = " quota" * (error.errno == errno.EDQUOT)
-        return _report(f"the disk{kind} is full{place}; finished work is kept; free some space and rerun", 2)
+        return _report(f"the disk is full{place}; finished work is kept; free some space (or quota) and rerun", 2)
     return _report(f"{error.strerror or error}{place}", 2)
 
 

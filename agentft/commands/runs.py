@@ -33,9 +33,8 @@ def list_runs(as_json: _Json = False) -> None:
     from agentft.display.terminal import say, say_json
     from agentft.runs import RUNS, RunFolder
 
-    folders = [
-        RunFolder(path.parent) for path in sorted(RUNS.glob("*/recipe.toml"), key=lambda path: path.stat().st_mtime)
-    ]
+    paths = sorted(RUNS.glob("*/recipe.toml"), key=lambda path: path.stat().st_mtime)
+    folders = [RunFolder(path.parent) for path in paths]
     if as_json:
         say_json([_document(folder) for folder in folders])
     elif not folders:
@@ -99,9 +98,7 @@ def stop_run(name: _Name = "last") -> None:
     deadline = time.monotonic() + _STOP_SECONDS
     while folder.holder() == process:
         if time.monotonic() > deadline:
-            raise AgentftError(
-                f"process {process} has not ended within {_STOP_SECONDS:.0f} s; to end it: kill {process}"
-            )
+            raise AgentftError(f"process {process} still runs after {_STOP_SECONDS:.0f} s; to end it: kill {process}")
         time.sleep(_POLL)
     say(f"{_line(folder)}; continue with: agentft train --resume {folder.path}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentft.errors import InputError
-from agentft.training import launch
 
 if TYPE_CHECKING:
     from agentft.display.training import TrainingView
@@ -207,11 +206,14 @@ class _Watch:
         self._run = "last"
 
     def __enter__(self) -> _Watch:
-        self._before = launch.set_handlers(dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), self._handle))
+        from agentft.training.launch import set_handlers
+
+        before = set_handlers(dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), self._handle))
+        self._restore: Callable[[], object] = lambda: set_handlers(before)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        launch.set_handlers(self._before)
+        self._restore()
         if self.training and kind is KeyboardInterrupt:
             self.view.say(f"stopped; continue from the last checkpoint with: agentft train --resume {self._run}")
         self.view.close()
@@ -259,6 +261,7 @@ def _launch(
     """Leave the run to a process for each GPU, if several are wanted; a dry run only needs their number."""
     from agentft.display.terminal import json_stream
     from agentft.runs import RunFolder
+    from agentft.training import launch
 
     if hostfile and gpus:
         raise InputError("--hostfile says how many GPUs each machine has; remove --gpus")
@@ -272,6 +275,8 @@ def _launch(
 
 def _followed() -> bool:
     """Take part in a run, if this is one of its other processes: show nothing, and stop with the first one."""
+    from agentft.training import launch
+
     launch.adopt_slurm()
     if not launch.rank_here():
         return False
@@ -286,6 +291,8 @@ def _followed() -> bool:
 @contextmanager
 def _peer_errors() -> Iterator[None]:
     """If another process of the run fails, leave the message to the one that started all of them."""
+    from agentft.training import launch
+
     try:
         yield
     except launch.PeerLostError:
