@@ -61,8 +61,11 @@ def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_served_and_local_prompts_and_answers_are_equal(endpoint: Endpoint, smollm2_folder: Path) -> None:
+def test_served_and_local_prompts_and_answers_are_equal(
+    endpoint: Endpoint, smollm2_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Greedy replies to prompts that are written here are those of the same model opened on this machine."""
+    monkeypatch.setattr("agentft.models.hf.native_bf16", lambda: False)  # fp32, as in the server, on every CPU
     model = str(smollm2_folder)
     local = open_model(model, call_format="hermes")
     served = open_served(replace(endpoint, tokenizer=model), model, call_format="hermes")
