@@ -230,10 +230,10 @@ def _usage_message(error: typer.TyperException) -> str:
     if context is None:
         return text
     if (option := getattr(error, "option_name", None)) and context.info_name in ("train", "plan"):
-        from agentft.training.recipe import nearest_setting
+        from agentft.training.recipe import hint_for
 
-        if near := nearest_setting(option):
-            text = f"{text.partition(' (Possible')[0]}; settings are written KEY=VALUE, without dashes: {near}=VALUE"
+        if hint := hint_for(option, "settings are written KEY=VALUE, without dashes: {}=VALUE"):
+            text = f"{text.partition(' (Possible')[0]}; {hint}"
     return f"{text[:1].lower()}{text[1:]} (see `{context.command_path} --help`)"
 
 

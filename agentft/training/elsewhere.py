@@ -1,10 +1,13 @@
-"""What other trainers call our settings."""
+"""What other trainers call our settings, and what to do instead of the settings that only they have."""
 
 from __future__ import annotations
 
 from agentft.strict import own_table
 
-__all__ = ["ELSEWHERE"]
+__all__ = ["ELSEWHERE", "INSTEAD"]
 
-ELSEWHERE = own_table(__file__, str)
-"""Our name -> the others' names, for the hint after an unknown setting."""
+_TABLES = own_table(__file__, dict)
+ELSEWHERE: dict[str, str] = {name: key for key, row in _TABLES["settings"].items() for name in row.split()}
+"""Their name -> our name."""
+INSTEAD: dict[str, str] = {name: advice for advice, row in _TABLES["instead"].items() for name in row.split()}
+"""Their name -> what to do instead."""

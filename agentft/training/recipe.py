@@ -16,7 +16,7 @@ from agentft.rendering import rendering_digest
 from agentft.rendering.encoding import learn_rule
 from agentft.strict import closest, read_as, read_toml
 from agentft.training.combinations import contradiction, share_of
-from agentft.training.elsewhere import ELSEWHERE
+from agentft.training.elsewhere import ELSEWHERE, INSTEAD
 from agentft.training.installed import TRACKERS, check_trackers
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "Recipe",
     "check_places",
     "describe_settings",
-    "nearest_setting",
+    "hint_for",
     "read_recipe",
     "read_resolved",
     "read_settings",
@@ -68,6 +68,8 @@ Value = str | int | float | tuple[str, ...] | Mapping[str, float]
 Default = TypeVar("Default")
 
 
+_ALIKE = 0.75
+"""How similar a misspelt name must be, from 0 to 1; below, it is rather a setting that agentft does not have."""
 _LISTS = ("data", "add_tokens", "modules_to_save", "report_to", "score_suite", "score_tools")
 """Settings that may be one name in place of a list."""
 
@@ -243,13 +245,14 @@ def read_settings(settings: Sequence[str], options: Mapping[str, Any]) -> Recipe
     return read_recipe(path, settings[1:] if path else settings, options)
 
 
-def nearest_setting(name: str) -> str | None:
-    """The setting that `name` (or `--name`) may stand for: a similar name, or that of another trainer."""
-    word = name.lstrip("-").replace("-", "_").lower()
-    known = [entry.name for entry in fields(Recipe)]
-    names = {key: key for key in known} | {alias: key for key, row in ELSEWHERE.items() for alias in row.split()}
-    found = word if word in names else closest(word, known) or closest(word, list(names))
-    return names[found] if found else None
+def hint_for(name: str, written: str = "did you mean {!r}?") -> str | None:
+    """What to write in place of an unknown setting `name` (or `--name`), which may be misspelt or another trainer's.
+
+    `written`: how to say which setting of ours it stands for.
+    """
+    names = {entry.name: entry.name for entry in fields(Recipe)} | ELSEWHERE
+    found = closest(name.lstrip("-").replace("-", "_").lower(), [*names, *INSTEAD], _ALIKE)
+    return INSTEAD.get(found or "") or (written.format(names[found]) if found else None)
 
 
 def check_places(recipe: Recipe) -> None:
@@ -351,8 +354,9 @@ def _with_absolute_paths(
     `before`: the settings that it changes, with which it must agree.
     """
     for key in table:
-        if key not in {entry.name for entry in fields(Recipe)} and (near := nearest_setting(key)):
-            raise InputError(f"{at}: there is no key {key!r}; did you mean {near!r}?")
+        if key not in {entry.name for entry in fields(Recipe)}:
+            hint = hint_for(key) or "`agentft train --settings` prints all keys"
+            raise InputError(f"{at}: there is no key {key!r}; {hint}")
     table |= {key: [table[key]] for key in _LISTS if isinstance(table.get(key), str)}
     if isinstance(table.get("eval_data"), int | float):
         table["eval_data"] = str(table["eval_data"])

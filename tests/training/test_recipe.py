@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import fields, replace
 from pathlib import Path
@@ -13,11 +14,11 @@ from hypothesis import strategies as st
 
 from agentft.engine.loss import LOSSES
 from agentft.errors import InputError
-from agentft.training.elsewhere import ELSEWHERE
+from agentft.training import elsewhere
 from agentft.training.recipe import (
     Recipe,
     check_places,
-    nearest_setting,
+    hint_for,
     read_recipe,
     read_resolved,
     write_recipe,
@@ -81,8 +82,8 @@ def test_bad_files_are_errors_with_their_paths(tmp_path: Path) -> None:
     path.write_text("lr = \n")
     with pytest.raises(InputError, match=r"bad.toml: it is not TOML: .*line 1"):
         read_recipe(path)
-    path.write_text("lerning = 1\n")
-    with pytest.raises(InputError, match=r"bad.toml: there is no key 'lerning'; did you mean 'learn'"):
+    path.write_text("lerns = 1\n")
+    with pytest.raises(InputError, match=r"bad.toml: there is no key 'lerns'; did you mean 'learn'"):
         read_recipe(path)
 
 
@@ -119,14 +120,42 @@ def test_a_recipe_can_choose_every_loss() -> None:
     assert get_args(get_type_hints(Recipe)["loss"]) == tuple(LOSSES)
 
 
-def test_every_name_of_another_trainer_stands_for_a_setting() -> None:
+def test_every_name_of_another_trainer_stands_for_a_setting_or_has_advice() -> None:
     known = {entry.name for entry in fields(Recipe)}
-    names = [name for row in ELSEWHERE.values() for name in row.split()]
-    assert set(ELSEWHERE) <= known
-    assert len(names) == len(set(names))
+    tables = tomllib.loads(Path(elsewhere.__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+    names = [name for table in tables.values() for row in table.values() for name in row.split()]
+    assert set(tables["settings"]) <= known
+    assert len(names) == len(set(names)) == len(elsewhere.ELSEWHERE) + len(elsewhere.INSTEAD)
     assert not known & set(names)
-    found = {name: nearest_setting(name) for name in ("--learning-rate", "--max-stpes", "lora_r", "Optim", "quux")}
+    found = {name: hint_for(name, "{}") for name in ("--learning-rate", "--max-stpes", "lora_r", "Optim", "quux")}
     assert list(found.values()) == ["lr", "max_steps", "lora_r", "optimizer", None]
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("num_gpus", "for several GPUs: --gpus N"),
+        ("gpus", "for several GPUs: --gpus N"),
+        ("lora_target_modules", "LoRA adapts all linear layers"),
+        ("target_module", "LoRA adapts all linear layers"),
+        ("logging_steps", "every step is logged"),
+        ("resume_from_checkpoint", "to continue a run: agentft train --resume RUN"),
+        ("sequence_parallel_size", "agentft does not split sequences over GPUs"),
+        ("betas", "Adam's betas and epsilon are fixed"),
+        ("adam_beta1", "Adam's betas and epsilon are fixed"),
+        ("flash_attn", "agentft has its own attention kernels"),
+        ("push_to_hub", "agentft uploads nothing"),
+        ("--launcher", "agentft starts its processes itself"),
+        ("--do_train", "`agentft train` trains and nothing else"),
+        ("dataset_info_file_of_mine", "`agentft train --settings` prints all keys"),
+    ],
+)
+def test_a_setting_that_only_others_have_is_refused_with_advice(name: str, advice: str) -> None:
+    if name.startswith("--"):
+        assert (hint_for(name) or "").startswith(advice)
+        return
+    with pytest.raises(InputError, match=re.escape(f"there is no key {name!r}; {advice}")):
+        read_recipe(None, [f"{name}=2"])
 
 
 def test_a_models_folder_in_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
