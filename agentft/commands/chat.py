@@ -16,7 +16,6 @@ import typer
 
 from agentft.commands.endpoints import AllowHttp, EndpointUrl, PromptTokenizer, choose_endpoint
 from agentft.errors import InputError, MissingError
-from agentft.repl.reading import quiet_terminal
 
 if TYPE_CHECKING:
     from agentft.models import Model
@@ -102,6 +101,8 @@ def chat_command(  # noqa: RET503  (nothing is returned)
     served = choose_endpoint(endpoint, allow_http=allow_http, tokenizer=tokenizer)
     sampling = (max_new_tokens, temperature, top_p, top_k, seed, repetition_penalty)
     toolsets = _toolsets(tools, adapter)
+    from agentft.repl.reading import quiet_terminal
+
     edits = interactive and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
     opening = _Opening(model, adapter, int(bits), served, edits)
     with quiet_terminal() if edits else nullcontext(), ExitStack() as server:
