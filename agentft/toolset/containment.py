@@ -88,20 +88,15 @@ def stdout_to_stderr() -> Iterator[TextIO]:
     """
     sys.stdout.flush()
     before = stream = sys.stdout
-    has_descriptor = before is sys.__stdout__
-    try:
-        kept = os.dup(1)
-        os.dup2(2, 1)
-        if has_descriptor:
-            stream = open(kept, "w", encoding=before.encoding, errors=before.errors, closefd=False)  # noqa: SIM115
-    except OSError:  # descriptor 1 or 2 is closed
-        kept = None
-    sys.stdout = sys.stderr or before  # None: closed
+    has_descriptor, kept = before is sys.__stdout__, os.dup(1)
+    os.dup2(2, 1)
+    if has_descriptor:
+        stream = open(kept, "w", encoding=before.encoding, errors=before.errors, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stderr
     try:
         yield stream
     finally:
         sys.stdout.flush()
         sys.stdout = before
-        if kept is not None:
-            os.dup2(kept, 1)
-            os.close(kept)
+        os.dup2(kept, 1)
+        os.close(kept)

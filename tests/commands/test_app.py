@@ -212,6 +212,7 @@ NOISY = """
 import os, subprocess, sys, typer
 from typing import Annotated
 from agentft import commands
+from agentft.__main__ import main
 from agentft.display.terminal import say_json, say_json_rows
 
 def probe(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
@@ -223,7 +224,7 @@ def probe(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
 
 commands.app = typer.Typer(callback=lambda: None)
 commands.app.command("probe")(probe)
-sys.exit(commands.run(sys.argv[1:]))
+main()
 """
 
 
@@ -237,6 +238,50 @@ def test_with_json_stdout_is_one_document_whatever_libraries_print(closed: str) 
         assert sorted(done.stderr.split()) == ["child", "descriptor", "late", "python"]
         plain = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY, timeout=300)
         assert plain.stdout.splitlines() == ["python", "descriptor", "child", '{"rows": [{}]}', "late"]
+
+
+CLOSED = """
+import os, subprocess, sys
+from typing import Annotated
+import typer
+from agentft import commands
+from agentft.__main__ import main
+from agentft.display.terminal import say, say_json
+from agentft.toolset import stdout_to_stderr
+
+def probe(as_json: Annotated[bool, typer.Option("--json")] = False) -> None:
+    with stdout_to_stderr():
+        print("noise", file=sys.stdout, flush=True)
+    say("words")
+    say("warning", err=True)
+    say_json({})
+    subprocess.run(["sh", "-c", "cat; echo child; echo child >&2"], check=True)
+    if os.fstat(0).st_rdev == os.stat(os.devnull).st_rdev:
+        assert sys.stdin.read() == ""
+    with open(sys.argv[0] if os.path.isfile(sys.argv[0]) else os.devnull) as stream:
+        assert stream.fileno() > 2
+
+commands.app = typer.Typer(callback=lambda: None)
+commands.app.command("probe")(probe)
+main()
+"""
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("option", [[], ["--json"]])
+def test_a_closed_descriptor_is_like_dev_null(closed: str, option: list[str]) -> None:
+    for program in (["-c", CLOSED, "probe", *option], ["-m", "agentft", "tools", "show", "weather", *option]):
+        command = ["sh", "-c", f'"$@" {closed}', "sh", sys.executable, *program]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert "error" not in done.stderr + done.stdout
+        assert ("child" in done.stderr) is ("-c" in program and "2>&-" not in closed)
+
+
+def test_an_interrupted_import_has_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n[0] * 10\n")
+    done = run_process(["--help"], env={"PYTHONPATH": f"{tmp_path}:{REPOSITORY}"})
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
 def test_a_closed_pipe_is_not_an_error() -> None:
