@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -101,15 +101,20 @@ def chat_command(  # noqa: RET503  (nothing is returned)
     served = choose_endpoint(endpoint, allow_http=allow_http, tokenizer=tokenizer)
     sampling = (max_new_tokens, temperature, top_p, top_k, seed, repetition_penalty)
     toolsets = _toolsets(tools, adapter)
-    from agentft.repl.reading import quiet_terminal
-
     edits = interactive and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
     opening = _Opening(model, adapter, int(bits), served, edits)
-    with quiet_terminal() if edits else nullcontext(), ExitStack() as server:
+    with _quiet(edits), ExitStack() as server:
         opened = _Sessions(opening, toolsets, sampling, system, approval, mcp, env or (), server)
         if acp:
             return _serve(opened)
         _chat(opening, opened, toolsets, save, store, resume=resume, edits=edits, stream=stream, as_json=as_json)
+
+
+def _quiet(edits: bool) -> AbstractContextManager[None]:
+    """Keys that are pressed while the chat prints are kept for its input line, if it `edits` one."""
+    from agentft.repl.reading import quiet_terminal
+
+    return quiet_terminal() if edits else nullcontext()
 
 
 def _approval(
