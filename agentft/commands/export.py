@@ -41,6 +41,8 @@ def export_command(
     if to not in targets:
         raise InputError(f"--to {to!r} is not a target; {nearest(to, list(targets))}")
     found = find_finished(run)
+    if to == "adapter" and found.is_whole:
+        raise InputError(f"{found.path} trained all weights, so it has no adapter; export it --to merged")
     folder = output or found.path / "export" / to
     with waiting("loading PyTorch and transformers"):
         from agentft.export.folders import export_run

@@ -117,13 +117,15 @@ def _find(
     Everything that can be refused is refused here, before the heavy libraries are loaded.
     """
     from agentft.runs import check_output, find_run
-    from agentft.training.recipe import check_places, read_settings
+    from agentft.training.recipe import check_places, read_resolved, read_settings
     from agentft.training.sharding import settle
 
     if resume is not None:
         if settings or strict or dry_run or any(value is not None for value in options.values()):
             raise InputError("--resume takes all settings from the run; remove the other options")
-        return find_run(resume)
+        found = find_run(resume)
+        check_places(read_resolved(found.recipe), f"{found.recipe}: ")
+        return found
     recipe = read_settings(settings, options)
     check_places(recipe)
     check_output("" if dry_run else recipe.output)

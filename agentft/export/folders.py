@@ -175,11 +175,7 @@ def _write(export: _Export, target: Path, note: Callable[[str], None], converter
     from agentft.export.merging import copy_model, write_stops
 
     run, tokenizer = export.run, export.tokenizer
-    if export.to == "adapter":
-        if run.is_whole:
-            raise InputError(f"{run.path} trained all weights, so it has no adapter; export it --to merged")
-        copy_model(run.weights, target)
-    elif run.is_whole:
+    if run.is_whole or export.to == "adapter":
         copy_model(run.weights, target)
     else:
         _merge(export, target, note)

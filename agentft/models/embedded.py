@@ -81,7 +81,7 @@ def resolve(name: str, on_progress: OnProgress | None = None) -> str:
     if path.is_file():
         raise InputError(f"--model {name}: this is a file; give the folder with config.json and the weights")
     if not name or name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
-        known = ", ".join(EMBEDDED)
+        known = f"{', '.join(EMBEDDED)}; the model of a run is in its recipe.toml"
         raise InputError(f"--model {name!r}: no such folder; give a model's folder, a hub id or one of: {known}")
     return name
 

@@ -255,8 +255,10 @@ def hint_for(name: str, written: str = "did you mean {!r}?") -> str | None:
     return INSTEAD.get(found or "") or (written.format(names[found]) if found else None)
 
 
-def check_places(recipe: Recipe) -> None:
+def check_places(recipe: Recipe, at: str = "") -> None:
     """Check that the data and the model can be what they should be, without opening them.
+
+    `at`: the beginning of a message about a place, such as the file that names it.
 
     Raises:
         InputError: the message names the place and the remedy.
@@ -268,13 +270,15 @@ def check_places(recipe: Recipe) -> None:
         raise InputError(f"{name} = {value!r} needs a suite to score with; add score_suite=basics, or your suite")
     if not recipe.data:
         raise InputError("no data given; use --data FILE, or data = [...] in the recipe")
-    held = [recipe.eval_data] if recipe.eval_data and share_of(recipe.eval_data) is None else []
-    for path in [*recipe.data, *held]:
+    held = [("eval_data", recipe.eval_data)] if recipe.eval_data and share_of(recipe.eval_data) is None else []
+    for key, path in [*(("data", path) for path in recipe.data), *held]:
         if not Path(path).exists():
-            raise InputError(f"{path} does not exist; give a data file, or the name of a shipped one")
+            raise InputError(f"{at}{path} does not exist; `{key}` must be a data file, or the name of a shipped one")
     is_folder = Path(recipe.model).expanduser().is_dir()
     if recipe.model.startswith(("/", "./", "../", "~")) and not is_folder:
-        raise InputError(f"{recipe.model}: there is no such folder; give a model's folder, hub id or embedded name")
+        raise InputError(
+            f"{at}{recipe.model}: there is no such folder; `model` must be a folder, a hub id or an embedded name"
+        )
     named = "/" in recipe.model or recipe.model in EMBEDDED or is_folder
     if not named and (near := closest(recipe.model, list(EMBEDDED))):
         raise InputError(f"there is no model {recipe.model!r}; did you mean {near!r}?")

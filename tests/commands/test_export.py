@@ -120,8 +120,19 @@ def test_a_full_run_is_exported_as_it_is(runs: Folders, tmp_path: Path) -> None:
     assert (out / "model.safetensors").read_bytes() == (runs["full"] / "model" / "model.safetensors").read_bytes()
     assert find_damage(out) is None
     assert "--enable-lora" not in (out / "README.md").read_text()
-    assert run(["export", str(runs["full"]), "--to", "adapter", "--output", str(tmp_path / "a")]) == 2
-    assert not (tmp_path / "a").exists()
+
+
+def test_an_adapter_of_a_full_run_is_refused_at_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Before the model (which is not there) or the training rows are opened."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").touch()
+    (tmp_path / "recipe.toml").write_text('model = "gone/gone"\nmethod = "full"\n')
+    (tmp_path / "format.json").write_text('{"call_format": "hermes"}')
+    assert run(["export", str(tmp_path), "--to", "adapter"]) == 2
+    assert capfd.readouterr().err == (
+        f"error: {tmp_path} trained all weights, so it has no adapter; export it --to merged\n"
+    )
+    assert not (tmp_path / "export").exists()
 
 
 def test_vllm_gets_template_parser_and_adapter(

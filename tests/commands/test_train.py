@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -203,6 +204,26 @@ sys.exit(run(sys.argv[1:]))
 
 
 @pytest.mark.slow
+def test_resume_after_a_move_names_the_recipe_and_its_key(
+    tiny: Path, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    old = here / "old"
+    shutil.copytree(tiny, old / "tiny")
+    shutil.copy("rows.jsonl", old)
+    given = ["--model", "old/tiny", "--data", "old/rows.jsonl", "--output", "old/run", "max_steps=1", "-q"]
+    assert run(["train", *given]) == 0
+    recipe = old.rename(here / "new") / "run" / "recipe.toml"
+    for key, name in (("data", "rows.jsonl"), ("model", "tiny")):
+        capfd.readouterr()
+        assert run(["train", "--resume", "new/run"]) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        assert line.startswith(f"error: new/run/recipe.toml: {old / name}")
+        assert f"`{key}` must be a " in line
+        assert "--model" not in line
+        recipe.write_text(recipe.read_text().replace(str(old / name), str(here / "new" / name)))
+    assert run(["train", "--resume", "new/run"]) == 0
+
+
 def test_ctrl_c_saves_and_resume_continues(tiny: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     command = [sys.executable, "-c", INTERRUPTED, "train", "--model", str(tiny), "--data", "rows.jsonl"]
     settings = ["pack_tokens=256", "epochs=20", "save_steps=1000", "--learn", "balanced"]
