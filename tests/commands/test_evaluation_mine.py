@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agentft.commands import run
+from agentft.reports import mining
 from tests.evaluation.world import write_suite, write_world
 
 
@@ -53,6 +54,23 @@ def test_failures_become_rows_that_training_takes(stored: Path, capsys: pytest.C
     assert (document["arm"], document["failures"], document["accepted"]) == ("model", 6, len(found))
     assert [one["row"]["id"] for one in document["proposals"]] == [row["id"] for row in found]
     assert (stored / "mined" / "review.md").read_bytes().replace(b" --json", b"") == first
+
+
+def test_variants_and_seed_reach_the_miner_and_the_output_is_where_it_is_asked_for(
+    stored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[dict[str, Any]] = []
+    before = mining.mine
+
+    def mine(*arguments: Any, **options: Any) -> mining.Mined:
+        seen.append(options)
+        return before(*arguments, **options)
+
+    monkeypatch.setattr(mining, "mine", mine)
+    assert run([*MINE, "--output", "there", "--variants", "2", "--seed", "5"]) == 0
+    assert (seen[0]["variants"], seen[0]["seed"]) == (2, 5)
+    assert {path.name for path in (tmp_path / "there").iterdir()} == {"rows.jsonl", "review.md"}
+    assert not (stored / "mined").exists()
 
 
 def test_an_unticked_row_is_left_out_until_it_is_ticked_again(stored: Path) -> None:

@@ -29,6 +29,13 @@ def test_a_plan_names_the_settings_for_each_card(capsys: pytest.CaptureFixture[s
     assert [card["choice"] for card in found["cards"]] == [None] * 6, "a 7B in full takes 122 GB"
 
 
+def test_a_plan_without_data_has_the_rows_that_are_asked_for(tiny: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", "--model", tiny, "--rows", "20", "--length", "512", "--gpus", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["samples"], found["longest"]) == (20, 512)
+    assert {card["deepspeed"] for card in found["cards"]} == {""}, "one copy of the model on each"
+
+
 @pytest.mark.slow
 def test_a_plan_for_several_cards_names_the_way_to_use_them(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["plan", "--model", "random-7b", "--length", "512", "--method"]

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from agentft.commands import run
+from agentft.errors import InputError
+from agentft.runs import RunFolder
+from agentft.training.recipe import Recipe
 from tests.commands.run import REPOSITORY
 from tests.engine.samples import write_rows
 from tests.tiny import save_tiny
@@ -55,6 +58,56 @@ def test_json_is_one_document_and_quiet_is_quiet(tiny: Path, here: Path, capfd: 
     document = json.loads(out)
     assert document["run"] == "out"
     assert (document["rows"], document["trained"], document["rejected"], document["steps"]) == (9, 9, 0, 1)
+
+
+def test_every_option_of_the_recipe_reaches_the_run(
+    tiny: Path, here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipes: list[Recipe] = []
+
+    def train(recipe: Recipe, *_: object, **__: object) -> None:
+        recipes.append(recipe)
+        raise InputError("no run is wanted")
+
+    monkeypatch.setattr("agentft.training.run.train", train)
+    held = str(write_rows(here / "held.jsonl", 3))
+    values = {"method": "full", "learn": "balanced", "format": "hermes", "eval_data": held, "output": "out", "seed": 7}
+    given = [part for key, value in values.items() for part in (f"--{key.replace('_', '-')}", str(value))]
+
+    assert run(["train", "--model", str(tiny), "--data", "rows.jsonl", "--data", "held.jsonl", *given, "--quiet"]) == 2
+
+    assert capfd.readouterr().err == "error: no run is wanted\n"
+    assert {key: getattr(recipes[0], key) for key in values} == values
+    assert (recipes[0].model, recipes[0].data) == (str(tiny), (str(here / "rows.jsonl"), held))
+
+
+@pytest.mark.parametrize("way", ["gpus", "hostfile"])
+def test_several_processes_are_started(
+    way: str, tiny: Path, here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "hosts").write_text("localhost slots=2\n")
+    given = {"gpus": ["--gpus", "all"], "hostfile": ["--hostfile", "hosts"]}[way]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    started: list[tuple[int, list[str]]] = []
+
+    def launch(processes: int, arguments: list[str], hosts: list[str], *_: object) -> int:
+        started.append((processes, hosts))
+        return 0
+
+    monkeypatch.setattr("agentft.training.launch.launch", launch)
+    assert run(["train", "--model", str(tiny), "--data", "rows.jsonl", "--quiet", *given]) == 0
+    assert started == [(2, ["localhost"] * 2 if way == "hostfile" else [])]
+    assert not (here / "runs").exists()
+
+
+def test_a_detached_run_is_left_to_a_process_of_its_own(
+    tiny: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[tuple[list[str], Path]] = []
+    monkeypatch.setattr("agentft.commands.runs.detach", lambda arguments, folder: left.append((arguments, folder.path)))
+    command = ["train", "--model", str(tiny), "--data", "rows.jsonl", "--detach"]
+    assert run(command) == 0
+    assert left == [([*command, "--output", "runs/rows-1"], Path("runs/rows-1"))]
 
 
 def test_a_dry_run_as_json(tiny: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -166,8 +219,6 @@ def test_a_full_disk_is_one_line(tiny: Path, here: Path, capfd: pytest.CaptureFi
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     (here / "run").mkdir()
-    from agentft.runs import RunFolder
-
     before = RunFolder.__init__
 
     def on_a_full_disk(folder: RunFolder, path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from agentft.engine.collation import collate
 from agentft.engine.loss import weighted_loss
 from agentft.engine.packing import Pack, Sample, epoch_packs, pack_in_order
 from agentft.errors import AgentftError, InputError
@@ -73,6 +74,19 @@ def test_a_step_of_four_packs_equals_one_pack_of_four_samples(tmp_path: Path) ->
     assert (one.samples, one.supervised, one.weight) == (four.samples, four.supervised, four.weight) == (4, 8, 11.0)
     assert (one.tokens, four.tokens) == (32, 92)
     assert (one.unshared, four.unshared) == (92, 92), "so that their supervised share is at most 100 %"
+
+
+def test_the_loss_is_the_one_of_the_recipe(tmp_path: Path) -> None:
+    events: list[Event] = []
+    packs = pack_in_order(SAMPLES, range(4))
+    loop = loop_of(tmp_path, packs, events=events, loss="dft")
+    expected = weighted_loss(loop.model, collate(packs, SAMPLES), 11.0, "dft").item()
+
+    loop.run()
+
+    (step,) = [event for event in events if isinstance(event, StepDone)]
+    assert step.loss == pytest.approx(expected, rel=1e-6)
+    assert step.loss < plain_loss(tiny_model(), SAMPLES).item() / 2
 
 
 def test_accumulation_updates_the_weights_like_one_batch(tmp_path: Path) -> None:

@@ -123,6 +123,14 @@ def test_serving_gives_the_logits_of_training(
     assert not (tmp_path / "adapter" / "start").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "kind"), [({}, "Linear4bit"), ({"bits": 8}, "Linear8bitLt"), ({"unpack": "on"}, "Linear")]
+)
+def test_frozen_weights_are_kept_as_the_recipe_says(settings: dict[str, Any], kind: str, tiny: Path) -> None:
+    model = load_model(recipe_of(tiny, method="qlora", **settings), str(tiny))
+    assert type(model.base_model.model.model.layers[0].self_attn.q_proj.base_layer).__name__ == kind
+
+
 def test_rank_stabilised_lora_scales_by_the_root_of_the_rank(tiny: Path) -> None:
     layer = load_model(recipe_of(tiny, rslora="on"), str(tiny)).base_model.model.model.layers[0].self_attn.q_proj
     assert layer.scaling["default"] == layer.forward.scale == 8 / 4**0.5

@@ -84,6 +84,16 @@ def test_rejected_rows_are_quarantined_in_full(tiny: Path, rows: Path, tmp_path:
     assert kept[0]["raw"] == broken.splitlines()[14]
 
 
+def test_weights_supervise_what_the_rule_leaves_out(tiny: Path, rows: Path, tmp_path: Path) -> None:
+    calls, answers = (
+        run.dry_run(recipe_of(tiny, rows, tmp_path, weights=weights), lambda _: None)[0]
+        for weights in ({}, {"answer": 0.5})
+    )
+
+    assert (calls.ledger.unsupervised, answers.ledger.unsupervised) == (2, 0)
+    assert answers.weight - calls.weight == 0.5 * (answers.supervised - calls.supervised) > 0
+
+
 def test_learning_calls_only_warns_of_turns_without_a_call(tiny: Path, rows: Path, tmp_path: Path) -> None:
     notes: dict[str, list[str]] = {}
     for learn in ("calls", "balanced"):

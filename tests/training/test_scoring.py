@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from agentft.commands.train import open_scorer
 from agentft.engine.speed import HostEmbedding
 from agentft.errors import InputError
 from agentft.models import Model, Request, Sampling
@@ -98,6 +99,13 @@ def test_no_score_comes_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None
     pace.stop(3)
     assert not pace.due(2, 3)
     assert not pace.due(3, 3)
+
+
+def test_a_score_has_the_cases_and_tools_of_the_recipe() -> None:
+    settings: dict[str, Any] = {"score_suite": ("basics",), "score_cases": 3}
+    assert open_scorer(Recipe(**settings)).cases == 3
+    with pytest.raises(InputError, match="suite basics: none of its worlds has a tool 'current_weather'"):
+        open_scorer(Recipe(**settings, score_tools=("weather.air_quality", "search", "calculator")))
 
 
 class Replies:
