@@ -7,12 +7,8 @@ from typing import Any
 import pytest
 
 from agentft.commands import run
-from agentft.errors import InputError
-from agentft.evaluation.arms import Fairness
-from agentft.evaluation.runner import Settings
-from agentft.models import Reply, Sampling
+from agentft.models import Reply
 from agentft.models.scripted import ScriptedModel
-from tests.engine.samples import write_rows
 from tests.evaluation.test_bfcl import write_data
 from tests.evaluation.world import write_suite, write_world
 
@@ -71,47 +67,6 @@ def test_single_tools_select_the_suites_that_need_no_others(place: Path, capsys:
 def test_quiet_prints_nothing_on_stderr(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*SHOP, "--model", "scripted", "--quiet", "--json"]) == 0
     assert capsys.readouterr().err == ""
-
-
-def test_every_option_of_the_model_reaches_the_evaluation(
-    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[Any] = []
-
-    def make_arms(*arguments: Any, fair: Fairness) -> None:
-        seen.extend([*arguments, fair])
-        raise InputError("no model is wanted")
-
-    monkeypatch.setattr("agentft.evaluation.arms.make_arms", make_arms)
-    monkeypatch.setattr("agentft.display.pulling.ensure_pulled", lambda *_, **__: None)
-    rows = [str(write_rows(place / f"{name}.jsonl", 4)) for name in ("few", "more")]
-    model = ["--model", "some/model", "--bits", "8", "--format", "hermes", "--batch-size", "3"]
-    sampling = ["--trials", "2", "--temperature", "0.5", "--seed", "7", "--max-new-tokens", "9"]
-    other = ["--baseline", "base", "--baseline-format", "native", "--shots", "2"]
-    command = [*SHOP, *model, *sampling, *other, "--shots-data", rows[0], "--shots-data", rows[1], "--limit", "4"]
-
-    assert run(command) == 2
-
-    assert capsys.readouterr().err == "error: no model is wanted\n"
-    plan, choice, baseline, _, drawn, fair = seen
-    assert (len(plan.cases), plan.trials) == (4, 2)
-    assert (choice.model, choice.bits, choice.call_format, baseline) == ("some/model", 8, "hermes", "base")
-    assert drawn == Sampling(max_new_tokens=9, temperature=0.5, seed=7)
-    assert (fair.format, fair.shots.count, fair.shots.seed, len(fair.shots.rounds)) == ("native", 2, 7, 8)
-
-
-def test_every_option_of_the_run_reaches_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Settings] = []
-
-    def evaluate(_: object, __: object, settings: Settings, ___: object) -> None:
-        seen.append(settings)
-        raise InputError("no run is wanted")
-
-    monkeypatch.setattr("agentft.evaluation.runner.evaluate", evaluate)
-    options = ["--concurrency", "3", "--max-invalid", "0.5", "--probabilities", "--output", "out"]
-    assert run([*SHOP, "--model", "scripted", *options, "--fail-under", "success=0.5"]) == 2
-    assert (seen[0].batch_size, seen[0].max_invalid, seen[0].probabilities) == (3, 0.5, True)
-    assert (seen[0].output, [gate.minimum for gate in seen[0].gates]) == (Path("out"), [0.5])
 
 
 def test_an_earlier_run_is_a_baseline(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
