@@ -26,6 +26,7 @@ __all__ = [
     "is_at",
     "lock_folder",
     "lock_holder",
+    "naming",
     "read_object",
     "write_digests",
     "write_text",
@@ -38,6 +39,16 @@ LOCK = ".lock"
 
 
 @contextmanager
+def naming(path: object) -> Iterator[None]:
+    """Name the file in an error of the block, which writes it: a full disk refuses a write without a name."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
 def atomic_write(path: Path) -> Iterator[TextIO]:
     """Open a temporary file beside `path`; on success fsync it and rename it over `path`, on failure remove it.
 
@@ -46,7 +57,7 @@ def atomic_write(path: Path) -> Iterator[TextIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("w", encoding="utf-8", newline="") as stream:
+        with naming(path), partial.open("w", encoding="utf-8", newline="") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -127,11 +138,23 @@ def lock_folder(folder: Path, use: str) -> Iterator[None]:
     Raises:
         InputError: another process holds the lock; the message names that process.
     """
-    with _locked(folder / LOCK) as stream:
-        stream.truncate(0)
-        stream.write(f"being {use} by process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        stream.flush()
-        yield
+    path = folder / LOCK
+    text = f"being {use} by process {os.getpid()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"
+    while True:
+        with path.open("a+", encoding="utf-8") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stream.seek(0)
+                holder = stream.read().strip() or "in use by another process"
+                raise InputError(f"{folder} is {holder}; wait for it, or stop it first") from None
+            # The previous holder may have removed the file, and others would then lock a new one.
+            if is_at(stream, path):
+                with naming(path):
+                    stream.truncate(0)
+                    os.write(stream.fileno(), text.encode())  # not buffered: closing would fail again
+                yield
+                return
 
 
 def lock_holder(folder: Path) -> int | None:
@@ -146,22 +169,6 @@ def lock_holder(folder: Path) -> int | None:
             found = re.search(r"by process (\d+)", stream.read())
             return int(found[1]) if found else None
     return None
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[TextIO]:
-    while True:
-        with path.open("a+", encoding="utf-8") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                stream.seek(0)
-                holder = stream.read().strip() or "in use by another process"
-                raise InputError(f"{path.parent} is {holder}; wait for it, or stop it first") from None
-            # The previous holder may have removed the file, and others would then lock a new one.
-            if is_at(stream, path):
-                yield stream
-                return
 
 
 def is_at(stream: IO[Any], path: Path) -> bool:

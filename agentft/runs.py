@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agentft.errors import InputError, MissingError
-from agentft.files import DIGESTS, LOCK, atomic_write, find_damage, lock_folder, lock_holder, read_object, write_text
+from agentft.files import DIGESTS, LOCK, find_damage, lock_folder, lock_holder, naming, read_object, write_text
 from agentft.types import Json
 
 __all__ = ["RUNS", "FinishedRun", "RunFolder", "check_output", "find_finished", "find_run", "new_run", "next_folder"]
@@ -93,7 +93,7 @@ class RunFolder:
 
     def add_metrics(self, line: Mapping[str, Any]) -> None:
         """Append the metrics of a step or a measurement and sync them to disk before any later checkpoint."""
-        with self.metrics.open("a", encoding="utf-8") as stream:
+        with naming(self.metrics), self.metrics.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(dict(line)) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
@@ -129,13 +129,12 @@ class RunFolder:
     def rewind(self, step: int) -> list[dict[str, Any]]:
         """Delete the metrics of all steps after `step`; returns those of the steps that remain."""
         kept = [line for line in self._read_lines() if line["step"] <= step]
-        with atomic_write(self.metrics) as stream:
-            stream.writelines(json.dumps(line) + "\n" for line in kept)
+        write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
         return [line for line in kept if "loss" in line]
 
     def add_log(self, text: str) -> None:
         """Append a line with the time to log.txt."""
-        with self.log.open("a", encoding="utf-8") as stream:
+        with naming(self.log), self.log.open("a", encoding="utf-8") as stream:
             stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
 

@@ -22,8 +22,7 @@ _NOUNS = {str: "a string", int: "a whole number", float: "a number", bool: "true
 
 def closest(word: str, known: Sequence[str], cutoff: float = 0.6) -> str | None:
     """The known word most similar to `word` (its first 64 characters); None if none is similar (`cutoff`: 0 to 1)."""
-    matches = difflib.get_close_matches(word[:64], known, 1, cutoff)
-    return matches[0] if matches else None
+    return next(iter(difflib.get_close_matches(word[:64], known, 1, cutoff)), None)
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from agentft.errors import InputError, MissingError
-from agentft.files import lock_folder
+from agentft.evaluation.records import Store, read_record
+from agentft.files import lock_folder, write_text
 from agentft.runs import RunFolder, find_finished, find_run, new_run
+from agentft.toolserver.recording import Recorded, Recorder
+from tests.evaluation.test_records import ROWS
 from tests.models.test_opening import make_run
+from tests.training.test_checkpoints import small_files
 
 
 def test_a_run_is_found_by_path_by_name_and_as_the_newest(tmp_path: Path) -> None:
@@ -21,6 +28,54 @@ def test_a_run_is_found_by_path_by_name_and_as_the_newest(tmp_path: Path) -> Non
     assert find_finished("a", tmp_path).path == old
     run = find_finished("last", tmp_path)
     assert (run.path, run.model, run.call_format, run.weights) == (new, "some-model", "hermes", new / "adapter")
+
+
+def write_lock(folder: Path) -> None:
+    with lock_folder(folder, "trained"):
+        raise AssertionError("it was written")
+
+
+def write_metrics(folder: Path) -> None:
+    RunFolder(folder).add_metrics({"step": 1})
+
+
+def write_log(folder: Path) -> None:
+    RunFolder(folder).add_log("begun")
+
+
+def write_recipe(folder: Path) -> None:
+    write_text(folder / "recipe.toml", "x")
+
+
+def write_case(folder: Path) -> None:
+    with ExitStack() as stack:
+        with small_files(1_000_000):
+            store = stack.enter_context(Store(folder, ()))
+        store.add(read_record(ROWS[0], "f"))
+
+
+def write_exchange(folder: Path) -> None:
+    with small_files(1_000_000):
+        recorder = Recorder(folder / "recording.jsonl")
+    with closing(recorder):
+        recorder.add(Recorded("t", {}, 200, {}))
+
+
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [
+        (write_lock, ".lock"),
+        (write_metrics, "metrics.jsonl"),
+        (write_log, "log.txt"),
+        (write_recipe, "recipe.toml"),
+        (write_case, "cases.jsonl"),
+        (write_exchange, "recording.jsonl"),
+    ],
+)
+def test_a_refused_write_names_its_file(write: Callable[[Path], None], name: str, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="File too large") as caught, small_files(0):
+        write(tmp_path)
+    assert (caught.value.errno, caught.value.filename) == (errno.EFBIG, str(tmp_path / name))
 
 
 def test_last_is_the_newest_run_with_an_adapter_or_a_model(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from agentft.calls import call_format
 from agentft.errors import InputError
 from agentft.evaluation.plan import Arm
 from agentft.evaluation.probabilities import CallPiece, CallProbability, Probabilities
-from agentft.files import atomic_write, clear_unfinished, lock_folder
+from agentft.files import atomic_write, clear_unfinished, lock_folder, naming
 from agentft.metrics import SCORER_VERSION, Context, Finding, classify, decisions, score_case
 from agentft.records.parts import dump_part, read_part
 from agentft.strict import read_as
@@ -286,8 +286,9 @@ class Store:
 
     def add(self, record: Record) -> None:
         """Write one finished case to disk, so that it survives a crash of this process."""
-        self._stream.write(dump_line(record.document()))
-        self._stream.flush()
+        with naming(self.path):
+            self._stream.write(dump_line(record.document()))
+            self._stream.flush()
         self.records[record.key] = record
 
     def rewrite(self, records: Iterable[Record]) -> None:
@@ -302,7 +303,7 @@ class Store:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._open:
+        with naming(self.path), self._open:
             self._stream.flush()
             os.fsync(self._stream.fileno())
 

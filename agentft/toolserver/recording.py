@@ -20,6 +20,7 @@ from threading import Lock
 from typing import Any
 
 from agentft.errors import InputError, ToolError
+from agentft.files import naming
 from agentft.redaction import redacted
 from agentft.strict import read_as, read_json_line
 from agentft.toolset import digest
@@ -72,7 +73,7 @@ class Recorder:
             line = json.dumps({**row, "session": exchange.session}, allow_nan=False).encode() + b"\n"
         except (ValueError, RecursionError):  # refused arguments that are not JSON, which no file can hold
             return
-        with self._lock:
+        with self._lock, naming(self._file.name):
             if self._file.write(line) < len(line):
                 raise OSError("the recording could not be written in full; free some space")
             os.fsync(self._file.fileno())

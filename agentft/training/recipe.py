@@ -276,9 +276,7 @@ def check_places(recipe: Recipe, at: str = "") -> None:
             raise InputError(f"{at}{path} does not exist; `{key}` must be a data file, or the name of a shipped one")
     is_folder = Path(recipe.model).expanduser().is_dir()
     if recipe.model.startswith(("/", "./", "../", "~")) and not is_folder:
-        raise InputError(
-            f"{at}{recipe.model}: there is no such folder; `model` must be a folder, a hub id or an embedded name"
-        )
+        raise InputError(f"{at}{recipe.model}: there is no such folder; `model` must be a folder or a model's name")
     named = "/" in recipe.model or recipe.model in EMBEDDED or is_folder
     if not named and (near := closest(recipe.model, list(EMBEDDED))):
         raise InputError(f"there is no model {recipe.model!r}; did you mean {near!r}?")
