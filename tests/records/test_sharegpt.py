@@ -33,7 +33,6 @@ def test_roles_become_the_ones_of_the_data_model() -> None:
         assert [(result.call_id, result.content) for result in results] == [
             (call.id, text) for call, text in zip(calls, ("30", "9"), strict=True)
         ]
-    assert [one.excluded for one in rows["not-learnt"].turns] == [False, True, False, False]
     assert not any(row.unread for row in rows.values())
 
 
@@ -42,6 +41,12 @@ def test_a_thought_may_precede_the_call() -> None:
     assert isinstance(thought, Text)
     assert isinstance(call, ToolCall)
     assert (thought.thought, "why" in thought.text, call.arguments) == (True, True, {"a": 1})
+
+
+def test_a_turn_of_calls_may_be_left_out_of_the_loss() -> None:
+    row = read(turn("human", "hi"), turn("function_call", CALL) | {"loss": False}, turn("observation", "1"))
+    assert [one.excluded for one in row.turns] == [False, True, False]
+    assert not row.unread
 
 
 def test_other_keys_of_a_turn_of_calls_are_named() -> None:
