@@ -52,12 +52,17 @@ def naming(path: object) -> Iterator[None]:
 def atomic_write(path: Path) -> Iterator[TextIO]:
     """Open a temporary file beside `path`; on success fsync it and rename it over `path`, on failure remove it.
 
-    Text is written as UTF-8 with unchanged newlines.
+    Text is written as UTF-8 with unchanged newlines. A file that is there already keeps its permissions and, where
+    this process may set them, its owner and group.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with naming(path), partial.open("w", encoding="utf-8", newline="") as stream:
+            with suppress(OSError):
+                was = path.stat()
+                os.fchmod(stream.fileno(), was.st_mode & 0o777)
+                os.fchown(stream.fileno(), was.st_uid, was.st_gid)
             yield stream
             stream.flush()
             os.fsync(stream.fileno())

@@ -104,6 +104,19 @@ def test_a_full_disk_leaves_the_file_unchanged(tmp_path: Path, monkeypatch: pyte
     assert [*tmp_path.iterdir()] == [path]
 
 
+def test_a_file_keeps_its_permissions_and_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    append_row(path, conversation("one"))
+    path.chmod(0o620)
+    if os.geteuid() == 0:
+        os.chown(path, 1234, 1235)
+    before = path.stat()
+    append_row(path, conversation("two"))
+    after = path.stat()
+    assert after.st_ino != before.st_ino, "the file is a new one"
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+
+
 def test_concurrent_writers_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "chats.jsonl"
     threads = [threading.Thread(target=append_row, args=(path, conversation(f"{n}" * 5000))) for n in range(8)]
