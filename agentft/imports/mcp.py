@@ -7,11 +7,11 @@ import logging
 import math
 import os
 import shlex
-import sys
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 from agentft.errors import MCP_REMEDY, InputError, MissingError
 from agentft.imports.documents import TIMEOUT, is_url
@@ -106,30 +106,43 @@ async def connect(server: str, environment: Sequence[str] = ()) -> AsyncIterator
     import anyio
     from mcp import Client, MCPError
 
-    # Else a line of the server that is not JSON would be logged with a traceback.
-    logging.getLogger("mcp").addHandler(logging.NullHandler())
+    # Else the SDK would write on the terminal, such as a traceback for a line of the server that is not JSON.
+    for name in ("mcp", "client"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
     tools: list[Json] = []
     cursor: str | None = None
     shown = redacted_command(server)
-    try:
-        with anyio.fail_after(TIMEOUT) as scope:
-            async with Client(_keeping_tools(_transport(server, environment), tools), mode="legacy") as client:
-                for _ in range(_PAGE_LIMIT):
-                    cursor = (await client.list_tools(cursor=cursor)).next_cursor
-                    if cursor is None:
-                        break
-                scope.deadline = math.inf
-                yield client, tools, cursor is None
-    except TimeoutError:
-        raise InputError(f"{shown}: no tool list within {TIMEOUT} seconds") from None
-    # The SDK's dependencies raise other exceptions in groups; a ValueError is pydantic's.
-    except (OSError, MCPError, ValueError, ExceptionGroup) as error:
-        first: Exception = error
-        while isinstance(first, ExceptionGroup):
-            first = first.exceptions[0]
-        why = "its answers do not follow the protocol" if isinstance(first, ValueError) else str(first)
-        remedy = "" if is_url(server) else "; if it needs environment variables, pass each with --env NAME"
-        raise InputError(f"{shown}: no tool list: {why or type(first).__name__}{remedy}") from None
+    # A server's log must not reach the terminal: it may write whatever it likes, at any time.
+    with tempfile.TemporaryFile("a+", encoding="utf-8", errors="replace") as errors:
+        try:
+            with anyio.fail_after(TIMEOUT) as scope:
+                async with Client(
+                    _keeping_tools(_transport(server, environment, errors), tools), mode="legacy"
+                ) as client:
+                    for _ in range(_PAGE_LIMIT):
+                        cursor = (await client.list_tools(cursor=cursor)).next_cursor
+                        if cursor is None:
+                            break
+                    scope.deadline = math.inf
+                    yield client, tools, cursor is None
+        except TimeoutError:
+            raise InputError(f"{shown}: no tool list within {TIMEOUT} seconds{_last_line(errors)}") from None
+        # The SDK's dependencies raise other exceptions in groups; a ValueError is pydantic's.
+        except (OSError, MCPError, ValueError, ExceptionGroup) as error:
+            first: Exception = error
+            while isinstance(first, ExceptionGroup):
+                first = first.exceptions[0]
+            why = "its answers do not follow the protocol" if isinstance(first, ValueError) else str(first)
+            why = (why or type(first).__name__) + _last_line(errors)
+            remedy = "" if is_url(server) else "; if it needs environment variables, pass each with --env NAME"
+            raise InputError(f"{shown}: no tool list: {why}{remedy}") from None
+
+
+def _last_line(errors: IO[str]) -> str:
+    """The last line that a server logged, to be added to why it failed."""
+    errors.seek(0)
+    said = errors.read().strip().rpartition("\n")[2].strip()
+    return f" (it wrote: {said[:300]})" if said else ""
 
 
 @asynccontextmanager
@@ -158,7 +171,7 @@ async def _keeping_tools(transport: AbstractAsyncContextManager[Any], tools: lis
         group.cancel_scope.cancel()
 
 
-def _transport(server: str, environment: Sequence[str]) -> Transport:
+def _transport(server: str, environment: Sequence[str], errors: IO[str]) -> Transport:
     from mcp import StdioServerParameters, stdio_client
     from mcp.client.streamable_http import streamable_http_client
 
@@ -174,9 +187,8 @@ def _transport(server: str, environment: Sequence[str]) -> Transport:
         raise InputError(f"{redacted_command(server)}: cannot be parsed as a command: {error}") from None
     if not command:
         raise InputError("the command is empty; give the command that starts the MCP server, or its URL")
-    # The process writes its errors to a file descriptor, which a replaced `sys.stderr` may not have.
-    errors = sys.__stderr__ or sys.stderr
-    return stdio_client(StdioServerParameters(command=command, args=rest, env=_variables(environment)), errlog=errors)
+    parameters = StdioServerParameters(command=command, args=rest, env=_variables(environment))
+    return stdio_client(parameters, errlog=cast(TextIO, errors))
 
 
 def _variables(environment: Sequence[str]) -> dict[str, str]:

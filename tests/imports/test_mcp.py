@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -100,10 +101,23 @@ def test_the_server_gets_the_named_variables_and_no_file_keeps_a_credential(
     assert "--env MY_API_KEY: the variable is not set; set it" in capsys.readouterr().err
 
 
-def test_what_a_server_prints_is_no_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_a_server_prints_and_logs_is_not_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "listed.json").write_text("[]")
     loud = tmp_path / "loud.py"
-    loud.write_text(SERVER.read_text(encoding="utf-8").replace("\n\nTOOLS", "\n\nprint('ready', flush=True)\nTOOLS"))
+    said = "print('ready', flush=True)\nprint('\\x1b[2Jlogged', file=sys.stderr, flush=True)"
+    loud.write_text(SERVER.read_text(encoding="utf-8").replace("\n\nTOOLS", f"\n\n{said}\nTOOLS"))
     command = f"{sys.executable} {loud} {tmp_path / 'listed.json'}"
     assert run(["tools", "import", "mcp", command, "--output", str(tmp_path / "w")]) == 0
-    assert "Traceback" not in capfd.readouterr().err
+    shown = capfd.readouterr().err
+    assert "Traceback" not in shown
+    assert "logged" not in shown
+    assert all(logging.getLogger(name).handlers for name in ("mcp", "client")), "else Python prints the SDK's warnings"
+
+
+def test_a_server_that_fails_is_quoted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    failing = tmp_path / "failing.py"
+    failing.write_text("import sys\nsys.exit('\\x1b[2JAPI_KEY is not set\\n')")
+    assert run(["tools", "import", "mcp", f"{sys.executable} {failing}", "--output", str(tmp_path / "w")]) == 2
+    shown = capfd.readouterr().err
+    assert "API_KEY is not set); if it needs environment variables" in shown.replace("\n", " ")
+    assert "\x1b" not in shown
