@@ -164,7 +164,7 @@ class EndpointModel:
         return Reply(turn, choice.finish, choice.usage, response=text)
 
     def _malformed(self, error: UnreadableError, text: str) -> EndpointError:
-        return EndpointError(f"{self._endpoint.url}: malformed response ({error}): {text[:_RAW]}")
+        return EndpointError(f"{self._endpoint.url}: malformed response ({error}){f': {text[:_RAW]}' * bool(text)}")
 
     async def _reply_prompted(
         self, conversation: Conversation, prompting: Prompting, sampling: Sampling, stream: EventStream | None
@@ -223,7 +223,7 @@ class EndpointModel:
                 text = stream.body() if stream and stream.events else text
                 return read_response(text), text
             except UnreadableError as error:
-                raise self._malformed(error, text) from None
+                raise self._malformed(error, "" if stream and stream.events else text) from None
             except EndpointError as error:
                 # Some models of OpenAI take the limit under another name, and some servers do not stream; they say so.
                 said = str(error).removeprefix(self._endpoint.url)

@@ -222,7 +222,7 @@ class Transport:
     def _lost(self, error: Exception, began: float) -> AgentftError:
         why = f"{type(error).__name__}: {error}".removesuffix(": ")
         if self._success < began:  # nothing else gets through either
-            remedy = "check that the server runs and that --endpoint is its address; finished cases are kept"
+            remedy = "check that the server runs and that --endpoint is its address"
             return EndpointDownError(f"{self._endpoint.url} cannot be reached ({self._hidden(why)}); {remedy}")
         return self._error(f"the connection was lost ({why})")
 

@@ -169,6 +169,7 @@ def test_a_malformed_stream_is_an_error_of_the_server(chunks: list[Json], end: s
         ask(model)
     assert "malformed response" in str(caught.value)
     assert part in str(caught.value)
+    assert "data:" not in str(caught.value), "a person reads it"
     assert len(served.chats) == 1
 
 
