@@ -75,7 +75,7 @@ class _Replying:
         for block in self._blocks.feed(delta.text):
             self._block(block)
         growing = self._blocks.growing
-        self._view.grow(markdown(growing) if growing.strip() else None)
+        self._view.grow(markdown(growing) if growing.strip() else None, gap=self._shown)
 
     def end(self) -> None:
         """Show the rest."""
@@ -153,10 +153,10 @@ class ChatView:
         else:
             self.grow(safe_text(f"⚙ {delta.name} {' '.join(delta.text.split())[-200:]}", "dim"))
 
-    def grow(self, renderable: RenderableType | None) -> None:
-        """Show the text that is not finished."""
+    def grow(self, renderable: RenderableType | None, *, gap: bool = False) -> None:
+        """Show the text that is not finished; `gap`: after an empty line."""
         if self.live is not None and self._streaming:
-            self.live.grow(None if renderable is None else Trimmed(renderable, MARGIN, WIDEST))
+            self.live.grow(None if renderable is None else _block(renderable, gap))
 
     def write(self, text: str) -> None:
         """Write a piece of an answer to a pipe."""
@@ -168,8 +168,7 @@ class ChatView:
         if self.is_piped:
             self.write(text + "\n")
         else:
-            block = Trimmed(markdown(text), MARGIN, WIDEST)
-            self._print(Group(Text(), block) if gap else block)
+            self._print(_block(markdown(text), gap))
 
     def thought(self, text: str) -> None:
         """Show a thought as one dimmed line; it is an item of /show."""
@@ -249,6 +248,11 @@ class ChatView:
         return min(self.console.width, WIDEST)
 
 
+def _block(renderable: RenderableType, gap: bool) -> RenderableType:
+    block = Trimmed(renderable, MARGIN, WIDEST)
+    return Group(Text(), block) if gap else block
+
+
 def _text(step: Step, part: Part) -> str:
     """A part's text: a tool result that the model made up is text."""
     return part.text if isinstance(part, TextPart) else (step.raw or "")[part.span.start : part.span.end]
@@ -305,12 +309,12 @@ def _colour(exchange: Exchange) -> str:
 
 
 def status_line(steps: Sequence[Step], seconds: float) -> str:
-    """`2 calls · 87 tokens · 3.2 s · 27 tokens/s`; the seconds include the tools' time."""
+    """`2 calls · 87 tokens · 3.2 s · 27 tokens/s`; the seconds include the tools' time; not all endpoints count."""
     calls, tokens = sum(len(step.exchanges) for step in steps), sum(step.tokens for step in steps)
     parts = [f"{calls} call{'s' * (calls != 1)}"] if calls else []
-    parts += [f"{tokens} token{'s' * (tokens != 1)}", f"{seconds:.1f} s"]
+    parts += [f"{tokens} token{'s' * (tokens != 1)}"] * bool(tokens) + [f"{seconds:.1f} s"]
     rate = tokens / max(seconds, 0.001)
-    return " · ".join([*parts, f"{rate:.{int(rate < 10)}f} tokens/s"] if seconds > 0.1 else parts)
+    return " · ".join([*parts, f"{rate:.{int(rate < 10)}f} tokens/s"] if tokens and seconds > 0.1 else parts)
 
 
 def call_panel(exchange: Exchange, written: str = "", *, whole: bool = False) -> Constrain:

@@ -35,7 +35,7 @@ def load(repl: Repl, rest: str) -> None:
         raise InputError("sessions are stored for chats on a terminal only")
     if rest:
         store.find(rest).open(repl.session)
-        repl.view.replay((one.question, one.steps) for one in repl.session.rounds)
+        repl.view.replay(repl.session.said())
         repl.view.note(f"loaded {repl.session.conversation.id}", "dim")
         return
     lines = []
@@ -119,14 +119,15 @@ def case(repl: Repl, rest: str) -> None:
     if not rest:
         raise InputError("name the folder of a suite: /case evals/mine")
     session, folder = repl.session, Path(rest).expanduser()
-    if not any(one.steps for one in session.rounds):
+    said = session.said()
+    if not any(steps for _, steps in said):
         raise InputError("there is no answered round to make a case of")
-    sent = [[each.call for step in one.steps for each in step.exchanges if not each.is_error] for one in session.rounds]
+    sent = [[each.call for step in steps for each in step.exchanges if not each.is_error] for _, steps in said]
     turns: list[Json] = [
-        {"user": one.question, "calls": [{"name": call.name, "arguments": dict(call.arguments)} for call in calls]}
-        for one, calls in zip(session.rounds, sent, strict=True)
+        {"user": text, "calls": [{"name": call.name, "arguments": dict(call.arguments)} for call in calls]}
+        for (text, _), calls in zip(said, sent, strict=True)
     ]
-    wide = any("\u4e00" <= letter <= "\u9fff" for one in session.rounds for letter in one.question)
+    wide = any("\u4e00" <= letter <= "\u9fff" for text, _ in said for letter in text)
     category = {0: "irrelevance", 1: "single"}.get(len(sent[0]), "several_tools")
     category = "multi_round" if len(sent) > 1 else category
     row = {"id": session.conversation.id, "category": category, "lang": "zh" if wide else "en", "turns": turns}

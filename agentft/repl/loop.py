@@ -75,7 +75,7 @@ class Repl:
         gate.access = {name: tool.access for toolset in self.toolsets for name, tool in toolset.tools.items()}
         if self.resumes and self.store is not None:
             self.store.find().open(session)
-            self.view.replay((one.question, one.steps) for one in session.rounds)
+            self.view.replay(session.said())
             self.view.note(f"resumed {session.conversation.id}", "dim")
         return session
 
@@ -146,7 +146,7 @@ class Repl:
             session.rewind(before + 1 if text is not None else before)
             if not self.interactive:
                 raise
-            self.view.note(f"error: {error}", "red")
+            self.view.note(f"error: {error}; the question was removed from the conversation", "red")
             return
         finally:
             self.view.doing("")

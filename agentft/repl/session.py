@@ -145,6 +145,17 @@ class Session:
         """Whether the user has not asked anything yet."""
         return not any(turn.role == "user" for turn in self.conversation.turns)
 
+    def said(self) -> list[tuple[str, list[Step]]]:
+        """What the person said, and the steps after each; a text that steered stands between those of its round."""
+        steps = (step for one in self.rounds for step in one.steps)
+        found: list[tuple[str, list[Step]]] = []
+        for turn in self.conversation.turns:
+            if turn.role == "user":
+                found.append((turn.raw, []))
+            elif turn.role == "assistant":
+                found[-1][1].append(next(steps))
+        return found
+
     def ask(self, text: str, listening: Listening) -> Iterator[Step]:
         """Ask a question; yields each step until the model has answered, was stopped, or `max_steps` is reached.
 

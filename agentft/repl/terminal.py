@@ -26,6 +26,7 @@ from prompt_toolkit.formatted_text import ANSI, StyleAndTextTuples, to_formatted
 from prompt_toolkit.history import FileHistory
 from prompt_toolkit.input.vt100 import Vt100Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.layout.processors import TabsProcessor
 from prompt_toolkit.patch_stdout import patch_stdout
 from prompt_toolkit.styles import Style
 
@@ -80,6 +81,7 @@ class Terminal:
             history=FileHistory(str(history)),
             completer=ChatCompleter(repl),
             complete_while_typing=False,
+            input_processors=[TabsProcessor(char1=" ", char2=" ")],
             prompt_continuation=[("ansibrightblack", "· ")],
             key_bindings=self._keys(),
             bottom_toolbar=self._status,
@@ -275,8 +277,8 @@ class Terminal:
         last = next((step for one in reversed(session.rounds) for step in reversed(one.steps)), None)
         used = last.prompt_tokens + last.tokens if last else 0
         context = getattr(session.model, "context", 0)
-        parts.append(f"{used:,} of {context:,} tokens" if context else f"{used:,} tokens")
-        return [*parts, f"{_memory() / 1e6:,.0f} MB"]
+        parts.append(f"{used:,} of {context:,} tokens" if context else f"{used:,} token{'s' * (used != 1)}")
+        return [*parts, f"{_memory() / 1e6:,.0f} MB of memory"]
 
 
 def _memory() -> int:

@@ -22,18 +22,7 @@ from agentft.types import Json, Span, ToolCall, ToolDefinition
 if TYPE_CHECKING:
     from agentft.repl.loop import Repl
 
-__all__ = [
-    "_find_tool",
-    "call",
-    "change",
-    "changes",
-    "current",
-    "fault",
-    "read_arguments",
-    "read_call",
-    "state",
-    "tools",
-]
+__all__ = ["call", "change", "changes", "current", "fault", "read_arguments", "read_call", "state", "tools"]
 
 _WIDEST = 60  # characters of a value
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
+from typing import TextIO, cast
 
 import pytest
 from rich.console import Console
@@ -12,6 +14,7 @@ from rich.console import Console
 from agentft.calls.hermes import HERMES
 from agentft.calls.msagent import MSAGENT
 from agentft.display.chat import LINES_SHOWN, ChatView, call_line, call_panel, status_line
+from agentft.display.live import LiveArea
 from agentft.models import CallDone, CallStarted, Delta, TextDelta
 from agentft.types import Exchange, Json, ParseFailure, Span, Step, ToolCall
 
@@ -201,6 +204,20 @@ def test_status_line() -> None:
     assert status_line([step("x")], 0.01) == "10 tokens · 0.0 s"
     assert status_line([step("x", exchange()), step("y")], 4.0) == "1 call · 20 tokens · 4.0 s · 5.0 tokens/s"
     assert status_line([step("x", exchange(), exchange())], 2.0).startswith("2 calls")
+    assert status_line([replace(step("x"), tokens=0)], 2.0) == "2.0 s", "an endpoint that does not count"
+
+
+def test_a_paragraph_that_grows_stands_where_it_will_be() -> None:
+    live, out = LiveArea(), io.StringIO()
+    live.out = lambda text: print(text, end="", file=out)
+    console = Console(file=cast(TextIO, live), force_terminal=True, color_system=None, width=40)
+    view = ChatView(console, console, live=live)
+    with view.listening() as add:
+        add(0, TextDelta("One.\n\nTwo"))
+        view.doing("")
+        grown = out.getvalue() + live.draw(40, 10)
+    assert grown == "  One.\n\n  Two\n"
+    assert out.getvalue() == grown
 
 
 def test_notes_go_to_the_other_console() -> None:

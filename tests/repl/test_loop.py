@@ -13,6 +13,7 @@ from agentft.errors import FrameError, InputError
 from agentft.models import CallStarted, CallText, Delta, Model, OnDelta, Reply, Request, Sampling, TextDelta
 from agentft.records import parse_row
 from agentft.repl.session import repeats
+from agentft.repl.store import SessionStore
 from agentft.types import Conversation, Exchange, ToolCall
 from tests.repl.stage import ANSWERS, CALL, Doubler, Inspectable, Stage
 
@@ -163,6 +164,7 @@ def test_ctrl_c_in_a_pipe_ends_the_run_and_saves_the_chat(tmp_path: Path) -> Non
 def test_an_error_is_shown_and_the_chat_continues() -> None:
     stage = Stage(["hello", "/quit"], answers={}).run()
     assert "error: answers: no answer for" in stage.noted
+    assert "; the question was removed from the conversation\n" in stage.noted
     assert stage.session.is_empty
 
 
@@ -259,6 +261,21 @@ def test_a_text_that_steers_follows_the_next_result_in_the_same_round(tmp_path: 
     assert [turn.role for turn in read.turns][1:] == ["user", "assistant"] * 3
     assert stage.session.rewind(1) == "double 4"
     assert stage.session.is_empty
+
+
+def test_a_text_that_steered_is_shown_again_and_is_a_turn_of_the_case(tmp_path: Path) -> None:
+    stage = Stage(["double 4", "thanks", f"/case {tmp_path}/mine"], STEERED)
+    stage.repl.store = SessionStore(tmp_path)
+    steering(stage, "in words, please")
+    stage.run()
+    (case,) = (tmp_path / "mine" / "cases.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [(turn["user"], len(turn["calls"])) for turn in json.loads(case)["turns"]] == [
+        *(("double 4", 1), ("in words, please", 0), ("thanks", 0))
+    ]
+    again = Stage([])
+    again.repl.store, again.repl.resumes = stage.repl.store, True
+    assert len(again.repl.session.rounds) == 2
+    assert re.search("\n⚙ 1 .*\n\n› in words, please\n  It is eight.\n\n› thanks\n", again.shown), again.shown
 
 
 def test_a_model_whose_template_refuses_a_text_after_a_result_is_not_steered() -> None:

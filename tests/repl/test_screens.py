@@ -138,6 +138,18 @@ def test_typing_goes_on_during_an_answer_and_esc_gives_the_queue_back(tmp_path: 
         screen.tmux("kill-server")
 
 
+def test_pasted_lines_stay_as_they_are(tmp_path: Path) -> None:
+    screen = Screen(tmp_path, 100)
+    screen.start(screen.options)
+    try:
+        screen.tmux("set-buffer", "if 北京:\n\tstay\n")
+        screen.tmux("paste-buffer", "-p")
+        screen.wait_for("› if 北京:\n·     stay\n")
+        screen.wait_for("0 tokens · 0 MB of memory")
+    finally:
+        screen.tmux("kill-server")
+
+
 def test_a_text_with_a_mark_reaches_the_model_after_its_next_call(tmp_path: Path) -> None:
     answers = {"*/0/0": f"I set it: hold1 {LIMIT}", "*/1/0": "It is 100.", "*/2/0": "That was all. hold2"}
     screen = Screen(tmp_path, 80, answers)
