@@ -68,7 +68,7 @@ def good(repl: Repl, rest: str) -> None:
 def keep(repl: Repl, path: Path) -> None:
     """Write the conversation's row with its provenance, in place of its earlier row."""
     session = repl.session
-    if session.is_empty:
+    if not session.rounds:
         raise InputError("the conversation is empty; nothing was saved")
     conversation = session.conversation
     row = msagent_row(conversation) if repl.form == "msagent" else _openai_row(conversation)
@@ -79,8 +79,7 @@ def keep(repl: Repl, path: Path) -> None:
 
 
 def _openai_row(conversation: Conversation) -> dict[str, Json]:
-    messages: list[Json] = write_messages(conversation)
-    return {"id": conversation.id, "messages": messages, "tools": declare(conversation.tools)}
+    return {"id": conversation.id, "messages": [*write_messages(conversation)], "tools": declare(conversation.tools)}
 
 
 def fix(repl: Repl, rest: str) -> None:
@@ -96,8 +95,7 @@ def fix(repl: Repl, rest: str) -> None:
         session.fix_answer(text.strip() or repl.read("answer › ", session.conversation.turns[-1].raw).strip())
         repl.view.note("the answer is corrected", "dim")
     else:
-        call = _fixed_call(repl, rest)
-        session.fix_call(call)
+        session.fix_call(_fixed_call(repl, rest))
         repl.follow(None)
     if repl.keep_to is not None:
         keep(repl, repl.keep_to)
@@ -128,8 +126,7 @@ def case(repl: Repl, rest: str) -> None:
         for (text, _), calls in zip(said, sent, strict=True)
     ]
     wide = any("\u4e00" <= letter <= "\u9fff" for text, _ in said for letter in text)
-    category = {0: "irrelevance", 1: "single"}.get(len(sent[0]), "several_tools")
-    category = "multi_round" if len(sent) > 1 else category
+    category = "multi_round" if len(sent) > 1 else {0: "irrelevance", 1: "single"}.get(len(sent[0]), "several_tools")
     row = {"id": session.conversation.id, "category": category, "lang": "zh" if wide else "en", "turns": turns}
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "suite.toml").exists():

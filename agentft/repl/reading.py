@@ -40,10 +40,7 @@ def plain_reader(prompt: str, text: str = "", /) -> str:
 
 @contextmanager
 def quiet_terminal() -> Iterator[None]:
-    """Keep what is typed before the input line appears for it, instead of showing it at the cursor."""
-    if not sys.stdin.isatty():
-        yield
-        return
+    """Keep what is typed on stdin, a terminal, before the input line appears for it, instead of showing it."""
     before = termios.tcgetattr(sys.stdin)
     quiet = [*before]
     quiet[0] = before[0] & ~termios.ICRNL

@@ -104,7 +104,7 @@ def why(repl: Repl, _: str) -> None:
 def mask(repl: Repl, _: str) -> None:
     """`/mask`: the conversation as a training row, with the tokens that training would supervise."""
     model = repl.tokenizer_of
-    if not model or repl.session.is_empty:
+    if not model or not repl.session.rounds:
         raise InputError("there is no conversation yet" if model else "this model's tokenizer is not on this machine")
     from agentft.display.data import mask_view
     from agentft.rows.mask import mask_rows

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
+from itertools import islice, pairwise
 from typing import Any, Protocol, TypeAlias
 
 from agentft.agent import INFRASTRUCTURE, add_user_turn, advance, open_conversation, step
@@ -140,21 +141,12 @@ class Session:
         """The tools that are on."""
         return tuple(tool for tool in self.tools if tool.name not in self.gate.off)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether the user has not asked anything yet."""
-        return not any(turn.role == "user" for turn in self.conversation.turns)
-
     def said(self) -> list[tuple[str, list[Step]]]:
         """What the person said, and the steps after each; a text that steered stands between those of its round."""
         steps = (step for one in self.rounds for step in one.steps)
-        found: list[tuple[str, list[Step]]] = []
-        for turn in self.conversation.turns:
-            if turn.role == "user":
-                found.append((turn.raw, []))
-            elif turn.role == "assistant":
-                found[-1][1].append(next(steps))
-        return found
+        turns = [turn for turn in self.conversation.turns if turn.role in {"user", "assistant"}]
+        said = [at for at, turn in enumerate(turns) if turn.role == "user"]
+        return [(turns[at].raw, [*islice(steps, end - at - 1)]) for at, end in pairwise([*said, len(turns)])]
 
     def ask(self, text: str, listening: Listening) -> Iterator[Step]:
         """Ask a question; yields each step until the model has answered, was stopped, or `max_steps` is reached.

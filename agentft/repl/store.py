@@ -83,7 +83,7 @@ class SessionStore:
 
     def save(self, session: Session) -> None:
         """Write the session; nothing is written before the first question."""
-        if session.is_empty:
+        if not session.rounds:
             return
         conversation = session.conversation
         turns = [

@@ -42,7 +42,7 @@ def test_the_state_goes_back_with_the_conversation() -> None:
     stage = BankStage(["limit to 100", "and 200", "/rewind", "/rewind 3", "/rewind x", "/rewind 1"])
     stage.run()
     assert stage.limit() == FORMER
-    assert stage.session.is_empty
+    assert not stage.session.rounds
     assert re.search(r"1 limit to 100\n +2 and 200", stage.shown)
     assert "there is no round 3; rounds are counted from 1 to 2" in stage.noted
     assert "there is no round x" in stage.noted
@@ -152,7 +152,7 @@ def test_a_call_by_hand_changes_the_state_and_not_the_conversation() -> None:
     stage.session.gate.approve = "always"
     stage.run()
     assert stage.limit() == 700
-    assert stage.session.is_empty
+    assert not stage.session.rounds
     assert stage.session.gate.approve == "always"
     assert "the arguments are [1]; write a JSON object" in stage.noted
     assert "the arguments cannot be read" in bank("/call set_daily_limit {").noted

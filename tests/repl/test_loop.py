@@ -113,7 +113,7 @@ def test_ctrl_c_before_anything_came_removes_the_question() -> None:
     stage.session.model = Halting(stage.session.model, CallStarted("double"), CallText("double", "{"))
     stage.run()
     assert "stopped; the question was removed from the conversation" in stage.noted
-    assert stage.session.is_empty
+    assert not stage.session.rounds
     assert stage.session.rounds == []
 
 
@@ -165,7 +165,7 @@ def test_an_error_is_shown_and_the_chat_continues() -> None:
     stage = Stage(["hello", "/quit"], answers={}).run()
     assert "error: answers: no answer for" in stage.noted
     assert "; the question was removed from the conversation\n" in stage.noted
-    assert stage.session.is_empty
+    assert not stage.session.rounds
 
 
 def test_an_error_in_a_pipe_ends_the_run() -> None:
@@ -260,7 +260,7 @@ def test_a_text_that_steers_follows_the_next_result_in_the_same_round(tmp_path: 
     read = parse_row(json.loads(kept.read_text(encoding="utf-8")), "row")
     assert [turn.role for turn in read.turns][1:] == ["user", "assistant"] * 3
     assert stage.session.rewind(1) == "double 4"
-    assert stage.session.is_empty
+    assert not stage.session.rounds
 
 
 def test_a_text_that_steered_is_shown_again_and_is_a_turn_of_the_case(tmp_path: Path) -> None:
@@ -326,4 +326,4 @@ def test_a_model_on_this_machine_reads_the_tools_before_the_first_question() -> 
     stage.session.warm()
     assert asked[0][0].tools == stage.session.offered
     assert [tokens for _, tokens in asked] == [1, 1]
-    assert stage.session.is_empty
+    assert not stage.session.rounds
