@@ -13,7 +13,7 @@ __all__ = ["unread_keys", "unread_of_turn"]
 
 # The latter say something about the row. They are no part of the conversation, so nothing is lost if they are not read.
 _ROW = frozenset({"id", "system"})
-_ROW |= {"source", "license", "lang", "language", "category", "dataset", "split", "metadata", "meta"}
+_ROW |= {"source", "license", "lang", "language", "category", "dataset", "split", "metadata", "meta", "provenance"}
 _CALL = frozenset({"id", "type", "function", "name"})
 _TOOL = frozenset({"type", "function", "name", "description", "parameters", "input_schema", "inputSchema"})
 _TURN = frozenset({"id", *WEIGHT_KEYS})

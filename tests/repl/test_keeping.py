@@ -87,11 +87,13 @@ def test_good_keeps_one_row_for_a_conversation(tmp_path: Path) -> None:
     assert stage.noted.count(f"saved to {path}") == 2
 
 
-def test_good_in_the_form_of_openai_reads_back(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["openai", "msagent"])
+def test_a_row_that_is_kept_reads_back_whole(tmp_path: Path, form: str) -> None:
     path = tmp_path / "kept.jsonl"
-    bank("limit to 100", f"/good {path} openai")
+    bank("limit to 100", f"/good {path} {form}")
     (row,) = rows(path)
     read = parse_row(row, "row")
+    assert not read.unread, "`--strict` would refuse it"
     calls = [part for turn in read.turns for part in turn.parts if isinstance(part, ToolCall)]
     assert [(one.name, one.arguments["amount"]) for one in calls] == [("set_daily_limit", 100)]
 
