@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from agentft.commands import run
 from agentft.errors import InputError
 from agentft.models import Sampling
+from agentft.synthesis.build import BuildReport
 from tests.engine.samples import write_rows
 from tests.evaluation.world import write_suite, write_world
 from tests.tiny import save_tiny
@@ -151,3 +153,12 @@ def test_every_option_of_what_is_built_reaches_it(place: Path, tmp_path: Path, m
     imported = Seen(monkeypatch, "agentft.evaluation.importing.import_set")
     assert run(["eval", "import", "tasks.json", "--from", "tau2", "--output", "there", "--tools", "./shop"]) == 2
     assert imported.arguments == (Path("tasks.json"), "tau2", Path("there"), "./shop")
+
+
+def test_a_build_reports_as_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = BuildReport("there.jsonl", "rows", 5, "0" * 64, 1, 1, 0, 0, {"single": 1}, {"en": 1}, {"price": 1})
+    monkeypatch.setattr("agentft.synthesis.build.build", lambda *_, **__: report)
+    assert run(["data", "build", "quickstart", "--output", str(tmp_path / "there.jsonl"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == asdict(report)

@@ -38,6 +38,8 @@ def test_runs_are_listed_with_their_state(
     assert lock_holder(made.path) is None, "the lock is free, whatever process its file names"
     assert run(["runs", "show", "a"]) == 0
     assert capfd.readouterr().out == "runs/a: finished, step 3 of 8, loss 1.250\n"
+    assert run(["runs", "show", "a", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out) == expected | {"status": "finished", "process": None, "measured": []}
     assert run(["runs", "stop", "last"]) == 2
     assert capfd.readouterr().err == "error: runs/a is not running; it is finished\n"
 
