@@ -33,6 +33,7 @@ BFCL = "bfcl"
 EXIT_CODES = {"none": 0, "pass": 0, "fail": 1, "invalid": 1, "interrupted": 130}
 
 _OF_A_RUN = ("model", "adapter", "baseline", "baseline_format", "shots", "limit", "output")
+_OF_ITS_CALLS = ("shots_data", "faults", "real", "record", "replay", "endpoint", "tokenizer")
 """Options that run a model, which --rescore does not."""
 
 
@@ -202,8 +203,7 @@ def _check(options: EvalOptions) -> int:
     from agentft.evaluation.checking import check_cases
     from agentft.toolset import stdout_to_stderr
 
-    others = (*_OF_A_RUN, "rescore", "faults", "real", "replay", "endpoint", "fail_under", "no_worse_than")
-    if excess := options.given(*others):
+    if excess := options.given(*_OF_A_RUN, *_OF_ITS_CALLS, "rescore", "fail_under", "no_worse_than"):
         raise InputError(f"--check runs the expected calls and no model; leave out {', '.join(excess)}")
     plan = _choose_plan(options, strict=False)
     with stdout_to_stderr():  # for handlers that print
@@ -221,7 +221,7 @@ def _check(options: EvalOptions) -> int:
 def _rescore(folder: Path, gates: tuple[Gate, ...], report: ResultsWriter, options: EvalOptions) -> int:
     from agentft.evaluation.rescoring import rescore
 
-    if excess := options.given(*_OF_A_RUN):
+    if excess := options.given(*_OF_A_RUN, *_OF_ITS_CALLS):
         raise InputError(f"--rescore grades a stored run and runs no model; leave out {', '.join(excess)}")
     suites, worlds = options.suites or [], split_names(options.tools)
     summary = rescore(folder, gates, options.max_invalid, suites, worlds, on_results=report)

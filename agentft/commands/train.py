@@ -95,7 +95,7 @@ def train_command(
         return
     options: dict[str, Any] = {"model": model, "data": data, "method": method, "learn": learn}
     options |= {"format": call_format, "output": output, "seed": seed, "deepspeed": deepspeed, "eval_data": eval_data}
-    _check_sweep(find_lr, gpus=gpus, deepspeed=deepspeed, detach=detach, dry_run=dry_run)
+    _alone(find_lr, gpus=gpus, hostfile=hostfile, deepspeed=deepspeed, detach=detach, dry_run=dry_run, strict=strict)
     what = _find(settings or [], options, resume, strict=strict, dry_run=dry_run or find_lr)
     if detach and not dry_run:
         raise typer.Exit(_detach(what, context.obj))
@@ -148,10 +148,10 @@ def open_scorer(recipe: Recipe) -> Scorer:
     return InterimEvaluation(choose_cases(list(recipe.score_suite), tools, recipe.score_cases))
 
 
-def _check_sweep(wanted: bool, **others: object) -> None:
+def _alone(wanted: bool, **others: object) -> None:
     if wanted and any(others.values()):
         names = ", ".join(f"--{name.replace('_', '-')}" for name, given in others.items() if given)
-        raise InputError(f"--find-lr sweeps over rates in this process, on one GPU; remove {names}")
+        raise InputError(f"--find-lr only sweeps over rates, in this process, on one GPU; remove {names}")
 
 
 def _preview(recipe: Recipe, watch: _Watch, processes: int, *, sweep: bool, strict: bool, as_json: bool) -> None:
