@@ -237,4 +237,4 @@ def test_our_own_distribution_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_distribution_is_not_named_like_the_package() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["name"] == "agentft-suite"
-    assert project["scripts"] == {"agentft": "agentft.commands:main"}
+    assert project["scripts"] == {"agentft": "agentft.__main__:main"}

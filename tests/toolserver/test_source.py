@@ -64,6 +64,8 @@ def test_a_line_that_could_not_be_written_in_full_is_an_error(tmp_path: Path) ->
     file: Any = recorder._file
 
     class Full:
+        name = str(tmp_path / "kept.jsonl")
+
         def write(self, line: bytes) -> int:
             return len(line) - 1
 
