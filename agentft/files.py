@@ -44,7 +44,8 @@ def naming(path: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or str(path)
+        if error.errno is not None:  # else its message is our own, which a name would hide
+            error.filename = error.filename or str(path)
         raise
 
 
