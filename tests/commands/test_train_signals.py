@@ -76,6 +76,7 @@ def test_a_terminal_that_hangs_up_leaves_a_checkpoint(
     command += ["--method", "lora", "pack_tokens=256", "epochs=5000", "save_steps=1000000"]
     child, terminal = pty.fork()
     if child == 0:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored
         os.execv(sys.executable, command)  # noqa: S606
     folder, deadline = RunFolder(Path("runs/rows-1")), time.monotonic() + 300
     while len(folder.read_metrics()) < 2 and time.monotonic() < deadline:
