@@ -27,7 +27,7 @@ def quickstart_command(
 ) -> None:
     """Build data for three tools, tune SmolLM2-135M on them, and evaluate it before and after.
 
-    Takes 10 to 22 minutes on two CPU cores. The data go to runs/data/, the
+    Takes 7 to 22 minutes on two CPU cores. The data go to runs/data/, the
     adapter and the evaluation to the run folder.
 
     Example:
