@@ -114,6 +114,13 @@ def test_other_tools_and_other_servers_are_refused(imported: tuple[str, Toolset,
         McpService("/no/such/server --token S3CRET", [imported[1]])
 
 
+def scripted(path: Path, call: str, answer: str) -> str:
+    """A model that makes one call, then answers."""
+    lines = (("*/0/0", f"<|startofthink|>```JSON\n{call}\n```<|endofthink|>"), ("*/0/1", answer))
+    path.write_text("\n".join(json.dumps({"key": key, "text": text}) for key, text in lines))
+    return f"scripted:{path}"
+
+
 def test_nobody_is_asked_on_a_pipe(
     imported: tuple[str, Toolset, Path],
     tmp_path: Path,
@@ -123,13 +130,8 @@ def test_nobody_is_asked_on_a_pipe(
     command, world, got = imported
     name = str(got.parent / "real")
     call = json.dumps({"api_name": "wipe", "url": world.tools["wipe"].definition.endpoints[0], "parameters": {"b": 2}})
-    (tmp_path / "a.jsonl").write_text(
-        "\n".join(
-            json.dumps({"key": key, "text": text})
-            for key, text in (("*/0/0", f"<|startofthink|>```JSON\n{call}\n```<|endofthink|>"), ("*/0/1", "Gone."))
-        )
-    )
-    options = ["chat", "--model", f"scripted:{tmp_path / 'a.jsonl'}", "--tools", name, "--mcp", command]
+    model = scripted(tmp_path / "a.jsonl", call, "Gone.")
+    options = ["chat", "--model", model, "--tools", name, "--mcp", command]
     monkeypatch.setattr(sys, "stdin", io.StringIO("wipe it\n"))
     assert run(options) == 2
     assert "--mcp needs --approve never" in capsys.readouterr().err
@@ -148,9 +150,8 @@ def test_the_server_gets_the_variables_that_are_named(
 ) -> None:
     command, world, got = imported
     call = json.dumps({"api_name": "key", "url": world.tools["key"].definition.endpoints[0], "parameters": {}})
-    lines = (("*/0/0", f"<|startofthink|>```JSON\n{call}\n```<|endofthink|>"), ("*/0/1", "Done."))
-    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"key": key, "text": text}) for key, text in lines))
-    options = ["chat", "--model", f"scripted:{tmp_path / 'a.jsonl'}", "--tools", str(got.parent / "real"), "--json"]
+    model = scripted(tmp_path / "a.jsonl", call, "Done.")
+    options = ["chat", "--model", model, "--tools", str(got.parent / "real"), "--json"]
     monkeypatch.setattr(sys, "stdin", io.StringIO("go\n"))
     assert run([*options, "--mcp", command, "--approve", "never", "--env", "MY_API_KEY=s3"]) == 0
     (made,) = json.loads(capsys.readouterr().out)["rounds"][0]["calls"]
