@@ -121,9 +121,12 @@ def _without(schema: Any, hidden: str) -> Any:
         return [_without(item, hidden) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {key: value if key in INERT else _without(value, hidden) for key, value in schema.items() if key != hidden}
-    for key in {"properties", *_NAMED} & made.keys():
-        made[key] = {name: _without(value, hidden) for name, value in schema[key].items()}
+    made = {}
+    for key, value in schema.items():
+        if key in {"properties", *_NAMED}:
+            made[key] = {name: _without(inner, hidden) for name, inner in value.items()}
+        elif key != hidden:
+            made[key] = value if key in {*INERT, "dependentRequired"} else _without(value, hidden)
     gone = {name for name, value in schema.get("properties", {}).items() if value.get(hidden) is True}
     for name in gone:
         del made["properties"][name]

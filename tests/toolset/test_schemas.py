@@ -178,7 +178,9 @@ def test_another_part_may_hide_a_property_or_require_it(schema: Schema) -> None:
 
 
 def test_a_property_may_have_the_name_of_a_keyword() -> None:
-    named: Schema = {"properties": {"readOnly": {"type": "boolean"}, "default": {"properties": {"required": {}}}}}
+    inner: Schema = {"type": "object", "properties": {"required": {}}}
+    named: Schema = {"properties": {"readOnly": {"type": "boolean"}, "default": inner, "properties": inner}}
+    named["dependentRequired"] = {"properties": ["default"], "readOnly": ["default"]}
     assert expand(named, hidden="readOnly") == named
 
 
