@@ -121,7 +121,7 @@ def _without(schema: Any, hidden: str) -> Any:
         return [_without(item, hidden) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {}
+    made: Schema = {}
     for key, value in schema.items():
         if key in {"properties", *_NAMED}:
             made[key] = {name: _without(inner, hidden) for name, inner in value.items()}
