@@ -32,6 +32,7 @@ from agentft.commands.evaluation_import import import_command as eval_import
 from agentft.commands.evaluation_mine import mine_command
 from agentft.commands.evaluation_show import show_command
 from agentft.commands.export import export_command
+from agentft.commands.idle import StrictCommand
 from agentft.commands.models import list_command as models_list
 from agentft.commands.models import pull_command as models_pull
 from agentft.commands.plan import plan_command
@@ -162,7 +163,8 @@ def _build() -> typer.Typer:
     for name, function in COMMANDS.items():
         parent, _, command = name.rpartition(" ")
         group, context = groups.get(parent, root), OWN_OPTIONS.get(name)
-        group.command(command if parent in groups else name, help=_help(function), context_settings=context)(function)
+        word = command if group is not root else name
+        group.command(word, cls=StrictCommand, help=_help(function), context_settings=context)(function)
     for name, group in groups.items():
         parent = name.rpartition(" ")[0]
         (groups[parent] if parent else root).add_typer(group)

@@ -96,7 +96,7 @@ def chat_command(  # noqa: RET503  (nothing is returned)
         stored = _store().find()
         model, adapter, tools, endpoint, tokenizer = stored.options(model, adapter, tools, endpoint, tokenizer)
         mcp, env = (mcp, env) if mcp is not None else stored.server()
-    approval = _approval(approve, mcp, env, resume=resume, asks=interactive or (acp and not resume))
+    approval = _approval(approve, mcp, resume=resume, asks=interactive or (acp and not resume))
     store = _store((model, adapter, tools, endpoint, tokenizer), _said(mcp, env)) if interactive else None
     served = choose_endpoint(endpoint, allow_http=allow_http, tokenizer=tokenizer)
     sampling = (max_new_tokens, temperature, top_p, top_k, seed, repetition_penalty)
@@ -117,12 +117,8 @@ def _quiet(edits: bool) -> AbstractContextManager[None]:
     return quiet_terminal() if edits else nullcontext()
 
 
-def _approval(
-    approve: Approval | None, mcp: str | None, env: Sequence[str] | None, *, resume: bool, asks: bool
-) -> Approval:
+def _approval(approve: Approval | None, mcp: str | None, *, resume: bool, asks: bool) -> Approval:
     """Which calls are asked about. `asks`: there is a person to ask."""
-    if env and not mcp:
-        raise InputError("--env is for the command of --mcp; name it, or omit --env")
     approval = approve or ("always" if mcp else "never")
     if not asks and (resume or approval != "never"):
         what = "--resume" if resume else f"--approve {approval}"

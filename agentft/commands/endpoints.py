@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agentft.errors import InputError
-
 if TYPE_CHECKING:
     from agentft.models.transport import Endpoint
 
@@ -45,11 +43,9 @@ def choose_endpoint(
     """The endpoint of `--endpoint`, if it is given. Says on stderr which key is sent where.
 
     Raises:
-        InputError: a tokenizer without an endpoint; see `open_endpoint`.
+        InputError: see `open_endpoint`.
     """
     if url is None:
-        if tokenizer:
-            raise InputError("--tokenizer is for models behind an --endpoint; a local model has its own tokenizer")
         return None
     from agentft.display.terminal import say
     from agentft.models.transport import open_endpoint

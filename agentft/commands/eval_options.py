@@ -133,10 +133,6 @@ class EvalOptions:
     ] = None
     data: Annotated[Path | None, typer.Option(help="For `bfcl`: the wheel of bfcl-eval, or its folder `data`.")] = None
 
-    def given(self, *names: str) -> list[str]:
-        """Those of these options that are not None, as the user types them."""
-        return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name) is not None]
-
 
 def with_options(function: Callable[[typer.Context, EvalOptions], None]) -> Callable[..., None]:
     """A command for typer whose parameters are the fields of `EvalOptions`."""

@@ -32,10 +32,6 @@ __all__ = ["choose_cases", "eval_command", "report_writer", "run_plan"]
 BFCL = "bfcl"
 EXIT_CODES = {"none": 0, "pass": 0, "fail": 1, "invalid": 1, "interrupted": 130}
 
-_OF_A_RUN = ("model", "adapter", "baseline", "baseline_format", "shots", "limit", "output")
-_OF_ITS_CALLS = ("shots_data", "faults", "real", "record", "replay", "endpoint", "tokenizer")
-"""Options that run a model, which --rescore does not."""
-
 
 @with_options
 def eval_command(context: typer.Context, options: EvalOptions) -> None:
@@ -46,15 +42,13 @@ def eval_command(context: typer.Context, options: EvalOptions) -> None:
     """
     from agentft.display.pulling import ensure_pulled
     from agentft.models.embedded import EMBEDDED
-    from agentft.models.play import PLAY
     from agentft.runs import find_finished
 
-    if options.adapter and options.model != PLAY:  # what does not exist is refused before the imports
+    if options.adapter:  # what does not exist is refused before the imports
         find_finished(options.adapter)
     if options.model and options.model not in EMBEDDED and not options.endpoint:
         ensure_pulled(options.model)
-    exports = {name: getattr(options, name) for name in ("html", "junit", "markdown", "csv")}
-    report = report_writer(context, **exports)
+    report = report_writer(context, **{name: getattr(options, name) for name in ("html", "junit", "markdown", "csv")})
     gates = _gates(options.fail_under or [], options.no_worse_than or [], options.baseline or options.rescore)
     if options.check:
         raise typer.Exit(_check(options))
@@ -76,8 +70,6 @@ def _run_options(plan: Plan, gates: tuple[Gate, ...], report: ResultsWriter, opt
         options.endpoint, at_once, allow_http=options.allow_http, quiet=quiet, tokenizer=options.tokenizer
     )
     person = None if server or options.model != PLAY else _ask
-    if person and options.adapter:
-        raise InputError(f"--model {PLAY} is a person, who has no adapter; omit --adapter")
     choice = ModelChoice(options.model, options.adapter, options.bits, options.call_format, server, person)
     sampling = Sampling(**{name: getattr(options, name) for name in ("max_new_tokens", "temperature", "seed")})
     batch_size = server.concurrency if server else at_once or (1 if person else 16)
@@ -122,8 +114,6 @@ def _shots(options: EvalOptions) -> Shots | None:
     from agentft.runs import find_finished
 
     if options.shots is None:
-        if options.shots_data:
-            raise InputError("--shots-data is where --shots come from; add --shots N")
         return None
     paths = options.shots_data or (find_finished(options.adapter).data if options.adapter else ())
     if not paths:
@@ -203,8 +193,6 @@ def _check(options: EvalOptions) -> int:
     from agentft.evaluation.checking import check_cases
     from agentft.toolset import stdout_to_stderr
 
-    if excess := options.given(*_OF_A_RUN, *_OF_ITS_CALLS, "rescore", "fail_under", "no_worse_than"):
-        raise InputError(f"--check runs the expected calls and no model; leave out {', '.join(excess)}")
     plan = _choose_plan(options, strict=False)
     with stdout_to_stderr():  # for handlers that print
         flaws = check_cases(plan)
@@ -221,8 +209,6 @@ def _check(options: EvalOptions) -> int:
 def _rescore(folder: Path, gates: tuple[Gate, ...], report: ResultsWriter, options: EvalOptions) -> int:
     from agentft.evaluation.rescoring import rescore
 
-    if excess := options.given(*_OF_A_RUN, *_OF_ITS_CALLS):
-        raise InputError(f"--rescore grades a stored run and runs no model; leave out {', '.join(excess)}")
     suites, worlds = options.suites or [], split_names(options.tools)
     summary = rescore(folder, gates, options.max_invalid, suites, worlds, on_results=report)
     _print(summary, as_json=options.as_json)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from agentft.errors import InputError
 
 if TYPE_CHECKING:
     from agentft.rows.preparation import DataReport
@@ -26,7 +27,7 @@ def plan_command(
     model: Annotated[
         str | None, typer.Option(help="A folder, a hub id, an embedded name, or `random-7b` (7B, random weights).")
     ] = None,
-    data: Annotated[list[Path] | None, typer.Option(help="Data files, as for training.")] = None,
+    data: Annotated[list[str] | None, typer.Option(help="Data files, as for training.")] = None,
     method: Annotated[str | None, typer.Option(help="qlora, lora or full.")] = None,
     length: Annotated[int, typer.Option(min=16, help="Without --data: tokens per row; rows share no prefix.")] = 2_048,
     rows: Annotated[int, typer.Option(min=1, help="Without --data: number of rows.")] = 10_000,
@@ -35,9 +36,8 @@ def plan_command(
 ) -> None:
     """Predict which settings fit common cards, and how much memory and time training takes with them.
 
-    On an H100, predicted memory was within 10 % of 61 measured steps, and predicted time within 15 % where the GPU was
-    the limit (30 % for models so small that the CPU was). Speeds of other cards are computed from the vendors' figures.
-    Without --data, a quarter of the tokens is taken to be supervised.
+    On an H100, memory was within 10 % of 61 measured steps, and time within 15 % where the GPU was the limit, 30 % if
+    the CPU was. Other cards' speeds come from vendors' figures. Without --data, a quarter of the tokens is supervised.
 
     Example:
       agentft plan --model random-7b --length 2048
@@ -49,8 +49,9 @@ def plan_command(
     from agentft.training.recipe import read_settings
     from agentft.training.sharding import settle
 
-    options: dict[str, Any] = {"model": model, "method": method, "data": [str(path) for path in data or []]}
-    recipe = settle(read_settings(settings or [], options))
+    recipe = settle(read_settings(settings or [], {"model": model, "method": method, "data": data}))
+    if recipe.data and (length, rows) != (2_048, 10_000):
+        raise InputError("--length and --rows describe rows that are not there yet; omit them, or the data")
     ensure_pulled(recipe.model)  # refuses a folder that does not exist before the imports
     from agentft.display.training import data_lines
     from agentft.training.planner import Choice, describe_choice, describe_duration, even_workload

@@ -19,16 +19,14 @@ def list_worlds(as_json: Annotated[bool, typer.Option("--json", help="Print one 
     Example:
       agentft tools list
     """
-    from agentft.display.terminal import say_json
+    from agentft.display.terminal import open_console, say_json
+    from agentft.display.tools import world_table
     from agentft.toolset import load_toolsets, shipped_worlds
 
     toolsets = load_toolsets(shipped_worlds())
     if as_json:
         say_json({"worlds": [_world(toolset) for toolset in toolsets]}, indent=2)
         return
-    from agentft.display.terminal import open_console
-    from agentft.display.tools import world_table
-
     open_console().print(world_table(toolsets))
 
 
@@ -43,16 +41,14 @@ def show_world(
     Example:
       agentft tools show weather
     """
-    from agentft.display.terminal import say_json
+    from agentft.display.terminal import open_console, say_json
+    from agentft.display.tools import tool_table
     from agentft.toolset import load_toolsets
 
     (toolset,) = load_toolsets([world])
     if as_json:
         say_json(_world(toolset), indent=2)
         return
-    from agentft.display.terminal import open_console
-    from agentft.display.tools import tool_table
-
     open_console().print(tool_table([toolset]))
 
 

@@ -43,8 +43,6 @@ def serve_command(
     from agentft.toolserver import ToolServer, open_source, read_faults
     from agentft.toolset import load_toolsets, stdout_to_stderr
 
-    if stdio and faults:
-        raise InputError("--faults needs HTTP, which --stdio does not use; leave one of them out")
     toolsets = load_toolsets(split_names(worlds), seed)
     schedule = read_faults(faults, toolsets) if faults else None
     source = open_source(toolsets, real=real, record=record, replay=replay, miss=replay_miss, keep=keep_secrets)

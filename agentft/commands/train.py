@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentft.errors import InputError
-
 if TYPE_CHECKING:
     from agentft.display.training import TrainingView
     from agentft.runs import RunFolder
@@ -95,9 +93,8 @@ def train_command(
         return
     options: dict[str, Any] = {"model": model, "data": data, "method": method, "learn": learn}
     options |= {"format": call_format, "output": output, "seed": seed, "deepspeed": deepspeed, "eval_data": eval_data}
-    _alone(find_lr, gpus=gpus, hostfile=hostfile, deepspeed=deepspeed, detach=detach, dry_run=dry_run, strict=strict)
-    what = _find(settings or [], options, resume, strict=strict, dry_run=dry_run or find_lr)
-    if detach and not dry_run:
+    what = _find(settings or [], options, resume, dry_run=dry_run or find_lr)
+    if detach:
         raise typer.Exit(_detach(what, context.obj))
     processes = _launch(gpus, hostfile, context.obj, dry_run, what)
     say(*["loading PyTorch and transformers ..."][quiet:], err=True)
@@ -109,9 +106,7 @@ def train_command(
     _show(result, watch, as_json=as_json, quiet=quiet)
 
 
-def _find(
-    settings: list[str], options: dict[str, Any], resume: str | None, *, strict: bool, dry_run: bool
-) -> Recipe | RunFolder:
+def _find(settings: list[str], options: dict[str, Any], resume: str | None, *, dry_run: bool) -> Recipe | RunFolder:
     """The recipe of a new run, or the folder of one to go on with.
 
     Everything that can be refused is refused here, before the heavy libraries are loaded.
@@ -121,8 +116,6 @@ def _find(
     from agentft.training.sharding import settle
 
     if resume is not None:
-        if settings or strict or dry_run or any(value is not None for value in options.values()):
-            raise InputError("--resume takes all settings from the run; remove the other options")
         found = find_run(resume)
         check_places(read_resolved(found.recipe), f"{found.recipe}: ")
         return found
@@ -146,12 +139,6 @@ def open_scorer(recipe: Recipe) -> Scorer:
 
     tools = ",".join(recipe.score_tools) or None
     return InterimEvaluation(choose_cases(list(recipe.score_suite), tools, recipe.score_cases))
-
-
-def _alone(wanted: bool, **others: object) -> None:
-    if wanted and any(others.values()):
-        names = ", ".join(f"--{name.replace('_', '-')}" for name, given in others.items() if given)
-        raise InputError(f"--find-lr only sweeps over rates, in this process, on one GPU; remove {names}")
 
 
 def _preview(recipe: Recipe, watch: _Watch, processes: int, *, sweep: bool, strict: bool, as_json: bool) -> None:
@@ -265,8 +252,6 @@ def _launch(
     from agentft.runs import RunFolder
     from agentft.training import launch
 
-    if hostfile and gpus:
-        raise InputError("--hostfile says how many GPUs each machine has; remove --gpus")
     hosts = launch.read_hosts(hostfile) if hostfile and launch.rank_here() is None else []
     processes = len(hosts) or (1 if launch.rank_here() == 0 else launch.count_processes(gpus))
     if processes > 1 and not dry_run:

@@ -79,7 +79,9 @@ def test_a_chat_inside_this_process(
     assert row["conversations"][0]["value"].startswith(PERSONA)
 
 
-@pytest.mark.parametrize("extra", [["--no-stream"], ["--tools", "weather,search", "--bits", "4"], ["--top-k", "5"]])
+@pytest.mark.parametrize(
+    "extra", [["--no-stream"], ["--tools", "weather,search", "--bits", "4"], ["--top-k", "5", "--temperature", "1"]]
+)
 def test_options(
     script: str, extra: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,7 +175,7 @@ def test_an_endpoint_gets_the_prompts_of_the_tokenizer(
     assert sent.path == "/v1/completions"
     assert "How is Oslo?" in captured.out
     assert captured.out.rstrip("\n") == f"Fine.\n{tokenizer.decode(sent.body['prompt'])}".rstrip("\n")
-    assert "--tokenizer is for models behind an --endpoint" in captured.err
+    assert "add --endpoint, or omit --tokenizer" in captured.err
 
 
 def test_without_the_sdk_there_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -170,4 +170,4 @@ def test_a_real_service_that_is_gone_makes_cases_invalid(real: ToolServer, capsy
 
 def test_record_without_a_real_service_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*ASKED, "--record", "kept.jsonl"]) == 2
-    assert "name the service with --real URL" in capsys.readouterr().err
+    assert "add --real, or omit --record" in capsys.readouterr().err

@@ -323,7 +323,7 @@ def test_grading_again_keeps_a_stored_baseline(place: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--rescore", "out", "--model", "scripted", "--faults", "429=1"], "leave out --model, --faults"),
+        (["--rescore", "out", "--model", "scripted", "--faults", "429=1"], "omit --model, --faults"),
         (
             ["./shopping", "--tools", "./shop", "--rescore", "out", "--no-worse-than", "0.1"],
             "it has one arm, so there is",

@@ -118,8 +118,8 @@ def test_faults_recording_and_replay(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ("options", "message"),
     [
         (["--faults", "tmeout=1"], "did you mean 'timeout'?"),
-        (["--faults", "500=1", "--stdio"], "leave one of them out"),
-        (["--record", "kept.jsonl"], "name the service with --real URL"),
+        (["--faults", "500=1", "--stdio"], "--stdio uses no HTTP; omit --faults"),
+        (["--record", "kept.jsonl"], "add --real, or omit --record"),
     ],
 )
 def test_conflicting_options_are_one_line(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

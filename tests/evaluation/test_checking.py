@@ -108,4 +108,4 @@ def test_the_command_lists_flaws_and_exits_with_1(
 
 def test_check_runs_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["eval", "--check", "basics", "--model", "x", "--limit", "3"]) == 2
-    assert "leave out --model, --limit" in capsys.readouterr().err
+    assert "omit --model, --limit" in capsys.readouterr().err

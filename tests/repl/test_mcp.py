@@ -158,7 +158,7 @@ def test_the_server_gets_the_variables_that_are_named(
     assert made["result"] == "Key: s3"
     calls(got)
     assert run([*options, "--env", "MY_API_KEY=s3"]) == 2
-    assert "--env is for the command of --mcp" in capsys.readouterr().err
+    assert "add --mcp, or omit --env" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

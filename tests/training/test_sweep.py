@@ -71,8 +71,8 @@ def test_the_sweep_ends_when_the_loss_diverges_or_when_it_is_stopped(
     ("options", "message"),
     [
         (["--resume", "last"], "--resume takes all settings from the run"),
-        (["--gpus", "all", "--dry-run"], "in this process, on one GPU; remove --gpus, --dry-run"),
-        (["--hostfile", "hosts", "--strict"], "on one GPU; remove --hostfile, --strict"),
+        (["--gpus", "all", "--dry-run"], "in this process, on one GPU; omit --gpus, --dry-run"),
+        (["--hostfile", "hosts", "--strict"], "on one GPU; omit --hostfile, --strict"),
     ],
 )
 def test_find_lr_goes_alone(options: list[str], message: str) -> None:
