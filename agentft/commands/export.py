@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
-from agentft.errors import InputError
-
 __all__ = ["export_command"]
+
+_To = Annotated[
+    Literal["merged", "adapter", "ollama", "vllm", "gguf"],
+    typer.Option("--to", metavar="TARGET", help="merged, adapter, ollama, vllm or gguf."),
+]
 
 
 def export_command(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, its name, or `last`.")],
-    to: Annotated[str, typer.Option("--to", help="merged, adapter, ollama, vllm or gguf.")],
+    to: _To,
     output: Annotated[Path | None, typer.Option(help="The folder to write. Default: RUN/export/TARGET.")] = None,
     llama_cpp: Annotated[
         Path | None, typer.Option(help="gguf: a folder with llama.cpp's convert_hf_to_gguf.py. Default: on the PATH.")
@@ -35,14 +38,8 @@ def export_command(
     """
     from agentft.display.terminal import say, say_json, waiting
     from agentft.runs import find_finished
-    from agentft.strict import nearest
 
-    targets: dict[str, Any] = {name: name for name in ("merged", "adapter", "ollama", "vllm", "gguf")}
-    if to not in targets:
-        raise InputError(f"--to {to!r} is not a target; {nearest(to, list(targets))}")
     found = find_finished(run)
-    if to == "adapter" and found.is_whole:
-        raise InputError(f"{found.path} trained all weights, so it has no adapter; export it --to merged")
     folder = output or found.path / "export" / to
     with waiting("loading PyTorch and transformers"):
         from agentft.export.folders import export_run
@@ -53,7 +50,7 @@ def export_command(
         notes.append(text)
         say(text, err=True)
 
-    serve = export_run(found, targets[to], folder, on_note, llama_cpp=llama_cpp, allow_differences=allow_differences)
+    serve = export_run(found, to, folder, on_note, llama_cpp=llama_cpp, allow_differences=allow_differences)
     if as_json:
         say_json({"run": str(found.path), "to": to, "output": str(folder), "notes": notes, "serve": serve})
         return

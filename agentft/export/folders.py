@@ -89,10 +89,13 @@ def export_run(
         allow_differences: export although the server renders some prompts differently.
 
     Raises:
-        InputError: the folder is in use, the data are gone, or the server would render other prompts than training.
+        InputError: the folder is in use, the run has no adapter, the data are gone, or the server would render other
+            prompts than training.
         MissingError: the base model or llama.cpp's converter is not on this machine.
         OSError: the disk is full.
     """
+    if to == "adapter" and run.is_whole:
+        raise InputError(f"{run.path} trained all weights, so it has no adapter; export it --to merged")
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise InputError(f"{output} already exists and is not empty; remove it, or choose another --output")
     converter = _find_converter(llama_cpp) if to == "gguf" else None

@@ -115,6 +115,7 @@ def _add_adapters(model: Any, recipe: Recipe, where: str, tokenizer: Any) -> Any
             tuned = get_peft_model(model, config)  # the adapters stay fp32
         except ValueError as error:
             raise InputError(f"{type(model).__name__} does not support adapters ({error}); use method = full") from None
+    tuned.create_or_update_model_card = lambda _: None  # it would be all placeholders, in every checkpoint
     if recipe.lora_init == "pissa":
         keep_start(tuned)
     elif recipe.lora_init == "loftq":

@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from agentft.commands import run
+from agentft.errors import InputError
+from agentft.export.folders import export_run
 from agentft.export.instructions import how_to_serve
 from agentft.files import find_damage
 from agentft.rendering import open_rendering
@@ -133,6 +135,8 @@ def test_an_adapter_of_a_full_run_is_refused_at_once(tmp_path: Path, capfd: pyte
         f"error: {tmp_path} trained all weights, so it has no adapter; export it --to merged\n"
     )
     assert not (tmp_path / "export").exists()
+    with pytest.raises(InputError, match="it has no adapter; export it --to merged"):
+        export_run(find_finished(str(tmp_path)), "adapter", tmp_path / "there", print)
 
 
 def test_vllm_gets_template_parser_and_adapter(
@@ -259,8 +263,7 @@ def test_gguf_needs_llama_cpp(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--to", "vlm"], "--to 'vlm' is not a target; did you mean 'vllm'?"),
-        (["--to", "x"], "known: merged, adapter, ollama, vllm, gguf"),
+        (["--to", "x"], "'--to': 'x' is not one of 'merged', 'adapter', 'ollama', 'vllm', 'gguf'"),
         (["--to", "merged", "--output", "used"], "used already exists and is not empty"),
         (["--to", "merged", "--output", "file"], "file already exists and is not empty"),
     ],

@@ -54,6 +54,7 @@ def test_a_run_folder_has_all_documented_files(tiny: Path, rows: Path, tmp_path:
         *("recipe.toml", "format.json", "data.json", "metrics.jsonl", "adapter", "checkpoints", "log.txt"),
         *("quarantine", ".lock", "curves.png" if importlib.util.find_spec("matplotlib") else "curves.svg"),
     }
+    assert [*folder.path.rglob("README.md")] == []  # peft's have nothing but placeholders
     losses = [event.loss for event in events if isinstance(event, StepDone)]
     assert [json.loads(line)["loss"] for line in folder.metrics.read_text().splitlines()] == losses
     assert [step["step"] for step in folder.read_metrics()] == list(range(1, result.steps + 1))
