@@ -79,12 +79,7 @@ def redacted_command(text: str) -> str:
         leading = leading and (word == "env" or (bool(given) and name.isidentifier()))
         if secret or _RANDOM.fullmatch(word):
             shown.append(_HIDDEN)
-        elif (
-            given
-            and value
-            and "/" not in name
-            and (is_secret_argument(name.lstrip("-")) or (leading and word != "env"))
-        ):
+        elif value and "/" not in name and (leading or is_secret_argument(name.lstrip("-"))):
             shown.append(f"{name}={_HIDDEN}")
         else:
             shown.append(_redacted_address(word))

@@ -77,9 +77,7 @@ class EvalOptions:
         Path | None, typer.Option(help="Folder for the results; cases finished there are not run again.")
     ] = None
     html: Annotated[Path | None, typer.Option("--html", help="Also write report.html to this file.")] = None
-    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML, a test for each case and gate.")] = (
-        None
-    )
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML: a test per case and gate.")] = None
     markdown: Annotated[Path | None, typer.Option("--markdown", help="Write a summary for a pull request.")] = None
     csv: Annotated[Path | None, typer.Option("--csv", help="Write a table with a row for each case and model.")] = None
     fail_under: Annotated[

@@ -161,9 +161,7 @@ def _deepspeed(answer: object, problem: str) -> Check:
     unable = [name for name in answer["ops"] if name not in able]
     found = f"{answer['version']}, can compile {', '.join(able) or 'nothing'}"
     found += f"; not {', '.join(unable)}" if unable else ""
-    remedy = (
-        "offload to the CPU needs the op cpu_adam: install g++ and ninja (and the CUDA toolkit of PyTorch's version)"
-    )
+    remedy = "offload to the CPU needs the op cpu_adam: install g++, ninja and the CUDA toolkit of PyTorch's version"
     return Check("deepspeed", "cpu_adam" in able, found, remedy)
 
 

@@ -108,9 +108,7 @@ def make_arms(
         return arms, {}
     if baseline == "base":
         if choice.adapter is None:
-            raise InputError(
-                "--baseline base is the model without its adapter, so it needs one; pass --adapter or another baseline"
-            )
+            raise InputError("--baseline base needs an adapter to compare with; pass --adapter or another baseline")
         run = find_finished(choice.adapter)
         model, fmt = choice.model or run.model, fair.format or choice.call_format or run.call_format
         base = make_arm("base", plan, replace(choice, model=model, adapter=None, call_format=fmt), prepare)

@@ -100,11 +100,8 @@ def import_set(path: Path, kind: str, folder: Path, world: str | None = None) ->
     if (kind == "tau2") != (world is not None):
         raise InputError("tau2's tasks do not describe its tools, which --tools WORLD must name; no other set needs it")
     beside = path.parent / "possible_answer" / path.name
-    answers: Any = (
-        {str(row.value.get("id")): row.value.get("ground_truth") for row in read_rows(beside) if isinstance(row, Row)}
-        if kind == "acebench"
-        else {}
-    )
+    rows = (row for row in (read_rows(beside) if kind == "acebench" else ()) if isinstance(row, Row))
+    answers: Any = {str(row.value.get("id")): row.value.get("ground_truth") for row in rows}
     made = ImportedSet(folder)
     for row in read_rows(path):
         if not isinstance(row, Row):

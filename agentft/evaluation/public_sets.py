@@ -46,10 +46,7 @@ def _api_bank(row: Mapping[str, Any], _answers: Mapping[str, Any]) -> Draft:
     """A prompt with one API description a line, a dialogue, and the reply: a request, or a sentence."""
     told, _, listed = row["instruction"].partition("API descriptions:\n")
     documents: Any = [parse_json(line) for line in listed.splitlines()]
-    tools = [
-        _tool(one["name"], one["description"], one["input_parameters"], one.get("output_parameters"))
-        for one in documents
-    ]
+    tools = [_tool(one, one["input_parameters"], one.get("output_parameters")) for one in documents]
     year = re.search(r"^The current year is .*", told, re.MULTILINE)  # dates in the expected calls depend on it
     messages: list[dict[str, Json]] = [{"role": "system", "content": year[0]}] if year else []
     lines = re.split(r"^(User|AI|API-Request): ?", row["input"].partition("\nGenerate ")[0] + "\n", flags=re.MULTILINE)
@@ -81,22 +78,18 @@ def _seal_tools(row: Mapping[str, Any], _: Mapping[str, Any]) -> Draft:
     listed, request = _PROMPT.findall(asked)[0]
     tools = []
     for one in ast.literal_eval(listed):
-        tool, result = _tool(one["api_name"], one["api_description"], one["parameters"], one.get("responses"))
+        tool, result = _tool(one, one["parameters"], one.get("responses"), "api_")
         tools.append((replace(tool, parameters={**tool.parameters, "required": one["required"]}), result))
     calls = [(one["api"], one["parameters"]) for one in ast.literal_eval(answered)]
     if any("API_call_" in str(value) for _, arguments in calls for value in arguments.values()):
         raise InputError("a call needs a value of an earlier result, which the set does not have")
-    message: dict[str, Json] = {"role": "user", "content": request}
-    return Draft(row["id"], [message], tools, [_typed(call, tools) for call in calls])
+    return Draft(row["id"], [{"role": "user", "content": request}], tools, [_typed(call, tools) for call in calls])
 
 
 def _acebench(row: Mapping[str, Any], answers: Mapping[str, Any]) -> Draft:
     if "initial_config" in row:
         raise InputError("its calls need ACEBench's own simulators (agent_*)")
-    tools = [
-        _tool(one["name"], one.get("description"), one.get("parameters", one.get("arguments")), one.get("results"))
-        for one in row["function"]
-    ]
+    tools = [_tool(one, one.get("parameters", one.get("arguments")), one.get("results")) for one in row["function"]]
     context = "\n".join(text.strip() for text in (row.get("time"), row.get("profile")) if text)
     messages: list[dict[str, Json]] = [{"role": "system", "content": context}] if context else []
     lines = re.split(r"^(user|system): ?", row["question"], flags=re.MULTILINE)
@@ -145,7 +138,7 @@ def _when2call(row: Mapping[str, Any], _: Mapping[str, Any]) -> Draft:
         "cannot_answer": "missing_tool",
     }
     documents: Any = [parse_json(one) if isinstance(one, str) else one for one in row["tools"]]
-    tools = [_tool(one["name"], one.get("description"), one.get("parameters"), None) for one in documents]
+    tools = [_tool(one, one.get("parameters"), None) for one in documents]
     message: dict[str, Json] = {"role": "user", "content": row["question"]}
     category, calls = categories.get(row["correct_answer"]), []
     if category is None:
@@ -179,12 +172,13 @@ def _python_call(text: str) -> Call:
         return name, dict(pairs)
 
 
-def _tool(name: str, description: Json, parameters: Json, result: Json) -> tuple[ToolDefinition, Mapping[str, Json]]:
-    tool = make_tool(name, description, parameters)
-    named = isinstance(result, dict) and (
-        "properties" in result or all(isinstance(one, dict) for one in result.values())
-    )
-    schema = json_schema(make_tool(name, "", result).parameters) if named and result else {}
+def _tool(document: Any, parameters: Json, result: Json, before: str = "") -> tuple[ToolDefinition, Mapping[str, Json]]:
+    """A tool and the schema of its result. `before`: what the keys of its name and description begin with."""
+    name = document[f"{before}name"]
+    tool = make_tool(name, document.get(f"{before}description"), parameters)
+    one = result if isinstance(result, dict) else {}
+    named = "properties" in one or all(isinstance(value, dict) for value in one.values())
+    schema = json_schema(make_tool(name, "", result).parameters) if named and one else {}
     return ToolDefinition(name, tool.description, json_schema(tool.parameters)), schema
 
 

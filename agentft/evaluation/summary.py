@@ -211,7 +211,7 @@ def summarise(
     results = [_check_gate(gate, arms, metrics[gate.metric]) for gate in gates]
     return Summary(
         verdict="interrupted" if interrupted else "invalid" if too_many else _verdict(results),
-        finding=_finding(metrics, list(arms), of_bfcl=bool(plan.setups)),
+        finding=_finding(metrics, list(arms), of_bfcl=bool(plan.setups)) + "".join(map(_cut, arms, arms.values())),
         interrupted=interrupted,
         cases=len(plan.cases),
         trials=plan.trials,
@@ -341,6 +341,14 @@ def _caution(abstention: Comparison, labels: Sequence[str]) -> str:
         return ""
     size = f"{-delta.value * 100:.1f} points over {delta.n} cases, p = {delta.p:.2g}"
     return f" {labels[0]} is worse than {labels[1]} in abstention: it calls where no call is expected ({size})."
+
+
+def _cut(label: str, rows: Sequence[Record]) -> str:
+    """A warning about replies that were cut at the limit of tokens, which count as they are."""
+    finishes = [step.finish for row in rows for step in row.steps]
+    cut = finishes.count("length")
+    many = f" {cut} of the {len(finishes)} replies of {label} were cut at the limit of tokens, which thoughts use too"
+    return f"{many}; raise --max-new-tokens." if cut else ""
 
 
 @cache

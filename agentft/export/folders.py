@@ -140,9 +140,7 @@ def _open(run: FinishedRun, to: Target) -> _Export:
 
 def _read(path: Path, run: FinishedRun) -> list[Conversation]:
     if not path.exists():
-        raise InputError(
-            f"{path}, on which {run.path} was trained, is gone; restore it, to check the export against it"
-        )
+        raise InputError(f"{path}, on which {run.path} was trained, is gone; restore it to check the export")
     return [row for _, row in islice(read_conversations(path, Ledger()), MAX_ROWS)]
 
 

@@ -6,7 +6,7 @@ import base64
 import re
 from codecs import BOM_UTF8
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -190,9 +190,7 @@ def _address(url: str) -> tuple[str, list[tuple[str, str, Json]]]:
 
 def _grouped(place: str, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str, Json]]:
     """The arguments of a query or a form; the values of a repeated name are a list."""
-    values: dict[str, list[Json]] = {}
-    for name, value in pairs:
-        values.setdefault(name, []).append(_number_or_text(value))
+    values = _by_key((name, _number_or_text(value)) for name, value in pairs)
     return [(place, name, found if len(found) > 1 else found[0]) for name, found in values.items()]
 
 
@@ -207,7 +205,7 @@ def _add_tool(imported: ImportedWorld, name: str, tool: _Tool) -> None:
         for argument in tool.lists & arguments.keys():
             value = arguments[argument]
             arguments[argument] = value if isinstance(value, list) else [value]
-    seen = _by_key([arguments for arguments, _, _ in calls])
+    seen = _by_key(pair for arguments, _, _ in calls for pair in arguments.items())
     for argument in tool.arguments.properties:
         values = seen.get(argument, [])
         tool.arguments.properties[argument] = infer(values)
@@ -231,7 +229,7 @@ def infer(values: Sequence[Json]) -> Schema:
     made: Schema = {"type": kinds[0] if len(kinds) == 1 else kinds} if kinds else {}
     objects = [value for value in values if isinstance(value, dict)]
     if objects:
-        found = _by_key(objects)
+        found = _by_key(pair for one in objects for pair in one.items())
         made["properties"] = {name: infer(inner) for name, inner in found.items()}
         made["required"] = [name for name, inner in found.items() if len(inner) == len(objects)]
     if items := [item for value in values if isinstance(value, list) for item in value]:
@@ -240,10 +238,9 @@ def infer(values: Sequence[Json]) -> Schema:
     return made | ({"examples": list(dict.fromkeys(scalars))[:5]} if scalars else {})
 
 
-def _by_key(objects: Sequence[Mapping[str, Json]]) -> dict[str, list[Json]]:
-    """Key -> its values in these objects, in order."""
+def _by_key(pairs: Iterable[tuple[str, Json]]) -> dict[str, list[Json]]:
+    """Key -> its values, in order."""
     values: dict[str, list[Json]] = {}
-    for one in objects:
-        for key, value in one.items():
-            values.setdefault(key, []).append(value)
+    for key, value in pairs:
+        values.setdefault(key, []).append(value)
     return values

@@ -47,20 +47,20 @@ class EndpointModel:
     def __init__(
         self, endpoint: Endpoint, model: str, fmt: CallFormat | None = None, prompting: Prompting | None = None
     ) -> None:
-        self.name = _served_name(endpoint, model, fmt.name if fmt else None)
-        self.source = fmt.name if fmt else "openai"
         self.rendering: Mapping[str, Json] = {"call_format": fmt.name if fmt else "native"}
         if prompting is not None:
-            self.source, self.rendering = prompting.rendering.name, prompting.rendering.describe()
+            self.rendering = prompting.rendering.describe()
             self.prompt = lambda conversation: prompting.write(conversation).text
-            self.name = _served_name(endpoint, model, self.source)
         self._format = fmt
         self._prompting = prompting
         self._rendered = prompting.rendering if prompting else fmt
+        self.name = _served_name(endpoint, model, self._rendered)
+        self.source = self._rendered.name if self._rendered else "openai"
         self._takes_ids = self._streams = True
         self._endpoint = endpoint
         self._model = model
         self._reasoning = ""
+        self._signed: dict[str, dict[str, Json]] = {}  # by conversation and call, what Gemini wants back with a call
         self._limit = "max_tokens"
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="agentft-endpoint", daemon=True)
@@ -87,6 +87,7 @@ class EndpointModel:
             return
         self.cancel()
         self._run(self._transport.close())
+        self._run(self._loop.shutdown_asyncgens())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -151,8 +152,8 @@ class EndpointModel:
             return await self._reply_prompted(conversation, self._prompting, sampling, stream)
         if self._format is not None:
             return await self._reply_rendered(conversation, self._format, sampling, stream)
-        messages = write_messages(conversation, self._reasoning)
-        body: dict[str, Json] = {"messages": messages}
+        signed = self._signed.setdefault(conversation.id, {})
+        body: dict[str, Json] = {"messages": write_messages(conversation, self._reasoning, signed)}
         if conversation.tools:
             body["tools"] = declare(conversation.tools)
         choice, text = await self._post("/chat/completions", body, sampling, stream)
@@ -161,6 +162,10 @@ class EndpointModel:
         except UnreadableError as error:
             raise self._malformed(error, text) from None
         self._reasoning = next((key for key in REASONING if choice.message.get(key)), self._reasoning)
+        made, listed = (part for part in turn.parts if isinstance(part, ToolCall)), choice.message.get("tool_calls")
+        for part, call in zip(made, listed if isinstance(listed, list) else [], strict=False):
+            if isinstance(call, dict) and call.get("extra_content"):
+                signed[part.id] = call["extra_content"]
         return Reply(turn, choice.finish, choice.usage, response=text)
 
     def _malformed(self, error: UnreadableError, text: str) -> EndpointError:
@@ -213,23 +218,24 @@ class EndpointModel:
         if sampling.temperature > 0:
             whole |= {"top_p": sampling.top_p, "seed": sampling.seed}
             whole |= {"top_k": sampling.top_k} if sampling.top_k else {}
+        asked, stream = stream is not None, stream or EventStream(lambda _: None)
         while True:
-            limit, streams = self._limit, stream is not None and self._streams
+            limit, streams = self._limit, asked and self._streams
             sent: dict[str, Json] = {**whole, "stream": streams, limit: sampling.max_new_tokens}
             sent |= {"stream_options": {"include_usage": True}} if streams else {}
             text = ""
             try:
-                text = await self._transport.request("POST", path, sent, stream if streams else None)
-                text = stream.body() if stream and stream.events else text
+                text = await self._transport.request("POST", path, sent, stream)
+                text = stream.body() if stream.events else text
                 return read_response(text), text
             except UnreadableError as error:
-                raise self._malformed(error, "" if stream and stream.events else text) from None
+                raise self._malformed(error, "" if stream.events else text) from None
             except EndpointError as error:
                 # Some models of OpenAI take the limit under another name, and some servers do not stream; they say so.
                 said = str(error).removeprefix(self._endpoint.url)
                 if "max_completion_tokens" in said and limit != "max_completion_tokens":
                     self._limit = "max_completion_tokens"
-                elif "stream" in said and streams and not (stream and stream.events):
+                elif "stream" in said and streams and not stream.events:
                     self._streams = False
                 else:
                     raise
@@ -243,15 +249,10 @@ def identify_served(
     Raises:
         InputError: an adapter or an unknown call format is named.
     """
-    if adapter:
-        raise InputError("--endpoint takes no --adapter: the server has its own weights; omit it")
-    if endpoint.tokenizer:
-        prompting = open_prompting(endpoint.tokenizer, call_format)
-        name, rendering = _served_name(endpoint, model, prompting.rendering.name), str(prompting.rendering.describe())
-        return name, hashlib.sha256(f"endpoint\n{name}\n{rendering}".encode()).hexdigest()
-    fmt = _format(call_format)
-    name = _served_name(endpoint, model, fmt.name if fmt else None)
+    fmt, prompting = _formats(endpoint, adapter, call_format)
+    name = _served_name(endpoint, model, prompting.rendering if prompting else fmt)
     rendering = rendering_digest(fmt.name) if fmt else "native"
+    rendering = str(prompting.rendering.describe()) if prompting else rendering
     return name, hashlib.sha256(f"endpoint\n{name}\n{rendering}".encode()).hexdigest()
 
 
@@ -264,18 +265,20 @@ def open_served(
         InputError: an adapter or an unknown call format is named, or the endpoint lists no model or several.
     """
     model = model or find_model(endpoint)
-    identify_served(endpoint, model, adapter, call_format)
+    return EndpointModel(endpoint, model, *_formats(endpoint, adapter, call_format))
+
+
+def _formats(endpoint: Endpoint, adapter: str | None, name: str | None) -> tuple[CallFormat | None, Prompting | None]:
+    """What writes calls, or whole prompts, here; neither, if the server does all."""
+    if adapter:
+        raise InputError("--endpoint takes no --adapter: the server has its own weights; omit it")
     if endpoint.tokenizer:
-        return EndpointModel(endpoint, model, prompting=open_prompting(endpoint.tokenizer, call_format))
-    return EndpointModel(endpoint, model, _format(call_format))
+        return None, open_prompting(endpoint.tokenizer, name)
+    return None if name in {None, "native"} else find_format(str(name)), None
 
 
-def _format(name: str | None) -> CallFormat | None:
-    return None if name in {None, "native"} else find_format(str(name))
-
-
-def _served_name(endpoint: Endpoint, model: str, fmt: str | None) -> str:
-    return f"{model} at {endpoint.url}, {f'prompts in {fmt}' if fmt else 'native tools'}"
+def _served_name(endpoint: Endpoint, model: str, form: Rendering | CallFormat | None) -> str:
+    return f"{model} at {endpoint.url}, {f'prompts in {form.name}' if form else 'native tools'}"
 
 
 def _read_text(text: str, form: Rendering | CallFormat, response: ChatResponse, received: str) -> Reply:

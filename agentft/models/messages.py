@@ -11,13 +11,16 @@ from agentft.calls.format import declare_tool
 from agentft.errors import RowError
 from agentft.json_text import UnreadableError, kind_of, parse_json
 from agentft.models import Finish, Usage
-from agentft.records.keys import is_blank
+from agentft.records.keys import REASONING_KEYS, is_blank
 from agentft.records.openai import parse_openai
 from agentft.types import Conversation, Json, ParseFailure, Text, ToolCall, ToolDefinition, ToolResult, Turn
 
 __all__ = ["ChatResponse", "declare", "read_response", "read_sent", "read_turn", "write_messages", "write_reply"]
 
-_FINISHES: dict[Json, Finish] = {"tool_calls": "stop", "function_call": "stop", "length": "length"}
+_FINISHES: dict[Json, Finish] = {"tool_calls": "stop", "function_call": "stop"}
+_FINISHES |= {"length": "length", "max_tokens": "length", "model_length": "length"}
+_FAILED = ("error", "abort")  # finish reasons of OpenRouter and SGLang for answers that a server did not finish
+_SAID = 300  # characters of an error in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,9 @@ def declare(tools: Sequence[ToolDefinition]) -> list[Json]:
     return [declare_tool(tool) for tool in tools]
 
 
-def write_messages(conversation: Conversation, reasoning: str = "") -> list[Json]:
+def write_messages(
+    conversation: Conversation, reasoning: str = "", signed: Mapping[str, Json] | None = None
+) -> list[Json]:
     """The messages of a conversation.
 
     Many servers fail on a message with an unreadable call: its arguments are sent as `{}`, and a call without a name as
@@ -44,6 +49,7 @@ def write_messages(conversation: Conversation, reasoning: str = "") -> list[Json
     Args:
         conversation: what was said.
         reasoning: the key under which the server sends the model's reasoning; it gets back that of the last user turn.
+        signed: by the id of a call, the `extra_content` that the server sent with it.
     """
     messages: list[Json] = []
     current = max((index for index, turn in enumerate(conversation.turns) if turn.role == "user"), default=0)
@@ -51,7 +57,7 @@ def write_messages(conversation: Conversation, reasoning: str = "") -> list[Json
     for index, turn in enumerate(conversation.turns):
         if turn.role == "assistant":
             named |= {part.id for part in turn.parts if isinstance(part, ToolCall) and part.name}
-            messages.append(write_reply(turn, reasoning if index > current else ""))
+            messages.append(write_reply(turn, reasoning if index > current else "", signed))
         elif turn.role == "tool":
             messages += _write_results(turn, named)
         elif turn.raw:
@@ -60,7 +66,7 @@ def write_messages(conversation: Conversation, reasoning: str = "") -> list[Json
     return messages
 
 
-def write_reply(turn: Turn, reasoning: str = "") -> dict[str, Json]:
+def write_reply(turn: Turn, reasoning: str = "", signed: Mapping[str, Json] | None = None) -> dict[str, Json]:
     """An assistant turn as a message; `reasoning`: the key of its thoughts, which are left out without one."""
     text = "".join(part.text for part in turn.parts if isinstance(part, Text) and not part.thought)
     thought = "".join(part.text for part in turn.parts if isinstance(part, Text) and part.thought)
@@ -69,7 +75,8 @@ def write_reply(turn: Turn, reasoning: str = "") -> dict[str, Json]:
         if isinstance(part, ToolCall) and part.name:
             arguments = json.dumps({} if part.parse_error else dict(part.arguments), ensure_ascii=False)
             function: Json = {"name": part.name, "arguments": arguments}
-            calls.append({"id": part.id, "type": "function", "function": function})
+            extra = {"extra_content": signed[part.id]} if signed and part.id in signed else {}
+            calls.append({"id": part.id, "type": "function", "function": function, **extra})
         elif isinstance(part, ToolCall):
             text += turn.raw[part.span.start : part.span.end]
     message: dict[str, Json] = {"role": "assistant", "content": text}
@@ -90,7 +97,7 @@ def read_sent(text: str, what: str) -> dict[str, Any]:
     """A JSON object that a server sent. `what` it is, for the message.
 
     Raises:
-        UnreadableError: as for `read_response`.
+        UnreadableError: as for `read_response`, and for an error, which many servers send with status 200.
     """
     try:
         document = parse_json(text, unique_keys=True)
@@ -98,6 +105,12 @@ def read_sent(text: str, what: str) -> dict[str, Any]:
         raise UnreadableError(f"content: {error}") from None
     if not isinstance(document, dict):
         raise UnreadableError(f"structure: {what} is {kind_of(document)}, not an object")
+    choices = document.get("choices")
+    choice: Any = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    keys = ("error",) if choices else ("error", "message", "detail", "details")
+    said = next((document[key] for key in keys if document.get(key)), choice.get("error"))
+    if said := said or (choice if choice.get("finish_reason") in _FAILED else None):
+        raise UnreadableError(f"structure: the server says {json.dumps(said, ensure_ascii=False)[:_SAID]}")
     return document
 
 
@@ -154,7 +167,7 @@ def read_turn(message: Mapping[str, Json], before: Conversation) -> Turn:
         function = call.get("function", call) if isinstance(call, dict) else None
         failures.append(_failure(call, function))
         calls.append({"id": identity, "function": function if isinstance(function, dict) else {"arguments": "{}"}})
-    kept = {key: message.get(key) for key in ("content", "refusal", "reasoning_content", "reasoning")}
+    kept = {key: message.get(key) for key in ("content", "refusal", *REASONING_KEYS)}
     try:
         turn = parse_openai([{**kept, "role": "assistant", "tool_calls": calls}])[0][0]
     except RowError as error:

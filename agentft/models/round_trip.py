@@ -129,12 +129,9 @@ def _formats(model: Model) -> list[Check]:
 
 
 def _calls(model: Model, name: str, asked: Conversation, cities: Sequence[str]) -> Check:
-    reply, failed = _ask(model, name, asked)
-    if reply is None:
-        return failed
-    calls = [part for part in reply.turn.parts if isinstance(part, ToolCall)]
-    if problem := _unread(name, reply, calls):
-        return problem
+    calls = _made(model, name, asked)
+    if isinstance(calls, Check):
+        return calls
     got = [str(call.arguments.get("city")) for call in calls if call.name == _WEATHER.name]
     good = len(calls) == len(cities) and all(city in value for city, value in zip(cities, got, strict=False))
     found = ", ".join(f"{call.name}({_dump(dict(call.arguments))})" for call in calls)
@@ -143,12 +140,9 @@ def _calls(model: Model, name: str, asked: Conversation, cities: Sequence[str]) 
 
 def _awkward(model: Model, name: str, value: Json) -> Check:
     text = f"Call echo with exactly this JSON as its arguments: {_dump({'value': value})}"
-    reply, failed = _ask(model, name, _conversation(text, _ECHO))
-    if reply is None:
-        return failed
-    calls = [part for part in reply.turn.parts if isinstance(part, ToolCall)]
-    if problem := _unread(name, reply, calls):
-        return problem
+    calls = _made(model, name, _conversation(text, _ECHO))
+    if isinstance(calls, Check):
+        return calls
     got = calls[0].arguments.get("value")
     if _same(got, value):
         return Check(name, True, f"{_dump(value):.60} came back equal")
@@ -156,20 +150,19 @@ def _awkward(model: Model, name: str, value: Json) -> Check:
     return Check(name, False, found, "the model or the server's parser changed it; compare with another server")
 
 
-def _unread(name: str, reply: Reply, calls: Sequence[ToolCall]) -> Check | None:
-    """The trip of a reply without a readable call."""
-    if calls and (failure := next((call.parse_error for call in calls if call.parse_error), None)):
-        return Check(name, False, f"an unreadable call ({failure.kind}): {failure}", _blame(reply))
-    if calls:
-        return None
+def _made(model: Model, name: str, asked: Conversation) -> list[ToolCall] | Check:
+    """The calls of a reply, or why none can be read."""
+    reply, failed = _ask(model, name, asked)
+    if reply is None:
+        return failed
+    calls = [part for part in reply.turn.parts if isinstance(part, ToolCall)]
+    if failure := next((call.parse_error for call in calls if call.parse_error), None):
+        blamed = _PARSER if reply.raw is None else f"the model wrote: {reply.raw:.120}"
+        return Check(name, False, f"an unreadable call ({failure.kind}): {failure}", blamed)
     text = _text(reply)
-    if any(marker in text for marker in _MARKERS) or text.lstrip().startswith(('{"name"', '[{"name"')):
+    if not calls and (any(marker in text for marker in _MARKERS) or text.lstrip().startswith(('{"name"', '[{"name"'))):
         return Check(name, False, f"the call was left in the text: {text:.80}", _PARSER)
-    return Check(name, False, f"no call: {text:.80}", _WEAK)
-
-
-def _blame(reply: Reply) -> str:
-    return f"the model wrote: {reply.raw:.120}" if reply.raw is not None else _PARSER
+    return calls or Check(name, False, f"no call: {text:.80}", _WEAK)
 
 
 def _result(model: Model, asked: Conversation) -> Check:
@@ -179,9 +172,8 @@ def _result(model: Model, asked: Conversation) -> Check:
         return failed
     text = _text(reply)
     good = "17" in text and not any(isinstance(part, ToolCall) for part in reply.turn.parts)
-    return Check(
-        "a result", good, f"after a result: {text or 'another call'!s:.80}", "the answer does not use the result"
-    )
+    found = f"after a result: {text or 'another call'!s:.80}"
+    return Check("a result", good, found, "the answer does not use the result")
 
 
 def _stop(model: Model) -> Check:

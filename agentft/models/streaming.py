@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from agentft.json_text import UnreadableError, kind_of
 from agentft.models import CallStarted, CallText, Delta, TextDelta
 from agentft.models.messages import read_sent
+from agentft.records.keys import REASONING_KEYS, as_text
 from agentft.types import Json
 
 __all__ = ["REASONING", "EventStream"]
 
 REASONING = ("reasoning_content", "reasoning")
-"""The keys under which servers send a model's thoughts."""
-_SAID = 300  # characters of an error in a message
+"""The keys under which servers send a model's thoughts, and take them back."""
 
 
 class EventStream:
@@ -41,23 +41,23 @@ class EventStream:
             UnreadableError: as `read_response` does.
         """
         field, _, data = line.partition(":")
-        if field != "data":
+        if field not in {"data", "error"} or not data.strip():
             return
         self.events += 1
         if data.strip() == "[DONE]":
             self._ended = True
             return
         chunk = read_sent(data, "an event")
-        if chunk.get("error"):
-            raise UnreadableError(f"structure: the server says {json.dumps(chunk['error'])[:_SAID]}")
         self._usage = chunk.get("usage") or self._usage
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else []:
-            delta = choice.get("delta") or {} if isinstance(choice, dict) else choice
-            if not isinstance(choice, dict) or not isinstance(delta, dict):
+            one: Any = choice if isinstance(choice, dict) else {"delta": choice}
+            # A message that is sent at once; after deltas, MiniMax sends it again.
+            delta = one.get("delta") or (not self._message and one.get("message")) or {}
+            if not isinstance(delta, dict):
                 raise UnreadableError(f"structure: a delta is {kind_of(delta)}, not an object")
-            if choice.get("index", 0) == 0:
-                self._add(choice, delta)
+            if not one.get("index"):
+                self._add(one, delta)
 
     def body(self) -> str:
         """The body.
@@ -76,7 +76,7 @@ class EventStream:
             self._on_delta(TextDelta(said))
         self._choice["text"] = self._choice.get("text", "") + (said if isinstance(said, str) else "")
         self._choice["finish_reason"] = choice.get("finish_reason") or self._choice.get("finish_reason")
-        for key, value in delta.items():
+        for key, value in _fields(delta):
             if key == "tool_calls":
                 for piece in value if isinstance(value, list) else [value] * (value is not None):
                     self._add_call(piece)
@@ -90,21 +90,26 @@ class EventStream:
     @property
     def _thoughts(self) -> str:
         """The key of the thoughts; some servers send them under two."""
-        return next((key for key in self._message if key in REASONING), "")
+        return next((key for key in self._message if key in REASONING_KEYS), "")
 
     def _add_call(self, piece: Json) -> None:
-        """Add to a call by its index. Some servers give all calls one index and ids of their own, or no index."""
+        """Add to a call by its id, or else its index. Servers repeat or omit either, or change them within a call."""
         if not isinstance(piece, dict):
             self._calls.append(piece)
             return
         place, identity, function = piece.get("index"), piece.get("id"), piece.get("function")
         name = function.get("name") if isinstance(function, dict) else None
-        call = next((one for one in reversed(self._calls) if isinstance(one, dict) and one["index"] == place), None)
-        if call is None or (identity and call["id"] not in (None, "", identity)) or (place is None and name):
+        calls = [one for one in reversed(self._calls) if isinstance(one, dict)]
+        same = [one for one in calls if one["index"] == place]
+        known = next((one for one in (same if name else calls) if identity and one["id"] == identity), None)
+        call = known or (same[0] if same else None)
+        if call is None and calls and not name and not identity:
+            call = calls[0]
+        if call is None or (known is None and name and _begins(call, piece)):
             call = {"index": place, "id": identity, "function": {}}
             self._calls.append(call)
             self._on_delta(CallStarted(str(name or "")))
-        call["id"] = call["id"] or identity
+        call |= {"id": call["id"] or identity} | {key: piece[key] for key in ("extra_content",) if key in piece}
         if isinstance(function, dict) and isinstance(call["function"], dict):
             _join(call["function"], function)
             known = call["function"]
@@ -120,3 +125,25 @@ def _join(whole: dict[str, Any], piece: Mapping[str, Any]) -> None:
         if key != "name" or known != value:
             joins = isinstance(known, str | list) and type(known) is type(value)
             whole[key] = known + value if joins else known if value is None else value
+
+
+def _begins(call: Mapping[str, Any], piece: Mapping[str, Any]) -> bool:
+    """Whether a piece with a name and the index of `call` begins another call, rather than repeats the name."""
+    before = call["function"] if isinstance(call["function"], dict) else {}
+    said = str(before.get("arguments") or "").rstrip()
+    if not before.get("name") or piece.get("index") is None:
+        return bool(before.get("name"))
+    has_ids = piece.get("id") and call["id"]
+    return said[-1:] in ("", "}") if has_ids else said[-1:] == "}" and bool(piece["function"].get("arguments"))
+
+
+def _fields(delta: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:
+    """The fields of a delta; a content that is a list of texts and thoughts (Mistral's) part by part."""
+    for key, value in delta.items():
+        for part in value if key == "content" and isinstance(value, list) else [None]:
+            kind = str(part.get("type")) if isinstance(part, dict) else ""
+            said = part.get(kind) if isinstance(part, dict) else value
+            if kind == "thinking" and isinstance(said, list):
+                said = "".join(as_text(one.get("text")) for one in said if isinstance(one, dict))
+            known = {"": key, "text": "content", "thinking": "thinking"}.get(kind)
+            yield (known, said) if known and (said is value or isinstance(said, str)) else (key, [part])

@@ -37,6 +37,13 @@ _FATAL = {
     404: "check the path of --endpoint and the name in --model",
     405: "check the path of --endpoint",
 }
+_NO_TOOLS = "; start the server with a parser for this model's calls, or read them with `agentft eval --format hermes`"
+_REMEDIES = {
+    "temperature": "; name one that the model takes with --temperature",
+    "tool choice": _NO_TOOLS,
+    "support tools": _NO_TOOLS,
+}
+"""What to do about requests that a server refuses, by words of its message."""
 
 
 class EndpointError(MissingError):
@@ -181,16 +188,20 @@ class Transport:
         async with self._http.stream(method, url, content=content) as response:
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise self._error("a response is compressed, though none may be")
-            streams = response.is_success and "text/event-stream" in response.headers.get("content-type", "")
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > self._endpoint.size:
                     raise self._error(f"a response is larger than {self._endpoint.size} bytes")
-                while stream and streams and (end := body.find(b"\n", start) + 1):
+                while stream and response.is_success and (end := body.find(b"\n", start) + 1):
                     self._success = time.monotonic()
-                    stream.feed(self._hidden(body[start:end].decode(errors="replace")))
+                    stream.feed(self._text(body[start:end]))
                     start = end
-        return response, self._hidden(body.decode(errors="replace"))
+            if stream and response.is_success:
+                stream.feed(self._text(body[start:]))  # the last line may have no end
+        return response, self._text(body)
+
+    def _text(self, body: bytearray) -> str:
+        return self._hidden(body.decode("utf-8-sig", "replace"))
 
     def _may_retry(self, response: httpx.Response, text: str, attempt: int) -> bool:
         status = response.status_code
@@ -207,17 +218,14 @@ class Transport:
         said = f"answered {status}: {_message(text)}"
         if response.has_redirect_location:
             place = self._hidden(response.headers["location"])
-            return InputError(
-                f"{self._endpoint.url} redirects to {place:.200}, which is not followed; name the final URL with "
-                "--endpoint"
-            )
+            return InputError(f"{self._endpoint.url} redirects to {place:.200}; name the final URL with --endpoint")
         if status in _FATAL:
             return InputError(f"{self._endpoint.url} {said}; {_FATAL[status]}")
         if "insufficient_quota" in text:
             return InputError(f"{self._endpoint.url} {said}; add credit, or name another endpoint")
         if status == 429 and _retry_after(response) > _LONGEST_WAIT:
             said += f" (asks to wait {_retry_after(response):.0f} seconds)"
-        return self._error(said)
+        return self._error(said + next((remedy for words, remedy in _REMEDIES.items() if words in said), ""))
 
     def _lost(self, error: Exception, began: float) -> AgentftError:
         why = f"{type(error).__name__}: {error}".removesuffix(": ")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import count
 
 from agentft.calls.reading import CallKeys, make_call
-from agentft.calls.thoughts import begin_thought, is_thought, join_thoughts, read_text, write_thought
+from agentft.calls.thoughts import add_thought, begin_thought, is_thought, join_thoughts, read_text
 from agentft.errors import RowError
 from agentft.records.keys import REASONING_KEYS, argument_key, as_text, read_excluded, read_reasoning
 from agentft.records.links import CallLinks, read_identity
@@ -23,6 +23,7 @@ _ROLES |= {"tool": "tool", "function": "tool"}
 _KEYS = CallKeys()
 _UNPLACED = Span(0, 0)
 _THOUGHT_TYPES = ("thinking", "reasoning")
+_THOUGHT_KEYS = (*_THOUGHT_TYPES, "text")
 
 OPENAI_KEYS: dict[str, frozenset[str]] = {
     "": frozenset({"role", "content"}),
@@ -121,17 +122,19 @@ def _read_call(call: Mapping[str, Json], identity: str) -> tuple[str, ToolCall]:
 
 
 def _read_content(content: Json) -> str:
-    """The text of a message whose content is text, null or a list of text parts."""
+    """The text of a message whose content is text, null or a list of texts and thoughts, which are put first."""
     if isinstance(content, list):
-        return "".join(_read_text_part(part) for part in content)
+        thoughts = [part for part in content if isinstance(part, dict) and part.get("type") in _THOUGHT_TYPES]
+        text = "".join(_read_text_part(part) for part in content if part not in thoughts)
+        for part in reversed(thoughts):
+            text = add_thought(text, _read_content(next((part[key] for key in _THOUGHT_KEYS if key in part), None)))
+        return text
     if isinstance(content, str | None):
         return content or ""
     raise RowError("value-not-text", f"the content must be text, not {content!r:.60}")
 
 
 def _read_text_part(part: Json) -> str:
-    if isinstance(part, dict) and part.get("type") in _THOUGHT_TYPES:
-        return write_thought(_read_content(next((part[key] for key in (*_THOUGHT_TYPES, "text") if key in part), None)))
     text = part.get("text") if isinstance(part, dict) and part.get("type", "text") == "text" else part
     if isinstance(text, str):
         return text

@@ -141,11 +141,8 @@ def _find_controls(
     start = 0
     for index in run:
         segment = segments[index]
-        if (
-            segment.markup
-            or segment.kind in _FRAMED
-            or (segment.kind == "unreadable" and segment.text.strip() in parts.controls)
-        ):
+        alone = segment.kind == "unreadable" and segment.text.strip() in parts.controls
+        if alone or segment.markup or segment.kind in _FRAMED:
             for match in parts.pattern.finditer(segment.text):
                 control = parts.controls[match[0]]
                 first, last = start + match.start(), start + match.end()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 from agentft.errors import InputError
 from agentft.imports.mcp import connect
@@ -43,9 +44,7 @@ class McpService:
             names = {tool.get("name") for tool in listed if isinstance(tool, dict)}
             self._tools = {name: tool for name, tool in tools.items() if tool.operation in names}
             if not self._tools:
-                raise InputError(
-                    f"{self.digest} lists none of these tools; import them with `agentft tools import mcp`"
-                )
+                raise InputError(f"{self.digest} lists none of these tools; run `agentft tools import mcp` again")
             self._open = stack.pop_all()
 
     def __call__(self, tool: str, arguments: Mapping[str, Json], session: str) -> Recorded | None:  # noqa: ARG002
@@ -66,11 +65,17 @@ class McpService:
         except (MCPError, ClosedResourceError, OSError, RuntimeError, ValueError) as error:
             why = f"the MCP server gives no result: {error or type(error).__name__}"
             return Recorded(tool, checked, 502, {"error": why})
-        text = "\n".join(getattr(part, "text", f"[{part.type}]") for part in made.content)
-        body = {"error": text} if made.is_error else made.structured_content
+        text = "\n".join(map(_text, made.content))
+        body = {"error": text or made.structured_content} if made.is_error else made.structured_content
         kind = ("text/plain", text) if body is None else ("application/json", body)
         return Recorded(tool, checked, 422 if made.is_error else 200, kind[1], kind[0])
 
     def close(self) -> None:
         """Stop the server, or leave it."""
         self._open.close()
+
+
+def _text(part: Any) -> str:
+    """What a part of a result says: its text or its resource's, or the address of that; else its type."""
+    found = getattr(part, "resource", part)
+    return str(getattr(found, "text", None) or getattr(found, "uri", None) or f"[{part.type}]")

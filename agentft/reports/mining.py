@@ -194,12 +194,8 @@ def _propose(
     for call in (call for one in training for call in one.calls):
         for name, value in call.arguments.items():
             known.setdefault((call.name, name), []).append(value)
-    taken, asked, made, studios = (
-        argument_values(reserved),
-        _asked(reserved),
-        {_key(one.said) for one in training},
-        dict[str, Studio](),
-    )
+    taken, asked = argument_values(reserved), _asked(reserved)
+    made, studios = {_key(one.said) for one in training}, dict[str, Studio]()
     with ToolServer(plan.toolsets, plan.world_seed) as server:
         for record in failed:
             case, before = cases[record.case], len(mined.proposals)

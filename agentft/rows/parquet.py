@@ -28,9 +28,8 @@ def iter_parquet(path: Path) -> Iterator[dict[str, Json]]:
         for row in rows:
             yield dict(row)
     except (ValueError, OSError, NotImplementedError) as error:
-        raise InputError(
-            f"{path} cannot be read as parquet ({str(error).splitlines()[0]:.120}); write the file again"
-        ) from None
+        why = f"{str(error).splitlines()[0]:.120}"
+        raise InputError(f"{path} cannot be read as parquet ({why}); write the file again") from None
 
 
 def check_arguments(row: Mapping[str, Json]) -> None:

@@ -139,16 +139,12 @@ def _route(declared: DeclaredRoute, arguments: Sequence[str]) -> Route:
     except InputError as error:
         raise InputError(f"route: {error}") from None
     for name, place in declared.places.items():
-        if (
-            name not in arguments
-            or len(place) not in {2, 3}
-            or place[0] not in _PLACES
-            or not isinstance(place[1], str)
-        ):
+        known = len(place) in {2, 3} and place[0] in _PLACES and isinstance(place[1], str)
+        if name not in arguments or not known:
             raise InputError(f"route.places: {name!r} must be an argument, with [place, name there]")
         if len(place) == 3 and place[2] not in STYLES.get(place[0], ()):
-            known = ", ".join(STYLES.get(place[0], ())) or "none"
-            raise InputError(f"route.places: {name!r} has the style {place[2]!r:.40}; known for {place[0]}: {known}")
+            listed = ", ".join(STYLES.get(place[0], ())) or "none"
+            raise InputError(f"route.places: {name!r} has the style {place[2]!r:.40}; known for {place[0]}: {listed}")
     places = {name: (place[0], place[1]) for name, place in declared.places.items()}
     styles = {name: place[2] for name, place in declared.places.items() if len(place) == 3}
     return Route(method, declared.path, places, styles, declared.media)

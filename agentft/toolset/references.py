@@ -60,9 +60,7 @@ class References:
     def _document(self, address: str, reference: str) -> dict[str, Json]:
         if address not in self._documents:
             if self._read is None:
-                raise InputError(
-                    f"the reference {reference[:200]!r} leads to another document; pass --allow-refs to follow it"
-                )
+                raise InputError(f"the reference {reference[:200]!r} leads to another document; pass --allow-refs")
             if len(self._documents) > _OTHERS_LIMIT:
                 raise InputError(f"the references lead to more than {_OTHERS_LIMIT} other documents")
             self._documents[address] = self._read(address)

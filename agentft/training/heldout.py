@@ -98,9 +98,7 @@ def _take_share(prepared: Prepared, recipe: Recipe, share: float) -> HeldOut:
     for rows in every:
         groups.setdefault(_question(rows), []).append(rows)
     if len(groups) < 2:
-        raise InputError(
-            f"eval_data = {recipe.eval_data}: all rows ask the same question, so none can be held out; give a file"
-        )
+        raise InputError(f"eval_data = {recipe.eval_data}: all rows ask the same question; give a file")
     wanted = min(max(round(share * len(every)), 1), recipe.eval_rows)
     order = sorted(groups, key=lambda question: _draw(recipe.seed, question))
     taken: set[bytes] = set()

@@ -132,9 +132,7 @@ def _target_layers(model: Any, last: int) -> dict[str, Any]:
         return {"target_modules": "all-linear"}
     layers = model.config.num_hidden_layers
     if last > layers:
-        raise InputError(
-            f"lora_layers = {last}, but the model has {layers} layers; give at most {layers}, or 0 for all"
-        )
+        raise InputError(f"lora_layers = {last}: the model has {layers} layers; give at most {layers}, or 0 for all")
     decoder = model.get_decoder().layers
     names = sorted({name.split(".")[-1] for name, part in decoder.named_modules() if isinstance(part, nn.Linear)})
     return {"target_modules": names, "layers_to_transform": list(range(layers - last, layers))}

@@ -290,9 +290,7 @@ def read_resolved(path: Path) -> Recipe:
     """
     table = _read(path)
     if missing := [entry.name for entry in fields(Recipe) if entry.name not in table]:
-        raise InputError(
-            f"{path}: `{missing[0]}` is missing: the file was cut, or another version wrote it; restore it"
-        )
+        raise InputError(f"{path}: `{missing[0]}` is missing: the file is cut, or of another version; restore it")
     return read_as(Recipe, table, str(path))
 
 

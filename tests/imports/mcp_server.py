@@ -1,6 +1,7 @@
 """An MCP server on stdin and stdout that lists the tools of a JSON file, given as its last argument.
 
-Calls are appended to a file beside it, `calls.jsonl`; a call with `fail` is an error, one with `die` ends the server.
+Calls are appended to a file beside it, `calls.jsonl`; a call with `fail` is an error, one with `die` ends the server,
+and one with `content` gets that.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ for line in sys.stdin:
             if "die" in called["arguments"]:
                 sys.exit()
             text = KEY["description"] if called["name"] == "key" else f"done: {called['name']}"
-            result = {"content": [{"type": "text", "text": text}], "isError": "fail" in called["arguments"]}
+            content = called["arguments"].get("content", [{"type": "text", "text": text}])
+            result = {"content": content, "isError": "fail" in called["arguments"]}
+            result |= called["arguments"].get("more", {})
         if message["method"] == "initialize":
             version = message["params"]["protocolVersion"]
             result = {

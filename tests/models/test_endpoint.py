@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -51,6 +52,60 @@ def ask(model: EndpointModel, asked: Conversation | None = None, **sampling: Any
 
 def calls(reply: Reply) -> list[ToolCall]:
     return [part for part in reply.turn.parts if isinstance(part, ToolCall)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "no provider", "code": 502}},
+        {"choices": [{"message": {"content": ""}, "finish_reason": "error", "error": {"message": "no provider"}}]},
+        {"choices": [{"message": {"content": "no provider"}, "finish_reason": "abort"}]},
+        {"object": "error", "message": "no provider"},
+    ],
+)
+def test_an_error_with_status_200_is_no_answer(body: Json) -> None:
+    with serving(Answer(body=body)) as (_, model), pytest.raises(EndpointError, match=r"the server says .*no provider"):
+        ask(model)
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("Unsupported value: 'temperature' does not support 0 with this model.", "--temperature"),
+        ("phi3 does not support tools", "`agentft eval --format hermes`"),
+        ('"auto" tool choice requires --enable-auto-tool-choice', "start the server with a parser"),
+    ],
+)
+def test_what_to_do_about_a_refused_request(said: str, remedy: str) -> None:
+    answer = Answer(400, {"error": {"message": said}})
+    with serving(answer) as (_, model), pytest.raises(EndpointError) as caught:
+        ask(model)
+    assert said in str(caught.value)
+    assert remedy in str(caught.value)
+
+
+@pytest.mark.parametrize("reason", ["length", "max_tokens", "model_length"])
+def test_an_answer_at_the_limit_of_tokens(reason: str) -> None:
+    with serving(completion({"content": "Hello."}, reason)) as (_, model):
+        assert ask(model).finish == "length"
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_call_goes_back_with_its_signature(streams: bool) -> None:
+    own: Any = tool_call("weather", {"city": "Oslo"}, "")
+    signed: Any = {**own, "extra_content": {"google": {"thought_signature": "AbC="}}}
+    calling = completion({"content": None, "tool_calls": [signed]}, "tool_calls")
+    if streams:
+        event = {"choices": [{"delta": {"tool_calls": [{"index": 0, **signed}]}, "finish_reason": "stop"}]}
+        calling = Answer(body=f"data: {json.dumps(event)}\n\n", headers={"Content-Type": "text/event-stream"})
+    with serving(calling, HELLO, HELLO) as (served, model):
+        heard = (lambda *_: None) if streams else None
+        (reply,) = model.reply([Request("c/0/0", conversation())], Sampling(), heard)
+        after, _ = advance(conversation(), reply, Runner(), "s", 0)
+        ask(model, after)
+        ask(model, replace(after, id="another"))
+    sent = [one.body["messages"][2]["tool_calls"][0].get("extra_content") for one in served.chats[1:]]
+    assert sent == [signed["extra_content"], None]
 
 
 class Runner:

@@ -26,6 +26,7 @@ TOOL = ToolDefinition(
 EVENTS = {"Content-Type": "text/event-stream; charset=utf-8"}
 USAGE: Json = {"prompt_tokens": 7, "completion_tokens": 3}
 END: Json = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": USAGE}
+ABORTED: Json = {"choices": [{"index": 0, "delta": {}, "finish_reason": "abort"}]}
 LIMIT = 60  # seconds
 
 
@@ -127,11 +128,84 @@ OSLO, ROME = '{"city": "Oslo"}', '{"city": "Rome"}'
         [[piece(None, "a", "weather", OSLO), piece(None, "b", "weather", ROME)]],  # no index
         [[piece(0, "a", "weather", OSLO[:5]), piece(1, "b", "weather", ROME)], [piece(0, "a", "weather", OSLO[5:])]],
         [[piece(0, None, "wea", OSLO)], [piece(0, "a", "ther"), piece(1, "b", "weather", json.loads(ROME))]],
+        # The id changes within a call; the tail of the second call has another index than its head.
+        [
+            [piece(0, "a", "weather")],
+            [piece(0, "x", None, OSLO)],
+            [piece(0, "b", "weather")],
+            [piece(1, None, None, ROME)],
+        ],
+        [
+            [piece(None, "a", None, OSLO[:5])],
+            [piece(None, "a", "weather", OSLO[5:]), piece(None, "b", "weather", ROME)],
+        ],
+        [[piece(0, "a", "weather", OSLO[:5]), piece(0, "a", "weather", OSLO[5:])], [piece(1, "b", "weather", ROME)]],
     ],
 )
 def test_indices_and_names_of_other_servers(pieces: list[list[Json]]) -> None:
     with serving(streamed(*(chunk(tool_calls=one) for one in pieces), END)) as (_, model):
         assert calls(ask(model)) == [("a", "weather", {"city": "Oslo"}), ("b", "weather", {"city": "Rome"})]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "made"),
+    [
+        ([[piece(0, "", "weather", OSLO), piece(0, "", "weather", ROME)]], [OSLO, ROME]),  # Gemini
+        ([[piece(0, None, "weather", OSLO)], [piece(0, None, "weather", ROME)]], [OSLO, ROME]),
+        ([[piece(0, None, "weather", OSLO[:5])], [piece(0, None, "weather", OSLO[5:])]], [OSLO]),  # repeats the name
+        ([[piece(0, None, "weather", OSLO)], [piece(0, None, "weather")]], [OSLO]),
+        ([[piece(0, "a", "weather", OSLO)], [piece(1, "a", "weather", ROME)]], [OSLO, ROME]),  # one id for all
+    ],
+)
+def test_calls_with_equal_or_no_ids(pieces: list[list[Json]], made: list[str]) -> None:
+    with serving(streamed(*(chunk(tool_calls=one) for one in pieces), END)) as (_, model):
+        assert [arguments for _, _, arguments in calls(ask(model))] == list(map(json.loads, made))
+
+
+THOUGHT: Json = [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "parts"),
+    [
+        ([chunk(content=THOUGHT), chunk(content=THOUGHT), chunk(content="Fine.")], [("HmHm", True), ("Fine.", False)]),
+        ([chunk(content=[{"type": "text", "text": "Fi"}]), chunk(content="ne.")], [("Fine.", False)]),
+        (
+            [chunk(content=[{"type": "thinking", "thinking": "Hm"}]), chunk(content="Fine.")],
+            [("Hm", True), ("Fine.", False)],
+        ),
+        ([chunk(thinking="Hm"), chunk(content="Fine.")], [("Hm", True), ("Fine.", False)]),
+        ([{"choices": [{"index": None, "delta": {"content": "Fine."}}]}], [("Fine.", False)]),
+        ([{"choices": [{"message": {"content": "Fine."}}]}], [("Fine.", False)]),
+        (
+            [chunk(content="Fi"), chunk(content="ne."), {"choices": [{"message": {"content": "Fine."}}]}],
+            [("Fine.", False)],
+        ),
+    ],
+)
+def test_contents_of_other_servers(chunks: list[Json], parts: list[tuple[str, bool]]) -> None:
+    seen: list[Delta] = []
+    with serving(streamed(*chunks, END)) as (_, model):
+        turn = ask(model, seen).turn
+    assert [(part.text, part.thought) for part in turn.parts if isinstance(part, Text)] == parts
+    said = [one for one in seen if isinstance(one, TextDelta)]
+    assert "".join(one.text for one in said if not one.thought) == "Fine."
+    assert "".join(one.text for one in said if one.thought) == "".join(text for text, thought in parts if thought)
+
+
+@pytest.mark.parametrize("kind", ["", "application/json", "Text/Event-Stream"])
+@pytest.mark.parametrize("start", ["\ufeff", "", "data:\n\n"])
+@pytest.mark.parametrize("end", ["data: [DONE]", "data: [DONE]\n\n", ""])
+def test_a_stream_is_known_by_its_lines(kind: str, start: str, end: str) -> None:
+    finish = END if not end else {**END, "choices": []}  # type: ignore[dict-item]
+    body = start.encode() + b"".join(written(one, end="") for one in (chunk(content="Fi"), chunk(content="ne.")))
+    body = body.replace(b": ping\r\n\r\n", b"") + written(finish, end=end).rstrip()
+    answer = Answer(body=body, headers={"Content-Type": kind})
+    with serving(answer, answer) as (served, model):
+        asked = add_user_turn(open_conversation("c", "", [TOOL], "openai"), "Hi")
+        replies = [ask(model), *model.reply([Request("c", asked)], Sampling())]  # this one asks for no stream
+    assert [(reply.turn.raw, reply.usage.tokens) for reply in replies] == [("Fine.", 3)] * 2
+    assert [one.body["stream"] for one in served.chats] == [True, False]
 
 
 def test_an_older_function_call_is_joined() -> None:
@@ -159,6 +233,14 @@ def test_malformed_calls_are_the_models(piece_given: Json, kind: str) -> None:
         ([chunk(content="Hi"), {"choices": [3]}], "", "(structure: a delta is "),
         ([{"choices": [{"delta": "Hi"}]}], "", "(structure: a delta is "),
         ([chunk(content="Hi"), {"error": {"message": "out of memory"}}], "", "out of memory"),
+        (
+            [chunk(content="Hi"), {"object": "error", "message": "too long"}],
+            "data: [DONE]\n\n",
+            'the server says "too long"',
+        ),
+        ([chunk(content="Hi")], 'error: {"code": 400, "message": "too long"}\n\n', 'the server says "too long"'),
+        ([{"code": 422, "details": "no such thing"}], "", "no such thing"),
+        ([chunk(content="Hi"), ABORTED], "", "abort"),
         ([chunk(content="Hi")], "", "(structure: the stream ended too soon)"),
         ([{"choices": [], "usage": USAGE}], "data: [DONE]\n\n", "(structure: there is no choice)"),
         ([chunk(content={"a": "b"}), END], "data: [DONE]\n\n", "(structure: "),

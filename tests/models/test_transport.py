@@ -84,7 +84,7 @@ def test_a_compressed_body_is_refused() -> None:
 def test_a_redirect_is_named_and_not_followed() -> None:
     with Served([HELLO]) as other:
         moved = Answer(307, "", {"Location": f"{other.url}/chat/completions"})
-        with serving(moved) as (_, model), pytest.raises(InputError, match=r"redirects to .* not followed; name"):
+        with serving(moved) as (_, model), pytest.raises(InputError, match=r"redirects to .*; name the final URL"):
             ask(model)
     assert other.spoken == []
 

@@ -131,6 +131,17 @@ def test_reasoning_is_a_thought() -> None:
             "Easy.",
         ),
         ({"content": "4", "reasoning_content": None, "thinking": "Easy."}, "Easy.4", "Easy."),
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": "Easy."},
+                    {"type": "text", "text": "4"},
+                    {"type": "thinking", "thinking": "So."},
+                ]
+            },
+            BLOCK.replace("Easy.", "Easy.\n\nSo.") + "4",
+            "Easy.\n\nSo.",
+        ),
     ],
 )
 def test_a_leading_block_and_the_keys_of_reasoning_are_one_thought(

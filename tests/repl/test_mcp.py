@@ -21,6 +21,7 @@ from agentft.repl.session import Session
 from agentft.repl.store import StoredSession
 from agentft.toolserver import ToolServer
 from agentft.toolset import Toolset, load_toolset, load_toolsets
+from agentft.types import Json
 from tests.imports.test_mcp import OBJECT, SERVER
 from tests.repl.stage import Stage
 
@@ -91,6 +92,30 @@ def test_what_the_server_answers(service: McpService, imported: tuple[str, Tools
         "wipe": "destructive",
         "key": "write",
     }
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "body"),
+    [
+        (
+            [{"type": "resource", "resource": {"uri": "repo://a.md", "mimeType": "text/plain", "text": "# A"}}],
+            {},
+            "# A",
+        ),
+        ([{"type": "resource", "resource": {"uri": "repo://a.png", "blob": "AAAA"}}], {}, "repo://a.png"),
+        ([{"type": "resource_link", "uri": "repo://a.md", "name": "a"}], {}, "repo://a.md"),
+        ([{"type": "image", "data": "AAAA", "mimeType": "image/png"}], {}, "[image]"),
+        ([], {"structuredContent": {"a": 1}}, {"a": 1}),
+        ([], {"structuredContent": {"a": 1}, "isError": True}, {"error": {"a": 1}}),
+    ],
+)
+def test_what_a_result_holds(
+    service: McpService, imported: tuple[str, Toolset, Path], content: Json, more: Json, body: Json
+) -> None:
+    made = service("wipe", {"content": content, "more": more}, "s")
+    assert made is not None
+    assert made.body == body
+    calls(imported[2])
 
 
 def test_a_server_that_dies_is_the_result_of_the_call(imported: tuple[str, Toolset, Path]) -> None:
