@@ -92,7 +92,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Run options. `max_steps`: maximum replies per user turn. `run`: keeps tool sessions apart from other runs'."""
+    """Run options. `run`: keeps tool sessions apart from other runs'.
+
+    `max_steps`: maximum replies per user turn, or two more than its expected calls, if that is more.
+    """
 
     batch_size: int = 16
     max_steps: int = 6
@@ -262,7 +265,7 @@ class _Run:
         self.turn_steps += 1
         if not made.exchanges:
             self.next_turn()
-        elif self.turn_steps >= max_steps:
+        elif self.turn_steps >= max(max_steps, len(self.job.case.turns[self.turn].calls) + 2):
             self.outcome = "step-limit"
 
     def next_turn(self) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -11,7 +11,7 @@ from agentft.calls import CallFormat, call_format
 from agentft.errors import InputError
 from agentft.models import CallDone, CallStarted, Delta, OnDelta, Reply, Request, Sampling
 from agentft.models.scripted import ScriptedModel
-from agentft.types import Case, CaseTurn, Exchange, Span, ToolCall, ToolDefinition, ToolResult, Trajectory
+from agentft.types import CallExpectation, Case, CaseTurn, Exchange, Span, ToolCall, ToolDefinition, ToolResult, Trajectory
 
 TOOL = ToolDefinition("echo", "Says it again.", {"type": "object", "properties": {"text": {"type": "string"}}})
 
@@ -123,6 +123,15 @@ def test_a_model_that_never_stops_calling_is_stopped() -> None:
     ]
     assert trajectory.outcome == "step-limit"
     assert len(trajectory.steps) == 3
+
+
+def test_a_turn_of_many_calls_has_room_to_make_them_one_by_one() -> None:
+    fmt = call_format("hermes")
+    turn = CaseTurn("Go", tuple(CallExpectation("echo", {"text": str(number)}) for number in range(4)))
+    long = job("a")
+    long = Job(replace(long.case, turns=(turn,)), long.persona, long.tools)
+    trajectory = run([long], CountingModel({"*": call_text(fmt, "x")}), FakeClient(), max_steps=3)["a"]
+    assert (trajectory.outcome, len(trajectory.steps)) == ("step-limit", 6)
 
 
 @pytest.mark.parametrize(
