@@ -52,12 +52,14 @@ class ImportedSet:
             raise InputError("the conversation does not end with the user")
         if draft.category != "dependent" and not draft.tools:
             raise InputError("it offers no tools, so that nothing could be called")
-        checks = {tool.name: ArgumentCheck(tool) for tool, _ in draft.tools}
-        for name, arguments in draft.calls if checks else ():
-            if name not in checks:
+        offered: dict[str, Any] = {tool.name: tool for tool, _ in draft.tools}
+        for name, arguments in draft.calls if offered else ():
+            if name not in offered:
                 raise InputError("an expected call names a tool that is not offered")
+            if not arguments.keys() <= offered[name].parameters["properties"].keys():
+                raise InputError("an expected call has an argument that its tool does not declare")
             try:
-                checks[name](arguments)
+                ArgumentCheck(offered[name])(arguments)
             except ToolError:
                 raise InputError("an expected call violates the schema of its tool") from None
         shown = {tool.name: self._name(tool, returns) for tool, returns in draft.tools}

@@ -127,22 +127,18 @@ def read_parameters(value: Json) -> dict[str, Json]:
         value = read_value(value) if value.strip() else None
     value = without_nulls(value)
     if isinstance(value, dict):
-        kind = str(value.get("type")).lower()
-        if _TYPES.get(kind) == "object" or isinstance(value.get("properties"), dict) or value.keys() & _SCHEMA_KEYS:
+        kind, properties = str(value.get("type")).lower(), value.get("properties")
+        schema = isinstance(properties, dict) and not isinstance(properties.get("type"), str)  # else it is a parameter
+        if _TYPES.get(kind) == "object" or schema or value.keys() & _SCHEMA_KEYS:
             return {"type": "object", "properties": {}, **value}
         if kind in _TYPES:
             raise UnreadableError(f"must be those of an object, not of a schema of type {kind}")
         value = [{"name": name, **_entry(spec)} for name, spec in value.items()]
     if value is not None and not isinstance(value, list):
         raise UnreadableError(f"must be a list or an object, not {type(value).__name__}")
-    properties: dict[str, Json] = {}
-    required: list[Json] = []
-    for item in value or ():
-        name, spec, needed = _read_parameter(item)
-        properties[name] = spec
-        if needed and name not in required:
-            required.append(name)
-    return {"type": "object", "properties": properties, "required": required}
+    read = list(map(_read_parameter, value or ()))
+    required: list[Json] = [*dict.fromkeys(name for name, _, needed in read if needed)]
+    return {"type": "object", "properties": {name: spec for name, spec, _ in read}, "required": required}
 
 
 def _entry(spec: Json) -> Mapping[str, Json]:

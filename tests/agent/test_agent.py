@@ -11,7 +11,17 @@ from agentft.calls import CallFormat, call_format
 from agentft.errors import InputError
 from agentft.models import CallDone, CallStarted, Delta, OnDelta, Reply, Request, Sampling
 from agentft.models.scripted import ScriptedModel
-from agentft.types import CallExpectation, Case, CaseTurn, Exchange, Span, ToolCall, ToolDefinition, ToolResult, Trajectory
+from agentft.types import (
+    CallExpectation,
+    Case,
+    CaseTurn,
+    Exchange,
+    Span,
+    ToolCall,
+    ToolDefinition,
+    ToolResult,
+    Trajectory,
+)
 
 TOOL = ToolDefinition("echo", "Says it again.", {"type": "object", "properties": {"text": {"type": "string"}}})
 

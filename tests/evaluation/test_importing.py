@@ -152,6 +152,7 @@ def test_api_bank_as_its_files_write_it(tmp_path: Path) -> None:
         row | {"id": 1, "expected_output": "API-Request: [ToolSearcher(lock='a lock')]"},
         row | {"id": 2, "expected_output": "API-Request: [OpenLock(lock='A', 'B')]"},
         row | {"id": 3, "expected_output": "API-Request: [OpenLock(lock='A', boats='all')]"},
+        row | {"id": 4, "expected_output": "API-Request: [OpenLock(lock_id='A')]"},
     ]
     path = tmp_path / "level.json"
     path.write_text(json.dumps(rows), encoding="utf-8")
@@ -165,6 +166,7 @@ def test_api_bank_as_its_files_write_it(tmp_path: Path) -> None:
         "the keywords of a search for tools are free text",
         "a call cannot be read as Name(key='value')",
         "an expected call violates the schema of its tool",
+        "an expected call has an argument that its tool does not declare",
     ]
 
 
@@ -175,7 +177,7 @@ def test_seal_tools(tmp_path: Path) -> None:
             "api_description": "Weigh a fish.",
             "parameters": {"kilos": {"type": "float", "description": "How much."}, "fresh": {"type": "bool"}},
             "required": ["kilos"],
-            "responses": {"price": {"type": "int", "description": "What it costs."}},
+            "responses": {"price": {"type": "int"}, "properties": {"type": "str", "description": "What it is like."}},
         }
     ]
     asked = f'Choose.\napi_list = {tools!r}\ntask_instruction = "Weigh 2.5 kg of "fresh" cod."\nOutput:\n'
@@ -195,7 +197,11 @@ def test_seal_tools(tmp_path: Path) -> None:
     (case,) = plan_of(tmp_path / "suite").cases
     assert case.turns[0].user == 'Weigh 2.5 kg of "fresh" cod.'
     assert [call.arguments for call in case.calls] == [{"kilos": 2.5, "fresh": True}]
-    assert made.tools[0]["returns"]["properties"]["price"]["type"] == "integer"  # type: ignore[call-overload,index]
+    returns: Any = made.tools[0]["returns"]
+    assert {name: one["type"] for name, one in returns["properties"].items()} == {
+        "price": "integer",
+        "properties": "string",
+    }
     assert [reason for _, reason in made.rejected] == [
         "a call needs a value of an earlier result, which the set does not have",
         "an expected call violates the schema of its tool",

@@ -188,6 +188,11 @@ def test_long_system_texts_are_parsed_too() -> None:
             [],
         ),
         ({"type": {"type": "str"}, "anyone": {}}, {"type": {"type": "string"}, "anyone": {"type": "string"}}, []),
+        (
+            {"properties": {"type": "str", "description": "x"}},
+            {"properties": {"type": "string", "description": "x"}},
+            [],
+        ),
         ({"x": "a word"}, {"x": {"type": "string", "description": "a word"}}, []),
         (
             [{"name": "x", "properties": {"y": {}}, "required": ["y"]}],
