@@ -12,6 +12,8 @@ __all__ = ["cautions"]
 
 def cautions(recipe: Recipe, report: DataReport) -> Iterator[str]:
     """A sentence about each thing in the rows that this recipe may not do what the user expects with."""
+    if recipe.loss == "dft":
+        yield "loss = 'dft' teaches little that the model would not have written before; use loss=ce first"
     if report.trimmed:
         rows = "1 row is" if report.trimmed == 1 else f"{report.trimmed} rows are"
         yield (

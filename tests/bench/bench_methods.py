@@ -1,8 +1,8 @@
 """What each training method takes and gives: train the quickstart's data, export merged weights, and score both.
 
-`python -m tests.bench.bench_methods ROWS.jsonl FOLDER [--parallel 4] [--only NAME ...] [--limit 72]`, on a GPU: some
-ten minutes on one H200. ROWS is what `agentft data build quickstart` writes; each method's run, evaluations and log are
-kept in FOLDER.
+`python -m tests.bench.bench_methods ROWS.jsonl FOLDER [--parallel 4] [--only NAME ...] [--set KEY=VALUE ...]`, on a GPU:
+some ten minutes on one H200. ROWS is what `agentft data build quickstart` writes; each method's run, evaluations and
+log are kept in FOLDER.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--parallel", type=int, default=4)
     parser.add_argument("--limit", type=int, default=72)
-    parser.add_argument("--steps", type=int, default=0)
+    parser.add_argument("--set", nargs="*", default=[], help="more settings, such as lr=1e-4")
     parser.add_argument("--only", nargs="*", choices=METHODS, default=list(METHODS))
     options = parser.parse_args()
     head = ("method", "seconds", "peak GiB", "first loss", "last loss", "exact, adapter", "exact, merged")

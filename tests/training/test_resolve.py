@@ -77,6 +77,7 @@ def test_settings_on_a_cpu_are_simple(tiny: str) -> None:
 
     assert (recipe.dtype, recipe.liger, recipe.unpack, recipe.host_embeddings) == ("fp32", "off", "off", "off")
     assert (recipe.pack_tokens, recipe.checkpointing, recipe.lr) == (CPU_PACK, "off", 1e-3)
+    assert resolve_recipe(Recipe(model=tiny, method="full"), nested(), CPU).recipe.lr == 1e-4
     assert resolve_recipe(Recipe(model=tiny), nested(), replace(CPU, bf16=True)).recipe.dtype == "bf16"
 
 

@@ -109,6 +109,14 @@ def test_learning_calls_only_warns_of_turns_without_a_call(tiny: Path, rows: Pat
     assert notes["balanced"] == []
 
 
+def test_dynamic_fine_tuning_is_said_to_learn_little_that_is_new(tiny: Path, rows: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    run.dry_run(recipe_of(tiny, rows, tmp_path, learn="balanced", loss="dft"), events.append)
+
+    (note,) = (event.text for event in events if isinstance(event, Note))
+    assert note.startswith("loss = 'dft' teaches little that the model would not have written before")
+
+
 @pytest.mark.slow
 def test_a_run_says_whether_it_was_trained_on_thoughts(tiny: Path, tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4", "reasoning_content": "Easy."}]
