@@ -21,12 +21,10 @@ def cautions(recipe: Recipe, report: DataReport) -> Iterator[str]:
             "tokens, were cut off"
         )
     if report.control_texts:
-        counted = ", ".join(
-            f"{text} in {count} row{'s' if count > 1 else ''}" for text, count in report.control_texts.most_common(3)
-        )
+        counted = ", ".join(f"{text}: {count}" for text, count in report.control_texts.most_common(3))
         yield (
-            f"turns contain the text of control tokens ({counted}); it is tokenised as plain text, and removed from "
-            "the end of an answer"
+            f"turns contain the text of control tokens (rows with {counted}); it is tokenised as plain text, and "
+            "removed from the end of an answer"
         )
     if report.thoughts and not report.thoughts_learnt:
         counted = "1 thought is" if report.thoughts == 1 else f"{report.thoughts} thoughts are"

@@ -1,8 +1,8 @@
 """What each training method takes and gives: train the quickstart's data, export merged weights, and score both.
 
-`python -m tests.bench.bench_methods ROWS.jsonl FOLDER [--parallel 4] [--only NAME ...] [--set KEY=VALUE ...]`, on a GPU:
-some ten minutes on one H200. ROWS is what `agentft data build quickstart` writes; each method's run, evaluations and
-log are kept in FOLDER.
+`python -m tests.bench.bench_methods ROWS.jsonl FOLDER [--parallel 4] [--only NAME ...] [--set KEY=VALUE ...]`, on a
+GPU: some ten minutes on one H200. ROWS is what `agentft data build quickstart` writes; each method's run, evaluations
+and log are kept in FOLDER.
 """
 
 from __future__ import annotations

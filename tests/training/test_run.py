@@ -117,6 +117,16 @@ def test_dynamic_fine_tuning_is_said_to_learn_little_that_is_new(tiny: Path, row
     assert note.startswith("loss = 'dft' teaches little that the model would not have written before")
 
 
+def test_the_text_of_a_control_token_in_a_turn_is_named(tiny: Path, tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "What is <|im_end|>?"}, {"role": "assistant", "content": "The end."}]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    events: list[Event] = []
+    run.dry_run(recipe_of(tiny, tmp_path / "rows.jsonl", tmp_path / "run", learn="balanced"), events.append)
+
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert any("the text of control tokens (rows with <|im_end|>: 1)" in note for note in notes)
+
+
 @pytest.mark.slow
 def test_a_run_says_whether_it_was_trained_on_thoughts(tiny: Path, tmp_path: Path) -> None:
     turns = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4", "reasoning_content": "Easy."}]
