@@ -69,4 +69,9 @@ def read_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, Recipe]:
         options = [f"--{name.replace('_', '-')}" for name in vars(given) if name != "settings"]
         raise InputError(f"no such option: {unknown[0]}; {nearest(unknown[0], options)}")
     given.plain = given.plain or not arguments
-    return given, read_recipe(None, given.settings, {"model": given.model, "method": given.method})
+    recipe = read_recipe(None, given.settings, {"model": given.model, "method": given.method})
+    if bool(recipe.data) != (DATA in (given.shape or ())):
+        raise InputError("the shape of your own rows is --shape data with data=FILE; give both, or neither")
+    if given.peer_batch and not given.peer:
+        raise InputError("--peer-batch is for the library that --peer names; add --peer, or omit --peer-batch")
+    return given, recipe

@@ -70,7 +70,7 @@ def _run_options(plan: Plan, gates: tuple[Gate, ...], report: ResultsWriter, opt
         options.endpoint, at_once, allow_http=options.allow_http, quiet=quiet, tokenizer=options.tokenizer
     )
     person = None if server or options.model != PLAY else _ask
-    choice = ModelChoice(options.model, options.adapter, options.bits, options.call_format, server, person)
+    choice = ModelChoice(options.model, options.adapter, int(options.bits), options.call_format, server, person)
     sampling = Sampling(**{name: getattr(options, name) for name in ("max_new_tokens", "temperature", "seed")})
     batch_size = server.concurrency if server else at_once or (1 if person else 16)
     settings = Settings(output or Path(), sampling, batch_size, gates, options.max_invalid, options.probabilities)
@@ -147,8 +147,8 @@ def _choose_plan(options: EvalOptions, *, strict: bool = True) -> Plan:
 
     if BFCL not in (options.suites or []):
         return choose_cases(options.suites or [], options.tools, options.limit, options.trials, strict=strict)
-    if options.suites != [BFCL] or options.tools:
-        raise InputError(f"{BFCL} brings its own tools and is evaluated alone; leave out the other suites and --tools")
+    if options.suites != [BFCL]:
+        raise InputError(f"{BFCL} brings its own tools and is evaluated alone; leave out the other suites")
     chosen = choose_categories(options.categories)
     source = options.data or ensure_wheel(BFCL_WHEEL, quiet=options.quiet)
     return make_bfcl_plan(chosen, source, limit=options.limit, trials=options.trials)
@@ -176,10 +176,6 @@ def _with_conditions(plan: Plan, options: EvalOptions) -> Plan:
     """The plan with the faults to inject, and with what answers in place of the tools (see `open_source`)."""
     from agentft.toolserver import open_source, read_faults
 
-    if not plan.setups and (options.categories or options.data):
-        raise InputError(f"--categories and --data belong to the suite {BFCL}; write `agentft eval {BFCL} ...`")
-    if plan.setups and any(getattr(options, name) for name in ("faults", "real", "replay")):
-        raise InputError(f"the calls of {BFCL} go nowhere else; leave out --faults, --real and --replay")
     schedule = read_faults(options.faults, plan.toolsets) if options.faults else None
     answers = {name: getattr(options, name) for name in ("real", "record", "replay")}
     answers |= {"miss": options.replay_miss, "keep": options.keep_secrets}

@@ -28,11 +28,11 @@ class _Rule:
 
     def refusal(self, given: dict[str, Any]) -> str | None:
         """What to say if these options have no effect together."""
-        known = {*given, *(f"{name}={value}" for name, value in given.items())}
+        known = {*given, *(f"{one}={','.join(map(str, v)) if isinstance(v, list) else v}" for one, v in given.items())}
         if (self.beside and self.beside not in known) or known & {*self.unless}:
             return None
         idle = [name for name in given if (name in self.idle if self.idle else name not in self.only)]
-        add = "" if self.beside else f"add {self.unless[0].replace('=', ' ')}, or "
+        add = "" if self.beside else f"add {self.unless[0].removeprefix('suites=').replace('=', ' ')}, or "
         return f"{self.says}; {add}omit {', '.join(idle)}" if idle else None
 
 

@@ -37,10 +37,8 @@ def list_runs(as_json: _Json = False) -> None:
     folders = [RunFolder(path.parent) for path in paths]
     if as_json:
         say_json([_document(folder) for folder in folders])
-    elif not folders:
-        say(f"no run in {RUNS}/")
-    for folder in () if as_json else folders:
-        say(_line(folder))
+        return
+    say(*[_line(folder) for folder in folders] or [f"no run in {RUNS}/"])
 
 
 def show_run(name: _Name = "last", as_json: _Json = False) -> None:

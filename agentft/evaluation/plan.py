@@ -192,7 +192,7 @@ def make_plan(
     """Choose the cases and check that their tools exist (of expected calls only if `strict`).
 
     Raises:
-        InputError: a world is missing, an expected call names an unknown tool, or a case id is duplicated.
+        InputError: a world is missing or not used, an expected call names an unknown tool, or a case id is duplicated.
     """
     worlds = {toolset.name: toolset for toolset in toolsets}
     chosen: list[Case] = []
@@ -211,6 +211,8 @@ def make_plan(
         # The suite's own comparators override those of its worlds.
         chosen += [replace(case, comparators={**merged, **case.comparators}) for case in suite.cases]
     _check_ids(chosen)
+    if idle := sorted(worlds.keys() - {name for suite in suites for name in suite.worlds}):
+        raise InputError(f"no suite shows the tools {', '.join(idle)}; omit them from --tools, or name their suite")
     plan = Plan(
         suites=tuple(suites),
         toolsets=tuple(toolsets),

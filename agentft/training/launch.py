@@ -41,23 +41,14 @@ LOST = 75
 """Exit code of a process that ended because another one of its run did."""
 _LAUNCHED = "AGENTFT_LAUNCHED"
 _LOCAL = ("localhost", "127.0.0.1")
-_PASSED = (
-    "RANK",
-    "LOCAL_",
-    "WORLD_SIZE",
-    "MASTER_",
-    "OMP_NUM",
-    "NCCL_",
-    "GLOO_",
-    "HF_HUB_OFFLINE",
-    "PYTHONPATH",
-    _LAUNCHED,
-)
+_PASSED = ("RANK", "LOCAL_", "WORLD_", "MASTER_", "OMP_", "NCCL_", "GLOO_", "HF_HUB_OFFLINE", "PYTHONPATH", _LAUNCHED)
 """Beginnings of the variables that other machines get, too."""
 _GRACE = 5.0
 """Seconds after a failure in which the other processes may end by themselves, with errors of their own."""
 _POLL = 0.1
-_INTERRUPTED, _BUG = 130, 70
+_INTERRUPTED, _BUG, _UNREACHED = 130, 70, 255
+_SSH = ("-oBatchMode=yes", "-oConnectTimeout=20", "-oServerAliveInterval=15", "-oServerAliveCountMax=4")
+"""ssh asks nothing, and gives up a host that is silent: after 20 seconds at first, later after a minute."""
 _SHOWN = 30
 
 
@@ -181,6 +172,9 @@ def launch(
             place = {"RANK": str(rank), "LOCAL_RANK": local, "LOCAL_WORLD_SIZE": str(places.count(host))}
             children.append(_start(shared | place, arguments, log, host if host != places[0] else "", stdout))
         failed = _first_failure(children)
+        silent = sorted({places[rank] for rank, child in enumerate(children) if child.poll() is None})
+        if failed == 0 and children[0].returncode == LOST and silent:
+            raise AgentftError(f"no answer from {', '.join(silent)}; it must be able to connect to {first}")
         if failed is None or (failed == 0 and children[0].returncode > 0):
             return children[0].returncode  # it has told why it failed, if it did
         raise _failure(failed, children[failed], logs[failed], name)
@@ -201,7 +195,7 @@ def _start(
         passed = [f"{name}={value}" for name, value in environment.items() if name.startswith(_PASSED)]
         script = f"cd {shlex.quote(str(Path.cwd()))} && exec {shlex.join(['env', *passed, *command])}"
         # With a terminal (-tt), the remote process ends when ssh does.
-        command = ["ssh", "-o", "BatchMode=yes", "-tt", host, script]
+        command = ["ssh", *_SSH, "-tt", host, script]
     if environment["RANK"] == "0":
         return subprocess.Popen(command, env=environment, stdout=stdout)  # noqa: S603  (our own module)
     with log.open("wb") as stream:
@@ -266,6 +260,9 @@ def _failure(rank: int, child: subprocess.Popen[bytes], log: Path, name: str) ->
         why = ", perhaps by the system for lack of memory" if number == signal.SIGKILL else ""
         return AgentftError(f"process {rank} of the run (pid {child.pid}) was killed by {number.name}{why}; {then}")
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    if child.returncode == _UNREACHED and isinstance(child.args, list) and child.args[0] == "ssh":
+        why, host = lines[-1].rstrip(".") if lines else "it says nothing", child.args[-2]
+        return AgentftError(f"ssh does not reach {host} ({why}); it must log in without asking anything; {then}")
     own = next((line for line in reversed(lines) if line.startswith("error: ")), "")
     text = own.removeprefix("error: ") or f"exit code {child.returncode}"
     if child.returncode == _BUG or not own:

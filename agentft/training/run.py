@@ -221,9 +221,10 @@ def read_data(recipe: Recipe) -> Prepared:
     """The recipe's data as samples, with the report about them. `random-7b` uses the tokenizer of the embedded model.
 
     Raises:
-        InputError: no row is kept.
+        InputError: there are no data, or no row is kept.
     """
     recipe = replace(recipe, model=next(iter(EMBEDDED))) if recipe.model == RANDOM_7B else recipe
+    check_places(recipe)
     return prepare_apart(recipe, open_encoder(recipe))[0]
 
 

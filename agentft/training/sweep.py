@@ -19,7 +19,7 @@ from agentft.training.heldout import prepare_apart
 from agentft.training.loading import load_model
 from agentft.training.loop import TrainingLoop
 from agentft.training.machine import deterministic, measure_machine
-from agentft.training.recipe import Recipe
+from agentft.training.recipe import Recipe, check_places
 from agentft.training.resolve import resolve_recipe
 
 __all__ = ["RULE", "Sweep", "find_lr"]
@@ -50,6 +50,7 @@ def find_lr(recipe: Recipe, on_event: OnEvent, should_stop: Callable[[], bool] =
         InputError: the settings, the data or the model cannot be used.
         MissingError: the model is not on this machine and cannot be downloaded.
     """
+    check_places(recipe)
     on_event(Waiting(f"reading {', '.join(recipe.data)} and loading {recipe.model}"))
     encoder = open_encoder(recipe)
     prepared, _ = prepare_apart(recipe, encoder)

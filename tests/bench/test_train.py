@@ -26,10 +26,15 @@ def test_it_measures_a_tiny_step_and_shows_the_share_of_the_limit(capfd: pytest.
     assert float(line.split()[1]) > 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argument", "message"),
-    [("--shape=agent", "invalid choice: 'agent'"), ("pack_token=3", "did you mean 'pack_tokens'")],
+    [
+        ("--shape=agent", "invalid choice: 'agent'"),
+        ("pack_token=3", "did you mean 'pack_tokens'"),
+        ("--shape=data", "--shape data with data=FILE; give both, or neither"),
+        ("data=rows.jsonl", "--shape data with data=FILE; give both, or neither"),
+        ("--peer-batch=4", "add --peer, or omit --peer-batch"),
+    ],
 )
 def test_a_wrong_argument_is_named(argument: str, message: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["bench", "train", argument]) == 2

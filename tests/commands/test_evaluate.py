@@ -386,9 +386,9 @@ def test_bfcl_is_run_from_a_folder_with_its_data(place: Path, capsys: pytest.Cap
     [
         (["bfcl", "--categories", "simpel"], "'simpel' is no Python category that runs here; did you mean 'simple'?"),
         (["bfcl", "basics"], "bfcl brings its own tools and is evaluated alone"),
-        (["bfcl", "--tools", "weather"], "bfcl brings its own tools and is evaluated alone"),
-        (["bfcl", "--data", "data", "--categories", "simple", "--faults", "429=0.1"], "leave out --faults"),
-        (["basics", "--categories", "live"], "--categories and --data belong to the suite bfcl"),
+        (["bfcl", "--tools", "weather"], "bfcl brings its own tools, and"),
+        (["bfcl", "--data", "data", "--categories", "simple", "--faults", "429=0.1"], "omit --faults"),
+        (["basics", "--categories", "live"], "add bfcl, or omit --categories"),
         (["bfcl", "--data", "nowhere"], "cannot be read"),
     ],
 )

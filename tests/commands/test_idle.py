@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
@@ -27,9 +27,9 @@ def parameters(command: str) -> dict[str, Any]:
 def typed(option: str, known: dict[str, Any]) -> list[str]:
     name, _, value = option.partition("=")
     if not name.startswith("-"):
-        return ["some"] if name else []
-    default = known[name].default
-    return [name] if known[name].is_flag else [name, value or str("1" if default in (None, "") else default)]
+        return [value or "some"] if name else []
+    choices = [one for one in get_args(known[name].type_descriptor.annotation) if isinstance(one, str)]
+    return [name] if known[name].is_flag else [name, value or [*choices, str(known[name].default or 1)][0]]
 
 
 def ways() -> Iterator[Any]:

@@ -310,6 +310,8 @@ def test_plans_are_checked_and_described(tmp_path: Path) -> None:
     suite = load_suite(write_suite(tmp_path))
     with pytest.raises(InputError, match="needs the tools shop"):
         make_plan([suite], [])
+    with pytest.raises(InputError, match="no suite shows the tools weather; omit them from --tools"):
+        make_plan([suite], [load_toolset(write_world(tmp_path)), load_toolset("weather")])
     with pytest.raises(InputError, match="case id 's1' is in suite"):
         make_plan([suite, suite], [load_toolset(write_world(tmp_path))])
 

@@ -31,6 +31,10 @@ sys.exit(int(act))
 """
 
 
+SSH = "#!/bin/sh\nshift $(($# - 2)); "
+"""Leaves the host and the command."""
+
+
 @pytest.fixture
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`python -m agentft` is a script that ends as its arguments say."""
@@ -74,7 +78,7 @@ def test_the_process_that_caused_the_end_is_named(
 @pytest.mark.usefixtures("worker")
 def test_processes_of_other_machines_are_started_by_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ssh = tmp_path / "ssh"
-    ssh.write_text('#!/bin/sh\necho "$4" >> reached; unset RANK LOCAL_RANK WORLD_SIZE; exec sh -c "$5"\n')
+    ssh.write_text(f'{SSH}echo "$1" >> reached; unset RANK LOCAL_RANK WORLD_SIZE; exec sh -c "$2"\n')
     ssh.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     hostfile = tmp_path / "hosts"
@@ -87,6 +91,43 @@ def test_processes_of_other_machines_are_started_by_ssh(tmp_path: Path, monkeypa
     with pytest.raises(AgentftError, match=r"(?s)process 2 .*exit code 5.*rank 2 3 1 ") as caught:
         launch.launch(3, ["0=75", "1=75", "2=5"], hosts)
     assert "127.0.0.1" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("worker")
+@pytest.mark.parametrize(
+    "said",
+    [
+        "ssh: connect to host other port 22: Connection timed out",
+        "root@other: Permission denied (publickey,password).",
+        "No ED25519 host key is known for other.\r\nHost key verification failed.",
+    ],
+)
+def test_a_host_that_ssh_does_not_reach_is_named(said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f"#!/bin/sh\necho \"$*\" > typed; printf '%s\\n' '{said}' >&2; exit 255\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(AgentftError) as caught:
+        launch.launch(2, ["0=75", "1=0"], ["localhost", "other"], name="runs/a")
+    last = said.splitlines()[-1].rstrip(".")
+    assert str(caught.value).startswith(f"ssh does not reach other ({last}); it must log in without asking anything; ")
+    assert "\n" not in str(caught.value)
+    typed = (tmp_path / "typed").read_text()
+    assert "BatchMode=yes" in typed  # or it would ask
+    assert "ConnectTimeout=" in typed  # or it would wait for minutes
+    assert "ServerAliveInterval=" in typed
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_host_whose_process_does_not_join_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its log-in hangs, or it cannot connect back: the first process gives up, and has nothing to tell."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text("#!/bin/sh\nexec sleep 600\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(launch, "_GRACE", 1.0)
+    with pytest.raises(AgentftError, match=r"^no answer from other; it must be able to connect to "):
+        launch.launch(3, ["0=75"], ["localhost", "other", "other"])
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from agentft.runs import RunFolder, find_finished
 from agentft.training import run
 from agentft.training.events import DataReady, Event, Finished, Note, Started, StepDone, Waiting
 from agentft.training.recipe import Recipe, read_resolved
+from agentft.training.sweep import find_lr
 from tests.engine.samples import write_rows
 from tests.tiny import save_tiny, tiny_tokenizer
 
@@ -350,6 +351,14 @@ def test_an_unavailable_model_is_an_error(rows: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(MissingError, match="cannot be loaded"):
         run.train(recipe_of(Path("nobody/nothing"), rows, tmp_path / "run"), lambda event: None)
+
+
+def test_without_data_nothing_is_read() -> None:
+    for needs_data in (run.train, run.dry_run, find_lr):
+        with pytest.raises(InputError, match="no data given"):
+            needs_data(Recipe(), lambda _: None)
+    with pytest.raises(InputError, match="no data given"):
+        run.read_data(Recipe())
 
 
 def test_data_without_supervised_rows_is_an_error(tiny: Path, tmp_path: Path) -> None:
