@@ -63,7 +63,7 @@ def chat_command(  # noqa: RET503  (nothing is returned)
     model: Annotated[str | None, typer.Option(help="A folder, a hub id or an embedded name.")] = None,
     adapter: Annotated[str | None, typer.Option(help="A run folder, or `last` for the run that finished last.")] = None,
     tools: Tools = None,
-    bits: Annotated[Literal["4", "8", "16"], typer.Option(help="Bits per weight in memory.")] = "16",
+    bits: Annotated[Literal["4", "8", "16", "32"], typer.Option(help="Bits per weight in memory.")] = "16",
     stream: Annotated[bool, typer.Option("--stream/--no-stream", help="Show the answer while it is generated.")] = True,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     top_p: TopP = 1.0,

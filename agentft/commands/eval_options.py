@@ -72,7 +72,7 @@ class EvalOptions:
     trials: Annotated[int, typer.Option(min=1, help="Runs of each case; more than one needs --temperature.")] = 1
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0
     seed: Annotated[int, typer.Option(help="Seed for sampling.")] = 0
-    bits: Annotated[Literal["4", "8", "16"], typer.Option(help="Bits per weight in memory.")] = "16"
+    bits: Annotated[Literal["4", "8", "16", "32"], typer.Option(help="Bits per weight in memory.")] = "16"
     output: Annotated[
         Path | None, typer.Option(help="Folder for the results; cases finished there are not run again.")
     ] = None

@@ -55,12 +55,12 @@ def native_bf16() -> bool:
 
 
 def quantisation(bits: int, compute: torch.dtype) -> BitsAndBytesConfig | None:
-    """bitsandbytes' settings for 4 bits (NF4, double quantisation, products in `compute`) or 8 bits; None for 16.
+    """bitsandbytes' settings for 4 bits (NF4, double quantisation, products in `compute`) or 8 bits, None for more.
 
     Raises:
         InputError: `bits` is none of these.
     """
-    if bits == 16:
+    if bits in (16, 32):
         return None
     if bits == 8:
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # every layer tells that it casts bf16 to fp16
@@ -69,11 +69,15 @@ def quantisation(bits: int, compute: torch.dtype) -> BitsAndBytesConfig | None:
         return BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
         )
-    raise InputError(f"bits = {bits} is not supported; use 4, 8 or 16")
+    raise InputError(f"bits = {bits} is not supported; use 4, 8, 16 or 32")
 
 
 class HfEngine:
-    """A text engine. Greedy decoding is deterministic for the same requests in the same batches."""
+    """A text engine. Greedy decoding is deterministic for the same requests in the same batches.
+
+    In bf16 the batch decides how sums are rounded, and so which of two nearly equal tokens wins; with 32 bits it does
+    not.
+    """
 
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
         self.name = name
@@ -93,12 +97,12 @@ class HfEngine:
     def open(cls, model: str, adapter: Path | None = None, bits: int = 16, *, rounded: int = 0) -> HfEngine:
         """Load a model, with an adapter if one is named.
 
-        With 16 bits the adapter is merged into the weights in memory, so that decoding is as fast as the base model's.
+        From 16 bits on, the adapter is merged into the weights in memory, so that decoding is as fast as the base's.
 
         Args:
             model: a folder, a hub id or an embedded name.
             adapter: a folder in peft's layout.
-            rounded: with 16 bits, round the weights to this many bits and dequantise them, as QLoRA does in training;
+            rounded: from 16 bits on, round weights to this many bits and dequantise them, as QLoRA does in training;
                 0: do not. True is 4.
 
         Raises:
@@ -107,8 +111,8 @@ class HfEngine:
         added = adapter is not None and (adapter / "tokenizer.json").is_file()
         tokenizer = load_tokenizer(str(adapter) if added else model)
         # Native bf16 is 1.7 times as fast as fp32 on two cores (SmolLM2, 42 rows).
-        dtype = torch.bfloat16 if native_bf16() else torch.float32
-        rounded = (4 if rounded is True else rounded) if bits == 16 else 0
+        dtype = torch.bfloat16 if bits < 32 and native_bf16() else torch.float32
+        rounded = (4 if rounded is True else rounded) if bits >= 16 else 0
         loaded = located(
             model,
             AutoModelForCausalLM.from_pretrained,
@@ -128,7 +132,7 @@ class HfEngine:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # peft reads a deprecated property of transformers
                 loaded = located(str(adapter), PeftModel.from_pretrained, loaded, str(adapter), trust_remote_code=False)
-            loaded = loaded.merge_and_unload() if bits == 16 else loaded
+            loaded = loaded.merge_and_unload() if bits >= 16 else loaded
             name = f"{model}+{adapter.parent.name}"
         return cls(loaded, tokenizer, name)
 

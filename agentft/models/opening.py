@@ -45,7 +45,7 @@ def open_model(
     Args:
         model: a folder, a hub id, an embedded name, or `scripted:FILE`; None: the adapter's model, or the default.
         adapter: a run folder, or `last`. For a run of full training, `model` is not used.
-        bits: 4, 8 or 16.
+        bits: 4, 8, 16 or 32.
         call_format: a call format's name; None: the adapter's, or the default.
         prefixes: the folder in which the first prefix is kept; None: it is not.
 
@@ -98,7 +98,7 @@ def doubt_bits(adapter: str | None, bits: int) -> str | None:
         InputError: the run cannot be used.
     """
     run = find_finished(adapter) if adapter else None
-    if run is None or bits == 16 or (bits == run.bits and run.is_rounded):
+    if run is None or bits >= 16 or (bits == run.bits and run.is_rounded):
         return None
     trained = f"{run.bits}-bit" if run.is_rounded else "unrounded"
     return (

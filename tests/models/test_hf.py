@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from agentft.errors import InputError
 from agentft.models.hf import HfEngine
 from tests.tiny import save_tiny, tiny_model
 
@@ -45,3 +46,13 @@ def test_rounded_weights_equal_4_bit_weights(folder: Path, monkeypatch: pytest.M
     assert (whole - packed).abs().max() > 1e-2
     bare = logits(folder, 4, adapter=False)
     assert (bare - packed).abs().max() > 1e-2
+
+
+def test_32_bits_compute_in_fp32_where_16_compute_in_bf16(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentft.models.hf.native_bf16", lambda: True)
+    for bits, dtype in ((16, torch.bfloat16), (32, torch.float32)):
+        model: Any = HfEngine.open(str(folder), folder / "adapter", bits, rounded=True)._model
+        assert {part.dtype for part in model.parameters()} == {dtype}
+        assert type(model.get_decoder().layers[0].mlp.up_proj) is torch.nn.Linear
+    with pytest.raises(InputError, match="use 4, 8, 16 or 32"):
+        HfEngine.open(str(folder), None, 12)
