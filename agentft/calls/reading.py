@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from agentft.json_text import UnreadableError, kind_of, read_value
 from agentft.types import Json, ParseFailure, Span, ToolCall
 
-__all__ = ["CallKeys", "make_call", "read_literal_call"]
+__all__ = ["ARGUMENT_KEYS", "CallKeys", "make_call", "read_literal_call"]
+
+ARGUMENT_KEYS = ("arguments", "args", "parameters", "input")
+"""The keys of a call under which its arguments may stand: OpenAI's, LangChain's, Llama's or Anthropic's."""
 
 _CLOSERS = {"{": "}", "[": "]"}
 
@@ -26,7 +29,8 @@ def make_call(call_id: str, value: Json, span: Span, keys: CallKeys, structure: 
     """The call that the parsed `value` describes. Never raises: an unusable call has a `parse_error`.
 
     Arguments may be an object, or text that holds one as JSON or as a Python literal; if they are missing, null or
-    blank, they are empty. `structure` is a failure in the text around the value; it is reported first.
+    blank, they are empty, unless they stand under another format's key. `structure` is a failure in the text around the
+    value; it is reported first.
     """
     if not isinstance(value, dict):
         failure = ParseFailure("content", f"a call must be an object, not {kind_of(value)}")
@@ -41,6 +45,9 @@ def make_call(call_id: str, value: Json, span: Span, keys: CallKeys, structure: 
         problems.append(ParseFailure("content", f"{keys.url} must be text, not {kind_of(url)}"))
         url = None
     arguments, detail = _read_arguments(value.get(keys.arguments), keys.arguments)
+    others = (key for key in ARGUMENT_KEYS if key != keys.arguments and value.get(key) not in (None, "", {}, []))
+    if not arguments and not detail and (other := next(others, "")):
+        detail = f"`{other}` instead of `{keys.arguments}`"
     if detail:
         problems.append(ParseFailure("content", detail))
     return ToolCall(call_id, name, arguments, span, problems[0] if problems else None, url)

@@ -88,7 +88,9 @@ def _exchanges(content: bytes, place: str) -> list[tuple[str, Any]]:
 
 def _har(entry: Any) -> dict[str, Any]:
     try:
-        request, response = entry["request"], entry["response"]
+        request, response, status = entry["request"], entry["response"], entry["response"]["status"]
+        if request["method"] == "OPTIONS" or status in {301, 302, 303, 307, 308}:
+            raise InputError("a redirect, or a browser's own request (OPTIONS), is no answer to a call")
         post, content = request.get("postData") or {}, response.get("content") or {}
         media = str(post.get("mimeType") or "").partition(";")[0].strip().lower()
         form = [(pair["name"], pair.get("value") or "") for pair in post.get("params") or []]
@@ -98,14 +100,15 @@ def _har(entry: Any) -> dict[str, Any]:
             raise InputError("its multipart form was saved as text; export the file with the parameters of forms")
         row = {"method": request["method"], "url": request["url"], "request": None if form else _body(post.get("text"))}
         row |= {"form": form, "media": media if media not in {_FORM, "application/json"} else ""}
-        return row | {"status": response["status"], "response": _body(_content(content))}
+        cached = status == 304 and content.get("text")  # the browser got the answer from its cache
+        return row | {"status": 200 if cached else status, "response": _body(_content(content, status))}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"not a HAR entry: {error!r:.100}") from None
 
 
-def _content(content: Mapping[str, Any]) -> str | None:
+def _content(content: Mapping[str, Any], status: int) -> str | None:
     text = content.get("text")
-    if text is None and content.get("size", 0) > 0:
+    if text is None and (content.get("size", 0) > 0 or status == 304):
         raise InputError("the response's body was not saved; export the file with the content of responses")
     if content.get("encoding") != "base64":
         return text

@@ -102,9 +102,8 @@ class EventStream:
         calls = [one for one in reversed(self._calls) if isinstance(one, dict)]
         same = [one for one in calls if one["index"] == place]
         known = next((one for one in (same if name else calls) if identity and one["id"] == identity), None)
-        call = known or (same[0] if same else None)
-        if call is None and calls and not name and not identity:
-            call = calls[0]
+        found = same or ([] if name or identity else calls)  # the rest of a call may have another index
+        call = known or (found[0] if found else None)
         if call is None or (known is None and name and _begins(call, piece)):
             call = {"index": place, "id": identity, "function": {}}
             self._calls.append(call)

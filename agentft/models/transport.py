@@ -219,10 +219,9 @@ class Transport:
         if response.has_redirect_location:
             place = self._hidden(response.headers["location"])
             return InputError(f"{self._endpoint.url} redirects to {place:.200}; name the final URL with --endpoint")
-        if status in _FATAL:
-            return InputError(f"{self._endpoint.url} {said}; {_FATAL[status]}")
-        if "insufficient_quota" in text:
-            return InputError(f"{self._endpoint.url} {said}; add credit, or name another endpoint")
+        credit = "add credit, or name another endpoint" if "insufficient_quota" in text else ""
+        if remedy := _FATAL.get(status, credit):
+            return InputError(f"{self._endpoint.url} {said}; {remedy}")
         if status == 429 and _retry_after(response) > _LONGEST_WAIT:
             said += f" (asks to wait {_retry_after(response):.0f} seconds)"
         return self._error(said + next((remedy for words, remedy in _REMEDIES.items() if words in said), ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from agentft.calls.reading import ARGUMENT_KEYS
 from agentft.errors import RowError
 from agentft.types import Json
 
@@ -19,9 +20,8 @@ _BLANK = frozenset({"", "[]", "{}", "null", "None"})
 
 
 def argument_key(function: Mapping[str, Json]) -> str:
-    """The key of a call that holds its arguments: OpenAI's, LangChain's, Llama's or Anthropic's."""
-    keys = ("arguments", "args", "parameters", "input")
-    return next((key for key in keys if function.get(key) is not None), "arguments")
+    """The key of a call that holds its arguments."""
+    return next((key for key in ARGUMENT_KEYS if function.get(key) is not None), "arguments")
 
 
 def is_blank(value: Json) -> bool:

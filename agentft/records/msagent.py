@@ -24,7 +24,6 @@ MSAGENT_KEYS: dict[str, frozenset[str]] = {
 }
 """The keys of a turn that are read, by role."""
 
-_OTHER_KEY = re.compile(r"[\"'](arguments|args|input)[\"']\s*:\s*(?:[{]\s*[^}\s]|[\"'][^\"'])")
 _SWALLOWED = "<|user|>:"
 _REACT = re.compile(r"^[ \t]*Action[ \t]*[:：][^\n]*\n\s*Action Input[ \t]*[:：]", re.MULTILINE)
 
@@ -70,7 +69,7 @@ def parse_msagent(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefiniti
             elif role == "assistant":
                 _reject_react(value)
                 parts = MSAGENT.parse(value)
-                _check_links(parts, value)
+                _check_links(parts)
             excluded = role == "assistant" and isinstance(item, dict) and read_excluded(item)
         except RowError as error:
             error.turn = index
@@ -91,15 +90,13 @@ def _read_turn(item: Json) -> tuple[Role, str]:
     return role, value
 
 
-def _check_links(parts: Sequence[Part], value: str) -> None:
+def _check_links(parts: Sequence[Part]) -> None:
     for part in parts:
         if isinstance(part, ToolResult) and not part.call_id:
             raise RowError("result-without-call", "a result, but no call is open", offset=part.span.start)
-        if isinstance(part, ToolCall) and not part.arguments and part.parse_error is None:
-            found = _OTHER_KEY.search(value, part.span.start, part.span.end)
-            if found:
-                detail = f"the call {part.name!r:.60} has `{found[1]}` instead of `parameters`; rename it"
-                raise RowError("call-not-object", detail, offset=found.start())
+        if isinstance(part, ToolCall) and part.parse_error and part.parse_error.detail.startswith("`"):
+            detail = f"the call {part.name!r:.60} has {part.parse_error.detail}; rename it"
+            raise RowError("call-not-object", detail, offset=part.span.start)
 
 
 def _reject_react(value: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -255,7 +256,7 @@ def _own_keywords(schema: Schema) -> Schema:
         right = [value for value in values if any(fits(value, kind) for kind in _listed(made.get("type", TYPES)))]
         if not right:  # trust the values rather than the type
             made.pop("type")
-        made["enum"] = right or values
+        made["enum"] = [*{json.dumps(value): value for value in right or values}.values()]
     return made
 
 

@@ -53,6 +53,23 @@ def read_everywhere(name: Json, arguments: Json) -> dict[str, ToolCall]:
     return calls
 
 
+@pytest.mark.parametrize("own", [CallKeys(), CallKeys("name", "parameters")])
+@pytest.mark.parametrize("key", ["arguments", "args", "parameters", "input"])
+def test_arguments_under_another_formats_key_are_not_taken_for_none(own: CallKeys, key: str) -> None:
+    for given_value in ({"city": "Rome"}, '{"city": "Rome"}'):
+        call = make_call("c", {"name": "f", key: given_value}, HERE, own)
+        if key == own.arguments:
+            assert (call.arguments, call.parse_error) == ({"city": "Rome"}, None)
+        else:
+            failure = ParseFailure("content", f"`{key}` instead of `{own.arguments}`")
+            assert (call.arguments, call.parse_error) == ({}, failure)
+    blanks: list[Json] = [{}, None, ""]
+    for blank in blanks:
+        assert make_call("c", {"name": "f", key: blank}, HERE, own).parse_error is None
+    both: Json = {"name": "f", own.arguments: {"city": "Rome"}, "input": "x"}
+    assert make_call("c", both, HERE, own).arguments == {"city": "Rome"}
+
+
 def verdict(call: ToolCall) -> tuple[object, ...]:
     kind = call.parse_error and call.parse_error.kind
     return call.name, kind, json.dumps(dict(call.arguments), sort_keys=True)

@@ -269,6 +269,25 @@ def test_an_exchange_whose_content_cannot_be_read_is_refused(
     assert "S3CRET" not in str(done)
 
 
+def test_what_a_browser_asked_for_itself_is_no_answer(tmp_path: Path) -> None:
+    entries = [
+        entry("GET", "https://h.test/a", 304, '{"x": 1}'),  # the answer comes from the browser's cache
+        entry("GET", "https://h.test/b", 304),
+        entry("GET", "https://h.test/c", 302),
+        entry("OPTIONS", "https://h.test/a", 204),
+    ]
+    del entries[1]["response"]["content"]["text"]
+    done = import_traffic(json.dumps({"log": {"entries": entries}}).encode(), "a.har", "w")
+    assert [tool["answers"] for tool in done.tools] == [
+        [{"when": {}, "status": 200, "body": {"x": 1}, "template": False, "exact": True}]
+    ]
+    assert [(note.place, note.reason.partition(",")[0]) for note in done.refused] == [
+        ("#/log/entries/1", "the response's body was not saved; export the file with the content of responses"),
+        ("#/log/entries/2", "a redirect"),
+        ("#/log/entries/3", "a redirect"),
+    ]
+
+
 @pytest.mark.parametrize(("media", "sent"), [("text/xml; charset=utf-8", "<a/>"), ("application/json", '{"a":1}')])
 def test_a_body_keeps_its_media_type(media: str, sent: str, tmp_path: Path) -> None:
     done = har(tmp_path, {"post": {"mimeType": media, "text": sent}})

@@ -161,5 +161,5 @@ def test_a_call_whose_arguments_stand_under_another_key_is_not_taken_for_one_wit
         return
     with pytest.raises(RowError, match=f"the call 'f' has `{key}` instead of `parameters`") as caught:
         parse_row(row, "x")
-    place = row["conversations"][1]["value"].index(key) - 1
+    place = row["conversations"][1]["value"].index("<|startofthink|>")
     assert (caught.value.reason, caught.value.turn, caught.value.offset) == ("call-not-object", 1, place)

@@ -45,6 +45,7 @@ def expanded(schema: Any, hidden: Any = "", **definitions: Any) -> Schema:
         ({"pattern": "^a+$"}, {"pattern": "^a+$"}),
         ({"type": "integer", "enum": ["1", 2]}, {"type": "integer", "enum": [2]}),
         ({"type": "integer", "enum": ["1", "2"]}, {"enum": ["1", "2"]}),
+        ({"enum": ["a", "b", "a", 1, True, 1]}, {"enum": ["a", "b", 1, True]}),
         ({"type": "array", "items": {"type": "int"}}, {"type": "array", "items": {"type": "integer"}}),
         (
             {"patternProperties": {"a": {}, "\\p{L}(": {}}, "additionalProperties": False},
