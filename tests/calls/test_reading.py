@@ -56,7 +56,8 @@ def read_everywhere(name: Json, arguments: Json) -> dict[str, ToolCall]:
 @pytest.mark.parametrize("own", [CallKeys(), CallKeys("name", "parameters")])
 @pytest.mark.parametrize("key", ["arguments", "args", "parameters", "input"])
 def test_arguments_under_another_formats_key_are_not_taken_for_none(own: CallKeys, key: str) -> None:
-    for given_value in ({"city": "Rome"}, '{"city": "Rome"}'):
+    given_values: list[Json] = [{"city": "Rome"}, '{"city": "Rome"}']
+    for given_value in given_values:
         call = make_call("c", {"name": "f", key: given_value}, HERE, own)
         if key == own.arguments:
             assert (call.arguments, call.parse_error) == ({"city": "Rome"}, None)
