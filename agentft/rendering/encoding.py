@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from agentft.errors import InputError
-from agentft.rendering.tokens import Run, Tokenizer, tokenise
+from agentft.rendering.tokens import Tokenizer, tokenise
 from agentft.types import Encoded, Segment
 
 __all__ = ["LEARN_RULES", "LearnRule", "encode", "learn_rule", "tokens_of"]
@@ -70,45 +70,37 @@ def encode(segments: Sequence[Segment], tokenizer: Tokenizer, learn: LearnRule) 
     weights: list[float] = []
     owners: list[int] = []
     for run in tokenise(segments, tokenizer):
+        own = [segments[index] for index in run.segments]
+        cuts = [(0, 0), (len(run.ids), len(run.ids))]
+        if len(own) > 1:
+            cuts[1:1] = run.cuts(accumulate(len(segment.text) for segment in own[:-1]))
         ids += run.ids
-        if len(run.segments) == 1 and not segments[run.segments[0]].sampled:
-            owners += run.segments * len(run.ids)
-            weights += [0.0] * len(run.ids)
-            continue
-        bounds = list(accumulate((len(segments[index].text) for index in run.segments), initial=0))
-        cuts = [0, *map(run.begun, bounds[1:-1]), len(run.ids)]  # tokens before each segment
-        for index, first, last in zip(run.segments, cuts, cuts[1:], strict=False):
+        for index, (_, first), (_, last) in zip(run.segments, cuts, cuts[1:], strict=False):
             owners += [index] * (last - first)
-        if segments[run.segments[0]].sampled:
-            weights += _project([segments[index] for index in run.segments], bounds, cuts, run, learn)
-        else:
-            weights += [0.0] * len(run.ids)
+        weights += _project(own, cuts, learn)
     return Encoded(tuple(ids), tuple(weights), tuple(owners))
 
 
-def _project(
-    segments: Sequence[Segment], bounds: Sequence[int], cuts: Sequence[int], run: Run, learn: LearnRule
-) -> list[float]:
+def _project(segments: Sequence[Segment], cuts: Sequence[tuple[int, int]], learn: LearnRule) -> list[float]:
     """The weights of a run's tokens.
 
     Args:
         segments: the run's segments.
-        bounds: where each segment begins, in characters, and the end.
-        cuts: the first token that begins in each segment, and the number of tokens.
-        run: the tokens.
+        cuts: where each segment begins, and the end: how many tokens end by then, and how many begin before.
         learn: the rule.
     """
-    weights = [0.0] * len(run.ids)
-    for index, segment in enumerate(segments):
-        weight = 0.0 if segment.excluded else learn.weights.get(segment.kind, 0.0)
-        own, last = cuts[index], cuts[index + 1]
-        first = min(run.ended(bounds[index]), own)  # tokens that begin before the segment and reach into it
+    weights = [0.0] * cuts[-1][0]
+    for segment, (ended, begun), (_, last) in zip(segments, cuts, cuts[1:], strict=False):
+        weight = learn.weights.get(segment.kind, 0.0) if segment.sampled and not segment.excluded else 0.0
+        if not weight:
+            continue
+        first = min(ended, begun)  # tokens that begin before the segment and reach into it
         if segment.kind == "answer" and learn.opening is not None:
             last = max(first, min(last, first + learn.opening))
-        for place in range(first, min(own, last)):
+        for place in range(first, min(begun, last)):
             weights[place] = max(weights[place], weight)
-        if own < last:
-            weights[own:last] = [weight] * (last - own)
+        if begun < last:
+            weights[begun:last] = [weight] * (last - begun)
     return weights
 
 

@@ -1,9 +1,8 @@
 """Texts -> tokens, by way of a cache: the pieces that the tokenizer itself separates are tokenised once.
 
 A byte-level BPE tokenizer splits a text into words before it looks for tokens, and it always splits before a single
-space between two words. So the tokens of a text are those of its pieces `What`, ` is`, ` the`, joined. Most such
-tokenizers split next to punctuation too, so that an unknown piece `"city":"Oslo"` is made of known ones. Where this
-does not hold for a tokenizer (SentencePiece, for example), a text is one piece.
+space between two words. So the tokens of a text are those of its pieces `What`, ` is`, ` the`, joined. Where this does
+not hold for a tokenizer (SentencePiece, for example), a text is one piece.
 """
 
 from __future__ import annotations
@@ -11,13 +10,12 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
 
-__all__ = ["Piece", "PieceCache", "inner_seams", "join_pieces", "make_piece", "separates_words"]
+__all__ = ["Piece", "PieceCache", "join_pieces", "make_piece", "separates_words"]
 
 _KEPT_PIECES = 2**16
 _KEPT_TEXTS = 512
@@ -26,8 +24,6 @@ _SHORT = 64  # characters of a piece that is kept
 # Characters that are white space nowhere, in no library's definition.
 _EDGE = r"[!-~\w]"
 _SEAM = re.compile(rf"(?<={_EDGE})(?= {_EDGE})")
-_MARKS = '",.:?{}_/-`'
-_AROUND = ("", " ", "'s", '"', "é\n")
 _STARTS = re.compile(rf" {_EDGE}|[^ ]")
 _ENDS = re.compile(rf"{_EDGE}\Z")
 _PROBES = ("'s", "n't", "<|", *"aB7_.,'\"{}(-/éЖ漢한²")
@@ -49,21 +45,21 @@ class PieceCache(dict[str, Piece]):
         super().__init__()
         self.backend = backend
         self.words = separates_words(backend)
-        self._seams = inner_seams(backend) if self.words else re.compile("(?!)")
-        self._texts: OrderedDict[str, list[Piece]] = OrderedDict()
+        self._texts: dict[str, list[Piece]] = {}
         self._inner: dict[str, Piece] = {}  # pieces that need not end a text
 
     def encode(self, text: str) -> list[Piece]:
-        """The pieces of a text. Equal long texts (system text and tools) and line breaks share a list."""
+        """The pieces of a text. Equal long texts (system text and tools) and line breaks share a list of one piece."""
         if _TINY < len(text) < _LONG:
             return self._encode(text)
-        pieces = self._texts.get(text)
+        pieces = self._texts.pop(text, None)
         if pieces is None:
-            pieces = self._texts[text] = self._encode(text)
-            if len(self._texts) > _KEPT_TEXTS:
-                self._texts.popitem(last=False)
-        else:
-            self._texts.move_to_end(text)
+            pieces = self._encode(text)
+        elif len(pieces) > 1:  # found again, and perhaps in many rows
+            pieces = [join_pieces(pieces)]
+        self._texts[text] = pieces  # as the last one
+        if len(self._texts) > _KEPT_TEXTS:
+            del self._texts[next(iter(self._texts))]
         return pieces
 
     def _encode(self, text: str) -> list[Piece]:
@@ -76,8 +72,7 @@ class PieceCache(dict[str, Piece]):
             return list(map(self.__getitem__, _SEAM.split(text) if text else []))
 
     def __missing__(self, text: str) -> Piece:
-        parts = self._seams.split(text)
-        piece = join_pieces(list(map(self.__getitem__, parts))) if len(parts) > 1 else self._tokenise(text)
+        piece = self._tokenise(text)
         if len(self) >= _KEPT_PIECES:
             self.clear()
             self._inner.clear()
@@ -94,8 +89,7 @@ class PieceCache(dict[str, Piece]):
 
 def make_piece(ids: Sequence[int], offsets: Sequence[tuple[int, int]], length: int) -> Piece:
     """The piece of a text of `length` characters."""
-    spans = [span for _, span in zip(ids, offsets, strict=True)]
-    starts, stops = zip(*spans, strict=True) if spans else ((), ())
+    starts, stops = zip(*offsets, strict=True) if offsets else ((), ())
     return Piece(tuple(ids), starts, stops, length)
 
 
@@ -129,25 +123,6 @@ def separates_words(backend: Any) -> bool:
             return False
 
     return _splits_between(backend, ((f"a {left}", f" {right}b") for left, right in product(_PROBES, _PROBES)))
-
-
-def inner_seams(backend: Any) -> re.Pattern[str]:
-    """Where a tokenizer that separates words always splits a text between a letter or digit (ASCII) and another mark.
-
-    It is probed in the same way, for each mark, before and after letters and digits.
-    """
-    added = [token for token in backend.get_added_tokens_decoder().values() if not token.special]
-    within = "".join(token.content for token in added)
-    marks = [] if any(token.single_word for token in added) else [mark for mark in _MARKS if mark not in within]
-    words = (
-        [around + end for around, end in product(_AROUND, "aZ7")],
-        [start + around for start, around in product("bsT5", _AROUND)],
-    )
-    ends = [mark for mark in marks if _splits_between(backend, product(words[0], [mark + one for one in _AROUND]))]
-    begins = [mark for mark in marks if _splits_between(backend, product([one + mark for one in _AROUND], words[1]))]
-    cuts = [f"(?<=[A-Za-z0-9])(?=[{re.escape(''.join(ends))}])"] if ends else []
-    cuts += [f"(?<=[{re.escape(''.join(begins))}])(?=[A-Za-z0-9])"] if begins else []
-    return re.compile("|".join(cuts) or "(?!)")
 
 
 def _splits_between(backend: Any, pairs: Iterable[tuple[str, str]]) -> bool:

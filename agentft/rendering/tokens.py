@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import accumulate, chain, groupby
 from operator import itemgetter
 from typing import Any, Protocol, TypedDict
@@ -52,31 +52,22 @@ class Run:
         self.ids = list(chain.from_iterable(map(itemgetter(0), pieces)))
         self._pieces = pieces or [Piece((), (), (), 0)]
 
-    @cached_property
-    def _begins(self) -> list[int]:
-        """Where each piece begins, in characters."""
-        return list(accumulate(map(itemgetter(3), self._pieces[:-1]), initial=0))
-
-    @cached_property
-    def _counts(self) -> list[int]:
-        """The number of tokens before each piece."""
-        return list(accumulate((len(piece.ids) for piece in self._pieces[:-1]), initial=0))
-
     @property
     def offsets(self) -> list[tuple[int, int]]:
         """Where each token begins and ends, in characters."""
         whole = join_pieces(self._pieces)
         return list(zip(whole.starts, whole.stops, strict=True))
 
-    def begun(self, place: int) -> int:
-        """The number of tokens that begin before the character `place`."""
-        index = max(bisect_left(self._begins, place) - 1, 0)
-        return self._counts[index] + bisect_left(self._pieces[index].starts, place - self._begins[index])
-
-    def ended(self, place: int) -> int:
-        """The number of tokens that end at the character `place` or before it."""
-        index = bisect_right(self._begins, place) - 1
-        return self._counts[index] + bisect_right(self._pieces[index].stops, place - self._begins[index])
+    def cuts(self, places: Iterable[int]) -> Iterator[tuple[int, int]]:
+        """For each of these characters, how many tokens end at it or before it, and how many begin before it."""
+        pieces = self._pieces
+        begins = list(accumulate(map(itemgetter(3), pieces[:-1]), initial=0))
+        counts = list(accumulate(map(len, map(itemgetter(0), pieces)), initial=0))
+        for place in places:
+            after = bisect_right(begins, place) - 1
+            before = max(bisect_left(begins, place) - 1, 0)
+            ended = counts[after] + bisect_right(pieces[after].stops, place - begins[after])
+            yield ended, counts[before] + bisect_left(pieces[before].starts, place - begins[before])
 
 
 @dataclass(frozen=True)
@@ -110,7 +101,8 @@ def tokenise(segments: Sequence[Segment], tokenizer: Tokenizer) -> Iterator[Run]
         tokens = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
         columns = zip(runs, texts, tokens["input_ids"], tokens["offset_mapping"], strict=True)
         for indices, text, ids, offsets in columns:
-            yield Run(indices, [make_piece(ids, offsets, len(text))])
+            spans = [span for _, span in zip(ids, offsets, strict=True)]
+            yield Run(indices, [make_piece(ids, spans, len(text))])
         return
     swallowed = 0  # leading whitespace that the last token of the run before swallowed
     for number, (indices, text) in enumerate(zip(runs, texts, strict=True)):

@@ -127,10 +127,10 @@ def test_a_run_counts_the_tokens_before_a_place() -> None:
     run = Run([0], [gaps[0], Piece((7, 8), (0, 2), (2, 3), 3), *gaps[1:], Piece((9,), (1,), (4,), 4)])
     assert run.ids == [7, 8, 9]
     assert run.offsets == [(2, 4), (4, 5), (7, 10)]
-    for place in range(13):
-        assert run.begun(place) == sum(start < place for start, _ in run.offsets)
-        assert run.ended(place) == sum(stop <= place for _, stop in run.offsets)
-    assert (Run([0], []).begun(3), Run([0], []).ended(3), Run([0], []).offsets) == (0, 0, [])
+    for place, (ended, begun) in enumerate(run.cuts(range(13))):
+        assert ended == sum(stop <= place for _, stop in run.offsets)
+        assert begun == sum(start < place for start, _ in run.offsets)
+    assert (list(Run([0], []).cuts([3])), Run([0], []).offsets) == ([(0, 0)], [])
 
 
 def swallowing(**flags: bool) -> Any:
