@@ -38,8 +38,10 @@ def _ignore(_line: int, _conversation: Conversation) -> None:
 
 
 _BATCH_ROWS, _BATCH_BYTES = 32, 2**20
-_ALONE = 8
-"""Batches that are prepared before other processes help: for a small file, starting them takes longer."""
+_LARGE = 2**20
+_ALONE, _ALONE_IF_LARGE = 8, 1
+"""Batches that are prepared before other processes help: for a small file, starting them takes longer. A large one is
+known by its bytes (compressed ones, too)."""
 _SUMS = ("quiet", "answered", "thoughts", "trimmed", "left_out")
 _LONGEST_SHOWN = 5
 _MAX_TOOLS = 64
@@ -143,7 +145,8 @@ class Prepared:
         """
         batches = _batches(iter_undecoded(path))
         work = partial(_prepare_batch, self.encoder, path, on_row is not _ignore)
-        made = map_in_order(work, batches, available_processes(), _ALONE)
+        alone = _ALONE_IF_LARGE if path.is_file() and path.stat().st_size >= _LARGE else _ALONE
+        made = map_in_order(work, batches, available_processes(), alone)
         with open_quarantine(path, quarantine) as on_reject, _rare_collections(), closing(made):
             for batch in made:
                 for rejection in batch.rejections:

@@ -201,6 +201,23 @@ def test_several_processes_give_what_one_gives(tmp_path: Path, monkeypatch: pyte
     assert report["control_texts"]
 
 
+@pytest.mark.parametrize(("size", "alone"), [(2**20 - 1, 8), (2**20, 1)])
+def test_helpers_start_at_once_for_a_large_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, alone: int
+) -> None:
+    asked: list[int] = []
+
+    def ask(_work: object, _batches: object, _processes: int, count: int) -> Iterator[preparation._Batch]:
+        asked.append(count)
+        yield from ()
+
+    monkeypatch.setattr(preparation, "map_in_order", ask)
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(msagent_row("Oslo", 1)).ljust(size))
+    preparation.Prepared(encoder()).add(path)
+    assert asked == [alone]
+
+
 def test_long_rows_make_small_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
