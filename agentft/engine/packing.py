@@ -13,7 +13,7 @@ from array import array
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, compress, pairwise, takewhile
+from itertools import accumulate, compress, count, pairwise, takewhile
 from typing import TypeAlias
 
 import numpy as np
@@ -104,14 +104,13 @@ class PackingReport:
 
 def make_sample(row: int, name: str, encoded: Encoded, stem: int = 0) -> Sample | None:
     """Cut `encoded` after its last supervised token. None if no token after the first is supervised."""
-    later = encoded.loss_weights[1:]
-    places = array("i", compress(range(1, len(later) + 1), later))
+    weights = encoded.loss_weights
+    places = [place for place in compress(count(), weights) if place]
     if not places:
         return None
     end = places[-1] + 1
-    return Sample(
-        row, name, array("i", encoded.input_ids[:end]), places, array("d", compress(later, later)), min(stem, end)
-    )
+    tokens, values = array("i", encoded.input_ids[:end]), array("d", [weights[place] for place in places])
+    return Sample(row, name, tokens, array("i", places), values, min(stem, end))
 
 
 def epoch_packs(samples: Sequence[Sample], budget: int, seed: int, epoch: int, *, share: bool = True) -> list[Pack]:

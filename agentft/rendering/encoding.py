@@ -77,12 +77,12 @@ def encode(segments: Sequence[Segment], tokenizer: Tokenizer, learn: LearnRule) 
         ids += run.ids
         for index, (_, first), (_, last) in zip(run.segments, cuts, cuts[1:], strict=False):
             owners += [index] * (last - first)
-        weights += _project(own, cuts, learn)
+        weights += _project(own, cuts, learn) if own[0].sampled else [0.0] * len(run.ids)
     return Encoded(tuple(ids), tuple(weights), tuple(owners))
 
 
 def _project(segments: Sequence[Segment], cuts: Sequence[tuple[int, int]], learn: LearnRule) -> list[float]:
-    """The weights of a run's tokens.
+    """The weights of a sampled run's tokens.
 
     Args:
         segments: the run's segments.
@@ -90,13 +90,13 @@ def _project(segments: Sequence[Segment], cuts: Sequence[tuple[int, int]], learn
         learn: the rule.
     """
     weights = [0.0] * cuts[-1][0]
-    for segment, (ended, begun), (_, last) in zip(segments, cuts, cuts[1:], strict=False):
-        weight = learn.weights.get(segment.kind, 0.0) if segment.sampled and not segment.excluded else 0.0
-        if not weight:
+    for segment, (ended, begun), (_, end) in zip(segments, cuts, cuts[1:], strict=False):
+        weight = learn.weights.get(segment.kind, 0.0)
+        if segment.excluded or not weight:
             continue
         first = min(ended, begun)  # tokens that begin before the segment and reach into it
-        if segment.kind == "answer" and learn.opening is not None:
-            last = max(first, min(last, first + learn.opening))
+        opening = learn.opening if segment.kind == "answer" else None
+        last = end if opening is None else max(first, min(end, first + opening))
         for place in range(first, min(begun, last)):
             weights[place] = max(weights[place], weight)
         if begun < last:

@@ -106,7 +106,7 @@ def tokenise(segments: Sequence[Segment], tokenizer: Tokenizer) -> Iterator[Run]
         return
     swallowed = 0  # leading whitespace that the last token of the run before swallowed
     for number, (indices, text) in enumerate(zip(runs, texts, strict=True)):
-        pieces, end = [Piece((), (), (), swallowed)], swallowed
+        pieces, end = [Piece((), (), (), swallowed)] if swallowed else [], swallowed
         controls = list(_find_controls(segments, indices, text, parts))
         for control, start, stop in controls:
             if end < start:
