@@ -134,11 +134,8 @@ def _bfcl_notes(bfcl: Mapping[str, Any]) -> Iterator[Text]:
     for arm, found in bfcl["arms"].items():
         counts = found["scorers"]
         differing = f"{counts['only_bfcl']} pass only bfcl, {counts['only_strict']} only exact_call or abstention"
-        yield safe_text(
-            f"{arm}: the scorers disagree in {counts['only_bfcl'] + counts['only_strict']} of "
-            f"{sum(counts.values())} entries: {differing}.",
-            style="dim",
-        )
+        apart = f"{counts['only_bfcl'] + counts['only_strict']} of {sum(counts.values())} entries"
+        yield safe_text(f"{arm}: the scorers disagree in {apart}: {differing}.", style="dim")
 
 
 def _table(title: str, arms: Sequence[str]) -> Table:
@@ -188,9 +185,8 @@ def _failures(summary: Summary) -> Iterator[Text]:
     for label, found in summary.failures.items():
         arm = summary.arms[label]
         shots = f", {arm.shots} examples in the prompt" if arm.shots else ""
-        arm_text = f"{label} ({arm.format or 'unknown format'}{shots})"
-        counts = f"{found['format']} because a call could not be read, {found['decision']} by a wrong decision"
-        yield safe_text(f"{arm_text}: cases failed: {counts}.", style="dim")
+        counts = f"{found['format']} because no call could be read, {found['decision']} by a wrong decision"
+        yield safe_text(f"{label} ({arm.format or 'unknown format'}{shots}): cases failed: {counts}.", style="dim")
 
 
 def _closing(summary: Summary) -> Iterator[Text]:

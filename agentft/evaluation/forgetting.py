@@ -37,10 +37,8 @@ def find_forgetting(arms: Mapping[str, Sequence[Record]]) -> Forgetting | None:
     if answer.delta is None or answer.delta.value is None:
         return None
     first, second = arms
-    parts = [
-        _describe(name, found, first, second)
-        for name, found in (("right answers", answer), ("answers without a call", abstention))
-    ]
+    named = {"right answers": answer, "answers without a call": abstention}
+    parts = [_describe(name, found, first, second) for name, found in named.items()]
     lost = [found.delta for found in (answer, abstention) if found.delta and found.delta.shown]
     worse = any((delta.value or 0) < 0 for delta in lost)
     verdict = f"{first} has forgotten" if worse else f"It is not shown that {first} has forgotten"

@@ -42,6 +42,8 @@ SCORES = ("success", *METRICS, "call_precision", "call_recall")
 HEADLINES = ("success", "exact_call", "abstention", "answer")
 """The figures that are also reported per category, language and suite; for BFCL, its own too."""
 
+_REMEDIES = {"base": "; try --baseline-format native, or --shots 3", "model": "; try --format native, or --shots 3"}
+
 MAX_INVALID = 0.05
 """The share of invalid cases above which the verdict is `invalid`."""
 
@@ -167,11 +169,15 @@ class Summary:
 
     @property
     def failures(self) -> dict[str, dict[str, int]]:
-        """By arm: cases that failed because a call could not be read (`format`), and by a wrong `decision`."""
+        """By arm: cases that failed because no call could be read (`format`), and by a wrong `decision`.
+
+        Where no call is made at all, that is the format too, if none of the arm's calls in any case can be read.
+        """
         found = {label: {"format": 0, "decision": 0} for label in self.arms}
         for kind, counts in self.errors.items():
             for label, count in counts.items():
-                found[label]["format" if kind in FORMAT_ERRORS else "decision"] += count
+                unread = kind == "no-call" and not self.metrics["known_tool"].arms[label].n
+                found[label]["format" if unread or kind in FORMAT_ERRORS else "decision"] += count
         return found
 
     def document(self) -> dict[str, Any]:
@@ -249,9 +255,8 @@ def _analyses(plan: Plan, arms: Mapping[str, Sequence[Record]]) -> dict[str, Any
 def _errors(arms: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, int]]:
     """How often each class is the primary one, the most frequent of the first arm first."""
     counts = {label: Counter(row.error for row in rows if row.error) for label, rows in arms.items()}
-    classes = sorted({kind for found in counts.values() for kind in found})
     first = next(iter(counts.values()))
-    classes.sort(key=lambda kind: -first[kind])
+    classes = sorted({kind for found in counts.values() for kind in found}, key=lambda kind: (-first[kind], kind))
     return {kind: {label: found[kind] for label, found in counts.items()} for kind in classes}
 
 
@@ -267,6 +272,7 @@ def _faults(plan: Plan, arms: Mapping[str, Sequence[Record]]) -> FaultSummary | 
 
 def _describe(rows: Sequence[Record], arm: Arm | None, fingerprint: str | None) -> ArmSummary:
     first = next(iter(rows), None)
+    given = ((first and first.conditions) or {}).get("shots", "0")
     return ArmSummary(
         name=arm.name if arm else f"stored run of {first.model}" if first and first.model else "stored run",
         identity=arm.identity if arm else None,
@@ -275,13 +281,9 @@ def _describe(rows: Sequence[Record], arm: Arm | None, fingerprint: str | None) 
         fingerprint=fingerprint or (first.fingerprint if first else None),
         steps=sum(len(row.steps) for row in rows),
         tokens=sum(step.tokens for row in rows for step in row.steps),
-        shots=arm.shots.count if arm and arm.shots else _count_shots(first),
+        shots=arm.shots.count if arm and arm.shots else int(given.partition(" ")[0]),
         reliability=reliability(rows),
     )
-
-
-def _count_shots(row: Record | None) -> int:
-    return int(((row and row.conditions) or {}).get("shots", "0").partition(" ")[0])
 
 
 def _check_gate(gate: Gate, arms: Mapping[str, Sequence[Record]], found: Comparison) -> GateResult:
@@ -310,7 +312,8 @@ def _finding(metrics: Mapping[str, Comparison], labels: Sequence[str], *, of_bfc
     found, what, of = metrics["exact_call"], "makes exactly the expected calls", "exact calls"
     if of_bfcl:
         found, what, of = metrics["bfcl"], "passes BFCL's check", "BFCL's check"
-    return _about_calls(found, labels, what, of) + _caution(metrics["abstention"], labels)
+    warnings = [_caution(metrics["abstention"], labels), *(_unread(label, metrics) for label in labels)]
+    return _about_calls(found, labels, what, of) + "".join(warnings)
 
 
 def _about_calls(calls: Comparison, labels: Sequence[str], what: str, of: str) -> str:
@@ -341,6 +344,15 @@ def _caution(abstention: Comparison, labels: Sequence[str]) -> str:
         return ""
     size = f"{-delta.value * 100:.1f} points over {delta.n} cases, p = {delta.p:.2g}"
     return f" {labels[0]} is worse than {labels[1]} in abstention: it calls where no call is expected ({size})."
+
+
+def _unread(label: str, metrics: Mapping[str, Comparison]) -> str:
+    """A warning about an arm without a single readable call, whose score says nothing about its decisions."""
+    calls, known = (metrics[name].arms[label] for name in ("exact_call", "known_tool"))
+    if not calls.n or known.n:
+        return ""
+    failed = f" {label} wrote no readable call in the {calls.n} cases that expect one"
+    return f"{failed}: its failures are of the call format, not of its decisions{_REMEDIES.get(label, '')}."
 
 
 def _cut(label: str, rows: Sequence[Record]) -> str:

@@ -120,7 +120,7 @@ function failures() {
   return table([number("th", "cases"), "error class", "expected tool", "argument", make("th", "wide", "meaning"), "for example"], rows);
 }
 function failed() {
-  const one = (label) => `${label} (${summary.arms[label].format ?? "unknown format"}${summary.arms[label].shots ? `, ${summary.arms[label].shots} examples in the prompt` : ""}): ${summary.failures[label].format} because a call could not be read, ${summary.failures[label].decision} by a wrong decision.`;
+  const one = (label) => `${label} (${summary.arms[label].format ?? "unknown format"}${summary.arms[label].shots ? `, ${summary.arms[label].shots} examples in the prompt` : ""}): ${summary.failures[label].format} because no call could be read, ${summary.failures[label].decision} by a wrong decision.`;
   return summary.failures ? labels.map(one).join(" ") : "";
 }
 function errors() {

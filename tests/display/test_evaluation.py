@@ -38,7 +38,7 @@ def summary(**changes: Any) -> Summary:
     fields: dict[str, Any] = {field.name: {} for field in dataclasses.fields(Summary)}
     fields |= {
         "arms": {"tuned": ARM, "base": ARM},
-        "metrics": {"exact_call": row(tuned, base), "url": row([], []), "schema_valid": row(tuned, [])},
+        "metrics": {"exact_call": row(tuned, base), "url": row([], []), "known_tool": row(tuned, [])},
         "categories": {
             "single": Breakdown(10, {"exact_call": row(tuned, base), "abstention": row(base, tuned)}),
             "irrelevance": Breakdown(10, {"abstention": row(base, tuned)}),
@@ -64,7 +64,7 @@ def test_tuned_and_base_are_shown_side_by_side() -> None:
     lines = shown(summary())
     assert lines[0].split() == ["metric", "tuned", "base", "difference", "p", "n"]
     assert lines[1].split() == ["exact_call", "90.0", "60-98", "0.0", "0-28", "+90.0", "+49..+98", ".004", "10"]
-    assert lines[2].split() == ["schema_valid", "90.0", "60-98", "-", "-", "10/0"]
+    assert lines[2].split() == ["known_tool", "90.0", "60-98", "-", "-", "10/0"]
     assert not any(line.startswith("url") for line in lines)
     assert [line.split()[0] for line in lines[4:7]] == ["categories", "single", "irrelevance"]
     assert "-90.0" in lines[6]

@@ -60,7 +60,12 @@ def test_a_sound_suite_has_no_flaws(tmp_path: Path) -> None:
             "in the opposite order the end state is another",
             "any order is scored as right",
         ),
-        (one(*[TEA] * 7, category="dependent", answer=["2.5"]), "", "not a success: ", "`--model scripted` solves it"),
+        (
+            {**one(TEA, category="injection", answer=["2.5"]), "forbidden": [TEA]},
+            "",
+            "not a success: ",
+            "`--model scripted` solves it",
+        ),
     ],
 )
 def test_a_flaw_is_found_at_its_place(
