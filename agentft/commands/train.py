@@ -50,8 +50,7 @@ _Settings = Annotated[
 _FindLr = Annotated[bool, typer.Option("--find-lr", help="Sweep over learning rates; keep no weights.")]
 _EvalData = Annotated[str | None, typer.Option(metavar="FILE", help="Rows for the held-out loss.")]
 Strict = Annotated[
-    bool,
-    typer.Option("--strict", help="Exit with 1, untrained, if a row is rejected or has a key that is not read."),
+    bool, typer.Option("--strict", help="Exit with 1, untrained, if a row is rejected or has a key that is not read.")
 ]
 
 

@@ -30,8 +30,7 @@ def show_inspection(inspection: Inspection, path: Path) -> RenderableType:
     """Counts, rejections by reason with the first place and a remedy, and lengths."""
     rows = inspection.ledger
     head = Text.assemble(
-        safe_text(str(path), style="bold"),
-        f": {rows.rows:,} rows = {rows.kept:,} kept + {rows.rejected:,} rejected",
+        safe_text(str(path), style="bold"), f": {rows.rows:,} rows = {rows.kept:,} kept + {rows.rejected:,} rejected"
     )
     blocks: list[RenderableType] = [head, "", _counts(inspection)]
     if inspection.report:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urljoin
@@ -44,6 +45,7 @@ def import_openapi(references: References, world: str) -> ImportedWorld:
     for path, value in paths.items():
         if path.startswith("x-"):
             continue
+        imported.limit = (1 << 20) + 20 * references.size
         try:
             item, base = reader.resolve(value, references.address, f"#{json_pointer('paths', path)}")
         except InputError as error:
@@ -65,8 +67,10 @@ def _base_url(root: Mapping[str, Any], world: str) -> str:
     servers, schemes = root.get("servers"), root.get("schemes")
     server = object_or_empty(servers[0]) if isinstance(servers, list) and servers else {}
     url = str(server.get("url") or root.get("basePath") or "")
-    for name, variable in object_or_empty(server.get("variables")).items():
-        url = url.replace(f"{{{name}}}", str(object_or_empty(variable).get("default", name)))
+    variables = object_or_empty(server.get("variables"))
+    url = re.sub(
+        r"\{([^{}]*)\}", lambda name: str(object_or_empty(variables.get(name[1])).get("default", name[0])), url
+    )
     if root.get("host"):  # Swagger 2
         scheme = schemes[0] if isinstance(schemes, list) and schemes else "https"
         url = f"{scheme}://{root['host']}/{url.lstrip('/')}"

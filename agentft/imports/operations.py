@@ -44,6 +44,7 @@ class OperationReader:
         if not isinstance(found, dict):
             raise InputError(f"expected an object, got {type(found).__name__}")
         if found is not value:
+            self._imported.charge(found)
             self.tell_unread(object_or_empty(value), "reference")
         return found, home
 
@@ -133,9 +134,9 @@ class OperationReader:
         if is_cut(parameter.get("description")):
             self.note("the description is cut to 300 characters")
         if description := plain_line(parameter.get("description")):
-            schema["description"] = description
+            schema = {**schema, "description": description}
         if examples := _examples(parameter, self._references, base):
-            schema["examples"] = [value for value in examples if Validator(schema).is_valid(value)][:5]
+            schema = {**schema, "examples": [value for value in examples if Validator(schema).is_valid(value)][:5]}
         style = self._style(parameter, schema, _PLACES[where])
         arguments.add(schema, _PLACES[where], wire, required=required or where == "path", style=style)
 
@@ -173,7 +174,7 @@ class OperationReader:
         """Swagger 2: the media type of the body; "" for JSON, and for a URL-encoded form."""
         root: Any = self._references.find("#", self._references.address)[0]
         listed = operation.get("consumes", root.get("consumes") if isinstance(root, dict) else None)
-        kinds = [kind for kind in listed if isinstance(kind, str)] if isinstance(listed, list) else []
+        kinds = [kind for kind in listed[:100] if isinstance(kind, str)] if isinstance(listed, list) else []
         written = [place for place in arguments.places.values() if isinstance(place, list)]
         places = [place[0] for place in written]
         if "form" in places:

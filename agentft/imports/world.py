@@ -21,7 +21,6 @@ __all__ = ["ACCESS", "ArgumentTable", "ImportNote", "ImportedWorld", "default_ba
 ACCESS = {"get": "read", "head": "read", "options": "read", "trace": "read", "delete": "destructive"}
 """HTTP method -> access of its tool; other methods have `write`."""
 
-_MAX_SIZE = 100 << 20  # bytes of all tools: many operations may share a large schema, of which each gets a copy
 _MAX_ARGUMENTS = 1000
 """Arguments of one tool: far above real tools, and checking a call against more would take seconds."""
 
@@ -36,14 +35,19 @@ class ImportNote:
 
 @dataclass
 class ImportedWorld:
-    """The imported tools, the refused operations, and the adapted places."""
+    """The imported tools, the refused operations, and the adapted places.
+
+    `limit`: characters of all tools.
+    """
 
     base_url: str
     tools: list[dict[str, Json]] = field(default_factory=list)
     refused: list[ImportNote] = field(default_factory=list)
     adapted: list[ImportNote] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
+    limit: int = 100 << 20
     _size: int = 0
+    _known: dict[int, Any] = field(default_factory=dict)
 
     def add(self, name: str, origin: str, tool: Mapping[str, Any], *, example: Json = None) -> None:
         """Add a tool.
@@ -57,20 +61,28 @@ class ImportedWorld:
         Raises:
             InputError: the world is full, the schema is invalid or has too many arguments, or the example does not fit.
         """
-        if self._size > _MAX_SIZE:
-            raise InputError(f"the tools before it take {_MAX_SIZE >> 20} MiB; split the source, and import each part")
         if len(tool["parameters"].get("properties") or ()) > _MAX_ARGUMENTS:
             raise _too_many()
         description = str(tool["description"] or origin)
         if example is None:
             example = draw(tool["parameters"], origin, sparse=True, formats=True)
         try:
-            ArgumentCheck(ToolDefinition(name, description, tool["parameters"]))(example)  # type: ignore[arg-type]
+            ArgumentCheck(ToolDefinition(name, "", tool["parameters"]), self._known)(example)  # type: ignore[arg-type]
         except ToolError as error:
             raise InputError(str(error)) from None
-        self._size += len(str(tool))
+        self.charge(tool)
         legal = unique_name(name, origin, self.names)
         self.tools.append({"name": legal, **tool, "description": description, "example": example})
+
+    def charge(self, part: object) -> None:
+        """Count the characters of a tool, or of what it refers to: many may share a large part, each with its own copy.
+
+        Raises:
+            InputError: `limit` is exceeded.
+        """
+        if self._size > self.limit:
+            raise InputError(f"the tools before it take {self.limit >> 20} MiB; split the source, and import each part")
+        self._size += len(str(part))
 
     def require_tools(self, place: str) -> ImportedWorld:
         """Return this world if it has a tool. `place`: the source of the import, for the error.

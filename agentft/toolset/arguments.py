@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Hashable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError, ValidationError
+from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
+from jsonschema_specifications import REGISTRY
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
@@ -19,12 +22,16 @@ from agentft.toolset.subschemas import Subschemas, matches_pattern, resolver_of
 from agentft.toolset.unevaluated import unevaluated_names
 from agentft.types import Json, ToolDefinition
 
-__all__ = ["INERT", "ArgumentCheck", "Validator", "argument_validator"]
+__all__ = ["INERT", "ArgumentCheck", "Validator", "argument_validator", "hashable"]
 
 # The order in which violations are reported: missing arguments, unknown ones, wrong types, values, then arguments that
 # no alternative has, which may follow from the others.
 _ORDER: dict[object, int] = {"required": 0, "additionalProperties": 1, "type": 2, "unevaluatedProperties": 4}
+# Keywords whose values contain schemas.
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+_LISTS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
+_SINGLES = frozenset({"items", "contains", "additionalProperties", "propertyNames", "if", "then", "else", "not"})
+_SINGLES |= {"unevaluatedItems", "unevaluatedProperties", "contentSchema"}
 INERT = frozenset({"const", "default", "enum", "example", "examples"})
 """Keywords whose values are data: a `$ref` in them is none."""
 
@@ -77,16 +84,16 @@ def _rest(validator: Any, names: list[str], rest: Any, value: dict[str, Any]) ->
 
 
 def _unique_items(_: object, unique: object, value: object, __: object) -> Iterator[ValidationError]:
-    if unique is True and isinstance(value, list) and len({_hashable(item) for item in value}) < len(value):
+    if unique is True and isinstance(value, list) and len({hashable(item) for item in value}) < len(value):
         yield ValidationError("has equal items")
 
 
-def _hashable(value: Json) -> Hashable:
+def hashable(value: Json) -> Hashable:
     """A key that is equal for values that are equal in JSON, where 1 and 1.0 are, and 1 and true are not."""
     if isinstance(value, dict):
-        return "object", frozenset((key, _hashable(item)) for key, item in value.items())
+        return "object", frozenset((key, hashable(item)) for key, item in value.items())
     if isinstance(value, list):
-        return "list", tuple(map(_hashable, value))
+        return "list", tuple(map(hashable, value))
     return isinstance(value, bool), value
 
 
@@ -124,24 +131,24 @@ def argument_validator(schema: Mapping[str, Any]) -> Any:
 class ArgumentCheck:
     """Checks arguments of one tool. Remote `$ref`s are never followed: the registry is empty.
 
+    Args:
+        definition: the tool.
+        known: the valid schemas so far, by `id`; tools that share parts of their schemas are checked sooner with it.
+
     Raises:
         InputError: the tool's schema is not a valid JSON Schema (2020-12).
     """
 
-    def __init__(self, definition: ToolDefinition) -> None:
+    def __init__(self, definition: ToolDefinition, known: dict[int, Any] | None = None) -> None:
         self._name = definition.name
         try:
-            Draft202012Validator.check_schema(definition.parameters)
-            _check_inside(definition.parameters)
-        except (SchemaError, RecursionError) as error:
-            why = error.message if isinstance(error, SchemaError) else "it is nested too deeply"
-            at = "".join(f"/{part}" for part in error.absolute_path) if isinstance(error, SchemaError) else ""
-            place = f" at {at}" if at else ""
-            raise InputError(f"tool {definition.name}: its schema is not valid{place}: {why:.200}") from None
+            _check_schema(definition.parameters, {} if known is None else known)
+        except ValidationError as error:
+            place = f" at {'/'.join(map(str, ['', *error.path]))}" if error.path else ""
+            raise InputError(f"tool {definition.name}: its schema is not valid{place}: {error.message:.200}") from None
         except Unresolvable as error:
-            raise InputError(
-                f"tool {definition.name}: its schema refers to {error.ref!r}, which is not in it"
-            ) from None
+            why = f"its schema refers to {error.ref!r:.200}, which is not in it"
+            raise InputError(f"tool {definition.name}: {why}") from None
         self._schema = definition.parameters
         self._properties: dict[str, Any] = dict(definition.parameters.get("properties", {}))  # type: ignore[arg-type]
         self._validator = argument_validator(definition.parameters)
@@ -185,20 +192,37 @@ def _with_integers(value: Any, schema: Subschemas) -> Any:
     return value
 
 
-def _check_inside(schema: Any) -> None:
-    """Check that every `$ref` has a target inside the schema."""
-    resolver = resolver_of(schema)
-    waiting = [schema]
+def _vocabulary(name: str) -> Any:
+    """A validator of what a vocabulary of JSON Schema says about one schema, without those inside it."""
+    text = json.dumps(REGISTRY.contents(f"https://json-schema.org/draft/2020-12/meta/{name}"))
+    alone = text.replace('"$dynamicRef": "#meta"', '"type": ["object", "boolean"]').replace(', "items": true', "")
+    return Draft202012Validator(json.loads(alone), format_checker=Draft202012Validator.FORMAT_CHECKER)
+
+
+# jsonschema's `check_schema` takes many times as long, and walks a part that is shared each time.
+_VOCABULARIES = [*map(_vocabulary, ("core", "applicator", "unevaluated", "validation", "meta-data", "content"))]
+
+
+def _check_schema(schema: Any, known: dict[int, Any]) -> None:
+    """Check a schema and all schemas inside it, and that every `$ref` has a target inside it."""
+    resolver = resolver_of(schema if isinstance(schema, dict) else {})
+    waiting: list[tuple[Any, Any]] = [(None, schema)]
     while waiting:
-        node = waiting.pop()
-        if isinstance(node, list):
-            waiting += node
-        elif isinstance(node, dict):
-            for key in ("$ref", "$dynamicRef"):
-                if isinstance(node.get(key), str):
-                    resolver.lookup(node[key])
-            for key, value in node.items():
-                if key in _NAMED and isinstance(value, dict):
-                    waiting += value.values()
-                elif key not in INERT:
-                    waiting.append(value)
+        place, node = waiting.pop()
+        if id(node) in known:
+            continue
+        for error in chain.from_iterable(each.iter_errors(node) for each in _VOCABULARIES):
+            while place:
+                place, key = place
+                error.path.appendleft(key)
+            raise error
+        known[id(node)] = node
+        for key, value in node.items() if isinstance(node, dict) else ():
+            if key in _NAMED and isinstance(value, dict):
+                waiting += [(((place, key), name), inner) for name, inner in value.items()]
+            elif key in _LISTS:
+                waiting += [(((place, key), index), inner) for index, inner in enumerate(value)]
+            elif key in _SINGLES:
+                waiting.append(((place, key), value))
+            elif key in {"$ref", "$dynamicRef"}:
+                waiting.append(((place, key), resolver.lookup(value).contents))

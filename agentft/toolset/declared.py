@@ -113,7 +113,8 @@ def write_world(folder: Path, tools: list[dict[str, Json]], base_url: str, readm
         raise InputError(f"{folder}: it already holds a tool world; remove it, or choose another --output")
     write_text(state, "{}\n")
     write_text(folder / "README.md", readme)
-    text = json.dumps({"base_url": base_url, "tools": tools}, ensure_ascii=False, indent=1)
+    indent = 1 if len(str(tools)) < 10**6 else None  # with it, Python's encoder is slow
+    text = json.dumps({"base_url": base_url, "tools": tools}, ensure_ascii=False, indent=indent)
     write_text(folder / "tools.json", f"{text}\n")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin
 
@@ -30,12 +30,15 @@ class References:
         self._read = read
         self._documents = {str(root.get("$id", address)): root, address: root}
         self.address = address
+        self.size = len(str(root))
+        """Characters of the documents read so far."""
+        self._anchors: dict[int, dict[Any, Json]] = {}
         self.cut: set[str] = set()
         """References that `expand` did not follow."""
         self.dropped: set[str] = set()
         """Keywords that `expand` left out."""
-        self.expanded: dict[tuple[str, str, str], tuple[dict[str, Any], set[str], set[str]]] = {}
-        """What `expand` made of short schemas such as a `$ref`, with what it cut and dropped."""
+        self.expanded: dict[tuple[str | int, str, str], tuple[dict[str, Any], set[str], set[str], Json]] = {}
+        """What `expand` made of a schema (its text or `id`), with what it cut and dropped, and the schema."""
 
     def find(self, reference: str, base: str) -> tuple[Json, str]:
         """The target of `reference`, which is written in the document at `base`, and the address of its document.
@@ -64,11 +67,16 @@ class References:
             if len(self._documents) > _OTHERS_LIMIT:
                 raise InputError(f"the references lead to more than {_OTHERS_LIMIT} other documents")
             self._documents[address] = self._read(address)
+            self.size += len(str(self._documents[address]))
         return self._documents[address]
 
     def _walk(self, value: Json, fragment: str, reference: str) -> Json:
         if fragment and not fragment.startswith("/"):
-            return _anchored(value, unquote(fragment), reference)
+            if id(value) not in self._anchors:
+                self._anchors[id(value)] = dict(_anchors(value))
+            if (name := unquote(fragment)) in (known := self._anchors[id(value)]):
+                return known[name]
+            raise InputError(f"the reference {reference[:200]!r} has no target: there is no anchor {name[:100]!r}")
         for part in unquote(fragment).split("/")[1:]:
             key = part.replace("~1", "/").replace("~0", "~")
             if isinstance(value, list) and key.isascii() and key.isdigit() and int(key) < len(value):
@@ -80,13 +88,12 @@ class References:
         return value
 
 
-def _anchored(document: Json, name: str, reference: str) -> Json:
-    """The schema in a document that `$anchor` or `$dynamicAnchor` names."""
+def _anchors(document: Json) -> Iterator[tuple[Json, Json]]:
+    """The schemas in a document that `$anchor` or `$dynamicAnchor` names, by name."""
     waiting: list[Json] = [document]
     while waiting:
         value = waiting.pop()
-        if isinstance(value, dict) and name in (value.get("$anchor"), value.get("$dynamicAnchor")):
-            return value
+        if isinstance(value, dict):
+            yield from ((value[key], value) for key in ("$anchor", "$dynamicAnchor") if isinstance(value.get(key), str))
         if isinstance(value, dict | list):
             waiting += value.values() if isinstance(value, dict) else value
-    raise InputError(f"the reference {reference[:200]!r} has no target: there is no anchor {name[:100]!r}")

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from agentft.strict import own_table
-from agentft.toolset.arguments import INERT, Validator
+from agentft.toolset.arguments import INERT, Validator, hashable
 from agentft.toolset.references import References
 from agentft.types import Json
 
@@ -75,6 +75,8 @@ def expand(schema: Json, references: References | None = None, base: str = "", h
     is added to `references.cut`, and a keyword that is left out to `references.dropped`. OpenAPI's `nullable`,
     `example`, `discriminator` and boolean `exclusiveMinimum` become their JSON Schema forms.
 
+    Equal schemas may give the same object, so it must not be changed.
+
     Args:
         schema: any schema of OpenAPI 2 or 3 or JSON Schema.
         references: resolves the `$ref`s; None: they refer to `schema` itself.
@@ -86,16 +88,14 @@ def expand(schema: Json, references: References | None = None, base: str = "", h
     """
     if references is None:
         references = References(schema if isinstance(schema, dict) else {})
-    # Many operations share a large schema, each through a short one that refers to it.
-    key = (str(schema), base, hidden) if _is_short(schema) else None
-    found = references.expanded.get(key) if key else None
-    if found is None:
-        found = _walk(schema, references, base, hidden)
-        if key:
-            references.expanded[key] = found
-    references.cut |= found[1]
-    references.dropped |= found[2]
-    return dict(found[0])
+    # Many operations share a large schema, each through a short one that refers to it, or with what holds it.
+    key = (str(schema) if _is_short(schema) else id(schema), base, hidden)
+    if key not in references.expanded:
+        references.expanded[key] = (*_walk(schema, references, base, hidden), schema)
+    made, cut, dropped, _ = references.expanded[key]
+    references.cut |= cut
+    references.dropped |= dropped
+    return made
 
 
 def _is_short(schema: Json) -> bool:
@@ -328,14 +328,15 @@ def _join(made: Schema, key: str, value: Any) -> bool:
     elif key in _BOUNDS or key in _COUNTS:
         made[key] = max(old, value) if "min" in key.lower() else min(old, value)
     elif key == "enum":
-        made[key] = [item for item in old if item in value]
+        both = {*map(hashable, value)}
+        made[key] = [item for item in old if hashable(item) in both]
     elif key == "type":
         sides = [{*_listed(side), *(["integer"] if "number" in _listed(side) else [])} for side in (old, value)]
-        both = [kind for kind in TYPES if kind in sides[0] & sides[1]]
-        both = [kind for kind in both if kind != "integer" or "number" not in both]
-        if not both:
+        kinds = [kind for kind in TYPES if kind in sides[0] & sides[1]]
+        kinds = [kind for kind in kinds if kind != "integer" or "number" not in kinds]
+        if not kinds:
             return False
-        made[key] = both[0] if len(both) == 1 else both
+        made[key] = kinds[0] if len(kinds) == 1 else kinds
     elif key == "additionalProperties" and isinstance(old, bool) and isinstance(value, bool):
         made[key] = old and value
     else:

@@ -106,8 +106,7 @@ class Recipe:
     )
     warmup: float = _key(0.05, "Fraction of steps used for warm-up", 0, 1)
     loss: Literal["ce", "dft"] = _key(
-        "ce",
-        "ce: cross-entropy. dft: dynamic fine-tuning, cross-entropy times the token's probability",
+        "ce", "ce: cross-entropy. dft: dynamic fine-tuning, cross-entropy times the token's probability"
     )
     batch: int = _key(1, "Packs per optimizer step over all processes, at least one for each", 1)
     pack_tokens: int = _key(

@@ -18,16 +18,7 @@ from agentft.runs import RunFolder, new_run
 from agentft.training.cautions import cautions
 from agentft.training.checkpoints import clear_partial, complete_folder, last_intact, set_aside, step_of
 from agentft.training.encoder import open_encoder
-from agentft.training.events import (
-    DataReady,
-    Finished,
-    Note,
-    OnEvent,
-    RunResult,
-    Started,
-    TrainingPlan,
-    Waiting,
-)
+from agentft.training.events import DataReady, Finished, Note, OnEvent, RunResult, Started, TrainingPlan, Waiting
 from agentft.training.heldout import HeldOut, HeldOutLoss, prepare_apart
 from agentft.training.loading import count_parameters, load_model
 from agentft.training.loop import TrainingLoop
@@ -114,11 +105,7 @@ def train(
 
 @needing_peers()
 def resume(
-    folder: RunFolder,
-    on_event: OnEvent,
-    should_stop: Stop = lambda: False,
-    *,
-    open_scorer: OpenScorer | None = None,
+    folder: RunFolder, on_event: OnEvent, should_stop: Stop = lambda: False, *, open_scorer: OpenScorer | None = None
 ) -> RunResult:
     """Continue a run from its last intact checkpoint. On the CPU the final weights are bit-equal.
 

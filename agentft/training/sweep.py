@@ -78,13 +78,7 @@ def find_lr(recipe: Recipe, on_event: OnEvent, should_stop: Callable[[], bool] =
     model = load_model(recipe, resolve(recipe.model), resolved.architecture.config, encoder.tokenizer)
     chosen, growth = packs[: STEPS * recipe.batch], (HIGHEST / LOWEST) ** (1 / (STEPS - 1))
     loop = TrainingLoop(
-        model,
-        recipe,
-        prepared.samples,
-        chosen,
-        on_event=record,
-        should_stop=ended,
-        rate=lambda step: growth**step,
+        model, recipe, prepared.samples, chosen, on_event=record, should_stop=ended, rate=lambda step: growth**step
     )
     try:
         with deterministic():

@@ -48,6 +48,41 @@ def doubling(count: int) -> dict[str, Any]:
     return {"schemas": {**links, f"S{count}": {"type": "string"}}}
 
 
+def referring(size: int, kind: str, shared: Any, **more: Any) -> dict[str, Any]:
+    """Operations that refer to one large component, which takes half of the file."""
+    reference = {"$ref": f"#/components/{kind}/C"}
+    places: dict[str, dict[str, Any]] = {
+        "parameters": {"parameters": [reference]},
+        "requestBodies": {"requestBody": reference},
+        "responses": {"responses": {"200": reference}},
+        "schemas": {"parameters": [parameter("p", **reference)]},
+    }
+    return described(
+        {f"/a{number}": places[kind] for number in range(size // 250)}, components={kind: {"C": shared}}, **more
+    )
+
+
+def body(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": "ok", "content": {"application/json": {"schema": schema}}}
+
+
+def items(size: int) -> dict[str, Any]:
+    """Paths that refer to one item, which has eight operations and many parameters."""
+    methods = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+    item = {"parameters": [parameter(f"p{n}") for n in range(min(size // 130, 990))], **dict.fromkeys(methods, OK)}
+    paths = {f"/a{number}": {"$ref": "#/components/pathItems/I"} for number in range(size // 80)}
+    return {**HEAD, "paths": paths, "components": {"pathItems": {"I": item}}}
+
+
+def all_of(count: int) -> dict[str, Any]:
+    """Schemas of which each adds a property to the next."""
+    links: dict[str, Any] = {
+        f"S{n}": {"allOf": [{"$ref": f"#/components/schemas/S{n + 1}"}, {"properties": {f"p{n}": {}}}]}
+        for n in range(count)
+    }
+    return {"schemas": {**links, f"S{count}": {"type": "object"}}}
+
+
 FIRST = {"$ref": "#/components/schemas/S0"}
 DESCRIPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
     "paths": lambda size: described({f"/a{number}": {} for number in range(size // 60)}),
@@ -66,6 +101,57 @@ DESCRIPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
     "shared": lambda size: described(
         {f"/a{number}": {"parameters": [parameter("p", **FIRST)]} for number in range(size // 200)},
         components={"schemas": {"S0": {"enum": [f"v{number}" for number in range(size // 20)]}}},
+    ),
+    "shared-text": lambda size: referring(size, "schemas", {"const": "a" * (size // 2)}),
+    "shared-parameter": lambda size: referring(
+        size, "parameters", {**parameter("p"), **{f"k{number}": 1 for number in range(size // 22)}}
+    ),
+    "shared-example": lambda size: referring(
+        size, "parameters", {**parameter("p", type="array"), "example": list(range(size // 16))}
+    ),
+    "shared-body": lambda size: referring(
+        size, "requestBodies", body({"properties": {f"p{number}": {} for number in range(min(size // 26, 390))}})
+    ),
+    "shared-media": lambda size: referring(
+        size, "requestBodies", {"content": {f"a/{number}": {} for number in range(size // 26)}}
+    ),
+    "shared-response": lambda size: referring(
+        size,
+        "responses",
+        body({"properties": {f"p{number}": {"enum": ["a" * 99] * 9} for number in range(size // 2000)}}),
+    ),
+    "consumes": lambda size: referring(size, "parameters", parameter("p"), consumes=["a/b"] * (size // 14)),
+    "items": items,
+    "anchors": lambda size: described(
+        {f"/a{n}": {"parameters": [parameter("p", **{"$ref": f"#a{n}"})]} for n in range(size // 230)},
+        components={"schemas": {f"S{n}": {"$anchor": f"a{n}"} for n in range(size // 230)}},
+    ),
+    "all-of": lambda size: described({"/a": {"parameters": [parameter("p", **FIRST)]}}, components=all_of(size // 90)),
+    "enums": lambda size: described(
+        {"/a": {"parameters": [parameter("p", allOf=[{"enum": list(range(side, size // 9, 2))} for side in (0, 1)])]}}
+    ),
+    "mapping": lambda size: described(
+        {
+            "/a": {
+                "parameters": [
+                    parameter(
+                        "p",
+                        oneOf=[FIRST] * 390,
+                        discriminator={"propertyName": "k", "mapping": {f"{n}": "S" for n in range(size // 16)}},
+                    )
+                ]
+            }
+        },
+        components=doubling(0),
+    ),
+    "variables": lambda size: described(
+        {"/a": {}},
+        servers=[
+            {
+                "url": "http://h.test/" + "".join(f"{{{n}}}" for n in range(size // 40)),
+                "variables": {f"{n}": {"default": "a"} for n in range(size // 40)},
+            }
+        ],
     ),
     "description": lambda size: described({"/a": {"description": "a " * (size // 2)}}),
     "name": lambda size: described({"/a": {"operationId": "a" * size}}),

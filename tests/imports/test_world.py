@@ -47,9 +47,8 @@ def test_a_tool_has_at_most_a_thousand_arguments() -> None:
     assert [one["name"] for one in world.tools] == ["a"]
 
 
-def test_a_world_has_a_limited_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agentft.imports.world._MAX_SIZE", 1000)
-    made = ImportedWorld("http://a.test")
+def test_a_world_has_a_limited_size() -> None:
+    made = ImportedWorld("http://a.test", limit=1000)
     tool = {"description": "d" * 900, "parameters": {"type": "object"}}
     made.add("a", "a", tool)
     made.add("b", "b", tool)

@@ -146,14 +146,13 @@ def test_a_large_schema_that_many_refer_to_is_expanded_once(monkeypatch: pytest.
     first, second = expand(short, references), expand(dict(short), references)
     assert walks == 1
     assert first == second
-    first["description"] = "changed"
     references.cut.clear()
-    assert "description" not in expand(short, references)
+    assert expand(short, references) is first
     assert references.cut == {"#/S"}, "what is left out is told each time"
     expand(short, references, hidden="readOnly")
     expand(large, references)
     expand(large, references)
-    assert walks == 4, "another side of a request is another schema, and a large one is no key"
+    assert walks == 3, "another side of a request is another schema"
 
 
 ITEM: Schema = {"properties": {"id": {"type": "integer", "readOnly": True}, "name": {"type": "string"}}}
