@@ -47,7 +47,7 @@ from agentft.commands.tools_import import traffic_command as import_traffic
 from agentft.commands.tools_serve import call_command as tools_call
 from agentft.commands.tools_serve import serve_command as tools_serve
 from agentft.commands.train import train_command
-from agentft.errors import AgentftError, MissingError
+from agentft.errors import AgentftError, InputError, MissingError
 
 __all__ = ["app", "exit_code", "main", "run"]
 
@@ -142,7 +142,11 @@ class _Root(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """As click does, but two words that name a command count as one."""
+        from agentft.training.elsewhere import THEIR_COMMANDS
+
         name = " ".join(args[:2])
+        if args[0] not in self.commands and (ours := THEIR_COMMANDS.get(args[0])):
+            raise InputError(f"there is no command {args[0]!r}; here that is: {ours}")
         return super().resolve_command(ctx, [name, *args[2:]] if name in self.commands else args)
 
 

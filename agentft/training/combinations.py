@@ -10,14 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["contradiction", "share_of", "unplanned"]
 
-_OF_ADAPTERS = {
-    "dora": "off",
-    "rslora": "off",
-    "lora_init": "default",
-    "lora_layers": 0,
-    "lora_plus": 1,
-    "modules_to_save": (),
-}
+_OF_ADAPTERS: dict[str, object] = {"lora_r": 16, "lora_alpha": 32, "lora_layers": 0, "lora_plus": 1, "dora": "off"}
+_OF_ADAPTERS |= {"lora_init": "default", "rslora": "off", "modules_to_save": ()}
 """Settings of adapters, with the values that change nothing."""
 _LARGEST_SHARE = 0.5
 
@@ -54,8 +48,8 @@ def _rules(recipe: Recipe) -> Iterator[tuple[bool, str]]:
     yield recipe.bits not in (4, 8), f"bits = {recipe.bits} is not supported; use 4 or 8"
     yield recipe.bits == 8 and not quantised, "bits = 8 needs method = qlora; other methods do not quantise the weights"
     yield (
-        recipe.bits == 8 and recipe.unpack == "on",
-        "unpack = on keeps 4-bit weights dequantised; with bits = 8, use method = lora",
+        recipe.unpack == "on" and (recipe.bits == 8 or not quantised),
+        "unpack = on keeps 4-bit weights dequantised, and there are none; omit it, or use method = qlora with bits = 4",
     )
     yield (
         start == "pissa" and quantised,
@@ -66,6 +60,8 @@ def _rules(recipe: Recipe) -> Iterator[tuple[bool, str]]:
         start == "loftq" and (not quantised or recipe.bits != 4),
         "lora_init = loftq starts from what rounding to 4 bits lost; it needs method = qlora with bits = 4",
     )
+    checkpointed = recipe.checkpoint_every < 2 or recipe.checkpointing != "off"
+    yield not checkpointed, "checkpoint_every needs checkpointing, which is off; use checkpointing = on, or omit it"
     yield (
         start == "loftq" and recipe.unpack == "on",
         "lora_init = loftq needs the 4-bit weights, which unpack = on replaces; omit unpack",
@@ -79,8 +75,8 @@ def _rules(recipe: Recipe) -> Iterator[tuple[bool, str]]:
         "neftune_alpha: the noise is drawn for each sample, so samples cannot share a prefix; omit sharing = on",
     )
     yield (
-        bool(recipe.modules_to_save or recipe.add_tokens) and recipe.host_embeddings == "on",
-        "host_embeddings = on is for frozen embeddings; omit it with modules_to_save or add_tokens",
+        recipe.host_embeddings == "on" and bool(recipe.method == "full" or recipe.modules_to_save or recipe.add_tokens),
+        "host_embeddings = on is for frozen embeddings; omit it with method = full, modules_to_save or add_tokens",
     )
     yield from _held_out(recipe)
     yield (
@@ -92,8 +88,9 @@ def _rules(recipe: Recipe) -> Iterator[tuple[bool, str]]:
 def _held_out(recipe: Recipe) -> Iterator[tuple[bool, str]]:
     remedy = "add --eval-data FILE, or eval_data=0.05 to hold out a share of the rows"
     yield recipe.best == "loss" and not recipe.eval_data, f"best = loss needs held-out rows; {remedy}"
-    stepped = recipe.eval_steps > 0
-    yield stepped and not recipe.eval_data, f"eval_steps = {recipe.eval_steps} needs held-out rows; {remedy}"
+    for name, idle in {"eval_steps": 0, "eval_rows": 500}.items():
+        value = getattr(recipe, name)
+        yield value != idle and not recipe.eval_data, f"{name} = {value} needs held-out rows; {remedy}"
     yield (
         recipe.patience > 0 and recipe.best in ("off", "loss") and not recipe.eval_data,
         f"patience = {recipe.patience} needs held-out rows; {remedy}",

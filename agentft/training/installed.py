@@ -28,7 +28,7 @@ def check_trackers(names: Sequence[str]) -> None:
     """
     for name in names:
         if name not in TRACKERS:
-            raise InputError(f"report_to: there is no tracker {name!r}; {nearest(name, list(TRACKERS))}")
+            raise InputError(f"report_to: {name!r} is no tracker (omit it for none); {nearest(name, list(TRACKERS))}")
         found = map(find_spec, TRACKERS[name])
         if not any(one and one.origin for one in found):  # a folder named wandb/ has a spec, too, but no origin
             raise MissingError(f"report_to: {name} is not installed; install it with `pip install {name}`")

@@ -258,7 +258,8 @@ def _settings(name: str) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise InputError(f"--deepspeed {path}: no such file or form; {nearest(path.name, FORMS)}")
+        form = path.name.removeprefix("deepspeed_")  # as XTuner calls them
+        raise InputError(f"--deepspeed {path}: no such file or form; {nearest(form, FORMS)}")
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

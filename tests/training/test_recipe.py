@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentft import commands as main
 from agentft.engine.loss import LOSSES
 from agentft.errors import InputError
 from agentft.training import elsewhere
@@ -123,6 +124,8 @@ def test_a_recipe_can_choose_every_loss() -> None:
 def test_every_name_of_another_trainer_stands_for_a_setting_or_has_advice() -> None:
     known = {entry.name for entry in fields(Recipe)}
     tables = tomllib.loads(Path(elsewhere.__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+    commands = [name for row in tables.pop("commands").values() for name in row.split()]
+    assert len(commands) == len(set(commands)) == len(elsewhere.THEIR_COMMANDS)
     names = [name for table in tables.values() for row in table.values() for name in row.split()]
     assert set(tables["settings"]) <= known
     assert len(names) == len(set(names)) == len(elsewhere.ELSEWHERE) + len(elsewhere.INSTEAD)
@@ -141,6 +144,13 @@ def test_every_name_of_another_trainer_stands_for_a_setting_or_has_advice() -> N
         ("logging_steps", "every step is logged"),
         ("resume_from_checkpoint", "to continue a run: agentft train --resume RUN"),
         ("sequence_parallel_size", "agentft does not split sequences over GPUs"),
+        ("load_in_4bit", "method=qlora rounds to NF4"),
+        ("relora", "agentft trains with qlora, lora or full"),
+        ("pretraining_dataset", "`agentft train` tunes on supervised rows only"),
+        ("tokens", "did you mean 'add_tokens'?"),
+        ("lora_lr_ratio", "did you mean 'lora_plus'?"),
+        ("oft_block_size", "agentft trains with qlora, lora or full"),
+        ("sampler", "rows are encoded before the first step"),
         ("betas", "Adam's betas and epsilon are fixed"),
         ("adam_beta1", "Adam's betas and epsilon are fixed"),
         ("flash_attn", "agentft has its own attention kernels"),
@@ -156,6 +166,27 @@ def test_a_setting_that_only_others_have_is_refused_with_advice(name: str, advic
         return
     with pytest.raises(InputError, match=re.escape(f"there is no key {name!r}; {advice}")):
         read_recipe(None, [f"{name}=2"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "advice"),
+    [
+        (["sft", "--train_type", "lora"], "there is no command 'sft'; here that is: agentft train"),
+        (["merge-lora"], "here that is: agentft export RUN --to merged"),
+        (["train", "qwen.yaml"], "qwen.yaml is no recipe; one in TOML is written by: agentft train --settings"),
+        (["train", "qwen_qlora.py", "--deepspeed", "deepspeed_zero2"], "qwen_qlora.py is no recipe"),
+        (["train", "--data", "x.jsonl", "--deepspeed", "deepspeed_zero3_offload"], "did you mean 'zero3-offload'?"),
+        (["train", "--data", "x.jsonl", "--deepspeed", "deepspeed_zero2"], "did you mean 'zero2'?"),
+        (["train", "--data", "x.jsonl", "report_to=none"], "omit it for none"),
+    ],
+)
+def test_commands_of_other_trainers_get_advice(
+    typed: list[str], advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.jsonl").write_text("{}\n")
+    assert main.run(typed) == 2
+    assert advice in capsys.readouterr().err
 
 
 def test_a_models_folder_in_the_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
