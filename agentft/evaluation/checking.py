@@ -69,7 +69,7 @@ def check_cases(plan: Plan) -> list[Flaw]:
         jobs = [plan.job(case) for case in plan.cases if case.id in clean]
 
         oracle, options = ScriptedModel(oracle_answers(jobs)), Options(run="check.oracle")
-        for trajectory in run_cases(jobs, oracle, clients.for_job, options):
+        for trajectory in run_cases(jobs, oracle, lambda job: clients.of(job.case), options):
             case = next(job.case for job in jobs if job.case.id == trajectory.case_id)
             writes = any(plan.is_write(call.name) for turn in case.turns for call in turn.calls[turn.failing :])
             context = Context({tool.name: tool for tool in plan.tools(case)}, clean[case.id].state if writes else None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Self
 
-from agentft.agent import Job
 from agentft.evaluation.plan import Plan
 from agentft.toolserver import ToolClient, ToolServer
 from agentft.types import Case, ToolCall
@@ -44,10 +43,6 @@ class SuiteClients:
             )
             self._clients[case.suite] = self._open.enter_context(client)
         return self._clients[case.suite]
-
-    def for_job(self, job: Job) -> ToolClient:
-        """The client of a job's case."""
-        return self.of(job.case)
 
     def __enter__(self) -> Self:
         return self

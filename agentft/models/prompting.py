@@ -13,7 +13,7 @@ from agentft.models.embedded import resolve
 from agentft.models.opening import DEFAULT_FORMAT
 from agentft.rendering import Rendering, open_rendering
 from agentft.rendering.encoding import tokens_of
-from agentft.runs import FinishedRun, RunFolder, find_finished
+from agentft.runs import RunFolder, find_finished
 from agentft.types import Conversation
 
 __all__ = ["Prompt", "Prompting", "open_prompting"]
@@ -79,7 +79,7 @@ def open_prompting(name: str, call_format: str | None = None) -> Prompting:
         MissingError: the tokenizer is not on this machine.
         FrameError: it has no usable chat template.
     """
-    run = _find_run(name)
+    run = find_finished(name) if name == "last" or RunFolder(Path(name)).recipe.exists() else None
     source = name if run is None else str(run.weights) if run.is_whole else run.model
     resolve(source)  # refuses a missing folder before transformers is imported, which takes seconds
     from agentft.models.tokenizers import load_tokenizer
@@ -87,7 +87,3 @@ def open_prompting(name: str, call_format: str | None = None) -> Prompting:
     fmt = call_format or (run.call_format if run else DEFAULT_FORMAT)
     tokenizer = load_tokenizer(source)
     return Prompting(name, open_rendering(fmt, tokenizer, thinking=run is not None and run.thinking), tokenizer)
-
-
-def _find_run(name: str) -> FinishedRun | None:
-    return find_finished(name) if name == "last" or RunFolder(Path(name)).recipe.exists() else None

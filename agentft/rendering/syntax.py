@@ -265,9 +265,10 @@ class _Probe:
             strict_ids=self._wants_ids(one),
             begun=self._prompt.rstrip().endswith(THINK),
         )
-        read = syntax.read(one + stop)
-        whole = len(read) == 1 and isinstance(read[0], ToolCall) and read[0].parse_error is None
-        return syntax if whole and _same(read[0], 0) else None
+        match syntax.read(one + stop):
+            case [ToolCall(name=name, arguments=said, parse_error=None)] if (name, said) == (_NAMES[0], _ARGUMENTS[0]):
+                return syntax
+        return None
 
     @cached_property
     def _prompt(self) -> str:
@@ -338,7 +339,3 @@ def _locate(text: str, at: int) -> tuple[int, int, CallKeys | None, str] | None:
         return None
     begin = text.rfind(_NAMES[at], 0, found[0])
     return None if begin < 0 else (begin, found[1], None, text[begin + len(_NAMES[at]) : found[0]])
-
-
-def _same(part: Part, at: int) -> bool:
-    return isinstance(part, ToolCall) and part.name == _NAMES[at] and part.arguments == _ARGUMENTS[at]

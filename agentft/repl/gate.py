@@ -77,7 +77,8 @@ class CallGate:
     def _approved(self, call: ToolCall, session: str) -> tuple[Exchange, float]:
         """The exchange, and when the call was sent."""
         access = self.access.get(call.name, "write")
-        if call.parse_error is None and self._must_ask(call.name, access):
+        asks = self.approve == "always" or (self.approve == "writes" and access != "read")
+        if asks and call.parse_error is None and call.name not in self.always:
             said = self.ask(call, access)
             if not said.allowed:
                 why = f"the user did not allow this call{': ' * bool(said.reason)}{said.reason}"
@@ -97,9 +98,6 @@ class CallGate:
                 raise
             self.cancelled.set()
             return _unsent(call, "stopped by the user"), begun
-
-    def _must_ask(self, name: str, access: str) -> bool:
-        return name not in self.always and (self.approve == "always" or (self.approve == "writes" and access != "read"))
 
     def _failed(self, call: ToolCall) -> Exchange:
         from agentft.toolserver.faults import FAULT_KINDS  # the server's libraries take time

@@ -100,7 +100,8 @@ def _rows(summary: Mapping[str, Any], labels: list[str]) -> Iterator[list[str]]:
     for name in HEADLINES:
         found = summary["metrics"][name]
         if any(found[label]["n"] for label in labels):
-            row = [name, *(_share(found[label]["value"]) for label in labels)]
+            values = [found[label]["value"] for label in labels]
+            row = [name, *("–" if value is None else f"{value * 100:.1f}" for value in values)]
             if len(labels) == 2:
                 delta = found.get("delta") or {}
                 points = [f"{delta[key] * 100:+.1f}" for key in ("value", "low", "high") if delta.get(key) is not None]
@@ -138,7 +139,3 @@ def _cell(value: Any) -> Any:
         return value
     text = _clean(value)
     return f"'{text}" if text.startswith(_FORMULA) else text
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value * 100:.1f}"

@@ -120,7 +120,8 @@ class Studio:
 
     def _planned(self, recipe: BuildRecipe, case: Case, tools: Sequence[ToolDefinition]) -> list[Planned]:
         if (case.category, case.lang) not in self._plans:
-            world_of = {tool.name: name for name in case.worlds for tool in tools if tool.name in self._tools(name)}
+            known = {toolset.name: toolset.tools for toolset in self.toolsets}
+            world_of = {tool.name: name for name in case.worlds for tool in tools if tool.name in known[name]}
             inside = tuple(one for one in recipe.intents if all(call.tool in world_of for call in _calls_of(one)))
             system = SystemPattern(self.persona, case.worlds, tools=tuple(world_of))
             own = replace(recipe, counts={case.category: _PLANNED}, languages={case.lang: 1.0}, systems=(system,))
@@ -128,9 +129,6 @@ class Studio:
             with suppress(InputError):  # it has no such rows
                 plans += Planner(replace(own, intents=inside), Decks(self.seed), world_of).plan()
         return self._plans[case.category, case.lang]
-
-    def _tools(self, world: str) -> Collection[str]:
-        return next(toolset.tools for toolset in self.toolsets if toolset.name == world)
 
     def _play(self, case: Case, last: int, swap: Mapping[str, Json], original: _Rounds | None) -> _Rounds | None:
         """Play the turns up to `last` with swapped values; None if a world refuses a call that it should take.

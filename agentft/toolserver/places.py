@@ -160,17 +160,14 @@ def _object(members: Iterable[tuple[Sequence[str], str]], validator: Any, style:
     for (name, *rest), text in members:
         groups.setdefault(name, []).append((rest, text))
     made: dict[str, Json] = {}
+    properties = validator.schema.get("properties", {}) if isinstance(validator.schema, dict) else {}
     for name, group in groups.items():
-        own = validator.evolve(schema=_property(validator.schema, name))
+        own = validator.evolve(schema=properties.get(name, True))
         nested = [bool(rest) for rest, _ in group]
         if any(nested) and not all(nested):
             raise ToolError(f"{name[:60]!r} is given both as a value and as an object")
         made[name] = _object(group, own, style) if all(nested) else _typed([text for _, text in group], own, "", style)
     return made
-
-
-def _property(schema: Any, name: str) -> Any:
-    return schema.get("properties", {}).get(name, True) if isinstance(schema, dict) else True
 
 
 def _pairs(text: bytes) -> list[tuple[str, str]]:

@@ -39,7 +39,8 @@ def refuse(error: ValidationError, tool: str, schema: Subschemas) -> ToolError:
     subject = f"argument {_clip(place)!r}" if place else "the arguments together"
     if error.schema is False:
         return ToolError(f"{subject if place else 'an argument is given that'} is not allowed", status=status)
-    shown = f", not {_shown(error.instance)}" if _is_told(error, place) else ""
+    brief = error.validator == "type" or not isinstance(error.instance, dict | list)  # a container is not shown whole
+    shown = f", not {_shown(error.instance)}" if place and brief else ""
     return ToolError(f"{subject} must {_wanted(error)}{shown}", status=status, **({"argument": place} if place else {}))
 
 
@@ -103,11 +104,6 @@ def _no_alternative(error: ValidationError, tool: str, schema: Subschemas, arms:
 
 def _is_kind(error: ValidationError) -> int:
     return error.validator in {"type", "const", "enum"}
-
-
-def _is_told(error: ValidationError, place: str) -> bool:
-    """Whether the message ends with the value: for an object or a list, only if its type is wrong."""
-    return bool(place) and (error.validator == "type" or not isinstance(error.instance, dict | list))
 
 
 def _properties(schema: Subschemas) -> list[str]:

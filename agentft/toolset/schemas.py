@@ -230,12 +230,9 @@ def _left_out(schema: Schema, made: Schema) -> set[str]:
     left = {key for key in schema if key not in made and key not in known and not key.startswith("x-")}
     left -= {key for key in ("required", "properties", *_CHOICES) if schema.get(key) in ([], {}, False, None)}
     left -= {key for key in left if schema[key] is None or (key in _SINGLES and schema[key] in (True, {}))}
-    left -= {"exclusiveMinimum", "exclusiveMaximum", "minimum", "maximum"} if _has_old_bounds(schema) else set()
+    old = any(isinstance(schema.get(key), bool) for key in ("exclusiveMinimum", "exclusiveMaximum"))
+    left -= {"exclusiveMinimum", "exclusiveMaximum", "minimum", "maximum"} if old else set()
     return left | ({"the end of a description"} if is_cut(schema.get("description")) else set())
-
-
-def _has_old_bounds(schema: Schema) -> bool:
-    return any(isinstance(schema.get(f"exclusive{side}"), bool) for side in ("Minimum", "Maximum"))
 
 
 def _own_keywords(schema: Schema) -> Schema:
