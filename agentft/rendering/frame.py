@@ -209,11 +209,13 @@ class Frame:
 def chat_renderer(tokenizer: ChatTokenizer) -> Callable[..., str]:
     """The tokenizer's template as a function of messages, generation prompt, `thinking` and `tools`, without bounds."""
     source = tokenizer.chat_template
-    dated = {"chat_template": FIXED_DATE + source} if isinstance(source, str) and "strftime_now" in source else {}
+    named = source if isinstance(source, dict) else {"default": source}
 
     def render(
         messages: Sequence[Mapping[str, object]], prompt: bool, thinking: bool = False, tools: object = None
     ) -> str:
+        text = named.get("default" if tools is None or "tool_use" not in named else "tool_use")
+        dated = {"chat_template": FIXED_DATE + text} if text and "strftime_now" in text else {}
         return tokenizer.apply_chat_template(
             list(messages),
             tools=tools,

@@ -6,7 +6,7 @@ import pytest
 
 from agentft.calls import call_format
 from agentft.errors import FrameError
-from agentft.rendering.frame import CHATML, Frame
+from agentft.rendering.frame import CHATML, Frame, chat_renderer
 from agentft.rendering.render import render_prompt, render_samples
 from agentft.types import Conversation, Span, Text, Turn
 from tests.tiny import tiny_tokenizer
@@ -14,7 +14,7 @@ from tests.tiny import tiny_tokenizer
 MSAGENT = call_format("msagent")
 
 
-def frame(template: str) -> Frame:
+def frame(template: str | dict[str, str]) -> Frame:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = template
     return Frame.of_tokenizer(tokenizer)
@@ -182,3 +182,15 @@ def test_a_row_that_begins_with_the_assistant_has_no_place_for_a_system_text() -
 def test_the_date_that_a_template_prints_is_always_the_same() -> None:
     dated = frame("{{ strftime_now('%Y-%m-%d') }}" + LOOP + CHAT + PROMPT)
     assert dated.outline(["user"], generation_prompt=True).pieces[0].startswith("2024-07-26")
+
+
+def test_so_is_the_date_of_named_templates() -> None:
+    texts = {
+        name: "{{ strftime_now('%Y-%m-%d %f') }}" + name + LOOP + CHAT + PROMPT for name in ("default", "tool_use")
+    }
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = texts
+    render = chat_renderer(tokenizer)
+    for tools, name in ((None, "default"), ([{"type": "function", "function": {"name": "f"}}], "tool_use")):
+        assert render([{"role": "user", "content": "Hi"}], True, tools=tools).startswith(f"2024-07-26 %f{name}<|im_")
+    assert text_of(frame(texts)) == "2024-07-26 %fdefault" + text_of(CHATML)
