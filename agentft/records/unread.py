@@ -17,7 +17,7 @@ _ROW |= {"source", "license", "lang", "language", "category", "dataset", "split"
 _CALL = frozenset({"id", "type", "function", "name"})
 _TOOL = frozenset({"type", "function", "name", "description", "parameters", "input_schema", "inputSchema"})
 _TURN = frozenset({"id", *WEIGHT_KEYS})
-_WEIGHT = re.compile("(?:^|_)(?:loss|mask|train|weight)", re.I)  # names whose numbers are named, too
+_WEIGHT = re.compile("(?:^|_)(?:loss|mask|train|weight|label|kto)", re.I)  # names whose numbers are named, too
 _WRITTEN_CALL = re.compile(
     r"<tool_calls?>|<function_?call>|<function=|\[TOOL_CALLS\]|<\|tool_call|<\|python_tag\|>|<｜tool▁call"
 )

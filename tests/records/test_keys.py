@@ -135,6 +135,7 @@ def test_another_weight_rejects_the_row(weights: dict[str, Any]) -> None:
         ({"messages": CHAT, "tools": [{"name": "f", "args": {"city": "text"}}]}, ("tools.args",)),
         ({"conversations": [SHAREGPT[0], {**SHAREGPT[1], "calls": ["f()"]}]}, ("gpt.calls",)),
         ({"messages": CHAT, "weight": 0, "train": False, "constraint": 3}, ("weight", "train")),
+        ({"messages": CHAT, "label": False, "kto_tag": True, "labelled": 1}, ("label", "kto_tag", "labelled")),
         (
             {"messages": [CHAT[0], {**CHAT[1], "loss_scale": 0.0, "masked": True}]},
             ("assistant.loss_scale", "assistant.masked"),
