@@ -146,7 +146,7 @@ def bench_plain(resolved: Resolved, shape: str, steps: int, batch: int = 4) -> M
     model = _model(resolved, "sdpa")
     if next(model.parameters()).device.type != device:  # 4-bit weights are on the GPU already
         model = model.to(device)
-    vocabulary = model.config.vocab_size
+    vocabulary = model.config.get_text_config().vocab_size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft uses a deprecated property of transformers
         settings = LoraConfig(r=recipe.lora_r, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -226,7 +226,7 @@ def _samples(shape: Shape, resolved: Resolved, steps: int) -> Iterator[Sample]:
     room = (recipe.pack_tokens - shape.shared) // own
     if room < 1:
         raise InputError(f"pack_tokens = {recipe.pack_tokens}: a sample has {shape.shared + own} tokens; increase it")
-    vocabulary = resolved.architecture.config.vocab_size
+    vocabulary = resolved.architecture.config.get_text_config().vocab_size
     stem = [dice.randrange(vocabulary) for _ in range(shape.shared)]
     for row in range(room * recipe.batch * min(steps + WARM_UP, 8)):
         tokens = array("i", [*stem, *(dice.randrange(vocabulary) for _ in range(own + 1))])

@@ -82,7 +82,7 @@ class HfEngine:
     def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
         self.name = name
         self.tokenizer = tokenizer
-        self.context = int(getattr(model.config, "max_position_embeddings", None) or 0)
+        self.context = int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0)
         self._model = model.eval()
         self._ends = _end_tokens(model, tokenizer)
         self._lead = self._decode_all(self._ends[:1])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -24,7 +26,7 @@ from agentft.training.sharding import is_weights_sharded
 from agentft.training.starts import keep_start, settings_of, start_loftq, widen_trained
 from agentft.training.zero import sharded_loading
 
-__all__ = ["count_parameters", "load_model", "prepare_model"]
+__all__ = ["count_parameters", "expert_notes", "load_model", "prepare_model"]
 
 
 def load_model(recipe: Recipe, where: str, config: Any = None, tokenizer: Any = None) -> Any:
@@ -70,7 +72,7 @@ def prepare_model(recipe: Recipe, model: Any, where: str, tokenizer: Any = None)
     """Add adapters to a loaded model and set it up for training. `tokenizer`: only needed for `add_tokens`."""
     if recipe.sharing != "off" and (reason := unshareable(model)):
         raise InputError(f"{where}: {type(model).__name__} {reason}; train it with sharing = off")
-    model.config.use_cache = False
+    model.config.get_text_config().use_cache = False
     if recipe.liger == "on":
         use_liger(model)
     tuned = model if recipe.method == "full" else _add_adapters(model, recipe, where, tokenizer)
@@ -97,6 +99,16 @@ def count_parameters(model: Any) -> tuple[int, int]:
     return trainable, known + sum(part.table.numel() for part in model.modules() if isinstance(part, HostEmbedding))
 
 
+def expert_notes(recipe: Recipe, model: Any) -> Iterator[str]:
+    """What adapters and 4 or 8 bits do not reach in a mixture of experts, whose experts are one tensor a layer."""
+    experts = {name: p.numel() for name, p in model.named_parameters() if p.dim() == 3 and min(p.shape[1:]) > 8}
+    share = f"of the experts ({sum(experts.values()) / count_parameters(model)[1]:.0%} of the model's weights)"
+    if experts and recipe.method == "qlora":
+        yield f"the weights {share} are not quantised: bitsandbytes quantises linear layers only"
+    if experts and recipe.method != "full" and not any("base_layer" in name for name in experts):
+        yield f"none {share} gets an adapter: peft adapts only linear layers of {recipe.model}"
+
+
 def _add_adapters(model: Any, recipe: Recipe, where: str, tokenizer: Any) -> Any:
     from peft import LoraConfig, get_peft_model
 
@@ -107,10 +119,12 @@ def _add_adapters(model: Any, recipe: Recipe, where: str, tokenizer: Any) -> Any
         task_type="CAUSAL_LM",
         **settings_of(recipe, model, tokenizer),
         **_target_layers(model, recipe.lora_layers),
+        exclude_modules=_outside_decoder(model),
     )
     torch.manual_seed(recipe.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft reads a deprecated property of transformers
+        warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys")  # peft's own, for experts
         try:
             tuned = get_peft_model(model, config)  # the adapters stay fp32
         except ValueError as error:
@@ -126,11 +140,17 @@ def _add_adapters(model: Any, recipe: Recipe, where: str, tokenizer: Any) -> Any
     return tuned
 
 
+def _outside_decoder(model: Any) -> str | None:
+    """A pattern of the parts that see or hear: text does not train them, and servers refuse adapters there."""
+    decoder = next(name for name, part in model.named_modules() if part is model.get_decoder())
+    return None if model.config.get_text_config() is model.config else rf"(?!{re.escape(decoder)}\.).*"
+
+
 def _target_layers(model: Any, last: int) -> dict[str, Any]:
     """peft's settings that adapt the linear layers of the last `last` decoder layers (0: of all layers)."""
     if not last:
         return {"target_modules": "all-linear"}
-    layers = model.config.num_hidden_layers
+    layers = model.config.get_text_config().num_hidden_layers
     if last > layers:
         raise InputError(f"lora_layers = {last}: the model has {layers} layers; give at most {layers}, or 0 for all")
     decoder = model.get_decoder().layers

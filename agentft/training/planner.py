@@ -181,12 +181,14 @@ def dimensions(config: Any) -> Dimensions:
     """Read the dimensions from a transformers config.
 
     Raises:
-        InputError: the model is a mixture of experts, which the formulas do not cover.
+        InputError: the model is a mixture of experts or has no attention, which the formulas do not cover.
     """
     text = config.get_text_config()
-    if any(getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
-        raise InputError(f"the model ({text.model_type}) is a mixture of experts, which the planner does not cover")
-    heads = text.num_attention_heads
+    heads = getattr(text, "num_attention_heads", None)
+    mixed = any(getattr(text, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts"))
+    if mixed or not heads:
+        kind = "is a mixture of experts" if mixed else "has no attention heads"
+        raise InputError(f"the model ({text.model_type}) {kind}, which the planner does not cover")
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     return Dimensions(
         hidden=text.hidden_size,

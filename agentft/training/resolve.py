@@ -136,7 +136,9 @@ def resolve_recipe(
     liger: Literal["on", "off"] = "on" if recipe.liger != "off" and machine.liger else "off"
     recipe = replace(recipe, dtype=dtype, liger=liger, lr=recipe.lr or _default_rate(recipe, model))
     if machine.device == "cpu":
-        return Resolved(_for_cpu(recipe, model), model, None, tuple(notes))
+        # Memory is rarely short on a CPU.
+        levers = Levers(**{"pack": CPU_PACK, "every": int(_parameters(recipe, model) >= SMALL), **_fixed(recipe)})
+        return Resolved(_apply(recipe, levers), model, None, tuple(notes))
     work = samples if isinstance(samples, Workload) else workload_of(samples, recipe)
     if uncovered := _uncovered(recipe):
         notes.append(Note(f"the memory plan is measured with plain LoRA and AdamW; it may be off for {uncovered}"))
@@ -212,8 +214,12 @@ def _plan_here(recipe: Recipe, model: Architecture, work: Workload) -> Choice | 
 
 def _check_tokens(recipe: Recipe, samples: Sequence[Sample] | Workload, model: Architecture) -> None:
     if not isinstance(samples, Workload):
-        size = model.config.get_text_config().vocab_size + len(recipe.add_tokens)
-        check_vocabulary((sample.tokens for sample in samples), size, recipe.model)
+        text = model.config.get_text_config()
+        check_vocabulary((row.tokens for row in samples), text.vocab_size + len(recipe.add_tokens), recipe.model)
+        longest = max((len(row.tokens) for row in samples), default=0)
+        if longest > (places := getattr(text, "max_position_embeddings", None) or longest):
+            remedy = f"with max_length={places}, longer rows are cut after their last complete run that fits"
+            raise InputError(f"a row has {longest:,} tokens, but {recipe.model} has positions for {places:,}; {remedy}")
 
 
 def _settle(recipe: Recipe) -> Recipe:
@@ -256,19 +262,6 @@ def _default_rate(recipe: Recipe, model: Architecture) -> float:
 
 def _parameters(recipe: Recipe, model: Architecture) -> int:
     return model.parameters + (0 if recipe.method == "full" else recipe.lora_r * model.adapters)
-
-
-def _for_cpu(recipe: Recipe, model: Architecture) -> Recipe:
-    """Simple settings, since memory is rarely short on a CPU."""
-    large = _parameters(recipe, model) >= SMALL
-    return replace(
-        recipe,
-        pack_tokens=recipe.pack_tokens or CPU_PACK,
-        checkpointing=("on" if large else "off") if recipe.checkpointing == "auto" else recipe.checkpointing,
-        checkpoint_every=max(recipe.checkpoint_every, 1),
-        unpack="on" if recipe.unpack == "on" else "off",
-        host_embeddings="on" if recipe.host_embeddings == "on" else "off",
-    )
 
 
 def _plan(

@@ -20,7 +20,7 @@ from agentft.training.checkpoints import clear_partial, complete_folder, last_in
 from agentft.training.encoder import open_encoder
 from agentft.training.events import DataReady, Finished, Note, OnEvent, RunResult, Started, TrainingPlan, Waiting
 from agentft.training.heldout import HeldOut, HeldOutLoss, prepare_apart
-from agentft.training.loading import count_parameters, load_model
+from agentft.training.loading import count_parameters, expert_notes, load_model
 from agentft.training.loop import TrainingLoop
 from agentft.training.machine import deterministic, gpus_unused, measure_machine
 from agentft.training.monitor import Measure
@@ -91,7 +91,7 @@ def train(
     with new_run(Path(recipe.data[0]).name.split(".")[0], recipe.output) as folder:
         watcher = Watcher(folder, on_event, should_stop, open_scorer)
         ranks = join_ranks()
-        job = _prepare(_widen(recipe, ranks), folder.quarantine, watcher, ranks)
+        job = _prepare(recipe, folder.quarantine, watcher, ranks)
         _announce(job, watcher, strict)
         if open_scorer and not recipe.score_suite:
             watcher(Note("to see while it trains whether calls become right: score_suite=basics, or another suite"))
@@ -199,7 +199,7 @@ def dry_run(
     """Read, encode and pack the data without training. Nothing is written, and no weights are loaded."""
     check_places(recipe)
     recipe, ranks = settle(recipe), Ranks(size=processes)
-    job = _prepare(_widen(recipe, ranks), None, on_event, ranks)
+    job = _prepare(recipe, None, on_event, ranks)
     _announce(job, on_event, strict)
     return job.prepared.report, job.plan
 
@@ -217,6 +217,8 @@ def read_data(recipe: Recipe) -> Prepared:
 
 def _prepare(recipe: Recipe, quarantine: Path | None, on_event: OnEvent, ranks: Ranks) -> _Job:
     on_event(Waiting(f"reading {', '.join(recipe.data)} with the tokenizer of {recipe.model}"))
+    # At least one pack a step for each process. A run that goes on keeps its steps, with any number of processes.
+    recipe = replace(recipe, batch=max(recipe.batch, ranks.size))
     encoder = open_encoder(recipe)
     prepared, held = prepare_apart(recipe, encoder, quarantine)
     resolved = resolve_recipe(recipe, prepared.samples, measure_machine(), processes=ranks.size)
@@ -232,11 +234,6 @@ def _prepare(recipe: Recipe, quarantine: Path | None, on_event: OnEvent, ranks: 
     plan = TrainingPlan(steps=-(-len(packs) // recipe.batch), epochs=recipe.epochs, packing=packing)
     notes = (*resolved.notes, *_process_notes(recipe, ranks), *(held.notes(recipe) if held else ()))
     return _Job(recipe, resolved.architecture.config, encoder, prepared, packs, plan, notes, ranks, held)
-
-
-def _widen(recipe: Recipe, ranks: Ranks) -> Recipe:
-    """At least one pack a step for each process. A run that goes on keeps its steps, with any number of processes."""
-    return replace(recipe, batch=max(recipe.batch, ranks.size))
 
 
 def _process_notes(recipe: Recipe, ranks: Ranks) -> Iterator[Note]:
@@ -274,7 +271,10 @@ def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
 
 def _load(job: _Job, on_event: OnEvent) -> Any:
     on_event(Waiting(f"loading {job.recipe.model}"))
-    return load_model(job.recipe, resolve(job.recipe.model), job.config, job.encoder.tokenizer)
+    model = load_model(job.recipe, resolve(job.recipe.model), job.config, job.encoder.tokenizer)
+    for text in expert_notes(job.recipe, model):
+        on_event(Note(text, warning=True))
+    return model
 
 
 def _fit(job: _Job, model: Any, watcher: Watcher, checkpoint: Path | None) -> RunResult:

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from transformers import AutoConfig
 
-from agentft.errors import MissingError
+from agentft.errors import InputError, MissingError
 from agentft.training import run
 from agentft.training.machine import Machine
 from agentft.training.planner import GIB, SLACK, Workload
 from agentft.training.recipe import Recipe
 from agentft.training.resolve import CPU_PACK, RANDOM_7B, plan_cards, read_architecture, resolve_recipe
 from tests.engine.samples import nested, write_rows
-from tests.tiny import save_tiny, tiny_tokenizer
+from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
 
 CPU = Machine("cpu", bf16=False, liger=False)
 H100 = Machine("cuda", bf16=True, liger=True, free=79 * GIB, rate=775e12, fp32_rate=50e12, bandwidth=2.96e12)
@@ -124,3 +124,16 @@ def test_missing_liger_is_an_error_unless_liger_is_auto(tiny: str) -> None:
         resolve_recipe(Recipe(model=tiny, liger="on"), nested(), CPU)
     assert resolve_recipe(Recipe(model=tiny, liger="off"), WORK, H100).recipe.liger == "off"
     assert resolve_recipe(Recipe(model=tiny), WORK, H100).recipe.liger == "on"
+
+
+def test_a_row_longer_than_the_positions_of_the_model_is_refused(tmp_path: Path) -> None:
+    """A model cannot read it when it is served, and one with learnt positions fails in the middle of a step."""
+    short = tmp_path / "short"
+    save_tiny(short)
+    config = tiny_model().config
+    config.max_position_embeddings = 60
+    config.save_pretrained(short)
+    rows = write_rows(tmp_path / "rows.jsonl", 8)
+    given: dict[str, Any] = {"model": str(short), "data": (str(rows),), "learn": "assistant"}
+    with pytest.raises(InputError, match=r"a row has \d+ tokens, but .*short has positions for 60; with max_length=60"):
+        run.dry_run(Recipe(**given), lambda event: None)
