@@ -12,7 +12,6 @@ from itertools import compress
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
 
 from agentft.engine.collation import collate
 from agentft.engine.packing import MIN_SHARED, Sample, Tree, common_prefix, epoch_packs, make_pack
@@ -75,7 +74,9 @@ class PackCollator:
             inputs["logits_to_keep"] = sources
         else:
             targets = torch.full_like(batch["input_ids"][0], IGNORED).index_copy(0, sources, targets)
-        return inputs | {"structure": Structure.of(batch), "labels": _delayed(targets), "shift_labels": targets[None]}
+        # One longer than the logits: a loss that shifts labels itself meets a different length, and fails.
+        labels = torch.cat([targets.new_full((1,), IGNORED), targets])[None]
+        return inputs | {"structure": Structure.of(batch), "labels": labels, "shift_labels": targets[None]}
 
     def _tree(self, samples: Sequence[Sample]) -> Tree:
         """The samples, each next to the one with which it shares most."""
@@ -130,8 +131,3 @@ def _sample(number: int, row: Row) -> Sample | None:
 
 def _numbers(values: Any) -> list[int]:
     return values.tolist() if hasattr(values, "tolist") else list(values)
-
-
-def _delayed(targets: Tensor) -> Tensor:
-    """`[R]` -> `[1, R + 1]`: a loss that shifts labels itself meets a different length than the logits', and fails."""
-    return torch.cat([targets.new_full((1,), IGNORED), targets])[None]
