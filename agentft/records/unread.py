@@ -20,6 +20,7 @@ _TURN = frozenset({"id", *WEIGHT_KEYS})
 _WEIGHT = re.compile("(?:^|_)(?:loss|mask|train|weight|label|kto)", re.I)  # names whose numbers are named, too
 _WRITTEN_CALL = re.compile(
     r"<tool_calls?>|<function_?call>|<function=|\[TOOL_CALLS\]|<\|tool_call|<\|python_tag\|>|<｜tool▁call"
+    r"|Action Input ?[:：]"
 )
 
 

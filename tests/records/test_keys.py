@@ -147,6 +147,10 @@ def test_another_weight_rejects_the_row(weights: dict[str, Any]) -> None:
             ("assistant.[TOOL_CALLS]",),
         ),
         ({"conversations": [SHAREGPT[0], {"from": "gpt", "value": "<functioncall> {}"}]}, ("gpt.<functioncall>",)),
+        (
+            {"messages": [CHAT[0], {**CHAT[1], "content": "Action: f\nAction Input: {}\nObservation: 3\nDone."}]},
+            ("assistant.Action Input:",),
+        ),
     ],
 )
 def test_keys_that_hold_something_and_are_not_read_are_named(row: dict[str, Any], unread: tuple[str, ...]) -> None:
