@@ -7,11 +7,11 @@ import logging
 import math
 import os
 import shlex
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from importlib.util import find_spec
-from typing import IO, TYPE_CHECKING, Any, TextIO, cast
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 
 from agentft.errors import MCP_REMEDY, InputError, MissingError
 from agentft.imports.documents import TIMEOUT, is_url
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["connect", "import_mcp", "list_tools"]
 
 _PAGE_LIMIT = 100
+_LOG_LIMIT = 1 << 16  # bytes of a server's log that are kept
 
 
 def import_mcp(server: str, world: str, environment: Sequence[str] = ()) -> ImportedWorld:
@@ -112,13 +113,11 @@ async def connect(server: str, environment: Sequence[str] = ()) -> AsyncIterator
     tools: list[Json] = []
     cursor: str | None = None
     shown = redacted_command(server)
-    # A server's log must not reach the terminal: it may write whatever it likes, at any time.
-    with tempfile.TemporaryFile("a+", encoding="utf-8", errors="replace") as errors:
+    log = _Log()
+    with log.stream:
         try:
             with anyio.fail_after(TIMEOUT) as scope:
-                async with Client(
-                    _keeping_tools(_transport(server, environment, errors), tools), mode="legacy"
-                ) as client:
+                async with Client(_keeping_tools(_transport(server, environment, log), tools), mode="legacy") as client:
                     for _ in range(_PAGE_LIMIT):
                         cursor = (await client.list_tools(cursor=cursor)).next_cursor
                         if cursor is None:
@@ -126,23 +125,39 @@ async def connect(server: str, environment: Sequence[str] = ()) -> AsyncIterator
                     scope.deadline = math.inf
                     yield client, tools, cursor is None
         except TimeoutError:
-            raise InputError(f"{shown}: no tool list within {TIMEOUT} seconds{_last_line(errors)}") from None
+            raise InputError(f"{shown}: no tool list within {TIMEOUT} seconds{log.last_line()}") from None
         # The SDK's dependencies raise other exceptions in groups; a ValueError is pydantic's.
         except (OSError, MCPError, ValueError, ExceptionGroup) as error:
             first: Exception = error
             while isinstance(first, ExceptionGroup):
                 first = first.exceptions[0]
             why = "its answers do not follow the protocol" if isinstance(first, ValueError) else str(first)
-            why = (why or type(first).__name__) + _last_line(errors)
+            why = (why or type(first).__name__) + log.last_line()
             remedy = "" if is_url(server) else "; if it needs environment variables, pass each with --env NAME"
             raise InputError(f"{shown}: no tool list: {why}{remedy}") from None
 
 
-def _last_line(errors: IO[str]) -> str:
-    """The last line that a server logged, to be added to why it failed."""
-    errors.seek(0)
-    said = errors.read().strip().rpartition("\n")[2].strip()
-    return f" (it wrote: {said[:300]})" if said else ""
+class _Log:
+    """The end of what a server logs in `stream`: any text, at any time, which must reach neither terminal nor disk."""
+
+    def __init__(self) -> None:
+        reading, writing = os.pipe()
+        self.stream = os.fdopen(writing, "w")
+        self._said = b""
+        self._thread = Thread(target=self._keep, args=(reading,), daemon=True)
+        self._thread.start()
+
+    def _keep(self, reading: int) -> None:
+        while chunk := os.read(reading, _LOG_LIMIT):
+            self._said = (self._said + chunk)[-_LOG_LIMIT:]
+        os.close(reading)
+
+    def last_line(self) -> str:
+        """The last line, to be added to why the server failed."""
+        self.stream.close()
+        self._thread.join(1)  # a process that outlives the server may hold the other end
+        said = self._said.decode(errors="replace").strip().rpartition("\n")[2].strip()
+        return f" (it wrote: {said[:300]})" if said else ""
 
 
 @asynccontextmanager
@@ -171,7 +186,7 @@ async def _keeping_tools(transport: AbstractAsyncContextManager[Any], tools: lis
         group.cancel_scope.cancel()
 
 
-def _transport(server: str, environment: Sequence[str], errors: IO[str]) -> Transport:
+def _transport(server: str, environment: Sequence[str], log: _Log) -> Transport:
     from mcp import StdioServerParameters, stdio_client
     from mcp.client.streamable_http import streamable_http_client
 
@@ -188,7 +203,7 @@ def _transport(server: str, environment: Sequence[str], errors: IO[str]) -> Tran
     if not command:
         raise InputError("the command is empty; give the command that starts the MCP server, or its URL")
     parameters = StdioServerParameters(command=command, args=rest, env=_variables(environment))
-    return stdio_client(parameters, errlog=cast(TextIO, errors))
+    return stdio_client(parameters, errlog=log.stream)
 
 
 def _variables(environment: Sequence[str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -88,9 +89,10 @@ class RealService:
         exchange = Recorded(name, checked, 502, None, method=route.method, url=self._url + route.path)
         try:
             with self._http.stream(route.method, **fill_request(self._url, route, checked)) as answer:
-                content = bytearray()
-                for chunk in answer.iter_bytes():  # some services compress, whatever Accept-Encoding says
-                    content += chunk
+                packed = answer.headers.get("content-encoding", "identity").lower() != "identity"
+                content, unpacking = bytearray(), zlib.decompressobj(zlib.MAX_WBITS | 32)  # of gzip and zlib
+                for chunk in answer.iter_raw():  # some services compress, whatever Accept-Encoding says
+                    content += unpacking.decompress(chunk, _LIMIT + 1) if packed else chunk
                     if len(content) > _LIMIT:
                         raise httpx.ReadError(f"the answer is larger than {_LIMIT} bytes")
                     if time.monotonic() > until:
@@ -99,7 +101,7 @@ class RealService:
                 raise late
         except (httpx.LocalProtocolError, httpx.InvalidURL, UnicodeEncodeError) as error:
             raise ToolError(f"an argument cannot be sent as it is: {error}", status=422) from None
-        except httpx.RequestError as error:
+        except (httpx.RequestError, zlib.error) as error:
             why = late if isinstance(error, httpx.TimeoutException) else error
             return replace(exchange, body={"error": f"the service does not answer: {why}"})
         charset = str(answer.charset_encoding).lower()

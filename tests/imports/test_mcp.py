@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,17 @@ def test_what_a_server_prints_and_logs_is_not_shown(tmp_path: Path, capfd: pytes
     assert "Traceback" not in shown
     assert "logged" not in shown
     assert all(logging.getLogger(name).handlers for name in ("mcp", "client")), "else Python prints the SDK's warnings"
+
+
+def test_of_a_long_log_only_the_end_is_kept(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    failing = tmp_path / "failing.py"
+    failing.write_text("import sys\nfor _ in range(2000): print('x' * 5000, file=sys.stderr)\nsys.exit('no key')")
+    tracemalloc.start()
+    assert run(["tools", "import", "mcp", f"{sys.executable} {failing}", "--output", str(tmp_path / "w")]) == 2
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "(it wrote: no key)" in capfd.readouterr().err.replace("\n", " ")
+    assert peak < 8 << 20
 
 
 def test_a_server_that_fails_is_quoted(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

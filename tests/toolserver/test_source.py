@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 import stat
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -341,6 +342,20 @@ def test_an_answer_that_is_compressed_all_the_same_is_read(
     assert found is not None
     assert found.status == status
     assert (found.body == [1]) == (status == 200)
+
+
+def test_a_compressed_answer_is_not_decoded_beyond_the_limit(service: Service) -> None:
+    packed = gzip.compress(b" " * (60 << 20), mtime=0)
+    service.reply = (200, {"Content-Type": "application/json", "Content-Encoding": "gzip"}, packed)
+    source = RealService(service.address, [WORLD])
+    tracemalloc.start()
+    found = source("calculate", ASKED, "s")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    source.close()
+    assert found is not None
+    assert "larger than 1048576 bytes" in str(found.body)
+    assert peak < 16 << 20
 
 
 def test_idle_connections_end_before_a_common_server_closes_them(
