@@ -43,6 +43,7 @@ class RunFolder:
         self.quarantine = path / "quarantine"  # rejected rows, one file for each data file that has some
         self.evaluations = path / "eval"
         self.log = path / "log.txt"
+        self.trackers = path / "trackers.json"  # the ids of this run in the trackers of `report_to`
         self.output = path / "output.txt"  # what a detached run printed
 
     @property

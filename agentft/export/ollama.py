@@ -50,12 +50,7 @@ class OllamaTemplate:
     def source(self) -> str:
         """The Go template."""
         known = [_when(name, _text(line)) for name, line in self.declarations.items()]
-        texts = {
-            "before": self.system[0],
-            "after": self.system[1],
-            "declare": self.around[0],
-            "declared": self.around[1],
-        }
+        texts = dict(zip(("before", "after", "declare", "declared"), (*self.system, *self.around), strict=True))
         texts |= {key: getattr(self, key) for key in ("start", "bare", "following", "reply", "prompt")}
         parts = {key: _text(text) for key, text in texts.items()} | {
             "rows": _choose(known, _text('\n{"type": "function", "function": ') + "{{ json .Function }}" + _text("}")),

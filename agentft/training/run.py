@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -290,25 +291,25 @@ def _fit(job: _Job, model: Any, watcher: Watcher, checkpoint: Path | None) -> Ru
         checkpoints=folder.checkpoints,
         measures=_measures(job, watcher),
     )
-    watcher.trackers = Trackers(recipe, folder, watcher)
     done = step_of(checkpoint) if checkpoint else 0
     device = loop.device.type if job.ranks.size == 1 else f"{job.ranks.size} x {loop.device.type}"
-    watcher(Started(folder.path, done, job.plan.steps, trainable, parameters, device))
-    with deterministic():
-        steps = loop.run(checkpoint)
-    seconds = time.monotonic() - began
-    if steps < job.plan.steps and not loop.monitor.stop:
-        return _finish(job, watcher, None, steps, seconds)
-    if note := loop.choose_weights(steps):
-        watcher(Note(note))
-    weights = loop.weights()
-    with complete_folder(folder.weights(recipe.method)) as partial:
-        save_result(model, partial, weights)
-        if recipe.method == "full" or recipe.add_tokens:
-            tokenizer: Any = job.encoder.tokenizer
-            tokenizer.save_pretrained(str(partial))
-        write_digests(partial)
-    return _finish(job, watcher, folder.weights(recipe.method), steps, seconds)
+    with closing(Trackers(recipe, folder, watcher, done)) as watcher.trackers:
+        watcher(Started(folder.path, done, job.plan.steps, trainable, parameters, device))
+        with deterministic():
+            steps = loop.run(checkpoint)
+        seconds = time.monotonic() - began
+        if steps < job.plan.steps and not loop.monitor.stop:
+            return _finish(job, watcher, None, steps, seconds)
+        if note := loop.choose_weights(steps):
+            watcher(Note(note))
+        weights = loop.weights()
+        with complete_folder(folder.weights(recipe.method)) as partial:
+            save_result(model, partial, weights)
+            if recipe.method == "full" or recipe.add_tokens:
+                tokenizer: Any = job.encoder.tokenizer
+                tokenizer.save_pretrained(str(partial))
+            write_digests(partial)
+        return _finish(job, watcher, folder.weights(recipe.method), steps, seconds)
 
 
 def _measures(job: _Job, watcher: Watcher) -> list[Measure]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import asdict
+from importlib import import_module
 from typing import Any
 
 from agentft.errors import AgentftError
+from agentft.files import read_object
 from agentft.redaction import redacted
 from agentft.runs import RunFolder
 from agentft.training.events import Event, Finished, Measurement, Note, OnEvent, StepDone
@@ -23,25 +28,35 @@ PROJECT = "agentft"
 class Trackers:
     """The trackers of a run, which get its settings now, and its figures as events.
 
-    A tracker that fails later is left out from then on, with a warning to `on_event`; the training goes on.
+    A tracker that fails later is left out from then on, with a warning to `on_event`; the training goes on. A resumed
+    run goes on in the trackers' own runs, whose ids are in the run folder; trackio has only names and begins another.
 
     Raises:
         AgentftError: a tracker cannot start, for example without a login.
     """
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, on_event: OnEvent) -> None:
+    def __init__(self, recipe: Recipe, folder: RunFolder, on_event: OnEvent, done: int = 0) -> None:
         check_trackers(recipe.report_to)
+        os.environ.setdefault("DO_NOT_TRACK", "true")  # MLflow reports its use to its makers
         self._on_event = on_event
         self._trackers: dict[str, Any] = {}
+        ids = read_object(folder.trackers)
         for name in recipe.report_to:
             try:
-                tracker = _make(name, folder)
-                tracker.start()
-                tracker.store_init_configuration(_settings(recipe))
+                with redirect_stdout(io.StringIO()):  # trackio prints
+                    self._trackers[name] = tracker = _make(name, folder, done, ids.get(name))
+                    tracker.start()
+                    if name == "trackio" or name not in ids:
+                        tracker.store_init_configuration(_settings(recipe))
             except Exception as error:
-                why = f"{type(error).__name__}: {error}".partition("\n")[0]
-                raise AgentftError(f"report_to: {name} cannot start ({why}); set it up, or leave it out") from error
-            self._trackers[name] = tracker
+                self.close()
+                raise AgentftError(
+                    f"report_to: {name} cannot start ({_why(error)}); set it up, or leave it out"
+                ) from error
+            run = tracker.tracker
+            ids[name] = str(run.info.run_id if name == "mlflow" else getattr(run, "id", ""))
+        if ids:
+            folder.write_json(folder.trackers, ids)
 
     def __call__(self, event: Event) -> None:
         """Pass an event's figures on, and end the trackers with the run."""
@@ -51,8 +66,16 @@ class Trackers:
         elif isinstance(event, Measurement):
             self._each(lambda tracker: tracker.log(dict(event.figures), step=event.step))
         elif isinstance(event, Finished):
-            self._each(lambda tracker: tracker.finish())
-            self._trackers = {}
+            self._end("KILLED" if event.result.interrupted else "FINISHED")
+
+    def close(self) -> None:
+        """The run is over; if it has not finished, it has failed."""
+        self._end("FAILED")
+
+    def _end(self, status: str) -> None:
+        with redirect_stdout(io.StringIO()):
+            self._each(lambda tracker: _finish(tracker, status))
+        self._trackers = {}
 
     def _each(self, work: Callable[[Any], None]) -> None:
         for name, tracker in list(self._trackers.items()):
@@ -60,25 +83,41 @@ class Trackers:
                 work(tracker)
             except Exception as error:
                 del self._trackers[name]
-                why = f"{type(error).__name__}: {error}".partition("\n")[0]
-                self._on_event(Note(f"{name} failed and gets no more figures ({why})", warning=True))
+                self._on_event(Note(f"{name} failed and gets no more figures ({_why(error)})", warning=True))
 
 
-def _make(name: str, folder: RunFolder) -> Any:
-    """accelerate's tracker, told to keep its files in the run folder, and neither the command's output nor code."""
+def _why(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
+
+
+def _make(name: str, folder: RunFolder, done: int, known: str | None) -> Any:
+    """accelerate's tracker, told to keep its files in the run folder, and neither the command, its output nor code."""
     from accelerate import PartialState, tracking
 
     PartialState()  # the trackers ask it whether this is the first process
     kinds: Mapping[str, Any] = tracking.LOGGER_TYPE_TO_CLASS
     kind, run = kinds[name], folder.path.resolve()
     if name == "tensorboard":
-        return kind(name, logging_dir=str(run))
+        return kind(name, logging_dir=str(run), purge_step=done + 1)
     if name == "mlflow":
-        return kind(experiment_name=PROJECT, run_name=run.name)
+        return kind(experiment_name=PROJECT, run_name=run.name, run_id=known)
     if name == "wandb":
-        quiet = {"console": "off", "disable_git": True, "disable_code": True, "silent": True}
-        return kind(PROJECT, name=run.name, dir=str(run), settings=quiet)
+        quiet = {"console": "off", "disable_git": True, "disable_code": True, "x_disable_meta": True, "silent": True}
+        again = {"id": known, "resume": "allow"} if known else {}
+        return kind(PROJECT, name=run.name, dir=str(run), settings=quiet, **again)
     return kind(PROJECT, name=run.name)
+
+
+def _finish(tracker: Any, status: str) -> None:
+    """End a tracker's run, as accelerate does, but with its `status`: FINISHED, KILLED or FAILED, as in MLflow."""
+    if tracker.name == "wandb":
+        tracker.run.finish(exit_code=int(status != "FINISHED"))
+    elif tracker.name == "mlflow":
+        import_module("mlflow").end_run(status)
+    elif tracker.name == "trackio":
+        import_module("trackio").finish()  # not only the run: otherwise it is finished again, and printed, at the exit
+    else:
+        tracker.finish()
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
