@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from importlib import import_module
@@ -53,8 +53,7 @@ class Trackers:
                 raise AgentftError(
                     f"report_to: {name} cannot start ({_why(error)}); set it up, or leave it out"
                 ) from error
-            run = tracker.tracker
-            ids[name] = str(run.info.run_id if name == "mlflow" else getattr(run, "id", ""))
+            ids[name] = str(tracker.tracker.info.run_id if name == "mlflow" else getattr(tracker.tracker, "id", ""))
         if ids:
             folder.write_json(folder.trackers, ids)
 
@@ -66,13 +65,10 @@ class Trackers:
         elif isinstance(event, Measurement):
             self._each(lambda tracker: tracker.log(dict(event.figures), step=event.step))
         elif isinstance(event, Finished):
-            self._end("KILLED" if event.result.interrupted else "FINISHED")
+            self.close("KILLED" if event.result.interrupted else "FINISHED")
 
-    def close(self) -> None:
-        """The run is over; if it has not finished, it has failed."""
-        self._end("FAILED")
-
-    def _end(self, status: str) -> None:
+    def close(self, status: str = "FAILED") -> None:
+        """The run is over; the trackers that are left learn how it ended."""
         with redirect_stdout(io.StringIO()):
             self._each(lambda tracker: _finish(tracker, status))
         self._trackers = {}
@@ -95,16 +91,15 @@ def _make(name: str, folder: RunFolder, done: int, known: str | None) -> Any:
     from accelerate import PartialState, tracking
 
     PartialState()  # the trackers ask it whether this is the first process
-    kinds: Mapping[str, Any] = tracking.LOGGER_TYPE_TO_CLASS
-    kind, run = kinds[name], folder.path.resolve()
+    kind: Any = tracking.LOGGER_TYPE_TO_CLASS[name]
+    run = folder.path.resolve()
     if name == "tensorboard":
         return kind(name, logging_dir=str(run), purge_step=done + 1)
     if name == "mlflow":
         return kind(experiment_name=PROJECT, run_name=run.name, run_id=known)
     if name == "wandb":
         quiet = {"console": "off", "disable_git": True, "disable_code": True, "x_disable_meta": True, "silent": True}
-        again = {"id": known, "resume": "allow"} if known else {}
-        return kind(PROJECT, name=run.name, dir=str(run), settings=quiet, **again)
+        return kind(PROJECT, name=run.name, dir=str(run), settings=quiet, id=known, resume="allow" if known else None)
     return kind(PROJECT, name=run.name)
 
 
