@@ -38,14 +38,8 @@ def write_card(run: FinishedRun, recipe: Mapping[str, Any], to: str, notes: Sequ
     if licence := _licence(run.model):
         head["license"] = licence
     head |= {"pipeline_tag": "text-generation", "tags": ["tool-calling", "agentft", run.call_format]}
-    lines = [
-        "---",
-        yaml.safe_dump(head, allow_unicode=True, sort_keys=False).rstrip(),
-        "---",
-        "",
-        f"# {_plain(name)}",
-        "",
-    ]
+    head_text = yaml.safe_dump(head, allow_unicode=True, sort_keys=False).rstrip()
+    lines = ["---", head_text, "---", "", f"# {_plain(name)}", ""]
     lines += [f"{_code(run.model)}, tuned to call tools with agentft {__version__}.", ""]
     lines += [f"- {_plain(note)}" for note in notes]
     lines += ["", "## Data", "", *_account(data), "", "## Training", "", "| setting | value |", "|---|---|"]

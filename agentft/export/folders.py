@@ -57,14 +57,8 @@ class _Export:
             return self.ollama.render
 
         def render(messages: Sequence[Mapping[str, Any]], tools: Sequence[Any], prompt: bool) -> str:
-            text = self.tokenizer.apply_chat_template(
-                list(messages),
-                tools=list(tools) or None,
-                tokenize=False,
-                add_generation_prompt=prompt,
-                chat_template=self.template,
-            )
-            return str(text)
+            given = {"tools": list(tools) or None, "add_generation_prompt": prompt, "chat_template": self.template}
+            return str(self.tokenizer.apply_chat_template(list(messages), tokenize=False, **given))
 
         return render
 

@@ -10,13 +10,8 @@ from agentft.strict import nearest
 
 __all__ = ["TRACKERS", "check_trackers"]
 
-TRACKERS = {
-    "tensorboard": ("tensorboard", "tensorboardX"),
-    "wandb": ("wandb",),
-    "mlflow": ("mlflow",),
-    "trackio": ("trackio",),
-}
-"""What `report_to` may name, and the packages of which it needs one."""
+TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
+"""What `report_to` may name."""
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -29,6 +24,6 @@ def check_trackers(names: Sequence[str]) -> None:
     for name in names:
         if name not in TRACKERS:
             raise InputError(f"report_to: {name!r} is no tracker (omit it for none); {nearest(name, list(TRACKERS))}")
-        found = map(find_spec, TRACKERS[name])
+        found = map(find_spec, (name, "tensorboardX") if name == "tensorboard" else (name,))
         if not any(one and one.origin for one in found):  # a folder named wandb/ has a spec, too, but no origin
             raise MissingError(f"report_to: {name} is not installed; install it with `pip install {name}`")

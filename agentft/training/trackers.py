@@ -54,7 +54,6 @@ class Trackers:
                     f"report_to: {name} cannot start ({_why(error)}); set it up, or leave it out"
                 ) from error
             ids[name] = str(tracker.tracker.info.run_id if name == "mlflow" else getattr(tracker.tracker, "id", ""))
-        if ids:
             folder.write_json(folder.trackers, ids)
 
     def __call__(self, event: Event) -> None:
@@ -109,10 +108,8 @@ def _finish(tracker: Any, status: str) -> None:
         tracker.run.finish(exit_code=int(status != "FINISHED"))
     elif tracker.name == "mlflow":
         import_module("mlflow").end_run(status)
-    elif tracker.name == "trackio":
-        import_module("trackio").finish()  # not only the run: otherwise it is finished again, and printed, at the exit
-    else:
-        tracker.finish()
+    else:  # of trackio not only the run, which would be finished again, and say so, at the exit
+        (import_module("trackio") if tracker.name == "trackio" else tracker).finish()
 
 
 def _settings(recipe: Recipe) -> dict[str, Any]:
