@@ -204,9 +204,7 @@ def make_plan(
         named = dict.fromkeys(tool for case in suite.cases for tool in case.tools)
         for tool in (*suite.tools, *named, *(shown.tool for shown in suite.shown)):
             if tool not in offered:
-                raise InputError(
-                    f"suite {suite.name}: none of its worlds has a tool {tool!r}; {nearest(tool, offered)}"
-                )
+                raise InputError(f"suite {suite.name}: its worlds have no tool {tool!r}; {nearest(tool, offered)}")
         merged = {key: value for name in suite.worlds for key, value in worlds[name].comparators.items()}
         # The suite's own comparators override those of its worlds.
         chosen += [replace(case, comparators={**merged, **case.comparators}) for case in suite.cases]

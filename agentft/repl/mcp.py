@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from agentft.errors import InputError
@@ -56,14 +57,14 @@ class McpService:
         from anyio import ClosedResourceError
         from mcp import MCPError
 
-        if tool not in self._tools:
+        if (known := self._tools.get(tool)) is None:
             return None
-        known = self._tools[tool]
         checked = dict(known.check(arguments))
         try:
             made = self._portal.call(self._client.call_tool, known.operation, checked, MCP_SECONDS)
         except (MCPError, ClosedResourceError, OSError, RuntimeError, ValueError) as error:
             why = f"the MCP server gives no result: {error or type(error).__name__}"
+            why += "; if it was restarted, start the chat again with --resume" * ("close" in why or "termin" in why)
             return Recorded(tool, checked, 502, {"error": why})
         text = "\n".join(map(_text, made.content))
         body = {"error": text or made.structured_content} if made.is_error else made.structured_content
@@ -71,8 +72,9 @@ class McpService:
         return Recorded(tool, checked, 422 if made.is_error else 200, kind[1], kind[0])
 
     def close(self) -> None:
-        """Stop the server, or leave it."""
-        self._open.close()
+        """Stop the server, or leave it. One that is gone is left without an error."""
+        with suppress(CancelledError, InputError):
+            self._open.close()
 
 
 def _text(part: Any) -> str:

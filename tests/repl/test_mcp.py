@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -127,9 +128,24 @@ def test_a_server_that_dies_is_the_result_of_the_call(imported: tuple[str, Tools
             assert made is not None
             assert made.status == 502
             assert "the MCP server gives no result" in json.dumps(made.body)
+            assert "start the chat again with --resume" in json.dumps(made.body)
     finally:
         mortal.close()
     assert calls(got) == [["wipe", {"die": 1}]]
+
+
+@pytest.mark.parametrize("error", [InputError("All connection attempts failed"), CancelledError()])
+def test_a_server_that_is_gone_is_left_without_an_error(
+    imported: tuple[str, Toolset, Path], error: BaseException
+) -> None:
+    made = McpService(imported[0], [imported[1]])
+
+    def fail() -> None:
+        raise error
+
+    made._open.callback(fail)  # what the SDK ends with when a server at a URL was killed
+    made.close()
+    calls(imported[2])
 
 
 def test_other_tools_and_other_servers_are_refused(imported: tuple[str, Toolset, Path]) -> None:

@@ -104,7 +104,7 @@ def test_no_score_comes_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_score_has_the_cases_and_tools_of_the_recipe() -> None:
     settings: dict[str, Any] = {"score_suite": ("basics",), "score_cases": 3}
     assert open_scorer(Recipe(**settings)).cases == 3
-    with pytest.raises(InputError, match="suite basics: none of its worlds has a tool 'current_weather'"):
+    with pytest.raises(InputError, match="suite basics: its worlds have no tool 'current_weather'"):
         open_scorer(Recipe(**settings, score_tools=("weather.air_quality", "search", "calculator")))
 
 
