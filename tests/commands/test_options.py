@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -162,3 +163,86 @@ def test_a_build_reports_as_json(
     monkeypatch.setattr("agentft.synthesis.build.build", lambda *_, **__: report)
     assert run(["data", "build", "quickstart", "--output", str(tmp_path / "there.jsonl"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == asdict(report)
+
+
+def test_every_option_of_the_chat_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Seen(monkeypatch, "agentft.commands.chat._chat")
+    server = ["--mcp", "a server", "--env", "A=1", "--approve", "never"]
+    given = ["--model", "m", "--adapter", "a", "--tools", "weather", "--bits", "8", "--system", "Hi.", *server]
+    drawn = ["--temperature", "0.5", "--top-p", "0.9", "--top-k", "5", "--repetition-penalty", "1.2", "--seed", "7"]
+    assert run(["chat", *given, *drawn, "--max-new-tokens", "9", "--save", "kept.jsonl", "--no-stream"]) == 2
+    opening, opened, toolsets, save, _ = seen.arguments
+    assert (opening.model, opening.adapter, opening.bits, opening.served) == ("m", "a", 8, None)
+    assert opened.sampling == (9, 0.5, 0.9, 5, 7, 1.2)
+    assert (opened.persona, opened.approval, opened.mcp, opened.env) == ("Hi.", "never", "a server", ["A=1"])
+    assert ([toolset.name for toolset in toolsets], save) == (["weather"], Path("kept.jsonl"))
+    assert (seen.options["stream"], seen.options["as_json"]) == (False, False)
+    monkeypatch.setenv("AGENTFT_API_KEY", "a-key-of-nobody")
+    served = ["--endpoint", "http://192.0.2.1/v1", "--tokenizer", "some/model", "--allow-http"]
+    assert run(["chat", *served, "--json"]) == 2
+    endpoint = seen.arguments[0].served
+    assert (endpoint.url, endpoint.tokenizer, seen.options["as_json"]) == ("http://192.0.2.1/v1", "some/model", True)
+
+
+def test_every_option_of_the_quickstart_reaches_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: dict[str, Any] = {}
+    report = BuildReport("there.jsonl", "rows", 5, "0" * 64, 1, 1, 0, 0, {}, {}, {"price": 1})
+    monkeypatch.setattr("agentft.display.pulling.ensure_pulled", lambda _, quiet: told.update(pulls_quietly=quiet))
+    monkeypatch.setattr("agentft.synthesis.build.build", lambda *_, **__: report)
+    trained = SimpleNamespace(folder=place / "run")
+    monkeypatch.setattr(
+        "agentft.commands.train.run_recipe",
+        lambda recipe, quiet: told.update(output=recipe.output, trains_quietly=quiet) or trained,
+    )
+    monkeypatch.setattr("agentft.evaluation.arms.make_arms", lambda plan, *_: ([], told.update(cases=len(plan.cases))))
+    monkeypatch.setattr("agentft.commands.evaluate.run_plan", lambda *_, **options: told.update(options) or 0)
+    assert run(["quickstart", "--output", "there", "--limit", "3"]) == 0
+    shown = capsys.readouterr()
+    assert "1 of 3" in shown.err
+    assert "agentft chat --adapter" in shown.out
+    assert (told["output"], told["cases"], told["as_json"], told["quiet"]) == ("there", 3, False, False)
+    assert (told["pulls_quietly"], told["trains_quietly"]) == (False, False)
+    assert run(["quickstart", "--json"]) == 0
+    assert (told["output"], told["as_json"], told["trains_quietly"], told["cases"] > 3) == ("", True, True, True)
+    assert capsys.readouterr().out == ""
+    assert run(["quickstart", "--quiet"]) == 0
+    assert "of 3" not in capsys.readouterr().err
+    assert (told["pulls_quietly"], told["trains_quietly"], told["quiet"]) == (True, True, True)
+
+
+def test_every_option_of_the_server_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Seen(monkeypatch, "agentft.toolserver.ToolServer")
+    place = ["--host", "127.0.0.2", "--port", "8123", "--token", "secret"]
+    assert run(["tools", "serve", "weather", *place, "--seed", "5", "--faults", "timeout=0.5"]) == 2
+    (toolset,) = seen.arguments[0]
+    assert toolset.new_state()["seed"] == 5
+    options = {name: seen.options[name] for name in ("host", "port", "token")}
+    assert options == {"host": "127.0.0.2", "port": 8123, "token": "secret"}
+    assert seen.options["faults"] is not None
+    source = Seen(monkeypatch, "agentft.toolserver.open_source")
+    given = ["--real", "http://real", "--record", "kept", "--replay", "old", "--replay-miss", "mock", "--keep-secrets"]
+    assert run(["tools", "serve", "weather", *given]) == 2
+    expected = {"real": "http://real", "record": Path("kept"), "replay": Path("old"), "miss": "mock", "keep": True}
+    assert source.options == expected
+
+
+def test_every_option_of_a_call_and_a_check_reaches_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = Seen(monkeypatch, "agentft.toolset.load_toolset")
+    assert run(["tools", "call", "weather.current_weather", "--seed", "5"]) == 2
+    assert loaded.arguments == ("weather", 5)
+    proved = Seen(monkeypatch, "agentft.toolset.proof.prove")
+    assert run(["tools", "check", "weather", "--seed", "5"]) == 2
+    assert proved.arguments == ("weather", 5)
+
+
+def test_every_option_of_an_import_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Seen(monkeypatch, "agentft.imports.documents.open_description")
+    assert run(["tools", "import", "openapi", "x.yaml", "--output", "there"]) == 2
+    assert opened.options == {"allow_url": False, "allow_refs": False}
+    assert run(["tools", "import", "openapi", "x.yaml", "--output", "there", "--allow-url", "--allow-refs"]) == 2
+    assert opened.options == {"allow_url": True, "allow_refs": True}
+    listed = Seen(monkeypatch, "agentft.imports.mcp.import_mcp")
+    assert run(["tools", "import", "mcp", "a server", "--output", "there", "--env", "A=1", "--env", "B"]) == 2
+    assert listed.arguments == ("a server", "there", ["A=1", "B"])
