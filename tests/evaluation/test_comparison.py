@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from itertools import product
+from fractions import Fraction
+from itertools import combinations, product
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -202,3 +204,45 @@ def test_pass_k_is_the_unbiased_estimate_and_flips_are_counted() -> None:
 @pytest.mark.parametrize("value", [Clustered(0, 0, 1), Reliability({}, estimate([])), PairedDelta()], ids=str)
 def test_parts_of_a_comparison_are_immutable(value: object) -> None:
     assert_immutable(value)
+
+
+def test_pass_k_and_flips_are_those_of_a_direct_count() -> None:
+    """pass^k: of all choices of k valid trials of a case, the share that only succeed; over 300 random tables."""
+    generator = Random(5)
+    for _ in range(300):
+        rate, most = generator.random(), generator.randint(2, 7)
+        table = {
+            f"c{case}": [None if generator.random() < 0.1 else float(generator.random() < rate) for _ in range(most)]
+            for case in range(generator.randint(1, 12))
+        }
+        valid = {case: [one for one in trials if one is not None] for case, trials in table.items()}
+        valid = {case: trials for case, trials in valid.items() if len(trials) > 1}
+        rows = [make_run(case, one, trial=number) for case, row in table.items() for number, one in enumerate(row)]
+        found = reliability(rows)
+        if not valid:
+            assert found is None
+            continue
+        assert found is not None
+        assert [*found.pass_k] == [*range(1, max(map(len, valid.values())) + 1)]
+        for k, figure in found.pass_k.items():
+            chosen = [[*combinations(trials, k)] for trials in valid.values() if len(trials) >= k]
+            shares = [Fraction(sum(map(all, groups)), len(groups)) for groups in chosen]
+            assert figure.n == len(shares)
+            assert figure.value == pytest.approx(float(sum(shares) / len(shares)), abs=1e-12)
+        flipped = sum(len(set(trials)) == 2 for trials in valid.values())
+        assert (found.flips.value, found.flips.n) == (pytest.approx(flipped / len(valid)), len(valid))
+
+
+@pytest.mark.parametrize("rate", [0.25, 0.5, 0.75])
+def test_pass_k_and_flips_have_the_expectation_of_their_closed_form(rate: float) -> None:
+    """With independent trials, pass^k is p^k on average, and 1 - p^n - (1 - p)^n of the cases flip; here exactly."""
+    n = 6
+    means = dict.fromkeys([*range(1, n + 1), "flips"], 0.0)
+    for good in range(n + 1):
+        weight = math.comb(n, good) * rate**good * (1 - rate) ** (n - good)
+        found = reliability([make_run("c", float(number < good), trial=number) for number in range(n)])
+        assert found is not None
+        for key, figure in {**found.pass_k, "flips": found.flips}.items():
+            means[key] += weight * (figure.value or 0.0)
+    expected = {**{k: rate**k for k in range(1, n + 1)}, "flips": 1 - rate**n - (1 - rate) ** n}
+    assert means == pytest.approx(expected, abs=1e-12)
