@@ -211,7 +211,7 @@ class HfEngine:
         systems = [_system_text(prompt) for prompt, _ in rows]
         found: dict[int, tuple[Likelihood, ...]] = {}
         vocabulary = self._model.get_output_embeddings().weight.shape[0]
-        for batch in _batches(sorted(range(len(rows)), key=lambda at: (systems[at], at)), counts, vocabulary):
+        for batch in _batches(sorted(range(len(rows)), key=lambda at: (systems[at], len(ids[at]))), counts, vocabulary):
             with torch.inference_mode():
                 starts = self._starts([systems[at] for at in batch], [ids[at][: -counts[at]] for at in batch])
                 logs = read_logs(self._model, [ids[at] for at in batch], starts, [counts[at] for at in batch])

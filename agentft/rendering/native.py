@@ -216,16 +216,19 @@ class _Chat:
             return (EMPTY_REST if lacks else "") + done[len(head) :]
         raise FrameError("the chat template begins a reply in another way than its generation prompt does")
 
+    @cached_property
+    def written(self) -> list[tuple[list[dict[str, Any]], list[Any]]]:
+        """The messages and tools as the template gets them: bare, and with marks."""
+        return [
+            ([self.write(message, mark) for message in self.messages], [_each_text(tool, mark) for tool in self.tools])
+            for mark in (_bare, self._mark)
+        ]
+
     def _text(self, count: int, *, prompt: bool) -> str:
         """What the template renders for the first messages, with marks."""
         if (count, prompt) not in self.texts:
-            template, messages = self.rendering.templates[self.rendering.thinking], self.messages[:count]
-            bare = template([self.write(message, _bare) for message in messages], prompt, self.tools)
-            marked = template(
-                [self.write(message, self._mark) for message in messages],
-                prompt,
-                [_each_text(tool, self._mark) for tool in self.tools],
-            )
+            template = self.rendering.templates[self.rendering.thinking]
+            bare, marked = (template(messages[:count], prompt, tools) for messages, tools in self.written)
             pieces = list(self._pieces(marked))
             if "".join(text for _, text in pieces) != bare:
                 raise _RewrittenError(
@@ -233,7 +236,7 @@ class _Chat:
                     "remove the control tokens from the row"
                 )
             if prompt:
-                self._check_kept(messages, pieces)
+                self._check_kept(self.messages[:count], pieces)
             if prompt and not self.rendering.thinking and bare.rstrip().endswith(THINK):
                 marked += EMPTY_REST
             self.texts[count, prompt] = marked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from agentft.evaluation.probabilities import CallPiece, CallProbability, Probabi
 from agentft.evaluation.records import read_records
 from agentft.evaluation.runner import Settings, evaluate
 from agentft.models import Likelihood, Reading, Sampling
+from agentft.models.decoding import read_logs
 from agentft.models.hf import HfEngine
 from agentft.models.local import LocalModel
 from agentft.models.scripted import ScriptedModel
@@ -191,6 +192,23 @@ def test_small_batches_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("agentft.models.hf.LOGITS_AT_ONCE", 1)
     for one, other in zip(whole, local().read(rows), strict=True):
         assert [token.log for token in one.tokens] == pytest.approx([token.log for token in other.tokens], abs=1e-4)
+
+
+def test_replies_of_like_length_are_read_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of a batch are padded to the longest one, which doubled the time."""
+    plan, model, lengths = small_plan(tmp_path), local(), list[int]()
+    reply = Turn("assistant", (made("price", item="tea"),), "")
+    said = ["Hm." * count for count in (90, 1, 60, 2, 120)]
+    rows = [(next(replay(job_of(plan, "s1"), [step("Hm.")], model.source)), Turn("assistant", (), raw)) for raw in said]
+    rows.append((rows[0][0], reply))
+
+    def watched(engine: Any, ids: Sequence[Sequence[int]], *rest: Any) -> list[list[float]]:
+        lengths.extend(map(len, ids))
+        return read_logs(engine, ids, *rest)
+
+    monkeypatch.setattr("agentft.models.hf.read_logs", watched)
+    model.read(rows)
+    assert (len(lengths), lengths) == (len(rows), sorted(lengths))
 
 
 def test_probabilities_are_stored_read_back_and_added_to_a_finished_run(tmp_path: Path) -> None:
