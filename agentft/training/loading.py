@@ -100,13 +100,14 @@ def count_parameters(model: Any) -> tuple[int, int]:
 
 
 def expert_notes(recipe: Recipe, model: Any) -> Iterator[str]:
-    """What adapters and 4 or 8 bits do not reach in a mixture of experts, whose experts are one tensor a layer."""
-    experts = {name: p.numel() for name, p in model.named_parameters() if p.dim() == 3 and min(p.shape[1:]) > 8}
-    share = f"of the experts ({sum(experts.values()) / count_parameters(model)[1]:.0%} of the model's weights)"
-    if experts and recipe.method == "qlora":
-        yield f"the weights {share} are not quantised: bitsandbytes quantises linear layers only"
-    if experts and recipe.method != "full" and not any("base_layer" in name for name in experts):
-        yield f"none {share} gets an adapter: peft adapts only linear layers of {recipe.model}"
+    """What adapters and 4 or 8 bits do not reach: in a mixture of experts, a layer's experts are one tensor."""
+    found = sorted(model.get_base_model().get_decoder().named_parameters(), key=lambda one: -one[1].numel())
+    parts = {name: p for name, p in found if name[:7] == "layers." and p.dim() > 1 and "lora_" not in name}
+    loose = {name: p for name, p in parts.items() if recipe.method == "qlora" and p.dim() == 3}
+    bare = {name: p for name, p in parts.items() if not recipe.lora_layers and "base_layer" not in name}
+    for fate, some in (("quantised by bitsandbytes", loose), ("adapted by peft", bare)):
+        if (left := sum(map(torch.numel, some.values()))) > (whole := sum(map(torch.numel, parts.values()))) / 10:
+            yield f"{left / whole:.0%} of the weights of the layers are not {fate}, such as {next(iter(some))}"
 
 
 def _add_adapters(model: Any, recipe: Recipe, where: str, tokenizer: Any) -> Any:

@@ -273,7 +273,7 @@ def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
 def _load(job: _Job, on_event: OnEvent) -> Any:
     on_event(Waiting(f"loading {job.recipe.model}"))
     model = load_model(job.recipe, resolve(job.recipe.model), job.config, job.encoder.tokenizer)
-    for text in expert_notes(job.recipe, model):
+    for text in expert_notes(job.recipe, model) if job.recipe.method != "full" else ():
         on_event(Note(text, warning=True))
     return model
 

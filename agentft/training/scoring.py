@@ -153,7 +153,8 @@ class Scoring:
         self._pace.plan(step, steps, took)
         watcher(Note(self._line(figures, step, steps, took)))
         for sample in samples:
-            watcher.folder.add_log(f"step {step}: {_one_line(sample)}")
+            line = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in sample)
+            watcher.folder.add_log(f"step {step}: {line}")
         return figures
 
     def _run(
@@ -215,8 +216,3 @@ def _lent(model: Any, ends: Callable[[], bool]) -> Iterator[None]:
             random.setstate(state)
             if on_gpu:
                 torch.cuda.empty_cache()  # what decoding has used is of no use to packs
-
-
-def _one_line(text: str) -> str:
-    """The text without line ends and control characters, which are escaped."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
