@@ -465,6 +465,7 @@ function more(upTo = 0) {
   for (let at = from; at < to; at++) rows.append(row(shown[at], at));
   list.append(rows);
   byId("more").hidden = to >= shown.length;
+  byId("more").textContent = `Show more: ${cases(shown.length - to)} left`;
 }
 function item(at) {
   if (at >= byId("list").children.length) more(at + 1);

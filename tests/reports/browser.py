@@ -70,6 +70,10 @@ class Browser:
         found = self._send("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         return found["result"].get("value")
 
+    def as_printed(self) -> None:
+        """Show the page as it is printed."""
+        self._send("Emulation.setEmulatedMedia", media="print")
+
     def press(self, key: str) -> None:
         """Press and release a key of one letter."""
         self._send("Input.dispatchKeyEvent", type="keyDown", key=key, text=key)

@@ -65,6 +65,20 @@ def test_keys_filter_and_the_address_keeps_the_view(browser: Browser, tmp_path: 
     assert browser.errors == []
 
 
+def test_nothing_is_lost_silently_on_paper(browser: Browser, tmp_path: Path) -> None:
+    arms = arms_of({f"c{number}": 0.0 for number in range(60)}, {})
+    page = tmp_path / "report.html"
+    page.write_text("".join(render_page(summary_of(arms, tmp_path), arms, "agentft eval")), encoding="utf-8")
+    browser.open(page.as_uri())
+    browser.as_printed()
+    listed = browser.value("document.querySelectorAll('.row').length")
+    left = browser.value("document.getElementById('more').innerText")
+    assert listed < 60, "not all rows are in the page at first"
+    assert left == f"Show more: {60 - listed} cases left"
+    assert browser.value("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
+    assert browser.value("getComputedStyle(document.getElementById('filters')).display") == "none"
+
+
 def test_a_number_of_the_diagnosis_opens_its_cases(browser: Browser, tmp_path: Path) -> None:
     arms = {
         "tuned": [
