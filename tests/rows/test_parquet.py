@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import datasets
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from agentft.errors import InputError, RowError
@@ -96,19 +97,14 @@ def test_a_call_with_nan_is_unreadable(tmp_path: Path) -> None:
     assert ledger.first_unreadable.endswith("arguments: NaN is not JSON")
 
 
-def test_rows_are_streamed_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    value: Json = [{"a": None, "b": [{"c": None, "d": 0}], "e": ""}]
-    row = {"tools": value, "functions": value, "messages": value}
-    opened: list[dict[str, Any]] = []
-
-    def load(*_: object, **options: Any) -> list[dict[str, Json]]:
-        opened.append(options)
-        return [row, row]
-
-    monkeypatch.setattr(datasets, "load_dataset", load)
-    found = list(iter_parquet(Path("x")))
-    assert found == [row] * 2
-    assert opened[0]["streaming"], "the file may be larger than memory"
+def test_a_small_file_of_equal_texts_is_read_piece_by_piece(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"messages": ["a" * (2 << 20)] * 150}), path, compression="zstd")
+    before = pyarrow.total_allocated_bytes()
+    rows = iter_parquet(path)
+    assert next(rows) == {"messages": "a" * (2 << 20)}
+    assert pyarrow.total_allocated_bytes() - before < 100 << 20
+    assert sum(1 for _ in rows) == 149
 
 
 @pytest.mark.parametrize("kind", [ValueError, OSError, NotImplementedError])
@@ -118,7 +114,7 @@ def test_an_unreadable_file_is_refused_with_the_first_line_of_the_librarys_error
     def fail(*_: object, **__: object) -> None:
         raise kind("x" * 200 + "\nmore\nand more")
 
-    monkeypatch.setattr(datasets, "load_dataset", fail)
+    monkeypatch.setattr(pyarrow.parquet, "ParquetFile", fail)
     with pytest.raises(InputError, match=rf"^file cannot be read as parquet \({'x' * 120}\); "):
         list(iter_parquet(Path("file")))
 
