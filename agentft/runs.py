@@ -122,9 +122,7 @@ class RunFolder:
                 loss = {} if measured else {"loss": float(row["loss"])}
                 rows.append({**row, "step": int(row["step"]), **loss})
             except (ValueError, KeyError, TypeError):
-                raise InputError(
-                    f"{self.metrics}:{number}: the line is damaged; restore the file, or train again"
-                ) from None
+                raise InputError(f"{self.metrics}:{number}: damaged line; restore the file, or train again") from None
         return rows
 
     def rewind(self, step: int) -> list[dict[str, Any]]:

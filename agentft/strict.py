@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 from agentft.errors import InputError
 from agentft.json_text import UnreadableError, parse_json
 
-__all__ = ["closest", "nearest", "one_of", "own_table", "read_as", "read_json_line", "read_toml"]
+__all__ = ["closest", "counted", "nearest", "one_of", "own_table", "read_as", "read_json_line", "read_toml"]
 
 T = TypeVar("T")
 _NOUNS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list"}
@@ -23,6 +23,11 @@ _NOUNS = {str: "a string", int: "a whole number", float: "a number", bool: "true
 def closest(word: str, known: Sequence[str], cutoff: float = 0.6) -> str | None:
     """The known word most similar to `word` (its first 64 characters); None if none is similar (`cutoff`: 0 to 1)."""
     return next(iter(difflib.get_close_matches(word[:64], known, 1, cutoff)), None)
+
+
+def counted(number: int, noun: str) -> str:
+    """For a message: `1 row`, `0 rows`, `12,345 rows`."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def nearest(word: str, known: Sequence[str]) -> str:

@@ -210,5 +210,5 @@ def test_a_damaged_line_of_metrics_is_named(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     for damaged in ("{", "[]", "{}", '{"step": "x", "loss": 1}'):
         folder.metrics.write_text(f'{{"step": 1, "loss": 1}}\n{damaged}\n')
-        with pytest.raises(InputError, match=r"metrics\.jsonl:2: the line is damaged"):
+        with pytest.raises(InputError, match=r"metrics\.jsonl:2: damaged line"):
             folder.rewind(1)

@@ -15,15 +15,11 @@ from agentft.commands.endpoints import AllowHttp, AtOnce, EndpointUrl, PromptTok
 
 __all__ = ["EvalOptions", "Faults", "KeepSecrets", "Real", "RecordTo", "Replay", "ReplayMiss", "with_options"]
 
-Faults = Annotated[
-    str | None, typer.Option(help="Inject faults: a faults file, or KIND=RATE pairs such as timeout=0.1,429=0.05.")
-]
+Faults = Annotated[str | None, typer.Option(help="A faults file, or KIND=RATE pairs such as timeout=0.1,429=0.05.")]
 Real = Annotated[str | None, typer.Option(help="URL of a real service to call in place of the mock tools.")]
 RecordTo = Annotated[Path | None, typer.Option("--record", help="Record the exchanges with --real in this file.")]
 Replay = Annotated[Path | None, typer.Option(help="Answer calls from a file made with --record.")]
-ReplayMiss = Annotated[
-    str, typer.Option(help="For a call that is not in --replay: `error`, or `mock` to let the mock tool answer.")
-]
+ReplayMiss = Annotated[str, typer.Option(help="A call not in --replay: `error`, or `mock`: the mock tool answers.")]
 KeepSecrets = Annotated[bool, typer.Option("--keep-secrets", help="Keep tokens and passwords in the --record file.")]
 
 
@@ -66,16 +62,12 @@ class EvalOptions:
     shots_data: Annotated[
         list[Path] | None, typer.Option(help="Where --shots come from. Default: the training data of --adapter.")
     ] = None
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Maximum number of cases, spread over suites and categories.")
-    ] = None
+    limit: Annotated[int | None, typer.Option(min=1, help="At most N cases, spread over suites and categories.")] = None
     trials: Annotated[int, typer.Option(min=1, help="Runs of each case; more than one needs --temperature.")] = 1
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0
     seed: Annotated[int, typer.Option(help="Seed for sampling.")] = 0
     bits: Annotated[Literal["4", "8", "16", "32"], typer.Option(help="Bits per weight in memory.")] = "16"
-    output: Annotated[
-        Path | None, typer.Option(help="Folder for the results; cases finished there are not run again.")
-    ] = None
+    output: Annotated[Path | None, typer.Option(help="Results folder; cases finished there are not run again.")] = None
     html: Annotated[Path | None, typer.Option("--html", help="Also write report.html to this file.")] = None
     junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML: a test per case and gate.")] = None
     markdown: Annotated[Path | None, typer.Option("--markdown", help="Write a summary for a pull request.")] = None

@@ -14,6 +14,7 @@ from agentft.commands.endpoints import choose_endpoint
 from agentft.commands.eval_options import EvalOptions, with_options
 from agentft.content import split_names
 from agentft.errors import InputError
+from agentft.strict import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -198,7 +199,8 @@ def _check(options: EvalOptions) -> int:
         return int(bool(flaws))
     for flaw in flaws:
         say(f"{flaw.place}: {flaw.case}: {flaw.problem}; {flaw.remedy}")
-    say(f"{len(plan.cases)} cases of {', '.join(names)}: {len({flaw.case for flaw in flaws}) or 'none'} with flaws")
+    flawed = len({flaw.case for flaw in flaws}) or "none"
+    say(f"{counted(len(plan.cases), 'case')} of {', '.join(names)}: {flawed} with flaws")
     return int(bool(flaws))
 
 

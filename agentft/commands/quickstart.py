@@ -51,9 +51,7 @@ def quickstart_command(
     ensure_pulled(MODEL, quiet=quiet)
     notes.rule("1 of 3: training data, by calling the tools")
     report = build(shipped / "quickstart.toml", DATA, ToolServer)
-    notes.print(
-        f"{DATA}: {report.rows} rows, {sum(report.tools.values())} calls, {report.quiet_turns} turns without a call"
-    )
+    notes.print(f"{DATA}: {report.rows} rows, {sum(report.tools.values())} calls, {report.quiet_turns} without a call")
     notes.rule("2 of 3: training")
     options = {"model": MODEL, "data": [str(DATA)], "output": str(output or "")}
     result = run_recipe(read_recipe(shipped / "quickstart-training.toml", (), options), quiet=quiet or as_json)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from agentft.strict import counted
+
 if TYPE_CHECKING:
     from agentft.display.training import TrainingView
     from agentft.runs import RunFolder
@@ -40,9 +42,7 @@ _PrintSettings = Annotated[
 
 _Gpus = Annotated[str | None, typer.Option(metavar="N|all", help="Train on several GPUs of this machine.")]
 _Hostfile = Annotated[Path | None, typer.Option(metavar="FILE", help="Train on several machines: `HOST slots=N`.")]
-_Deepspeed = Annotated[
-    str | None, typer.Option(help="Shard the run: zero1, zero2, zero3, zero2-offload, zero3-offload or a file.")
-]
+_Deepspeed = Annotated[str | None, typer.Option(help="zero1, zero2, zero3, zero2-offload, zero3-offload or a file.")]
 _Detach = Annotated[bool, typer.Option("--detach", help="Train apart from the terminal; see `agentft runs`.")]
 _Settings = Annotated[
     list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help="A TOML file; settings override it.")
@@ -336,7 +336,7 @@ def _result_lines(result: RunResult, quiet: bool) -> list[str]:
         *([] if quiet else curve_lines(folder.read_metrics(), folder.read_measured())),
         f"rows: {data.ledger.rows} = {data.ledger.kept} kept + {data.ledger.rejected} rejected"
         + (f", {data.ledger.unsupervised} of the kept without a supervised token" * bool(data.ledger.unsupervised)),
-        f"{result.steps} step{'s' * (result.steps != 1)} in {result.seconds:.0f} s{loss}",
+        f"{counted(result.steps, 'step')} in {result.seconds:.0f} s{loss}",
         str(result.weights or result.folder),
     ]
 

@@ -17,6 +17,7 @@ from agentft.display.training import token_lines
 from agentft.rows.inspection import Inspection
 from agentft.rows.ledger import REMEDIES
 from agentft.rows.mask import MaskedRow, MaskedToken
+from agentft.strict import counted
 
 __all__ = ["mask_view", "show_inspection"]
 
@@ -30,7 +31,8 @@ def show_inspection(inspection: Inspection, path: Path) -> RenderableType:
     """Counts, rejections by reason with the first place and a remedy, and lengths."""
     rows = inspection.ledger
     head = Text.assemble(
-        safe_text(str(path), style="bold"), f": {rows.rows:,} rows = {rows.kept:,} kept + {rows.rejected:,} rejected"
+        safe_text(str(path), style="bold"),
+        f": {counted(rows.rows, 'row')} = {rows.kept:,} kept + {rows.rejected:,} rejected",
     )
     blocks: list[RenderableType] = [head, "", _counts(inspection)]
     if inspection.report:
@@ -123,14 +125,14 @@ def _legend(tokens: Sequence[MaskedToken], boundaries: bool, plain: bool) -> Tex
     weights = Counter(token.weight for token in tokens if token.weight) or Counter({1.0: 0})
     kinds = []
     for weight, count in sorted(weights.items(), reverse=True):
-        text = f"{count} token{'s' * (count != 1)} supervised" + (f" with weight {weight:g}" if weight != 1 else "")
+        text = f"{counted(count, 'token')} supervised" + (f" with weight {weight:g}" if weight != 1 else "")
         kinds.append((text, _style(weight, True)))
     if others := sum(token.sampled and not token.weight for token in tokens):
-        kinds.append((f"{others} other model tokens", SAMPLED))
+        kinds.append((f"{counted(others, 'other model token')}", SAMPLED))
     kinds.append((f"{sum(not token.sampled for token in tokens)} context", CONTEXT))
     legend = Text()
     for text, style in kinds:
         opened, closed = MARKS[style] if plain else ("", "")
         legend.append(f"{opened}{text}{closed}", "" if plain else style).append(" · ")
-    legend.append(f"of {len(tokens)} tokens · ⏎ newline")
+    legend.append(f"of {counted(len(tokens), 'token')} · ⏎ newline")
     return legend.append(" · ▏ start of a token · ◌ part of a character" if boundaries else "")

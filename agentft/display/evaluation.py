@@ -19,7 +19,7 @@ from agentft.evaluation.records import Record
 from agentft.evaluation.statistics import Estimate, PairedDelta
 from agentft.evaluation.summary import HEADLINES, Summary
 from agentft.metrics import ERROR_CLASSES
-from agentft.strict import own_table
+from agentft.strict import counted, own_table
 
 __all__ = ["EvaluationProgress", "overfit_table", "show_summary"]
 
@@ -127,9 +127,7 @@ def _official(figures: Mapping[str, Any], arms: Sequence[str]) -> Table:
 
 
 def _bfcl_notes(bfcl: Mapping[str, Any]) -> Iterator[Text]:
-    yield Text(
-        "Categories show bfcl, the verdict of the official checker; exact_call and abstention are stricter.", "dim"
-    )
+    yield Text("Categories show bfcl, the official checker's verdict; exact_call and abstention are stricter.", "dim")
     yield Text(f"Not run, and 0 in the overall score: {', '.join(bfcl['not_run'])}.", style="dim")
     for arm, found in bfcl["arms"].items():
         counts = found["scorers"]
@@ -184,7 +182,7 @@ def _errors(errors: Mapping[str, Mapping[str, int]], arms: Sequence[str]) -> Tab
 def _failures(summary: Summary) -> Iterator[Text]:
     for label, found in summary.failures.items():
         arm = summary.arms[label]
-        shots = f", {arm.shots} examples in the prompt" if arm.shots else ""
+        shots = f", {counted(arm.shots, 'example')} in the prompt" if arm.shots else ""
         counts = f"{found['format']} because no call could be read, {found['decision']} by a wrong decision"
         yield safe_text(f"{label} ({arm.format or 'unknown format'}{shots}): cases failed: {counts}.", style="dim")
 
@@ -200,7 +198,7 @@ def _closing(summary: Summary) -> Iterator[Text]:
     for line in (*describe_pairs(document), *describe_calibration(document)):
         yield safe_text(line)
     if summary.invalid:
-        cases = "1 invalid case" if summary.invalid == 1 else f"{summary.invalid} invalid cases"
+        cases = counted(summary.invalid, "invalid case")
         yield Text(f"{cases}, not caused by the model, left out of every figure.", style="yellow")
         for problem, count in list(summary.problems.items())[:MAX_PROBLEMS]:
             yield safe_name(f"  {count} x {problem}", style="yellow")

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 
 from agentft.reports.mining import Cluster, Mined
+from agentft.strict import counted
 from agentft.synthesis.variants import Proposal
 
 __all__ = ["mined_lines", "proposal_lines", "read_ticks", "review_page"]
@@ -19,24 +20,26 @@ KINDS = {"template": "other words and other values, from the recipe", "values": 
 
 def mined_lines(mined: Mined, arm: str) -> Iterator[str]:
     """The clusters of failures, what training lacks, and how many rows are proposed."""
-    yield f"{arm}: {mined.failures} of {_count(mined.cases, 'case')} failed, in {_count(len(mined.clusters), 'group')}"
+    groups = counted(len(mined.clusters), "group")
+    yield f"{arm}: {mined.failures} of {counted(mined.cases, 'case')} failed, in {groups}"
     rows = Counter(one.case for one in mined.proposals)
     for cluster in mined.clusters[:_SHOWN]:
         yield ""
-        yield f"{_title(cluster)}; {_count(sum(rows[name] for name in cluster.cases), 'row')} proposed"
+        yield f"{_title(cluster)}; {counted(sum(rows[name] for name in cluster.cases), 'row')} proposed"
         yield f"  for example {', '.join(cluster.cases[:3])}"
         if cluster.nearest:
             yield f"  nearest in training {cluster.nearest}"
     if rest := mined.clusters[_SHOWN:]:
         yield ""
-        yield f"and {len(rest)} smaller groups of {sum(len(cluster.cases) for cluster in rest)} cases, in review.md"
+        cases = counted(sum(len(cluster.cases) for cluster in rest), "case")
+        yield f"and {counted(len(rest), 'smaller group')} of {cases}, in review.md"
     yield ""
     yield from _lacks(mined)
     kinds = Counter(one.kind for one in mined.proposals)
-    yield f"proposed: {_count(len(mined.proposals), 'row')}, each run on its world"
+    yield f"proposed: {counted(len(mined.proposals), 'row')}, each run on its world"
     yield from (f"  {count} {kind}: {KINDS[kind]}" for kind, count in kinds.items())
     if mined.without:
-        yield f"  no row for {_count(len(mined.without), 'case')}: {_some(mined.without, 3)}"
+        yield f"  no row for {counted(len(mined.without), 'case')}: {_some(mined.without, 3)}"
 
 
 def _lacks(mined: Mined) -> Iterator[str]:
@@ -45,14 +48,14 @@ def _lacks(mined: Mined) -> Iterator[str]:
         return
     for kind, found in mined.unseen.items():
         if found:
-            listed = [f"{name} ({_count(count, 'case')})" for name, count in found.items()]
+            listed = [f"{name} ({counted(count, 'case')})" for name, count in found.items()]
             yield f"never seen in training, {kind}: {_some(listed, _SHOWN)}"
     yield f"contradictions in training: {len(mined.contradictions or ()) or 'none'}"
     yield from (f"  {line}" for line in (mined.contradictions or ())[:3])
     if mined.overlap:
         name, place = next(iter(mined.overlap.items()))
         rates = ", ".join(f"{part} {rate:.0%}" for part, rate in mined.success.items())
-        count = _count(len(mined.overlap), "case")
+        count = counted(len(mined.overlap), "case")
         yield f"WARNING: training data ask what {count} ask, or nearly that: {place} and {name}, ..."
         yield f"  solved: {rates}"
 
@@ -91,7 +94,3 @@ def _title(cluster: Cluster) -> str:
 
 def _some(names: Collection[str], most: int) -> str:
     return ", ".join([*names][:most]) + ", ..." * (len(names) > most)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + "s" * (number != 1)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from agentft.display.safe import safe_line, safe_name, safe_text
 from agentft.rows.preparation import DataReport
+from agentft.strict import counted
 from agentft.training.events import (
     DataReady,
     Event,
@@ -149,20 +150,22 @@ def data_lines(data: DataReport) -> list[str]:
 def token_lines(data: DataReport) -> list[str]:
     """How many tokens there are, how many are supervised, and how many are cut off."""
     share = data.supervised / max(data.tokens, 1)
-    lines = [f"tokens: {data.tokens:,} in {data.samples:,} samples, {data.supervised:,} supervised ({share:.1%})"]
+    samples = counted(data.samples, "sample")
+    lines = [f"tokens: {data.tokens:,} in {samples}, {data.supervised:,} supervised ({share:.1%})"]
     if data.trimmed:
-        lines.append(f"cut to max_length: {data.trimmed:,} samples, without {data.left_out:,} supervised tokens")
+        left = counted(data.left_out, "supervised token")
+        lines.append(f"cut to max_length: {counted(data.trimmed, 'sample')}, without {left}")
     return lines
 
 
 def plan_lines(plan: TrainingPlan, data: DataReport) -> list[str]:
     """How the samples are packed, and the number of steps."""
-    packing = plan.packing
+    packing, samples = plan.packing, counted(data.samples, "sample")
     saved = f"{packing.tokens:,} tokens computed per epoch instead of {packing.unshared:,}"
     return [
-        f"packs: {packing.packs:,} of {data.samples:,} samples, {packing.fill:.0%} full; shared prefixes: {saved} "
+        f"packs: {packing.packs:,} of {samples}, {packing.fill:.0%} full; shared prefixes: {saved} "
         f"(x{packing.sharing:.1f} fewer)",
-        f"steps: {plan.steps:,} over {plan.epochs} epoch{'s' * (plan.epochs > 1)}",
+        f"steps: {plan.steps:,} over {counted(plan.epochs, 'epoch')}",
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
@@ -19,7 +19,7 @@ from agentft.metrics import Context
 from agentft.metrics.bfcl import BfclEntry
 from agentft.models import Model
 from agentft.records.openai import parse_openai
-from agentft.strict import nearest
+from agentft.strict import counted, nearest
 from agentft.toolserver import Schedule, Source
 from agentft.toolset import Toolset
 from agentft.types import Case, ToolDefinition, Turn
@@ -151,12 +151,12 @@ class Plan:
         difference = smallest_difference(len(compared))
         detectable = "none, too few cases" if difference is None else f"{difference * 100:.1f} points"
         return [
-            f"{_count(self.cases, 'case')} of {', '.join(suite.name for suite in self.suites)}: {per_category}",
-            f"{_count(tools, 'tool')}"
+            f"{counted(len(self.cases), 'case')} of {', '.join(suite.name for suite in self.suites)}: {per_category}",
+            f"{counted(len(tools), 'tool')}"
             + ("" if self.setups or len(tools) > _MOST_NAMES else f": {', '.join(sorted(tools))}"),
             *([f"faults: seed {self.faults.seed}, sha256 {self.faults.digest[:12]}"] if self.faults else []),
             f"smallest detectable difference in {'BFCL' if self.setups else 'exact calls'} "
-            f"({_count(compared, 'case')}, if the arms differ in 20 % of them): {detectable}",
+            f"({counted(len(compared), 'case')}, if the arms differ in 20 % of them): {detectable}",
             *self.notes,
         ]
 
@@ -242,10 +242,6 @@ def _check_tools(plan: Plan) -> None:
                     f"suite {case.suite}, case {case.id}: there is no tool {call.name!r} in {', '.join(case.worlds)}; "
                     f"the tools are {known}"
                 )
-
-
-def _count(things: Collection[object], noun: str) -> str:
-    return f"1 {noun}" if len(things) == 1 else f"{len(things)} {noun}s"
 
 
 def _sha(value: object) -> str:

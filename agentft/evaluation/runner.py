@@ -34,6 +34,7 @@ from agentft.evaluation.summary import MAX_INVALID, Gate, Summary, summarise
 from agentft.files import write_text
 from agentft.metrics import SCORER_VERSION
 from agentft.models import ConcurrentModel, InspectableModel, Model, Sampling
+from agentft.strict import counted
 from agentft.toolserver import ToolClient, ToolServer
 from agentft.toolserver.faults import is_ours
 from agentft.toolserver.source import REAL_SECONDS
@@ -225,7 +226,7 @@ class _Run:
         size = max(_READ_AT_ONCE, len(unread) // _WRITES)
         for start in range(0, len(unread), size):
             some = unread[start : start + size]
-            self._settings.on_note(f"reading the calls of {start + len(some)} of {len(unread)} cases")
+            self._settings.on_note(f"reading the calls of {start + len(some)} of {counted(len(unread), 'case')}")
             jobs = [_with_shots(self._plan.job(self._cases[row.case], row.trial), arm, reader) for row in some]
             measured = measure([(job, row.steps) for job, row in zip(jobs, some, strict=True)], reader)
             found = zip(some, measured, strict=True)

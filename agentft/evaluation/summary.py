@@ -23,6 +23,7 @@ from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record
 from agentft.metrics import METRICS, SCORER_VERSION
 from agentft.metrics.errors import FORMAT_ERRORS
+from agentft.strict import counted
 
 __all__ = [
     "HEADLINES",
@@ -323,8 +324,8 @@ def _about_calls(calls: Comparison, labels: Sequence[str], what: str, of: str) -
         return "No case that expects calls was finished."
     delta = calls.delta
     if delta is None or delta.value is None or delta.p is None:
-        return f"{labels[0]} {what} in {first.value:.1%} of {first.n} cases."
-    size = f"{abs(delta.value) * 100:.1f} points over {delta.n} cases, p = {delta.p:.2g}"
+        return f"{labels[0]} {what} in {first.value:.1%} of {counted(first.n, 'case')}."
+    size = f"{abs(delta.value) * 100:.1f} points over {counted(delta.n, 'case')}, p = {delta.p:.2g}"
     if not delta.shown:
         return f"No significant difference between {labels[0]} and {labels[1]} in {of} ({size})."
     finding = f"{labels[0]} is {'better' if delta.value > 0 else 'worse'} than {labels[1]} in {of} ({size})."
@@ -342,7 +343,7 @@ def _caution(abstention: Comparison, labels: Sequence[str]) -> str:
     delta = abstention.delta
     if delta is None or delta.value is None or delta.value >= 0 or not delta.shown:
         return ""
-    size = f"{-delta.value * 100:.1f} points over {delta.n} cases, p = {delta.p:.2g}"
+    size = f"{-delta.value * 100:.1f} points over {counted(delta.n, 'case')}, p = {delta.p:.2g}"
     return f" {labels[0]} is worse than {labels[1]} in abstention: it calls where no call is expected ({size})."
 
 

@@ -147,9 +147,7 @@ def _check(export: _Export, note: Callable[[str], None], allow_differences: bool
             "--allow-differences"
         )
     if not parity.texts:
-        raise FrameError(
-            f"no training row can be sent to a server as messages ({len(parity.unsendable)} rows); train again"
-        )
+        raise FrameError(f"no training row can be sent as messages (of {len(parity.unsendable)}); train again")
     for text in _found(parity):
         note(text)
 
@@ -162,7 +160,7 @@ def _found(parity: Parity) -> list[str]:
             "text and calls as text"
         )
     if parity.unsendable:
-        found.append(f"{len(parity.unsendable)} rows cannot be sent as messages (the first: {parity.unsendable[0]})")
+        found.append(f"rows not sendable as messages: {len(parity.unsendable)} (the first: {parity.unsendable[0]})")
     return found
 
 
@@ -227,8 +225,6 @@ def _convert(converter: Path, folder: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  the user named the file
     if done.returncode or not (folder / "model.gguf").is_file():
         reason = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
-        raise MissingError(
-            f"{converter} failed: {reason:.300}; run it on an export --to merged to see all of its output"
-        )
+        raise MissingError(f"{converter} failed: {reason:.300}; run it on an export --to merged to see all its output")
     for path in folder.glob("model*.safetensors*"):
         path.unlink()

@@ -13,6 +13,7 @@ from agentft.rendering import FramedRendering
 from agentft.rendering.messages import ChatMessage, chat_messages
 from agentft.rendering.native import NativeRendering
 from agentft.rendering.render import count_thoughts, render_messages
+from agentft.strict import counted
 from agentft.types import Conversation, Json, Segment
 
 __all__ = ["Parity", "Render", "check_parity", "server_messages"]
@@ -41,7 +42,7 @@ class Parity:
 
     def sentence(self) -> str:
         """The result in one sentence."""
-        rows = "1 row" if self.rows == 1 else f"{self.rows} rows"
+        rows = counted(self.rows, "row")
         return f"{self.equal} of {self.texts} prompts of {rows} are rendered exactly as in training"
 
 

@@ -192,9 +192,7 @@ def _transport(server: str, environment: Sequence[str], log: _Log) -> Transport:
 
     if is_url(server):
         if environment:
-            raise InputError(
-                f"{redacted_command(server)}: --env sets variables of a command, not of a URL; leave --env out"
-            )
+            raise InputError(f"{redacted_command(server)}: --env sets variables of a command, not of a URL; omit --env")
         return streamable_http_client(server)
     try:
         command, *rest = shlex.split(server) or [""]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from agentft.json_text import json_pointer
+from agentft.strict import counted
 
 __all__ = ["BfclEntry", "Verdict", "check_calls"]
 
@@ -129,7 +130,7 @@ def _check_parallel(entry: BfclEntry, calls: Decoded) -> Verdict:
 
 
 def _wrong_count(error: str, calls: Decoded, wanted: int) -> Verdict:
-    return Verdict(False, error, detail=f"{len(calls)} calls instead of {wanted}")
+    return Verdict(False, error, detail=f"{counted(len(calls), 'call')} instead of {wanted}")
 
 
 def _document(entry: BfclEntry, answer: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from agentft.metrics.matching import case_matchings, same
 from agentft.metrics.reading import Context, final_text
+from agentft.strict import counted
 from agentft.types import CallExpectation, Case, Json, Score, ToolCall, Trajectory
 
 __all__ = ["action_em", "input_em", "msagent_f1", "pair_f1", "rouge_l"]
@@ -86,4 +87,4 @@ def _mean_over_calls(
 
 
 def _mean(values: Sequence[float], noun: str) -> Score:
-    return Score(sum(values) / len(values), f"mean of {len(values)} {noun}{'' if len(values) == 1 else 's'}")
+    return Score(sum(values) / len(values), f"mean of {counted(len(values), noun)}")

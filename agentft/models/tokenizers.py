@@ -84,9 +84,7 @@ def located(model: str, load: Callable[..., Any], *arguments: Any, **options: An
             ) from error
         # The tokenizers library raises plain exceptions.
         if kind in ("Exception", "SafetensorError"):
-            raise InputError(
-                f"the files of the model {model!r} are damaged ({_first_line(error)}); download it again"
-            ) from error
+            raise InputError(f"the files of {model!r} are damaged ({_first_line(error)}); download it again") from error
         raise
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agentft.strict import own_table
+from agentft.strict import counted, own_table
 from agentft.types import Conversation, Json, ToolCall
 
 __all__ = ["REMEDIES", "Ledger", "Rejection", "rows_have"]
@@ -128,4 +128,4 @@ class Ledger:
 
 def rows_have(count: int) -> str:
     """The subject and verb of a remark: `1 row has`, `12 rows have`."""
-    return f"{count:,} rows have" if count > 1 else "1 row has"
+    return f"{counted(count, 'row')} ha{'s' if count == 1 else 've'}"

@@ -12,6 +12,7 @@ from agentft.rendering.tokens import Tokenizer, tokenise
 from agentft.rows.ledger import Ledger, Rejection
 from agentft.rows.preparation import EncodedSample, Encoder, encode_row
 from agentft.rows.reading import Row, keep_rows
+from agentft.strict import counted
 from agentft.types import Conversation, Segment, SegmentKind
 
 __all__ = ["MaskedRow", "MaskedToken", "mask_rows"]
@@ -90,8 +91,7 @@ def mask_rows(path: Path, encoder: Encoder, row: int | None = None) -> Iterator[
         if row is not None:
             return
     if row is not None:
-        count = f"{ledger.rows} rows" if ledger.rows > 1 else "1 row"
-        raise InputError(f"{path} has {count}, so there is no row {row}; rows are counted from 1")
+        raise InputError(f"{path} has {counted(ledger.rows, 'row')}, so there is no row {row}; rows are counted from 1")
 
 
 def _mask(one: EncodedSample, tokenizer: Tokenizer) -> Iterator[MaskedToken]:

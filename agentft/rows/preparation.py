@@ -252,7 +252,7 @@ def prepare(paths: Sequence[Path], encoder: Encoder, quarantine: Path | None = N
         first = [f"{place} ({reason})" for reason, place in ledger.first_places().items()]
         if ledger.unsupervised:
             first.append(f"{ledger.first_unsupervised}: learn = {encoder.learn.name!r} supervises no token of this row")
-        raise InputError(f"none of the {ledger.rows} rows can be used for training; the first: {first[0]}")
+        raise InputError(f"no row can be used for training (of {ledger.rows}); the first: {first[0]}")
     made.complete()
     return made
 
@@ -276,9 +276,7 @@ def encode_row(line: int, conversation: Conversation, encoder: Encoder) -> list[
         lost = 0 if whole else _supervised(encoded) - (_supervised(fitting) if sample else 0)
         found.append(EncodedSample(segments, encoded, sample, lost))
     if any(one.lost for one in found) and not any(one.sample for one in found):
-        detail = (
-            f"the first supervised turn does not fit into max_length = {encoder.max_length} tokens; raise max_length"
-        )
+        detail = f"the first supervised turn does not fit into max_length = {encoder.max_length} tokens; raise it"
         raise RowError("too-long", f"{conversation.id}: {detail}")
     return found
 

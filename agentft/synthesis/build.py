@@ -154,8 +154,8 @@ def write_row(
     if [(call.name, call.arguments) for call in found] != [(call.name, call.arguments) for call in expected]:
         requests = ", ".join(repr(user) for user, *_ in rounds)
         raise InputError(
-            f"{place}: the row for {requests:.200} reads back with other calls than were executed ({len(found)} "
-            f"instead of {len(expected)} calls); "
+            f"{place}: the row for {requests:.200} reads back with other calls than were executed (calls: "
+            f"{len(found)} instead of {len(expected)}); "
             "remove the markers of calls and results from the recipe's texts"
         )
     return row

@@ -267,9 +267,7 @@ def _intents(book: _Book, path: Path) -> Iterator[Intent]:
         for number, pair in enumerate(talk.pairs):
             place = f"{path.name}: talks[{index}]: pairs[{number}]"
             if not pair:
-                raise InputError(
-                    f"{path.parent / place} is empty; it must be a list of alternating questions and answers"
-                )
+                raise InputError(f"{path.parent / place} is empty; list questions and answers in turn")
             turns = zip_longest(pair[::2], pair[1::2])
             first, *then = (Round((question,), answer=(answer,) if answer else ()) for question, answer in turns)
             yield Intent(place, talk.lang, talk.category, say=first.say, answer=first.answer, then=tuple(then))

@@ -86,9 +86,7 @@ def load_toolset(path_or_name: str, seed: int = 0) -> Toolset:
     folder = find_content("tools", path_or_name)
     if folder is None:
         shipped = ", ".join(shipped_worlds())
-        raise InputError(
-            f"no tool world {path_or_name!r}; the shipped ones are {shipped}, or give the path of a folder"
-        )
+        raise InputError(f"no tool world {path_or_name!r}; the shipped ones are {shipped}, or give a folder's path")
     source, declared = folder / "tools.py", folder / "tools.json"
     if source.is_file() == declared.is_file():
         why = "both tools.py and tools.json" if source.is_file() else "no tools.py and no tools.json"

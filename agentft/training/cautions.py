@@ -27,8 +27,8 @@ def cautions(recipe: Recipe, report: DataReport) -> Iterator[str]:
             "removed from the end of an answer"
         )
     if report.thoughts and not report.thoughts_learnt:
-        counted = "1 thought is" if report.thoughts == 1 else f"{report.thoughts} thoughts are"
-        yield (f"{counted} left out, since learn = {recipe.learn!r} does not supervise them; --learn assistant does")
+        thoughts = "1 thought is" if report.thoughts == 1 else f"{report.thoughts} thoughts are"
+        yield (f"{thoughts} left out, since learn = {recipe.learn!r} does not supervise them; --learn assistant does")
     if report.quiet and not report.quiet_learnt:
         turns = "1 turn correctly makes" if report.quiet == 1 else f"{report.quiet} turns correctly make"
         yield (

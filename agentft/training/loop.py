@@ -262,7 +262,7 @@ class TrainingLoop:
         loss = float(found[:, 0].sum())
         if not math.isfinite(loss):
             raise AgentftError(
-                f"the loss is {loss} at step {pending.step}, so training stops; try a lower lr, or dtype = fp32"
+                f"the loss is {loss} at step {pending.step}, so training stops; lower lr, or use dtype fp32"
             )
         self._on_event(
             StepDone(

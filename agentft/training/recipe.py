@@ -94,9 +94,7 @@ class Recipe:
     bits: int = _key(4, "qlora: bits of the frozen weights, 4 (NF4) or 8 (LLM.int8)", 4, 8)
     format: str = _key("msagent", "The call format: msagent, hermes, or native (the chat template's own)")
     learn: str = _key("calls", "Which tokens are supervised: calls, balanced or assistant")
-    weights: Mapping[str, float] = _key(
-        {}, "Loss weights per segment kind, overriding `learn`; for example weights.answer=0.5"
-    )
+    weights: Mapping[str, float] = _key({}, "Loss weights per kind, overriding `learn`, such as weights.answer=0.5")
     epochs: int = _key(1, "Passes over the data", 1)
     max_steps: int = _key(0, "Stop after this many optimizer steps. 0: no limit", 0)
     lr: float = _key(0.0, "Peak learning rate. 0: chosen by method and model size", 0, 1)
@@ -109,12 +107,8 @@ class Recipe:
         "ce", "ce: cross-entropy. dft: dynamic fine-tuning, cross-entropy times the token's probability"
     )
     batch: int = _key(1, "Packs per optimizer step over all processes, at least one for each", 1)
-    pack_tokens: int = _key(
-        0, "Tokens per pack; a longer row gets its own pack. 0: chosen by the planner, 2048 on a CPU", 0
-    )
-    max_length: int = _key(
-        4096, "Maximum tokens per row. A longer row is truncated after its last complete run that fits", 16
-    )
+    pack_tokens: int = _key(0, "Tokens per pack; a longer row gets its own pack. 0: planned, 2048 on a CPU", 0)
+    max_length: int = _key(4096, "Maximum tokens per row. A longer row ends after its last complete run that fits", 16)
     clip: float = _key(1.0, "Clip the gradient to this norm. 0: no clipping", 0)
     weight_decay: float = _key(0.0, "Weight decay of AdamW", 0, 1)
     lora_r: int = _key(16, "Rank of the LoRA adapters", 1)
@@ -129,20 +123,14 @@ class Recipe:
         (), "Modules to train in full and save with the adapter, such as embed_tokens and lm_head"
     )
     add_tokens: tuple[str, ...] = _key((), "Tokens to add to the tokenizer; their embeddings are trained and saved")
-    neftune_alpha: float = _key(
-        0.0, "NEFTune: amount of noise on the embeddings, such as 5; switches `sharing` off. 0: none", 0
-    )
+    neftune_alpha: float = _key(0.0, "NEFTune: noise on the embeddings, such as 5; switches `sharing` off. 0: none", 0)
     dora: Literal["on", "off"] = _key("off", "DoRA (separate magnitude and direction); slower")
-    lora_layers: int = _key(
-        0, "Adapt only this many of the last layers; no gradient is computed below them. 0: all layers", 0
-    )
+    lora_layers: int = _key(0, "Adapt only this many of the last layers; no gradient is computed below. 0: all", 0)
     lora_plus: float = _key(1.0, "LoRA+: ratio of the B matrices' learning rate to lr; above 1 helps in short runs", 1)
     lora_dropout: float = _key(
         0.0, "Must be 0: rows with a shared prefix share its activations, so dropout would change the result", 0
     )
-    dtype: Literal["auto", "bf16", "fp32"] = _key(
-        "auto", "Compute dtype. auto: bf16 where the hardware supports it natively"
-    )
+    dtype: Literal["auto", "bf16", "fp32"] = _key("auto", "Compute dtype. auto: bf16 where the hardware has it")
     checkpointing: Switch = _key("auto", "Recompute activations to save memory")
     checkpoint_every: int = _key(
         0, "With checkpointing: recompute every n-th layer and keep the activations of the others. 0: auto", 0
@@ -151,9 +139,7 @@ class Recipe:
         "auto",
         "Compute shared prefixes only once. auto: on, unless the architecture (such as recurrent layers) rules it out",
     )
-    unpack: Switch = _key(
-        "auto", "qlora: keep the weights dequantised; faster, but needs 16-bit memory. auto: if they fit"
-    )
+    unpack: Switch = _key("auto", "qlora: keep the weights dequantised; faster, in 16-bit memory. auto: if they fit")
     liger: Switch = _key("auto", "Liger's kernels for norms, rotary positions and SwiGLU. auto: if installed")
     host_embeddings: Switch = _key("auto", "Keep frozen input embeddings in host memory. auto: if it helps")
     optimizer: Optimizer = _key(
@@ -178,9 +164,7 @@ class Recipe:
         "The result has the weights of the step with the lowest held-out loss (loss), or with the highest tool-call "
         "score (score). off: those of the last step",
     )
-    patience: int = _key(
-        0, "Stop early after this many measurements in a row that are no better than the best one. 0: never", 0
-    )
+    patience: int = _key(0, "Stop early after this many measurements in a row no better than the best. 0: never", 0)
     score_suite: tuple[str, ...] = _key(
         (),
         "Run these suites while it trains, with the weights of the moment: names or folders, as for `agentft eval`. "

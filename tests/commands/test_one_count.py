@@ -102,8 +102,8 @@ def test_the_report_says_what_is_cut(file: Path, tmp_path: Path, capsys: pytest.
     model = ["--model", str(save_tiny(tmp_path / "model")), "max_length=600"]
     assert run(["data", "inspect", str(file), *model]) == 0
     shown = capsys.readouterr().out
-    assert "cut to max_length: 1 samples, without" in shown
+    assert "cut to max_length: 1 sample, without" in shown
     assert run(["plan", *model, "--data", str(file)]) == 0
-    assert "cut to max_length: 1 samples, without" in capsys.readouterr().out
+    assert "cut to max_length: 1 sample, without" in capsys.readouterr().out
     assert run(["data", "mask", str(file), *model, "--row", "3"]) == 0
     assert "supervised tokens are cut off" in capsys.readouterr().out

@@ -280,7 +280,7 @@ def test_groups_count_their_cases_and_leave_out_figures_that_do_not_apply(tmp_pa
             PairedDelta(-0.5, -0.9, -0.1, 8, 0.05),
             "No significant difference between a and b in exact calls (50.0 points over 8 cases, p = 0.05).",
         ),
-        (PairedDelta(), "a makes exactly the expected calls in 100.0% of 1 cases."),
+        (PairedDelta(), "a makes exactly the expected calls in 100.0% of 1 case."),
     ],
 )
 def test_a_difference_is_significant_below_p_of_5_percent(

@@ -85,7 +85,7 @@ def test_variables_for_a_url_are_refused(tmp_path: Path, capsys: pytest.CaptureF
     command = ["tools", "import", "mcp", address, "--env", "A=S3CRET", "--output", str(tmp_path / "w")]
     assert run(command) == 2
     error = " ".join(capsys.readouterr().err.split())
-    assert "--env sets variables of a command, not of a URL; leave --env out" in error
+    assert "--env sets variables of a command, not of a URL; omit --env" in error
     assert "S3CRET" not in error
 
 

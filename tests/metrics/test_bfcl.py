@@ -156,7 +156,7 @@ def test_multiple_takes_the_function_of_the_answer_and_simple_the_first() -> Non
     assert verdict_of(two_functions("simple_python", {"f": {"a": [1]}}), wrong).valid
     several = two_functions("multiple", {"g": {"a": [1]}}, {"f": {"a": [2]}})
     assert verdict_of(several, [*right, {"f": {"a": 3}}]).valid  # as many calls, but only the first is checked
-    assert verdict_of(several, right).detail == "1 calls instead of 2"
+    assert verdict_of(several, right).detail == "1 call instead of 2"
     simple = two_functions("simple_python", {"f": {"a": [1]}}, {"f": {"a": [2]}})
     assert verdict_of(simple, wrong).valid
     assert verdict_of(simple, wrong * 2).error == "simple_function_checker:wrong_count"

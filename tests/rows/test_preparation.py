@@ -113,7 +113,9 @@ def test_a_long_row_is_cut_after_a_whole_call(tmp_path: Path) -> None:
 def test_a_row_whose_first_call_does_not_fit_is_rejected(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", [long_row(1), msagent_row("Rome", 2)])
 
-    with pytest.raises(InputError, match=r"none of the 2 rows .*max_length = 50 tokens; raise max_length \(too-long\)"):
+    with pytest.raises(
+        InputError, match=r"no row can be used .*\(of 2\).*max_length = 50 tokens; raise it \(too-long\)"
+    ):
         prepare([path], encoder(max_length=50))
 
 
@@ -301,9 +303,13 @@ def test_without_a_sample_the_first_reason_is_given_rejections_first(tmp_path: P
     quiet: dict[str, object] = {
         "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     }
-    with pytest.raises(InputError, match=r"none of the 1 rows .*; the first: .*rows\.jsonl:1: .* supervises no token"):
+    with pytest.raises(
+        InputError, match=r"no row can be used .*\(of 1\).*; the first: .*rows\.jsonl:1: .* supervises no token"
+    ):
         prepare([write(tmp_path / "rows.jsonl", [quiet])], encoder())
-    with pytest.raises(InputError, match=r"none of the 2 rows .*; the first: .*rows\.jsonl:2: .*\(no-turns\)"):
+    with pytest.raises(
+        InputError, match=r"no row can be used .*\(of 2\).*; the first: .*rows\.jsonl:2: .*\(no-turns\)"
+    ):
         prepare([write(tmp_path / "rows.jsonl", [quiet, {"messages": []}])], encoder())
 
 

@@ -87,7 +87,7 @@ def test_a_reference_that_stays_unfilled_is_an_error(tmp_path: Path, old: str, n
 
 def test_a_text_with_markers_of_a_call_is_an_error(tmp_path: Path) -> None:
     recipe = NESTED.replace("Done.", '<|startofthink|>{\\"api_name\\": \\"f\\"}<|endofthink|>')
-    with pytest.raises(InputError, match="reads back with other calls than were executed \\(2 instead of 1 calls\\)"):
+    with pytest.raises(InputError, match="reads back with other calls than were executed \\(calls: 2 instead of 1\\)"):
         build_nested(tmp_path, recipe)
 
 
