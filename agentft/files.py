@@ -27,6 +27,7 @@ __all__ = [
     "lock_folder",
     "lock_holder",
     "naming",
+    "path_argument",
     "read_object",
     "write_digests",
     "write_text",
@@ -182,3 +183,8 @@ def is_at(stream: IO[Any], path: Path) -> bool:
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(stream.fileno()), path.stat())
     return False
+
+
+def path_argument(path: Path) -> str:
+    """The path for a command line, where `mine` would be read as a name: `./mine`."""
+    return str(path) if path.is_absolute() else f"./{path}"

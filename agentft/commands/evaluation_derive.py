@@ -18,9 +18,7 @@ Out = Annotated[Path, typer.Option("--out", help="Folder for the derived suites,
 Transforms = Annotated[
     str | None, typer.Option(help="Comma-separated: renamed, shuffled, undescribed, ... Default: all that suit.")
 ]
-Tools = Annotated[
-    str | None, typer.Option(help="Tool worlds of the suite with a tools.py of your own, comma-separated.")
-]
+Tools = Annotated[str | None, typer.Option(help="Worlds of the suite with a tools.py of your own, comma-separated.")]
 
 
 def derive_command(
@@ -39,6 +37,7 @@ def derive_command(
     from agentft.commands.evaluate import choose_cases
     from agentft.display.terminal import say, say_json
     from agentft.evaluation.deriving import TRANSFORMS, derive
+    from agentft.files import path_argument
     from agentft.toolset import load_toolset, shipped_worlds, stdout_to_stderr
 
     plan = choose_cases([suite], tools, None)
@@ -60,9 +59,7 @@ def derive_command(
     if as_json:
         say_json({"suite": loaded.name, "derived": [asdict(one) | {"folder": str(one.folder)} for one in made]})
         return
-    folders = " ".join(
-        shlex.quote(f"./{one.folder}" if not one.folder.is_absolute() else str(one.folder)) for one in made
-    )
+    folders = " ".join(shlex.quote(path_argument(one.folder)) for one in made)
     added = dict.fromkeys(world for one in made for world in one.worlds)
     worlds = f" --tools {shlex.quote(','.join([tools, *added]))}" if tools else ""
     say(f"next: agentft eval {shlex.quote(suite)} {folders}{worlds} --model MODEL")

@@ -27,6 +27,7 @@ def import_command(
     from agentft.display.terminal import say, say_json
     from agentft.evaluation.importing import import_set
     from agentft.evaluation.public_sets import READERS
+    from agentft.files import path_argument
     from agentft.strict import one_of
     from agentft.toolset import stdout_to_stderr
 
@@ -42,9 +43,5 @@ def import_command(
     for reason, count in reasons.most_common():
         first = min(line for line, why in made.rejected if why == reason)
         say(f"  {count} rejected: {reason}; the first is {file}:{first}")
-    folder = output if output.is_absolute() else f"./{output}"
-    say(
-        f"next: agentft eval {shlex.quote(str(folder))} "
-        + (f"--tools {shlex.quote(tools)} " if tools else "")
-        + "--model MODEL"
-    )
+    worlds = f"--tools {shlex.quote(tools)} " if tools else ""
+    say(f"next: agentft eval {shlex.quote(path_argument(output))} {worlds}--model MODEL")

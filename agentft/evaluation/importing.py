@@ -14,7 +14,7 @@ from agentft.evaluation.checking import check_cases
 from agentft.evaluation.plan import make_plan
 from agentft.evaluation.public_sets import READERS, Draft
 from agentft.evaluation.suites import load_suite
-from agentft.files import write_text
+from agentft.files import path_argument, write_text
 from agentft.imports.world import default_base_url, unique_name
 from agentft.rows.reading import Row, read_rows
 from agentft.toolset import load_toolset
@@ -133,7 +133,7 @@ def _write(made: ImportedSet, path: Path, kind: str, world: str | None) -> None:
     head = {"name": folder.resolve().name, "description": f"{path.name} of {kind}.", "worlds": [place], "source": kind}
     _write_cases(made)
     write_text(folder / "suite.toml", "".join(f"{key} = {json.dumps(value)}\n" for key, value in head.items()))
-    suite = load_suite(f"./{folder}" if not folder.is_absolute() else str(folder))
+    suite = load_suite(path_argument(folder))
     plan = make_plan([suite], [load_toolset(world or str(folder / tools))], strict=False)
     for flaw in check_cases(plan):
         if made.cases.pop(flaw.case, None):
@@ -152,4 +152,4 @@ def _write_cases(made: ImportedSet) -> None:
 def _require_cases(made: ImportedSet, path: Path) -> None:
     if not made.cases:
         line, reason = min(made.rejected)
-        raise InputError(f"{path}: none of its {len(made.rejected)} records can be a case; {path}:{line}: {reason}")
+        raise InputError(f"{path}: no record can be a case (of {len(made.rejected)}); {path}:{line}: {reason}")
