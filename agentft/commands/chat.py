@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from agentft.models.transport import Endpoint
     from agentft.repl.gate import Approval
     from agentft.repl.session import Session
-    from agentft.repl.store import SessionStore
+    from agentft.repl.store import SessionStore, StoredSession
     from agentft.runs import FinishedRun
     from agentft.toolserver import ToolServer
     from agentft.toolset import Toolset
@@ -38,27 +38,24 @@ Tools = Annotated[
     str | None,
     typer.Option(help="Comma-separated worlds or `world.tool`; '' for none. Default: the adapter's, or three worlds."),
 ]
-Penalty = Annotated[
-    float, typer.Option(min=0.01, help="Above 1: makes tokens less likely that are in the prompt or reply already.")
-]
+Penalty = Annotated[float, typer.Option(min=0.01, help="Above 1: tokens used already become less likely.")]
 Approve = Annotated[
     Literal["never", "writes", "always"] | None,
     typer.Option(help="Which calls a person must allow before they are sent. Default: never; with --mcp: always."),
 ]
 Mcp = Annotated[
     str | None,
-    typer.Option(help="Call the tools for real: the command of the MCP server that --tools come from, or its URL."),
+    typer.Option(help="Call the tools for real: the command or URL of their MCP server."),
 ]
 Env = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME[=VALUE]", help="Pass an environment variable to the command of --mcp. Repeatable."),
 ]
-TopP = Annotated[
-    float, typer.Option(min=0.0, max=1.0, help="Sample from the most likely tokens whose probabilities add up to P.")
-]
+TopP = Annotated[float, typer.Option(min=0.0, max=1.0, help="Sample from the likeliest tokens that add up to P.")]
 
 
 def chat_command(  # noqa: RET503  (nothing is returned)
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="With --resume: the session's name.")] = None,
     *,
     model: Annotated[str | None, typer.Option(help="A folder, a hub id or an embedded name.")] = None,
     adapter: Annotated[str | None, typer.Option(help="A run folder, or `last` for the run that finished last.")] = None,
@@ -78,7 +75,7 @@ def chat_command(  # noqa: RET503  (nothing is returned)
     env: Env = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document: the rounds with calls.")] = False,
     acp: Annotated[bool, typer.Option("--acp", help="Serve an editor over stdio: Agent Client Protocol.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the session that was used last.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with session NAME, or the one used last.")] = False,
     endpoint: EndpointUrl = None,
     allow_http: AllowHttp = False,
     tokenizer: PromptTokenizer = None,
@@ -89,25 +86,30 @@ def chat_command(  # noqa: RET503  (nothing is returned)
 
     Example:
       agentft chat --adapter last --tools weather
-      echo "What is 17% of 2,340?" | agentft chat --save chats.jsonl
     """
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not as_json and not acp
-    if resume and interactive:
-        stored = _store().find()
+    stored = _stored(name, resume=resume, interactive=interactive)
+    if stored:
         model, adapter, tools, endpoint, tokenizer = stored.options(model, adapter, tools, endpoint, tokenizer)
         mcp, env = (mcp, env) if mcp is not None else stored.server()
     approval = _approval(approve, mcp, resume=resume, asks=interactive or (acp and not resume))
     store = _store((model, adapter, tools, endpoint, tokenizer), _said(mcp, env)) if interactive else None
     served = choose_endpoint(endpoint, allow_http=allow_http, tokenizer=tokenizer)
     sampling = (max_new_tokens, temperature, top_p, top_k, seed, repetition_penalty)
-    toolsets = _toolsets(tools, adapter)
     edits = interactive and os.environ.get("TERM", "") not in {"", "dumb", "unknown"}
     opening = _Opening(model, adapter, int(bits), served, edits)
     with _quiet(edits), ExitStack() as server:
-        opened = _Sessions(opening, toolsets, sampling, system, approval, mcp, env or (), server)
+        opened = _Sessions(opening, _toolsets(tools, adapter), sampling, system, approval, mcp, env or (), server)
         if acp:
             return _serve(opened)
-        _chat(opening, opened, toolsets, save, store, resume=resume, edits=edits, stream=stream, as_json=as_json)
+        _chat(opened, save, store, resumed=stored, edits=edits, stream=stream, as_json=as_json)
+
+
+def _stored(name: str | None, *, resume: bool, interactive: bool) -> StoredSession | None:
+    """The session to go on with."""
+    if name is not None and not resume:
+        raise InputError(f"{name[:60]!r} is not an option; --resume {name[:60]} goes on with the session of this name")
+    return _store().find(name or "") if resume and interactive else None
 
 
 def _quiet(edits: bool) -> AbstractContextManager[None]:
@@ -195,7 +197,7 @@ class _Sessions:
     """Opens sessions, which share the model and a server for the tools. `mcp`: the MCP server that answers calls."""
 
     opening: _Opening
-    toolsets: Sequence[Toolset]
+    toolsets: tuple[Toolset, ...]
     sampling: tuple[Any, ...]
     persona: str | None
     approval: Approval
@@ -236,13 +238,11 @@ class _Sessions:
 
 
 def _chat(
-    opening: _Opening,
-    opened: Callable[[], Session],
-    toolsets: tuple[Toolset, ...],
+    opened: _Sessions,
     save: Path | None,
     store: SessionStore | None,
     *,
-    resume: bool,
+    resumed: StoredSession | None,
     edits: bool,
     stream: bool,
     as_json: bool,
@@ -257,6 +257,7 @@ def _chat(
     from agentft.repl.reading import line_reader, plain_reader
     from agentft.repl.saving import check_place
 
+    opening, toolsets = opened.opening, opened.toolsets
     if save is not None:
         check_place(save)
     live = LiveArea() if edits else None
@@ -266,7 +267,7 @@ def _chat(
     repl = Repl(
         opened, view, plain_reader if store else line_reader(sys.stdin), toolsets, save, store is not None, store
     )
-    repl.resumes, repl.open_base = resume, opening.base if opening.run else None
+    repl.resumed, repl.open_base = resumed, opening.base if opening.run else None
     scripted = opening.name.startswith(SCRIPTED)
     repl.tokenizer_of = opening.served.tokenizer if opening.served else "" if scripted else opening.name
     if store is not None:

@@ -19,10 +19,11 @@ from agentft.display.live import MARGIN, LiveArea
 from agentft.display.safe import safe_line, safe_name, safe_text
 from agentft.json_text import UnreadableError, parse_json
 from agentft.models import CallDone, CallStarted, CallText, Delta, OnDelta, TextDelta
+from agentft.strict import counted
 from agentft.types import Exchange, Json, Part, Step, ToolCall
 from agentft.types import Text as TextPart
 
-__all__ = ["ChatView", "call_line", "call_panel", "status_line"]
+__all__ = ["ChatView", "call_line", "call_panel", "fit", "status_line"]
 
 WIDEST = 100  # lines longer than this are hard to read
 ONE_LINE = 72  # JSON up to this width stays on one line
@@ -175,7 +176,7 @@ class ChatView:
         if not self.is_piped:
             self.items.append(text)
             line = f"{MARGIN}∴ {len(self.items)} {' '.join(text.split())}"
-            self._print(Text(_fit(line, self._width), "dim"))
+            self._print(Text(fit(line, self._width), "dim"))
 
     def replay(self, rounds: Iterable[tuple[str, Sequence[Step]]]) -> None:
         """Show stored questions and their steps as they were."""
@@ -258,7 +259,7 @@ def _text(step: Step, part: Part) -> str:
     return part.text if isinstance(part, TextPart) else (step.raw or "")[part.span.start : part.span.end]
 
 
-def _fit(line: str, width: int) -> str:
+def fit(line: str, width: int) -> str:
     """One line of text, cut at `width` cells."""
     shown = safe_line(line)
     return shown if cell_len(shown) <= width else set_cell_size(shown, max(1, width - 1)).rstrip() + "…"
@@ -274,7 +275,7 @@ def call_line(exchange: Exchange, number: int, seconds: float | None, width: int
     values = ", ".join(_value(value) for value in call.arguments.values())
     line = Text.assemble(("⚙ ", _colour(exchange)), (f"{number} ", "dim"), (name, f"bold {_colour(exchange)}"))
     if values:
-        line.append(f" {_fit(values, MAIN_ARGUMENT)}")
+        line.append(f" {fit(values, MAIN_ARGUMENT)}")
     line.append(f" · {(status := _status(exchange))}", "dim")
     if seconds is not None and status != "not sent":
         line.append(f" · {seconds * 1000:.0f} ms" if seconds < 1 else f" · {seconds:.1f} s", "dim")
@@ -282,7 +283,7 @@ def call_line(exchange: Exchange, number: int, seconds: float | None, width: int
         return Text.assemble(line, " · ", safe_name(_reason(exchange.received), _colour(exchange)))
     result = " · " + " ".join(exchange.received.split())
     room = width - line.cell_len
-    return line.append(_fit(result, room), "dim") if room > 24 else line
+    return line.append(fit(result, room), "dim") if room > 24 else line
 
 
 def _value(value: Json) -> str:
@@ -309,10 +310,10 @@ def _colour(exchange: Exchange) -> str:
 
 
 def status_line(steps: Sequence[Step], seconds: float) -> str:
-    """`2 calls · 87 tokens · 3.2 s · 27 tokens/s`; the seconds include the tools' time; not all endpoints count."""
+    """`2 calls · 87 tokens · 3.2 s · 27 tokens/s`; the seconds are the model's alone; not all endpoints count."""
     calls, tokens = sum(len(step.exchanges) for step in steps), sum(step.tokens for step in steps)
-    parts = [f"{calls} call{'s' * (calls != 1)}"] if calls else []
-    parts += [f"{tokens} token{'s' * (tokens != 1)}"] * bool(tokens) + [f"{seconds:.1f} s"]
+    parts = [counted(number, noun) for number, noun in ((calls, "call"), (tokens, "token")) if number]
+    parts.append(f"{seconds:.1f} s")
     rate = tokens / max(seconds, 0.001)
     return " · ".join([*parts, f"{rate:.{int(rate < 10)}f} tokens/s"] if tokens and seconds > 0.1 else parts)
 
@@ -356,5 +357,5 @@ def _pretty(text: str, most: int = LINES_SHOWN) -> Text:
     if isinstance(value, dict | list):
         JSONHighlighter().highlight(kept)
     if len(lines) > most:
-        kept.append(f"\n… {len(lines) - most} more lines", "dim")
+        kept.append(f"\n… {counted(len(lines) - most, 'more line')}", "dim")
     return kept

@@ -40,11 +40,11 @@ class _Chat:
 
     def answer(self, text: str) -> str:
         """Answer a prompt, in a thread; returns why the answer ended."""
-        session, before = self.session, len(self.session.rounds)
+        session = self.session
         try:
             steps = [*session.ask(text, self._listening)]
         except (AgentftError, *INFRASTRUCTURE) as error:
-            session.rewind(before + 1)
+            session.remove_question()
             raise acp.RequestError.internal_error({"details": str(error)}) from None
         return "cancelled" if session.gate.cancelled.is_set() else _reason(steps[-1])
 

@@ -83,10 +83,10 @@ COMMANDS: dict[str, Command] = {
     "/edit": Command("[N]", "edit question N and ask it again; the last by default", keeping.edit),
     "/rewind": Command("[N]", "list the rounds; go back to before round N", keeping.rewind),
     "/branch": Command("", "continue in a copy; this session stays as it is", keeping.branch),
-    "/load": Command("[N|ID]", "list the stored sessions; continue one", keeping.load),
+    "/load": Command("[N|NAME|ID]", "list the stored sessions; continue one", keeping.load),
     "/reset": Command("", "start a new conversation", _reset),
     "/good": Command("[FILE] [openai]", "keep the conversation as a training row", keeping.good),
-    "/save": Command("[FILE] [openai]", "the same as /good", keeping.good),
+    "/save": Command("NAME", "name the session, for /load and --resume", keeping.save),
     "/fix": Command("[NAME {...}]", "correct the last call; answer TEXT: the last answer", keeping.fix),
     "/case": Command("FOLDER", "add the conversation to an evaluation suite as a case", keeping.case),
     "/export": Command("FILE", "write the conversation as OpenAI messages", keeping.export),
@@ -99,5 +99,7 @@ WORDS: dict[str, Callable[[Repl], list[str]]] = {
     "/set": lambda repl: [*tooling.current(repl)],
     "/state": lambda repl: ["all", *(toolset.name for toolset in repl.toolsets)],
     "/fault": lambda _: [*fault_kinds(), "off"],
+    "/load": lambda repl: [one.name for one in repl.store.newest(99) if one.name] if repl.store else [],
+    "/save": lambda _: [],
 }
 """What may follow a command, for completion."""

@@ -43,6 +43,7 @@ class CallGate:
         ask: asks the person.
         on_start: called before a call is sent.
         on_done: called with what came back, and the seconds that it took.
+        seconds: how long all calls took, with the person's decisions.
         interruptible: whether `cancelled` or Ctrl-C ends a call; else Ctrl-C ends the chat.
     """
 
@@ -57,17 +58,20 @@ class CallGate:
     off: set[str] = field(default_factory=set)
     always: set[str] = field(default_factory=set)
     fault: str = ""
+    seconds: float = 0.0
 
     def call(self, call: ToolCall, session: str) -> Exchange:
         """Send a call, if it is allowed."""
-        begun = time.monotonic()
+        begun = asked = time.monotonic()
         if self.cancelled.is_set():
             exchange = _unsent(call, "stopped by the user")
         elif call.name in self.off:
             exchange = _unsent(call, f"there is no tool {call.name[:60]}")
         else:
             exchange, begun = self._approved(call, session)
-        self.on_done(exchange, time.monotonic() - begun)
+        ended = time.monotonic()
+        self.seconds += ended - asked
+        self.on_done(exchange, ended - begun)
         return exchange
 
     def state_digest(self, session: str) -> str:
@@ -97,7 +101,7 @@ class CallGate:
             if not self.interruptible:
                 raise
             self.cancelled.set()
-            return _unsent(call, "stopped by the user"), begun
+            return _left(call), begun
 
     def _failed(self, call: ToolCall) -> Exchange:
         from agentft.toolserver.faults import FAULT_KINDS  # the server's libraries take time
@@ -115,7 +119,7 @@ class CallGate:
             sent = pool.submit(self.inner.call, call, session)
             while not wait([sent], timeout=0.05).done:
                 if self.cancelled.is_set():
-                    return _unsent(call, "stopped by the user")
+                    return _left(call)
             return sent.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -130,3 +134,8 @@ def fault_kinds() -> list[str]:
 
 def _unsent(call: ToolCall, why: str) -> Exchange:
     return Exchange(call, "POST", call.endpoint, None, None, json.dumps({"error": why}), is_error=True)
+
+
+def _left(call: ToolCall) -> Exchange:
+    """A call that was sent, and may take effect, but whose result the person did not wait for."""
+    return replace(_unsent(call, "stopped by the user before the tool answered"), sent=dict(call.arguments))

@@ -3,49 +3,76 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Group
 from rich.text import Text as Line
 
 from agentft import __version__
 from agentft.display.safe import safe_name
 from agentft.errors import InputError
-from agentft.files import write_text
+from agentft.files import path_argument, write_text
 from agentft.models.messages import declare, write_messages
 from agentft.repl.saving import check_place, msagent_row, replace_row
 from agentft.repl.tooling import read_call
+from agentft.strict import counted
 from agentft.types import Conversation, Json, ToolCall
 
 if TYPE_CHECKING:
     from agentft.repl.loop import Repl
 
-__all__ = ["branch", "case", "edit", "export", "fix", "good", "keep", "load", "retry", "rewind", "undo"]
+__all__ = ["branch", "case", "edit", "export", "fix", "good", "keep", "load", "retry", "rewind", "save", "undo"]
 
 _FORMS = (" openai", " msagent")
+_ROWS = {".jsonl", ".json"}
 _LISTED = 12
+_LONGEST = 40  # characters of a session's name
 
 
 def load(repl: Repl, rest: str) -> None:
-    """`/load`: list the newest sessions; `/load N` or `/load ID`: go on with one."""
+    """`/load`: list the newest sessions; `/load N`, `/load NAME` or `/load ID`: go on with one."""
     store = repl.store
     if store is None:
         raise InputError("sessions are stored for chats on a terminal only")
     if rest:
         store.find(rest).open(repl.session)
         repl.view.replay(repl.session.said())
-        repl.view.note(f"loaded {repl.session.conversation.id}", "dim")
+        repl.view.note(f"loaded {repl.session.name or repl.session.conversation.id}", "dim")
         return
     lines = []
     for number, one in enumerate(store.newest(_LISTED), start=1):
-        when = time.strftime("%d %b %H:%M", time.localtime(one.document["saved"]))
-        count, asked = len(one.questions), one.questions[0] if one.questions else ""
+        rounds, asked = counted(len(one.questions), "round"), one.questions[0] if one.questions else ""
         here = " · this chat" * (one.path.stem == repl.session.conversation.id)
-        about = f"{when} · {count:>2} round{'s' if count != 1 else ' '}{here} · "
-        lines.append(Line.assemble((f"{number:>3} ", "cyan"), (about, "dim"), safe_name(asked)))
-    repl.view.show(Line("\n").join(lines) if lines else Line("no sessions yet", "dim"))
+        about = f"{_age(time.time() - one.document['saved'])} · {rounds}{here} · "
+        name = [safe_name(f"{one.name} ", "bold")] * bool(one.name)
+        lines.append(_listed(number, *name, (about, "dim"), safe_name(asked)))
+    repl.view.show(Group(*lines) if lines else Line("no sessions yet", "dim"))
+
+
+def _listed(number: int, *parts: Line | tuple[str, str]) -> Line:
+    """A session or round in a list, on one line of the terminal."""
+    return Line.assemble((f"{number:>3} ", "cyan"), *parts, no_wrap=True, overflow="ellipsis")
+
+
+def _age(seconds: float) -> str:
+    sizes = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
+    return next((f"{counted(int(seconds / size), unit)} ago" for size, unit in sizes if seconds >= size), "just now")
+
+
+def save(repl: Repl, rest: str) -> None:
+    """`/save NAME`: name the session for `/load` and `--resume`; `/save FILE` is `/good FILE`."""
+    name = " ".join(rest.split())
+    if "/" in name or Path(name.partition(" ")[0]).suffix in _ROWS:
+        good(repl, rest)
+        return
+    if not name or name.isdecimal() or len(name) > _LONGEST:
+        raise InputError(f"name the session, with letters and at most {_LONGEST} characters: /save oslo")
+    repl.session.name = name
+    repl.view.note(f"this session is {name}; `agentft chat --resume {shlex.quote(name)}` goes on with it", "dim")
 
 
 def branch(repl: Repl, _: str) -> None:
@@ -58,7 +85,7 @@ def good(repl: Repl, rest: str) -> None:
     """`/good [FILE] [msagent|openai]`: keep the conversation as a training row, in place of its earlier row."""
     name, _, form = rest.rpartition(" ") if rest.endswith(_FORMS) else (rest, "", repl.form)
     path = Path(name).expanduser() if name else repl.keep_to or repl.save_to
-    if path is None or not (path.suffix in {".jsonl", ".json"} or path.exists()):
+    if path is None or not (path.suffix in _ROWS or path.exists()):
         raise InputError("name a JSONL file: /good chats.jsonl, or /good chats.jsonl openai")
     check_place(path)
     repl.keep_to, repl.form = path, form
@@ -88,8 +115,7 @@ def fix(repl: Repl, rest: str) -> None:
     What is left out is put into the input line to be edited.
     """
     session = repl.session
-    if not session.rounds:
-        raise InputError("nothing was asked yet")
+    _number(repl, "")
     word, _, text = rest.partition(" ")
     if word == "answer":
         session.fix_answer(text.strip() or repl.read("answer › ", session.conversation.turns[-1].raw).strip())
@@ -136,7 +162,8 @@ def case(repl: Repl, rest: str) -> None:
         lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in keys.items()]
         write_text(folder / "suite.toml", "".join(lines))
     replace_row(folder / "cases.jsonl", row)
-    repl.view.note(f"added to {folder / 'cases.jsonl'}; check it with `agentft eval --check {folder}`", "dim")
+    place = shlex.quote(path_argument(folder))
+    repl.view.note(f"added to {folder / 'cases.jsonl'}; check it with `agentft eval --check {place}`", "dim")
 
 
 def export(repl: Repl, rest: str) -> None:
@@ -153,13 +180,13 @@ def undo(repl: Repl, _: str) -> None:
     """`/undo`: take the last round back."""
     question = repl.session.rewind(_number(repl, ""))
     changed = "with what its calls changed" if repl.session.worlds else "but not what its calls changed"
-    repl.view.note(f"undone, {changed}: {question}", "dim")
+    repl.view.note(f"undone, {changed}: {question:.60}", "dim")
 
 
 def retry(repl: Repl, _: str) -> None:
     """`/retry`: ask the last question again; when sampling, with another seed."""
     session = repl.session
-    question = session.rewind(_number(repl, ""))
+    question = session.unanswered or session.rewind(_number(repl, ""))
     if session.sampling.temperature > 0:
         session.sampling = replace(session.sampling, seed=session.sampling.seed + 1)
     repl.follow(question)
@@ -167,10 +194,12 @@ def retry(repl: Repl, _: str) -> None:
 
 def edit(repl: Repl, rest: str) -> None:
     """`/edit [N]`: put a question into the input line, and ask what the person makes of it."""
-    number = _number(repl, rest)
-    text = repl.read("question › ", repl.session.rounds[number - 1].question).strip()
-    if text:
-        repl.session.rewind(number)
+    session = repl.session
+    number = 0 if session.unanswered and not rest else _number(repl, rest)
+    asked = session.rounds[number - 1].question if number else session.unanswered
+    if text := repl.read("question › ", asked).strip():
+        if number:
+            session.rewind(number)
         repl.follow(text)
 
 
@@ -178,18 +207,19 @@ def rewind(repl: Repl, rest: str) -> None:
     """`/rewind N`: go back to before round N; without N, list the rounds."""
     rounds = repl.session.rounds
     if not rest and rounds:
-        lines = [Line.assemble((f"{at:>4} ", "cyan"), safe_name(one.question)) for at, one in enumerate(rounds, 1)]
-        repl.view.show(Line("\n").join(lines))
+        repl.view.show(Group(*(_listed(at, safe_name(one.question)) for at, one in enumerate(rounds, 1))))
         return
     number = _number(repl, rest)
     question = repl.session.rewind(number)
     too = ", the tools' state too" if repl.session.worlds else "; what its calls changed stays"
-    repl.view.note(f"back to before round {number}{too}: {question}", "dim")
+    repl.view.note(f"back to before round {number}{too}: {question:.60}", "dim")
 
 
 def _number(repl: Repl, rest: str) -> int:
-    """The number of a round; the last one by default."""
+    """The number of a round; the last one by default, unless a later question got no answer."""
     count = len(repl.session.rounds)
+    if repl.session.unanswered and not rest:
+        raise InputError("the last question got no answer and was removed already; /retry asks it again")
     if not count:
         raise InputError("nothing was asked yet")
     if not rest:

@@ -18,14 +18,17 @@ from agentft.repl.gate import Decision
 from agentft.repl.keeping import keep
 from agentft.repl.reading import Reader
 from agentft.repl.session import Session
-from agentft.repl.store import SessionStore
+from agentft.repl.store import SessionStore, StoredSession
 from agentft.repl.tooling import read_arguments
+from agentft.strict import counted
 from agentft.toolset import Toolset
 from agentft.types import Exchange, Json, Step, Text, ToolCall
 
 __all__ = ["Repl"]
 
 REPEATS = 3  # equal calls in one round after which it is stopped
+_REMOVED = "the question was removed from the conversation (/retry asks it again)"
+_FIXED = "the corrected call and its result are kept; /fix sends it again"
 
 
 @dataclass
@@ -43,7 +46,7 @@ class Repl:
         form: the form of rows that are kept, `msagent` or `openai`.
         tokenizer_of: the model whose tokenizer `/mask` uses; "": none.
         open_base: opens the model without its adapter.
-        resumes: begin with the newest session of the store.
+        resumed: the stored session to begin with.
         steering: gives what the person has typed for the model to a function that returns whether it was taken.
     """
 
@@ -57,7 +60,7 @@ class Repl:
     form: str = "msagent"
     tokenizer_of: str = ""
     open_base: Callable[[], Model] | None = None
-    resumes: bool = False
+    resumed: StoredSession | None = None
     steering: Callable[[Callable[[str], bool]], None] = lambda _: None
     base: Model | None = field(default=None, init=False)
     keep_to: Path | None = field(default=None, init=False)
@@ -73,10 +76,10 @@ class Repl:
         gate.ask = self._ask_person
         gate.interruptible = self.interactive
         gate.access = {name: tool.access for toolset in self.toolsets for name, tool in toolset.tools.items()}
-        if self.resumes and self.store is not None:
-            self.store.find().open(session)
+        if self.resumed is not None:
+            self.resumed.open(session)
             self.view.replay(session.said())
-            self.view.note(f"resumed {session.conversation.id}", "dim")
+            self.view.note(f"resumed {session.name or session.conversation.id}", "dim")
         return session
 
     def run(self) -> None:
@@ -128,8 +131,8 @@ class Repl:
 
     def follow(self, text: str | None) -> None:
         """Ask the model, and show the steps of its answer; None: those that continue the last round."""
-        session, begun = self.session, time.monotonic()
-        before, dropped = len(session.rounds), session.dropped
+        session = self.session
+        begun, dropped = time.monotonic() - session.gate.seconds, session.dropped
         steps: list[Step] = []
         try:
             made = session.proceed(self.view.listening) if text is None else session.ask(text, self.view.listening)
@@ -143,21 +146,22 @@ class Repl:
                     session.gate.cancelled.set()
                     self.view.note(f"stopped: the same call {REPEATS} times; /retry, /fix or /undo")
         except (AgentftError, *INFRASTRUCTURE) as error:
-            session.rewind(before + 1 if text is not None else before)
+            if text is not None:
+                session.remove_question()
             if not self.interactive:
                 raise
-            self.view.note(f"error: {error}; the question was removed from the conversation", "red")
+            self.view.note(f"error: {error}; {_REMOVED if text is not None else _FIXED}", "red")
             return
         finally:
             self.view.doing("")
         if session.dropped > dropped:
-            count = session.dropped - dropped
-            rounds = "the oldest round was" if count == 1 else f"the {count} oldest rounds were"
+            rounds = counted(session.dropped - dropped, "old round")
             self.view.note(f"the model's context is full: {rounds} left out", "dim")
         if not steps:
-            self.view.note("stopped; the question was removed from the conversation")
+            self.view.note(f"stopped; {_REMOVED if text is not None else _FIXED}")
             return
-        self.view.answered(steps, time.monotonic() - begun, self._explain_end(steps[-1]))
+        seconds = time.monotonic() - begun - session.gate.seconds
+        self.view.answered(steps, seconds, self._explain_end(steps[-1]))
         self.answered.append(_record(text or "", steps))
 
     def _explain_end(self, last: Step) -> str:
@@ -167,7 +171,8 @@ class Repl:
         if last.finish == "stopped" or session.gate.cancelled.is_set():
             return "stopped; what came is kept (/undo removes it)"
         if last.exchanges:
-            return f"stopped after {len(session.rounds[-1].steps)} steps without an answer; ask again, or /undo"
+            steps = counted(len(session.rounds[-1].steps), "step")
+            return f"stopped after {steps} without an answer; ask again, or /undo"
         limit = session.sampling.max_new_tokens
         return f"cut at {limit} tokens; /set max_new_tokens {2 * limit} allows more" * (last.finish == "length")
 

@@ -75,7 +75,7 @@ def logprobs(repl: Repl, _: str) -> None:
         style = "green" if one.probability >= SURE else "yellow" if one.probability >= 0.5 else "bold red"
         body.append_text(safe_text(one.text, style))
     unsure = sorted((one for one in scores if one.probability < SURE), key=lambda one: one.probability)
-    lines = [body, Text(f"{len(scores) - len(unsure)} of {len(scores)} tokens are at least {SURE:.0%} sure", "dim")]
+    lines = [body, Text(f"tokens at least {SURE:.0%} sure: {len(scores) - len(unsure)} of {len(scores)}", "dim")]
     lines += [_chance(one.text, one.probability) for one in unsure[:LISTED]]
     starts = [*accumulate((len(one.text) for one in scores), initial=0)]
     for part in turn.parts:

@@ -114,7 +114,11 @@ def repeats(text: str) -> int:
 
 @dataclass
 class Session:
-    """The state of a chat. `max_steps`: maximum replies per question. `dropped`: oldest rounds that did not fit."""
+    """The state of a chat.
+
+    `max_steps`: maximum replies per question. `dropped`: oldest rounds that did not fit. `unanswered`: the last
+    question, if it got no answer and was removed. `name`: what the person called the session.
+    """
 
     model: Model
     gate: CallGate
@@ -127,13 +131,15 @@ class Session:
     rounds: list[ChatRound] = field(default_factory=list, init=False)
     dropped: int = field(default=0, init=False)
     fixes: list[str] = field(default_factory=list, init=False)
+    unanswered: str = field(default="", init=False)
+    name: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
         """Start a new conversation, with the tool worlds in their initial state."""
-        self.rounds, self.dropped, self.fixes = [], 0, []
+        self.rounds, self.dropped, self.fixes, self.unanswered, self.name = [], 0, [], "", ""
         self.conversation = open_conversation(_new_id(), self.persona, self.offered, self.model.source)
 
     @property
@@ -152,11 +158,12 @@ class Session:
         """Ask a question; yields each step until the model has answered, was stopped, or `max_steps` is reached.
 
         A stopped reply keeps what came. If nothing came, the question is removed, as it is by the caller on an error
-        (with `rewind`).
+        (with `remove_question`).
 
         Args:
             listening: a context manager entered around each reply; its value is called with the reply's deltas.
         """
+        self.unanswered = ""
         self.rounds.append(ChatRound(text, len(self.conversation.turns), self._snapshot()))
         self.conversation = add_user_turn(self.conversation, text)
         yield from self.proceed(listening)
@@ -172,7 +179,7 @@ class Session:
             if made is None:
                 current.marks.pop()
                 if not current.steps:
-                    self.rewind(len(self.rounds))
+                    self.remove_question()
                 return
             current.steps.append(made)
             yield made
@@ -227,11 +234,15 @@ class Session:
 
     def rewind(self, number: int) -> str:
         """Go back to before a round (from 1), the worlds' states too; returns its question."""
-        gone = self.rounds[number - 1]
+        gone, self.unanswered = self.rounds[number - 1], ""
         del self.rounds[number - 1 :]
         self.conversation = replace(self.conversation, turns=self.conversation.turns[: gone.at])
         self._restore(gone.states)
         return gone.question
+
+    def remove_question(self) -> None:
+        """Remove the last round, which got no answer."""
+        self.unanswered = self.rewind(len(self.rounds))
 
     def fix_call(self, call: ToolCall) -> Step:
         """Put this call in place of the last one of the last round, and send it; `proceed` then goes on.
@@ -282,7 +293,7 @@ class Session:
     def branch(self) -> str:
         """Go on as a copy with a name of its own; returns the name of the one that is left as it is."""
         left, states = self.conversation.id, self._snapshot()
-        self.conversation = replace(self.conversation, id=_new_id())
+        self.conversation, self.name = replace(self.conversation, id=_new_id()), ""
         self._restore(states)
         return left
 
@@ -314,11 +325,20 @@ class Session:
             self.conversation = replace(self.conversation, turns=(*turns, turn, results))
 
     def _make_room(self) -> None:
-        """Leave out the oldest rounds if the prompt and a reply do not fit into the model's context."""
+        """Leave out the oldest rounds if the prompt and a reply do not fit into the model's context.
+
+        Raises:
+            InputError: the last round alone does not fit.
+        """
         model = self.model
         if not isinstance(model, InspectableModel) or not model.context:
             return
-        while len(self.rounds) > 1 and model.count(self.conversation) + self.sampling.max_new_tokens > model.context:
+        while (used := model.count(self.conversation)) + self.sampling.max_new_tokens > model.context:
+            if len(self.rounds) == 1 and used < model.context:
+                return
+            if len(self.rounds) == 1:
+                why = f"question, tools and results have {used:,} tokens, the model's context only {model.context:,}"
+                raise InputError(f"{why}; ask in fewer words, or /tools off NAME")
             start, end = self.rounds[0].at, self.rounds[1].at
             turns = self.conversation.turns
             self.conversation = replace(self.conversation, turns=turns[:start] + turns[end:])

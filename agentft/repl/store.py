@@ -48,6 +48,11 @@ class StoredSession:
         return origin.get("mcp"), origin.get("env") or []
 
     @property
+    def name(self) -> str:
+        """What the person called it."""
+        return str(self.document.get("name", ""))
+
+    @property
     def questions(self) -> list[str]:
         """What was asked."""
         return [one["question"] for one in self.document["rounds"]]
@@ -70,6 +75,7 @@ class StoredSession:
             ChatRound(**{**one, "steps": [*map(_read_step, one["steps"])]}) for one in self.document["rounds"]
         ]
         session.dropped, session.fixes = self.document["dropped"], [*self.document["fixes"]]
+        session.unanswered, session.name = "", self.name
         if session.worlds is not None:
             session.worlds.restore(row["id"], self.document["states"])
 
@@ -93,6 +99,7 @@ class SessionStore:
         document = {
             "version": _VERSION,
             "saved": time.time(),
+            "name": session.name,
             "model": session.model.name,
             "origin": dict(self.origin),
             "conversation": {"id": conversation.id, "source": conversation.source, "turns": turns},
@@ -106,7 +113,7 @@ class SessionStore:
         write_text(self.folder / f"{conversation.id}.json", json.dumps(document) + "\n")
 
     def find(self, name: str = "") -> StoredSession:
-        """A session by its id, the beginning of it, or its number in `newest`; the newest without a name.
+        """A session by its name, its id, the beginning of it, or its number in `newest`; the newest without a name.
 
         Raises:
             InputError: there is none, or it cannot be read.
@@ -115,6 +122,8 @@ class SessionStore:
         if name.isdecimal() and 1 <= int(name) <= len(paths):
             paths = [paths[int(name) - 1]]
         elif name:
+            if named := next((one for one in self.newest(len(paths)) if one.name == name), None):
+                return named
             paths = [path for path in paths if path.stem.startswith(name)]
         if not paths:
             raise InputError(f"there is no session {name[:60]!r}; /load lists them" if name else "no chat is stored")

@@ -26,14 +26,17 @@ from prompt_toolkit.formatted_text import ANSI, StyleAndTextTuples, to_formatted
 from prompt_toolkit.history import FileHistory
 from prompt_toolkit.input.vt100 import Vt100Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.layout.processors import TabsProcessor
+from prompt_toolkit.layout.processors import Processor, TabsProcessor, Transformation, TransformationInput
 from prompt_toolkit.patch_stdout import patch_stdout
 from prompt_toolkit.styles import Style
+from rich.cells import cell_len
 
+from agentft.display.chat import fit
 from agentft.display.live import LiveArea
 from agentft.display.safe import safe_line
 from agentft.repl.commands import COMMANDS, WORDS
 from agentft.repl.loop import Repl
+from agentft.strict import counted
 from agentft.types import ToolDefinition
 
 __all__ = ["ChatCompleter", "Terminal", "example"]
@@ -41,6 +44,19 @@ __all__ = ["ChatCompleter", "Terminal", "example"]
 _BELOW = 4  # rows for the input line, the status line and the shell's prompt
 _FRAME = 0.125  # seconds between two pictures of the spinner
 _STYLE = Style.from_dict({"bottom-toolbar": "noreverse ansibrightblack", "queued": "ansibrightblack"})
+
+
+_APART = {0x200D: 0x200B, 0xFE0F: 0x200B} | {0x1F1E6 + letter: 0xFF21 + letter for letter in range(26)}
+_APART |= dict.fromkeys(range(0x1F3FB, 0x1F400), 0x1F7EB)
+"""Emoji that terminals join into one, each with its own width: the cursor counts their parts."""
+
+
+class _Apart(Processor):
+    """Shows joined emoji, flags and skin tones as their parts, so that the cursor is where it seems to be."""
+
+    def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:
+        """See prompt_toolkit."""
+        return Transformation([(part[0], part[1].translate(_APART)) for part in transformation_input.fragments])
 
 
 class _RawInput(Vt100Input):
@@ -81,7 +97,7 @@ class Terminal:
             history=FileHistory(str(history)),
             completer=ChatCompleter(repl),
             complete_while_typing=False,
-            input_processors=[TabsProcessor(char1=" ", char2=" ")],
+            input_processors=[TabsProcessor(char1=" ", char2=" "), _Apart()],
             prompt_continuation=[("ansibrightblack", "· ")],
             key_bindings=self._keys(),
             bottom_toolbar=self._status,
@@ -249,11 +265,10 @@ class Terminal:
         size = self._editor.app.output.get_size()
         shown: StyleAndTextTuples = []
         if drawn := self._live.draw(size.columns, max(1, size.rows - _BELOW - len(self._queued))):
-            shown += to_formatted_text(ANSI(drawn))
+            shown += to_formatted_text(ANSI(drawn.translate(_APART)))
         for line, steers in [*self._queued] if self._is_busy else []:
             when = "after its next call" if steers else "queued"
-            text = f"  {when}: {safe_line(line)}"[: size.columns - 1]
-            shown += [("class:queued", text + "\n")]
+            shown += [("class:queued", fit(f"  {when}: {line}", size.columns - 1).translate(_APART) + "\n")]
         return [*shown, ("bold ansiyellow" if self._asked else "bold ansicyan", safe_line(self._asked) or "› ")]
 
     @property
@@ -263,7 +278,7 @@ class Terminal:
     def _status(self) -> str:
         """The status line; parts that do not fit are left out, from the end."""
         parts = [*self._about, *self._figures()]
-        while len(parts) > 1 and len(" · ".join(parts)) > self._editor.app.output.get_size().columns:
+        while len(parts) > 1 and cell_len(" · ".join(parts)) > self._editor.app.output.get_size().columns:
             parts.pop()
         return safe_line(" · ".join(parts))
 
@@ -271,13 +286,13 @@ class Terminal:
         if "session" not in vars(self._repl):
             return [self._loading]
         session = self._repl.session
-        tools = len(session.offered)
-        parts = ["Enter queues, !text steers"] * self._is_busy + [f"{tools} tool{'s' * (tools != 1)}"]
+        parts = ["Enter queues, !text steers"] * self._is_busy + [counted(len(session.offered), "tool")]
         parts += [f"fault {session.gate.fault} next"] if session.gate.fault else []
-        last = next((step for one in reversed(session.rounds) for step in reversed(one.steps)), None)
-        used = last.prompt_tokens + last.tokens if last else 0
+        # Of a reply that was stopped, the tokens of its prompt are not known.
+        steps = (step for one in reversed(session.rounds) for step in reversed(one.steps) if step.prompt_tokens)
+        used = next((step.prompt_tokens + step.tokens for step in steps), 0)
         context = getattr(session.model, "context", 0)
-        parts.append(f"{used:,} of {context:,} tokens" if context else f"{used:,} token{'s' * (used != 1)}")
+        parts.append(f"{used:,} of {context:,} tokens" if context else counted(used, "token"))
         return [*parts, f"{_memory() / 1e6:,.0f} MB of memory"]
 
 
@@ -305,7 +320,9 @@ class ChatCompleter(Completer):
             return
         usage = COMMANDS[name].usage if name in COMMANDS else ""
         tools = [tool for toolset in self._repl.toolsets for tool in toolset.definitions]
-        if "FILE" in usage:
+        if name in WORDS:
+            yield from _matching(rest, WORDS[name](self._repl))
+        elif "FILE" in usage:
             yield from self._paths.get_completions(Document(rest), complete_event)
         elif "NAME" in usage:
             *before, word = rest.split(" ")
@@ -313,8 +330,6 @@ class ChatCompleter(Completer):
                 yield from _matching(word, [tool.name for tool in tools])
             elif found := next((tool for tool in tools if before and tool.name == before[0]), None):
                 yield from _matching(word, [example(found)])
-        elif name in WORDS:
-            yield from _matching(rest, WORDS[name](self._repl))
 
 
 def _matching(word: str, options: Iterable[str]) -> Iterator[Completion]:

@@ -43,7 +43,7 @@ def tools(repl: Repl, rest: str) -> None:
     switched_off = session.gate.off
     (switched_off.add if word == "off" else switched_off.discard)(tool.name)
     session.conversation = replace(session.conversation, tools=session.offered)
-    repl.view.note(f"{tool.name} is {word}; the model has {len(session.offered)} of {len(session.tools)} tools", "dim")
+    repl.view.note(f"{tool.name} is {word}; tools on: {len(session.offered)} of {len(session.tools)}", "dim")
 
 
 def call(repl: Repl, rest: str) -> None:

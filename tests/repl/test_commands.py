@@ -135,12 +135,12 @@ def test_tools_can_be_shown_and_switched_off() -> None:
     stage = bank(
         "/tools off set_daily_limit", "/tools", "limit to 100", "/tools on set_daily_limit", "/tools block_card"
     )
-    assert "set_daily_limit is off; the model has 10 of 11 tools" in stage.noted
+    assert "set_daily_limit is off; tools on: 10 of 11" in stage.noted
     assert re.search(r"set_daily_limit +off +Set how much .*\n?.*\(account, amount\)", stage.shown)
     assert re.search(r"add_payee +write ", stage.shown)
     assert "name a tool" in bank("/tools off").noted
     assert "there is no tool set_daily_limit" in stage.session.conversation.turns[3].raw
-    assert "set_daily_limit is on; the model has 11 of 11 tools" in stage.noted
+    assert "set_daily_limit is on; tools on: 11 of 11" in stage.noted
     assert '"enum": [' in stage.shown
     assert "set_daily_limit" in {tool.name for tool in stage.session.conversation.tools}
     assert "there is no tool 'block'; did you mean 'block_card'?" in bank("/tools block").noted
@@ -178,7 +178,7 @@ def inspectable(*questions: str, context: int = 0) -> BankStage:
 def test_logprobs_show_unsure_tokens_and_the_calls_probability() -> None:
     stage = inspectable("/logprobs", "limit to 100", "/logprobs", "/prompt")
     assert "the model has not replied yet" in stage.noted
-    assert "3 of 4 tokens are at least 90% sure\n  40.0%  100." in stage.shown
+    assert "tokens at least 90% sure: 3 of 4\n  40.0%  100." in stage.shown
     assert "[4 turns]" in stage.shown
     stage = BankStage(["limit to 100", "/logprobs"], {"*/0/0": LIMIT})
     stage.session.model = Inspectable(stage.session.model)
@@ -202,7 +202,7 @@ def test_a_full_context_leaves_the_oldest_rounds_out_and_says_so() -> None:
     stage.session.model = Inspectable(stage.session.model)
     stage.session.model.context = 100 * 6 + stage.session.sampling.max_new_tokens
     stage.run()
-    assert "the model's context is full: the oldest round was left out" in stage.noted
+    assert "the model's context is full: 1 old round left out" in stage.noted
     assert [turn.raw for turn in stage.session.conversation.turns if turn.role == "user"] == ["two", "three"]
     assert len(stage.session.conversation.tools) == 11
     assert stage.session.dropped == 1

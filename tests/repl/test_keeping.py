@@ -10,6 +10,7 @@ import pytest
 
 from agentft.evaluation.suites import load_suite
 from agentft.records import parse_row
+from agentft.repl.store import SessionStore
 from agentft.types import Json, ToolCall
 from tests.commands.run import run_process
 from tests.repl.bank import BankStage, bank
@@ -44,12 +45,12 @@ def test_a_session_is_stored_and_loaded_with_the_state(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
     later = BankStage(["/load", "/load 2", "/state", "/rewind", "/load chat-x"], store=tmp_path)
     later.run()
-    assert re.search(r"1 .* 2 rounds · limit to 100\n +2 .* 1 round  · limit to 100", later.shown)
+    assert re.search(r"1 just now · 2 rounds · limit to 100\n +2 just now · 1 round · limit to 100", later.shown)
     assert later.limit() == FIRST
     assert "there is no session 'chat-x'" in later.noted
     assert later.session.conversation.turns[-1].raw == "The limit is 100."
     again = BankStage(["/undo"], store=tmp_path)
-    again.repl.resumes = True
+    again.repl.resumed = SessionStore(tmp_path).find()
     again.run()
     assert "resumed chat-" in again.noted
     assert again.limit() == FORMER
@@ -166,7 +167,7 @@ def test_a_resumed_chat_shows_what_was_said_and_can_be_kept(tmp_path: Path) -> N
     bank("limit to 100", "and 200", "/fix answer It is 200.", store=tmp_path)
     fixed = '/fix {"account": "checking", "amount": 50}'
     again = BankStage(["/rewind", "/show 2", f"/case {tmp_path}/mine", fixed, "/fix"], store=tmp_path)
-    again.repl.resumes = True
+    again.repl.resumed = SessionStore(tmp_path).find()
     again.run()
     shown = again.shown.partition("╭")[0]
     assert re.search(
@@ -187,3 +188,49 @@ def test_export(tmp_path: Path) -> None:
     assert [message["role"] for message in document["messages"]] == ["system", "user", "assistant", "tool", "assistant"]
     assert "a.json exists already" in stage.noted
     assert "name a file: /export chat.json" in stage.noted
+
+
+def test_a_session_has_a_name(tmp_path: Path) -> None:
+    first = bank("limit to 100", "/save  oslo   test ", "/reset", "/load", store=tmp_path)
+    assert "this session is oslo test; `agentft chat --resume 'oslo test'` goes on with it" in first.noted
+    assert "1 oslo test just now · 1 round · limit to 100\n" in first.shown
+    stored = SessionStore(tmp_path).find("oslo test")
+    later = BankStage(["/branch", "and 200", "/load", "/load oslo test"], store=tmp_path)
+    later.repl.resumed = stored
+    later.run()
+    assert "resumed oslo test" in later.noted
+    assert re.search(r"1 just now · 2 rounds .*\n +2 oslo test just now · 1 round ", later.shown), "a copy has none"
+    assert (later.limit(), later.session.name) == (FIRST, "oslo test")
+    refused = bank("/save", "/save 12", f"/save {'x' * 41}", f"/save {tmp_path}/no/rows.jsonl", store=tmp_path)
+    assert refused.noted.count("name the session, with letters and at most 40 characters: /save oslo") == 3
+    assert "does not exist; create it" in refused.noted, "a path is a file of rows"
+
+
+def test_sessions_and_rounds_are_listed_on_one_line_each(tmp_path: Path) -> None:
+    stage = bank("limit to " + "100 " * 99, "/load", "/rewind", "/undo", store=tmp_path)
+    listed = [line for line in stage.shown.splitlines() if line.endswith("…") and "⚙" not in line]
+    assert [line[:12] for line in listed] == ["  1 just now", "  1 limit to"]
+    assert max(map(len, listed)) <= 80
+    assert len(stage.noted) < 120
+
+
+@pytest.mark.parametrize(("minutes", "shown"), [(0.9, "just now"), (1, "1 minute"), (119, "1 hour"), (4320, "3 days")])
+def test_the_age_of_a_session(minutes: float, shown: str, tmp_path: Path) -> None:
+    bank("limit to 100", store=tmp_path)
+    (path,) = tmp_path.glob("chat-*.json")
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["saved"] -= 60 * minutes
+    path.write_text(json.dumps(document), encoding="utf-8")
+    assert f"1 {shown}{' ago' * (minutes >= 1)} · 1 round" in bank("/load", store=tmp_path).shown
+
+
+def test_the_command_after_case_is_no_subcommand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "check it with `agentft eval --check './mine too'`" in bank("limit to 100", "/case mine too").noted
+    assert run_process(["eval", "--check", "./mine too"], cwd=tmp_path).returncode == 0
+
+
+def test_a_name_needs_resume() -> None:
+    done = run_process(["chat", "oslo"])
+    assert done.returncode == 2
+    assert "--resume oslo goes on with the session of this name" in done.stderr

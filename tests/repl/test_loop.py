@@ -164,7 +164,7 @@ def test_ctrl_c_in_a_pipe_ends_the_run_and_saves_the_chat(tmp_path: Path) -> Non
 def test_an_error_is_shown_and_the_chat_continues() -> None:
     stage = Stage(["hello", "/quit"], answers={}).run()
     assert "error: answers: no answer for" in stage.noted
-    assert "; the question was removed from the conversation\n" in stage.noted
+    assert "; the question was removed from the conversation (/retry asks it again)\n" in stage.noted
     assert not stage.session.rounds
 
 
@@ -182,7 +182,7 @@ def test_the_steps_for_one_question_are_limited() -> None:
 
 def test_help_and_tools_and_unknown_commands() -> None:
     stage = Stage(["/help", "/tools", "/rest", "/xyzzy", "/quit", "never asked"]).run()
-    assert re.search(r"/save .FILE. .openai. +the same as /good", stage.shown)
+    assert re.search(r"/save NAME +name the session", stage.shown)
     assert "no tools" in stage.shown
     assert "unknown command /rest; did you mean /reset?" in stage.noted
     assert "unknown command /xyzzy; try /help" in stage.noted
@@ -198,7 +198,7 @@ def test_reset_begins_anew_with_a_fresh_tool_session(tmp_path: Path) -> None:
 
 def test_save_command(tmp_path: Path) -> None:
     path = tmp_path / "one.jsonl"
-    stage = Stage(["/save", f"/save {path}", "double 4", f"/save {path}", f"/save {path}", f"/save {tmp_path}"]).run()
+    stage = Stage(["/good", f"/save {path}", "double 4", f"/save {path}", f"/save {path}", f"/save {tmp_path}"]).run()
     assert "name a JSONL file: /good chats.jsonl" in stage.noted
     assert "the conversation is empty; nothing was saved" in stage.noted
     assert "this is a folder" in stage.noted
@@ -273,7 +273,7 @@ def test_a_text_that_steered_is_shown_again_and_is_a_turn_of_the_case(tmp_path: 
         *(("double 4", 1), ("in words, please", 0), ("thanks", 0))
     ]
     again = Stage([])
-    again.repl.store, again.repl.resumes = stage.repl.store, True
+    again.repl.resumed = stage.repl.store.find()
     assert len(again.repl.session.rounds) == 2
     assert re.search("\n⚙ 1 .*\n\n› in words, please\n  It is eight.\n\n› thanks\n", again.shown), again.shown
 
