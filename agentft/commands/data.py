@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["build_command", "find_recipe", "inspect_command", "mask_command"]
 
 
-_Settings = Annotated[
-    list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help="Settings, as for `agentft train`.")
-]
+_Settings = Annotated[list[str] | None, typer.Argument(metavar="[RECIPE] [KEY=VALUE]...", help="As for `train`.")]
 _Model = Annotated[str | None, typer.Option("--model", help="The model whose tokenizer and chat template are used.")]
 _Format = Annotated[str | None, typer.Option("--format", help="Call format: msagent, hermes or native.")]
 _Learn = Annotated[str | None, typer.Option("--learn", help="What to supervise: calls, balanced or assistant.")]

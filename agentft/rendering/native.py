@@ -168,7 +168,7 @@ class _Chat:
         message, (_, body, stop) = self.messages[number], self._reply(number)
         if not self.whole and (message.thought or (message.calls and message.content.strip())):
             raise FrameError(
-                "the chat template rewrites contents of this conversation, so text before a call cannot be told from it"
+                "the chat template rewrites this conversation, so text before a call cannot be told from it"
             )
         read = self.rendering.parse("".join(text for _, text in self._pieces(body)) + stop)
         found = [(part.name, part.arguments) for part in read if isinstance(part, ToolCall)]

@@ -168,9 +168,7 @@ def _fold_system(messages: list[_Message]) -> list[_Message]:
     """Prepend the system text to the first user message, for frames without a system role."""
     system, *turns = messages
     if not turns or turns[0].role != "user":
-        raise FrameError(
-            "the chat template has no system role, and there is no first user message that could hold the system text"
-        )
+        raise FrameError("the chat template has no system role, and no first user message could hold the system text")
     first, *rest = turns
     gap = Segment("\n\n", False, "system")
     return [_Message(first.role, [*system.segments, gap, *first.segments]), *rest]

@@ -100,9 +100,7 @@ class Ledger:
             for key, count in self.unread.most_common()
         ]
         if self.unreadable:
-            notes.append(
-                f"{rows_have(self.unreadable)} an unreadable call, never supervised; the first: {self.first_unreadable}"
-            )
+            notes.append(f"{rows_have(self.unreadable)} an unreadable call, unused; the first: {self.first_unreadable}")
         if self.unsupervised:
             notes.append(
                 f"{rows_have(self.unsupervised)} no supervised token, so training leaves "

@@ -105,7 +105,7 @@ class Filler:
     def _result(self, number: int, path: str) -> Json:
         if not 1 <= number <= len(self.results):
             raise InputError(
-                f"{self._at}: {{{number}.{path}}}: there is no result {number} (results so far: {len(self.results)})"
+                f"{self._at}: {{{number}.{path}}}: no result {number} (results so far: {len(self.results)})"
             )
         value = self.results[number - 1]
         for key in path.split("."):

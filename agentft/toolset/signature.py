@@ -123,9 +123,7 @@ def _annotated(hint: Any, place: str) -> dict[str, Json]:
         return made
     known = [extra for extra in extras if isinstance(extra, Range | str)]
     if odd := [extra for extra in extras if extra not in known]:
-        raise InputError(
-            f"{place}: the annotation {odd[0]!r:.80} is not known; use Annotated[int, Range(1, 7)] or pydantic's Field"
-        )
+        raise InputError(f"{place}: {odd[0]!r:.80} is not known; use Annotated[int, Range(1, 7)] or pydantic's Field")
     ranges = [extra for extra in known if isinstance(extra, Range)]
     limits = [limit for extra in ranges for limit in (("minimum", extra.low), ("maximum", extra.high))]
     texts = [extra for extra in known if isinstance(extra, str)]

@@ -120,9 +120,7 @@ def fitting(checkpoint: Path) -> Iterator[None]:
         yield
     except (RuntimeError, ValueError, LookupError, EOFError, UnpicklingError, SafetensorError) as error:
         why = str(error).strip().partition("\n")[0]
-        raise InputError(
-            f"{checkpoint} does not fit this run ({type(error).__name__}: {why}); start a new run"
-        ) from error
+        raise InputError(f"{checkpoint} does not fit this run ({type(error).__name__}: {why}); train anew") from error
 
 
 def load_adapter(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

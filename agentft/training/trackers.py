@@ -50,9 +50,7 @@ class Trackers:
                         tracker.store_init_configuration(_settings(recipe))
             except Exception as error:
                 self.close()
-                raise AgentftError(
-                    f"report_to: {name} cannot start ({_why(error)}); set it up, or leave it out"
-                ) from error
+                raise AgentftError(f"report_to: {name} cannot start ({_why(error)}); set it up, or omit it") from error
             ids[name] = str(tracker.tracker.info.run_id if name == "mlflow" else getattr(tracker.tracker, "id", ""))
             folder.write_json(folder.trackers, ids)
 

@@ -149,7 +149,7 @@ def test_a_server_that_is_gone_is_left_without_an_error(
 
 
 def test_other_tools_and_other_servers_are_refused(imported: tuple[str, Toolset, Path]) -> None:
-    with pytest.raises(InputError, match="lists none of these; import them"):
+    with pytest.raises(InputError, match="lists none of these tools"):
         McpService(imported[0], load_toolsets(["weather"]))
     with pytest.raises(InputError, match="no tool list"):
         McpService("/no/such/server --token S3CRET", [imported[1]])

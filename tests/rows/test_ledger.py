@@ -55,7 +55,7 @@ def test_a_row_with_unreadable_calls_is_counted_once_with_the_turn_of_the_first(
         ledger.keep(Path("f"), line, parse_row({"messages": messages, **more}, "r"))
     assert (ledger.kept, ledger.unreadable) == (3, 2)
     assert ledger.first_unreadable.startswith(f"f:2: turn {turn}: ")
-    assert ledger.notes() == [f"2 rows have an unreadable call, never supervised; the first: {ledger.first_unreadable}"]
+    assert ledger.notes() == [f"2 rows have an unreadable call, unused; the first: {ledger.first_unreadable}"]
     assert ledger.document() == {"rows_with_unreadable_calls": 2}
 
 

@@ -242,7 +242,7 @@ def test_follow_ups_ask_for_the_slot_that_they_name(tmp_path: Path) -> None:
         ('persona = "plain"', 'persona = "plan"', "did you mean 'plain'"),
         ('"Oslo"', '"Atlantis"', "should succeed, but the world answered"),
         ("{1.aqi}", "{1.smog}", "result 1 has no 'smog'"),
-        ("{1.aqi}", "{2.aqi}", "there is no result 2 (results so far: 1)"),
+        ("{1.aqi}", "{2.aqi}", "no result 2 (results so far: 1)"),
         ('say = ["How is the air in {city}?"]', 'say = ["How is {town}?"]', "there is no slot {town}"),
         ("irrelevance = 2", "tool_error = 2", "no intent gives a tool_error row in 'en'"),
         ('answer = ["The AQI of {city} is {1.aqi}."]', "", "has no `answer`"),
