@@ -167,9 +167,7 @@ class _Chat:
         """Raises a FrameError unless the calls of a reply can be read back from it."""
         message, (_, body, stop) = self.messages[number], self._reply(number)
         if not self.whole and (message.thought or (message.calls and message.content.strip())):
-            raise FrameError(
-                "the chat template rewrites this conversation, so text before a call cannot be told from it"
-            )
+            raise FrameError("the chat template rewrites this conversation, so text before a call is not told from it")
         read = self.rendering.parse("".join(text for _, text in self._pieces(body)) + stop)
         found = [(part.name, part.arguments) for part in read if isinstance(part, ToolCall)]
         if message.calls and not message.unreadable and found != [(c.name, dict(c.arguments)) for c in message.calls]:
