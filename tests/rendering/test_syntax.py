@@ -200,7 +200,7 @@ def test_a_template_that_changes_contents_keeps_control_tokens_as_text_and_the_m
     for text, works in (("", True), ("look", False)):
         reply: Json = {"role": "assistant", "content": text, "tool_calls": [call]}
         row = parse_row({"messages": [asked, reply], "tools": DECLARED}, "row")
-        with nullcontext() if works else pytest.raises(FrameError, match="text before a call cannot be told from it"):
+        with nullcontext() if works else pytest.raises(FrameError, match="text before a call is not told from it"):
             assert [s.kind for s in native.samples(row)[0] if s.sampled] == ["call", "terminator"]
 
 
