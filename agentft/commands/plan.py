@@ -27,7 +27,7 @@ def plan_command(
     model: Annotated[
         str | None, typer.Option(help="A folder, a hub id, an embedded name, or `random-7b` (7B, random weights).")
     ] = None,
-    data: Annotated[list[str] | None, typer.Option(help="Data files, as for training.")] = None,
+    data: Annotated[list[str] | None, typer.Option(help="A data file, as for training. Repeatable.")] = None,
     method: Annotated[str | None, typer.Option(help="qlora, lora or full.")] = None,
     length: Annotated[int, typer.Option(min=16, help="Without --data: tokens per row; rows share no prefix.")] = 2_048,
     rows: Annotated[int, typer.Option(min=1, help="Without --data: number of rows.")] = 10_000,

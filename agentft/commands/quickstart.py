@@ -21,7 +21,7 @@ TOKENS = 88
 def quickstart_command(
     context: typer.Context,
     output: Annotated[Path | None, typer.Option(help="The run folder. Default: a new one in runs/.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Evaluate at most this many cases.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of cases.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:

@@ -12,7 +12,7 @@ __all__ = ["check_command"]
 
 def check_command(
     worlds: Annotated[list[str], typer.Argument(help="Names of shipped worlds, or folders of your own.")],
-    seed: Annotated[int, typer.Option(help="The seed of the worlds.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of all generated data.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Check tool worlds: examples run, reads do not write, errors say what to correct, results repeat for a seed.

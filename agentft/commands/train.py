@@ -58,7 +58,7 @@ def train_command(
     context: typer.Context,
     settings: _Settings = None,
     model: Annotated[str | None, typer.Option(help="A folder, a hub id or an embedded name.")] = None,
-    data: Annotated[list[str] | None, typer.Option(help="A data file; may be given several times.")] = None,
+    data: Annotated[list[str] | None, typer.Option(help="A data file. Repeatable.")] = None,
     method: Annotated[str | None, typer.Option(help="qlora, lora or full.")] = None,
     learn: Annotated[str | None, typer.Option(help="What to supervise: calls, balanced or assistant.")] = None,
     call_format: Annotated[str | None, typer.Option("--format", help="Call format: msagent, hermes or native.")] = None,

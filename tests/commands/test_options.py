@@ -56,7 +56,7 @@ def test_every_option_of_the_model_reaches_the_evaluation(
     model = ["--model", "some/model", "--bits", "8", "--format", "hermes", "--batch-size", "3"]
     sampling = ["--trials", "2", "--temperature", "0.5", "--seed", "7", "--max-new-tokens", "9"]
     other = ["--baseline", "base", "--baseline-format", "native", "--shots", "2"]
-    command = [*SHOP, *model, *sampling, *other, "--shots-data", rows[0], "--shots-data", rows[1], "--limit", "4"]
+    command = [*SHOP, *model, *sampling, *other, "--shots-data", rows[0], "--shots-data", rows[1], "--limit", "4", "-q"]
 
     assert run(command) == 2
 
@@ -246,3 +246,10 @@ def test_every_option_of_an_import_reaches_it(monkeypatch: pytest.MonkeyPatch) -
     listed = Seen(monkeypatch, "agentft.imports.mcp.import_mcp")
     assert run(["tools", "import", "mcp", "a server", "--output", "there", "--env", "A=1", "--env", "B"]) == 2
     assert listed.arguments == ("a server", "there", ["A=1", "B"])
+
+
+def test_a_pull_can_be_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Seen(monkeypatch, "agentft.display.pulling.pull_progress")
+    for options, quiet in ([], False), (["-q"], True):
+        assert run(["models", "pull", "smollm2-135m", *options]) == 2
+        assert seen.arguments[1].quiet == quiet

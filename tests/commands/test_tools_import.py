@@ -118,6 +118,10 @@ def test_traffic_becomes_a_world(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "1 tool (1 write)" in capsys.readouterr().out
     world = load_toolset(str(tmp_path / "w"))
     assert world.call("ping", {"n": 1}, world.new_state()) == "pong"
+    again = ["tools", "import", "traffic", str(tmp_path / "t.jsonl"), "--output", str(tmp_path / "u"), "--json"]
+    capsys.readouterr()
+    assert run(again) == 0
+    assert json.loads(capsys.readouterr().out)["output"] == str(tmp_path / "u")
     assert run(["tools", "import", "traffic", str(tmp_path / "no.jsonl"), "--output", str(tmp_path / "v")]) == 2
     assert "cannot be read (No such file or directory)" in capsys.readouterr().err
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import typer
 
+from agentft.commands import COMMANDS as COMMANDS_HERE
 from agentft.commands import app
 from tests.commands.run import run_process
 from tests.docs.pages import PAGES, ROOT, anchors, blocks, commands, links
@@ -55,16 +58,31 @@ def accept(arguments: list[str]) -> None:
     """Parse the arguments with the real command line; no command is run.
 
     Raises:
-        Exception: an unknown command or option, or a value that the option does not take.
+        Exception: an unknown command or option, a value that the option does not take, or an option without an effect.
     """
     command = whole_command()
-    words = list(arguments)
+    words, path = list(arguments), ["agentft"]
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
         if " ".join(words[:2]) in command.commands:  # such as `eval show`
             words[:2] = [" ".join(words[:2])]
         assert words[0] in command.commands, f"no such command: {words[0]}"
-        command = command.commands[words.pop(0)]
-    command.make_context(" ".join(arguments[:2]), words)
+        path.append(words.pop(0))
+        command = command.commands[path[-1]]
+    context = command.make_context(" ".join(path), words)
+    if len(path) > 1:
+        idle = copy.copy(command)
+        idle.callback = None
+        idle.invoke(context)
+
+
+def test_the_examples_of_the_help_are_accepted() -> None:
+    for name, function in COMMANDS_HERE.items():
+        _, mark, example = (function.__doc__ or "").partition("Example:")
+        lines = [line.strip() for line in example.splitlines() if "agentft" in line and "--settings" not in line]
+        assert mark, name
+        assert lines, name
+        for line in lines:
+            accept(shlex.split(line.rpartition("| ")[2])[1:])
 
 
 @pytest.mark.parametrize(("page", "command"), COMMANDS, ids=[" ".join(command)[:70] for _, command in COMMANDS])
@@ -72,9 +90,12 @@ def test_the_command_line_accepts_every_command(page: Path, command: list[str]) 
     accept(command)
 
 
-@pytest.mark.parametrize("wrong", [["chat", "--modle", "x"], ["tools", "shwo"], ["eval", "--limit", "many"]])
+WRONG = [["chat", "--modle", "x"], ["tools", "shwo"], ["eval", "--limit", "many"], ["chat", "--top-k", "5"]]
+
+
+@pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_command_is_noticed(wrong: list[str]) -> None:
-    with pytest.raises(Exception, match=r"(?i)no such|valid integer"):
+    with pytest.raises(Exception, match=r"(?i)no such|valid integer|nothing is sampled"):
         accept(wrong)
 
 
