@@ -44,8 +44,8 @@ def test_the_printed_command_evaluates_them(folder: Path, capsys: pytest.Capture
     assert run(["eval", "show", "out", "--all"]) == 0
     assert "renamed" in capsys.readouterr().out
     worlds = arguments[arguments.index("--tools") + 1]
-    for name in ("shopping-renamed", "shopping-missing"):
-        assert run(["eval", "--check", f"./derived/{name}", "--tools", worlds]) == 0
+    for name, shown_worlds in (("shopping-renamed", "./shop"), ("shopping-missing", worlds)):
+        assert run(["eval", "--check", f"./derived/{name}", "--tools", shown_worlds]) == 0
     assert '"overfit":{"renamed"' in (folder / "out" / "report.html").read_text()
 
 
