@@ -112,7 +112,8 @@ class Repl:
         except (AgentftError, OSError, *INFRASTRUCTURE) as error:
             if not self.interactive and not isinstance(error, InputError):
                 raise
-            self.view.note(str(error), "red")
+            place, why = getattr(error, "filename", None), getattr(error, "strerror", None)
+            self.view.note(f"{place}: {why}; name another place" if place else str(error), "red")
         self.store_session()
         return True
 

@@ -199,5 +199,5 @@ def _setting(key: str, text: str, now: Any) -> Any:
         value = type(now)(text)
     if value is None or not low <= value <= high:
         kind = "whole number" if isinstance(now, int) else "number"
-        raise InputError(f"{key} is {text!r:.40}; use a {kind} from {low:g} to {high:g}")
+        raise InputError(f"{key} is {text!r:.40}; use a {kind} from {low:g} to {high:,.16g}")
     return value

@@ -242,10 +242,10 @@ def test_settings() -> None:
     [
         ("/set temprature 1", "there is no setting 'temprature'; did you mean 'temperature'?"),
         ("/set temperature hot", "temperature is 'hot'; use a number from 0 to 100"),
-        ("/set top_k 1.5", "top_k is '1.5'; use a whole number from 0 to 1e+06"),
+        ("/set top_k 1.5", "top_k is '1.5'; use a whole number from 0 to 1,000,000"),
         ("/set top_p 1.1", "top_p is '1.1'; use a number from 0 to 1"),
         ("/set temperature nan", "temperature is 'nan'; use a number from 0 to 100"),
-        ("/set max_new_tokens 0", "max_new_tokens is '0'; use a whole number from 1 to 1e+06"),
+        ("/set max_new_tokens 0", "max_new_tokens is '0'; use a whole number from 1 to 1,000,000"),
         ("/set repetition_penalty 0", "repetition_penalty is '0'; use a number from 0.01 to 100"),
         ("/set max_steps 101", "max_steps is '101'; use a whole number from 1 to 100"),
         ("/set approve yes", "approve is 'yes'; use never, writes, always"),
@@ -298,3 +298,16 @@ def test_an_edited_call_is_what_the_conversation_has() -> None:
     assert dict(made.arguments) == {"account": "checking", "amount": 50}
     assert made.endpoint == "http://bank.test/set_daily_limit"
     assert stage.session.conversation.turns[3].parts[0].call_id == made.id  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("line", ["/case {}", "/case {}/more"])
+def test_a_place_that_the_system_refuses_is_named_with_a_remedy(line: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    stage = bank("limit to 100", line.format(file), "and 200")
+    assert re.search(rf"^{file}\S*: [A-Z][a-z ]+; name another place$", stage.noted, re.MULTILINE), stage.noted
+    assert stage.limit() == SECOND
+
+
+def test_the_bounds_of_a_setting_are_written_out() -> None:
+    assert "use a whole number from 1 to 1,000,000" in bank("/set max_new_tokens 1e9").noted
