@@ -328,14 +328,16 @@ def _show(result: RunResult, watch: _Watch, *, as_json: bool, quiet: bool) -> No
 
 def _result_lines(result: RunResult, quiet: bool) -> list[str]:
     from agentft.display.training import curve_lines
+    from agentft.rows.ledger import UNSUPERVISED
     from agentft.runs import RunFolder
 
     data, folder = result.data, RunFolder(result.folder)
+    untrained = data.ledger.remarks[UNSUPERVISED]
     loss = "" if result.loss is None else f", last loss {result.loss:.3f}"
     return [
         *([] if quiet else curve_lines(folder.read_metrics(), folder.read_measured())),
         f"rows: {data.ledger.rows} = {data.ledger.kept} kept + {data.ledger.rejected} rejected"
-        + (f", {data.ledger.unsupervised} of the kept without a supervised token" * bool(data.ledger.unsupervised)),
+        + f", {untrained} of the kept without a supervised token" * bool(untrained),
         f"{counted(result.steps, 'step')} in {result.seconds:.0f} s{loss}",
         str(result.weights or result.folder),
     ]

@@ -81,7 +81,7 @@ def _shown(token: MaskedToken, boundaries: bool) -> str:
 def _counts(inspection: Inspection) -> Table:
     table = Table("", Column(justify="right"), box=None, pad_edge=False, show_header=False)
     unreadable = f" ({inspection.unreadable_calls:,} unreadable)" if inspection.unreadable_calls else ""
-    table.add_row("turns", f"{inspection.turns:,}")
+    table.add_row("turns", f"{sum(inspection.row_turns):,}")
     table.add_row(f"calls{unreadable}", f"{inspection.calls:,}")
     table.add_row("results", f"{inspection.results:,}")
     table.add_row("tools, by name", f"{len(inspection.tools):,}")

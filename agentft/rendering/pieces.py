@@ -10,22 +10,20 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
-from itertools import product
+from itertools import accumulate, chain, product
 from typing import Any, NamedTuple
 
 __all__ = ["Piece", "PieceCache", "join_pieces", "make_piece", "separates_words"]
 
 _KEPT_PIECES = 2**16
 _KEPT_TEXTS = 512
-_LONG, _TINY = 200, 2  # characters of a text that is kept whole: from, or up to
+_LONG = 200  # characters of a text that is kept whole
 _SHORT = 64  # characters of a piece that is kept
 # Characters that are white space nowhere, in no library's definition.
 _EDGE = r"[!-~\w]"
 _SEAM = re.compile(rf"(?<={_EDGE})(?= {_EDGE})")
-_STARTS = re.compile(rf" {_EDGE}|[^ ]")
-_ENDS = re.compile(rf"{_EDGE}\Z")
 _PROBES = ("'s", "n't", "<|", *"aB7_.,'\"{}(-/éЖ漢한²")
 
 
@@ -46,11 +44,10 @@ class PieceCache(dict[str, Piece]):
         self.backend = backend
         self.words = separates_words(backend)
         self._texts: dict[str, list[Piece]] = {}
-        self._inner: dict[str, Piece] = {}  # pieces that need not end a text
 
     def encode(self, text: str) -> list[Piece]:
-        """The pieces of a text. Equal long texts (system text and tools) and line breaks share a list of one piece."""
-        if _TINY < len(text) < _LONG:
+        """The pieces of a text. Equal long texts (system text and tools) share a list of one piece."""
+        if len(text) < _LONG:
             return self._encode(text)
         pieces = self._texts.pop(text, None)
         if pieces is None:
@@ -63,23 +60,16 @@ class PieceCache(dict[str, Piece]):
         return pieces
 
     def _encode(self, text: str) -> list[Piece]:
-        if not self.words or "\0" in text:
+        if not self.words:
             return [self._tokenise(text)] if text else []
-        *body, last = text.replace(" ", "\0 ").split("\0")
-        try:
-            return [*map(self._inner.__getitem__, body), self.get(last) or self._inner[last]]
-        except KeyError:
-            return list(map(self.__getitem__, _SEAM.split(text) if text else []))
+        return list(map(self.__getitem__, _SEAM.split(text) if text else []))
 
     def __missing__(self, text: str) -> Piece:
         piece = self._tokenise(text)
         if len(self) >= _KEPT_PIECES:
             self.clear()
-            self._inner.clear()
-        if len(text) <= _SHORT and _STARTS.match(text):
+        if len(text) <= _SHORT:
             self[text] = piece
-            if _ENDS.search(text):
-                self._inner[text] = piece
         return piece
 
     def _tokenise(self, text: str) -> Piece:
@@ -95,15 +85,11 @@ def make_piece(ids: Sequence[int], offsets: Sequence[tuple[int, int]], length: i
 
 def join_pieces(pieces: Sequence[Piece]) -> Piece:
     """The piece of the pieces' texts, one after the other."""
-    ids: list[int] = []
-    starts, stops = array("i"), array("i")
-    begin = 0
-    for piece in pieces:
-        ids += piece.ids
-        starts.extend([begin + place for place in piece.starts])
-        stops.extend([begin + place for place in piece.stops])
-        begin += piece.length
-    return Piece(tuple(ids), starts, stops, begin)
+    begins = list(accumulate((piece.length for piece in pieces), initial=0))
+    placed = list(zip(begins, pieces, strict=False))
+    starts = array("i", [begin + place for begin, piece in placed for place in piece.starts])
+    stops = array("i", [begin + place for begin, piece in placed for place in piece.stops])
+    return Piece(tuple(chain.from_iterable(piece.ids for piece in pieces)), starts, stops, begins[-1])
 
 
 def separates_words(backend: Any) -> bool:
@@ -111,23 +97,19 @@ def separates_words(backend: Any) -> bool:
 
     Its regular expressions are probed with every pair of some characters of every class around the space.
     """
-    steps = backend.pre_tokenizer
+    steps, model = backend.pre_tokenizer, backend.model
     plain = backend.normalizer is None or json.loads(backend.normalizer.__getstate__())["type"] == "NFC"
-    model = backend.model
-    if not plain or steps is None or type(model).__name__ != "BPE" or model.dropout:
+    if not plain or steps is None or b'"ByteLevel"' not in steps.__getstate__():
         return False
-    if b'"ByteLevel"' not in steps.__getstate__():
+    if type(model).__name__ != "BPE" or model.dropout:
         return False
-    for token in backend.get_added_tokens_decoder().values():
-        if not token.special and (token.lstrip or token.rstrip or " " in token.content):
-            return False
+    added = [token for token in backend.get_added_tokens_decoder().values() if not token.special]
+    if any(token.lstrip or token.rstrip or " " in token.content for token in added):
+        return False
 
-    return _splits_between(backend, ((f"a {left}", f" {right}b") for left, right in product(_PROBES, _PROBES)))
-
-
-def _splits_between(backend: Any, pairs: Iterable[tuple[str, str]]) -> bool:
     @cache
     def split(text: str) -> list[str]:
-        return [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
+        return [piece for piece, _ in steps.pre_tokenize_str(text)]
 
+    pairs = ((f"a {left}", f" {right}b") for left, right in product(_PROBES, _PROBES))
     return all(split(left + right) == split(left) + split(right) for left, right in pairs)

@@ -26,7 +26,6 @@ class Inspection:
     """
 
     ledger: Ledger = field(default_factory=Ledger)
-    turns: int = 0
     calls: int = 0
     unreadable_calls: int = 0
     results: int = 0
@@ -38,23 +37,20 @@ class Inspection:
     report: DataReport | None = None
     _ids: set[int] = field(default_factory=set)  # hashes: about 60 bytes a row, however long the ids are
 
-    def add(self, conversation: Conversation) -> None:
-        """Count one conversation."""
+    def add(self, conversation: Conversation, identity: str | None) -> None:
+        """Count one conversation. `identity`: the row's own id."""
+        if identity is not None:
+            self.repeated_ids += hash(identity) in self._ids
+            self._ids.add(hash(identity))
         parts = [part for turn in conversation.turns for part in turn.parts]
         readable = [part.parse_error is None for part in parts if isinstance(part, ToolCall)]
         self.calls += len(readable)
         self.unreadable_calls += readable.count(False)
         self.results += sum(isinstance(part, ToolResult) for part in parts)
         self.rows_with_calls += any(readable)
-        self.turns += len(conversation.turns)
         self.tools.update(tool.name for tool in conversation.tools)
         self.characters.append(sum(len(turn.raw) for turn in conversation.turns))
         self.row_turns.append(len(conversation.turns))
-
-    def add_id(self, identity: str) -> None:
-        """Count a row's own id."""
-        self.repeated_ids += hash(identity) in self._ids
-        self._ids.add(hash(identity))
 
     @property
     def notes(self) -> list[str]:
@@ -72,7 +68,7 @@ class Inspection:
             "parsed": ledger.kept,
             "rejected": ledger.rejected,
             "reasons": dict(ledger.reasons.most_common()),
-            "turns": self.turns,
+            "turns": sum(self.row_turns),
             "calls": self.calls,
             "unreadable_calls": self.unreadable_calls,
             "results": self.results,
@@ -93,9 +89,8 @@ def inspect_file(path: Path, quarantine: Path | None = None, encoder: Encoder | 
     inspection = Inspection(report=prepared.report, ledger=prepared.report.ledger) if prepared else Inspection()
 
     def add(line: int, conversation: Conversation) -> None:
-        inspection.add(conversation)
-        if conversation.id != f"{path.name}:{line}":  # that is our default id, which is unique
-            inspection.add_id(conversation.id)
+        default = f"{path.name}:{line}"  # which is unique
+        inspection.add(conversation, None if conversation.id == default else conversation.id)
 
     if prepared:
         prepared.add(path, quarantine, add)

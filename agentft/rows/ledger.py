@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import groupby, pairwise
 from pathlib import Path
 
 from agentft.strict import counted, own_table
-from agentft.types import Conversation, Json, ToolCall
+from agentft.types import Conversation, Json, ToolCall, ToolResult
 
-__all__ = ["REMEDIES", "Ledger", "Rejection", "rows_have"]
+__all__ = ["REMEDIES", "UNASKED", "UNSUPERVISED", "Ledger", "Rejection", "rows_have"]
 
 REMEDIES = own_table(__file__, str)
 """What to do about a rejected row, by reason."""
+
+_UNREADABLE, _UNDECLARED = "rows_with_unreadable_calls", "rows_with_undeclared_calls"
+_SHARED, UNASKED = "rows_with_shared_results", "rows_with_unasked_replies"
+UNSUPERVISED = "rows_without_supervised_tokens"
+_REMARKS = {
+    _UNREADABLE: "an unreadable call, unused",
+    _UNDECLARED: "a call of a tool that the row does not declare",
+    _SHARED: "fewer results than calls in one step, so the last calls count as calls without a result",
+    UNASKED: "a first reply with nothing before it, which the format native does not supervise",
+    UNSUPERVISED: "no supervised token: not trained on",
+}
+"""What may be doubtful about a kept row, by its key in `data inspect --json`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +59,8 @@ class Ledger:
     """Counts over the rows of one or more files. Always `rows == kept + rejected`.
 
     `reasons`: the number of rejected rows by reason. `first`: the first rejection for each reason, with its file.
-    `unread`: the number of kept rows by key that holds something and is not read. `unreadable`: kept rows with a call
-    that cannot be read, and the place of the first. `unsupervised`: kept rows of which the learn rule supervises no
-    token, so that they are not trained on, and the place of the first.
+    `unread`: the number of kept rows by key that holds something and is not read. `remarks`: the number of kept rows by
+    the key in `_REMARKS`. `first_remarks`: the place of the first.
     """
 
     rows: int = 0
@@ -55,10 +68,8 @@ class Ledger:
     reasons: Counter[str] = field(default_factory=Counter)
     first: dict[str, tuple[Path, Rejection]] = field(default_factory=dict)
     unread: Counter[str] = field(default_factory=Counter)
-    unreadable: int = 0
-    first_unreadable: str = ""
-    unsupervised: int = 0
-    first_unsupervised: str = ""
+    remarks: Counter[str] = field(default_factory=Counter)
+    first_remarks: dict[str, str] = field(default_factory=dict)
 
     @property
     def rejected(self) -> int:
@@ -69,49 +80,39 @@ class Ledger:
         """Count a kept row."""
         self.kept += 1
         self.unread.update(conversation.unread)
-        for index, turn in enumerate(conversation.turns, start=-conversation.inserted):
-            for part in turn.parts:
-                if isinstance(part, ToolCall) and part.parse_error is not None:
-                    self.unreadable += 1
-                    if not self.first_unreadable:
-                        self.first_unreadable = f"{path}:{line}: turn {index}: {part.parse_error}"
-                    return
+        doubts = list(_doubts(conversation))
+        for key, detail in dict(reversed(doubts)).items():  # the first of each
+            self.remark(key, f"{path}:{line}: {detail}")
 
-    def count_unsupervised(self, place: str) -> None:
-        """Count a row, which is kept, as one without supervised tokens."""
-        self.unsupervised += 1
-        self.first_unsupervised = self.first_unsupervised or place
+    def remark(self, key: str, place: str) -> None:
+        """Count a kept row under a key of `_REMARKS`."""
+        self.remarks[key] += 1
+        self.first_remarks.setdefault(key, place)
 
     def merge(self, later: Ledger) -> None:
         """Add the counts of rows that follow."""
-        for name in ("rows", "kept", "unreadable", "unsupervised"):
-            setattr(self, name, getattr(self, name) + getattr(later, name))
-        self.reasons.update(later.reasons)
-        self.unread.update(later.unread)
-        for reason, place in later.first.items():
-            self.first.setdefault(reason, place)
-        self.first_unreadable = self.first_unreadable or later.first_unreadable
-        self.first_unsupervised = self.first_unsupervised or later.first_unsupervised
+        self.rows, self.kept = self.rows + later.rows, self.kept + later.kept
+        for name in ("reasons", "unread", "remarks"):
+            getattr(self, name).update(getattr(later, name))
+        self.first = self.first | later.first | self.first
+        self.first_remarks = later.first_remarks | self.first_remarks
 
     def notes(self) -> list[str]:
-        """Remarks about kept rows of which something is not used."""
-        notes = [
+        """Remarks about kept rows of which something is not used or doubtful."""
+        unread = [
             f"{rows_have(count)} `{key}`, which is not read: use a key of docs/formats.md, or remove it"
             for key, count in self.unread.most_common()
         ]
-        if self.unreadable:
-            notes.append(f"{rows_have(self.unreadable)} an unreadable call, unused; the first: {self.first_unreadable}")
-        if self.unsupervised:
-            notes.append(
-                f"{rows_have(self.unsupervised)} no supervised token, so training leaves "
-                f"{'them' if self.unsupervised > 1 else 'it'} out; the first: {self.first_unsupervised}"
-            )
-        return notes
+        doubts = [
+            f"{rows_have(self.remarks[key])} {text}; the first: {self.first_remarks[key]}"
+            for key, text in _REMARKS.items()
+            if self.remarks[key]
+        ]
+        return unread + doubts
 
     def document(self) -> dict[str, Json]:
-        """What is not used of kept rows, as JSON; a key is left out if there is nothing to count."""
-        counts: dict[str, Json] = {"unread_keys": dict(self.unread), "rows_with_unreadable_calls": self.unreadable}
-        counts["rows_without_supervised_tokens"] = self.unsupervised
+        """What is not used of kept rows or doubtful, as JSON; a key is left out if there is nothing to count."""
+        counts: dict[str, Json] = {"unread_keys": dict(self.unread), **{key: self.remarks[key] for key in _REMARKS}}
         return {key: count for key, count in counts.items() if count}
 
     def reject(self, path: Path, rejection: Rejection) -> None:
@@ -127,3 +128,19 @@ class Ledger:
 def rows_have(count: int) -> str:
     """The subject and verb of a remark: `1 row has`, `12 rows have`."""
     return f"{counted(count, 'row')} ha{'s' if count == 1 else 've'}"
+
+
+def _doubts(conversation: Conversation) -> Iterator[tuple[str, str]]:
+    """What may be doubtful about a row (a key of `_REMARKS`, perhaps several times), and its place."""
+    declared = {tool.name for tool in conversation.tools}
+    kinds: list[type] = []
+    for place, turn in enumerate(conversation.turns, start=-conversation.inserted):
+        kinds += [type(p) for p in turn.parts if turn.role == "user" or isinstance(p, ToolCall | ToolResult)]
+        for call in (part for part in turn.parts if isinstance(part, ToolCall)):
+            if call.parse_error:
+                yield _UNREADABLE, f"turn {place}: {call.parse_error}"
+            elif call.name not in declared:
+                yield _UNDECLARED, f"turn {place}: {call.name:.60}"
+    for (kind, calls), (after, results) in pairwise((kind, len([*group])) for kind, group in groupby(kinds)):
+        if kind is ToolCall and after is ToolResult and results < calls:
+            yield _SHARED, f"{calls} calls, {counted(results, 'result')}"

@@ -14,13 +14,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import TypeAlias
 
+from agentft.calls import NATIVE
 from agentft.engine.packing import Sample, make_sample
 from agentft.errors import FrameError, InputError, RowError
 from agentft.rendering import Rendering
 from agentft.rendering.encoding import LearnRule, encode
 from agentft.rendering.render import count_thoughts
 from agentft.rendering.tokens import Tokenizer, controls_in
-from agentft.rows.ledger import Ledger, Rejection
+from agentft.rows.ledger import UNASKED, UNSUPERVISED, Ledger, Rejection
 from agentft.rows.parallel import available_processes, map_in_order
 from agentft.rows.quarantine import open_quarantine
 from agentft.rows.reading import Row, Undecoded, iter_undecoded, keep_rows
@@ -38,8 +39,7 @@ def _ignore(_line: int, _conversation: Conversation) -> None:
 
 
 _BATCH_ROWS, _BATCH_BYTES = 32, 2**20
-_LARGE = 2**20
-_ALONE, _ALONE_IF_LARGE = 8, 1
+_ALONE, _ALONE_IF_LARGE, _LARGE = 8, 1, 2**20
 """Batches that are prepared before other processes help: for a small file, starting them takes longer. A large one is
 known by its bytes (compressed ones, too)."""
 _SUMS = ("quiet", "answered", "thoughts", "trimmed", "left_out")
@@ -100,7 +100,7 @@ class DataReport:
     def document(self) -> dict[str, Json]:
         """The content of data.json."""
         rows = self.ledger
-        trained = rows.kept - rows.unsupervised - self.held_out
+        trained = rows.kept - rows.remarks[UNSUPERVISED] - self.held_out
         counts: dict[str, Json] = {"rows": rows.rows, "trained": trained, "rejected": rows.rejected}
         counts["reasons"] = dict(rows.reasons.most_common())
         counts["first"] = dict(rows.first_places())
@@ -197,8 +197,11 @@ class _Batch:
         found = encode_row(row.line, conversation, encoder)
         report.quiet += sum(_answers_to("user", one.segments) for one in found)
         report.answered += sum(_answers_to("result", one.segments) for one in found)
+        place = f"{path}:{row.line}: {conversation.id}"
+        if encoder.rendering.name == NATIVE and conversation.turns[0].role == "assistant":
+            report.ledger.remark(UNASKED, place)
         if not any(one.sample for one in found):
-            report.ledger.count_unsupervised(f"{path}:{row.line}: {conversation.id}")
+            report.ledger.remark(UNSUPERVISED, place)
             return conversation
         texts = "\n".join(turn.raw for turn in conversation.turns)
         report.control_texts.update(controls_in(texts, encoder.tokenizer))
@@ -250,8 +253,8 @@ def prepare(paths: Sequence[Path], encoder: Encoder, quarantine: Path | None = N
             rejected_rows.unlink()
     if not made.samples:
         first = [f"{place} ({reason})" for reason, place in ledger.first_places().items()]
-        if ledger.unsupervised:
-            first.append(f"{ledger.first_unsupervised}: learn = {encoder.learn.name!r} supervises no token of this row")
+        if place := ledger.first_remarks.get(UNSUPERVISED):
+            first.append(f"{place}: learn = {encoder.learn.name!r} supervises no token of this row")
         raise InputError(f"no row can be used for training (of {ledger.rows}); the first: {first[0]}")
     made.complete()
     return made

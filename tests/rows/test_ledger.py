@@ -9,7 +9,7 @@ import pytest
 
 from agentft.records import parse_row
 from agentft.rows.inspection import Inspection, inspect_file
-from agentft.rows.ledger import Ledger, Rejection
+from agentft.rows.ledger import UNSUPERVISED, Ledger, Rejection
 from agentft.types import Json
 from tests.values import assert_immutable
 
@@ -53,19 +53,61 @@ def test_a_row_with_unreadable_calls_is_counted_once_with_the_turn_of_the_first(
     ledger = Ledger()
     for line, messages in enumerate([ANSWERED, UNREADABLE, [*ANSWERED, *UNREADABLE]], 1):
         ledger.keep(Path("f"), line, parse_row({"messages": messages, **more}, "r"))
-    assert (ledger.kept, ledger.unreadable) == (3, 2)
-    assert ledger.first_unreadable.startswith(f"f:2: turn {turn}: ")
-    assert ledger.notes() == [f"2 rows have an unreadable call, unused; the first: {ledger.first_unreadable}"]
+    first = ledger.first_remarks["rows_with_unreadable_calls"]
+    assert (ledger.kept, first.startswith(f"f:2: turn {turn}: ")) == (3, True)
+    assert ledger.notes() == [f"2 rows have an unreadable call, unused; the first: {first}"]
     assert ledger.document() == {"rows_with_unreadable_calls": 2}
 
 
 def test_rows_without_a_supervised_token_are_counted_with_the_first() -> None:
     ledger = Ledger()
-    ledger.count_unsupervised("f:4: one")
-    assert ledger.notes() == ["1 row has no supervised token, so training leaves it out; the first: f:4: one"]
-    ledger.count_unsupervised("f:9: two")
-    assert ledger.notes() == ["2 rows have no supervised token, so training leaves them out; the first: f:4: one"]
+    ledger.remark(UNSUPERVISED, "f:4: one")
+    assert ledger.notes() == ["1 row has no supervised token: not trained on; the first: f:4: one"]
+    ledger.remark(UNSUPERVISED, "f:9: two")
+    assert ledger.notes() == ["2 rows have no supervised token: not trained on; the first: f:4: one"]
     assert ledger.document() == {"rows_without_supervised_tokens": 2}
+
+
+def called(*names: str) -> Json:
+    calls: list[Json] = [
+        {"id": f"{at}{name}", "type": "function", "function": {"name": name, "arguments": '{"x": 1}'}}
+        for at, name in enumerate(names)
+    ]
+    return {"role": "assistant", "content": None, "tool_calls": calls}
+
+
+def answered(identity: str) -> Json:
+    return {"role": "tool", "tool_call_id": identity, "content": "1"}
+
+
+def remarks(messages: list[Json]) -> dict[str, str]:
+    ledger = Ledger()
+    ledger.keep(Path("f"), 7, parse_row({"messages": messages, "tools": [{"name": "a"}, {"name": "b"}]}, "r"))
+    assert set(ledger.remarks.values()) <= {1}
+    return ledger.first_remarks
+
+
+def test_calls_of_tools_that_the_row_does_not_declare_are_counted_by_row() -> None:
+    assert remarks([ANSWERED[0], called("a"), answered("0a"), called("b")]) == {}
+    messages = [ANSWERED[0], called("a", "c", "d"), answered("0a"), answered("1c"), answered("2d"), called("e")]
+    assert remarks(messages) == {"rows_with_undeclared_calls": "f:7: turn 1: c"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "told"),
+    [
+        ([called("a", "b"), answered("0a")], "2 calls, 1 result"),
+        ([called("a"), called("b", "b"), answered("0a"), answered("0b"), ANSWERED[1]], "3 calls, 2 results"),
+        ([called("a", "b"), answered("0a"), answered("1b")], ""),
+        ([called("a", "b")], ""),  # the row ends with the calls
+        ([called("a"), ANSWERED[0], called("b"), answered("0b")], ""),  # the first was never run
+        ([called("a"), answered("0a"), called("a", "b"), answered("0a"), answered("1b")], ""),
+    ],
+)
+def test_steps_with_fewer_results_than_calls_are_counted_by_row(messages: list[Json], told: str) -> None:
+    """As where one `observation` of LLaMA-Factory holds the results of parallel calls."""
+    found = remarks([ANSWERED[0], *messages])
+    assert found == ({"rows_with_shared_results": f"f:7: {told}"} if told else {})
 
 
 def test_a_rejection_cannot_be_changed() -> None:

@@ -94,7 +94,7 @@ def test_a_call_with_nan_is_unreadable(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     Dataset.from_list([{"messages": [turn]}]).to_parquet(str(path))
     _, ledger = read(path)
-    assert ledger.first_unreadable.endswith("arguments: NaN is not JSON")
+    assert ledger.first_remarks["rows_with_unreadable_calls"].endswith("arguments: NaN is not JSON")
 
 
 def test_a_small_file_of_equal_texts_is_read_piece_by_piece(tmp_path: Path) -> None:

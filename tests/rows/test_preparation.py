@@ -17,8 +17,10 @@ from agentft.records import parse_row
 from agentft.rendering import open_rendering
 from agentft.rendering.encoding import learn_rule
 from agentft.rendering.tokens import Tokens
+from agentft.rows.ledger import UNSUPERVISED
 from agentft.rows.preparation import DataReport, Encoder, Prepared, encode_row, prepare
 from tests.engine.samples import msagent_row, write_rows
+from tests.rendering.test_syntax import CALLS, END, SHOW, TOOLS, tokenizer_of
 from tests.tiny import tiny_tokenizer
 from tests.values import assert_immutable
 
@@ -73,6 +75,22 @@ def test_rows_with_the_same_tools_have_the_same_stem(tmp_path: Path) -> None:
     assert "APIs" in TOKENIZER.decode(list(stems.pop()))
 
 
+def test_first_replies_that_native_does_not_supervise_are_counted_by_row(tmp_path: Path) -> None:
+    greeting = {"role": "assistant", "content": "Good day."}
+    later = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+    path = write(tmp_path / "rows.jsonl", [{"messages": later}, {"messages": [greeting, *later]}])
+    tokenizer = tokenizer_of(TOOLS + SHOW + CALLS + END)
+    supervising = {}
+    for name in ("native", "hermes"):
+        given = Encoder(tokenizer, open_rendering(name, tokenizer), learn_rule("assistant"), 4096)
+        made = prepare([path], given)
+        sample = made.samples[-1]
+        supervising[name] = "Good day." in tokenizer.decode([sample.tokens[place] for place in sample.places])
+        told = {} if name == "hermes" else {"rows_with_unasked_replies": f"{path}:2: rows.jsonl:2"}
+        assert made.report.ledger.first_remarks == told
+    assert supervising == {"native": False, "hermes": True}
+
+
 def test_every_row_is_accounted_for_across_files(tmp_path: Path) -> None:
     good = write_rows(tmp_path / "good.jsonl", 3, quiet=1)
     bad = tmp_path / "bad.jsonl"
@@ -81,11 +99,9 @@ def test_every_row_is_accounted_for_across_files(tmp_path: Path) -> None:
     report = prepare([good, bad], encoder(), tmp_path / "kept").report
 
     assert (report.ledger.rows, report.ledger.kept, report.ledger.rejected) == (8, 5, 3)
-    assert report.ledger.unsupervised == 1
+    assert report.ledger.remarks[UNSUPERVISED] == 1
     assert (report.document()["trained"], report.document()["rows_without_supervised_tokens"]) == (4, 1)
-    assert report.ledger.notes() == [
-        f"1 row has no supervised token, so training leaves it out; the first: {good}:4: none-0"
-    ]
+    assert report.ledger.notes() == [f"1 row has no supervised token: not trained on; the first: {good}:4: none-0"]
     assert report.ledger.first_places()["invalid-json"].startswith(f"{bad}:2")
     lines = [path.read_text().splitlines() for path in sorted((tmp_path / "kept").iterdir())]
     assert [len(file) for file in lines] == [3]
@@ -145,7 +161,7 @@ def test_turns_that_rightly_make_no_call_are_counted(tmp_path: Path, learn: str,
 
     assert report.quiet == 2, "answers after a result are not counted"
     assert report.quiet_learnt is quiet_learnt
-    assert (report.ledger.kept, report.ledger.unsupervised) == (5, 0 if quiet_learnt else 2)
+    assert (report.ledger.kept, report.ledger.remarks[UNSUPERVISED]) == (5, 0 if quiet_learnt else 2)
 
 
 def test_the_fingerprint_changes_with_the_training_data(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from agentft.errors import FrameError, InputError, MissingError
+from agentft.rows.ledger import UNSUPERVISED
 from agentft.rows.reading import read_rows
 from agentft.runs import RunFolder, find_finished
 from agentft.training import run
@@ -92,7 +93,7 @@ def test_weights_supervise_what_the_rule_leaves_out(tiny: Path, rows: Path, tmp_
         for weights in ({}, {"answer": 0.5})
     )
 
-    assert (calls.ledger.unsupervised, answers.ledger.unsupervised) == (2, 0)
+    assert (calls.ledger.remarks[UNSUPERVISED], answers.ledger.remarks[UNSUPERVISED]) == (2, 0)
     assert answers.weight - calls.weight == 0.5 * (answers.supervised - calls.supervised) > 0
 
 
