@@ -42,17 +42,20 @@ def write_card(run: FinishedRun, recipe: Mapping[str, Any], to: str, notes: Sequ
     lines = ["---", head_text, "---", "", f"# {_plain(name)}", ""]
     lines += [f"{_code(run.model)}, tuned to call tools with agentft {__version__}.", ""]
     lines += [f"- {_plain(note)}" for note in notes]
-    lines += ["", "## Data", "", *_account(data), "", "## Training", "", "| setting | value |", "|---|---|"]
+    lines += ["", "## Data", "", *_account(data, recipe), "", "## Training", "", "| setting | value |", "|---|---|"]
     lines += [f"| {key} | {_code(recipe[key])} |" for key in _SETTINGS if key in recipe]
     lines += ["", "## Scores", "", *_scores(RunFolder(run.path).evaluations), "", "## Serve", "", serve.rstrip(), ""]
     return "\n".join(lines)
 
 
-def _account(data: Mapping[str, Any]) -> Iterator[str]:
+def _account(data: Mapping[str, Any], recipe: Mapping[str, Any]) -> Iterator[str]:
     rejected, reasons = data.get("rejected", 0), data.get("reasons") or {}
     yield f"- rows: {data.get('rows', 0)}, of which {data.get('trained', 0)} were trained on and {rejected} rejected"
     for reason, count in reasons.items():
         yield f"  - {_plain(reason)}: {count}"
+    whole = data.get("epochs", 1) * (data.get("packing") or {}).get("packs", 0) // max(recipe.get("batch", 1), 1)
+    if data.get("steps", 0) < whole:
+        yield f"- training ended after {data['steps']} of {whole} steps (`max_steps`), so not all rows were seen"
     yield f"- supervised tokens: {data.get('supervised', 0):,} of {data.get('tokens', 0):,}"
     yield f"- files: {', '.join(_code(Path(str(name)).name) for name in data.get('files') or [])}"
     yield f"- fingerprint of the samples: {_code(data.get('fingerprint', ''))}"

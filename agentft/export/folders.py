@@ -216,15 +216,22 @@ def _find_converter(folder: Path | None) -> Path:
             f"there is no {CONVERTER} {place}; it is part of llama.cpp: get https://github.com/ggml-org/llama.cpp, "
             "then give its folder with --llama-cpp FOLDER"
         )
+    _run(Path(found), "--help")  # a missing package shows before the minutes of merging
     return Path(found)
 
 
 def _convert(converter: Path, folder: Path) -> None:
     """Replace the weights in `folder` by a GGUF file."""
-    command = [sys.executable, str(converter), str(folder), "--outfile", str(folder / "model.gguf")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  the user named the file
-    if done.returncode or not (folder / "model.gguf").is_file():
-        reason = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
-        raise MissingError(f"{converter} failed: {reason:.300}; run it on an export --to merged to see all its output")
+    _run(converter, str(folder), "--outfile", str(folder / "model.gguf"))
+    (folder / "model.gguf").stat()
     for path in folder.glob("model*.safetensors*"):
         path.unlink()
+
+
+def _run(converter: Path, *arguments: str) -> None:
+    done = subprocess.run([sys.executable, str(converter), *arguments], capture_output=True, text=True, check=False)  # noqa: S603  the user named the file
+    if done.returncode:
+        reason = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
+        module = reason.partition("No module named ")[2].strip("'")
+        remedy = f"pip install {module}" if module else "run it on an export --to merged to see all its output"
+        raise MissingError(f"{converter} failed: {reason:.300}; {remedy}")

@@ -233,6 +233,12 @@ def test_the_card_has_the_account_and_the_scores(lora: Path) -> None:
     assert "Evaluation `basics`, 12 cases, 95 % intervals." in text
     assert "| exact_call | 75.0% | 50.0% to 90.0% | 12 |" in text
     assert "  - \\<b\\>too\\|long \\# x: 2" in text
+    assert "not all rows were seen" not in text
+    data |= {"steps": 3, "epochs": 2, "packing": {"packs": 5}}
+    (lora / "data.json").write_text(json.dumps(data))
+    assert run(["export", str(lora), "--to", "adapter", "--output", str(lora / "three")]) == 0
+    text = (lora / "three" / "README.md").read_text(encoding="utf-8")
+    assert "training ended after 3 of 10 steps (`max_steps`), so not all rows were seen" in text
 
 
 def test_gguf_needs_llama_cpp(
@@ -244,7 +250,8 @@ def test_gguf_needs_llama_cpp(
     script = tmp_path / "llama" / "convert_hf_to_gguf.py"
     script.parent.mkdir()
     script.write_text(
-        "import pathlib, sys\nfolder, option, target = sys.argv[1:]\nassert option == '--outfile'\n"
+        "import pathlib, sys\nif '--help' in sys.argv: sys.exit()\n"
+        "folder, option, target = sys.argv[1:]\nassert option == '--outfile'\n"
         "found = pathlib.Path(folder, 'model.safetensors').stat().st_size\n"
         "pathlib.Path(target).write_text(f'GGUF {found}')\n"
     )
@@ -258,6 +265,11 @@ def test_gguf_needs_llama_cpp(
     )
     assert "failed: Model LlamaForX is not supported" in capfd.readouterr().err
     assert not (tmp_path / "g").exists()
+    script.write_text("import sentencepiece_x\n")
+    assert run(["export", str(lora), "--to", "gguf", "--llama-cpp", str(script.parent), "--output", "g"]) == 3
+    error = capfd.readouterr().err
+    assert "failed: ModuleNotFoundError: No module named 'sentencepiece_x'; pip install sentencepiece_x" in error
+    assert "prompts" not in error  # it was found before anything was rendered or merged
 
 
 @pytest.mark.parametrize(
