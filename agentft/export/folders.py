@@ -15,7 +15,7 @@ from agentft.errors import FrameError, InputError, MissingError
 from agentft.export.card import write_card
 from agentft.export.instructions import how_to_serve
 from agentft.export.ollama import OllamaTemplate, ollama_template
-from agentft.export.parity import Parity, Render, check_parity
+from agentft.export.parity import Render, check_parity
 from agentft.export.serving import given_text, served_template
 from agentft.files import write_digests
 from agentft.models.opening import check_rendering
@@ -57,10 +57,18 @@ class _Export:
             return self.ollama.render
 
         def render(messages: Sequence[Mapping[str, Any]], tools: Sequence[Any], prompt: bool) -> str:
+            if self.to == "vllm" and self.rendering.name == "hermes":
+                messages = [_from_vllm(message) for message in messages]
             given = {"tools": list(tools) or None, "add_generation_prompt": prompt, "chat_template": self.template}
             return str(self.tokenizer.apply_chat_template(list(messages), tokenize=False, **given))
 
         return render
+
+
+def _from_vllm(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """As vLLM's parser of Hermes calls returns it: the newline before a call stays in the content."""
+    content = message["content"]
+    return {**message, "content": f"{content}\n"} if content and message.get("tool_calls") else message
 
 
 def export_run(
@@ -119,7 +127,7 @@ def _open(run: FinishedRun, to: Target) -> _Export:
         raise InputError(f"the call format {run.call_format} cannot be exported")
     rows = [row for path in run.data for row in _read(path, run)]
     tools = [tool for row in rows for tool in row.tools]
-    template = served_template(rendering, tokenizer, tools, thinking=run.thinking)
+    template = served_template(rendering, tokenizer, tools, thinking=run.thinking, gap=to != "vllm")
     ollama = None
     if to == "ollama":
         if isinstance(rendering, FramedRendering) and rendering.format.server_parser is None:
@@ -148,20 +156,14 @@ def _check(export: _Export, note: Callable[[str], None], allow_differences: bool
         )
     if not parity.texts:
         raise FrameError(f"no training row can be sent as messages (of {len(parity.unsendable)}); train again")
-    for text in _found(parity):
-        note(text)
-
-
-def _found(parity: Parity) -> list[str]:
-    found = [parity.sentence() + (f"; the first difference: {parity.first}" if parity.differ else "")]
+    note(parity.sentence() + (f"; the first difference: {parity.first}" if parity.differ else ""))
     if parity.as_text:
-        found.append(
+        note(
             f"{parity.as_text} rows were trained with tools and calls in the data set's own wording: send their system "
             "text and calls as text"
         )
     if parity.unsendable:
-        found.append(f"rows not sendable as messages: {len(parity.unsendable)} (the first: {parity.unsendable[0]})")
-    return found
+        note(f"rows not sendable as messages: {len(parity.unsendable)} (the first: {parity.unsendable[0]})")
 
 
 def _write(export: _Export, target: Path, note: Callable[[str], None], converter: Path | None) -> None:
@@ -182,7 +184,9 @@ def _write(export: _Export, target: Path, note: Callable[[str], None], converter
         if export.ollama:
             (target / "Modelfile").write_text(_modelfile(export.ollama, stops), encoding="utf-8")
     if converter:
-        _convert(converter, target)
+        _run(converter, str(target), "--outfile", str(target / "model.gguf"))
+        for path in target.glob("model*.safetensors*"):
+            path.unlink()
 
 
 def _merge(export: _Export, target: Path, note: Callable[[str], None]) -> None:
@@ -218,14 +222,6 @@ def _find_converter(folder: Path | None) -> Path:
         )
     _run(Path(found), "--help")  # a missing package shows before the minutes of merging
     return Path(found)
-
-
-def _convert(converter: Path, folder: Path) -> None:
-    """Replace the weights in `folder` by a GGUF file."""
-    _run(converter, str(folder), "--outfile", str(folder / "model.gguf"))
-    (folder / "model.gguf").stat()
-    for path in folder.glob("model*.safetensors*"):
-        path.unlink()
 
 
 def _run(converter: Path, *arguments: str) -> None:

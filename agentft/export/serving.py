@@ -23,7 +23,9 @@ __all__ = ["given_text", "served_template"]
 _ASKED = Conversation("probe", (Turn("user", (Text("Probe.", Span(0, 6)),), "Probe."),), (), "")
 
 
-def served_template(rendering: Rendering, tokenizer: Any, tools: Iterable[ToolDefinition], *, thinking: bool) -> str:
+def served_template(
+    rendering: Rendering, tokenizer: Any, tools: Iterable[ToolDefinition], *, thinking: bool, gap: bool = True
+) -> str:
     """The Jinja source.
 
     Args:
@@ -31,6 +33,7 @@ def served_template(rendering: Rendering, tokenizer: Any, tools: Iterable[ToolDe
         tokenizer: the base model's.
         tools: those of the training data; their URLs, which a server does not get, are part of MS-Agent's texts.
         thinking: the run was trained on thoughts.
+        gap: contents end without the newline that is before a call. vLLM's parser of Hermes calls leaves it there.
 
     Raises:
         FrameError: the base has several templates, or thoughts of a form that MS-Agent replies cannot go on after.
@@ -44,7 +47,7 @@ def served_template(rendering: Rendering, tokenizer: Any, tools: Iterable[ToolDe
     head += FIXED_DATE if "strftime_now" in base else ""
     tail = _literal(given) if given else ""
     if isinstance(rendering, FramedRendering):
-        head += _rewriting(rendering, tools, thinking)
+        head += _rewriting(rendering, tools, thinking, gap)
         tail = f"({_literal(given)} ~ _chat.tail)"
     if tail:
         base = base.removesuffix("\n") + f"{{{{ {tail} if add_generation_prompt else '' }}}}"
@@ -57,7 +60,7 @@ def given_text(rendering: Rendering, tokenizer: Any, *, thinking: bool) -> str:
     return "".join(segment.text for segment in rendering.prompt(_ASKED)).removeprefix(asked)
 
 
-def _rewriting(rendering: FramedRendering, tools: Iterable[ToolDefinition], thinking: bool) -> str:
+def _rewriting(rendering: FramedRendering, tools: Iterable[ToolDefinition], thinking: bool, gap: bool) -> str:
     """The part that rewrites messages and tools in the run's call format."""
     fmt, frame = rendering.format, rendering.frame
     form = frame.thinker.form if thinking and frame.thinker else None
@@ -69,6 +72,7 @@ def _rewriting(rendering: FramedRendering, tools: Iterable[ToolDefinition], thin
     _, lead, trim = frame.opening(["user"]) if form is None else ("", "", ("", ""))
     constants: dict[str, Json] = {
         "INLINE": fmt.inline_results,
+        "GAP": gap,
         "THOUGHTS": thinking,
         "KEYED": form is not None and form.keyed,
         "HAS_SYSTEM": frame.has_system,

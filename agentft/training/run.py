@@ -328,16 +328,9 @@ def _measures(job: _Job, watcher: Watcher) -> list[Measure]:
 
 
 def _finish(job: _Job, watcher: Watcher, weights: Path | None, steps: int, seconds: float) -> RunResult:
-    losses = watcher.losses
-    result = RunResult(
-        folder=watcher.folder.path,
-        weights=weights,
-        steps=steps,
-        loss=losses[-1] if losses else None,
-        interrupted=weights is None,
-        data=job.prepared.report,
-        seconds=seconds,
-    )
+    losses, data = watcher.losses, job.prepared.report
+    loss = losses[-1] if losses else None
+    result = RunResult(watcher.folder.path, weights, steps, loss, weights is None, data, seconds)
     job.ranks.leave()
     watcher.folder.add_log(f"{'interrupted' if result.interrupted else 'finished'} after step {steps}")
     watcher(Finished(result, tuple(losses)))

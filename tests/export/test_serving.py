@@ -115,6 +115,27 @@ def test_urls_come_from_the_training_data() -> None:
     assert '"url": "http://w.test:80/now"' in jinja(tokenizer, source)([*messages, call], declared_tools, False)
 
 
+def test_vllm_may_leave_the_newline_before_a_call_in_the_content() -> None:
+    """Its Hermes parser returns all text up to the tag, and the next prompt must not have a second newline."""
+    tokenizer = tokenizer_with()
+    rendering: Any = open_rendering("hermes", tokenizer)
+    call = {"function": {"name": "f", "arguments": {}}}
+    for text in ("I look.", "I look.\n", "I look.\n\n"):
+        trained = f"{text}\n<tool_call>\n"
+        for gap, content in ((True, text), (False, f"{text}\n")):
+            source = served_template(rendering, tokenizer, [], thinking=False, gap=gap)
+            messages: list[Any] = [
+                {"role": "user", "content": "q"},
+                {"role": "assistant", "content": content, "tool_calls": [call, call]},
+            ]
+            served = jinja(tokenizer, source)(messages, [], False)
+            assert f"assistant\n{trained}" in served
+            assert served.count("</tool_call>\n<tool_call>") == 1
+    assert "assistant\nI look.\n<tool_call>" in jinja(tokenizer, source)(
+        [messages[0], {**messages[1], "content": "I look."}], [], False
+    )  # a client's own message
+
+
 def test_a_server_that_leaves_arguments_as_text_or_contents_as_parts_renders_the_same() -> None:
     tokenizer = tokenizer_with()
     rendering: Any = open_rendering("hermes", tokenizer)
