@@ -328,12 +328,11 @@ def _measures(job: _Job, watcher: Watcher) -> list[Measure]:
 
 
 def _finish(job: _Job, watcher: Watcher, weights: Path | None, steps: int, seconds: float) -> RunResult:
-    losses, data = watcher.losses, job.prepared.report
-    loss = losses[-1] if losses else None
-    result = RunResult(watcher.folder.path, weights, steps, loss, weights is None, data, seconds)
+    loss = watcher.losses[-1] if watcher.losses else None
+    result = RunResult(watcher.folder.path, weights, steps, loss, weights is None, job.prepared.report, seconds)
     job.ranks.leave()
     watcher.folder.add_log(f"{'interrupted' if result.interrupted else 'finished'} after step {steps}")
-    watcher(Finished(result, tuple(losses)))
+    watcher(Finished(result, tuple(watcher.losses)))
     return result
 
 
