@@ -253,3 +253,11 @@ def test_a_pull_can_be_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     for options, quiet in ([], False), (["-q"], True):
         assert run(["models", "pull", "smollm2-135m", *options]) == 2
         assert seen.arguments[1].quiet == quiet
+
+
+def test_going_on_with_a_chat_needs_a_person(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Seen(monkeypatch, "agentft.commands.chat._chat")
+    assert run(["chat", "--resume"]) == 2
+    assert "--resume needs a person at a terminal" in capsys.readouterr().err
