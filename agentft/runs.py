@@ -325,7 +325,7 @@ def _read(path: Path, *texts: str) -> dict[str, Any]:
         table = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a run folder of `agentft train`") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: the file is corrupt ({error}); train again") from None
     table = table if isinstance(table, dict) else {}
     if missing := [key for key in texts if not isinstance(table.get(key), str)]:

@@ -91,7 +91,7 @@ def read_toml(path: Path, remedy: str) -> dict[str, Any]:
         return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a ValueError is also bad UTF-8, or a number of thousands of digits
         raise InputError(f"{path}: it is not TOML: {error}") from None
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agentft.errors import InputError
-from agentft.strict import own_table
+from agentft.strict import own_table, read_toml
 from agentft.toolserver.faults import FaultKind
 
 
@@ -24,3 +24,11 @@ def test_a_modules_table_is_checked(tmp_path: Path) -> None:
     table.unlink()
     with pytest.raises(InputError, match=r"cannot be read .*; install agentft again"):
         own_table(str(module), str)
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000, "{a=" * 100_000, "1" + "0" * 5000])
+def test_hostile_toml_is_refused_in_a_sentence(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(f"x = {value}")
+    with pytest.raises(InputError, match=r"a\.toml: it is not TOML: "):
+        read_toml(path, "write it again")

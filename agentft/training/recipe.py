@@ -327,7 +327,7 @@ def _parse_override(text: str) -> tuple[str, Any]:
         return key, value.strip().strip("\"'")
     try:
         return key, tomllib.loads(f"x = {value}")["x"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return key, value.strip()
 
 
