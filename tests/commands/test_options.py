@@ -171,16 +171,17 @@ def test_every_option_of_the_chat_reaches_it(monkeypatch: pytest.MonkeyPatch) ->
     given = ["--model", "m", "--adapter", "a", "--tools", "weather", "--bits", "8", "--system", "Hi.", *server]
     drawn = ["--temperature", "0.5", "--top-p", "0.9", "--top-k", "5", "--repetition-penalty", "1.2", "--seed", "7"]
     assert run(["chat", *given, *drawn, "--max-new-tokens", "9", "--save", "kept.jsonl", "--no-stream"]) == 2
-    opening, opened, toolsets, save, _ = seen.arguments
+    opened, save, _ = seen.arguments
+    opening = opened.opening
     assert (opening.model, opening.adapter, opening.bits, opening.served) == ("m", "a", 8, None)
     assert opened.sampling == (9, 0.5, 0.9, 5, 7, 1.2)
     assert (opened.persona, opened.approval, opened.mcp, opened.env) == ("Hi.", "never", "a server", ["A=1"])
-    assert ([toolset.name for toolset in toolsets], save) == (["weather"], Path("kept.jsonl"))
+    assert ([toolset.name for toolset in opened.toolsets], save) == (["weather"], Path("kept.jsonl"))
     assert (seen.options["stream"], seen.options["as_json"]) == (False, False)
     monkeypatch.setenv("AGENTFT_API_KEY", "a-key-of-nobody")
     served = ["--endpoint", "http://192.0.2.1/v1", "--tokenizer", "some/model", "--allow-http"]
     assert run(["chat", *served, "--json"]) == 2
-    endpoint = seen.arguments[0].served
+    endpoint = seen.arguments[0].opening.served
     assert (endpoint.url, endpoint.tokenizer, seen.options["as_json"]) == ("http://192.0.2.1/v1", "some/model", True)
 
 
