@@ -13,6 +13,7 @@ from agentft.records.msagent import MSAGENT_KEYS, holds_msagent, parse_msagent
 from agentft.records.nulls import check_null_arguments
 from agentft.records.openai import OPENAI_KEYS, holds_openai, parse_openai
 from agentft.records.sharegpt import SHAREGPT_KEYS, holds_sharegpt, parse_sharegpt
+from agentft.records.tagged import TAGGED_KEYS, holds_tagged, parse_tagged
 from agentft.records.tools import read_list, read_tools
 from agentft.records.unread import unread_keys
 from agentft.types import Conversation, Json, ToolDefinition, Turn
@@ -40,6 +41,7 @@ class RowFormat:
 # The first format that recognises a row reads it.
 ROW_FORMATS: dict[str, RowFormat] = {
     "sharegpt": RowFormat(("conversations", "messages"), holds_sharegpt, parse_sharegpt, SHAREGPT_KEYS),
+    "tagged": RowFormat(("conversations", "messages"), holds_tagged, parse_tagged, TAGGED_KEYS),
     "msagent": RowFormat(("conversations", "messages"), holds_msagent, parse_msagent, MSAGENT_KEYS),
     "openai": RowFormat(("messages", "conversations"), holds_openai, parse_openai, OPENAI_KEYS),
 }
@@ -66,7 +68,7 @@ def parse_row(row: Mapping[str, Json], default_id: str) -> Conversation:
     turns, declared = _parse_turns(ROW_FORMATS[source].parse, items, row.get("system"))
     listed = read_tools(row)
     unread = unread_keys(row, key, items, ROW_FORMATS[source].turn_keys)
-    if declared and listed:  # the system value declares the tools
+    if declared and listed and declared != listed:  # the system value declares the tools
         unread += ("tools",)
     tools = declared or listed
     check_null_arguments(items, turns, tools)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agentft.records.keys import REASONING_KEYS
+from agentft.records.keys import REASONING_KEYS, role_of, text_of
 from agentft.records.openai import parse_openai
 from agentft.types import Json, ToolDefinition, Turn
 
@@ -23,7 +23,7 @@ SHAREGPT_KEYS: dict[str, frozenset[str]] = {
 
 def holds_sharegpt(_: str, items: Sequence[Json]) -> bool:
     """Whether a turn has a role that stands for calls or results."""
-    return any(isinstance(item, dict) and _role(item) in (*_CALLS, *_RESULTS) for item in items)
+    return any(isinstance(item, dict) and role_of(item) in (*_CALLS, *_RESULTS) for item in items)
 
 
 def parse_sharegpt(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinition, ...]]:
@@ -37,12 +37,8 @@ def parse_sharegpt(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinit
     return parse_openai([_message(item) if isinstance(item, dict) else item for item in items])
 
 
-def _role(item: dict[str, Json]) -> Json:
-    return item.get("role", item.get("from"))
-
-
 def _message(item: dict[str, Json]) -> Json:
-    named, content = _role(item), item.get("content", item.get("value"))
+    named, content = role_of(item), text_of(item)
     others = {key: value for key, value in item.items() if key not in SHAREGPT_KEYS[""]}
     message = others | {"role": _ROLES.get(named, named) if isinstance(named, str) else named, "content": content}
     if named not in _CALLS:

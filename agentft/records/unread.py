@@ -14,6 +14,7 @@ __all__ = ["unread_keys", "unread_of_turn"]
 # The latter say something about the row. They are no part of the conversation, so nothing is lost if they are not read.
 _ROW = frozenset({"id", "system"})
 _ROW |= {"source", "license", "lang", "language", "category", "dataset", "split", "metadata", "meta", "provenance"}
+_ROW |= {"subcategory", "task"}
 _CALL = frozenset({"id", "type", "function", "name"})
 _TOOL = frozenset({"type", "function", "name", "description", "parameters", "input_schema", "inputSchema"})
 _TURN = frozenset({"id", *WEIGHT_KEYS})
@@ -53,7 +54,7 @@ def unread_of_turn(turn: Mapping[str, Json], turn_keys: Mapping[str, frozenset[s
     if role in ("assistant", "gpt", "function_call", "tool_call"):
         yield from _unread_of_functions(turn.get("tool_calls"), "tool_calls", _CALL)
         written = _WRITTEN_CALL.search(str(turn.get("content", turn.get("value"))))
-        yield from (f"{role}.{written[0]}",) if written else ()
+        yield from (f"{role}.{written[0]}",) if written and written[0] not in known else ()
     else:  # a weight of 0 changes nothing here
         yield from (f"{role}.{name}" for name in WEIGHT_KEYS if turn.get(name))
 

@@ -47,6 +47,11 @@ UNITS = {
     "open-tags": '<tool_call>{"',
     "literal-tags": "<tool_call>{'a</tool_call>",
     "lines-of-tags": "\n<tool_call>\n",
+    "tools-tags": "<tools>",
+    "closed-tools": "<tools></tools>",
+    "tools-in-lines": "<tools>{}\n</tools>\n",
+    "response-tags": "<tool_response>",
+    "responses": "<tool_response>1</tool_response>",
     "fences": "```json\n",
     "react": "Action: a\n",
     "react-lines": "Action:\n\n",
@@ -68,6 +73,12 @@ def msagent(text: str) -> dict[str, Json]:
     return {"conversations": [{"from": "user", "value": text}, {"from": "assistant", "value": text}]}
 
 
+def tagged(text: str) -> dict[str, Json]:
+    call = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
+    texts = {"system": f"# Tools <tools>[{text}", "user": text, "assistant": call * 3 + text, "tool": text}
+    return {"messages": [{"role": role, "content": content} for role, content in texts.items()]}
+
+
 READERS: dict[str, Callable[[str], object]] = {
     "system": parse_system,
     "msagent": CALL_FORMATS["msagent"].parse,
@@ -76,6 +87,8 @@ READERS: dict[str, Callable[[str], object]] = {
     "json": parse_json,
     "openai-row": lambda text: parse_row(row(text), "r"),
     "msagent-row": lambda text: parse_row(msagent(text), "r"),
+    "tagged-row": lambda text: parse_row(tagged(text), "r"),
+    "tagged-system": lambda text: parse_row(tagged(f"]</tools>{text}</tools>"), "r"),
     "tools": lambda text: parse_row({**row("{}"), "tools": text}, "r"),
 }
 

@@ -141,7 +141,7 @@ def test_another_weight_rejects_the_row(weights: dict[str, Any]) -> None:
             ("assistant.loss_scale", "assistant.masked"),
         ),
         ({"messages": [CHAT[0], {"role": "assistant", "tool_calls": [{**CALL, "weight": 0}]}]}, ("tool_calls.weight",)),
-        ({"messages": [CHAT[0], {**CHAT[1], "content": "<tool_call>\n{}\n</tool_call>"}]}, ("assistant.<tool_call>",)),
+        ({"messages": [CHAT[0], {**CHAT[1], "content": "<function=f>\n{}\n</function>"}]}, ("assistant.<function=",)),
         (
             {"messages": [CHAT[0], {**CHAT[1], "content": [{"type": "text", "text": "[TOOL_CALLS] []"}]}]},
             ("assistant.[TOOL_CALLS]",),

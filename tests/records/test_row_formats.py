@@ -35,7 +35,9 @@ def test_one_line_in_the_table_adds_a_format(monkeypatch: pytest.MonkeyPatch) ->
 def test_turns_that_no_format_recognises_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     blind = replace(ROW_FORMATS["msagent"], holds=lambda *_: False)
     monkeypatch.setitem(ROW_FORMATS, "msagent", blind)  # it keeps its place in the table
-    with pytest.raises(RowError, match="the turns of `conversations` have none of the formats sharegpt, m") as refused:
+    with pytest.raises(
+        RowError, match="the turns of `conversations` have none of the formats sharegpt, tagged, m"
+    ) as refused:
         parse_row({"conversations": [{"from": "user", "value": "hello"}]}, "x")
     assert refused.value.reason == "unknown-format"
 
