@@ -11,7 +11,10 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, cast
 
 from agentft.types import Json
@@ -25,11 +28,13 @@ __all__ = [
     "read_json",
     "read_literal",
     "read_value",
+    "repeated_keys",
 ]
 
 MAX_DEPTH = 100  # levels of brackets: far above real data, far below where a later json.dumps would overflow the stack
 MAX_LITERAL = 200_000  # characters: the Python parser takes about 100 times the memory of its input
 _WHITE = " \t\r\n"  # JSON's white space; Unicode has more
+_REPEATED: ContextVar[dict[str, None]] = ContextVar("repeated")
 _ESCAPED_SURROGATE = re.compile(r"\\[uU](?:0000)?[dD][89a-fA-F]")
 
 
@@ -59,24 +64,42 @@ def _finite(text: str) -> float:
     return value
 
 
+def _repeats(pairs: Sequence[tuple[str, Any]]) -> list[str]:
+    return [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+
+
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise UnreadableError(f"the key {key[:40]!r} occurs twice")
-        result[key] = value
-    return result
+    for key in _repeats(pairs):
+        raise UnreadableError(f"the key {key[:40]!r} occurs twice")
+    return dict(pairs)
 
 
-def _decoder(*, strict: bool, unique_keys: bool = False) -> json.JSONDecoder:
-    """`strict`: control characters inside strings are refused."""
-    hook: Callable[[Any], Any] | None = _unique if unique_keys else None
+def _last_wins(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        _REPEATED.get({}).update(dict.fromkeys(_repeats(pairs)))
+    return value
+
+
+@contextmanager
+def repeated_keys() -> Iterator[dict[str, None]]:
+    """The keys that stand twice in an object, of all that `read_json` and `read_value` read in the block."""
+    found: dict[str, None] = {}
+    token = _REPEATED.set(found)
+    try:
+        yield found
+    finally:
+        _REPEATED.reset(token)
+
+
+def _decoder(hook: Callable[[Any], Any] | None, *, strict: bool = True) -> json.JSONDecoder:
+    """`hook`: makes an object of its pairs. `strict`: control characters inside strings are refused."""
     return json.JSONDecoder(strict=strict, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=hook)
 
 
-_LENIENT = _decoder(strict=False)
-_STRICT = _decoder(strict=True)
-_STRICT_UNIQUE = _decoder(strict=True, unique_keys=True)
+_LENIENT = _decoder(_last_wins, strict=False)
+_STRICT = _decoder(None)
+_STRICT_UNIQUE = _decoder(_unique)
 
 
 def parse_json(text: str | bytes, *, unique_keys: bool = False, max_depth: int = MAX_DEPTH) -> Json:

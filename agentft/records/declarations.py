@@ -16,7 +16,7 @@ from functools import lru_cache
 from agentft.calls.msagent import INSTRUCTION
 from agentft.calls.reading import read_literal_call
 from agentft.errors import RowError
-from agentft.json_text import UnreadableError, read_json, read_value
+from agentft.json_text import UnreadableError, read_json, read_value, repeated_keys
 from agentft.records.keys import as_text
 from agentft.records.tools import make_tool
 from agentft.types import Declarations, Json, Part, Span, Text, ToolDefinition
@@ -50,6 +50,7 @@ def parse_system(text: str) -> tuple[tuple[Part, ...], tuple[ToolDefinition, ...
 
 
 @lru_cache(maxsize=256)
+@repeated_keys()  # which are not counted, since equal texts are read once
 def _parse(text: str) -> tuple[tuple[Part, ...], tuple[ToolDefinition, ...]]:
     blocks = list(_find_blocks(text))
     if not blocks:

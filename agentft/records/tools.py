@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from agentft.errors import RowError
-from agentft.json_text import UnreadableError, read_value
+from agentft.json_text import UnreadableError, read_value, repeated_keys
 from agentft.records.keys import as_text, is_blank
 from agentft.records.schemas import without_nulls
 from agentft.types import Json, Role, ToolDefinition
@@ -84,6 +84,7 @@ def read_tools(row: Mapping[str, Json]) -> tuple[ToolDefinition, ...]:
 
 
 @lru_cache(maxsize=4096)
+@repeated_keys()  # which are not counted, since equal tools are read once
 def _read_written(text: str) -> ToolDefinition | None:
     """`_read_tool` for the JSON text of a tool, so that equal tools of many rows are read once."""
     return _read_tool(json.loads(text))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from agentft.errors import InputError, RowError
-from agentft.json_text import UnreadableError, read_json
+from agentft.json_text import UnreadableError, read_json, repeated_keys
 from agentft.records import parse_row
 from agentft.rows.ledger import Ledger, Rejection
 from agentft.rows.quarantine import OnReject, open_quarantine
@@ -82,26 +82,37 @@ def keep_rows(
     Raises:
         InputError: see `read_rows`.
     """
-    for item in map(decode_row, iter_undecoded(path) if items is None else items):
+    for raw in iter_undecoded(path) if items is None else items:
         if ledger.rows == only:
             return
         ledger.rows += 1
         if only is not None and ledger.rows < only:
             continue
-        if isinstance(item, Row):
+        found = _parse(path, raw)
+        if not isinstance(found, Rejection):
+            row, conversation = found
             try:
-                conversation = parse_row(item.value, f"{path.name}:{item.line}")
-                converted = convert(item, conversation)
+                converted = convert(row, conversation)
             except RowError as error:
-                rejection = item.rejected(error)
+                found = row.rejected(error)
             else:
-                ledger.keep(path, item.line, conversation)
-                yield item.line, converted
+                ledger.keep(path, row.line, conversation)
+                yield row.line, converted
                 continue
-        else:
-            rejection = item
-        ledger.reject(path, rejection)
-        on_reject(rejection)
+        ledger.reject(path, found)
+        on_reject(found)
+
+
+def _parse(path: Path, raw: Undecoded) -> tuple[Row, Conversation] | Rejection:
+    with repeated_keys() as repeated:
+        row = decode_row(raw)
+        if isinstance(row, Rejection):
+            return row
+        try:
+            conversation = parse_row(row.value, f"{path.name}:{row.line}")
+        except RowError as error:
+            return row.rejected(error)
+    return row, replace(conversation, unread=(*conversation.unread, *(f"{key:.40} (repeated)" for key in repeated)))
 
 
 def read_conversations(

@@ -110,6 +110,35 @@ def test_steps_with_fewer_results_than_calls_are_counted_by_row(messages: list[J
     assert found == ({"rows_with_shared_results": f"f:7: {told}"} if told else {})
 
 
+TWICE = '{"x": 1, "x": 2}'
+BLOCK = f'<|startofthink|>{{"api_name": "a", "parameters": {TWICE}}}<|endofthink|>'
+CALLING = json.dumps({"messages": [ANSWERED[0], called("a")], "tools": [{"name": "a"}]})
+REPEATING = {
+    "message": json.dumps({"messages": ANSWERED}).replace('"content": "Hi"', '"content": "Hi", "content": "Ho"'),
+    "text": CALLING.replace(json.dumps('{"x": 1}'), json.dumps(TWICE)),
+    "object": CALLING.replace(json.dumps('{"x": 1}'), TWICE),
+    "sharegpt": json.dumps(
+        {
+            "conversations": [
+                {"from": "human", "value": "Hi"},
+                {"from": "function_call", "value": f'{{"name": "a", "arguments": {TWICE}}}'},
+            ]
+        }
+    ),
+    "msagent": json.dumps({"conversations": [{"from": "user", "value": "Hi"}, {"from": "assistant", "value": BLOCK}]}),
+}
+
+
+@pytest.mark.parametrize("row", REPEATING.values(), ids=REPEATING)
+def test_keys_that_stand_twice_are_counted_by_row_and_named(tmp_path: Path, row: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"{row}\n{row}\n{json.dumps({'messages': ANSWERED})}\n")
+    name = "content (repeated)" if "Ho" in row else "x (repeated)"
+    inspection = inspect_file(path)
+    assert (inspection.ledger.kept, inspection.ledger.unread) == (3, {name: 2})
+    assert inspection.notes[0].startswith(f"2 rows have `{name}`, which is not read")
+
+
 def test_a_rejection_cannot_be_changed() -> None:
     assert_immutable(Rejection(1, "no-turns", "why", None, None, ""))
 
