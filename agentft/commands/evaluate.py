@@ -14,7 +14,6 @@ from agentft.commands.endpoints import choose_endpoint
 from agentft.commands.eval_options import EvalOptions, with_options
 from agentft.content import split_names
 from agentft.errors import InputError
-from agentft.strict import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -186,6 +185,7 @@ def _with_conditions(plan: Plan, options: EvalOptions) -> Plan:
 def _check(options: EvalOptions) -> int:
     from agentft.display.terminal import say, say_json
     from agentft.evaluation.checking import check_cases
+    from agentft.strict import counted
     from agentft.toolset import stdout_to_stderr
 
     plan = _choose_plan(options, strict=False)

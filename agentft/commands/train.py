@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentft.strict import counted
 
 if TYPE_CHECKING:
     from agentft.display.training import TrainingView
@@ -330,6 +329,7 @@ def _result_lines(result: RunResult, quiet: bool) -> list[str]:
     from agentft.display.training import curve_lines
     from agentft.rows.ledger import UNSUPERVISED
     from agentft.runs import RunFolder
+    from agentft.strict import counted
 
     data, folder = result.data, RunFolder(result.folder)
     untrained = data.ledger.remarks[UNSUPERVISED]
