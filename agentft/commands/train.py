@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-
 if TYPE_CHECKING:
     from agentft.display.training import TrainingView
     from agentft.runs import RunFolder
