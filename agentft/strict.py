@@ -14,7 +14,8 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 from agentft.errors import InputError
 from agentft.json_text import UnreadableError, parse_json
 
-__all__ = ["closest", "counted", "nearest", "one_of", "own_table", "read_as", "read_json_line", "read_toml"]
+__all__ = ["closest", "counted", "nearest", "one_of", "own_table", "read_as", "read_bytes", "read_json_line"]
+__all__ += ["read_toml"]
 
 T = TypeVar("T")
 _NOUNS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list"}
@@ -81,6 +82,14 @@ def read_as(kind: type[T], row: Mapping[str, Any], at: str, **preset: Any) -> T:
         raise InputError(f"{at}: {error}") from None
 
 
+def read_bytes(path: Path, remedy: str) -> bytes:
+    """The content of a file. `remedy` ends the message of the InputError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+
+
 def read_toml(path: Path, remedy: str) -> dict[str, Any]:
     """The tables of a TOML file. `remedy` ends the message if the file cannot be read.
 
@@ -88,9 +97,7 @@ def read_toml(path: Path, remedy: str) -> dict[str, Any]:
         InputError: the file cannot be read, or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+        return tomllib.loads(read_bytes(path, remedy).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # a ValueError is also bad UTF-8, or a number of thousands of digits
         raise InputError(f"{path}: it is not TOML: {error}") from None
 

@@ -43,10 +43,7 @@ Approve = Annotated[
     Literal["never", "writes", "always"] | None,
     typer.Option(help="Which calls a person must allow before they are sent. Default: never; with --mcp: always."),
 ]
-Mcp = Annotated[
-    str | None,
-    typer.Option(help="Call the tools for real: the command or URL of their MCP server."),
-]
+Mcp = Annotated[str | None, typer.Option(help="Call the tools for real: the command or URL of their MCP server.")]
 Env = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME[=VALUE]", help="Pass an environment variable to the command of --mcp. Repeatable."),

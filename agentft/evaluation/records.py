@@ -23,7 +23,7 @@ from agentft.evaluation.probabilities import CallPiece, CallProbability, Probabi
 from agentft.files import atomic_write, clear_unfinished, lock_folder, naming
 from agentft.metrics import SCORER_VERSION, Context, Finding, classify, decisions, score_case
 from agentft.records.parts import dump_part, read_part
-from agentft.strict import read_as
+from agentft.strict import read_as, read_bytes
 from agentft.types import Case, CaseTurn, Exchange, Json, Score, Step, ToolCall, Trajectory
 
 __all__ = [
@@ -238,10 +238,7 @@ def read_records(path: Path) -> Iterator[Record]:
     Raises:
         InputError: the file cannot be read, or another line is not a record.
     """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give the cases.jsonl of an evaluation") from None
+    lines = read_bytes(path, "give the cases.jsonl of an evaluation").split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

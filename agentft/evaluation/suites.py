@@ -36,7 +36,7 @@ from agentft.content import content_root, find_content
 from agentft.errors import InputError, RowError
 from agentft.evaluation.views import ShownTool, read_view
 from agentft.records.openai import parse_openai
-from agentft.strict import one_of, read_as, read_json_line, read_toml
+from agentft.strict import one_of, read_as, read_bytes, read_json_line, read_toml
 from agentft.toolset import Toolset, check_referenced, load_toolsets, locate_world
 from agentft.types import COMPARATORS, CallExpectation, Case
 
@@ -92,10 +92,7 @@ def load_suite(name: str) -> Suite:
         if key.count(".") != 1:
             raise InputError(f'{head}: comparator key {key!r} must be "tool.argument"')
         one_of(comparator, COMPARATORS, str(head), f"comparators.{key}")
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    raw = read_bytes(path, remedy)
     cases = tuple(_cases(suite, path, raw))
     if not cases:
         raise InputError(f"{path}: it has no cases; write one JSON object per line")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agentft.errors import InputError
-from agentft.strict import read_as, read_json_line
+from agentft.strict import read_as, read_bytes, read_json_line
 from agentft.toolset.arguments import ArgumentCheck
 from agentft.types import CallExpectation, Json, ToolCall, ToolDefinition
 
@@ -93,10 +93,7 @@ def read_view(path: Path) -> tuple[ShownTool, ...]:
     Raises:
         InputError: it cannot be read, or a tool in it is invalid or has the name of another.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); derive the suite again") from None
+    content = read_bytes(path, "derive the suite again")
     tools = read_as(_File, read_json_line(content, str(path)), str(path)).tools
     names = [tool.name for tool in tools]
     for tool in tools:

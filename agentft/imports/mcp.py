@@ -70,16 +70,14 @@ def _add(imported: ImportedWorld, name: str, tool: dict[str, Any]) -> None:
     if not isinstance(returns, dict):
         raise InputError("its outputSchema must be a JSON Schema")
     hints = hints if isinstance(hints, dict) else {}
-    access = "read" if hints.get("readOnlyHint") is True else "write"
-    if access == "write" and hints.get("destructiveHint") is True:
-        access = "destructive"
+    changes = "destructive" if hints.get("destructiveHint") is True else "write"
     for part in (schema, returns):
         ArgumentCheck(ToolDefinition(name, "", part))
         expand(part)
     texts = [text for text in (tool.get("description"), tool.get("title")) if isinstance(text, str) and text.strip()]
     entry: dict[str, Json] = {
         "description": texts[0] if texts else name,
-        "access": access,
+        "access": "read" if hints.get("readOnlyHint") is True else changes,
         "parameters": schema,
         "returns": returns,
         "operation": name,

@@ -19,7 +19,7 @@ from agentft.models.completion import Completion, stop_end
 from agentft.models.local import PartStream, read_reply
 from agentft.rendering import FramedRendering
 from agentft.rendering.frame import CHATML
-from agentft.strict import read_json_line
+from agentft.strict import read_bytes, read_json_line
 from agentft.types import Part
 
 __all__ = ["Answer", "ScriptedModel", "read_answers"]
@@ -87,10 +87,7 @@ def read_answers(path: Path) -> dict[str, Answer]:
     Raises:
         InputError: the file cannot be read, or a line does not have the form above.
     """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a file of scripted answers") from None
+    lines = read_bytes(path, "give a file of scripted answers").split(b"\n")
     answers: dict[str, Answer] = {}
     for number, line in enumerate(lines, start=1):
         if line.strip():

@@ -19,10 +19,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from agentft.errors import InputError, ToolError
+from agentft.errors import ToolError
 from agentft.files import naming
 from agentft.redaction import redacted
-from agentft.strict import read_as, read_json_line
+from agentft.strict import read_as, read_bytes, read_json_line
 from agentft.toolset import digest
 from agentft.types import Json
 
@@ -191,9 +191,6 @@ def _key(tool: str, arguments: Mapping[str, Json]) -> str:
 
 
 def _read(path: Path) -> list[Recorded]:
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); use a file made by --record") from None
+    lines = read_bytes(path, "use a file made by --record").split(b"\n")
     places = [(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
     return [read_as(Recorded, read_json_line(line, at), at) for line, at in places]

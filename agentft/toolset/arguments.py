@@ -22,7 +22,9 @@ from agentft.toolset.subschemas import Subschemas, matches_pattern, resolver_of
 from agentft.toolset.unevaluated import unevaluated_names
 from agentft.types import Json, ToolDefinition
 
-__all__ = ["INERT", "ArgumentCheck", "Validator", "argument_validator", "hashable"]
+__all__ = ["INERT", "ArgumentCheck", "Validator", "argument_validator", "count_values", "hashable"]
+
+_LIMIT = 20_000  # values inside one schema: far above real ones, and every call is checked against all of them
 
 # The order in which violations are reported: missing arguments, unknown ones, wrong types, values, then arguments that
 # no alternative has, which may follow from the others.
@@ -83,6 +85,12 @@ def _rest(validator: Any, names: list[str], rest: Any, value: dict[str, Any]) ->
             yield from validator.descend(value[name], rest, path=name)
 
 
+def _enum(_: object, values: Any, value: Any, __: object) -> Iterator[ValidationError]:
+    # Python's `in` is fast, and finds all that are equal in JSON, with a few more, such as 1 for true.
+    if value not in values or hashable(value) not in map(hashable, values):
+        yield ValidationError(f"is none of {len(values)} values")
+
+
 def _unique_items(_: object, unique: object, value: object, __: object) -> Iterator[ValidationError]:
     if unique is True and isinstance(value, list) and len({hashable(item) for item in value}) < len(value):
         yield ValidationError("has equal items")
@@ -106,6 +114,7 @@ Validator: type[Draft202012Validator] = extend(  # type: ignore[no-untyped-call]
         "additionalProperties": _additional_properties,
         "unevaluatedProperties": _unevaluated_properties,
         "uniqueItems": _unique_items,
+        "enum": _enum,
     },
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine("number", _is_number).redefine("integer", _is_integer),
 )
@@ -141,6 +150,11 @@ class ArgumentCheck:
 
     def __init__(self, definition: ToolDefinition, known: dict[int, Any] | None = None) -> None:
         self._name = definition.name
+        count, key, length = count_values(definition.parameters, _LIMIT)
+        if count > _LIMIT:
+            what = f"its schema has over {_LIMIT:,} values, too many to check every call against"
+            remedy = f"shorten {key!r:.80} ({length:,} values), or split the tool"
+            raise InputError(f"tool {definition.name}: {what}; {remedy}")
         try:
             _check_schema(definition.parameters, {} if known is None else known)
         except ValidationError as error:
@@ -174,6 +188,18 @@ class ArgumentCheck:
             raise refuse(errors[0], self._name, Subschemas(self._schema))
         whole = any(map(_holds_whole_float, arguments.values()))
         return _with_integers(dict(arguments), Subschemas(self._schema)) if whole else dict(arguments)
+
+
+def count_values(value: Any, limit: int) -> tuple[int, str, int]:
+    """How many values a value holds, counted up to `limit`; the key of the largest among them, and its length."""
+    waiting, count, largest = [("the schema", value)], 0, ("", 0)
+    while waiting and count <= limit:
+        key, value = waiting.pop()
+        count += 1
+        if isinstance(value, dict | list):
+            largest = max(largest, (key, len(value)), key=lambda part: part[1])
+            waiting += value.items() if isinstance(value, dict) else [(key, item) for item in value]
+    return count, *largest
 
 
 def _holds_whole_float(value: Json) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from agentft.errors import InputError, ToolError
 from agentft.files import write_text
-from agentft.strict import read_as, read_json_line
+from agentft.strict import read_as, read_bytes, read_json_line
 from agentft.toolset.arguments import ArgumentCheck
 from agentft.toolset.marks import Access, State
 from agentft.toolset.routes import STYLES, Route, check_route
@@ -82,10 +82,7 @@ def load_declared(source: Path) -> tuple[str, dict[str, Tool]]:
     Raises:
         InputError: it cannot be read, or part of it is invalid.
     """
-    try:
-        content = source.read_bytes()
-    except OSError as error:
-        raise InputError(f"{source}: cannot be read ({error.strerror})") from None
+    content = read_bytes(source, "give the folder of a tool world")
     world = read_as(DeclaredWorld, read_json_line(content, str(source)), str(source))
     tools: dict[str, Tool] = {}
     for declared in world.tools:

@@ -115,14 +115,8 @@ def _kind(schema: Subschemas) -> str:
         return f"one of {_listed(values)}" if len(values) > 1 else _listed(values)
     if names := _properties(schema):
         return f"object with {', '.join(names)}"
-    types = [*dict.fromkeys(kind for part, _ in schema.parts for kind in _types(part))]
     required = [name for part, _ in schema.parts for name in part.get("required") or []]
-    return " or ".join(types) or ", ".join(map(repr, required)) or "any value"
-
-
-def _types(part: Mapping[str, Any]) -> Sequence[str]:
-    kinds = part.get("type", [])
-    return kinds if isinstance(kinds, list) else [kinds]
+    return " or ".join(schema.types) or ", ".join(map(repr, required)) or "any value"
 
 
 def _wanted(error: ValidationError) -> str:

@@ -81,7 +81,7 @@ def draw(
 class _Draw:
     def __init__(self, random: Random, echo: Mapping[str, Json], *, sparse: bool, formats: bool) -> None:
         self._random, self._echo, self._sparse, self._formats = random, echo, sparse, formats
-        self._count = 0
+        self._count = self._checks = 0
 
     def value(self, schema: Json, name: str, depth: int) -> Json:
         """A value; `name`: the property's name, a hint at its content."""
@@ -113,6 +113,9 @@ class _Draw:
         rest = {other: value for other, value in schema.items() if other != key}
         options = self._random.sample(schema[key], len(schema[key]))
         for option in sorted(options, key=lambda option: option == {"type": "null"}):
+            self._checks += len(options)  # each value is checked against all of them
+            if self._checks > _MOST:
+                break
             try:
                 value = self.value(merge([rest, option]), name, depth + 1)
             except UnsatisfiableError:
@@ -171,12 +174,12 @@ class _Draw:
 
 def _listed_values(schema: Schema, *, formats: bool) -> list[Json]:
     """The valid values of the first of `const`, `examples`, `default` and `enum` that has any."""
-    own = argument_validator(schema) if formats else Validator(schema)
+    check = argument_validator if formats else Validator
     for key in ("const", "examples", "default", "enum"):
         values = schema.get(key, []) if key in {"examples", "enum"} else [schema[key]] if key in schema else []
-        if right := [
-            value for value in values if (value is not None or key in {"const", "enum"}) and own.is_valid(value)
-        ]:
+        own = check({other: schema[other] for other in schema if other != key or key != "enum"})  # they are of the enum
+        known = [value for value in values if value is not None or key in {"const", "enum"}]
+        if right := [*filter(own.is_valid, known)]:
             return right
     return []
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from agentft.strict import own_table
-from agentft.toolset.arguments import INERT, Validator, hashable
+from agentft.toolset.arguments import INERT, Validator, count_values, hashable
 from agentft.toolset.references import References
 from agentft.types import Json
 
@@ -89,22 +89,13 @@ def expand(schema: Json, references: References | None = None, base: str = "", h
     if references is None:
         references = References(schema if isinstance(schema, dict) else {})
     # Many operations share a large schema, each through a short one that refers to it, or with what holds it.
-    key = (str(schema) if _is_short(schema) else id(schema), base, hidden)
+    key = (str(schema) if count_values(schema, _SHORT)[0] <= _SHORT else id(schema), base, hidden)
     if key not in references.expanded:
         references.expanded[key] = (*_walk(schema, references, base, hidden), schema)
     made, cut, dropped, _ = references.expanded[key]
     references.cut |= cut
     references.dropped |= dropped
     return made
-
-
-def _is_short(schema: Json) -> bool:
-    left, values = [schema], 0
-    while left and values <= _SHORT:
-        value = left.pop()
-        values += 1
-        left += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return values <= _SHORT
 
 
 def _walk(schema: Json, references: References, base: str, hidden: str) -> tuple[Schema, set[str], set[str]]:

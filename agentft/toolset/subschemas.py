@@ -63,11 +63,11 @@ class Subschemas:
         return made
 
     @property
-    def types(self) -> frozenset[str]:
+    def types(self) -> list[str]:
         """The types that the schemas name, of all alternatives."""
         kinds = [schema.get("type") for schema, _ in self.parts]
         listed = [kind for kinds in kinds for kind in (kinds if isinstance(kinds, list) else [kinds])]
-        return frozenset(kind for kind in listed if isinstance(kind, str))
+        return [*dict.fromkeys(kind for kind in listed if isinstance(kind, str))]
 
     @property
     def values(self) -> list[Any]:
