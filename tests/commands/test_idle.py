@@ -53,6 +53,12 @@ def test_an_option_without_an_effect_is_refused(
     assert remedy.count("\n") == 1
 
 
+def test_a_seed_may_always_be_given(tmp_path: Path) -> None:
+    """Scripts pass one whatever the temperature is."""
+    evaluation = ["eval", "--tools", "weather", "--model", "scripted", "--limit", "2", "--seed", "3", "-q"]
+    assert run([*evaluation, "--output", str(tmp_path / "eval")]) == 0
+
+
 def test_the_rules_name_options_that_exist() -> None:
     for rule in RULES:
         assert rule.beside or rule.unless
