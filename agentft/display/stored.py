@@ -46,7 +46,7 @@ def show_stored(summary: Mapping[str, Any], cases: Sequence[PairedCase], *, ever
         *map(safe_name, (*describe_pairs(summary), *describe_calibration(summary))),
         Text(f"cases: {counts}"),
     ]
-    for group in largest_failures(cases, limit=4):
+    for group in largest_failures(cases)[:4]:
         where = " ".join(filter(None, (group.tools, group.pointer)))
         blocks.append(safe_name(f"  {len(group.cases)} x {group.error} {where} (for example {group.cases[0]})"))
     diagnosis = summary.get("diagnosis")

@@ -353,7 +353,7 @@ def _unread(label: str, metrics: Mapping[str, Comparison]) -> str:
     if not calls.n or known.n:
         return ""
     failed = f" {label} wrote no readable call in the {calls.n} cases that expect one"
-    return f"{failed}: its failures are of the call format, not of its decisions{_REMEDIES.get(label, '')}."
+    return f"{failed}: its failures may be of the call format rather than of its decisions{_REMEDIES.get(label, '')}."
 
 
 def _cut(label: str, rows: Sequence[Record]) -> str:

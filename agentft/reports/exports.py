@@ -65,12 +65,14 @@ def render_markdown(summary: Mapping[str, Any], arms: Mapping[str, Sequence[Reco
     lines.append("")
     lines += [f"- gate: {_escape(gate['sentence'])}" for gate in summary["gates"]]
     if compared:
-        named = {kind: [case.id for case in cases if case.outcome == kind] for kind in ("lost", "gained")}
-        shown = f" ({_escape(', '.join(named['lost'][:5]))})" if named["lost"] else ""
-        lines.append(f"- cases lost: {len(named['lost'])}{shown}; gained: {len(named['gained'])}")
-    for group in largest_failures(cases, limit=3):
-        what = " ".join(filter(None, (group.error, group.tools, group.pointer)))
-        lines.append(f"- {_escape(what)}: {len(group.cases)}, for example {_escape(group.cases[0])}")
+        lost, gained = ([case.id for case in cases if case.outcome == kind] for kind in ("lost", "gained"))
+        shown = _escape(", ".join(lost[:5])) + f" and {len(lost) - 5} more" * (len(lost) > 5)
+        lines.append(f"- cases lost: {len(lost)}{f' ({shown})' if lost else ''}; gained: {len(gained)}")
+    failures = largest_failures(cases)
+    failed = sum(len(group.cases) for group in failures)
+    for group in failures[:3]:
+        what = _escape(" ".join(filter(None, (group.error, group.tools, group.pointer))))
+        lines.append(f"- {what}: {len(group.cases)} of {failed} failures, for example {_escape(group.cases[0])}")
     if summary["invalid"]:
         lines.append(f"- invalid cases, not caused by the model: {summary['invalid']}")
     fence = "`" * (1 + max(map(len, re.findall("`+", command)), default=0))

@@ -83,7 +83,7 @@ def mine(
     likes = LikeTexts(["\n".join(one.said) for one in training or ()])
     near = {one.id: likes.nearest("\n".join(one.first.users)) for one in paired}
     clusters = []
-    for group in largest_failures(paired, limit=len(paired)):
+    for group in largest_failures(paired):
         of = " of ".join(filter(None, (group.pointer.removeprefix("/").replace("/", "."), group.tools)))
         name = group.error + (f" of {of}" if group.pointer else f", {of}" if of else "")
         categories = dict(Counter[str](cases[case].category for case in group.cases))

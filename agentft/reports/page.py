@@ -61,7 +61,7 @@ def render_page(
 def _overview(
     summary: Mapping[str, Any], cases: Sequence[PairedCase], labels: list[str], command: str
 ) -> dict[str, Any]:
-    compared = summary["metrics"]["exact_call"]
+    compared, failures = summary["metrics"]["exact_call"], largest_failures(cases)
     n = compared["delta"]["n"] if "delta" in compared else max(compared[label]["n"] for label in labels)
     return {
         "summary": summary,
@@ -72,7 +72,8 @@ def _overview(
         "outcomes": OUTCOMES,
         "counts": {name: sum(case.outcome == name for case in cases) for name in OUTCOMES},
         "classes": ERROR_CLASSES,
-        "failures": [asdict(group) for group in largest_failures(cases)],
+        "failures": [asdict(group) for group in failures[:5]],
+        "failed": sum(len(group.cases) for group in failures),
         "pack": PACK,
     }
 

@@ -59,8 +59,8 @@ def pair_cases(arms: Mapping[str, Sequence[Record]]) -> list[PairedCase]:
     return sorted(cases, key=lambda case: (order.index(case.outcome), _change(case)))
 
 
-def largest_failures(cases: Sequence[PairedCase], arm: int = 0, limit: int = 5) -> list[FailureGroup]:
-    """The most frequent primary errors of an arm by error class, tool and argument, with their cases."""
+def largest_failures(cases: Sequence[PairedCase], arm: int = 0) -> list[FailureGroup]:
+    """The primary errors of an arm by error class, tool and argument, with their cases, the most frequent first."""
     groups: dict[tuple[str, str, str], list[str]] = {}
     for case in cases:
         run = worst_run(case.runs[arm])
@@ -69,8 +69,8 @@ def largest_failures(cases: Sequence[PairedCase], arm: int = 0, limit: int = 5) 
             turns = () if finding.kind in ANSWER_ERRORS else run.expected[finding.turn : finding.turn + 1]
             tools = ", ".join(dict.fromkeys(call["name"] for turn in turns for call in turn["calls"]))
             groups.setdefault((finding.kind, tools, finding.pointer), []).append(case.id)
-    largest = sorted(groups.items(), key=lambda item: -len(item[1]))[:limit]
-    return [FailureGroup(*key, tuple(members)) for key, members in largest]
+    found = (FailureGroup(*key, tuple(members)) for key, members in groups.items())
+    return sorted(found, key=lambda group: -len(group.cases))
 
 
 def worst_run(records: Sequence[Record]) -> Record | None:

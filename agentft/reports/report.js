@@ -155,7 +155,7 @@ function confusion(cells) {
     return node;
   }), number("td", String(total(row)))]);
   const all = new Set(cells.map((cell) => cell.expected)), confusedRows = new Set(wrong.map((cell) => cell.expected)).size;
-  const notes = [all.size > confusedRows && `Always as expected: ${all.size - confusedRows} more.`, confusedRows > rows.length && `Not shown: ${confusedRows - rows.length} tools with fewer errors.`];
+  const notes = [all.size > confusedRows && `Rows without an error, not shown: ${all.size - confusedRows}.`, confusedRows > rows.length && `Not shown: ${confusedRows - rows.length} tools with fewer errors.`];
   return make("div", "", table(["expected \\ called", ...columns.map((name) => number("th", make("code", "tilt", name))), number("th", "calls")], body),
     notes.filter(Boolean).map((text) => make("p", "dim", text)));
 }
@@ -242,7 +242,7 @@ function expectedParts(found) {
 function verdictLine() {
   const tone = { pass: "good", fail: "bad", none: "" }[summary.verdict] ?? "warn";
   const text = summary.verdict === "none" ? "no gate" : `verdict: ${summary.verdict}`;
-  const size = data.smallest === null ? "none: too few cases" : `${percent(data.smallest)} points`;
+  const size = data.smallest === null ? "no difference" : `a difference of ${percent(data.smallest)} points or more`;
   const delta = summary.metrics.exact_call.delta;
   const found = delta && delta.value !== null
     ? `Difference in exact calls: ${signed(delta.value)} points, 95 % interval ${signed(delta.low)} to ${signed(delta.high)}, n = ${delta.n}.`
@@ -251,7 +251,7 @@ function verdictLine() {
     make("h1", "", `agentft evaluation · ${labels.map((label) => `${label}: ${summary.arms[label].name}`).join(" · ")}`),
     make("span", `badge ${tone}`, text),
     make("p", "finding", summary.finding),
-    make("p", "", found, found && " ", `Smallest difference that ${cases(data.compared)} can show: ${size}`,
+    make("p", "", found, found && " ", `With ${cases(data.compared)}, ${size} can be shown reliably`,
       make("span", "dim", " (exact McNemar test at 5 %, power 80 %, if the arms differ in 20 % of the cases).")),
     summary.forgetting && make("p", "", make("strong", "", "Forgetting: "), summary.forgetting.finding),
     make("p", "", `${cases(summary.cases)}, ${summary.trials === 1 ? "1 trial" : `${summary.trials} trials`} each. `,
@@ -274,7 +274,7 @@ function section(title, note, body) {
   fill(byId("overview"), make("h2", "", title), note && make("p", "dim", note), body);
 }
 verdictLine();
-if (data.failures.length) section("What to fix first", `The most frequent first errors of ${labels[0]}.`, failures());
+if (data.failures.length) section("What to fix first", `The most frequent first errors of ${labels[0]}: ${data.failures.reduce((sum, group) => sum + group.cases.length, 0)} of ${cases(data.failed)} that failed.`, failures());
 if (data.failures.length && data.next) byId("overview").append(make("p", "", "Proposed training rows for these failures: ", make("code", "", data.next)));
 section("Metrics", "Percent with 95 % intervals; differences over the cases that count in both arms.", metrics());
 if (labels.length === 2) byId("overview").append(...pairTables());

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from agentft.evaluation.probabilities import CallPiece, CallProbability, Probabilities
 from agentft.evaluation.records import Record
 from agentft.evaluation.summary import Gate
+from agentft.metrics import Finding
 from agentft.reports.page import render_page
 from tests.reports.browser import Browser, find_browser
 from tests.reports.samples import arms_of, make_call, make_run, summary_of
@@ -77,6 +79,27 @@ def test_nothing_is_lost_silently_on_paper(browser: Browser, tmp_path: Path) -> 
     assert left == f"Show more: {60 - listed} cases left"
     assert browser.value("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
     assert browser.value("getComputedStyle(document.getElementById('filters')).display") == "none"
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(8, "With 8 cases, no difference"), (300, "With 300 cases, a difference of ")]
+)
+def test_the_top_says_what_it_leaves_out_and_denies_no_shown_difference(
+    browser: Browser, tmp_path: Path, count: int, said: str
+) -> None:
+    cases = {f"c{number:03}": 0.0 for number in range(count)}
+    arms = arms_of(cases, dict.fromkeys(cases, 1.0))
+    arms["tuned"] = [replace(run, findings=(Finding("wrong-value", 0, f"/{run.case}"),)) for run in arms["tuned"]]
+    summary = summary_of(arms, tmp_path)
+    assert " is worse than " in summary["finding"]
+    page = tmp_path / "report.html"
+    page.write_text("".join(render_page(summary, arms, "agentft eval")), encoding="utf-8")
+    browser.open(page.as_uri())
+    top = browser.value("document.body.innerText")
+    assert said in top
+    assert "can be shown reliably" in top
+    assert f"The most frequent first errors of tuned: 5 of {count} cases that failed." in top
+    assert browser.errors == []
 
 
 def test_a_number_of_the_diagnosis_opens_its_cases(browser: Browser, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -65,8 +66,20 @@ def test_markdown_is_a_dozen_lines_with_what_was_lost(tmp_path: Path) -> None:
     assert "| success | 50.0 | 50.0 | +0.0 (" in text
     assert "- cases lost: 1 (a); gained: 1" in text
     assert "- gate: exact\\_call is 50.00 %, at least 90 %: failed" in text
-    assert "- no-call price: 1, for example a" in text
+    assert "- no-call price: 1 of 1 failures, for example a" in text
     assert lines[-1] == "<sub>` agentft eval x `</sub>"
+
+
+def test_markdown_says_what_its_lists_leave_out(tmp_path: Path) -> None:
+    cases = {f"c{number}": 0.0 for number in range(7)}
+    arms = arms_of(cases, dict.fromkeys(cases, 1.0))
+    arms["tuned"] = [
+        replace(run, findings=(Finding("wrong-value", 0, f"/{run.case}"),)) if run.case > "c2" else run
+        for run in arms["tuned"]
+    ]
+    text = render_markdown(summary_of(arms, tmp_path), arms, "")
+    assert "- cases lost: 7 (c0, c1, c2, c3, c4 and 2 more); gained: 0" in text
+    assert "- no-call price: 3 of 7 failures, for example c0" in text
 
 
 def test_hostile_texts_stay_text_in_every_export(tmp_path: Path) -> None:
