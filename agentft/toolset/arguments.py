@@ -150,8 +150,9 @@ class ArgumentCheck:
 
     def __init__(self, definition: ToolDefinition, known: dict[int, Any] | None = None) -> None:
         self._name = definition.name
-        count, key, length = count_values(definition.parameters, _LIMIT)
-        if count > _LIMIT:
+        # Imports, which give `known`, have bounds of their own, and share parts that are not to be counted each time.
+        count, key, length = count_values(definition.parameters, _LIMIT if known is None else 0)
+        if known is None and count > _LIMIT:
             what = f"its schema has over {_LIMIT:,} values, too many to check every call against"
             remedy = f"shorten {key!r:.80} ({length:,} values), or split the tool"
             raise InputError(f"tool {definition.name}: {what}; {remedy}")
