@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -240,6 +241,8 @@ def _usage_message(error: typer.TyperException) -> str:
 
         if hint := hint_for(option, "settings are written KEY=VALUE, without dashes: {}=VALUE"):
             text = f"{text.partition(' (Possible')[0]}; {hint}"
+    if (word := context.command_path.partition(" eval ")[2]) and Path(word).is_dir():
+        text += f"; the suite in the folder {word} is ./{word}"
     return f"{text[:1].lower()}{text[1:]} (see `{context.command_path} --help`)"
 
 

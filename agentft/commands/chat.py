@@ -72,7 +72,7 @@ def chat_command(  # noqa: RET503  (nothing is returned)
     env: Env = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document: the rounds with calls.")] = False,
     acp: Annotated[bool, typer.Option("--acp", help="Serve an editor over stdio: Agent Client Protocol.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with session NAME, or the one used last.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", "--continue", help="Go on with chat NAME, or the last.")] = False,
     endpoint: EndpointUrl = None,
     allow_http: AllowHttp = False,
     tokenizer: PromptTokenizer = None,
@@ -105,7 +105,7 @@ def chat_command(  # noqa: RET503  (nothing is returned)
 def _stored(name: str | None, *, resume: bool, interactive: bool) -> StoredSession | None:
     """The session to go on with."""
     if name is not None and not resume:
-        raise InputError(f"{name[:60]!r} is not an option; --resume {name[:60]} goes on with the session of this name")
+        raise InputError(f"{name[:60]!r} is not an option; pipe a question to ask it; --resume NAME is for sessions")
     return _store().find(name or "") if resume and interactive else None
 
 
@@ -160,9 +160,7 @@ class _Opening:
     def about(self) -> list[str]:
         """What the status line says of it."""
         adapter = [f"adapter {self.run.path.resolve().name}"] if self.run else []
-        if self.served:
-            return [self.name, *adapter]
-        return [Path(self.name).name, *adapter, f"{self.bits} bits"]
+        return [self.name, *adapter] if self.served else [Path(self.name).name, *adapter, f"{self.bits} bits"]
 
     def base(self) -> Model:
         """The model without its adapter, in the adapter's call format."""

@@ -124,6 +124,8 @@ class AcpAgent:
         if session_id not in self._chats:
             raise acp.RequestError.resource_not_found(session_id)
         text = "\n".join(getattr(block, "text", "") or getattr(block, "uri", "") for block in prompt)
+        if not text.strip():
+            raise acp.RequestError.invalid_params({"details": "the prompt has no text"})
         async with self._turn:
             reason = await asyncio.to_thread(self._chats[session_id].answer, text)
         return acp.PromptResponse(stop_reason=reason)

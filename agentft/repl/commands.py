@@ -37,6 +37,7 @@ def find_command(name: str) -> Command:
     Raises:
         InputError: there is none.
     """
+    name = _ELSEWHERE.get(name, name)
     if name in COMMANDS:
         return COMMANDS[name]
     near = difflib.get_close_matches(name, COMMANDS, 1)
@@ -71,7 +72,7 @@ COMMANDS: dict[str, Command] = {
     "/call": Command("NAME {...}", "call a tool yourself; the model does not see it", tooling.call),
     "/state": Command("[PATH|all]", "changes to the tools' state; PATH: part of it; all", tooling.state),
     "/fault": Command("[KIND|off]", "make the next call fail, with status 503 by default", tooling.fault),
-    "/show": Command("[N] [all]", "show call or thought N in full; the last by default", _show),
+    "/show": Command("[N] [all]", "show call or thought N in full; the last: Ctrl-O", _show),
     "/prompt": Command("", "exactly what the model was sent for its last reply", seeing.prompt),
     "/raw": Command("", "exactly what the model replied", seeing.raw),
     "/mask": Command("", "the tokens that training would supervise", seeing.mask),
@@ -94,6 +95,9 @@ COMMANDS: dict[str, Command] = {
     "/help": Command("", "show this help", _help),
     "/quit": Command("", "leave; so does Ctrl-D", lambda repl, rest: None),  # noqa: ARG005  (the loop ends)
 }
+
+_ELSEWHERE = {"/resume": "/load", "/continue": "/load", "/clear": "/reset", "/new": "/reset", "/fork": "/branch"}
+"""Names of other terminals' commands."""
 
 WORDS: dict[str, Callable[[Repl], list[str]]] = {
     "/set": lambda repl: [*tooling.current(repl)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -75,7 +76,6 @@ class Repl:
         gate.on_done = self._show_exchange
         gate.ask = self._ask_person
         gate.interruptible = self.interactive
-        gate.access = {name: tool.access for toolset in self.toolsets for name, tool in toolset.tools.items()}
         if self.resumed is not None:
             self.resumed.open(session)
             self.view.replay(session.said())
@@ -98,7 +98,7 @@ class Repl:
                 self.store_session()
             return True
         name, _, rest = text.partition(" ")
-        if name == "/quit":
+        if name in {"/quit", "/exit"}:
             return False
         try:
             command = find_command(name)
@@ -118,12 +118,15 @@ class Repl:
         return True
 
     def finish(self) -> None:
-        """Save the conversation to `save_to`, however the chat ends."""
+        """Save the conversation to `save_to`, however it ends, and tell a person how to go on with it."""
         if self.save_to is not None and "session" in vars(self):
             try:
                 keep(self, self.save_to)
             except InputError as error:
                 self.view.note(str(error), "dim")
+        if self.store is not None and "session" in vars(self) and self.session.rounds:
+            name = shlex.quote(self.session.name or self.session.conversation.id)
+            self.view.note(f"to go on: agentft chat --resume {name}", "dim")
 
     def store_session(self) -> None:
         """Write the session to the store."""
@@ -156,13 +159,12 @@ class Repl:
         finally:
             self.view.doing("")
         if session.dropped > dropped:
-            rounds = counted(session.dropped - dropped, "old round")
-            self.view.note(f"the model's context is full: {rounds} left out", "dim")
+            left_out = counted(session.dropped - dropped, "old round")
+            self.view.note(f"the model's context is full: {left_out} left out", "dim")
         if not steps:
             self.view.note(f"stopped; {_REMOVED if text is not None else _FIXED}")
             return
-        seconds = time.monotonic() - begun - session.gate.seconds
-        self.view.answered(steps, seconds, self._explain_end(steps[-1]))
+        self.view.answered(steps, time.monotonic() - begun - session.gate.seconds, self._explain_end(steps[-1]))
         self.answered.append(_record(text or "", steps))
 
     def _explain_end(self, last: Step) -> str:
@@ -172,10 +174,11 @@ class Repl:
         if last.finish == "stopped" or session.gate.cancelled.is_set():
             return "stopped; what came is kept (/undo removes it)"
         if last.exchanges:
-            steps = counted(len(session.rounds[-1].steps), "step")
-            return f"stopped after {steps} without an answer; ask again, or /undo"
+            return f"stopped after {counted(len(session.rounds[-1].steps), 'step')} without an answer; /retry or /undo"
         limit = session.sampling.max_new_tokens
-        return f"cut at {limit} tokens; /set max_new_tokens {2 * limit} allows more" * (last.finish == "length")
+        cut = f"cut at {limit} tokens; /set max_new_tokens {2 * limit} allows more"
+        cut = "cut, for the model's context is full; /reset begins anew" if 0 < last.tokens < limit else cut
+        return cut * (last.finish == "length")
 
     def _next(self) -> str | None:
         try:
@@ -200,10 +203,8 @@ class Repl:
                 said = self.read(f"allow {call.name}? y, n [why], e(dit), a(lways) › ").strip()
                 word, _, reason = said.partition(" ")
                 match word.lower():
-                    case "y" | "yes":
-                        return Decision(True)
-                    case "a" | "always":
-                        return Decision(True, always=True)
+                    case "y" | "yes" | "a" | "always" as yes:
+                        return Decision(True, always=yes.startswith("a"))
                     case "n" | "no":
                         return Decision(False, reason=reason.strip())
                     case "e" | "edit":

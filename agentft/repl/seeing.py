@@ -105,7 +105,7 @@ def mask(repl: Repl, _: str) -> None:
     """`/mask`: the conversation as a training row, with the tokens that training would supervise."""
     model = repl.tokenizer_of
     if not model or not repl.session.rounds:
-        raise InputError("there is no conversation yet" if model else "this model's tokenizer is not on this machine")
+        raise InputError("there is no conversation yet" if model else "/mask needs a tokenizer: --tokenizer MODEL")
     from agentft.display.data import mask_view
     from agentft.rows.mask import mask_rows
     from agentft.training.encoder import open_encoder

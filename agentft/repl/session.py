@@ -68,11 +68,7 @@ class ChatRound:
 
 
 class _StoppedError(Exception):
-    """The reply was stopped. `why`: `stopped` by the person, or `repeated`."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
+    """The reply was stopped: `stopped` by the person, or `repeated`."""
 
 
 @dataclass
@@ -173,9 +169,9 @@ class Session:
         self.gate.cancelled.clear()
         current = self.rounds[-1]
         while len(current.steps) < self.max_steps and not self.gate.cancelled.is_set():
-            self._make_room()
+            sampling = replace(self.sampling, max_new_tokens=self._make_room())
             current.marks.append(self._snapshot())
-            made = self._step(listening)
+            made = self._step(listening, sampling)
             if made is None:
                 current.marks.pop()
                 if not current.steps:
@@ -204,24 +200,21 @@ class Session:
             with suppress(_StoppedError, *INFRASTRUCTURE):
                 self.model.reply([asked], Sampling(max_new_tokens=1), listener)
 
-    def _step(self, listening: Listening) -> Step | None:
+    def _step(self, listening: Listening, sampling: Sampling) -> Step | None:
         """One reply with its calls; what came of it if it was stopped, None if nothing came."""
         with listening() as on_delta:
             listener = _Listener(self, on_delta)
             try:
                 before = self.conversation
-                after, made = step(before, self.model, self.gate, self.sampling, before.id, listener)
+                after, made = step(before, self.model, self.gate, sampling, before.id, listener)
             except _StoppedError as error:
-                return self._keep(listener, error.why)
-            except KeyboardInterrupt:
-                if not self.gate.interruptible:
+                return self._keep(listener, str(error))
+            except (KeyboardInterrupt, *INFRASTRUCTURE) as error:
+                if isinstance(error, KeyboardInterrupt) and self.gate.interruptible:
+                    self.gate.cancelled.set()
+                if not self.gate.cancelled.is_set():  # it is for an endpoint's request that was cancelled
                     raise
-                self.gate.cancelled.set()
                 return self._keep(listener, "stopped")
-            except INFRASTRUCTURE:
-                if self.gate.cancelled.is_set():  # an endpoint's request that was cancelled
-                    return self._keep(listener, "stopped")
-                raise
         self.conversation = after
         self._take_edits(made)
         return made
@@ -324,25 +317,31 @@ class Session:
             turn = rewrite(turn, self.conversation, changed)
             self.conversation = replace(self.conversation, turns=(*turns, turn, results))
 
-    def _make_room(self) -> None:
-        """Leave out the oldest rounds if the prompt and a reply do not fit into the model's context.
+    def _make_room(self) -> int:
+        """The tokens that a reply may have; leaves out the oldest rounds if they leave it less than it may need.
+
+        More than is needed are left out at once: what follows them is read anew, and the next rounds shall be cheap.
 
         Raises:
             InputError: the last round alone does not fit.
         """
-        model = self.model
+        model, wanted = self.model, self.sampling.max_new_tokens
         if not isinstance(model, InspectableModel) or not model.context:
-            return
-        while (used := model.count(self.conversation)) + self.sampling.max_new_tokens > model.context:
-            if len(self.rounds) == 1 and used < model.context:
-                return
-            if len(self.rounds) == 1:
-                why = f"question, tools and results have {used:,} tokens, the model's context only {model.context:,}"
-                raise InputError(f"{why}; ask in fewer words, or /tools off NAME")
-            start, end = self.rounds[0].at, self.rounds[1].at
-            turns = self.conversation.turns
-            self.conversation = replace(self.conversation, turns=turns[:start] + turns[end:])
-            del self.rounds[0]
-            for one in self.rounds:
-                one.at -= end - start
-            self.dropped += 1
+            return wanted
+        room, used = model.context - min(wanted, model.context // 4), model.count(self.conversation)
+        if used > room and len(self.rounds) > 1:
+            always = add_user_turn(replace(self.conversation, turns=self.conversation.turns[: self.rounds[0].at]), "?")
+            goal = room - max(0, room - model.count(always)) // 4
+            while used > goal and len(self.rounds) > 1:
+                start, end = self.rounds[0].at, self.rounds[1].at
+                turns = self.conversation.turns
+                self.conversation = replace(self.conversation, turns=turns[:start] + turns[end:])
+                del self.rounds[0]
+                for one in self.rounds:
+                    one.at -= end - start
+                self.dropped += 1
+                used = model.count(self.conversation)
+        if used >= model.context:
+            why = f"question, tools and results have {used:,} tokens, the model's context only {model.context:,}"
+            raise InputError(f"{why}; ask in fewer words, or /tools off NAME")
+        return min(wanted, model.context - used)

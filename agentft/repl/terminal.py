@@ -247,6 +247,11 @@ class Terminal:
             if self._is_busy:
                 self._cancel()
 
+        @keys.add("c-o")
+        def _(_: KeyPressEvent) -> None:
+            if not self._asked:
+                self._accept(Buffer(document=Document("/show")))
+
         @keys.add("c-c")
         def _(event: KeyPressEvent) -> None:
             if self._is_answering or self._queued:

@@ -40,8 +40,7 @@ def tools(repl: Repl, rest: str) -> None:
         repl.view.show(Text("\n").join(shown))
         return
     session, tool = repl.session, _find_tool(repl, name.strip())
-    switched_off = session.gate.off
-    (switched_off.add if word == "off" else switched_off.discard)(tool.name)
+    (session.gate.off.add if word == "off" else session.gate.off.discard)(tool.name)
     session.conversation = replace(session.conversation, tools=session.offered)
     repl.view.note(f"{tool.name} is {word}; tools on: {len(session.offered)} of {len(session.tools)}", "dim")
 
@@ -152,13 +151,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 1]}…"
 
 
-_BOUNDS: dict[str, tuple[float, float]] = {
-    "max_new_tokens": (1, 1_000_000),
-    "temperature": (0, 100),
-    "top_p": (0, 1),
-    "top_k": (0, 1_000_000),
-}
-_BOUNDS |= {"max_steps": (1, 100), "repetition_penalty": (0.01, 100), "seed": (0, 2**53)}
+_BOUNDS: dict[str, tuple[float, float]] = {"max_new_tokens": (1, 1_000_000), "temperature": (0, 100), "top_p": (0, 1)}
+_BOUNDS |= {"top_k": (0, 1_000_000), "max_steps": (1, 100), "repetition_penalty": (0.01, 100), "seed": (0, 2**53)}
 
 
 def current(repl: Repl) -> dict[str, Any]:

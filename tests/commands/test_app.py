@@ -111,6 +111,19 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     assert captured.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("word", ["mine", "show"])
+def test_a_folder_with_the_name_of_a_command_is_found(
+    word: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["eval", word, "--limit", "3"]) == 2
+    assert "./" not in capsys.readouterr().err
+    (tmp_path / word).mkdir()
+    for more in ([], ["--limit", "3"]):
+        assert run(["eval", word, *more]) == 2
+        assert f"; the suite in the folder {word} is ./{word} (see" in capsys.readouterr().err
+
+
 def raising(error: BaseException) -> Callable[[], None]:
     def command() -> None:
         raise error

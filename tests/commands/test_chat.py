@@ -136,6 +136,7 @@ def test_a_chat_without_tools(
         (["--bits", "5"], 2, "--bits"),
         (["--temperature", "-1"], 2, "--temperature"),
         (["--approve", "writes"], 2, "--approve writes needs a person at a terminal"),
+        (["--continue"], 2, "--resume needs a person at a terminal"),
         (["--model", "scripted:/no/such.jsonl"], 2, "cannot be read"),
         (["--model", "./no-such-model"], 2, "no such folder"),
     ],

@@ -67,6 +67,7 @@ class BankStage(Stage):
         self.session.model = ScriptedModel(ANSWERS if answers is None else answers)
         self.session.reset()
         self.repl.toolsets = BANK
+        self.gate.access = {name: tool.access for name, tool in BANK[0].tools.items()}
         self.repl.store = SessionStore(store) if store is not None else None
 
     def limit(self) -> object:

@@ -92,6 +92,10 @@ async def _chat(agent: Any, editor: Editor) -> None:
         await ask("there is no answer to this")
     with pytest.raises(acp.RequestError):
         await agent.prompt(session_id="gone", prompt=[acp.text_block("hi")])
+    for empty in ([], [acp.text_block(" \n")]):
+        with pytest.raises(acp.RequestError) as refused:
+            await agent.prompt(session_id=session, prompt=empty)
+        assert refused.value.data == {"details": "the prompt has no text"}
     await agent.cancel(session_id="gone")
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agentft.models import Sampling, TokenScore
+from agentft.models import OnDelta, Reply, Request, Sampling, TokenScore, Usage
 from agentft.models.scripted import ScriptedModel
 from agentft.repl.commands import COMMANDS
 from agentft.repl.gate import fault_kinds
@@ -198,14 +200,36 @@ def test_why_shows_the_alternatives_at_the_first_unsure_token() -> None:
 
 def test_a_full_context_leaves_the_oldest_rounds_out_and_says_so() -> None:
     answers = {"*": "Yes."}
-    stage = BankStage(["one", "two", "three", "four", "/undo"], answers)
+    stage = BankStage(["one", "two", "three", "four", "five", "six", "seven", "/undo"], answers)
     stage.session.model = Inspectable(stage.session.model)
-    stage.session.model.context = 100 * 6 + stage.session.sampling.max_new_tokens
+    stage.session.model.context = 100 * 12 + stage.session.sampling.max_new_tokens
     stage.run()
-    assert "the model's context is full: 1 old round left out" in stage.noted
-    assert [turn.raw for turn in stage.session.conversation.turns if turn.role == "user"] == ["two", "three"]
+    assert "the model's context is full: 3 old rounds left out" in stage.noted, "so that the next ones fit as they are"
+    user = [turn.raw for turn in stage.session.conversation.turns if turn.role == "user"]
+    assert user == ["four", "five", "six"]
     assert len(stage.session.conversation.tools) == 11
-    assert stage.session.dropped == 1
+    assert stage.session.dropped == 3
+
+
+def test_a_limit_near_the_context_leaves_no_round_out_and_is_cut_to_what_is_left() -> None:
+    stage = BankStage(["one", "two", "three"], {"*": "Yes."})
+    limits: list[int] = []
+
+    class Limited(Inspectable):
+        def reply(
+            self, requests: Sequence[Request], sampling: Sampling, on_delta: OnDelta | None = None
+        ) -> list[Reply]:
+            limits.append(sampling.max_new_tokens)
+            replies = super().reply(requests, sampling, on_delta)
+            return [replace(one, finish="length", usage=Usage(tokens=sampling.max_new_tokens)) for one in replies]
+
+    stage.session.model = Limited(stage.session.model)
+    stage.session.model.context = 1000
+    stage.session.sampling = Sampling(max_new_tokens=900)
+    stage.run()
+    assert stage.session.dropped == 0
+    assert limits == [800, 600, 400]
+    assert "cut, for the model's context is full; /reset begins anew" in stage.noted
 
 
 def test_compare_asks_the_base_model_in_the_same_state() -> None:
@@ -223,7 +247,7 @@ def test_compare_asks_the_base_model_in_the_same_state() -> None:
 
 
 def test_mask_needs_a_tokenizer_and_a_conversation() -> None:
-    assert "this model's tokenizer is not on this machine" in bank("/mask").noted
+    assert "/mask needs a tokenizer: --tokenizer MODEL" in bank("/mask").noted
     stage = BankStage(["/mask"])
     stage.repl.tokenizer_of = "smollm2-135m"
     stage.run()

@@ -233,4 +233,4 @@ def test_the_command_after_case_is_no_subcommand(tmp_path: Path, monkeypatch: py
 def test_a_name_needs_resume() -> None:
     done = run_process(["chat", "oslo"])
     assert done.returncode == 2
-    assert "--resume oslo goes on with the session of this name" in done.stderr
+    assert "pipe a question to ask it; --resume NAME is for sessions" in done.stderr

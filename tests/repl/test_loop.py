@@ -187,6 +187,21 @@ def test_help_and_tools_and_unknown_commands() -> None:
     assert "unknown command /rest; did you mean /reset?" in stage.noted
     assert "unknown command /xyzzy; try /help" in stage.noted
     assert "never asked" not in stage.shown
+    stage = Stage(["double 4", "/clear", "/new", "/resume", "/continue", "/exit", "never asked"]).run()
+    assert stage.noted.count("new conversation") == 2
+    assert stage.noted.count("sessions are stored for chats on a terminal only") == 2, "as of /load"
+    assert "never asked" not in stage.shown
+
+
+def test_the_end_of_a_chat_tells_a_person_how_to_go_on_with_it(tmp_path: Path) -> None:
+    for said, name in ((["double 4"], "chat-"), (["double 4", "/save my trip"], "'my trip'")):
+        stage = Stage([*said, "/quit"])
+        stage.repl.store = SessionStore(tmp_path)
+        assert f"to go on: agentft chat --resume {name}" in stage.run().noted.splitlines()[-1]
+    stage = Stage(["/quit"])
+    stage.repl.store = SessionStore(tmp_path)
+    assert "--resume" not in stage.run().noted, "nothing was said"
+    assert "--resume" not in Stage(["double 4"]).run().noted, "it is not stored"
 
 
 def test_reset_begins_anew_with_a_fresh_tool_session(tmp_path: Path) -> None:

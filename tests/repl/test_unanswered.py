@@ -77,13 +77,13 @@ def test_going_elsewhere_forgets_the_unanswered_question(line: str, tmp_path: Pa
 def test_a_question_that_fails_after_rounds_were_left_out_is_removed() -> None:
     stage = Stage(["one", "two", "three", "/retry"], answers={"*/0/0": "a", "*/1/0": "b"})
     model = Inspectable(stage.session.model)
-    model.context = stage.session.sampling.max_new_tokens + 550
+    model.context = 733  # 550 for the prompt
     stage.session.model = model
     stage.run()
     assert (questions(stage), stage.session.dropped) == (["two", "three"], 1)
     stage = Stage(["one", "two", "boom", "/tools"], answers={"*/0/0": "a", "*/1/0": "b"})
     stage.session.model = model = Inspectable(Failing(stage.session.model))
-    model.context = stage.session.sampling.max_new_tokens + 550
+    model.context = 733  # 550 for the prompt
     stage.run()
     assert questions(stage) == ["two"]
     assert "no tools" in stage.shown, "the chat goes on"
