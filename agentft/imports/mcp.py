@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentft.errors import MCP_REMEDY, InputError, MissingError
 from agentft.imports.documents import TIMEOUT, is_url
+from agentft.imports.drafts import modernised
 from agentft.imports.world import ImportedWorld, ImportNote, default_base_url
 from agentft.redaction import redacted_command
 from agentft.toolset.arguments import ArgumentCheck
@@ -69,6 +70,11 @@ def _add(imported: ImportedWorld, name: str, tool: dict[str, Any]) -> None:
         raise InputError('its inputSchema must be a JSON Schema whose `type` is "object"')
     if not isinstance(returns, dict):
         raise InputError("its outputSchema must be a JSON Schema")
+    changed: set[str] = set()
+    schema, returns = modernised(schema, changed), modernised(returns, changed)
+    if changed:
+        old = f"written in an older draft of JSON Schema: {', '.join(sorted(changed))}; now as in draft 2020-12"
+        imported.adapted.append(ImportNote(name, old))
     hints = hints if isinstance(hints, dict) else {}
     changes = "destructive" if hints.get("destructiveHint") is True else "write"
     for part in (schema, returns):

@@ -7,13 +7,16 @@ import json
 import logging
 import sys
 import tracemalloc
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentft.commands import run
+from agentft.errors import ToolError
 from agentft.toolset import load_toolset
+from agentft.toolset.arguments import ArgumentCheck
 
 SERVER = Path(__file__).parent / "mcp_server.py"
 OBJECT: Any = {"type": "object", "properties": {"a": {"type": "integer"}}}
@@ -52,6 +55,47 @@ def test_one_bad_tool_does_not_take_the_others_down(tmp_path: Path, capsys: pyte
     error = capsys.readouterr().err
     assert "nothing can be imported; the first of 1: tools/0" in error
     assert "S3CRET" not in error
+
+
+OLD: dict[str, Any] = {
+    "$schema": "http://json-schema.org/draft-04/schema#",
+    "type": "object",
+    "properties": {
+        "share": {"type": "number", "minimum": 0, "exclusiveMinimum": True, "maximum": 1, "exclusiveMaximum": False},
+        "span": {
+            "type": "array",
+            "items": [{"type": "integer"}, {"$ref": "#/definitions/end"}],
+            "additionalItems": False,
+        },
+        "items": {"type": "string"},
+        "card": {"type": "string"},
+    },
+    "dependencies": {"card": ["share"], "items": {"required": ["span"]}},
+    "definitions": {"end": {"type": "integer", "minimum": 5}},
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "accepted"),
+    [
+        ({"share": 0.5}, True),
+        ({"share": 1}, True),
+        ({"share": 0}, False),
+        ({"span": [1, 5]}, True),
+        ({"span": [1, 4]}, False),
+        ({"span": [1, 5, 6]}, False),
+        ({"card": "c", "share": 1}, True),
+        ({"card": "c"}, False),
+        ({"items": "i", "span": []}, True),
+        ({"items": "i"}, False),
+    ],
+)
+def test_older_drafts_keep_their_meaning(arguments: dict[str, Any], accepted: bool, tmp_path: Path) -> None:
+    assert import_tools([{"name": "t", "inputSchema": OLD}], tmp_path) == 0
+    told = (tmp_path / "w" / "README.md").read_text()
+    assert "an older draft of JSON Schema: dependencies, exclusiveMaximum, exclusiveMinimum, items; now" in told
+    with nullcontext() if accepted else pytest.raises(ToolError):
+        ArgumentCheck(load_toolset(str(tmp_path / "w")).tools["t"].definition)(arguments)
 
 
 def test_descriptions_are_kept_whole(tmp_path: Path) -> None:
