@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from agentft.calls import CallFormat
 from agentft.calls import call_format as find_format
+from agentft.calls.thoughts import read_text
 from agentft.errors import InputError
 from agentft.json_text import UnreadableError, parse_json
 from agentft.models import CallDone, CallStarted, Delta, OnDelta, Reply, Request, Sampling, TextDelta
@@ -125,23 +126,25 @@ class EndpointModel:
 
     async def _stream(self, request: Request, sampling: Sampling, on_delta: Callable[[Delta], None]) -> Reply:
         """A reply whose deltas are sent as they come, or at its end by a server that does not stream."""
-        if self._rendered is None:
-            stream = EventStream(on_delta)
-        else:
-            parts, stops, text = PartStream(self._rendered.parse, on_delta), self._rendered.stop, ""
+        native, text = self._rendered is None, ""
+        parse, stops = (self._rendered.parse, self._rendered.stop) if self._rendered else (read_text, ())
+        parts = PartStream(parse, on_delta)
 
-            def hear(delta: Delta) -> None:
-                """Stream a text up to its first stop string."""
-                nonlocal text
-                if isinstance(delta, TextDelta) and not delta.thought and stop_end(text, stops) is None:
-                    start, text = len(text), text + delta.text
-                    parts.feed(text[start : stop_end(text, stops)])
+        def hear(delta: Delta) -> None:
+            """Stream a text up to its first stop string, with the calls and thoughts that a server sends apart."""
+            nonlocal text
+            if not isinstance(delta, TextDelta) or delta.thought:
+                if native:
+                    on_delta(delta)
+            elif stop_end(text, stops) is None:
+                start, text = len(text), text + delta.text
+                parts.feed(text[start : stop_end(text, stops)])
 
-            stream = EventStream(hear)
+        stream = EventStream(hear)
         reply = await self._reply(request, sampling, stream)
-        if stream.events and self._rendered is not None:
-            parts.close(reply.raw or "")
-        for delta in _deltas(reply.turn) if not stream.events or self._rendered is None else ():
+        if stream.events:
+            parts.close(text if native else reply.raw or "")
+        for delta in _deltas(reply.turn) if not stream.events or native else ():
             if not stream.events or isinstance(delta, CallDone):
                 on_delta(delta)
         return reply

@@ -27,7 +27,6 @@ _LINE = re.compile(r"^.*<tools>", re.MULTILINE)
 _END = re.compile(r".*</(?:tools|tool_call)>", re.DOTALL)
 _RESULT = re.compile(r"<tool_response>([^<]*+(?:<(?!/?tool_response>)[^<]*+)*+)</tool_response>")
 _CALL = "<tool_call>"
-_OPEN = "<tool_response>"
 
 TAGGED_KEYS: dict[str, frozenset[str]] = {
     "": frozenset({"role", "content", "from", "value"}),
@@ -86,7 +85,7 @@ def _read_turn(item: Json) -> tuple[Role, str]:
         raise RowError("value-not-text", f"the text of a turn must be text, not {text!r:.60}")
     if role == "assistant":
         return role, add_thought(begin_thought(text.strip()), read_reasoning(item))
-    return "tool" if role == "user" and text.lstrip().startswith(_OPEN) else role, text
+    return "tool" if role == "user" and text.lstrip().startswith("<tool_response>") else role, text
 
 
 def _read_system(text: str) -> tuple[tuple[Part, ...], tuple[ToolDefinition, ...]]:

@@ -94,6 +94,21 @@ def test_a_reply_is_told_while_it_comes() -> None:
     assert (reply.turn.raw, reply.finish, reply.usage.prompt_tokens, reply.usage.tokens) == ("Hello.", "end", 7, 3)
 
 
+def test_a_thought_in_the_content_is_told_as_one() -> None:
+    """As servers send it that have no parser for the model's thoughts."""
+    contents = [chunk(content=text) for text in ("<thi", "nk>\nW", "hy?\n</th", "ink>\n\nB", "ecause.")]
+    answer = streamed(*contents, chunk(tool_calls=[piece(0, "a", "weather", '{"city": "Oslo"}')]), END)
+    seen: list[Delta] = []
+    with serving(answer) as (_, model):
+        reply = ask(model, seen)
+    texts = [(part.text, part.thought) for part in reply.turn.parts if isinstance(part, Text)]
+    assert texts == [("Why?", True), ("Because.", False)]
+    said = [one for one in seen if isinstance(one, TextDelta)]
+    for text, thought in texts:
+        assert "".join(one.text for one in said if one.thought == thought) == text
+    assert isinstance(seen[-1], CallDone)
+
+
 def test_thoughts_and_calls_are_joined_by_index() -> None:
     answer = streamed(
         chunk(reasoning="H", reasoning_content="H"),
