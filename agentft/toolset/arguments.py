@@ -88,7 +88,7 @@ def _rest(validator: Any, names: list[str], rest: Any, value: dict[str, Any]) ->
 def _enum(_: object, values: Any, value: Any, __: object) -> Iterator[ValidationError]:
     # Python's `in` is fast, and finds all that are equal in JSON, with a few more, such as 1 for true.
     if value not in values or hashable(value) not in map(hashable, values):
-        yield ValidationError(f"is none of {len(values)} values")
+        yield ValidationError(f"{value!r:.200} is not one of {values!r:.400}")
 
 
 def _unique_items(_: object, unique: object, value: object, __: object) -> Iterator[ValidationError]:
