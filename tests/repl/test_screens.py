@@ -113,6 +113,8 @@ def test_a_session_at_three_widths(screen: Screen) -> None:
     received = ' · {"account": "ACC-1001", "dai'
     assert screen.width < 100 or call + received in body
     assert (call + received[:14] in body) == (screen.width > 60), body
+    screen.type("", "C-o")
+    screen.wait_for("POST http://bank.test/set_daily_limit · 200")
 
 
 def test_typing_goes_on_during_an_answer_and_esc_gives_the_queue_back(tmp_path: Path) -> None:
