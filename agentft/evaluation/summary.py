@@ -357,11 +357,11 @@ def _unread(label: str, metrics: Mapping[str, Comparison]) -> str:
 
 
 def _cut(label: str, rows: Sequence[Record]) -> str:
-    """A warning about replies that were cut at the limit of tokens, which count as they are."""
+    """A warning that one reply of twenty, or more, was cut at the limit of tokens. Such replies count as they are."""
     finishes = [step.finish for row in rows for step in row.steps]
     cut = finishes.count("length")
-    many = f" {cut} of the {len(finishes)} replies of {label} were cut at the limit of tokens, which thoughts use too"
-    return f"{many}; raise --max-new-tokens." if cut else ""
+    many = f" {cut} of the {len(finishes)} replies of {label} were cut at --max-new-tokens, which thoughts use too."
+    return many if cut * 20 >= len(finishes) > 0 else ""
 
 
 @cache

@@ -247,10 +247,12 @@ function verdictLine() {
   const found = delta && delta.value !== null
     ? `Difference in exact calls: ${signed(delta.value)} points, 95 % interval ${signed(delta.low)} to ${signed(delta.high)}, n = ${delta.n}.`
     : "";
+  const [finding, ...cautions] = summary.finding.split(/(?<=\.) /);
   fill(byId("verdict"),
     make("h1", "", `agentft evaluation · ${labels.map((label) => `${label}: ${summary.arms[label].name}`).join(" · ")}`),
     make("span", `badge ${tone}`, text),
-    make("p", "finding", summary.finding),
+    make("p", "finding", finding),
+    cautions.length ? make("p", "", cautions.join(" ")) : null,
     make("p", "", found, found && " ", `With ${cases(data.compared)}, ${size} can be shown reliably`,
       make("span", "dim", " (exact McNemar test at 5 %, power 80 %, if the arms differ in 20 % of the cases).")),
     summary.forgetting && make("p", "", make("strong", "", "Forgetting: "), summary.forgetting.finding),

@@ -1,14 +1,16 @@
 """Draws the pictures of the documentation from a finished quickstart: `python docs/images/make_images.py RUN`.
 
-RUN is the run folder of `agentft quickstart`. evaluation.svg is the table of its stored evaluation; chat.svg and
-compare.svg are chats with its adapter. None is edited by hand.
+RUN is the run folder of `agentft quickstart`. evaluation.svg is the table of its stored evaluation; chat.svg,
+compare.svg and fix.svg are chats with its adapter. None is edited by hand.
 """
 
 from __future__ import annotations
 
 import io
 import sys
+from contextlib import chdir
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
@@ -26,10 +28,11 @@ from agentft.runs import find_finished
 from agentft.toolserver import ToolServer
 from agentft.toolset import load_toolsets
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 WIDTH = 84
 CHATS = {
     "chat": ["What is the weather like in Paris?", "/show", "/fault", "What is 17 * 23?", "/logprobs"],
+    "fix": ["What is 17% of 2,340?", '/fix calculate {"expression": "2340 * 0.17"}', "/good rows.jsonl"],
     "compare": ["Is it raining in Bergen right now?", "/compare", "/why"],
 }
 
@@ -66,5 +69,7 @@ def draw_chats(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    draw_evaluation(Path(sys.argv[1]))
-    draw_chats(Path(sys.argv[1]))
+    run = Path(sys.argv[1]).resolve()
+    draw_evaluation(run)
+    with TemporaryDirectory() as scratch, chdir(scratch):  # for the row that is kept
+        draw_chats(run)

@@ -68,19 +68,19 @@ def test_a_stored_evaluation_gives_the_same_summary_byte_for_byte(
     assert text == (GOLDEN / "summary.json").read_text("utf-8")
 
 
-def test_replies_that_were_cut_are_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("whole", "told"), [(1, True), (19, True), (20, False)])
+def test_replies_that_were_cut_are_told_from_one_in_twenty(whole: int, told: bool, tmp_path: Path) -> None:
     plan = small_plan(tmp_path)
     step = Step(0, (), "", "length", (), 9, 256)
-    steps = {"tuned": (step, replace(step, finish="end")), "base": (replace(step, finish="stop"),)}
+    steps = {"tuned": (step, *[replace(step, finish="end")] * whole), "base": (replace(step, finish="stop"),)}
     arms = {
         label: [record(case.id, 1.0, arm=label, steps=made) for case in plan.cases] for label, made in steps.items()
     }
     options: dict[str, Any] = {"seconds": 1, "interrupted": False, "kept": 0, "ran": {}, "sampling": {"seed": 0}}
     finding = summarise(plan, arms, (), **options).finding
     count = len(plan.cases)
-    assert f" {count} of the {2 * count} replies of tuned were cut at the limit of tokens" in finding
-    assert "raise --max-new-tokens" in finding
-    assert "of base were cut" not in finding
+    said = f" {count} of the {(1 + whole) * count} replies of tuned were cut at --max-new-tokens"
+    assert (said in finding, "of base were cut" in finding) == (told, False)
 
 
 def test_the_names_of_figures() -> None:
