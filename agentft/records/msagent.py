@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 
 from agentft.calls.msagent import MSAGENT
-from agentft.calls.thoughts import add_thought, begin_thought
 from agentft.errors import RowError
 from agentft.records.declarations import parse_system
-from agentft.records.keys import REASONING_KEYS, as_text, read_excluded, read_reasoning
-from agentft.records.tools import has_calls, read_role
+from agentft.records.keys import REASONING_KEYS, as_text, read_excluded
+from agentft.records.tools import has_calls
+from agentft.records.turns import read_text_turn
 from agentft.types import Json, Part, Role, Span, Text, ToolCall, ToolDefinition, ToolResult, Turn
 
 __all__ = ["MSAGENT_KEYS", "holds_msagent", "parse_msagent"]
@@ -55,7 +55,7 @@ def parse_msagent(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefiniti
     tools: tuple[ToolDefinition, ...] = ()
     for index, item in enumerate(items):
         try:
-            role, value = _read_turn(item)
+            role, value = read_text_turn(item, _ROLES)
             if role == "system" and turns:
                 raise RowError("turn-order", "only the first turn may be a system turn")
             if turns and turns[-1].role == role:
@@ -76,18 +76,6 @@ def parse_msagent(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefiniti
             raise
         turns.append(Turn(role, parts, value, excluded))
     return turns, tools
-
-
-def _read_turn(item: Json) -> tuple[Role, str]:
-    if not isinstance(item, dict):
-        raise RowError("turn-not-object", f"a turn must be an object, not {item!r:.60}")
-    role = read_role(item.get("from", item.get("role")), _ROLES)
-    value = item.get("value", item.get("content"))
-    if not isinstance(value, str):
-        raise RowError("value-not-text", f"the value must be text, not {value!r:.60}")
-    if role == "assistant":
-        value = add_thought(begin_thought(value), read_reasoning(item))
-    return role, value
 
 
 def _check_links(parts: Sequence[Part]) -> None:

@@ -9,12 +9,12 @@ from dataclasses import replace
 from itertools import count
 
 from agentft.calls.hermes import HERMES
-from agentft.calls.thoughts import add_thought, begin_thought
 from agentft.errors import RowError
 from agentft.json_text import UnreadableError, read_value
-from agentft.records.keys import REASONING_KEYS, as_text, read_excluded, read_reasoning, role_of, text_of
+from agentft.records.keys import REASONING_KEYS, as_text, read_excluded, role_of, text_of
 from agentft.records.links import CallLinks
-from agentft.records.tools import has_calls, read_role, read_tools
+from agentft.records.tools import has_calls, read_tools
+from agentft.records.turns import read_text_turn
 from agentft.types import Declarations, Json, Part, Role, Span, Text, ToolCall, ToolDefinition, ToolResult, Turn
 
 __all__ = ["TAGGED_KEYS", "holds_tagged", "parse_tagged"]
@@ -55,7 +55,9 @@ def parse_tagged(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinitio
     numbers, step = count(), CallLinks()
     for index, item in enumerate(items):
         try:
-            role, text = _read_turn(item)
+            role, text = read_text_turn(item, _ROLES)
+            text = text.strip() if role == "assistant" else text
+            role = "tool" if role == "user" and text.lstrip().startswith("<tool_response>") else role
             parts: tuple[Part, ...] = (Text(text, Span(0, len(text))),) if text else ()
             if role != "tool":
                 step.close(reopen=role == "assistant")
@@ -75,17 +77,6 @@ def parse_tagged(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinitio
             raise
         turns.append(Turn(role, parts, text, excluded))
     return turns, tools
-
-
-def _read_turn(item: Json) -> tuple[Role, str]:
-    if not isinstance(item, dict):
-        raise RowError("turn-not-object", f"a turn must be an object, not {item!r:.60}")
-    role, text = read_role(role_of(item), _ROLES), text_of(item)
-    if not isinstance(text, str):
-        raise RowError("value-not-text", f"the text of a turn must be text, not {text!r:.60}")
-    if role == "assistant":
-        return role, add_thought(begin_thought(text.strip()), read_reasoning(item))
-    return "tool" if role == "user" and text.lstrip().startswith("<tool_response>") else role, text
 
 
 def _read_system(text: str) -> tuple[tuple[Part, ...], tuple[ToolDefinition, ...]]:
