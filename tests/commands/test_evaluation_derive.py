@@ -9,22 +9,12 @@ from pathlib import Path
 import pytest
 
 from agentft.commands import run
-from tests.evaluation.world import write_suite, write_world
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    write_suite(tmp_path)
-    write_world(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
 
 DERIVE = ["eval", "derive", "./shopping", "--tools", "./shop", "--transforms", "renamed, missing"]
 
 
 @pytest.mark.slow
-def test_the_printed_command_evaluates_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_printed_command_evaluates_them(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(DERIVE) == 0
     shown = capsys.readouterr()
     assert shown.err.splitlines() == [
@@ -46,24 +36,24 @@ def test_the_printed_command_evaluates_them(folder: Path, capsys: pytest.Capture
     worlds = arguments[arguments.index("--tools") + 1]
     for name, shown_worlds in (("shopping-renamed", "./shop"), ("shopping-missing", worlds)):
         assert run(["eval", "--check", f"./derived/{name}", "--tools", shown_worlds]) == 0
-    assert '"overfit":{"renamed"' in (folder / "out" / "report.html").read_text()
+    assert '"overfit":{"renamed"' in (place / "out" / "report.html").read_text()
 
 
-def test_json_is_one_document(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([*DERIVE[:-1], "renamed", "--out", str(folder / "d"), "--json"]) == 0
+def test_json_is_one_document(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*DERIVE[:-1], "renamed", "--out", str(place / "d"), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["suite"] == "shopping"
     assert document["derived"][0] == {
         "transform": "renamed",
-        "folder": str(folder / "d" / "shopping-renamed"),
+        "folder": str(place / "d" / "shopping-renamed"),
         "cases": 7,
         "left_out": 0,
         "worlds": [],
     }
 
 
-def test_derived_cases_are_not_mined(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "silent.jsonl").write_text('{"key": "*", "text": "I like tea."}\n')
+def test_derived_cases_are_not_mined(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "silent.jsonl").write_text('{"key": "*", "text": "I like tea."}\n')
     assert run([*DERIVE[:-1], "renamed"]) == 0
     suites = ["./shopping", "./derived/shopping-renamed"]
     options = ["--tools", "./shop", "--model", "scripted:silent.jsonl", "--output", "out", "--quiet"]
@@ -73,7 +63,7 @@ def test_derived_cases_are_not_mined(folder: Path, capsys: pytest.CaptureFixture
     assert "model: 6 of 7 cases failed" in capsys.readouterr().out
 
 
-def test_wrong_usage_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_is_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*DERIVE[:-1], "renamed"]) == 0
     capsys.readouterr()
     for arguments, message in (

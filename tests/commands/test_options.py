@@ -15,7 +15,6 @@ from agentft.errors import InputError
 from agentft.models import Sampling
 from agentft.synthesis.build import BuildReport
 from tests.engine.samples import write_rows
-from tests.evaluation.world import write_suite, write_world
 from tests.tiny import save_tiny
 
 SHOP = ["eval", "./shopping", "--tools", "./shop"]
@@ -37,14 +36,6 @@ class Seen:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(save_tiny(tmp_path_factory.mktemp("model") / "tiny"))
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    write_suite(tmp_path)
-    write_world(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def test_every_option_of_the_model_reaches_the_evaluation(
