@@ -207,11 +207,11 @@ def _rescore(folder: Path, gates: tuple[Gate, ...], report: ResultsWriter, optio
 
     suites, worlds = options.suites or [], split_names(options.tools)
     summary = rescore(folder, gates, options.max_invalid, suites, worlds, on_results=report)
-    _print(summary, as_json=options.as_json)
-    return EXIT_CODES[summary.verdict]
+    return _print(summary, as_json=options.as_json)
 
 
-def _print(summary: Summary, *, as_json: bool) -> None:
+def _print(summary: Summary, *, as_json: bool) -> int:
+    """Print the report, and return the exit code."""
     from agentft.display.evaluation import show_summary
     from agentft.display.terminal import open_console, say_json
 
@@ -219,6 +219,7 @@ def _print(summary: Summary, *, as_json: bool) -> None:
         say_json(summary.document())
     else:
         open_console().print(show_summary(summary))
+    return EXIT_CODES[summary.verdict]
 
 
 def _gates(minimums: list[str], margins: list[str], baseline: object) -> tuple[Gate, ...]:
@@ -277,5 +278,4 @@ def run_plan(
         settings = replace(settings, on_arm=progress.on_arm, on_case=progress.on_case, on_note=progress.on_note)
         with stdout_to_stderr():  # for handlers that print
             summary = evaluate(plan, arms, settings, stored)
-    _print(summary, as_json=as_json)
-    return EXIT_CODES[summary.verdict]
+    return _print(summary, as_json=as_json)

@@ -20,7 +20,7 @@ from agentft.display.safe import safe_line, safe_name, safe_text
 from agentft.json_text import UnreadableError, parse_json
 from agentft.models import CallDone, CallStarted, CallText, Delta, OnDelta, TextDelta
 from agentft.strict import counted
-from agentft.types import Exchange, Json, Part, Step, ToolCall
+from agentft.types import Exchange, Part, Step, ToolCall
 from agentft.types import Text as TextPart
 
 __all__ = ["ChatView", "call_line", "call_panel", "fit", "status_line"]
@@ -272,7 +272,7 @@ def call_line(exchange: Exchange, number: int, seconds: float | None, width: int
     """
     call = exchange.call
     name = safe_line(call.name) or "unreadable call"
-    values = ", ".join(_value(value) for value in call.arguments.values())
+    values = ", ".join(v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in call.arguments.values())
     line = Text.assemble(("⚙ ", _colour(exchange)), (f"{number} ", "dim"), (name, f"bold {_colour(exchange)}"))
     if values:
         line.append(f" {fit(values, MAIN_ARGUMENT)}")
@@ -284,10 +284,6 @@ def call_line(exchange: Exchange, number: int, seconds: float | None, width: int
     result = " · " + " ".join(exchange.received.split())
     room = width - line.cell_len
     return line.append(fit(result, room), "dim") if room > 24 else line
-
-
-def _value(value: Json) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _reason(received: str) -> str:

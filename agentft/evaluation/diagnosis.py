@@ -15,26 +15,16 @@ from agentft.evaluation.statistics import Estimate, estimate
 from agentft.metrics.matching import Matching, Pair, case_matchings
 from agentft.metrics.reading import all_calls, attempted
 
-__all__ = [
-    "NO_CALL",
-    "SOLVED",
-    "UNKNOWN",
-    "UNREADABLE",
-    "ArgumentCell",
-    "ConfusionCell",
-    "Diagnosis",
-    "diagnose",
-    "match_records",
-]
+__all__ = ["NO_CALL", "UNKNOWN", "UNREADABLE", "Diagnosis", "diagnose", "match_records"]
 
 NO_CALL = "(no call)"
 UNREADABLE = "(unreadable)"
 UNKNOWN = "(unknown tool)"
-SOLVED = "solved"
+_SOLVED = "solved"
 
 
 @dataclass(frozen=True, slots=True)
-class ConfusionCell:
+class _ConfusionCell:
     """How often each arm made the call `called` where `expected` is right, over all trials.
 
     Both are names of tools, or `NO_CALL`; `called` may also be `UNREADABLE` or `UNKNOWN`. `cases`: the ids of the first
@@ -48,7 +38,7 @@ class ConfusionCell:
 
 
 @dataclass(frozen=True, slots=True)
-class ArgumentCell:
+class _ArgumentCell:
     """How often an argument is right, by arm, in calls of the right tool that expect it or pass it.
 
     `wrong`: why the first arm's are not right: `missing`, `value`, or `surplus` for an argument that is not expected.
@@ -64,13 +54,13 @@ class ArgumentCell:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """`changes`: error class in the second arm -> class in the first -> number of runs; `SOLVED` if there is none.
+    """`changes`: error class in the second arm -> class in the first -> number of runs; `_SOLVED` if there is none.
 
     `confusion` has the most frequent errors of the first arm first, `arguments` the most frequently wrong.
     """
 
-    confusion: tuple[ConfusionCell, ...]
-    arguments: tuple[ArgumentCell, ...]
+    confusion: tuple[_ConfusionCell, ...]
+    arguments: tuple[_ArgumentCell, ...]
     changes: Mapping[str, Mapping[str, int]]
 
 
@@ -103,7 +93,7 @@ def match_records(plan: Plan, rows: Iterable[Record]) -> Iterator[_Matched]:
             yield row, case_matchings(case, row.trajectory, context), frozenset(context.tools)
 
 
-def _confusion(arms: Mapping[str, Iterable[_Matched]]) -> list[ConfusionCell]:
+def _confusion(arms: Mapping[str, Iterable[_Matched]]) -> list[_ConfusionCell]:
     counts: dict[str, Counter[tuple[str, str]]] = {label: Counter() for label in arms}
     cases: dict[tuple[str, str], dict[str, None]] = {}
     first = next(iter(arms))
@@ -117,7 +107,7 @@ def _confusion(arms: Mapping[str, Iterable[_Matched]]) -> list[ConfusionCell]:
     cells = sorted({cell for found in counts.values() for cell in found})
     cells.sort(key=lambda cell: (cell[0] == cell[1], -counts[first][cell]))
     return [
-        ConfusionCell(*cell, {label: found[cell] for label, found in counts.items()}, tuple(cases.get(cell, ())))
+        _ConfusionCell(*cell, {label: found[cell] for label, found in counts.items()}, tuple(cases.get(cell, ())))
         for cell in cells
     ]
 
@@ -141,7 +131,7 @@ def _cells(row: Record, turn: int, matching: Matching, tools: frozenset[str]) ->
         yield NO_CALL, UNREADABLE
 
 
-def _arguments(arms: Mapping[str, Iterable[_Matched]]) -> list[ArgumentCell]:
+def _arguments(arms: Mapping[str, Iterable[_Matched]]) -> list[_ArgumentCell]:
     found = {label: list(_outcomes(rows)) for label, rows in arms.items()}
     places = dict.fromkeys(outcome.place for outcomes in found.values() for outcome in outcomes)
     failed: dict[tuple[str, str], list[_Outcome]] = {place: [] for place in places}
@@ -150,7 +140,7 @@ def _arguments(arms: Mapping[str, Iterable[_Matched]]) -> list[ArgumentCell]:
             failed[outcome.place].append(outcome)
     figures = {label: _figures(outcomes) for label, outcomes in found.items()}
     cells = [
-        ArgumentCell(
+        _ArgumentCell(
             *place,
             {label: by_place.get(place, Estimate()) for label, by_place in figures.items()},
             dict(Counter(outcome.wrong for outcome in failed[place])),
@@ -191,7 +181,7 @@ def _changes(arms: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, int]]:
     if len(arms) != 2:
         return {}
     after, before = (
-        {(row.case, row.trial): row.error or SOLVED for row in rows if row.outcome != "invalid"}
+        {(row.case, row.trial): row.error or _SOLVED for row in rows if row.outcome != "invalid"}
         for rows in arms.values()
     )
     pairs = Counter((before[key], kind) for key, kind in after.items() if key in before)

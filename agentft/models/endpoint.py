@@ -61,12 +61,12 @@ class EndpointModel:
         self._endpoint = endpoint
         self._model = model
         self._reasoning = ""
-        self._signed: dict[str, dict[str, Json]] = {}  # by conversation and call, what Gemini wants back with a call
+        self._signed: dict[str, dict[str, Mapping[str, Json]]] = {}  # by conversation, what its server wants back
         self._limit = "max_tokens"
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, name="agentft-endpoint", daemon=True)
         self._thread.start()
-        self._transport = self._run(_opened(endpoint))
+        self._transport = Transport(endpoint)
 
     def reply(self, requests: Sequence[Request], sampling: Sampling, on_delta: OnDelta | None = None) -> list[Reply]:
         """See `Model.reply`. With `on_delta`, replies are streamed, from servers that can.
@@ -165,10 +165,7 @@ class EndpointModel:
         except UnreadableError as error:
             raise self._malformed(error, text) from None
         self._reasoning = next((key for key in REASONING if choice.message.get(key)), self._reasoning)
-        made, listed = (part for part in turn.parts if isinstance(part, ToolCall)), choice.message.get("tool_calls")
-        for part, call in zip(made, listed if isinstance(listed, list) else [], strict=False):
-            if isinstance(call, dict) and call.get("extra_content"):
-                signed[part.id] = call["extra_content"]
+        signed.update(_signed_by(choice.message, turn))
         return Reply(turn, choice.finish, choice.usage, response=text)
 
     def _malformed(self, error: UnreadableError, text: str) -> EndpointError:
@@ -294,6 +291,16 @@ def _read_text(text: str, form: Rendering | CallFormat, response: ChatResponse, 
     return Reply(turn, response.finish if cut is None else "stop", response.usage, raw=text[:cut], response=received)
 
 
+def _signed_by(message: Mapping[str, Json], turn: Turn) -> Mapping[str, Mapping[str, Json]]:
+    """What belongs to the calls of a turn that was read from this message."""
+    made, listed = (part.id for part in turn.parts if isinstance(part, ToolCall)), message.get("tool_calls")
+    found: dict[str, Mapping[str, Json]] = {}
+    for name, call in zip(made, listed if isinstance(listed, list) else [], strict=False):
+        both = {**message, **(call if isinstance(call, dict) else {})}
+        found[name] = {key: both[key] for key in ("extra_content", "reasoning_details") if both.get(key)}
+    return found
+
+
 def _deltas(turn: Turn) -> Iterator[Delta]:
     for part in turn.parts:
         if isinstance(part, ToolCall):
@@ -316,10 +323,6 @@ def find_model(endpoint: Endpoint) -> str:
         return names[0]
     listed = f"lists {len(names)} models: {', '.join(names[:10])}" if names else "lists no models"
     raise InputError(f"{endpoint.url} {listed}; name the one to use with --model")
-
-
-async def _opened(endpoint: Endpoint) -> Transport:
-    return Transport(endpoint)
 
 
 async def _list_models(endpoint: Endpoint) -> list[str]:

@@ -5,22 +5,31 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from agentft.calls.format import declare_tool
 from agentft.errors import RowError
 from agentft.json_text import UnreadableError, kind_of, parse_json
 from agentft.models import Finish, Usage
-from agentft.records.keys import REASONING_KEYS, is_blank
+from agentft.records.keys import REASONING_KEYS, as_text, is_blank
 from agentft.records.openai import parse_openai
 from agentft.types import Conversation, Json, ParseFailure, Text, ToolCall, ToolDefinition, ToolResult, Turn
 
 __all__ = ["ChatResponse", "declare", "read_response", "read_sent", "read_turn", "write_messages", "write_reply"]
 
+_FINISH_KEYS = ("finish_reason", "native_finish_reason")
+"""Keys of a choice that say why it ended; the second is OpenRouter's, for what the model's own server says."""
 _FINISHES: dict[Json, Finish] = {"tool_calls": "stop", "function_call": "stop"}
 _FINISHES |= {"length": "length", "max_tokens": "length", "model_length": "length"}
-_FAILED = ("error", "abort")  # finish reasons of OpenRouter and SGLang for answers that a server did not finish
+_FAILED = ("error", "abort", "insufficient_system_resource", "network_error")
+"""Finish reasons of OpenRouter, SGLang, DeepSeek and Zhipu for answers that a server did not finish."""
+_MALFORMED = "malformed_function_call"  # of Gemini, for a call of the model's that its server cannot read
 _SAID = 300  # characters of an error in a message
+
+
+_Signed: TypeAlias = Mapping[str, Mapping[str, Json]]
+"""By the id of a call, what Gemini's server sent with it and wants back: as `extra_content` of the call or, through
+OpenRouter, as `reasoning_details` of its message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +47,7 @@ def declare(tools: Sequence[ToolDefinition]) -> list[Json]:
     return [declare_tool(tool) for tool in tools]
 
 
-def write_messages(
-    conversation: Conversation, reasoning: str = "", signed: Mapping[str, Json] | None = None
-) -> list[Json]:
+def write_messages(conversation: Conversation, reasoning: str = "", signed: _Signed | None = None) -> list[Json]:
     """The messages of a conversation.
 
     Many servers fail on a message with an unreadable call: its arguments are sent as `{}`, and a call without a name as
@@ -49,7 +56,7 @@ def write_messages(
     Args:
         conversation: what was said.
         reasoning: the key under which the server sends the model's reasoning; it gets back that of the last user turn.
-        signed: by the id of a call, the `extra_content` that the server sent with it.
+        signed: by the id of a call, what the server sent with it and wants back.
     """
     messages: list[Json] = []
     current = max((index for index, turn in enumerate(conversation.turns) if turn.role == "user"), default=0)
@@ -66,20 +73,22 @@ def write_messages(
     return messages
 
 
-def write_reply(turn: Turn, reasoning: str = "", signed: Mapping[str, Json] | None = None) -> dict[str, Json]:
+def write_reply(turn: Turn, reasoning: str = "", signed: _Signed | None = None) -> dict[str, Json]:
     """An assistant turn as a message; `reasoning`: the key of its thoughts, which are left out without one."""
     text = "".join(part.text for part in turn.parts if isinstance(part, Text) and not part.thought)
     thought = "".join(part.text for part in turn.parts if isinstance(part, Text) and part.thought)
     calls: list[Json] = []
+    given: dict[str, Json] = {}
     for part in turn.parts:
         if isinstance(part, ToolCall) and part.name:
             arguments = json.dumps({} if part.parse_error else dict(part.arguments), ensure_ascii=False)
             function: Json = {"name": part.name, "arguments": arguments}
-            extra = {"extra_content": signed[part.id]} if signed and part.id in signed else {}
+            given = {**given, **(signed or {}).get(part.id, {})}
+            extra = {"extra_content": given.pop("extra_content")} if "extra_content" in given else {}
             calls.append({"id": part.id, "type": "function", "function": function, **extra})
         elif isinstance(part, ToolCall):
             text += turn.raw[part.span.start : part.span.end]
-    message: dict[str, Json] = {"role": "assistant", "content": text}
+    message: dict[str, Json] = {"role": "assistant", "content": text, **given}
     if reasoning and thought:
         message[reasoning] = thought
     return {**message, "tool_calls": calls} if calls else message
@@ -109,7 +118,7 @@ def read_sent(text: str, what: str) -> dict[str, Any]:
     choice: Any = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
     keys = ("error",) if choices else ("error", "message", "detail", "details")
     said = next((document[key] for key in keys if document.get(key)), choice.get("error"))
-    if said := said or (choice if choice.get("finish_reason") in _FAILED else None):
+    if said := said or (choice if _reason(choice) in _FAILED else None):
         raise UnreadableError(f"structure: the server says {json.dumps(said, ensure_ascii=False)[:_SAID]}")
     return document
 
@@ -129,14 +138,23 @@ def read_response(body: str) -> ChatResponse:
     message, text = choice.get("message"), choice.get("text")
     if not isinstance(message, dict) and not isinstance(text, str):
         raise UnreadableError("structure: the choice has no message")
-    reason, usage = choice.get("finish_reason"), document.get("usage")
+    reason, usage = _reason(choice), document.get("usage")
     counts = usage if isinstance(usage, dict) else {}
+    message = message if isinstance(message, dict) else {}
+    if reason == _MALFORMED and not message.get("tool_calls"):
+        message = {**message, "tool_calls": [_MALFORMED]}
     return ChatResponse(
-        message if isinstance(message, dict) else {},
-        text if isinstance(text, str) else "",
-        _FINISHES.get(reason, "end") if isinstance(reason, str) else "end",
+        message,
+        as_text(text),
+        _FINISHES.get(reason, "end"),
         Usage(_count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens"))),
     )
+
+
+def _reason(choice: Mapping[str, Json]) -> str:
+    """Why an answer ended, in lower case."""
+    said = [as_text(choice.get(key)).lower() for key in _FINISH_KEYS]
+    return _MALFORMED if any(_MALFORMED in one for one in said) else said[0]
 
 
 def _count(value: Json) -> int:

@@ -53,7 +53,8 @@ class EventStream:
         for choice in choices if isinstance(choices, list) else []:
             one: Any = choice if isinstance(choice, dict) else {"delta": choice}
             # A message that is sent at once; after deltas, MiniMax sends it again.
-            delta = one.get("delta") or (not self._message and one.get("message")) or {}
+            begun = self._calls or set(filter(self._message.get, self._message)) - {"role"}
+            delta = one.get("delta") or (not begun and one.get("message")) or {}
             if not isinstance(delta, dict):
                 raise UnreadableError(f"structure: a delta is {kind_of(delta)}, not an object")
             if not one.get("index"):
@@ -71,11 +72,10 @@ class EventStream:
         return json.dumps({"choices": [choice] if self._choice else [], "usage": self._usage})
 
     def _add(self, choice: Mapping[str, Json], delta: Mapping[str, Json]) -> None:
-        said = choice.get("text")
-        if isinstance(said, str):
+        if said := as_text(choice.get("text")):
             self._on_delta(TextDelta(said))
-        self._choice["text"] = self._choice.get("text", "") + (said if isinstance(said, str) else "")
-        self._choice["finish_reason"] = choice.get("finish_reason") or self._choice.get("finish_reason")
+        self._choice["text"] = self._choice.get("text", "") + said
+        self._choice |= {key: value for key, value in choice.items() if value and key.endswith("finish_reason")}
         for key, value in _fields(delta):
             if key == "tool_calls":
                 for piece in value if isinstance(value, list) else [value] * (value is not None):
@@ -84,8 +84,8 @@ class EventStream:
                 _join(self._message[key], value)
             else:
                 _join(self._message, {key: value})
-            if isinstance(value, str) and key in {"content", self._thoughts}:
-                self._on_delta(TextDelta(value, key != "content"))
+            if isinstance(value, str) and key in {"content", "refusal", self._thoughts}:
+                self._on_delta(TextDelta(value, key == self._thoughts))
 
     @property
     def _thoughts(self) -> str:
@@ -93,9 +93,12 @@ class EventStream:
         return next((key for key in self._message if key in REASONING_KEYS), "")
 
     def _add_call(self, piece: Json) -> None:
-        """Add to a call by its id, or else its index. Servers repeat or omit either, or change them within a call."""
+        """Add to a call by its id, or else its index. Servers repeat or omit either, or change them within a call.
+
+        An empty piece begins no call; LiteLLM sends one with each text.
+        """
         if not isinstance(piece, dict):
-            self._calls.append(piece)
+            self._calls += [piece] * (piece is not None)
             return
         place, identity, function = piece.get("index"), piece.get("id"), piece.get("function")
         name = function.get("name") if isinstance(function, dict) else None
@@ -104,6 +107,9 @@ class EventStream:
         known = next((one for one in (same if name else calls) if identity and one["id"] == identity), None)
         found = same or ([] if name or identity else calls)  # the rest of a call may have another index
         call = known or (found[0] if found else None)
+        said = function.get("arguments") if isinstance(function, dict) else function
+        if call is None and not (name or identity or said):
+            return
         if call is None or (known is None and name and _begins(call, piece)):
             call = {"index": place, "id": identity, "function": {}}
             self._calls.append(call)

@@ -260,13 +260,10 @@ def _retry_after(response: httpx.Response) -> float:
     """Seconds until the time in the Retry-After header, which is a number or a date; 0 without a usable one."""
     value = response.headers.get("retry-after", "").strip()
     try:
-        return max(0.0, float(value)) if value.replace(".", "", 1).isdecimal() else _until(value)
+        is_number = value.replace(".", "", 1).isdecimal()
+        return max(0.0, float(value) if is_number else parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, TypeError, OverflowError):
         return 0.0
-
-
-def _until(date: str) -> float:
-    return max(0.0, parsedate_to_datetime(date).timestamp() - time.time())
 
 
 def _is_loopback(host: str) -> bool:

@@ -299,11 +299,6 @@ def describe_settings() -> str:
     return "\n".join(lines[:-1]) + "\n"
 
 
-def _is_path(name: str) -> bool:
-    """Whether it names a folder, and nothing that is shipped."""
-    return name.startswith((".", "/", "~"))
-
-
 def _is_data_name(name: str) -> bool:
     """Whether a file's name looks like that of a data file."""
     return name.removesuffix(".gz").endswith((".jsonl", ".json", ".ndjson", ".parquet", ".csv", ".txt", ".arrow"))
@@ -350,7 +345,9 @@ def _with_absolute_paths(
     if "data" in values:
         values["data"] = tuple(_locate(name, base) for name in recipe.data)
     for key in {"score_suite", "score_tools"} & values.keys():
-        values[key] = tuple(str((base / name).resolve()) if _is_path(name) else name for name in values[key])
+        values[key] = tuple(
+            str((base / name).resolve()) if name.startswith((".", "/", "~")) else name for name in values[key]
+        )
     if recipe.eval_data and share_of(recipe.eval_data) is None:
         values["eval_data"] = _locate(recipe.eval_data, base)
     if "model" in values and (base / recipe.model).is_dir():

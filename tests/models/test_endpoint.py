@@ -60,6 +60,9 @@ def calls(reply: Reply) -> list[ToolCall]:
         {"error": {"message": "no provider", "code": 502}},
         {"choices": [{"message": {"content": ""}, "finish_reason": "error", "error": {"message": "no provider"}}]},
         {"choices": [{"message": {"content": "no provider"}, "finish_reason": "abort"}]},
+        {"choices": [{"message": {"content": "no provider"}, "finish_reason": "insufficient_system_resource"}]},
+        {"choices": [{"message": {"content": "no provider"}, "finish_reason": "network_error"}]},
+        {"choices": [{"message": {"content": "no provider"}, "finish_reason": "ERROR"}]},
         {"object": "error", "message": "no provider"},
     ],
 )
@@ -84,28 +87,51 @@ def test_what_to_do_about_a_refused_request(said: str, remedy: str) -> None:
     assert remedy in str(caught.value)
 
 
-@pytest.mark.parametrize("reason", ["length", "max_tokens", "model_length"])
+@pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS", "model_length"])
 def test_an_answer_at_the_limit_of_tokens(reason: str) -> None:
     with serving(completion({"content": "Hello."}, reason)) as (_, model):
         assert ask(model).finish == "length"
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        {"finish_reason": "function_call_filter: MALFORMED_FUNCTION_CALL"},
+        {"finish_reason": "error", "native_finish_reason": "MALFORMED_FUNCTION_CALL"},
+    ],
+)
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_call_that_the_server_could_not_read_is_the_models(ends: Any, streams: bool) -> None:
+    """Without it, a model that fails so would look like one that rightly makes no call."""
+    said = {"choices": [{"message": {"role": "assistant", "content": None}, **ends}]}
+    answer = Answer(body=f"data: {json.dumps(said)}\n\n" if streams else said)
+    with serving(answer) as (_, model):
+        (reply,) = model.reply([Request("c", conversation())], Sampling(), (lambda *_: None) if streams else None)
+    (call,) = calls(reply)
+    assert call.parse_error is not None
 
 
 @pytest.mark.parametrize("streams", [True, False])
 def test_a_call_goes_back_with_its_signature(streams: bool) -> None:
     own: Any = tool_call("weather", {"city": "Oslo"}, "")
     signed: Any = {**own, "extra_content": {"google": {"thought_signature": "AbC="}}}
-    calling = completion({"content": None, "tool_calls": [signed]}, "tool_calls")
+    details: Any = [{"type": "reasoning.text", "text": "Hm"}, {"type": "reasoning.encrypted", "data": "AbC="}]
+    calling = completion({"content": None, "tool_calls": [signed], "reasoning_details": details}, "tool_calls")
     if streams:
-        event = {"choices": [{"delta": {"tool_calls": [{"index": 0, **signed}]}, "finish_reason": "stop"}]}
-        calling = Answer(body=f"data: {json.dumps(event)}\n\n", headers={"Content-Type": "text/event-stream"})
+        deltas: Any = [{"reasoning_details": details[:1]}]
+        deltas += [{"tool_calls": [{"index": 0, **signed}], "reasoning_details": details[1:]}]
+        events = [{"choices": [{"delta": one, "finish_reason": "stop"}]} for one in deltas]
+        body = "".join(f"data: {json.dumps(one)}\n\n" for one in events)
+        calling = Answer(body=body, headers={"Content-Type": "text/event-stream"})
     with serving(calling, HELLO, HELLO) as (served, model):
         heard = (lambda *_: None) if streams else None
         (reply,) = model.reply([Request("c/0/0", conversation())], Sampling(), heard)
         after, _ = advance(conversation(), reply, Runner(), "s", 0)
         ask(model, after)
         ask(model, replace(after, id="another"))
-    sent = [one.body["messages"][2]["tool_calls"][0].get("extra_content") for one in served.chats[1:]]
-    assert sent == [signed["extra_content"], None]
+    said = [one.body["messages"][2] for one in served.chats[1:]]
+    assert [one["tool_calls"][0].get("extra_content") for one in said] == [signed["extra_content"], None]
+    assert [one.get("reasoning_details") for one in said] == [details, None]  # OpenRouter's place for it
 
 
 class Runner:

@@ -223,6 +223,27 @@ def test_a_stream_is_known_by_its_lines(kind: str, start: str, end: str) -> None
     assert [one.body["stream"] for one in served.chats] == [True, False]
 
 
+@pytest.mark.parametrize("empty", [None, {}, {"index": 0, "function": None}, piece(-1)])
+def test_an_empty_piece_of_a_call_is_none(empty: Json) -> None:
+    with serving(streamed(chunk(content="Fine.", tool_calls=[empty]), END)) as (_, model):
+        reply = ask(model)
+    assert (calls(reply), reply.turn.raw) == ([], "Fine.")
+
+
+@pytest.mark.parametrize("first", [chunk(tool_calls=[piece(0, "a", "weather", OSLO)]), chunk(role="assistant")])
+def test_a_message_that_is_sent_again_makes_no_second_call(first: Json) -> None:
+    message: Json = {"role": "assistant", "tool_calls": [piece(0, "a", "weather", OSLO)]}
+    with serving(streamed(first, {"choices": [{"message": message}]}, END)) as (_, model):
+        assert calls(ask(model)) == [("a", "weather", {"city": "Oslo"})]
+
+
+def test_a_refusal_is_told_while_it_comes() -> None:
+    seen: list[Delta] = []
+    with serving(streamed(chunk(refusal="I can"), chunk(refusal="not."), END)) as (_, model):
+        assert ask(model, seen).turn.raw == "I cannot."
+    assert seen == [TextDelta("I can"), TextDelta("not.")]
+
+
 def test_an_older_function_call_is_joined() -> None:
     parts: list[Json] = [{"name": "weather", "arguments": ""}, {"arguments": OSLO}]
     with serving(streamed(*(chunk(function_call=one) for one in parts), END)) as (_, model):
