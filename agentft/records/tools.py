@@ -43,7 +43,7 @@ def read_list(value: Json, key: str, reason: str) -> list[Json] | None:
 
 def has_calls(turn: Json) -> bool:
     """Whether the turn has OpenAI's `tool_calls` (or `function_call`), which other formats would ignore."""
-    return isinstance(turn, dict) and not all(is_blank(turn.get(key)) for key in ("tool_calls", "function_call"))
+    return isinstance(turn, dict) and not (is_blank(turn.get("tool_calls")) and is_blank(turn.get("function_call")))
 
 
 def written_calls(message: Mapping[str, Json]) -> list[Json]:

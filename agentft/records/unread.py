@@ -47,8 +47,8 @@ def unread_keys(
 def unread_of_turn(turn: Mapping[str, Json], turn_keys: Mapping[str, frozenset[str]]) -> Iterator[str]:
     """The same for one turn."""
     role = next((name for key in ("from", "role") if isinstance(name := turn.get(key), str)), "")
-    known = _TURN | turn_keys[""] | turn_keys.get(role, frozenset())
-    if not is_blank(turn.get("content")):
+    known = turn_keys[""].union(turn_keys.get(role, ()), _TURN)
+    if "refusal" in turn and not is_blank(turn.get("content")):
         known -= {"refusal"}
     yield from (f"{role}.{name}" for name in _unread(turn, known))
     if role in ("assistant", "gpt", "function_call", "tool_call"):

@@ -2,7 +2,8 @@
 
 A byte-level BPE tokenizer splits a text into words before it looks for tokens, and it always splits before a single
 space between two words. So the tokens of a text are those of its pieces `What`, ` is`, ` the`, joined. Where this does
-not hold for a tokenizer (SentencePiece, for example), a text is one piece.
+not hold for a tokenizer (SentencePiece, for example), a text is one piece. Many also split between letters, digits,
+marks and line breaks. So the tokens of a new piece, ` "Rome"}}`, are those of its parts ` "`, `Rome` and `"}}`.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import accumulate, chain, product
+from itertools import permutations, product
 from typing import Any, NamedTuple
 
-__all__ = ["Piece", "PieceCache", "join_pieces", "make_piece", "separates_words"]
+__all__ = ["Piece", "PieceCache", "join_pieces", "make_piece", "separates_runs", "separates_words"]
 
 _KEPT_PIECES = 2**16
 _KEPT_TEXTS = 512
@@ -25,6 +26,10 @@ _SHORT = 64  # characters of a piece that is kept
 _EDGE = r"[!-~\w]"
 _SEAM = re.compile(rf"(?<={_EDGE})(?= {_EDGE})")
 _PROBES = ("'s", "n't", "<|", *"aB7_.,'\"{}(-/éЖ漢한²")
+# Runs of letters, digits, marks and line breaks. Apostrophes and all that is not ASCII belong to none.
+_RUN = re.compile(r" ?[A-Za-z]+| ?[0-9]+| ?[!-&(-/:-@[-`{-~]+|\n(?!\s)")
+_RUNS = ("a The", "7 2024", '_ . " < | > { } ( ) [ ] - / \\ : # @ $ & * + = % ~ ^ ` ! ? ; , <| "}}')
+_CLASSES = [*map(str.split, _RUNS), ["\n"]]
 
 
 class Piece(NamedTuple):
@@ -43,6 +48,7 @@ class PieceCache(dict[str, Piece]):
         super().__init__()
         self.backend = backend
         self.words = separates_words(backend)
+        self.runs = self.words and separates_runs(backend)
         self._texts: dict[str, list[Piece]] = {}
 
     def encode(self, text: str) -> list[Piece]:
@@ -65,7 +71,9 @@ class PieceCache(dict[str, Piece]):
         return list(map(self.__getitem__, _SEAM.split(text) if text else []))
 
     def __missing__(self, text: str) -> Piece:
-        piece = self._tokenise(text)
+        runs = _RUN.findall(text) if self.runs else []
+        known = len(runs) > 1 and "".join(runs) == text
+        piece = join_pieces(list(map(self.__getitem__, runs))) if known else self._tokenise(text)
         if len(self) >= _KEPT_PIECES:
             self.clear()
         if len(text) <= _SHORT:
@@ -85,11 +93,16 @@ def make_piece(ids: Sequence[int], offsets: Sequence[tuple[int, int]], length: i
 
 def join_pieces(pieces: Sequence[Piece]) -> Piece:
     """The piece of the pieces' texts, one after the other."""
-    begins = list(accumulate((piece.length for piece in pieces), initial=0))
-    placed = list(zip(begins, pieces, strict=False))
-    starts = array("i", [begin + place for begin, piece in placed for place in piece.starts])
-    stops = array("i", [begin + place for begin, piece in placed for place in piece.stops])
-    return Piece(tuple(chain.from_iterable(piece.ids for piece in pieces)), starts, stops, begins[-1])
+    ids: list[int] = []
+    starts: list[int] = []
+    stops: list[int] = []
+    begin = 0
+    for its, first, last, length in pieces:
+        ids += its
+        starts += [begin + place for place in first]
+        stops += [begin + place for place in last]
+        begin += length
+    return Piece(tuple(ids), array("i", starts), array("i", stops), begin)
 
 
 def separates_words(backend: Any) -> bool:
@@ -107,9 +120,23 @@ def separates_words(backend: Any) -> bool:
     if any(token.lstrip or token.rstrip or " " in token.content for token in added):
         return False
 
+    pairs = ((f"a {left}", f" {right}b") for left, right in product(_PROBES, _PROBES))
+    return _splits_between(pairs, steps)
+
+
+def separates_runs(backend: Any) -> bool:
+    """Whether a tokenizer that separates words also separates runs of letters, digits, marks and line breaks."""
+    added = backend.get_added_tokens_decoder().values()
+    if any(token.single_word or not (token.special or _RUN.fullmatch(token.content)) for token in added):
+        return False
+    pairs = (pair for one, two in permutations(_CLASSES, 2) for pair in product(one, two))
+    spaced = ((one, space + two) for one, two in pairs for space in ("", " ") if "\n" not in (one, two) or not space)
+    return _splits_between(spaced, backend.pre_tokenizer)
+
+
+def _splits_between(pairs: Iterable[tuple[str, str]], steps: Any) -> bool:
     @cache
     def split(text: str) -> list[str]:
         return [piece for piece, _ in steps.pre_tokenize_str(text)]
 
-    pairs = ((f"a {left}", f" {right}b") for left, right in product(_PROBES, _PROBES))
     return all(split(left + right) == split(left) + split(right) for left, right in pairs)

@@ -13,8 +13,11 @@ import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from multiprocessing import current_process, get_context
 from multiprocessing.connection import Pipe, wait
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, TypeVar
 
 from agentft.errors import InputError
@@ -26,6 +29,7 @@ B = TypeVar("B")
 
 _MOST_HELPERS = 4
 _MOST_AHEAD = 32  # batches that may be done before an earlier one is
+_QUEUED = 3  # batches that a helper has at most, so that it need not wait while this process works
 _PARALLELISM = "TOKENIZERS_PARALLELISM"
 
 
@@ -38,36 +42,33 @@ def available_processes() -> int:
 
 
 def map_in_order(work: Callable[[T], B], batches: Iterable[T], processes: int, alone: int) -> Generator[B]:
-    """`work(batch)` for each batch, in order; the first `alone` batches, or with one process all, in this process.
+    """`work(batch)` for each batch, in order. This process is one of the `processes`; it does the first `alone` alone.
 
     Raises:
         InputError: a helper was ended from outside. What `work` raises is raised here.
     """
     numbered = enumerate(batches)
-    for number, batch in numbered:
+    for _, batch in islice(numbered, alone if processes > 1 else None):
         yield work(batch)
-        if number + 1 == alone and processes > 1:
-            break
-    else:
-        return
     following = alone
-    busy: dict[Any, tuple[int, T]] = {}
     done: dict[int, B] = {}
     item = next(numbered, None)
-    with _helpers(work, processes if item else 0) as idle:
-        while item and not (idle or busy):
-            yield work(item[1])
-            item = next(numbered, None)
-        while item or busy or done:
-            while item and idle and item[0] < following + _MOST_AHEAD:
-                connection = idle.pop()
-                connection.send(item[1])
-                busy[connection], item = item, next(numbered, None)
-            for connection in wait(list(busy)):
-                number, batch = busy.pop(connection)
+    with _helpers(work, processes - 1 if item else 0) as helpers:
+        given: dict[Any, list[tuple[int, T]]] = {connection: [] for connection in helpers}
+        while item or done or any(given.values()):
+            for connection, waiting in given.items():
+                while item and len(waiting) < _QUEUED and item[0] < following + _MOST_AHEAD:
+                    connection.send(item[1])
+                    waiting.append(item)
+                    item = next(numbered, None)
+            own = item if item and item[0] < following + _MOST_AHEAD else None
+            for connection in wait([one for one, waiting in given.items() if waiting], 0 if own else None):
+                number, batch = given[connection].pop(0)
                 succeeded, result = _receive(connection)
                 done[number] = result if succeeded else work(batch)  # which raises the error here, with its traceback
-                idle.append(connection)
+            if own:
+                done[own[0]] = work(own[1])
+                item = next(numbered, None)
             while following in done:
                 yield done.pop(following)
                 following += 1
@@ -105,8 +106,10 @@ def _serve(work: Callable[[Any], object], connection: Any) -> None:
         os.closerange(3, connection.fileno())  # locks, and the ends of other helpers' pipes
         os.closerange(connection.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
         gc.freeze()
+        batches: SimpleQueue[Any] = SimpleQueue()
+        Thread(target=_take, args=(connection, batches)).start()
         while True:
-            batch = connection.recv()
+            batch = batches.get()
             try:
                 answer = (True, work(batch))
             except Exception:
@@ -114,6 +117,15 @@ def _serve(work: Callable[[Any], object], connection: Any) -> None:
             connection.send(answer)
     finally:
         os.kill(os.getpid(), signal.SIGKILL)  # without flushing what this process had written when it was forked
+
+
+def _take(connection: Any, batches: SimpleQueue[Any]) -> None:
+    """Take batches at once, so that who sends them never waits, until the other end is closed."""
+    try:
+        while True:
+            batches.put(connection.recv())
+    finally:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _receive(connection: Any) -> tuple[bool, Any]:

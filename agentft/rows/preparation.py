@@ -38,8 +38,8 @@ def _ignore(_line: int, _conversation: Conversation) -> None:
     pass
 
 
-_BATCH_ROWS, _BATCH_BYTES = 32, 2**20
-_ALONE, _ALONE_IF_LARGE, _LARGE = 8, 1, 2**20
+_BATCH_ROWS, _BATCH_BYTES = 16, 2**20
+_ALONE, _ALONE_IF_LARGE, _LARGE = 8, 0, 2**20
 """Batches that are prepared before other processes help: for a small file, starting them takes longer. A large one is
 known by its bytes (compressed ones, too)."""
 _SUMS = ("quiet", "answered", "thoughts", "trimmed", "left_out")

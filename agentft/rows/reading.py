@@ -112,7 +112,10 @@ def _parse(path: Path, raw: Undecoded) -> tuple[Row, Conversation] | Rejection:
             conversation = parse_row(row.value, f"{path.name}:{row.line}")
         except RowError as error:
             return row.rejected(error)
-    return row, replace(conversation, unread=(*conversation.unread, *(f"{key:.40} (repeated)" for key in repeated)))
+    if repeated:
+        unread = (*conversation.unread, *(f"{key:.40} (repeated)" for key in repeated))
+        conversation = replace(conversation, unread=unread)
+    return row, conversation
 
 
 def read_conversations(

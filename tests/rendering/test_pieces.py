@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from agentft.rendering import pieces
-from agentft.rendering.pieces import PieceCache, separates_words
+from agentft.rendering.pieces import PieceCache, separates_runs, separates_words
 from agentft.rendering.tokens import Run
 from tests.rendering.test_tokens import spaced
 from tests.tiny import tiny_tokenizer
@@ -98,6 +98,35 @@ def test_a_token_that_reaches_over_a_space_keeps_texts_whole(token: AddedToken) 
     assert not separates_words(core)
 
 
+@pytest.mark.parametrize(("name", "separated"), [("gpt2", True), ("prefix", False), ("smollm2", True), ("qwen", False)])
+def test_a_new_piece_is_made_of_runs_where_the_tokenizer_separates_them(name: str, separated: bool) -> None:
+    assert probed(name).runs == separated
+    asked = empty_cache(name)
+    asked.encode('["Rome"]')
+    assert list(asked) == (['["', "Rome", '"]', '["Rome"]'] if separated else ['["Rome"]'])
+
+
+@pytest.mark.parametrize(
+    ("token", "separated"),
+    [
+        (AddedToken("word"), True),
+        (AddedToken("<|>"), True),
+        (AddedToken("<x>"), False),
+        (AddedToken("n't"), False),
+        (AddedToken("word", single_word=True), False),
+        (AddedToken("<|x|>", special=True), True),
+    ],
+)
+def test_a_token_that_reaches_over_runs_keeps_pieces_whole(token: AddedToken, separated: bool) -> None:
+    core = Tokenizer.from_str(tokenizers()["gpt2"].to_str())
+    (core.add_special_tokens if token.special else core.add_tokens)([token])
+    assert separates_words(core)
+    assert separates_runs(core) == separated
+    core.encode_special_tokens = True
+    cache_of, text = PieceCache(core), "a word wordy word_ <x>y can't <|>\"<|x|>"
+    assert Run([], cache_of.encode(text)).ids == core.encode(text, add_special_tokens=False).ids
+
+
 def test_only_the_last_long_texts_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "_KEPT_TEXTS", 3)
     cache_of = PieceCache(tokenizers()["gpt2"])
@@ -156,7 +185,8 @@ def test_a_piece_is_tokenised_once() -> None:
     cache_of = PieceCache(Counting())
     for text in ("a b\n", "a b\n", "a b\n c", " a b b"):
         cache_of.encode(text)
-    assert list(cache_of) == asked == ["a", " b\n", " b\n c", " a", " b"]
+    assert asked == ["a", " b", "\n", " b\n c", " a"]
+    assert list(cache_of) == ["a", " b", "\n", " b\n", " b\n c", " a"]
 
 
 def test_a_long_text_that_comes_again_is_one_piece() -> None:
@@ -200,5 +230,6 @@ def test_the_real_small_model_gives_the_tokens_of_whole_texts(smollm2_folder: Pa
     core = Tokenizer.from_file(str(smollm2_folder / "tokenizer.json"))
     cache_of = PieceCache(core)
     assert cache_of.words
+    assert cache_of.runs
     for line in (Path(__file__).parent.parent / "rows" / "public_rows.jsonl").read_text().splitlines():
         assert Run([], cache_of.encode(line)).ids == core.encode(line, add_special_tokens=False).ids

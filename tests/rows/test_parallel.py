@@ -42,7 +42,7 @@ def where(number: int) -> tuple[int, int]:
     return number, os.getpid()
 
 
-@pytest.mark.parametrize(("processes", "alone", "others"), [(1, 2, 0), (2, 2, 2), (3, 1, 3), (2, 20, 0), (2, 21, 0)])
+@pytest.mark.parametrize(("processes", "alone", "others"), [(1, 2, 0), (2, 2, 1), (3, 1, 2), (2, 20, 0), (2, 21, 0)])
 def test_results_are_in_order_and_the_first_are_made_here(processes: int, alone: int, others: int) -> None:
     found = list(map_in_order(where, range(20), processes, alone))
     assert [number for number, _ in found] == list(range(20))
@@ -87,7 +87,7 @@ def test_an_error_in_a_helper_is_raised_here() -> None:
 
 
 def die(number: int) -> int:
-    if number == 5:
+    if multiprocessing.parent_process():
         os.kill(os.getpid(), signal.SIGKILL)
     return number
 
@@ -107,13 +107,19 @@ def test_a_helper_that_dies_is_one_clear_error() -> None:
         list(map_in_order(die, range(9), 2, 1))
 
 
+def test_a_batch_larger_than_a_pipe_waits_for_nobody() -> None:
+    large = [bytes(2**20)] * 12
+    assert list(map_in_order(lambda batch: batch + b"!", large, 2, 1)) == [batch + b"!" for batch in large]
+
+
 def test_helpers_ignore_ctrl_c_and_end_with_the_work() -> None:
     made = map_in_order(where, range(50), 2, 1)
-    next(made)
-    _, process = next(made)
-    os.kill(process, signal.SIGINT)
-    assert next(made)[0] == 2
-    made.close()
+    assert [next(made)[0], next(made)[0]] == [0, 1]
+    (helper,) = multiprocessing.active_children()
+    assert helper.pid
+    os.kill(helper.pid, signal.SIGINT)
+    processes = {process for _, process in made}
+    assert processes == {os.getpid(), helper.pid}
 
 
 def test_without_another_process_everything_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,16 +140,17 @@ fcntl.flock(held, fcntl.LOCK_EX)
 def work(number):
     time.sleep(0.05)
     return os.getpid()
-for number, process in enumerate(map_in_order(work, range(1000), 2, 1)):
+for number, process in enumerate(map_in_order(work, range(1000), 3, 1)):
     print(process, flush=True)
-    if number == 4:
+    if number == 8:
         os.kill(os.getpid(), signal.SIGKILL)
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ended.returncode == -signal.SIGKILL
     with lock.open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    helpers = {int(line) for line in ended.stdout.split()[1:]}
+    parent, *others = map(int, ended.stdout.split())
+    helpers = {*others} - {parent}
     assert len(helpers) == 2
     wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in helpers))
 
@@ -201,7 +208,7 @@ def test_several_processes_give_what_one_gives(tmp_path: Path, monkeypatch: pyte
     assert report["control_texts"]
 
 
-@pytest.mark.parametrize(("size", "alone"), [(2**20 - 1, 8), (2**20, 1)])
+@pytest.mark.parametrize(("size", "alone"), [(2**20 - 1, 8), (2**20, 0)])
 def test_helpers_start_at_once_for_a_large_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, alone: int
 ) -> None:
@@ -230,4 +237,4 @@ def test_long_rows_make_small_batches(tmp_path: Path, monkeypatch: pytest.Monkey
     path = tmp_path / "rows.jsonl"
     path.write_text("\n".join(json.dumps({"x": "y" * size}) for size in [400, 600, 10, *[1] * 40]))
     preparation.Prepared(encoder()).add(path)
-    assert sizes == [2, 32, 9]
+    assert sizes == [2, 16, 16, 9]
