@@ -68,8 +68,11 @@ Value = str | int | float | tuple[str, ...] | Mapping[str, float]
 Default = TypeVar("Default")
 
 
-_ALIKE = 0.75
-"""How similar a misspelt name must be, from 0 to 1; below, it is rather a setting that agentft does not have."""
+_ALIKE, _SAME = 0.75, 0.88
+"""How similar a misspelt name must be, from 0 to 1; below, it is rather a setting that agentft does not have.
+
+_SAME is for another trainer's: its advice about something else would mislead.
+"""
 _LISTS = ("data", "add_tokens", "modules_to_save", "report_to", "score_suite", "score_tools")
 """Settings that may be one name in place of a list."""
 
@@ -234,7 +237,8 @@ def hint_for(name: str, written: str = "did you mean {!r}?") -> str | None:
     `written`: how to say which setting of ours it stands for.
     """
     names = {entry.name: entry.name for entry in fields(Recipe)} | ELSEWHERE
-    found = closest(name.lstrip("-").replace("-", "_").lower(), [*names, *INSTEAD], _ALIKE)
+    word = name.lstrip("-").replace("-", "_").lower()
+    found = closest(word, [*names, *INSTEAD], _SAME) or closest(word, list(names), _ALIKE)
     return INSTEAD.get(found or "") or (written.format(names[found]) if found else None)
 
 

@@ -157,6 +157,10 @@ def test_every_name_of_another_trainer_stands_for_a_setting_or_has_advice() -> N
         ("push_to_hub", "agentft uploads nothing"),
         ("--launcher", "agentft starts its processes itself"),
         ("--do_train", "`agentft train` trains and nothing else"),
+        ("steps", "did you mean 'max_steps'?"),
+        ("test", "did you mean 'eval_data'?"),
+        ("logs", "every step is logged"),
+        ("timeout", "`agentft train --settings` prints all keys"),
         ("dataset_info_file_of_mine", "`agentft train --settings` prints all keys"),
     ],
 )
