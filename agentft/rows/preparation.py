@@ -255,7 +255,7 @@ def prepare(paths: Sequence[Path], encoder: Encoder, quarantine: Path | None = N
         first = [f"{place} ({reason})" for reason, place in ledger.first_places().items()]
         if place := ledger.first_remarks.get(UNSUPERVISED):
             first.append(f"{place}: learn = {encoder.learn.name!r} supervises no token of this row")
-        raise InputError(f"no row can be used for training (of {ledger.rows}); the first: {first[0]}")
+        raise InputError(f"no row can be used for training (of {ledger.rows}); the first: {'; '.join(first)}")
     made.complete()
     return made
 
@@ -279,8 +279,7 @@ def encode_row(line: int, conversation: Conversation, encoder: Encoder) -> list[
         lost = 0 if whole else _supervised(encoded) - (_supervised(fitting) if sample else 0)
         found.append(EncodedSample(segments, encoded, sample, lost))
     if any(one.lost for one in found) and not any(one.sample for one in found):
-        detail = f"the first supervised turn does not fit into max_length = {encoder.max_length} tokens; raise it"
-        raise RowError("too-long", f"{conversation.id}: {detail}")
+        raise RowError("too-long", f"the first supervised turn is over {encoder.max_length} tokens; raise max_length")
     return found
 
 

@@ -130,9 +130,19 @@ def test_a_row_whose_first_call_does_not_fit_is_rejected(tmp_path: Path) -> None
     path = write(tmp_path / "rows.jsonl", [long_row(1), msagent_row("Rome", 2)])
 
     with pytest.raises(
-        InputError, match=r"no row can be used .*\(of 2\).*max_length = 50 tokens; raise it \(too-long\)"
+        InputError,
+        match=r"no row can be used .*\(of 2\); the first: .*rows\.jsonl:1: the .* over 50 tokens; .* \(too-long\)",
     ):
         prepare([path], encoder(max_length=50))
+
+
+def test_without_a_row_to_train_on_every_reason_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", [msagent_row("Rome", 2, call=False), {"messages": []}])
+
+    with pytest.raises(
+        InputError, match=r"\(of 2\); the first: .*:2: .*; .*:1: .*: learn = 'calls' supervises no token"
+    ):
+        prepare([path], encoder())
 
 
 @settings(max_examples=20, deadline=None)
