@@ -87,8 +87,11 @@ def _check_template(model: str | None, adapter: str | None) -> Iterator[Check]:
     """Check the chat template, before any weights are loaded."""
     from agentft.models.opening import DEFAULT_MODEL
     from agentft.models.prompting import open_prompting
+    from agentft.runs import find_finished
 
-    prompting = open_prompting(adapter or model or DEFAULT_MODEL)  # refuses a missing folder, before a slow import
+    run = find_finished(adapter) if adapter and model else None
+    named = (adapter if run is None or run.is_whole else None) or model or DEFAULT_MODEL
+    prompting = open_prompting(named, run and run.call_format)  # refuses a missing folder, before a slow import
     from agentft.models.template_check import check_template
 
     yield from check_template(prompting)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import asdict, replace
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,6 +89,8 @@ def _run_choice(plan: Plan, choice: ModelChoice, settings: Settings, options: Ev
     quiet, fair = options.quiet, Fairness(options.baseline_format, _shots(options))
     if (doubt := doubt_bits(choice.adapter, choice.bits)) and not quiet:
         say(f"note: {doubt}", err=True)
+    if options.baseline == "base" and Path("base").exists() and not quiet:
+        say("note: --baseline base is the model without its adapter; the folder of that name is ./base", err=True)
     arms, stored = make_arms(
         plan, choice, options.baseline, lambda name: ensure_pulled(name, quiet=quiet), settings.sampling, fair=fair
     )
@@ -225,21 +228,15 @@ def _print(summary: Summary, *, as_json: bool) -> int:
 def _gates(minimums: list[str], margins: list[str], baseline: object) -> tuple[Gate, ...]:
     from agentft.evaluation.summary import Gate
 
-    gates = [
-        Gate(metric, minimum=_share("--fail-under", text, metric, number, "0.8"))
-        for text, (metric, _, number) in ((text, text.partition("=")) for text in minimums)
-    ]
-    for text in margins:
-        metric, _, number = text.rpartition("=")
-        metric = metric or "exact_call"
-        gates.append(Gate(metric, margin=_share("--no-worse-than", text, metric, number, "0.02")))
+    gates = [Gate(metric, minimum=share) for metric, share in map(_share, repeat("--fail-under"), minimums)]
+    gates += [Gate(metric, margin=share) for metric, share in map(_share, repeat("--no-worse-than"), margins)]
     if margins and not baseline:
         raise InputError("--no-worse-than compares with a baseline; add --baseline base, a run or an evaluation")
     return tuple(gates)
 
 
-def _share(option: str, text: str, metric: str, number: str, example: str) -> float:
-    """The number of METRIC=X.
+def _share(option: str, text: str) -> tuple[str, float]:
+    """The parts of METRIC=X; of `--no-worse-than`, X alone is about exact calls.
 
     Raises:
         InputError: there is no such metric, or the number is not from 0 to 1.
@@ -247,6 +244,8 @@ def _share(option: str, text: str, metric: str, number: str, example: str) -> fl
     from agentft.evaluation.summary import SCORES
     from agentft.strict import nearest
 
+    example = "0.8" if option == "--fail-under" else "0.02"
+    metric, _, number = (text if "=" in text or example == "0.8" else f"exact_call={text}").partition("=")
     if metric not in SCORES:
         raise InputError(f"{option} {text}: there is no metric {metric!r}; {nearest(metric, SCORES)}")
     try:
@@ -255,7 +254,7 @@ def _share(option: str, text: str, metric: str, number: str, example: str) -> fl
         share = -1.0
     if not 0 <= share <= 1:
         raise InputError(f"{option} {text}: {number!r} is not a number from 0 to 1; write {metric}={example}")
-    return share
+    return metric, share
 
 
 def run_plan(

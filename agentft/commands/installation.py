@@ -23,16 +23,7 @@ from packaging.requirements import Requirement
 import agentft
 from agentft.models.round_trip import Check
 
-__all__ = [
-    "CONFLICTS",
-    "PROBES",
-    "check_all",
-    "check_devices",
-    "check_space",
-    "check_versions",
-    "describe_links",
-    "probe",
-]
+__all__ = ["check_all", "check_devices", "check_space", "check_versions", "describe_links", "probe"]
 
 FOREIGN = "agentft"
 """A distribution of another project on the package index, an evaluation harness; ours is `agentft-suite`."""
@@ -203,9 +194,7 @@ def check_space(folder: Path, shared: Path = Path("/dev/shm")) -> Iterator[Check
 def check_versions() -> Check:
     """Whether the installed libraries work together, by their own requirements and by a table of known faults."""
     problems = [problem for name in LIBRARIES for problem in _unmet(name)]
-    for one, two, effect, source in CONFLICTS:
-        if _has(one) and _has(two):
-            problems.append(f"{one} with {two}: {effect} ({source})")
+    problems += [f"{a} with {b}: {effect} ({source})" for a, b, effect, source in CONFLICTS if _has(a) and _has(b)]
     found = "; ".join(problems) or "the installed versions work together, as far as is known"
     return Check("versions", not problems, found, "install other versions of these, such as those in constraints.txt")
 
@@ -219,21 +208,25 @@ def _unmet(name: str) -> Iterator[str]:
     for requirement in map(Requirement, needed):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        try:
-            found = version(requirement.name)
-        except PackageNotFoundError:
+        found = _version(requirement.name)
+        if found is None:
             yield f"{name} needs {requirement.name}, which is not installed"
-            continue
-        if not requirement.specifier.contains(found, prereleases=True):
+        elif not requirement.specifier.contains(found, prereleases=True):
             yield f"{name} needs {requirement.name}{requirement.specifier}, but {found} is installed"
 
 
 def _has(text: str) -> bool:
     requirement = Requirement(text)
+    found = _version(requirement.name)
+    return found is not None and requirement.specifier.contains(found, prereleases=True)
+
+
+def _version(name: str) -> str | None:
+    """That of an installed distribution; None without one."""
     try:
-        return requirement.specifier.contains(version(requirement.name), prereleases=True)
+        return version(name)
     except PackageNotFoundError:
-        return False
+        return None
 
 
 def _python() -> Check:
@@ -243,11 +236,9 @@ def _python() -> Check:
 
 def _distribution() -> Check:
     remedy = f"`pip uninstall {FOREIGN}`, then install agentft again: both own the package and the command `agentft`"
-    try:
-        found = f"{FOREIGN} {version(FOREIGN)} is installed, which is not this project"
-    except PackageNotFoundError:
-        return Check("distribution", True, f"{agentft.__name__} {agentft.__version__} from agentft-suite")
-    return Check("distribution", False, found, remedy)
+    if found := _version(FOREIGN):
+        return Check("distribution", False, f"{FOREIGN} {found} is installed, which is not this project", remedy)
+    return Check("distribution", True, f"{agentft.__name__} {agentft.__version__} from agentft-suite")
 
 
 def _memory() -> Check:
@@ -291,7 +282,5 @@ def _model() -> Check:
 
 
 def _library(name: str, distribution: str, remedy: str) -> Check:
-    try:
-        return Check(name, True, version(distribution))
-    except PackageNotFoundError:
-        return Check(name, False, "not installed", remedy)
+    found = _version(distribution)
+    return Check(name, found is not None, found or "not installed", remedy)

@@ -90,7 +90,7 @@ def train_command(
         return
     options: dict[str, Any] = {"model": model, "data": data, "method": method, "learn": learn}
     options |= {"format": call_format, "output": output, "seed": seed, "deepspeed": deepspeed, "eval_data": eval_data}
-    what = _find(settings or [], options, resume, dry_run=dry_run or find_lr)
+    what = _find(settings or [], options, resume, writes=not find_lr)
     if detach:
         raise typer.Exit(_detach(what, context.obj))
     processes = _launch(gpus, hostfile, context.obj, dry_run, what)
@@ -103,7 +103,7 @@ def train_command(
     _show(result, watch, as_json=as_json, quiet=quiet)
 
 
-def _find(settings: list[str], options: dict[str, Any], resume: str | None, *, dry_run: bool) -> Recipe | RunFolder:
+def _find(settings: list[str], options: dict[str, Any], resume: str | None, *, writes: bool) -> Recipe | RunFolder:
     """The recipe of a new run, or the folder of one to go on with.
 
     Everything that can be refused is refused here, before the heavy libraries are loaded.
@@ -118,7 +118,7 @@ def _find(settings: list[str], options: dict[str, Any], resume: str | None, *, d
         return found
     recipe = read_settings(settings, options)
     check_places(recipe)
-    check_output("" if dry_run else recipe.output)
+    check_output(recipe.output if writes else "")
     recipe = settle(recipe)
     if recipe.score_suite:
         open_scorer(recipe)

@@ -47,8 +47,8 @@ def show_stored(summary: Mapping[str, Any], cases: Sequence[PairedCase], *, ever
         Text(f"cases: {counts}"),
     ]
     for group in largest_failures(cases)[:4]:
-        where = " ".join(filter(None, (group.tools, group.pointer)))
-        blocks.append(safe_name(f"  {len(group.cases)} x {group.error} {where} (for example {group.cases[0]})"))
+        what = " ".join(filter(None, (group.error, group.tools, group.pointer)))
+        blocks.append(safe_name(f"  {len(group.cases)} x {what}{group.regressed} (for example {group.cases[0]})"))
     diagnosis = summary.get("diagnosis")
     if diagnosis:
         blocks += show_diagnosis(diagnosis, arms) if everything else worst_places(diagnosis, arms[0])

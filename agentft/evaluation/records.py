@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from agentft.calls import call_format
+from agentft.calls import CALL_FORMATS, call_format
 from agentft.errors import InputError
 from agentft.evaluation.plan import Arm
 from agentft.evaluation.probabilities import CallPiece, CallProbability, Probabilities
@@ -24,7 +24,7 @@ from agentft.files import atomic_write, clear_unfinished, lock_folder, naming
 from agentft.metrics import SCORER_VERSION, Context, Finding, classify, decisions, score_case
 from agentft.records.parts import dump_part, read_part
 from agentft.strict import read_as, read_bytes
-from agentft.types import Case, CaseTurn, Exchange, Json, Score, Step, ToolCall, Trajectory
+from agentft.types import Case, CaseTurn, Exchange, Json, Part, Score, Step, ToolCall, Trajectory
 
 __all__ = [
     "Record",
@@ -148,7 +148,14 @@ def make_record(
 
 
 def regrade(record: Record, case: Case, context: Context) -> Record:
-    """The record with what its case expects, and the scores, decisions and error classes of this scorer version."""
+    """The record with what its case expects, and the scores, decisions and error classes of this scorer version.
+
+    Raises:
+        InputError: an older version read other calls in the replies, and went on with what those returned.
+    """
+    if (record.scorer_version or SCORER_VERSION) < SCORER_VERSION and not _reads_alike(record):
+        old = f"version {record.scorer_version} of the scorer read other calls in the replies of {record.arm}"
+        raise InputError(f"case {record.case}: {old}, so they cannot be compared; evaluate it again, in a new folder")
     trajectory = record.trajectory
     scores = score_case(case, trajectory, context)
     valid = trajectory.outcome != "invalid"
@@ -332,6 +339,17 @@ def _step_document(step: Step) -> dict[str, Any]:
 def _call_document(call: ToolCall) -> dict[str, Any]:
     fields = {key: value for key, value in asdict(call).items() if key != "span"}
     return {**fields, "parse_error": call.parse_error and str(call.parse_error)}
+
+
+def _reads_alike(record: Record) -> bool:
+    """Whether the calls of the replies in a call format are read as they were."""
+    fmt = CALL_FORMATS.get(record.format or "")
+    replies = [(step.parts, fmt.parse(step.raw)) for step in record.steps if fmt and step.raw is not None]
+    return all(_calls(old) == _calls(new) for old, new in replies)
+
+
+def _calls(parts: Iterable[Part]) -> list[tuple[str, bool]]:
+    return [(part.name, part.parse_error is None) for part in parts if isinstance(part, ToolCall)]
 
 
 def _read_step(row: dict[str, Any], fmt: str) -> Step:

@@ -91,12 +91,14 @@ class GateResult:
     def sentence(self) -> str:
         """What was measured, what is required, and the result: the same words in every report."""
         result = "passed" if self.passed else "failed"
+        if self.value is None:
+            return f"{self.metric} applies to no case: {result}"
         if self.margin is None:
-            value = "applies to no case" if self.value is None else f"is {self.value * 100:.2f} %"
-            return f"{self.metric} {value}, at least {(self.minimum or 0) * 100:g} %: {result}"
-        value = "applies to no case" if self.value is None else f"{self.value * 100:+.1f} points against the baseline"
-        allowed = f"less than {self.margin * 100:g} points worse with {CONFIDENCE * 100:g} % confidence"
-        return f"{self.metric} {value}, {allowed}: {result}" + ("" if self.p is None else f" (p = {self.p:.2g})")
+            place = f"{'at least' if self.passed else 'below'} the required {(self.minimum or 0) * 100:g} %"
+            return f"{self.metric} {self.value * 100:.2f} % is {place}: {result}"
+        shown = f"{'' if self.passed else 'not '}shown to be less than {self.margin * 100:g} points worse"
+        found = f"{self.metric} is {self.value * 100:+.1f} points from the baseline, {shown}"
+        return f"{found} with {CONFIDENCE * 100:g} % confidence: {result} (p = {self.p or 0:.2g})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,7 +362,9 @@ def _cut(label: str, rows: Sequence[Record]) -> str:
     """A warning that one reply of twenty, or more, was cut at the limit of tokens. Such replies count as they are."""
     finishes = [step.finish for row in rows for step in row.steps]
     cut = finishes.count("length")
-    many = f" {cut} of the {len(finishes)} replies of {label} were cut at --max-new-tokens, which thoughts use too."
+    many = (
+        f" {cut} of the {len(finishes)} replies of {label} were cut at the limit of new tokens, which thoughts use too."
+    )
     return many if cut * 20 >= len(finishes) > 0 else ""
 
 

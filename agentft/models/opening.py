@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from agentft.calls import NATIVE
 from agentft.errors import InputError
 from agentft.models import Model
 from agentft.models.embedded import EMBEDDED, resolve
@@ -17,16 +16,7 @@ from agentft.rendering import open_rendering, rendering_digest
 from agentft.runs import FinishedRun, RunFolder, find_finished
 from agentft.types import Json
 
-__all__ = [
-    "DEFAULT_FORMAT",
-    "DEFAULT_MODEL",
-    "SCRIPTED",
-    "check_native",
-    "check_rendering",
-    "doubt_bits",
-    "identify",
-    "open_model",
-]
+__all__ = ["DEFAULT_FORMAT", "DEFAULT_MODEL", "SCRIPTED", "check_rendering", "doubt_bits", "identify", "open_model"]
 
 DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_FORMAT = "msagent"
@@ -78,17 +68,6 @@ def open_model(
     if run is not None:
         check_rendering(run, open_rendering(run.call_format, engine.tokenizer).describe(), name)
     return LocalModel(engine, open_rendering(fmt, engine.tokenizer, thinking=run is not None and run.thinking))
-
-
-def check_native(model: str) -> None:
-    """Probe the model's chat template, which takes a second, before anything is run in the call format `native`.
-
-    Raises:
-        FrameError: the format is not possible with it.
-    """
-    from agentft.models.tokenizers import load_tokenizer
-
-    open_rendering(NATIVE, load_tokenizer(model))
 
 
 def doubt_bits(adapter: str | None, bits: int) -> str | None:

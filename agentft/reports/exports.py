@@ -72,7 +72,8 @@ def render_markdown(summary: Mapping[str, Any], arms: Mapping[str, Sequence[Reco
     failed = sum(len(group.cases) for group in failures)
     for group in failures[:3]:
         what = _escape(" ".join(filter(None, (group.error, group.tools, group.pointer))))
-        lines.append(f"- {what}: {len(group.cases)} of {failed} failures, for example {_escape(group.cases[0])}")
+        count = f"{len(group.cases)} of {failed} failures{group.regressed}"
+        lines.append(f"- {what}: {count}, for example {_escape(group.cases[0])}")
     if summary["invalid"]:
         lines.append(f"- invalid cases, not caused by the model: {summary['invalid']}")
     fence = "`" * (1 + max(map(len, re.findall("`+", command)), default=0))

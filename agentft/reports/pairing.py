@@ -39,13 +39,19 @@ class PairedCase:
 class FailureGroup:
     """Cases that failed in the same way: error class, expected tools of the turn, argument (a JSON Pointer).
 
-    `tools` is empty for `ANSWER_ERRORS`.
+    `tools` is empty for `ANSWER_ERRORS`. `lost`: the number of these cases that the baseline solves (more often).
     """
 
     error: str
     tools: str
     pointer: str
     cases: tuple[str, ...]
+    lost: int
+
+    @property
+    def regressed(self) -> str:
+        """What to add to the number of cases."""
+        return f", regressions: {self.lost}" if self.lost else ""
 
 
 def pair_cases(arms: Mapping[str, Sequence[Record]]) -> list[PairedCase]:
@@ -69,7 +75,8 @@ def largest_failures(cases: Sequence[PairedCase], arm: int = 0) -> list[FailureG
             turns = () if finding.kind in ANSWER_ERRORS else run.expected[finding.turn : finding.turn + 1]
             tools = ", ".join(dict.fromkeys(call["name"] for turn in turns for call in turn["calls"]))
             groups.setdefault((finding.kind, tools, finding.pointer), []).append(case.id)
-    found = (FailureGroup(*key, tuple(members)) for key, members in groups.items())
+    lost = {case.id for case in cases if case.outcome == "lost"}
+    found = (FailureGroup(*key, tuple(members), len(lost & {*members})) for key, members in groups.items())
     return sorted(found, key=lambda group: -len(group.cases))
 
 

@@ -111,13 +111,15 @@ function groups(title, found, key) {
 function failures() {
   const rows = data.failures.map((group) => [
     number("td", String(group.cases.length)),
+    ...(labels.length === 2 ? [number("td", String(group.lost))] : []),
     make("td", "", button("link", () => choose({ error: group.error }), group.error)),
     make("td", "", make("code", "", group.tools || "–")),
     make("td", "", make("code", "", group.pointer || "–")),
     make("td", "wide dim", data.classes[group.error] ?? ""),
     make("td", "", group.cases.slice(0, 2).map((id, at) => [at ? ", " : "", button("link mono", () => choose({ case: id }), id)]).flat()),
   ]);
-  return table([number("th", "cases"), "error class", "expected tool", "argument", make("th", "wide", "meaning"), "for example"], rows);
+  const lost = labels.length === 2 ? [number("th", "regressions")] : [];
+  return table([number("th", "cases"), ...lost, "error class", "expected tool", "argument", make("th", "wide", "meaning"), "for example"], rows);
 }
 function failed() {
   const one = (label) => `${label} (${summary.arms[label].format ?? "unknown format"}${summary.arms[label].shots ? `, ${summary.arms[label].shots} examples in the prompt` : ""}): ${summary.failures[label].format} because no call could be read, ${summary.failures[label].decision} by a wrong decision.`;

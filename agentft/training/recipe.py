@@ -222,7 +222,12 @@ def read_recipe(path: Path | None, overrides: Sequence[str] = (), options: Mappi
     changes |= {key: value for key, value in (options or {}).items() if value not in (None, (), [])}
     own = {} if path is None else _read(path)
     values = {} if path is None else _with_absolute_paths(own, str(path), path.parent)
-    return Recipe(**values | _with_absolute_paths(changes, "the command line", Path(), own))
+    recipe = Recipe(**values | _with_absolute_paths(changes, "the command line", Path(), own))
+    given = changes if len(own) == len(fields(Recipe)) else {**own, **changes}  # a file with all settings has defaults
+    if "bits" in given and recipe.method != "qlora":
+        remedy = f"use method = qlora, or omit it: {recipe.method} does not round the weights"
+        raise InputError(f"bits = {recipe.bits} is for method = qlora, and the method is {recipe.method}; {remedy}")
+    return recipe
 
 
 def read_settings(settings: Sequence[str], options: Mapping[str, Any]) -> Recipe:

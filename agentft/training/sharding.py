@@ -13,18 +13,7 @@ from agentft.errors import InputError, MissingError
 from agentft.strict import nearest, own_table
 from agentft.training.recipe import Method, Recipe
 
-__all__ = [
-    "FORMS",
-    "REMOVED",
-    "Sharding",
-    "Way",
-    "complete_settings",
-    "doubts",
-    "is_weights_sharded",
-    "settle",
-    "sharding_of",
-    "ways_of",
-]
+__all__ = ["Sharding", "Way", "complete_settings", "doubts", "is_weights_sharded", "settle", "sharding_of", "ways_of"]
 
 FORMS = ("zero1", "zero2", "zero2-offload", "zero3", "zero3-offload")
 AUTO = "auto"

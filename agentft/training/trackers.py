@@ -32,7 +32,7 @@ class Trackers:
     run goes on in the trackers' own runs, whose ids are in the run folder; trackio has only names and begins another.
 
     Raises:
-        AgentftError: a tracker cannot start, for example without a login.
+        AgentftError: a tracker cannot start, for example without a login. With steps `done`, it is left out instead.
     """
 
     def __init__(self, recipe: Recipe, folder: RunFolder, on_event: OnEvent, done: int = 0) -> None:
@@ -49,6 +49,10 @@ class Trackers:
                     if name == "trackio" or name not in ids:
                         tracker.store_init_configuration(_settings(recipe))
             except Exception as error:
+                if done:  # nothing can be changed any more, and the training is worth more
+                    self._trackers.pop(name, None)
+                    on_event(Note(f"{name} cannot start and gets no figures ({_why(error)})", warning=True))
+                    continue
                 self.close()
                 raise AgentftError(f"report_to: {name} cannot start ({_why(error)}); set it up, or omit it") from error
             ids[name] = str(tracker.tracker.info.run_id if name == "mlflow" else getattr(tracker.tracker, "id", ""))

@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from agentft.commands import run
 from agentft.errors import InputError
+from agentft.export.card import write_card
 from agentft.export.folders import export_run
 from agentft.export.instructions import how_to_serve
 from agentft.files import find_damage
@@ -206,12 +208,19 @@ def test_a_difference_is_an_error_that_shows_both_texts(lora: Path, capfd: pytes
     assert "1 of 2 prompts" in (lora / "export" / "ollama" / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("model", "base"),
+    [("smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct"), ("Qwen/Qwen3-0.6B", "Qwen/Qwen3-0.6B")],
+)
+def test_the_card_names_the_base_model_by_its_id(model: str, base: str, lora: Path) -> None:
+    text = write_card(replace(find_finished(str(lora)), model=model), {}, "adapter", (), "")
+    assert yaml.safe_load(text.split("---\n")[1])["base_model"] == base
+
+
 def test_the_card_has_the_account_and_the_scores(lora: Path) -> None:
     assert run(["export", str(lora), "--to", "adapter", "--output", str(lora / "one")]) == 0
     text = (lora / "one" / "README.md").read_text(encoding="utf-8")
-    base = json.loads((lora / "one" / "adapter_config.json").read_text())["base_model_name_or_path"]
-    assert head(lora / "one") == {
-        "base_model": base,
+    assert head(lora / "one") == {  # without `base_model`, which is a folder here; the Hub takes ids only
         "library_name": "peft",
         "pipeline_tag": "text-generation",
         "tags": ["tool-calling", "agentft", "hermes"],

@@ -101,7 +101,14 @@ def test_doctor_checks_the_model_or_the_run(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("agentft.display.pulling.ensure_pulled", lambda *_, **__: None)
     for options in (["--model", "one"], ["--adapter", "other"]):
         assert run(["doctor", *options]) == 2
-        assert seen.arguments == (options[1],)
+        assert seen.arguments == (options[1], None)
+    found = SimpleNamespace(is_whole=False, call_format="hermes")
+    monkeypatch.setattr("agentft.runs.find_finished", lambda _: found)
+    used = []
+    for found.is_whole in (False, True):  # all weights are in the run's folder, so --model is not used
+        assert run(["doctor", "--model", "one", "--adapter", "other"]) == 2
+        used.append(seen.arguments)
+    assert used == [("one", "hermes"), ("other", "hermes")]
 
 
 def test_every_option_of_inspect_changes_the_counts(

@@ -122,6 +122,16 @@ def test_a_dry_run_as_json(tiny: Path, here: Path, capfd: pytest.CaptureFixture[
     assert not (here / "runs").exists()
 
 
+def test_a_dry_run_refuses_what_the_run_would_refuse(tiny: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    options = ["train", "--model", str(tiny), "--data", "rows.jsonl", "--output", "full", "--dry-run"]
+    Path("full").mkdir()
+    assert run([*options, "max_steps=1"]) == 0
+    Path("full", "notes.txt").write_text("mine")
+    assert run(options) == 2
+    assert "full already exists and is not empty" in capfd.readouterr().err
+    assert [path.name for path in Path("full").iterdir()] == ["notes.txt"]
+
+
 def test_a_dry_run_as_text(tiny: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "--model", str(tiny), "--data", "rows.jsonl", "--dry-run"]) == 0
 

@@ -91,14 +91,17 @@ def test_gates_and_invalid_cases_are_shown() -> None:
         GateResult("answer", None, None, passed=False, margin=0.05, p=1.0),
     ]
     lines = shown(summary(gates=gates, invalid=2, problems={"OSError: \x1bgone": 2}, verdict="fail"))
-    assert "exact_call is 90.00 %, at least 80 %: passed" in lines
-    assert "url applies to no case, at least 50 %: failed" in lines
-    assert (
-        "success -1.2 points against the baseline, less than 5 points worse with 95 % confidence: passed"
-        in " ".join(lines)
+    assert "exact_call 90.00 % is at least the required 80 %: passed" in lines
+    assert "url applies to no case: failed" in lines
+    passed = (
+        "success is -1.2 points from the baseline, shown to be less than 5 points worse with 95 % confidence: passed"
     )
-    assert (
-        gates[3].sentence == "answer applies to no case, less than 5 points worse with 95 % confidence: failed (p = 1)"
+    assert passed in " ".join(lines)
+    assert gates[3].sentence == "answer applies to no case: failed"
+    worse = GateResult("answer", None, -0.08, passed=False, margin=0.05, p=0.4).sentence
+    assert worse == (
+        "answer is -8.0 points from the baseline, not shown to be less than 5 points worse with 95 % confidence: "
+        "failed (p = 0.4)"
     )
     assert "2 invalid cases, not caused by the model, left out of every figure." in lines
     assert "  2 x OSError: ␛gone" in lines

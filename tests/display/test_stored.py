@@ -36,12 +36,12 @@ def test_what_matters_is_a_dozen_lines_and_all_is_every_case(tmp_path: Path) -> 
     assert lines[0] == summary["finding"]
     assert lines[1] == "no gate"
     assert "cases: lost 9, solved 31" in lines
-    assert "  9 x no-call price (for example case00)" in lines
+    assert "  9 x no-call price, regressions: 9 (for example case00)" in lines
     assert lines[-1] == f"lost: {', '.join(names[:8])} and 1 more"
     complete = shown(show_stored(summary | {"verdict": "fail"}, cases, everything=True))
     assert complete[1] == "verdict: fail"
     gated = shown(show_stored(summary_of(arms, tmp_path, Gate("exact_call", 0.9)), cases, everything=False))
-    assert gated[1:3] == ["verdict: fail", "exact_call is 77.50 %, at least 90 %: failed"]
+    assert gated[1:3] == ["verdict: fail", "exact_call 77.50 % is below the required 90 %: failed"]
     assert all(any(name in line for line in complete) for name in names)
     assert any(line.startswith("schema_valid") for line in complete)
 

@@ -190,6 +190,21 @@ def test_only_a_failed_case_has_errors() -> None:
     assert (invalid.scores["success"].value, invalid.findings, invalid.decisions) == (None, (), ())
 
 
+def test_calls_that_an_older_version_read_otherwise_are_not_compared() -> None:
+    """They were made without arguments; the model went on with what that returned."""
+    record = next(record for record in read_records(GOLDEN) if record.steps)
+    case = Case(record.case, "s", "single", "en", ("shop",), (CaseTurn("u"),))
+    record = replace(record, format="hermes")
+    assert regrade(replace(record, scorer_version=8), case, Context()).scorer_version == SCORER_VERSION
+    raw = '<tool_call>\n{"name": "price", "parameters": {"item": "tea"}}\n</tool_call>'
+    made = replace(record.steps[0], raw=raw, parts=(ToolCall("c", "price", {}, Span(0, len(raw))),))
+    with pytest.raises(
+        InputError, match=r"version 8 of the scorer read other calls in the replies of .* evaluate it again"
+    ):
+        regrade(replace(record, scorer_version=8, steps=(made,)), case, Context())
+    assert regrade(replace(record, steps=(made,)), case, Context()).steps == (made,)
+
+
 def test_records_are_immutable() -> None:
     assert_immutable(read_record(ROWS[0], "x"))
 

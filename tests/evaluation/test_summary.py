@@ -79,7 +79,7 @@ def test_replies_that_were_cut_are_told_from_one_in_twenty(whole: int, told: boo
     options: dict[str, Any] = {"seconds": 1, "interrupted": False, "kept": 0, "ran": {}, "sampling": {"seed": 0}}
     finding = summarise(plan, arms, (), **options).finding
     count = len(plan.cases)
-    said = f" {count} of the {(1 + whole) * count} replies of tuned were cut at --max-new-tokens"
+    said = f" {count} of the {(1 + whole) * count} replies of tuned were cut at the limit of new tokens"
     assert (said in finding, "of base were cut" in finding) == (told, False)
 
 

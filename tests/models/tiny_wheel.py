@@ -82,6 +82,7 @@ def write_wheel(folder: Path) -> EmbeddedModel:
         archive.writestr(f"{info}/RECORD", "")
     gguf_file.unlink()
     return EmbeddedModel(
+        hub="agentft/tiny",
         package="tiny-model",
         version="1.0",
         sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),

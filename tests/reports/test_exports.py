@@ -37,7 +37,7 @@ def test_junit_has_every_case_of_the_first_arm_and_every_gate(tmp_path: Path) ->
     )
     assert [child.tag for child in cases["i"]] == ["error"]
     (failure,) = cases["exact_call at least 0.9"]
-    assert failure.get("message") == "exact_call is 50.00 %, at least 90 %: failed"
+    assert failure.get("message") == "exact_call 50.00 % is below the required 90 %: failed"
     assert len(cases["exact_call at least 0.4"]) == 0
     first = found.find("testsuite")
     assert first is not None
@@ -65,8 +65,8 @@ def test_markdown_is_a_dozen_lines_with_what_was_lost(tmp_path: Path) -> None:
     assert lines[0].startswith("**agentft eval: fail.** ")
     assert "| success | 50.0 | 50.0 | +0.0 (" in text
     assert "- cases lost: 1 (a); gained: 1" in text
-    assert "- gate: exact\\_call is 50.00 %, at least 90 %: failed" in text
-    assert "- no-call price: 1 of 1 failures, for example a" in text
+    assert "- gate: exact\\_call 50.00 % is below the required 90 %: failed" in text
+    assert "- no-call price: 1 of 1 failures, regressions: 1, for example a" in text
     assert lines[-1] == "<sub>` agentft eval x `</sub>"
 
 
@@ -79,7 +79,7 @@ def test_markdown_says_what_its_lists_leave_out(tmp_path: Path) -> None:
     ]
     text = render_markdown(summary_of(arms, tmp_path), arms, "")
     assert "- cases lost: 7 (c0, c1, c2, c3, c4 and 2 more); gained: 0" in text
-    assert "- no-call price: 3 of 7 failures, for example c0" in text
+    assert "- no-call price: 3 of 7 failures, regressions: 3, for example c0" in text
 
 
 def test_hostile_texts_stay_text_in_every_export(tmp_path: Path) -> None:

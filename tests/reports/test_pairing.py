@@ -54,6 +54,14 @@ def test_failures_are_grouped_by_class_tool_and_argument() -> None:
     assert [group.tools for group in largest_failures(pair_cases({"tuned": old}))] == [""]
 
 
+def test_failures_that_the_baseline_solves_are_counted_apart() -> None:
+    tuned: dict[str, float | None] = {"a": 0.0, "b": 0.0, "c": 0.0, "d": None}
+    (group,) = largest_failures(pair_cases(arms_of(tuned, {"a": 1.0, "b": 0.0, "c": 1.0, "d": 1.0})))
+    assert (len(group.cases), group.lost, group.regressed) == (3, 2, ", regressions: 2")
+    (alone,) = largest_failures(pair_cases({"tuned": [make_run("a", 0)]}))
+    assert (alone.lost, alone.regressed) == (0, "")
+
+
 def test_errors_of_the_answer_are_one_group_whatever_the_tools() -> None:
     wrong = {"error": "wrong-answer", "findings": (Finding("wrong-answer", 0),)}
     order = ({"calls": [{"name": "order", "arguments": {}}]},)

@@ -72,6 +72,22 @@ def test_bad_settings_are_errors_with_their_names(overrides: list[str], message:
     assert message in str(caught.value)
 
 
+def test_bits_of_a_method_that_does_not_round_are_refused(tmp_path: Path) -> None:
+    """A habit of other trainers, where LoRA with 4 bits is QLoRA. A file with all settings only has the default."""
+    for method in ("lora", "full"):
+        with pytest.raises(InputError, match=f"bits = 4 is for method = qlora, and the method is {method}"):
+            read_recipe(None, ["bits=4"], {"method": method})
+    path = tmp_path / "own.toml"
+    path.write_text('method = "lora"\nbits = 4\n')
+    with pytest.raises(InputError, match="bits = 4 is for method = qlora"):
+        read_recipe(path)
+    assert read_recipe(path, [], {"method": "qlora"}).bits == 4
+    path.write_text(write_recipe(Recipe(method="lora")))
+    assert read_recipe(path).method == "lora"
+    with pytest.raises(InputError, match="bits = 4 is for method = qlora"):
+        read_recipe(path, ["bits=4"])
+
+
 def test_bad_files_are_errors_with_their_paths(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"none.toml: cannot be read \(No such file or directory\); give a TOML file, or the settings"

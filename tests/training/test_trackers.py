@@ -177,6 +177,18 @@ def test_a_tracker_that_cannot_start_ends_the_run_before_it_begins(tmp_path: Pat
         trackers_of(tmp_path, "trackio")
 
 
+def test_a_tracker_that_cannot_start_again_does_not_keep_a_run_from_going_on(tmp_path: Path, stand_in: Any) -> None:
+    """The recipe of a run cannot be changed, so there would be no way to go on."""
+    stand_in("trackio", "start")
+    calls = stand_in("wandb")
+    trackers, events = trackers_of(tmp_path, "trackio", "wandb", done=3)
+    trackers(STEP)
+    assert [event.text for event in events if isinstance(event, Note)] == [
+        "trackio cannot start and gets no figures (RuntimeError: no login)"
+    ]
+    assert "log" in [kind for kind, _, _ in calls]
+
+
 def test_a_tracker_that_fails_is_left_out_and_the_others_go_on(tmp_path: Path, stand_in: Any) -> None:
     stand_in("trackio", "log")
     calls = stand_in("wandb")
