@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from agentft.calls import NATIVE
 from agentft.errors import InputError
 from agentft.evaluation.gold import oracle_answers
 from agentft.evaluation.plan import Arm, Plan
@@ -18,9 +17,9 @@ from agentft.models import Model, Sampling
 from agentft.models.endpoint import find_model, identify_served, open_served
 from agentft.models.opening import DEFAULT_FORMAT, DEFAULT_MODEL, SCRIPTED, identify, open_model
 from agentft.models.play import PlayModel
+from agentft.models.prompting import open_prompting
 from agentft.models.scripted import ScriptedModel
 from agentft.models.transport import Endpoint
-from agentft.rendering import open_rendering
 from agentft.runs import find_finished
 
 __all__ = ["Fairness", "ModelChoice", "make_arm", "make_arms"]
@@ -116,11 +115,7 @@ def make_arms(
         base = make_arm("base", plan, replace(choice, model=model, adapter=None, call_format=fmt), prepare)
         if fair.format == "native" and choice.endpoint is None:
             prepare(model)
-            from agentft.models.tokenizers import load_tokenizer
-
-            open_rendering(
-                NATIVE, load_tokenizer(model)
-            )  # a template that cannot do it is refused before anything runs
+            open_prompting(model, fair.format)  # a template that cannot do it is refused before anything runs
         return [*arms, base.with_shots(fair.shots) if fair.shots else base], {}
     for stored in (Path(baseline), Path(baseline) / "cases.jsonl"):
         if stored.is_file():
