@@ -76,13 +76,6 @@ def test_an_earlier_run_is_a_baseline(place: Path, capsys: pytest.CaptureFixture
     assert as_json(capsys)["metrics"]["exact_call"]["delta"]["value"] == 1.0
 
 
-def test_a_folder_named_base_is_told_from_the_base_model(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (place / "base").mkdir()
-    assert run([*SHOP, "--model", "scripted", "--baseline", "base"]) == 2  # which needs an adapter
-    told = "--baseline base is the model without its adapter; the folder of that name is ./base"
-    assert told in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(("gate", "code"), [("exact_call=1", 0), ("rouge_l=1.0", 1), ("success=0.5", 0)])
 def test_a_gate_decides_the_exit_code(place: Path, capsys: pytest.CaptureFixture[str], gate: str, code: int) -> None:
     model = "scripted:silent.jsonl" if code else "scripted"

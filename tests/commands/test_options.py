@@ -111,6 +111,16 @@ def test_doctor_checks_the_model_or_the_run(monkeypatch: pytest.MonkeyPatch) -> 
     assert used == [("one", "hermes"), ("other", "hermes")]
 
 
+def test_a_folder_named_base_is_told_from_the_base_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").mkdir()
+    assert run(["eval", "--tools", "calculator", "--model", "scripted", "--baseline", "base"]) == 2  # no adapter
+    told = "--baseline base is the model without its adapter; the folder of that name is ./base"
+    assert told in capsys.readouterr().err
+
+
 def test_every_option_of_inspect_changes_the_counts(
     tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
