@@ -18,6 +18,7 @@ import warnings
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from agentft.training.events import StepDone
 from agentft.training.loading import load_model, prepare_model
 from agentft.training.loop import TrainingLoop
 from agentft.training.machine import measure_machine, measure_rate, peak_memory
-from agentft.training.planner import Workload, describe_choice, dimensions
+from agentft.training.planner import Workload, describe_choice, dimensions, whole_samples
 from agentft.training.recipe import Recipe
 from agentft.training.resolve import RANDOM_7B, Resolved, resolve_recipe
 from agentft.training.run import read_data
@@ -97,8 +98,8 @@ def _long_run(kind: Shape) -> Workload:
     def computed(pack: int) -> int:
         return LONG_RUN * (kind.shared // max((pack - kind.shared) // own, 1) + own)
 
-    context = kind.shared + own / 2
-    return Workload(LONG_RUN, 1, kind.shared + own, computed, LONG_RUN * kind.supervised, context)
+    context, fullest = kind.shared + own / 2, partial(whole_samples, kind.shared, own)
+    return Workload(LONG_RUN, 1, kind.shared + own, computed, LONG_RUN * kind.supervised, context, fullest)
 
 
 def bench_train(

@@ -36,6 +36,7 @@ __all__ = [
     "dimensions",
     "even_workload",
     "step_cost",
+    "whole_samples",
     "workload_of",
 ]
 
@@ -147,7 +148,8 @@ class Card:
 @dataclass(frozen=True, slots=True)
 class Workload:
     """The data. `longest`: tokens of the longest sample. `computed(pack)`: computed tokens of an epoch. `supervised`:
-    supervised tokens of an epoch. `context`: how many tokens a token attends to, on average.
+    supervised tokens of an epoch. `context`: how many tokens a token attends to, on average. `fullest(pack)`: tokens of
+    the fullest pack; a sample that is longer than a pack is one of its own.
     """
 
     samples: int
@@ -156,6 +158,7 @@ class Workload:
     computed: Callable[[int], int]
     supervised: float
     context: float
+    fullest: Callable[[int], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,14 +251,14 @@ def choose(
     cost = partial(step_cost, model, method=method, rank=rank, optimizer=optimizer, width=width, sharding=sharding)
     best: Choice | None = None
     for levers in _candidates(model, work, method, fixed or {}, liger):
-        # A sample that is longer than a pack gets a separate pack.
-        largest = replace(levers, pack=max(levers.pack, work.longest))
-        if cost(levers=largest, load=_load(work, largest.pack)).memory > room:
-            continue
-        found = cost(levers=levers, load=_load(work, levers.pack), card=card)
-        seconds = found.seconds * work.computed(levers.pack) / levers.pack
-        if best is None or seconds < best.seconds:
-            best = Choice(levers, found, seconds, seconds * work.epochs, work.samples / seconds)
+        most, computed = work.fullest(levers.pack), work.computed(levers.pack)
+        usual = min(most, levers.pack)
+        fully, usually = (PackLoad(work.supervised * pack / computed, work.context) for pack in (most, usual))
+        memory = cost(levers=replace(levers, pack=most), load=fully).memory
+        found = cost(levers=replace(levers, pack=usual), load=usually, card=card).seconds
+        seconds = found * computed / usual
+        if memory <= room and (best is None or seconds < best.seconds):
+            best = Choice(levers, StepCost(memory, found), seconds, seconds * work.epochs, work.samples / seconds)
     return best
 
 
@@ -290,25 +293,35 @@ def workload_of(samples: Sequence[Sample], recipe: Recipe) -> Workload:
     """Describe the samples as a workload, by packing at most `PACKED` of them."""
     packed, share = samples[:PACKED], recipe.sharing != "off"
 
-    @cache
-    def computed(pack: int) -> int:
-        tokens = sum(made.tokens for made in epoch_packs(packed, pack, recipe.seed, 0, share=share))
-        return tokens * len(samples) // len(packed)
-
     inputs = [sample.inputs for sample in samples]
+
+    @cache
+    def packs(pack: int) -> list[int]:
+        return [made.tokens for made in epoch_packs(packed, pack, recipe.seed, 0, share=share)]
+
+    def computed(pack: int) -> int:
+        return sum(packs(pack)) * len(samples) // len(packed)
+
     supervised = sum(len(sample.places) for sample in samples)
     # A token attends to half of its own sample, and to all of what the sample shares.
     context = sum(inputs) / len(inputs) * (1 - computed(CONTEXT_PACK) / sum(inputs) / 2)
-    return Workload(len(samples), recipe.epochs, max(inputs), computed, supervised, context)
+    longest = max(inputs)
+
+    def fullest(pack: int) -> int:
+        return max(longest, *packs(pack))
+
+    return Workload(len(samples), recipe.epochs, longest, computed, supervised, context, fullest)
 
 
 def even_workload(rows: int, epochs: int, length: int) -> Workload:
     """Rows of equal length that share nothing; a quarter of their tokens is supervised."""
-    return Workload(rows, epochs, length, lambda _: rows * length, rows * length / 4, length / 2)
+    fullest = partial(whole_samples, 0, length)
+    return Workload(rows, epochs, length, lambda _: rows * length, rows * length / 4, length / 2, fullest)
 
 
-def _load(work: Workload, pack: int) -> PackLoad:
-    return PackLoad(work.supervised * pack / max(work.computed(pack), 1), work.context)
+def whole_samples(shared: int, own: int, pack: int) -> int:
+    """Tokens of a pack of whole samples with `own` tokens each, that share `shared`; there is at least one."""
+    return shared + own * max((pack - shared) // own, 1)
 
 
 def _candidates(

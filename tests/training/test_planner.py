@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from array import array
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import Qwen2Config, Qwen3Config, Qwen3MoeConfig
 
+from agentft.engine.packing import Sample
 from agentft.errors import InputError
 from agentft.training.planner import (
     FRAGMENTS,
@@ -28,7 +31,10 @@ from agentft.training.planner import (
     dimensions,
     even_workload,
     step_cost,
+    whole_samples,
+    workload_of,
 )
+from agentft.training.recipe import Recipe
 from agentft.training.resolve import SEVEN_B
 from agentft.training.sharding import Sharding
 
@@ -96,7 +102,13 @@ def test_fp32_needs_twice_the_memory_and_a_mixture_of_experts_is_refused() -> No
 
 def agent930(samples: int = 100_000) -> Workload:
     return Workload(
-        samples, 1, 700, lambda pack: samples * (100 + 600 // max((pack - 600) // 100, 1)), samples * 60, 650
+        samples,
+        1,
+        700,
+        lambda pack: samples * (100 + 600 // max((pack - 600) // 100, 1)),
+        samples * 60,
+        650,
+        partial(whole_samples, 600, 100),
     )
 
 
@@ -114,6 +126,36 @@ def test_a_choice_fits_and_is_made_whenever_something_fits(gib: float, rate: flo
         assert not fits
     else:
         assert found.estimate.memory <= room
+
+
+def test_packs_of_few_long_samples_are_planned_as_full_as_they_are() -> None:
+    """On an H200, such a pack took 12.2 GiB; as if it held 5,120 tokens, 14.6 were predicted."""
+    work = even_workload(10_000, 1, 4_096)
+    assert [work.fullest(pack) for pack in (512, 5_120, 8_191, 8_192)] == [4_096, 4_096, 4_096, 8_192]
+    assert [whole_samples(600, 100, pack) for pack in (512, 899, 900)] == [700, 800, 900]
+    roomy, tight = (
+        choose(SEVEN, H100, work, fixed={"pack": pack, "every": 1, "unpack": False}) for pack in (5_120, 4_096)
+    )
+    assert roomy is not None
+    assert tight is not None
+    assert (roomy.estimate, roomy.seconds) == (tight.estimate, tight.seconds)
+
+
+def test_a_sample_longer_than_the_packs_needs_its_own_memory() -> None:
+    work = even_workload(10_000, 1, 4_096)
+    short, fitting = (choose(SEVEN, H100, work, fixed={"pack": pack, "every": 1}) for pack in (512, 4_096))
+    assert short is not None
+    assert fitting is not None
+    assert short.estimate.memory == fitting.estimate.memory
+
+
+def test_the_fullest_pack_of_rows_is_packed() -> None:
+    samples = [
+        Sample(row, str(row), array("i", [row, *range(length)]), array("i", [1]), array("d", [1.0]))
+        for row, length in enumerate((300, 200, 90))
+    ]
+    work = workload_of(samples, Recipe())
+    assert [work.fullest(pack) for pack in (100, 400, 700)] == [300, 390, 590]
 
 
 def test_more_memory_is_never_slower() -> None:

@@ -20,7 +20,15 @@ from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
 
 CPU = Machine("cpu", bf16=False, liger=False)
 H100 = Machine("cuda", bf16=True, liger=True, free=79 * GIB, rate=775e12, fp32_rate=50e12, bandwidth=2.96e12)
-WORK = Workload(100_000, 1, 700, lambda pack: 100_000 * (100 + 600 // max((pack - 600) // 100, 1)), 6e6, 650)
+WORK = Workload(
+    100_000,
+    1,
+    700,
+    lambda pack: 100_000 * (100 + 600 // max((pack - 600) // 100, 1)),
+    6e6,
+    650,
+    lambda pack: max(pack, 700),
+)
 
 
 @pytest.fixture(scope="module")
