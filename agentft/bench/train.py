@@ -18,7 +18,6 @@ import warnings
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ from agentft.training.events import StepDone
 from agentft.training.loading import load_model, prepare_model
 from agentft.training.loop import TrainingLoop
 from agentft.training.machine import measure_machine, measure_rate, peak_memory
-from agentft.training.planner import Workload, describe_choice, dimensions, whole_samples
+from agentft.training.planner import Workload, describe_choice, dimensions, even_workload
 from agentft.training.recipe import Recipe
 from agentft.training.resolve import RANDOM_7B, Resolved, resolve_recipe
 from agentft.training.run import read_data
@@ -93,13 +92,8 @@ def _free_memory() -> None:
 
 
 def _long_run(kind: Shape) -> Workload:
-    own = kind.own + kind.supervised
-
-    def computed(pack: int) -> int:
-        return LONG_RUN * (kind.shared // max((pack - kind.shared) // own, 1) + own)
-
-    context, fullest = kind.shared + own / 2, partial(whole_samples, kind.shared, own)
-    return Workload(LONG_RUN, 1, kind.shared + own, computed, LONG_RUN * kind.supervised, context, fullest)
+    length = kind.shared + kind.own + kind.supervised
+    return even_workload(LONG_RUN, 1, length, shared=kind.shared, supervised=kind.supervised)
 
 
 def bench_train(

@@ -36,7 +36,6 @@ __all__ = [
     "dimensions",
     "even_workload",
     "step_cost",
-    "whole_samples",
     "workload_of",
 ]
 
@@ -313,15 +312,18 @@ def workload_of(samples: Sequence[Sample], recipe: Recipe) -> Workload:
     return Workload(len(samples), recipe.epochs, longest, computed, supervised, context, fullest)
 
 
-def even_workload(rows: int, epochs: int, length: int) -> Workload:
-    """Rows of equal length that share nothing; a quarter of their tokens is supervised."""
-    fullest = partial(whole_samples, 0, length)
-    return Workload(rows, epochs, length, lambda _: rows * length, rows * length / 4, length / 2, fullest)
+def even_workload(rows: int, epochs: int, length: int, *, shared: int = 0, supervised: float = 0) -> Workload:
+    """Rows of equal length with `shared` equal tokens at the start; `supervised` tokens of each (0: a quarter) are."""
+    own = length - shared
 
+    def fit(pack: int) -> int:
+        return max((pack - shared) // own, 1)
 
-def whole_samples(shared: int, own: int, pack: int) -> int:
-    """Tokens of a pack of whole samples with `own` tokens each, that share `shared`; there is at least one."""
-    return shared + own * max((pack - shared) // own, 1)
+    def computed(pack: int) -> int:
+        return rows * (shared // fit(pack) + own)
+
+    total = rows * (supervised or length / 4)
+    return Workload(rows, epochs, length, computed, total, shared + own / 2, lambda pack: shared + own * fit(pack))
 
 
 def _candidates(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from array import array
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ from agentft.training.planner import (
     dimensions,
     even_workload,
     step_cost,
-    whole_samples,
     workload_of,
 )
 from agentft.training.recipe import Recipe
@@ -101,15 +99,7 @@ def test_fp32_needs_twice_the_memory_and_a_mixture_of_experts_is_refused() -> No
 
 
 def agent930(samples: int = 100_000) -> Workload:
-    return Workload(
-        samples,
-        1,
-        700,
-        lambda pack: samples * (100 + 600 // max((pack - 600) // 100, 1)),
-        samples * 60,
-        650,
-        partial(whole_samples, 600, 100),
-    )
+    return even_workload(samples, 1, 700, shared=600, supervised=60)
 
 
 @settings(deadline=None, max_examples=60)
@@ -132,7 +122,8 @@ def test_packs_of_few_long_samples_are_planned_as_full_as_they_are() -> None:
     """On an H200, such a pack took 12.2 GiB; as if it held 5,120 tokens, 14.6 were predicted."""
     work = even_workload(10_000, 1, 4_096)
     assert [work.fullest(pack) for pack in (512, 5_120, 8_191, 8_192)] == [4_096, 4_096, 4_096, 8_192]
-    assert [whole_samples(600, 100, pack) for pack in (512, 899, 900)] == [700, 800, 900]
+    assert [agent930().fullest(pack) for pack in (512, 899, 900)] == [700, 800, 900]
+    assert [agent930(10).computed(pack) for pack in (700, 900)] == [7_000, 3_000]
     roomy, tight = (
         choose(SEVEN, H100, work, fixed={"pack": pack, "every": 1, "unpack": False}) for pack in (5_120, 4_096)
     )

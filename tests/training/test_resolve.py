@@ -12,7 +12,7 @@ from transformers import AutoConfig
 from agentft.errors import InputError, MissingError
 from agentft.training import run
 from agentft.training.machine import Machine
-from agentft.training.planner import GIB, SLACK, Workload
+from agentft.training.planner import GIB, SLACK, even_workload
 from agentft.training.recipe import Recipe
 from agentft.training.resolve import CPU_PACK, RANDOM_7B, plan_cards, read_architecture, resolve_recipe
 from tests.engine.samples import nested, write_rows
@@ -20,15 +20,7 @@ from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
 
 CPU = Machine("cpu", bf16=False, liger=False)
 H100 = Machine("cuda", bf16=True, liger=True, free=79 * GIB, rate=775e12, fp32_rate=50e12, bandwidth=2.96e12)
-WORK = Workload(
-    100_000,
-    1,
-    700,
-    lambda pack: 100_000 * (100 + 600 // max((pack - 600) // 100, 1)),
-    6e6,
-    650,
-    lambda pack: max(pack, 700),
-)
+WORK = even_workload(100_000, 1, 700, shared=600, supervised=60)
 
 
 @pytest.fixture(scope="module")
