@@ -6,19 +6,19 @@ import asyncio
 import logging
 import math
 import os
+import re
 import shlex
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from importlib.util import find_spec
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from agentft.errors import MCP_REMEDY, InputError, MissingError
 from agentft.imports.documents import TIMEOUT, is_url
-from agentft.imports.drafts import modernised
 from agentft.imports.world import ImportedWorld, ImportNote, default_base_url
-from agentft.redaction import redacted_command
-from agentft.toolset.arguments import ArgumentCheck
+from agentft.redaction import redacted, redacted_command
+from agentft.toolset.arguments import INERT, ArgumentCheck
 from agentft.toolset.sampling import draw
 from agentft.toolset.schemas import expand
 from agentft.types import Json, ToolDefinition
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["connect", "import_mcp", "list_tools"]
 
 _PAGE_LIMIT = 100
+_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
 _LOG_LIMIT = 1 << 16  # bytes of a server's log that are kept
 
 
@@ -71,7 +72,7 @@ def _add(imported: ImportedWorld, name: str, tool: dict[str, Any]) -> None:
     if not isinstance(returns, dict):
         raise InputError("its outputSchema must be a JSON Schema")
     changed: set[str] = set()
-    schema, returns = modernised(schema, changed), modernised(returns, changed)
+    schema, returns = _modernised(schema, changed), _modernised(returns, changed)
     if changed:
         old = f"written in an older draft of JSON Schema: {', '.join(sorted(changed))}; now as in draft 2020-12"
         imported.adapted.append(ImportNote(name, old))
@@ -92,6 +93,42 @@ def _add(imported: ImportedWorld, name: str, tool: dict[str, Any]) -> None:
     imported.add(name, name, entry, example=example)
 
 
+def _modernised(schema: Any, changed: set[str]) -> Any:
+    """A schema of draft 4, 6 or 7 in keywords of 2020-12; the keywords that were replaced are added to `changed`.
+
+    These are `exclusiveMinimum: true` and `exclusiveMaximum: true`, `items` as a list with `additionalItems`, and
+    `dependencies`. A schema that has none of these stays equal.
+    """
+    if isinstance(schema, list):
+        return [_modernised(item, changed) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made: dict[str, Any] = {}
+    for key, value in schema.items():
+        if key in _NAMED and isinstance(value, dict):
+            made[key] = {name: _modernised(inner, changed) for name, inner in value.items()}
+        else:
+            made[key] = value if key in INERT else _modernised(value, changed)
+    for bound in ("minimum", "maximum"):
+        exclusive = f"exclusive{bound.capitalize()}"
+        if isinstance(made.get(exclusive), bool):
+            changed.add(exclusive)
+            if made.pop(exclusive) and bound in made:
+                made[exclusive] = made.pop(bound)
+    if isinstance(made.get("items"), list):
+        changed.add("items")
+        made["prefixItems"] = made.pop("items")
+        if "additionalItems" in made:
+            made["items"] = made.pop("additionalItems")
+    if isinstance(needed := made.get("dependencies"), dict):
+        changed.add("dependencies")
+        for key, kind in (("dependentRequired", list), ("dependentSchemas", dict | bool)):
+            found = {name: value for name, value in needed.items() if isinstance(value, kind)}
+            made |= {key: made.get(key, {}) | found} if found else {}
+        del made["dependencies"]
+    return made
+
+
 async def list_tools(server: str, environment: Sequence[str] = ()) -> tuple[list[Json], bool]:
     """The tools that an MCP server lists, as `connect` yields them."""
     async with connect(server, environment) as (_, tools, complete):
@@ -99,8 +136,12 @@ async def list_tools(server: str, environment: Sequence[str] = ()) -> tuple[list
 
 
 @asynccontextmanager
-async def connect(server: str, environment: Sequence[str] = ()) -> AsyncIterator[tuple[Client, list[Json], bool]]:
+async def connect(
+    server: str, environment: Sequence[str] = (), expired: Event | None = None
+) -> AsyncIterator[tuple[Client, list[Json], bool]]:
     """A client of an MCP server; the tools that it lists, up to 100 pages, as it wrote them; whether these are all.
+
+    `expired` is set when a server at a URL refuses a message because it has ended the session.
 
     Raises:
         InputError: there is no list within 30 seconds, `server` is not a command, or `environment` is given with a URL.
@@ -121,24 +162,28 @@ async def connect(server: str, environment: Sequence[str] = ()) -> AsyncIterator
     with log.stream:
         try:
             with anyio.fail_after(TIMEOUT) as scope:
-                async with Client(_keeping_tools(_transport(server, environment, log), tools), mode="legacy") as client:
+                async with Client(
+                    _keeping_tools(_transport(server, environment, log, expired or Event()), tools), mode="legacy"
+                ) as client:
                     for _ in range(_PAGE_LIMIT):
                         cursor = (await client.list_tools(cursor=cursor)).next_cursor
                         if cursor is None:
                             break
                     scope.deadline = math.inf
                     yield client, tools, cursor is None
-        except TimeoutError:
-            raise InputError(f"{shown}: no tool list within {TIMEOUT} seconds{log.last_line()}") from None
         # The SDK's dependencies raise other exceptions in groups; a ValueError is pydantic's.
         except (OSError, MCPError, ValueError, ExceptionGroup) as error:
             first: Exception = error
             while isinstance(first, ExceptionGroup):
                 first = first.exceptions[0]
             why = "its answers do not follow the protocol" if isinstance(first, ValueError) else str(first)
+            why = f"no answer within {TIMEOUT} seconds" if isinstance(first, TimeoutError) else why
             why = (why or type(first).__name__) + log.last_line()
+            # It may have written its credentials: the values of --env, and what is not shown of the command.
+            parts = [*re.split(r"[\s=\"',:]+", server), *_variables(environment).values()]
+            secrets = [part for part in parts if len(part) > 3 and part not in shown]
             remedy = "" if is_url(server) else "; if it needs environment variables, pass each with --env NAME"
-            raise InputError(f"{shown}: no tool list: {why}{remedy}") from None
+            raise InputError(f"{shown}: no tool list: {redacted(why, secrets)}{remedy}") from None
 
 
 class _Log:
@@ -190,14 +235,13 @@ async def _keeping_tools(transport: AbstractAsyncContextManager[Any], tools: lis
         group.cancel_scope.cancel()
 
 
-def _transport(server: str, environment: Sequence[str], log: _Log) -> Transport:
+def _transport(server: str, environment: Sequence[str], log: _Log, expired: Event) -> Transport:
     from mcp import StdioServerParameters, stdio_client
-    from mcp.client.streamable_http import streamable_http_client
 
     if is_url(server):
         if environment:
             raise InputError(f"{redacted_command(server)}: --env sets variables of a command, not of a URL; omit --env")
-        return streamable_http_client(server)
+        return _over_http(server, expired)
     try:
         command, *rest = shlex.split(server) or [""]
     except ValueError as error:
@@ -206,6 +250,23 @@ def _transport(server: str, environment: Sequence[str], log: _Log) -> Transport:
         raise InputError("the command is empty; give the command that starts the MCP server, or its URL")
     parameters = StdioServerParameters(command=command, args=rest, env=_variables(environment))
     return stdio_client(parameters, errlog=log.stream)
+
+
+@asynccontextmanager
+async def _over_http(url: str, expired: Event) -> AsyncIterator[Any]:
+    import httpx2  # the SDK's
+    from mcp.client.streamable_http import streamable_http_client
+
+    async def look(response: Any) -> None:
+        status, sent = response.status_code, response.request
+        old = sent.method == "POST" and "mcp-session-id" in sent.headers
+        # The specification's status is 404; many servers send a 400 that speaks of the session.
+        if old and (status == 404 or (status == 400 and b"session" in (await response.aread()).lower())):
+            expired.set()
+
+    http = httpx2.AsyncClient(timeout=httpx2.Timeout(TIMEOUT, read=300), event_hooks={"response": [look]})
+    async with http, streamable_http_client(url, http_client=http) as streams:
+        yield streams
 
 
 def _variables(environment: Sequence[str]) -> dict[str, str]:

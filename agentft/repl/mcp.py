@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, suppress
+from threading import Event, Lock
 from typing import Any
 
 from agentft.errors import InputError
@@ -23,6 +24,9 @@ MCP_SECONDS = 28.0
 class McpService:
     """A source of responses (`agentft.toolserver.Source`): the tools that the server lists; others are mock tools.
 
+    A session that the server has ended is replaced by a new one. If the connection is lost, or the command has ended,
+    that call has no result, and the next one connects or starts it again.
+
     Args:
         server: the command that starts the server, or its URL.
         toolsets: the worlds whose calls it gets.
@@ -37,16 +41,19 @@ class McpService:
         from anyio.from_thread import start_blocking_portal
 
         self.digest = redacted_command(server)
+        self._server = server, environment
+        self._client: Any = None
+        self._expired, self._lock, self._open = Event(), Lock(), ExitStack()
         tools = {name: tool for toolset in toolsets for name, tool in toolset.tools.items()}
         with ExitStack() as stack:
             self._portal = stack.enter_context(start_blocking_portal())
-            opened = self._portal.wrap_async_context_manager(connect(server, environment))
-            self._client, listed, _ = stack.enter_context(opened)
-            names = {tool.get("name") for tool in listed if isinstance(tool, dict)}
+            stack.callback(self._leave)
+            names = {tool.get("name") for tool in self._connect() if isinstance(tool, dict)}
             self._tools = {name: tool for name, tool in tools.items() if tool.operation in names}
             if not self._tools:
                 raise InputError(f"{self.digest} lists none of these tools; run `agentft tools import mcp` again")
-            self._open = stack.pop_all()
+            self.close = stack.pop_all().close
+            """Stop the server, or leave it."""
 
     def __call__(self, tool: str, arguments: Mapping[str, Json], session: str) -> Recorded | None:  # noqa: ARG002
         """The server's result, or why there is none.
@@ -59,20 +66,45 @@ class McpService:
 
         if (known := self._tools.get(tool)) is None:
             return None
-        checked = dict(known.check(arguments))
+        checked: dict[str, Any] = dict(known.check(arguments))
         try:
-            made = self._portal.call(self._client.call_tool, known.operation, checked, MCP_SECONDS)
-        except (MCPError, ClosedResourceError, OSError, RuntimeError, ValueError) as error:
+            with self._lock:
+                made = self._ask(known.operation, checked)
+        except (InputError, MCPError, CancelledError, ClosedResourceError, OSError, RuntimeError, ValueError) as error:
             why = f"the MCP server gives no result: {error or type(error).__name__}"
-            why += "; if it was restarted, start the chat again with --resume" * ("close" in why or "termin" in why)
+            why += "; the next call connects to it again, or starts its command again" * (self._client is None)
             return Recorded(tool, checked, 502, {"error": why})
         text = "\n".join(map(_text, made.content))
         body = {"error": text or made.structured_content} if made.is_error else made.structured_content
         kind = ("text/plain", text) if body is None else ("application/json", body)
         return Recorded(tool, checked, 422 if made.is_error else 200, kind[1], kind[0])
 
-    def close(self) -> None:
-        """Stop the server, or leave it. One that is gone is left without an error."""
+    def _ask(self, operation: str, arguments: dict[str, Any], *, again: bool = True) -> Any:
+        from mcp.types import CallToolRequest, CallToolRequestParams, CallToolResult
+
+        if self._client is None:
+            self._connect()
+        request = CallToolRequest(params=CallToolRequestParams(name=operation, arguments=arguments))
+        try:
+            # Not `call_tool`, which would list the tools again, and refuse the result if that fails.
+            return self._portal.call(self._client.session.send_request, request, CallToolResult, MCP_SECONDS)
+        except Exception as error:
+            if self._expired.is_set() or str(error) in {"", "Connection closed"}:
+                self._leave()
+            if not (self._expired.is_set() and again):
+                raise
+        return self._ask(operation, arguments, again=False)
+
+    def _connect(self) -> list[Json]:
+        """Connect, and return the tools that the server lists."""
+        self._expired.clear()
+        opened = self._portal.wrap_async_context_manager(connect(*self._server, self._expired))
+        self._client, listed, _ = self._open.enter_context(opened)
+        return listed
+
+    def _leave(self) -> None:
+        """Leave the server; one that is gone is left without an error."""
+        self._client = None
         with suppress(CancelledError, InputError):
             self._open.close()
 

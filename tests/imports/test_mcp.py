@@ -177,3 +177,17 @@ def test_a_server_that_fails_is_quoted(tmp_path: Path, capfd: pytest.CaptureFixt
     shown = capfd.readouterr().err
     assert "API_KEY is not set); if it needs environment variables" in shown.replace("\n", " ")
     assert "\x1b" not in shown
+
+
+def test_what_a_server_writes_of_its_credentials_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    script = tmp_path / "dies.py"
+    script.write_text('import os, sys\nsys.exit(f\'no: {os.environ["ONE"]} {os.environ["TWO"]} {sys.argv[2:]}\')')
+    monkeypatch.setenv("TWO", "secret-two")
+    command = f"env MODE=secret-zero {sys.executable} {script} --token 'secret-three'"
+    more = ["--env", "ONE=secret-one", "--env", "TWO", "--output", str(tmp_path / "w")]
+    assert run(["tools", "import", "mcp", command, *more]) == 2
+    said = capsys.readouterr().err
+    assert "it wrote: no: [redacted] [redacted] ['[redacted]']" in said
+    assert "secret" not in said

@@ -7,8 +7,10 @@ import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, ClassVar
 
 import pytest
 
@@ -119,19 +121,106 @@ def test_what_a_result_holds(
     calls(imported[2])
 
 
-def test_a_server_that_dies_is_the_result_of_the_call(imported: tuple[str, Toolset, Path]) -> None:
+def test_a_command_that_ends_is_the_result_of_the_call_and_starts_again_with_the_next(
+    imported: tuple[str, Toolset, Path],
+) -> None:
     command, world, got = imported
     mortal = McpService(command, [world])
     try:
-        for arguments in ({"die": 1}, {"x": 1}):
-            made = mortal("wipe", arguments, "s")
+        for _ in range(2):
+            made = mortal("wipe", {"die": 1}, "s")
             assert made is not None
             assert made.status == 502
-            assert "the MCP server gives no result" in json.dumps(made.body)
-            assert "start the chat again with --resume" in json.dumps(made.body)
+            assert "the MCP server gives no result: Connection closed; the next call connects" in json.dumps(made.body)
+            made = mortal("wipe", {"x": 1}, "s")
+            assert made is not None
+            assert (made.status, made.body) == (200, "done: wipe")
     finally:
         mortal.close()
-    assert calls(got) == [["wipe", {"die": 1}]]
+    assert calls(got) == [["wipe", {"die": 1}], ["wipe", {"x": 1}]] * 2
+
+
+class Forgetful(BaseHTTPRequestHandler):
+    """An MCP server over HTTP. It answers messages of sessions that it does not know with `refusal`."""
+
+    protocol_version = "HTTP/1.1"
+    refusal: tuple[int, Json] = 404, None
+    sessions: ClassVar[list[str]] = []
+    calls: ClassVar[list[Json]] = []
+
+    def log_message(self, *_: object) -> None: ...
+
+    def do_GET(self) -> None:
+        self.say(404)  # no stream of notifications; many servers say so with this status
+
+    def do_DELETE(self) -> None:
+        self.say(200)
+
+    def do_POST(self) -> None:
+        message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        known = self.headers.get("Mcp-Session-Id") in self.sessions
+        result: dict[str, Any] = {}
+        if message["method"] == "initialize":
+            self.sessions.append(f"session-{len(self.calls)}")
+            version = message["params"]["protocolVersion"]
+            info = {"name": "x", "version": "1"}
+            result = {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": info}
+        elif not known:
+            return self.say(*self.refusal)
+        elif "id" not in message:
+            return self.say(202)
+        elif message["method"] == "tools/list":
+            result = {"tools": TOOLS}
+        else:
+            self.calls.append(message["params"]["arguments"])
+            if "fail" in message["params"]["arguments"]:
+                error: Json = {"code": -32000, "message": "your session at the bank is over"}
+                return self.say(200, {"jsonrpc": "2.0", "id": message["id"], "error": error})
+            result = {"content": [{"type": "text", "text": self.sessions[-1]}]}
+        return self.say(200, {"jsonrpc": "2.0", "id": message["id"], "result": result})
+
+    def say(self, status: int, body: Json = None) -> None:
+        data = b"" if body is None else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Mcp-Session-Id", self.sessions[-1] if self.sessions else "none")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (404, None),
+        (404, {"jsonrpc": "2.0", "id": None, "error": {"code": -32001, "message": "Not known"}}),
+        (400, {"jsonrpc": "2.0", "id": None, "error": {"code": -32000, "message": "No valid session ID provided"}}),
+    ],
+)
+def test_a_session_that_the_server_has_ended_is_replaced_by_a_new_one(
+    imported: tuple[str, Toolset, Path], monkeypatch: pytest.MonkeyPatch, refusal: tuple[int, Json]
+) -> None:
+    for name, value in (("refusal", refusal), ("sessions", []), ("calls", [])):
+        monkeypatch.setattr(Forgetful, name, value)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        service = McpService(f"http://127.0.0.1:{server.server_port}/mcp", [imported[1]])
+        try:
+            answers = []
+            for number in range(4):
+                made = service("wipe", {"x": number}, "s")
+                assert made is not None
+                answers.append(made.body)
+                if number == 1:
+                    Forgetful.sessions.clear()
+            assert answers == ["session-0", "session-0", "session-2", "session-2"]
+            failed = service("wipe", {"fail": 1}, "s")  # a tool's own error is no end of the session
+            assert failed is not None
+            assert failed.status == 502
+            assert Forgetful.calls == [{"x": 0}, {"x": 1}, {"x": 2}, {"x": 3}, {"fail": 1}]
+        finally:
+            service.close()
+            server.shutdown()
 
 
 @pytest.mark.parametrize("error", [InputError("All connection attempts failed"), CancelledError()])
