@@ -40,8 +40,7 @@ from agentft.commands.plan import plan_command
 from agentft.commands.quickstart import quickstart_command
 from agentft.commands.recipes import copy_recipe, list_recipes
 from agentft.commands.runs import attach_run, list_runs, show_run, stop_run
-from agentft.commands.tools import list_worlds, show_world
-from agentft.commands.tools_check import check_command as tools_check
+from agentft.commands.tools import check_command, list_worlds, show_world
 from agentft.commands.tools_import import mcp_command as import_mcp
 from agentft.commands.tools_import import openapi_command as import_openapi
 from agentft.commands.tools_import import traffic_command as import_traffic
@@ -77,7 +76,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "tools import openapi": import_openapi,
     "tools import mcp": import_mcp,
     "tools import traffic": import_traffic,
-    "tools check": tools_check,
+    "tools check": check_command,
     "bench train": bench_command,
     "export": export_command,
     "runs list": list_runs,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +14,7 @@ from agentft.content import split_names
 from agentft.errors import InputError, ToolError
 
 if TYPE_CHECKING:
-    from agentft.toolserver import Source, ToolServer
+    from agentft.toolserver import ToolServer
     from agentft.toolset import Toolset
 
 __all__ = ["call_command", "serve_command"]
@@ -47,7 +48,13 @@ def serve_command(
     schedule = read_faults(faults, toolsets) if faults else None
     source = open_source(toolsets, real=real, record=record, replay=replay, miss=replay_miss, keep=keep_secrets)
     if stdio:
-        _serve_stdio(toolsets, source)
+        import asyncio
+
+        from agentft.toolserver.app import Service
+        from agentft.toolserver.mcp import serve_stdio
+
+        with closing(Service(toolsets, source=source)) as service:
+            asyncio.run(serve_stdio(service.toolsets, service.run_for_mcp))
         return
     where = host or "127.0.0.1"
     gc.freeze()  # garbage collections need not scan imported modules while calls wait
@@ -67,19 +74,13 @@ def call_command(
     Example: agentft tools call weather.current_weather '{"city": "Paris"}'
     """
     from agentft.display.terminal import say_json
-    from agentft.json_text import parse_json
+    from agentft.repl.tooling import read_arguments
     from agentft.toolset import load_toolset, stdout_to_stderr
 
     world, _, name = tool.rpartition(".")
     if not world:
         raise InputError(f"{tool!r} has no world; write for example weather.current_weather")
-    toolset = load_toolset(world, seed)
-    try:
-        values = parse_json(arguments)
-    except ValueError as error:
-        raise InputError(f"the arguments are not JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise InputError('the arguments must be a JSON object, such as \'{"city": "Paris"}\'')
+    toolset, values = load_toolset(world, seed), read_arguments(arguments)
     try:
         with stdout_to_stderr():  # for handlers that print
             result = toolset.call(name, values, toolset.new_state())
@@ -87,19 +88,6 @@ def call_command(
         say_json({"error": str(error), **error.details})
         raise typer.Exit(1) from None
     say_json(result)
-
-
-def _serve_stdio(toolsets: tuple[Toolset, ...], source: Source | None) -> None:
-    import asyncio
-
-    from agentft.toolserver.app import Service
-    from agentft.toolserver.mcp import serve_stdio
-
-    service = Service(toolsets, source=source)
-    try:
-        asyncio.run(serve_stdio(service.toolsets, service.run_for_mcp))
-    finally:
-        service.close()
 
 
 def _welcome(server: ToolServer, toolsets: tuple[Toolset, ...]) -> list[str]:

@@ -10,7 +10,6 @@ from functools import lru_cache
 from agentft.errors import RowError
 from agentft.json_text import UnreadableError, read_value, repeated_keys
 from agentft.records.keys import as_text, is_blank
-from agentft.records.schemas import without_nulls
 from agentft.types import Json, Role, ToolDefinition
 
 __all__ = ["has_calls", "make_tool", "read_list", "read_parameters", "read_role", "read_tools", "written_calls"]
@@ -20,6 +19,7 @@ _TYPES = {name: name for name in ("string", "number", "integer", "boolean", "arr
 _TYPES |= {"str": "string", "text": "string", "int": "integer", "long": "integer", "float": "number"}
 _TYPES |= {"double": "number", "bool": "boolean", "list": "array", "tuple": "array", "dict": "object", "map": "object"}
 _SCHEMA_KEYS = frozenset({"$ref", "$defs", "anyOf", "oneOf", "allOf"})
+_VALUES = frozenset({"default", "const", "enum", "example", "examples"})  # keywords whose value is data, even null
 _YES = frozenset({"true", "required", "yes", "1"})
 
 
@@ -126,7 +126,7 @@ def read_parameters(value: Json) -> dict[str, Json]:
     """
     if isinstance(value, str):
         value = read_value(value) if value.strip() else None
-    value = without_nulls(value)
+    value = _without_nulls(value)
     if isinstance(value, dict):
         kind, properties = str(value.get("type")).lower(), value.get("properties")
         schema = isinstance(properties, dict) and not isinstance(properties.get("type"), str)  # else it is a parameter
@@ -169,3 +169,21 @@ def _read_type(entry: Mapping[str, Json]) -> Json:
     if isinstance(kind, str):
         return _TYPES.get(re.split("[^a-z]", kind.strip().lower())[0], "string")  # `int, optional`, `list[str]`
     return "object" if isinstance(entry.get("properties"), dict) else "array" if "items" in entry else "string"
+
+
+def _without_nulls(schema: Json, *, data: bool = False) -> Json:
+    """The schema without keys that are null, which is no JSON Schema.
+
+    A `default` or `const` of null is legal. It is left out only with `data`: if Arrow has added others.
+    """
+    if isinstance(schema, list):
+        return [_without_nulls(item, data=data) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept: dict[str, Json] = {}
+    for key, value in schema.items():
+        if key in _VALUES and not (value is None and (data or key == "enum")):
+            kept[key] = value
+        elif value is not None:
+            kept[key] = _without_nulls(value, data=data)
+    return kept if data or len(kept) == len(schema) else _without_nulls(kept, data=True)

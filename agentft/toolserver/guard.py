@@ -72,7 +72,9 @@ class Guard:
         if not self._authorized(scope, headers, cookie):
             tokens = parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
             if scope["path"] == "/" and tokens and self._is_token(tokens[0].encode()):
-                return _set_cookie(cookie, tokens[0])
+                response = RedirectResponse("/", status_code=303, headers={"Referrer-Policy": "no-referrer"})
+                response.set_cookie(cookie, tokens[0], httponly=True, samesite="strict")
+                return response
             return json_response(
                 401, {"error": "missing or wrong bearer token"}, headers={"WWW-Authenticate": "Bearer"}
             )
@@ -114,9 +116,3 @@ class Guard:
             return False
         self._left -= 1
         return True
-
-
-def _set_cookie(cookie: str, token: str) -> Response:
-    response = RedirectResponse("/", status_code=303, headers={"Referrer-Policy": "no-referrer"})
-    response.set_cookie(cookie, token, httponly=True, samesite="strict")
-    return response

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from starlette.responses import HTMLResponse
 
+from agentft.strict import own_table
 from agentft.toolserver.sessions import Sessions
 from agentft.toolset import Toolset
 from agentft.types import Json
@@ -17,12 +18,7 @@ from agentft.types import Json
 __all__ = ["RecentCall", "draw_page"]
 
 _SHOWN_SESSIONS = 20
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-_STYLE = """body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .3rem .8rem .3rem 0 }
-th, td { border-bottom: 1px solid #8884; vertical-align: top } code { font-size: .9em; overflow-wrap: break-word }
-td:nth-child(n+4) code { overflow-wrap: anywhere }
-h2 { margin-top: 2rem } :root { color-scheme: light dark } .bad { color: #d33 } .muted { opacity: .7 }"""
+_TEXTS = own_table(__file__, str)  # the beginning, the introduction, and the headers
 
 
 RecentCall: TypeAlias = tuple[float, str, str, Mapping[str, Json], int]
@@ -50,20 +46,14 @@ def draw_page(toolsets: Sequence[Toolset], sessions: Sessions, recent: Sequence[
     ]
     body = (
         f"<h1>{escape(' and '.join(toolset.name for toolset in toolsets))}</h1>"
-        "<p class=muted>A mock tool server. Call a tool with <code>POST /tools/NAME</code>, or through MCP at "
-        "<code>/mcp</code>. Described at <code>/openapi.json</code>.</p>"
+        f"{_TEXTS['intro']}"
         f"<h2>Tools</h2>{_table(('world', 'tool', 'access', 'what it does'), tools)}"
         f"<h2>Sessions that have written: {len(names)}</h2>{_table(('session', 'state'), states)}"
         f"<h2>Recent calls</h2>{_table(('time', 'session', 'tool', 'arguments', 'status'), calls)}"
     )
-    text = f"<!doctype html><html lang=en><meta charset=utf-8><title>agentft tools</title><style>{_STYLE}</style>{body}"
-    headers = {
-        "Content-Security-Policy": _POLICY,
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-        "Cache-Control": "no-store",
-    }
-    return HTMLResponse(text, headers=headers)
+    return HTMLResponse(
+        _TEXTS["begin"] + body, headers={name: _TEXTS[name] for name in _TEXTS.keys() - {"begin", "intro"}}
+    )
 
 
 def _code(text: str) -> str:

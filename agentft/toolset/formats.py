@@ -10,18 +10,9 @@ from datetime import date
 
 from jsonschema import FormatChecker
 
-__all__ = ["FORMATS"]
+from agentft.strict import own_table
 
-_TIME = r"(?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)"  # RFC 3339
-_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_PATTERNS = {
-    "time": _TIME,
-    "email": r"[^@\s]+@[^@\s]+",
-    "idn-email": r"[^@\s]+@[^@\s]+",
-    "uuid": r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
-    "uri": r"[a-z][a-z0-9+.-]*:[^\s<>\"{}|\\^`]+",
-    "hostname": rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*",
-}
+__all__ = ["FORMATS"]
 
 
 def _date(text: str) -> bool:
@@ -29,17 +20,11 @@ def _date(text: str) -> bool:
 
 
 def _moment(text: str) -> bool:
-    day, mark, clock = text[:10], text[10:11], text[11:]
-    return mark in {"T", "t", " "} and _date(day) and _fits(_TIME)(clock)
-
-
-def _fits(pattern: str) -> Callable[[str], bool]:
-    compiled = re.compile(pattern, re.ASCII | re.IGNORECASE)
-    return lambda text: compiled.fullmatch(text) is not None
+    return text[10:11] in {"T", "t", " "} and _date(text[:10]) and bool(_CHECKS["time"](text[11:]))
 
 
 _CHECKS: dict[str, Callable[[str], object]] = {
-    **{name: _fits(pattern) for name, pattern in _PATTERNS.items()},
+    **{name: re.compile(text, re.ASCII | re.IGNORECASE).fullmatch for name, text in own_table(__file__, str).items()},
     "date": _date,
     "date-time": _moment,
     "ipv4": ipaddress.IPv4Address,
