@@ -19,7 +19,7 @@ from agentft.toolserver.limits import Limits
 from agentft.toolserver.styles import join_text, plain_text, split_text, write_pairs
 from agentft.toolset import Route, Tool, Toolset
 from agentft.toolset.arguments import Validator
-from agentft.toolset.routes import CLIENT_HEADERS
+from agentft.toolset.routes import CLIENT_HEADERS, has_dot_segment
 from agentft.types import Json
 
 __all__ = ["FORM", "PARAMETER", "PathBook", "fill_request", "own_path", "read_route_arguments"]
@@ -243,9 +243,10 @@ def fill_request(base: str, route: Route, arguments: Mapping[str, Json]) -> dict
     texts = PARAMETER.split(route.path)
     for index, name in enumerate(texts[1::2]):
         value, style = sent["path"].get(name, ("", "simple"))
-        if not (text := join_text(name, value, style, escaped=False)).strip("."):
-            raise ToolError(f"argument {name!r} is {text!r}, which cannot stand in a path", status=422, argument=name)
-        texts[2 * index + 1] = join_text(name, value, style, escaped=True)
+        text = texts[2 * index + 1] = join_text(name, value, style, escaped=True)
+        if not text.strip(".") or has_dot_segment("".join(texts[: 2 * index + 3])):
+            shown = join_text(name, value, style, escaped=False)
+            raise ToolError(f"argument {name!r} is {shown!r}, which cannot stand in a path", status=422, argument=name)
     texts[::2] = map(_escaped, texts[::2])
     headers = {
         name: join_text(name, value, style, escaped=False)

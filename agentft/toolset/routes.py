@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from agentft.errors import InputError
+from agentft.strict import own_table
 
-__all__ = ["CLIENT_HEADERS", "DEFAULT_STYLES", "STYLES", "Route", "check_route"]
+__all__ = ["CLIENT_HEADERS", "DEFAULT_STYLES", "STYLES", "Route", "check_route", "has_dot_segment"]
 
 CLIENT_HEADERS = frozenset({"accept", "authorization", "connection", "content-length", "content-type", "host"})
 CLIENT_HEADERS |= {"transfer-encoding"}
@@ -17,14 +18,7 @@ CLIENT_HEADERS |= {"transfer-encoding"}
 
 DEFAULT_STYLES = {"path": "simple", "header": "simple", "query": "form*", "cookie": "form*", "form": "form*"}
 """Place of an argument -> OpenAPI's style there; `*`: exploded."""
-_DELIMITED = ("form", "form*", "spaceDelimited", "pipeDelimited", "tabDelimited", "json")
-STYLES = {
-    "path": ("simple", "simple*", "label", "label*", "matrix", "matrix*", "json"),
-    "query": (*_DELIMITED, "deepObject"),
-    "header": ("simple", "simple*", "json"),
-    "cookie": ("form", "form*", "json"),
-    "form": (*_DELIMITED, "deepObject", "binary"),
-}
+STYLES = own_table(__file__, tuple[str, ...])
 """Place of an argument -> the styles it may have. `binary`: a file in a multipart form."""
 _METHODS = ("GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE")
 
@@ -59,9 +53,15 @@ def check_route(method: str, path: str) -> None:
     """
     if method not in _METHODS:
         raise InputError(f"the method {method!r:.40} must be one of {', '.join(_METHODS)}")
-    # Some servers decode `%2F` and drop a segment's `;parameters` before they resolve dot segments.
-    segments = set(re.split(r"[/\\]|;[^/\\]*", unquote(path)))
-    if not re.fullmatch(r"/(?!/)[^?#\\\x00-\x20\x7f]*", path) or segments & {".", ".."}:
+    if not re.fullmatch(r"/(?!/)[^?#\\\x00-\x20\x7f]*", path) or has_dot_segment(path):
         raise InputError(
             f"the path {path!r:.100} must begin with one `/` and have no segment `.` or `..` and no `?`, `#` or `\\`"
         )
+
+
+def has_dot_segment(path: str) -> bool:
+    """Whether a server may take a segment of an escaped path for `.` or `..`.
+
+    Some decode `%2F`, and drop a segment's `;parameters` and its end from a zero byte on, before they look at that.
+    """
+    return bool({".", ".."} & {*re.split(r"[/\\]|[;\0][^/\\]*", unquote(path))})

@@ -234,13 +234,17 @@ def test_arguments_are_sent_in_the_places_of_the_route(service: Service) -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["..", ".", "", "../../admin", "a/b?c#d", "%2e%2e", "http://evil.example/", "a\r\nX: y"]
+    ("text", "sent"),
+    [
+        *((text, False) for text in ("..", ".", "", "...", "../../admin", "a/..", "..\\admin", "..;v=1/admin", "..\0")),
+        *((text, True) for text in ("a/b?c#d", "%2e%2e", "http://evil.example/", "a\r\nX: y", "..a", "a..b/c")),
+    ],
 )
-def test_a_path_argument_cannot_leave_its_route(service: Service, text: str) -> None:
+def test_a_path_argument_cannot_leave_its_route(service: Service, text: str, sent: bool) -> None:
     name = "expression"
     tools = {"calculate": replace(WORLD.tools["calculate"], route=Route("GET", "/e/{e}/end", {name: ("path", "e")}))}
     real = RealService(service.address, [Toolset("calculator", WORLD.base_url, tools, {})])
-    if text.strip("."):
+    if sent:
         real("calculate", {name: text}, "s")
         _, path, headers, _ = service.requests[0]
         assert path.startswith("/e/")
