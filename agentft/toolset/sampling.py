@@ -57,7 +57,7 @@ def draw(
         seed: any text.
         echo: values for properties with these names, used if the schema allows them.
         whole: the schema before it was expanded, which the value must satisfy.
-        sparse: leave out optional properties.
+        sparse: leave out optional properties, unless the value then satisfies nothing.
         formats: use only listed values that satisfy their `format`, as arguments must; in an answer, the example of a
             description counts more than its format.
 
@@ -67,8 +67,9 @@ def draw(
     validator = Validator(whole or schema, registry=Registry())
     reason = "no value that was drawn satisfies it"
     for attempt in range(_TRIES):
+        few = sparse and attempt < _TRIES // 2
         try:
-            value = _Draw(Random(f"{seed}/{attempt}"), echo or {}, sparse=sparse, formats=formats).value(schema, "", 0)
+            value = _Draw(Random(f"{seed}/{attempt}"), echo or {}, sparse=few, formats=formats).value(schema, "", 0)
         except (UnsatisfiableError, OverflowError) as error:
             reason = str(error)
             continue
@@ -237,8 +238,9 @@ def _patterned(random: Random, schema: Schema, low: int) -> str:
         own = Validator({key: schema[key] for key in ("pattern", "minLength", "maxLength") if key in schema})
         for spread in (6, 0, 20, 2 * low, 4 * low):
             text = "".join(_matching(random, parsed, min(spread, _MOST)))
-            if own.is_valid(text):
-                return text
+            for fitted in (text, text[: schema.get("maxLength")], text.ljust(low, text[-1:] or "a")):
+                if own.is_valid(fitted):
+                    return fitted
     except (ImportError, AttributeError, re.error, RecursionError, OverflowError):
         raise UnsatisfiableError(f"the pattern {schema['pattern']!r:.60} cannot be followed") from None
     raise UnsatisfiableError(f"no text was found for the pattern {schema['pattern']!r:.60}")

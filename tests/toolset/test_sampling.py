@@ -29,6 +29,9 @@ SCHEMAS: list[Schema] = [
     {"type": "string", "pattern": "^[A-Z]{2}-[0-9]{4}$"},
     {"type": "string", "pattern": r"^(cat|dog)s?\d+\.[^a-z]$", "maxLength": 12},
     {"type": "string", "pattern": "arn:.*", "minLength": 40},
+    {"type": "string", "pattern": "^[0-9]+$", "minLength": 12, "maxLength": 12},
+    {"type": "string", "pattern": "[a-f0-9]+", "minLength": 40, "maxLength": 40},
+    {"type": "string", "pattern": "^arn:aws:", "minLength": 30},
     {"type": "string", "enum": ["a", "b"]},
     {"const": {"x": [1]}},
     {"type": "array", "items": {"type": "string"}, "minItems": 4, "maxItems": 4, "uniqueItems": True},
@@ -135,3 +138,9 @@ def test_a_value_must_satisfy_the_whole_schema_too() -> None:
     cut: Schema = {"type": "object", "required": ["next"], "properties": {"next": {}}}
     with pytest.raises(UnsatisfiableError):
         draw(cut, "s", whole={"properties": {"next": {"$ref": "#"}}, "type": "object", "required": ["next"]})
+
+
+def test_a_sparse_value_has_optional_properties_if_the_schema_needs_them() -> None:
+    arms = [{"type": "object", "properties": {"k": {"enum": [name]}}} for name in ("a", "b")]
+    for number in range(20):
+        assert draw({"oneOf": arms}, str(number), sparse=True) in ({"k": "a"}, {"k": "b"})
