@@ -38,8 +38,7 @@ def service_url(option: str, url: str, example: str) -> httpx.URL:
         parts = httpx.URL("")
     more = parts.query or parts.fragment or parts.userinfo
     if parts.scheme not in {"http", "https"} or not parts.host or more:
-        head, mark, rest = url.partition("?")[0].rpartition("@")
-        shown = f"{head.partition('://')[0]}://{_HIDDEN}@{rest}" if mark else rest
+        shown = re.sub(r"(?s)^(\w+://)?.*@", rf"\1{_HIDDEN}@", url).partition("?")[0]
         raise InputError(f"{option} {shown}: it must be a URL such as {example}")
     return parts
 

@@ -20,13 +20,16 @@ _SECRET_NAME, _SECRET_ARGUMENT, _SECRET_SHAPE = (
     for kind in ("name-", "argument-", "shape-")
 )
 # `name=` and `name:`, with or without quotes, and the value after them.
-_HEAD = re.compile(r"""(?P<quote>["']?)(?P<name>(?:api |access |private )?[\w.-]{1,64})(?P=quote)\s{0,9}[=:]\s{0,9}""")
+_HEAD = re.compile(
+    r"""(?P<quote>["']?)(?P<name>(?:api |access |private )?[\w.-]{1,64})(?P=quote)\s{0,9}(?:[=:]|%3[aAdD])\s{0,9}"""
+)
 _VALUE = re.compile(r"""(?<=")(?:[^"\\]|\\.)+(?=")|(?<=')[^']+(?=')|[^&\s"'#;,{}\[\]<>]+""")
 _HEADER = re.compile(r"""\b([\w-]{0,40}(?:authori[sz]ation|cookie)["']?:\s{0,9}["']?)[^\n"'{}<>]+""", re.IGNORECASE)
 _WORD = re.compile(r"[A-Z]?[^\W\d_A-Z]{0,19}(?:['’-][^\W\d_A-Z]{1,19})?[.!?:)]*")  # a credential rarely is a plain word
 _BREAKS = frozenset("\n\r,;&?|(){}[]<>\"'`")
 _ELEMENT = re.compile(r"<([\w.:-]{1,64})(?P<more>[^<>]{0,200})>([^<>]{1,2000})</\1>")
-_NAMES, _PAIRED = ("name", "key", "field", "header", "parameter"), ("value", "values", "content")
+_NAMES = ("name", "key", "field", "header", "parameter", "param", "label", "id", "k")
+_PAIRED = ("value", "values", "content", "val", "v")
 _PAIR = re.compile(r"(?<=[?&])([^?&=]+)=[^&]+")  # of a query
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _RANDOM = re.compile(r"(?=[\w-]*\d)(?=[\w-]*[a-z])(?=[\w-]*[A-Z])[\w-]{20,}|(?=\w*\d)(?=\w*[A-Za-z])[A-Za-z0-9]{24,}")
@@ -37,7 +40,7 @@ def is_secret_argument(name: str) -> bool:
 
     So is every name that `redacted` hides, and also a bare `key`, `token`, `session` or `auth...`.
     """
-    return _is_secret(name) or bool(_SECRET_ARGUMENT.search(_HUMP.sub("_", name)))
+    return _is_secret(name) or bool(_SECRET_ARGUMENT.search(_plain(name)))
 
 
 def redacted(value: Json, known: Sequence[str] = ()) -> Json:
@@ -48,10 +51,10 @@ def redacted(value: Json, known: Sequence[str] = ()) -> Json:
     of the `known` secrets.
     """
     if isinstance(value, dict):
-        paired = any(_is_secret(str(value.get(name, ""))) for name in _NAMES)
+        paired = any(_is_secret(str(item)) for key, item in value.items() if key.lower() in _NAMES)
         return {
             key: _HIDDEN
-            if item is not None and (_is_secret(key) or (paired and key in _PAIRED))
+            if not isinstance(item, bool | None) and (_is_secret(key) or (paired and key.lower() in _PAIRED))
             else redacted(item, known)
             for key, item in value.items()
         }
@@ -84,7 +87,7 @@ def redacted_command(text: str) -> str:
         else:
             shown.append(_redacted_address(word))
         secret = not secret and word.startswith("-") and not given and is_secret_argument(word.lstrip("-"))
-    return text if shown == words else " ".join(shown)
+    return _SECRET_SHAPE.sub(_HIDDEN, text if shown == words else " ".join(shown))
 
 
 def redacted_path(path: str) -> str:
@@ -110,13 +113,18 @@ def _pair(found: re.Match[str]) -> str:
 
 
 def _is_secret(name: str) -> bool:
-    return bool(_SECRET_NAME.search(name) or _SECRET_NAME.search(_HUMP.sub("_", name)))
+    return bool(_SECRET_NAME.search(name) or _SECRET_NAME.search(_plain(name)))
+
+
+def _plain(name: str) -> str:
+    """`user[authToken][]` -> `user_auth_Token`."""
+    return _HUMP.sub("_", re.sub(r"[\[\]]+", "_", name)).strip("_")
 
 
 def _redacted_text(text: str, known: Sequence[str]) -> str:
     for secret in known:
         text = text.replace(secret, _HIDDEN) if secret else text
-    if text.lstrip()[:1] in {"{", "["}:
+    if text.lstrip()[:1] in {"{", "[", '"'}:
         try:
             inside = parse_json(text)
             clean = redacted(inside, known)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agentft.credentials import Credential
+from agentft.credentials import Credential, service_url
 from agentft.errors import InputError, ToolError
 from agentft.toolserver import ToolServer, open_source
 from tests.toolserver.test_recording import WORLD, Service, ask, service
@@ -98,3 +98,19 @@ def test_cookies_of_a_service_are_not_sent_again(service: Service) -> None:
         ask(server)
         ask(server, session="other")
     assert [{name.lower() for name in request[2]} & {"cookie"} for request in service.requests] == [set(), set()]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://ada:hunter2@h",
+        "http://ada:hun?ter2@h/x",
+        "ada:hunter2@h",
+        "http://ada:hun@ter2@h",
+        "http://h/?k=hunter2",
+    ],
+)
+def test_an_address_that_is_refused_is_shown_without_its_password(url: str) -> None:
+    with pytest.raises(InputError, match="it must be a URL") as refused:
+        service_url("--real", url, "http://api.test")
+    assert not any(part in str(refused.value) for part in ("hun", "ter2", "ada"))

@@ -50,6 +50,13 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
         "user_pin",
         "PHPSESSID",
         "X-Auth",
+        "two_factor_code",
+        "backup_codes",
+        "signing_key",
+        "encKey",
+        "security_answer",
+        "seed_phrase",
+        "db_pass",
     ],
 )
 def test_secrets_are_recognised_by_their_name(name: str) -> None:
@@ -88,6 +95,10 @@ def test_secrets_are_recognised_by_their_shape(text: str) -> None:
 @pytest.mark.parametrize(
     "value",
     [
+        {"token": True, "requires_password": False, "boarding_pass": "B7", "confirmation_code": "X1"},
+        {"type": "token", "value": "blue"},
+        '"a token" is a word',
+        "python -u server.py",
         {"max_tokens": 5, "tokens": 3, "next_page_token": "p2", "pageToken": "p3", "author": "Ada", "key": "C major"},
         {
             "text": "the bearer of good news, basic income",
@@ -123,6 +134,14 @@ def test_more_names_are_secret_in_arguments_than_in_responses() -> None:
         "<login><password>s3cr3t</password></login>",
         "curl https://api.test/?clientSecret=s3cr3t",
         "postgres://s3cr3t@db.test/x",
+        {"Name": "apiKey", "Value": "s3cr3t"},
+        {"label": "Password", "value": "s3cr3t"},
+        {"k": "api_key", "v": "s3cr3t"},
+        '"{\\"password\\": \\"s3cr3t\\"}"',
+        "/login?next=%2Fa%3Ftoken%3Ds3cr3t",
+        {"user[authToken][]": "s3cr3t"},
+        "curl -u ada:s3cr3t https://api.test",
+        "curl --user ada:s3cr3t https://api.test",
     ],
 )
 def test_secrets_are_recognised_in_pairs_and_inside_texts(value: Json) -> None:
@@ -188,6 +207,8 @@ def test_known_secrets_are_recognised_everywhere() -> None:
         ("http://user:pw@127.0.0.1/mcp?api_key=X&page=2", "http://[redacted]@127.0.0.1/mcp?api_key=[redacted]&page=2"),
         ("https://mcp.test/s/aB3dE5fG7hJ9kL1mN3pQ/mcp", "https://mcp.test/s/[redacted]/mcp"),
         ("/srv/it.json", "/srv/it.json"),
+        ("s --user=ada:X -u ada:X", "s --user=[redacted] -u [redacted]"),
+        ("python -u s.py", "python -u s.py"),
     ],
 )
 def test_commands_and_addresses_are_shown_without_credentials(command: str, shown: str) -> None:
