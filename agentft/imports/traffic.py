@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import re
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -24,6 +26,7 @@ from agentft.types import Json
 __all__ = ["import_traffic", "infer"]
 
 _FORM = "application/x-www-form-urlencoded"
+_BINARY = re.compile(r"[\0-\x08\x0e-\x1a\udc80-\udcff]")
 _KNOWN_LENGTH = 8  # characters of a secret that is searched for in the rest of its exchange
 _PATH_PARAMETER = re.compile(r"\d+|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-f]{16,}|[0-9A-F]{16,}")
 
@@ -94,34 +97,36 @@ def _har(entry: Any) -> dict[str, Any]:
         post, content = request.get("postData") or {}, response.get("content") or {}
         media = str(post.get("mimeType") or "").partition(";")[0].strip().lower()
         form = [(pair["name"], pair.get("value") or "") for pair in post.get("params") or []]
-        if not form and media == _FORM:
-            form = parse_qsl(post.get("text") or "", keep_blank_values=True)
-        elif not form and media.startswith("multipart/") and post.get("text"):
+        if not form and media.startswith("multipart/") and post.get("text"):
             raise InputError("its multipart form was saved as text; export the file with the parameters of forms")
-        row = {"method": request["method"], "url": request["url"], "request": None if form else _body(post.get("text"))}
+        sent = _text(post, "request")
+        if not form and media == _FORM:
+            form = parse_qsl(sent or "", keep_blank_values=True)
+        row = {"method": request["method"], "url": request["url"], "request": None if form else _body(sent)}
         row |= {"form": form, "media": media if media not in {_FORM, "application/json"} else ""}
         cached = status == 304 and content.get("text")  # the browser got the answer from its cache
-        return row | {"status": 200 if cached else status, "response": _body(_content(content, status))}
+        if content.get("text") is None and (content.get("size", 0) > 0 or status == 304):
+            raise InputError("the response's body was not saved; export the file with the content of responses")
+        return row | {"status": 200 if cached else status, "response": _body(_text(content, "response"))}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"not a HAR entry: {error!r:.100}") from None
 
 
-def _content(content: Mapping[str, Any], status: int) -> str | None:
+def _text(content: Mapping[str, Any], what: str) -> str | None:
+    """The text of a body. Some programs save binary bodies as text, or text as it is in spite of `encoding`."""
     text = content.get("text")
-    if text is None and (content.get("size", 0) > 0 or status == 304):
-        raise InputError("the response's body was not saved; export the file with the content of responses")
-    if content.get("encoding") != "base64":
-        return text
-    try:
-        return base64.b64decode(text or "", validate=True).decode()
-    except ValueError:
-        raise InputError(f"its response is {str(content.get('mimeType'))[:60]}, which is not text") from None
+    if content.get("encoding") == "base64":
+        with suppress(binascii.Error):
+            text = base64.b64decode(text or "", validate=True).decode(errors="surrogateescape")
+    if text and _BINARY.search(text):
+        raise InputError(f"its {what} is {str(content.get('mimeType'))[:60]}, which is not text")
+    return text
 
 
 def _body(text: str | None) -> Json:
     """A body's JSON value, or its text if it is not JSON."""
     try:
-        read: Json = parse_json(text) if text else None
+        read: Json = parse_json(text.removeprefix("\ufeff")) if text else None
     except ValueError:
         return text
     return read

@@ -246,8 +246,12 @@ def har(folder: Path, *entries: dict[str, Any]) -> ImportedWorld:
     [
         ({"content": {"encoding": "base64", "mimeType": "image/png", "text": "iVBORw=="}}, "its response is image/png"),
         (
-            {"content": {"encoding": "base64", "mimeType": "a/b", "text": "{}"}},
+            {"content": {"mimeType": "a/b", "text": "\x89PN\0"}},  # some programs save bytes so
             "its response is a/b, which is not text",
+        ),
+        (
+            {"post": {"encoding": "base64", "mimeType": "a/b", "text": "iVBORw=="}},
+            "its request is a/b, which is not text",
         ),
         ({"content": {"size": 9}}, "the response's body was not saved"),
         (
@@ -267,6 +271,29 @@ def test_an_exchange_whose_content_cannot_be_read_is_refused(
     done = har(tmp_path, {"url": "https://h.test/other"}, entry)
     assert [note.reason[: len(reason)] for note in done.refused] == [reason]
     assert "S3CRET" not in str(done)
+
+
+def test_a_body_is_read_whatever_the_program_says_of_its_encoding(tmp_path: Path) -> None:
+    coded = {
+        name: base64.b64encode(text.encode()).decode()
+        for name, text in (("f", "q=1&password=S3CRET"), ("j", '{"q": 1}'))
+    }
+    for post in (
+        {"mimeType": "application/x-www-form-urlencoded", "text": coded["f"], "encoding": "base64"},
+        {"mimeType": "application/json", "text": coded["j"], "encoding": "base64"},
+        {"mimeType": "application/json", "text": '\ufeff{"q": 1}'},
+    ):
+        done = har(tmp_path, {"post": post, "content": {"encoding": "base64", "text": '{"plain": true}'}})
+        answers: Any = done.tools[0]["answers"]
+        assert (answers[0]["when"], answers[0]["body"]) == ({"q": 1}, {"plain": True})
+        assert not {"S3CRET", coded["f"][:20]} & {*json.dumps(done.tools).split('"')}
+
+
+def test_names_with_brackets_are_secret_too(tmp_path: Path) -> None:
+    done = har(tmp_path, {"url": "https://h.test/a?token[]=S3CRET&user[authToken]=S3CRET&ids[]=1"})
+    assert "S3CRET" not in json.dumps(done.tools)
+    parameters: Any = done.tools[0]["parameters"]
+    assert parameters["properties"].keys() == {"ids"}
 
 
 def test_what_a_browser_asked_for_itself_is_no_answer(tmp_path: Path) -> None:
