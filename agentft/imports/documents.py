@@ -55,24 +55,20 @@ def read_source(address: str, *, allow_url: bool = False) -> bytes:
             raise InputError(f"{address}: cannot be read ({error.strerror}); give the path of a file") from None
     if not allow_url:
         raise InputError(f"{address} is a URL; pass --allow-url to fetch it")
-    return _fetch(address)
-
-
-def _fetch(url: str) -> bytes:
     import httpx
 
     content = bytearray()
     try:
-        with httpx.stream("GET", url, timeout=TIMEOUT) as response:
+        with httpx.stream("GET", address, timeout=TIMEOUT) as response:
             if response.status_code != 200:
                 where = f" to {response.headers['location'][:200]!r}" if "location" in response.headers else ""
-                raise InputError(f"{url}: answers {response.status_code}{where}; give the file's own URL")
+                raise InputError(f"{address}: answers {response.status_code}{where}; give the file's own URL")
             for chunk in response.iter_bytes():
                 content += chunk
                 if len(content) > _SIZE_LIMIT:
                     break
-    except httpx.HTTPError as error:
-        raise InputError(f"{url}: cannot be fetched: {error}") from None
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise InputError(f"{address}: cannot be fetched: {error}") from None
     return bytes(content)
 
 

@@ -50,7 +50,7 @@ class OperationReader:
 
     def tell_unread(self, value: Mapping[str, Any], kind: str) -> None:
         """Note the keys of an object that are not read; those of extensions begin with `x-`."""
-        if unread := sorted(key for key in value.keys() - KNOWN_KEYS[kind] if not key.startswith("x-")):
+        if unread := sorted(key for key in value.keys() - KNOWN_KEYS[kind] if not re.match("x-(?!webhooks$)", key)):
             self.note(f"not imported: {', '.join(unread)[:200]}")
 
     def add(self, path: str, method: str, item: Mapping[str, Any], base: str) -> None:
@@ -66,10 +66,15 @@ class OperationReader:
             InputError: the operation cannot be a tool.
         """
         place = self.place = f"#{json_pointer('paths', path, method)}"
-        check_route(method.upper(), path)
+        sent, _, fragment = path.partition("#")
+        check_route(method.upper(), sent)
+        if fragment:
+            self.note(
+                f"#{fragment[:100]} is not sent, so calls of the served path reach the first operation of its kind"
+            )
         operation, base = self.resolve(item[method], base, place)
         self.tell_unread(operation, "operation")
-        arguments, named = ArgumentTable(), re.findall(r"\{([^{}]+)\}", path)
+        arguments, named = ArgumentTable(), re.findall(r"\{([^{}]+)\}", sent)
         for parameter, home in self._parameters(item, operation, base, place):
             if parameter.get("in") == "path" and parameter.get("name") not in named:
                 self.note(f"the path has no {{{parameter.get('name')}}}, so it is not an argument")
@@ -84,22 +89,20 @@ class OperationReader:
             media = self._add_body(operation["requestBody"], base, f"{place}/requestBody", arguments)
         returns, answers = self._responses(operation.get("responses"), base, f"{place}/responses")
         self.place = place
-        route = {"method": method.upper(), "path": path, "places": arguments.places}
         text = operation.get("summary") if plain_line(operation.get("summary")) else operation.get("description")
         if is_cut(text):
             self.note("the description is cut to 300 characters")
-        operation_id = operation.get("operationId")
+        identity = str(operation.get("operationId") or "")
         tool = {
             "description": plain_line(text),
             "parameters": arguments.schema(),
             "access": ACCESS.get(method, "write"),
             "returns": returns,
-            "route": route | ({"media": media} if media else {}),
+            "route": {"method": method.upper(), "path": sent, "places": arguments.places, "media": media},
             "answers": answers,
-            "operation": operation_id if isinstance(operation_id, str) else "",
+            "operation": identity,
         }
-        origin = f"{method} {path}"
-        self._imported.add(operation_id if isinstance(operation_id, str) else origin, origin, tool)
+        self._imported.add(identity or f"{method} {path}", f"{method} {path}", tool)
 
     def _parameters(
         self, item: Mapping[str, Any], operation: Mapping[str, Any], base: str, place: str
@@ -226,7 +229,8 @@ class OperationReader:
         leaf = schema.get("items", schema) if schema.get("type") == "array" else schema
         if leaf.get("format") in ("binary", "byte") or "contentMediaType" in leaf:
             return "binary"
-        if "json" in str(encoding.get("contentType", "")):
+        plain = schema.get("type") == "object" and not encoding.keys() & {"style", "explode", "allowReserved"}
+        if plain or "json" in str(encoding.get("contentType", "")):
             return "json"
         return self._style({"schema": schema, **encoding}, {"type": schema.get("type", "object")}, "form")
 

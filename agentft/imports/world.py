@@ -23,6 +23,7 @@ ACCESS = {"get": "read", "head": "read", "options": "read", "trace": "read", "de
 
 _MAX_ARGUMENTS = 1000
 """Arguments of one tool: far above real tools, and checking a call against more would take seconds."""
+_TOO_MANY = f"more than {_MAX_ARGUMENTS:,} arguments, which is too many for a tool"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class ImportedWorld:
             InputError: the world is full, the schema is invalid or has too many arguments, or the example does not fit.
         """
         if len(tool["parameters"].get("properties") or ()) > _MAX_ARGUMENTS:
-            raise _too_many()
+            raise InputError(_TOO_MANY)
         description = str(tool["description"] or origin)
         if example is None:
             example = draw(tool["parameters"], origin, sparse=True, formats=True)
@@ -91,8 +92,9 @@ class ImportedWorld:
             InputError: nothing was imported.
         """
         if not self.tools:
-            first = [f"; the first of {len(self.refused)}: {note.place}: {note.reason}" for note in self.refused[:1]]
-            raise InputError(f"{place}: nothing can be imported{''.join(first)}")
+            notes = self.refused or [ImportNote("#", "there is no operation, tool or exchange"), *self.adapted]
+            shown = "; ".join(f"{note.place}: {note.reason}" for note in notes[:3])
+            raise InputError(f"{place}: nothing can be imported; the first of {len(notes)}: {shown}")
         return self
 
     def readme(self, name: str, source: str) -> str:
@@ -131,7 +133,7 @@ class ArgumentTable:
     def require_room(self, wanted: Iterable[tuple[str, str]]) -> None:
         """Raise InputError if the tool would have too many arguments with these (place, name in requests)."""
         if len(self._names) + sum(pair not in self._names for pair in set(wanted)) > _MAX_ARGUMENTS:
-            raise _too_many()
+            raise InputError(_TOO_MANY)
 
     def name(self, place: str, wire: str) -> str:
         """The argument's name for models: its own name, with the place appended if another argument has that name."""
@@ -159,10 +161,6 @@ def unique_name(text: str, origin: str, taken: set[str]) -> str:
         name = f"{name[:55]}_{hashlib.sha256(origin.encode()).hexdigest()[:8]}"
     taken.add(name.lower())
     return name
-
-
-def _too_many() -> InputError:
-    return InputError(f"more than {_MAX_ARGUMENTS:,} arguments, which is too many for a tool")
 
 
 def _legal_name(text: str, default: str) -> str:

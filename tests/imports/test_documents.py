@@ -6,7 +6,7 @@ import pytest
 
 from agentft.errors import InputError
 from agentft.imports import documents
-from agentft.imports.documents import parse_document
+from agentft.imports.documents import parse_document, read_source
 
 BOMB = b"a: &a [x, x, x, x, x, x, x, x, x]\n" + b"".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n".encode() for a, b in zip("abcdefghi", "bcdefghij", strict=True)
@@ -61,3 +61,11 @@ def test_an_alias_bomb_and_a_huge_file_are_refused(monkeypatch: pytest.MonkeyPat
         parse_document(BOMB, "bomb.yaml")
     with pytest.raises(InputError, match="larger than 1 MiB"):
         parse_document(b" " * (1 << 20) + b"{}", "large.json")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:port/x", "http://[::1", "http://a..b/x", "http:///x", "http://h/\x01"]
+)
+def test_a_url_that_is_none_is_an_error_of_one_sentence(url: str) -> None:
+    with pytest.raises(InputError, match="cannot be fetched"):
+        read_source(url, allow_url=True)

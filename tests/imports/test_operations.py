@@ -12,13 +12,14 @@ import pytest
 from agentft.errors import ToolError
 from agentft.json_text import json_pointer
 from agentft.toolserver.places import fill_request
+from agentft.toolset.routes import Route
 from tests.imports.descriptions import imported, loaded, tools_of
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        *(":1/x", "0/x", "@h:1/x", ".h/x", "//h/x", "/../x", "/a/%2E%2e/x", "/x?a", "/x#a", "/\\h", ""),
+        *(":1/x", "0/x", "@h:1/x", ".h/x", "//h/x", "/../x", "/a/%2E%2e/x", "/x?a", "/\\h", ""),
         *("/a/..%2fx", "/a%2F..", "/a/..%5Cx", "/a/..;v=1/x"),
     ],
 )
@@ -27,6 +28,42 @@ def test_a_path_that_could_choose_the_host_is_refused_with_its_place(path: str) 
     assert [item.place for item in done.refused] == [f"#{json_pointer('paths', path, 'get')}"]
     assert "must begin with one `/`" in done.refused[0].reason
     assert len(done.tools) == 1
+
+
+def test_a_fragment_tells_operations_apart_and_is_not_sent() -> None:
+    tags = {"delete": {"operationId": "untag", "parameters": [{"name": "keys", "in": "query", "type": "string"}]}}
+    done = imported({"swagger": "2.0", "paths": {"/tags/{arn}#keys": tags, "/../x#a": {"get": {}}}})
+    twins = imported({"swagger": "2.0", "paths": {"/#Get": {"post": {}}, "/#Put": {"post": {}}, "/": {"post": {}}}})
+    assert len(tools_of(twins)) == 3
+    assert [note.place for note in done.refused] == ["#/paths/~1..~1x#a/get"]
+    assert {name: tool["route"]["path"] for name, tool in tools_of(done).items()} == {"untag": "/tags/{arn}"}
+    assert "#/paths/~1tags~1{arn}#keys/delete" in {
+        note.place for note in done.adapted if "#keys is not sent" in note.reason
+    }
+
+
+def test_arguments_cannot_make_a_dot_segment_together() -> None:
+    parameters = [{"name": name, "in": "path", "required": True, "type": "string"} for name in "ab"]
+    done = imported(
+        {"swagger": "2.0", "paths": {"/x/.{a}{b}/y": {"get": {"operationId": "t", "parameters": parameters}}}}
+    )
+    route = Route("GET", tools_of(done)["t"]["route"]["path"], {name: ("path", name) for name in "ab"})
+    for arguments in ({"a": "/q", "b": "r"}, {"a": "q/", "b": "./r"}, {"a": "q", "b": "/.."}):
+        with pytest.raises(ToolError, match="cannot stand in a path"):
+            fill_request("http://h.test", route, arguments)
+    assert str(fill_request("http://h.test", route, {"a": "q", "b": "./r"})["url"]) == "http://h.test/x/.q.%2Fr/y"
+
+
+def test_an_object_in_a_form_is_json_unless_the_description_says_another_style() -> None:
+    point = {"type": "object", "properties": {"x": {"type": "integer"}}}
+    for encoding, style in (({}, "json"), ({"style": "form"}, ""), ({"style": "deepObject"}, "deepObject")):
+        media = {
+            "schema": {"type": "object", "properties": {"p": point, "q": {"type": "string"}}},
+            "encoding": {"p": encoding},
+        }
+        body = {"content": {"application/x-www-form-urlencoded": media}}
+        (tool,) = tools_of(imported({"openapi": "3.0.3", "paths": {"/a": {"post": {"requestBody": body}}}})).values()
+        assert tool["route"]["places"] == {"p": ["form", "p", *([style] if style else [])], "q": ["form", "q"]}
 
 
 @pytest.mark.parametrize("base", [":19/x", "@evil.test", ".evil.test"])
