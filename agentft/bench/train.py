@@ -37,10 +37,11 @@ from agentft.training.events import StepDone
 from agentft.training.loading import load_model, prepare_model
 from agentft.training.loop import TrainingLoop
 from agentft.training.machine import measure_machine, measure_rate, peak_memory
-from agentft.training.planner import Workload, describe_choice, dimensions, even_workload
+from agentft.training.planner import describe_choice, dimensions
 from agentft.training.recipe import Recipe
 from agentft.training.resolve import RANDOM_7B, Resolved, resolve_recipe
 from agentft.training.run import read_data
+from agentft.training.workload import Workload, even_workload
 
 __all__ = ["Measured", "bench_peer", "bench_plain", "bench_train", "limit", "plan_bench", "run_bench"]
 

@@ -54,9 +54,9 @@ def plan_command(
         raise InputError("--length and --rows describe rows that are not there yet; omit them, or the data")
     ensure_pulled(recipe.model)  # refuses a folder that does not exist before the imports
     from agentft.display.training import data_lines
-    from agentft.training.planner import Choice, describe_choice, describe_duration, even_workload
     from agentft.training.resolve import plan_cards
     from agentft.training.run import read_data
+    from agentft.training.workload import even_workload
 
     read = read_data(recipe) if recipe.data else None
     plan = plan_cards(recipe, read.samples if read else even_workload(rows, recipe.epochs, length), gpus)
@@ -64,17 +64,18 @@ def plan_command(
     if as_json:
         say_json(_document(plan, read.report if read else None))
         return
-    work, here, unit = plan.work, plan.here, "samples" if read else "rows"
-    say(f"{recipe.model}, {recipe.method}: {work.samples:,} {unit}, the longest of {work.longest:,} tokens; predicted:")
-    text = describe_choice(here) if isinstance(here, Choice) else "does not fit"
-    if isinstance(here, float):
-        text = f"roughly {describe_duration(here)} in all on its CPU; memory on a CPU is not predicted"
-    say(f"  this machine      {text}", *_card_lines(plan, gpus), *(data_lines(read.report) if read else ()))
+    rows_read = f"{plan.work.samples:,} {'samples' if read else 'rows'}"
+    say(f"{recipe.model}, {recipe.method}: {rows_read}, the longest of {plan.work.longest:,} tokens; predicted:")
+    say(*_machine_lines(plan, gpus), *(data_lines(read.report) if read else ()))
 
 
-def _card_lines(plan: CardPlan, gpus: int) -> Iterator[str]:
-    from agentft.training.planner import describe_choice
+def _machine_lines(plan: CardPlan, gpus: int) -> Iterator[str]:
+    from agentft.training.planner import Choice, describe_choice, describe_duration
 
+    text = describe_choice(plan.here) if isinstance(plan.here, Choice) else "does not fit"
+    if isinstance(plan.here, float):
+        text = f"roughly {describe_duration(plan.here)} in all on its CPU; memory on a CPU is not predicted"
+    yield f"  this machine      {text}"
     for name, gib, choice in plan.cards:
         yield f"  {name:8}  {gib:2} GiB  {describe_choice(choice) if choice else 'does not fit'}"
         if way := plan.ways.get(name):

@@ -9,16 +9,16 @@ from 135M to 7B; tests/training/test_planner.py holds the measurements.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from itertools import product
 from typing import Any, Literal
 
-from agentft.engine.packing import Sample, epoch_packs
 from agentft.errors import InputError
-from agentft.training.recipe import Method, Recipe
+from agentft.training.recipe import Method
 from agentft.training.sharding import Sharding
+from agentft.training.workload import Workload
 
 __all__ = [
     "CARDS",
@@ -28,20 +28,15 @@ __all__ = [
     "Levers",
     "PackLoad",
     "StepCost",
-    "Workload",
     "choose",
     "cpu_seconds",
     "describe_choice",
     "describe_duration",
     "dimensions",
-    "even_workload",
     "step_cost",
-    "workload_of",
 ]
 
 GIB = 1 << 30
-PACKED = 20_000
-"""At most this many samples are packed to predict an epoch."""
 BF16_BYTES = 2
 """Bytes of a bf16 number; fp32 takes twice as many."""
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -77,8 +72,6 @@ CARDS = {
 without sparsity; their bandwidth is multiplied by 0.88, which a copy reaches on the H100."""
 CPU_SHARE = 0.4
 """The fraction of its rate of a large matmul that a CPU reached in training, within a quarter."""
-CONTEXT_PACK = 2_048
-"""The pack by which a workload's mean context is computed."""
 TARGET_STEPS = 100
 """Packs are short enough for a run to have at least this many steps."""
 LENGTHS = tuple(512 * count for count in (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48))
@@ -142,22 +135,6 @@ class Card:
     free: float
     rate: float
     bandwidth: float
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """The data. `longest`: tokens of the longest sample. `computed(pack)`: computed tokens of an epoch. `supervised`:
-    supervised tokens of an epoch. `context`: how many tokens a token attends to, on average. `fullest(pack)`: tokens of
-    the fullest pack; a sample that is longer than a pack is one of its own.
-    """
-
-    samples: int
-    epochs: int
-    longest: int
-    computed: Callable[[int], int]
-    supervised: float
-    context: float
-    fullest: Callable[[int], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,44 +263,6 @@ def describe_duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6_000 else f"{seconds / 3_600:.1f} h"
-
-
-def workload_of(samples: Sequence[Sample], recipe: Recipe) -> Workload:
-    """Describe the samples as a workload, by packing at most `PACKED` of them."""
-    packed, share = samples[:PACKED], recipe.sharing != "off"
-
-    inputs = [sample.inputs for sample in samples]
-
-    @cache
-    def packs(pack: int) -> list[int]:
-        return [made.tokens for made in epoch_packs(packed, pack, recipe.seed, 0, share=share)]
-
-    def computed(pack: int) -> int:
-        return sum(packs(pack)) * len(samples) // len(packed)
-
-    supervised = sum(len(sample.places) for sample in samples)
-    # A token attends to half of its own sample, and to all of what the sample shares.
-    context = sum(inputs) / len(inputs) * (1 - computed(CONTEXT_PACK) / sum(inputs) / 2)
-    longest = max(inputs)
-
-    def fullest(pack: int) -> int:
-        return max(longest, *packs(pack))
-
-    return Workload(len(samples), recipe.epochs, longest, computed, supervised, context, fullest)
-
-
-def even_workload(rows: int, epochs: int, length: int, *, shared: int = 0, supervised: float = 0) -> Workload:
-    """Rows of equal length with `shared` equal tokens at the start; `supervised` tokens of each (0: a quarter) are."""
-    own = length - shared
-
-    def fit(pack: int) -> int:
-        return max((pack - shared) // own, 1)
-
-    def computed(pack: int) -> int:
-        return rows * (shared // fit(pack) + own)
-
-    total = rows * (supervised or length / 4)
-    return Workload(rows, epochs, length, computed, total, shared + own / 2, lambda pack: shared + own * fit(pack))
 
 
 def _candidates(

@@ -26,15 +26,14 @@ from agentft.training.planner import (
     Card,
     Choice,
     Levers,
-    Workload,
     choose,
     cpu_seconds,
     describe_choice,
     dimensions,
-    workload_of,
 )
 from agentft.training.recipe import Recipe
 from agentft.training.sharding import Sharding, Way, sharding_of, ways_of
+from agentft.training.workload import Workload, workload_of
 
 __all__ = ["RANDOM_7B", "Architecture", "CardPlan", "Resolved", "plan_cards", "read_architecture", "resolve_recipe"]
 

@@ -34,12 +34,12 @@ from agentft.training.events import StepDone
 from agentft.training.loading import load_model, prepare_model
 from agentft.training.loop import TrainingLoop
 from agentft.training.machine import measure_machine, peak_memory
-from agentft.training.planner import even_workload
 from agentft.training.ranks import join_ranks
 from agentft.training.recipe import Recipe
 from agentft.training.resolve import RANDOM_7B, Resolved, resolve_recipe
 from agentft.training.sharding import complete_settings
 from agentft.training.state import save_weights
+from agentft.training.workload import even_workload
 
 SHAPE = "agent930"
 WARM_UP = 2

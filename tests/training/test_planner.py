@@ -24,17 +24,15 @@ from agentft.training.planner import (
     Levers,
     PackLoad,
     StepCost,
-    Workload,
     choose,
     describe_duration,
     dimensions,
-    even_workload,
     step_cost,
-    workload_of,
 )
 from agentft.training.recipe import Recipe
 from agentft.training.resolve import SEVEN_B
 from agentft.training.sharding import Sharding
+from agentft.training.workload import Workload, even_workload, workload_of
 
 SEVEN = Dimensions(3_584, 18_944, 3_584, 512, 28, 152_064, False)
 H100 = Card(80 * GIB, 746e12, 2.96e12)

@@ -12,9 +12,10 @@ from transformers import AutoConfig
 from agentft.errors import InputError, MissingError
 from agentft.training import run
 from agentft.training.machine import Machine
-from agentft.training.planner import GIB, SLACK, even_workload
+from agentft.training.planner import GIB, SLACK
 from agentft.training.recipe import Recipe
 from agentft.training.resolve import CPU_PACK, RANDOM_7B, plan_cards, read_architecture, resolve_recipe
+from agentft.training.workload import even_workload
 from tests.engine.samples import nested, write_rows
 from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
 
