@@ -15,7 +15,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -184,10 +184,11 @@ def main() -> None:
 
     launched = {f"--{name}={os.environ.get('LOCAL_RANK')}" for name in ("local_rank", "local-rank")}  # by DeepSpeed
     code = run([argument for argument in sys.argv[1:] if argument not in launched])
+    with suppress(OSError):
+        sys.stdout.flush()
+        os.dup2(2, 1)  # what the code of a world prints from now on (`atexit`, a thread) is no output of agentft
     if code and rank_here() is not None:
         # One of several processes does not wait for the others at its end, as NCCL would.
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 

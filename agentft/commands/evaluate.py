@@ -75,8 +75,7 @@ def _run_options(plan: Plan, gates: tuple[Gate, ...], report: ResultsWriter, opt
     sampling = Sampling(**{name: getattr(options, name) for name in ("max_new_tokens", "temperature", "seed")})
     batch_size = server.concurrency if server else at_once or (1 if person else 16)
     settings = Settings(output or Path(), sampling, batch_size, gates, options.max_invalid, options.probabilities)
-    settings = replace(settings, on_results=report)
-    return _run_choice(plan, choice, settings, options)
+    return _run_choice(plan, choice, replace(settings, on_results=report), options)
 
 
 def _run_choice(plan: Plan, choice: ModelChoice, settings: Settings, options: EvalOptions) -> int:

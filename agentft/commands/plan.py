@@ -46,13 +46,15 @@ def plan_command(
     """
     from agentft.display.pulling import ensure_pulled
     from agentft.display.terminal import say, say_json
-    from agentft.training.recipe import read_settings
+    from agentft.training.recipe import check_places, read_settings
     from agentft.training.sharding import settle
 
     recipe = settle(read_settings(settings or [], {"model": model, "method": method, "data": data}))
     if recipe.data and (length, rows) != (2_048, 10_000):
         raise InputError("--length and --rows describe rows that are not there yet; omit them, or the data")
-    ensure_pulled(recipe.model)  # refuses a folder that does not exist before the imports
+    if recipe.data:
+        check_places(recipe)  # before the imports
+    ensure_pulled(recipe.model)
     from agentft.display.training import data_lines
     from agentft.training.resolve import plan_cards
     from agentft.training.run import read_data

@@ -6,7 +6,7 @@ import hashlib
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import chain, takewhile
 from pathlib import Path
 
 from agentft.errors import InputError
@@ -62,17 +62,13 @@ def read_shots(paths: Sequence[Path], count: int, seed: int) -> Shots:
         rows = read_conversations(path, Ledger())
         ordered = ((hashlib.sha256(f"{seed} {number} {line}".encode()).hexdigest(), row) for line, row in rows)
         rounds = ((key, turns) for key, row in ordered if (turns := _first_round(row)))
-        found = heapq.nsmallest(KEPT, [*found, *heapq.nsmallest(KEPT, rounds, key=_key)], key=_key)
+        found = heapq.nsmallest(KEPT, chain(found, rounds), key=lambda item: item[0])
     if len(found) < count:
         raise InputError(
             f"--shots {count}: {', '.join(map(str, paths)) or 'no data'}: only {len(found)} rows begin with a question "
             "that is answered to the end with readable calls; use fewer"
         )
     return Shots(count, seed, tuple(turns for _, turns in found))
-
-
-def _key(item: tuple[str, object]) -> str:
-    return item[0]
 
 
 def _first_round(row: Conversation) -> tuple[Turn, ...]:

@@ -258,19 +258,19 @@ def check_places(recipe: Recipe, at: str = "") -> None:
     check_trackers(recipe.report_to)
     idle = {"score_tools": recipe.score_tools, "score_steps": recipe.score_steps, "best": recipe.best == "score"}
     for name in [name for name, given in idle.items() if given and not recipe.score_suite]:
-        value = getattr(recipe, name)
-        raise InputError(f"{name} = {value!r} needs a suite to score with; add score_suite=basics, or your suite")
+        raise InputError(f"{name} = {getattr(recipe, name)!r} needs a suite; add score_suite=basics, or your own suite")
     if not recipe.data:
         raise InputError("no data given; use --data FILE, or data = [...] in the recipe")
     held = [("eval_data", recipe.eval_data)] if recipe.eval_data and share_of(recipe.eval_data) is None else []
     for key, path in [*(("data", path) for path in recipe.data), *held]:
-        if not Path(path).exists():
-            raise InputError(f"{at}{path} does not exist; `{key}` must be a data file, or the name of a shipped one")
+        if not Path(path).exists() or Path(path).is_dir():
+            what = "is a folder" if Path(path).is_dir() else "does not exist"
+            raise InputError(f"{at}{path} {what}; `{key}` must be a data file, or the name of a shipped one")
     is_folder = Path(recipe.model).expanduser().is_dir()
     if recipe.model.startswith(("/", "./", "../", "~")) and not is_folder:
         raise InputError(f"{at}{recipe.model}: there is no such folder; `model` must be a folder or a model's name")
-    named = "/" in recipe.model or recipe.model in EMBEDDED or is_folder
-    if not named and (near := closest(recipe.model, list(EMBEDDED))):
+    near = None if "/" in recipe.model or is_folder else closest(recipe.model, list(EMBEDDED))
+    if near not in (None, recipe.model):
         raise InputError(f"there is no model {recipe.model!r}; did you mean {near!r}?")
 
 

@@ -56,13 +56,21 @@ def test_a_model_folder_that_does_not_exist_is_refused_before_torch_is_imported(
     assert "'./no-such': no such folder" in done.stderr
 
 
-def test_an_unknown_suite_is_refused_before_scipy_is_imported() -> None:
-    """It takes over a second to import."""
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        (["eval", "no-such"], "there is no suite 'no-such'"),
+        (["plan", "--data", "no-such"], "no-such does not exist; `data` must be a data file"),
+        (["train", "--data", "."], "is a folder; `data` must be a data file"),
+    ],
+)
+def test_a_wrong_name_is_refused_before_scipy_and_torch_are_imported(command: list[str], error: str) -> None:
+    """They take over a second to import."""
     heavy = "[name for name in ('scipy.stats', 'scipy.optimize', 'torch') if name in sys.modules]"
-    code = f"import sys\nfrom agentft.commands import run\nassert run(['eval', 'no-such']) == 2\nassert not {heavy}"
+    code = f"import sys\nfrom agentft.commands import run\nassert run({command}) == 2\nassert not {heavy}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "there is no suite 'no-such'" in done.stderr
+    assert error in done.stderr
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,6 +193,15 @@ def test_json_is_json_although_handlers_print(
     assert json.loads(printed.out)
     assert "LOADED" in printed.err
     assert "RAW" in printed.err
+
+
+def test_what_a_world_prints_at_the_exit_is_no_part_of_the_output(world: str, tmp_path: Path) -> None:
+    with Path(world, "tools.py").open("a", encoding="utf-8") as file:
+        file.write("import atexit\natexit.register(print, 'GOODBYE')\n")
+    program = [sys.executable, "-m", "agentft", "tools", "call", "./shop.price", '{"item": "tea"}']
+    done = subprocess.run(program, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert json.loads(done.stdout) == {"item": "tea", "price": 2.5}
+    assert "GOODBYE" in done.stderr
 
 
 def test_an_evaluation_whose_handler_ends_the_process_has_a_summary(world: str, tmp_path: Path) -> None:

@@ -295,7 +295,7 @@ def test_a_few_cases_are_better_than_none(
 def test_settings_of_scores_without_a_suite_are_refused(tmp_path: Path) -> None:
     for setting in ("score_steps=5", "score_tools=weather", "best=score"):
         name, _, value = setting.partition("=")
-        with pytest.raises(InputError, match=rf"^{name} = .*{value}.* needs a suite to score with; add score_suite="):
+        with pytest.raises(InputError, match=rf"^{name} = .*{value}.* needs a suite; add score_suite="):
             check_places(read_recipe(None, [setting]))
     (tmp_path / "recipe.toml").write_text("score_suite = 'basics'\n")
     assert read_recipe(tmp_path / "recipe.toml", ["score_steps=5"]).score_steps == 5
