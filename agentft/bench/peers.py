@@ -86,14 +86,11 @@ def _open_trl(folder: Path, tokens: int) -> tuple[Any, Any]:
     """A 4-bit model with peft's adapters, as in TRL's documentation."""
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    bits = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
+    from agentft.models.hf import quantisation
+
+    bits = quantisation(4, torch.bfloat16)
     model = AutoModelForCausalLM.from_pretrained(
         str(folder), quantization_config=bits, dtype=torch.bfloat16, device_map={"": 0}, trust_remote_code=False
     )

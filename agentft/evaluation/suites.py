@@ -37,7 +37,7 @@ from agentft.errors import InputError, RowError
 from agentft.evaluation.views import ShownTool, read_view
 from agentft.records.openai import parse_openai
 from agentft.strict import one_of, read_as, read_bytes, read_json_line, read_toml
-from agentft.toolset import Toolset, check_referenced, load_toolsets, locate_world
+from agentft.toolset import Toolset, check_path, load_toolsets, locate_world
 from agentft.types import COMPARATORS, CallExpectation, Case
 
 __all__ = ["Suite", "load_suite", "load_worlds", "select_suites", "shipped_suites", "stratified"]
@@ -134,7 +134,7 @@ def load_worlds(suites: Sequence[Suite]) -> tuple[Toolset, ...]:
     """
     places = {place: suite for suite in suites for place in suite.places.values()}
     for place, suite in places.items():
-        check_referenced(place, f"{suite.folder / 'suite.toml'}")
+        check_path(place, f"{suite.folder / 'suite.toml'}")
     return load_toolsets(list(places))
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import GenerationConfig
 
 from agentft.files import DIGESTS
 from agentft.models.embedded import resolve
 from agentft.models.hf import native_bf16, quantisation
-from agentft.models.tokenizers import fit_embeddings, located
+from agentft.models.tokenizers import add_adapter, fit_embeddings, load_base
 from agentft.runs import FinishedRun
 
 __all__ = ["Agreement", "copy_model", "merge_run", "write_stops"]
@@ -54,25 +53,18 @@ def merge_run(run: FinishedRun, prompts: Sequence[Sequence[int]], target: Path, 
         MissingError: the base model is not on this machine.
         OSError: the disk is full.
     """
-    from peft import PeftModel
-
-    device = {"": 0} if torch.cuda.is_available() else None
     compute = torch.bfloat16 if native_bf16() else torch.float32  # bf16 would be emulated, many times slower
-    model = located(
+    model = load_base(
         run.model,
-        AutoModelForCausalLM.from_pretrained,
         resolve(run.model),
         dtype=compute,
         quantization_config=quantisation(run.bits if run.is_rounded else 16, compute),
-        device_map=device,
-        trust_remote_code=False,
+        device_map={"": 0} if torch.cuda.is_available() else None,
     )
     model = _cast(model.dequantize(), compute) if run.is_rounded else model
     fit_embeddings(model, tokenizer)
     ends = model.generation_config
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft reads a deprecated property of transformers
-        tuned = located(str(run.weights), PeftModel.from_pretrained, model, str(run.weights), trust_remote_code=False)
+    tuned = add_adapter(model, str(run.weights))
     before = _logits(tuned, prompts)
     merged = _cast(tuned.merge_and_unload(), torch.bfloat16)
     found = _compare(before, _logits(_cast(merged, compute), prompts), str(compute).removeprefix("torch."))

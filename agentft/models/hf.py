@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import BitsAndBytesConfig
 
 from agentft.errors import InputError
 from agentft.models import Finish, Likelihood, Sampling, TokenScore
@@ -31,7 +30,7 @@ from agentft.models.decoding import (
 )
 from agentft.models.embedded import resolve
 from agentft.models.prefixes import PrefixFiles
-from agentft.models.tokenizers import check_vocabulary, fit_embeddings, load_tokenizer, located
+from agentft.models.tokenizers import add_adapter, check_vocabulary, fit_embeddings, load_base, load_tokenizer
 from agentft.rendering.encoding import tokens_of
 from agentft.rendering.frame import Frame
 from agentft.rendering.tokens import tokenise
@@ -113,28 +112,20 @@ class HfEngine:
         # Native bf16 is 1.7 times as fast as fp32 on two cores (SmolLM2, 42 rows).
         dtype = torch.bfloat16 if bits < 32 and native_bf16() else torch.float32
         rounded = (4 if rounded is True else rounded) if bits >= 16 else 0
-        loaded = located(
+        loaded = load_base(
             model,
-            AutoModelForCausalLM.from_pretrained,
             resolve(model),
             dtype=dtype,
             quantization_config=quantisation(rounded or bits, dtype),
             device_map={"": 0} if torch.cuda.is_available() else None,
-            trust_remote_code=False,
         )
         loaded = loaded.dequantize() if rounded else loaded
-        name = model
         if adapter is not None:
-            from peft import PeftModel
-
             if added:
                 fit_embeddings(loaded, tokenizer)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # peft reads a deprecated property of transformers
-                loaded = located(str(adapter), PeftModel.from_pretrained, loaded, str(adapter), trust_remote_code=False)
+            loaded = add_adapter(loaded, str(adapter))
             loaded = loaded.merge_and_unload() if bits >= 16 else loaded
-            name = f"{model}+{adapter.parent.name}"
-        return cls(loaded, tokenizer, name)
+        return cls(loaded, tokenizer, f"{model}+{adapter.parent.name}" if adapter else model)
 
     def complete(
         self, requests: Sequence[TextRequest], sampling: Sampling, on_text: OnText | None = None

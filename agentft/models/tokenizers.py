@@ -1,8 +1,9 @@
-"""Loads tokenizers, and converts failures of the model libraries to clear errors."""
+"""Loads tokenizers and models, and converts failures of the model libraries to clear errors."""
 
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 from agentft.errors import InputError, MissingError
 from agentft.models.embedded import resolve
 
-__all__ = ["check_vocabulary", "fit_embeddings", "load_tokenizer", "located"]
+__all__ = ["add_adapter", "check_vocabulary", "config_of", "fit_embeddings", "load_base", "load_tokenizer", "located"]
 
 
 def load_tokenizer(model: str) -> Any:
@@ -31,6 +32,58 @@ def load_tokenizer(model: str) -> Any:
     if not tokenizer.is_fast:
         raise InputError(f"{model} has no tokenizer.json (a fast tokenizer); convert its tokenizer first")
     return tokenizer
+
+
+def load_base(model: str, where: str, config: Any = None, **options: Any) -> Any:
+    """Load the weights of a model that writes text, all of which must be in its files.
+
+    Raises:
+        MissingError, InputError: see `config_of`; also if weights are missing.
+    """
+    from transformers import AutoModelForCausalLM
+
+    # `quantization_config=None` would make transformers forget how the files are quantised.
+    options = {name: value for name, value in options.items() if value is not None} | {"output_loading_info": True}
+    config = config or config_of(model, where)
+    load = AutoModelForCausalLM.from_pretrained
+    network, report = located(model, load, where, config=config, trust_remote_code=False, **options)
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(
+            f"the files of {model!r} lack {len(missing)} of the weights of {type(network).__name__} ({missing[0]}), "
+            "which would be random; download it again, or use a model that writes text (no reward or embedding model)"
+        )
+    return network
+
+
+def add_adapter(network: Any, folder: str) -> Any:
+    """The model with the adapter of a folder in peft's layout.
+
+    Raises:
+        MissingError, InputError: see `located`; also if weights of the adapter are missing.
+    """
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft reads a deprecated property of transformers
+        warnings.filterwarnings("error", "Found missing adapter keys")
+        return located(folder, PeftModel.from_pretrained, network, folder, trust_remote_code=False)
+
+
+def config_of(model: str, where: str) -> Any:
+    """The config of a model that writes text.
+
+    Raises:
+        MissingError, InputError: see `located`; also for an encoder, such as BERT, and for one with a decoder (T5).
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    config = located(model, AutoConfig.from_pretrained, where, trust_remote_code=False)
+    encodes = getattr(config, "is_decoder", None) is False and "CausalLM" not in str(config.architectures)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or encodes or getattr(config, "is_encoder_decoder", False):
+        raise InputError(
+            f"{model!r} ({config.model_type}) is no causal language model, so it cannot write; use one, such as Qwen3"
+        )
+    return config
 
 
 def check_vocabulary(rows: Iterable[Sequence[int]], size: int, model: str, tokenizer: Any = None) -> None:
@@ -65,15 +118,14 @@ def located(model: str, load: Callable[..., Any], *arguments: Any, **options: An
     """
     try:
         return load(*arguments, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         if "trust_remote_code" in str(error):
             raise InputError(
                 f"the model {model!r} comes with Python code of its own, which agentft never runs; use a model whose "
                 "architecture transformers supports"
             ) from error
         raise MissingError(
-            f"the model {model!r} cannot be loaded ({_first_line(error)}); give a model's folder, a hub id (if this "
-            "machine can reach the hub), or the embedded smollm2-135m"
+            f"the model {model!r} cannot be loaded ({_first_line(error)}); give a folder, a hub id or smollm2-135m"
         ) from error
     except Exception as error:
         kind = type(error).__name__  # pickle, whose error is one of these, is not imported anywhere
@@ -82,8 +134,8 @@ def located(model: str, load: Callable[..., Any], *arguments: Any, **options: An
                 f"the weights of {model!r} are a pickle that holds more than tensors, which agentft never loads; "
                 "convert them to safetensors"
             ) from error
-        # The tokenizers library raises plain exceptions.
-        if kind in ("Exception", "SafetensorError"):
+        # The tokenizers library raises plain exceptions; a config may be no object, weights have other shapes, or lack.
+        if kind in ("Exception", "SafetensorError", "TypeError", "UserWarning") or "mismatched_sizes" in str(error):
             raise InputError(f"the files of {model!r} are damaged ({_first_line(error)}); download it again") from error
         raise
 

@@ -15,7 +15,9 @@ from agentft.records.openai import OPENAI_KEYS, holds_openai, parse_openai
 from agentft.records.sharegpt import SHAREGPT_KEYS, holds_sharegpt, parse_sharegpt
 from agentft.records.tagged import TAGGED_KEYS, holds_tagged, parse_tagged
 from agentft.records.tools import read_list, read_tools
+from agentft.records.turns import SYSTEM_ROLES, role_of, text_of
 from agentft.records.unread import unread_keys
+from agentft.records.written import written_calls_of
 from agentft.types import Conversation, Json, ToolDefinition, Turn
 
 __all__ = ["ROW_FORMATS", "Parser", "RowFormat", "parse_row"]
@@ -56,21 +58,20 @@ def parse_row(row: Mapping[str, Json], default_id: str) -> Conversation:
     keys = dict.fromkeys(key for row_format in ROW_FORMATS.values() for key in row_format.keys)
     key = next((key for key in keys if key in row), None)
     if key is None:
-        found = ", ".join(row) or "none"
-        detail = f"the row has neither {' nor '.join(f'`{key}`' for key in keys)}; its keys are {found:.100}"
-        raise RowError("unknown-format", detail)
+        wanted = " nor ".join(f"`{key}`" for key in keys)
+        raise RowError("unknown-format", f"the row has neither {wanted}; its keys are {', '.join(row) or 'none':.100}")
     items = read_list(row[key], key, "no-turns")
     if not items:
         raise RowError("no-turns", f"`{key}` has no turns")
     source = next((name for name, row_format in ROW_FORMATS.items() if row_format.holds(key, items)), None)
     if source is None:
         raise RowError("unknown-format", f"the turns of `{key}` have none of the formats {', '.join(ROW_FORMATS)}")
-    turns, declared = _parse_turns(ROW_FORMATS[source].parse, items, row.get("system"))
-    listed = read_tools(row)
-    unread = unread_keys(row, key, items, ROW_FORMATS[source].turn_keys)
-    if declared and listed and declared != listed:  # the system value declares the tools
-        unread += ("tools",)
-    tools = declared or listed
+    first = items[0] if isinstance(items[0], dict) and role_of(items[0]) in SYSTEM_ROLES else {}
+    turns, declared = _parse_turns(ROW_FORMATS[source].parse, items, row.get("system"), first)
+    lists = {"": declared, "tools": read_tools(row), "system.tools": read_tools({"tools": first.get("tools")})}
+    tools = next(filter(None, lists.values()), ())
+    unread = (*unread_keys(row, key, items, ROW_FORMATS[source].turn_keys), *written_calls_of(turns))
+    unread += tuple(name for name, listed in lists.items() if listed and listed != tools)
     check_null_arguments(items, turns, tools)
     if not any(turn.role == "assistant" for turn in turns):
         raise RowError("no-assistant", "there is no assistant turn, so nothing could be supervised")
@@ -78,19 +79,18 @@ def parse_row(row: Mapping[str, Json], default_id: str) -> Conversation:
     return Conversation(read_identity(row.get("id")) or default_id, tuple(turns), tools, source, unread, inserted)
 
 
-def _parse_turns(parse: Parser, items: Sequence[Json], system: Json) -> tuple[list[Turn], tuple[ToolDefinition, ...]]:
-    """The turns; the row's own `system` text becomes the first one.
+def _parse_turns(
+    parse: Parser, items: Sequence[Json], system: Json, first: Mapping[str, Json]
+) -> tuple[list[Turn], tuple[ToolDefinition, ...]]:
+    """The turns; the row's own `system` text becomes the first one. `first`: the system turn, if there is one.
 
     Raises:
         RowError: `system-twice`: the first turn is another system text; or an error of the parser.
     """
-    first = items[0]
-    if is_blank(system):
+    if is_blank(system) or (first and text_of(first) == system):
         return parse(items)
-    if isinstance(first, dict) and first.get("from", first.get("role")) in ("system", "developer"):
-        if (text := first.get("value", first.get("content"))) == system:
-            return parse(items)
-        raise RowError("system-twice", f"`system` is {system!r:.60}, and the system turn is {text!r:.60}", turn=0)
+    if first:
+        raise RowError("system-twice", f"`system` is {system!r:.60}, the system turn {text_of(first)!r:.60}", turn=0)
     try:
         return parse([{"role": "system", "content": system}, *items])
     except RowError as error:

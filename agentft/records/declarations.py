@@ -21,7 +21,7 @@ from agentft.records.keys import as_text
 from agentft.records.tools import make_tool
 from agentft.types import Declarations, Json, Part, Span, Text, ToolDefinition
 
-__all__ = ["parse_system"]
+__all__ = ["around", "parse_system"]
 
 _MAX_CACHED_LENGTH = 20_000  # characters; longer system values are not cached, so that the cache stays small
 _PREFIX = re.compile(r"(?:\[\s*)?(?:\d+\s*[.、)]\s*)?\Z")
@@ -54,13 +54,8 @@ def parse_system(text: str) -> tuple[tuple[Part, ...], tuple[ToolDefinition, ...
 def _parse(text: str) -> tuple[tuple[Part, ...], tuple[ToolDefinition, ...]]:
     blocks = list(_find_blocks(text))
     if not blocks:
-        return ((Text(text, Span(0, len(text))),) if text else ()), ()
+        return around(text, 0, 0), ()
     start, end = _declarations_start(text, blocks[0][1]), blocks[-1][2]
-    parts: list[Part] = [Declarations(text[start:end], Span(start, end))]
-    if start:
-        parts.insert(0, Text(text[:start], Span(0, start)))
-    if end < len(text):
-        parts.append(Text(text[end:], Span(end, len(text))))
     found: list[ToolDefinition] = []
     for block, offset, _ in blocks:
         try:
@@ -68,7 +63,13 @@ def _parse(text: str) -> tuple[tuple[Part, ...], tuple[ToolDefinition, ...]]:
         except RowError as error:
             error.offset = offset
             raise
-    return tuple(parts), _merge(found)
+    return around(text, start, end), _merge(found)
+
+
+def around(text: str, start: int, end: int) -> tuple[Part, ...]:
+    """The declarations from `start` to `end` (none: 0, 0), and the texts before and after them."""
+    found = Text(text[:start], Span(0, start)), Declarations(text[start:end], Span(start, end))
+    return tuple(part for part in (*found, Text(text[end:], Span(end, len(text)))) if part.text)
 
 
 def _declarations_start(text: str, block: int) -> int:

@@ -8,17 +8,7 @@ from agentft.calls.reading import ARGUMENT_KEYS
 from agentft.errors import RowError
 from agentft.types import Json
 
-__all__ = [
-    "REASONING_KEYS",
-    "WEIGHT_KEYS",
-    "argument_key",
-    "as_text",
-    "is_blank",
-    "read_excluded",
-    "read_reasoning",
-    "role_of",
-    "text_of",
-]
+__all__ = ["REASONING_KEYS", "WEIGHT_KEYS", "argument_key", "as_text", "is_blank", "read_excluded", "read_reasoning"]
 
 WEIGHT_KEYS = ("weight", "loss", "train", "loss_mask")
 """Keys of an assistant turn that say whether it is supervised: OpenAI's and Mistral's, ms-swift's, axolotl's, Step."""
@@ -32,16 +22,6 @@ _BLANK = frozenset({"", "[]", "{}", "null", "None"})
 def argument_key(function: Mapping[str, Json]) -> str:
     """The key of a call that holds its arguments."""
     return next((key for key in ARGUMENT_KEYS if function.get(key) is not None), "arguments")
-
-
-def role_of(turn: Mapping[str, Json]) -> Json:
-    """The role, under `role` or `from`."""
-    return turn.get("role", turn.get("from"))
-
-
-def text_of(turn: Mapping[str, Json]) -> Json:
-    """The text, under `content` or `value`."""
-    return turn.get("content", turn.get("value"))
 
 
 def is_blank(value: Json) -> bool:

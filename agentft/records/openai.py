@@ -13,7 +13,9 @@ from agentft.errors import RowError
 from agentft.records.keys import REASONING_KEYS, argument_key, as_text, read_excluded, read_reasoning
 from agentft.records.links import CallLinks, read_identity
 from agentft.records.tools import has_calls, read_role, written_calls
+from agentft.records.turns import text_of
 from agentft.records.unread import unread_of_turn
+from agentft.records.written import written_call
 from agentft.types import Json, Part, Role, Span, Text, ToolCall, ToolDefinition, ToolResult, Turn
 
 __all__ = ["OPENAI_KEYS", "holds_openai", "parse_openai"]
@@ -24,6 +26,7 @@ _KEYS = CallKeys()
 _UNPLACED = Span(0, 0)
 _THOUGHT_TYPES = ("thinking", "reasoning")
 _THOUGHT_KEYS = (*_THOUGHT_TYPES, "text")
+_TEXT_KEYS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 
 OPENAI_KEYS: dict[str, frozenset[str]] = {
     "": frozenset({"role", "content"}),
@@ -135,10 +138,11 @@ def _read_content(content: Json) -> str:
 
 
 def _read_text_part(part: Json) -> str:
-    text = part.get("text") if isinstance(part, dict) and part.get("type", "text") == "text" else part
+    kind = str(part.get("type", "text")) if isinstance(part, dict) else ""
+    text = part.get(_TEXT_KEYS.get(kind, "")) if isinstance(part, dict) else part
     if isinstance(text, str):
         return text
-    raise RowError("value-not-text", f"only text parts are supported, not {part!r:.60}")
+    raise RowError("value-not-text", f"a part of the content is no text but {kind or part!r:.60}")
 
 
 def _add_result(message: Mapping[str, Json], step: CallLinks, before: Json) -> None:
@@ -153,13 +157,16 @@ def _add_result(message: Mapping[str, Json], step: CallLinks, before: Json) -> N
         part = ToolResult(step.calls[number].id, content, _UNPLACED, message.get("is_error") is True)
         step.answer(number, _tile("tool", iter([(content, part)])))
         return
-    keys = [key for one in (before, message) if isinstance(one, dict) for key in unread_of_turn(one, OPENAI_KEYS)]
+    pair = [one for one in (before, message) if isinstance(one, dict)]
+    keys = [key for one in pair for key in (*unread_of_turn(one, OPENAI_KEYS), written_call(str(text_of(one)))) if key]
     unread = f"; keys that are not read: {', '.join(keys):.100}" if keys else ""
     raise RowError("result-without-call", f"{step.problem(message)}{unread}")
 
 
 def _read_result_text(content: Json) -> str:
     """A result's text. Some exporters leave results as objects; these are dumped as JSON."""
-    texts = isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content)
+    texts = isinstance(content, list) and all(
+        isinstance(part, dict) and part.get("type") in _TEXT_KEYS for part in content
+    )
     is_text = content is None or isinstance(content, str) or (texts and content)
     return _read_content(content) if is_text else json.dumps(content, ensure_ascii=False)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agentft.records.keys import REASONING_KEYS, role_of, text_of
+from agentft.records.keys import REASONING_KEYS
 from agentft.records.openai import parse_openai
+from agentft.records.turns import role_of, text_of
 from agentft.types import Json, ToolDefinition, Turn
 
 __all__ = ["SHAREGPT_KEYS", "holds_sharegpt", "parse_sharegpt"]

@@ -11,11 +11,12 @@ from itertools import count
 from agentft.calls.hermes import HERMES
 from agentft.errors import RowError
 from agentft.json_text import UnreadableError, read_value
-from agentft.records.keys import REASONING_KEYS, as_text, read_excluded, role_of, text_of
+from agentft.records.declarations import around
+from agentft.records.keys import REASONING_KEYS, as_text, read_excluded
 from agentft.records.links import CallLinks
 from agentft.records.tools import has_calls, read_tools
-from agentft.records.turns import read_text_turn
-from agentft.types import Declarations, Json, Part, Role, Span, Text, ToolCall, ToolDefinition, ToolResult, Turn
+from agentft.records.turns import read_text_turn, role_of, text_of
+from agentft.types import Json, Part, Role, Span, Text, ToolCall, ToolDefinition, ToolResult, Turn
 
 __all__ = ["TAGGED_KEYS", "holds_tagged", "parse_tagged"]
 
@@ -30,9 +31,9 @@ _CALL = "<tool_call>"
 
 TAGGED_KEYS: dict[str, frozenset[str]] = {
     "": frozenset({"role", "content", "from", "value"}),
-    **dict.fromkeys(("assistant", "gpt"), frozenset({_CALL, *REASONING_KEYS})),
+    **dict.fromkeys(("assistant", "gpt"), frozenset(REASONING_KEYS)),
 }
-"""The keys of a turn that are read, by role, and the tag that an assistant's text may hold."""
+"""The keys of a turn that are read, by role."""
 
 
 def holds_tagged(_: str, items: Sequence[Json]) -> bool:
@@ -84,15 +85,10 @@ def _read_system(text: str) -> tuple[tuple[Part, ...], tuple[ToolDefinition, ...
     listed = [tool for block in _TOOLS.finditer(text) for tool in _read_declared(block[1])]
     begun, ended = _INSTRUCTION.search(text) or _LINE.search(text), _END.match(text)
     if not (listed and begun and ended):
-        return ((Text(text, Span(0, len(text))),) if text else ()), ()
+        return around(text, 0, 0), ()
     start = begun.start() if text[: begun.start()].strip() else 0
     end = ended.end() if text[ended.end() :].strip() else len(text)
-    parts: list[Part] = [Declarations(text[start:end], Span(start, end))]
-    if start:
-        parts.insert(0, Text(text[:start], Span(0, start)))
-    if end < len(text):
-        parts.append(Text(text[end:], Span(end, len(text))))
-    return tuple(parts), read_tools({"tools": listed})
+    return around(text, start, end), read_tools({"tools": listed})
 
 
 def _read_declared(text: str) -> list[Json]:

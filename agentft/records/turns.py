@@ -1,4 +1,4 @@
-"""Turns that are one text under one role, as the rows of MS-Agent, Hermes and Qwen have them."""
+"""The role and the text of a turn, and turns that have no more, as those of MS-Agent, Hermes and Qwen."""
 
 from __future__ import annotations
 
@@ -6,11 +6,24 @@ from collections.abc import Mapping
 
 from agentft.calls.thoughts import add_thought, begin_thought
 from agentft.errors import RowError
-from agentft.records.keys import read_reasoning, role_of, text_of
+from agentft.records.keys import read_reasoning
 from agentft.records.tools import read_role
 from agentft.types import Json, Role
 
-__all__ = ["read_text_turn"]
+__all__ = ["SYSTEM_ROLES", "read_text_turn", "role_of", "text_of"]
+
+SYSTEM_ROLES = ("system", "developer")
+"""The roles of the turn that instructs the model, and may list its tools."""
+
+
+def role_of(turn: Mapping[str, Json]) -> Json:
+    """The role, under `role` or `from`."""
+    return turn.get("role", turn.get("from"))
+
+
+def text_of(turn: Mapping[str, Json]) -> Json:
+    """The text, under `content` or `value`."""
+    return turn.get("content", turn.get("value"))
 
 
 def read_text_turn(item: Json, roles: Mapping[str, Role]) -> tuple[Role, str]:

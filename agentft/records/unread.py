@@ -7,22 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from agentft.records.keys import WEIGHT_KEYS, argument_key, is_blank
 from agentft.records.tools import read_list
+from agentft.records.turns import SYSTEM_ROLES
 from agentft.types import Json
 
 __all__ = ["unread_keys", "unread_of_turn"]
 
 # The latter say something about the row. They are no part of the conversation, so nothing is lost if they are not read.
-_ROW = frozenset({"id", "system"})
-_ROW |= {"source", "license", "lang", "language", "category", "dataset", "split", "metadata", "meta", "provenance"}
-_ROW |= {"subcategory", "task"}
+_ROW = frozenset({"id", "system", "source", "license", "lang", "language", "category", "subcategory", "task"})
+_ROW |= {"dataset", "split", "metadata", "meta", "provenance"}
 _CALL = frozenset({"id", "type", "function", "name"})
 _TOOL = frozenset({"type", "function", "name", "description", "parameters", "input_schema", "inputSchema"})
 _TURN = frozenset({"id", *WEIGHT_KEYS})
 _WEIGHT = re.compile("(?:^|_)(?:loss|mask|train|weight|label|kto)", re.I)  # names whose numbers are named, too
-_WRITTEN_CALL = re.compile(
-    r"<tool_calls?>|<function_?call>|<function=|\[TOOL_CALLS\]|<\|tool_call|<\|python_tag\|>|<｜tool▁call"
-    r"|Action Input ?[:：]"
-)
 
 
 def unread_keys(
@@ -48,13 +44,14 @@ def unread_of_turn(turn: Mapping[str, Json], turn_keys: Mapping[str, frozenset[s
     """The same for one turn."""
     role = next((name for key in ("from", "role") if isinstance(name := turn.get(key), str)), "")
     known = turn_keys[""].union(turn_keys.get(role, ()), _TURN)
+    if role in SYSTEM_ROLES:
+        known |= {"tools"}
+        yield from _unread_of_functions(turn.get("tools"), "tools", _TOOL)
     if "refusal" in turn and not is_blank(turn.get("content")):
         known -= {"refusal"}
     yield from (f"{role}.{name}" for name in _unread(turn, known))
     if role in ("assistant", "gpt", "function_call", "tool_call"):
         yield from _unread_of_functions(turn.get("tool_calls"), "tool_calls", _CALL)
-        written = _WRITTEN_CALL.search(str(turn.get("content", turn.get("value"))))
-        yield from (f"{role}.{written[0]}",) if written and written[0] not in known else ()
     else:  # a weight of 0 changes nothing here
         yield from (f"{role}.{name}" for name in WEIGHT_KEYS if turn.get(name))
 

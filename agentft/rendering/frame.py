@@ -258,7 +258,7 @@ def _between(
         if not found or MARK[0] in before:
             raise FrameError(
                 f"the chat template leaves out message {index} ({roles[index]}) of {'/'.join(roles)}, moves it or "
-                "repeats it"
+                "repeats it (some take lists of parts only); save one that prints every text as chat_template.jinja"
             )
         pieces.append(before)
     if MARK[0] in rest:

@@ -100,7 +100,7 @@ class Ledger:
     def notes(self) -> list[str]:
         """Remarks about kept rows of which something is not used or doubtful."""
         unread = [
-            f"{rows_have(count)} `{key}`, which is not read: use a key of docs/formats.md, or remove it"
+            f"{rows_have(count)} `{key}`, which is not read: write it as docs/formats.md says, or remove it"
             for key, count in self.unread.most_common()
         ]
         doubts = [

@@ -24,7 +24,7 @@ from agentft.synthesis.plan import Planner
 from agentft.synthesis.play import NOWHERE, Caller, Played, PlayedRound, Stage
 from agentft.synthesis.recipe import BuildRecipe, CallPattern, read_build_recipe
 from agentft.synthesis.slots import Decks
-from agentft.toolset import Toolset, check_referenced, load_toolset, load_toolsets, locate_world
+from agentft.toolset import Toolset, check_path, load_toolset, load_toolsets, locate_world
 from agentft.types import Json, Part, Text, ToolCall, ToolDefinition, ToolResult
 
 __all__ = ["BuildReport", "Serve", "Serving", "build", "play_recipe", "recipe_toolsets", "write_row"]
@@ -98,7 +98,7 @@ def recipe_toolsets(recipe: BuildRecipe, tools: Sequence[str] = ()) -> dict[str,
     for name in dict.fromkeys(world for system in recipe.systems for world in system.worlds):
         place = locate_world(name, Path(recipe.path).parent)
         if Path(place).name not in given:
-            check_referenced(place, str(recipe.path))
+            check_path(place, str(recipe.path))
         loaded[name] = given.get(Path(place).name) or load_toolset(place, WORLD_SEED)
     return loaded
 

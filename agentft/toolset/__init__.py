@@ -7,14 +7,7 @@ The folder holds `tools.py` (functions marked `@read`, `@write` or `@destructive
 from __future__ import annotations
 
 from agentft.toolset.containment import stdout_to_stderr
-from agentft.toolset.loading import (
-    check_referenced,
-    find_tools,
-    load_toolset,
-    load_toolsets,
-    locate_world,
-    shipped_worlds,
-)
+from agentft.toolset.loading import check_path, find_tools, load_toolset, load_toolsets, locate_world, shipped_worlds
 from agentft.toolset.marks import Range, State, destructive, did_you_mean, read, write
 from agentft.toolset.routes import Route
 from agentft.toolset.state import digest
@@ -27,7 +20,7 @@ __all__ = [
     "State",
     "Tool",
     "Toolset",
-    "check_referenced",
+    "check_path",
     "destructive",
     "did_you_mean",
     "digest",

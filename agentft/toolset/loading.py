@@ -24,15 +24,7 @@ from agentft.toolset.signature import accept_models, define
 from agentft.toolset.world import Tool, Toolset
 from agentft.types import COMPARATORS
 
-__all__ = [
-    "check_referenced",
-    "find_tools",
-    "is_base_url",
-    "load_toolset",
-    "load_toolsets",
-    "locate_world",
-    "shipped_worlds",
-]
+__all__ = ["check_path", "find_tools", "is_base_url", "load_toolset", "load_toolsets", "locate_world", "shipped_worlds"]
 
 _KINDS = (".py", ".json")  # `tools.py` is written in Python, `tools.json` declared
 
@@ -117,7 +109,7 @@ def locate_world(name: str, base: Path) -> str:
     return str(found.resolve()) if found else name
 
 
-def check_referenced(place: str, named_by: str) -> None:
+def check_path(place: str, named_by: str) -> None:
     """Check that a world which a file names, but not the user, can be loaded without running its code.
 
     `place`: see `locate_world`. `named_by`: the file.

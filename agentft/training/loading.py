@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
 
 from agentft.engine.lora import fuse_lora
 from agentft.engine.noise import EmbeddingNoise
@@ -18,7 +17,7 @@ from agentft.engine.speed import HostEmbedding, embed_on_host, recompute_gates, 
 from agentft.engine.tree_attention import TREE_ATTENTION, unshareable
 from agentft.errors import InputError
 from agentft.models.hf import quantisation
-from agentft.models.tokenizers import fit_embeddings, located
+from agentft.models.tokenizers import fit_embeddings, load_base
 from agentft.training.encoder import open_encoder
 from agentft.training.ranks import join_ranks
 from agentft.training.recipe import Recipe
@@ -49,16 +48,14 @@ def load_model(recipe: Recipe, where: str, config: Any = None, tokenizer: Any = 
     dtype = torch.bfloat16 if half else torch.float32
     zero3 = is_weights_sharded(recipe)
     with sharded_loading(recipe, join_ranks()) if zero3 else nullcontext():
-        model = located(
+        model = load_base(
             recipe.model,
-            AutoModelForCausalLM.from_pretrained,
             where,
             config=config,
             dtype=dtype,
             quantization_config=quantisation(recipe.bits, dtype) if recipe.method == "qlora" else None,
             attn_implementation=None if recipe.sharing == "off" else TREE_ATTENTION,
             device_map={"": torch.cuda.current_device()} if torch.cuda.is_available() and not zero3 else None,
-            trust_remote_code=False,
         )
     if recipe.method == "qlora" and recipe.unpack == "on":
         model = model.dequantize()

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
+from transformers import AutoModelForCausalLM, Qwen2Config
 
 from agentft.engine.packing import Sample
 from agentft.engine.tree_attention import unshareable
 from agentft.errors import InputError, MissingError
 from agentft.models.embedded import resolve
-from agentft.models.tokenizers import check_vocabulary, located
+from agentft.models.tokenizers import check_vocabulary, config_of, located
 from agentft.training.combinations import unplanned
 from agentft.training.events import Note
 from agentft.training.machine import Machine, measure_machine, measure_rate
@@ -93,7 +93,7 @@ def read_architecture(recipe: Recipe) -> Architecture:
     if recipe.model == RANDOM_7B:
         config: Any = Qwen2Config(**SEVEN_B)
     else:
-        config = located(recipe.model, AutoConfig.from_pretrained, resolve(recipe.model), trust_remote_code=False)
+        config = config_of(recipe.model, resolve(recipe.model))
     with torch.device("meta"):
         model = located(recipe.model, AutoModelForCausalLM.from_config, config, trust_remote_code=False)
     linear = [part for part in model.get_decoder().modules() if isinstance(part, nn.Linear)]

@@ -263,8 +263,8 @@ def _announce(job: _Job, on_event: OnEvent, strict: bool) -> None:
         )
     if strict and rows.unread:
         raise StrictError(
-            f"keys of rows that are not read ({', '.join(rows.unread)}), and --strict allows none; rename or "
-            "remove them (docs/formats.md lists the keys)"
+            f"rows have what is not read ({', '.join(rows.unread)}), and --strict allows none; write it as "
+            "docs/formats.md says, or remove it"
         )
     for text in cautions(job.recipe, report):
         on_event(Note(text, warning=True))

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 
 from agentft.errors import InputError
-from agentft.models.tokenizers import located
+from agentft.models.tokenizers import load_base
 from agentft.training.recipe import Recipe
 
 __all__ = ["add_tokens", "has_start", "keep_start", "save_plain", "settings_of", "start_loftq", "widen_trained"]
@@ -90,9 +89,7 @@ def start_loftq(tuned: Any, recipe: Recipe, where: str) -> None:
     from bitsandbytes.functional import dequantize_4bit
     from peft.tuners.lora import LoraLayer
 
-    whole = located(
-        recipe.model, AutoModelForCausalLM.from_pretrained, where, dtype=torch.bfloat16, trust_remote_code=False
-    )
+    whole = load_base(recipe.model, where, dtype=torch.bfloat16)
     weights = dict(whole.named_parameters())
     for name, layer in tuned.get_base_model().named_modules():
         if not isinstance(layer, LoraLayer):

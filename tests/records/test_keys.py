@@ -45,9 +45,7 @@ def test_two_system_texts_reject_the_row_unless_they_are_equal() -> None:
         if first["value"] == FRENCH:
             assert [turn.role for turn in parse_row(row, "x").turns] == ["system", "user", "assistant"]
             continue
-        with pytest.raises(
-            RowError, match=r"`system` is 'Answer in French only.', and the system turn is 'Be br"
-        ) as caught:
+        with pytest.raises(RowError, match=r"`system` is 'Answer in French only.', the system turn 'Be br") as caught:
             parse_row(row, "x")
         assert (caught.value.reason, caught.value.turn) == ("system-twice", 0)
 
@@ -123,7 +121,18 @@ def test_another_weight_rejects_the_row(weights: dict[str, Any]) -> None:
         ({"messages": CHAT, "conversations": SHAREGPT}, ("messages",)),
         ({"messages": CHAT, "tools": [TOOL], "functions": [TOOL]}, ("functions",)),
         ({"messages": [CHAT[0], {**CHAT[1], "toolCalls": [CALL], "thinking": " "}]}, ("assistant.toolCalls",)),
-        ({"messages": [{"role": "system", "content": "Brief.", "tools": [TOOL]}, *CHAT]}, ("system.tools",)),
+        (
+            {
+                "messages": [{"role": "system", "content": "Be brief.", "tools": [{"name": "g"}]}, *CHAT],
+                "tools": [TOOL],
+            },
+            ("system.tools",),
+        ),
+        (
+            {"messages": [{"role": "system", "content": "Be brief.", "tools": [{**TOOL, "returns": {"x": 1}}]}, *CHAT]},
+            ("tools.returns",),
+        ),
+        ({"messages": [{**CHAT[0], "tools": [TOOL]}, CHAT[1]]}, ("user.tools",)),
         ({"messages": [{**CHAT[0], "tool_calls": [CALL]}, CHAT[1]]}, ("user.tool_calls",)),
         ({"messages": [{**CHAT[0], "weight": 1}, CHAT[1]]}, ("user.weight",)),
         ({"messages": [CHAT[0], {**CHAT[1], "refusal": "No."}]}, ("assistant.refusal",)),
@@ -141,20 +150,25 @@ def test_another_weight_rejects_the_row(weights: dict[str, Any]) -> None:
             ("assistant.loss_scale", "assistant.masked"),
         ),
         ({"messages": [CHAT[0], {"role": "assistant", "tool_calls": [{**CALL, "weight": 0}]}]}, ("tool_calls.weight",)),
-        ({"messages": [CHAT[0], {**CHAT[1], "content": "<function=f>\n{}\n</function>"}]}, ("assistant.<function=",)),
-        (
-            {"messages": [CHAT[0], {**CHAT[1], "content": [{"type": "text", "text": "[TOOL_CALLS] []"}]}]},
-            ("assistant.[TOOL_CALLS]",),
-        ),
-        ({"conversations": [SHAREGPT[0], {"from": "gpt", "value": "<functioncall> {}"}]}, ("gpt.<functioncall>",)),
-        (
-            {"messages": [CHAT[0], {**CHAT[1], "content": "Action: f\nAction Input: {}\nObservation: 3\nDone."}]},
-            ("assistant.Action Input:",),
-        ),
     ],
 )
 def test_keys_that_hold_something_and_are_not_read_are_named(row: dict[str, Any], unread: tuple[str, ...]) -> None:
     assert parse_row(row, "x").unread == unread
+
+
+@pytest.mark.parametrize("tools", [[TOOL], json.dumps([TOOL])], ids=["list", "text"])
+def test_tools_of_the_system_turn_are_read(tools: Any) -> None:
+    system: dict[str, Any] = {"role": "system", "content": "Be brief.", "tools": tools}
+    shared = {"from": "system", "value": "Be brief.", "tools": tools}
+    rows: list[dict[str, Any]] = [
+        {"messages": [system, *CHAT]},
+        {"messages": [{**system, "role": "developer"}, *CHAT]},
+        {"messages": [system, *({**turn, "tools": None} for turn in CHAT)], "tools": [TOOL]},
+        {"conversations": [shared, *SHAREGPT]},
+    ]
+    read = [parse_row(row, "x") for row in rows]
+    assert {row.unread for row in read} == {()}
+    assert {tuple(tool.name for tool in row.tools) for row in read} == {("weather",)}
 
 
 def test_every_key_of_public_rows_is_read() -> None:

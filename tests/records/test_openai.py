@@ -216,6 +216,19 @@ def test_rejections_have_a_reason_and_a_turn(row: dict[str, Any], reason: str, t
     assert (caught.value.reason, caught.value.turn) == (reason, turn)
 
 
+def test_parts_of_texts_and_refusals_are_read_and_others_named() -> None:
+    parts: list[dict[str, Any]] = [{"type": "output_text", "text": "No, ", "annotations": []}]
+    parts.append({"type": "refusal", "refusal": "I cannot."})
+    asked = {"role": "user", "content": [{"type": "input_text", "text": "Hi"}]}
+    given: Any = {"messages": [asked, {"role": "assistant", "content": parts}]}
+    row = parse_row(given, "x")
+    assert [turn.raw for turn in row.turns] == ["Hi", "No, I cannot."]
+    for kind in ("image_url", "input_audio", "tool_use", "file"):
+        given["messages"][0] = {"role": "user", "content": [*parts, {"type": kind, kind: {}}]}
+        with pytest.raises(RowError, match=f"a part of the content is no text but '{kind}'"):
+            parse_row(given, "x")
+
+
 def test_openai_turns_under_the_conversations_key_keep_their_calls() -> None:
     for name in ("parallel", "legacy-function-call"):
         row = ROWS[name]

@@ -80,6 +80,20 @@ def test_a_template_that_drops_a_message_is_refused() -> None:
         frame("{{ messages[-1]['content'] }}<|im_end|>")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{% for part in m['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}",
+        "{{ m['content'][0]['text'] }}",
+    ],
+)
+def test_a_template_that_takes_only_lists_of_parts_is_refused_with_a_remedy(content: str) -> None:
+    with pytest.raises(
+        FrameError, match=r"lists of parts only\); save one that prints every text as chat_template.jin"
+    ):
+        frame(LOOP + CHAT.replace("{{ m['content'] }}", content) + PROMPT)
+
+
 def test_a_template_that_rewrites_contents_is_refused() -> None:
     rewriting = frame(LOOP + CHAT.replace("m['content']", "m['content'] | replace('Hi', 'Hey')") + PROMPT)
     with pytest.raises(FrameError, match="rewrites the contents of messages"):

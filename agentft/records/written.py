@@ -1,0 +1,36 @@
+"""Calls in an assistant's text, in a notation that no row format reads: they would be learnt as plain text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from agentft.types import Text, Turn
+
+__all__ = ["written_call", "written_calls_of"]
+
+# The tags of model families; then shapes: `f(a=1)` in brackets or alone, `f` above its arguments, and an object.
+_CALL = re.compile(
+    r"<(?:\w{1,20}:|｜DSML｜)?(?:tool_calls?|function_?calls?|invoke)(?= |>)"
+    r"|<(?:function=|start_function_call>|execute>|longcat_tool_call>)"
+    r"|<\|(?:tool_call|python_tag\|>|action_start\|>|START_ACTION\|>)|\[TOOL_CALLS\]|<｜tool▁call"
+    r"|to=functions\.|functions\.(?=\w{1,64}:\d)|```tool_code|✿FUNCTION✿|Action Input ?[:：]"
+    r"|(?P<python>\[[A-Za-z_][\w .-]*\((?:\)|\w+ ?=)|(?:\A|Call: )[A-Za-z_][\w.]*\(\w+ ?=)"
+    r'|(?P<lines>\A(?:>>>)?[A-Za-z_][\w.-]*\n\{")'
+    r'|(?P<object>"(?:name|tool_name|tool|function|action)"\s*:\s*"[^"\n]{1,64}"\s*,'
+    r'\s*"(?:arguments|parameters|args|input|action_input|tool_input)"\s*:)'
+)
+_SHAPES = {"python": "f(a=1)", "lines": "f {...}", "object": '{"name": ..., "arguments": ...}'}
+
+
+def written_call(text: str) -> str:
+    """The notation of the first such call, for example `[TOOL_CALLS]`; empty if there is none."""
+    found = _CALL.search(text)
+    return _SHAPES.get(found.lastgroup or "", found[0]) if found else ""
+
+
+def written_calls_of(turns: Iterable[Turn]) -> Iterable[str]:
+    """What to name in these turns, each once."""
+    parts = (part for turn in turns if turn.role == "assistant" for part in turn.parts)
+    texts = (part.text for part in parts if isinstance(part, Text) and not part.thought)
+    return dict.fromkeys(f"{kind} in an assistant's text" for kind in map(written_call, texts) if kind)

@@ -1,0 +1,101 @@
+"""Models that cannot be trained or asked as they are: each is refused before it could answer with random weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from agentft.errors import InputError, MissingError
+from agentft.models.hf import HfEngine
+from agentft.models.tokenizers import load_base
+from agentft.training.recipe import Recipe
+from agentft.training.resolve import read_architecture
+from tests.tiny import SHAPE, save_tiny, tiny_model
+
+ENCODERS = {
+    "bert": (transformers.BertForMaskedLM, transformers.BertConfig, {}),
+    "bert-classifier": (transformers.BertForSequenceClassification, transformers.BertConfig, {}),
+    "roberta": (transformers.RobertaModel, transformers.RobertaConfig, {}),
+    "distilbert": (transformers.DistilBertForMaskedLM, transformers.DistilBertConfig, {"dim": 32, "n_heads": 2}),
+    "t5": (transformers.T5ForConditionalGeneration, transformers.T5Config, {"d_model": 16, "d_kv": 8, "num_heads": 2}),
+    "vit": (transformers.ViTForImageClassification, transformers.ViTConfig, {}),
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_model_that_does_not_write_text_is_refused(name: str, tmp_path: Path) -> None:
+    kind, config, more = ENCODERS[name]
+    folder = save_tiny(tmp_path / "model")
+    kind(config(**{**SHAPE, **more})).save_pretrained(folder)
+    for load in (HfEngine.open, lambda where: read_architecture(Recipe(model=where))):
+        with pytest.raises(InputError, match=r"is no causal language model, so it cannot write; use one"):
+            load(str(folder))
+
+
+def change_config(folder: Path, **values: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+@pytest.mark.parametrize("kind", ["LlamaForSequenceClassification", "LlamaForTokenClassification", "LlamaModel"])
+def test_a_reward_or_embedding_model_has_no_head_and_is_refused(kind: str, tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model")
+    config = tiny_model().config.__class__(**{**SHAPE, "tie_word_embeddings": False})
+    getattr(transformers, kind)(config).save_pretrained(folder)
+    with pytest.raises(InputError, match=r"lack 1 of the weights of LlamaForCausalLM \(lm_head.weight\).* random"):
+        load_base(str(folder), str(folder))
+
+
+def test_weights_that_are_in_no_file_are_never_random(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    lacking = {name: weight for name, weight in weights.items() if "up_proj" not in name}
+    save_file(lacking, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"lack 2 of the weights .*layers.0.mlp.up_proj.weight\), which would be rand"):
+        HfEngine.open(str(folder))
+    cut = {name: weight[:5] if "up_proj" in name else weight.clone() for name, weight in weights.items()}
+    save_file(cut, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="are damaged"):
+        HfEngine.open(str(folder))
+
+
+def test_a_config_that_is_no_object_is_damaged(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model")
+    (folder / "config.json").write_text("[]")
+    with pytest.raises((InputError, MissingError), match=r"damaged|cannot be loaded"):
+        HfEngine.open(str(folder))
+    with pytest.raises((InputError, MissingError), match=r"damaged|cannot be loaded"):
+        read_architecture(Recipe(model=str(folder)))
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "hqq"])
+def test_a_library_that_quantised_weights_need_is_named(method: str, tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model")
+    change_config(folder, quantization_config={"quant_method": method, "bits": 4, "group_size": 128})
+    with pytest.raises(MissingError, match=r"cannot be loaded \(.*(requires|not available)"):
+        HfEngine.open(str(folder))
+
+
+def test_weights_of_8_bits_are_read_with_their_scales(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model")
+    weights: dict[str, torch.Tensor] = {}
+    for name, weight in tiny_model().state_dict().items():
+        if name == "lm_head.weight":
+            continue
+        weights[name] = weight.clone()
+        if "proj" in name:
+            scale = weight.abs().max() / 448
+            weights[name] = (weight / scale).to(torch.float8_e4m3fn)
+            weights[f"{name}_scale_inv"] = scale.reshape(1, 1)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    scheme = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+    change_config(folder, quantization_config=scheme)
+    read = load_base(str(folder), str(folder), dtype=torch.float32, quantization_config=None).state_dict()
+    name = "model.layers.1.mlp.up_proj.weight"
+    assert torch.allclose(read[name], tiny_model().state_dict()[name], atol=0.02)

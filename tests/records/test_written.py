@@ -1,0 +1,86 @@
+"""Calls in an assistant's text are named: no row format reads them, so they would be learnt as plain text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agentft.errors import RowError
+from agentft.records import parse_row
+from agentft.records.written import written_call
+
+OBJECT, PYTHON, LINES = '{"name": ..., "arguments": ...}', "f(a=1)", "f {...}"
+ARGUMENTS = '{"city": "Rome"}'
+WRITTEN = {
+    "toolace": ('[Market Trends API(city="Rome", n=1), g()]', PYTHON),
+    "llama-3.2": ("[f()]", PYTHON),
+    "api-bank": ("API-Request: [f(city='Rome')]", PYTHON),
+    "gorilla": ('f.g(city="Rome")', PYTHON),
+    "nexus": ("Call: f(city='Rome')<bot_end>", PYTHON),
+    "llama-3.1": (f"<function=f>{ARGUMENTS}</function>", "<function="),
+    "llama-3.1-python": ('<|python_tag|>f.call(q="Rome")', "<|python_tag|>"),
+    "llama-3.1-object": (f'{{"type": "function", "name": "f", "parameters": {ARGUMENTS}}}', OBJECT),
+    "xlam": (f'[{{"name": "f", "arguments": {ARGUMENTS}}}]', OBJECT),
+    "command-r": (f'Action: ```json\n[{{"tool_name": "f", "parameters": {ARGUMENTS}}}]\n```', OBJECT),
+    "command-a": ("<|START_ACTION|>[]<|END_ACTION|>", "<|START_ACTION|>"),
+    "mistral": (f'[TOOL_CALLS] [{{"name": "f", "arguments": {ARGUMENTS}}}]', "[TOOL_CALLS]"),
+    "react": (f"Thought: so\nAction: f\nAction Input: {ARGUMENTS}", "Action Input:"),
+    "kimi": (f"<|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{ARGUMENTS}", "<|tool_call"),
+    "kimi-names": (f"functions.f:0 {ARGUMENTS}", "functions."),
+    "deepseek": ("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f", "<｜tool▁call"),
+    "deepseek-3.2": ('<｜DSML｜function_calls>\n<｜DSML｜invoke name="f">', "<｜DSML｜function_calls"),
+    "gpt-oss": ("<|channel|>commentary to=functions.f<|message|>{}<|call|>", "to=functions."),
+    "glm-4": (f"f\n{ARGUMENTS}", LINES),
+    "functionary": (f">>>f\n{ARGUMENTS}", LINES),
+    "glaive": (f'<functioncall> {{"name": "f", "arguments": \'{ARGUMENTS}\'}}', "<functioncall"),
+    "granite": ("<|tool_call|>[]", "<|tool_call"),
+    "minimax": ('<minimax:tool_call><invoke name="f">', "<minimax:tool_call"),
+    "claude": ('<function_calls>\n<invoke name="f">', "<function_calls"),
+    "gemma": ("```tool_code\nf()\n```", "```tool_code"),
+    "internlm": ("<|action_start|><|plugin|>", "<|action_start|>"),
+    "qwen-1": (f"✿FUNCTION✿: f\n✿ARGS✿: {ARGUMENTS}", "✿FUNCTION✿"),
+}
+
+
+def chat(text: Any, **more: object) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": text, **more}]}
+
+
+@pytest.mark.parametrize(("text", "kind"), WRITTEN.values(), ids=WRITTEN)
+def test_calls_in_the_notations_of_model_families_are_named(text: str, kind: str) -> None:
+    told = (f"{kind} in an assistant's text",)
+    assert written_call(f"Let me look.\n{text}") == kind or written_call(text) == kind
+    turns: Any = [{"from": "human", "value": text}, {"from": "gpt", "value": text}]
+    for row in (chat(text), chat([{"type": "text", "text": text}])):
+        assert parse_row(row, "x").unread == told
+    if "Action Input" not in text:  # which rejects rows of MS-Agent
+        assert parse_row({"conversations": turns}, "x").unread == told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "See [the list](http://x.test) and [f (old)](http://x.test), [1] (a=b).",
+        'Her record is {"name": "Anna", "age": 3}.',
+        "print the sum (x = 1)",
+        "The functions.json file",
+        "Result:\n{1, 2}",
+    ],
+)
+def test_plain_texts_are_not_taken_for_calls(text: str) -> None:
+    assert written_call(text) == ""
+
+
+def test_thoughts_and_calls_that_are_read_are_not_named() -> None:
+    call = f'<tool_call>\n{{"name": "f", "arguments": {ARGUMENTS}}}\n</tool_call>'
+    block = f'<|startofthink|>{{"api_name": "f", "parameters": {ARGUMENTS}}}<|endofthink|>'
+    for row in (chat(call), chat(block), chat(f"<think>I could say [f(a=1)].</think>{call}"), chat("Hello")):
+        assert parse_row(row, "x").unread == ()
+
+
+def test_a_result_whose_call_is_in_the_text_says_so() -> None:
+    row = chat("[f(a=1)]")
+    row["messages"].append({"role": "tool", "content": "3"})
+    with pytest.raises(RowError, match=r"no call is open; keys that are not read: f\(a=1\)"):
+        parse_row(row, "x")
