@@ -39,7 +39,7 @@ def service_url(option: str, url: str, example: str) -> httpx.URL:
     more = parts.query or parts.fragment or parts.userinfo
     if parts.scheme not in {"http", "https"} or not parts.host or more:
         shown = re.sub(r"(?s)^(\w+://)?.*@", rf"\1{_HIDDEN}@", url).partition("?")[0]
-        raise InputError(f"{option} {shown}: it must be a URL such as {example}")
+        raise InputError(f"{option} {shown}: it must be a URL such as {example}, without user and query")
     return parts
 
 

@@ -146,8 +146,7 @@ def _cells(row: Comparison, arms: Sequence[str]) -> list[Text]:
     cells = [_figure(row.arms[arm]) for arm in arms]
     if row.delta:
         cells += [_difference(row.delta), Text(_p_value(row.delta.p if row.delta.p_holm is None else row.delta.p_holm))]
-    counts = [str(row.arms[arm].n) for arm in arms]
-    return [*cells, Text("/".join(counts) if len(set(counts)) > 1 else counts[0])]
+    return [*cells, Text("/".join(dict.fromkeys(str(row.arms[arm].n) for arm in arms)))]
 
 
 def _figure(found: Estimate) -> Text:

@@ -140,7 +140,7 @@ def read_response(body: str) -> ChatResponse:
         raise UnreadableError("structure: the choice has no message")
     reason, usage = _reason(choice), document.get("usage")
     counts = usage if isinstance(usage, dict) else {}
-    message = message if isinstance(message, dict) else {}
+    message = {"content": as_text(text), **(message if isinstance(message, dict) else {})}
     if reason == _MALFORMED and not message.get("tool_calls"):
         message = {**message, "tool_calls": [_MALFORMED]}
     return ChatResponse(

@@ -32,11 +32,14 @@ _BUSY = frozenset({429, 502, 503, 504, 520, 522, 524, 529})  # passes by itself;
 _ATTEMPTS, _FEW = 8, 3
 _LONGEST_WAIT = 120.0
 _FATAL = {
+    402: "add credit, or name another endpoint",
     401: "it refuses the key; set AGENTFT_API_KEY to a valid one",
     403: "it refuses the key; set AGENTFT_API_KEY to one that may use this model",
     404: "check the path of --endpoint and the name in --model",
     405: "check the path of --endpoint",
 }
+_CODES = {"insufficient_quota": 402, "model_not_found": 404}
+"""Codes in the text of an answer, with the status that others send for the same; gateways send them with any status."""
 _NO_TOOLS = "; start the server with a parser for this model's calls, or read them with `agentft eval --format hermes`"
 _REMEDIES = {
     "temperature": "; name one that the model takes with --temperature",
@@ -96,7 +99,7 @@ def open_endpoint(
             `allow_http` is false.
     """
     parts = service_url("--endpoint", url, "http://localhost:8000/v1")
-    path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
+    path = parts.path.rstrip("/").removesuffix("/completions").removesuffix("/chat") or "/v1"
     key = next((name for name in _KEYS if os.environ.get(name)), "")
     if key and parts.scheme == "http" and not allow_http and not _is_loopback(parts.host):
         raise InputError(
@@ -205,9 +208,9 @@ class Transport:
 
     def _may_retry(self, response: httpx.Response, text: str, attempt: int) -> bool:
         status = response.status_code
-        if (status != 429 and status < 500) or "insufficient_quota" in text or _retry_after(response) > _LONGEST_WAIT:
-            return False
-        return attempt < (_ATTEMPTS if status in _BUSY else _FEW)
+        may_pass = status in (408, 409, 429) or status >= 500
+        is_final = _said_status(response, text) in _FATAL or _retry_after(response) > _LONGEST_WAIT
+        return may_pass and not is_final and attempt < (_ATTEMPTS if status in _BUSY else _FEW)
 
     def _delay(self, attempt: int) -> float:
         """Seconds before the next attempt, with jitter, so that requests that failed together spread out."""
@@ -219,8 +222,7 @@ class Transport:
         if response.has_redirect_location:
             place = self._hidden(response.headers["location"])
             return InputError(f"{self._endpoint.url} redirects to {place:.200}; name the final URL with --endpoint")
-        credit = "add credit, or name another endpoint" if "insufficient_quota" in text else ""
-        if remedy := _FATAL.get(status, credit):
+        if remedy := _FATAL.get(_said_status(response, text)):
             return InputError(f"{self._endpoint.url} {said}; {remedy}")
         if status == 429 and _retry_after(response) > _LONGEST_WAIT:
             said += f" (asks to wait {_retry_after(response):.0f} seconds)"
@@ -254,6 +256,11 @@ def _message(text: str) -> str:
         if isinstance(value, dict) and value.get(key):
             value = value[key]
     return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))[:_TEXT]
+
+
+def _said_status(response: httpx.Response, text: str) -> int:
+    """The status, or what the text says instead."""
+    return next((status for code, status in _CODES.items() if code in text), response.status_code)
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -75,7 +75,10 @@ class _Chat:
         made = acp.schema.ToolCallUpdate(tool_call_id=self._id, title=call.name, raw_input=dict(call.arguments))
         options = [acp.schema.PermissionOption(option_id=kind, name=name, kind=kind) for kind, name in _OPTIONS.items()]
         asked = self._editor.request_permission(self.session.conversation.id, made, options)
-        chosen = getattr(self._wait(asked, None).outcome, "option_id", "")
+        answer = asyncio.run_coroutine_threadsafe(asked, self._loop)
+        while not answer.done() and not self.session.gate.cancelled.wait(0.1):
+            pass  # an editor that cancels need not answer
+        chosen = "" if answer.cancel() else getattr(answer.result().outcome, "option_id", "")
         if not chosen:
             self.session.gate.cancelled.set()
         return Decision(chosen.startswith("allow"), always=chosen == "allow_always")
@@ -85,10 +88,8 @@ class _Chat:
         return f"call_{self._calls}"
 
     def _send(self, update: Any) -> None:
-        self._wait(self._editor.session_update(self.session.conversation.id, update), _SECONDS)
-
-    def _wait(self, sent: Coroutine[Any, Any, Any], seconds: float | None) -> Any:
-        return asyncio.run_coroutine_threadsafe(sent, self._loop).result(seconds)
+        sent = self._editor.session_update(self.session.conversation.id, update)
+        asyncio.run_coroutine_threadsafe(sent, self._loop).result(_SECONDS)
 
 
 class AcpAgent:

@@ -275,6 +275,15 @@ def test_a_malformed_body_is_an_error_of_the_server_with_what_it_sent(body: str)
     assert len(served.chats) == 1
 
 
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_text_in_place_of_a_message_is_the_answer(streams: bool) -> None:
+    """As some servers send it; it was an empty answer."""
+    said = {"choices": [{"text": "Hello.", "finish_reason": "stop"}]}
+    with serving(Answer(body=f"data: {json.dumps(said)}\n\n" if streams else said)) as (_, model):
+        (reply,) = model.reply([Request("c", conversation())], Sampling(), (lambda *_: None) if streams else None)
+    assert reply.turn.raw == "Hello."
+
+
 @pytest.mark.parametrize(("finish", "read"), [("length", "length"), ("stop", "end"), ("content_filter", "end")])
 def test_finish_reasons(finish: str, read: str) -> None:
     with serving(completion({"content": "x"}, finish, usage=None)) as (_, model):

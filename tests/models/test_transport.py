@@ -22,7 +22,7 @@ __all__ = ["no_key"]
 KEY = "sk-a-very-secret-key"
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 503])
 def test_passing_failures_are_retried(status: int) -> None:
     with serving(Answer(status, "busy"), Answer(status), HELLO) as (served, model):
         assert ask(model).turn.raw == "Hello."
@@ -95,6 +95,9 @@ def test_a_redirect_is_named_and_not_followed() -> None:
         (Answer(401, {"error": "bad key"}), "401: bad key; it refuses the key; set AGENTFT_API_KEY"),
         (Answer(404, {"error": {"message": "no model tiny"}}), "no model tiny; check the path of --endpoint and the"),
         (Answer(429, {"error": {"code": "insufficient_quota", "message": "pay"}}), "pay; add credit"),
+        (Answer(402, {"error": {"message": "Insufficient Balance"}}), "402: Insufficient Balance; add credit"),
+        (Answer(400, {"error": {"code": "model_not_found", "message": "no"}}), "no; check the path of --endpoint and"),
+        (Answer(503, {"error": {"code": "model_not_found", "message": "no"}}), "no; check the path of --endpoint and"),
     ],
 )
 def test_what_every_request_would_meet_ends_the_command(answer: Answer, part: str) -> None:
@@ -165,6 +168,7 @@ def test_cancelling_ends_replies_in_other_threads() -> None:
         ("http://localhost:8000/", "http://localhost:8000/v1"),
         ("https://api.test/openai/v2/", "https://api.test/openai/v2"),
         ("http://[::1]:80/v1/chat/completions", "http://[::1]/v1"),
+        ("https://api.test/v1/completions/", "https://api.test/v1"),
     ],
 )
 def test_addresses(given: str, url: str) -> None:

@@ -121,6 +121,33 @@ def test_an_editor_talks_to_the_agent_over_stdio(tmp_path: Path) -> None:
     assert asyncio.run(talk()) == 0
 
 
+def test_an_editor_may_cancel_without_answering_what_it_is_asked() -> None:
+    """Many editors leave the request for a permission open; the agent must not wait for it any more."""
+    from agentft.repl.acp import AcpAgent
+
+    class Silent(Editor):
+        async def request_permission(self, *_: Any, **__: Any) -> Any:
+            self.came.set()
+            await asyncio.Event().wait()
+
+    def opened() -> Session:
+        return BankStage([], {"*/0/0": LIMIT, "*/0/1": "Never said.", "*/1/0": "Hello."}).session
+
+    async def talk() -> None:
+        agent, editor = AcpAgent(opened), Silent()
+        agent.on_connect(editor)
+        session = (await agent.new_session("/")).session_id
+        agent._chats[session].session.gate.approve = "always"
+        answering = asyncio.ensure_future(agent.prompt(session, [acp.text_block("limit to 100")]))
+        await asyncio.wait_for(editor.came.wait(), SECONDS)
+        await agent.cancel(session)
+        assert (await asyncio.wait_for(answering, SECONDS)).stop_reason == "cancelled"
+        assert (await agent.prompt(session, [acp.text_block("hi")])).stop_reason == "end_turn"
+        assert editor.text == "Hello."
+
+    asyncio.run(talk())
+
+
 def test_every_session_is_a_chat_of_its_own() -> None:
     from agentft.repl.acp import AcpAgent
 
