@@ -10,7 +10,7 @@ import typer
 from agentft.commands.endpoints import AllowHttp, EndpointUrl, PromptTokenizer, choose_endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from agentft.models.round_trip import Check
     from agentft.models.transport import Endpoint
@@ -41,11 +41,8 @@ def doctor_command(
     from agentft.display.safe import safe_line
     from agentft.display.terminal import open_console, say, say_json
 
-    checks: Iterable[Check]
-    if endpoint or model or adapter or tokenizer:
-        checks = _check_calls(model, adapter, choose_endpoint(endpoint, allow_http=allow_http, tokenizer=tokenizer))
-    else:
-        checks = check_all()
+    served = choose_endpoint(endpoint, allow_http=allow_http, tokenizer=tokenizer)
+    checks = _check_calls(model, adapter, served) if served or model or adapter or tokenizer else check_all()
     if as_json:
         say_json({"checks": [asdict(check) for check in checks]}, indent=2)
         return

@@ -208,9 +208,9 @@ class Transport:
 
     def _may_retry(self, response: httpx.Response, text: str, attempt: int) -> bool:
         status = response.status_code
-        may_pass = status in (408, 409, 429) or status >= 500
-        is_final = _said_status(response, text) in _FATAL or _retry_after(response) > _LONGEST_WAIT
-        return may_pass and not is_final and attempt < (_ATTEMPTS if status in _BUSY else _FEW)
+        may_pass = _said_status(response, text) not in _FATAL and _retry_after(response) <= _LONGEST_WAIT
+        may_pass &= status in (408, 409, 429) or status >= 500
+        return may_pass and attempt < (_ATTEMPTS if status in _BUSY else _FEW)
 
     def _delay(self, attempt: int) -> float:
         """Seconds before the next attempt, with jitter, so that requests that failed together spread out."""
