@@ -24,6 +24,7 @@ __all__ = [
     "find_damage",
     "fsync_folder",
     "is_at",
+    "json_of",
     "lock_folder",
     "lock_holder",
     "naming",
@@ -84,10 +85,18 @@ def write_text(path: Path, text: str) -> None:
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file that may be missing or damaged; then it is empty."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json_of(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def json_of(content: str | bytes) -> Any:
+    """The value of a document that agentft wrote. Any damage is a ValueError, values nested too deeply included."""
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def fsync_folder(folder: Path) -> None:
@@ -110,7 +119,7 @@ def find_damage(folder: Path) -> str | None:
     """A sentence about the first damaged or missing file; None if every recorded file has its digest."""
     record = folder / DIGESTS
     try:
-        digests = json.loads(record.read_bytes())
+        digests = json_of(record.read_bytes())
         found = _digests([folder / name for name, _ in digests.items()])
         wrong = next((name for name, own in zip(digests, found, strict=True) if own != digests[name]), None)
     except (ValueError, AttributeError, TypeError):

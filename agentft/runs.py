@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import time
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agentft.errors import InputError, MissingError
-from agentft.files import DIGESTS, LOCK, find_damage, lock_folder, lock_holder, naming, read_object, write_text
+from agentft.files import DIGESTS, LOCK, find_damage, json_of, lock_folder, lock_holder, naming, read_object, write_text
+from agentft.strict import read_bytes, read_toml
 from agentft.types import Json
 
 __all__ = ["RUNS", "FinishedRun", "RunFolder", "check_output", "find_finished", "find_run", "new_run", "next_folder"]
@@ -82,7 +82,8 @@ class RunFolder:
 
     def planned_steps(self) -> int:
         """The number of steps of the whole run; 0 if it is not known yet."""
-        return int(_read(self.data).get("steps", 0)) if self.data.is_file() else 0
+        steps = _read(self.data).get("steps") if self.data.is_file() else 0
+        return steps if isinstance(steps, int) else 0
 
     def lock(self) -> AbstractContextManager[None]:
         """Lock the folder for this process (see `lock_folder`)."""
@@ -117,11 +118,11 @@ class RunFolder:
         rows = []
         for number, line in enumerate(self.metrics.read_bytes().split(b"\n")[:-1], 1):
             try:
-                row = json.loads(line)
+                row = json_of(line)
                 measured = any(name.startswith("eval_") for name in row)
                 loss = {} if measured else {"loss": float(row["loss"])}
                 rows.append({**row, "step": int(row["step"]), **loss})
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, LookupError, TypeError, AttributeError, OverflowError):
                 raise InputError(f"{self.metrics}:{number}: damaged line; restore the file, or train again") from None
         return rows
 
@@ -286,15 +287,9 @@ def find_finished(name: str, root: Path = RUNS) -> FinishedRun:
         raise InputError(f"there is no run {name!r}; give a run folder, or train one with `agentft train`")
     run = RunFolder(path)
     if run.result is None:
-        raise InputError(
-            f"{path} has no adapter/ or model/, so the run did not finish; continue it with: "
-            f"agentft train --resume {path}"
-        )
+        raise InputError(f"{path} has no adapter/ or model/: continue it with: agentft train --resume {path}")
     if damage := run.find_damage():
-        raise InputError(
-            f"{damage}; restore {run.result} from a copy, or make it again from the last checkpoint with "
-            f"`agentft train --resume {path}`"
-        )
+        raise InputError(f"{damage}; restore it from a copy, or make it again: agentft train --resume {path}")
     recipe, form = _read(run.recipe, "model", "method"), _read(run.format, "call_format")
     names = read_object(run.data).get("tools")  # older versions did not record them; only a default depends on them
     return FinishedRun(
@@ -304,11 +299,15 @@ def find_finished(name: str, root: Path = RUNS) -> FinishedRun:
         weights=run.result,
         is_whole=run.result == run.weights("full"),
         is_rounded=recipe["method"] == "qlora",
-        tools=tuple(map(str, names)) if isinstance(names, list) else (),
+        tools=_texts(names),
         thinking=form.get("thinking") is True,
-        data=tuple(map(Path, recipe.get("data") or ())),
-        bits=int(recipe.get("bits", 4)),
+        data=tuple(map(Path, _texts(recipe.get("data")))),
+        bits=recipe.get("bits", 4),
     )
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 def _last_finished(root: Path) -> Path:
@@ -320,14 +319,12 @@ def _last_finished(root: Path) -> Path:
 
 def _read(path: Path, *texts: str) -> dict[str, Any]:
     """A TOML or JSON document, which must have these texts; empty if it is not an object."""
+    remedy = "give a run folder of `agentft train`"
     try:
-        text = path.read_text(encoding="utf-8")
-        table = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a run folder of `agentft train`") from None
-    except (ValueError, RecursionError) as error:
+        table = read_toml(path, remedy) if path.suffix == ".toml" else json_of(read_bytes(path, remedy))
+    except ValueError as error:
         raise InputError(f"{path}: the file is corrupt ({error}); train again") from None
     table = table if isinstance(table, dict) else {}
     if missing := [key for key in texts if not isinstance(table.get(key), str)]:
-        raise InputError(f"{path}: `{missing[0]}` is missing; give a run folder of `agentft train`")
+        raise InputError(f"{path}: `{missing[0]}` is missing; {remedy}")
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
@@ -18,6 +19,8 @@ __all__ = ["closest", "counted", "nearest", "one_of", "own_table", "read_as", "r
 __all__ += ["read_toml"]
 
 T = TypeVar("T")
+_PART = r""""(?:\\.|[^"\\\n])*"|'[^'\n]*'|[\w-]+"""
+_LONG_KEY = re.compile(rf"(?:\.[ \t]*(?:{_PART})[ \t]*){{100}}")  # tomllib's time is quadratic in the parts of a key
 _NOUNS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list"}
 
 
@@ -97,7 +100,10 @@ def read_toml(path: Path, remedy: str) -> dict[str, Any]:
         InputError: the file cannot be read, or is not TOML.
     """
     try:
-        return tomllib.loads(read_bytes(path, remedy).decode("utf-8-sig"))
+        text = read_bytes(path, remedy).decode("utf-8-sig")
+        if _LONG_KEY.search(text):
+            raise InputError(f"{path}: a key has more than 100 parts; write shorter keys")
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a ValueError is also bad UTF-8, or a number of thousands of digits
         raise InputError(f"{path}: it is not TOML: {error}") from None
 

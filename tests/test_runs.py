@@ -6,7 +6,7 @@ import errno
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -104,6 +104,20 @@ def test_folders_that_are_not_finished_runs_are_named(tmp_path: Path) -> None:
     (run / "recipe.toml").unlink()
     with pytest.raises(InputError, match=r"recipe\.toml: cannot be read"):
         find_finished(str(run))
+
+
+DAMAGES = ["[" * 100_000, '{"steps": Infinity, "step": Infinity, "loss": 1, "tools": 1}', "[1]", "\xff"]
+
+
+@pytest.mark.parametrize("text", DAMAGES)
+@pytest.mark.parametrize("name", ["format.json", "data.json", "metrics.jsonl", "adapter/digests.json"])
+def test_a_damaged_document_of_a_run_ends_in_a_sentence(tmp_path: Path, name: str, text: str) -> None:
+    run = make_run(tmp_path, "a")
+    (run / name).write_text(text + "\n", encoding="latin-1")
+    folder = RunFolder(run)
+    for read in (lambda: find_finished(str(run)), folder.planned_steps, folder.read_metrics, folder.read_measured):
+        with suppress(InputError):
+            read()
 
 
 def test_runs_are_numbered_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

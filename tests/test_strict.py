@@ -32,3 +32,13 @@ def test_hostile_toml_is_refused_in_a_sentence(tmp_path: Path, value: str) -> No
     path.write_text(f"x = {value}")
     with pytest.raises(InputError, match=r"a\.toml: it is not TOML: "):
         read_toml(path, "write it again")
+
+
+@pytest.mark.parametrize("part", ["a", '"="', "'#'", "a . b"])
+def test_a_key_of_many_parts_is_refused_before_it_is_parsed(tmp_path: Path, part: str) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(".".join([part] * 100_000) + " = 1", encoding="utf-8")
+    with pytest.raises(InputError, match=r"a\.toml: a key has more than 100 parts"):
+        read_toml(path, "write it again")
+    path.write_text('a = """' + "One. Two words. " * 1000 + '"""\nb."c.d".e = 1.5', encoding="utf-8")
+    assert read_toml(path, "write it again")["b"] == {"c.d": {"e": 1.5}}

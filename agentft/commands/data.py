@@ -49,13 +49,14 @@ def inspect_command(
       agentft data inspect rows.jsonl --learn balanced max_length=2048
     """
     from agentft.display.data import show_inspection
-    from agentft.display.terminal import open_console, say_json
+    from agentft.display.terminal import open_console, say_json, waiting
     from agentft.rows.inspection import inspect_file
 
     encoder = None
     if settings or model or call_format or learn:
         encoder = _open_encoder(file, settings, model, call_format, learn)
-    inspection = inspect_file(file, quarantine, encoder)
+    with waiting(f"reading {file}"):
+        inspection = inspect_file(file, quarantine, encoder)
     if as_json:
         say_json(inspection.document())
     else:

@@ -121,7 +121,9 @@ def _write(mined: Mined, target: Path, command: str, *, review: bool) -> int:
     from agentft.files import write_text
 
     rows, page = {str(one.row["id"]): one for one in mined.proposals}, target / "review.md"
-    ticks = dict.fromkeys(rows, True) | (read_ticks(page.read_text(encoding="utf-8"), rows) if page.is_file() else {})
+    ticks = dict.fromkeys(rows, True) | (
+        read_ticks(page.read_text(encoding="utf-8", errors="replace"), rows) if page.is_file() else {}
+    )
     for name, proposal in rows.items() if review else ():
         say(*proposal_lines(proposal), err=True)
         answer = typer.prompt("keep it? y, n, q", default="y" if ticks[name] else "n", err=True).strip().lower()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentft.errors import InputError
+from agentft.files import json_of
+from agentft.strict import read_bytes
 
 if TYPE_CHECKING:
     from agentft.reports.pairing import PairedCase
@@ -85,11 +86,7 @@ def _choose(cases: list[PairedCase], name: str, folder: Path) -> PairedCase:
 
 def _read_summary(path: Path) -> dict[str, Any]:
     try:
-        summary = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); give the same `agentft eval` command again to finish the run"
-        ) from None
+        summary = json_of(read_bytes(path, "give the same `agentft eval` command again to finish the run"))
     except ValueError as error:
         raise InputError(f"{path}: it is not JSON: {error}; give the same `agentft eval` command again") from None
     if not isinstance(summary, dict) or not summary.keys() >= {"verdict", "finding", "arms", "metrics"}:

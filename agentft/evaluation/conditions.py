@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agentft.errors import InputError
 from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record
+from agentft.files import json_of
 from agentft.models import Sampling
 
 __all__ = ["check_conditions", "conditions_of"]
@@ -45,7 +45,7 @@ def check_conditions(path: Path, rows: Sequence[Record], now: Mapping[str, str])
 def _older_conditions(path: Path) -> dict[str, str]:
     """The conditions of records without their own, from the summary.json beside them."""
     try:
-        summary = json.loads((path.parent / "summary.json").read_bytes())
+        summary = json_of((path.parent / "summary.json").read_bytes())
         hashes = {key: str(summary["hashes"][key]) for key in ("faults", "source") if key in summary["hashes"]}
         drawn, seed = float(summary["sampling"]["temperature"]), summary["sampling"]["seed"]
         sampling = {"sampling": f"temperature {drawn:g}, seed {seed}"} if drawn else {}

@@ -238,10 +238,7 @@ def _check_tools(plan: Plan) -> None:
         for call in (call for turn in case.turns for call in turn.calls):
             if call.name not in names:
                 known = ", ".join(sorted(names))
-                raise InputError(
-                    f"suite {case.suite}, case {case.id}: there is no tool {call.name!r} in {', '.join(case.worlds)}; "
-                    f"the tools are {known}"
-                )
+                raise InputError(f"{case.suite}, case {case.id}: there is no tool {call.name!r}; there are {known}")
 
 
 def _sha(value: object) -> str:

@@ -20,7 +20,7 @@ from agentft.calls import CALL_FORMATS, call_format
 from agentft.errors import InputError
 from agentft.evaluation.plan import Arm
 from agentft.evaluation.probabilities import CallPiece, CallProbability, Probabilities
-from agentft.files import atomic_write, clear_unfinished, lock_folder, naming
+from agentft.files import atomic_write, clear_unfinished, json_of, lock_folder, naming
 from agentft.metrics import SCORER_VERSION, Context, Finding, classify, decisions, score_case
 from agentft.records.parts import dump_part, read_part
 from agentft.strict import read_as, read_bytes
@@ -213,14 +213,14 @@ def read_record(row: object, at: str) -> Record:
             plain,
             at,
             steps=tuple(_read_step(step, row["format"]) for step in row["steps"]),
-            findings=tuple(Finding(**finding) for finding in row.get("findings", ())),
-            scores={name: Score(**score) for name, score in row.get("scores", {}).items()},
+            findings=tuple(read_as(Finding, finding, at) for finding in row.get("findings", ())),
+            scores={name: _read_score(**score) for name, score in row.get("scores", {}).items()},
             decisions=tuple((expected, made) for expected, made in row.get("decisions", ())),
             expected=tuple(map(dict, row.get("expected", ()))),
             conditions=row.get("conditions") and dict(row["conditions"]),
             probabilities=_read_probabilities(row.get("probabilities")),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f"{at}: case {row['case']!r:.60} is damaged ({error}); run it again") from None
 
 
@@ -251,7 +251,7 @@ def read_records(path: Path) -> Iterator[Record]:
             continue
         try:
             # Not json_text's reader: a record keeps what a model wrote, lone surrogates included.
-            row = json.loads(line)
+            row = json_of(line)
         except ValueError as error:
             if number == len(lines):
                 return
@@ -275,10 +275,7 @@ class Store:
             clear_unfinished(folder)
             kept = list(read_records(self.path)) if self.path.exists() else []
             if any(record.fingerprint not in fingerprints for record in kept):
-                raise InputError(
-                    f"{self.path} holds another evaluation (another model, suite, tools or settings); "
-                    "give another folder with --output, or remove that one"
-                )
+                raise InputError(f"{self.path} holds another evaluation (of other settings); give another --output")
             # An invalid case says nothing about the model, so it is run again.
             self.records: dict[Key, Record] = {record.key: record for record in kept if record.outcome != "invalid"}
             self.kept = len(self.records)
@@ -350,6 +347,10 @@ def _reads_alike(record: Record) -> bool:
 
 def _calls(parts: Iterable[Part]) -> list[tuple[str, bool]]:
     return [(part.name, part.parse_error is None) for part in parts if isinstance(part, ToolCall)]
+
+
+def _read_score(value: float | None, reason: str) -> Score:
+    return Score(None if value is None else float(value), str(reason))
 
 
 def _read_step(row: dict[str, Any], fmt: str) -> Step:

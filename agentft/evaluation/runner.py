@@ -31,7 +31,7 @@ from agentft.evaluation.records import (
     stored_baseline,
 )
 from agentft.evaluation.summary import MAX_INVALID, Gate, Summary, summarise
-from agentft.files import write_text
+from agentft.files import json_of, write_text
 from agentft.metrics import SCORER_VERSION
 from agentft.models import ConcurrentModel, InspectableModel, Model, Sampling
 from agentft.strict import counted
@@ -131,7 +131,7 @@ def _keep_baseline(folder: Path, stored: Mapping[str, Sequence[Record]]) -> None
 def _larger_summary(path: Path, summary: Summary) -> str:
     """What the stored summary covers, if that is more than `summary` does; else an empty text."""
     try:
-        stored = sum(int(count) for count in json.loads(path.read_bytes())["done"].values())
+        stored = sum(int(count) for count in json_of(path.read_bytes())["done"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ""
     return f"{stored} finished cases" if stored > sum(summary.done.values()) else ""

@@ -64,10 +64,7 @@ def read_shots(paths: Sequence[Path], count: int, seed: int) -> Shots:
         rounds = ((key, turns) for key, row in ordered if (turns := _first_round(row)))
         found = heapq.nsmallest(KEPT, chain(found, rounds), key=lambda item: item[0])
     if len(found) < count:
-        raise InputError(
-            f"--shots {count}: {', '.join(map(str, paths)) or 'no data'}: only {len(found)} rows begin with a question "
-            "that is answered to the end with readable calls; use fewer"
-        )
+        raise InputError(f"--shots {count}: only {len(found)} rows begin with a question that is answered; use fewer")
     return Shots(count, seed, tuple(turns for _, turns in found))
 
 

@@ -131,10 +131,7 @@ def _open(run: FinishedRun, to: Target) -> _Export:
     ollama = None
     if to == "ollama":
         if isinstance(rendering, FramedRendering) and rendering.format.server_parser is None:
-            raise InputError(
-                f"Ollama has no parser for calls of the format {rendering.name}; train with --format hermes, or export "
-                "--to vllm"
-            )
+            raise InputError(f"Ollama cannot read {rendering.name} calls; train with --format hermes, or use --to vllm")
         given = given_text(rendering, tokenizer, thinking=run.thinking)
         ollama = ollama_template(rendering.frame, given, tools, thinking=run.thinking)
     return _Export(run, to, tokenizer, rendering, rows, template, ollama)
@@ -158,10 +155,7 @@ def _check(export: _Export, note: Callable[[str], None], allow_differences: bool
         raise FrameError(f"no training row can be sent as messages (of {len(parity.unsendable)}); train again")
     note(parity.sentence() + (f"; the first difference: {parity.first}" if parity.differ else ""))
     if parity.as_text:
-        note(
-            f"{parity.as_text} rows were trained with tools and calls in the data set's own wording: send their system "
-            "text and calls as text"
-        )
+        note(f"{parity.as_text} rows have calls in the data set's own wording: send system text and calls as text")
     if parity.unsendable:
         note(f"rows not sendable as messages: {len(parity.unsendable)} (the first: {parity.unsendable[0]})")
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from shlex import quote
 
+from agentft.files import read_object
 from agentft.rendering import FramedRendering
 from agentft.rendering.native import NativeRendering
 from agentft.runs import FinishedRun
@@ -64,10 +64,10 @@ def _served_rank(run: FinishedRun) -> int | None:
     """vLLM's smallest --max-lora-rank for the run's adapter; None if there is none, or vLLM cannot load it."""
     if run.is_whole:
         return None
-    config = json.loads((run.weights / "adapter_config.json").read_text(encoding="utf-8"))
+    config = read_object(run.weights / "adapter_config.json")
     if any(config.get(key) for key in ("use_dora", "modules_to_save", "trainable_token_indices")):
         return None
-    return next((size for size in _RANKS if size >= config["r"]), None)
+    return next((size for size in _RANKS if size >= config.get("r", 0)), None)
 
 
 def _shell(*lines: str) -> str:

@@ -31,6 +31,7 @@ __all__ = ["connect", "import_mcp", "list_tools"]
 
 _PAGE_LIMIT = 100
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
+_ANSWER_LIMIT = 16 << 20  # bytes of one answer over HTTP
 _LOG_LIMIT = 1 << 16  # bytes of a server's log that are kept
 
 
@@ -254,17 +255,33 @@ def _transport(server: str, environment: Sequence[str], log: _Log, expired: Even
 
 @asynccontextmanager
 async def _over_http(url: str, expired: Event) -> AsyncIterator[Any]:
+    """The SDK's transport, but compressed answers, which could become of any size, and large ones are refused."""
     import httpx2  # the SDK's
     from mcp.client.streamable_http import streamable_http_client
 
+    class Bounded(httpx2.AsyncByteStream):
+        def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+            self._stream, self.aclose = stream, stream.aclose  # type: ignore[method-assign]
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            size = 0
+            async for chunk in self._stream:
+                if (size := size + len(chunk)) > _ANSWER_LIMIT:
+                    raise httpx2.ReadError(f"the server's answer is larger than {_ANSWER_LIMIT >> 20} MiB")
+                yield chunk
+
     async def look(response: Any) -> None:
+        if response.headers.get("content-encoding", "identity") != "identity":
+            raise httpx2.DecodingError("the server compresses its answers, though none may be compressed")
+        response.stream = Bounded(response.stream)
         status, sent = response.status_code, response.request
         old = sent.method == "POST" and "mcp-session-id" in sent.headers
         # The specification's status is 404; many servers send a 400 that speaks of the session.
         if old and (status == 404 or (status == 400 and b"session" in (await response.aread()).lower())):
             expired.set()
 
-    http = httpx2.AsyncClient(timeout=httpx2.Timeout(TIMEOUT, read=300), event_hooks={"response": [look]})
+    plain, patience = {"Accept-Encoding": "identity"}, httpx2.Timeout(TIMEOUT, read=300)
+    http = httpx2.AsyncClient(headers=plain, timeout=patience, event_hooks={"response": [look]})
     async with http, streamable_http_client(url, http_client=http) as streams:
         yield streams
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from agentft.errors import InputError
+from agentft.files import json_of
 from agentft.models import Model
 from agentft.models.embedded import EMBEDDED, resolve
 from agentft.models.local import LocalModel
@@ -96,7 +96,7 @@ def check_rendering(run: FinishedRun, rendering: Mapping[str, Json], model: str)
         InputError: the chat template, the system text or the stop strings differ from those in `format.json`.
     """
     path = RunFolder(run.path).format
-    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored = json_of(path.read_bytes())
     for key in ("frame_sha256", "stop", "system_sha256"):
         if key in stored and stored[key] != rendering[key]:
             if key == "frame_sha256" and model != run.model:

@@ -120,10 +120,7 @@ def located(model: str, load: Callable[..., Any], *arguments: Any, **options: An
         return load(*arguments, **options)
     except (OSError, ValueError, ImportError) as error:
         if "trust_remote_code" in str(error):
-            raise InputError(
-                f"the model {model!r} comes with Python code of its own, which agentft never runs; use a model whose "
-                "architecture transformers supports"
-            ) from error
+            raise InputError(f"the model {model!r} needs Python code of its own, which agentft never runs") from error
         raise MissingError(
             f"the model {model!r} cannot be loaded ({_first_line(error)}); give a folder, a hub id or smollm2-135m"
         ) from error
@@ -134,10 +131,9 @@ def located(model: str, load: Callable[..., Any], *arguments: Any, **options: An
                 f"the weights of {model!r} are a pickle that holds more than tensors, which agentft never loads; "
                 "convert them to safetensors"
             ) from error
-        # The tokenizers library raises plain exceptions; a config may be no object, weights have other shapes, or lack.
-        if kind in ("Exception", "SafetensorError", "TypeError", "UserWarning") or "mismatched_sizes" in str(error):
-            raise InputError(f"the files of {model!r} are damaged ({_first_line(error)}); download it again") from error
-        raise
+        # The tokenizers library raises plain exceptions; for a value of the wrong type, libraries raise anything.
+        why = f"{kind}: {_first_line(error)}".removeprefix("Exception: ")
+        raise InputError(f"the files of {model!r} are damaged ({why:.300}); download it again") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -102,10 +102,7 @@ def open_endpoint(
     path = parts.path.rstrip("/").removesuffix("/completions").removesuffix("/chat") or "/v1"
     key = next((name for name in _KEYS if os.environ.get(name)), "")
     if key and parts.scheme == "http" and not allow_http and not _is_loopback(parts.host):
-        raise InputError(
-            f"--endpoint {url}: {key} would be sent unencrypted to {parts.host}; use https, unset the variable, or "
-            "allow it with --allow-http"
-        )
+        raise InputError(f"{key} would be sent unencrypted to {parts.host}; use https, unset it, or add --allow-http")
     return Endpoint(str(parts.copy_with(path=path)), key, seconds, concurrency, backoff=backoff)
 
 

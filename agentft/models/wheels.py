@@ -61,7 +61,7 @@ def pull_wheel(wheel: Wheel, on_progress: OnProgress | None = None) -> Path:
         work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=folder))
         try:
             name = f"{wheel.package} {wheel.version}"
-            remedy = f"try again, or copy {target} from a machine that has it"
+            remedy = f"go online and try again, or copy {target} from a machine that has it"
             found = fetch_wheel(name, wheel, work, lock, report, remedy)
             with found.open("rb") as stream:
                 os.fsync(stream.fileno())
@@ -124,10 +124,7 @@ def fetch_wheel(name: str, wheel: Wheel, work: Path, lock: int, report: OnProgre
             process.wait()
     found = next(wheels.glob("*.whl"), None)
     if process.returncode != 0 or found is None:
-        raise MissingError(
-            f"{name} is not in the cache and could not be fetched from the package index ({_complaint(log)}); "
-            f"go online and {remedy}"
-        )
+        raise MissingError(f"{name} is not in the cache and could not be fetched ({_complaint(log)}); {remedy}")
     report("fetching", wheel.size, wheel.size)
     _check(found, wheel, report)
     return found
@@ -156,7 +153,4 @@ def _check(path: Path, wheel: Wheel, report: OnProgress) -> None:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     report("checking", wheel.size, wheel.size)
     if digest != wheel.sha256:
-        raise InputError(
-            f"{path.name}: its SHA-256 is {digest} instead of {wheel.sha256}, so it was not used; "
-            "check which package index pip uses (`pip config list`)"
-        )
+        raise InputError(f"{path.name}: its SHA-256 is {digest}, not ours; check the package index (`pip config list`)")

@@ -200,10 +200,7 @@ class Frame:
         ours = told[0] + "".join(content + piece for content, piece in zip(contents, told[1:], strict=True))
         messages = [message_of(*item, self.form) for item in zip(roles, contents, thoughts, strict=True)]
         if self.template(messages, generation_prompt) != ours:
-            raise FrameError(
-                "the chat template rewrites the contents of messages, so training would not match serving; use a "
-                "tokenizer with a plainer template"
-            )
+            raise FrameError("the chat template rewrites the contents of messages; use a tokenizer with a plainer one")
 
 
 def chat_renderer(tokenizer: ChatTokenizer) -> Callable[..., str]:

@@ -229,10 +229,7 @@ class _Chat:
             bare, marked = (template(messages[:count], prompt, tools) for messages, tools in self.written)
             pieces = list(self._pieces(marked))
             if "".join(text for _, text in pieces) != bare:
-                raise _RewrittenError(
-                    "the chat template rewrites contents with control tokens, so they would not stay text; "
-                    "remove the control tokens from the row"
-                )
+                raise _RewrittenError("the chat template rewrites control tokens; remove them from the row")
             if prompt:
                 self._check_kept(self.messages[:count], pieces)
             if prompt and not self.rendering.thinking and bare.rstrip().endswith(THINK):

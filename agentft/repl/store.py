@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agentft.errors import InputError
-from agentft.files import write_text
+from agentft.files import json_of, write_text
 from agentft.records.parts import dump_part, read_part
 from agentft.repl.session import ChatRound, Session
 from agentft.types import Conversation, Exchange, Json, Step, Turn
@@ -151,7 +151,7 @@ def _read_step(row: dict[str, Any]) -> Step:
 
 def _read(path: Path) -> StoredSession:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json_of(path.read_bytes())
         if document["version"] != _VERSION:
             raise InputError(f"{path}: written by another version of agentft; it cannot be resumed")
         document["conversation"]["turns"], document["rounds"], document["origin"]

@@ -132,8 +132,5 @@ def _receive(connection: Any) -> tuple[bool, Any]:
     try:
         succeeded, result = connection.recv()
     except (EOFError, OSError):
-        raise InputError(
-            "a process that helps to prepare the rows was ended from outside, perhaps for lack of memory; free memory, "
-            "or run the command on one core (taskset -c 0 agentft ...)"
-        ) from None
+        raise InputError("a helper process was ended, perhaps for lack of memory; try `taskset -c 0 agentft`") from None
     return succeeded, result

@@ -13,7 +13,7 @@ from agentft.json_text import UnreadableError, read_json, repeated_keys
 from agentft.records import parse_row
 from agentft.rows.ledger import Ledger, Rejection
 from agentft.rows.quarantine import OnReject, open_quarantine
-from agentft.rows.sources import ROW_LIMIT, Raw, is_parquet, iter_raw
+from agentft.rows.sources import ROW_LIMIT, Raw, check_growth, is_parquet, iter_raw
 from agentft.types import Conversation, Json
 
 __all__ = ["Row", "Undecoded", "decode_row", "iter_undecoded", "keep_rows", "read_conversations", "read_rows"]
@@ -159,8 +159,11 @@ def decode_row(raw: Undecoded) -> Row | Rejection:
 def _read_parquet(path: Path) -> Iterator[Row | Rejection]:
     from agentft.rows.parquet import check_arguments, iter_parquet
 
+    size = 0
     for number, value in enumerate(iter_parquet(path), 1):
         raw = json.dumps(value, ensure_ascii=False, default=_as_text)
+        size += len(raw)
+        check_growth(path, number, size, 1000)  # equal values of a column are stored once
         row = Row(number, json.loads(raw), raw)
         try:
             check_arguments(row.value)

@@ -12,14 +12,16 @@ from typing import IO, NamedTuple, cast
 
 from agentft.errors import InputError
 
-__all__ = ["ROW_LIMIT", "Raw", "is_parquet", "iter_raw", "open_bytes"]
+__all__ = ["ROW_LIMIT", "Raw", "check_growth", "is_parquet", "iter_raw", "open_bytes"]
 
 ROW_LIMIT = 16 * 2**20
 """Bytes; a longer row is not read into memory."""
 
 _CHUNK = 2**18
+_FREE = 200_000  # bytes: smaller packed files count as that large
+_MOST = 100  # bytes that a byte of gzip may become; real rows stay below 30
 _BOM = b"\xef\xbb\xbf"
-_STRUCTURE = re.compile(rb'[\[\]{},"]')
+_STRUCTURE = re.compile(rb'\[+|{+|[\]},"]')
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 
 
@@ -55,6 +57,24 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
             yield cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if packed else file
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InputError(f"{path}: the gzip stream is damaged or truncated ({error}); download it again") from None
+
+
+def check_growth(path: Path, rows: int, size: int, most: int) -> None:
+    """Refuse a packed file which seconds of reading show to be little else than repetition: it would take hours.
+
+    Args:
+        rows: how many were read so far. `size`: their bytes, unpacked.
+        most: bytes that a packed byte may become. Each row must take at least four packed ones.
+
+    Raises:
+        InputError: it becomes too much.
+    """
+    packed = path.stat().st_size
+    if rows * 4 + size // most > max(packed, _FREE):
+        raise InputError(
+            f"{path} ({packed:,} bytes) unpacks to at least {rows:,} rows and {size >> 20:,} MiB, so nearly all of it "
+            "repeats; remove what repeats or, if it is right as it is, give the unpacked rows as JSONL"
+        )
 
 
 def _check_readable(path: Path) -> None:
@@ -100,6 +120,13 @@ def _iter_lines(stream: IO[bytes], start: int, number: int) -> Iterator[Raw]:
             yield Raw(number, start, length, data.rstrip(b"\r\n"))
         start += length
         number += 1
+        if not number % 1024 or length > _CHUNK:
+            _check_gzip(stream, number, start)
+
+
+def _check_gzip(stream: object, rows: int, size: int) -> None:
+    if isinstance(stream, gzip.GzipFile):
+        check_growth(Path(str(stream.name)), rows, size, _MOST)
 
 
 def _iter_array(stream: IO[bytes], start: int) -> Iterator[Raw]:
@@ -111,6 +138,7 @@ def _iter_array(stream: IO[bytes], start: int) -> Iterator[Raw]:
     element = start  # offset of the current element in the file
     buffer, base, at = b"", start, 0  # the file's bytes from offset `base` on, scanned up to `buffer[at]`
     while chunk := stream.read(_CHUNK):
+        _check_gzip(stream, number, base)
         # Keep the bytes of the current element, unless it is too long.
         drop = at if base + at - element > ROW_LIMIT else min(at, element - base)
         buffer, base, at = buffer[drop:] + chunk, base + drop, at - drop
@@ -118,10 +146,10 @@ def _iter_array(stream: IO[bytes], start: int) -> Iterator[Raw]:
             mark, at, in_string = _next_mark(buffer, at, in_string)
             if not mark:
                 break
-            depth += 1 if mark in b"[{" else -1 if mark in b"]}" else 0
-            if depth == 1 and mark == b"[":  # the array's own opening bracket
-                element = base + at
-            elif depth <= 0 or (depth == 1 and mark == b","):
+            if depth == 0 and mark[:1] == b"[":  # the first is the array's own opening bracket
+                element = base + at - len(mark) + 1
+            depth += len(mark) if mark[0] in b"[{" else -1 if mark in b"]}" else 0
+            if depth <= 0 or (depth == 1 and mark == b","):
                 raw = _element(number, element, base + at - 1, buffer[element - base : at - 1])
                 if raw.data != b"" or mark == b",":
                     yield raw
@@ -137,8 +165,8 @@ def _iter_array(stream: IO[bytes], start: int) -> Iterator[Raw]:
 
 
 def _next_mark(buffer: bytes, at: int, in_string: bool) -> tuple[bytes, int, bool]:
-    """The next bracket or comma outside strings (b"" if there is none), the position after it, and whether that is
-    inside a string. `in_string`: whether `at` is inside a string."""
+    """The next comma, bracket or run of equal opening brackets outside strings (b"" if there is none), the position
+    after it, and whether that is inside a string. `in_string`: whether `at` is inside a string."""
     while True:
         if in_string:
             inside = _IN_STRING.match(buffer, at)

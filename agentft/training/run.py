@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -12,7 +11,7 @@ from typing import Any
 
 from agentft.engine.packing import Pack, epoch_packs, report_packing
 from agentft.errors import InputError
-from agentft.files import clear_unfinished, write_digests, write_text
+from agentft.files import clear_unfinished, json_of, write_digests, write_text
 from agentft.models.embedded import EMBEDDED, resolve
 from agentft.rows.preparation import DataReport, Encoder, Prepared
 from agentft.runs import RunFolder, new_run
@@ -352,7 +351,7 @@ def _data_document(job: _Job) -> dict[str, Json]:
 
 def _check_fingerprint(folder: RunFolder, job: _Job) -> None:
     try:
-        known = json.loads(folder.data.read_text(encoding="utf-8"))
+        known = json_of(folder.data.read_bytes())
         fingerprint, packed = known["fingerprint"], (known["steps"], known["packing"])
         held = known["eval"]["fingerprint"] if job.held else ""
     except (OSError, ValueError, LookupError, TypeError) as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agentft.errors import InputError, MissingError
+from agentft.files import json_of
 from agentft.strict import nearest, own_table
 from agentft.training.recipe import Method, Recipe
 
@@ -250,7 +251,7 @@ def _read(path: Path) -> dict[str, Any]:
         form = path.name.removeprefix("deepspeed_")  # as XTuner calls them
         raise InputError(f"--deepspeed {path}: no such file or form; {nearest(form, FORMS)}")
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = json_of(path.read_bytes())
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); give DeepSpeed's configuration, or {FORMS[1]}") from None
     if not isinstance(settings, dict) or not isinstance(settings.get("zero_optimization"), dict):

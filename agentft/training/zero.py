@@ -220,7 +220,4 @@ def check_shards(checkpoint: Path, processes: int) -> None:
     """
     shards = len(list((checkpoint / _TAG).glob("*optim_states.pt")))
     if shards not in (0, processes):
-        raise InputError(
-            f"{checkpoint} holds DeepSpeed's shards of {shards} processes, which {processes} cannot load; go on with "
-            f"--gpus {shards}"
-        )
+        raise InputError(f"{checkpoint} holds shards of {shards} processes, not {processes}; add --gpus {shards}")

@@ -171,7 +171,7 @@ def test_vllm_gets_template_parser_and_adapter(
     captured = capfd.readouterr()
     assert "vLLM has no parser for MS-Agent calls" in captured.out
     assert "--tool-call-parser" not in captured.out
-    assert "rows were trained with tools and calls in the data set's own wording" in captured.err
+    assert "rows have calls in the data set's own wording" in captured.err
 
 
 def test_ollama_gets_a_modelfile(runs: Folders, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -226,7 +226,7 @@ def test_a_row_without_targets_adds_nothing() -> None:
     [
         (
             {"input_ids": [5, 6], "labels": [6, 7]},
-            "row 0: the label of token 1 is 7, but the token is 6; labels must not",
+            "row 0: token 1 has another label than itself; labels must not",
         ),
         ({"input_ids": [5, 6], "labels": [6]}, "row 0 has 2 input_ids, but 1 labels"),
     ],

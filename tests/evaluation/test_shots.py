@@ -82,7 +82,7 @@ def test_an_example_is_a_first_round_that_is_answered_with_readable_calls(tmp_pa
     data = write(tmp_path / "d.jsonl", *rows)
     shots = read_shots([data], 2, 0)
     assert sorted(questions(shots.history([tool("one")], "hermes"))) == ["good", "no call"]
-    with pytest.raises(InputError, match=r"--shots 3: .*d\.jsonl: only 2 rows begin"):
+    with pytest.raises(InputError, match="--shots 3: only 2 rows begin"):
         read_shots([data], 3, 0)
 
 

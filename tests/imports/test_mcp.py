@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import logging
 import sys
 import tracemalloc
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -122,6 +125,41 @@ def test_an_imported_tool_is_called_in_the_chat(
     assert captured.out == "Counted.\n"
     assert "⚙ 1 count" in captured.err
     assert "· 200 ·" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("body", "packed", "message"),
+    [
+        (gzip.compress(b"{" + b" " * 2**20 * 20 + b"}", mtime=0), True, "the server compresses its answers"),
+        (b"{" + b" " * 2**20 * 17 + b"}", False, "the server's answer is larger than 16 MiB"),
+    ],
+)
+def test_an_answer_over_http_is_read_within_bounds(
+    body: bytes, packed: bool, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            if packed:
+                self.send_header("Content-Encoding", "gzip")
+            self.end_headers()
+            with suppress(OSError):  # the client does not read all of it
+                self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            address = f"http://127.0.0.1:{server.server_port}/mcp"
+            assert run(["tools", "import", "mcp", address, "--output", str(tmp_path / "w")]) == 2
+        finally:
+            server.shutdown()
+    assert message in capsys.readouterr().err
 
 
 def test_variables_for_a_url_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,7 +103,7 @@ def test_what_fails_in_a_helper_is_tried_here() -> None:
 
 
 def test_a_helper_that_dies_is_one_clear_error() -> None:
-    with pytest.raises(InputError, match=r"ended from outside, perhaps for lack of memory; free memory"):
+    with pytest.raises(InputError, match=r"was ended, perhaps for lack of memory"):
         list(map_in_order(die, range(9), 2, 1))
 
 

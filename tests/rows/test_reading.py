@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import random
 import re
 import tracemalloc
 from collections.abc import Iterator
@@ -111,12 +112,12 @@ def test_large_numbers_and_raw_tabs_are_fine(tmp_path: Path) -> None:
 
 
 def test_a_line_above_the_limit_is_quarantined_in_full_in_constant_memory(tmp_path: Path) -> None:
-    size = 50 * 2**20
+    block = random.Random(0).randbytes(2**14).hex().encode().ljust(2**20, b"x")
     path = tmp_path / "rows.jsonl.gz"
     with gzip.open(path, "wb", compresslevel=1) as stream:
         stream.write(GOOD.encode() + b'\n{"a": "')
         for _ in range(50):
-            stream.write(b"x" * 2**20)
+            stream.write(block)
         stream.write(b'"}\n' + GOOD.encode() + b"\n")
     quarantine = tmp_path / "bad.jsonl"
     tracemalloc.start()
@@ -127,7 +128,7 @@ def test_a_line_above_the_limit_is_quarantined_in_full_in_constant_memory(tmp_pa
     assert ledger.reasons == {"line-too-long": 1}
     assert peak < 40 * 2**20
     (row,) = kept(quarantine)
-    assert base64.b64decode(row["raw_base64"]) == b'{"a": "' + b"x" * size + b'"}\n'
+    assert base64.b64decode(row["raw_base64"]) == b'{"a": "' + block * 50 + b'"}\n'
 
 
 @pytest.mark.parametrize("indent", [None, 2])
@@ -292,3 +293,34 @@ def test_only_one_row_is_converted_and_the_rows_before_it_are_counted(tmp_path: 
     assert list(keep_rows(path, convert, ledger, rejections.append, only=3)) == [(3, "3")]
     assert converted == ["3"]
     assert (ledger.rows, ledger.kept, ledger.rejected, rejections) == (3, 1, 0, [])
+
+
+BOMBS = {
+    "brackets": b"[" * 2**20 * 30,
+    "blank lines": b"\n" * 300_000,
+    "equal rows": (GOOD.encode() + b"\n") * 60_000,
+    "long rows": (b"x" * 2**20 + b"\n") * 30,
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_small_gzip_of_much_repetition_is_refused_early(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, gzip.compress(BOMBS[name], mtime=0), "rows.jsonl.gz")
+    with pytest.raises(InputError, match=r"unpacks to at least .* so nearly all of it repeats; .* as JSONL"):
+        read(path)
+
+
+def test_a_small_parquet_file_of_much_repetition_is_refused_early(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pyarrow.table({"a": pyarrow.array(["x"] * 60_000)}), path)
+    with pytest.raises(InputError, match=r"unpacks to at least .* so nearly all of it repeats"):
+        read(path)
+
+
+@pytest.mark.parametrize("text", ["[[]]", "[[[1]],[[2]]]", '[{"a":[[{}]]},[[3]]]', "[[[[4]]],5]"])
+def test_runs_of_brackets_do_not_move_the_elements_of_an_array(tmp_path: Path, text: str) -> None:
+    found = [str(item.raw) for item in read_rows(write(tmp_path, text))]
+    assert found == [json.dumps(value, separators=(",", ":")) for value in json.loads(text)]
