@@ -164,9 +164,7 @@ def _add_result(message: Mapping[str, Json], step: CallLinks, before: Json) -> N
 
 
 def _read_result_text(content: Json) -> str:
-    """A result's text. Some exporters leave results as objects; these are dumped as JSON."""
-    texts = isinstance(content, list) and all(
-        isinstance(part, dict) and part.get("type") in _TEXT_KEYS for part in content
-    )
-    is_text = content is None or isinstance(content, str) or (texts and content)
+    """A result's text, which may have parts. Some exporters leave results as objects; these are dumped as JSON."""
+    kinds = [isinstance(part, dict) and part.get("type") for part in content] if isinstance(content, list) else []
+    is_text = content is None or isinstance(content, str) or (all(kinds) and any(kind in _TEXT_KEYS for kind in kinds))
     return _read_content(content) if is_text else json.dumps(content, ensure_ascii=False)

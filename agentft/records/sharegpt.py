@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agentft.records.keys import REASONING_KEYS
-from agentft.records.openai import parse_openai
+from agentft.records.openai import OPENAI_KEYS, parse_openai
 from agentft.records.turns import role_of, text_of
 from agentft.types import Json, ToolDefinition, Turn
 
@@ -17,7 +17,9 @@ _ROLES = {"human": "user", "gpt": "assistant", **dict.fromkeys(_CALLS, "assistan
 
 SHAREGPT_KEYS: dict[str, frozenset[str]] = {
     "": frozenset({"role", "content", "from", "value"}),
-    **dict.fromkeys(("gpt", "assistant", *_CALLS), frozenset(REASONING_KEYS)),
+    **dict.fromkeys(("gpt", "assistant"), OPENAI_KEYS["assistant"]),
+    **dict.fromkeys(_CALLS, frozenset(REASONING_KEYS)),
+    **dict.fromkeys(("tool", "function", *_RESULTS), OPENAI_KEYS["tool"]),
 }
 """The keys of a turn that are read, by role."""
 

@@ -229,6 +229,23 @@ def test_parts_of_texts_and_refusals_are_read_and_others_named() -> None:
             parse_row(given, "x")
 
 
+def test_a_result_in_parts_is_their_text_and_an_image_in_it_is_named() -> None:
+    call: Json = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+    def read(content: Any) -> str:
+        calling: Any = {"role": "assistant", "content": None, "tool_calls": [call]}
+        result: Any = {"role": "tool", "tool_call_id": "c", "content": content}
+        return parse_row({"messages": [USER, calling, result]}, "x").turns[-1].raw
+
+    text: Any = {"type": "text", "text": "30"}
+    assert read([text, {"type": "output_text", "text": " degrees"}]) == "30 degrees"
+    data: Any
+    for data in ([text, {"text": "30"}], [text, 3], [{"type": "city"}]):  # no parts, but values
+        assert read(data) == json.dumps(data)
+    with pytest.raises(RowError, match="no text but 'image_url'"):
+        read([text, {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}])
+
+
 def test_openai_turns_under_the_conversations_key_keep_their_calls() -> None:
     for name in ("parallel", "legacy-function-call"):
         row = ROWS[name]

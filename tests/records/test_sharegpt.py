@@ -49,6 +49,15 @@ def test_a_turn_of_calls_may_be_left_out_of_the_loss() -> None:
     assert not row.unread
 
 
+def test_calls_of_openai_and_results_of_these_roles_are_read_in_one_row() -> None:
+    call: Json = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+    messages: list[Json] = [{"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": [call]}]
+    messages.append({"role": "observation", "tool_call_id": "c1", "name": "f", "content": "1"})
+    row = parse_row({"messages": messages}, "x")
+    assert [type(part) for one in row.turns[1:] for part in one.parts] == [ToolCall, ToolResult]
+    assert row.unread == ()
+
+
 def test_other_keys_of_a_turn_of_calls_are_named() -> None:
     row = read(turn("human", "hi"), turn("function_call", CALL) | {"plan": "p"}, turn("observation", "1") | {"loss": 1})
     assert row.unread == ("function_call.plan", "observation.loss")
