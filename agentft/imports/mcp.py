@@ -51,8 +51,9 @@ def import_mcp(server: str, world: str, environment: Sequence[str] = ()) -> Impo
     names: set[str] = set()
     listed, complete = asyncio.run(list_tools(server, environment))
     if not complete:
-        rest = f"the server lists more than {_PAGE_LIMIT} pages of tools; the rest was not imported"
-        imported.adapted.append(ImportNote("tools/list", rest))
+        imported.adapted.append(
+            ImportNote("tools/list", f"more than {_PAGE_LIMIT} pages of tools; the rest is left out")
+        )
     for index, tool in enumerate(listed):
         name = tool.get("name") if isinstance(tool, dict) else None
         known = isinstance(name, str) and bool(name)
@@ -75,8 +76,7 @@ def _add(imported: ImportedWorld, name: str, tool: dict[str, Any]) -> None:
     changed: set[str] = set()
     schema, returns = _modernised(schema, changed), _modernised(returns, changed)
     if changed:
-        old = f"written in an older draft of JSON Schema: {', '.join(sorted(changed))}; now as in draft 2020-12"
-        imported.adapted.append(ImportNote(name, old))
+        imported.adapted.append(ImportNote(name, f"now as in JSON Schema 2020-12: {', '.join(sorted(changed))}"))
     hints = hints if isinstance(hints, dict) else {}
     changes = "destructive" if hints.get("destructiveHint") is True else "write"
     for part in (schema, returns):
@@ -95,7 +95,7 @@ def _add(imported: ImportedWorld, name: str, tool: dict[str, Any]) -> None:
 
 
 def _modernised(schema: Any, changed: set[str]) -> Any:
-    """A schema of draft 4, 6 or 7 in keywords of 2020-12; the keywords that were replaced are added to `changed`.
+    """A schema of draft 4, 6 or 7 in keywords of 2020-12, without nulls; what was replaced is added to `changed`.
 
     These are `exclusiveMinimum: true` and `exclusiveMaximum: true`, `items` as a list with `additionalItems`, and
     `dependencies`. A schema that has none of these stays equal.
@@ -104,8 +104,10 @@ def _modernised(schema: Any, changed: set[str]) -> Any:
         return [_modernised(item, changed) for item in schema]
     if not isinstance(schema, dict):
         return schema
+    kept = {key: value for key, value in schema.items() if value is not None or key in INERT}
+    changed |= schema.keys() - kept.keys()
     made: dict[str, Any] = {}
-    for key, value in schema.items():
+    for key, value in kept.items():
         if key in _NAMED and isinstance(value, dict):
             made[key] = {name: _modernised(inner, changed) for name, inner in value.items()}
         else:
@@ -163,9 +165,8 @@ async def connect(
     with log.stream:
         try:
             with anyio.fail_after(TIMEOUT) as scope:
-                async with Client(
-                    _keeping_tools(_transport(server, environment, log, expired or Event()), tools), mode="legacy"
-                ) as client:
+                streams = _keeping_tools(_transport(server, environment, log, expired or Event()), tools)
+                async with Client(streams, mode="legacy") as client:
                     for _ in range(_PAGE_LIMIT):
                         cursor = (await client.list_tools(cursor=cursor)).next_cursor
                         if cursor is None:

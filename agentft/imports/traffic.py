@@ -104,10 +104,10 @@ def _har(entry: Any) -> dict[str, Any]:
             form = parse_qsl(sent or "", keep_blank_values=True)
         row = {"method": request["method"], "url": request["url"], "request": None if form else _body(sent)}
         row |= {"form": form, "media": media if media not in {_FORM, "application/json"} else ""}
-        cached = status == 304 and content.get("text")  # the browser got the answer from its cache
-        if content.get("text") is None and (content.get("size", 0) > 0 or status == 304):
+        if not content.get("text") and (content.get("size", 0) > 0 or status == 304):
             raise InputError("the response's body was not saved; export the file with the content of responses")
-        return row | {"status": 200 if cached else status, "response": _body(_text(content, "response"))}
+        # With a 304, the browser got the answer from its cache.
+        return row | {"status": 200 if status == 304 else status, "response": _body(_text(content, "response"))}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"not a HAR entry: {error!r:.100}") from None
 

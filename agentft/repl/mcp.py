@@ -44,12 +44,12 @@ class McpService:
         self._server = server, environment
         self._client: Any = None
         self._expired, self._lock, self._open = Event(), Lock(), ExitStack()
-        tools = {name: tool for toolset in toolsets for name, tool in toolset.tools.items()}
         with ExitStack() as stack:
             self._portal = stack.enter_context(start_blocking_portal())
             stack.callback(self._leave)
             names = {tool.get("name") for tool in self._connect() if isinstance(tool, dict)}
-            self._tools = {name: tool for name, tool in tools.items() if tool.operation in names}
+            tools = (item for toolset in toolsets for item in toolset.tools.items())
+            self._tools = {name: tool for name, tool in tools if tool.operation in names}
             if not self._tools:
                 raise InputError(f"{self.digest} lists none of these tools; run `agentft tools import mcp` again")
             self.close = stack.pop_all().close
@@ -71,7 +71,8 @@ class McpService:
             with self._lock:
                 made = self._ask(known.operation, checked)
         except (InputError, MCPError, CancelledError, ClosedResourceError, OSError, RuntimeError, ValueError) as error:
-            why = f"the MCP server gives no result: {error or type(error).__name__}"
+            said = "its answer does not follow the protocol" if isinstance(error, ValueError) else str(error)
+            why = f"the MCP server gives no result: {said or type(error).__name__}"
             why += "; the next call connects to it again, or starts its command again" * (self._client is None)
             return Recorded(tool, checked, 502, {"error": why})
         text = "\n".join(map(_text, made.content))

@@ -96,9 +96,23 @@ OLD: dict[str, Any] = {
 def test_older_drafts_keep_their_meaning(arguments: dict[str, Any], accepted: bool, tmp_path: Path) -> None:
     assert import_tools([{"name": "t", "inputSchema": OLD}], tmp_path) == 0
     told = (tmp_path / "w" / "README.md").read_text()
-    assert "an older draft of JSON Schema: dependencies, exclusiveMaximum, exclusiveMinimum, items; now" in told
+    assert "now as in JSON Schema 2020-12: dependencies, exclusiveMaximum, exclusiveMinimum, items" in told
     with nullcontext() if accepted else pytest.raises(ToolError):
         ArgumentCheck(load_toolset(str(tmp_path / "w")).tools["t"].definition)(arguments)
+
+
+def test_nulls_of_what_was_left_out_are_dropped(tmp_path: Path) -> None:
+    inner = {"type": "string", "enum": ["a", None], "default": None, "items": None}
+    tools = [
+        {"name": "none", "inputSchema": {"type": "object", "properties": None, "required": None}},
+        {"name": "some", "inputSchema": {"type": "object", "properties": {"x": inner}, "required": None}},
+    ]
+    assert import_tools(tools, tmp_path) == 0
+    made = load_toolset(str(tmp_path / "w")).tools
+    kept = {"type": "string", "enum": ["a", None], "default": None}
+    assert made["none"].definition.parameters == {"type": "object"}
+    assert made["some"].definition.parameters == {"type": "object", "properties": {"x": kept}}
+    assert "`none`: now as in JSON Schema 2020-12: properties, required" in (tmp_path / "w" / "README.md").read_text()
 
 
 def test_descriptions_are_kept_whole(tmp_path: Path) -> None:

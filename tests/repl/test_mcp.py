@@ -121,6 +121,22 @@ def test_what_a_result_holds(
     calls(imported[2])
 
 
+def test_a_result_that_does_not_follow_the_protocol_is_told_in_a_sentence(
+    service: McpService, imported: tuple[str, Toolset, Path]
+) -> None:
+    odd: list[dict[str, Json]] = [
+        {"content": "text"},
+        {"content": [{"type": "hologram"}]},
+        {"more": {"structuredContent": [1]}},
+    ]
+    for more in odd:
+        made = service("wipe", more, "s")
+        assert made is not None
+        error = "the MCP server gives no result: its answer does not follow the protocol"
+        assert (made.status, made.body) == (502, {"error": error})
+    calls(imported[2])
+
+
 def test_a_command_that_ends_is_the_result_of_the_call_and_starts_again_with_the_next(
     imported: tuple[str, Toolset, Path],
 ) -> None:
