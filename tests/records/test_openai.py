@@ -235,7 +235,8 @@ def test_a_result_in_parts_is_their_text_and_an_image_in_it_is_named() -> None:
     def read(content: Any) -> str:
         calling: Any = {"role": "assistant", "content": None, "tool_calls": [call]}
         result: Any = {"role": "tool", "tool_call_id": "c", "content": content}
-        return parse_row({"messages": [USER, calling, result]}, "x").turns[-1].raw
+        row: Any = {"messages": [USER, calling, result]}
+        return parse_row(row, "x").turns[-1].raw
 
     text: Any = {"type": "text", "text": "30"}
     assert read([text, {"type": "output_text", "text": " degrees"}]) == "30 degrees"
