@@ -44,6 +44,7 @@ HEADLINES = ("success", "exact_call", "abstention", "answer")
 """The figures that are also reported per category, language and suite; for BFCL, its own too."""
 
 _REMEDIES = {"base": "; try --baseline-format native, or --shots 3", "model": "; try --format native, or --shots 3"}
+_REMEDIES["native"] = "; try --format hermes, or start its server with a parser for this model's calls"
 
 MAX_INVALID = 0.05
 """The share of invalid cases above which the verdict is `invalid`."""
@@ -220,7 +221,7 @@ def summarise(
     results = [_check_gate(gate, arms, metrics[gate.metric]) for gate in gates]
     return Summary(
         verdict="interrupted" if interrupted else "invalid" if too_many else _verdict(results),
-        finding=_finding(metrics, list(arms), of_bfcl=bool(plan.setups)) + "".join(map(_cut, arms, arms.values())),
+        finding=_finding(metrics, arms, of_bfcl=bool(plan.setups)) + "".join(map(_cut, arms, arms.values())),
         interrupted=interrupted,
         cases=len(plan.cases),
         trials=plan.trials,
@@ -306,17 +307,15 @@ def _breakdowns(plan: Plan, arms: Mapping[str, Sequence[Record]]) -> dict[str, A
 
 
 def _verdict(gates: Sequence[GateResult]) -> str:
-    if not gates:
-        return "none"
-    return "pass" if all(gate.passed for gate in gates) else "fail"
+    return "none" if not gates else "pass" if all(gate.passed for gate in gates) else "fail"
 
 
-def _finding(metrics: Mapping[str, Comparison], labels: Sequence[str], *, of_bfcl: bool) -> str:
+def _finding(metrics: Mapping[str, Comparison], arms: Mapping[str, Sequence[Record]], *, of_bfcl: bool) -> str:
     found, what, of = metrics["exact_call"], "makes exactly the expected calls", "exact calls"
     if of_bfcl:
         found, what, of = metrics["bfcl"], "passes BFCL's check", "BFCL's check"
-    warnings = [_caution(metrics["abstention"], labels), *(_unread(label, metrics) for label in labels)]
-    return _about_calls(found, labels, what, of) + "".join(warnings)
+    warnings = [_caution(metrics["abstention"], [*arms]), *(_unread(label, arms[label], metrics) for label in arms)]
+    return _about_calls(found, [*arms], what, of) + "".join(warnings)
 
 
 def _about_calls(calls: Comparison, labels: Sequence[str], what: str, of: str) -> str:
@@ -349,13 +348,14 @@ def _caution(abstention: Comparison, labels: Sequence[str]) -> str:
     return f" {labels[0]} is worse than {labels[1]} in abstention: it calls where no call is expected ({size})."
 
 
-def _unread(label: str, metrics: Mapping[str, Comparison]) -> str:
+def _unread(label: str, rows: Sequence[Record], metrics: Mapping[str, Comparison]) -> str:
     """A warning about an arm without a single readable call, whose score says nothing about its decisions."""
     calls, known = (metrics[name].arms[label] for name in ("exact_call", "known_tool"))
     if not calls.n or known.n:
         return ""
     failed = f" {label} wrote no readable call in the {calls.n} cases that expect one"
-    return f"{failed}: its failures may be of the call format rather than of its decisions{_REMEDIES.get(label, '')}."
+    remedy = _REMEDIES.get("native" if rows[0].format == "native" else label, "")
+    return f"{failed}: its failures may be of the call format rather than of its decisions{remedy}."
 
 
 def _cut(label: str, rows: Sequence[Record]) -> str:

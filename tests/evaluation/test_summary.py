@@ -68,6 +68,23 @@ def test_a_stored_evaluation_gives_the_same_summary_byte_for_byte(
     assert text == (GOLDEN / "summary.json").read_text("utf-8")
 
 
+@pytest.mark.parametrize(
+    ("label", "form", "remedy"),
+    [
+        ("model", "hermes", "try --format native, or --shots 3."),
+        ("model", "native", "try --format hermes, or start its server with a parser for this model's calls."),
+        ("tuned", "hermes", "rather than of its decisions."),
+    ],
+)
+def test_what_to_do_about_calls_that_nobody_reads(label: str, form: str, remedy: str, tmp_path: Path) -> None:
+    """A server without a parser for the model's calls leaves them in the text."""
+    plan = small_plan(tmp_path)
+    rows = [replace(record(case.id, 0.0, arm=label), format=form) for case in plan.cases]
+    rows = [replace(row, scores={**row.scores, "known_tool": Score(None, "")}) for row in rows]
+    options: dict[str, Any] = {"seconds": 1, "interrupted": False, "kept": 0, "ran": {}, "sampling": {"seed": 0}}
+    assert summarise(plan, {label: rows}, (), **options).finding.endswith(remedy)
+
+
 @pytest.mark.parametrize(("whole", "told"), [(1, True), (19, True), (20, False)])
 def test_replies_that_were_cut_are_told_from_one_in_twenty(whole: int, told: bool, tmp_path: Path) -> None:
     plan = small_plan(tmp_path)
