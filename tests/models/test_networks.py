@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from agentft.errors import InputError, MissingError
@@ -99,3 +100,16 @@ def test_weights_of_8_bits_are_read_with_their_scales(tmp_path: Path) -> None:
     read = load_base(str(folder), str(folder), dtype=torch.float32, quantization_config=None).state_dict()
     name = "model.layers.1.mlp.up_proj.weight"
     assert torch.allclose(read[name], tiny_model().state_dict()[name], atol=0.02)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+def test_an_adapter_that_lacks_weights_is_refused(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model")
+    adapted = get_peft_model(tiny_model(), LoraConfig(target_modules=["up_proj"], task_type="CAUSAL_LM"))
+    adapted.save_pretrained(tmp_path / "adapter")
+    assert HfEngine.open(str(folder), tmp_path / "adapter").name.startswith(str(folder))
+    weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if "layers.1" not in name}
+    save_file(kept, tmp_path / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"are damaged .*missing adapter keys"):
+        HfEngine.open(str(folder), tmp_path / "adapter")
