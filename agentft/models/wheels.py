@@ -153,4 +153,7 @@ def _check(path: Path, wheel: Wheel, report: OnProgress) -> None:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     report("checking", wheel.size, wheel.size)
     if digest != wheel.sha256:
-        raise InputError(f"{path.name}: its SHA-256 is {digest}, not ours; check the package index (`pip config list`)")
+        raise InputError(
+            f"{path.name}: its SHA-256 is {digest} instead of {wheel.sha256}, so it was not used; check which package "
+            "index pip uses (`pip config list`)"
+        )
