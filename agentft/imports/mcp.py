@@ -275,11 +275,10 @@ async def _over_http(url: str, expired: Event) -> AsyncIterator[Any]:
         if response.headers.get("content-encoding", "identity") != "identity":
             raise httpx2.DecodingError("the server compresses its answers, though none may be compressed")
         response.stream = Bounded(response.stream)
-        status, sent = response.status_code, response.request
-        old = sent.method == "POST" and "mcp-session-id" in sent.headers
         # The specification's status is 404; many servers send a 400 that speaks of the session.
-        if old and (status == 404 or (status == 400 and b"session" in (await response.aread()).lower())):
-            expired.set()
+        if response.request.method == "POST" and "mcp-session-id" in response.request.headers:
+            named = response.status_code == 400 and b"session" in (await response.aread()).lower()
+            expired.set() if named or response.status_code == 404 else None
 
     plain, patience = {"Accept-Encoding": "identity"}, httpx2.Timeout(TIMEOUT, read=300)
     http = httpx2.AsyncClient(headers=plain, timeout=patience, event_hooks={"response": [look]})

@@ -39,6 +39,8 @@ def import_openapi(references: References, world: str) -> ImportedWorld:
     imported = ImportedWorld(_base_url(root, world))
     reader = OperationReader(references, imported)
     reader.tell_unread(root, "document")
+    if imported.base_url == default_base_url(world) and "//" in str(root.get("servers")):
+        reader.note(f"the address of the first server is incomplete or no plain URL; {imported.base_url} stands for it")
     found = root.get("securityDefinitions", object_or_empty(root.get("components")).get("securitySchemes"))
     if keys := [name for name, scheme in object_or_empty(found).items() if "apiKey" in str(scheme)]:
         reader.note(f"API keys are not arguments, and are never sent: {', '.join(keys)[:200]}")

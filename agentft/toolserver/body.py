@@ -101,4 +101,4 @@ def json_response(
     """A response with `content` as JSON; text and bytes are sent unchanged if `media` is not a JSON type."""
     is_text = isinstance(content, str | bytes) and not media.endswith("json")
     body = content if is_text else json.dumps(content, ensure_ascii=False, allow_nan=False)
-    return Response(body, status, headers, media)
+    return Response(body, min(status, 599), headers, media)

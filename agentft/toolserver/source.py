@@ -107,7 +107,9 @@ class RealService:
         charset = str(answer.charset_encoding).lower()
         text = content.decode(charset if charset in _CHARSETS else "utf-8-sig", "replace")
         kind, body = _content(answer.headers.get("content-type", ""), text)
-        return replace(exchange, status=answer.status_code, body=body, type=kind, headers=dict(answer.headers))
+        # Some services have a status of 999, with which our own server would lose the connection.
+        status, headers = min(answer.status_code, 599), dict(answer.headers)
+        return replace(exchange, status=status, body=body, type=kind, headers=headers)
 
     def _record(self, exchange: Recorded, session: str) -> Recorded:
         """The exchange without the credential, on disk if there is a recorder."""

@@ -72,6 +72,14 @@ def test_a_base_path_does_not_become_part_of_the_host(base: str) -> None:
     assert urlsplit(done.base_url).hostname in {"api.test", "pets.test"}
 
 
+@pytest.mark.parametrize("url", ["https://{host}/v1", "https://ada:pw@h.test", "https://h.test/?a=1", "ftp://h.test"])
+def test_a_server_that_cannot_be_used_is_told(url: str) -> None:
+    for server, told in ((url, 1), ("https://h.test/v1", 0), ("/v1", 0)):
+        done = imported({"openapi": "3.0.0", "servers": [{"url": server}], "paths": {"/a": {"get": {}}}})
+        assert sum("stands for it" in note.reason for note in done.adapted) == told
+        assert "pw" not in str(done.adapted) + done.base_url
+
+
 LIST: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
 POINT: dict[str, Any] = {"type": "object", "properties": {"x": {"type": "integer"}, "y": {"type": "integer"}}}
 

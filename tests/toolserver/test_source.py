@@ -14,12 +14,12 @@ import httpx
 import pytest
 
 from agentft.errors import InputError, ToolError
-from agentft.toolserver import open_source
+from agentft.toolserver import ToolServer, open_source
 from agentft.toolserver.recording import Recorded, Recorder, Replayer
 from agentft.toolserver.source import RealService
 from agentft.toolset import load_toolset
 from agentft.types import Json
-from tests.toolserver.test_recording import Service, service
+from tests.toolserver.test_recording import Service, ask, service
 
 __all__ = ["service"]
 
@@ -365,3 +365,14 @@ def test_idle_connections_end_before_a_common_server_closes_them(
     monkeypatch.setattr(httpx, "Client", lambda **options: given.append(options["limits"]))
     open_source([WORLD], real=service.address)
     assert [limits.keepalive_expiry for limits in given] == [2]
+
+
+def test_a_status_that_no_server_can_send_reaches_the_caller(service: Service, tmp_path: Path) -> None:
+    service.reply = (999, {"Content-Type": "text/plain"}, b"blocked")
+    path = tmp_path / "kept.jsonl"
+    with ToolServer([WORLD], source=open_source([WORLD], real=service.address, record=path)) as server:
+        exchange = ask(server)
+    assert (exchange.status, exchange.received) == (599, "blocked")
+    path.write_text(path.read_text().replace("599", "999"))
+    with ToolServer([WORLD], source=open_source([WORLD], replay=path)) as server:
+        assert ask(server) == exchange
