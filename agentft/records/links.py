@@ -49,9 +49,8 @@ class CallLinks:
 
     def problem(self, message: Mapping[str, Json]) -> str:
         """Why this message answers no open call."""
-        named = next(
-            (f" for the {key} {message[key]!r:.60}" for key in ("tool_call_id", "name") if message.get(key)), ""
-        )
+        keys = (key for key in ("tool_call_id", "name", "tool_name") if message.get(key))
+        named = next((f" for the {key} {message[key]!r:.60}" for key in keys), "")
         calls = ", ".join(f"{call.id:.40} ({call.name:.40})" for call in islice(self.open.values(), _SHOWN))
         return f"a result{named}, but " + (f"the open calls are {calls}" if calls else "no call is open")
 

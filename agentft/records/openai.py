@@ -31,8 +31,8 @@ _TEXT_KEYS = {"text": "text", "input_text": "text", "output_text": "text", "refu
 OPENAI_KEYS: dict[str, frozenset[str]] = {
     "": frozenset({"role", "content"}),
     "assistant": frozenset({"tool_calls", "function_call", "refusal", *REASONING_KEYS}),
-    "tool": frozenset({"tool_call_id", "name", "is_error"}),
-    "function": frozenset({"tool_call_id", "name", "is_error"}),
+    "tool": frozenset({"tool_call_id", "name", "tool_name", "is_error"}),
+    "function": frozenset({"tool_call_id", "name", "tool_name", "is_error"}),
 }
 """The keys of a message that are read, by role."""
 
@@ -151,7 +151,8 @@ def _add_result(message: Mapping[str, Json], step: CallLinks, before: Json) -> N
     Raises:
         RowError: `result-without-call`, with the keys that may hold the call.
     """
-    number = step.find(read_identity(message.get("tool_call_id")), as_text(message.get("name")))
+    name = as_text(message.get("name") or message.get("tool_name"))
+    number = step.find(read_identity(message.get("tool_call_id")), name)
     if number is not None:
         content = _read_result_text(message.get("content"))
         part = ToolResult(step.calls[number].id, content, _UNPLACED, message.get("is_error") is True)
