@@ -126,7 +126,7 @@ def check_path(place: str, named_by: str) -> None:
             f"({', '.join(shipped_worlds())}), or a folder's path, relative to the file that names it"
         )
     if (folder / "tools.py").exists():
-        raise InputError(f"{place}, whose tools.py would be executed with your permissions, needs --tools {place}")
+        raise InputError(f"{place}: its tools.py would run with your permissions; if you trust it, add --tools {place}")
 
 
 def _world_and_tool(name: str) -> tuple[str, str]:

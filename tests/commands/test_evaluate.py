@@ -260,7 +260,7 @@ def test_a_suite_never_runs_the_code_of_a_world_that_the_user_did_not_name(
     assert run(command) == 2
     error = capsys.readouterr().err
     assert not (tmp_path / "mine" / "RAN").exists()
-    assert "whose tools.py would be executed with your permissions" in error
+    assert "its tools.py would run with your permissions" in error
     assert run([*command, *error.strip().rpartition("add ")[2].split()]) == 0
     assert (tmp_path / "mine" / "RAN").exists()
 
