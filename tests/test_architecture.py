@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tokenize
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -256,3 +257,9 @@ def test_the_printed_tree_has_a_sentence_for_every_module() -> None:
     printed = list(lines())
     modules = [path for path in PACKAGE if path.read_text(encoding="utf-8").strip()]
     assert sum(".py " in line for line in printed) >= len(modules)
+
+
+def test_every_test_that_holds_a_case_exists() -> None:
+    for case, test in tomllib.loads((ROOT / "tests" / "cases.toml").read_text(encoding="utf-8")).items():
+        file, name = test.split("::")
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), case
