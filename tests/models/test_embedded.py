@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from agentft.errors import InputError, MissingError
 from agentft.models import embedded
 from agentft.models.embedded import EMBEDDED, EmbeddedModel, is_pulled, model_folder, pull, resolve
 from agentft.models.wheels import cache_folder
+from agentft.training.recipe import Recipe, check_places
 from tests.models.tiny_wheel import CONTEXT, write_wheel
 from tests.waiting import PATIENCE
 
@@ -197,12 +201,6 @@ def test_a_missing_path_is_refused(name: str, tmp_path: Path, monkeypatch: pytes
         resolve(name)
 
 
-def test_folders_and_hub_ids_do_not_change(tmp_path: Path) -> None:
-    assert resolve(str(tmp_path)) == str(tmp_path)
-    assert resolve("HuggingFaceTB/SmolLM2-135M-Instruct") == "HuggingFaceTB/SmolLM2-135M-Instruct"
-    assert resolve("gpt2") == "gpt2"
-
-
 def test_a_file_is_not_a_model(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_text("")
     with pytest.raises(InputError, match="this is a file"):
@@ -263,3 +261,47 @@ def test_a_config_of_a_billion_layers_is_refused_before_they_are_built(tmp_path:
         resolve(str(tmp_path))
     (tmp_path / "config.json").write_text('{"num_hidden_layers": 126, "vocab_size": 128256}', encoding="utf-8")
     assert resolve(str(tmp_path)) == str(tmp_path)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A hub where nobody listens, and an empty cache."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://{place}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(embedded, "getproxies", dict)
+    return place
+
+
+def test_a_hub_out_of_reach_is_asked_once(hub: str, tmp_path: Path) -> None:
+    """Its library would try each file six times, for 25 seconds, and write a line each time."""
+    for name in ("org--cached", "gpt2"):
+        (tmp_path / f"models--{name}").mkdir()
+    assert [resolve(name) for name in ("org/cached", "gpt2")] == ["org/cached", "gpt2"]
+    assert constants.is_offline_mode()
+    with pytest.raises(MissingError, match=re.escape(f"'org/name' cannot be loaded ({hub} is out of reach, and the")):
+        resolve("org/name")
+
+
+def test_a_hub_in_reach_or_behind_a_proxy_is_left_to_its_library(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded, "getproxies", lambda: {"https": "http://proxy.test"})
+    assert resolve("org/name") == "org/name"
+    monkeypatch.setattr(embedded, "getproxies", dict)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert resolve("org/name") == "org/name"
+    assert not constants.is_offline_mode()
+
+
+def test_neither_a_folder_nor_an_embedded_model_needs_the_hub(
+    hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "create_connection", lambda *_: pytest.fail("a connection was made"))
+    assert resolve(str(tmp_path)) == str(tmp_path)
+    check_places(Recipe(data=(__file__,), model=str(tmp_path)))
+    check_places(Recipe(data=(__file__,)))
+    with pytest.raises(pytest.fail.Exception):
+        check_places(Recipe(data=(__file__,), model="org/name"))

@@ -10,7 +10,7 @@ import pytest
 
 from agentft.calls import call_format
 from agentft.errors import InputError
-from agentft.models import Request, Sampling
+from agentft.models import Request, Sampling, opening
 from agentft.models.completion import Completion
 from agentft.models.opening import check_rendering, doubt_bits, identify, open_model
 from agentft.rendering import open_rendering
@@ -48,6 +48,7 @@ def test_a_run_of_full_training_is_opened_without_the_base_model(
 
     monkeypatch.setattr("agentft.models.hf.HfEngine.open", fake)
     open_model(None, str(whole))
+    monkeypatch.setattr(opening, "resolve", str)  # the hub is out of reach
     open_model(None, str(make_run(tmp_path, "adapted", when=9)), 4)
     open_model(None, str(make_run(tmp_path, "rounded", when=9, method="qlora")))
     adapter, rounded = tmp_path / "adapted" / "adapter", tmp_path / "rounded" / "adapter"
@@ -70,6 +71,7 @@ def test_a_model_thinks_if_its_run_was_trained_on_thoughts(
         "message['content']", "message.content.split('</think>')[-1]"
     )
     prompts: list[str] = []
+    monkeypatch.setattr(opening, "resolve", str)  # the hub is out of reach
 
     def complete(requests: Any, *_: object) -> list[Completion]:
         prompts.extend("".join(segment.text for segment in request.segments) for request in requests)
