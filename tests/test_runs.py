@@ -240,9 +240,9 @@ def test_an_output_that_cannot_become_a_folder_is_refused_before_anything_is_rea
             check_output(str(output))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "access", lambda place, _: Path(place) != tmp_path)
-    for output, named in (("new/run", "new/run"), ("", "runs")):
+    for given, named in (("new/run", "new/run"), ("", "runs")):
         with pytest.raises(InputError, match=re.escape(f"{named}: {tmp_path}: no files can be made in this folder")):
-            check_output(output)
+            check_output(given)
     (tmp_path / "runs").mkdir()
     check_output("")
     check_output("runs/new/run")
