@@ -6,9 +6,7 @@ Remote `$ref`s in a schema are never followed: the registry is empty.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
-from jsonschema.exceptions import ValidationError
+from typing import Any, Literal
 
 from agentft.json_text import json_pointer
 from agentft.metrics.reading import Context, all_calls
@@ -39,8 +37,7 @@ class SchemaProblem:
 def schema_problems(tool: ToolDefinition, call: ToolCall) -> list[SchemaProblem]:
     """All schema violations of a readable call, sorted by pointer."""
     validator = argument_validator(tool.parameters)
-    found = [problem for error in validator.iter_errors(dict(call.arguments)) for problem in _problems(error)]
-    return sorted(found, key=lambda problem: problem.pointer)
+    return sorted(map(_problem, validator.iter_errors(dict(call.arguments))), key=lambda problem: problem.pointer)
 
 
 def json_valid(_case: Case, trajectory: Trajectory, _context: Context) -> Score:
@@ -83,13 +80,9 @@ def url(_case: Case, trajectory: Trajectory, context: Context) -> Score:
     return Score(1.0, "every URL is an endpoint of its tool") if calls else Score(None, "no call has a URL")
 
 
-def _problems(error: ValidationError) -> list[SchemaProblem]:
+def _problem(error: Any) -> SchemaProblem:
     kind = KINDS.get(str(error.validator), "constraint")
     path = list(error.absolute_path)
-    if kind == "missing-required" and isinstance(error.instance, dict):
-        # jsonschema reports each missing key as one error that names the key only in its message.
-        keys = error.validator_value if isinstance(error.validator_value, list) else []
-        missing = [key for key in keys if error.message.startswith(f"{key!r} is ")]
-        if missing:
-            return [SchemaProblem(kind, json_pointer(*path, key), "is missing") for key in missing]
-    return [SchemaProblem(kind, json_pointer(*path), f"{error.message:.120}")]
+    if error.validator == "required":
+        return SchemaProblem(kind, json_pointer(*path, error.validator_value[error.schema_path[-1]]), "is missing")
+    return SchemaProblem(kind, json_pointer(*path), f"{error.message:.120}")

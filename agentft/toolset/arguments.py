@@ -12,7 +12,6 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 from jsonschema_specifications import REGISTRY
-from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from agentft.errors import InputError, ToolError
@@ -91,6 +90,12 @@ def _enum(_: object, values: Any, value: Any, __: object) -> Iterator[Validation
         yield ValidationError(f"{value!r:.200} is not one of {values!r:.400}")
 
 
+def _required(_: object, names: Any, value: Any, __: object) -> Iterator[ValidationError]:
+    for index, name in enumerate(names) if isinstance(value, dict) else ():
+        if name not in value:
+            yield ValidationError(f"{name!r} is a required property", schema_path=[index])
+
+
 def _unique_items(_: object, unique: object, value: object, __: object) -> Iterator[ValidationError]:
     if unique is True and isinstance(value, list) and len({hashable(item) for item in value}) < len(value):
         yield ValidationError("has equal items")
@@ -105,7 +110,7 @@ def hashable(value: Json) -> Hashable:
     return isinstance(value, bool), value
 
 
-Validator: type[Draft202012Validator] = extend(  # type: ignore[no-untyped-call]
+Validator: Any = extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
     # Patterns are searched within a time limit, and unique items are found in one pass: values are not trusted.
     {
@@ -115,6 +120,7 @@ Validator: type[Draft202012Validator] = extend(  # type: ignore[no-untyped-call]
         "unevaluatedProperties": _unevaluated_properties,
         "uniqueItems": _unique_items,
         "enum": _enum,
+        "required": _required,
     },
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine("number", _is_number).redefine("integer", _is_integer),
 )
@@ -129,12 +135,12 @@ def _evolve(validator: Any, **changes: Any) -> Any:
 
 
 _evolve_to = Validator.evolve
-Validator.evolve = _evolve  # type: ignore[assignment, method-assign]
+Validator.evolve = _evolve
 
 
 def argument_validator(schema: Mapping[str, Any]) -> Any:
     """A validator of arguments: formats are checked, and remote `$ref`s are never followed."""
-    return Validator(schema, registry=Registry(), format_checker=FORMATS)
+    return Validator(schema, format_checker=FORMATS, _resolver=resolver_of(schema))
 
 
 class ArgumentCheck:
@@ -227,7 +233,8 @@ def _vocabulary(name: str) -> Any:
 
 
 # jsonschema's `check_schema` takes many times as long, and walks a part that is shared each time.
-_VOCABULARIES = [*map(_vocabulary, ("core", "applicator", "unevaluated", "validation", "meta-data", "content"))]
+_NAMES = "core applicator unevaluated validation format-annotation meta-data content"
+_VOCABULARIES = [*map(_vocabulary, _NAMES.split())]
 
 
 def _check_schema(schema: Any, known: dict[int, Any]) -> None:

@@ -178,9 +178,9 @@ def _listed_values(schema: Schema, *, formats: bool) -> list[Json]:
     check = argument_validator if formats else Validator
     for key in ("const", "examples", "default", "enum"):
         values = schema.get(key, []) if key in {"examples", "enum"} else [schema[key]] if key in schema else []
-        own = check({other: schema[other] for other in schema if other != key or key != "enum"})  # they are of the enum
         known = [value for value in values if value is not None or key in {"const", "enum"}]
-        if right := [*filter(own.is_valid, known)]:
+        others = {other: schema[other] for other in schema if other != key or key != "enum"}  # they are of the enum
+        if right := [*filter(check(others).is_valid, known)] if known else []:
             return right
     return []
 

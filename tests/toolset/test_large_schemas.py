@@ -11,7 +11,11 @@ from typing import Any
 
 import pytest
 
+from agentft.errors import InputError
+from agentft.metrics.validity import schema_problems
+from agentft.toolset.arguments import ArgumentCheck
 from agentft.toolset.proof import BrokenPromise, prove
+from agentft.types import Span, ToolCall, ToolDefinition
 
 LIMIT = 30.0  # seconds of CPU: quadratic time would be minutes
 
@@ -61,3 +65,17 @@ def test_a_schema_that_is_too_large_is_refused_at_once(kind: str, tmp_path: Path
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "type"])
 def test_a_large_schema_is_checked_within_seconds(kind: str, tmp_path: Path) -> None:
     assert checked(KINDS[kind](19_000), tmp_path) == []
+
+
+def test_thousands_of_missing_arguments_are_scored_in_linear_time() -> None:
+    names: list[Any] = [f"p{index}" for index in range(15_000)]
+    tool = ToolDefinition("f", "", {"type": "object", "required": names})
+    start = time.process_time()
+    problems = schema_problems(tool, ToolCall("1", "f", {"p0": 1}, Span(0, 0)))
+    assert time.process_time() - start < LIMIT
+    assert {problem.pointer for problem in problems} == {f"/{name}" for name in names[1:]}
+
+
+def test_a_format_that_is_not_text_is_refused() -> None:
+    with pytest.raises(InputError, match="its schema is not valid at /properties/a/format"):
+        ArgumentCheck(ToolDefinition("f", "", argument({"format": {}})))
