@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentft.errors import InputError
-from agentft.files import json_of
-from agentft.strict import read_bytes
 
 if TYPE_CHECKING:
     from agentft.reports.pairing import PairedCase
@@ -85,6 +83,9 @@ def _choose(cases: list[PairedCase], name: str, folder: Path) -> PairedCase:
 
 
 def _read_summary(path: Path) -> dict[str, Any]:
+    from agentft.files import json_of
+    from agentft.strict import read_bytes
+
     try:
         summary = json_of(read_bytes(path, "give the same `agentft eval` command again to finish the run"))
     except ValueError as error:

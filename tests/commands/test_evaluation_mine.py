@@ -129,7 +129,7 @@ def test_training_data_are_compared(stored: Path, tmp_path: Path, capsys: pytest
         (["tuned", "./shopping", "--tools", "./shop", "--arm", "modle"], "did you mean 'model'?"),
         (["tuned", "./shopping", "--tools", "./shop", "--templates", "none.toml"], "there is no recipe 'none.toml'"),
         (["tuned", "./shopping", "--tools", "./shop", "--data", "gone.jsonl"], "gone.jsonl does not exist"),
-        (["tuned"], "there is no tool 'price' in shop"),
+        (["tuned"], "there is no tool 'price'; there are"),
         ([], "missing argument"),
     ],
 )
