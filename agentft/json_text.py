@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import chain
 from typing import Any, cast
 
 from agentft.types import Json
@@ -69,9 +70,10 @@ def _repeats(pairs: Sequence[tuple[str, Any]]) -> list[str]:
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    for key in _repeats(pairs):
-        raise UnreadableError(f"the key {key[:40]!r} occurs twice")
-    return dict(pairs)
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise UnreadableError(f"the key {_repeats(pairs)[0][:40]!r} occurs twice")
+    return value
 
 
 def _last_wins(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -217,9 +219,11 @@ def _decode(text: str, start: int, decoder: json.JSONDecoder) -> tuple[object, i
 
 def _depth(value: object) -> int:
     """Levels of lists and objects."""
-    if not isinstance(value, dict | list):
-        return 0
-    return 1 + max(map(_depth, value.values() if isinstance(value, dict) else value), default=0)
+    depth, level = 0, [value]
+    while level := [each for each in level if isinstance(each, dict | list)]:
+        depth += 1
+        level = [*chain.from_iterable(each.values() if isinstance(each, dict) else each for each in level)]
+    return depth
 
 
 def _check_surrogates(text: str, value: object) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Sequence
+from functools import lru_cache
 
 from agentft.json_text import UnreadableError, parse_json
 from agentft.strict import own_table
@@ -92,11 +93,12 @@ def redacted_command(text: str) -> str:
 
 def redacted_path(path: str) -> str:
     """The path of a URL, with "[redacted]" in place of segments that look like keys."""
-    segments = path.split("/")
-    return "/".join(
-        _HIDDEN if _RANDOM.fullmatch(segment) or _SECRET_SHAPE.search(segment) else str(redacted(segment))
-        for segment in segments
-    )
+    return "/".join(map(_redacted_segment, path.split("/")))
+
+
+@lru_cache(maxsize=1000)
+def _redacted_segment(text: str) -> str:
+    return _HIDDEN if _RANDOM.fullmatch(text) or _SECRET_SHAPE.search(text) else str(redacted(text))
 
 
 def _redacted_address(word: str) -> str:

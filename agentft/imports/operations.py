@@ -10,7 +10,7 @@ from agentft.errors import InputError
 from agentft.imports.world import ACCESS, ArgumentTable, ImportedWorld, ImportNote
 from agentft.json_text import json_pointer, parse_json
 from agentft.strict import own_table
-from agentft.toolset.arguments import Validator
+from agentft.toolset.arguments import validator_of
 from agentft.toolset.references import References
 from agentft.toolset.routes import CLIENT_HEADERS, DEFAULT_STYLES, STYLES, check_route
 from agentft.toolset.schemas import Schema, expand, is_cut, plain_line
@@ -31,6 +31,8 @@ class OperationReader:
 
     def __init__(self, references: References, imported: ImportedWorld) -> None:
         self._references, self._imported = references, imported
+        self._consumes = object_or_empty(references.find("#", references.address)[0]).get("consumes")
+        self._parameters_read: dict[tuple[int, str], tuple[Any, list[str], Json]] = {}
         self.place = "#"
 
     def resolve(self, value: Json, base: str, place: str) -> tuple[dict[str, Any], str]:
@@ -119,15 +121,30 @@ class OperationReader:
             yield parameter, home
 
     def _add_parameter(self, parameter: dict[str, Any], base: str, arguments: ArgumentTable) -> None:
-        where, wire, required = parameter.get("in"), parameter.get("name"), parameter.get("required") is True
-        if where == "body":  # Swagger 2
-            self._spread(self._expand(parameter.get("schema"), base, "readOnly"), "body", required, arguments)
+        if parameter.get("in") == "body":  # Swagger 2
+            schema = self._expand(parameter.get("schema"), base, "readOnly")
+            self._spread(schema, "body", parameter.get("required") is True, arguments)
             return
+        key = id(parameter), base
+        if key in self._parameters_read:  # many operations may share it
+            self._imported.adapted += [ImportNote(self.place, reason) for reason in self._parameters_read[key][1]]
+        else:
+            before = len(self._imported.adapted)
+            made = self._read_parameter(parameter, base)
+            reasons = [note.reason for note in self._imported.adapted[before:]]
+            self._parameters_read[key] = made, reasons, parameter
+        if found := self._parameters_read[key][0]:
+            schema, place, wire, required, style = found
+            arguments.add(schema, place, wire, required=required, style=style)
+
+    def _read_parameter(self, parameter: dict[str, Any], base: str) -> tuple[Schema, str, str, bool, str] | None:
+        """The argument that a parameter is, as `ArgumentTable.add` takes it, or None."""
+        where, wire = parameter.get("in"), parameter.get("name")
         if not isinstance(where, str) or where not in _PLACES or not isinstance(wire, str) or not wire:
             raise InputError(f"a parameter must have a name and be in {', '.join(_PLACES)} or body, not {where!r:.40}")
         if where == "header" and wire.lower() in CLIENT_HEADERS:
             self.note(f"the header {wire} is set by the HTTP client, so it is not an argument")
-            return
+            return None
         declared = parameter.get("schema", _media(parameter.get("content"))[1].get("schema"))
         if declared is not None:
             self.tell_unread(parameter, "parameter")
@@ -139,9 +156,9 @@ class OperationReader:
         if description := plain_line(parameter.get("description")):
             schema = {**schema, "description": description}
         if examples := _examples(parameter, self._references, base):
-            schema = {**schema, "examples": [value for value in examples if Validator(schema).is_valid(value)][:5]}
-        style = self._style(parameter, schema, _PLACES[where])
-        arguments.add(schema, _PLACES[where], wire, required=required or where == "path", style=style)
+            schema = {**schema, "examples": [*filter(validator_of(schema).is_valid, examples)][:5]}
+        required = parameter.get("required") is True or where == "path"
+        return schema, _PLACES[where], wire, required, self._style(parameter, schema, _PLACES[where])
 
     def _style(self, parameter: Mapping[str, Any], schema: Schema, place: str) -> str:
         """How a parameter's arrays and objects are written, "" for the default of its place."""
@@ -175,8 +192,7 @@ class OperationReader:
 
     def _consumed(self, operation: Mapping[str, Any], arguments: ArgumentTable) -> str:
         """Swagger 2: the media type of the body; "" for JSON, and for a URL-encoded form."""
-        root: Any = self._references.find("#", self._references.address)[0]
-        listed = operation.get("consumes", root.get("consumes") if isinstance(root, dict) else None)
+        listed = operation.get("consumes", self._consumes)
         kinds = [kind for kind in listed[:100] if isinstance(kind, str)] if isinstance(listed, list) else []
         written = [place for place in arguments.places.values() if isinstance(place, list)]
         places = [place[0] for place in written]
@@ -253,7 +269,7 @@ class OperationReader:
         except InputError as error:
             self.note(f"the response's schema is ignored: {error}")
             return {}, []
-        valid = [value for value in map(_decoded, examples) if Validator(schema).is_valid(value)]
+        valid = [*filter(validator_of(schema).is_valid, map(_decoded, examples))]
         if examples and not valid:
             self.note("the response's examples do not satisfy its schema and are ignored")
         code = int(status) if status.isdigit() else 200

@@ -18,8 +18,9 @@ from agentft.imports.world import ACCESS, ArgumentTable, ImportedWorld, ImportNo
 from agentft.json_text import json_pointer, parse_json
 from agentft.redaction import is_secret_argument, redacted, redacted_path
 from agentft.strict import read_json_line
+from agentft.toolset.arguments import TYPES
 from agentft.toolset.routes import check_route
-from agentft.toolset.schemas import TYPES, Schema, fits
+from agentft.toolset.schemas import Schema
 from agentft.toolset.state import digest
 from agentft.types import Json
 
@@ -27,6 +28,7 @@ __all__ = ["import_traffic", "infer"]
 
 _FORM = "application/x-www-form-urlencoded"
 _BINARY = re.compile(r"[\0-\x08\x0e-\x1a\udc80-\udcff]")
+_NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})", re.ASCII)
 _KNOWN_LENGTH = 8  # characters of a secret that is searched for in the rest of its exchange
 _PATH_PARAMETER = re.compile(r"\d+|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-f]{16,}|[0-9A-F]{16,}")
 
@@ -144,7 +146,7 @@ def _origin(url: Any) -> str:
 def _add_call(row: Mapping[str, Any], base_url: str, tools: dict[str, _Tool]) -> bool:
     """Add an exchange to its tool, and return whether it repeats an earlier call."""
     status, request = row.get("status"), row.get("arguments", row.get("request"))
-    if not fits(status, "integer") or not 100 <= int(row["status"]) <= 599:
+    if not TYPES["integer"](status) or not 100 <= int(row["status"]) <= 599:
         raise InputError(f"`status` must be an HTTP status, not {status!r:.40}")
     plain = request is None or isinstance(request, dict)
     sent = [("body", name, value) for name, value in (request or {}).items()] if plain else [("body", "", request)]
@@ -203,8 +205,9 @@ def _grouped(place: str, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, st
 
 
 def _number_or_text(text: str) -> Json:
-    read: Json = parse_json(text) if re.fullmatch(r"true|false|-?(0|[1-9]\d{0,14})", text, re.ASCII) else text
-    return read
+    if text in {"true", "false"}:
+        return text == "true"
+    return int(text) if _NUMBER.fullmatch(text) else text
 
 
 def _add_tool(imported: ImportedWorld, name: str, tool: _Tool) -> None:
@@ -231,7 +234,8 @@ def _add_tool(imported: ImportedWorld, name: str, tool: _Tool) -> None:
 
 def infer(values: Sequence[Json]) -> Schema:
     """A JSON Schema that all `values` satisfy, with up to five of the strings and numbers as examples."""
-    kinds = [kind for kind in TYPES if any(fits(value, kind) for value in values)]
+    distinct = {(type(value), value if isinstance(value, int | float) else None): value for value in values}.values()
+    kinds = [kind for kind, test in TYPES.items() if any(map(test, distinct))]
     if "number" in kinds and "integer" in kinds:
         kinds.remove("integer" if any(isinstance(value, float) for value in values) else "number")
     made: Schema = {"type": kinds[0] if len(kinds) == 1 else kinds} if kinds else {}

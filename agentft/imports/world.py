@@ -6,12 +6,13 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain, count
 from typing import Any
 
 from agentft.errors import InputError, ToolError
 from agentft.redaction import redacted, redacted_command
-from agentft.toolset.arguments import ArgumentCheck
+from agentft.toolset.arguments import VALUES_LIMIT, ArgumentCheck
 from agentft.toolset.sampling import draw
 from agentft.toolset.schemas import Schema, plain_line
 from agentft.types import Json, ToolDefinition
@@ -49,6 +50,7 @@ class ImportedWorld:
     limit: int = 100 << 20
     _size: int = 0
     _known: dict[int, Any] = field(default_factory=dict)
+    _counted: dict[int, tuple[int, Any]] = field(default_factory=dict)
 
     def add(self, name: str, origin: str, tool: Mapping[str, Any], *, example: Json = None) -> None:
         """Add a tool.
@@ -64,6 +66,12 @@ class ImportedWorld:
         """
         if len(tool["parameters"].get("properties") or ()) > _MAX_ARGUMENTS:
             raise InputError(_TOO_MANY)
+        if self._count(tool["parameters"]) > VALUES_LIMIT:  # no world could be loaded with it
+            raise InputError(f"its schema has over {VALUES_LIMIT:,} values, too many to check every call against")
+        if self._count(tool.get("returns")) > VALUES_LIMIT:
+            tool = {**tool, "returns": {}}
+            why = f"the schema of its results is ignored: it has over {VALUES_LIMIT:,} values"
+            self.adapted.append(ImportNote(origin, why))
         description = str(tool["description"] or origin)
         if example is None:
             example = draw(tool["parameters"], origin, sparse=True, formats=True)
@@ -74,6 +82,17 @@ class ImportedWorld:
         self.charge(tool)
         legal = unique_name(name, origin, self.names)
         self.tools.append({"name": legal, **tool, "description": description, "example": example})
+
+    def _count(self, value: Any) -> int:
+        """The values in a part of a tool, counted up to the limit. A part that tools share is counted once."""
+        if not isinstance(value, dict | list):
+            return 1
+        if id(value) not in self._counted:
+            total = 1
+            for inner in value.values() if isinstance(value, dict) else value:
+                total += self._count(inner) if total <= VALUES_LIMIT else 0
+            self._counted[id(value)] = total, value
+        return self._counted[id(value)][0]
 
     def charge(self, part: object) -> None:
         """Count the characters of a tool, or of what it refers to: many may share a large part, each with its own copy.
@@ -138,11 +157,14 @@ class ArgumentTable:
     def name(self, place: str, wire: str) -> str:
         """The argument's name for models: its own name, with the place appended if another argument has that name."""
         if (place, wire) not in self._names:
-            self.require_room([(place, wire)])
-            first = _legal_name(wire, place)[:50]
-            names = chain((first, f"{first}_{place}"), (f"{first}_{number}" for number in count(2)))
-            self._names[place, wire] = next(name for name in names if name not in self._taken)
-            self._taken.add(self._names[place, wire])
+            if len(self._names) >= _MAX_ARGUMENTS:
+                raise InputError(_TOO_MANY)
+            name = first = _legal_name(wire, place)[:50]
+            if name in self._taken:
+                others = chain([f"{first}_{place}"], (f"{first}_{number}" for number in count(2)))
+                name = next(other for other in others if other not in self._taken)
+            self._names[place, wire] = name
+            self._taken.add(name)
         return self._names[place, wire]
 
     def schema(self) -> Schema:
@@ -163,6 +185,7 @@ def unique_name(text: str, origin: str, taken: set[str]) -> str:
     return name
 
 
+@lru_cache(maxsize=1000)
 def _legal_name(text: str, default: str) -> str:
     name = re.sub(r"[^A-Za-z0-9_]+", "_", text).strip("_") or default
     return f"n{name}" if name[0].isdigit() else name

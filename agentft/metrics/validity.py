@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from agentft.json_text import json_pointer
 from agentft.metrics.reading import Context, all_calls
-from agentft.toolset.arguments import argument_validator
+from agentft.toolset.arguments import validator_of
 from agentft.types import Case, Score, ToolCall, ToolDefinition, Trajectory
 
 __all__ = ["SchemaProblem", "json_valid", "known_tool", "schema_problems", "schema_valid", "url"]
@@ -36,8 +36,11 @@ class SchemaProblem:
 
 def schema_problems(tool: ToolDefinition, call: ToolCall) -> list[SchemaProblem]:
     """All schema violations of a readable call, sorted by pointer."""
-    validator = argument_validator(tool.parameters)
-    return sorted(map(_problem, validator.iter_errors(dict(call.arguments))), key=lambda problem: problem.pointer)
+    validator = validator_of(tool.parameters, formats=True)
+    try:
+        return sorted(map(_problem, validator.iter_errors(dict(call.arguments))), key=lambda problem: problem.pointer)
+    except RecursionError:
+        return [SchemaProblem("constraint", "", "the arguments, or their schemas, are nested too deeply")]
 
 
 def json_valid(_case: Case, trajectory: Trajectory, _context: Context) -> Score:
@@ -84,5 +87,6 @@ def _problem(error: Any) -> SchemaProblem:
     kind = KINDS.get(str(error.validator), "constraint")
     path = list(error.absolute_path)
     if error.validator == "required":
-        return SchemaProblem(kind, json_pointer(*path, error.validator_value[error.schema_path[-1]]), "is missing")
+        key = error.validator_value[error.relative_schema_path[-1]]
+        return SchemaProblem(kind, json_pointer(*path, key), "is missing")
     return SchemaProblem(kind, json_pointer(*path), f"{error.message:.120}")

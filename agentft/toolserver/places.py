@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import httpx
-from referencing import Registry
 from starlette.requests import Request
 from starlette.types import Scope
 
@@ -18,7 +17,7 @@ from agentft.toolserver.body import JSON_MEDIA, json_or_text, parse_body, read_b
 from agentft.toolserver.limits import Limits
 from agentft.toolserver.styles import join_text, plain_text, split_text, write_pairs
 from agentft.toolset import Route, Tool, Toolset
-from agentft.toolset.arguments import Validator
+from agentft.toolset.arguments import validator_of
 from agentft.toolset.routes import CLIENT_HEADERS, has_dot_segment
 from agentft.types import Json
 
@@ -122,7 +121,7 @@ async def read_route_arguments(
         texts["form"] = _pairs(body)
     elif body:
         arguments = _from_body(parse_body(body, limits), places)
-    validator = Validator(tool.definition.parameters, registry=Registry())
+    validator = validator_of(tool.definition.parameters)
     properties: Any = tool.definition.parameters.get("properties", {})
     read: set[str] = set()
     for name, (kind, wire) in places.items():

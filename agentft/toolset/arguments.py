@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable, Iterator, Mapping
-from itertools import chain
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -13,17 +13,20 @@ from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 from jsonschema_specifications import REGISTRY
 from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012
 
 from agentft.errors import InputError, ToolError
 from agentft.toolset.formats import FORMATS
 from agentft.toolset.refusals import refuse
-from agentft.toolset.subschemas import Subschemas, matches_pattern, resolver_of
+from agentft.toolset.subschemas import LazyResolver, Subschemas, matches_pattern
 from agentft.toolset.unevaluated import unevaluated_names
 from agentft.types import Json, ToolDefinition
 
-__all__ = ["INERT", "ArgumentCheck", "Validator", "argument_validator", "count_values", "hashable"]
+__all__ = ["INERT", "TYPES", "VALUES_LIMIT", "ArgumentCheck", "count_values", "hashable", "validator_of"]
 
-_LIMIT = 20_000  # values inside one schema: far above real ones, and every call is checked against all of them
+_FEW = 20  # values that a message lists
+_NESTED = 130  # schemas inside each other that are applied to a value
+VALUES_LIMIT = 20_000  # values inside one schema: far above real ones, and every call is checked against all of them
 
 # The order in which violations are reported: missing arguments, unknown ones, wrong types, values, then arguments that
 # no alternative has, which may follow from the others.
@@ -37,7 +40,7 @@ INERT = frozenset({"const", "default", "enum", "example", "examples"})
 """Keywords whose values are data: a `$ref` in them is none."""
 
 
-def _is_number(_: object, value: object) -> bool:
+def _is_number(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:
@@ -46,13 +49,35 @@ def _is_number(_: object, value: object) -> bool:
         return False
 
 
-def _is_integer(_: object, value: object) -> bool:
-    return _is_number(_, value) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
+def _is_integer(value: object) -> bool:
+    return _is_number(value) and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
+
+
+TYPES: dict[str, Callable[[object], bool]] = {
+    "string": lambda value: isinstance(value, str),
+    "integer": _is_integer,
+    "number": _is_number,
+    "boolean": lambda value: isinstance(value, bool),
+    "array": lambda value: isinstance(value, list),
+    "object": lambda value: isinstance(value, dict),
+    "null": lambda value: value is None,
+}
+"""The types of JSON Schema, and whether a JSON value has it: 1.0 is an integer, and true is not a number."""
+
+
+def _type(_: object, kinds: Any, value: object, __: object) -> Iterator[ValidationError]:
+    if not (TYPES[kinds](value) if isinstance(kinds, str) else any(TYPES[kind](value) for kind in kinds)):
+        listed = ", ".join(map(repr, [kinds] if isinstance(kinds, str) else kinds))
+        yield ValidationError(f"{_brief(value)} is not of type {listed}")
+
+
+def _brief(value: object) -> str:
+    return repr(value[:200]) if isinstance(value, str) else f"{value!r:.200}"
 
 
 def _pattern(_: object, pattern: str, value: object, __: object) -> Iterator[ValidationError]:
     if isinstance(value, str) and not matches_pattern(pattern, value):
-        yield ValidationError(f"does not match {pattern!r}")
+        yield ValidationError(f"{_brief(value)} does not match {pattern!r}")
 
 
 def _pattern_properties(validator: Any, patterns: Any, value: object, _: object) -> Iterator[ValidationError]:
@@ -63,7 +88,7 @@ def _pattern_properties(validator: Any, patterns: Any, value: object, _: object)
 
 
 def _additional_properties(validator: Any, rest: Any, value: object, schema: Any) -> Iterator[ValidationError]:
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or rest is True:
         return
     known, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
     names = [key for key in value if key not in known and not any(matches_pattern(text, key) for text in patterns)]
@@ -87,7 +112,14 @@ def _rest(validator: Any, names: list[str], rest: Any, value: dict[str, Any]) ->
 def _enum(_: object, values: Any, value: Any, __: object) -> Iterator[ValidationError]:
     # Python's `in` is fast, and finds all that are equal in JSON, with a few more, such as 1 for true.
     if value not in values or hashable(value) not in map(hashable, values):
-        yield ValidationError(f"{value!r:.200} is not one of {values!r:.400}")
+        shown = f"{values!r:.400}" if len(values) <= _FEW else f"{len(values):,} values: {values[:_FEW]!r:.400}"
+        yield ValidationError(f"{_brief(value)} is not one of {shown}")
+
+
+def _required(_: object, names: Any, value: object, __: object) -> Iterator[ValidationError]:
+    for index, name in enumerate(names) if isinstance(value, dict) else ():
+        if name not in value:  # type: ignore[operator]
+            yield ValidationError(f"{name!r} is a required property", schema_path=[index])
 
 
 def _required(_: object, names: Any, value: Any, __: object) -> Iterator[ValidationError]:
@@ -98,7 +130,7 @@ def _required(_: object, names: Any, value: Any, __: object) -> Iterator[Validat
 
 def _unique_items(_: object, unique: object, value: object, __: object) -> Iterator[ValidationError]:
     if unique is True and isinstance(value, list) and len({hashable(item) for item in value}) < len(value):
-        yield ValidationError("has equal items")
+        yield ValidationError(f"{_brief(value)} has non-unique elements")
 
 
 def hashable(value: Json) -> Hashable:
@@ -110,7 +142,7 @@ def hashable(value: Json) -> Hashable:
     return isinstance(value, bool), value
 
 
-Validator: Any = extend(  # type: ignore[no-untyped-call]
+_Validator: Any = extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
     # Patterns are searched within a time limit, and unique items are found in one pass: values are not trusted.
     {
@@ -120,27 +152,46 @@ Validator: Any = extend(  # type: ignore[no-untyped-call]
         "unevaluatedProperties": _unevaluated_properties,
         "uniqueItems": _unique_items,
         "enum": _enum,
+        "type": _type,
         "required": _required,
     },
-    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("number", _is_number).redefine("integer", _is_integer),
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("number", lambda _, value: _is_number(value)),
 )
 
 
-def _evolve(validator: Any, **changes: Any) -> Any:
-    """The validator of a part of the schema. For a part with `$schema`, jsonschema's own one has no time limits."""
-    schema = changes.get("schema", validator.schema)
-    if isinstance(schema, dict) and "$schema" in schema:
-        schema = {key: value for key, value in schema.items() if key != "$schema"}
-    return _evolve_to(validator, **{**changes, "schema": schema})
+def _evolve(validator: Any, schema: Any, _resolver: Any = None) -> Any:
+    """The validator of a part of the schema. jsonschema's own takes longer, and has no time limits after `$schema`."""
+    return _Validator(schema, format_checker=validator.format_checker, _resolver=_resolver or validator._resolver)
 
 
-_evolve_to = Validator.evolve
-Validator.evolve = _evolve
+_here = threading.local()
 
 
-def argument_validator(schema: Mapping[str, Any]) -> Any:
-    """A validator of arguments: formats are checked, and remote `$ref`s are never followed."""
-    return Validator(schema, format_checker=FORMATS, _resolver=resolver_of(schema))
+def _descend(
+    validator: Any, instance: Json, schema: Any, *, path: Any = None, schema_path: Any = None, resolver: Any = None
+) -> Iterator[ValidationError]:
+    """As jsonschema's own, in less time, and only so deep that `referencing` is not stopped in its native code."""
+    depth = getattr(_here, "depth", 0)
+    if depth >= _NESTED:
+        raise RecursionError
+    if resolver is None and isinstance(schema, dict) and "$id" in schema:
+        resolver = validator._resolver.in_subresource(DRAFT202012.create_resource(schema))
+    _here.depth = depth + 1
+    try:
+        for error in validator.evolve(schema, resolver).iter_errors(instance):
+            error.path.extendleft([] if path is None else [path])
+            error.schema_path.extendleft([] if schema_path is None else [schema_path])
+            yield error
+    finally:
+        _here.depth = depth
+
+
+_Validator.evolve, _Validator.descend = _evolve, _descend
+
+
+def validator_of(schema: Any, *, formats: bool = False) -> Any:
+    """A validator that never follows remote `$ref`s. `formats`: check them too, as those of arguments are."""
+    return _Validator(schema, format_checker=FORMATS if formats else None, _resolver=LazyResolver(schema))
 
 
 class ArgumentCheck:
@@ -157,9 +208,9 @@ class ArgumentCheck:
     def __init__(self, definition: ToolDefinition, known: dict[int, Any] | None = None) -> None:
         self._name = definition.name
         # Imports, which give `known`, have bounds of their own, and share parts that are not to be counted each time.
-        count, key, length = count_values(definition.parameters, _LIMIT if known is None else 0)
-        if known is None and count > _LIMIT:
-            what = f"its schema has over {_LIMIT:,} values, too many to check every call against"
+        count, key, length = count_values(definition.parameters, VALUES_LIMIT if known is None else 0)
+        if known is None and count > VALUES_LIMIT:
+            what = f"its schema has over {VALUES_LIMIT:,} values, too many to check every call against"
             remedy = f"shorten {key!r:.80} ({length:,} values), or split the tool"
             raise InputError(f"tool {definition.name}: {what}; {remedy}")
         try:
@@ -172,7 +223,7 @@ class ArgumentCheck:
             raise InputError(f"tool {definition.name}: {why}") from None
         self._schema = definition.parameters
         self._properties: dict[str, Any] = dict(definition.parameters.get("properties", {}))  # type: ignore[arg-type]
-        self._validator = argument_validator(definition.parameters)
+        self._validator = validator_of(definition.parameters, formats=True)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -225,27 +276,39 @@ def _with_integers(value: Any, schema: Subschemas) -> Any:
     return value
 
 
-def _vocabulary(name: str) -> Any:
-    """A validator of what a vocabulary of JSON Schema says about one schema, without those inside it."""
-    text = json.dumps(REGISTRY.contents(f"https://json-schema.org/draft/2020-12/meta/{name}"))
-    alone = text.replace('"$dynamicRef": "#meta"', '"type": ["object", "boolean"]').replace(', "items": true', "")
-    return Draft202012Validator(json.loads(alone), format_checker=Draft202012Validator.FORMAT_CHECKER)
+# Keyword -> validator of its value, without the schemas inside. jsonschema's `check_schema` takes many times as long,
+# and walks a part that is shared each time.
+_KEYWORDS: dict[str, Any] = {}
+for _name in ("core", "applicator", "unevaluated", "validation", "meta-data", "content", "format-annotation"):
+    _text = json.dumps(REGISTRY.contents(f"https://json-schema.org/draft/2020-12/meta/{_name}"))
+    _whole = json.loads(_text.replace('{"$dynamicRef": "#meta"}', "true").replace(', "items": true', ""))
+    _checker = _Validator(_whole, format_checker=_Validator.FORMAT_CHECKER, _resolver=LazyResolver(_whole))
+    _KEYWORDS |= {key: _checker.evolve(schema) for key, schema in _whole["properties"].items() if schema is not True}
 
 
-# jsonschema's `check_schema` takes many times as long, and walks a part that is shared each time.
-_NAMES = "core applicator unevaluated validation format-annotation meta-data content"
-_VOCABULARIES = [*map(_vocabulary, _NAMES.split())]
+def _faults(schema: Any) -> Iterator[ValidationError]:
+    """What is wrong with a schema, without those inside it."""
+    yield from _type(None, ["object", "boolean"], schema, None)
+    for key, value in schema.items() if isinstance(schema, dict) else ():
+        usual = key == "type" and isinstance(value, str) and value in TYPES
+        for error in _KEYWORDS[key].iter_errors(value) if key in _KEYWORDS and not usual else ():
+            error.path.appendleft(key)
+            yield error
 
 
 def _check_schema(schema: Any, known: dict[int, Any]) -> None:
     """Check a schema and all schemas inside it, and that every `$ref` has a target inside it."""
-    resolver = resolver_of(schema if isinstance(schema, dict) else {})
+    resolver = LazyResolver(schema)
     waiting: list[tuple[Any, Any]] = [(None, schema)]
-    while waiting:
+    references: list[tuple[Any, Any]] = []  # to be resolved when the schemas that they may lead to are valid
+    while waiting or references:
+        if not waiting:
+            place, reference = references.pop()
+            waiting.append((place, resolver.lookup(reference).contents))
         place, node = waiting.pop()
         if id(node) in known:
             continue
-        for error in chain.from_iterable(each.iter_errors(node) for each in _VOCABULARIES):
+        for error in _faults(node):
             while place:
                 place, key = place
                 error.path.appendleft(key)
@@ -253,10 +316,10 @@ def _check_schema(schema: Any, known: dict[int, Any]) -> None:
         known[id(node)] = node
         for key, value in node.items() if isinstance(node, dict) else ():
             if key in _NAMED and isinstance(value, dict):
-                waiting += [(((place, key), name), inner) for name, inner in value.items()]
+                waiting += [(((place, key), name), inner) for name, inner in value.items() if id(inner) not in known]
             elif key in _LISTS:
                 waiting += [(((place, key), index), inner) for index, inner in enumerate(value)]
             elif key in _SINGLES:
                 waiting.append(((place, key), value))
             elif key in {"$ref", "$dynamicRef"}:
-                waiting.append(((place, key), resolver.lookup(value).contents))
+                references.append(((place, key), value))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import textwrap
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, takewhile
 from typing import Any
 
 from jsonschema.exceptions import ValidationError
@@ -16,6 +17,8 @@ from agentft.toolset.subschemas import Subschemas
 
 __all__ = ["refuse"]
 
+_ROOM = 120  # characters of a list in a message
+_ARMS = 60  # alternatives that are described in a message, which has room for fewer
 _WORDS = own_table(__file__, str)
 
 
@@ -61,11 +64,10 @@ def _missing(error: ValidationError, place: str, at: Subschemas) -> ToolError:
     if isinstance(value, Mapping):
         needed = [name for key, names in value.items() if key in instance for name in names]
     absent = [name for name in needed if name not in instance]
-    names = [f"{place}/{name}" if place else name for name in absent]
-    kinds = [_kind(at.at(name)) for name in absent]
-    shown = ", ".join(f"{name!r} ({kind})" for name, kind in zip(names, kinds, strict=True))
+    start = f"{place}/" if place else ""
+    shown = _some(absent, lambda name: f"{_clip(start + name)!r} ({_kind(at.at(name))})")
     noun = "argument" if len(absent) == 1 else "arguments"
-    return ToolError(f"missing {noun} {shown}", status=400, argument=names[0] if names else place)
+    return ToolError(f"missing {noun} {shown}", status=400, argument=start + absent[0] if absent else place)
 
 
 def _unknown(path: Sequence[str | int], tool: str, at: Subschemas) -> ToolError:
@@ -75,8 +77,7 @@ def _unknown(path: Sequence[str | int], tool: str, at: Subschemas) -> ToolError:
         return ToolError(
             f"argument {name!r} is wrong, or not allowed with the other arguments", status=422, argument=name
         )
-    listed = textwrap.shorten(", ".join(known), 160, placeholder=" ...")
-    takes = f"takes {listed}" if known else f"takes no {'properties' if place else 'arguments'}"
+    takes = f"takes {_some(known, _clip)}" if known else f"takes no {'properties' if place else 'arguments'}"
     owner = repr(_clip(place)) if place else tool
     return ToolError(f"unknown argument {name!r}; {owner} {takes}", status=400, argument=name)
 
@@ -84,7 +85,7 @@ def _unknown(path: Sequence[str | int], tool: str, at: Subschemas) -> ToolError:
 def _no_alternative(error: ValidationError, tool: str, schema: Subschemas, arms: Sequence[Subschemas]) -> ToolError:
     place = _place(error.absolute_path)
     subject = f"argument {_clip(place)!r}" if place else "the arguments together"
-    options = textwrap.shorten(" or ".join(dict.fromkeys(map(_kind, arms))), 120, placeholder=" ...")
+    options = textwrap.shorten(" or ".join(dict.fromkeys(map(_kind, arms[:_ARMS]))), 120, placeholder=" ...")
     more = {"argument": place} if place else {}
     if not error.context:
         text = f"{subject} fits more than one of {len(arms)} alternatives ({options}), and must fit exactly one"
@@ -112,11 +113,11 @@ def _properties(schema: Subschemas) -> list[str]:
 
 def _kind(schema: Subschemas) -> str:
     if values := schema.values:
-        return f"one of {_listed(values)}" if len(values) > 1 else _listed(values)
+        return f"one of {_some(values)}" if len(values) > 1 else _some(values)
     if names := _properties(schema):
-        return f"object with {', '.join(names)}"
+        return f"object with {_some(names, _clip)}"
     required = [name for part, _ in schema.parts for name in part.get("required") or []]
-    return " or ".join(schema.types) or ", ".join(map(repr, required)) or "any value"
+    return " or ".join(schema.types) or _some(required, repr) or "any value"
 
 
 def _wanted(error: ValidationError) -> str:
@@ -126,9 +127,9 @@ def _wanted(error: ValidationError) -> str:
         case "type":
             return "be " + " or ".join(_WORDS[kind] for kind in (value if isinstance(value, list) else [value]))
         case "enum":
-            return f"be one of {_listed(value)}" if len(value) > 1 else f"be {_listed(value)}"
+            return f"be one of {_some(value)}" if len(value) > 1 else f"be {_some(value)}"
         case "const":
-            return f"be {_listed([value])}"
+            return f"be {_some([value])}"
         case "minimum" | "maximum":
             low, high = schema.get("minimum"), schema.get("maximum")
             if low is not None and high is not None:
@@ -143,8 +144,16 @@ def _wanted(error: ValidationError) -> str:
     return f"be valid ({error.validator} {_clip(str(value))})"
 
 
-def _listed(values: Sequence[Any]) -> str:
-    return ", ".join(json.dumps(value, ensure_ascii=False) for value in values)
+def _json(value: object) -> str:
+    return _clip(json.dumps(value, ensure_ascii=False), _ROOM)
+
+
+def _some(values: Sequence[Any], write: Callable[[Any], str] = _json) -> str:
+    """Values for a message; of many, as many as fit, and how many there are."""
+    ends = accumulate(len(text) + 2 for text in map(write, values))
+    shown = max(1, sum(1 for _ in takewhile(lambda end: end <= _ROOM, ends)))
+    more = f" ... ({len(values):,} in all)" if shown < len(values) else ""
+    return ", ".join(map(write, values[:shown])) + more
 
 
 def _shown(value: object) -> str:
@@ -158,5 +167,5 @@ def _shown(value: object) -> str:
     return json.dumps(_clip(value) if isinstance(value, str) else value, ensure_ascii=False)
 
 
-def _clip(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _clip(text: str, room: int = 60) -> str:
+    return text if len(text) <= room else f"{text[: room - 3]}..."

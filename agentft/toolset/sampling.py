@@ -9,16 +9,15 @@ import string
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import cached_property
 from random import Random
 from typing import Any
 from uuid import UUID
 
-from referencing import Registry
-
 from agentft.errors import InputError
 from agentft.strict import own_table
-from agentft.toolset.arguments import Validator, argument_validator
-from agentft.toolset.schemas import Schema, fits, merge
+from agentft.toolset.arguments import TYPES, validator_of
+from agentft.toolset.schemas import Schema, merge
 from agentft.types import Json
 
 __all__ = ["UnsatisfiableError", "draw"]
@@ -64,12 +63,12 @@ def draw(
     Raises:
         UnsatisfiableError: no value was found.
     """
-    validator = Validator(whole or schema, registry=Registry())
+    validator = validator_of(whole or schema)
     reason = "no value that was drawn satisfies it"
     for attempt in range(_TRIES):
         few = sparse and attempt < _TRIES // 2
         try:
-            value = _Draw(Random(f"{seed}/{attempt}"), echo or {}, sparse=few, formats=formats).value(schema, "", 0)
+            value = _Draw(f"{seed}/{attempt}", echo or {}, sparse=few, formats=formats).value(schema, "", 0)
         except (UnsatisfiableError, OverflowError) as error:
             reason = str(error)
             continue
@@ -80,9 +79,13 @@ def draw(
 
 
 class _Draw:
-    def __init__(self, random: Random, echo: Mapping[str, Json], *, sparse: bool, formats: bool) -> None:
-        self._random, self._echo, self._sparse, self._formats = random, echo, sparse, formats
+    def __init__(self, seed: str, echo: Mapping[str, Json], *, sparse: bool, formats: bool) -> None:
+        self._seed, self._echo, self._sparse, self._formats = seed, echo, sparse, formats
         self._count = self._checks = 0
+
+    @cached_property
+    def _random(self) -> Random:
+        return Random(self._seed)
 
     def value(self, schema: Json, name: str, depth: int) -> Json:
         """A value; `name`: the property's name, a hint at its content."""
@@ -121,7 +124,7 @@ class _Draw:
                 value = self.value(merge([rest, option]), name, depth + 1)
             except UnsatisfiableError:
                 continue
-            if Validator(schema).is_valid(value):
+            if validator_of(schema).is_valid(value):
                 return value
         raise UnsatisfiableError(f"none of {key} can be met")
 
@@ -168,19 +171,20 @@ class _Draw:
         properties = schema.get("properties", {})
         for name in value.keys() & self._echo.keys() & properties.keys():
             known = self._echo[name]
-            if not isinstance(known, dict | list) and Validator(properties[name]).is_valid(known):
+            if not isinstance(known, dict | list) and validator_of(properties[name]).is_valid(known):
                 value = value | {name: known}
         return value
 
 
 def _listed_values(schema: Schema, *, formats: bool) -> list[Json]:
     """The valid values of the first of `const`, `examples`, `default` and `enum` that has any."""
-    check = argument_validator if formats else Validator
     for key in ("const", "examples", "default", "enum"):
         values = schema.get(key, []) if key in {"examples", "enum"} else [schema[key]] if key in schema else []
         known = [value for value in values if value is not None or key in {"const", "enum"}]
+        if not known:
+            continue
         others = {other: schema[other] for other in schema if other != key or key != "enum"}  # they are of the enum
-        if right := [*filter(check(others).is_valid, known)] if known else []:
+        if right := [*filter(validator_of(others, formats=formats).is_valid, known)]:
             return right
     return []
 
@@ -193,7 +197,7 @@ _KEYWORDS = {
 
 
 def _number(random: Random, schema: Schema, whole: bool) -> int | float:
-    whole = whole or fits(schema.get("multipleOf"), "integer")
+    whole = whole or TYPES["integer"](schema.get("multipleOf"))
     step = schema.get("multipleOf", 1 if whole else 0.01)
     low = max(schema.get("minimum", -math.inf), schema.get("exclusiveMinimum", -math.inf) + step)
     high = min(schema.get("maximum", math.inf), schema.get("exclusiveMaximum", math.inf) - step)
@@ -216,7 +220,7 @@ def _text(random: Random, schema: Schema, name: str) -> str:
     kind = schema.get("format")
     if "pattern" in schema:
         text = _formatted(random, kind, low, schema) if kind in _TEXTS else ""
-        return text if text and Validator(schema).is_valid(text) else _patterned(random, schema, low)
+        return text if text and validator_of(schema).is_valid(text) else _patterned(random, schema, low)
     if kind not in _TEXTS:
         kind = next(kind for kind in _TEXTS if name.lower().endswith(kind))
     return _formatted(random, kind, low, schema)
@@ -235,7 +239,7 @@ def _patterned(random: Random, schema: Schema, low: int) -> str:
     try:
         # The standard library's pattern parser is private, so it may be missing in a future version.
         parsed = importlib.import_module("re._parser").parse(schema["pattern"])
-        own = Validator({key: schema[key] for key in ("pattern", "minLength", "maxLength") if key in schema})
+        own = validator_of({key: schema[key] for key in ("pattern", "minLength", "maxLength") if key in schema})
         for spread in (6, 0, 20, 2 * low, 4 * low):
             text = "".join(_matching(random, parsed, min(spread, _MOST)))
             for fitted in (text, text[: schema.get("maxLength")], text.ljust(low, text[-1:] or "a")):

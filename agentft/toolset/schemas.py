@@ -10,11 +10,11 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from agentft.strict import own_table
-from agentft.toolset.arguments import INERT, Validator, count_values, hashable
+from agentft.toolset.arguments import INERT, TYPES, count_values, hashable, validator_of
 from agentft.toolset.references import References
 from agentft.types import Json
 
-__all__ = ["TYPES", "Schema", "expand", "fits", "is_cut", "merge", "nullable", "plain_line"]
+__all__ = ["Schema", "expand", "is_cut", "merge", "nullable", "plain_line"]
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -23,7 +23,6 @@ _DEPTHS = (8, 5, 3, 2, 1, 0)  # nested `$ref`s to follow, tried in this order
 _NESTED = 40
 _SHORT = 60  # values inside a schema that is only expanded once, however often it occurs
 _ALIASES = own_table(__file__, str)
-TYPES = ("string", "integer", "number", "boolean", "array", "object", "null")
 _BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 _COUNTS = tuple(f"{end}{what}" for end in ("min", "max") for what in ("Length", "Items", "Properties"))
 _NOTES = frozenset({"description", "default", "examples", "format"})  # the first one is kept in a merge
@@ -61,11 +60,6 @@ def is_cut(text: object, limit: int = 300) -> bool:
 def _one_line(text: object) -> str:
     plain = _HTML.sub(" ", text[:100_000]) if isinstance(text, str) else ""
     return " ".join("".join(char if char.isprintable() else " " for char in plain).split())
-
-
-def fits(value: object, kind: str) -> bool:
-    """Whether a JSON value has a JSON Schema type: 1.0 is an integer, and true is not a number."""
-    return bool(Validator.TYPE_CHECKER.is_type(value, kind))
 
 
 def expand(schema: Json, references: References | None = None, base: str = "", hidden: str = "") -> Schema:
@@ -197,12 +191,14 @@ class _Walk:
             self.dropped |= {"discriminator"} if found is not None else set()
             return
         mapping = found.get("mapping") if isinstance(found, dict) else None
-        targets = mapping if isinstance(mapping, dict) else {}
+        named: dict[str, list[str]] = {}  # target -> the names of it
+        for value, target in mapping.items() if isinstance(mapping, dict) else ():
+            named.setdefault(str(target), []).append(value)
         for index, option in enumerate(schema[key]):
             reference = option.get("$ref") if isinstance(option, dict) else None
             if isinstance(reference, str):
                 own = reference.rpartition("/")[2]
-                names = [value for value, target in targets.items() if target in {reference, own}] or [own]
+                names = named.get(reference, []) + (named.get(own, []) if own != reference else []) or [own]
                 made[key][index] = _named_arm(made[key][index], name, names)
 
 
@@ -241,7 +237,7 @@ def _own_keywords(schema: Schema) -> Schema:
     examples = [schema["example"]] if "example" in schema else examples if isinstance(examples, list) else []
     made |= {"examples": examples[:5]} if examples else {}
     if isinstance(values := schema.get("enum"), list) and values:
-        right = [value for value in values if any(fits(value, kind) for kind in _listed(made.get("type", TYPES)))]
+        right = [value for value in values if any(TYPES[kind](value) for kind in _listed(made.get("type", [*TYPES])))]
         if not right:  # trust the values rather than the type
             made.pop("type")
         made["enum"] = [*{json.dumps(value): value for value in right or values}.values()]
@@ -266,15 +262,15 @@ def _compiles(pattern: str) -> bool:
 _NEEDS = {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "string"}}}
 # Keywords that contain no schemas -> whether a value is valid.
 _MEANING: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(_BOUNDS, lambda value: fits(value, "number")),
+    **dict.fromkeys(_BOUNDS, TYPES["number"]),
     **dict.fromkeys(_COUNTS, lambda value: type(value) is int and value >= 0),
-    "multipleOf": lambda value: fits(value, "number") and value > 0,
+    "multipleOf": lambda value: TYPES["number"](value) and value > 0,
     "pattern": lambda value: isinstance(value, str) and _compiles(value),
     "format": lambda value: isinstance(value, str),
     "uniqueItems": lambda value: isinstance(value, bool),
     "contentEncoding": lambda value: isinstance(value, str),
     "contentMediaType": lambda value: isinstance(value, str),
-    "dependentRequired": lambda value: Validator(_NEEDS).is_valid(value),
+    "dependentRequired": lambda value: bool(validator_of(_NEEDS).is_valid(value)),
     "const": lambda _: True,
     "default": lambda _: True,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Self
 
 import regex
@@ -12,7 +12,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-__all__ = ["Subschemas", "matches_pattern", "resolver_of"]
+__all__ = ["LazyResolver", "Subschemas", "matches_pattern"]
 
 _PARTS_LIMIT = 500  # schemas that apply to one value
 _LISTS, _SINGLES = ("allOf", "anyOf", "oneOf"), ("if", "then", "else")
@@ -32,9 +32,19 @@ def _ecma(pattern: str) -> str:
     return re.sub(r"(?s)\\.?|\[\^?\]?(?:\\.?|[^\]\\])*\]?|\$", lambda one: r"\Z" if one[0] == "$" else one[0], pattern)
 
 
-def resolver_of(schema: Mapping[str, Any]) -> Any:
-    """The resolver of the references inside `schema`; it never reads anything else."""
-    return Registry().with_resource("", DRAFT202012.create_resource(schema)).resolver()
+class LazyResolver:
+    """Resolves the references inside a schema, of which most have none; it never reads anything else."""
+
+    def __init__(self, schema: Any) -> None:
+        self._schema = schema
+
+    @cached_property
+    def _made(self) -> Any:
+        # Crawled once: else each `$ref` to an anchor would walk the whole schema.
+        return Registry().with_resource("", DRAFT202012.create_resource(self._schema)).crawl().resolver()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._made, name)
 
 
 class Subschemas:
@@ -45,7 +55,7 @@ class Subschemas:
 
     def __init__(self, schema: Any) -> None:
         root = schema if isinstance(schema, Mapping) else {}
-        self.parts = [*_spread(root, resolver_of(root))]
+        self.parts = [*_spread(root, LazyResolver(root))]
 
     def at(self, key: str | int) -> Self:
         """The schemas of a property or an item."""

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from agentft.errors import InputError
+from agentft.errors import InputError, ToolError
 from agentft.metrics.validity import schema_problems
-from agentft.toolset.arguments import ArgumentCheck
+from agentft.toolset.arguments import ArgumentCheck, validator_of
 from agentft.toolset.proof import BrokenPromise, prove
 from agentft.types import Span, ToolCall, ToolDefinition
 
@@ -67,15 +67,60 @@ def test_a_large_schema_is_checked_within_seconds(kind: str, tmp_path: Path) -> 
     assert checked(KINDS[kind](19_000), tmp_path) == []
 
 
-def test_thousands_of_missing_arguments_are_scored_in_linear_time() -> None:
-    names: list[Any] = [f"p{index}" for index in range(15_000)]
-    tool = ToolDefinition("f", "", {"type": "object", "required": names})
+def refused(parameters: dict[str, Any], arguments: dict[str, Any]) -> str:
+    with pytest.raises(ToolError) as caught:
+        ArgumentCheck(ToolDefinition("f", "", parameters))(arguments)
+    assert len(str(caught.value)) < 300
+    return str(caught.value)
+
+
+def test_a_refusal_lists_some_of_many_values_and_says_how_many_there_are() -> None:
+    values = [f"value-{index}" for index in range(3600)]
+    everything = {key: {"enum": values[:4]} for key in values[:3000]}
+    assert refused(argument({"enum": values}), {"a": "x"}).endswith('"value-9" ... (3,600 in all), not "x"')
+    assert "(3,600 in all)" in refused({"type": "object", "required": values}, {})
+    assert "(3,600 in all)" in refused({"properties": {"value-0": {"enum": values}}, "required": values}, {})
+    assert "(3,000 in all)" in refused({"properties": everything, "additionalProperties": False}, {"x": 1})
+    assert "none of 3600 alternatives" in refused(argument({"anyOf": [{"const": value} for value in values]}), {"a": 1})
+    assert refused(argument({"const": "x" * 1000}), {"a": 1}).endswith("xxx..., not 1")
+    tool, call = ToolDefinition("f", "", argument({"enum": values})), ToolCall("1", "f", {"a": "x"}, Span(0, 0))
+    (problem,) = schema_problems(tool, call)
+    assert problem.message.startswith("'x' is not one of 3,600 values: ['value-0', ")
+    assert len(problem.message) == 120
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {
+            "$defs": {f"d{index}": {"$anchor": f"a{index}"} for index in range(4000)},
+            "properties": {f"p{index}": {"$ref": f"#a{index}"} for index in range(4000)},
+        },
+        {"type": "object", "required": [f"p{index}" for index in range(15_000)]},
+    ],
+    ids=["anchors", "required"],
+)
+def test_references_and_missing_arguments_are_found_in_linear_time(parameters: dict[str, Any]) -> None:
+    tool = ToolDefinition("f", "", parameters)
     start = time.process_time()
-    problems = schema_problems(tool, ToolCall("1", "f", {"p0": 1}, Span(0, 0)))
+    ArgumentCheck(tool)
+    schema_problems(tool, ToolCall("1", "f", {f"p{index}": 1 for index in range(4000)}, Span(0, 0)))
     assert time.process_time() - start < LIMIT
-    assert {problem.pointer for problem in problems} == {f"/{name}" for name in names[1:]}
 
 
-def test_a_format_that_is_not_text_is_refused() -> None:
-    with pytest.raises(InputError, match="its schema is not valid at /properties/a/format"):
-        ArgumentCheck(ToolDefinition("f", "", argument({"format": {}})))
+@pytest.mark.parametrize("part", [{"minLength": "1"}, {"properties": []}, {"allOf": True}, {"format": {}}])
+def test_a_schema_with_an_anchor_and_an_invalid_part_is_refused(part: dict[str, Any]) -> None:
+    named: Any = {"properties": {"a": {"$ref": "#a"}, "b": {"$anchor": "a"}, "c": part}}
+    with pytest.raises(InputError, match="its schema is not valid at /properties/c/"):
+        ArgumentCheck(ToolDefinition("f", "", named))
+
+
+@pytest.mark.parametrize("schema", [{"$ref": "#"}, {"if": {"$ref": "#"}}, {"not": {"anyOf": [{"$ref": "#"}]}}])
+def test_a_schema_that_applies_itself_without_end_is_no_crash(schema: dict[str, Any]) -> None:
+    check = ArgumentCheck(ToolDefinition("f", "", schema))
+    for _ in range(2):
+        with pytest.raises(ToolError, match="nested too deeply"):
+            check({"a": 1})
+    call = ToolCall("1", "f", {"a": 1}, Span(0, 0))
+    assert "nested too deeply" in schema_problems(ToolDefinition("f", "", schema), call)[0].message
+    assert validator_of({"type": "object"}).is_valid({})

@@ -11,8 +11,9 @@ from jsonschema import Draft202012Validator
 
 from agentft.errors import InputError
 from agentft.toolset import schemas
+from agentft.toolset.arguments import TYPES
 from agentft.toolset.references import References
-from agentft.toolset.schemas import Schema, expand, fits, merge, plain_line
+from agentft.toolset.schemas import Schema, expand, merge, plain_line
 
 
 def expanded(schema: Any, hidden: Any = "", **definitions: Any) -> Schema:
@@ -122,7 +123,7 @@ def test_descriptions_are_one_clean_line() -> None:
 
 
 def test_types_of_values() -> None:
-    assert [fits(True, "integer"), fits(1.0, "integer"), fits(1, "number"), fits(None, "null")] == [
+    assert [TYPES["integer"](True), TYPES["integer"](1.0), TYPES["number"](1), TYPES["null"](None)] == [
         False,
         True,
         True,
