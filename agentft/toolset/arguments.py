@@ -122,12 +122,6 @@ def _required(_: object, names: Any, value: object, __: object) -> Iterator[Vali
             yield ValidationError(f"{name!r} is a required property", schema_path=[index])
 
 
-def _required(_: object, names: Any, value: Any, __: object) -> Iterator[ValidationError]:
-    for index, name in enumerate(names) if isinstance(value, dict) else ():
-        if name not in value:
-            yield ValidationError(f"{name!r} is a required property", schema_path=[index])
-
-
 def _unique_items(_: object, unique: object, value: object, __: object) -> Iterator[ValidationError]:
     if unique is True and isinstance(value, list) and len({hashable(item) for item in value}) < len(value):
         yield ValidationError(f"{_brief(value)} has non-unique elements")
