@@ -28,11 +28,12 @@ class References:
         self, root: dict[str, Json], address: str = "", read: Callable[[str], dict[str, Json]] | None = None
     ) -> None:
         self._read = read
-        self._documents = {str(root.get("$id", address)): root, address: root}
+        self._documents: dict[str, dict[str, Json]] = {}
+        self._named: dict[str, tuple[Json, str]] = {}  # URL of an `$id` or an anchor -> its schema, and its document
         self.address = address
-        self.size = len(str(root))
+        self.size = 0
         """Characters of the documents read so far."""
-        self._anchors: dict[int, dict[Any, Json]] = {}
+        self._add(address, root)
         self.cut: set[str] = set()
         """References that `expand` did not follow."""
         self.dropped: set[str] = set()
@@ -49,7 +50,7 @@ class References:
         for _ in range(_CHAIN_LIMIT):
             address, fragment = urldefrag(reference)
             base = urljoin(base, address) if address else base
-            value = self._walk(self._document(base, reference), fragment, reference)
+            value, base = self._target(base, unquote(fragment), reference)
             if not (isinstance(value, dict) and isinstance(value.get("$ref"), str) and len(value) == 1):
                 return value, base
             reference = str(value["$ref"])
@@ -60,40 +61,59 @@ class References:
         target = value.get("$ref") if isinstance(value, dict) else None
         return self.find(target, base) if isinstance(target, str) else (value, base)
 
-    def _document(self, address: str, reference: str) -> dict[str, Json]:
-        if address not in self._documents:
+    def base(self, schema: dict[str, Any], base: str) -> str:
+        """The base of the references in a schema: its `$id`, if it has one."""
+        own = urldefrag(urljoin(base, str(schema.get("$id", ""))))[0]
+        return own if own in self._named else base
+
+    def _add(self, address: str, document: dict[str, Json]) -> None:
+        self._documents[address] = document
+        text = str(document)
+        self.size += len(text)
+        if "'$id'" in text or "nchor'" in text:
+            self._named |= {name: (schema, address) for name, schema in _named(document, address)}
+
+    def _target(self, base: str, fragment: str, reference: str) -> tuple[Json, str]:
+        if base not in self._named and base not in self._documents:
             if self._read is None:
                 raise InputError(f"the reference {reference[:200]!r} leads to another document; pass --allow-refs")
             if len(self._documents) > _OTHERS_LIMIT:
                 raise InputError(f"the references lead to more than {_OTHERS_LIMIT} other documents")
-            self._documents[address] = self._read(address)
-            self.size += len(str(self._documents[address]))
-        return self._documents[address]
-
-    def _walk(self, value: Json, fragment: str, reference: str) -> Json:
-        if fragment and not fragment.startswith("/"):
-            if id(value) not in self._anchors:
-                self._anchors[id(value)] = dict(_anchors(value))
-            if (name := unquote(fragment)) in (known := self._anchors[id(value)]):
-                return known[name]
-            raise InputError(f"the reference {reference[:200]!r} has no target: there is no anchor {name[:100]!r}")
-        for part in unquote(fragment).split("/")[1:]:
-            key = part.replace("~1", "/").replace("~0", "~")
-            if isinstance(value, list) and key.isascii() and key.isdigit() and int(key) < len(value):
-                value = value[int(key)]
-            elif isinstance(value, dict) and key in value:
-                value = value[key]
-            else:
-                raise InputError(f"the reference {reference[:200]!r} has no target: there is no {key[:100]!r}")
-        return value
+            self._add(base, self._read(base))
+        if f"{base}#{fragment}" in self._named:
+            return self._named[f"{base}#{fragment}"][0], base
+        schema, home = self._named.get(base) or (self._documents[base], base)
+        try:
+            return _walk(schema, fragment, reference), base
+        except InputError:  # in descriptions, `#/...` often means the document, also inside a schema with an `$id`
+            return _walk(self._documents[home], fragment, reference), home
 
 
-def _anchors(document: Json) -> Iterator[tuple[Json, Json]]:
-    """The schemas in a document that `$anchor` or `$dynamicAnchor` names, by name."""
-    waiting: list[Json] = [document]
+def _walk(value: Json, pointer: str, reference: str) -> Json:
+    first, *parts = pointer.split("/")
+    if first:
+        raise InputError(f"the reference {reference[:200]!r} has no target: there is no anchor {pointer[:100]!r}")
+    for part in parts:
+        key = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(value, list) and key.isascii() and key.isdigit() and int(key) < len(value):
+            value = value[int(key)]
+        elif isinstance(value, dict) and key in value:
+            value = value[key]
+        else:
+            raise InputError(f"the reference {reference[:200]!r} has no target: there is no {key[:100]!r}")
+    return value
+
+
+def _named(document: Json, address: str) -> Iterator[tuple[str, Json]]:
+    """The schemas in a document that have an `$id` or an anchor, by its URL."""
+    waiting: list[tuple[Any, str]] = [(document, address)]
     while waiting:
-        value = waiting.pop()
+        value, base = waiting.pop()
         if isinstance(value, dict):
-            yield from ((value[key], value) for key in ("$anchor", "$dynamicAnchor") if isinstance(value.get(key), str))
+            if isinstance(value.get("$id"), str):
+                name = urljoin(base, value["$id"]).removesuffix("#")
+                base = urldefrag(name)[0]
+                yield name, value
+            yield from ((f"{base}#{value[key]}", value) for key in ("$anchor", "$dynamicAnchor") if key in value)
         if isinstance(value, dict | list):
-            waiting += value.values() if isinstance(value, dict) else value
+            waiting += [(inner, base) for inner in (value.values() if isinstance(value, dict) else value)]

@@ -135,6 +135,7 @@ class _Walk:
             raise _TooLargeError
         if self._count > _NODES or nested > _NESTED or not isinstance(schema, dict):
             return {"not": {}} if schema is False else {}
+        base = self._references.base(schema, base) if "$id" in schema else base
         reference = schema.get("$ref", schema.get("$dynamicRef"))
         if isinstance(reference, str):
             if (base, reference) in trail or len(trail) >= self._depth:

@@ -124,3 +124,8 @@ def test_a_schema_that_applies_itself_without_end_is_no_crash(schema: dict[str, 
     call = ToolCall("1", "f", {"a": 1}, Span(0, 0))
     assert "nested too deeply" in schema_problems(ToolDefinition("f", "", schema), call)[0].message
     assert validator_of({"type": "object"}).is_valid({})
+
+
+def test_a_format_that_is_not_text_is_refused() -> None:
+    with pytest.raises(InputError, match="its schema is not valid at /properties/a/format"):
+        ArgumentCheck(ToolDefinition("f", "", argument({"format": {}})))

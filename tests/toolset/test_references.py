@@ -40,3 +40,23 @@ def test_other_documents_are_read_only_through_the_reader() -> None:
         followed.find(f"{number}.json", "/specs/api.json")
     with pytest.raises(InputError, match="more than 50 other documents"):
         followed.find("50.json", "/specs/api.json")
+
+
+def test_schemas_are_found_by_their_own_address_and_by_anchors() -> None:
+    """OpenAPI 3.1 allows both in `components`; `#/...` inside such a schema means the schema, or else the document."""
+    pet: dict[str, Any] = {"$id": "http://a.test/pet", "$defs": {"Name": {"$anchor": "name", "type": "string"}}}
+    root: dict[str, Any] = {"components": {"schemas": {"Pet": pet, "Size": {"$anchor": "size", "enum": [1]}}}}
+    found = References(root, "/specs/api.json")
+    home, own = "/specs/api.json", "http://a.test/pet"
+    assert found.find("http://a.test/pet", home) == (pet, own)
+    assert found.find("#/components/schemas/Pet", home) == (pet, home)
+    assert found.base(pet, home) == own
+    assert found.base({"type": "string"}, home) == home
+    for reference in ("#/$defs/Name", "#name", "pet#name"):
+        assert found.find(reference, own)[0] == pet["$defs"]["Name"]
+    assert found.find("#/components/schemas/Size", own) == ({"$anchor": "size", "enum": [1]}, home)
+    assert found.find("#size", home)[0] == {"$anchor": "size", "enum": [1]}
+    with pytest.raises(InputError, match="there is no anchor 'name'"):
+        found.find("#name", home)
+    with pytest.raises(InputError, match="leads to another document; pass --allow-refs"):
+        found.find("http://a.test/other", own)
