@@ -48,7 +48,9 @@ class PieceCache(dict[str, Piece]):
         super().__init__()
         self.backend = backend
         self.words = separates_words(backend)
-        self.runs = self.words and separates_runs(backend)
+        self.runs = _RUN if self.words and separates_runs(backend) else None
+        if self.runs and len(backend.pre_tokenizer.pre_tokenize_str("77")) == 2:
+            self.runs = re.compile(_RUN.pattern.replace("[0-9]+", "[0-9]"))
         self._texts: dict[str, list[Piece]] = {}
 
     def encode(self, text: str) -> list[Piece]:
@@ -71,7 +73,7 @@ class PieceCache(dict[str, Piece]):
         return list(map(self.__getitem__, _SEAM.split(text) if text else []))
 
     def __missing__(self, text: str) -> Piece:
-        runs = _RUN.findall(text) if self.runs else []
+        runs = self.runs.findall(text) if self.runs else []
         known = len(runs) > 1 and "".join(runs) == text
         piece = join_pieces(list(map(self.__getitem__, runs))) if known else self._tokenise(text)
         if len(self) >= _KEPT_PIECES:
@@ -82,6 +84,8 @@ class PieceCache(dict[str, Piece]):
 
     def _tokenise(self, text: str) -> Piece:
         encoding = self.backend.encode(text, add_special_tokens=False)
+        if self.words and len(ids := encoding.ids) == 1:
+            return Piece((ids[0],), (0,), (len(text),), len(text))
         return make_piece(encoding.ids, encoding.offsets, len(text))
 
 
