@@ -120,7 +120,7 @@ def located(model: str, load: Callable[..., Any], *arguments: Any, **options: An
         return load(*arguments, **options)
     except (OSError, ValueError, ImportError) as error:
         if "trust_remote_code" in str(error):
-            raise InputError(f"the model {model!r} needs Python code of its own, which agentft never runs") from error
+            raise InputError(f"{model!r} needs its own Python code, which agentft never runs; use another") from error
         raise MissingError(
             f"the model {model!r} cannot be loaded ({_first_line(error)}); give a folder, a hub id or smollm2-135m"
         ) from error

@@ -98,7 +98,8 @@ class Stage:
         if exchange.is_error != pattern.fails:
             expected = "fail" if pattern.fails else "succeed"
             written = f"{pattern.tool}{json.dumps(arguments, ensure_ascii=False)}"
-            raise InputError(f"{place}: {written} should {expected}, but the world answered {exchange.received[:200]}")
+            answer = f"{exchange.received[:200]}; correct the call or its `fails`"
+            raise InputError(f"{place}: {written} should {expected}, but the world answered {answer}")
         filler.results.append(result_value(exchange.received))
         return call, ToolResult(call.id, exchange.received, NOWHERE, exchange.is_error)
 

@@ -45,7 +45,7 @@ def test_code_in_a_models_folder_never_runs(key: str, tmp_path: Path, monkeypatc
 def test_code_in_a_tokenizers_folder_never_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builtins.input", lambda prompt: pytest.fail(f"the user was asked: {prompt}"))
     folder = with_own_code(save_tiny(tmp_path / "model"), "tokenizer_config.json", "AutoTokenizer")
-    with pytest.raises(InputError, match="Python code of its own, which agentft never runs"):
+    with pytest.raises(InputError, match="needs its own Python code, which agentft never runs; use another"):
         load_tokenizer(str(folder))
     assert not (folder / "RAN").exists()
 
