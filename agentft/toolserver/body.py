@@ -15,6 +15,7 @@ from agentft.toolserver.limits import Limits
 from agentft.types import Json
 
 __all__ = [
+    "DRAIN_LIMIT",
     "JSON_MEDIA",
     "error_body",
     "is_sendable",
@@ -27,8 +28,8 @@ __all__ = [
 
 JSON_MEDIA = "application/json"
 
-# How much of an oversized body is read and dropped, so that the client gets the response instead of a reset.
-_DRAIN_LIMIT = 16 << 20
+DRAIN_LIMIT = 16 << 20
+"""How much of an oversized body is read and dropped, so that the client gets the response instead of a reset."""
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:
@@ -42,7 +43,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
         size += len(chunk)
         if size <= limits.body:
             body += chunk
-        elif size > _DRAIN_LIMIT:
+        elif size > DRAIN_LIMIT:
             break
     if size > limits.body:
         raise ToolError(f"the body is larger than {limits.body} bytes", status=413)

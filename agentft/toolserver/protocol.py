@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from agentft.toolserver.body import DRAIN_LIMIT
+
 __all__ = ["CONNECTIONS", "HEAD_BYTES", "LimitedProtocol", "WireProtocol"]
 
 HEAD_BYTES = 64 << 10
@@ -54,7 +56,11 @@ class _Limited(_Base):
             end = (self._tail + data).find(_END)
             self._size += len(data) if end < 0 else end - len(self._tail)
             if self._size > HEAD_BYTES:
-                self._refuse(431)
+                cycle: Any = self.cycle
+                if cycle is not None and cycle.more_body:  # the rest of a body that was answered before its end
+                    self.transport.close()
+                else:
+                    self._refuse(431)
                 return
             self._tail = (self._tail + data)[-len(_END) + 1 :]
             if end >= 0:
@@ -65,6 +71,8 @@ class _Limited(_Base):
             if self._size > _REST_BYTES:
                 self.transport.abort()
                 return
+            if self._size > DRAIN_LIMIT and self.cycle is not None:
+                self.cycle.keep_alive = False  # the answer comes before the body's end
         super().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:

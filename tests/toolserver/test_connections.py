@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -97,3 +98,20 @@ def test_there_is_a_most_number_of_connections(server: ToolServer) -> None:
     for connection in held:
         connection.close()
     wait_until(lambda: is_alive(server))
+
+
+@pytest.mark.parametrize(("token", "size", "status"), [(False, 300_000, b"401"), (True, 24 << 20, b"413")])
+def test_the_rest_of_a_body_that_was_answered_is_no_request(
+    server: ToolServer, token: bool, size: int, status: bytes
+) -> None:
+    """It was answered with a 431, which the client read as the answer to its next request."""
+    sent = f"Authorization: Bearer {server.token if token else 'x'}\r\nContent-Length: {size}\r\n\r\n"
+    with connect(server) as connection:
+        connection.sendall(f"POST /tools/calculate HTTP/1.1\r\nHost: {server.address[7:]}\r\n{sent}".encode())
+        found = b"" if token else connection.recv(1 << 16)
+        with suppress(ConnectionError):
+            connection.sendall(b" " * size)
+        found += received(connection)
+    assert found.count(b"HTTP/1.1 ") == 1
+    assert found.startswith(b"HTTP/1.1 " + status)
+    assert is_alive(server)
