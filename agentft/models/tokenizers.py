@@ -114,7 +114,8 @@ def located(model: str, load: Callable[..., Any], *arguments: Any, **options: An
 
     Raises:
         MissingError: the model is not on this machine and cannot be downloaded.
-        InputError: its files are damaged, a pickle of more than tensors, or need code from the model's folder.
+        InputError: its files are damaged, a pickle of more than tensors, need code from the model's folder, or more
+            memory than there is.
     """
     try:
         return load(*arguments, **options)
@@ -133,6 +134,8 @@ def located(model: str, load: Callable[..., Any], *arguments: Any, **options: An
             ) from error
         # The tokenizers library raises plain exceptions; for a value of the wrong type, libraries raise anything.
         why = f"{kind}: {_first_line(error)}".removeprefix("Exception: ")
+        if isinstance(error, MemoryError) or " memory" in why:
+            raise InputError(f"too little memory for {model!r} ({why:.300}); use fewer bits, or another") from error
         raise InputError(f"the files of {model!r} are damaged ({why:.300}); download it again") from error
 
 

@@ -13,7 +13,7 @@ from agentft.errors import InputError, MissingError
 from agentft.models import Sampling
 from agentft.models.completion import TextRequest
 from agentft.models.hf import HfEngine
-from agentft.models.tokenizers import load_tokenizer
+from agentft.models.tokenizers import load_tokenizer, located
 from agentft.training.recipe import Recipe
 from agentft.training.resolve import plan_cards, read_architecture
 from agentft.training.run import dry_run, read_data
@@ -100,3 +100,14 @@ def test_tokens_without_an_embedding_are_refused_before_training_and_in_serving(
     engine = HfEngine.open(str(folder))
     with pytest.raises(InputError, match="the rows use 1 of the tokens without one"):
         engine.complete([TextRequest("k", (Segment("<tool_call>", False, "user"),), ())], Sampling(max_new_tokens=1))
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")]
+)
+def test_too_little_memory_is_not_called_a_damaged_file(error: Exception, tmp_path: Path) -> None:
+    def load() -> None:
+        raise error
+
+    with pytest.raises(InputError, match=r"too little memory for '.*' \((Out|Mem).*\); use fewer bits, or another"):
+        located(str(tmp_path), load)
