@@ -85,7 +85,7 @@ class Retag:
 
     def _renamed(self, match: re.Match[str]) -> str:
         field = f".{match['field']}" if match["field"] else ""
-        if match["slot"].isdigit():
+        if match["slot"].isdecimal():
             return f"{{{int(match['slot']) + self.offset}{field}}}"
         tag = (match["tag"] or "") + (self.tag if self.tags is None else self.tags.get(match["slot"], ""))
         return f"{{{match['slot']}{tag and ':' + tag}{field}}}"

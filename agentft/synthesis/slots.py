@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from agentft.errors import InputError
 from agentft.synthesis.recipe import Slot
+from agentft.toolset.references import walk_pointer
 from agentft.types import Json
 
 __all__ = ["REFERENCE", "Decks", "Filler"]
@@ -84,7 +85,7 @@ class Filler:
     def unfilled(self, text: str) -> str:
         """The first reference to a slot or a result that is still in a filled text; empty if there is none."""
         found = REFERENCE.finditer(text)
-        return next((match[0] for match in found if match["slot"].isdigit() or match["slot"] in self._slots), "")
+        return next((match[0] for match in found if match["slot"].isdecimal() or match["slot"] in self._slots), "")
 
     def _wording(self, match: re.Match[str]) -> str:
         if match["field"]:
@@ -93,7 +94,7 @@ class Filler:
         return self._slot(match).say
 
     def _value(self, match: re.Match[str]) -> Json:
-        if match["slot"].isdigit():
+        if match["slot"].isdecimal():
             return self._result(int(match["slot"]), match["field"] or "")
         slot = self._slot(match)
         if not match["field"]:
@@ -108,14 +109,10 @@ class Filler:
                 f"{self._at}: {{{number}.{path}}}: no result {number} (results so far: {len(self.results)})"
             )
         value = self.results[number - 1]
-        for key in path.split("."):
-            if isinstance(value, list) and key.isdigit() and int(key) < len(value):
-                value = value[int(key)]
-            elif isinstance(value, dict) and key in value:
-                value = value[key]
-            else:
-                raise InputError(f"{self._at}: result {number} has no {path!r}; it is {json.dumps(value)[:80]}")
-        return value
+        try:
+            return walk_pointer(value, "/" + path.replace(".", "/"), path)
+        except InputError:
+            raise InputError(f"{self._at}: result {number} has no {path!r}; it is {json.dumps(value)[:80]}") from None
 
     def _slot(self, match: re.Match[str]) -> Slot:
         name, key = match["slot"], f"{match['slot']}:{match['tag'] or ''}"

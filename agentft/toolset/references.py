@@ -9,7 +9,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 from agentft.errors import InputError
 from agentft.types import Json
 
-__all__ = ["References"]
+__all__ = ["References", "walk_pointer"]
 
 _CHAIN_LIMIT = 20  # references that lead to a reference
 _OTHERS_LIMIT = 50  # documents read besides the first
@@ -84,12 +84,17 @@ class References:
             return self._named[f"{base}#{fragment}"][0], base
         schema, home = self._named.get(base) or (self._documents[base], base)
         try:
-            return _walk(schema, fragment, reference), base
+            return walk_pointer(schema, fragment, reference), base
         except InputError:  # in descriptions, `#/...` often means the document, also inside a schema with an `$id`
-            return _walk(self._documents[home], fragment, reference), home
+            return walk_pointer(self._documents[home], fragment, reference), home
 
 
-def _walk(value: Json, pointer: str, reference: str) -> Json:
+def walk_pointer(value: Json, pointer: str, reference: str) -> Json:
+    """The part of a value at a JSON Pointer. `reference`: what to name in an error.
+
+    Raises:
+        InputError: there is no such part.
+    """
     first, *parts = pointer.split("/")
     if first:
         raise InputError(f"the reference {reference[:200]!r} has no target: there is no anchor {pointer[:100]!r}")

@@ -12,6 +12,7 @@ from agentft.errors import InputError
 from agentft.rows.ledger import Ledger
 from agentft.rows.reading import read_conversations
 from agentft.synthesis.build import build
+from agentft.synthesis.slots import Decks, Filler
 from agentft.toolserver import ToolServer
 from agentft.types import ToolCall
 from tests.synthesis.test_build import DATASETS, small
@@ -112,3 +113,11 @@ def test_the_recipe_that_the_documentation_prints_can_be_built(tmp_path: Path) -
     report = build(tmp_path / "printed.toml", tmp_path / "rows.jsonl", ToolServer)
     assert report.rows == 12
     assert report.categories == {"single": 6, "several_tools": 2, "multi_round": 4}
+
+
+@pytest.mark.parametrize(("template", "message"), [("{1.²}", "result 1 has no '²'"), ("{²}", "there is no slot {²}")])
+def test_a_digit_that_is_no_number_is_refused(template: str, message: str) -> None:
+    filler = Filler(Decks(1), {}, "en", "here")
+    filler.results = [[1]]
+    with pytest.raises(InputError, match=re.escape(message)):
+        filler.value(template)
