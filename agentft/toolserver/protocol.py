@@ -56,11 +56,7 @@ class _Limited(_Base):
             end = (self._tail + data).find(_END)
             self._size += len(data) if end < 0 else end - len(self._tail)
             if self._size > HEAD_BYTES:
-                cycle: Any = self.cycle
-                if cycle is not None and cycle.more_body:  # the rest of a body that was answered before its end
-                    self.transport.close()
-                else:
-                    self._refuse(431)
+                self._refuse(431)
                 return
             self._tail = (self._tail + data)[-len(_END) + 1 :]
             if end >= 0:
@@ -96,7 +92,9 @@ class _Limited(_Base):
 
     def _refuse(self, status: int) -> None:
         head = f"HTTP/1.1 {status} {_PHRASES[status]}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-        self.transport.write(head.encode())
+        cycle: Any = self.cycle
+        if cycle is None or not cycle.more_body:  # else this is the rest of a body that was answered before its end
+            self.transport.write(head.encode())
         self.transport.close()
 
 
