@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 
 from agentft.files import DIGESTS
 from agentft.models.embedded import resolve
-from agentft.models.hf import native_bf16, quantisation
+from agentft.models.hf import dequantise, native_bf16, quantisation
 from agentft.models.tokenizers import add_adapter, fit_embeddings, load_base
 from agentft.runs import FinishedRun
 
@@ -61,7 +61,7 @@ def merge_run(run: FinishedRun, prompts: Sequence[Sequence[int]], target: Path, 
         quantization_config=quantisation(run.bits if run.is_rounded else 16, compute),
         device_map={"": 0} if torch.cuda.is_available() else None,
     )
-    model = _cast(model.dequantize(), compute) if run.is_rounded else model
+    model = _cast(dequantise(model), compute) if run.is_rounded else model
     fit_embeddings(model, tokenizer)
     ends = model.generation_config
     tuned = add_adapter(model, str(run.weights))

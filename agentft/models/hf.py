@@ -36,7 +36,7 @@ from agentft.rendering.frame import Frame
 from agentft.rendering.tokens import tokenise
 from agentft.types import Segment
 
-__all__ = ["HfEngine", "native_bf16", "quantisation"]
+__all__ = ["HfEngine", "dequantise", "native_bf16", "quantisation"]
 
 # A prefix with fewer tokens costs more than it saves.
 WORTH_SHARING = 32
@@ -69,6 +69,15 @@ def quantisation(bits: int, compute: torch.dtype) -> BitsAndBytesConfig | None:
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=compute
         )
     raise InputError(f"bits = {bits} is not supported; use 4, 8, 16 or 32")
+
+
+def dequantise(model: Any) -> Any:
+    """The model with its quantised weights as numbers of its dtype again. The quantised ones are freed at once."""
+    for part in model.modules():
+        weight = getattr(part, "weight", None)
+        if getattr(weight, "module", None) is part:
+            weight.module = None  # bitsandbytes' reference back: such a cycle waits for the garbage collector
+    return model.dequantize()
 
 
 class HfEngine:
@@ -119,7 +128,7 @@ class HfEngine:
             quantization_config=quantisation(rounded or bits, dtype),
             device_map={"": 0} if torch.cuda.is_available() else None,
         )
-        loaded = loaded.dequantize() if rounded else loaded
+        loaded = dequantise(loaded) if rounded else loaded
         if adapter is not None:
             if added:
                 fit_embeddings(loaded, tokenizer)

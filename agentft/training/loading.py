@@ -16,7 +16,7 @@ from agentft.engine.noise import EmbeddingNoise
 from agentft.engine.speed import HostEmbedding, embed_on_host, recompute_gates, use_liger
 from agentft.engine.tree_attention import TREE_ATTENTION, unshareable
 from agentft.errors import InputError
-from agentft.models.hf import quantisation
+from agentft.models.hf import dequantise, quantisation
 from agentft.models.tokenizers import fit_embeddings, load_base
 from agentft.training.encoder import open_encoder
 from agentft.training.ranks import join_ranks
@@ -58,7 +58,7 @@ def load_model(recipe: Recipe, where: str, config: Any = None, tokenizer: Any = 
             device_map={"": torch.cuda.current_device()} if torch.cuda.is_available() and not zero3 else None,
         )
     if recipe.method == "qlora" and recipe.unpack == "on":
-        model = model.dequantize()
+        model = dequantise(model)
     if recipe.add_tokens:
         tokenizer = tokenizer or open_encoder(recipe).tokenizer
         fit_embeddings(model, tokenizer)

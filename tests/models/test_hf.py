@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import pytest
 import torch
 
 from agentft.errors import InputError
-from agentft.models.hf import HfEngine
+from agentft.models.hf import HfEngine, dequantise, quantisation
+from agentft.models.tokenizers import load_base
 from tests.tiny import save_tiny, tiny_model
 
 IDS = torch.arange(3, 40)[None]
@@ -56,3 +59,22 @@ def test_32_bits_compute_in_fp32_where_16_compute_in_bf16(folder: Path, monkeypa
         assert type(model.get_decoder().layers[0].mlp.up_proj) is torch.nn.Linear
     with pytest.raises(InputError, match="use 4, 8, 16 or 32"):
         HfEngine.open(str(folder), None, 12)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantised_weights_are_freed_once_they_are_dequantised(folder: Path, bits: int) -> None:
+    """A 7B kept 3 GiB of them on the GPU, until the garbage collector came by."""
+    settings = quantisation(bits, torch.float32)
+    model = load_base(str(folder), str(folder), dtype=torch.float32, quantization_config=settings, device_map=None)
+    gc.collect()
+    gc.disable()
+    try:
+        packed = [
+            weakref.ref(part) for part in model.modules() if hasattr(part, "weight") and "bit" in type(part).__name__
+        ]
+        assert packed
+        model = dequantise(model)
+        assert not any(part() for part in packed)
+    finally:
+        gc.enable()
+    assert model.get_decoder().layers[0].mlp.up_proj.weight.dtype == torch.float32
