@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from agentft.engine.speed import has_liger
 from agentft.models.hf import native_bf16
+from agentft.training.planner import USUAL_LAUNCH
 
 __all__ = ["Machine", "Moment", "deterministic", "gpus_unused", "measure_machine", "measure_rate", "peak_memory"]
 
@@ -24,7 +26,8 @@ class Machine:
 
     `bf16`: whether it multiplies bf16 natively. `liger`: whether Liger's kernels are installed and usable. `free`:
     free bytes of GPU memory. `rate`, `fp32_rate`: operations a second of a large matmul in bf16 and in fp32.
-    `bandwidth`: bytes a second of a copy within its memory. The last four are 0 without a GPU.
+    `bandwidth`: bytes a second of a copy within its memory. These four are 0 without a GPU. `launch`: seconds to launch
+    the kernels of a tiny layer's forward and backward passes.
     """
 
     device: Literal["cpu", "cuda"]
@@ -34,16 +37,18 @@ class Machine:
     rate: float = 0.0
     fp32_rate: float = 0.0
     bandwidth: float = 0.0
+    launch: float = USUAL_LAUNCH
 
 
 def measure_machine() -> Machine:
-    """Measure this machine. On a GPU, this multiplies large matrices for a moment."""
+    """Measure this machine. On a GPU, this multiplies large matrices and launches small kernels for a moment."""
     if not torch.cuda.is_available():
         return Machine("cpu", native_bf16(), has_liger())
     free = float(torch.cuda.mem_get_info()[0])
     rate, fp32_rate, bandwidth = measure_rate(torch.bfloat16), measure_rate(torch.float32), _measure_bandwidth()
+    launch = _measure_launch()
     torch.cuda.empty_cache()
-    return Machine("cuda", native_bf16(), has_liger(), free, rate, fp32_rate, bandwidth)
+    return Machine("cuda", native_bf16(), has_liger(), free, rate, fp32_rate, bandwidth, launch)
 
 
 def gpus_unused() -> int:
@@ -63,6 +68,13 @@ def _measure_bandwidth() -> float:
     source = torch.empty(1 << 28, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     return float(2 * source.numel()) / _best_time(lambda: target.copy_(source), "cuda")
+
+
+def _measure_launch() -> float:
+    """Seconds to launch a tiny layer's forward and backward passes, on average over many."""
+    layers = nn.Sequential(*(nn.Sequential(nn.Linear(16, 16), nn.SiLU()) for _ in range(100))).cuda()
+    row = torch.zeros(4, 16, device="cuda")
+    return _best_time(lambda: layers(row).sum().backward(), "cuda") / len(layers)
 
 
 def _best_time(work: Callable[[], object], device: str) -> float:

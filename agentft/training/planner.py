@@ -22,6 +22,7 @@ from agentft.training.workload import Workload
 
 __all__ = [
     "CARDS",
+    "USUAL_LAUNCH",
     "Card",
     "Choice",
     "Dimensions",
@@ -52,12 +53,17 @@ QK_NORMS = frozenset({"qwen3", "gemma3", "gemma3_text", "olmo2"})
 """Model types whose queries and keys are normalised."""
 MATMULS, ATTENTION, ELEMENTWISE = 1.24, 4.28, 3.12
 """Measured time, relative to operations at the rate of a large matmul, or to bytes at the memory's bandwidth."""
-LAUNCH, LAUNCH_ADAPTERS, LAUNCH_4BIT, LAUNCH_QK = 0.00271, 0.00035, 0.0013, 0.0008
-"""CPU launch overhead per layer and pass, in seconds, and what is added to it. Long packs hide it."""
+LAUNCH, LAUNCH_ADAPTERS, LAUNCH_4BIT, LAUNCH_QK, LAUNCH_SHARING = 12.4, 2.4, 4.8, 1.5, 1.95
+"""CPU launch overhead per layer and pass, relative to `Card.launch`, and what is added to it. Long packs hide it."""
+USUAL_LAUNCH = 199e-6
+"""A card's `launch` on the host of the H100 to which the planner was fitted."""
 UNPACKED_BYTES, LOGIT_BYTES = 3.3, 145
 """Bytes that are read and written to dequantise a 4-bit weight, and for the loss and gradient of a logit."""
-HOST_BYTES, HEAD_CHUNK = 20e9, (1 << 28) * 2
-"""Transfer rate of embeddings from the host, in bytes a second; bytes of one chunk of logits (fp32, and twice bf16)."""
+HOST_BYTES, HEAD_LOGIT, HEAD_CHUNK = 20e9, 8, 1 << 29
+"""Transfer rate of embeddings from the host, in bytes a second; bytes of a logit (fp32, and twice bf16), and at most
+of one chunk of logits."""
+WORKSPACE = 0.1 * GIB
+"""Bytes that matrix products need beside their operands."""
 SLACK, FRAGMENTS = 0.4 * GIB, 1.1
 """Held by the allocator and the libraries beyond our tensors: bytes, and in full training, relative to the tensors."""
 CARDS = {
@@ -130,19 +136,25 @@ class StepCost:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A GPU. `free`: free bytes. `rate`: operations a second of a large matmul. `bandwidth`: bytes a second copied."""
+    """A GPU. `free`: free bytes. `rate`: operations a second of a large matmul. `bandwidth`: bytes a second copied.
+    `launch`: seconds its host takes to launch a tiny layer's forward and backward passes.
+    """
 
     free: float
     rate: float
     bandwidth: float
+    launch: float = USUAL_LAUNCH
 
 
 @dataclass(frozen=True, slots=True)
 class PackLoad:
-    """What fills a pack. `supervised`: its supervised tokens. `context`: how many tokens a token attends to."""
+    """What fills a pack. `supervised`: its supervised tokens. `context`: how many tokens a token attends to. `shared`:
+    whether its samples share tokens.
+    """
 
     supervised: float
     context: float
+    shared: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +216,9 @@ def step_cost(
         trained, frozen = (model.body + tables, 0.0) if full else (adapters, packed * model.body + width * tables)
         memory = sharding.held(trained, frozen) + _activations(model, levers, width, logits)
     else:
-        memory = _static(model, levers, method, rank, optimizer, width=width)
-        memory += _full_activations(model, levers, load, width) if full else _activations(model, levers, width)
+        chunk = min(HEAD_CHUNK, HEAD_LOGIT * load.supervised * model.words)
+        memory = WORKSPACE + _static(model, levers, method, rank, optimizer, width=width)
+        memory += _full_activations(model, levers, load, width) if full else _activations(model, levers, width, chunk)
     return StepCost(memory, _seconds(model, levers, method, load, card, width) if card else 0.0)
 
 
@@ -229,7 +242,8 @@ def choose(
     for levers in _candidates(model, work, method, fixed or {}, liger):
         most, computed = work.fullest(levers.pack), work.computed(levers.pack)
         usual = min(most, levers.pack)
-        fully, usually = (PackLoad(work.supervised * pack / computed, work.context) for pack in (most, usual))
+        usually = PackLoad(work.supervised * usual / computed, work.context, work.shared)
+        fully = replace(usually, supervised=work.supervised * most / computed)
         memory = cost(levers=replace(levers, pack=most), load=fully).memory
         found = cost(levers=replace(levers, pack=usual), load=usually, card=card).seconds
         seconds = found * computed / usual
@@ -290,7 +304,7 @@ def _recomputed(model: Dimensions, levers: Levers) -> int:
     return -(-model.layers // levers.every) if levers.every else 0
 
 
-def _activations(model: Dimensions, levers: Levers, width: int, logits: float = HEAD_CHUNK) -> float:
+def _activations(model: Dimensions, levers: Levers, width: int, logits: float) -> float:
     """Bytes of activations at the peak, with frozen weights or all in `width` bytes; `logits`: bytes of the head's."""
     tokens, recomputed = levers.pack, _recomputed(model, levers)
     saved = tokens * _saved(model, levers, width)
@@ -336,8 +350,9 @@ def _seconds(  # noqa: PLR0917
     elementwise += UNPACKED_BYTES * model.body * passes if packed else 0
     transfer = tokens * width * model.hidden / HOST_BYTES if levers.host else 0
     computing = (MATMULS * matmuls + ATTENTION * attention) / card.rate + elementwise / card.bandwidth + transfer
-    launch = LAUNCH + LAUNCH_ADAPTERS * (not full) + LAUNCH_4BIT * packed + LAUNCH_QK * model.qk_norm
-    return float((computing**4 + (launch * model.layers * passes) ** 4) ** 0.25)  # a smooth maximum
+    launch = LAUNCH + LAUNCH_ADAPTERS * (not full) + LAUNCH_4BIT * packed
+    launch += LAUNCH_QK * model.qk_norm + LAUNCH_SHARING * load.shared
+    return float((computing**4 + (card.launch * launch * model.layers * passes) ** 4) ** 0.25)  # a smooth maximum
 
 
 def _static(model: Dimensions, levers: Levers, method: Method, rank: int, optimizer: str, *, width: int) -> float:

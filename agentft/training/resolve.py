@@ -276,7 +276,7 @@ def _plan(
     try:
         choice = choose(
             dimensions(model.config),
-            Card(machine.free, machine.rate if half else machine.fp32_rate, machine.bandwidth),
+            Card(machine.free, machine.rate if half else machine.fp32_rate, machine.bandwidth, machine.launch),
             work,
             recipe.method,
             rank=recipe.lora_r,

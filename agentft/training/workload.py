@@ -21,7 +21,7 @@ CONTEXT_PACK = 2_048
 class Workload:
     """The data. `longest`: tokens of the longest sample. `computed(pack)`: computed tokens of an epoch. `supervised`:
     supervised tokens of an epoch. `context`: how many tokens a token attends to, on average. `fullest(pack)`: tokens of
-    the fullest pack; a sample that is longer than a pack is one of its own.
+    the fullest pack; a sample that is longer than a pack is one of its own. `shared`: whether samples share tokens.
     """
 
     samples: int
@@ -31,6 +31,7 @@ class Workload:
     supervised: float
     context: float
     fullest: Callable[[int], int]
+    shared: bool
 
 
 def workload_of(samples: Sequence[Sample], recipe: Recipe) -> Workload:
@@ -48,13 +49,14 @@ def workload_of(samples: Sequence[Sample], recipe: Recipe) -> Workload:
 
     supervised = sum(len(sample.places) for sample in samples)
     # A token attends to half of its own sample, and to all of what the sample shares.
-    context = sum(inputs) / len(inputs) * (1 - computed(CONTEXT_PACK) / sum(inputs) / 2)
+    once = computed(CONTEXT_PACK) / sum(inputs)
+    context = sum(inputs) / len(inputs) * (1 - once / 2)
     longest = max(inputs)
 
     def fullest(pack: int) -> int:
         return max(longest, *packs(pack))
 
-    return Workload(len(samples), recipe.epochs, longest, computed, supervised, context, fullest)
+    return Workload(len(samples), recipe.epochs, longest, computed, supervised, context, fullest, once < 1)
 
 
 def even_workload(rows: int, epochs: int, length: int, *, shared: int = 0, supervised: float = 0) -> Workload:
@@ -68,4 +70,7 @@ def even_workload(rows: int, epochs: int, length: int, *, shared: int = 0, super
         return rows * (shared // fit(pack) + own)
 
     total = rows * (supervised or length / 4)
-    return Workload(rows, epochs, length, computed, total, shared + own / 2, lambda pack: shared + own * fit(pack))
+    context = shared + own / 2
+    return Workload(
+        rows, epochs, length, computed, total, context, lambda pack: shared + own * fit(pack), shared=shared > 0
+    )
