@@ -74,7 +74,7 @@ def quantisation(bits: int, compute: torch.dtype) -> BitsAndBytesConfig | None:
 def dequantise(model: Any) -> Any:
     """The model with its quantised weights as numbers of its dtype again. The quantised ones are freed at once."""
     for part in model.modules():
-        weight = getattr(part, "weight", None)
+        weight: Any = getattr(part, "weight", None)
         if getattr(weight, "module", None) is part:
             weight.module = None  # bitsandbytes' reference back: such a cycle waits for the garbage collector
     return model.dequantize()

@@ -50,8 +50,22 @@ random-7b lora agent930 80
 random-7b lora long2k 40
 random-7b qlora agent930-unique 24
 random-7b qlora long4k 16
+random-7b qlora long2k 8
+360m lora agent930 0 pack_tokens=1024
+360m lora agent930-unique 0 pack_tokens=2048
+360m full agent930 0 pack_tokens=1024
+360m qlora agent930-unique 0 pack_tokens=1024 unpack=off
+0.6b lora agent930-unique 0 pack_tokens=1024
+0.6b full agent930-unique 0 pack_tokens=1024
+1.5b lora agent930 0 pack_tokens=1024
+1.5b qlora agent930-unique 0 pack_tokens=1024 unpack=off
+3b lora agent930-unique 0 pack_tokens=1024
+3b qlora agent930-unique 0 pack_tokens=1024 unpack=on
+random-7b lora agent930-unique 0 pack_tokens=1024
+random-7b qlora agent930 0 pack_tokens=1024 unpack=off
 """
-"""Model, method, shape, and GiB to use at most (0: the whole card)."""
+"""Model, method, shape, GiB to use at most (0: the whole card), and settings. The packs of the last twelve are as short
+as those of a few hundred rows, so that launching kernels takes longer than running them."""
 
 
 def make_model(folder: Path, name: str) -> str:
@@ -72,8 +86,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    for name, method, shape, memory in map(str.split, RUNS.strip().splitlines()):
+    for name, method, shape, memory, *settings in map(str.split, RUNS.strip().splitlines()):
         arguments = ["--model", make_model(folder, name), "--method", method, "--shape", shape, "--steps", "7"]
+        arguments += settings
         given, recipe = read_options(arguments)
         planned = plan_bench(recipe, shape, float(memory) or None)
         found = bench_train(planned, shape, given.steps)
@@ -83,7 +98,7 @@ def main() -> None:
         memories = f"{gib:.2f} GiB planned, {found.memory / GIB:.2f} measured ({gib * GIB / found.memory - 1:+.0%})"
         speeds = f"{speed:.4g} samples/s planned, {found.samples_per_second:.4g} measured"
         time = f"planned time {found.samples_per_second / speed - 1:+.0%}"
-        say_text(f"{name} {method} {shape} within {memory} GiB: {memories}; {speeds}, {time}")
+        say_text(f"{' '.join((name, method, shape, *settings))} within {memory} GiB: {memories}; {speeds}, {time}")
 
 
 if __name__ == "__main__":

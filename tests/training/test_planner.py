@@ -77,6 +77,42 @@ def test_predicted_times_are_within_15_percent_where_the_gpu_is_the_limit() -> N
 LOAD = PackLoad(1_000, 650)
 
 
+def test_where_launches_are_the_limit_the_time_follows_this_machines_launches() -> None:
+    """An H200's host launched kernels in 0.65 of the time that the H100's took."""
+    levers, small = Levers(1_024, 0), MODELS["135m"]
+    alone, shared = PackLoad(60, 650, shared=False), PackLoad(60, 650)
+    usual, fast = replace(H100, launch=200e-6), replace(H100, launch=130e-6)
+    found = [
+        step_cost(small, levers, "lora", load=load, card=card).seconds
+        for card in (usual, fast)
+        for load in (alone, shared)
+    ]
+    assert found[0] / found[2] == pytest.approx(200 / 130, rel=0.01)
+    assert found[1] / found[0] == pytest.approx((14.8 + 1.95) / 14.8, rel=0.01)
+    large = [step_cost(SEVEN, Levers(16_384, 0), "lora", load=LOAD, card=card).seconds for card in (usual, fast)]
+    assert large[0] / large[1] < 1.01
+
+
+def test_samples_share_tokens_if_their_packs_compute_some_only_once() -> None:
+    samples = [
+        Sample(row, str(row), array("i", [*range(400), 500 + row]), array("i", [400]), array("d", [1.0]))
+        for row in range(9)
+    ]
+    assert workload_of(samples, Recipe(sharing="on")).shared
+    assert not workload_of(samples, Recipe(sharing="off")).shared
+    assert agent930().shared
+    assert not even_workload(10, 1, 700).shared
+
+
+def test_few_supervised_tokens_need_memory_for_their_own_logits_only() -> None:
+    few, many, more = (
+        step_cost(MODELS["135m"], Levers(1_024, 0), "lora", load=PackLoad(count, 650)).memory
+        for count in (60, 2_000, 4_000)
+    )
+    assert many - few > 0.3 * GIB
+    assert more == many
+
+
 def test_a_models_type_says_whether_queries_and_keys_are_normalised() -> None:
     assert dimensions(Qwen3Config()).qk_norm
     assert not dimensions(Qwen2Config()).qk_norm
