@@ -57,8 +57,9 @@ LAUNCH, LAUNCH_ADAPTERS, LAUNCH_4BIT, LAUNCH_QK, LAUNCH_SHARING = 12.4, 2.4, 4.8
 """CPU launch overhead per layer and pass, relative to `Card.launch`, and what is added to it. Long packs hide it."""
 USUAL_LAUNCH = 199e-6
 """A card's `launch` on the host of the H100 to which the planner was fitted."""
-UNPACKED_BYTES, LOGIT_BYTES = 3.3, 145
-"""Bytes that are read and written to dequantise a 4-bit weight, and for the loss and gradient of a logit."""
+UNPACKED_BYTES, LOGIT_BYTES, UPDATED_BYTES = 3.3, 145, 34
+"""Bytes that are read and written to dequantise a 4-bit weight, for the loss and gradient of a logit, and to cast, clip
+and update a trained weight."""
 HOST_BYTES, HEAD_LOGIT, HEAD_CHUNK = 20e9, 8, 1 << 29
 """Transfer rate of embeddings from the host, in bytes a second; bytes of a logit (fp32, and twice bf16), and at most
 of one chunk of logits."""
@@ -99,6 +100,11 @@ class Dimensions:
     words: int
     tied: bool
     qk_norm: bool = False
+
+    @property
+    def tables(self) -> int:
+        """The number of weights in the embeddings and the LM head."""
+        return (1 if self.tied else 2) * self.words * self.hidden
 
     @property
     def body(self) -> int:
@@ -211,7 +217,7 @@ def step_cost(
     """
     full, logits = method == "full", FULL_LOGIT * load.supervised * model.words
     if sharding:
-        adapters, tables = model.adapters(rank), (1 if model.tied else 2) * model.words * model.hidden
+        adapters, tables = model.adapters(rank), model.tables
         packed = NF4_BYTES if method == "qlora" and not levers.unpack else width
         trained, frozen = (model.body + tables, 0.0) if full else (adapters, packed * model.body + width * tables)
         memory = sharding.held(trained, frozen) + _activations(model, levers, width, logits)
@@ -312,7 +318,7 @@ def _activations(model: Dimensions, levers: Levers, width: int, logits: float) -
     recomputable = gates if levers.liger else 0  # see `recompute_gates`
     kept = (model.layers - recomputed) * (saved - recomputable) + recomputed * tokens * width * model.hidden
     running = 2 * gates + 3 * tokens * width * model.hidden + width * model.hidden * model.gate
-    running += saved if recomputed else recomputable
+    running += saved - recomputable if recomputed else recomputable
     return kept + max(running, logits)
 
 
@@ -348,6 +354,7 @@ def _seconds(  # noqa: PLR0917
     elementwise = ELEMENTWISE * tokens * model.layers * width * wide * passes
     elementwise += LOGIT_BYTES * load.supervised * model.words
     elementwise += UNPACKED_BYTES * model.body * passes if packed else 0
+    elementwise += UPDATED_BYTES * (model.body + model.tables) if full else 0
     transfer = tokens * width * model.hidden / HOST_BYTES if levers.host else 0
     computing = (MATMULS * matmuls + ATTENTION * attention) / card.rate + elementwise / card.bandwidth + transfer
     launch = LAUNCH + LAUNCH_ADAPTERS * (not full) + LAUNCH_4BIT * packed
@@ -357,9 +364,8 @@ def _seconds(  # noqa: PLR0917
 
 def _static(model: Dimensions, levers: Levers, method: Method, rank: int, optimizer: str, *, width: int) -> float:
     """Bytes that are held throughout training: weights, and trainable parameters with gradient and optimizer state."""
-    table = model.words * model.hidden
     if method == "full":
-        return FULL_WEIGHT * (model.body + table * (1 if model.tied else 2))
+        return FULL_WEIGHT * (model.body + model.tables)
     weight = NF4_BYTES if method == "qlora" and not levers.unpack else width
-    tables = 1 if model.tied or levers.host else 2
-    return weight * model.body + width * tables * table + ADAM[optimizer] * model.adapters(rank)
+    tables = model.words * model.hidden if levers.host else model.tables
+    return weight * model.body + width * tables + ADAM[optimizer] * model.adapters(rank)
