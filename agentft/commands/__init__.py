@@ -190,6 +190,8 @@ def main() -> None:
     if code and rank_here() is not None:
         # One of several processes does not wait for the others at its end, as NCCL would.
         os._exit(code)
+    if containment := sys.modules.get("agentft.toolset.containment"):
+        containment.end_without_threads(code)
     sys.exit(code)
 
 

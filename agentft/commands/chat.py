@@ -251,6 +251,7 @@ def _chat(
     from agentft.repl.loop import Repl
     from agentft.repl.reading import line_reader, plain_reader
     from agentft.repl.saving import check_place
+    from agentft.toolset import stdout_to_stderr
 
     opening, toolsets = opened.opening, opened.toolsets
     if save is not None:
@@ -258,6 +259,8 @@ def _chat(
     live = LiveArea() if edits else None
     drawn = live and SafeConsole(file=cast(TextIO, live), markup=False, emoji=False, highlight=False)
     console = drawn or open_console(quiet=as_json)
+    if store is None and not as_json:  # for handlers that print
+        console.file = opened.open.enter_context(stdout_to_stderr())
     view = ChatView(console, console if live else open_console(stderr=True), streaming=stream, live=live)
     repl = Repl(
         opened, view, plain_reader if store else line_reader(sys.stdin), toolsets, save, store is not None, store

@@ -1,4 +1,4 @@
-"""What a world's code may not do in our process: end it, replace it, copy it, or write to our standard output.
+"""What a world's code may not do in our process: end, replace, copy or move it, or write to our standard output.
 
 This stops accidents, not attacks: a world is trusted code. It is not kept from using memory, files, sockets,
 subprocesses or threads of its own.
@@ -6,19 +6,26 @@ subprocesses or threads of its own.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TextIO
+from weakref import WeakSet
 
-__all__ = ["Interruption", "foreign_code", "stdout_to_stderr"]
+from agentft.strict import counted
 
-_REFUSED = frozenset({"os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn"})
+__all__ = ["Interruption", "end_without_threads", "foreign_code", "stdout_to_stderr"]
+
+_REFUSED = frozenset({"os.chdir", "os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn"})
+_PATIENCE = 10.0  # seconds for the threads of worlds at the end
 _local = threading.local()
-_exit = os._exit
+_threads: WeakSet[threading.Thread] = WeakSet()  # started by worlds
+_outputs: list[int] = []  # copies of the descriptor 2, one for each `stdout_to_stderr` that has not ended
+_exit, _start = os._exit, threading.Thread.start
 _installed = threading.Event()
 
 
@@ -40,6 +47,7 @@ def foreign_code() -> Iterator[None]:
         _installed.set()
         sys.addaudithook(_audit)
         os._exit = _leave
+        threading.Thread.start = _start_noted  # type: ignore[assignment, method-assign]
     before = getattr(_local, "inside", False)
     _local.inside = True
     try:
@@ -47,6 +55,7 @@ def foreign_code() -> Iterator[None]:
             yield
     finally:
         _local.inside = before
+        _reopen()
 
 
 @contextmanager
@@ -71,13 +80,49 @@ def _marked_interrupts() -> Iterator[None]:
 
 def _audit(event: str, _: tuple[Any, ...]) -> None:
     if event in _REFUSED and getattr(_local, "inside", False):
-        raise RuntimeError(f"a tool world may not call {event}, because it would copy or replace agentft")
+        raise RuntimeError(f"a tool world may not call {event}, because it would copy, replace or move agentft")
+
+
+def _start_noted(thread: threading.Thread) -> None:
+    if getattr(_local, "inside", False):
+        _threads.add(thread)
+    _start(thread)
 
 
 def _leave(status: int) -> NoReturn:
     if getattr(_local, "inside", False):
         raise RuntimeError("a tool world may not call os._exit, because it would end agentft")
     _exit(status)
+
+
+def end_without_threads(code: int) -> None:
+    """End the process soon, although Python would wait for threads that a world's code has started."""
+
+    def end() -> None:
+        if count := sum(thread.is_alive() for thread in [*_threads]):
+            sys.stderr.write(f"ended without waiting for {counted(count, 'thread')} of a tool world\n")
+            sys.stderr.flush()
+            _exit(code)
+
+    timer = threading.Timer(_PATIENCE, end)
+    timer.daemon = True
+    atexit.register(timer.cancel)  # runs when all threads have ended
+    timer.start()
+
+
+def _reopen() -> None:
+    """Open again the outputs that a world's code has closed."""
+    for copy in _outputs[-1:]:
+        for number in (1, 2):
+            try:
+                os.fstat(number)
+            except OSError:
+                os.dup2(copy, number)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(getattr(sys, name), "closed", True):
+            with suppress(OSError):  # its descriptor is closed too
+                stream = open(number, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+                setattr(sys, name, stream)
 
 
 @contextmanager
@@ -93,10 +138,15 @@ def stdout_to_stderr() -> Iterator[TextIO]:
     if has_descriptor:
         stream = open(kept, "w", encoding=before.encoding, errors=before.errors, closefd=False)  # noqa: SIM115
     sys.stdout = sys.stderr
+    _outputs.append(os.dup(2))
     try:
         yield stream
     finally:
+        _reopen()
         sys.stdout.flush()
-        sys.stdout = before
+        os.dup2(_outputs[-1], 2)
         os.dup2(kept, 1)
+        sys.stdout = before
+        _reopen()
+        os.close(_outputs.pop())
         os.close(kept)

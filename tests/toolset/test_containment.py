@@ -24,6 +24,9 @@ from tests.evaluation.world import write_suite
 WORLD = '''
 import os
 import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from agentft.errors import ToolError
 from agentft.toolset import State, read, write
 BASE_URL = "http://shop.test"
@@ -48,6 +51,14 @@ def price(state: State, item: str) -> dict[str, object]:
         case "exit": os._exit(0)
         case "fork": os.fork()
         case "exec": os.execv("/bin/true", ["true"])
+        case "chdir": os.chdir("/")
+        case "close": os.close(1)
+        case "close both": os.closerange(1, 3)
+        case "close file": sys.stdout.close()
+        case "close own": sys.__stdout__.close()
+        case "none": sys.stdout = sys.stderr = None
+        case "object": sys.stdout = sys.stderr = object()
+        case "pool": ThreadPoolExecutor().submit(time.sleep, 100_000)
         case "keyboard": raise KeyboardInterrupt
         case "generator": raise GeneratorExit
         case "own": raise Own
@@ -73,7 +84,9 @@ def order(state: State, item: str, count: int) -> dict[str, object]:
     state["orders"].append(item)
     return {"s": "\\ud800"} if item == "surrogate" else {"item": item}
 '''
-BUGS = ["exit", "fork", "exec", "keyboard", "generator", "own", "surrogate", "nan", "refused", "details", "status"]
+CLOSING = ["close", "close both", "close file", "close own", "none", "object"]
+BUGS = ["exit", "fork", "exec", "chdir", "keyboard", "generator", "own"]
+BUGS += ["surrogate", "nan", "refused", "details", "status"]
 
 
 @pytest.fixture
@@ -213,6 +226,53 @@ def test_an_evaluation_whose_handler_ends_the_process_has_a_summary(world: str, 
     asked = ["eval", "./shopping", "--tools", "./shop", "--model", "scripted:answers.jsonl", "--format", "hermes"]
     assert run([*asked, "--output", "out", "--quiet"]) == 1
     assert json.loads(Path("out/summary.json").read_text())["verdict"] == "invalid"
+
+
+def _ask(item: str) -> str:
+    return f'<tool_call>\n{{"name": "price", "arguments": {{"item": "{item}"}}}}\n</tool_call>'
+
+
+def test_an_evaluation_whose_handlers_close_the_outputs_is_printed(world: str, tmp_path: Path) -> None:
+    cases, answers = [], []
+    for item in CLOSING:
+        call = {"name": "price", "arguments": {"item": item}}
+        cases.append({"id": item, "category": "single", "turns": [{"user": "Price?", "calls": [call]}]})
+        answers += [{"key": f"{item}/0/0", "text": _ask(item)}, {"key": f"{item}/0/1", "text": "2.5"}]
+    write_suite(tmp_path, cases)
+    Path("answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answers))
+    asked = ["eval", "./shopping", "--tools", world, "--model", "scripted:answers.jsonl", "--format", "hermes"]
+    program = [sys.executable, "-m", "agentft", *asked, "--output", "out", "--json"]
+    done = subprocess.run(program, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert json.loads(done.stdout)["metrics"]["exact_call"]["model"]["value"] == 1
+    assert "6/6 cases, 0 not solved" in done.stderr
+
+
+@pytest.mark.parametrize("item", ["close", "close file"])
+def test_what_a_handler_prints_and_closes_is_no_answer_of_a_chat(world: str, tmp_path: Path, item: str) -> None:
+    call = {"api_name": "price", "url": "http://shop.test/price", "parameters": {"item": item}}
+    text = f"<|startofthink|>```JSON\n{json.dumps(call)}\n```<|endofthink|>"
+    rows = [{"key": "*0/0", "text": text}, {"key": "*", "text": "2.5 euros."}]
+    Path("answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    program = [sys.executable, "-m", "agentft", "chat", "--tools", world, "--model", "scripted:answers.jsonl"]
+    done = subprocess.run(program, input="Price?\n", capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout == "2.5 euros.\n"
+    assert "RAW" in done.stderr
+
+
+def test_the_process_ends_although_a_thread_of_a_world_does_not(world: str, tmp_path: Path) -> None:
+    program = f"""
+import sys
+from agentft.commands import main
+from agentft.toolset import containment
+containment._PATIENCE = 0.1
+sys.argv = ["agentft", "tools", "call", "{world}.price", '{{"item": "pool"}}']
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path, timeout=300
+    )
+    assert json.loads(done.stdout) == {"item": "pool", "price": 2.5}
+    assert "ended without waiting for 1 thread of a tool world" in done.stderr
 
 
 def test_standard_output_is_restored(capfd: pytest.CaptureFixture[str]) -> None:
