@@ -18,7 +18,7 @@ from agentft.export.ollama import OllamaTemplate, ollama_template
 from agentft.export.parity import Render, check_parity
 from agentft.export.serving import given_text, served_template
 from agentft.files import write_digests
-from agentft.models.opening import check_rendering
+from agentft.models.opening import check_base, check_rendering
 from agentft.models.tokenizers import load_tokenizer
 from agentft.rendering import FramedRendering, open_rendering
 from agentft.rendering.encoding import tokens_of
@@ -123,6 +123,8 @@ def _open(run: FinishedRun, to: Target) -> _Export:
     tokenizer = load_tokenizer(str(run.weights) if own else run.model)
     rendering = open_rendering(run.call_format, tokenizer, thinking=run.thinking)
     check_rendering(run, rendering.describe(), run.model)
+    if not run.is_whole:
+        check_base(RunFolder(run.path), run.model)
     if not isinstance(rendering, FramedRendering | NativeRendering):
         raise InputError(f"the call format {run.call_format} cannot be exported")
     rows = [row for path in run.data for row in _read(path, run)]

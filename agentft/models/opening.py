@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from agentft.errors import InputError
-from agentft.files import json_of
+from agentft.files import json_of, read_object
 from agentft.models import Model
 from agentft.models.embedded import EMBEDDED, resolve
 from agentft.models.local import LocalModel
@@ -16,7 +16,17 @@ from agentft.rendering import open_rendering, rendering_digest
 from agentft.runs import FinishedRun, RunFolder, find_finished
 from agentft.types import Json
 
-__all__ = ["DEFAULT_FORMAT", "DEFAULT_MODEL", "SCRIPTED", "check_rendering", "doubt_bits", "identify", "open_model"]
+__all__ = [
+    "DEFAULT_FORMAT",
+    "DEFAULT_MODEL",
+    "SCRIPTED",
+    "base_sample",
+    "check_base",
+    "check_rendering",
+    "doubt_bits",
+    "identify",
+    "open_model",
+]
 
 DEFAULT_MODEL = "smollm2-135m"
 DEFAULT_FORMAT = "msagent"
@@ -66,6 +76,8 @@ def open_model(
     if prefixes is not None:
         engine.keep_prefix(prefixes, identify(model, adapter, bits, call_format)[1])
     if run is not None:
+        if model is None and not run.is_whole:
+            check_base(RunFolder(run.path), name)
         check_rendering(run, open_rendering(run.call_format, engine.tokenizer).describe(), name)
     return LocalModel(engine, open_rendering(fmt, engine.tokenizer, thinking=run is not None and run.thinking))
 
@@ -104,6 +116,28 @@ def check_rendering(run: FinishedRun, rendering: Mapping[str, Json], model: str)
             else:
                 remedy = "the model's template or agentft has changed since the training; train again"
             raise InputError(f"{path}: {key} differs from {model}'s, so prompts would not match training; {remedy}")
+
+
+def base_sample(model: str) -> str:
+    """A SHA-256 of samples of the weights in a model's folder, since hashing all takes too long; empty without any."""
+    digest, files = hashlib.sha256(), sorted(Path(model).expanduser().glob("*.safetensors"))
+    for path in files:
+        with path.open("rb") as stream:
+            for place in range(0, path.stat().st_size, path.stat().st_size // 64 + 1):
+                stream.seek(place)
+                digest.update(stream.read(1 << 16))
+    return digest.hexdigest() if files else ""
+
+
+def check_base(run: RunFolder, model: str) -> None:
+    """Reject a base model whose weights have changed since the run began.
+
+    Raises:
+        InputError: see above.
+    """
+    known = read_object(run.format).get("base_sample")  # older versions did not record it
+    if known and base_sample(model) not in ("", known):
+        raise InputError(f"the weights in {model} have changed since {run.path} began; restore them, or train anew")
 
 
 def identify(model: str | None, adapter: str | None, bits: int, call_format: str | None = None) -> tuple[str, str]:

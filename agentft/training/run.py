@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -11,10 +12,12 @@ from typing import Any
 
 from agentft.engine.packing import Pack, epoch_packs, report_packing
 from agentft.errors import InputError
-from agentft.files import clear_unfinished, json_of, write_digests, write_text
+from agentft.files import clear_unfinished, json_of, read_object, write_digests, write_text
 from agentft.models.embedded import EMBEDDED, resolve
+from agentft.models.opening import base_sample, check_base
 from agentft.rows.preparation import DataReport, Encoder, Prepared
 from agentft.runs import RunFolder, new_run
+from agentft.strict import counted
 from agentft.training.cautions import cautions
 from agentft.training.checkpoints import clear_partial, complete_folder, last_intact, set_aside, step_of
 from agentft.training.encoder import open_encoder
@@ -39,6 +42,8 @@ from agentft.types import Json
 __all__ = ["StrictError", "dry_run", "follow", "read_data", "resume", "train"]
 
 Stop = Callable[[], bool]
+_EDITABLE = {"model", "data", "eval_data", "output", "score_suite", "score_tools", "deepspeed", "report_to"}
+_EDITABLE |= {"save_steps", "keep_checkpoints", "score_cases"}
 
 
 class StrictError(InputError):
@@ -118,7 +123,8 @@ def resume(
 
 
 def _resume(folder: RunFolder, watcher: Watcher) -> RunResult:
-    recipe = read_resolved(folder.recipe)
+    recipe, ranks = read_resolved(folder.recipe), join_ranks()
+    _check_origin(folder, recipe, ranks.size)
     clear_unfinished(folder.path)
     clear_unfinished(folder.quarantine)
     clear_partial(folder.path)
@@ -130,7 +136,7 @@ def _resume(folder: RunFolder, watcher: Watcher) -> RunResult:
     checkpoint = None
     if not weights.is_dir():
         checkpoint = last_intact(folder.checkpoints, lambda text: watcher(Note(text, warning=True)))
-    job = _prepare(recipe, None, watcher, join_ranks())
+    job = _prepare(recipe, None, watcher, ranks)
     _check_fingerprint(folder, job)
     if checkpoint:
         check_shards(checkpoint, job.ranks.size)
@@ -339,14 +345,35 @@ def _learning(job: _Job) -> dict[str, Json]:
     recipe, report = job.recipe, job.prepared.report
     learning: dict[str, Json] = {"learn": recipe.learn, "weights": dict(recipe.weights)}
     learning["thinking"] = report.thoughts_learnt and report.thoughts > 0
-    return {**learning, "model": recipe.model, "method": recipe.method}
+    return {**learning, "model": recipe.model, "method": recipe.method, "base_sample": base_sample(recipe.model)}
 
 
 def _data_document(job: _Job) -> dict[str, Json]:
     report = job.prepared.report
     document: dict[str, Json] = {"files": list(job.recipe.data), **report.document()}
-    document.update(asdict(job.plan))
+    document.update(asdict(job.plan), settings=_kept_settings(job.recipe))
     return document | ({"eval": job.held.document} if job.held else {})
+
+
+def _kept_settings(recipe: Recipe) -> dict[str, Json]:
+    """The settings with which a run must go on, as JSON: not those that name places, since it can be moved."""
+    kept = {key: value for key, value in asdict(recipe).items() if key not in _EDITABLE}
+    return dict(json.loads(json.dumps(kept)))
+
+
+def _check_origin(folder: RunFolder, recipe: Recipe, processes: int) -> None:
+    """Check, before the data are read, that a run goes on with the settings and the model that it began with."""
+    then, now = read_object(folder.data).get("settings", {}), _kept_settings(recipe)  # an older version's has none
+    if changed := [f"{key} (it was {value!r})" for key, value in then.items() if now.get(key) != value]:
+        raise InputError(
+            f"{folder.recipe}: edited since the run began: {', '.join(changed)}; restore it, or train anew"
+        )
+    if processes > recipe.batch:
+        raise InputError(
+            f"{folder.path} was begun with batch = {recipe.batch}: at most {counted(recipe.batch, 'process')} can "
+            f"continue it, not {processes}"
+        )
+    check_base(folder, recipe.model)
 
 
 def _check_fingerprint(folder: RunFolder, job: _Job) -> None:

@@ -304,6 +304,8 @@ def test_a_damaged_file_of_the_run_is_named(tiny: Path, rows: Path, tmp_path: Pa
     stop_after(recipe_of(tiny, rows, folder.path, lora_r=4), 2)
     whole = {path: path.read_bytes() for path in (folder.recipe, folder.data)}
     folder.recipe.write_bytes(whole[folder.recipe].replace(b"lora_r = 4", b"lora_r = 8"))
+    known = json.loads(whole[folder.data])
+    folder.data.write_text(json.dumps({**known, "settings": {}}), encoding="utf-8")  # as of an older version
     with pytest.raises(InputError, match=r"checkpoint-2 does not fit this run \("):
         run.resume(folder, lambda event: None)
     for path, content in whole.items():
