@@ -31,7 +31,8 @@ def check_null_arguments(items: Sequence[Json], turns: Sequence[Turn], tools: Se
     schemas = {tool.name: tool.parameters for tool in tools}
     inserted = len(turns) - len(items)  # 1 if the row's own `system` became the first turn
     for index, turn in enumerate(turns):
-        calls = [part for part in turn.parts if isinstance(part, ToolCall)]
+        null = "null" in turn.raw or "None" in turn.raw  # JSON's, or Python's
+        calls = [part for part in turn.parts if null and isinstance(part, ToolCall)]
         for call, struct in zip(calls, _are_structs(items[index - inserted]) if calls else (), strict=False):
             name = _find(call.arguments, schemas.get(call.name), "", struct=struct)
             if name:

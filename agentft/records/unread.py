@@ -17,6 +17,7 @@ _ROW = frozenset({"id", "system", "source", "license", "lang", "language", "cate
 _ROW |= {"dataset", "split", "metadata", "meta", "provenance"}
 _CALL = frozenset({"id", "type", "function", "name"})
 _TOOL = frozenset({"type", "function", "name", "description", "parameters", "input_schema", "inputSchema"})
+_TEXT_TURNS = (frozenset({"from", "value"}), frozenset({"role", "content"}))
 _TURN = frozenset({"id", *WEIGHT_KEYS})
 _WEIGHT = re.compile("(?:^|_)(?:loss|mask|train|weight|label|kto)", re.I)  # names whose numbers are named, too
 
@@ -42,6 +43,8 @@ def unread_keys(
 
 def unread_of_turn(turn: Mapping[str, Json], turn_keys: Mapping[str, frozenset[str]]) -> Iterator[str]:
     """The same for one turn."""
+    if turn.keys() in _TEXT_TURNS:
+        return
     role = next((name for key in ("from", "role") if isinstance(name := turn.get(key), str)), "")
     known = turn_keys[""].union(turn_keys.get(role, ()), _TURN)
     if role in SYSTEM_ROLES:

@@ -46,6 +46,7 @@ def test_nulls_that_json_schema_allows_stay() -> None:
         ({"at": {"x": 1, "y": None}}, {"at": {"type": "object", "properties": {"x": {"type": "integer"}}}}, "at.y"),
         ({"at": [{"y": None}]}, {"at": {"type": "array", "items": {"properties": {"x": {}}}}}, "at.y"),
         ('{"city": "Rome", "query": null}', {"city": CITY}, "query"),
+        ("{'city': 'Rome', 'query': None}", {"city": CITY}, "query"),
     ],
 )
 def test_a_null_argument_that_the_tool_does_not_allow_rejects_the_row(
