@@ -115,7 +115,7 @@ def _pair(found: re.Match[str]) -> str:
 
 
 def _is_secret(name: str) -> bool:
-    return bool(_SECRET_NAME.search(name) or _SECRET_NAME.search(_plain(name)))
+    return any(map(_SECRET_NAME.search, {name, _plain(name)}))
 
 
 def _plain(name: str) -> str:

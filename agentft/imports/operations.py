@@ -22,6 +22,7 @@ _PLACES = {"path": "path", "query": "query", "header": "header", "cookie": "cook
 _FORM, _MULTIPART = "application/x-www-form-urlencoded", "multipart/form-data"
 _TABLE = own_table(__file__, str)
 KNOWN_KEYS = {name: frozenset(keys.split()) for name, keys in _TABLE.items()}
+_TEXT: Schema = {"type": "string"}
 _SUCCESS = ("200", "201", "202", "203", "204", "206", "2XX", "2xx", "default")
 _SPREADABLE = frozenset({"type", "properties", "required", "description", "examples", "additionalProperties"})
 
@@ -33,6 +34,7 @@ class OperationReader:
         self._references, self._imported = references, imported
         self._consumes = object_or_empty(references.find("#", references.address)[0]).get("consumes")
         self._parameters_read: dict[tuple[int, str], tuple[Any, list[str], Json]] = {}
+        self._schemas: dict[tuple[Any, ...], Schema] = {}
         self.place = "#"
 
     def resolve(self, value: Json, base: str, place: str) -> tuple[dict[str, Any], str]:
@@ -86,7 +88,7 @@ class OperationReader:
         for wire in named:
             if arguments.name("path", wire) not in arguments.places:
                 self.note("no parameter is declared for {" + wire + "} in the path; it takes any string")
-                arguments.add({"type": "string"}, "path", wire, required=True)
+                arguments.add(_TEXT, "path", wire, required=True)
         if "requestBody" in operation:
             media = self._add_body(operation["requestBody"], base, f"{place}/requestBody", arguments)
         returns, answers = self._responses(operation.get("responses"), base, f"{place}/responses")
@@ -97,7 +99,7 @@ class OperationReader:
         identity = str(operation.get("operationId") or "")
         tool = {
             "description": plain_line(text),
-            "parameters": arguments.schema(),
+            "parameters": self._shared(arguments.schema()),
             "access": ACCESS.get(method, "write"),
             "returns": returns,
             "route": {"method": method.upper(), "path": sent, "places": arguments.places, "media": media},
@@ -105,6 +107,11 @@ class OperationReader:
             "operation": identity,
         }
         self._imported.add(identity or f"{method} {path}", f"{method} {path}", tool)
+
+    def _shared(self, schema: Schema) -> Schema:
+        """The first schema with the same required arguments and the same objects as theirs: it is checked once."""
+        parts = [(name, id(inner)) for name, inner in schema["properties"].items()]
+        return self._schemas.setdefault((*parts, *schema.get("required", ())), schema)
 
     def _parameters(
         self, item: Mapping[str, Any], operation: Mapping[str, Any], base: str, place: str

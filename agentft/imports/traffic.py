@@ -31,6 +31,8 @@ _BINARY = re.compile(r"[\0-\x08\x0e-\x1a\udc80-\udcff]")
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})", re.ASCII)
 _KNOWN_LENGTH = 8  # characters of a secret that is searched for in the rest of its exchange
 _PATH_PARAMETER = re.compile(r"\d+|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-f]{16,}|[0-9A-F]{16,}")
+_KINDS: dict[type, tuple[str, ...]] = {int: ("integer", "number"), float: ("integer", "number")}
+_KINDS |= {str: ("string",), bool: ("boolean",), list: ("array",), dict: ("object",), type(None): ("null",)}
 
 
 @dataclass
@@ -235,15 +237,16 @@ def _add_tool(imported: ImportedWorld, name: str, tool: _Tool) -> None:
 def infer(values: Sequence[Json]) -> Schema:
     """A JSON Schema that all `values` satisfy, with up to five of the strings and numbers as examples."""
     distinct = {(type(value), value if isinstance(value, int | float) else None): value for value in values}.values()
-    kinds = [kind for kind, test in TYPES.items() if any(map(test, distinct))]
+    found = {kind for value in distinct for kind in _KINDS[type(value)] if TYPES[kind](value)}
+    kinds = [kind for kind in TYPES if kind in found]
     if "number" in kinds and "integer" in kinds:
         kinds.remove("integer" if any(isinstance(value, float) for value in values) else "number")
     made: Schema = {"type": kinds[0] if len(kinds) == 1 else kinds} if kinds else {}
     objects = [value for value in values if isinstance(value, dict)]
     if objects:
-        found = _by_key(pair for one in objects for pair in one.items())
-        made["properties"] = {name: infer(inner) for name, inner in found.items()}
-        made["required"] = [name for name, inner in found.items() if len(inner) == len(objects)]
+        named = _by_key(pair for one in objects for pair in one.items())
+        made["properties"] = {name: infer(inner) for name, inner in named.items()}
+        made["required"] = [name for name, inner in named.items() if len(inner) == len(objects)]
     if items := [item for value in values if isinstance(value, list) for item in value]:
         made["items"] = infer(items)
     scalars = [value for value in values if isinstance(value, str | int | float) and not isinstance(value, bool)]

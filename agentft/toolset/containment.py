@@ -49,9 +49,9 @@ def foreign_code() -> Iterator[None]:
         os._exit = _leave
         threading.Thread.start = _start_noted  # type: ignore[assignment, method-assign]
     before = getattr(_local, "inside", False)
-    _local.inside = True
     try:
         with _marked_interrupts():
+            _local.inside = True
             yield
     finally:
         _local.inside = before
@@ -60,7 +60,8 @@ def foreign_code() -> Iterator[None]:
 
 @contextmanager
 def _marked_interrupts() -> Iterator[None]:
-    usual = signal.getsignal(signal.SIGINT)
+    is_marked = getattr(_local, "inside", False)
+    usual = None if is_marked else signal.getsignal(signal.SIGINT)
     if not callable(usual) or threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 from agentft.errors import InputError, ToolError
 from agentft.strict import own_table
 from agentft.toolset.arguments import count_values
-from agentft.toolset.containment import Interruption
+from agentft.toolset.containment import Interruption, foreign_code
 from agentft.toolset.loading import load_toolset
 from agentft.toolset.marks import State
 from agentft.toolset.sampling import UnsatisfiableError, draw
@@ -30,7 +31,8 @@ __all__ = ["PROMISES", "BrokenPromise", "prove"]
 DRAWS = 50
 ANSWER_LIMIT = 16 << 10
 SECONDS = 5.0
-_EFFORT = 100_000  # values of a schema, times calls
+_EFFORT = 100_000  # values of a schema times its calls, and calls of a world
+_REPEATS = 8  # calls with the same arguments, which find a result that is random
 MESSAGE_LIMIT = 300
 HOSTILE: tuple[str | float, ...] = (*json.loads(Path(__file__).with_name("hostile.json").read_bytes()), "x" * 100_000)
 PROMISES = own_table(__file__, str)
@@ -54,12 +56,12 @@ def prove(name: str, seed: int = 0) -> list[BrokenPromise]:
         world, twin = load_toolset(name, seed), load_toolset(name, seed)
     except InputError as error:
         return [BrokenPromise(name, "", "loads", str(error))]
-    found = [
-        BrokenPromise(world.name, tool, promise, problem)
-        for tool in world.tools
-        for promise, problem in dict(_broken(world, twin, tool)).items()
-    ]
-    return [*found, *(BrokenPromise(world.name, "", "snapshot", problem) for problem in _snapshot(world))]
+    found = []
+    for tool in world.tools:
+        with _interruptible():
+            found += [BrokenPromise(world.name, tool, *one) for one in dict(_broken(world, twin, tool)).items()]
+    with _interruptible():
+        return [*found, *(BrokenPromise(world.name, "", "snapshot", problem) for problem in _snapshot(world))]
 
 
 def _broken(world: Toolset, twin: Toolset, name: str) -> Iterator[tuple[str, str]]:
@@ -74,13 +76,18 @@ def _broken(world: Toolset, twin: Toolset, name: str) -> Iterator[tuple[str, str
         yield "example", f"{_short(tool.example)} returns {status}: {text}"
     elif tool.access != "read" and world.digest(state) == before:
         yield "write", f"it is marked @{tool.access}, but {_short(tool.example)} does not change the state"
-    # The work for one tool is bounded: of a schema with thousands of values, fewer calls are made.
-    calls = max(5, _EFFORT // count_values(tool.definition.parameters, _EFFORT)[0])
+    # The work is bounded: for a schema with thousands of values, or a world with thousands of tools, fewer calls are made.
+    calls = min(_EFFORT // count_values(tool.definition.parameters, _EFFORT)[0], _EFFORT // len(world.tools))
+    calls = max(8, calls)
     for argument, arguments in islice(_invalid_arguments(tool), calls):
         status, text = _call(world, tool, arguments, world.new_state())
         if not 400 <= status < 500 or argument not in text or len(text) >= MESSAGE_LIMIT:
             yield "errors", f"a missing or wrong {argument!r} returns {status}: {text:.200}"
+    repeats: Counter[str] = Counter()
     for arguments in islice(_sample_arguments(tool), calls):
+        repeats[key := json.dumps(arguments)] += 1
+        if repeats[key] > _REPEATS:
+            continue
         state, other = world.new_state(), twin.new_state()
         status, text = _call(world, tool, arguments, state)
         if status >= 500:
@@ -123,13 +130,17 @@ def _snapshot(world: Toolset) -> Iterator[str]:
 def _call(world: Toolset, tool: Tool, arguments: Mapping[str, Json], state: State) -> tuple[int, str]:
     """The status of a call, and the JSON of its result or the error's message."""
     try:
-        with _limited():
+        _set_alarm(SECONDS)
+        try:
             result = world.call(tool.definition.name, arguments, state)
+        finally:
+            _set_alarm(0)
     except ToolError as error:
         return error.status, str(error)
-    except (HandlerError, TimeoutError) as error:
-        cause = error.__cause__ if isinstance(error, HandlerError) else error
-        return 500, f"{type(cause).__name__}: {cause}"
+    except _HangsError:
+        return 500, f"TimeoutError: it did not return within {SECONDS:g} seconds"
+    except HandlerError as error:
+        return 500, f"{type(error.__cause__).__name__}: {error.__cause__}"
     return 200, json.dumps(result, ensure_ascii=False, allow_nan=False)
 
 
@@ -138,24 +149,29 @@ class _HangsError(Interruption):
 
 
 @contextmanager
-def _limited() -> Iterator[None]:
-    """Interrupt a handler after `SECONDS`; only in the main thread of a system that has interval timers."""
-    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def _interruptible() -> Iterator[None]:
+    """While the block runs, calls can be interrupted, by an alarm too. Signal handlers are set once for all of them."""
 
     def interrupt(*_: object) -> None:
         raise _HangsError
 
-    before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    before = signal.signal(signal.SIGALRM, interrupt) if _has_alarms() else None
     try:
-        yield
-    except _HangsError:
-        raise TimeoutError(f"it did not return within {SECONDS:g} seconds") from None
+        with foreign_code():
+            yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        if before is not None:
+            signal.signal(signal.SIGALRM, before)
+
+
+def _set_alarm(seconds: float) -> None:
+    if _has_alarms():
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def _has_alarms() -> bool:
+    """Only the main thread has them, of a system that has interval timers."""
+    return hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
 
 
 def _short(arguments: Mapping[str, Json]) -> str:
@@ -163,12 +179,12 @@ def _short(arguments: Mapping[str, Json]) -> str:
 
 
 def _sample_arguments(tool: Tool) -> Iterator[dict[str, Json]]:
-    """The example with hostile strings and numbers, then with random values that satisfy the schema."""
-    for hostile in HOSTILE:
-        yield {key: hostile if type(value) is type(hostile) else value for key, value in tool.example.items()}
+    """The example with hostile strings and numbers, and with random values that satisfy the schema."""
     properties = expand(dict(tool.definition.parameters)).get("properties", {})
     schemas = {name: {key: schema[key] for key in schema if key != "default"} for name, schema in properties.items()}
     for index in range(DRAWS):
+        for hostile in HOSTILE[index : index + 1]:
+            yield {key: hostile if type(value) is type(hostile) else value for key, value in tool.example.items()}
         chance = random.Random(f"{tool.definition.name} {index}")
         arguments = dict(tool.example)
         for name, schema in schemas.items():

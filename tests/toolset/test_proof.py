@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,34 @@ def test_a_handler_that_hangs_is_a_finding(tmp_path: Path, monkeypatch: pytest.M
 def test_a_world_that_does_not_exist_is_a_finding(tmp_path: Path) -> None:
     (finding,) = prove(str(tmp_path / "nowhere"))
     assert finding.promise == "loads"
+
+
+def test_equal_calls_are_made_a_few_times_and_still_find_a_random_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("itertools.agentft_calls", calls := [], raising=False)
+    pick = '''
+@read
+def pick(state: State):
+    """A number."""
+    itertools.agentft_calls.append(1)
+    return {"number": random.randrange(4)}
+
+
+@read
+def note('''
+    name = world(tmp_path, ("@read\ndef note(", pick.lstrip()))
+    assert [(found.tool, found.promise) for found in prove(name) if found.promise == "repeats"] == [("pick", "repeats")]
+    assert len(calls) < 40
+
+
+def test_signal_handlers_are_set_for_each_tool_and_not_for_each_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    usual = signal.signal
+    monkeypatch.setattr(signal, "signal", lambda *given: made.append(given) or usual(*given))
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGALRM)
+    assert prove(world(tmp_path)) == []
+    assert len(made) < 20
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGALRM)) == handlers
