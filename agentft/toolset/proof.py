@@ -56,12 +56,10 @@ def prove(name: str, seed: int = 0) -> list[BrokenPromise]:
         world, twin = load_toolset(name, seed), load_toolset(name, seed)
     except InputError as error:
         return [BrokenPromise(name, "", "loads", str(error))]
-    found = []
-    for tool in world.tools:
-        with _interruptible():
-            found += [BrokenPromise(world.name, tool, *one) for one in dict(_broken(world, twin, tool)).items()]
     with _interruptible():
-        return [*found, *(BrokenPromise(world.name, "", "snapshot", problem) for problem in _snapshot(world))]
+        found = [(tool, *one) for tool in world.tools for one in dict(_broken(world, twin, tool)).items()]
+        found += [("", "snapshot", problem) for problem in _snapshot(world)]
+    return [BrokenPromise(world.name, *one) for one in found]
 
 
 def _broken(world: Toolset, twin: Toolset, name: str) -> Iterator[tuple[str, str]]:
@@ -76,7 +74,7 @@ def _broken(world: Toolset, twin: Toolset, name: str) -> Iterator[tuple[str, str
         yield "example", f"{_short(tool.example)} returns {status}: {text}"
     elif tool.access != "read" and world.digest(state) == before:
         yield "write", f"it is marked @{tool.access}, but {_short(tool.example)} does not change the state"
-    # The work is bounded: for a schema with thousands of values, or a world with thousands of tools, fewer calls are made.
+    # The work is bounded: a schema with thousands of values, or a world with thousands of tools, gets fewer calls.
     calls = min(_EFFORT // count_values(tool.definition.parameters, _EFFORT)[0], _EFFORT // len(world.tools))
     calls = max(8, calls)
     for argument, arguments in islice(_invalid_arguments(tool), calls):
@@ -150,7 +148,7 @@ class _HangsError(Interruption):
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """While the block runs, calls can be interrupted, by an alarm too. Signal handlers are set once for all of them."""
+    """While the block runs, calls can be interrupted, by an alarm too. Signal handlers are set once for all."""
 
     def interrupt(*_: object) -> None:
         raise _HangsError

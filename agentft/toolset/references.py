@@ -38,8 +38,11 @@ class References:
         """References that `expand` did not follow."""
         self.dropped: set[str] = set()
         """Keywords that `expand` left out."""
-        self.expanded: dict[tuple[str | int, str, str], tuple[dict[str, Any], set[str], set[str], Json]] = {}
-        """What `expand` made of a schema (its text or `id`), with what it cut and dropped, and the schema."""
+        self.expanded: dict[tuple[str | int, str, str], tuple[dict[str, Any] | str, set[str], set[str], Json]] = {}
+        """What `expand` made of a schema (its text or `id`), or why it failed; what it cut and dropped; the schema."""
+        self.whole: dict[tuple[str, str, str], tuple[dict[str, Any], int, set[str], int, int]] = {}
+        """What `expand` made of a reference's target (base, reference, hidden) without cutting anything: the schema,
+        how many are in it, the keywords left out, how many references could be nested in it, and how deep it was."""
 
     def find(self, reference: str, base: str) -> tuple[Json, str]:
         """The target of `reference`, which is written in the document at `base`, and the address of its document.

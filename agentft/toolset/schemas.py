@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeAlias
 
+from agentft.errors import InputError
 from agentft.strict import own_table
 from agentft.toolset.arguments import INERT, TYPES, count_values, hashable, validator_of
 from agentft.toolset.references import References
@@ -85,8 +86,13 @@ def expand(schema: Json, references: References | None = None, base: str = "", h
     # Many operations share a large schema, each through a short one that refers to it, or with what holds it.
     key = (str(schema) if count_values(schema, _SHORT)[0] <= _SHORT else id(schema), base, hidden)
     if key not in references.expanded:
-        references.expanded[key] = (*_walk(schema, references, base, hidden), schema)
+        try:
+            references.expanded[key] = (*_walk(schema, references, base, hidden), schema)
+        except InputError as error:
+            references.expanded[key] = str(error), set(), set(), schema
     made, cut, dropped, _ = references.expanded[key]
+    if isinstance(made, str):
+        raise InputError(made)
     references.cut |= cut
     references.dropped |= dropped
     return made
@@ -96,9 +102,9 @@ def _walk(schema: Json, references: References, base: str, hidden: str) -> tuple
     for depth in _DEPTHS:
         walk = _Walk(references, hidden, depth, last=depth == _DEPTHS[-1])
         with suppress(_TooLargeError):
-            made = _without(walk.node(schema, base, (), 0), hidden) if hidden else walk.node(schema, base, (), 0)
+            made = walk.node(schema, base, (), 0)
             break
-    return made, walk.cut, walk.dropped
+    return _without(made, hidden) if hidden in walk.dropped else made, walk.cut, walk.dropped - {hidden}
 
 
 def _without(schema: Any, hidden: str) -> Any:
@@ -122,18 +128,18 @@ def _without(schema: Any, hidden: str) -> Any:
 
 
 class _Walk:
-    def __init__(self, references: References, hidden: str, depth: int, *, last: bool) -> None:
+    def __init__(self, references: References, hidden: str, depth: int, *, last: bool, count: int = 0) -> None:
         self._references, self._hidden, self._depth, self._last = references, hidden, depth, last
-        self._count = 0
+        self.count = count
         self.cut: set[str] = set()
         self.dropped: set[str] = set()
 
     def node(self, schema: Json, base: str, trail: tuple[tuple[str, str], ...], nested: int) -> Schema:
         """One schema; `trail`: the references that led here."""
-        self._count += 1
-        if self._count > _NODES and not self._last:
+        self.count += 1
+        if self.count > _NODES and not self._last:
             raise _TooLargeError
-        if self._count > _NODES or nested > _NESTED or not isinstance(schema, dict):
+        if self.count > _NODES or nested > _NESTED or not isinstance(schema, dict):
             return {"not": {}} if schema is False else {}
         base = self._references.base(schema, base) if "$id" in schema else base
         reference = schema.get("$ref", schema.get("$dynamicRef"))
@@ -141,14 +147,34 @@ class _Walk:
             if (base, reference) in trail or len(trail) >= self._depth:
                 self.cut.add(reference)
                 return {}
-            target, home = self._references.find(reference, base)
-            named = self.node(target, home, (*trail, (base, reference)), nested + 1)
+            named = self._target(reference, base, trail, nested)
             beside = {key: value for key, value in schema.items() if key not in {"$ref", "$dynamicRef"}}
             made = merge([self._plain(beside, base, trail, nested), named]) if beside else named
         else:
             made = self._plain(schema, base, trail, nested)
         made = nullable(made) if True in (schema.get("nullable"), schema.get("x-nullable")) else made
-        return made | {self._hidden: True} if schema.get(self._hidden) is True else made
+        if schema.get(self._hidden) is not True:
+            return made
+        self.dropped.add(self._hidden)
+        return made | {self._hidden: True}
+
+    def _target(self, reference: str, base: str, trail: tuple[tuple[str, str], ...], nested: int) -> Schema:
+        """What a reference leads to. Of several walks, the first one in which nothing is cut is kept for the others."""
+        key, room = (base, reference, self._hidden), self._depth - len(trail)
+        found = self._references.whole.get(key)
+        if found is None or room < found[3] or nested > found[4]:
+            walk = _Walk(self._references, self._hidden, self._depth, last=self._last, count=self.count)
+            target, home = self._references.find(reference, base)
+            made = walk.node(target, home, (*trail, (base, reference)), nested + 1)
+            found = made, walk.count - self.count, walk.dropped, room, nested
+            if not walk.cut:
+                self._references.whole[key] = found
+            self.cut |= walk.cut
+        self.dropped |= found[2]
+        self.count += found[1]
+        if self.count > _NODES and not self._last:
+            raise _TooLargeError
+        return found[0]
 
     def _plain(self, schema: Schema, base: str, trail: tuple[tuple[str, str], ...], nested: int) -> Schema:
         def inner(value: Json) -> Schema:

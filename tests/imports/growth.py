@@ -102,6 +102,15 @@ DESCRIPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
         {f"/a{number}": {"parameters": [parameter("p", **FIRST)]} for number in range(size // 200)},
         components={"schemas": {"S0": {"enum": [f"v{number}" for number in range(size // 20)]}}},
     ),
+    "wrappers": lambda size: described(
+        {f"/a{n}": {"parameters": [parameter("p", properties={f"x{n}": FIRST})]} for n in range(size // 190)},
+        components={"schemas": {"S0": {"properties": {f"p{n}": {"type": "string"} for n in range(300)}}}},
+    ),
+    "broken": lambda size: referring(
+        size,
+        "schemas",
+        {"properties": {**{f"p{n}": {} for n in range(380)}, "z": {"$ref": "#/components/schemas/No"}}},
+    ),
     "shared-text": lambda size: referring(size, "schemas", {"const": "a" * (size // 2)}),
     "shared-parameter": lambda size: referring(
         size, "parameters", {**parameter("p"), **{f"k{number}": 1 for number in range(size // 22)}}
