@@ -21,6 +21,7 @@ __all__ = [
     "LOCK",
     "atomic_write",
     "clear_unfinished",
+    "digest_of",
     "find_damage",
     "fsync_folder",
     "is_at",
@@ -131,10 +132,11 @@ def find_damage(folder: Path) -> str | None:
 
 def _digests(files: Sequence[Path]) -> list[str]:
     with ThreadPoolExecutor() as pool:  # one by one, the shards of a 7B model would take minutes
-        return list(pool.map(_digest, files))
+        return list(pool.map(digest_of, files))
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -236,6 +236,7 @@ def exit_code(work: Callable[[], object]) -> int:
 def _usage_message(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     text = error.format_message().rstrip(".").replace("\n", " ").replace("\t", "").replace("Value error, ", "")
+    text = text or "give one of these commands"
     if context is None:
         return text
     if (option := getattr(error, "option_name", None)) and context.info_name in ("train", "plan"):

@@ -308,13 +308,18 @@ def _serve(opened: Callable[[], Session]) -> None:
 
 def _toolsets(tools: str | None, adapter: str | None) -> tuple[Toolset, ...]:
     """The tools of `--tools`, or those the adapter was trained on: unfamiliar tools would confuse a small model."""
+    from agentft.display.terminal import say
     from agentft.runs import find_finished
     from agentft.toolset import find_tools, load_toolsets, shipped_worlds
 
     if tools is not None:
         return load_toolsets([name.strip() for name in tools.split(",") if name.strip()])
     known = find_finished(adapter).tools if adapter else ()
-    return (known and find_tools(known, shipped_worlds())) or load_toolsets(WORLDS)
+    found = find_tools(known, shipped_worlds()) if known else ()
+    if known and not found:
+        names = f"{', '.join(known):.60}"
+        say(f"note: the adapter was trained with {names}, which no shipped world has; name yours: --tools", err=True)
+    return found or load_toolsets(WORLDS)
 
 
 def _offered(toolsets: Sequence[Toolset]) -> list[str]:

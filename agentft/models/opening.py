@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from agentft.errors import InputError
-from agentft.files import json_of, read_object
+from agentft.files import digest_of, json_of, read_object
 from agentft.models import Model
 from agentft.models.embedded import EMBEDDED, resolve
 from agentft.models.local import LocalModel
@@ -158,7 +158,7 @@ def identify(model: str | None, adapter: str | None, bits: int, call_format: str
         parts += _listing(run.weights)
     elif run:
         parts += ["rounded" if run.bits == 4 else f"rounded {run.bits}"] if run.is_rounded else []
-        parts += [f"{path.name} {_sha(path)}" for path in sorted(run.weights.iterdir()) if path.is_file()]
+        parts += [f"{path.name} {digest_of(path)}" for path in sorted(run.weights.iterdir()) if path.is_file()]
     return shown, hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -168,8 +168,3 @@ def _listing(path: Path) -> Iterator[str]:
     for file in files:
         if file.is_file():
             yield f"{file.name} {file.stat().st_size} {file.stat().st_mtime_ns}"
-
-
-def _sha(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentft.errors import InputError, MissingError
-from agentft.files import fsync_folder
+from agentft.files import digest_of, fsync_folder
 
 __all__ = ["OnProgress", "Wheel", "cache_folder", "fetch_wheel", "pull_lock", "pull_wheel"]
 
@@ -149,8 +148,7 @@ def _complaint(log: Path) -> str:
 
 def _check(path: Path, wheel: Wheel, report: OnProgress) -> None:
     report("checking", 0, wheel.size)
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = digest_of(path)
     report("checking", wheel.size, wheel.size)
     if digest != wheel.sha256:
         raise InputError(

@@ -14,9 +14,10 @@ from rich.text import Text as Line
 
 from agentft import __version__
 from agentft.display.safe import safe_name
-from agentft.errors import InputError
+from agentft.errors import InputError, RowError
 from agentft.files import path_argument, write_text
 from agentft.models.messages import declare, write_messages
+from agentft.records import parse_row
 from agentft.repl.saving import check_place, msagent_row, replace_row
 from agentft.repl.tooling import read_call
 from agentft.strict import counted
@@ -102,7 +103,12 @@ def keep(repl: Repl, path: Path) -> None:
     kept, fixed = time.strftime("%Y-%m-%dT%H:%M:%S%z"), list[Json](session.fixes)
     by = f"agentft chat {__version__}"
     replace_row(path, {**row, "provenance": {"by": by, "model": session.model.name, "kept": kept, "fixed": fixed}})
-    repl.view.note(f"saved to {path}", "dim")
+    note = f"saved to {path}"
+    try:
+        parse_row(row, "")
+    except RowError as error:
+        note += f"; training rejects this row ({error.detail}): /fix answer TEXT corrects it, /undo removes it"
+    repl.view.note(note, "dim")
 
 
 def _openai_row(conversation: Conversation) -> dict[str, Json]:

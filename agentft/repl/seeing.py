@@ -21,6 +21,7 @@ from agentft.display.safe import safe_name, safe_text
 from agentft.errors import InputError
 from agentft.models import InspectableModel, TokenScore
 from agentft.models.messages import declare, write_messages
+from agentft.records import parse_row
 from agentft.repl.gate import CallGate
 from agentft.repl.saving import msagent_row, replace_row
 from agentft.repl.session import Session
@@ -113,7 +114,9 @@ def mask(repl: Repl, _: str) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "chat.jsonl"
-        replace_row(path, msagent_row(repl.session.conversation))
+        kept = msagent_row(repl.session.conversation)
+        parse_row(kept, "")
+        replace_row(path, kept)
         options = {"model": model, "format": repl.session.model.source, "data": [str(path)]}
         repl.view.doing("loading the tokenizer")
         encoder = open_encoder(read_settings([], options))

@@ -9,7 +9,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 
 from agentft.strict import counted, own_table
-from agentft.types import Conversation, Json, ToolCall, ToolResult
+from agentft.types import Conversation, Json, Part, Text, ToolCall, ToolResult
 
 __all__ = ["REMEDIES", "UNASKED", "UNSUPERVISED", "Ledger", "Rejection", "rows_have"]
 
@@ -18,11 +18,12 @@ REMEDIES = own_table(__file__, str)
 
 _UNREADABLE, _UNDECLARED = "rows_with_unreadable_calls", "rows_with_undeclared_calls"
 _SHARED, UNASKED = "rows_with_shared_results", "rows_with_unasked_replies"
-UNSUPERVISED = "rows_without_supervised_tokens"
+_UNFOUNDED, UNSUPERVISED = "rows_with_unfounded_answers", "rows_without_supervised_tokens"
 _REMARKS = {
-    _UNREADABLE: "an unreadable call, unused",
+    _UNREADABLE: "an unreadable call, which is never supervised",
     _UNDECLARED: "a call of a tool that the row does not declare",
     _SHARED: "fewer results than calls in one step, so the last calls count as calls without a result",
+    _UNFOUNDED: "an answer after a call, in the reply that makes it: it teaches the model to invent results",
     UNASKED: "a first reply with nothing before it, which the format native does not supervise",
     UNSUPERVISED: "no supervised token: not trained on",
 }
@@ -133,14 +134,20 @@ def rows_have(count: int) -> str:
 def _doubts(conversation: Conversation) -> Iterator[tuple[str, str]]:
     """What may be doubtful about a row (a key of `_REMARKS`, perhaps several times), and its place."""
     declared = {tool.name for tool in conversation.tools}
-    kinds: list[type] = []
+    said: list[tuple[int, str, Part | None]] = []
     for place, turn in enumerate(conversation.turns, start=-conversation.inserted):
-        kinds += [type(p) for p in turn.parts if turn.role == "user" or isinstance(p, ToolCall | ToolResult)]
         for call in (part for part in turn.parts if isinstance(part, ToolCall)):
             if call.parse_error:
                 yield _UNREADABLE, f"turn {place}: {call.parse_error}"
             elif call.name not in declared:
                 yield _UNDECLARED, f"turn {place}: {call.name:.60}"
+        said += [(place, turn.role, part) for part in turn.parts if not isinstance(part, Text) or part.text.strip()]
+    ends = [*said[2:], (0, "", None)]
+    for (_, _, made), (place, role, part), (_, _, then) in zip(said, said[1:], ends, strict=False):
+        unfounded = isinstance(made, ToolCall) and not isinstance(then, ToolCall | ToolResult)
+        if unfounded and role == "assistant" and isinstance(part, Text):
+            yield _UNFOUNDED, f"turn {place}: {part.text.strip():.60}"
+    kinds = [type(part) for _, role, part in said if role == "user" or isinstance(part, ToolCall | ToolResult)]
     for (kind, calls), (after, results) in pairwise((kind, len([*group])) for kind, group in groupby(kinds)):
         if kind is ToolCall and after is ToolResult and results < calls:
             yield _SHARED, f"{calls} calls, {counted(results, 'result')}"

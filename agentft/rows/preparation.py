@@ -197,7 +197,7 @@ class _Batch:
         found = encode_row(row.line, conversation, encoder)
         report.quiet += sum(_answers_to("user", one.segments) for one in found)
         report.answered += sum(_answers_to("result", one.segments) for one in found)
-        place = f"{path}:{row.line}: {conversation.id}"
+        place = f"{path}:{row.line}"
         if encoder.rendering.name == NATIVE and conversation.turns[0].role == "assistant":
             report.ledger.remark(UNASKED, place)
         if not any(one.sample for one in found):

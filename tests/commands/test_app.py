@@ -105,6 +105,7 @@ def test_version_and_module() -> None:
             "error: no such option: --modle (Possible options: --model) (see `agentft chat --help`)\n",
         ),
         (["models", "pull"], "error: missing argument 'name' (see `agentft models pull --help`)\n"),
+        (["tools", "shwo"], "error: no such command 'shwo'. Did you mean 'show'? (see `agentft tools --help`)\n"),
         (["models", "pull", "x"], "error: there is no embedded model 'x'; the embedded models are: smollm2-135m\n"),
         (["tools", "show", "wether"], "error: no tool world 'wether'; the shipped ones are "),
     ],
@@ -117,6 +118,13 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     assert captured.out == ""
     assert captured.err.startswith(message)
     assert captured.err.count("\n") == 1
+
+
+def test_a_group_without_a_command_lists_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["data"]) == 2
+    captured = capsys.readouterr()
+    assert all(name in captured.out + captured.err for name in ("inspect", "mask", "build"))
+    assert captured.err.endswith("error: give one of these commands (see `agentft data --help`)\n")
 
 
 @pytest.mark.parametrize("word", ["mine", "show"])

@@ -108,12 +108,14 @@ def test_an_adapter_selects_the_tools_that_it_was_trained_on(
 
 @pytest.mark.parametrize("known", [(), ("create_event", "book_flight")])
 def test_an_adapter_with_unknown_tools_gets_the_three_default_worlds(
-    known: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    known: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tuned = FinishedRun(Path(), "smollm2-135m", "msagent", Path(), False, False, known)
     monkeypatch.setattr(runs, "find_finished", lambda name: tuned)
     names = [toolset.name for toolset in chat._toolsets(None, "last")]
     assert names == [toolset.name for toolset in chat._toolsets(None, None)] == ["weather", "search", "calculator"]
+    told = "trained with create_event, book_flight, which no shipped world has; name yours: --tools\n"
+    assert capsys.readouterr().err == ("note: the adapter was " + told) * bool(known)
 
 
 def test_a_chat_without_tools(

@@ -89,6 +89,22 @@ def test_good_keeps_one_row_for_a_conversation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["openai", "msagent"])
+def test_a_row_that_training_would_reject_is_told(tmp_path: Path, form: str) -> None:
+    """As a small model writes it: it invents a result, with the markers around it."""
+    path = tmp_path / "kept.jsonl"
+    answers = {"*/0/0": "It is done.\n<|startofexec|>```JSON\n{}\n```<|endofexec|>"}
+    questions = ["limit", f"/good {path} {form}", "/mask"]
+    stage = BankStage([*questions, "/fix answer It is done.", "/good"], answers)
+    stage.repl.tokenizer_of = "smollm2-135m"
+    stage.run()
+    wrong = f"saved to {path}; training rejects this row (a result, but no call is open): /fix answer TEXT corrects it"
+    assert stage.noted.count(wrong) == (form == "msagent")  # an OpenAI row holds any text
+    assert "result-without-call: a result, but no call is open" in stage.noted
+    assert str(tmp_path) not in stage.noted.partition("result-without-call")[2].partition("\n")[0]
+    assert stage.noted.rstrip().endswith(f"saved to {path}")
+
+
+@pytest.mark.parametrize("form", ["openai", "msagent"])
 def test_a_row_that_is_kept_reads_back_whole(tmp_path: Path, form: str) -> None:
     path = tmp_path / "kept.jsonl"
     bank("limit to 100", f"/good {path} {form}")

@@ -55,7 +55,7 @@ def test_a_row_with_unreadable_calls_is_counted_once_with_the_turn_of_the_first(
         ledger.keep(Path("f"), line, parse_row({"messages": messages, **more}, "r"))
     first = ledger.first_remarks["rows_with_unreadable_calls"]
     assert (ledger.kept, first.startswith(f"f:2: turn {turn}: ")) == (3, True)
-    assert ledger.notes() == [f"2 rows have an unreadable call, unused; the first: {first}"]
+    assert ledger.notes() == [f"2 rows have an unreadable call, which is never supervised; the first: {first}"]
     assert ledger.document() == {"rows_with_unreadable_calls": 2}
 
 
@@ -108,6 +108,27 @@ def test_steps_with_fewer_results_than_calls_are_counted_by_row(messages: list[J
     """As where one `observation` of LLaMA-Factory holds the results of parallel calls."""
     found = remarks([ANSWERED[0], *messages])
     assert found == ({"rows_with_shared_results": f"f:7: {told}"} if told else {})
+
+
+ANSWER: dict[str, Json] = {"role": "assistant", "content": "It is 30 degrees."}
+CALLS: list[Json] = [{"id": "0a", "type": "function", "function": {"name": "a", "arguments": "{}"}}]
+
+
+@pytest.mark.parametrize(
+    ("messages", "turn"),
+    [
+        ([called("a"), ANSWER], 2),  # a recorded chat whose result was lost
+        ([called("a"), answered("0a"), called("b"), ANSWER], 4),
+        ([{"role": "assistant", "content": "Let me look.", "tool_calls": CALLS}], 0),
+        ([called("a"), answered("0a"), ANSWER], 0),
+        ([called("a"), ANSWER, answered("0a")], 0),  # the result came, after what was said while waiting
+        ([called("a"), {**ANSWER, "content": " "}], 0),
+    ],
+)
+def test_an_answer_that_follows_a_call_without_its_result_is_told(messages: list[Json], turn: int) -> None:
+    """Training would teach the model to invent results."""
+    found = remarks([ANSWERED[0], *messages])
+    assert found == ({"rows_with_unfounded_answers": f"f:7: turn {turn}: It is 30 degrees."} if turn else {})
 
 
 TWICE = '{"x": 1, "x": 2}'

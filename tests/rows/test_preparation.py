@@ -86,7 +86,7 @@ def test_first_replies_that_native_does_not_supervise_are_counted_by_row(tmp_pat
         made = prepare([path], given)
         sample = made.samples[-1]
         supervising[name] = "Good day." in tokenizer.decode([sample.tokens[place] for place in sample.places])
-        told = {} if name == "hermes" else {"rows_with_unasked_replies": f"{path}:2: rows.jsonl:2"}
+        told = {} if name == "hermes" else {"rows_with_unasked_replies": f"{path}:2"}
         assert made.report.ledger.first_remarks == told
     assert supervising == {"native": False, "hermes": True}
 
@@ -101,7 +101,7 @@ def test_every_row_is_accounted_for_across_files(tmp_path: Path) -> None:
     assert (report.ledger.rows, report.ledger.kept, report.ledger.rejected) == (8, 5, 3)
     assert report.ledger.remarks[UNSUPERVISED] == 1
     assert (report.document()["trained"], report.document()["rows_without_supervised_tokens"]) == (4, 1)
-    assert report.ledger.notes() == [f"1 row has no supervised token: not trained on; the first: {good}:4: none-0"]
+    assert report.ledger.notes() == [f"1 row has no supervised token: not trained on; the first: {good}:4"]
     assert report.ledger.first_places()["invalid-json"].startswith(f"{bad}:2")
     lines = [path.read_text().splitlines() for path in sorted((tmp_path / "kept").iterdir())]
     assert [len(file) for file in lines] == [3]
@@ -139,9 +139,7 @@ def test_a_row_whose_first_call_does_not_fit_is_rejected(tmp_path: Path) -> None
 def test_without_a_row_to_train_on_every_reason_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", [msagent_row("Rome", 2, call=False), {"messages": []}])
 
-    with pytest.raises(
-        InputError, match=r"\(of 2\); the first: .*:2: .*; .*:1: .*: learn = 'calls' supervises no token"
-    ):
+    with pytest.raises(InputError, match=r"\(of 2\); the first: .*:2: .*; .*:1: learn = 'calls' supervises no token"):
         prepare([path], encoder())
 
 
