@@ -16,21 +16,29 @@ __all__ = ["is_secret_argument", "redacted", "redacted_command", "redacted_path"
 
 _HIDDEN = "[redacted]"
 _TABLE = own_table(__file__, str)
-_SECRET_NAME, _SECRET_ARGUMENT, _SECRET_SHAPE = (
+_SECRET_NAME, _SECRET_ARGUMENT, _SECRET_SHAPE, _LOGIN, _VERDICT, _MIXED = (
     re.compile("|".join(pattern for key, pattern in _TABLE.items() if key.startswith(kind)), re.IGNORECASE)
-    for kind in ("name-", "argument-", "shape-")
+    for kind in ("name-", "argument-", "shape-", "login-", "verdict-", "mixed-")
 )
-# `name=` and `name:`, with or without quotes, and the value after them.
+# `name=`, `name:`, `name =>` and `--name `, with or without quotes, and the value after them.
 _HEAD = re.compile(
-    r"""(?P<quote>["']?)(?P<name>(?:api |access |private )?[\w.-]{1,64})(?P=quote)\s{0,9}(?:[=:]|%3[aAdD])\s{0,9}"""
+    r"""(?P<quote>["']?)(?P<flag>(?<![\w-])--)?(?P<name>(?:api |access |private )?[\w.-]{1,64})(?P=quote)"""
+    r"""(?:\s{0,9}(?:=>?|:|%3[aAdD])\s{0,9}|(?(flag)\s{1,9}|(?!)))"""
 )
 _VALUE = re.compile(r"""(?<=")(?:[^"\\]|\\.)+(?=")|(?<=')[^']+(?=')|[^&\s"'#;,{}\[\]<>]+""")
-_HEADER = re.compile(r"""\b([\w-]{0,40}(?:authori[sz]ation|cookie)["']?:\s{0,9}["']?)[^\n"'{}<>]+""", re.IGNORECASE)
+_HEADER = re.compile(
+    r"""(?i)\b([\w-]{0,40}(?:authori[sz]ation|cookie)["']?:\s{0,9}["']?)(?:[^\n"'{}<>]|(?<==)"[^"\n]{0,999}")+"""
+)
 _WORD = re.compile(r"[A-Z]?[^\W\d_A-Z]{0,19}(?:['’-][^\W\d_A-Z]{1,19})?[.!?:)]*")  # a credential rarely is a plain word
 _BREAKS = frozenset("\n\r,;&?|(){}[]<>\"'`")
-_ELEMENT = re.compile(r"<([\w.:-]{1,64})(?P<more>[^<>]{0,200})>([^<>]{1,2000})</\1>")
+_ELEMENT = re.compile(r"(?P<head><(?P<name>[\w.:-]{1,64})[^<>]{0,200}>)[^<>]{1,2000}(?=</(?P=name)>)")
 _NAMES = ("name", "key", "field", "header", "parameter", "param", "label", "id", "k")
 _PAIRED = ("value", "values", "content", "val", "v")
+# Such a pair in a text: `key="password" value="x"`, `<name>password</name><value>x</value>`.
+_TWIN = re.compile(
+    rf"""(?i)(?P<head>\b(?:{"|".join(_NAMES)})["']?\s{{0,9}}[=:>]\s{{0,9}}["']?(?P<name>[\w.-]{{1,64}})["']?[^\w]{{1,20}}(?:\w+>\s{{0,20}}<)?"""
+    rf"""(?:{"|".join(_PAIRED)})["']?\s{{0,9}}[=:>]\s{{0,9}}["']?)[^"'<>\n]+"""
+)
 _PAIR = re.compile(r"(?<=[?&])([^?&=]+)=[^&]+")  # of a query
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _RANDOM = re.compile(r"(?=[\w-]*\d)(?=[\w-]*[a-z])(?=[\w-]*[A-Z])[\w-]{20,}|(?=\w*\d)(?=\w*[A-Za-z])[A-Za-z0-9]{24,}")
@@ -53,20 +61,23 @@ def redacted(value: Json, known: Sequence[str] = ()) -> Json:
     """
     if isinstance(value, dict):
         paired = any(_is_secret(str(item)) for key, item in value.items() if key.lower() in _NAMES)
+        login = any(map(_LOGIN.search, value))
         return {
             key: _HIDDEN
-            if not isinstance(item, bool | None) and (_is_secret(key) or (paired and key.lower() in _PAIRED))
+            if not isinstance(item, bool | None)
+            and (_is_secret(key) or (paired and key.lower() in _PAIRED) or _is_password(key, item, login=login))
             else redacted(item, known)
             for key, item in value.items()
         }
     if isinstance(value, list):
-        paired = all(isinstance(item, list) and [*map(type, item)] == [str, str] for item in value)
-        return [
-            [item[0], _HIDDEN]
-            if paired and isinstance(item, list) and _is_secret(str(item[0]))
-            else redacted(item, known)
-            for item in value
-        ]
+        forms = ([str, str], [str, type(None)])
+        pairs = [item for item in value if isinstance(item, list) and [*map(type, item)] in forms]
+        if len(pairs) == len(value):
+            return [
+                [name, _HIDDEN if item and _is_secret(f"{name}") else redacted(item, known)] for name, item in pairs
+            ]
+        after = zip([None, *value], value, strict=False)
+        return [_HIDDEN if _is_flag(before, item) else redacted(item, known) for before, item in after]
     return _redacted_text(value, known) if isinstance(value, str) else value
 
 
@@ -114,6 +125,18 @@ def _pair(found: re.Match[str]) -> str:
     return f"{found[1]}={_HIDDEN}" if is_secret_argument(found[1]) else found[0]
 
 
+def _is_password(key: str, value: Json, *, login: bool) -> bool:
+    """Whether a `pass` is a password: it is beside a `login`, or has letters and digits."""
+    known = _MIXED.search(value) or (login and not _VERDICT.search(value)) if isinstance(value, str) else None
+    return key.lower() == "pass" and bool(known)
+
+
+def _is_flag(word: Json, value: Json) -> bool:
+    """Whether a word of a command says that the next one is a secret."""
+    flag = isinstance(word, str) and re.fullmatch(r"--?([a-zA-Z][\w-]*)", word)
+    return bool(flag and isinstance(value, str) and value[:1] != "-" and _is_secret(flag[1]))
+
+
 def _is_secret(name: str) -> bool:
     return any(map(_SECRET_NAME.search, {name, _plain(name)}))
 
@@ -133,7 +156,7 @@ def _redacted_text(text: str, known: Sequence[str]) -> str:
             return text if clean == inside else json.dumps(clean, ensure_ascii=False)
         except UnreadableError:
             pass
-    plain = _ELEMENT.sub(_element, _hide_pairs(_HEADER.sub(_header, text)))
+    plain = _TWIN.sub(_named, _ELEMENT.sub(_named, _hide_pairs(_HEADER.sub(_header, text))))
     return _SECRET_SHAPE.sub(_HIDDEN, plain)
 
 
@@ -164,8 +187,9 @@ def _is_prose(text: str, at: int, value: str) -> bool:
     A name that begins a line, or follows a comma or the like, is a field, whatever its value.
     """
     before = text[max(0, at - 9) : at].rstrip(" \t-*")
-    return bool(before) and before[-1] not in _BREAKS and bool(_WORD.fullmatch(value))
+    told = text.startswith("--", at) or (bool(before) and before[-1] not in _BREAKS)
+    return told and bool(_WORD.fullmatch(value))
 
 
-def _element(found: re.Match[str]) -> str:
-    return f"<{found[1]}{found['more']}>{_HIDDEN}</{found[1]}>" if _is_secret(found[1]) else found[0]
+def _named(found: re.Match[str]) -> str:
+    return found["head"] + _HIDDEN if _is_secret(found["name"]) else found[0]

@@ -84,6 +84,13 @@ def test_secrets_are_recognised_by_their_name(name: str) -> None:
         "AIzaSyA1234567890abcdefghijklmnopqrstuv",
         "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA\n-----END RSA PRIVATE KEY-----",
         "https://ada:hunter2@db.example/x",
+        "-----BEGIN PGP PRIVATE KEY BLOCK-----\nVersion: 1\n\nMIIEpAIBAAKC-QEA\n-----END PGP PRIVATE KEY BLOCK-----",
+        "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMIIEpAIB\n-----END EC PRIVATE KEY-----",
+        "AKIAIOSFODNN7EXAMPLE:wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+        "gsk_abcdefghijklmnopqrst",
+        "shpat_0123456789abcdef0123",
+        "glrt-abcdefghijklmnopqrst",
+        "hvs.abcdefghijklmnopqrst",
     ],
 )
 def test_secrets_are_recognised_by_their_shape(text: str) -> None:
@@ -97,6 +104,12 @@ def test_secrets_are_recognised_by_their_shape(text: str) -> None:
     [
         {"token": True, "requires_password": False, "boarding_pass": "B7", "confirmation_code": "X1"},
         {"type": "token", "value": "blue"},
+        {"user": "Ada", "pass": "yes", "rate": "pass: 98%"},
+        {"pass": "Interrail Global Pass", "code": "US", "url": "https://x.test/?code=US&key=C&pass=2024-05-01"},
+        {"tests": [{"id": "t1", "pass": "3"}], "boarding": [["gate", None], ["pass", "B7"]]},
+        "https://x.test/?next_page_token=p2&code=SUMMER2026-EXTRA-LONG-SALE-CODE&country_code=DE",
+        ["--country-code", "DE", "--page-token", "p2", "--token", "-v"],
+        "the flag --token is optional, and --password asks for one",
         '"a token" is a word',
         "python -u server.py",
         {"max_tokens": 5, "tokens": 3, "next_page_token": "p2", "pageToken": "p3", "author": "Ada", "key": "C major"},
@@ -142,6 +155,25 @@ def test_more_names_are_secret_in_arguments_than_in_responses() -> None:
         {"user[authToken][]": "s3cr3t"},
         "curl -u ada:s3cr3t https://api.test",
         "curl --user ada:s3cr3t https://api.test",
+        "sshpass -p s3cr3t ssh ada@db.test",
+        {"user": "ada", "pass": "s3cr3t"},
+        {"pass": "s3cr3tWord"},
+        "log in with pass=s3cr3tWord",
+        {"deploy_key": "s3cr3t"},
+        ["npx", "server", "--token", "s3cr3t"],
+        {"args": ["-password", "s3cr3t"]},
+        "start it with --api-key s3cr3t now",
+        "password => s3cr3t",
+        ':password => "s3cr3t"',
+        "<add key='password' value='s3cr3t'/>",
+        '<user name="ada" password="s3cr3t"/>',
+        "<item><name>password</name><value>s3cr3t</value></item>",
+        "https://api.test/cb?code=s3cr3t0AbCdEfGhIjKlMn&state=1",
+        "https://api.test/maps?key=s3cr3t0AbCdEfGhIjKlMn",
+        "https://api.test/#access_token=s3cr3t",
+        {"headers": [["Authorization", "s3cr3t"], ["X-Empty", None]]},
+        'Authorization: Digest username="ada", response="s3cr3t"',
+        "https://discord.com/api/webhooks/123456789/s3cr3t0AbCdEfGhIjKlMn",
     ],
 )
 def test_secrets_are_recognised_in_pairs_and_inside_texts(value: Json) -> None:
@@ -207,6 +239,7 @@ def test_known_secrets_are_recognised_everywhere() -> None:
         ("http://user:pw@127.0.0.1/mcp?api_key=X&page=2", "http://[redacted]@127.0.0.1/mcp?api_key=[redacted]&page=2"),
         ("https://mcp.test/s/aB3dE5fG7hJ9kL1mN3pQ/mcp", "https://mcp.test/s/[redacted]/mcp"),
         ("/srv/it.json", "/srv/it.json"),
+        ("s --pass X --passphrase=X", "s --pass [redacted] --passphrase=[redacted]"),
         ("s --user=ada:X -u ada:X", "s --user=[redacted] -u [redacted]"),
         ("python -u s.py", "python -u s.py"),
     ],
@@ -224,6 +257,21 @@ def test_keys_in_the_path_of_an_address_are_recognised() -> None:
 @pytest.mark.slow
 def test_redaction_is_fast_on_hostile_texts() -> None:
     chance = random.Random(1)
-    for alphabet in ("a", "=a", "-----BEGIN ", "://:", "Bearer ", "eyJ.", "sk-", "cookie:", "pwd:", "<a>", "token "):
+    for alphabet in (
+        "a",
+        "=a",
+        "-----BEGIN ",
+        "://:",
+        "Bearer ",
+        "eyJ.",
+        "sk-",
+        "cookie:",
+        "pwd:",
+        "<a>",
+        "token ",
+        "pass=",
+        "--a ",
+        "k=v ",
+    ):
         redacted("".join(chance.choices(alphabet, k=50_000)))
         redacted(alphabet * 20_000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 import os
@@ -12,12 +13,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from importlib.util import find_spec
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from agentft.errors import MCP_REMEDY, InputError, MissingError
 from agentft.imports.documents import TIMEOUT, is_url
 from agentft.imports.world import ImportedWorld, ImportNote, default_base_url
-from agentft.redaction import redacted, redacted_command
+from agentft.redaction import is_secret_argument, redacted, redacted_command
 from agentft.toolset.arguments import INERT, ArgumentCheck
 from agentft.toolset.sampling import draw
 from agentft.toolset.schemas import expand
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from mcp import Client
     from mcp.client import Transport
 
-__all__ = ["connect", "import_mcp", "list_tools"]
+__all__ = ["connect", "import_mcp", "list_tools", "without_credentials"]
 
 _PAGE_LIMIT = 100
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
@@ -54,7 +55,7 @@ def import_mcp(server: str, world: str, environment: Sequence[str] = ()) -> Impo
         imported.adapted.append(
             ImportNote("tools/list", f"more than {_PAGE_LIMIT} pages of tools; the rest is left out")
         )
-    for index, tool in enumerate(listed):
+    for index, tool in enumerate(cast(list[Json], without_credentials(listed, server, environment))):
         name = tool.get("name") if isinstance(tool, dict) else None
         known = isinstance(name, str) and bool(name)
         try:
@@ -160,7 +161,6 @@ async def connect(
         logging.getLogger(name).addHandler(logging.NullHandler())
     tools: list[Json] = []
     cursor: str | None = None
-    shown = redacted_command(server)
     log = _Log()
     with log.stream:
         try:
@@ -181,11 +181,19 @@ async def connect(
             why = "its answers do not follow the protocol" if isinstance(first, ValueError) else str(first)
             why = f"no answer within {TIMEOUT} seconds" if isinstance(first, TimeoutError) else why
             why = (why or type(first).__name__) + log.last_line()
-            # It may have written its credentials: the values of --env, and what is not shown of the command.
-            parts = [*re.split(r"[\s=\"',:]+", server), *_variables(environment).values()]
-            secrets = [part for part in parts if len(part) > 3 and part not in shown]
+            why = str(redacted(without_credentials(why, server, environment, strict=True)))
             remedy = "" if is_url(server) else "; if it needs environment variables, pass each with --env NAME"
-            raise InputError(f"{shown}: no tool list: {redacted(why, secrets)}{remedy}") from None
+            raise InputError(f"{redacted_command(server)}: no tool list: {why}{remedy}") from None
+
+
+def without_credentials(value: Json, server: str, environment: Sequence[str], *, strict: bool = False) -> Json:
+    """What a server wrote, without the credentials in its command and in variables; `strict`: in any of these."""
+    shown, text = redacted_command(server), json.dumps(value)
+    parts = [part for part in re.split(r"[\s=\"',:]+", server) if part not in shown]
+    parts += [value for name, value in _variables(environment).items() if strict or is_secret_argument(name)]
+    for part in parts:
+        text = text.replace(json.dumps(part)[1:-1], "[redacted]") if len(part) > 3 else text
+    return cast(Json, json.loads(text))
 
 
 class _Log:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, suppress
 from threading import Event, Lock
-from typing import Any
+from typing import Any, cast
 
 from agentft.errors import InputError
-from agentft.imports.mcp import connect
+from agentft.imports.mcp import connect, without_credentials
 from agentft.redaction import redacted_command
 from agentft.toolserver.recording import Recorded
 from agentft.toolset import Toolset
@@ -75,8 +75,9 @@ class McpService:
             why = f"the MCP server gives no result: {said or type(error).__name__}"
             why += "; the next call connects to it again, or starts its command again" * (self._client is None)
             return Recorded(tool, checked, 502, {"error": why})
-        text = "\n".join(map(_text, made.content))
-        body = {"error": text or made.structured_content} if made.is_error else made.structured_content
+        result: Json = ["\n".join(map(_text, made.content)), made.structured_content]
+        text, structured = cast(list[Any], without_credentials(result, *self._server))
+        body = {"error": text or structured} if made.is_error else structured
         kind = ("text/plain", text) if body is None else ("application/json", body)
         return Recorded(tool, checked, 422 if made.is_error else 200, kind[1], kind[0])
 

@@ -101,8 +101,7 @@ def end_without_threads(code: int) -> None:
 
     def end() -> None:
         if count := sum(thread.is_alive() for thread in [*_threads]):
-            sys.stderr.write(f"ended without waiting for {counted(count, 'thread')} of a tool world\n")
-            sys.stderr.flush()
+            os.write(2, f"ended without waiting for {counted(count, 'thread')} of a tool world\n".encode())
             _exit(code)
 
     timer = threading.Timer(_PATIENCE, end)

@@ -198,6 +198,16 @@ def test_the_server_gets_the_named_variables_and_no_file_keeps_a_credential(
     assert "--env MY_API_KEY: the variable is not set; set it" in capsys.readouterr().err
 
 
+def test_a_credential_that_a_server_lists_is_in_no_file(tmp_path: Path) -> None:
+    default = {"type": "object", "properties": {"a": {"type": "string", "default": "hunter-two"}}}
+    more = ["--env", "MY_API_KEY=hunter-two", "--env", "MODE=plain text"]
+    assert import_tools([{"name": "good", "inputSchema": default, "description": "plain text"}], tmp_path, *more) == 0
+    written = (tmp_path / "w" / "tools.json").read_text()
+    assert "hunter" not in written
+    assert "Key: [redacted]" in written
+    assert "plain text" in written
+
+
 def test_what_a_server_prints_and_logs_is_not_shown(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "listed.json").write_text("[]")
     loud = tmp_path / "loud.py"

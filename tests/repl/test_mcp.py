@@ -121,6 +121,21 @@ def test_what_a_result_holds(
     calls(imported[2])
 
 
+def test_the_credentials_of_a_server_are_in_no_result(imported: tuple[str, Toolset, Path]) -> None:
+    command = imported[0].replace(".py ", ".py --token hunter-two ", 1)
+    service = McpService(command, [imported[1]], ["MY_API_KEY=hunter-three"])
+    told = [{"type": "text", "text": "hunter-two, which was sent"}]
+    for arguments in ({"content": told}, {"content": told, "more": {"structuredContent": {"a": ["hunter-two"]}}}):
+        made = service("wipe", arguments, "s")
+        assert made is not None
+        assert made.body in ("[redacted], which was sent", {"a": ["[redacted]"]})
+    made = service("key", {}, "s")
+    assert made is not None
+    assert made.body == "Key: [redacted]"
+    service.close()
+    calls(imported[2])
+
+
 def test_a_result_that_does_not_follow_the_protocol_is_told_in_a_sentence(
     service: McpService, imported: tuple[str, Toolset, Path]
 ) -> None:
