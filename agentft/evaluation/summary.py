@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
+from itertools import chain
 from typing import Any
 
 import agentft
@@ -45,6 +46,12 @@ HEADLINES = ("success", "exact_call", "abstention", "answer")
 
 _REMEDIES = {"base": "; try --baseline-format native, or --shots 3", "model": "; try --format native, or --shots 3"}
 _REMEDIES["native"] = "; try --format hermes, or start its server with a parser for this model's calls"
+
+_ENDS = {
+    "length": "were cut at the limit of new tokens, which thoughts use too",
+    "filtered": "were withheld or cut by a filter of their server and count as failed",
+    "unread": "could not be read by their server and count as failed; check that its parser is the model's",
+}
 
 MAX_INVALID = 0.05
 """The share of invalid cases above which the verdict is `invalid`."""
@@ -221,7 +228,7 @@ def summarise(
     results = [_check_gate(gate, arms, metrics[gate.metric]) for gate in gates]
     return Summary(
         verdict="interrupted" if interrupted else "invalid" if too_many else _verdict(results),
-        finding=_finding(metrics, arms, of_bfcl=bool(plan.setups)) + "".join(map(_cut, arms, arms.values())),
+        finding=_finding(metrics, arms, of_bfcl=bool(plan.setups)) + "".join(chain(*map(_ends, arms, arms.values()))),
         interrupted=interrupted,
         cases=len(plan.cases),
         trials=plan.trials,
@@ -358,14 +365,12 @@ def _unread(label: str, rows: Sequence[Record], metrics: Mapping[str, Comparison
     return f"{failed}: its failures may be of the call format rather than of its decisions{remedy}."
 
 
-def _cut(label: str, rows: Sequence[Record]) -> str:
-    """A warning that one reply of twenty, or more, was cut at the limit of tokens. Such replies count as they are."""
+def _ends(label: str, rows: Sequence[Record]) -> Iterator[str]:
+    """Warnings that one reply of twenty, or more, ended early or could not be read. Such replies count as they are."""
     finishes = [step.finish for row in rows for step in row.steps]
-    cut = finishes.count("length")
-    many = (
-        f" {cut} of the {len(finishes)} replies of {label} were cut at the limit of new tokens, which thoughts use too."
-    )
-    return many if cut * 20 >= len(finishes) > 0 else ""
+    for finish, what in _ENDS.items():
+        if finishes.count(finish) * 20 >= len(finishes) > 0:
+            yield f" {finishes.count(finish)} of the {len(finishes)} replies of {label} {what}."
 
 
 @cache

@@ -93,8 +93,9 @@ def _turn_findings(
     for call in matching.unreadable:
         content = call.parse_error is not None and call.parse_error.kind == "content"
         yield Finding("invalid-json" if content else "broken-wrapper", index, detail=str(call.parse_error))
-    calls = all_calls(trajectory, index)
-    text = "\n".join(written_text(step) for step in turn_steps(trajectory, index))
+    calls, steps = all_calls(trajectory, index), turn_steps(trajectory, index)
+    text = "\n".join(map(written_text, steps))
+    filtered = "a filter of the server withheld or cut it" if steps and steps[-1].finish == "filtered" else ""
     if not calls and looks_like_call(text):
         yield Finding("broken-wrapper", index, detail="a call without its markers")
         return
@@ -103,9 +104,9 @@ def _turn_findings(
         kind = "wrong-count" if expected else "unwanted-call"
         yield Finding(kind if call.name in context.tools else "unknown-tool", index, detail=call.name)
     if not expected and not calls and not final_text(trajectory, index):
-        yield Finding("wrong-answer", index, detail="there is no answer")
+        yield Finding("wrong-answer", index, detail=filtered or "there is no answer")
     elif not calls and any(pair.required for pair in matching.pairs):
-        yield Finding("refusal" if _REFUSAL.search(text) else "no-call", index)
+        yield Finding("refusal" if filtered or _REFUSAL.search(text) else "no-call", index, detail=filtered)
     else:
         yield from _argument_findings(trajectory, context, index, matching)
 

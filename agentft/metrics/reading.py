@@ -79,9 +79,12 @@ def attempted(trajectory: Trajectory, turn: int) -> bool:
 
 
 def final_text(trajectory: Trajectory, turn: int) -> str:
-    """The answer to the user: the text of the last step of a turn, without thoughts; empty if that step calls."""
+    """The answer to the user: the text of the last step of a turn, without thoughts.
+
+    Empty if that step calls, or if a server's filter withheld or cut it.
+    """
     steps = turn_steps(trajectory, turn)
-    if not steps or any(isinstance(part, ToolCall) for part in steps[-1].parts):
+    if not steps or steps[-1].finish == "filtered" or any(isinstance(part, ToolCall) for part in steps[-1].parts):
         return ""
     return written_text(steps[-1]).strip()
 

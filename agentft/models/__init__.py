@@ -33,8 +33,9 @@ __all__ = [
     "Usage",
 ]
 
-Finish = Literal["stop", "end", "length"]
-"""Why a reply ended: at a stop string, at the end of the turn, or at the token limit."""
+Finish = Literal["stop", "end", "length", "filtered", "unread"]
+"""Why a reply ended: at a stop string, at the end of the turn, at the token limit, because a filter of the server
+withheld or cut it, or with a call that the server could not read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,12 @@ from agentft.calls import call_format as find_format
 from agentft.calls.thoughts import read_text
 from agentft.errors import InputError
 from agentft.json_text import UnreadableError, parse_json
-from agentft.models import CallDone, CallStarted, Delta, OnDelta, Reply, Request, Sampling, TextDelta
+from agentft.models import CallDone, CallStarted, Delta, OnDelta, Reply, Request, Sampling, TextDelta, Usage
 from agentft.models.completion import stop_end
 from agentft.models.local import PartStream
 from agentft.models.messages import ChatResponse, declare, read_response, read_turn, write_messages
 from agentft.models.prompting import Prompt, Prompting, open_prompting
+from agentft.models.service_errors import is_unread, read_error
 from agentft.models.streaming import REASONING, EventStream
 from agentft.models.transport import Endpoint, EndpointError, Transport
 from agentft.rendering import Rendering, rendering_digest
@@ -32,6 +33,8 @@ __all__ = ["EndpointModel", "find_model", "identify_served", "open_served"]
 T = TypeVar("T")
 
 _RAW = 1000  # characters of an unreadable response in a message
+_SIGNED = ("extra_content", "reasoning_details", "thinking_blocks")
+"""Where Gemini's server, OpenRouter and LiteLLM put the signatures that they want back."""
 
 
 class EndpointModel:
@@ -159,9 +162,15 @@ class EndpointModel:
         body: dict[str, Json] = {"messages": write_messages(conversation, self._reasoning, signed)}
         if conversation.tools:
             body["tools"] = declare(conversation.tools)
-        choice, text = await self._post("/chat/completions", body, sampling, stream)
         try:
-            turn: Turn = read_turn(choice.message, conversation)
+            choice, text = await self._post("/chat/completions", body, sampling, stream)
+        except EndpointError as error:
+            if not (conversation.tools and is_unread(error.body)):
+                raise
+            unread = f"the server could not read it: {read_error(0, error.body)[1]}"
+            choice, text = ChatResponse({}, "", "unread", Usage(), unread), error.body
+        try:
+            turn: Turn = read_turn(choice.message, conversation, choice.unread)
         except UnreadableError as error:
             raise self._malformed(error, text) from None
         self._reasoning = next((key for key in REASONING if choice.message.get(key)), self._reasoning)
@@ -169,7 +178,8 @@ class EndpointModel:
         return Reply(turn, choice.finish, choice.usage, response=text)
 
     def _malformed(self, error: UnreadableError, text: str) -> EndpointError:
-        return EndpointError(f"{self._endpoint.url}: malformed response ({error}){f': {text[:_RAW]}' * bool(text)}")
+        said = f"malformed response ({error}){f': {text[:_RAW]}' * bool(text)}"
+        return EndpointError(f"{self._endpoint.url}: {said}", text or str(error))
 
     async def _reply_prompted(
         self, conversation: Conversation, prompting: Prompting, sampling: Sampling, stream: EventStream | None
@@ -297,7 +307,7 @@ def _signed_by(message: Mapping[str, Json], turn: Turn) -> Mapping[str, Mapping[
     found: dict[str, Mapping[str, Json]] = {}
     for name, call in zip(made, listed if isinstance(listed, list) else [], strict=False):
         both = {**message, **(call if isinstance(call, dict) else {})}
-        found[name] = {key: both[key] for key in ("extra_content", "reasoning_details") if both.get(key)}
+        found[name] = {key: both[key] for key in _SIGNED if both.get(key)}
     return found
 
 

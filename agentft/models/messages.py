@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -11,19 +12,36 @@ from agentft.calls.format import declare_tool
 from agentft.errors import RowError
 from agentft.json_text import UnreadableError, kind_of, parse_json
 from agentft.models import Finish, Usage
+from agentft.models.service_errors import error_in
 from agentft.records.keys import REASONING_KEYS, as_text, is_blank
 from agentft.records.openai import parse_openai
 from agentft.types import Conversation, Json, ParseFailure, Text, ToolCall, ToolDefinition, ToolResult, Turn
 
-__all__ = ["ChatResponse", "declare", "read_response", "read_sent", "read_turn", "write_messages", "write_reply"]
+__all__ = [
+    "ChatResponse",
+    "declare",
+    "read_response",
+    "read_sent",
+    "read_turn",
+    "thought_in",
+    "write_messages",
+    "write_reply",
+]
 
+_THOUGHT_KEYS = (*REASONING_KEYS, "reasoning_details", "thinking_blocks")
+"""Keys of a message that hold its thought; the last two are lists (OpenRouter's and LiteLLM's)."""
 _FINISH_KEYS = ("finish_reason", "native_finish_reason")
 """Keys of a choice that say why it ended; the second is OpenRouter's, for what the model's own server says."""
 _FINISHES: dict[Json, Finish] = {"tool_calls": "stop", "function_call": "stop"}
 _FINISHES |= {"length": "length", "max_tokens": "length", "model_length": "length"}
 _FAILED = ("error", "abort", "insufficient_system_resource", "network_error")
 """Finish reasons of OpenRouter, SGLang, DeepSeek and Zhipu for answers that a server did not finish."""
-_MALFORMED = "malformed_function_call"  # of Gemini, for a call of the model's that its server cannot read
+_MALFORMED = re.compile("malformed_|unexpected_tool_call|too_many_tool_calls")
+"""In finish reasons of Gemini and Bedrock for a call of the model's that its server cannot read."""
+_FILTERED = re.compile(
+    "content.?filter|sensitive|refusal|safety|recitation|blocklist|prohibited_content|spii|guardrail|error_toxic"
+)
+"""In finish reasons for an answer that a filter withheld or cut."""
 _SAID = 300  # characters of an error in a message
 
 
@@ -34,12 +52,13 @@ OpenRouter, as `reasoning_details` of its message."""
 
 @dataclass(frozen=True, slots=True)
 class ChatResponse:
-    """The first choice of a response. `text`: that of `/completions`."""
+    """The first choice of a response. `text`: that of `/completions`. `unread`: the server could not read a call."""
 
     message: Mapping[str, Json]
     text: str
     finish: Finish
     usage: Usage
+    unread: str = ""
 
 
 def declare(tools: Sequence[ToolDefinition]) -> list[Json]:
@@ -116,9 +135,7 @@ def read_sent(text: str, what: str) -> dict[str, Any]:
         raise UnreadableError(f"structure: {what} is {kind_of(document)}, not an object")
     choices = document.get("choices")
     choice: Any = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-    keys = ("error",) if choices else ("error", "message", "detail", "details")
-    said = next((document[key] for key in keys if document.get(key)), choice.get("error"))
-    if said := said or (choice if _reason(choice) in _FAILED else None):
+    if said := error_in(document) or (choice if _reason(choice) in _FAILED else None):
         raise UnreadableError(f"structure: the server says {json.dumps(said, ensure_ascii=False)[:_SAID]}")
     return document
 
@@ -141,27 +158,27 @@ def read_response(body: str) -> ChatResponse:
     reason, usage = _reason(choice), document.get("usage")
     counts = usage if isinstance(usage, dict) else {}
     message = {"content": as_text(text), **(message if isinstance(message, dict) else {})}
-    if reason == _MALFORMED and not message.get("tool_calls"):
-        message = {**message, "tool_calls": [_MALFORMED]}
+    unread = _MALFORMED.search(reason) and not message.get("tool_calls")
     return ChatResponse(
         message,
         as_text(text),
-        _FINISHES.get(reason, "end"),
+        "unread" if unread else "filtered" if _FILTERED.search(reason) else _FINISHES.get(reason, "end"),
         Usage(_count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens"))),
+        f"the server could not read it ({reason})" if unread else "",
     )
 
 
 def _reason(choice: Mapping[str, Json]) -> str:
     """Why an answer ended, in lower case."""
     said = [as_text(choice.get(key)).lower() for key in _FINISH_KEYS]
-    return _MALFORMED if any(_MALFORMED in one for one in said) else said[0]
+    return next((one for one in said if _MALFORMED.search(one)), said[0])
 
 
 def _count(value: Json) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
-def read_turn(message: Mapping[str, Json], before: Conversation) -> Turn:
+def read_turn(message: Mapping[str, Json], before: Conversation, unread: str = "") -> Turn:
     """The assistant's turn in a message. Calls keep their ids; a call without one of its own gets a new one.
 
     A call that is not an object with a function is a failure of structure, one with unusable arguments (invalid JSON, a
@@ -185,7 +202,11 @@ def read_turn(message: Mapping[str, Json], before: Conversation) -> Turn:
         function = call.get("function", call) if isinstance(call, dict) else None
         failures.append(_failure(call, function))
         calls.append({"id": identity, "function": function if isinstance(function, dict) else {"arguments": "{}"}})
-    kept = {key: message.get(key) for key in ("content", "refusal", *REASONING_KEYS)}
+    if unread:  # see `ChatResponse.unread`
+        failures.append(ParseFailure("structure", unread))
+        calls.append({"id": f"call_{made + len(calls)}", "function": {"arguments": "{}"}})
+    kept: dict[str, Json] = {key: message.get(key) for key in ("content", "refusal")}
+    kept["reasoning"] = thought_in(message)
     try:
         turn = parse_openai([{**kept, "role": "assistant", "tool_calls": calls}])[0][0]
     except RowError as error:
@@ -196,6 +217,17 @@ def read_turn(message: Mapping[str, Json], before: Conversation) -> Turn:
         for part in turn.parts
     ]
     return replace(turn, parts=tuple(parts))
+
+
+def thought_in(message: Mapping[str, Json]) -> str:
+    """The thought in a message, or in a piece of one; some servers send it in parts, and under several keys."""
+    for key in _THOUGHT_KEYS:
+        value = message.get(key)
+        parts = value if isinstance(value, list) else [value]
+        texts = [one.get(name) for one in parts if isinstance(one, dict) for name in ("text", "thinking", "summary")]
+        if said := "".join(map(as_text, [*parts, *texts])):
+            return said
+    return ""
 
 
 def _failure(call: Json, function: Json) -> ParseFailure | None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from agentft.json_text import UnreadableError, kind_of
 from agentft.models import CallStarted, CallText, Delta, TextDelta
-from agentft.models.messages import read_sent
-from agentft.records.keys import REASONING_KEYS, as_text
+from agentft.models.messages import read_sent, thought_in
+from agentft.records.keys import as_text
 from agentft.types import Json
 
 __all__ = ["REASONING", "EventStream"]
@@ -33,6 +33,7 @@ class EventStream:
         self._choice: dict[str, Any] = {}
         self._usage: Json = None
         self._ended = False
+        self._thoughts = ""  # the key of the thoughts
 
     def feed(self, line: str) -> None:
         """Read a line.
@@ -84,13 +85,12 @@ class EventStream:
                 _join(self._message[key], value)
             else:
                 _join(self._message, {key: value})
-            if isinstance(value, str) and key in {"content", "refusal", self._thoughts}:
-                self._on_delta(TextDelta(value, key == self._thoughts))
-
-    @property
-    def _thoughts(self) -> str:
-        """The key of the thoughts; some servers send them under two."""
-        return next((key for key in self._message if key in REASONING_KEYS), "")
+            if thought := thought_in({key: value}):
+                self._thoughts = self._thoughts or key  # some servers send them under two
+                if key == self._thoughts:
+                    self._on_delta(TextDelta(thought, thought=True))
+            elif isinstance(value, str) and key in {"content", "refusal"}:
+                self._on_delta(TextDelta(value))
 
     def _add_call(self, piece: Json) -> None:
         """Add to a call by its id, or else its index. Servers repeat or omit either, or change them within a call.

@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any
 
 import httpx
 
 import agentft
 from agentft.credentials import Credential, service_url
 from agentft.errors import AgentftError, InputError, MissingError
-from agentft.json_text import UnreadableError, parse_json
+from agentft.models.service_errors import is_unread, read_error
 from agentft.models.streaming import EventStream
 from agentft.types import Json
 
@@ -27,7 +26,6 @@ __all__ = ["Endpoint", "EndpointDownError", "EndpointError", "Transport", "open_
 
 _KEYS = ("AGENTFT_API_KEY", "OPENAI_API_KEY")
 _LONG_KEY = 12  # a shorter key is a placeholder such as `EMPTY`, which may stand in any text
-_TEXT = 1000  # characters of a body in a message
 _BUSY = frozenset({429, 502, 503, 504, 520, 522, 524, 529})  # passes by itself; another 5xx often returns
 _ATTEMPTS, _FEW = 8, 3
 _LONGEST_WAIT = 120.0
@@ -38,8 +36,6 @@ _FATAL = {
     404: "check the path of --endpoint and the name in --model",
     405: "check the path of --endpoint",
 }
-_CODES = {"insufficient_quota": 402, "model_not_found": 404}
-"""Codes in the text of an answer, with the status that others send for the same; gateways send them with any status."""
 _NO_TOOLS = "; start the server with a parser for this model's calls, or read them with `agentft eval --format hermes`"
 _REMEDIES = {
     "temperature": "; name one that the model takes with --temperature",
@@ -50,7 +46,14 @@ _REMEDIES = {
 
 
 class EndpointError(MissingError):
-    """The endpoint gave no usable response to one request; the case is invalid, whatever the model is like."""
+    """The endpoint gave no usable response to one request; the case is invalid, whatever the model is like.
+
+    `body`: what it sent, as far as that may tell that the model is at fault (see `is_unread`).
+    """
+
+    def __init__(self, message: str, body: str = "") -> None:
+        super().__init__(message)
+        self.body = body
 
 
 class EndpointDownError(AgentftError):
@@ -169,13 +172,14 @@ class Transport:
                     raise self._lost(error, began) from None
                 await asyncio.sleep(self._delay(attempt))
                 continue
-            if response.is_success:
+            status, said = read_error(response.status_code, text)
+            if status < 300:
                 self._success = time.monotonic()
                 return text
-            if not self._may_retry(response, text, attempt):
-                raise self._refusal(response, text)
+            if not self._may_retry(status, response, text, attempt):
+                raise self._refusal(status, said, response, text)
             delay = max(self._delay(attempt), _retry_after(response))
-            if response.status_code == 429:
+            if status == 429:
                 self._resume = max(self._resume, time.monotonic() + delay)
             else:
                 await asyncio.sleep(delay)
@@ -203,27 +207,26 @@ class Transport:
     def _text(self, body: bytearray) -> str:
         return self._hidden(body.decode("utf-8-sig", "replace"))
 
-    def _may_retry(self, response: httpx.Response, text: str, attempt: int) -> bool:
-        status = response.status_code
-        may_pass = _said_status(response, text) not in _FATAL and _retry_after(response) <= _LONGEST_WAIT
-        may_pass &= status in (408, 409, 429) or status >= 500
+    def _may_retry(self, status: int, response: httpx.Response, text: str, attempt: int) -> bool:
+        passes = status in (408, 409, 429) or status >= 500
+        may_pass = passes and not is_unread(text) and _retry_after(response) <= _LONGEST_WAIT
         return may_pass and attempt < (_ATTEMPTS if status in _BUSY else _FEW)
 
     def _delay(self, attempt: int) -> float:
         """Seconds before the next attempt, with jitter, so that requests that failed together spread out."""
         return min(30.0, self._endpoint.backoff * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
 
-    def _refusal(self, response: httpx.Response, text: str) -> AgentftError:
-        status = response.status_code
-        said = f"answered {status}: {_message(text)}"
+    def _refusal(self, status: int, message: str, response: httpx.Response, text: str) -> AgentftError:
+        said = f"answered {response.status_code}: {message}"
         if response.has_redirect_location:
             place = self._hidden(response.headers["location"])
             return InputError(f"{self._endpoint.url} redirects to {place:.200}; name the final URL with --endpoint")
-        if remedy := _FATAL.get(_said_status(response, text)):
+        if remedy := _FATAL.get(status):
             return InputError(f"{self._endpoint.url} {said}; {remedy}")
         if status == 429 and _retry_after(response) > _LONGEST_WAIT:
             said += f" (asks to wait {_retry_after(response):.0f} seconds)"
-        return self._error(said + next((remedy for words, remedy in _REMEDIES.items() if words in said), ""))
+        remedy = next((remedy for words, remedy in _REMEDIES.items() if words in said), "")
+        return self._error(said + remedy, text)
 
     def _lost(self, error: Exception, began: float) -> AgentftError:
         why = f"{type(error).__name__}: {error}".removesuffix(": ")
@@ -232,8 +235,8 @@ class Transport:
             return EndpointDownError(f"{self._endpoint.url} cannot be reached ({self._hidden(why)}); {remedy}")
         return self._error(f"the connection was lost ({why})")
 
-    def _error(self, why: str) -> EndpointError:
-        return EndpointError(f"{self._endpoint.url}: {self._hidden(why)}")
+    def _error(self, why: str, body: str = "") -> EndpointError:
+        return EndpointError(f"{self._endpoint.url}: {self._hidden(why)}", body)
 
     def _hidden(self, text: str) -> str:
         return str(self._credential.hide(text)) if self._credential and self._hides else text
@@ -241,23 +244,6 @@ class Transport:
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
-
-
-def _message(text: str) -> str:
-    """The message in an error's body, or the body."""
-    try:
-        value: Any = parse_json(text)
-    except UnreadableError:
-        return text.strip()[:_TEXT]
-    for key in ("error", "message", "detail"):
-        if isinstance(value, dict) and value.get(key):
-            value = value[key]
-    return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))[:_TEXT]
-
-
-def _said_status(response: httpx.Response, text: str) -> int:
-    """The status, or what the text says instead."""
-    return next((status for code, status in _CODES.items() if code in text), response.status_code)
 
 
 def _retry_after(response: httpx.Response) -> float:

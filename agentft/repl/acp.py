@@ -143,7 +143,8 @@ class AcpAgent:
 
 
 def _reason(last: Step) -> str:
-    return "max_turn_requests" if last.exchanges else "max_tokens" if last.finish == "length" else "end_turn"
+    ends = {"length": "max_tokens", "filtered": "refusal"}
+    return "max_turn_requests" if last.exchanges else ends.get(last.finish, "end_turn")
 
 
 def serve_editor(opened: Callable[[], Session]) -> None:

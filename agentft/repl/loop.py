@@ -173,6 +173,8 @@ class Repl:
             return "stopped: the model repeats itself; /set temperature 0.7, then /retry, may help"
         if last.finish == "stopped" or session.gate.cancelled.is_set():
             return "stopped; what came is kept (/undo removes it)"
+        if last.finish == "filtered":
+            return "a filter of the server withheld or cut the answer"
         if last.exchanges:
             return f"stopped after {counted(len(session.rounds[-1].steps), 'step')} without an answer; /retry or /undo"
         limit = session.sampling.max_new_tokens

@@ -134,6 +134,29 @@ def test_refused_cases_are_invalid_and_run_again_later(tmp_path: Path) -> None:
     assert (summary.invalid, again.invalid, again.kept) == (1, 1, len(plan.cases) - 1)
 
 
+@pytest.mark.parametrize(
+    ("failing", "kind", "note"),
+    [
+        (
+            Answer(400, {"error": {"code": "tool_use_failed", "failed_generation": "<f>"}}),
+            "broken-wrapper",
+            "not be read",
+        ),
+        (completion({"content": "No"}, "content_filter"), "refusal", "withheld or cut by a filter"),
+    ],
+)
+def test_replies_that_the_server_could_not_use_fail(failing: Answer, kind: str, note: str, tmp_path: Path) -> None:
+    """The first kind made cases invalid, the second counted as an answer; neither tells that the model is right."""
+    plan = small_plan(tmp_path)
+    with Served(lambda _: failing) as served:
+        arm = make_arm("tuned", plan, choice(served.url))
+        summary = evaluate(plan, [arm], Settings(tmp_path / "out"))
+    rows = list(read_records(tmp_path / "out" / "cases.jsonl"))
+    assert (summary.invalid, {row.scores["success"].value for row in rows}) == (0, {0.0})
+    assert kind in summary.errors
+    assert note in summary.finding
+
+
 def test_a_server_that_dies_ends_the_run_and_keeps_what_is_finished(tmp_path: Path) -> None:
     plan = small_plan(tmp_path)
     answer = answering(plan)

@@ -85,10 +85,20 @@ def test_what_to_do_about_calls_that_nobody_reads(label: str, form: str, remedy:
     assert summarise(plan, {label: rows}, (), **options).finding.endswith(remedy)
 
 
+@pytest.mark.parametrize(
+    ("end", "what"),
+    [
+        ("length", "were cut at the limit of new tokens"),
+        ("filtered", "were withheld or cut by a filter of their server and count as failed"),
+        ("unread", "could not be read by their server and count as failed; check that its parser is the model's"),
+    ],
+)
 @pytest.mark.parametrize(("whole", "told"), [(1, True), (19, True), (20, False)])
-def test_replies_that_were_cut_are_told_from_one_in_twenty(whole: int, told: bool, tmp_path: Path) -> None:
+def test_replies_that_were_cut_are_told_from_one_in_twenty(
+    end: str, what: str, whole: int, told: bool, tmp_path: Path
+) -> None:
     plan = small_plan(tmp_path)
-    step = Step(0, (), "", "length", (), 9, 256)
+    step = Step(0, (), "", end, (), 9, 256)
     steps = {"tuned": (step, *[replace(step, finish="end")] * whole), "base": (replace(step, finish="stop"),)}
     arms = {
         label: [record(case.id, 1.0, arm=label, steps=made) for case in plan.cases] for label, made in steps.items()
@@ -96,8 +106,8 @@ def test_replies_that_were_cut_are_told_from_one_in_twenty(whole: int, told: boo
     options: dict[str, Any] = {"seconds": 1, "interrupted": False, "kept": 0, "ran": {}, "sampling": {"seed": 0}}
     finding = summarise(plan, arms, (), **options).finding
     count = len(plan.cases)
-    said = f" {count} of the {(1 + whole) * count} replies of tuned were cut at the limit of new tokens"
-    assert (said in finding, "of base were cut" in finding) == (told, False)
+    said = f" {count} of the {(1 + whole) * count} replies of tuned {what}"
+    assert (said in finding, "replies of base" in finding) == (told, False)
 
 
 def test_the_names_of_figures() -> None:

@@ -8,6 +8,7 @@ format = "hermes"             # optional: the call format that `said` is written
 turns = [{calls = [...], answer = [...], failing = 0}]         # as in a suite's cases.jsonl, without `user`
 said = [{turn = 0, text = "..."}, {calls = [{name = "...", arguments = {}}], error = true, sent = true},
         {calls = [...], fault = "503", received = "..."}]   # the fault of each exchange, and what it brought
+                              # a step may have a `finish` (see `Finish`)
 forbidden = [{name = "...", arguments = {}}]                   # optional: calls that must not be made
 value = 1.0                   # or "n/a"
 reason = "..."                # the reason of the score, or its beginning followed by `...`
@@ -118,7 +119,7 @@ def make_step(said: dict[str, Any], name: str) -> Step:
         for part in parts
         if isinstance(part, ToolCall)
     )
-    return Step(said.get("turn", 0), parts, text, "end", exchanges)
+    return Step(said.get("turn", 0), parts, text, said.get("finish", "end"), exchanges)
 
 
 def make_context(row: dict[str, Any]) -> Context:

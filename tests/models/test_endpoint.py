@@ -54,61 +54,10 @@ def calls(reply: Reply) -> list[ToolCall]:
     return [part for part in reply.turn.parts if isinstance(part, ToolCall)]
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"error": {"message": "no provider", "code": 502}},
-        {"choices": [{"message": {"content": ""}, "finish_reason": "error", "error": {"message": "no provider"}}]},
-        {"choices": [{"message": {"content": "no provider"}, "finish_reason": "abort"}]},
-        {"choices": [{"message": {"content": "no provider"}, "finish_reason": "insufficient_system_resource"}]},
-        {"choices": [{"message": {"content": "no provider"}, "finish_reason": "network_error"}]},
-        {"choices": [{"message": {"content": "no provider"}, "finish_reason": "ERROR"}]},
-        {"object": "error", "message": "no provider"},
-    ],
-)
-def test_an_error_with_status_200_is_no_answer(body: Json) -> None:
-    with serving(Answer(body=body)) as (_, model), pytest.raises(EndpointError, match=r"the server says .*no provider"):
-        ask(model)
-
-
-@pytest.mark.parametrize(
-    ("said", "remedy"),
-    [
-        ("Unsupported value: 'temperature' does not support 0 with this model.", "--temperature"),
-        ("phi3 does not support tools", "`agentft eval --format hermes`"),
-        ('"auto" tool choice requires --enable-auto-tool-choice', "start the server with a parser"),
-    ],
-)
-def test_what_to_do_about_a_refused_request(said: str, remedy: str) -> None:
-    answer = Answer(400, {"error": {"message": said}})
-    with serving(answer) as (_, model), pytest.raises(EndpointError) as caught:
-        ask(model)
-    assert said in str(caught.value)
-    assert remedy in str(caught.value)
-
-
 @pytest.mark.parametrize("reason", ["length", "max_tokens", "MAX_TOKENS", "model_length"])
 def test_an_answer_at_the_limit_of_tokens(reason: str) -> None:
     with serving(completion({"content": "Hello."}, reason)) as (_, model):
         assert ask(model).finish == "length"
-
-
-@pytest.mark.parametrize(
-    "ends",
-    [
-        {"finish_reason": "function_call_filter: MALFORMED_FUNCTION_CALL"},
-        {"finish_reason": "error", "native_finish_reason": "MALFORMED_FUNCTION_CALL"},
-    ],
-)
-@pytest.mark.parametrize("streams", [True, False])
-def test_a_call_that_the_server_could_not_read_is_the_models(ends: Any, streams: bool) -> None:
-    """Without it, a model that fails so would look like one that rightly makes no call."""
-    said = {"choices": [{"message": {"role": "assistant", "content": None}, **ends}]}
-    answer = Answer(body=f"data: {json.dumps(said)}\n\n" if streams else said)
-    with serving(answer) as (_, model):
-        (reply,) = model.reply([Request("c", conversation())], Sampling(), (lambda *_: None) if streams else None)
-    (call,) = calls(reply)
-    assert call.parse_error is not None
 
 
 @pytest.mark.parametrize("streams", [True, False])
@@ -284,11 +233,53 @@ def test_a_text_in_place_of_a_message_is_the_answer(streams: bool) -> None:
     assert reply.turn.raw == "Hello."
 
 
-@pytest.mark.parametrize(("finish", "read"), [("length", "length"), ("stop", "end"), ("content_filter", "end")])
+FILTERED = ["content_filter", "content_filter: SAFETY", "sensitive", "refusal", "RECITATION", "guardrail_intervened"]
+
+
+@pytest.mark.parametrize(
+    ("finish", "read"), [("length", "length"), ("stop", "end"), *((one, "filtered") for one in FILTERED)]
+)
 def test_finish_reasons(finish: str, read: str) -> None:
     with serving(completion({"content": "x"}, finish, usage=None)) as (_, model):
         reply = ask(model)
     assert (reply.finish, reply.usage.tokens) == (read, 0)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {
+            "reasoning_details": [
+                {"type": "reasoning.text", "text": "Hm"},
+                {"type": "reasoning.summary", "summary": "."},
+            ]
+        },
+        {"reasoning": [{"type": "text", "text": "Hm."}]},
+        {"reasoning": "Hm.", "reasoning_details": [{"type": "reasoning.text", "text": "Hm."}]},
+        {"reasoning": None, "reasoning_content": {"text": "Hm."}},
+        {"thinking": "Hm."},
+        {"thinking_blocks": [{"type": "thinking", "thinking": "Hm.", "signature": "AbC="}]},
+        {
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]},
+                {"type": "text", "text": "A"},
+            ]
+        },
+    ],
+)
+@pytest.mark.parametrize("streams", [True, False])
+def test_thoughts_under_other_keys(message: Any, streams: bool) -> None:
+    """They were lost, or made the case invalid."""
+    message = {"content": "A", **message}
+    seen: list[Delta] = []
+    end = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+    events = [{"choices": [{"delta": {key: value}}]} for key, value in reversed(message.items())]
+    body = "".join(f"data: {json.dumps(one)}\n\n" for one in [*events, end])
+    with serving(Answer(body=body) if streams else completion(message)) as (_, model):
+        (reply,) = model.reply([Request("c", conversation())], Sampling(), lambda _, delta: seen.append(delta))
+    texts = [(part.text, part.thought) for part in reply.turn.parts if isinstance(part, Text)]
+    assert texts == [("Hm.", True), ("A", False)]
+    assert "".join(one.text for one in seen if isinstance(one, TextDelta) and one.thought) == "Hm."
 
 
 @pytest.mark.parametrize("key", ["reasoning", "reasoning_content"])

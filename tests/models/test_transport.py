@@ -29,6 +29,22 @@ def test_passing_failures_are_retried(status: int) -> None:
     assert len(served.chats) == 3
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "Provider returned error", "code": 502}},
+        {"code": "429", "message": "busy"},
+        {"error_code": 500, "error_msg": "busy"},
+        {"base_resp": {"status_code": 1002, "status_msg": "rate limit"}, "choices": None},
+    ],
+)
+def test_passing_failures_with_status_200_are_retried(body: Any) -> None:
+    """OpenRouter and MiniMax send them so; each made a case invalid at the first attempt."""
+    with serving(Answer(200, body), Answer(200, body), HELLO) as (served, model):
+        assert ask(model).turn.raw == "Hello."
+    assert len(served.chats) == 3
+
+
 @pytest.mark.parametrize(("status", "attempts"), [(500, 3), (503, 8), (429, 8), (400, 1), (413, 1), (422, 1)])
 def test_retries_end_and_other_refusals_are_not_retried(status: int, attempts: int) -> None:
     def refuse(_: Any) -> Answer:
@@ -98,6 +114,12 @@ def test_a_redirect_is_named_and_not_followed() -> None:
         (Answer(402, {"error": {"message": "Insufficient Balance"}}), "402: Insufficient Balance; add credit"),
         (Answer(400, {"error": {"code": "model_not_found", "message": "no"}}), "no; check the path of --endpoint and"),
         (Answer(503, {"error": {"code": "model_not_found", "message": "no"}}), "no; check the path of --endpoint and"),
+        (
+            Answer(200, {"base_resp": {"status_code": 1004, "status_msg": "login fail"}}),
+            "login fail; it refuses the key",
+        ),
+        (Answer(200, {"base_resp": {"status_code": 1008, "status_msg": "balance"}}), "200: balance; add credit"),
+        (Answer(200, {"code": 401, "msg": "expired", "success": False}), "200: expired; it refuses the key"),
     ],
 )
 def test_what_every_request_would_meet_ends_the_command(answer: Answer, part: str) -> None:

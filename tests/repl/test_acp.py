@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agentft.repl.session import Session
+from agentft.types import Step
 from tests.commands.run import REPOSITORY
 from tests.repl.bank import LIMIT, BankStage
 
@@ -61,6 +62,13 @@ class Editor:
         found = [(u.session_update, u.tool_call_id, u.status) for u in self.updates if u.session_update in kinds]
         self.updates.clear()
         return found
+
+
+@pytest.mark.parametrize(("finish", "reason"), [("length", "max_tokens"), ("filtered", "refusal"), ("end", "end_turn")])
+def test_why_an_answer_ended(finish: Any, reason: str) -> None:
+    from agentft.repl.acp import _reason
+
+    assert _reason(Step(0, (), "", finish, (), 1, 1)) == reason
 
 
 async def _chat(agent: Any, editor: Editor) -> None:

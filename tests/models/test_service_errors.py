@@ -1,0 +1,129 @@
+"""Errors that an endpoint sends, and calls that it could not read, over real sockets."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agentft.agent import advance
+from agentft.models import Request, Sampling
+from agentft.models.transport import EndpointError
+from agentft.types import Json
+from tests.models.served import Answer
+from tests.models.test_endpoint import HELLO, Runner, ask, calls, conversation, no_key, serving
+
+__all__ = ["no_key"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"message": "no provider"}},
+        {"choices": [{"message": {"content": ""}, "finish_reason": "error", "error": {"message": "no provider"}}]},
+        {"choices": [{"message": {"content": "no provider"}, "finish_reason": "abort"}]},
+        {"choices": [{"message": {"content": "no provider"}, "finish_reason": "insufficient_system_resource"}]},
+        {"choices": [{"message": {"content": "no provider"}, "finish_reason": "network_error"}]},
+        {"choices": [{"message": {"content": "no provider"}, "finish_reason": "ERROR"}]},
+        {"object": "error", "message": "no provider"},
+        {"code": 20012, "msg": "no provider", "data": None},
+        {"success": False, "errors": [{"code": 7000, "message": "no provider"}], "result": None},
+        {"choices": None, "base_resp": {"status_code": 2013, "status_msg": "no provider"}},
+        {"choices": [{"message": {}}], "base_resp": {"status_code": 1027, "status_msg": "no provider"}},
+    ],
+)
+def test_an_error_with_status_200_is_no_answer(body: Json) -> None:
+    with serving(Answer(body=body)) as (_, model), pytest.raises(EndpointError, match=r"the server says .*no provider"):
+        ask(model)
+
+
+def test_good_answers_may_hold_the_keys_of_errors() -> None:
+    """MiniMax sends its `base_resp` with every answer."""
+    good = {**HELLO.body, "error": None, "code": 0, "message": "ok", "base_resp": {"status_code": 0, "status_msg": ""}}
+    with serving(Answer(body=good)) as (_, model):
+        assert ask(model).turn.raw == "Hello."
+
+
+UNREAD = [
+    (400, {"error": {"message": "Failed to call a function. See 'failed_generation'", "code": "tool_use_failed"}}),
+    (400, {"error": {"message": 'litellm.BadRequestError: GroqException - {"failed_generation": "<f>"}'}}),
+    (200, {"error": {"message": "Provider error", "code": 400, "metadata": {"raw": '{"code": "tool_use_failed"}'}}}),
+    (500, {"error": {"code": 500, "message": "Failed to parse input at pos 12: </tool_call>"}}),
+    (500, {"error": {"code": 500, "message": "The model produced output that does not match the expected x format"}}),
+    (500, {"error": {"message": "error parsing tool call: raw='{\"a\": ]', err=invalid character"}}),
+    (400, {"error": "Failed to parse tool call: Unexpected end of content."}),
+    (500, {"error": {"message": "Unexpected token 12606 while expecting start token 200006", "code": 500}}),
+    (500, {"error": {"message": 'unexpected tokens remaining in message header: Some("to=functions.f")'}}),
+    (424, {"message": "Model produced invalid sequence as part of ToolUse."}),
+    (500, {"error": {"message": "The model produced invalid content.", "type": "model_error"}}),
+]
+
+
+@pytest.mark.parametrize(("status", "body"), UNREAD)
+@pytest.mark.parametrize("streams", [True, False])
+def test_an_error_about_the_models_call_is_the_models(status: int, body: Any, streams: bool) -> None:
+    """It is not asked again, since another try would be another chance."""
+    sent: Any = f"event: error\ndata: {json.dumps(body)}\n\n" if streams and status == 400 else body
+    answer = Answer(200 if streams and status == 400 else status, sent)
+    with serving(answer, HELLO) as (served, model):
+        (reply,) = model.reply([Request("c", conversation())], Sampling(), (lambda *_: None) if streams else None)
+        assert len(served.chats) == 1
+        (call,) = calls(reply)
+        assert (reply.finish, call.name) == ("unread", "")
+        assert str(call.parse_error).startswith("the server could not read it: ")
+        after, _ = advance(conversation(), reply, Runner(), "s", 0)
+        assert ask(model, after).turn.raw == "Hello."
+
+
+@pytest.mark.parametrize(
+    "said", ["Failed to parse tool call arguments as JSON", "the parser failed", "Invalid tool call arguments passed"]
+)
+def test_an_error_about_the_request_is_not_the_models(said: str) -> None:
+    with serving(lambda _: Answer(500, {"error": {"message": said}})) as (_, model), pytest.raises(EndpointError):
+        ask(model)
+
+
+@pytest.mark.parametrize("fmt", [None, "hermes"])
+def test_without_tools_no_call_can_be_unread(fmt: str | None) -> None:
+    bare = replace(conversation(), tools=())
+    with serving(Answer(*UNREAD[3]), fmt=fmt) as (_, model), pytest.raises(EndpointError, match="Failed to parse"):
+        ask(model, bare if fmt is None else conversation())
+
+
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("Unsupported value: 'temperature' does not support 0 with this model.", "--temperature"),
+        ("phi3 does not support tools", "`agentft eval --format hermes`"),
+        ('"auto" tool choice requires --enable-auto-tool-choice', "start the server with a parser"),
+    ],
+)
+def test_what_to_do_about_a_refused_request(said: str, remedy: str) -> None:
+    answer = Answer(400, {"error": {"message": said}})
+    with serving(answer) as (_, model), pytest.raises(EndpointError) as caught:
+        ask(model)
+    assert said in str(caught.value)
+    assert remedy in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        {"finish_reason": "function_call_filter: MALFORMED_FUNCTION_CALL"},
+        {"finish_reason": "error", "native_finish_reason": "MALFORMED_FUNCTION_CALL"},
+        {"finish_reason": "UNEXPECTED_TOOL_CALL"},
+        {"finish_reason": "malformed_tool_use"},
+    ],
+)
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_call_that_the_server_could_not_read_is_the_models(ends: Any, streams: bool) -> None:
+    """Without it, a model that fails so would look like one that rightly makes no call."""
+    said = {"choices": [{"message": {"role": "assistant", "content": None}, **ends}]}
+    answer = Answer(body=f"data: {json.dumps(said)}\n\n" if streams else said)
+    with serving(answer) as (_, model):
+        (reply,) = model.reply([Request("c", conversation())], Sampling(), (lambda *_: None) if streams else None)
+    (call,) = calls(reply)
+    assert reply.finish == "unread"
+    assert str(call.parse_error).startswith("the server could not read it (")
