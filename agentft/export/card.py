@@ -14,13 +14,20 @@ from agentft.files import read_object
 from agentft.models.embedded import EMBEDDED
 from agentft.runs import FinishedRun, RunFolder
 
-__all__ = ["write_card"]
+__all__ = ["base_of", "write_card"]
 
 _SETTINGS = (
     *("method", "format", "learn", "epochs", "max_steps", "lr", "schedule", "batch", "pack_tokens", "max_length"),
     *("lora_r", "lora_alpha", "dora", "lora_plus", "optimizer", "dtype", "seed"),
 )
 _SCORES = ("success", "exact_call", "abstention", "answer")
+
+
+def base_of(run: FinishedRun) -> str:
+    """The base model of a run: its id on the Hugging Face Hub, or the path of its folder."""
+    folder = Path(run.model).expanduser()
+    known = EMBEDDED[run.model].hub if run.model in EMBEDDED else run.model
+    return str(folder.resolve()) if run.model not in EMBEDDED and folder.is_dir() else known
 
 
 def write_card(run: FinishedRun, recipe: Mapping[str, Any], to: str, notes: Sequence[str], serve: str) -> str:
@@ -34,8 +41,8 @@ def write_card(run: FinishedRun, recipe: Mapping[str, Any], to: str, notes: Sequ
         serve: how to serve it, as Markdown.
     """
     name, data = run.path.resolve().name, read_object(RunFolder(run.path).data)
-    base = EMBEDDED[run.model].hub if run.model in EMBEDDED else run.model
-    head: dict[str, Any] = {} if Path(base).expanduser().is_dir() else {"base_model": base}  # the Hub takes ids only
+    base = base_of(run)
+    head: dict[str, Any] = {} if Path(base).is_dir() else {"base_model": base}  # the Hub takes ids only
     head["library_name"] = "peft" if to == "adapter" else "transformers"
     if licence := _licence(run.model):
         head["license"] = licence

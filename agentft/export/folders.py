@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -12,12 +13,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from agentft.errors import FrameError, InputError, MissingError
-from agentft.export.card import write_card
+from agentft.export.card import base_of, write_card
 from agentft.export.instructions import how_to_serve
 from agentft.export.ollama import OllamaTemplate, ollama_template
 from agentft.export.parity import Render, check_parity
 from agentft.export.serving import given_text, served_template
-from agentft.files import write_digests
+from agentft.files import read_object, write_digests, write_text
 from agentft.models.opening import check_base, check_rendering
 from agentft.models.tokenizers import load_tokenizer
 from agentft.rendering import FramedRendering, open_rendering
@@ -172,6 +173,11 @@ def _write(export: _Export, target: Path, note: Callable[[str], None], converter
         _merge(export, target, note)
         if export.to == "vllm":
             copy_model(run.weights, target / "adapter")
+    for path in target.rglob("adapter_config.json"):  # peft wrote where the base model lies in the cache
+        base = base_of(run)
+        write_text(path, json.dumps({**read_object(path), "base_model_name_or_path": base}, indent=2) + "\n")
+        if Path(base).is_dir():
+            note(f"{path.name} names the base model by its folder here, {base}; change it there on another machine")
     tokenizer.chat_template = export.template
     tokenizer.save_pretrained(str(target))
     if export.to != "adapter":

@@ -114,8 +114,8 @@ def located(model: str, load: Callable[..., Any], *arguments: Any, **options: An
 
     Raises:
         MissingError: the model is not on this machine and cannot be downloaded.
-        InputError: its files are damaged, a pickle of more than tensors, need code from the model's folder, or more
-            memory than there is.
+        InputError: its files are damaged or unknown, a pickle of more than tensors, need code from the model's folder,
+            or more memory than there is.
     """
     try:
         return load(*arguments, **options)
@@ -136,7 +136,10 @@ def located(model: str, load: Callable[..., Any], *arguments: Any, **options: An
         why = f"{kind}: {_first_line(error)}".removeprefix("Exception: ")
         if isinstance(error, MemoryError) or " memory" in why:
             raise InputError(f"too little memory for {model!r} ({why:.300}); use fewer bits, or another") from error
-        raise InputError(f"the files of {model!r} are damaged ({why:.300}); download it again") from error
+        raise InputError(
+            f"{model!r} cannot be loaded ({why:.300}): its files are damaged, or the installed transformers does not "
+            "know their form; download it again, or use another"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from agentft.content import find_content
 from agentft.errors import InputError, ToolError
 from agentft.strict import own_table
 from agentft.toolset.arguments import count_values
@@ -50,11 +51,17 @@ class BrokenPromise:
 
 
 def prove(name: str, seed: int = 0) -> list[BrokenPromise]:
-    """The promises that a world breaks. `name` is its name or folder; its handlers run in this process."""
+    """The promises that a world breaks. `name` is its name or folder; its handlers run in this process.
+
+    Raises:
+        InputError: there is no such world.
+    """
     try:
         # Loading checks that schemas are valid and tools are described.
         world, twin = load_toolset(name, seed), load_toolset(name, seed)
     except InputError as error:
+        if not find_content("tools", name):
+            raise
         return [BrokenPromise(name, "", "loads", str(error))]
     with _interruptible():
         found = [(tool, *one) for tool in world.tools for one in dict(_broken(world, twin, tool)).items()]

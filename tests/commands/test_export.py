@@ -8,7 +8,7 @@ import shutil
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from agentft.commands import run
 from agentft.errors import InputError
-from agentft.export.card import write_card
+from agentft.export import folders
+from agentft.export.card import base_of, write_card
 from agentft.export.folders import export_run
 from agentft.export.instructions import how_to_serve
 from agentft.files import find_damage
@@ -215,6 +216,25 @@ def test_a_difference_is_an_error_that_shows_both_texts(lora: Path, capfd: pytes
 def test_the_card_names_the_base_model_by_its_id(model: str, base: str, lora: Path) -> None:
     text = write_card(replace(find_finished(str(lora)), model=model), {}, "adapter", (), "")
     assert yaml.safe_load(text.split("---\n")[1])["base_model"] == base
+
+
+@pytest.mark.parametrize("to", ["adapter", "vllm"])
+def test_an_exported_adapter_names_a_base_that_others_find(
+    to: Literal["adapter", "vllm"], lora: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """peft writes where the base model lies, which was the cache of this machine."""
+    notes: list[str] = []
+    run_ = find_finished(str(lora))
+    export_run(run_, to, lora / "here", notes.append)
+    (config,) = (lora / "here").rglob("adapter_config.json")
+    folder = str(Path(run_.model).resolve())
+    assert json.loads(config.read_text())["base_model_name_or_path"] == folder
+    assert notes[-1].startswith(f"adapter_config.json names the base model by its folder here, {folder}")
+    named = replace(run_, model="smollm2-135m")
+    monkeypatch.setattr(folders, "base_of", lambda _: base_of(named))
+    export_run(run_, to, lora / "there", notes.append)
+    (config,) = (lora / "there").rglob("adapter_config.json")
+    assert json.loads(config.read_text())["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def test_the_card_has_the_account_and_the_scores(lora: Path) -> None:

@@ -31,6 +31,12 @@ def test_broken_promises_are_shown_with_place_and_remedy(tmp_path: Path, capsys:
     assert "in under 300 characters" in shown
 
 
-def test_a_world_that_cannot_be_loaded_is_a_finding(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["tools", "check", "./nowhere"]) == 1
-    assert "no tool world './nowhere'" in " ".join(capsys.readouterr().out.split())
+def test_a_world_that_is_not_there_is_a_wrong_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """It was a finding of a world, with the remedy to correct the file in the message."""
+    assert run(["tools", "check", "calculator", "./nowhere"]) == 2
+    assert "no tool world './nowhere'; the shipped ones are" in capsys.readouterr().err
+
+
+def test_a_world_that_cannot_be_loaded_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["tools", "check", str(tmp_path)]) == 1
+    assert "no tools.py and no tools.json" in " ".join(capsys.readouterr().out.split())
