@@ -56,13 +56,13 @@ def naming(path: object) -> Iterator[None]:
 def atomic_write(path: Path) -> Iterator[TextIO]:
     """Open a temporary file beside `path`; on success fsync it and rename it over `path`, on failure remove it.
 
-    Text is written as UTF-8 with unchanged newlines. A file that is there already keeps its permissions and, where
-    this process may set them, its owner and group.
+    Text is written as UTF-8 with unchanged newlines; half a surrogate pair as its escape in JSON. A file that is there
+    already keeps its permissions and, where this process may set them, its owner and group.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with naming(path), partial.open("w", encoding="utf-8", newline="") as stream:
+        with naming(path), partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
             with suppress(OSError):
                 was = path.stat()
                 os.fchmod(stream.fileno(), was.st_mode & 0o777)

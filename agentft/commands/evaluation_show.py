@@ -43,7 +43,11 @@ def show_command(
         console.print(show_case(_choose(cases, case, folder), list(arms)), soft_wrap=True)
         return
     summary = _read_summary(folder / "summary.json")
-    console.print(show_stored(summary, cases, everything=everything), soft_wrap=True)
+    try:
+        console.print(show_stored(summary, cases, everything=everything), soft_wrap=True)
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        why = f"{folder / 'summary.json'} cannot be shown ({type(error).__name__}: {error})"
+        raise InputError(f"{why}; write it anew with `agentft eval --rescore {shlex.quote(str(folder))}`") from error
     if away := [label for label in summary["arms"] if label not in arms]:
         say(f"The cases of {', '.join(away)} are in a stored run; {folder / 'report.html'} compares them.")
     if not everything:

@@ -8,7 +8,6 @@ from pathlib import Path
 from agentft.errors import InputError
 from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record
-from agentft.files import json_of
 from agentft.models import Sampling
 
 __all__ = ["check_conditions", "conditions_of"]
@@ -30,28 +29,13 @@ def check_conditions(path: Path, rows: Sequence[Record], now: Mapping[str, str])
     Raises:
         InputError: they were not.
     """
-    older = _older_conditions(path)
     for row in rows:
-        stored = row.conditions if row.conditions is not None else older
-        if "faults" not in stored and any(exchange.fault for step in row.steps for exchange in step.exchanges):
-            stored = {**stored, "faults": "unknown"}
+        stored = row.conditions or {"world_seed": "unknown"}  # not written by older versions
         if stored != now:
             raise InputError(
                 f"{path}: it was run {_describe(stored)}, and this evaluation {_describe(now)}, so their figures "
                 f"cannot be compared; {_REMEDY}"
             )
-
-
-def _older_conditions(path: Path) -> dict[str, str]:
-    """The conditions of records without their own, from the summary.json beside them."""
-    try:
-        summary = json_of((path.parent / "summary.json").read_bytes())
-        hashes = {key: str(summary["hashes"][key]) for key in ("faults", "source") if key in summary["hashes"]}
-        drawn, seed = float(summary["sampling"]["temperature"]), summary["sampling"]["seed"]
-        sampling = {"sampling": f"temperature {drawn:g}, seed {seed}"} if drawn else {}
-        return {**hashes, "world_seed": str(summary["world_seed"]), **sampling}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {"world_seed": "0"}
 
 
 def _describe(conditions: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from agentft.calls import CALL_FORMATS, call_format
 from agentft.errors import InputError
@@ -179,14 +179,8 @@ def case_digest(case: Case) -> str:
 
 
 def dump_line(record: Mapping[str, Json]) -> str:
-    """One line of valid JSON in UTF-8 with its newline. NaN becomes text, and a lone surrogate is escaped."""
-    clean = finite(record)
-    text = json.dumps(clean, ensure_ascii=False, allow_nan=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = json.dumps(clean)
-    return text + "\n"
+    """One line of JSON with its newline. NaN becomes text; what writes it must escape lone surrogates."""
+    return json.dumps(finite(record), ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def finite(value: Any) -> Any:
@@ -214,7 +208,8 @@ def read_record(row: object, at: str) -> Record:
             at,
             steps=tuple(_read_step(step, row["format"]) for step in row["steps"]),
             findings=tuple(read_as(Finding, finding, at) for finding in row.get("findings", ())),
-            scores={name: _read_score(**score) for name, score in row.get("scores", {}).items()},
+            scores={"success": Score(None, "")}
+            | {name: _read_score(**score) for name, score in row.get("scores", {}).items()},
             decisions=tuple((expected, made) for expected, made in row.get("decisions", ())),
             expected=tuple(map(dict, row.get("expected", ()))),
             conditions=row.get("conditions") and dict(row["conditions"]),
@@ -282,7 +277,7 @@ class Store:
             # Also rewritten if no record is kept: a new one must not continue a line that a crash cut off.
             with atomic_write(self.path) as stream:
                 stream.writelines(dump_line(record.document()) for record in self.records.values())
-            self._stream = stack.enter_context(self.path.open("a", encoding="utf-8", newline=""))
+            self._stream = stack.enter_context(_open(self.path))
             self._open = stack.pop_all()
 
     def add(self, record: Record) -> None:
@@ -297,7 +292,7 @@ class Store:
         self.records |= {record.key: record for record in records}
         with atomic_write(self.path) as stream:
             stream.writelines(dump_line(record.document()) for record in self.records.values())
-        with self.path.open("a", encoding="utf-8", newline="") as stream:  # the old file has no name any more
+        with _open(self.path) as stream:  # the old file has no name any more
             os.dup2(stream.fileno(), self._stream.fileno())
 
     def __enter__(self) -> Self:
@@ -312,6 +307,10 @@ class Store:
 _REQUIRED = {"arm", "case", "trial", "outcome", "problem", "prompt", "steps", "state"}
 _REQUIRED |= {"format", "case_digest", "fingerprint"}
 _NESTED = {"steps", "findings", "scores", "decisions", "expected", "conditions", "probabilities"}
+
+
+def _open(path: Path) -> TextIO:
+    return path.open("a", encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def _expected(turn: CaseTurn) -> dict[str, Any]:

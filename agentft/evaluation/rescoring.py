@@ -22,7 +22,7 @@ from agentft.evaluation.records import (
     stored_baseline,
 )
 from agentft.evaluation.suites import load_suite, load_worlds
-from agentft.evaluation.summary import ArmSummary, FaultSummary, Gate, Summary, summarise
+from agentft.evaluation.summary import FaultSummary, Gate, Summary, summarise
 from agentft.files import atomic_write, lock_folder, read_object, write_text
 from agentft.models.wheels import pull_wheel
 
@@ -102,7 +102,7 @@ def stored_plan(path: Path, rows: Sequence[Record], suites: Sequence[str], tools
         )
     stored = {row.case for row in rows}
     kept = tuple(case for case in plan.cases if case.id in stored)
-    return replace(plan, cases=kept, trials=1 + max(row.trial for row in rows))
+    return replace(plan, cases=kept, trials=len({row.trial for row in rows}))
 
 
 def by_arm(rows: Sequence[Record]) -> dict[str, list[Record]]:
@@ -118,22 +118,22 @@ def _summary(
 ) -> Summary:
     """The summary of the records; what only the run knew comes from the summary that it wrote."""
     old = read_object(path)
-    sampling = old.get("sampling") or {"seed": 0}
+    try:
+        sampling, arms_ = {"seed": 0, **old.get("sampling", {})}, old.get("arms", {}).items()
+        faults = FaultSummary(**old["faults"]) if old.get("faults") else None
+        named = {label: {"name": str(arm["name"]), "identity": arm["identity"]} for label, arm in arms_}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged ({error}); remove it, and give the command again") from None
     known: dict[str, Any] = {
         "sampling": sampling,
         "seconds": old.get("seconds", 0.0),
         "kept": sum(map(len, arms.values())),
     }
     summary = summarise(plan, arms, gates, max_invalid=max_invalid, ran={}, interrupted=False, **known)
-    faults = old.get("faults")
     return replace(
         summary,
-        arms={label: _named(arm, old.get("arms", {}).get(label)) for label, arm in summary.arms.items()},
-        faults=FaultSummary(**faults) if faults else None,
+        arms={label: replace(arm, **named.get(label, {})) for label, arm in summary.arms.items()},
+        faults=faults,
         hashes=old.get("hashes") or summary.hashes,
         world_seed=old.get("world_seed", summary.world_seed),
     )
-
-
-def _named(arm: ArmSummary, stored: Mapping[str, Any] | None) -> ArmSummary:
-    return replace(arm, name=str(stored["name"]), identity=stored["identity"]) if stored else arm

@@ -226,8 +226,9 @@ def summarise(
     invalid = {label: sum(row.outcome == "invalid" for row in rows) for label, rows in arms.items()}
     too_many = max(invalid.values()) > max_invalid * plan.runs
     results = [_check_gate(gate, arms, metrics[gate.metric]) for gate in gates]
+    verdict = "none" if not gates else "pass" if all(gate.passed for gate in results) else "fail"
     return Summary(
-        verdict="interrupted" if interrupted else "invalid" if too_many else _verdict(results),
+        verdict="interrupted" if interrupted else "invalid" if too_many else verdict,
         finding=_finding(metrics, arms, of_bfcl=bool(plan.setups)) + "".join(chain(*map(_ends, arms, arms.values()))),
         interrupted=interrupted,
         cases=len(plan.cases),
@@ -311,10 +312,6 @@ def _breakdowns(plan: Plan, arms: Mapping[str, Sequence[Record]]) -> dict[str, A
     return {
         name: break_down(plan.cases, arms, key, ("bfcl",) * bool(plan.setups) + HEADLINES) for name, key in keys.items()
     }
-
-
-def _verdict(gates: Sequence[GateResult]) -> str:
-    return "none" if not gates else "pass" if all(gate.passed for gate in gates) else "fail"
 
 
 def _finding(metrics: Mapping[str, Comparison], arms: Mapping[str, Sequence[Record]], *, of_bfcl: bool) -> str:

@@ -71,7 +71,12 @@ def test_a_damaged_summary_is_told(
     monkeypatch.chdir(tmp_path)
     golden = Path(__file__).parents[1] / "evaluation" / "golden" / "cases.jsonl"
     (tmp_path / "cases.jsonl").write_bytes(golden.read_bytes())
-    for text, message in (("{", "it is not JSON"), ("[]", "it is not the summary of an evaluation")):
+    wrong = '{"verdict": 1, "finding": [], "arms": {}, "metrics": {"success": 1e999}}'
+    for text, message in (
+        ("{", "it is not JSON"),
+        ("[]", "it is not the summary of an evaluation"),
+        (wrong, "summary.json cannot be shown"),
+    ):
         (tmp_path / "summary.json").write_text(text)
         assert run(["eval", "show", "."]) == 2
         assert message in capsys.readouterr().err
