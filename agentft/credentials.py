@@ -26,8 +26,8 @@ _SCHEME = re.compile("(?i)api-?key|basic|bearer|bot|digest|hmac|key|negotiate|nt
 _SHORTEST = 4  # a shorter word, such as `v1`, is no secret, and stands in many texts
 
 
-def service_url(option: str, url: str, example: str) -> httpx.URL:
-    """The address of a service that the user names with `option`.
+def service_url(option: str, url: str, example: str, *, queried: bool = False) -> httpx.URL:
+    """The address of a service that the user names with `option`. `queried`: it may have a query.
 
     Raises:
         InputError: it is not a plain http(s) URL; the message leaves out a user, a password and a query.
@@ -36,7 +36,7 @@ def service_url(option: str, url: str, example: str) -> httpx.URL:
         parts = httpx.URL(url)
     except httpx.InvalidURL:
         parts = httpx.URL("")
-    more = parts.query or parts.fragment or parts.userinfo
+    more = (parts.query and not queried) or parts.fragment or parts.userinfo
     if parts.scheme not in {"http", "https"} or not parts.host or more:
         shown = re.sub(r"(?s)^(\w+://)?.*@", rf"\1{_HIDDEN}@", url).partition("?")[0]
         raise InputError(f"{option} {shown}: it must be a URL such as {example}, without user and query")

@@ -21,7 +21,7 @@ from agentft.models.completion import stop_end
 from agentft.models.local import PartStream
 from agentft.models.messages import ChatResponse, declare, read_response, read_turn, write_messages
 from agentft.models.prompting import Prompt, Prompting, open_prompting
-from agentft.models.service_errors import is_unread, read_error
+from agentft.models.service_errors import is_unread
 from agentft.models.streaming import REASONING, EventStream
 from agentft.models.transport import Endpoint, EndpointError, Transport
 from agentft.rendering import Rendering, rendering_digest
@@ -165,10 +165,9 @@ class EndpointModel:
         try:
             choice, text = await self._post("/chat/completions", body, sampling, stream)
         except EndpointError as error:
-            if not (conversation.tools and is_unread(error.body)):
+            if not (conversation.tools and is_unread(str(error))):
                 raise
-            unread = f"the server could not read it: {read_error(0, error.body)[1]}"
-            choice, text = ChatResponse({}, "", "unread", Usage(), unread), error.body
+            choice, text = ChatResponse({}, "", "unread", Usage(), f"the server could not read it: {error}"), str(error)
         try:
             turn: Turn = read_turn(choice.message, conversation, choice.unread)
         except UnreadableError as error:
@@ -178,8 +177,7 @@ class EndpointModel:
         return Reply(turn, choice.finish, choice.usage, response=text)
 
     def _malformed(self, error: UnreadableError, text: str) -> EndpointError:
-        said = f"malformed response ({error}){f': {text[:_RAW]}' * bool(text)}"
-        return EndpointError(f"{self._endpoint.url}: {said}", text or str(error))
+        return EndpointError(f"{self._endpoint.url}: malformed response ({error}){f': {text[:_RAW]}' * bool(text)}")
 
     async def _reply_prompted(
         self, conversation: Conversation, prompting: Prompting, sampling: Sampling, stream: EventStream | None

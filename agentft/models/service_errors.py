@@ -53,7 +53,7 @@ def read_error(status: int, text: str) -> tuple[int, str]:
         codes = (_STATUSES.get(str(code), str(code)) for code in named)
         status = next((int(code) for code in codes if re.fullmatch("[45][0-9][0-9]", code)), status)
     status = next((code for word, code in _CODES.items() if status >= 400 and word in text), status)
-    value = value or document
+    value = text.strip() if is_unread(text) else value or document  # all of it, with what the model wrote
     while isinstance(value, dict) and (found := [value[key] for key in _KEYS if value.get(key)]):
         value = found[0]
     return status, (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))[:_TEXT]

@@ -20,6 +20,7 @@ from agentft.credentials import Credential, service_url
 from agentft.errors import AgentftError, InputError, MissingError
 from agentft.models.service_errors import is_unread, read_error
 from agentft.models.streaming import EventStream
+from agentft.redaction import is_secret_argument
 from agentft.types import Json
 
 __all__ = ["Endpoint", "EndpointDownError", "EndpointError", "Transport", "open_endpoint"]
@@ -46,14 +47,7 @@ _REMEDIES = {
 
 
 class EndpointError(MissingError):
-    """The endpoint gave no usable response to one request; the case is invalid, whatever the model is like.
-
-    `body`: what it sent, as far as that may tell that the model is at fault (see `is_unread`).
-    """
-
-    def __init__(self, message: str, body: str = "") -> None:
-        super().__init__(message)
-        self.body = body
+    """The endpoint gave no usable response to one request; the case is invalid, whatever the model is like."""
 
 
 class EndpointDownError(AgentftError):
@@ -98,15 +92,20 @@ def open_endpoint(
     Without a path, `/v1` is added. The key is AGENTFT_API_KEY or, if that is not set, OPENAI_API_KEY.
 
     Raises:
-        InputError: it is not a plain http(s) URL, or the key would be sent unencrypted to another machine and
-            `allow_http` is false.
+        InputError: it is not a plain http(s) URL, its query has a secret, or the key would be sent unencrypted to
+            another machine and `allow_http` is false.
     """
-    parts = service_url("--endpoint", url, "http://localhost:8000/v1")
-    path = parts.path.rstrip("/").removesuffix("/completions").removesuffix("/chat") or "/v1"
+    parts = service_url("--endpoint", url, "http://localhost:8000/v1", queried=True)
+    if secret := next(filter(is_secret_argument, parts.params), ""):
+        raise InputError(f"--endpoint: its query has a secret ({secret:.40}); set it as AGENTFT_API_KEY instead")
+    path, mark, query = parts.raw_path.decode().partition("?")
+    path = path.rstrip("/").removesuffix("/completions").removesuffix("/chat") or "/v1"
     key = next((name for name in _KEYS if os.environ.get(name)), "")
     if key and parts.scheme == "http" and not allow_http and not _is_loopback(parts.host):
         raise InputError(f"{key} would be sent unencrypted to {parts.host}; use https, unset it, or add --allow-http")
-    return Endpoint(str(parts.copy_with(path=path)), key, seconds, concurrency, backoff=backoff)
+    return Endpoint(
+        str(parts.copy_with(raw_path=(path + mark + query).encode())), key, seconds, concurrency, backoff=backoff
+    )
 
 
 class Transport:
@@ -119,6 +118,9 @@ class Transport:
         self._endpoint = endpoint
         self._base = httpx.URL(endpoint.url)
         self._credential = Credential(endpoint.key, "Bearer") if endpoint.key else None
+        sent = self._credential.headers if self._credential else {}
+        if sent and self._base.host.endswith(".azure.com") and not os.environ[endpoint.key].startswith("eyJ"):
+            sent = {"api-key": os.environ[endpoint.key]}  # Azure's keys, unlike its tokens
         self._hides = bool(endpoint.key) and len(os.environ[endpoint.key]) >= _LONG_KEY
         self._slots = asyncio.Semaphore(endpoint.concurrency)
         self._resume = self._success = 0.0  # when requests may go on after a 429, and when one last succeeded
@@ -128,7 +130,7 @@ class Transport:
                 "Accept-Encoding": "identity",
                 "Content-Type": "application/json",
                 "User-Agent": f"agentft/{agentft.__version__}",
-                **(self._credential.headers if self._credential else {}),
+                **sent,
             },
             timeout=httpx.Timeout(endpoint.seconds, connect=min(10.0, endpoint.seconds), pool=None),
             follow_redirects=False,
@@ -177,7 +179,7 @@ class Transport:
                 self._success = time.monotonic()
                 return text
             if not self._may_retry(status, response, text, attempt):
-                raise self._refusal(status, said, response, text)
+                raise self._refusal(status, said, response)
             delay = max(self._delay(attempt), _retry_after(response))
             if status == 429:
                 self._resume = max(self._resume, time.monotonic() + delay)
@@ -187,7 +189,8 @@ class Transport:
     async def _send(
         self, method: str, path: str, content: bytes, stream: EventStream | None
     ) -> tuple[httpx.Response, str]:
-        url = self._base.copy_with(path=self._base.path + path)
+        head, mark, query = self._base.raw_path.partition(b"?")
+        url = self._base.copy_with(raw_path=head + path.encode() + mark + query)
         body, start = bytearray(), 0
         async with self._http.stream(method, url, content=content) as response:
             if response.headers.get("content-encoding", "identity") != "identity":
@@ -216,7 +219,7 @@ class Transport:
         """Seconds before the next attempt, with jitter, so that requests that failed together spread out."""
         return min(30.0, self._endpoint.backoff * 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.0)
 
-    def _refusal(self, status: int, message: str, response: httpx.Response, text: str) -> AgentftError:
+    def _refusal(self, status: int, message: str, response: httpx.Response) -> AgentftError:
         said = f"answered {response.status_code}: {message}"
         if response.has_redirect_location:
             place = self._hidden(response.headers["location"])
@@ -225,8 +228,7 @@ class Transport:
             return InputError(f"{self._endpoint.url} {said}; {remedy}")
         if status == 429 and _retry_after(response) > _LONGEST_WAIT:
             said += f" (asks to wait {_retry_after(response):.0f} seconds)"
-        remedy = next((remedy for words, remedy in _REMEDIES.items() if words in said), "")
-        return self._error(said + remedy, text)
+        return self._error(said + next((remedy for words, remedy in _REMEDIES.items() if words in said), ""))
 
     def _lost(self, error: Exception, began: float) -> AgentftError:
         why = f"{type(error).__name__}: {error}".removesuffix(": ")
@@ -235,8 +237,8 @@ class Transport:
             return EndpointDownError(f"{self._endpoint.url} cannot be reached ({self._hidden(why)}); {remedy}")
         return self._error(f"the connection was lost ({why})")
 
-    def _error(self, why: str, body: str = "") -> EndpointError:
-        return EndpointError(f"{self._endpoint.url}: {self._hidden(why)}", body)
+    def _error(self, why: str) -> EndpointError:
+        return EndpointError(f"{self._endpoint.url}: {self._hidden(why)}")
 
     def _hidden(self, text: str) -> str:
         return str(self._credential.hide(text)) if self._credential and self._hides else text

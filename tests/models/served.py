@@ -131,7 +131,7 @@ class Served:
 
     async def _answer(self, asked: Spoken) -> Answer:
         if asked.method == "GET":
-            assert re.search(r"/models$", asked.path)
+            assert re.search(r"/models(\?|$)", asked.path)
             return Answer(body={"object": "list", "data": [{"id": name} for name in self._models]})
         answer = self._handler(asked)
         return answer if isinstance(answer, Answer) else await answer

@@ -147,6 +147,29 @@ def test_idle_connections_end_before_a_common_server_closes_them(monkeypatch: py
     assert given == [httpx.Limits(max_connections=3, keepalive_expiry=2)]
 
 
+@pytest.mark.parametrize(
+    ("host", "key", "header", "value"),
+    [
+        ("api.test", "0123456789abcdef", "Authorization", "Bearer 0123456789abcdef"),
+        ("x.openai.azure.com", "0123456789abcdef", "api-key", "0123456789abcdef"),
+        ("x.openai.azure.com", "eyJ0eXAi.x.y", "Authorization", "Bearer eyJ0eXAi.x.y"),
+    ],
+)
+def test_a_key_of_azure_has_a_header_of_its_own(
+    host: str, key: str, header: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(httpx, "AsyncClient", lambda **options: given.append(options["headers"]))
+    monkeypatch.setenv("AGENTFT_API_KEY", key)
+    Transport(open_endpoint(f"https://{host}/openai/deployments/x?api-version=1"))
+    (headers,) = given
+    assert {name: headers.get(name) for name in ("Authorization", "api-key")} == {
+        "Authorization": None,
+        "api-key": None,
+        header: value,
+    }
+
+
 # Concurrency
 
 
@@ -191,16 +214,42 @@ def test_cancelling_ends_replies_in_other_threads() -> None:
         ("https://api.test/openai/v2/", "https://api.test/openai/v2"),
         ("http://[::1]:80/v1/chat/completions", "http://[::1]/v1"),
         ("https://api.test/v1/completions/", "https://api.test/v1"),
+        (
+            "https://a.test/openai/deployments/x/chat/completions?api-version=1",
+            "https://a.test/openai/deployments/x?api-version=1",
+        ),
+        ("https://api.test?api-version=1&b=%2F", "https://api.test/v1?api-version=1&b=%2F"),
+        ("https://api.test/gateway/a%2Fb/", "https://api.test/gateway/a%2Fb"),
     ],
 )
 def test_addresses(given: str, url: str) -> None:
     assert open_endpoint(given).url == url
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x/v1", "http://", "http://x/v1?a=1", "http://x/#b", "\x00"])
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x/v1", "http://", "http://x/#b", "\x00"])
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(InputError, match="it must be a URL such as"):
         open_endpoint(url)
+
+
+@pytest.mark.parametrize("query", ["key=sk-1", "a=1&Subscription-Key=sk-1", "sig=sk-1", "token=sk-1"])
+def test_a_secret_in_the_query_is_refused_without_repeating_it(query: str) -> None:
+    """The address stands in reports."""
+    with pytest.raises(InputError, match="its query has a secret") as caught:
+        open_endpoint(f"https://x/v1?{query}")
+    assert "sk-1" not in str(caught.value)
+
+
+def test_a_query_and_an_escaped_path_go_with_every_request() -> None:
+    """Azure's addresses have a version, and those of gateways may have an escaped slash."""
+    with Served([HELLO]) as served:
+        endpoint = open_endpoint(f"{served.url}/a%2Fb?api-version=2024-10-21")
+        assert find_model(endpoint) == "tiny"
+        model = EndpointModel(endpoint, "tiny")
+        ask(model)
+        model.close()
+    paths = [f"/v1/a%2Fb/{name}?api-version=2024-10-21" for name in ("models", "chat/completions")]
+    assert [one.path for one in served.spoken] == paths
 
 
 def test_a_password_in_the_address_is_refused_without_repeating_it() -> None:
