@@ -228,6 +228,11 @@ def exit_code(work: Callable[[], object]) -> int:
         return _report_os_error(error)
     except Exception as error:  # the command boundary: a bug must not look like a verdict
         return _report_bug(error)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of a library in Rust; no Exception, and importable nowhere
+            raise
+        why = str(error).split("\n", 1)[0]
+        return _report(f"a library cannot use a file of the model ({why:.200}); download it again, or use another", 2)
     if code == INTERRUPTED:
         return _report("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0

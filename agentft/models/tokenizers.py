@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
@@ -12,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from agentft.errors import InputError, MissingError
 from agentft.models.embedded import resolve
+from agentft.models.growth import check_growth
 
 __all__ = ["add_adapter", "check_vocabulary", "config_of", "fit_embeddings", "load_base", "load_tokenizer", "located"]
 
@@ -21,14 +23,16 @@ def load_tokenizer(model: str) -> Any:
 
     Raises:
         MissingError: it is not on this machine and cannot be downloaded.
-        InputError: there is only a slow tokenizer, which has no character offsets.
+        InputError: there is only a slow tokenizer, which has no character offsets; or see `check_growth`.
     """
     # Keep the libraries' progress bars and warnings off the user's terminal.
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     for library in ("bitsandbytes", "accelerate"):
         logging.getLogger(library).setLevel(logging.ERROR)
-    tokenizer = located(model, AutoTokenizer.from_pretrained, resolve(model), trust_remote_code=False)
+    where = resolve(model)
+    check_growth(Path(where))
+    tokenizer = located(model, AutoTokenizer.from_pretrained, where, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise InputError(f"{model} has no tokenizer.json (a fast tokenizer); convert its tokenizer first")
     return tokenizer

@@ -111,7 +111,7 @@ def _serve(work: Callable[[Any], object], connection: Any) -> None:
             batch = batches.get()
             try:
                 answer = (True, work(batch))
-            except Exception:
+            except BaseException:  # a panic of a library in Rust is no Exception
                 answer = (False, None)
             connection.send(answer)
     finally:

@@ -1,0 +1,109 @@
+"""A tokenizer that makes texts many times as long is refused before it is loaded."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentft.commands import run
+from agentft.errors import InputError
+from agentft.models.growth import check_growth, growth
+from agentft.models.tokenizers import load_tokenizer
+from tests.engine.samples import write_rows
+from tests.tiny import tiny_tokenizer
+
+
+def replace(text: str, content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"String": text}, "content": content}
+
+
+def matching(pattern: str, content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": {"Regex": pattern}, "content": content}
+
+
+def sequence(*steps: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "Sequence", "normalizers": list(steps)}
+
+
+def charsmap(*texts: str) -> dict[str, Any]:
+    table = b"\4\0\0\0" + b"trie" + b"".join(text.encode() + b"\0" for text in texts)
+    return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(table).decode()}
+
+
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+HONEST = {
+    "none": None,
+    "empty": sequence(),
+    "Llama 2": sequence({"type": "Prepend", "prepend": "▁"}, replace(" ", "▁")),
+    "T5": sequence(charsmap("صلى الله عليه وسلم", "ss"), {"type": "Strip"}, matching(" {2,}", "▁")),
+    "CLIP": sequence({"type": "NFC"}, matching(r"\s+", " "), {"type": "Lowercase"}),
+    "many signs": sequence(*[replace(sign, "...") for sign in "…‥⋯᠁"], *[matching(r"\p{Pd}", "-")] * 40),
+    "apart": sequence(replace("b", "ccccc"), replace("a", "bbbbb")),
+    "bytes": {"type": "Sequence", "pretokenizers": [BYTES]},
+}
+HOSTILE = {
+    "one": replace("a", "b" * 21),
+    "nested": sequence(*[replace("a", "aa")] * 5),
+    "chain": sequence(replace("a", "bbbbb"), replace("b", "ccccc")),
+    "longer pattern": sequence(*[replace("aa", "aaaa")] * 5),
+    "looks ahead": matching("(?=a)", "b" * 20),
+    "no text": replace("", "b" * 20),
+    "lazy": sequence(*[matching("a{2}?", "aaa")] * 3),
+    "before each": {"type": "Prepend", "prepend": "b" * 20},
+    "without a type": sequence(*[{"pattern": {"String": "a"}, "content": "aa"}] * 5),
+    "in a sequence": sequence(sequence(replace("a", "aaaaa")), sequence(replace("a", "aaaaa"))),
+    "table": charsmap("a" * 21),
+    "bytes": {"type": "Sequence", "pretokenizers": [BYTES] * 5},
+    "decoders": {"type": "Sequence", "decoders": [{"type": "Fuse"}, *[replace("a", "aa")] * 5]},
+}
+
+
+def save(folder: Path, **changes: Any) -> Path:
+    """A tokenizer's folder whose tokenizer.json has these parts."""
+    tiny_tokenizer().save_pretrained(folder)
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["model"] |= changes.pop("model", {})
+    path.write_text(json.dumps(content | changes), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_steps_are_accepted(name: str) -> None:
+    assert growth(HONEST[name]) <= 20
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_steps_that_fill_the_memory_are_refused(name: str) -> None:
+    assert growth(HOSTILE[name]) > 20
+
+
+@pytest.mark.parametrize("part", ["normalizer", "pre_tokenizer", "decoder"])
+def test_the_refusal_names_the_file_and_the_part(part: str, tmp_path: Path) -> None:
+    folder = save(tmp_path, **{part: sequence(*[replace("a", "a" * 10)] * 6)})
+    with pytest.raises(InputError, match=rf"tokenizer.json: the {part} makes up to 1,000,000 characters of one"):
+        load_tokenizer(str(folder))
+
+
+@pytest.mark.parametrize("vocabulary", [{"a" * 5000: 0}, [["a" * 5000, -1.0]]], ids=["BPE", "Unigram"])
+def test_a_token_of_thousands_of_characters_is_refused(vocabulary: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a token has 5,000 characters"):
+        check_growth(save(tmp_path, model={"vocab": vocabulary}))
+
+
+@pytest.mark.parametrize("content", ["[", "[]", "{}", '{"normalizer": 1, "model": 2}', "[" * 2000])
+def test_a_damaged_file_is_left_to_its_library(content: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(content)
+    check_growth(tmp_path)
+
+
+def test_a_panic_of_a_library_is_one_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder = save(tmp_path / "model", model={"continuing_subword_prefix": "p" * 1000})
+    rows = write_rows(tmp_path / "rows.jsonl", 1)
+    assert run(["data", "mask", str(rows), "--model", str(folder)]) == 2
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: a library cannot use a file of the model (range end index")
