@@ -88,6 +88,8 @@ def read_as(kind: type[T], row: Mapping[str, Any], at: str, **preset: Any) -> T:
 def read_bytes(path: Path, remedy: str) -> bytes:
     """The content of a file. `remedy` ends the message of the InputError if it cannot be read."""
     try:
+        if path.is_char_device():  # an endless one would fill the memory
+            raise InputError(f"{path}: it is a device, not a file; {remedy}")
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agentft.errors import InputError
-from agentft.strict import own_table, read_toml
+from agentft.strict import own_table, read_bytes, read_toml
 from agentft.toolserver.faults import FaultKind
 
 
@@ -42,3 +42,8 @@ def test_a_key_of_many_parts_is_refused_before_it_is_parsed(tmp_path: Path, part
         read_toml(path, "write it again")
     path.write_text('a = """' + "One. Two words. " * 1000 + '"""\nb."c.d".e = 1.5', encoding="utf-8")
     assert read_toml(path, "write it again")["b"] == {"c.d": {"e": 1.5}}
+
+
+def test_a_device_is_refused() -> None:
+    with pytest.raises(InputError, match="/dev/zero: it is a device, not a file; give a TOML file"):
+        read_bytes(Path("/dev/zero"), "give a TOML file")

@@ -231,8 +231,9 @@ def exit_code(work: Callable[[], object]) -> int:
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # of a library in Rust; no Exception, and importable nowhere
             raise
-        why = str(error).split("\n", 1)[0]
-        return _report(f"a library cannot use a file of the model ({why:.200}); download it again, or use another", 2)
+        return _report(
+            f"a library cannot use a file of the model ({error!s:.200}); download it again, or use another", 2
+        )
     if code == INTERRUPTED:
         return _report("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0

