@@ -27,17 +27,10 @@ def check_growth(folder: Path) -> None:
         try:
             content = json_of(path.read_bytes())
             factor = max(growth(content.get(part)) for part in ("normalizer", "pre_tokenizer", "decoder"))
-            vocabulary = content["model"]["vocab"]
-            length = max(map(len, vocabulary if isinstance(vocabulary, dict) else [word for word, _ in vocabulary]))
-        except (
-            OSError,
-            ValueError,
-            TypeError,
-            LookupError,
-            AttributeError,
-            RecursionError,
-        ):  # then the library says what is wrong
-            continue
+            words = (one if isinstance(one, str) else one[0] for one in content["model"]["vocab"])
+            length = max(map(len, words), default=0)
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            continue  # the library says what is wrong
         if factor > _MOST or length > _LONGEST:
             raise InputError(
                 f"{path}: its steps make up to {factor:,.0f} characters of one (at most {_MOST} are accepted), its "
@@ -49,26 +42,24 @@ def growth(step: Any) -> float:
     """How many characters a tokenizer's step, or sequence of steps, makes of one, at most (normal forms left out)."""
     sizes = {"": 1.0}  # what becomes of a character in the steps that follow; "" stands for all others
     for each in reversed(_flatten(step)):
-        text = each.get("prepend") or ("pattern" in each and each.get("content")) or ""
+        text = each.get("prepend", "") + (each.get("content", "") if "pattern" in each else "")
         whole = sum(sizes.get(letter, sizes[""]) for letter in text)
-        factor, least, more = 1.0, 0.0, 0.0
+        factor, least, more = 2.0 if each.get("type") == "ByteLevel" else 1.0, 0.0, 0.0
         if text and (pattern := each.get("pattern", {}).get("String")):
             sizes |= {letter: max(sizes.get(letter, sizes[""]), whole / len(pattern)) for letter in pattern}
         elif text:
             width = _least_width(each.get("pattern", {}).get("Regex", ""))
             least, more = whole / max(width, 1), 0.0 if width else whole
-        elif forms := each.get("precompiled_charsmap"):
-            factor = _longest_form(base64.b64decode(forms))
-        elif each.get("type") == "ByteLevel":
-            factor = 2.0
+        if forms := each.get("precompiled_charsmap"):
+            factor *= max(1, _longest_form(base64.b64decode(forms)))
         sizes = {letter: max(size * factor, least) + more for letter, size in sizes.items()}
     return max(sizes.values())
 
 
 def _flatten(step: Any) -> list[dict[str, Any]]:
-    """The single steps of a tokenizer's step, in their order."""
+    """The single steps of a tokenizer's step, in their order; keys that its type does not have may be there, too."""
     parts = [part for name in ("normalizers", "pretokenizers", "decoders") for part in (step or {}).get(name, ())]
-    return [one for part in parts for one in _flatten(part)] if parts else [step or {}]
+    return [*(one for part in parts for one in _flatten(part)), step or {}]
 
 
 def _least_width(pattern: str) -> int:
@@ -82,5 +73,4 @@ def _least_width(pattern: str) -> int:
 
 def _longest_form(charsmap: bytes) -> int:
     """The characters of the longest text that SentencePiece's table puts in a character's place."""
-    size = int.from_bytes(charsmap[:4], "little")
-    return max(map(len, charsmap[4 + size :].decode(errors="replace").split("\0")))
+    return max(map(len, charsmap[4 + int.from_bytes(charsmap[:4], "little") :].decode(errors="replace").split("\0")))

@@ -57,6 +57,7 @@ HOSTILE = {
     "without a type": sequence(*[{"pattern": {"String": "a"}, "content": "aa"}] * 5),
     "in a sequence": sequence(sequence(replace("a", "aaaaa")), sequence(replace("a", "aaaaa"))),
     "table": charsmap("a" * 21),
+    "under another key": sequence(*[{**replace("a", "aaaaa"), "prepend": "b", "normalizers": [{"type": "NFC"}]}] * 2),
     "bytes": {"type": "Sequence", "pretokenizers": [BYTES] * 5},
     "decoders": {"type": "Sequence", "decoders": [{"type": "Fuse"}, *[replace("a", "aa")] * 5]},
 }
@@ -93,6 +94,11 @@ def test_each_part_is_checked_before_the_tokenizer_is_loaded(part: str, tmp_path
 def test_a_token_of_thousands_of_characters_is_refused(vocabulary: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="its longest token has 5,000"):
         check_growth(save(tmp_path, model={"vocab": vocabulary}))
+
+
+def test_a_tokenizer_without_words_is_checked(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="1,000 characters of one"):
+        check_growth(save(tmp_path, normalizer=replace("a", "b" * 1000), model={"vocab": {}}))
 
 
 @pytest.mark.parametrize("content", ["[", "[]", "{}", '{"normalizer": 1, "model": 2}', "[" * 2000])
