@@ -11,13 +11,13 @@ from typing import Any
 from agentft.errors import InputError
 from agentft.files import json_of
 
-__all__ = ["check_growth", "growth"]
+__all__ = ["check_steps", "growth"]
 
 _MOST = 20  # characters of one; Unicode's own forms make up to 18
 _LONGEST = 4096  # characters of a token: the library keeps them as trees, and a deep one overflows its stack
 
 
-def check_growth(folder: Path) -> None:
+def check_steps(folder: Path) -> None:
     """Refuse a folder's tokenizer if its steps can fill the memory. Loading it would already normalize its tokens.
 
     Raises:

@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from agentft.errors import InputError, MissingError
 from agentft.models.embedded import resolve
-from agentft.models.growth import check_growth
+from agentft.models.growth import check_steps
 
 __all__ = ["add_adapter", "check_vocabulary", "config_of", "fit_embeddings", "load_base", "load_tokenizer", "located"]
 
@@ -23,7 +23,7 @@ def load_tokenizer(model: str) -> Any:
 
     Raises:
         MissingError: it is not on this machine and cannot be downloaded.
-        InputError: there is only a slow tokenizer, which has no character offsets; or see `check_growth`.
+        InputError: there is only a slow tokenizer, which has no character offsets; or see `check_steps`.
     """
     # Keep the libraries' progress bars and warnings off the user's terminal.
     transformers_logging.set_verbosity_error()
@@ -31,7 +31,7 @@ def load_tokenizer(model: str) -> Any:
     for library in ("bitsandbytes", "accelerate"):
         logging.getLogger(library).setLevel(logging.ERROR)
     where = resolve(model)
-    check_growth(Path(where))
+    check_steps(Path(where))
     tokenizer = located(model, AutoTokenizer.from_pretrained, where, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise InputError(f"{model} has no tokenizer.json (a fast tokenizer); convert its tokenizer first")

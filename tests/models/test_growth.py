@@ -11,7 +11,7 @@ import pytest
 
 from agentft.commands import run
 from agentft.errors import InputError
-from agentft.models.growth import check_growth, growth
+from agentft.models.growth import check_steps, growth
 from agentft.models.tokenizers import load_tokenizer
 from tests.engine.samples import write_rows
 from tests.tiny import tiny_tokenizer
@@ -93,18 +93,18 @@ def test_each_part_is_checked_before_the_tokenizer_is_loaded(part: str, tmp_path
 @pytest.mark.parametrize("vocabulary", [{"a" * 5000: 0}, [["a" * 5000, -1.0]]], ids=["BPE", "Unigram"])
 def test_a_token_of_thousands_of_characters_is_refused(vocabulary: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="its longest token has 5,000"):
-        check_growth(save(tmp_path, model={"vocab": vocabulary}))
+        check_steps(save(tmp_path, model={"vocab": vocabulary}))
 
 
 def test_a_tokenizer_without_words_is_checked(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="1,000 characters of one"):
-        check_growth(save(tmp_path, normalizer=replace("a", "b" * 1000), model={"vocab": {}}))
+        check_steps(save(tmp_path, normalizer=replace("a", "b" * 1000), model={"vocab": {}}))
 
 
 @pytest.mark.parametrize("content", ["[", "[]", "{}", '{"normalizer": 1, "model": 2}', "[" * 2000])
 def test_a_damaged_file_is_left_to_its_library(content: str, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
-    check_growth(tmp_path)
+    check_steps(tmp_path)
 
 
 def test_a_panic_of_a_library_is_one_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
