@@ -145,8 +145,9 @@ class _Root(TyperGroup):
         from agentft.training.elsewhere import THEIR_COMMANDS
 
         name = " ".join(args[:2])
-        if args[0] not in self.commands and (ours := THEIR_COMMANDS.get(args[0])):
-            raise InputError(f"there is no command {args[0]!r}; here that is: {ours}")
+        theirs = args[:2] if args[0] in self.commands else args[:1]
+        if ours := THEIR_COMMANDS.get(":".join(theirs)):
+            raise InputError(f"there is no command {' '.join(theirs)!r}; here that is: {ours}")
         return super().resolve_command(ctx, [name, *args[2:]] if name in self.commands else args)
 
 

@@ -318,7 +318,7 @@ def _is_data_name(name: str) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     if path.suffix in (".py", ".yaml", ".yml", ".json", ".sh"):
-        raise InputError(f"{path} is no recipe; one in TOML is written by: agentft train --settings > recipe.toml")
+        raise InputError(f"{path} is not a recipe (TOML); to write one: agentft train --settings > recipe.toml")
     return read_toml(path, "give a TOML file, or the settings as KEY=VALUE")
 
 
