@@ -48,7 +48,7 @@ Env = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME[=VALUE]", help="Pass an environment variable to the command of --mcp. Repeatable."),
 ]
-TopP = Annotated[float, typer.Option(min=0.0, max=1.0, help="Sample from the likeliest tokens that add up to P.")]
+TopP = Annotated[float, typer.Option(min=0.0, max=1.0, help="Sample from the likeliest tokens of total probability P.")]
 
 
 def chat_command(  # noqa: RET503  (nothing is returned)

@@ -119,7 +119,7 @@ def _shots(options: EvalOptions) -> Shots | None:
         return None
     paths = options.shots_data or (find_finished(options.adapter).data if options.adapter else ())
     if not paths:
-        raise InputError("--shots takes rows, and no adapter has training data; add --shots-data FILE")
+        raise InputError("--shots takes examples from rows, and there are no training data; add --shots-data FILE")
     return read_shots(list(paths), options.shots, options.seed)
 
 

@@ -15,7 +15,7 @@ from agentft.errors import InputError
 __all__ = ["derive_command"]
 
 Out = Annotated[Path, typer.Option("--out", help="Folder for the derived suites, a folder each.")]
-Transforms = Annotated[str | None, typer.Option(help="Commas between: renamed, shuffled, ... Default: all that suit.")]
+Transforms = Annotated[str | None, typer.Option(help="Comma-separated: renamed, shuffled, ... Default: all that suit.")]
 Tools = Annotated[str | None, typer.Option(help="Worlds of the suite with a tools.py of your own, comma-separated.")]
 
 

@@ -119,7 +119,7 @@ def _sample(number: int, row: Row) -> Sample | None:
     places = [place for place in range(1, len(tokens)) if labels[place] != IGNORED]
     for place in places:
         if labels[place] != tokens[place]:
-            raise ValueError(f"row {number}: token {place} has another label than itself; labels must not be shifted")
+            raise ValueError(f"row {number}, label {place}: {labels[place]}, not {tokens[place]}; do not shift labels")
     if not places:
         return None
     weights = array("d", [1.0] * len(places))

@@ -48,7 +48,7 @@ _REMEDIES = {"base": "; try --baseline-format native, or --shots 3", "model": ";
 _REMEDIES["native"] = "; try --format hermes, or start its server with a parser for this model's calls"
 
 _ENDS = {
-    "length": "were cut at the limit of new tokens, which thoughts use too",
+    "length": "were cut at --max-new-tokens, which thoughts use too",
     "filtered": "were withheld or cut by a filter of their server and count as failed",
     "unread": "could not be read by their server and count as failed; check that its parser is the model's",
 }

@@ -155,7 +155,7 @@ def _check(export: _Export, note: Callable[[str], None], allow_differences: bool
             "--allow-differences"
         )
     if not parity.texts:
-        raise FrameError(f"no training row can be sent as messages (of {len(parity.unsendable)}); train again")
+        raise FrameError(f"none of the {len(parity.unsendable)} training rows can be sent as messages; train again")
     note(parity.sentence() + (f"; the first difference: {parity.first}" if parity.differ else ""))
     if parity.as_text:
         note(f"{parity.as_text} rows have calls in the data set's own wording: send system text and calls as text")

@@ -203,7 +203,7 @@ class Frame:
         ours = told[0] + "".join(content + piece for content, piece in zip(contents, told[1:], strict=True))
         messages = [message_of(*item, self.form) for item in zip(roles, contents, thoughts, strict=True)]
         if self.template(messages, generation_prompt) != ours:
-            raise FrameError("the chat template rewrites the contents of messages; use a tokenizer with a plainer one")
+            raise FrameError("the chat template rewrites contents, so training would not match serving; use another")
 
 
 def chat_renderer(tokenizer: ChatTokenizer) -> Callable[..., str]:

@@ -131,5 +131,6 @@ def _receive(connection: Any) -> tuple[bool, Any]:
     try:
         succeeded, result = connection.recv()
     except (EOFError, OSError):
-        raise InputError("a helper process was ended, perhaps for lack of memory; try `taskset -c 0 agentft`") from None
+        why = "a process that prepares rows was ended, perhaps for lack of memory"
+        raise InputError(f"{why}; free some, or use one process: taskset -c 0 agentft ...") from None
     return succeeded, result

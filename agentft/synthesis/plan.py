@@ -55,7 +55,7 @@ class Planner:
         inside = [intent for intent in self._intents("single", lang) if intent.calls and self._fits(intent, system)]
         make = {"several_tools": self._several, "parallel": self._parallel, "multi_round": self._multi_round}
         if category not in make:
-            raise InputError(f"{self._recipe.path}: composed: {category} rows cannot be; use {', '.join(make)}")
+            raise InputError(f"{self._recipe.path}: {category} rows cannot be `composed`, only {', '.join(make)}")
         deck = f"{category} {lang} {' '.join(sorted(system.worlds))}"
         return self._in_context(make[category](inside, deck, lang), lang), system
 

@@ -261,7 +261,7 @@ class TrainingLoop:
         found = self._ranks.gather([own, peak_memory(), self._ranks.take_idle()])
         loss = float(found[:, 0].sum())
         if not math.isfinite(loss):
-            raise AgentftError(f"the loss is {loss} at step {pending.step}, training stops; lower lr, or use fp32")
+            raise AgentftError(f"the loss is {loss} at step {pending.step}; lower lr, or use dtype=fp32")
         self._on_event(
             StepDone(
                 step=pending.step,

@@ -226,7 +226,7 @@ def test_a_row_without_targets_adds_nothing() -> None:
     [
         (
             {"input_ids": [5, 6], "labels": [6, 7]},
-            "row 0: token 1 has another label than itself; labels must not",
+            "row 0, label 1: 7, not 6; do not shift labels",
         ),
         ({"input_ids": [5, 6], "labels": [6]}, "row 0 has 2 input_ids, but 1 labels"),
     ],

@@ -88,7 +88,7 @@ def test_what_to_do_about_calls_that_nobody_reads(label: str, form: str, remedy:
 @pytest.mark.parametrize(
     ("end", "what"),
     [
-        ("length", "were cut at the limit of new tokens"),
+        ("length", "were cut at --max-new-tokens"),
         ("filtered", "were withheld or cut by a filter of their server and count as failed"),
         ("unread", "could not be read by their server and count as failed; check that its parser is the model's"),
     ],

@@ -96,7 +96,7 @@ def test_a_template_that_takes_only_lists_of_parts_is_refused_with_a_remedy(cont
 
 def test_a_template_that_rewrites_contents_is_refused() -> None:
     rewriting = frame(LOOP + CHAT.replace("m['content']", "m['content'] | replace('Hi', 'Hey')") + PROMPT)
-    with pytest.raises(FrameError, match="rewrites the contents of messages"):
+    with pytest.raises(FrameError, match="rewrites contents, so training would not match serving"):
         text_of(rewriting)
 
 
