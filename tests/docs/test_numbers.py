@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from agentft.training import watcher
 from agentft.training.recipe import Recipe
 from tests.docs.pages import ROOT
 
-ENDPOINT = {name: entry.default for name, entry in Endpoint.__dataclass_fields__.items()}
+ENDPOINT: dict[str, Any] = {name: entry.default for name, entry in Endpoint.__dataclass_fields__.items()}
 LIMITS = Limits()
 RECIPES = len([*(ROOT / "agentft" / "recipes").glob("*.toml")])
 WORLDS = len([*(ROOT / "tools").glob("*/tools.py")])
