@@ -124,8 +124,9 @@ def test_what_a_result_holds(
 def test_the_credentials_of_a_server_are_in_no_result(imported: tuple[str, Toolset, Path]) -> None:
     command = imported[0].replace(".py ", ".py --token hunter-two ", 1)
     service = McpService(command, [imported[1]], ["MY_API_KEY=hunter-three"])
-    told = [{"type": "text", "text": "hunter-two, which was sent"}]
-    for arguments in ({"content": told}, {"content": told, "more": {"structuredContent": {"a": ["hunter-two"]}}}):
+    told: list[Json] = [{"type": "text", "text": "hunter-two, which was sent"}]
+    more: Json = {"structuredContent": {"a": ["hunter-two"]}}
+    for arguments in (dict[str, Json](content=told), dict[str, Json](content=told, more=more)):
         made = service("wipe", arguments, "s")
         assert made is not None
         assert made.body in ("[redacted], which was sent", {"a": ["[redacted]"]})
