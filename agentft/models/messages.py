@@ -104,11 +104,11 @@ def write_reply(turn: Turn, reasoning: str = "", signed: _Signed | None = None) 
             function: Json = {"name": part.name, "arguments": arguments}
             given = {**given, **(signed or {}).get(part.id, {})}
             extra = {"extra_content": given.pop("extra_content")} if "extra_content" in given else {}
-            calls.append({"id": part.id, "type": "function", "function": function, **extra})
+            calls.append({"id": _sent_id(part.id), "type": "function", "function": function, **extra})
         elif isinstance(part, ToolCall):
             text += turn.raw[part.span.start : part.span.end]
     message: dict[str, Json] = {"role": "assistant", "content": text, **given}
-    if reasoning and thought:
+    if reasoning and (thought or calls):  # DeepSeek wants it with every call
         message[reasoning] = thought
     return {**message, "tool_calls": calls} if calls else message
 
@@ -116,9 +116,14 @@ def write_reply(turn: Turn, reasoning: str = "", signed: _Signed | None = None) 
 def _write_results(turn: Turn, named: set[str]) -> Iterator[Json]:
     for part in turn.parts:
         if isinstance(part, ToolResult) and part.call_id in named:
-            yield {"role": "tool", "tool_call_id": part.call_id, "content": part.content}
+            yield {"role": "tool", "tool_call_id": _sent_id(part.call_id), "content": part.content}
         elif isinstance(part, ToolResult):
             yield {"role": "user", "content": part.content}
+
+
+def _sent_id(identity: str) -> str:
+    """A call's id as it is sent: Mistral takes nine letters and digits only, which an id that was made here is not."""
+    return f"call{number:0>5}" if (number := identity.removeprefix("call_")).isdecimal() else identity
 
 
 def read_sent(text: str, what: str) -> dict[str, Any]:

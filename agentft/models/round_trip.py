@@ -81,7 +81,10 @@ def compare_templates(served: Model, prompting: Prompting) -> Iterator[Check]:
     tools = _conversation(_QUESTION, _WEATHER, _ECHO)
     after = _answered(tools)
     again = replace(after, turns=(*after.turns, _ANSWER, *user.turns[1:]))
-    values = [ToolCall(f"id_{key}", "echo", {"value": value}, Span(0, 0)) for key, value in AWKWARD.items()]
+    values = [
+        ToolCall(f"call_{number}", "echo", {"value": value}, Span(0, 0))
+        for number, value in enumerate(AWKWARD.values())
+    ]
     awkward = _with_calls(tools, values, '{"echoed": true}')
     probes = {"a user": user, "tools": tools, "a result": after, "two rounds": again, "awkward values": awkward}
     for name, conversation in probes.items():
@@ -108,7 +111,7 @@ def sample_conversation() -> Conversation:
 
 def _answered(asked: Conversation) -> Conversation:
     """The conversation with a call for the weather and its result."""
-    call = ToolCall("id_weather", "get_weather", {"city": "Oslo"}, Span(0, 0))
+    call = ToolCall("call_0", "get_weather", {"city": "Oslo"}, Span(0, 0))
     return _with_calls(asked, [call], '{"degrees": 17}')
 
 
@@ -190,7 +193,8 @@ def _stop(model: Model) -> Check:
 def _history(model: Model) -> Check:
     """Whether a conversation with all awkward arguments in earlier calls is accepted."""
     calls = [
-        ToolCall(f"id_{number}", "echo", {"value": value}, Span(0, 0)) for number, value in enumerate(AWKWARD.values())
+        ToolCall(f"call_{number}", "echo", {"value": value}, Span(0, 0))
+        for number, value in enumerate(AWKWARD.values())
     ]
     after = _with_calls(_conversation("Call echo with some values.", _ECHO), calls, '{"echoed": true}')
     reply, failed = _ask(model, "history", after)

@@ -18,8 +18,9 @@ _KEYS = ("error", "errors", _BASE, "message", "detail", "details", "msg", "statu
 _STATUS_KEYS = ("code", "status", "status_code", "http_code", "error_code")
 _STATUSES = {"1002": "429", "1004": "401", "1008": "402", "2049": "401"}
 """MiniMax's codes for too many requests, a wrong key and no balance."""
-_CODES = {"insufficient_quota": 402, "model_not_found": 404}
-"""Codes in the text of an error, with the status that others send for the same; gateways send them with any status."""
+_CODES = {"insufficient_quota": 402, "model_not_found": 404, "usage guidelines": 400, "flagged_input": 400}
+"""Words of an error, with the status that others send for the same; gateways send them with any status. The last two
+are of xAI and OpenRouter, which refuse one prompt with 403, as others refuse a key."""
 _UNREAD = re.compile(
     "failed_generation|tool_use_failed|output_parse_failed"  # Groq
     "|Failed to parse input at|produced output that does not match the expected"  # llama.cpp

@@ -150,6 +150,17 @@ def test_parallel_calls_keep_their_order_and_get_ids_of_their_own() -> None:
     assert [call.id for call in found] == ["same", "call_1", "call_2", "call_3"]
 
 
+def test_ids_that_were_made_here_are_taken_by_mistral() -> None:
+    """It takes nine letters and digits; one of the server's own stays."""
+    given = [tool_call("weather", {"city": name}, identity) for name, identity in [("A", "D681PevKs"), ("B", None)]]
+    with serving(completion({"tool_calls": given}), HELLO) as (served, model):
+        after, _ = advance(conversation(), ask(model), Runner(), "s", 0)
+        ask(model, after)
+    said, *results = served.chats[1].body["messages"][2:]
+    assert [one["id"] for one in said["tool_calls"]] == ["D681PevKs", "call00001"]
+    assert [one["tool_call_id"] for one in results] == ["D681PevKs", "call00001"]
+
+
 BAD: list[tuple[Json, str, str, dict[str, Json]]] = [
     (tool_call("weather", '{"city": '), "content", "weather", {}),
     (tool_call("weather", '{"city": "A", "city": "B"}'), "content", "weather", {"city": "B"}),
@@ -293,6 +304,18 @@ def test_reasoning_goes_back_under_its_key_during_the_same_turn(key: str) -> Non
         ask(model, add_user_turn(after, "And Rome?"))
     assert served.chats[1].body["messages"][2][key] == "Hm."
     assert key not in served.chats[2].body["messages"][2]
+
+
+def test_a_call_without_a_thought_goes_back_with_an_empty_one() -> None:
+    """DeepSeek refuses a message without the key, once it has thought."""
+    made: dict[str, Json] = {"content": "", "tool_calls": [tool_call("weather", {"city": "A"})]}
+    first = completion({"reasoning_content": "Hm.", **made})
+    with serving(first, completion(made), HELLO) as (served, model):
+        after, _ = advance(conversation(), ask(model), Runner(), "s", 0)
+        after, _ = advance(after, ask(model, after), Runner(), "s", 0)
+        ask(model, after)
+    said = [one for one in served.chats[-1].body["messages"] if one["role"] == "assistant"]
+    assert [one.get("reasoning_content") for one in said] == ["Hm.", ""]
 
 
 def test_the_deltas_of_a_reply_come_at_its_end() -> None:
