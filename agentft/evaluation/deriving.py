@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from agentft.content import content_root
@@ -79,9 +80,10 @@ def derive(
         used = {tool.tool for tool in shown} - {tool.tool for tool in tools}
         worlds = [toolset for toolset in others if used & set(toolset.tools)]
         added = tuple(toolset.name for toolset in worlds)
-        _write(folder, suite, shown, added, found)
-        loaded = load_suite(str(folder))
-        flawed = {flaw.case for flaw in check_cases(make_plan([loaded], [*plan.toolsets, *worlds]))}
+        with TemporaryDirectory() as work:  # a killed command leaves no suite with unchecked cases
+            _write(checked := Path(work, folder.name), suite, shown, added, found)
+            flaws = check_cases(make_plan([load_suite(str(checked))], [*plan.toolsets, *worlds]))
+        flawed = {flaw.case for flaw in flaws}
         kept = [case for case in found if case.id not in flawed]
         _write(folder, suite, shown, added, kept)
         yield Derived(name, folder, len(kept), len(cases) - len(kept), added)
@@ -297,6 +299,7 @@ def _write(folder: Path, suite: Suite, shown: Tools, worlds: Sequence[str], case
     comparators = {key: value for case in cases for key, value in case.comparators.items()}
     lines += ["[comparators]", *(f"{json.dumps(key)} = {json.dumps(value)}" for key, value in comparators.items())]
     tools = [{key: value for key, value in asdict(tool).items() if value or key == "parameters"} for tool in shown]
+    (folder / "suite.toml").unlink(missing_ok=True)  # it comes last again
     write_text(folder / "view.json", json.dumps({"tools": tools}, ensure_ascii=False, indent=1) + "\n")
     write_text(folder / "cases.jsonl", "".join(json.dumps(_row(case), ensure_ascii=False) + "\n" for case in cases))
     write_text(folder / "suite.toml", "\n".join(lines) + "\n")

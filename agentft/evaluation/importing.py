@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,10 +96,10 @@ def import_set(path: Path, kind: str, folder: Path, world: str | None = None) ->
     `world`: the world of tau2's tools, which its tasks do not describe.
 
     Raises:
-        InputError: the folder has a suite, the file cannot be read, or no record can be a case.
+        InputError: the folder is not empty, the file cannot be read, or no record can be a case.
     """
-    if (folder / "suite.toml").exists():
-        raise InputError(f"{folder}: it already holds a suite; remove it, or choose another --output")
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise InputError(f"{folder} already exists and is not empty; remove it, or choose another --output")
     if (kind == "tau2") != (world is not None):
         raise InputError("tau2's tasks do not describe its tools, which --tools WORLD must name; no other set needs it")
     beside = path.parent / "possible_answer" / path.name
@@ -115,14 +116,19 @@ def import_set(path: Path, kind: str, folder: Path, world: str | None = None) ->
             made.rejected.append((row.line, str(error)))
         except _FOREIGN as error:
             made.rejected.append((row.line, f"it is no record of {kind} ({type(error).__name__}: {error!s:.60})"))
-    _write(made, path, kind, world)
+    _require_cases(made, path)
+    partial = folder.resolve().with_name(f".{folder.resolve().name}.{os.getpid()}.partial")
+    try:
+        _write(made, partial, path, kind, world)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return made
 
 
-def _write(made: ImportedSet, path: Path, kind: str, world: str | None) -> None:
-    """Write the suite, check it, and write it again without the flawed cases."""
-    folder, tools = made.folder, f"{made.folder.resolve().name}-tools"
-    _require_cases(made, path)
+def _write(made: ImportedSet, folder: Path, path: Path, kind: str, world: str | None) -> None:
+    """Write the suite to `folder`, check it, and write it again without the flawed cases."""
+    tools = f"{made.folder.resolve().name}-tools"
     if world is None:
         readme = f"# {tools}\n\nThe tools of {path.name} ({kind}); each answers with a value drawn from its schema.\n"
         write_world(folder / tools, made.tools, default_base_url(tools), readme)
@@ -130,8 +136,13 @@ def _write(made: ImportedSet, path: Path, kind: str, world: str | None) -> None:
     else:
         place = os.path.relpath(world, folder) if Path(world).exists() else world
         place = place if "/" not in place or place.startswith(".") else f"./{place}"
-    head = {"name": folder.resolve().name, "description": f"{path.name} of {kind}.", "worlds": [place], "source": kind}
-    _write_cases(made)
+    head = {
+        "name": made.folder.resolve().name,
+        "description": f"{path.name} of {kind}.",
+        "worlds": [place],
+        "source": kind,
+    }
+    _write_cases(made, folder)
     write_text(folder / "suite.toml", "".join(f"{key} = {json.dumps(value)}\n" for key, value in head.items()))
     suite = load_suite(path_argument(folder))
     plan = make_plan([suite], [load_toolset(world or str(folder / tools))], strict=False)
@@ -139,14 +150,14 @@ def _write(made: ImportedSet, path: Path, kind: str, world: str | None) -> None:
         if made.cases.pop(flaw.case, None):
             made.rejected.append((made.lines[flaw.case], flaw.problem))
     _require_cases(made, path)
-    _write_cases(made)
+    _write_cases(made, folder)
     rejected = ({"line": line, "reason": reason} for line, reason in sorted(made.rejected))
     write_text(folder / "rejected.jsonl", "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rejected))
 
 
-def _write_cases(made: ImportedSet) -> None:
+def _write_cases(made: ImportedSet, folder: Path) -> None:
     lines = [json.dumps(case, ensure_ascii=False) + "\n" for case in made.cases.values()]
-    write_text(made.folder / "cases.jsonl", "".join(lines))
+    write_text(folder / "cases.jsonl", "".join(lines))
 
 
 def _require_cases(made: ImportedSet, path: Path) -> None:

@@ -235,3 +235,19 @@ def test_shipped_suites_can_be_derived(name: str, tmp_path: Path) -> None:
     plan = make_plan([suite], load_worlds([suite]))
     made = list(derive(plan, suite, ["renamed", "values", "distractors-10"], [load_toolset("weather")], tmp_path))
     assert all(one.cases >= 60 for one in made), made
+
+
+def test_an_interrupted_derivation_leaves_no_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = small_plan(tmp_path)
+    (suite,) = plan.suites
+
+    def stop(plan: Plan) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("agentft.evaluation.deriving.check_cases", stop)
+        with pytest.raises(KeyboardInterrupt):
+            list(derive(plan, suite, ["renamed"], [], tmp_path / "out", seed=0))
+    assert not (tmp_path / "out").exists()
+    (made,) = derive(plan, suite, ["renamed"], [], tmp_path / "out", seed=0)
+    assert load_suite(str(made.folder)).cases

@@ -323,7 +323,7 @@ def test_the_command_counts_and_the_suite_runs(tmp_path: Path, monkeypatch: pyte
     ]
     again = CliRunner().invoke(app, [*command, "w2c"])
     assert isinstance(again.exception, InputError)
-    assert "already holds a suite" in str(again.exception)
+    assert "already exists and is not empty" in str(again.exception)
     counted = json.loads(CliRunner().invoke(app, [*command, "other", "--json"]).output)
     assert (counted["records"], counted["kept"], sum(counted["rejected"].values())) == (3, 2, 1)
     ran = CliRunner().invoke(app, ["eval", "./w2c", "--model", "scripted", "--quiet", "--json"])
@@ -332,3 +332,18 @@ def test_the_command_counts_and_the_suite_runs(tmp_path: Path, monkeypatch: pyte
     assert "must not be trained on" in str(mined.exception)
     with pytest.raises(InputError, match="no record can be a case \\(of 1\\)"):
         import_set(write(tmp_path / "bad.jsonl", [{}]), "when2call", tmp_path / "bad")
+
+
+def test_an_interrupted_import_leaves_no_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = write(tmp_path / "mcq.jsonl", [when2call("tool_call")])
+
+    def stop(plan: Plan) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("agentft.evaluation.importing.check_cases", stop)
+        with pytest.raises(KeyboardInterrupt):
+            import_set(rows, "when2call", tmp_path / "suite")
+    assert [path.name for path in tmp_path.iterdir()] == ["mcq.jsonl"]
+    import_set(rows, "when2call", tmp_path / "suite")
+    assert len(plan_of(tmp_path / "suite").cases) == 1
