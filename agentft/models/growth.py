@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from agentft.files import json_of
 __all__ = ["check_steps", "growth"]
 
 _MOST = 20  # characters of one; Unicode's own forms make up to 18
+_EMPTY = re.compile(r"[*?|(^$]|\{[0,]|\\[bBAzZGyYK]")  # what an expression needs to match no character
 _LONGEST = 4096  # characters of a token: the library keeps them as trees, and a deep one overflows its stack
 
 
@@ -48,8 +48,8 @@ def growth(step: Any) -> float:
         if text and (pattern := each.get("pattern", {}).get("String")):
             sizes |= {letter: max(sizes.get(letter, sizes[""]), whole / len(pattern)) for letter in pattern}
         elif text:
-            width = _least_width(each.get("pattern", {}).get("Regex", ""))
-            least, more = whole / max(width, 1), 0.0 if width else whole
+            least = whole
+            more = whole if _EMPTY.search(each.get("pattern", {}).get("Regex", "^")) else 0.0
         if forms := each.get("precompiled_charsmap"):
             factor *= max(1, _longest_form(base64.b64decode(forms)))
         sizes = {letter: max(size * factor, least) + more for letter, size in sizes.items()}
@@ -60,15 +60,6 @@ def _flatten(step: Any) -> list[dict[str, Any]]:
     """The single steps of a tokenizer's step, in their order; keys that its type does not have may be there, too."""
     parts = [part for name in ("normalizers", "pretokenizers", "decoders") for part in (step or {}).get(name, ())]
     return [*(one for part in parts for one in _flatten(part)), step or {}]
-
-
-def _least_width(pattern: str) -> int:
-    """The characters that a match has at least; 0 for what Python reads otherwise than the tokenizers library."""
-    try:
-        parsed = importlib.import_module("re._parser").parse(re.sub(r"\\[pP]\{\^?\w+\}", r"\\w", pattern))
-    except (re.error, OverflowError):
-        return 0
-    return 0 if "}?" in pattern else int(parsed.getwidth()[0])
 
 
 def _longest_form(charsmap: bytes) -> int:

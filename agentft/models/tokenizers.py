@@ -17,6 +17,8 @@ from agentft.models.growth import check_steps
 
 __all__ = ["add_adapter", "check_vocabulary", "config_of", "fit_embeddings", "load_base", "load_tokenizer", "located"]
 
+_SMALL = 1 << 26  # bytes of a model whose weights are counted before it is loaded
+
 
 def load_tokenizer(model: str) -> Any:
     """Load the fast tokenizer of a folder, a hub id or an embedded model (pulled on first use).
@@ -42,13 +44,14 @@ def load_base(model: str, where: str, config: Any = None, **options: Any) -> Any
     """Load the weights of a model that writes text, all of which must be in its files.
 
     Raises:
-        MissingError, InputError: see `config_of`; also if weights are missing.
+        MissingError, InputError: see `config_of`; also if weights are missing, or far too few for the config.
     """
     from transformers import AutoModelForCausalLM
 
     # `quantization_config=None` would make transformers forget how the files are quantised.
     options = {name: value for name, value in options.items() if value is not None} | {"output_loading_info": True}
     config = config or config_of(model, where)
+    _check_size(model, where, config)
     load = AutoModelForCausalLM.from_pretrained
     network, report = located(model, load, where, config=config, trust_remote_code=False, **options)
     if missing := sorted(report["missing_keys"]):
@@ -57,6 +60,22 @@ def load_base(model: str, where: str, config: Any = None, **options: Any) -> Any
             "which would be random; download it again, or use a model that writes text (no reward or embedding model)"
         )
     return network
+
+
+def _check_size(model: str, where: str, config: Any) -> None:
+    """Refuse a config with far more weights than the files hold: they would be made, in memory, before the refusal."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    size = sum(path.stat().st_size for path in Path(where).glob("*") if path.suffix in {".safetensors", ".bin"})
+    if 0 < size < _SMALL:
+        with torch.device("meta"):
+            network = located(model, AutoModelForCausalLM.from_config, config, trust_remote_code=False)
+        if (count := network.num_parameters()) > 8 * size:
+            raise InputError(
+                f"the config.json of {model!r} describes {count:,} weights, but its files hold {size:,} bytes; "
+                "download it again"
+            )
 
 
 def add_adapter(network: Any, folder: str) -> Any:

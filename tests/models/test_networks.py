@@ -53,6 +53,15 @@ def test_a_reward_or_embedding_model_has_no_head_and_is_refused(kind: str, tmp_p
         load_base(str(folder), str(folder))
 
 
+def test_a_config_with_far_more_weights_than_the_files_is_refused_before_they_are_made(tmp_path: Path) -> None:
+    folder = save_tiny(tmp_path / "model")
+    change_config(folder, num_hidden_layers=900, num_attention_heads=64, hidden_size=4096, intermediate_size=16384)
+    with pytest.raises(
+        InputError, match=r"config.json of .* describes [\d,]{15} weights, but its files hold [\d,]{7} b"
+    ):
+        HfEngine.open(str(folder))
+
+
 def test_weights_that_are_in_no_file_are_never_random(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model")
     weights = load_file(folder / "model.safetensors")
