@@ -71,7 +71,7 @@ def _check_size(model: str, where: str, config: Any) -> None:
     if 0 < size < _SMALL:
         with torch.device("meta"):
             network = located(model, AutoModelForCausalLM.from_config, config, trust_remote_code=False)
-        if (count := network.num_parameters()) > 8 * size:
+        if (count := network.num_parameters()) > max(8 * size, _SMALL):
             raise InputError(
                 f"the config.json of {model!r} describes {count:,} weights, but its files hold {size:,} bytes; "
                 "download it again"
