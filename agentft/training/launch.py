@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from agentft.errors import AgentftError, InputError, MissingError
+from agentft.training.early import may_have_gpu
 
 __all__ = [
     "LOST",
@@ -100,9 +101,11 @@ def count_processes(gpus: str | None) -> int:
         raise InputError(f"{name} {asked!r} is not a number from 1{' or `all`' if gpus is not None else ''}")
     if gpus is None and asked == "1":
         return 1
-    import torch
+    here = 0
+    if may_have_gpu():
+        import torch
 
-    here = torch.cuda.device_count()
+        here = torch.cuda.device_count()
     if gpus is None:
         if here:
             raise InputError(f"{PROCESSES} is for machines without a GPU; use --gpus, since this one has {here}")

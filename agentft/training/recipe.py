@@ -16,6 +16,7 @@ from agentft.rendering import rendering_digest
 from agentft.rendering.encoding import learn_rule
 from agentft.strict import closest, read_as, read_toml
 from agentft.training.combinations import contradiction, share_of
+from agentft.training.early import check_early
 from agentft.training.elsewhere import ELSEWHERE, INSTEAD
 from agentft.training.installed import TRACKERS, check_trackers
 
@@ -275,6 +276,7 @@ def check_places(recipe: Recipe, at: str = "") -> None:
         raise InputError(f"there is no model {recipe.model!r}; did you mean {near!r}?")
     if not is_folder and near is None:
         check_hub(recipe.model)
+    check_early(recipe)
 
 
 def read_resolved(path: Path) -> Recipe:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from agentft.errors import InputError
 from agentft.models.tokenizers import load_base
+from agentft.training.early import check_modules
 from agentft.training.recipe import Recipe
 
 __all__ = ["add_tokens", "has_start", "keep_start", "save_plain", "settings_of", "start_loftq", "widen_trained"]
@@ -43,8 +44,7 @@ def settings_of(recipe: Recipe, model: Any, tokenizer: Any) -> dict[str, Any]:
         InputError: the model has no such module.
     """
     names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
-    if unknown := [name for name in recipe.modules_to_save if name.rpartition(".")[2] not in names]:
-        raise InputError(f"modules_to_save: {type(model).__name__} has no module {unknown[0]!r}")
+    check_modules(recipe.modules_to_save, names, type(model).__name__)
     settings: dict[str, Any] = {"use_rslora": recipe.rslora == "on", "use_dora": recipe.dora == "on"}
     tables = {part: name for name, part in model.named_modules() if isinstance(part, nn.Embedding | nn.Linear)}
     wanted = [model.get_input_embeddings(), model.get_output_embeddings()]

@@ -87,6 +87,7 @@ def test_several_processes_are_started(
 ) -> None:
     (here / "hosts").write_text("localhost slots=2\n")
     given = {"gpus": ["--gpus", "all"], "hostfile": ["--hostfile", "hosts"]}[way]
+    monkeypatch.setattr("agentft.training.launch.may_have_gpu", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     started: list[tuple[int, list[str]]] = []
 

