@@ -154,6 +154,9 @@ def _add_result(message: Mapping[str, Json], step: CallLinks, before: Json) -> N
     name = as_text(message.get("name") or message.get("tool_name"))
     number = step.find(read_identity(message.get("tool_call_id")), name)
     if number is not None:
+        others = ", ".join(unread_of_turn(message, OPENAI_KEYS))
+        if message.get("content") is None and (others or "content" not in message):
+            raise RowError("value-not-text", f"the result has no `content`; keys that are not read: {others or 'none'}")
         content = _read_result_text(message.get("content"))
         part = ToolResult(step.calls[number].id, content, _UNPLACED, message.get("is_error") is True)
         step.answer(number, _tile("tool", iter([(content, part)])))

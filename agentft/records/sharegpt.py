@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from agentft.records.keys import REASONING_KEYS
 from agentft.records.openai import OPENAI_KEYS, parse_openai
+from agentft.records.tagged import holds_tagged
 from agentft.records.turns import role_of, text_of
 from agentft.types import Json, ToolDefinition, Turn
 
@@ -18,15 +19,17 @@ _ROLES = {"human": "user", "gpt": "assistant", **dict.fromkeys(_CALLS, "assistan
 SHAREGPT_KEYS: dict[str, frozenset[str]] = {
     "": frozenset({"role", "content", "from", "value"}),
     **dict.fromkeys(("gpt", "assistant"), OPENAI_KEYS["assistant"]),
-    **dict.fromkeys(_CALLS, frozenset(REASONING_KEYS)),
+    **dict.fromkeys(_CALLS, frozenset({"name", *REASONING_KEYS})),
     **dict.fromkeys(("tool", "function", *_RESULTS), OPENAI_KEYS["tool"]),
 }
 """The keys of a turn that are read, by role."""
 
 
-def holds_sharegpt(_: str, items: Sequence[Json]) -> bool:
-    """Whether a turn has a role that stands for calls or results."""
-    return any(isinstance(item, dict) and role_of(item) in (*_CALLS, *_RESULTS) for item in items)
+def holds_sharegpt(key: str, items: Sequence[Json]) -> bool:
+    """Whether a turn has a role that stands for calls or results; `tool` only where no call is tagged in a text."""
+    turns = [item for item in items if isinstance(item, dict)]
+    results = any(turn.get("from") in ("tool", "function") for turn in turns)
+    return any(role_of(turn) in (*_CALLS, *_RESULTS) for turn in turns) or (results and not holds_tagged(key, items))
 
 
 def parse_sharegpt(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinition, ...]]:
@@ -45,7 +48,9 @@ def _message(item: dict[str, Json]) -> Json:
     others = {key: value for key, value in item.items() if key not in SHAREGPT_KEYS[""]}
     message = others | {"role": _ROLES.get(named, named) if isinstance(named, str) else named, "content": content}
     if named not in _CALLS:
-        return message
+        return message if content is not None else {key: message[key] for key in message if key != "content"}
+    if item.get("name") and not (isinstance(content, dict) and "name" in content):
+        content = {"name": item["name"], "arguments": content}
     thought, calls = "", content
     if isinstance(content, str):
         before, end, rest = content.rpartition("</think>")

@@ -73,14 +73,14 @@ def read_tools(row: Mapping[str, Json]) -> tuple[ToolDefinition, ...]:
     """
     key = "functions" if is_blank(row.get("tools")) else "tools"
     tools = read_list(row.get(key), key, "unreadable-tools") or []
-    found = []
+    found: dict[str, ToolDefinition] = {}
     for index, tool in enumerate(tools):
         text = json.dumps(tool)
         one = (_read_written if len(text) <= _MAX_CACHED_LENGTH else _read_written.__wrapped__)(text)
         if one is None:
             raise RowError("unreadable-tools", f"tool {index} has no name: {tool!r:.60}")
-        found.append(one)
-    return tuple(found)
+        found.setdefault(one.name, one)  # a second one with the name is counted as unread
+    return tuple(found.values())
 
 
 @lru_cache(maxsize=4096)

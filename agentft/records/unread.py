@@ -7,14 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from agentft.records.keys import WEIGHT_KEYS, argument_key, is_blank
 from agentft.records.tools import read_list
-from agentft.records.turns import SYSTEM_ROLES
+from agentft.records.turns import SYSTEM_ROLES, text_of
 from agentft.types import Json
 
 __all__ = ["unread_keys", "unread_of_turn"]
 
 # The latter say something about the row. They are no part of the conversation, so nothing is lost if they are not read.
 _ROW = frozenset({"id", "system", "source", "license", "lang", "language", "category", "subcategory", "task"})
-_ROW |= {"dataset", "split", "metadata", "meta", "provenance"}
+_ROW |= {"dataset", "split", "metadata", "meta", "provenance", "uuid", "uid", "hash", "url", "model", "generator"}
+_ROW |= {"created", "created_at", "date", "timestamp", "version", "topic", "domain", "tags", "difficulty", "quality"}
 _CALL = frozenset({"id", "type", "function", "name"})
 _TOOL = frozenset({"type", "function", "name", "description", "parameters", "input_schema", "inputSchema"})
 _TEXT_TURNS = (frozenset({"from", "value"}), frozenset({"role", "content"}))
@@ -34,7 +35,8 @@ def unread_keys(
         turn_keys: the keys that are read, by role (`""`: of every role). Empty: the keys of turns are not checked.
     """
     listed = "functions" if is_blank(row.get("tools")) else "tools"
-    found = dict.fromkeys(_unread(row, _ROW | {key, listed}))
+    texts = [text_of(item) for item in items if isinstance(item, dict)]  # a column may repeat one, such as the question
+    found = dict.fromkeys(name for name in _unread(row, _ROW | {key, listed}) if row[name] not in texts)
     for item in items if turn_keys else ():
         if isinstance(item, dict):
             found |= dict.fromkeys(unread_of_turn(item, turn_keys))
@@ -61,12 +63,16 @@ def unread_of_turn(turn: Mapping[str, Json], turn_keys: Mapping[str, frozenset[s
 
 def _unread_of_functions(listed: Json, where: str, known: frozenset[str]) -> Iterator[str]:
     """The unread keys of calls or tools, and of the `function` inside each."""
+    names = []
     for item in read_list(listed, where, "call-not-object") or ():
         function = item.get("function") if isinstance(item, dict) else None
+        names += [name for one in (item, function) if isinstance(one, dict) and (name := one.get("name"))]
         for one in (item, function):
             if isinstance(one, dict):
                 own = known | {argument_key(one)} if known is _CALL else known
                 yield from (f"{where}.{name}" for name in _unread(one, own))
+    if known is _TOOL and len(names) > len(set(names)):
+        yield f"{where}: the second {max(names, key=names.count)!r:.60}"
 
 
 def _unread(item: Mapping[str, Json], known: frozenset[str]) -> Iterator[str]:

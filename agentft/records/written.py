@@ -1,4 +1,4 @@
-"""Calls in an assistant's text, in a notation that no row format reads: they would be learnt as plain text."""
+"""Calls and thoughts in an assistant's text, in a notation that no row format reads: they would be learnt as text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from agentft.types import Text, Turn
 
 __all__ = ["written_call", "written_calls_of"]
 
-# The tags of model families; then shapes: `f(a=1)` in brackets or alone, `f` above its arguments, and an object.
+# The tags of model families; then shapes: `f(a=1)` in brackets or alone, `f` above its arguments, and an object. Last,
+# what begins (or, after a prompt that began it, ends) a thought.
 _CALL = re.compile(
     r"<(?:\w{1,20}:|｜DSML｜)?(?:tool_calls?|function_?calls?|invoke)(?= |>)"
     r"|<(?:function=|start_function_call>|execute>|longcat_tool_call>)"
@@ -19,12 +20,14 @@ _CALL = re.compile(
     r'|(?P<lines>\A(?:>>>)?[A-Za-z_][\w.-]*\n\{")'
     r'|(?P<object>"(?:name|tool_name|tool|function|action)"\s*:\s*"[^"\n]{1,64}"\s*,'
     r'\s*"(?:arguments|parameters|args|input|action_input|tool_input)"\s*:)'
+    r"|</?(?:\w{1,20}[:|])?(?i:think(?:ing)?|thoughts?|reasoning|scratch_?pad|longcat_think)>|\[THINK\]|◁think▷"
+    r"|<\|(?:begin_of_thought|START_THINKING)\|>|<\|channel\|?>(?:analysis|thought)"
 )
 _SHAPES = {"python": "f(a=1)", "lines": "f {...}", "object": '{"name": ..., "arguments": ...}'}
 
 
 def written_call(text: str) -> str:
-    """The notation of the first such call, for example `[TOOL_CALLS]`; empty if there is none."""
+    """The notation of the first such call or thought, for example `[TOOL_CALLS]`; empty if there is none."""
     found = _CALL.search(text)
     return _SHAPES.get(found.lastgroup or "", found[0]) if found else ""
 

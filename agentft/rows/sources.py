@@ -21,6 +21,7 @@ _CHUNK = 2**18
 _FREE = 200_000  # bytes: smaller packed files count as that large
 _MOST = 300  # bytes that a byte of gzip may become; rows of two short turns that share 80 tools reach 120
 _BOM = b"\xef\xbb\xbf"
+_INDENTED = re.compile(rb'\s*{[ \t]*\r?\n\s*"')
 _STRUCTURE = re.compile(rb'\[+|{+|[\]},"]')
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 
@@ -102,6 +103,9 @@ def iter_raw(path: Path) -> Iterator[Raw]:
             raise InputError(f"{path} is not UTF-8 text (it contains NUL bytes); convert it to JSONL in UTF-8")
         start = len(_BOM) if head.startswith(_BOM) else 0
         stream.seek(start)
+        if _INDENTED.match(head, start):
+            remedy = "write a row per line, as jq -c . FILE does or, where a key holds the rows, jq .KEY FILE"
+            raise InputError(f"{path} is an indented JSON object; {remedy}")
         array = head[start:].lstrip()[:1] == b"["
         yield from _iter_array(stream, start) if array else _iter_lines(stream, start, 1)
 

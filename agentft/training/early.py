@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 import sys
 from collections.abc import Collection
 from contextlib import suppress
+from ctypes.util import find_library
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from agentft.strict import closest
 if TYPE_CHECKING:
     from agentft.training.recipe import Recipe
 
-__all__ = ["check_early", "check_layers", "check_modules", "may_have_gpu"]
+__all__ = ["check_early", "check_modules", "may_have_gpu"]
 
 _DEVICES = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")  # NVIDIA's, those of Jetson, AMD's and WSL's
 _PLAIN = re.compile(
@@ -30,22 +30,14 @@ _PLAIN = re.compile(
 
 
 def check_early(recipe: Recipe) -> None:
-    """Refuse settings that the model's files contradict, if they are on this machine, and a Liger that cannot be used.
+    """Refuse modules that the files of the model do not have, if they are on this machine.
 
     Raises:
-        InputError: see the checks below, which are made again with the model itself.
+        InputError: see `check_modules`, which is called again with the model itself.
     """
     folder = model_folder(recipe.model) if recipe.model in EMBEDDED else Path(recipe.model).expanduser()
-    layers = read_object(folder / "config.json").get("num_hidden_layers")
-    check_layers(recipe.lora_layers, layers if isinstance(layers, int) else recipe.lora_layers)
     if recipe.modules_to_save and (known := _modules(folder)):
         check_modules(recipe.modules_to_save, known | {"lm_head"}, recipe.model)  # a tied head has no weights
-
-
-def check_layers(wanted: int, layers: int) -> None:
-    """Check `lora_layers`. Raises InputError: the model has fewer layers."""
-    if wanted > layers:
-        raise InputError(f"lora_layers = {wanted}: the model has {layers} layers; give at most {layers}, or 0 for all")
 
 
 def check_modules(wanted: Collection[str], known: Collection[str], model: str) -> None:
@@ -58,10 +50,8 @@ def check_modules(wanted: Collection[str], known: Collection[str], model: str) -
 
 def may_have_gpu() -> bool:
     """False if PyTorch cannot find a GPU here, since there are neither devices nor a driver."""
-    found = sys.platform != "linux" or any(any(Path("/dev").glob(pattern)) for pattern in _DEVICES)
-    with suppress(OSError):
-        found = found or bool(ctypes.CDLL("libcuda.so.1"))
-    return found
+    devices = (any(Path("/dev").glob(pattern)) for pattern in _DEVICES)
+    return sys.platform != "linux" or any(devices) or find_library("cuda") is not None
 
 
 def _modules(folder: Path) -> set[str]:

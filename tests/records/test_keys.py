@@ -119,6 +119,10 @@ def test_another_weight_rejects_the_row(weights: dict[str, Any]) -> None:
     [
         ({"messages": CHAT, "plan": "Think.", "source": "here", "id": "1", "n": 3, "flag": True}, ("plan",)),
         ({"messages": CHAT, "conversations": SHAREGPT}, ("messages",)),
+        ({"messages": CHAT, "tools": [TOOL, TOOL]}, ("tools: the second 'weather'",)),
+        ({"messages": CHAT, "tools": [TOOL, TOOL["function"]]}, ("tools: the second 'weather'",)),
+        ({"messages": CHAT, "uuid": "a1", "url": "http://x", "created": "2024", "question": CHAT[0]["content"]}, ()),
+        ({"messages": CHAT, "question": "Another one?", "uuid": "a1"}, ("question",)),
         ({"messages": CHAT, "tools": [TOOL], "functions": [TOOL]}, ("functions",)),
         ({"messages": [CHAT[0], {**CHAT[1], "toolCalls": [CALL], "thinking": " "}]}, ("assistant.toolCalls",)),
         (
@@ -154,6 +158,15 @@ def test_another_weight_rejects_the_row(weights: dict[str, Any]) -> None:
 )
 def test_keys_that_hold_something_and_are_not_read_are_named(row: dict[str, Any], unread: tuple[str, ...]) -> None:
     assert parse_row(row, "x").unread == unread
+
+
+def test_the_first_of_two_tools_with_one_name_is_declared() -> None:
+    other = {**TOOL, "description": "another"}
+    for row in ({"tools": [TOOL, other]}, {"messages": [{"role": "system", "content": "", "tools": [TOOL, other]}]}):
+        given: Any = {**row, "messages": [*row.get("messages", []), *CHAT]}
+        (tool,) = parse_row(given, "x").tools
+        assert tool == parse_row({"messages": CHAT, "tools": [TOOL]}, "x").tools[0]
+        assert parse_row(given, "x").unread == ("tools: the second 'weather'",)
 
 
 @pytest.mark.parametrize("tools", [[TOOL], json.dumps([TOOL])], ids=["list", "text"])

@@ -288,3 +288,24 @@ def test_blank_text_of_the_assistant_is_none() -> None:
     (turn,) = parse_row({"messages": [message]}, "x").turns
     assert [type(part) for part in turn.parts] == [ToolCall]
     check_spans(turn)
+
+
+@pytest.mark.parametrize(
+    ("result", "keys"),
+    [
+        ({"output": "3"}, "tool.output"),
+        ({"content": None, "result": {"a": 3}}, "tool.result"),
+        ({}, "none"),
+    ],
+)
+def test_a_result_under_another_key_is_refused_and_not_taken_as_empty(result: dict[str, Json], keys: str) -> None:
+    call: Json = {"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{}"}}]}
+
+    def row(more: dict[str, Json]) -> dict[str, Json]:
+        return {"messages": [{"role": "user", "content": "Hi"}, call, {"role": "tool", "tool_call_id": "c", **more}]}
+
+    with pytest.raises(RowError, match=f"the result has no `content`; keys that are not read: {keys}") as refused:
+        parse_row(row(result), "x")
+    assert (refused.value.reason, refused.value.turn) == ("value-not-text", 2)
+    for empty in (None, ""):
+        assert parse_row(row({"content": empty}), "x").turns[2].raw == ""

@@ -77,3 +77,38 @@ def test_what_cannot_be_read_is_refused_with_its_turn(turns: list[Json], reason:
         read(turn("human", "hi"), *turns)
     assert refused.value.reason == reason
     assert refused.value.turn == (2 if reason == "unknown-role" else 1)
+
+
+@pytest.mark.parametrize("value", [{"city": "Rome"}, '{"city": "Rome"}'], ids=["object", "text"])
+@pytest.mark.parametrize("role", ["tool_call", "function_call"])
+def test_the_name_of_a_call_may_stand_beside_its_arguments(role: str, value: Json) -> None:
+    turns: list[Json] = [
+        {"from": "human", "value": "Hi"},
+        {"from": role, "name": "f", "value": value},
+        {"from": "observation", "value": "3"},
+    ]
+    row = parse_row({"conversations": turns}, "x")
+    (call,) = row.turns[1].parts
+    assert isinstance(call, ToolCall)
+    assert (call.name, call.arguments, call.parse_error, row.unread) == ("f", {"city": "Rome"}, None, ())
+
+
+def test_turns_of_tools_are_results_and_without_a_readable_call_the_notation_is_named() -> None:
+    def turns(text: str, **more: Json) -> Json:
+        asked: list[Json] = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": text, **more}]
+        return [*asked, {"from": "tool", "value": "3"}, {"from": "gpt", "value": "It is 3."}]
+
+    call: Json = [{"function": {"name": "f", "arguments": "{}"}}]
+    row = parse_row({"conversations": turns("", tool_calls=call)}, "x")
+    assert [turn.role for turn in row.turns] == ["user", "assistant", "tool", "assistant"]
+    with pytest.raises(RowError, match=r"no call is open; keys that are not read: f\(a=1\)"):
+        parse_row({"conversations": turns("[Market API(a=1)]")}, "x")
+    tagged = turns('<tool_call>{"name": "f", "arguments": {}}</tool_call>')
+    assert parse_row({"conversations": tagged}, "x").source == "tagged"
+
+
+@pytest.mark.parametrize("turn", [{"from": "observation"}, {"from": "observation", "value": None}])
+def test_a_result_without_a_text_is_refused(turn: dict[str, Json]) -> None:
+    call: Json = {"from": "function_call", "value": '{"name": "f", "arguments": {}}'}
+    with pytest.raises(RowError, match="the result has no `content`; keys that are not read: none"):
+        parse_row({"conversations": [{"from": "human", "value": "Hi"}, call, turn]}, "x")

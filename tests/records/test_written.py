@@ -40,6 +40,24 @@ WRITTEN = {
     "gemma": ("```tool_code\nf()\n```", "```tool_code"),
     "internlm": ("<|action_start|><|plugin|>", "<|action_start|>"),
     "qwen-1": (f"✿FUNCTION✿: f\n✿ARGS✿: {ARGUMENTS}", "✿FUNCTION✿"),
+    **{
+        f"thought {begin}": (f"{begin}so{end}Yes", begin)
+        for begin, end in {
+            "<thinking>": "</thinking>",
+            "<Thought>": "</Thought>",
+            "<reasoning>": "</reasoning>",
+            "<scratchpad>": "</scratchpad>",
+            "<|begin_of_thought|>": "<|end_of_thought|><|begin_of_solution|>",
+            "<|START_THINKING|>": "<|END_THINKING|>",
+            "[THINK]": "[/THINK]",
+            "<seed:think>": "</seed:think>",
+            "<ifm|think>": "</ifm|think>",
+            "<longcat_think>": "</longcat_think>",
+            "◁think▷": "◁/think▷",
+            "<|channel|>analysis": "<|message|>so<|end|>",
+            "<|channel>thought": "<channel|>",
+        }.items()
+    },
 }
 
 

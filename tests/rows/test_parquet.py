@@ -75,8 +75,8 @@ def test_values_that_json_does_not_have_are_text(tmp_path: Path) -> None:
         {"role": "user", "content": b"Hi"},
         {"role": "assistant", "tool_calls": [{"name": "f", "arguments": arguments}]},
     ]
-    results = [{"role": "tool", "found": day, "content": None}, {"role": "assistant", "content": b"\xff"}]
-    row: dict[str, Any] = {"messages": turns + results, "tools": [tool], "blob": b"\xff"}
+    results = [{"role": "tool", "found": day, "content": "3"}, {"role": "assistant", "content": b"\xff"}]
+    row: dict[str, Any] = {"messages": turns + results, "tools": [tool], "blob": b"\xfe\xff"}
     path = tmp_path / "rows.parquet"
     Dataset.from_list([row]).to_parquet(str(path))
     ((_, conversation),), ledger = read(path)

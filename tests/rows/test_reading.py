@@ -339,3 +339,14 @@ def test_a_small_parquet_file_of_much_repetition_is_refused_early(tmp_path: Path
 def test_runs_of_brackets_do_not_move_the_elements_of_an_array(tmp_path: Path, text: str) -> None:
     found = [str(item.raw) for item in read_rows(write(tmp_path, text))]
     assert found == [json.dumps(value, separators=(",", ":")) for value in json.loads(text)]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("value", [{"data": [{"messages": []}]}, {"messages": []}])
+def test_an_indented_object_is_refused_once(tmp_path: Path, value: object, end: str) -> None:
+    path = tmp_path / "rows.json"
+    path.write_bytes(json.dumps(value, indent=2).replace("\n", end).encode())
+    with pytest.raises(InputError, match=r"is an indented JSON object; write a row per line, as jq -c \. FILE does"):
+        list(read_rows(path))
+    path.write_text('{\n{"messages": []}\n')  # a broken line, not an indented object
+    assert len(list(read_rows(path))) == 2

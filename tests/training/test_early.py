@@ -27,7 +27,6 @@ WRONG = [
     ({"modules_to_save": ("nosuch",)}, "has no module 'nosuch'; name modules such as embed_tokens and lm_head"),
     ({"modules_to_save": ("lm_heed",)}, "has no module 'lm_heed'; did you mean 'lm_head'?"),
     ({"modules_to_save": ("model.embed_token",)}, "did you mean 'embed_tokens'?"),
-    ({"lora_layers": 3}, "lora_layers = 3: the model has 2 layers"),
 ]
 
 
@@ -41,15 +40,15 @@ def test_what_the_files_of_the_model_contradict_is_refused(
 
 
 def test_what_the_model_has_passes(model: Path) -> None:
-    check_early(Recipe(model=str(model), lora_layers=2, modules_to_save=("model.embed_tokens", "lm_head")))
+    check_early(Recipe(model=str(model), modules_to_save=("model.embed_tokens", "lm_head")))
 
 
 @pytest.mark.parametrize(
     "files",
     [
         {},
-        {"model.safetensors": b"\xff" * 40, "config.json": b"{"},
-        {"model.safetensors.index.json": b'{"weight_map": 5}', "config.json": b'{"num_hidden_layers": "2"}'},
+        {"model.safetensors": b"\xff" * 40},
+        {"model.safetensors.index.json": b'{"weight_map": 5}'},
         {"model.safetensors.index.json": b'{"weight_map": {"model.layers.0.experts.1.w1.weight": "a"}}'},
     ],
     ids=["none", "damaged", "of other types", "of other names"],
@@ -57,7 +56,7 @@ def test_what_the_model_has_passes(model: Path) -> None:
 def test_what_cannot_be_read_early_is_left_to_the_model(files: dict[str, bytes], tmp_path: Path) -> None:
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    check_early(Recipe(model=str(tmp_path), modules_to_save=("nosuch",), lora_layers=99))
+    check_early(Recipe(model=str(tmp_path), modules_to_save=("nosuch",)))
 
 
 def test_the_names_of_the_weights_are_read_from_the_index_or_the_header(tmp_path: Path) -> None:
@@ -76,15 +75,10 @@ def test_a_machine_with_neither_devices_nor_a_driver_has_no_gpu(
         def glob(self, pattern: str) -> list[Path]:
             return found.get(pattern, [])
 
-    def load(name: str) -> object:
-        if not drivers:
-            raise OSError(name)
-        return object()
-
     found: dict[str, list[Path]] = {}
     drivers: list[str] = []
     monkeypatch.setattr(early, "Path", Nowhere)
-    monkeypatch.setattr("ctypes.CDLL", load)
+    monkeypatch.setattr(early, "find_library", lambda _: next(iter(drivers), None))
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setattr("torch.cuda.device_count", lambda: pytest.fail("PyTorch is not asked"))
     with pytest.raises(MissingError, match="--gpus 4: PyTorch finds no GPU here"):
@@ -104,8 +98,11 @@ def test_a_machine_with_neither_devices_nor_a_driver_has_no_gpu(
     [
         (["train", "--data", "tests/rows/public_rows.jsonl", "modules_to_save=nosuch"], "has no module 'nosuch'"),
         (["data", "mask", "tests/rows/public_rows.jsonl", "--row", "99999"], "so there is no row 99999"),
-        (["data", "mask", "tests/rows/public_rows.jsonl", "lora_layers=9"], "the model has 2 layers"),
-        (["data", "inspect", "tests/rows/public_rows.jsonl", "--format", "hermes", "lora_layers=9"], "has 2 layers"),
+        (["data", "mask", "tests/rows/public_rows.jsonl", "modules_to_save=x"], "has no module 'x'"),
+        (
+            ["data", "inspect", "tests/rows/public_rows.jsonl", "--format", "hermes", "modules_to_save=x"],
+            "no module 'x'",
+        ),
     ],
 )
 def test_a_command_refuses_it_before_torch_is_imported(command: list[str], error: str, model: Path) -> None:
