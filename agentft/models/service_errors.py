@@ -19,6 +19,7 @@ _STATUS_KEYS = ("code", "status", "status_code", "http_code", "error_code")
 _STATUSES = {"1002": "429", "1004": "401", "1008": "402", "2049": "401"}
 """MiniMax's codes for too many requests, a wrong key and no balance."""
 _CODES = {"insufficient_quota": 402, "model_not_found": 404, "usage guidelines": 400, "flagged_input": 400}
+_CODES |= {"API key not valid": 401}  # Gemini's
 """Words of an error, with the status that others send for the same; gateways send them with any status. The last two
 are of xAI and OpenRouter, which refuse one prompt with 403, as others refuse a key."""
 _UNREAD = re.compile(
@@ -48,6 +49,7 @@ def read_error(status: int, text: str) -> tuple[int, str]:
         document: Any = parse_json(text)
     except UnreadableError:
         document = text.strip()
+    document = document[0] if isinstance(document, list) and document else document  # Gemini's
     value: Any = error_in(document) if isinstance(document, dict) else None
     if value and status < 300:
         named = [place.get(key) for place in (value, document) if isinstance(place, dict) for key in _STATUS_KEYS]

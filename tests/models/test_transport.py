@@ -111,6 +111,7 @@ def test_a_redirect_is_named_and_not_followed() -> None:
         (Answer(401, {"error": "bad key"}), "401: bad key; it refuses the key; set AGENTFT_API_KEY"),
         (Answer(404, {"error": {"message": "no model tiny"}}), "no model tiny; check the path of --endpoint and the"),
         (Answer(429, {"error": {"code": "insufficient_quota", "message": "pay"}}), "pay; add credit"),
+        (Answer(400, [{"error": {"message": "API key not valid"}}]), "400: API key not valid; it refuses the key"),
         (Answer(402, {"error": {"message": "Insufficient Balance"}}), "402: Insufficient Balance; add credit"),
         (Answer(400, {"error": {"code": "model_not_found", "message": "no"}}), "no; check the path of --endpoint and"),
         (Answer(503, {"error": {"code": "model_not_found", "message": "no"}}), "no; check the path of --endpoint and"),
