@@ -36,6 +36,7 @@ def derive_command(
     from agentft.display.terminal import say, say_json
     from agentft.evaluation.deriving import TRANSFORMS, derive
     from agentft.files import path_argument
+    from agentft.strict import counted
     from agentft.toolset import load_toolset, shipped_worlds, stdout_to_stderr
 
     plan = choose_cases([suite], tools, None)
@@ -53,7 +54,10 @@ def derive_command(
     with stdout_to_stderr():  # for handlers that print
         for one in derive(plan, loaded, names, others, out, seed=seed):
             made.append(one)
-            say(f"{one.folder}: {one.cases} cases" + f", {one.left_out} left out" * bool(one.left_out), err=True)
+            rest = f", {one.left_out} left out" * bool(one.left_out)
+            say(f"{one.folder}: {counted(one.cases, 'case')}{rest}", err=True)
+    if left := [name for name in names if name not in {one.transform for one in made}]:
+        say(f"no case can be derived by {', '.join(left)}", err=True)
     if as_json:
         say_json({"suite": loaded.name, "derived": [asdict(one) | {"folder": str(one.folder)} for one in made]})
         return

@@ -65,7 +65,8 @@ def mine_command(
     plan = stored_plan(path, records, suites or [], split_names(tools))
     if plan.setups or any(suite.source for suite in plan.suites):
         raise InputError("a public benchmark must not be trained on; mine an evaluation of your own suites")
-    files, recipe = data or _training_files(path.parent), read_build_recipe(find_recipe(templates))
+    trained, learn = _training_of(path.parent)
+    files, recipe = data or trained, read_build_recipe(find_recipe(templates))
     training = read_requests(files) if files else None
     with stdout_to_stderr():  # for handlers that print
         mined = mine(plan, records, training, source=run, recipe=recipe, variants=variants, seed=seed)
@@ -75,20 +76,18 @@ def mine_command(
         say_json(asdict(mined) | {"arm": label, "accepted": kept, "rows": str(target / "rows.jsonl")})
         return
     say(*mined_lines(mined, label))
-    _say_next(mined, target, kept, files)
+    _say_next(mined, target, kept, files, learn)
 
 
-def _say_next(mined: Mined, target: Path, kept: int, files: list[Path]) -> None:
+def _say_next(mined: Mined, target: Path, kept: int, files: list[Path], learn: str) -> None:
     from agentft.display.terminal import say
 
     say(f"accepted: {kept}, in {target / 'rows.jsonl'}; go over them in {target / 'review.md'}, or with --review")
     if any(one.kind == "values" for one in mined.proposals):
         say("note: rows of `values` keep the words of the evaluation; prove the next model on a suite that has others")
     if kept:
-        say(
-            "next: agentft train"
-            + "".join(f" --data {shlex.quote(str(one))}" for one in (*files, target / "rows.jsonl"))
-        )
+        given = "".join(f" --data {shlex.quote(str(one))}" for one in (*files, target / "rows.jsonl"))
+        say(f"next: agentft train{given} --learn {learn}")
 
 
 def _records(path: Path, arm: str | None) -> tuple[str, list[Record]]:
@@ -104,14 +103,16 @@ def _records(path: Path, arm: str | None) -> tuple[str, list[Record]]:
     return label, [one for one in arms[label] if one.case.rpartition("~")[0] not in ids]
 
 
-def _training_files(folder: Path) -> list[Path]:
-    """The data of the run that the evaluation is in (`<run>/eval/<hash>`); none if it is in no run."""
+def _training_of(folder: Path) -> tuple[list[Path], str]:
+    """Data and learn rule of the run that the evaluation is in (`<run>/eval/<hash>`); no data if it is in no run."""
     from agentft.runs import RunFolder
     from agentft.training.recipe import read_resolved
 
     recipe = RunFolder(folder.resolve().parent.parent).recipe
-    found = map(Path, read_resolved(recipe).data) if recipe.is_file() else ()
-    return [path for path in found if path.is_file()]
+    if not recipe.is_file():
+        return [], "balanced"
+    read = read_resolved(recipe)
+    return [path for path in map(Path, read.data) if path.is_file()], read.learn
 
 
 def _write(mined: Mined, target: Path, command: str, *, review: bool) -> int:

@@ -56,7 +56,7 @@ def _lacks(mined: Mined) -> Iterator[str]:
         name, place = next(iter(mined.overlap.items()))
         rates = ", ".join(f"{part} {rate:.0%}" for part, rate in mined.success.items())
         count = counted(len(mined.overlap), "case")
-        yield f"WARNING: training data ask what {count} ask, or nearly that: {place} and {name}, ..."
+        yield f"WARNING: training rows ask the same as {count}, or nearly: {place} and {name}, ..."
         yield f"  solved: {rates}"
 
 

@@ -63,7 +63,7 @@ def derive(
         seed: fixes every choice.
 
     Raises:
-        InputError: there is no such transform, or no case can be derived.
+        InputError: there is no such transform, or no case can be derived; if all are named, those that suit are taken.
     """
     for name in transforms:
         one_of(name, list(TRANSFORMS), "--transforms", "transform")
@@ -75,6 +75,8 @@ def derive(
         shown = TRANSFORMS[name](tools, extra, random)
         found = [made for case in cases if (made := _derived(case, name, shown, random))]
         found = list({tuple(turn.user for turn in case.turns): case for case in reversed(found)}.values())[::-1]
+        if not found and len(transforms) == len(TRANSFORMS):
+            continue
         if not found:
             raise InputError(f"suite {suite.name}: no case can be derived by {name}; leave it out of --transforms")
         used = {tool.tool for tool in shown} - {tool.tool for tool in tools}

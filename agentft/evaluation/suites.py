@@ -122,7 +122,7 @@ def select_suites(names: Sequence[str], worlds: Sequence[str], tools: Collection
         suites = [suite for suite in suites if not worlds or set(suite.worlds) <= set(worlds)]
         suites = [suite for suite in suites if not tools or _needed(suite) <= set(tools)]
     if not suites:
-        raise InputError(f"no shipped suite fits the tools {', '.join(worlds)}; name a suite or add tools")
+        raise InputError(f"no shipped suite fits the tools {', '.join(worlds)}; name yours (docs/evaluate.md)")
     return tuple(suites)
 
 

@@ -42,7 +42,7 @@ def test_failures_become_rows_that_training_takes(stored: Path, capsys: pytest.C
     assert "training data: unknown; add --data FILE" in shown
     page = (stored / "report.html").read_text()
     assert '"next":"agentft eval mine runs/tuned/eval/x"' in page
-    assert "next: agentft train --data runs/tuned/eval/x/mined/rows.jsonl" in shown
+    assert "next: agentft train --data runs/tuned/eval/x/mined/rows.jsonl --learn balanced\n" in shown
     found = rows(stored)
     assert found
     assert run(["data", "inspect", str(stored / "mined" / "rows.jsonl"), "--strict", "--json"]) == 0
@@ -114,7 +114,7 @@ def test_training_data_are_compared(stored: Path, tmp_path: Path, capsys: pytest
         "never seen in training, tools: order (3 cases)",
         "contradictions in training: 1",
         'old.jsonl:1 makes price({"item": "cake"}), but case s1 expects price({"item": "tea"})',
-        "WARNING: training data ask what 1 case ask, or nearly that: old.jsonl:1 and s1, ...",
+        "WARNING: training rows ask the same as 1 case, or nearly: old.jsonl:1 and s1, ...",
         "solved: clean 17%, overlapping 0%",
         "next: agentft train --data old.jsonl --data ",
     ):

@@ -228,6 +228,15 @@ def test_what_cannot_be_derived_is_said(names: list[str], message: str, tmp_path
         list(derive(plan, plan.suites[0], names, [], tmp_path / "out"))
 
 
+def test_of_all_transforms_those_that_suit_are_taken(tmp_path: Path) -> None:
+    good = {"id": "a", "category": "single", "turns": [{"user": "tea?", "calls": [call("price", item="tea")]}]}
+    plan = small_plan(tmp_path, [good])
+    others = [load_toolset("bank")]
+    made = [one.transform for one in derive(plan, plan.suites[0], list(TRANSFORMS), others, tmp_path / "out")]
+    assert "renamed" in made
+    assert "typos" not in made  # the only words are values
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["smart-home", "calendar"])
 def test_shipped_suites_can_be_derived(name: str, tmp_path: Path) -> None:
