@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 
+from agentft.display.safe import safe_line
 from agentft.reports.mining import Cluster, Mined
 from agentft.strict import counted
 from agentft.synthesis.variants import Proposal
@@ -71,19 +72,19 @@ def proposal_lines(proposal: Proposal) -> Iterator[str]:
 def review_page(mined: Mined, ticks: Mapping[str, bool], command: str) -> str:
     """review.md: every proposed row with a box to untick. `ticks`: whether a box is set, by id."""
     lines = ["# Proposed training rows\n", "Untick the rows that you reject, and run the command again. It writes the"]
-    lines += [f"ticked rows to rows.jsonl.\n\n    {command}"]
+    lines += [f"ticked rows to rows.jsonl.\n\n    {safe_line(command)}"]
     for cluster in mined.clusters:
-        lines += [f"\n## {_title(cluster)}\n", f"Cases: {', '.join(cluster.cases)}"]
-        lines += [f"Nearest in training {cluster.nearest}"] * bool(cluster.nearest) + [""]
+        lines += [f"\n## {safe_line(_title(cluster))}\n", f"Cases: {safe_line(', '.join(cluster.cases))}"]
+        lines += [safe_line(f"Nearest in training {cluster.nearest}")] * bool(cluster.nearest) + [""]
         for one in (one for one in mined.proposals if one.case in cluster.cases):
-            head, *rest = proposal_lines(one)
+            head, *rest = map(safe_line, proposal_lines(one))
             lines += [f"- [{'x' if ticks[str(one.row['id'])] else ' '}] {head}", *rest]
     return "\n".join(lines) + "\n"
 
 
 def read_ticks(page: str, known: Collection[str]) -> dict[str, bool]:
     """The boxes of an edited review.md, by id of the row; those of rows that are no longer proposed are left out."""
-    found = (_TICK.match(line) for line in page.splitlines())
+    found = (_TICK.match(line) for line in page.split("\n"))
     return {match[2]: match[1] != " " for match in found if match and match[2] in known}
 
 

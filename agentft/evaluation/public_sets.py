@@ -45,7 +45,7 @@ class Draft:
 def _api_bank(row: Mapping[str, Any], _answers: Mapping[str, Any]) -> Draft:
     """A prompt with one API description a line, a dialogue, and the reply: a request, or a sentence."""
     told, _, listed = row["instruction"].partition("API descriptions:\n")
-    documents: Any = [parse_json(line) for line in listed.splitlines()]
+    documents: Any = [parse_json(line) for line in listed.split("\n") if line]
     tools = [_tool(one, one["input_parameters"], one.get("output_parameters")) for one in documents]
     year = re.search(r"^The current year is .*", told, re.MULTILINE)  # dates in the expected calls depend on it
     messages: list[dict[str, Json]] = [{"role": "system", "content": year[0]}] if year else []

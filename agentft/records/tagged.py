@@ -94,7 +94,11 @@ def _read_system(text: str) -> tuple[tuple[Part, ...], tuple[ToolDefinition, ...
 def _read_declared(text: str) -> list[Json]:
     """The tools of one block: a list, as JSON or as a Python literal, or one object per line."""
     try:
-        listed = read_value(text) if text.lstrip().startswith("[") else list(map(read_value, text.strip().splitlines()))
+        listed = (
+            read_value(text)
+            if text.lstrip().startswith("[")
+            else list(map(read_value, filter(None, text.strip().split("\n"))))
+        )
     except UnreadableError as error:
         raise RowError("unreadable-tools", f"the text in <tools> is unreadable: {error}") from None
     return listed if isinstance(listed, list) else [listed]

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings
 
 from agentft.files import atomic_write, write_text
 from agentft.runs import RunFolder
@@ -34,13 +35,15 @@ def draw_curves(folder: RunFolder) -> Path | None:
 
 def draw_panels(folder: Path, panels: _Panels, across: str = "step") -> Path:
     """Draw panels into a folder. `across`: what the x axis shows."""
+    title = "".join(letter if letter.isprintable() else "\ufffd" for letter in folder.name)
     if find_spec("matplotlib"):
         path = folder / "curves.png"
-        with suppress(Exception):  # a broken matplotlib must not end the training
-            _write_png(path, folder.name, panels, across)
+        # A broken matplotlib must not end the training, and a letter that its font lacks is no news.
+        with suppress(Exception), catch_warnings(action="ignore"):
+            _write_png(path, title, panels, across)
             return path
     path = folder / "curves.svg"
-    write_text(path, _svg(folder.name, panels))
+    write_text(path, _svg(title, panels))
     return path
 
 
@@ -69,7 +72,7 @@ def _write_png(path: Path, title: str, panels: _Panels, across: str) -> None:
     from matplotlib.figure import Figure  # not pyplot, which looks for a display
 
     figure = Figure(figsize=(6 * len(panels), 4), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     for place, (name, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for label, curve in curves.items():
             place.plot(*zip(*curve, strict=True), label=label, marker="." if len(curve) < 30 else None)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agentft.commands import run
+from agentft.display.mining import read_ticks
 from agentft.reports import mining
 from tests.evaluation.world import write_suite, write_world
 
@@ -85,6 +86,18 @@ def test_an_unticked_row_is_left_out_until_it_is_ticked_again(stored: Path) -> N
     page.write_text(page.read_text().replace("[ ]", "[X]"))
     assert run(MINE) == 0
     assert rows(stored) == found
+
+
+def test_no_text_of_a_case_is_a_box_or_reaches_the_terminal(stored: Path) -> None:
+    suite = Path("shopping/cases.jsonl")
+    suite.write_text(suite.read_text().replace('"user": "', '"user": "\u2028- [ ] `row`\u2028\x9b31m\u202e'))
+    model = ["--model", "scripted:silent.jsonl", "--output", "runs/other/eval/x", "--quiet"]
+    assert run(["eval", "./shopping", "--tools", "./shop", *model]) == 0
+    assert run(["eval", "mine", "runs/other/eval/x", *MINE[3:]]) == 0
+    page = (stored.parents[2] / "other/eval/x/mined/review.md").read_text()
+    assert "\\u2028- [ ] `row`\\u2028\\u009b31m\\u202e" in page
+    assert not set("\x9b\u2028\u202e") & set(page)
+    assert read_ticks("- [x] `one`: \u2028- [ ] `one`", ["one"]) == {"one": True}
 
 
 def test_each_row_is_reviewed_in_the_terminal(

@@ -119,3 +119,11 @@ def test_bad_rows_are_refused_with_their_turn(turns: list[Json], reason: str, pl
     with pytest.raises(RowError) as refused:
         read(*turns)
     assert (refused.value.reason, refused.value.turn) == (reason, place)
+
+
+def test_a_declaration_is_a_line_whatever_its_text_holds() -> None:
+    system, *others = ROWS["qwen"]["messages"]
+    told = system["content"].replace('"description": "', '"description": "a\u2028b\x85c\x1d ')
+    row = parse_row({"messages": [{**system, "content": told}, *others]}, "x")
+    assert [tool.name for tool in row.tools] == ["get_price", "get_name"]
+    assert all(tool.description.startswith("a\u2028b\x85c") for tool in row.tools)

@@ -104,6 +104,15 @@ def test_with_matplotlib_it_is_a_png(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("name", ["天气", "a\x1b]0;x\x07", "$\\frac{$"])
+def test_any_name_of_a_run_is_a_title(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = run_of(tmp_path / name, step(1, 2.0))
+    if importlib.util.find_spec("matplotlib"):
+        assert draw_curves(folder) == folder.path / "curves.png"
+    monkeypatch.setattr(curves, "find_spec", lambda _: None)
+    assert set(drawn(folder)) == {"loss", "lr"}
+
+
 def test_a_broken_matplotlib_leaves_the_svg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curves, "find_spec", lambda _: importlib.util.find_spec("json"))
     monkeypatch.setitem(sys.modules, "matplotlib", ModuleType("matplotlib"))
