@@ -96,16 +96,16 @@ def _add(imported: ImportedWorld, name: str, tool: dict[str, Any]) -> None:
 
 
 def _modernised(schema: Any, changed: set[str]) -> Any:
-    """A schema of draft 4, 6 or 7 in keywords of 2020-12, without nulls; what was replaced is added to `changed`.
+    """A schema of draft 3, 4, 6 or 7 in keywords of 2020-12, without nulls; what was replaced is added to `changed`.
 
-    These are `exclusiveMinimum: true` and `exclusiveMaximum: true`, `items` as a list with `additionalItems`, and
-    `dependencies`. A schema that has none of these stays equal.
+    These are `exclusiveMinimum: true` and `exclusiveMaximum: true`, `items` as a list with `additionalItems`,
+    `dependencies`, an `$id` that is an anchor, and `required: true` in a property. A schema without them stays equal.
     """
     if isinstance(schema, list):
         return [_modernised(item, changed) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    kept = {key: value for key, value in schema.items() if value is not None or key in INERT}
+    kept = {key: value for key, value in schema.items() if key in INERT or not _is_empty(key, value)}
     changed |= schema.keys() - kept.keys()
     made: dict[str, Any] = {}
     for key, value in kept.items():
@@ -113,12 +113,30 @@ def _modernised(schema: Any, changed: set[str]) -> Any:
             made[key] = {name: _modernised(inner, changed) for name, inner in value.items()}
         else:
             made[key] = value if key in INERT else _modernised(value, changed)
+    _rename(made, changed)
+    named = kept["properties"].items() if isinstance(kept.get("properties"), dict) else ()
+    needed = [name for name, inner in named if isinstance(inner, dict) and inner.get("required") is True]
+    if needed and isinstance(made.setdefault("required", []), list):
+        made["required"] += [name for name in needed if name not in made["required"]]
+    return made
+
+
+def _is_empty(key: str, value: Json) -> bool:
+    """Whether a keyword says nothing: null, PHP's empty `properties`, or draft 3's `required`, said by the parent."""
+    return value is None or (key in _NAMED and value == []) or (key == "required" and isinstance(value, bool))
+
+
+def _rename(made: dict[str, Any], changed: set[str]) -> None:
+    """Replace the keywords of older drafts in one schema."""
     for bound in ("minimum", "maximum"):
         exclusive = f"exclusive{bound.capitalize()}"
         if isinstance(made.get(exclusive), bool):
             changed.add(exclusive)
             if made.pop(exclusive) and bound in made:
                 made[exclusive] = made.pop(bound)
+    if str(made.get("$id"))[:1] == "#" and len(made["$id"]) > 1:
+        changed.add("$id")
+        made["$anchor"] = made.pop("$id")[1:]
     if isinstance(made.get("items"), list):
         changed.add("items")
         made["prefixItems"] = made.pop("items")
@@ -130,7 +148,6 @@ def _modernised(schema: Any, changed: set[str]) -> Any:
             found = {name: value for name, value in needed.items() if isinstance(value, kind)}
             made |= {key: made.get(key, {}) | found} if found else {}
         del made["dependencies"]
-    return made
 
 
 async def list_tools(server: str, environment: Sequence[str] = ()) -> tuple[list[Json], bool]:

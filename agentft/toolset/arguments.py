@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 from jsonschema_specifications import REGISTRY
@@ -17,8 +17,9 @@ from referencing.jsonschema import DRAFT202012
 
 from agentft.errors import InputError, ToolError
 from agentft.toolset.formats import FORMATS
+from agentft.toolset.patterns import compiles, matches_pattern
 from agentft.toolset.refusals import refuse
-from agentft.toolset.subschemas import LazyResolver, Subschemas, matches_pattern
+from agentft.toolset.subschemas import LazyResolver, Subschemas
 from agentft.toolset.unevaluated import unevaluated_names
 from agentft.types import Json, ToolDefinition
 
@@ -273,10 +274,12 @@ def _with_integers(value: Any, schema: Subschemas) -> Any:
 # Keyword -> validator of its value, without the schemas inside. jsonschema's `check_schema` takes many times as long,
 # and walks a part that is shared each time.
 _KEYWORDS: dict[str, Any] = {}
+_REGEXES = FormatChecker(())
+_REGEXES.checks("regex")(compiles)
 for _name in ("core", "applicator", "unevaluated", "validation", "meta-data", "content", "format-annotation"):
     _text = json.dumps(REGISTRY.contents(f"https://json-schema.org/draft/2020-12/meta/{_name}"))
     _whole = json.loads(_text.replace('{"$dynamicRef": "#meta"}', "true").replace(', "items": true', ""))
-    _checker = _Validator(_whole, format_checker=_Validator.FORMAT_CHECKER, _resolver=LazyResolver(_whole))
+    _checker = _Validator(_whole, format_checker=_REGEXES, _resolver=LazyResolver(_whole))
     _KEYWORDS |= {key: _checker.evolve(schema) for key, schema in _whole["properties"].items() if schema is not True}
 
 

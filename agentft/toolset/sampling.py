@@ -17,6 +17,7 @@ from uuid import UUID
 from agentft.errors import InputError
 from agentft.strict import own_table
 from agentft.toolset.arguments import TYPES, validator_of
+from agentft.toolset.patterns import python_pattern
 from agentft.toolset.schemas import Schema, merge
 from agentft.types import Json
 
@@ -238,7 +239,7 @@ def _formatted(random: Random, kind: str, low: int, schema: Schema) -> str:
 def _patterned(random: Random, schema: Schema, low: int) -> str:
     try:
         # The standard library's pattern parser is private, so it may be missing in a future version.
-        parsed = importlib.import_module("re._parser").parse(schema["pattern"])
+        parsed = importlib.import_module("re._parser").parse(python_pattern(schema["pattern"], simple=True))
         own = validator_of({key: schema[key] for key in ("pattern", "minLength", "maxLength") if key in schema})
         for spread in (6, 0, 20, 2 * low, 4 * low):
             text = "".join(_matching(random, parsed, min(spread, _MOST)))

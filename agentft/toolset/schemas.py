@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, TypeAlias
 
 from agentft.errors import InputError
 from agentft.strict import own_table
 from agentft.toolset.arguments import INERT, TYPES, count_values, hashable, validator_of
+from agentft.toolset.patterns import compiles
 from agentft.toolset.references import References
 from agentft.types import Json
 
@@ -86,10 +85,7 @@ def expand(schema: Json, references: References | None = None, base: str = "", h
     # Many operations share a large schema, each through a short one that refers to it, or with what holds it.
     key = (str(schema) if count_values(schema, _SHORT)[0] <= _SHORT else id(schema), base, hidden)
     if key not in references.expanded:
-        try:
-            references.expanded[key] = (*_walk(schema, references, base, hidden), schema)
-        except InputError as error:
-            references.expanded[key] = str(error), set(), set(), schema
+        references.expanded[key] = (*_walk(schema, references, base, hidden), schema)
     made, cut, dropped, _ = references.expanded[key]
     if isinstance(made, str):
         raise InputError(made)
@@ -98,12 +94,17 @@ def expand(schema: Json, references: References | None = None, base: str = "", h
     return made
 
 
-def _walk(schema: Json, references: References, base: str, hidden: str) -> tuple[Schema, set[str], set[str]]:
+def _walk(schema: Json, references: References, base: str, hidden: str) -> tuple[Schema | str, set[str], set[str]]:
+    """The expanded schema, or why it has none; what was cut and dropped."""
     for depth in _DEPTHS:
         walk = _Walk(references, hidden, depth, last=depth == _DEPTHS[-1])
-        with suppress(_TooLargeError):
+        try:
             made = walk.node(schema, base, (), 0)
             break
+        except _TooLargeError:
+            continue
+        except InputError as error:
+            return str(error), set(), set()
     return _without(made, hidden) if hidden in walk.dropped else made, walk.cut, walk.dropped - {hidden}
 
 
@@ -276,14 +277,7 @@ def _listed(value: Any) -> Sequence[Any]:
 
 
 def _compiles(pattern: str) -> bool:
-    """Whether a pattern is valid in Python too; `\\p{L}` and others of ECMAScript are not."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            re.compile(pattern)
-    except (re.error, RecursionError, OverflowError, Warning):
-        return False
-    return len(pattern) <= 1000
+    return len(pattern) <= 1000 and compiles(pattern)
 
 
 _NEEDS = {"type": "object", "additionalProperties": {"type": "array", "items": {"type": "string"}}}

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Self
 
-import regex
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
-__all__ = ["LazyResolver", "Subschemas", "matches_pattern"]
+from agentft.toolset.patterns import matches_pattern
+
+__all__ = ["LazyResolver", "Subschemas"]
 
 _PARTS_LIMIT = 500  # schemas that apply to one value
 _LISTS, _SINGLES = ("allOf", "anyOf", "oneOf"), ("if", "then", "else")
-
-
-def matches_pattern(pattern: str, text: str) -> bool:
-    """Whether a pattern of a schema matches; within a time limit, because neither of the two can be trusted."""
-    try:
-        return bool(regex.search(_ecma(pattern), text, timeout=0.2))
-    except (TimeoutError, regex.error):
-        return False
-
-
-@lru_cache(maxsize=1000)
-def _ecma(pattern: str) -> str:
-    """The pattern with `$` at the end only, as in ECMAScript; in Python, it also stands before a last line feed."""
-    return re.sub(r"(?s)\\.?|\[\^?\]?(?:\\.?|[^\]\\])*\]?|\$", lambda one: r"\Z" if one[0] == "$" else one[0], pattern)
 
 
 class LazyResolver:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agentft.toolset.subschemas import matches_pattern
+from agentft.toolset.patterns import matches_pattern
 
 __all__ = ["unevaluated_names"]
 

@@ -30,7 +30,6 @@ BAD: list[Any] = [
     [],
     {"type": "array"},
     {"type": "string"},
-    {"type": "object", "properties": []},
     {"type": "object", "required": "a"},
     {"type": "object", "properties": {"a": {}, "required": ["a"]}},
     {"type": "object", "properties": {"a": {"$ref": "#/$defs/gone"}}},
@@ -49,7 +48,7 @@ def test_one_bad_tool_does_not_take_the_others_down(tmp_path: Path, capsys: pyte
     odd: list[Any] = [7, {"inputSchema": OBJECT}, {"name": "good", "inputSchema": OBJECT}, {"name": "none"}]
     assert import_tools([*bad, {"name": "good", "inputSchema": OBJECT}, *odd], tmp_path, "--json") == 0
     refused = {note["place"]: note["reason"] for note in json.loads(capsys.readouterr().out)["refused"]}
-    places = ["tools/11", "tools/12", "good", "none"]
+    places = [*(f"tools/{len(BAD) + more}" for more in (1, 2)), "good", "none"]
     assert list(refused) == [*(f"bad{number}" for number in range(len(BAD))), *places]
     assert not any("pydantic" in reason or "\n" in reason for reason in refused.values())
     assert 'whose `type` is "object"' in refused["bad0"]
@@ -99,6 +98,42 @@ def test_older_drafts_keep_their_meaning(arguments: dict[str, Any], accepted: bo
     assert "now as in JSON Schema 2020-12: dependencies, exclusiveMaximum, exclusiveMinimum, items" in told
     with nullcontext() if accepted else pytest.raises(ToolError):
         ArgumentCheck(load_toolset(str(tmp_path / "w")).tools["t"].definition)(arguments)
+
+
+OLDEST = {
+    "type": "object",
+    "properties": {
+        "n": {"type": "integer", "required": True},
+        "m": {"type": "string", "required": False, "pattern": "^\\p{L}+$"},
+        "o": {"$ref": "#p"},
+        "required": {"type": "boolean"},
+        "q": {"type": "object", "properties": []},
+    },
+    "required": ["o"],
+    "definitions": {"P": {"$id": "#p", "type": "integer", "default": None}},
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "accepted"),
+    [
+        ({"n": -1, "o": 1, "m": "é"}, True),
+        ({"o": 1}, False),
+        ({"n": 1}, False),
+        ({"n": 1, "o": "a"}, False),
+        ({"n": 1, "o": 1, "m": "1"}, False),
+        ({"n": 1, "o": 1, "q": {"a": 1}, "required": True}, True),
+    ],
+)
+def test_what_only_the_oldest_drafts_allow_is_read_or_told(
+    arguments: dict[str, Any], accepted: bool, tmp_path: Path
+) -> None:
+    assert import_tools([{"name": "old", "inputSchema": OLDEST}], tmp_path) == 0
+    told = (tmp_path / "w" / "README.md").read_text()
+    assert "now as in JSON Schema 2020-12: $id, properties, required" in told
+    check = load_toolset(str(tmp_path / "w")).tools["old"].check
+    with nullcontext() if accepted else pytest.raises(ToolError):
+        check(arguments)
 
 
 def test_nulls_of_what_was_left_out_are_dropped(tmp_path: Path) -> None:

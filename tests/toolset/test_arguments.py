@@ -15,8 +15,8 @@ from agentft.errors import InputError, ToolError
 from agentft.metrics.validity import schema_problems
 from agentft.toolset import did_you_mean
 from agentft.toolset.arguments import ArgumentCheck, validator_of
+from agentft.toolset.patterns import matches_pattern
 from agentft.toolset.sampling import UnsatisfiableError, draw
-from agentft.toolset.subschemas import matches_pattern
 from agentft.types import Json, Span, ToolCall, ToolDefinition
 
 SCHEMA: dict[str, Json] = {
