@@ -10,7 +10,10 @@ from itertools import islice
 from agentft.errors import RowError
 from agentft.types import Json, ToolCall, Turn
 
-__all__ = ["CallLinks", "read_identity"]
+__all__ = ["RESULT_IDS", "CallLinks", "read_identity"]
+
+RESULT_IDS = ("tool_call_id", "toolCallId", "call_id")
+"""Keys of a result that name its call: OpenAI's, the AI SDK's and the Responses API's."""
 
 _SHOWN = 4
 
@@ -49,7 +52,7 @@ class CallLinks:
 
     def problem(self, message: Mapping[str, Json]) -> str:
         """Why this message answers no open call."""
-        keys = (key for key in ("tool_call_id", "name", "tool_name") if message.get(key))
+        keys = (key for key in (*RESULT_IDS, "name", "tool_name") if message.get(key))
         named = next((f" for the {key} {message[key]!r:.60}" for key in keys), "")
         calls = ", ".join(f"{call.id:.40} ({call.name:.40})" for call in islice(self.open.values(), _SHOWN))
         return f"a result{named}, but " + (f"the open calls are {calls}" if calls else "no call is open")

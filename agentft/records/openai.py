@@ -11,7 +11,7 @@ from agentft.calls.reading import CallKeys, make_call
 from agentft.calls.thoughts import add_thought, begin_thought, is_thought, join_thoughts, read_text
 from agentft.errors import RowError
 from agentft.records.keys import REASONING_KEYS, argument_key, as_text, read_excluded, read_reasoning
-from agentft.records.links import CallLinks, read_identity
+from agentft.records.links import RESULT_IDS, CallLinks, read_identity
 from agentft.records.tools import has_calls, read_role, written_calls
 from agentft.records.turns import text_of
 from agentft.records.unread import unread_of_turn
@@ -31,8 +31,8 @@ _TEXT_KEYS = {"text": "text", "input_text": "text", "output_text": "text", "refu
 OPENAI_KEYS: dict[str, frozenset[str]] = {
     "": frozenset({"role", "content"}),
     "assistant": frozenset({"tool_calls", "function_call", "refusal", *REASONING_KEYS}),
-    "tool": frozenset({"tool_call_id", "name", "tool_name", "is_error"}),
-    "function": frozenset({"tool_call_id", "name", "tool_name", "is_error"}),
+    "tool": frozenset({*RESULT_IDS, "name", "tool_name", "is_error"}),
+    "function": frozenset({*RESULT_IDS, "name", "tool_name", "is_error"}),
 }
 """The keys of a message that are read, by role."""
 
@@ -152,7 +152,10 @@ def _add_result(message: Mapping[str, Json], step: CallLinks, before: Json) -> N
         RowError: `result-without-call`, with the keys that may hold the call.
     """
     name = as_text(message.get("name") or message.get("tool_name"))
-    number = step.find(read_identity(message.get("tool_call_id")), name)
+    given = [*filter(None, (read_identity(message.get(key)) for key in RESULT_IDS))]
+    own = read_identity(message.get("id"))  # the message's, or the call's
+    given += [call.id for call in step.open.values() if call.id == own]
+    number = step.find(given[0] if given else "", name)
     if number is not None:
         others = ", ".join(unread_of_turn(message, OPENAI_KEYS))
         if message.get("content") is None and (others or "content" not in message):

@@ -10,7 +10,7 @@ from agentft.types import Text, Turn
 __all__ = ["written_call", "written_calls_of"]
 
 # The tags of model families; then shapes: `f(a=1)` in brackets or alone, `f` above its arguments, and an object. Last,
-# what begins (or, after a prompt that began it, ends) a thought.
+# what begins (or, after a prompt that began it, ends) a thought, and the ends of turns of model families.
 _CALL = re.compile(
     r"<(?:\w{1,20}:|｜DSML｜)?(?:tool_calls?|function_?calls?|invoke)(?= |>)"
     r"|<(?:function=|start_function_call>|execute>|longcat_tool_call>)"
@@ -22,6 +22,7 @@ _CALL = re.compile(
     r'\s*"(?:arguments|parameters|args|input|action_input|tool_input)"\s*:)'
     r"|</?(?:\w{1,20}[:|])?(?i:think(?:ing)?|thoughts?|reasoning|scratch_?pad|longcat_think)>|\[THINK\]|◁think▷"
     r"|<\|(?:begin_of_thought|START_THINKING)\|>|<\|channel\|?>(?:analysis|thought)"
+    r"|<\|(?:im_end|eot_id|eom_id|end|endoftext|end_of_text)\|>|<end_of_turn>|</s>(?=\s*\Z)"
 )
 _SHAPES = {"python": "f(a=1)", "lines": "f {...}", "object": '{"name": ..., "arguments": ...}'}
 

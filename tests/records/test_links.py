@@ -71,7 +71,8 @@ def test_an_id_that_is_used_again_in_the_next_step_is_a_new_call() -> None:
         ([asks(call("c1", "rome")), result("30", tool_name="oslo")], r"the tool_name 'oslo', but .* c1 \(rome\)"),
         ([{**ANSWER, "toolCalls": [call("c1")]}, result("30")], "keys that are not read: assistant.toolCalls"),
         ([{**ANSWER, "function_calls": "f()"}, result("30")], "keys that are not read: assistant.function_calls"),
-        ([asks(), result("30", call_id="c1")], "keys that are not read: tool.call_id"),
+        ([asks(), result("30", call_id="c1")], "a result for the call_id 'c1', but no call is open"),
+        ([asks(), result("30", callId="c1")], "keys that are not read: tool.callId"),
     ],
 )
 def test_a_result_without_an_open_call_rejects_the_row(messages: list[dict[str, Any]], why: str) -> None:
@@ -96,3 +97,20 @@ def test_an_msagent_result_without_a_call_rejects_the_row() -> None:
     with pytest.raises(RowError, match="no call is open") as caught:
         parse_row({"conversations": turns}, "x")
     assert (caught.value.reason, caught.value.turn, caught.value.offset) == ("result-without-call", 1, 5)
+
+
+@pytest.mark.parametrize("key", ["tool_call_id", "toolCallId", "call_id", "id"])
+def test_results_go_to_the_calls_that_they_name_under_any_key(key: str) -> None:
+    calls = [{"id": name, "function": {"name": "f", "arguments": "{}"}} for name in "ab"]
+    results = [{"role": "tool", key: name, "content": f"of {name}"} for name in "ba"]
+    row = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls": calls}, *results]}
+    conversation = parse_row(row, "x")  # type: ignore[arg-type]
+    assert [turn.raw for turn in conversation.turns[2:]] == ["of a", "of b"]
+    assert conversation.unread == ()
+
+
+def test_the_id_of_a_message_names_no_call() -> None:
+    call = {"id": "a", "function": {"name": "f", "arguments": "{}"}}
+    result = {"role": "tool", "id": "message-7", "content": "3"}
+    row = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls": [call]}, result]}
+    assert parse_row(row, "x").turns[2].raw == "3"  # type: ignore[arg-type]

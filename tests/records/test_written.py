@@ -39,6 +39,7 @@ WRITTEN = {
     "claude": ('<function_calls>\n<invoke name="f">', "<function_calls"),
     "gemma": ("```tool_code\nf()\n```", "```tool_code"),
     "internlm": ("<|action_start|><|plugin|>", "<|action_start|>"),
+    **{f"end {end}": (f"It is 3.{end}", end) for end in ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "</s>")},
     "qwen-1": (f"✿FUNCTION✿: f\n✿ARGS✿: {ARGUMENTS}", "✿FUNCTION✿"),
     **{
         f"thought {begin}": (f"{begin}so{end}Yes", begin)
