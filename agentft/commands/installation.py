@@ -121,7 +121,7 @@ def check_devices() -> Iterator[Check]:
 
 
 def _gpus(facts: Mapping[str, object]) -> Iterator[Check]:
-    yield Check("torch", True, f"{facts['version']}, {facts['threads']} threads")
+    yield Check("torch", True, f"{facts['version']}, threads: {facts['threads']}")
     gpus = facts["gpus"]
     if not isinstance(gpus, list) or not gpus:
         remedy = "the quickstart runs on the CPU; models above about 1B parameters need an NVIDIA GPU"

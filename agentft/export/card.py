@@ -80,7 +80,7 @@ def _scores(folder: Path) -> Iterator[str]:
     if not known:
         yield "Not evaluated."
         return
-    yield f"Evaluation {_code(found[-1].parent.name)}, {summary.get('cases', 0)} cases, 95 % intervals."
+    yield f"Evaluation {_code(found[-1].parent.name)}, cases: {summary.get('cases', 0)}, 95 % intervals."
     yield from ("", "| metric | value | interval | n |", "|---|---|---|---|")
     for name, one in known:
         yield f"| {name} | {one['value']:.1%} | {one['low']:.1%} to {one['high']:.1%} | {one['n']} |"

@@ -158,7 +158,7 @@ def _check(export: _Export, note: Callable[[str], None], allow_differences: bool
         raise FrameError(f"none of the {len(parity.unsendable)} training rows can be sent as messages; train again")
     note(parity.sentence() + (f"; the first difference: {parity.first}" if parity.differ else ""))
     if parity.as_text:
-        note(f"{parity.as_text} rows have calls in the data set's own wording: send system text and calls as text")
+        note(f"rows with calls in the data set's own wording: {parity.as_text}; send system text and calls as text")
     if parity.unsendable:
         note(f"rows not sendable as messages: {len(parity.unsendable)} (the first: {parity.unsendable[0]})")
 

@@ -35,7 +35,7 @@ class HeldOut:
         """What the user should know about the rows."""
         rows = self.document["rows"]
         when = f"every {recipe.eval_steps} steps" if recipe.eval_steps else "after each epoch"
-        yield Note(f"held-out loss: {rows} rows ({self.document['source']}), measured {when}")
+        yield Note(f"held-out rows: {rows} ({self.document['source']}); their loss is measured {when}")
         if self.doubtful:
             yield Note(f"{self.doubtful} of the {rows} held-out rows ask what a training row asks", warning=True)
 

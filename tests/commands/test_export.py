@@ -172,7 +172,7 @@ def test_vllm_gets_template_parser_and_adapter(
     captured = capfd.readouterr()
     assert "vLLM has no parser for MS-Agent calls" in captured.out
     assert "--tool-call-parser" not in captured.out
-    assert "rows have calls in the data set's own wording" in captured.err
+    assert "rows with calls in the data set's own wording: " in captured.err
 
 
 def test_ollama_gets_a_modelfile(runs: Folders, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -259,7 +259,7 @@ def test_the_card_has_the_account_and_the_scores(lora: Path) -> None:
     (lora / "data.json").write_text(json.dumps(data))
     assert run(["export", str(lora), "--to", "adapter", "--output", str(lora / "two")]) == 0
     text = (lora / "two" / "README.md").read_text(encoding="utf-8")
-    assert "Evaluation `basics`, 12 cases, 95 % intervals." in text
+    assert "Evaluation `basics`, cases: 12, 95 % intervals." in text
     assert "| exact_call | 75.0% | 50.0% to 90.0% | 12 |" in text
     assert "  - \\<b\\>too\\|long \\# x: 2" in text
     assert "not all rows were seen" not in text

@@ -87,7 +87,7 @@ def test_a_file_is_drawn_from_and_compared_with_the_training_rows(tiny: Path, tm
     assert (held.document["rows"], held.document["rejected"], held.doubtful) == (6, 1, 4)
     assert held.document["source"] == str(other)
     texts = [note.text for note in held.notes(recipe_of(tiny, rows, tmp_path))]
-    assert texts[0] == f"held-out loss: 6 rows ({other}), measured after each epoch"
+    assert texts[0] == f"held-out rows: 6 ({other}); their loss is measured after each epoch"
     assert texts[1] == "4 of the 6 held-out rows ask what a training row asks"
     few = apart(recipe_of(tiny, rows, tmp_path, eval_data=str(other), eval_rows=2))[1]
     assert few.document["rows"] == 2
