@@ -43,12 +43,16 @@ LOCK = ".lock"
 
 @contextmanager
 def naming(path: object) -> Iterator[None]:
-    """Name the file in an error of the block, which writes it: a full disk refuses a write without a name."""
+    """Name the file in an error of the block, which writes it, by way of a temporary file or not.
+
+    A full disk refuses a write without a name.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno is not None:  # else its message is our own, which a name would hide
-            error.filename = error.filename or str(path)
+        named = str(error.filename or ".partial")
+        if error.errno is not None and named.endswith(".partial"):  # without a number, the message is our own
+            error.filename = str(path)
         raise
 
 

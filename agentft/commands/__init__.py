@@ -264,7 +264,9 @@ def _report_os_error(error: OSError) -> int:
     place = f" at {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _report(f"the disk is full{place}; finished work is kept; free some space (or quota) and rerun", 2)
-    return _report(f"{error.strerror or error}{place}", 2)
+    refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    remedy = "; change its permissions, or give another path" if refused else ""
+    return _report(f"{error.strerror or error}{place}{remedy}", 2)
 
 
 def _report_bug(error: BaseException) -> int:

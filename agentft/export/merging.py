@@ -78,8 +78,12 @@ def merge_run(run: FinishedRun, prompts: Sequence[Sequence[int]], target: Path, 
 
 
 def copy_model(source: Path, target: Path) -> None:
-    """Copy the model of a full-tuning run as it is."""
-    shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(DIGESTS))
+    """Copy the files of a run's weights, without their modes: those of a read-only run would refuse changes."""
+    for path in source.rglob("*"):
+        if path.is_file() and path.name != DIGESTS:
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
 
 
 def write_stops(target: Path, tokenizer: Any, stops: Sequence[str]) -> None:

@@ -167,7 +167,11 @@ def with_command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Any
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (typer.Abort(), 130, "interrupted\n"),
         (OSError(errno.ENOSPC, "No space left", "/d/f"), 2, "error: the disk is full at /d/f; finished work"),
-        (PermissionError(errno.EACCES, "Permission denied", "/d/f"), 2, "error: Permission denied at /d/f\n"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/d/f"),
+            2,
+            "error: Permission denied at /d/f; change its permissions, or give another path\n",
+        ),
         (OSError("odd"), 2, "error: odd\n"),
     ],
 )

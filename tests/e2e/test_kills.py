@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from agentft.commands import run
 from agentft.evaluation.records import read_records
+from agentft.files import find_damage
 from agentft.models.embedded import EMBEDDED, is_pulled, model_folder
 from agentft.repl.saving import msagent_row, replace_row
 from agentft.runs import RunFolder
@@ -183,3 +184,42 @@ def test_pulling_a_model(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_exporting(here: Path) -> None:
+    tiny, rows = save_tiny(here / "tiny"), write_rows(here / "rows.jsonl", 3)
+    train = ["train", "--model", str(tiny), "--data", str(rows), "--method", "lora", "dtype=fp32", "--output", "run"]
+    assert run([*train, "--quiet", "--learn", "balanced"]) == 0
+    command = ["export", "run", "--to", "merged", "--output"]
+    seconds_of([*command, "first"])  # imports the libraries, which no fork waits for
+    whole, dice = seconds_of([*command, "whole"]), random.Random(0)
+    for number in range(KILLS):
+        kill(lambda number=number: run([*command, f"out-{number}"]), dice.uniform(0, whole * 1.2))  # type: ignore[misc]
+    for number in range(KILLS):
+        target = here / f"out-{number}"
+        if not target.exists():
+            assert run([*command, target.name]) == 0
+        assert {path.name for path in target.iterdir()} == {path.name for path in (here / "whole").iterdir()}
+        assert find_damage(target) is None
+    assert not list(here.glob("*partial*"))
+
+
+def test_importing_and_deriving_a_suite(here: Path) -> None:
+    write_suite(here)
+    write_world(here)
+    tool = {"name": "tide", "description": "The tide.", "parameters": {"type": "dict", "properties": {}}}
+    row = {"question": "Tide?", "correct_answer": "tool_call", "tools": [json.dumps(tool)]}
+    row["answers"] = {"tool_call": '<TOOLCALL>[{"name": "tide", "arguments": {}}]</TOOLCALL>'}
+    (here / "set.jsonl").write_text("".join(json.dumps({**row, "uuid": f"u{number}"}) + "\n" for number in range(20)))
+    importing = ["eval", "import", "set.jsonl", "--from", "when2call", "--output"]
+    deriving = ["eval", "derive", "./shopping", "--tools", "./shop", "--transforms", "renamed", "--out"]
+    for command, place in ((importing, "."), (deriving, "shopping-renamed")):
+        whole, dice = seconds_of([*command, f"{command[1]}-whole"]), random.Random(0)
+        whole += seconds_of([*command, f"{command[1]}-again"])
+        expected = (here / f"{command[1]}-whole" / place / "cases.jsonl").read_bytes()
+        for number in range(KILLS):
+            name = f"{command[1]}-{number}"
+            kill(lambda name=name, command=command: run([*command, name]), dice.uniform(0, whole * 0.6))  # type: ignore[misc]
+            if not (here / name / place / "suite.toml").exists():
+                assert run([*command, name]) == 0
+            assert (here / name / place / "cases.jsonl").read_bytes() == expected
