@@ -123,7 +123,7 @@ def _write_results(turn: Turn, named: set[str]) -> Iterator[Json]:
 
 def _sent_id(identity: str) -> str:
     """A call's id as it is sent: Mistral takes nine letters and digits only, which an id that was made here is not."""
-    return f"call{number:0>5}" if (number := identity.removeprefix("call_")).isdecimal() else identity
+    return f"call{identity[5:]:0>5}" if re.fullmatch("call_[0-9]{1,5}", identity) else identity
 
 
 def read_sent(text: str, what: str) -> dict[str, Any]:

@@ -152,13 +152,16 @@ def test_parallel_calls_keep_their_order_and_get_ids_of_their_own() -> None:
 
 def test_ids_that_were_made_here_are_taken_by_mistral() -> None:
     """It takes nine letters and digits; one of the server's own stays."""
-    given = [tool_call("weather", {"city": name}, identity) for name, identity in [("A", "D681PevKs"), ("B", None)]]
+    given = [
+        tool_call("weather", {"city": name}, identity)
+        for name, identity in [("A", "D681PevKs"), ("B", None), ("C", "2")]
+    ]
     with serving(completion({"tool_calls": given}), HELLO) as (served, model):
         after, _ = advance(conversation(), ask(model), Runner(), "s", 0)
         ask(model, after)
     said, *results = served.chats[1].body["messages"][2:]
-    assert [one["id"] for one in said["tool_calls"]] == ["D681PevKs", "call00001"]
-    assert [one["tool_call_id"] for one in results] == ["D681PevKs", "call00001"]
+    assert [one["id"] for one in said["tool_calls"]] == ["D681PevKs", "call00001", "2"]
+    assert [one["tool_call_id"] for one in results] == ["D681PevKs", "call00001", "2"]
 
 
 BAD: list[tuple[Json, str, str, dict[str, Json]]] = [
