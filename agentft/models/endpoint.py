@@ -167,7 +167,8 @@ class EndpointModel:
         except EndpointError as error:
             if not (conversation.tools and is_unread(str(error))):
                 raise
-            choice, text = ChatResponse({}, "", "unread", Usage(), f"the server could not read it: {error}"), str(error)
+            text = str(error).removeprefix(f"{self._endpoint.url}: ")  # the model is told why
+            choice = ChatResponse({}, "", "unread", Usage(), f"the server could not read it: {text}")
         try:
             turn: Turn = read_turn(choice.message, conversation, choice.unread)
         except UnreadableError as error:

@@ -73,6 +73,7 @@ def test_an_error_about_the_models_call_is_the_models(status: int, body: Any, st
         (call,) = calls(reply)
         assert (reply.finish, call.name) == ("unread", "")
         assert str(call.parse_error).startswith("the server could not read it: ")
+        assert served.url not in str(call.parse_error)
         after, _ = advance(conversation(), reply, Runner(), "s", 0)
         assert ask(model, after).turn.raw == "Hello."
 
