@@ -27,7 +27,7 @@ def derive_command(
     seed: Annotated[int, typer.Option(help="Seed of every choice.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Derive suites from a suite: tools renamed, reordered, without descriptions, among others, missing; typos.
+    """Derive suites from a suite: tools renamed, reordered, undescribed, missing or among decoys; requests with typos.
 
     Example:
       agentft eval derive basics --out derived --transforms renamed,distractors-10

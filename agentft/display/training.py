@@ -164,7 +164,7 @@ def plan_lines(plan: TrainingPlan, data: DataReport) -> list[str]:
     saved = f"{packing.tokens:,} tokens computed per epoch instead of {packing.unshared:,}"
     return [
         f"packs: {packing.packs:,} of {samples}, {packing.fill:.0%} full; shared prefixes: {saved} "
-        f"(x{packing.sharing:.1f} fewer)",
+        f"({packing.sharing:.1f}x fewer)",
         f"steps: {plan.steps:,} over {counted(plan.epochs, 'epoch')}",
     ]
 
