@@ -15,7 +15,7 @@ from agentft.evaluation.checking import check_cases
 from agentft.evaluation.plan import make_plan
 from agentft.evaluation.public_sets import READERS, Draft
 from agentft.evaluation.suites import load_suite
-from agentft.files import path_argument, write_text
+from agentft.files import naming, path_argument, write_text
 from agentft.imports.world import default_base_url, unique_name
 from agentft.rows.reading import Row, read_rows
 from agentft.toolset import load_toolset
@@ -119,8 +119,9 @@ def import_set(path: Path, kind: str, folder: Path, world: str | None = None) ->
     _require_cases(made, path)
     partial = folder.resolve().with_name(f".{folder.resolve().name}.{os.getpid()}.partial")
     try:
-        _write(made, partial, path, kind, world)
-        partial.rename(folder)
+        with naming(folder):
+            _write(made, partial, path, kind, world)
+            partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return made

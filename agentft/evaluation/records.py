@@ -20,7 +20,7 @@ from agentft.calls import CALL_FORMATS, call_format
 from agentft.errors import InputError
 from agentft.evaluation.plan import Arm
 from agentft.evaluation.probabilities import CallPiece, CallProbability, Probabilities
-from agentft.files import atomic_write, clear_unfinished, json_of, lock_folder, naming
+from agentft.files import atomic_write, clear_unfinished, is_at, json_of, lock_folder, naming
 from agentft.metrics import SCORER_VERSION, Context, Finding, classify, decisions, score_case
 from agentft.records.parts import dump_part, read_part
 from agentft.strict import read_as, read_bytes
@@ -285,6 +285,8 @@ class Store:
         with naming(self.path):
             self._stream.write(dump_line(record.document()))
             self._stream.flush()
+        if not is_at(self._stream, self.path):
+            raise InputError(f"{self.path} was removed or replaced while the evaluation ran; give the command again")
         self.records[record.key] = record
 
     def rewrite(self, records: Iterable[Record]) -> None:

@@ -254,6 +254,18 @@ def test_a_store_makes_its_folder_and_refuses_other_arms(tmp_path: Path) -> None
     assert (folder / "cases.jsonl").read_bytes() == GOLDEN.read_bytes()
 
 
+@pytest.mark.parametrize("content", [None, ""], ids=["removed", "replaced"])
+def test_a_store_refuses_cases_when_its_file_is_gone(content: str | None, tmp_path: Path) -> None:
+    record = next(read_records(GOLDEN))
+    with Store(tmp_path, fingerprints()) as store:
+        (tmp_path / "cases.jsonl").unlink()
+        if content is not None:
+            (tmp_path / "cases.jsonl").write_text(content)
+        with pytest.raises(InputError, match=r"cases.jsonl was removed or replaced while .*; give the command again"):
+            store.add(record)
+        assert record.key not in store.records
+
+
 def test_only_the_last_line_may_be_cut_off_and_blank_lines_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "cases.jsonl"
     line = dump_line(ROWS[0])
