@@ -102,12 +102,13 @@ def _open_encoder(
 ) -> Encoder:
     from agentft.display.pulling import ensure_pulled
     from agentft.display.terminal import waiting
-    from agentft.training.recipe import check_places, read_settings
+    from agentft.rows.sources import is_parquet
+    from agentft.training.recipe import read_settings
 
     options = {"model": model, "format": call_format, "learn": learn, "data": [str(file)]}
     recipe = read_settings(settings or [], options)
     ensure_pulled(recipe.model)
-    check_places(recipe)  # before the imports
+    is_parquet(file)  # a file that does not exist is refused before the imports, as the model's folder is
     with waiting(f"loading the tokenizer of {recipe.model}"):
         from agentft.training.encoder import open_encoder
 

@@ -8,11 +8,13 @@ import pytest
 import typer
 from rich.console import Console
 
+from agentft.commands import run
 from agentft.commands.data import inspect_command
 from agentft.display.data import show_inspection
 from agentft.errors import InputError
 from agentft.rows.inspection import inspect_file
 from tests.records.rows import HERE, PUBLIC
+from tests.tiny import save_tiny
 
 MSAGENT = HERE / "msagent.jsonl"
 GOOD = '{"messages":[{"role":"user","content":"Hi"},{"role":"assistant","content":"Hello"}]}'
@@ -111,3 +113,12 @@ def test_unreadable_calls_are_named(tmp_path: Path) -> None:
 def test_bad_files_are_one_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         inspect_command(tmp_path / "none.jsonl")
+
+
+def test_settings_about_the_training_alone_are_not_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A recipe from another machine may name a tracker, held-out rows and modules that are not here."""
+    file, model = tmp_path / "rows.jsonl", save_tiny(tmp_path / "model")
+    file.write_text(GOOD)
+    elsewhere = ["report_to=trackio", "eval_data=none.jsonl", "modules_to_save=other"]
+    assert run(["data", "inspect", str(file), "--model", str(model), "--learn", "assistant", *elsewhere]) == 0
+    assert "1 kept" in capsys.readouterr().out
