@@ -208,8 +208,8 @@ def test_importing_and_deriving_a_suite(here: Path) -> None:
     write_suite(here)
     write_world(here)
     tool = {"name": "tide", "description": "The tide.", "parameters": {"type": "dict", "properties": {}}}
-    row = {"question": "Tide?", "correct_answer": "tool_call", "tools": [json.dumps(tool)]}
-    row["answers"] = {"tool_call": '<TOOLCALL>[{"name": "tide", "arguments": {}}]</TOOLCALL>'}
+    answers = {"tool_call": '<TOOLCALL>[{"name": "tide", "arguments": {}}]</TOOLCALL>'}
+    row = {"question": "Tide?", "correct_answer": "tool_call", "tools": [json.dumps(tool)], "answers": answers}
     (here / "set.jsonl").write_text("".join(json.dumps({**row, "uuid": f"u{number}"}) + "\n" for number in range(20)))
     importing = ["eval", "import", "set.jsonl", "--from", "when2call", "--output"]
     deriving = ["eval", "derive", "./shopping", "--tools", "./shop", "--transforms", "renamed", "--out"]
