@@ -52,6 +52,7 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
         "X-Auth",
         "two_factor_code",
         "backup_codes",
+        "GITHUB_PAT",
         "signing_key",
         "encKey",
         "security_answer",
