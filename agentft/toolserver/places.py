@@ -244,7 +244,8 @@ def fill_request(base: str, route: Route, arguments: Mapping[str, Json]) -> dict
         value, style = sent["path"].get(name, ("", "simple"))
         text = texts[2 * index + 1] = join_text(name, value, style, escaped=True)
         if not text.strip(".") or has_dot_segment("".join(texts[: 2 * index + 3])):
-            raise ToolError(f"argument {name!r} is {value!r}, which cannot stand in a path", status=422, argument=name)
+            why = "it is empty, or a server that decodes it may find `.` or `..` there and leave the path"
+            raise ToolError(f"argument {name!r} cannot stand in a path: {why}", status=422, argument=name)
     texts[::2] = map(_escaped, texts[::2])
     headers = {
         name: join_text(name, value, style, escaped=False)

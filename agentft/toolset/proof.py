@@ -82,8 +82,7 @@ def _broken(world: Toolset, twin: Toolset, name: str) -> Iterator[tuple[str, str
     elif tool.access != "read" and world.digest(state) == before:
         yield "write", f"it is marked @{tool.access}, but {_short(tool.example)} does not change the state"
     # The work is bounded: a schema with thousands of values, or a world with thousands of tools, gets fewer calls.
-    calls = min(_EFFORT // count_values(tool.definition.parameters, _EFFORT)[0], _EFFORT // len(world.tools))
-    calls = max(8, calls)
+    calls = max(8, _EFFORT // max(count_values(tool.definition.parameters, _EFFORT)[0], len(world.tools)))
     for argument, arguments in islice(_invalid_arguments(tool), calls):
         status, text = _call(world, tool, arguments, world.new_state())
         if not 400 <= status < 500 or argument not in text or len(text) >= MESSAGE_LIMIT:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from agentft.errors import InputError
 from agentft.toolset import proof
 from agentft.toolset.proof import PROMISES, prove
 
@@ -108,9 +109,9 @@ def test_a_handler_that_hangs_is_a_finding(tmp_path: Path, monkeypatch: pytest.M
     assert "returns 500: TimeoutError: it did not return within 0.05 seconds" in found["example"]
 
 
-def test_a_world_that_does_not_exist_is_a_finding(tmp_path: Path) -> None:
-    (finding,) = prove(str(tmp_path / "nowhere"))
-    assert finding.promise == "loads"
+def test_a_world_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no tool world"):
+        prove(str(tmp_path / "nowhere"))
 
 
 def test_equal_calls_are_made_a_few_times_and_still_find_a_random_result(
