@@ -5,6 +5,7 @@ Standard library only. Everything is frozen; mappings inside are never written t
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
@@ -185,7 +186,7 @@ class Encoded:
     a token's first character.
     """
 
-    input_ids: tuple[int, ...]
+    input_ids: array[int]
     loss_weights: tuple[float, ...]
     segments: tuple[int, ...]
 

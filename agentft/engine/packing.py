@@ -109,7 +109,7 @@ def make_sample(row: int, name: str, encoded: Encoded, stem: int = 0) -> Sample 
     if not places:
         return None
     end = places[-1] + 1
-    tokens, values = array("i", encoded.input_ids[:end]), array("d", [weights[place] for place in places])
+    tokens, values = encoded.input_ids[:end], array("d", [weights[place] for place in places])
     return Sample(row, name, tokens, array("i", places), values, min(stem, end))
 
 

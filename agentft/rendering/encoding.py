@@ -6,6 +6,7 @@ segment boundaries are mapped to tokens by character offsets.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -66,7 +67,7 @@ def encode(segments: Sequence[Segment], tokenizer: Tokenizer, learn: LearnRule) 
 
     A token that overlaps several segments gets the largest of their weights, since the model generates it as a unit.
     """
-    ids: list[int] = []
+    ids = array("i")
     weights: list[float] = []
     owners: list[int] = []
     for run in tokenise(segments, tokenizer):
@@ -78,7 +79,7 @@ def encode(segments: Sequence[Segment], tokenizer: Tokenizer, learn: LearnRule) 
         for index, (_, first), (_, last) in zip(run.segments, cuts, cuts[1:], strict=False):
             owners += [index] * (last - first)
         weights += _project(own, cuts, learn) if own[0].sampled else [0.0] * len(run.ids)
-    return Encoded(tuple(ids), tuple(weights), tuple(owners))
+    return Encoded(ids, tuple(weights), tuple(owners))
 
 
 def _project(segments: Sequence[Segment], cuts: Sequence[tuple[int, int]], learn: LearnRule) -> list[float]:

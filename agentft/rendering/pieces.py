@@ -35,7 +35,7 @@ _CLASSES = [*map(str.split, _RUNS), ["\n"]]
 class Piece(NamedTuple):
     """Tokens of a text of `length` characters, and where each token begins and ends, in characters."""
 
-    ids: Sequence[int]
+    ids: array[int]
     starts: Sequence[int]
     stops: Sequence[int]
     length: int
@@ -85,19 +85,19 @@ class PieceCache(dict[str, Piece]):
     def _tokenise(self, text: str) -> Piece:
         encoding = self.backend.encode(text, add_special_tokens=False)
         if self.words and len(ids := encoding.ids) == 1:
-            return Piece((ids[0],), (0,), (len(text),), len(text))
+            return Piece(array("i", ids), (0,), (len(text),), len(text))
         return make_piece(encoding.ids, encoding.offsets, len(text))
 
 
 def make_piece(ids: Sequence[int], offsets: Sequence[tuple[int, int]], length: int) -> Piece:
     """The piece of a text of `length` characters."""
     starts, stops = zip(*offsets, strict=True) if offsets else ((), ())
-    return Piece(tuple(ids), starts, stops, length)
+    return Piece(array("i", ids), starts, stops, length)
 
 
 def join_pieces(pieces: Sequence[Piece]) -> Piece:
     """The piece of the pieces' texts, one after the other."""
-    ids: list[int] = []
+    ids = array("i")
     starts: list[int] = []
     stops: list[int] = []
     begin = 0
@@ -106,7 +106,7 @@ def join_pieces(pieces: Sequence[Piece]) -> Piece:
         starts += [begin + place for place in first]
         stops += [begin + place for place in last]
         begin += length
-    return Piece(tuple(ids), array("i", starts), array("i", stops), begin)
+    return Piece(ids, array("i", starts), array("i", stops), begin)
 
 
 def separates_words(backend: Any) -> bool:

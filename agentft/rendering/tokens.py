@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, chain, groupby
+from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import Any, Protocol, TypedDict
 
@@ -49,8 +50,8 @@ class Run:
 
     def __init__(self, segments: list[int], pieces: Sequence[Piece]) -> None:
         self.segments = segments
-        self.ids = list(chain.from_iterable(map(itemgetter(0), pieces)))
-        self._pieces = pieces or [Piece((), (), (), 0)]
+        self.ids = array("i", b"".join(map(itemgetter(0), pieces)))
+        self._pieces = pieces or [Piece(self.ids, (), (), 0)]
 
     @property
     def offsets(self) -> list[tuple[int, int]]:
@@ -106,12 +107,12 @@ def tokenise(segments: Sequence[Segment], tokenizer: Tokenizer) -> Iterator[Run]
         return
     swallowed = 0  # leading whitespace that the last token of the run before swallowed
     for number, (indices, text) in enumerate(zip(runs, texts, strict=True)):
-        pieces, end = [Piece((), (), (), swallowed)] if swallowed else [], swallowed
+        pieces, end = [Piece(array("i"), (), (), swallowed)] if swallowed else [], swallowed
         controls = list(_find_controls(segments, indices, text, parts))
         for control, start, stop in controls:
             if end < start:
                 pieces += (parts.plain if number or end else parts.first).encode(text[end:start])
-            pieces.append(Piece((control.id,), (0,), (stop - start,), stop - start))
+            pieces.append(Piece(array("i", (control.id,)), (0,), (stop - start,), stop - start))
             end = stop
         pieces += (parts.plain if number or end else parts.first).encode(text[end:])
         yield Run(indices, pieces)

@@ -133,6 +133,8 @@ def rows_have(count: int) -> str:
 
 def _doubts(conversation: Conversation) -> Iterator[tuple[str, str]]:
     """What may be doubtful about a row (a key of `_REMARKS`, perhaps several times), and its place."""
+    if not any(isinstance(part, ToolCall) for turn in conversation.turns for part in turn.parts):
+        return
     declared = {tool.name for tool in conversation.tools}
     said: list[tuple[int, str, Part | None]] = []
     for place, turn in enumerate(conversation.turns, start=-conversation.inserted):

@@ -173,7 +173,7 @@ def test_a_sample_above_the_budget_is_not_cut() -> None:
 
 
 def test_make_sample_cuts_after_the_last_supervised_token() -> None:
-    encoded = Encoded((5, 6, 7, 8, 9), (0.0, 0.0, 1.0, 0.5, 0.0), (0, 0, 1, 1, 2))
+    encoded = Encoded(array("i", (5, 6, 7, 8, 9)), (0.0, 0.0, 1.0, 0.5, 0.0), (0, 0, 1, 1, 2))
 
     sample = make_sample(3, "x", encoded)
 
@@ -182,14 +182,16 @@ def test_make_sample_cuts_after_the_last_supervised_token() -> None:
 
 
 def test_make_sample_keeps_every_supervised_token() -> None:
-    sample = make_sample(0, "x", Encoded((5, 6, 7, 8, 9), (0.0, 1.0, 1.0, 0.0, 1.0), (0, 1, 1, 1, 2)))
+    sample = make_sample(0, "x", Encoded(array("i", (5, 6, 7, 8, 9)), (0.0, 1.0, 1.0, 0.0, 1.0), (0, 1, 1, 1, 2)))
     assert sample is not None
     assert (sample.tokens.tolist(), sample.places.tolist()) == ([5, 6, 7, 8, 9], [1, 2, 4])
 
 
 def test_without_supervised_tokens_there_is_no_sample() -> None:
-    assert make_sample(0, "x", Encoded((5, 6), (0.0, 0.0), (0, 0))) is None
-    assert make_sample(0, "x", Encoded((5, 6), (1.0, 0.0), (0, 0))) is None, "the first token has no predecessor"
+    assert make_sample(0, "x", Encoded(array("i", (5, 6)), (0.0, 0.0), (0, 0))) is None
+    assert make_sample(0, "x", Encoded(array("i", (5, 6)), (1.0, 0.0), (0, 0))) is None, (
+        "the first token has no predecessor"
+    )
 
 
 def test_the_mask_of_two_trees() -> None:

@@ -174,7 +174,7 @@ def test_the_report_counts_unused_tokens_and_an_oversized_pack_as_full() -> None
 
 @pytest.mark.parametrize(("stem", "kept"), [(0, 0), (2, 2), (3, 3), (9, 3)])
 def test_a_sample_ends_with_its_last_supervised_token_and_so_does_its_stem(stem: int, kept: int) -> None:
-    encoded = Encoded((5, 6, 7, 8), (0.5, 0.25, 2.0, 0.0), (0,) * 4)
+    encoded = Encoded(array("i", (5, 6, 7, 8)), (0.5, 0.25, 2.0, 0.0), (0,) * 4)
     made = make_sample(3, "x", encoded, stem)
     assert made == Sample(3, "x", array("i", [5, 6, 7]), array("i", [1, 2]), array("d", [0.25, 2.0]), kept)
     assert make_sample(3, "x", encoded) == make_sample(3, "x", encoded, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from itertools import takewhile
 from typing import Any
 
@@ -123,9 +124,11 @@ def test_markers_of_a_call_format_stay_single_tokens() -> None:
 
 
 def test_a_run_counts_the_tokens_before_a_place() -> None:
-    gaps = [Piece((), (), (), length) for length in (2, 0, 1)]
-    run = Run([0], [gaps[0], Piece((7, 8), (0, 2), (2, 3), 3), *gaps[1:], Piece((9,), (1,), (4,), 4)])
-    assert run.ids == [7, 8, 9]
+    gaps = [Piece(array("i"), (), (), length) for length in (2, 0, 1)]
+    run = Run(
+        [0], [gaps[0], Piece(array("i", (7, 8)), (0, 2), (2, 3), 3), *gaps[1:], Piece(array("i", (9,)), (1,), (4,), 4)]
+    )
+    assert [*run.ids] == [7, 8, 9]
     assert run.offsets == [(2, 4), (4, 5), (7, 10)]
     for place, (ended, begun) in enumerate(run.cuts(range(13))):
         assert ended == sum(stop <= place for _, stop in run.offsets)
@@ -173,18 +176,18 @@ def test_whitespace_after_a_swallowing_token_is_lost_only_behind_what_the_model_
     end, other = Segment("a<|x|>", True, "end"), Segment("a<|im_end|>", True, "end")
     frame, user = Segment("  b", False, "frame"), Segment("a<|x|>", False, "frame")
     spaces = tokenizer("  b")["input_ids"]
-    runs = [run.ids for run in tokenise([end, frame], tokenizer)]
+    runs = [[*run.ids] for run in tokenise([end, frame], tokenizer)]
     assert runs[1] == tokenizer("b")["input_ids"]
-    assert [run.ids for run in tokenise([end, frame, end], tokenizer)][2] == runs[0]
-    assert [run.ids for run in tokenise([other, frame], tokenizer)][1] == spaces
+    assert [[*run.ids] for run in tokenise([end, frame, end], tokenizer)][2] == runs[0]
+    assert [[*run.ids] for run in tokenise([other, frame], tokenizer)][1] == spaces
     answer = Segment("  b", True, "answer")
-    assert [run.ids for run in tokenise([user, answer], tokenizer)][1] == spaces  # the frame ends with whole tokens
+    assert [[*run.ids] for run in tokenise([user, answer], tokenizer)][1] == spaces  # the frame ends with whole tokens
     more = Segment("<|x|>.", True, "end")
-    assert [run.ids for run in tokenise([more, frame], tokenizer)][1] == spaces
+    assert [[*run.ids] for run in tokenise([more, frame], tokenizer)][1] == spaces
     mixed = [Segment("<|x|>", True, "end"), Segment("<|im_end|>", True, "end"), frame]
-    assert [run.ids for run in tokenise(mixed, tokenizer)][1] == spaces
+    assert [[*run.ids] for run in tokenise(mixed, tokenizer)][1] == spaces
     mixed = [Segment("<|im_end|>", True, "end"), Segment("<|x|>", True, "end"), frame]
-    assert [run.ids for run in tokenise(mixed, tokenizer)][1] == runs[1]
+    assert [[*run.ids] for run in tokenise(mixed, tokenizer)][1] == runs[1]
 
 
 def test_only_the_frame_writes_control_tokens() -> None:
