@@ -97,7 +97,7 @@ def test_what_serving_sends_is_a_token_prefix_of_a_sample(
         for turns, said in served(row):
             so_far = Conversation(row.id, turns, row.tools, row.source)
             prompt = tuple(tokens_of(render_prompt(so_far, fmt, frame), tokenizer))
-            starts = [sample.encoded.input_ids[: len(prompt)] for sample in samples]
+            starts = [tuple(sample.encoded.input_ids[: len(prompt)]) for sample in samples]
             assert prompt in starts, f"{row.id}: before {said[:60]!r}"
             steps += 1
     assert steps > len(rendered)
