@@ -45,7 +45,7 @@ def show_command(
     summary = _read_summary(folder / "summary.json")
     try:
         console.print(show_stored(summary, cases, everything=everything), soft_wrap=True)
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
+    except (ArithmeticError, LookupError, TypeError, AttributeError, ValueError) as error:
         why = f"{folder / 'summary.json'} cannot be shown ({type(error).__name__}: {error})"
         raise InputError(f"{why}; write it anew with `agentft eval --rescore {shlex.quote(str(folder))}`") from error
     if away := [label for label in summary["arms"] if label not in arms]:

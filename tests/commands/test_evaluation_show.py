@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,17 @@ def test_wrong_usage_is_one_line(
     assert run(["eval", "show", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_a_figure_that_is_no_share_is_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["eval", "./shopping", "--tools", "./shop", "--model", "scripted", "--output", "out", "-q"]) == 0
+    path = place / "out" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["metrics"]["success"]["model"]["value"] = 10**400
+    path.write_text(json.dumps(summary))
+    capsys.readouterr()
+    assert run(["eval", "show", "out"]) == 2
+    assert "summary.json cannot be shown (OverflowError" in capsys.readouterr().err
 
 
 def test_a_damaged_summary_is_told(
