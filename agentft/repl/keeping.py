@@ -72,6 +72,8 @@ def save(repl: Repl, rest: str) -> None:
         return
     if not name or name.isdecimal() or len(name) > _LONGEST:
         raise InputError(f"name the session, with letters and at most {_LONGEST} characters: /save oslo")
+    if repl.store is None:
+        raise InputError("this chat is not stored, so that no name leads to it; /save FILE.jsonl keeps its row")
     repl.session.name = name
     repl.view.note(f"this session is {name}; `agentft chat --resume {shlex.quote(name)}` goes on with it", "dim")
 

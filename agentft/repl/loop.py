@@ -129,9 +129,14 @@ class Repl:
             self.view.note(f"to go on: agentft chat --resume {name}", "dim")
 
     def store_session(self) -> None:
-        """Write the session to the store."""
+        """Write the session to the store. A chat goes on without one that refuses it."""
         if self.store is not None and "session" in vars(self):
-            self.store.save(self.session)
+            try:
+                self.store.save(self.session)
+            except OSError as error:
+                self.store = None
+                why = f"{error.filename}: {error.strerror}"
+                self.view.note(f"this chat is not stored any more ({why}); `/good FILE` keeps it elsewhere", "red")
 
     def follow(self, text: str | None) -> None:
         """Ask the model, and show the steps of its answer; None: those that continue the last round."""

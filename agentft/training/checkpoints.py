@@ -15,7 +15,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from agentft.errors import InputError
-from agentft.files import find_damage, fsync_folder
+from agentft.files import find_damage, fsync_folder, naming
 
 __all__ = [
     "clear_partial",
@@ -46,7 +46,7 @@ def complete_folder(target: Path) -> Iterator[Path]:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        with disk_errors(partial, target):
+        with naming(target), disk_errors(partial, target):
             yield partial
         _sync(partial)
         _remove(target)

@@ -250,3 +250,14 @@ def test_a_name_needs_resume() -> None:
     done = run_process(["chat", "oslo"])
     assert done.returncode == 2
     assert "pipe a question to ask it; --resume NAME is for sessions" in done.stderr
+
+
+def test_a_chat_goes_on_when_its_session_cannot_be_stored(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    full = bank("limit to 100", "/save oslo", "limit to 200", store=tmp_path / "file")
+    assert full.noted.count("this chat is not stored any more") == 1
+    assert f"({tmp_path}/file: File exists); `/good FILE` keeps it elsewhere" in full.noted
+    assert "this chat is not stored, so that no name leads to it" in full.noted
+    assert "goes on with it" not in full.noted
+    assert "to go on" not in full.noted
+    assert len(full.repl.session.rounds) == 2

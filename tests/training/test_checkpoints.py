@@ -71,6 +71,9 @@ def test_a_used_up_quota_is_told_from_a_bug(kind: type[Exception], tmp_path: Pat
     with pytest.raises(OSError, match="quota"):
         fail(tmp_path / "checkpoint-2", kind("I/O error: Disk quota exceeded (os error 122)"))
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OSError, match="No space left") as caught:
+        fail(tmp_path / "checkpoint-2", OSError(errno.ENOSPC, "No space left"))
+    assert caught.value.filename == str(tmp_path / "checkpoint-2")
 
 
 def make_checkpoints(folder: Path, *steps: int) -> None:
