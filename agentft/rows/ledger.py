@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -17,17 +17,21 @@ REMEDIES = own_table(__file__, str)
 """What to do about a rejected row, by reason."""
 
 _UNREADABLE, _UNDECLARED = "rows_with_unreadable_calls", "rows_with_undeclared_calls"
+_UNFITTING = "rows_with_unfitting_arguments"
 _SHARED, UNASKED = "rows_with_shared_results", "rows_with_unasked_replies"
 _UNFOUNDED, UNSUPERVISED = "rows_with_unfounded_answers", "rows_without_supervised_tokens"
 _REMARKS = {
     _UNREADABLE: "an unreadable call, which is never supervised",
     _UNDECLARED: "a call of a tool that the row does not declare",
+    _UNFITTING: "a call with an argument that its tool does not declare, or without one that it requires",
     _SHARED: "fewer results than calls in one step, so the last calls count as calls without a result",
     _UNFOUNDED: "an answer after a call, in the reply that makes it: it teaches the model to invent results",
     UNASKED: "a first reply with nothing before it, which the format native does not supervise",
     UNSUPERVISED: "no supervised token: not trained on",
 }
 """What may be doubtful about a kept row, by its key in `data inspect --json`."""
+_OPEN = frozenset({"patternProperties", "$ref", "allOf", "anyOf", "oneOf", "if"})
+"""Keywords with which the properties are not all that a call may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +139,7 @@ def _doubts(conversation: Conversation) -> Iterator[tuple[str, str]]:
     """What may be doubtful about a row (a key of `_REMARKS`, perhaps several times), and its place."""
     if not any(isinstance(part, ToolCall) for turn in conversation.turns for part in turn.parts):
         return
-    declared = {tool.name for tool in conversation.tools}
+    declared = {tool.name: tool.parameters for tool in reversed(conversation.tools)}
     said: list[tuple[int, str, Part | None]] = []
     for place, turn in enumerate(conversation.turns, start=-conversation.inserted):
         for call in (part for part in turn.parts if isinstance(part, ToolCall)):
@@ -143,6 +147,8 @@ def _doubts(conversation: Conversation) -> Iterator[tuple[str, str]]:
                 yield _UNREADABLE, f"turn {place}: {call.parse_error}"
             elif call.name not in declared:
                 yield _UNDECLARED, f"turn {place}: {call.name:.60}"
+            elif unfitting := _unfitting(call.arguments, declared[call.name]):
+                yield _UNFITTING, f"turn {place}: {call.name:.60}: {unfitting}"
         said += [(place, turn.role, part) for part in turn.parts if not isinstance(part, Text) or part.text.strip()]
     ends = [*said[2:], (0, "", None)]
     for (_, _, made), (place, role, part), (_, _, then) in zip(said, said[1:], ends, strict=False):
@@ -153,3 +159,17 @@ def _doubts(conversation: Conversation) -> Iterator[tuple[str, str]]:
     for (kind, calls), (after, results) in pairwise((kind, len([*group])) for kind, group in groupby(kinds)):
         if kind is ToolCall and after is ToolResult and results < calls:
             yield _SHARED, f"{calls} calls, {counted(results, 'result')}"
+
+
+def _unfitting(arguments: Mapping[str, Json], schema: Mapping[str, Json]) -> str:
+    """The first argument that is not declared, or required and missing, as a phrase; empty if there is none."""
+    properties, required = schema.get("properties"), schema.get("required")
+    if not isinstance(properties, dict) or not properties:
+        return ""
+    closed = not (schema.get("additionalProperties") or schema.keys() & _OPEN)
+    extra = next((name for name in arguments if closed and name not in properties), None)
+    if extra is not None:
+        return f"{extra:.60} is not declared"
+    listed = required if isinstance(required, list) else []
+    missing = next((name for name in listed if isinstance(name, str) and name not in arguments), None)
+    return "" if missing is None else f"{missing:.60} is missing"

@@ -80,9 +80,10 @@ def answered(identity: str) -> Json:
     return {"role": "tool", "tool_call_id": identity, "content": "1"}
 
 
-def remarks(messages: list[Json]) -> dict[str, str]:
+def remarks(messages: list[Json], schema: dict[str, Json] | None = None) -> dict[str, str]:
     ledger = Ledger()
-    ledger.keep(Path("f"), 7, parse_row({"messages": messages, "tools": [{"name": "a"}, {"name": "b"}]}, "r"))
+    tools: list[Json] = [{"name": "a", "parameters": schema or {}}, {"name": "b"}]
+    ledger.keep(Path("f"), 7, parse_row({"messages": messages, "tools": tools}, "r"))
     assert set(ledger.remarks.values()) <= {1}
     return ledger.first_remarks
 
@@ -91,6 +92,27 @@ def test_calls_of_tools_that_the_row_does_not_declare_are_counted_by_row() -> No
     assert remarks([ANSWERED[0], called("a"), answered("0a"), called("b")]) == {}
     messages = [ANSWERED[0], called("a", "c", "d"), answered("0a"), answered("1c"), answered("2d"), called("e")]
     assert remarks(messages) == {"rows_with_undeclared_calls": "f:7: turn 1: c"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        ({"properties": {"x": {}}, "required": ["x"]}, ""),
+        ({"properties": {"y": {}}}, "a: x is not declared"),
+        ({"properties": {"x": {}, "y": {}}, "required": ["x", "y"]}, "a: y is missing"),
+        ({"properties": {"x": {}}, "required": "y"}, ""),
+        ({"properties": {"y": {}}, "additionalProperties": True}, ""),
+        ({"properties": {"y": {}}, "additionalProperties": False}, "a: x is not declared"),
+        ({"properties": {"y": {}}, "patternProperties": {"x": {}}}, ""),
+        ({"properties": {"y": {}}, "anyOf": [{"properties": {"x": {}}}]}, ""),
+        ({"properties": {}}, ""),
+        ({}, ""),
+    ],
+)
+def test_calls_whose_arguments_do_not_fit_their_tool_are_counted_by_row(schema: dict[str, Json], told: str) -> None:
+    """From ms-swift: a call with an argument that its tool does not have was learnt without a word."""
+    found = remarks([ANSWERED[0], called("a"), answered("0a"), called("b")], {"type": "object", **schema})
+    assert found == ({"rows_with_unfitting_arguments": f"f:7: turn 1: {told}"} if told else {})
 
 
 @pytest.mark.parametrize(
