@@ -6,7 +6,7 @@ import json
 import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate, takewhile
+from itertools import accumulate, pairwise, takewhile
 from typing import Any
 
 from jsonschema.exceptions import ValidationError
@@ -32,6 +32,11 @@ def refuse(error: ValidationError, tool: str, schema: Subschemas) -> ToolError:
     """
     path = list(error.absolute_path)
     place = _place(path)
+    if _is_of_a_name(error):
+        wanted = "" if error.validator in {"oneOf", "anyOf"} else f"; names there must {_wanted(error)}"
+        where = f"argument {_clip(place)!r}" if place else tool
+        text = f"the name {_shown(error.instance)} is not allowed in {where}{wanted}"
+        return ToolError(text, status=422, **({"argument": place} if place else {}))
     if error.validator in {"required", "dependentRequired"}:
         return _missing(error, place, _at(schema, path))
     if error.validator in {"additionalProperties", "unevaluatedProperties"}:
@@ -45,6 +50,15 @@ def refuse(error: ValidationError, tool: str, schema: Subschemas) -> ToolError:
     brief = error.validator == "type" or not isinstance(error.instance, dict | list)  # a container is not shown whole
     shown = f", not {_shown(error.instance)}" if place and brief else ""
     return ToolError(f"{subject} must {_wanted(error)}{shown}", status=status, **({"argument": place} if place else {}))
+
+
+def _is_of_a_name(error: ValidationError) -> bool:
+    """Whether a property's name is wrong, not its value."""
+    keys = list(error.absolute_schema_path)
+    return any(
+        key == "propertyNames" and before not in {"properties", "patternProperties"}
+        for before, key in pairwise([None, *keys])
+    )
 
 
 def _at(schema: Subschemas, path: Sequence[str | int]) -> Subschemas:

@@ -48,6 +48,7 @@ def test_json_is_one_document_of_the_contract(capsys: pytest.CaptureFixture[str]
         "calls": 32,
         "unreadable_calls": 3,
         "rows_with_unreadable_calls": 3,
+        "rows_with_unfitting_arguments": 2,
         "results": 24,
         "tools": 3,
         "learnt_rows": 26,

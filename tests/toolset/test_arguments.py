@@ -123,6 +123,37 @@ def test_a_tool_without_arguments_says_so() -> None:
         check({"x": 1})
 
 
+@pytest.mark.parametrize(
+    ("names", "arguments", "message"),
+    [
+        (
+            {"enum": ["a", "b"]},
+            {"r": {"c": 1}},
+            'the name "c" is not allowed in argument \'r\'; names there must be one of "a", "b"',
+        ),
+        (
+            {"anyOf": [{"const": "a"}, {"pattern": "^x"}]},
+            {"r": {"c": 1}},
+            "the name \"c\" is not allowed in argument 'r'",
+        ),
+        ({"maxLength": 1}, {"r": {"a": "long"}}, ""),
+    ],
+)
+def test_a_refused_name_is_told_from_a_refused_value(names: Json, arguments: dict[str, Json], message: str) -> None:
+    """A schema may name a property `propertyNames`, too."""
+    inner: Json = {"type": "object", "propertyNames": names}
+    properties: Json = {"r": inner, "propertyNames": {"type": "integer"}}
+    check = ArgumentCheck(ToolDefinition("f", "", {"type": "object", "properties": properties}))
+    if message:
+        with pytest.raises(ToolError) as caught:
+            check(arguments)
+        assert (str(caught.value), caught.value.status) == (message, 422)
+    else:
+        check(arguments)
+    with pytest.raises(ToolError, match="argument 'propertyNames' must be an integer"):
+        check({"propertyNames": "x"})
+
+
 def test_an_enum_is_named_when_it_is_missing() -> None:
     schema: dict[str, Json] = {"type": "object", "properties": {"u": {"type": "string", "enum": ["a", "b"]}}}
     with pytest.raises(ToolError, match="""missing argument 'u' \\(one of "a", "b"\\)"""):
