@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from agentft.errors import InputError, MissingError
@@ -33,7 +34,10 @@ def load_tokenizer(model: str) -> Any:
     for library in ("bitsandbytes", "accelerate"):
         logging.getLogger(library).setLevel(logging.ERROR)
     where = resolve(model)
-    check_steps(Path(where))
+    # A hub id's is downloaded first. Where that fails, the loader says why.
+    quiet = {f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "connection_errors", "gated_repo")}
+    found = located(model, cached_file, where, "tokenizer.json", **quiet)
+    check_steps(Path(found).parent if found else Path(where))
     tokenizer = located(model, AutoTokenizer.from_pretrained, where, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise InputError(f"{model} has no tokenizer.json (a fast tokenizer); convert its tokenizer first")

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from agentft.commands import run
-from agentft.errors import InputError
+from agentft.errors import InputError, MissingError
 from agentft.models.growth import check_steps, growth
 from agentft.models.tokenizers import load_tokenizer
 from tests.engine.samples import write_rows
@@ -88,6 +89,22 @@ def test_each_part_is_checked_before_the_tokenizer_is_loaded(part: str, tmp_path
     folder = save(tmp_path, **{part: sequence(*[replace("a", "a" * 10)] * 6)})
     with pytest.raises(InputError, match=r"tokenizer.json: its steps make up to 1,000,000 characters of one"):
         load_tokenizer(str(folder))
+
+
+def test_the_tokenizer_of_a_hub_id_is_checked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    cached = tmp_path / "models--org--name"
+    (save(cached / "snapshots" / "abc") / "config.json").write_text('{"model_type": "llama"}')
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    assert len(load_tokenizer("org/name")) == len(tiny_tokenizer())
+    save(cached / "snapshots" / "abc", normalizer=sequence(*[replace("a", "a" * 10)] * 6))
+    with pytest.raises(InputError, match=r"abc/tokenizer.json: its steps make up to 1,000,000 characters of one"):
+        load_tokenizer("org/name")
+    (cached / "snapshots" / "abc" / "tokenizer.json").unlink()
+    with pytest.raises(MissingError, match="instantiate the backend tokenizer"):
+        load_tokenizer("org/name")
 
 
 @pytest.mark.parametrize("vocabulary", [{"a" * 5000: 0}, [["a" * 5000, -1.0]]], ids=["BPE", "Unigram"])
