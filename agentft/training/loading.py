@@ -18,6 +18,7 @@ from agentft.engine.tree_attention import TREE_ATTENTION, unshareable
 from agentft.errors import InputError
 from agentft.models.hf import dequantise, quantisation
 from agentft.models.tokenizers import fit_embeddings, load_base
+from agentft.training.early import check_layers
 from agentft.training.encoder import open_encoder
 from agentft.training.ranks import join_ranks
 from agentft.training.recipe import Recipe
@@ -149,8 +150,7 @@ def _target_layers(model: Any, last: int) -> dict[str, Any]:
     if not last:
         return {"target_modules": "all-linear"}
     layers = model.config.get_text_config().num_hidden_layers
-    if last > layers:
-        raise InputError(f"lora_layers = {last}: the model has {layers} layers; give at most {layers}, or 0 for all")
+    check_layers(last, layers)
     decoder = model.get_decoder().layers
     names = sorted({name.split(".")[-1] for name, part in decoder.named_modules() if isinstance(part, nn.Linear)})
     return {"target_modules": names, "layers_to_transform": list(range(layers - last, layers))}

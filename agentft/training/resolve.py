@@ -17,6 +17,7 @@ from agentft.errors import InputError, MissingError
 from agentft.models.embedded import resolve
 from agentft.models.tokenizers import check_vocabulary, config_of, located
 from agentft.training.combinations import unplanned
+from agentft.training.early import LIGER
 from agentft.training.events import Note
 from agentft.training.machine import Machine, measure_machine, measure_rate
 from agentft.training.optimizer import check_schedule
@@ -128,7 +129,7 @@ def resolve_recipe(
     model = architecture or read_architecture(recipe)
     _check_tokens(recipe, samples, model)
     if recipe.liger == "on" and not machine.liger:
-        raise MissingError("liger = on needs an NVIDIA GPU and `pip install liger-kernel`; or set liger = auto")
+        raise MissingError(LIGER)
     check_schedule(recipe)
     recipe, notes = _resolve_sharing(_settle(recipe), model)
     dtype = ("bf16" if machine.bf16 else "fp32") if recipe.dtype == "auto" else recipe.dtype

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agentft.errors import InputError
 from agentft.models.tokenizers import load_base
-from agentft.training.early import check_modules
+from agentft.training.early import check_modules, check_new
 from agentft.training.recipe import Recipe
 
 __all__ = ["add_tokens", "has_start", "keep_start", "save_plain", "settings_of", "start_loftq", "widen_trained"]
@@ -31,9 +30,7 @@ def add_tokens(tokenizer: Any, tokens: Sequence[str]) -> None:
     """
     from tokenizers import AddedToken
 
-    known = tokenizer.get_vocab()
-    if present := [token for token in tokens if token in known or not token.strip()]:
-        raise InputError(f"add_tokens: the tokenizer already has {present[0]!r}; remove it from the list")
+    check_new(tokens, tokenizer.get_vocab())
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
 
 

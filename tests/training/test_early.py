@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from agentft.errors import InputError, MissingError
 from agentft.training import early, launch
 from agentft.training.early import check_early
-from agentft.training.recipe import Recipe
+from agentft.training.recipe import Recipe, Schedule
 from tests.commands.run import REPOSITORY
 from tests.tiny import save_tiny
 
@@ -27,6 +29,16 @@ WRONG = [
     ({"modules_to_save": ("nosuch",)}, "has no module 'nosuch'; name modules such as embed_tokens and lm_head"),
     ({"modules_to_save": ("lm_heed",)}, "has no module 'lm_heed'; did you mean 'lm_head'?"),
     ({"modules_to_save": ("model.embed_token",)}, "did you mean 'embed_tokens'?"),
+    ({"lora_layers": 3}, "lora_layers = 3: the model has 2 layers; give at most 2, or 0 for all"),
+    ({"add_tokens": ("<new>", "<|im_end|>")}, "add_tokens: the tokenizer already has '<|im_end|>'"),
+    ({"add_tokens": ("a",)}, "add_tokens: the tokenizer already has 'a'"),
+    ({"schedule_args": {"cycles": 2.0}}, "schedule = cosine: no argument 'cycles'; it takes num_cycles"),
+    ({"schedule": "linear", "schedule_args": {"power": 2.0}}, "no argument 'power'; it takes no arguments"),
+    ({"schedule": "cosine_with_min_lr"}, "needs an argument; add schedule_args.min_lr_rate=NUMBER"),
+    (
+        {"schedule": "warmup_stable_decay", "schedule_args": {"num_cycles": 1.0}},
+        "add schedule_args.num_decay_steps=NUMBER",
+    ),
 ]
 
 
@@ -40,7 +52,35 @@ def test_what_the_files_of_the_model_contradict_is_refused(
 
 
 def test_what_the_model_has_passes(model: Path) -> None:
-    check_early(Recipe(model=str(model), modules_to_save=("model.embed_tokens", "lm_head")))
+    check_early(Recipe(model=str(model), modules_to_save=("model.embed_tokens", "lm_head"), lora_layers=2))
+    check_early(
+        Recipe(model=str(model), add_tokens=("<new>",), schedule="cosine_with_min_lr", schedule_args={"min_lr": 0})
+    )
+
+
+@pytest.mark.parametrize("schedule", get_args(Schedule))
+def test_the_arguments_of_schedules_are_those_of_transformers(schedule: str) -> None:
+    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+
+    signature = inspect.signature(TYPE_TO_SCHEDULER_FUNCTION[schedule]).parameters
+    ours = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}
+    numbers = set(signature) - ours - {"warmup_type", "decay_type"}
+    assert set(early.SCHEDULE_ARGS.get(schedule, ())) == numbers
+    required = {name for name in numbers if signature[name].default is inspect.Parameter.empty}
+    assert required <= set(early.NEEDED_ARGS.get(schedule, ())) <= numbers
+
+
+def test_liger_needs_a_gpu_and_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[object] = []
+    monkeypatch.setattr(early, "find_spec", lambda _: next(iter(found), None))
+    for gpu, library in ((True, False), (False, True), (False, False)):
+        monkeypatch.setattr(early, "may_have_gpu", lambda gpu=gpu: gpu)
+        found[:] = [object()] * library
+        with pytest.raises(MissingError, match="liger = on needs an NVIDIA GPU"):
+            check_early(Recipe(liger="on"))
+    monkeypatch.setattr(early, "may_have_gpu", lambda: True)
+    found[:] = [object()]
+    check_early(Recipe(liger="on"))
 
 
 @pytest.mark.parametrize(
@@ -50,13 +90,17 @@ def test_what_the_model_has_passes(model: Path) -> None:
         {"model.safetensors": b"\xff" * 40},
         {"model.safetensors.index.json": b'{"weight_map": 5}'},
         {"model.safetensors.index.json": b'{"weight_map": {"model.layers.0.experts.1.w1.weight": "a"}}'},
+        {
+            "config.json": b'{"text_config": 3, "num_hidden_layers": "x"}',
+            "tokenizer.json": b'{"model": [], "added_tokens": 1}',
+        },
     ],
-    ids=["none", "damaged", "of other types", "of other names"],
+    ids=["none", "damaged", "of other types", "of other names", "of no sense"],
 )
 def test_what_cannot_be_read_early_is_left_to_the_model(files: dict[str, bytes], tmp_path: Path) -> None:
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    check_early(Recipe(model=str(tmp_path), modules_to_save=("nosuch",)))
+    check_early(Recipe(model=str(tmp_path), modules_to_save=("nosuch",), lora_layers=99, add_tokens=("a",)))
 
 
 def test_the_names_of_the_weights_are_read_from_the_index_or_the_header(tmp_path: Path) -> None:
