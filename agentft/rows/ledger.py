@@ -17,7 +17,7 @@ REMEDIES = own_table(__file__, str)
 """What to do about a rejected row, by reason."""
 
 _UNREADABLE, _UNDECLARED = "rows_with_unreadable_calls", "rows_with_undeclared_calls"
-_UNFITTING = "rows_with_unfitting_arguments"
+_UNFITTING, _EMPTY = "rows_with_unfitting_arguments", "rows_with_empty_replies"
 _SHARED, UNASKED = "rows_with_shared_results", "rows_with_unasked_replies"
 _UNFOUNDED, UNSUPERVISED = "rows_with_unfounded_answers", "rows_without_supervised_tokens"
 _REMARKS = {
@@ -26,6 +26,7 @@ _REMARKS = {
     _UNFITTING: "a call with an argument that its tool does not declare, or without one that it requires",
     _SHARED: "fewer results than calls in one step, so the last calls count as calls without a result",
     _UNFOUNDED: "an answer after a call, in the reply that makes it: it teaches the model to invent results",
+    _EMPTY: "an empty reply of the assistant, of which nothing is learnt",
     UNASKED: "a first reply with nothing before it, which the format native does not supervise",
     UNSUPERVISED: "no supervised token: not trained on",
 }
@@ -137,11 +138,14 @@ def rows_have(count: int) -> str:
 
 def _doubts(conversation: Conversation) -> Iterator[tuple[str, str]]:
     """What may be doubtful about a row (a key of `_REMARKS`, perhaps several times), and its place."""
-    if not any(isinstance(part, ToolCall) for turn in conversation.turns for part in turn.parts):
+    numbered = list(enumerate(conversation.turns, start=-conversation.inserted))
+    for place in [place for place, turn in numbered if turn.role == "assistant" and not turn.raw.strip()]:
+        yield _EMPTY, f"turn {place}"
+    if not any(isinstance(part, ToolCall) for _, turn in numbered for part in turn.parts):
         return
     declared = {tool.name: tool.parameters for tool in reversed(conversation.tools)}
     said: list[tuple[int, str, Part | None]] = []
-    for place, turn in enumerate(conversation.turns, start=-conversation.inserted):
+    for place, turn in numbered:
         for call in (part for part in turn.parts if isinstance(part, ToolCall)):
             if call.parse_error:
                 yield _UNREADABLE, f"turn {place}: {call.parse_error}"

@@ -94,6 +94,13 @@ def test_calls_of_tools_that_the_row_does_not_declare_are_counted_by_row() -> No
     assert remarks(messages) == {"rows_with_undeclared_calls": "f:7: turn 1: c"}
 
 
+@pytest.mark.parametrize("content", ["", " \n", None])
+def test_empty_replies_are_counted_by_row(content: Json) -> None:
+    """The user's turns before and after it follow each other in the samples."""
+    empty: Json = {"role": "assistant", "content": content}
+    assert remarks([ANSWERED[0], empty, ANSWERED[0], ANSWERED[1]]) == {"rows_with_empty_replies": "f:7: turn 1"}
+
+
 @pytest.mark.parametrize(
     ("schema", "told"),
     [
@@ -149,8 +156,8 @@ CALLS: list[Json] = [{"id": "0a", "type": "function", "function": {"name": "a", 
 )
 def test_an_answer_that_follows_a_call_without_its_result_is_told(messages: list[Json], turn: int) -> None:
     """Training would teach the model to invent results."""
-    found = remarks([ANSWERED[0], *messages])
-    assert found == ({"rows_with_unfounded_answers": f"f:7: turn {turn}: It is 30 degrees."} if turn else {})
+    found = remarks([ANSWERED[0], *messages]).get("rows_with_unfounded_answers", "")
+    assert found == (f"f:7: turn {turn}: It is 30 degrees." if turn else "")
 
 
 TWICE = '{"x": 1, "x": 2}'
