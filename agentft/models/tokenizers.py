@@ -70,9 +70,10 @@ def _check_size(model: str, where: str, config: Any) -> None:
     """Refuse a config with far more weights than the files hold: they would be made, in memory, before the refusal."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.integrations import is_deepspeed_zero3_enabled
 
     size = sum(path.stat().st_size for path in Path(where).glob("*") if path.suffix in {".safetensors", ".bin"})
-    if 0 < size < _SMALL:
+    if 0 < size < _SMALL and not is_deepspeed_zero3_enabled():  # which shards weights as they are made
         with torch.device("meta"):
             network = located(model, AutoModelForCausalLM.from_config, config, trust_remote_code=False)
         if (count := network.num_parameters()) > max(8 * size, _SMALL):
