@@ -103,8 +103,12 @@ def join_pieces(pieces: Sequence[Piece]) -> Piece:
     begin = 0
     for its, first, last, length in pieces:
         ids += its
-        starts += [begin + place for place in first]
-        stops += [begin + place for place in last]
+        if len(its) == 1:  # as most have
+            starts.append(begin + first[0])
+            stops.append(begin + last[0])
+        else:
+            starts += [begin + place for place in first]
+            stops += [begin + place for place in last]
         begin += length
     return Piece(ids, array("i", starts), array("i", stops), begin)
 
