@@ -357,3 +357,14 @@ def test_collections_are_rare_while_rows_are_prepared(tmp_path: Path, threshold:
     finally:
         gc.set_threshold(*usual)
     assert seen == [(threshold * 100, 11, 12)], "0 means that collections are off; they stay off"
+
+
+@pytest.mark.parametrize(
+    ("text", "reasons"), [("\ufdfa" * 100_000, {"template": 1}), ("\ufdfa" * 5_000, {}), ("a" * 120_000, {})]
+)
+def test_a_text_that_a_tokenizer_makes_many_times_as_long_is_rejected(
+    text: str, reasons: dict[str, int], tmp_path: Path
+) -> None:
+    """A file of 1 MB took 4.7 GB in a tokenizer that normalizes to NFKC."""
+    path = write(tmp_path / "rows.jsonl", [openai_row("Hi", "A"), openai_row(text, "A")])
+    assert prepare([path], by_characters(1_000_000)).report.ledger.reasons == reasons
