@@ -12,7 +12,7 @@ from agentft.files import json_of
 
 __all__ = ["check_steps", "growth"]
 
-_MOST = 20  # characters of one; Unicode's own forms make up to 18
+_MOST = 20  # characters that one may become; in Unicode's own normal forms, up to 18
 _EMPTY = re.compile(r"[*?|(^$]|\{[0,]|\\[bBAzZGyYK]")  # what an expression needs to match no character
 _LONGEST = 4096  # characters of a token: the library keeps them as trees, and a deep one overflows its stack
 

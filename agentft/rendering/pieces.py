@@ -103,7 +103,7 @@ def join_pieces(pieces: Sequence[Piece]) -> Piece:
     begin = 0
     for its, first, last, length in pieces:
         ids += its
-        if len(its) == 1:  # as most have
+        if len(its) == 1:  # as in most pieces
             starts.append(begin + first[0])
             stops.append(begin + last[0])
         else:

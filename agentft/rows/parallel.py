@@ -91,7 +91,7 @@ def _helpers(work: Callable[[Any], object], count: int) -> Iterator[list[Any]]:
         yield [ours for helper, (ours, _) in zip(helpers, pairs, strict=True) if helper.pid]
     finally:
         for helper in filter(lambda helper: helper.pid, helpers):
-            helper.kill()  # nobody waits for its end: the next start of a process collects it, or this one's end
+            helper.kill()  # not waited for: multiprocessing reaps it when it next starts a process, or at exit
         for ours, _ in pairs:
             ours.close()
         os.environ.pop(_PARALLELISM) if before is None else os.environ.update({_PARALLELISM: before})

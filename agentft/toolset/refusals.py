@@ -53,7 +53,7 @@ def refuse(error: ValidationError, tool: str, schema: Subschemas) -> ToolError:
 
 
 def _is_of_a_name(error: ValidationError) -> bool:
-    """Whether a property's name is wrong, not its value."""
+    """Whether the error is about a property's name rather than its value."""
     keys = list(error.absolute_schema_path)
     return any(
         key == "propertyNames" and before not in {"properties", "patternProperties"}

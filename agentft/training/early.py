@@ -43,13 +43,13 @@ SCHEDULE_ARGS = {
     "inverse_sqrt": ("timescale",),
     "warmup_stable_decay": ("num_decay_steps", "num_stable_steps", "min_lr_ratio", "num_cycles"),
 }
-"""The arguments of transformers' schedules that are numbers; those that are not named take none."""
+"""The numeric arguments of transformers' schedules; schedules that are not listed take none."""
 NEEDED_ARGS = {
     "cosine_with_min_lr": _LOW[1:],
     "cosine_warmup_with_min_lr": _LOW[1:],
     "warmup_stable_decay": ("num_decay_steps",),
 }
-"""Of these arguments, a schedule needs one."""
+"""Arguments of which a schedule needs at least one."""
 _DEVICES = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")  # NVIDIA's, those of Jetson, AMD's and WSL's
 _PLAIN = re.compile(
     r"model|layers|\d+|self_attn|mlp|(?:[qkvo]|qkv|gate|up|down|gate_up)_proj|embed_tokens|lm_head|rotary_emb|(?:\w+_)?(?:layer)?norm"

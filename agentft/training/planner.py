@@ -4,7 +4,7 @@ Memory is the sum of the tensors that are kept: weights, trainable parameters wi
 activations that each layer keeps for the backward pass, what one layer needs on top while it runs backward, and logits.
 Time is the larger of two: the work of the GPU (matmuls at a fraction of its rate, elementwise operations at its memory
 bandwidth, attention, the LM head), and the CPU's launch overhead. The factors were fitted to runs on an H100, of models
-from 135M to 7B; tests/training/test_planner.py holds the measurements.
+from 135M to 7B (tests/training/test_planner.py holds the measurements), those of launches to runs on an H200 as well.
 """
 
 from __future__ import annotations
