@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,8 @@ def load_tokenizer(model: str) -> Any:
     for library in ("bitsandbytes", "accelerate"):
         logging.getLogger(library).setLevel(logging.ERROR)
     where = resolve(model)
-    # A hub id's is downloaded first. Where that fails, the loader says why.
-    quiet = {f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "connection_errors", "gated_repo")}
-    found = located(model, cached_file, where, "tokenizer.json", **quiet)
-    check_steps(Path(found).parent if found else Path(where))
+    with suppress(OSError, ValueError):  # the loader says why
+        check_steps(Path(cached_file(where, "tokenizer.json")).parent)  # downloads a hub id's
     tokenizer = located(model, AutoTokenizer.from_pretrained, where, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise InputError(f"{model} has no tokenizer.json (a fast tokenizer); convert its tokenizer first")
