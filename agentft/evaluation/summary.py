@@ -6,7 +6,7 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import metadata
 from itertools import chain
@@ -24,6 +24,8 @@ from agentft.evaluation.plan import Arm, Plan
 from agentft.evaluation.records import Record
 from agentft.metrics import METRICS, SCORER_VERSION
 from agentft.metrics.errors import FORMAT_ERRORS
+from agentft.metrics.reading import is_only_thought
+from agentft.models.served import other_model
 from agentft.strict import counted
 
 __all__ = [
@@ -51,6 +53,7 @@ _ENDS = {
     "length": "were cut at --max-new-tokens, which thoughts use too",
     "filtered": "were withheld or cut by a filter of their server and count as failed",
     "unread": "could not be read by their server and count as failed; check that its parser is the model's",
+    "thought": "hold a thought and no answer, and count so; check that the reasoning parser of a server is the model's",
 }
 
 MAX_INVALID = 0.05
@@ -113,7 +116,8 @@ class GateResult:
 class ArmSummary:
     """Which model an arm is, and how much it generated: `steps` replies of `tokens` tokens in all.
 
-    `shots`: examples in its prompts. `reliability`: over several trials.
+    `shots`: examples in its prompts. `reliability`: over several trials. `others`: by name, how many replies another model
+    wrote, as the endpoint says.
     """
 
     name: str
@@ -125,6 +129,7 @@ class ArmSummary:
     tokens: int
     shots: int = 0
     reliability: Reliability | None = None
+    others: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +300,7 @@ def _describe(rows: Sequence[Record], arm: Arm | None, fingerprint: str | None) 
         tokens=sum(step.tokens for row in rows for step in row.steps),
         shots=arm.shots.count if arm and arm.shots else int(given.partition(" ")[0]),
         reliability=reliability(rows),
+        others=_others(rows),
     )
 
 
@@ -364,10 +370,19 @@ def _unread(label: str, rows: Sequence[Record], metrics: Mapping[str, Comparison
 
 def _ends(label: str, rows: Sequence[Record]) -> Iterator[str]:
     """Warnings that one reply of twenty, or more, ended early or could not be read. Such replies count as they are."""
-    finishes = [step.finish for row in rows for step in row.steps]
+    finishes = ["thought" if is_only_thought(step) else step.finish for row in rows for step in row.steps]
     for finish, what in _ENDS.items():
         if finishes.count(finish) * 20 >= len(finishes) > 0:
             yield f" {finishes.count(finish)} of the {len(finishes)} replies of {label} {what}."
+    if others := _others(rows):
+        named = ", ".join(f"{count} by {name:.100}" for name, count in list(others.items())[:3])
+        yield f" The server says that another model wrote replies of {label}: {named} (of {len(finishes)})."
+
+
+def _others(rows: Sequence[Record]) -> dict[str, int]:
+    """How many replies name which other model than the one that was asked for, the most frequent first."""
+    names = Counter(other_model(row.model, step.response) for row in rows for step in row.steps)
+    return {name: count for name, count in names.most_common() if name}
 
 
 @cache

@@ -16,6 +16,7 @@ __all__ = [
     "attempted",
     "exchanges",
     "final_text",
+    "is_only_thought",
     "looks_like_call",
     "met_fault",
     "turn_steps",
@@ -92,6 +93,12 @@ def final_text(trajectory: Trajectory, turn: int) -> str:
 def written_text(step: Step) -> str:
     """What the model wrote in a step besides calls and thoughts, in which it may weigh a call that it does not make."""
     return "".join(part.text for part in step.parts if isinstance(part, Text) and not part.thought)
+
+
+def is_only_thought(step: Step) -> bool:
+    """Whether a reply that was not cut is a thought and nothing else."""
+    said = [part for part in step.parts if not isinstance(part, Text) or part.text.strip()]
+    return step.finish in {"end", "stop"} and bool(said) and all(isinstance(p, Text) and p.thought for p in said)
 
 
 def looks_like_call(text: str) -> bool:

@@ -21,7 +21,8 @@ from agentft.models.completion import stop_end
 from agentft.models.local import PartStream
 from agentft.models.messages import ChatResponse, declare, read_response, read_turn, write_messages
 from agentft.models.prompting import Prompt, Prompting, open_prompting
-from agentft.models.service_errors import is_unread
+from agentft.models.served import served_name
+from agentft.models.service_errors import is_filtered, is_unread
 from agentft.models.streaming import REASONING, EventStream
 from agentft.models.transport import Endpoint, EndpointError, Transport
 from agentft.rendering import Rendering, rendering_digest
@@ -58,7 +59,7 @@ class EndpointModel:
         self._format = fmt
         self._prompting = prompting
         self._rendered = prompting.rendering if prompting else fmt
-        self.name = _served_name(endpoint, model, self._rendered)
+        self.name = served_name(model, endpoint.url, self._rendered.name if self._rendered else "")
         self.source = self._rendered.name if self._rendered else "openai"
         self._takes_ids = self._streams = True
         self._endpoint = endpoint
@@ -220,7 +221,7 @@ class EndpointModel:
     async def _post(
         self, path: str, body: Mapping[str, Json], sampling: Sampling, stream: EventStream | None
     ) -> tuple[ChatResponse, str]:
-        """The response, and its body."""
+        """The response, and its body. A prompt that a filter refuses has no answer; in a chat, it is an error."""
         whole: dict[str, Json] = {"model": self._model, **body, "temperature": sampling.temperature}
         if sampling.repetition_penalty != 1:
             whole["repetition_penalty"] = sampling.repetition_penalty
@@ -246,6 +247,8 @@ class EndpointModel:
                     self._limit = "max_completion_tokens"
                 elif "stream" in said and streams and not stream.events:
                     self._streams = False
+                elif not asked and is_filtered(said):
+                    return ChatResponse({}, "", "filtered", Usage()), said
                 else:
                     raise
 
@@ -259,7 +262,8 @@ def identify_served(
         InputError: an adapter or an unknown call format is named.
     """
     fmt, prompting = _formats(endpoint, adapter, call_format)
-    name = _served_name(endpoint, model, prompting.rendering if prompting else fmt)
+    form = prompting.rendering.name if prompting else fmt.name if fmt else ""
+    name = served_name(model, endpoint.url, form)
     rendering = rendering_digest(fmt.name) if fmt else "native"
     rendering = str(prompting.rendering.describe()) if prompting else rendering
     return name, hashlib.sha256(f"endpoint\n{name}\n{rendering}".encode()).hexdigest()
@@ -284,10 +288,6 @@ def _formats(endpoint: Endpoint, adapter: str | None, name: str | None) -> tuple
     if endpoint.tokenizer:
         return None, open_prompting(endpoint.tokenizer, name)
     return None if name in {None, "native"} else find_format(str(name)), None
-
-
-def _served_name(endpoint: Endpoint, model: str, form: Rendering | CallFormat | None) -> str:
-    return f"{model} at {endpoint.url}, {f'prompts in {form.name}' if form else 'native tools'}"
 
 
 def _read_text(text: str, form: Rendering | CallFormat, response: ChatResponse, received: str) -> Reply:

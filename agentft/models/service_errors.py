@@ -10,7 +10,7 @@ from typing import Any
 from agentft.json_text import UnreadableError, parse_json
 from agentft.types import Json
 
-__all__ = ["error_in", "is_unread", "read_error"]
+__all__ = ["error_in", "is_filtered", "is_unread", "read_error"]
 
 _TEXT = 1000  # characters of an error's message
 _BASE = "base_resp"  # MiniMax's key, which stands in good answers too
@@ -18,10 +18,14 @@ _KEYS = ("error", "errors", _BASE, "message", "detail", "details", "msg", "statu
 _STATUS_KEYS = ("code", "status", "status_code", "http_code", "error_code")
 _STATUSES = {"1002": "429", "1004": "401", "1008": "402", "2049": "401"}
 """MiniMax's codes for too many requests, a wrong key and no balance."""
-_CODES = {"insufficient_quota": 402, "model_not_found": 404, "usage guidelines": 400, "flagged_input": 400}
-_CODES |= {"API key not valid": 401}  # Gemini's
-"""Words of an error, with the status that others send for the same; gateways send them with any status. The last two
-are of xAI and OpenRouter, which refuse one prompt with 403, as others refuse a key."""
+_CODES = {"insufficient_quota": 402, "model_not_found": 404, "API key not valid": 401}  # the last is Gemini's
+"""Words of an error, with the status that others send for the same; gateways send them with any status."""
+_FILTERED = re.compile(
+    "content.?filter|content.?policy|content management policy"  # Azure, Moonshot, Anthropic, LiteLLM
+    "|usage guidelines|our usage policy|flagged_input|requires moderation"  # xAI, OpenAI, OpenRouter
+    "|Content Exists Risk|data_?inspection_?failed|new_sensitive|SensitiveContent|敏感内容",  # DeepSeek and others
+    re.IGNORECASE,
+)
 _UNREAD = re.compile(
     "failed_generation|tool_use_failed|output_parse_failed"  # Groq
     "|Failed to parse input at|produced output that does not match the expected"  # llama.cpp
@@ -56,10 +60,17 @@ def read_error(status: int, text: str) -> tuple[int, str]:
         codes = (_STATUSES.get(str(code), str(code)) for code in named)
         status = next((int(code) for code in codes if re.fullmatch("[45][0-9][0-9]", code)), status)
     status = next((code for word, code in _CODES.items() if status >= 400 and word in text), status)
-    value = text.strip() if is_unread(text) else value or document  # all of it, with what the model wrote
+    filtered = is_filtered(text) and (status >= 400 or bool(value))
+    status = 400 if filtered else status  # others send 403, as for a key, or 200
+    value = text.strip() if is_unread(text) or filtered else value or document  # all of it, with what the model wrote
     while isinstance(value, dict) and (found := [value[key] for key in _KEYS if value.get(key)]):
         value = found[0]
     return status, (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))[:_TEXT]
+
+
+def is_filtered(text: str) -> bool:
+    """Whether an error says that a filter of the server refused the prompt or withheld the answer."""
+    return bool(_FILTERED.search(text))
 
 
 def is_unread(text: str) -> bool:

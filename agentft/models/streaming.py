@@ -32,6 +32,7 @@ class EventStream:
         self._calls: list[Any] = []
         self._choice: dict[str, Any] = {}
         self._usage: Json = None
+        self._model: Json = None
         self._ended = False
         self._thoughts = ""  # the key of the thoughts
 
@@ -49,7 +50,7 @@ class EventStream:
             self._ended = True
             return
         chunk = read_sent(data, "an event")
-        self._usage = chunk.get("usage") or self._usage
+        self._usage, self._model = chunk.get("usage") or self._usage, chunk.get("model") or self._model
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else []:
             one: Any = choice if isinstance(choice, dict) else {"delta": choice}
@@ -68,9 +69,9 @@ class EventStream:
             UnreadableError: the stream is cut.
         """
         if not self._ended and not self._choice.get("finish_reason"):
-            raise UnreadableError("structure: the stream ended too soon")
+            raise UnreadableError("structure: the stream ended too soon; the server's log may say why")
         choice: Json = {**self._choice, "message": {**self._message, "tool_calls": self._calls}}
-        return json.dumps({"choices": [choice] if self._choice else [], "usage": self._usage})
+        return json.dumps({"choices": [choice] if self._choice else [], "usage": self._usage, "model": self._model})
 
     def _add(self, choice: Mapping[str, Json], delta: Mapping[str, Json]) -> None:
         if said := as_text(choice.get("text")):

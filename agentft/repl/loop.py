@@ -13,7 +13,9 @@ from pathlib import Path
 from agentft.agent import INFRASTRUCTURE
 from agentft.display.chat import ChatView
 from agentft.errors import AgentftError, InputError
+from agentft.metrics.reading import is_only_thought
 from agentft.models import Model
+from agentft.models.served import other_model
 from agentft.repl.commands import find_command
 from agentft.repl.gate import Decision
 from agentft.repl.keeping import keep
@@ -170,6 +172,8 @@ class Repl:
             self.view.note(f"stopped; {_REMOVED if text is not None else _FIXED}")
             return
         self.view.answered(steps, time.monotonic() - begun - session.gate.seconds, self._explain_end(steps[-1]))
+        if not self.answered and (other := other_model(session.model.name, steps[-1].response)):
+            self.view.note(f"the server says that another model answers: {other:.100}")
         self.answered.append(_record(text or "", steps))
 
     def _explain_end(self, last: Step) -> str:
@@ -180,6 +184,8 @@ class Repl:
             return "stopped; what came is kept (/undo removes it)"
         if last.finish == "filtered":
             return "a filter of the server withheld or cut the answer"
+        if is_only_thought(last):
+            return "a thought without an answer; check that the server's reasoning parser is the model's"
         if last.exchanges:
             return f"stopped after {counted(len(session.rounds[-1].steps), 'step')} without an answer; /retry or /undo"
         limit = session.sampling.max_new_tokens

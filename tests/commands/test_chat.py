@@ -181,6 +181,22 @@ def test_an_endpoint_gets_the_prompts_of_the_tokenizer(
     assert "add --endpoint, or omit --tokenizer" in captured.err
 
 
+@pytest.mark.parametrize("streams", [True, False])
+def test_another_model_and_an_answer_within_a_thought_are_told(
+    streams: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("AGENTFT_API_KEY", raising=False)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("How is Oslo?\nAnd now?\n"))
+    part = {"reasoning_content": "Fine."}
+    said = {"model": "other", "choices": [{"delta" if streams else "message": part, "finish_reason": "stop"}]}
+    body = f"data: {json.dumps(said)}\n\ndata: [DONE]\n\n" if streams else said
+    with Served(lambda _: Answer(body=body)) as served:
+        assert run(["chat", "--endpoint", served.url, "--model", "tiny", "--tools", ""]) == 0
+    told = capsys.readouterr().err
+    assert told.count("the server says that another model answers: other") == 1
+    assert told.count("a thought without an answer") == 2
+
+
 def test_without_the_sdk_there_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(chat, "find_spec", lambda _: None)
     assert run(["chat", "--acp", "--tools", ""]) == 3

@@ -19,6 +19,7 @@ from agentft.evaluation.plan import Plan
 from agentft.evaluation.records import read_records
 from agentft.evaluation.runner import Settings, evaluate
 from agentft.evaluation.summary import SCORES
+from agentft.models.served import other_model, served_name
 from agentft.models.transport import Endpoint, EndpointDownError, open_endpoint
 from agentft.types import Json
 from tests.evaluation.test_runner import oracle, scripted
@@ -143,6 +144,8 @@ def test_refused_cases_are_invalid_and_run_again_later(tmp_path: Path) -> None:
             "not be read",
         ),
         (completion({"content": "No"}, "content_filter"), "refusal", "withheld or cut by a filter"),
+        (Answer(400, {"error": {"code": "content_filter"}}), "refusal", "withheld or cut by a filter"),
+        (completion({"content": "", "reasoning_content": "4"}), "no-call", "hold a thought and no answer"),
     ],
 )
 def test_replies_that_the_server_could_not_use_fail(failing: Answer, kind: str, note: str, tmp_path: Path) -> None:
@@ -155,6 +158,48 @@ def test_replies_that_the_server_could_not_use_fail(failing: Answer, kind: str, 
     assert (summary.invalid, {row.scores["success"].value for row in rows}) == (0, {0.0})
     assert kind in summary.errors
     assert note in summary.finding
+
+
+def test_another_model_that_answers_is_named(tmp_path: Path) -> None:
+    """LM Studio answers with what is loaded, whatever is asked for."""
+    plan = small_plan(tmp_path)
+    answer = answering(plan)
+
+    def handle(asked: Spoken) -> Answer:
+        return Answer(body={**answer(asked).body, "model": "gemma-3-1b-it-qat:2"})
+
+    with Served(handle) as served:
+        arm = make_arm("tuned", plan, choice(served.url))
+        summary = evaluate(plan, [arm], Settings(tmp_path / "out"))
+    (described,) = summary.arms.values()
+    assert described.others == {"gemma-3-1b-it-qat:2": described.steps}
+    assert f"another model wrote replies of tuned: {described.steps} by gemma-3-1b-it-qat:2" in summary.finding
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "other"),
+    [
+        ("gpt-4o", "gpt-4o-2024-08-06", ""),
+        ("openai/gpt-4o", "gpt-4o", ""),
+        ("Qwen/Qwen3-8B", "qwen3-8b", ""),
+        ("qwen3", "qwen3:latest", ""),
+        ("deepseek/deepseek-r1:free", "deepseek/deepseek-r1", ""),
+        ("tiny", "/models/tiny.gguf", ""),
+        ("tiny", None, ""),
+        ("tiny", 5, "5"),
+        ("gpt-4o", "gpt-4o-mini", "gpt-4o-mini"),
+        ("phi-3", "phi-4", "phi-4"),
+        ("qwen3:8b", "qwen3:0.6b", "qwen3:0.6b"),
+    ],
+)
+def test_a_version_of_a_model_is_no_other(asked: str, said: Any, other: str) -> None:
+    name = served_name(asked, "http://localhost/v1", "")
+    assert other_model(name, json.dumps({"model": said})) == other
+
+
+@pytest.mark.parametrize("response", [None, "", "no JSON", "[]", "[" * 100_000, '"model"'])
+def test_a_response_that_names_no_model(response: str | None) -> None:
+    assert other_model(served_name("tiny", "http://localhost/v1", ""), response) == ""
 
 
 def test_a_server_that_dies_ends_the_run_and_keeps_what_is_finished(tmp_path: Path) -> None:

@@ -78,6 +78,40 @@ def test_an_error_about_the_models_call_is_the_models(status: int, body: Any, st
         assert ask(model, after).turn.raw == "Hello."
 
 
+AZURE = {"message": "The response was filtered", "param": "prompt", "code": "content_filter", "status": 400}
+FILTERED = [
+    (400, {"error": {**AZURE, "innererror": {"code": "ResponsibleAIPolicyViolation"}}}),
+    (400, {"error": {"message": "litellm.ContentPolicyViolationError: AzureException - filtered", "code": "400"}}),
+    (400, {"error": {"message": "Invalid prompt: it may violate our usage policy.", "code": "invalid_prompt"}}),
+    (403, {"error": "Content violates usage guidelines."}),
+    (403, {"error": {"code": 403, "metadata": {"flagged_input": "x"}}}),
+    (400, {"error": {"message": "Content Exists Risk", "code": "invalid_request_error"}}),
+    (400, {"code": "data_inspection_failed", "message": "Input data may contain inappropriate content."}),
+    (400, "<400> InternalError.Algo.DataInspectionFailed: Input text data"),
+    (400, {"error": {"code": "1301", "message": "系统检测到输入或生成内容可能包含不安全或敏感内容"}}),
+    (200, {"base_resp": {"status_code": 1026, "status_msg": "input new_sensitive"}, "choices": None}),
+    (500, {"type": "error", "error": {"message": "Output blocked by content filtering policy"}}),
+]
+
+
+@pytest.mark.parametrize(("status", "body"), FILTERED)
+@pytest.mark.parametrize("fmt", [None, "hermes"])
+def test_a_prompt_that_a_filter_refuses_has_no_answer(status: int, body: Any, fmt: str | None) -> None:
+    """As an answer that it withheld; it made the case invalid. A person is told why instead."""
+    with serving(lambda _: Answer(status, body), fmt=fmt) as (served, model):
+        reply = ask(model)
+        assert (reply.finish, reply.turn.parts, len(served.chats)) == ("filtered", (), 1)
+        with pytest.raises(EndpointError, match=f"answered {status}"):
+            model.reply([Request("c", conversation())], Sampling(), lambda *_: None)
+
+
+def test_what_azure_says_about_its_filter_in_a_good_answer_is_no_refusal() -> None:
+    results = {"hate": {"filtered": False, "severity": "safe"}}
+    choice = {**HELLO.body["choices"][0], "content_filter_results": results}
+    with serving(Answer(body={"choices": [choice], "prompt_filter_results": [results]})) as (_, model):
+        assert ask(model).turn.raw == "Hello."
+
+
 @pytest.mark.parametrize(
     "said", ["Failed to parse tool call arguments as JSON", "the parser failed", "Invalid tool call arguments passed"]
 )

@@ -277,7 +277,7 @@ def test_malformed_calls_are_the_models(piece_given: Json, kind: str) -> None:
         ([chunk(content="Hi")], 'error: {"code": 400, "message": "too long"}\n\n', 'the server says "too long"'),
         ([{"code": 422, "details": "no such thing"}], "", "no such thing"),
         ([chunk(content="Hi"), ABORTED], "", "abort"),
-        ([chunk(content="Hi")], "", "(structure: the stream ended too soon)"),
+        ([chunk(content="Hi")], "", "(structure: the stream ended too soon;"),
         ([{"choices": [], "usage": USAGE}], "data: [DONE]\n\n", "(structure: there is no choice)"),
         ([chunk(content={"a": "b"}), END], "data: [DONE]\n\n", "(structure: "),
     ],

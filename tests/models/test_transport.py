@@ -130,14 +130,6 @@ def test_what_every_request_would_meet_ends_the_command(answer: Answer, part: st
     assert len(served.chats) == 1
 
 
-@pytest.mark.parametrize(
-    "said", [{"error": "Content violates usage guidelines."}, {"metadata": {"flagged_input": "x"}}]
-)
-def test_one_refused_prompt_does_not_end_the_command(said: Any) -> None:
-    with serving(Answer(403, said)) as (_, model), pytest.raises(EndpointError, match="answered 403"):
-        ask(model)
-
-
 def test_a_server_that_is_gone_ends_the_command() -> None:
     with Served([HELLO]) as served:
         url = served.url
