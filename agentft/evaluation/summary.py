@@ -116,8 +116,8 @@ class GateResult:
 class ArmSummary:
     """Which model an arm is, and how much it generated: `steps` replies of `tokens` tokens in all.
 
-    `shots`: examples in its prompts. `reliability`: over several trials. `others`: by name, how many replies another model
-    wrote, as the endpoint says.
+    `shots`: examples in its prompts. `reliability`: over several trials. `others`: by name, the replies that the
+    endpoint says another model wrote.
     """
 
     name: str
