@@ -213,8 +213,11 @@ def read_recipe(path: Path | None, overrides: Sequence[str] = (), options: Mappi
     if path is not None and _is_data_name(path.name):
         raise InputError(f"{path} is a data file, not a recipe (TOML); write --data {path}")
     changes: dict[str, Any] = {}
-    for text in overrides:
-        key, value = _parse_override(text)
+    pairs = [_parse_override(text) for text in overrides]
+    names = [key for key, _ in pairs]
+    if again := next((key for key in names if names.count(key) > 1), None):
+        raise InputError(f"{again} is given twice on the command line; give it once")
+    for key, value in pairs:
         table, dot, name = key.partition(".")
         if dot and table in ("weights", "schedule_args"):
             changes.setdefault(table, {})[name] = value

@@ -228,6 +228,7 @@ def _prepare(recipe: Recipe, quarantine: Path | None, on_event: OnEvent, ranks: 
     encoder = open_encoder(recipe)
     prepared, held = prepare_apart(recipe, encoder, quarantine)
     resolved = resolve_recipe(recipe, prepared.samples, measure_machine(), processes=ranks.size)
+    rate = () if recipe.lr else (Note(f"lr = {resolved.recipe.lr:g}, chosen by method and model size"),)
     recipe = resolved.recipe
     packs: list[Pack] = []
     for epoch in range(recipe.epochs):
@@ -238,7 +239,7 @@ def _prepare(recipe: Recipe, quarantine: Path | None, on_event: OnEvent, ranks: 
     if recipe.max_steps:
         packs = packs[: recipe.max_steps * recipe.batch]
     plan = TrainingPlan(steps=-(-len(packs) // recipe.batch), epochs=recipe.epochs, packing=packing)
-    notes = (*resolved.notes, *_process_notes(recipe, ranks), *(held.notes(recipe) if held else ()))
+    notes = (*rate, *resolved.notes, *_process_notes(recipe, ranks), *(held.notes(recipe) if held else ()))
     return _Job(recipe, resolved.architecture.config, encoder, prepared, packs, plan, notes, ranks, held)
 
 

@@ -64,6 +64,8 @@ def test_unset_options_change_nothing() -> None:
         (["data=3"], "`data` is 3; it must be a list"),
         (["lora_dropout=0.1"], "lora_dropout = 0.1: dropout is not supported, because rows with a common prefix"),
         (["lr"], "'lr' is not KEY=VALUE"),
+        (["lr=1e-4", "epochs=2", "lr=2e-4"], "lr is given twice on the command line; give it once"),
+        (["weights.end=0", "weights.end=1"], "weights.end is given twice on the command line"),
     ],
 )
 def test_bad_settings_are_errors_with_their_names(overrides: list[str], message: str) -> None:

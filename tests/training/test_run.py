@@ -111,6 +111,13 @@ def test_learning_calls_only_warns_of_turns_without_a_call(tiny: Path, rows: Pat
     assert notes["balanced"] == []
 
 
+def test_a_learning_rate_of_zero_is_said_to_be_chosen(tiny: Path, rows: Path, tmp_path: Path) -> None:
+    for lr, expected in ((0.0, ["lr = 0.001, chosen by method and model size"]), (0.01, [])):
+        events: list[Event] = []
+        run.dry_run(recipe_of(tiny, rows, tmp_path, learn="balanced", lr=lr), events.append)
+        assert [event.text for event in events if isinstance(event, Note)] == expected
+
+
 def test_dynamic_fine_tuning_is_said_to_learn_little_that_is_new(tiny: Path, rows: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     run.dry_run(recipe_of(tiny, rows, tmp_path, learn="balanced", loss="dft"), events.append)
