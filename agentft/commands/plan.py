@@ -36,8 +36,8 @@ def plan_command(
 ) -> None:
     """Predict which settings fit common cards, and how much memory and time training takes with them.
 
-    On an H100, memory was within 10 % of 61 measured steps, and time within 15 % where the GPU was the limit, 30 % if
-    the CPU was. Other cards' speeds come from vendors' figures. Without --data, a quarter of the tokens is supervised.
+    On an H100, memory was within 10 % of 61 measured steps, and time within 15 %, or 30 % where the plan
+    says so. Other cards' speeds come from vendors' figures. Without --data, a quarter of the tokens is supervised.
 
     Example:
       agentft plan --model random-7b --length 2048

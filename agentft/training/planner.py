@@ -55,6 +55,8 @@ MATMULS, ATTENTION, ELEMENTWISE = 1.24, 4.28, 3.12
 """Measured time, relative to operations at the rate of a large matmul, or to bytes at the memory's bandwidth."""
 LAUNCH, LAUNCH_ADAPTERS, LAUNCH_4BIT, LAUNCH_QK, LAUNCH_SHARING = 12.4, 2.4, 4.8, 1.5, 1.95
 """CPU launch overhead per layer and pass, relative to `Card.launch`, and what is added to it. Long packs hide it."""
+LAUNCHES_DECIDE = 0.8
+"""Above this share of a step's time, launches decide. Time was within 15 % in all measured runs below it."""
 USUAL_LAUNCH = 199e-6
 """A card's `launch` on the host of the H100 to which the planner was fitted."""
 UNPACKED_BYTES, LOGIT_BYTES, UPDATED_BYTES = 3.3, 145, 34
@@ -134,10 +136,18 @@ class Levers:
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """`memory`: peak bytes of tensors. `seconds`: time of one pack's forward and backward passes."""
+    """`memory`: peak bytes of tensors. `seconds`: time of one pack's forward and backward passes, during which the CPU
+    launches kernels for `launches` seconds.
+    """
 
     memory: float
     seconds: float
+    launches: float = 0.0
+
+    @property
+    def launches_decide(self) -> bool:
+        """Whether the CPU's launches take about as long as the GPU's work, so that `seconds` may be 30 % off."""
+        return self.launches > LAUNCHES_DECIDE * self.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +235,8 @@ def step_cost(
         chunk = min(HEAD_CHUNK, HEAD_LOGIT * load.supervised * model.words)
         memory = WORKSPACE + _static(model, levers, method, rank, optimizer, width=width)
         memory += _full_activations(model, levers, load, width) if full else _activations(model, levers, width, chunk)
-    return StepCost(memory, _seconds(model, levers, method, load, card, width) if card else 0.0)
+    computing, launches = _seconds(model, levers, method, load, card, width) if card else (0.0, 0.0)
+    return StepCost(memory, (computing**4 + launches**4) ** 0.25, launches)  # a smooth maximum
 
 
 def choose(
@@ -251,10 +262,11 @@ def choose(
         usually = PackLoad(work.supervised * usual / computed, work.context, work.shared)
         fully = replace(usually, supervised=work.supervised * most / computed)
         memory = cost(levers=replace(levers, pack=most), load=fully).memory
-        found = cost(levers=replace(levers, pack=usual), load=usually, card=card).seconds
-        seconds = found * computed / usual
+        found = cost(levers=replace(levers, pack=usual), load=usually, card=card)
+        seconds = found.seconds * computed / usual
         if memory <= room and (best is None or seconds < best.seconds):
-            best = Choice(levers, StepCost(memory, found), seconds, seconds * work.epochs, work.samples / seconds)
+            estimate = replace(found, memory=memory)
+            best = Choice(levers, estimate, seconds, seconds * work.epochs, work.samples / seconds)
     return best
 
 
@@ -275,6 +287,8 @@ def describe_choice(choice: Choice) -> str:
     words += ["embeddings on the host"] if levers.host else []
     memory = choice.estimate.memory / GIB
     speed = f"{choice.samples_per_second:.3g} samples/s, {describe_duration(choice.total_seconds)} in all"
+    if choice.estimate.launches_decide:
+        speed += " (give or take 30 %: the CPU's kernel launches decide)"
     return f"{memory:.1f} GiB, {speed}, with {', '.join(words)}"
 
 
@@ -343,7 +357,8 @@ def _saved(model: Dimensions, levers: Levers, width: int) -> float:
 
 def _seconds(  # noqa: PLR0917
     model: Dimensions, levers: Levers, method: Method, load: PackLoad, card: Card, width: int
-) -> float:
+) -> tuple[float, float]:
+    """How long the GPU computes, and how long the CPU launches kernels; both happen at the same time."""
     full, packed, tokens = method == "full", method == "qlora" and not levers.unpack, levers.pack
     again = _recomputed(model, levers) / model.layers
     passes = 2 + again
@@ -359,7 +374,7 @@ def _seconds(  # noqa: PLR0917
     computing = (MATMULS * matmuls + ATTENTION * attention) / card.rate + elementwise / card.bandwidth + transfer
     launch = LAUNCH + LAUNCH_ADAPTERS * (not full) + LAUNCH_4BIT * packed
     launch += LAUNCH_QK * model.qk_norm + LAUNCH_SHARING * load.shared
-    return float((computing**4 + (card.launch * launch * model.layers * passes) ** 4) ** 0.25)  # a smooth maximum
+    return float(computing), card.launch * launch * model.layers * passes
 
 
 def _static(model: Dimensions, levers: Levers, method: Method, rank: int, optimizer: str, *, width: int) -> float:
