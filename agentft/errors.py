@@ -10,7 +10,16 @@ AgentftError                 exit code 2
 
 from __future__ import annotations
 
-__all__ = ["MCP_REMEDY", "AgentftError", "FrameError", "InputError", "MissingError", "RowError", "ToolError"]
+__all__ = [
+    "MCP_REMEDY",
+    "AgentftError",
+    "FrameError",
+    "InputError",
+    "MissingError",
+    "RowError",
+    "ToolError",
+    "is_panic",
+]
 
 MCP_REMEDY = "MCP needs the official SDK; install it with `pip install 'mcp>=2.3,<3'`"
 
@@ -60,3 +69,8 @@ class ToolError(AgentftError):
         super().__init__(message)
         self.status = status
         self.details = details
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library in Rust has panicked. Its error is no Exception, and importable nowhere."""
+    return type(error).__name__ == "PanicException"

@@ -47,7 +47,7 @@ from agentft.commands.tools_import import traffic_command as import_traffic
 from agentft.commands.tools_serve import call_command as tools_call
 from agentft.commands.tools_serve import serve_command as tools_serve
 from agentft.commands.train import train_command
-from agentft.errors import AgentftError, InputError, MissingError
+from agentft.errors import AgentftError, InputError, MissingError, is_panic
 
 __all__ = ["app", "exit_code", "main", "run"]
 
@@ -230,7 +230,7 @@ def exit_code(work: Callable[[], object]) -> int:
     except Exception as error:  # the command boundary: a bug must not look like a verdict
         return _report_bug(error)
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of a library in Rust; no Exception, and importable nowhere
+        if not is_panic(error):
             raise
         return _report(
             f"a library cannot use a file of the model ({error!s:.200}); download it again, or use another", 2

@@ -26,7 +26,8 @@ def check_steps(folder: Path) -> None:
     for path in folder.glob("tokenizer*.json"):
         try:
             content = json_of(path.read_bytes())
-            factor = max(growth(content.get(part)) for part in ("normalizer", "pre_tokenizer", "decoder"))
+            factor = growth(content.get("normalizer")) * growth(content.get("pre_tokenizer"))
+            factor = max(factor, growth(content.get("decoder")))
             words = (one if isinstance(one, str) else one[0] for one in content["model"]["vocab"])
             length = max(map(len, words), default=0)
         except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
@@ -44,7 +45,7 @@ def growth(step: Any) -> float:
     for each in reversed(_flatten(step)):
         text = each.get("prepend", "") + (each.get("content", "") if "pattern" in each else "")
         whole = sum(sizes.get(letter, sizes[""]) for letter in text)
-        factor, least, more = 2.0 if each.get("type") == "ByteLevel" else 1.0, 0.0, 0.0
+        factor, least, more = 4.0 if each.get("type") == "ByteLevel" else 1.0, 0.0, 0.0
         if text and (pattern := each.get("pattern", {}).get("String")):
             sizes |= {letter: max(sizes.get(letter, sizes[""]), whole / len(pattern)) for letter in pattern}
         elif text:

@@ -16,12 +16,15 @@ from functools import cache
 from itertools import permutations, product
 from typing import Any, NamedTuple
 
+from agentft.errors import FrameError, is_panic
+
 __all__ = ["Piece", "PieceCache", "join_pieces", "make_piece", "separates_runs", "separates_words"]
 
 _KEPT_PIECES = 2**16
 _KEPT_TEXTS = 512
 _LONG = 200  # characters of a text that is kept whole
 _SHORT = 64  # characters of a piece that is kept
+_LARGE, _SLICE, _MOST = 20_000, 10_000, 1.1  # characters of a text that may have so many tokens for each of its bytes
 # Characters that are white space nowhere, in no library's definition.
 _EDGE = r"[!-~\w]"
 _SEAM = re.compile(rf"(?<={_EDGE})(?= {_EDGE})")
@@ -52,9 +55,14 @@ class PieceCache(dict[str, Piece]):
         if self.runs and len(backend.pre_tokenizer.pre_tokenize_str("77")) == 2:
             self.runs = re.compile(_RUN.pattern.replace("[0-9]+", "[0-9]"))
         self._texts: dict[str, list[Piece]] = {}
+        self._bytes = getattr(backend.model, "byte_fallback", False)
 
     def encode(self, text: str) -> list[Piece]:
-        """The pieces of a text. Equal long texts (system text and tools) share a list of one piece."""
+        """The pieces of a text. Equal long texts (system text and tools) share a list of one piece.
+
+        Raises:
+            FrameError: the tokenizer fails, or makes so many tokens of a long text that they can fill the memory.
+        """
         if len(text) < _LONG:
             return self._encode(text)
         pieces = self._texts.pop(text, None)
@@ -62,7 +70,8 @@ class PieceCache(dict[str, Piece]):
             pieces = self._encode(text)
         elif len(pieces) > 1:  # found again, and perhaps in many rows
             pieces = [join_pieces(pieces)]
-        self._texts[text] = pieces  # as the last one
+        if len(pieces) > 1 or len(pieces[0].ids) <= 4 * len(text):
+            self._texts[text] = pieces  # as the last one
         if len(self._texts) > _KEPT_TEXTS:
             del self._texts[next(iter(self._texts))]
         return pieces
@@ -83,10 +92,28 @@ class PieceCache(dict[str, Piece]):
         return piece
 
     def _tokenise(self, text: str) -> Piece:
-        encoding = self.backend.encode(text, add_special_tokens=False)
+        try:
+            if len(text) > _LARGE and (made := self._most_tokens(text)) > _MOST * len(text.encode()):
+                raise FrameError(f"the tokenizer makes up to {made:,} tokens of a text of {len(text):,} characters")
+            encoding = self.backend.encode(text, add_special_tokens=False)
+        except BaseException as error:
+            if isinstance(error, FrameError) or not (isinstance(error, Exception) or is_panic(error)):
+                raise
+            raise FrameError(f"the tokenizer fails on the text {text[:40]!r} ({error!s:.200})") from None
         if self.words and len(ids := encoding.ids) == 1:
             return Piece(array("i", ids), (0,), (len(text),), len(text))
         return make_piece(encoding.ids, encoding.offsets, len(text))
+
+    def _most_tokens(self, text: str) -> int:
+        """The number of tokens if each has one character or, where these stand for bytes, one byte."""
+        normalizer, steps = self.backend.normalizer, self.backend.pre_tokenizer
+        made = 0
+        for start in range(0, len(text), _SLICE):
+            part = text[start : start + _SLICE]
+            part = normalizer.normalize_str(part) if normalizer else part
+            part = "".join(piece for piece, _ in steps.pre_tokenize_str(part)) if steps else part
+            made += len(part.replace("▁", " ").encode() if self._bytes else part)
+        return made
 
 
 def make_piece(ids: Sequence[int], offsets: Sequence[tuple[int, int]], length: int) -> Piece:

@@ -13,7 +13,6 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TypeAlias
-from unicodedata import normalize
 
 from agentft.calls import NATIVE
 from agentft.engine.packing import Sample, make_sample
@@ -45,8 +44,6 @@ _ALONE, _ALONE_IF_LARGE, _LARGE = 8, 0, 2**20
 known by its bytes (compressed ones, too)."""
 _SUMS = ("quiet", "answered", "thoughts", "trimmed", "left_out")
 _LONGEST_SHOWN = 5
-_LONG_TEXTS, _MOST_GROWTH = 100_000, 3
-"""Characters of a sample whose growth in the tokenizer is looked at, and how many times as long it may become."""
 _MAX_TOOLS = 64
 
 
@@ -267,17 +264,15 @@ def encode_row(line: int, conversation: Conversation, encoder: Encoder) -> list[
     """A row's conversation as tokens, cut to `max_length`. Without a supervised token, its samples are None.
 
     Raises:
-        RowError: `template`: the chat template cannot render it, or its texts grow many times as long in the
-            tokenizer; `too-long`: no supervised turn fits.
+        RowError: `template`: the chat template or the tokenizer fails on it; `too-long`: no supervised turn fits.
     """
     try:
         rendered = encoder.rendering.samples(conversation)
+        samples = [(segments, encode(segments, encoder.tokenizer, encoder.learn)) for segments in rendered]
     except FrameError as error:
         raise RowError("template", str(error)) from None
     found = []
-    for segments in rendered:
-        _check_forms(segments)
-        encoded = encode(segments, encoder.tokenizer, encoder.learn)
+    for segments, encoded in samples:
         fitting = _fit(encoded, segments, encoder.max_length)
         sample = make_sample(line, conversation.id, fitting, _stem(encoded, segments))
         whole = sample is not None and fitting is encoded
@@ -300,16 +295,6 @@ def _rare_collections() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*usual)
-
-
-def _check_forms(segments: Sequence[Segment]) -> None:
-    """Reject texts that Unicode's compatibility form, in which many tokenizers read, makes many times as long."""
-    size = sum(len(segment.text) for segment in segments)
-    if size > _LONG_TEXTS:
-        made = sum(len(normalize("NFKC", segment.text)) for segment in segments)
-        if made > _MOST_GROWTH * size:
-            text = f"{size:,} characters, of which a tokenizer may make {made:,}, which can fill the memory"
-            raise RowError("template", text)
 
 
 def _supervised(encoded: Encoded) -> int:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from agentft.errors import FrameError
 from agentft.rendering import pieces
 from agentft.rendering.pieces import PieceCache, separates_runs, separates_words
 from agentft.rendering.tokens import Run
@@ -231,6 +232,62 @@ def test_the_tokenizer_adds_no_tokens_of_its_own() -> None:
     core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", start)])
     assert core.encode("a").ids[0] == start
     assert start not in Run([], PieceCache(core).encode("a")).ids
+
+
+def bytewise(*others: str) -> Tokenizer:
+    """A tokenizer with a token for each byte, and others."""
+    names = [*(f"<0x{byte:02X}>" for byte in range(256)), *others]
+    return Tokenizer(models.BPE({name: place for place, name in enumerate(names)}, [], byte_fallback=True))
+
+
+def normalizing(core: Tokenizer, *steps: Any) -> Tokenizer:
+    core.normalizer = normalizers.Sequence(list(steps))
+    return core
+
+
+LEVEL = pre_tokenizers.ByteLevel(add_prefix_space=False)
+
+
+@pytest.mark.parametrize(
+    ("core", "text", "tokens"),
+    [
+        (normalizing(byte_level(LEVEL), normalizers.NFKC()), "\ufdfa" * 30_000, 990_000),
+        (normalizing(byte_level(LEVEL), normalizers.NFKC()), "\ufdfa" * 1_000, 0),
+        (normalizing(byte_level(LEVEL), normalizers.NFKC()), "漢字 é a" * 5_000, 0),
+        (normalizing(byte_level(LEVEL), normalizers.Replace("a", "bb")), "a" * 30_000, 60_000),
+        (byte_level(pre_tokenizers.Sequence([LEVEL, LEVEL])), "é" * 30_000, 120_000),
+        (byte_level(LEVEL), "é漢" * 30_000, 0),
+        (normalizing(bytewise("▁"), normalizers.Replace(" ", "▁")), " " * 30_000, 0),
+        (normalizing(bytewise(), normalizers.Replace("a", "漢")), "a" * 30_000, 90_000),
+        (normalizing(bytewise()), "漢字" * 30_000, 0),
+    ],
+)
+def test_a_long_text_of_far_more_tokens_than_bytes_is_refused(core: Tokenizer, text: str, tokens: int) -> None:
+    if not tokens:
+        assert PieceCache(core).encode(text)
+        return
+    with pytest.raises(FrameError, match=f"makes up to {tokens:,} tokens of a text of 30,000 characters"):
+        PieceCache(core).encode(text)
+
+
+def test_a_short_text_of_many_tokens_is_not_remembered() -> None:
+    cache_of = PieceCache(normalizing(byte_level(LEVEL), normalizers.Replace("a", "b" * 5)))
+    assert len(cache_of.encode("a" * 300)[0].ids) == 1500
+    assert not cache_of._texts
+    cache_of.encode("c" * 300)
+    assert cache_of._texts
+
+
+@pytest.mark.parametrize(
+    ("core", "text", "why"),
+    [
+        (byte_level(pre_tokenizers.Split(Regex("(a+)+b"), "isolated")), "a" * 40, "retry-limit"),
+        (Tokenizer(models.WordLevel({"x": 0}, unk_token="?")), "y", "Missing .UNK. token"),
+    ],
+)
+def test_a_failing_tokenizer_is_an_error_that_names_the_text(core: Tokenizer, text: str, why: str) -> None:
+    with pytest.raises(FrameError, match=f"the tokenizer fails on the text '{text}' .*{why}"):
+        PieceCache(core).encode(text)
 
 
 @pytest.mark.slow
