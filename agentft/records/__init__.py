@@ -68,7 +68,7 @@ def parse_row(row: Mapping[str, Json], default_id: str) -> Conversation:
         raise RowError("unknown-format", f"the turns of `{key}` have none of the formats {', '.join(ROW_FORMATS)}")
     first = items[0] if isinstance(items[0], dict) and role_of(items[0]) in SYSTEM_ROLES else {}
     turns, declared = _parse_turns(ROW_FORMATS[source].parse, items, row.get("system"), first)
-    lists = {"": declared, "tools": read_tools(row), "system.tools": read_tools({"tools": first.get("tools")})}
+    lists = {"": declared, "tools": read_tools(row), "system.tools": read_tools(first)}
     tools = next(filter(None, lists.values()), ())
     unread = (*unread_keys(row, key, items, ROW_FORMATS[source].turn_keys), *written_calls_of(turns))
     unread += tuple(name for name, listed in lists.items() if listed and listed != tools)

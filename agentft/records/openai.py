@@ -130,7 +130,7 @@ def _read_content(content: Json) -> str:
         thoughts = [part for part in content if isinstance(part, dict) and part.get("type") in _THOUGHT_TYPES]
         text = "".join(_read_text_part(part) for part in content if part not in thoughts)
         for part in reversed(thoughts):
-            text = add_thought(text, _read_content(next((part[key] for key in _THOUGHT_KEYS if key in part), None)))
+            text = add_thought(text, _read_content(next((part[key] for key in _THOUGHT_KEYS if key in part), part)))
         return text
     if isinstance(content, str | None):
         return content or ""
@@ -142,7 +142,8 @@ def _read_text_part(part: Json) -> str:
     text = part.get(_TEXT_KEYS.get(kind, "")) if isinstance(part, dict) else part
     if isinstance(text, str):
         return text
-    raise RowError("value-not-text", f"a part of the content is no text but {kind or part!r:.60}")
+    shown = part if kind in ("", *_TEXT_KEYS) else kind
+    raise RowError("value-not-text", f"a part of the content is no text but {shown!r:.60}")
 
 
 def _add_result(message: Mapping[str, Json], step: CallLinks, before: Json) -> None:

@@ -12,7 +12,16 @@ from agentft.json_text import UnreadableError, read_value, repeated_keys
 from agentft.records.keys import as_text, is_blank
 from agentft.types import Json, Role, ToolDefinition
 
-__all__ = ["has_calls", "make_tool", "read_list", "read_parameters", "read_role", "read_tools", "written_calls"]
+__all__ = [
+    "has_calls",
+    "make_tool",
+    "read_list",
+    "read_parameters",
+    "read_role",
+    "read_tools",
+    "tools_key",
+    "written_calls",
+]
 
 _MAX_CACHED_LENGTH = 5_000  # characters of a tool; longer ones are not cached, so that the cache stays small
 _TYPES = {name: name for name in ("string", "number", "integer", "boolean", "array", "object", "null")}
@@ -65,13 +74,18 @@ def read_role(named: Json, roles: Mapping[str, Role]) -> Role:
     return role
 
 
+def tools_key(item: Mapping[str, Json]) -> str:
+    """The key of a row, or of its system turn, that lists the tools."""
+    return "functions" if is_blank(item.get("tools")) else "tools"
+
+
 def read_tools(row: Mapping[str, Json]) -> tuple[ToolDefinition, ...]:
     """The tools that a row lists, each as `{"type": "function", "function": {...}}` or only the inner object.
 
     Raises:
         RowError: `unreadable-tools`.
     """
-    key = "functions" if is_blank(row.get("tools")) else "tools"
+    key = tools_key(row)
     tools = read_list(row.get(key), key, "unreadable-tools") or []
     found: dict[str, ToolDefinition] = {}
     for index, tool in enumerate(tools):
@@ -96,7 +110,7 @@ def _read_tool(tool: Json) -> ToolDefinition | None:
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(function, dict) or not isinstance(name, str) or not name:
         return None
-    keys = ("parameters", "input_schema", "inputSchema")  # OpenAI's, Anthropic's, MCP's
+    keys = ("parameters", "input_schema", "inputSchema", "arguments")  # OpenAI's, Anthropic's, MCP's, ToolMind's
     parameters = next((function[key] for key in keys if function.get(key) is not None), None)
     return make_tool(name, function.get("description"), parameters)
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from agentft.records.keys import WEIGHT_KEYS, argument_key, is_blank
-from agentft.records.tools import read_list
+from agentft.records.tools import read_list, tools_key
 from agentft.records.turns import SYSTEM_ROLES, text_of
 from agentft.types import Json
 
@@ -17,7 +17,7 @@ _ROW = frozenset({"id", "system", "source", "license", "lang", "language", "cate
 _ROW |= {"dataset", "split", "metadata", "meta", "provenance", "uuid", "uid", "hash", "url", "model", "generator"}
 _ROW |= {"created", "created_at", "date", "timestamp", "version", "topic", "domain", "tags", "difficulty", "quality"}
 _CALL = frozenset({"id", "type", "function", "name"})
-_TOOL = frozenset({"type", "function", "name", "description", "parameters", "input_schema", "inputSchema"})
+_TOOL = frozenset({"type", "function", "name", "description", "parameters", "input_schema", "inputSchema", "arguments"})
 _TEXT_TURNS = (frozenset({"from", "value"}), frozenset({"role", "content"}))
 _TURN = frozenset({"id", *WEIGHT_KEYS})
 _WEIGHT = re.compile("(?:^|_)(?:loss|mask|train|weight|label|kto)", re.I)  # names whose numbers are named, too
@@ -34,7 +34,7 @@ def unread_keys(
         items: the turns.
         turn_keys: the keys that are read, by role (`""`: of every role). Empty: the keys of turns are not checked.
     """
-    listed = "functions" if is_blank(row.get("tools")) else "tools"
+    listed = tools_key(row)
     texts = [text_of(item) for item in items if isinstance(item, dict)]  # a column may repeat one, such as the question
     found = dict.fromkeys(name for name in _unread(row, _ROW | {key, listed}) if row[name] not in texts)
     for item in items if turn_keys else ():
@@ -50,8 +50,8 @@ def unread_of_turn(turn: Mapping[str, Json], turn_keys: Mapping[str, frozenset[s
     role = next((name for key in ("from", "role") if isinstance(name := turn.get(key), str)), "")
     known = turn_keys[""].union(turn_keys.get(role, ()), _TURN)
     if role in SYSTEM_ROLES:
-        known |= {"tools"}
-        yield from _unread_of_functions(turn.get("tools"), "tools", _TOOL)
+        known |= {tools_key(turn)}
+        yield from _unread_of_functions(turn.get(tools_key(turn)), "tools", _TOOL)
     if "refusal" in turn and not is_blank(turn.get("content")):
         known -= {"refusal"}
     yield from (f"{role}.{name}" for name in _unread(turn, known))

@@ -1,4 +1,4 @@
-"""Calls and thoughts in an assistant's text, in a notation that no row format reads: they would be learnt as text."""
+"""Calls, thoughts and results in texts, in a notation that no row format reads: they would be learnt as text."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["written_call", "written_calls_of"]
 # The tags of model families; then shapes: `f(a=1)` in brackets or alone, `f` above its arguments, and an object. Last,
 # what begins (or, after a prompt that began it, ends) a thought, and the ends of turns of model families.
 _CALL = re.compile(
-    r"<(?:\w{1,20}:|｜DSML｜)?(?:tool_calls?|function_?calls?|invoke)(?= |>)"
-    r"|<(?:function=|start_function_call>|execute>|longcat_tool_call>)"
+    r"<(?:\w{1,20}:|｜DSML｜)?(?:(?i:tool_?calls?)|function_?calls?|invoke)(?= |>)"
+    r"|<(?:function=|start_function_call>|execute>|longcat_tool_call>|use_mcp_tool>)"
     r"|<\|(?:tool_call|python_tag\|>|action_start\|>|START_ACTION\|>)|\[TOOL_CALLS\]|<｜tool▁call"
     r"|to=functions\.|functions\.(?=\w{1,64}:\d)|```tool_code|✿FUNCTION✿|Action Input ?[:：]"
     r"|(?P<python>\[[A-Za-z_][\w .-]*\((?:\)|\w+ ?=)|(?:\A|Call: )[A-Za-z_][\w.]*\(\w+ ?=)"
@@ -22,19 +22,30 @@ _CALL = re.compile(
     r'\s*"(?:arguments|parameters|args|input|action_input|tool_input)"\s*:)'
     r"|</?(?:\w{1,20}[:|])?(?i:think(?:ing)?|thoughts?|reasoning|scratch_?pad|longcat_think)>|\[THINK\]|◁think▷"
     r"|<\|(?:begin_of_thought|START_THINKING)\|>|<\|channel\|?>(?:analysis|thought)"
+    r"|\[/?INST\]"
     r"|<\|(?:im_end|eot_id|eom_id|end|endoftext|end_of_text)\|>|<end_of_turn>|</s>(?=\s*\Z)"
+)
+_LABEL = re.compile(r"\s*(?i:thought|think|act(?:ion)?) ?\d{0,2} ?[:：]")  # of a step, as in ReAct's prompts
+# What begins a result, or a prompt that a chat template has written already.
+_TOLD = re.compile(
+    r"\s*(?:<tool_response>|<function_results?>|\[TOOL_RESULTS\]|(?i:observation) ?[:：]"
+    r"|<s>|\[INST\]|<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>)"
 )
 _SHAPES = {"python": "f(a=1)", "lines": "f {...}", "object": '{"name": ..., "arguments": ...}'}
 
 
 def written_call(text: str) -> str:
     """The notation of the first such call or thought, for example `[TOOL_CALLS]`; empty if there is none."""
-    found = _CALL.search(text)
-    return _SHAPES.get(found.lastgroup or "", found[0]) if found else ""
+    found = _CALL.search(text) or _LABEL.match(text)
+    return _SHAPES.get(found.lastgroup or "", found[0].strip()) if found else ""
 
 
 def written_calls_of(turns: Iterable[Turn]) -> Iterable[str]:
     """What to name in these turns, each once."""
-    parts = (part for turn in turns if turn.role == "assistant" for part in turn.parts)
-    texts = (part.text for part in parts if isinstance(part, Text) and not part.thought)
-    return dict.fromkeys(f"{kind} in an assistant's text" for kind in map(written_call, texts) if kind)
+    parts = ((turn.role, part) for turn in turns for part in turn.parts)
+    texts = [(role, part.text) for role, part in parts if isinstance(part, Text) and not part.thought]
+    said = map(written_call, (text for role, text in texts if role == "assistant"))
+    told = (found[0].strip() for role, text in texts if role == "user" and (found := _TOLD.match(text)))
+    return dict.fromkeys(
+        [*(f"{kind} in an assistant's text" for kind in said if kind), *(f"{kind} in a user's text" for kind in told)]
+    )

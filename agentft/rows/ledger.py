@@ -23,10 +23,10 @@ _UNFOUNDED, UNSUPERVISED = "rows_with_unfounded_answers", "rows_without_supervis
 _REMARKS = {
     _UNREADABLE: "an unreadable call, which is never supervised",
     _UNDECLARED: "a call of a tool that the row does not declare",
-    _UNFITTING: "a call with an argument that its tool does not declare, or without one that it requires",
+    _UNFITTING: "a call that does not fit its tool: an argument is not declared, is missing, or has a wrong value",
     _SHARED: "fewer results than calls in one step, so the last calls count as calls without a result",
     _UNFOUNDED: "an answer after a call, in the reply that makes it: it teaches the model to invent results",
-    _EMPTY: "an empty reply of the assistant, of which nothing is learnt",
+    _EMPTY: "a reply of the assistant that is empty, or a thought and nothing else",
     UNASKED: "a first reply with nothing before it, which the format native does not supervise",
     UNSUPERVISED: "no supervised token: not trained on",
 }
@@ -139,8 +139,10 @@ def rows_have(count: int) -> str:
 def _doubts(conversation: Conversation) -> Iterator[tuple[str, str]]:
     """What may be doubtful about a row (a key of `_REMARKS`, perhaps several times), and its place."""
     numbered = list(enumerate(conversation.turns, start=-conversation.inserted))
-    for place in [place for place, turn in numbered if turn.role == "assistant" and not turn.raw.strip()]:
-        yield _EMPTY, f"turn {place}"
+    for (place, turn), follows in zip(numbered, [*(turn.role for turn in conversation.turns[1:]), None], strict=True):
+        thinks = follows != "assistant" and all(isinstance(part, Text) and part.thought for part in turn.parts)
+        if turn.role == "assistant" and (thinks or not turn.raw.strip()):
+            yield _EMPTY, f"turn {place}"
     if not any(isinstance(part, ToolCall) for _, turn in numbered for part in turn.parts):
         return
     declared = {tool.name: tool.parameters for tool in reversed(conversation.tools)}
@@ -166,14 +168,21 @@ def _doubts(conversation: Conversation) -> Iterator[tuple[str, str]]:
 
 
 def _unfitting(arguments: Mapping[str, Json], schema: Mapping[str, Json]) -> str:
-    """The first argument that is not declared, or required and missing, as a phrase; empty if there is none."""
+    """The first argument that is not declared, has a wrong value or is missing, as a phrase; empty without one."""
     properties, required = schema.get("properties"), schema.get("required")
-    if not isinstance(properties, dict) or not properties:
+    if not isinstance(properties, dict):
         return ""
     closed = not (schema.get("additionalProperties") or schema.keys() & _OPEN)
     extra = next((name for name in arguments if closed and name not in properties), None)
     if extra is not None:
         return f"{extra:.60} is not declared"
+    for name, value in arguments.items():
+        spec = properties.get(name)
+        kind, enum = (spec.get("type"), spec.get("enum")) if isinstance(spec, dict) else (None, None)
+        if isinstance(value, str) and kind in ("array", "object"):
+            return f"{name:.60} is text, not an {kind}"
+        if isinstance(enum, list) and value not in enum:
+            return f"{name:.60} is {value!r:.60}, which its enum does not list"
     listed = required if isinstance(required, list) else []
     missing = next((name for name in listed if isinstance(name, str) and name not in arguments), None)
     return "" if missing is None else f"{missing:.60} is missing"

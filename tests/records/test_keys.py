@@ -178,6 +178,7 @@ def test_tools_of_the_system_turn_are_read(tools: Any) -> None:
         {"messages": [{**system, "role": "developer"}, *CHAT]},
         {"messages": [system, *({**turn, "tools": None} for turn in CHAT)], "tools": [TOOL]},
         {"conversations": [shared, *SHAREGPT]},
+        {"messages": [{"role": "system", "content": "", "functions": tools}, *CHAT]},  # MiniMind's, Dolci's
     ]
     read = [parse_row(row, "x") for row in rows]
     assert {row.unread for row in read} == {()}

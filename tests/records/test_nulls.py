@@ -84,8 +84,8 @@ def test_a_null_in_json_text_was_written_by_somebody() -> None:
     assert call.arguments == {"unit": None}
 
 
-@pytest.mark.parametrize("key", ["input_schema", "inputSchema", "parameters"])
-def test_a_schema_under_the_keys_of_anthropic_and_mcp_is_read(key: str) -> None:
+@pytest.mark.parametrize("key", ["input_schema", "inputSchema", "arguments", "parameters"])
+def test_a_schema_under_the_keys_of_anthropic_mcp_and_toolmind_is_read(key: str) -> None:
     schema: Any = {"type": "object", "properties": {"city": {"type": "string"}}}
     turns: Any = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
     conversation = parse_row({"messages": turns, "tools": [{"name": "f", key: schema}]}, "x")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -227,6 +228,25 @@ def test_parts_of_texts_and_refusals_are_read_and_others_named() -> None:
         given["messages"][0] = {"role": "user", "content": [*parts, {"type": kind, kind: {}}]}
         with pytest.raises(RowError, match=f"a part of the content is no text but '{kind}'"):
             parse_row(given, "x")
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        (
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "So."}]},
+            "{'type': 'reasoning', 'summary'",
+        ),
+        ({"type": "reasoning", "value": "So."}, "{'type': 'reasoning', 'value'"),
+        ({"type": "text", "value": "Hi"}, "{'type': 'text', 'value': 'Hi'}"),
+    ],
+)
+def test_parts_whose_text_stands_under_another_key_are_refused_with_it(part: Any, told: str) -> None:
+    """As in the Responses API and in LLaMA-Factory's newer format. The thoughts were left out without a word."""
+    row: Any = {"messages": [USER, {"role": "assistant", "content": [part, {"type": "text", "text": "4"}]}]}
+    with pytest.raises(RowError, match=re.escape(told)) as refused:
+        parse_row(row, "x")
+    assert (refused.value.reason, refused.value.turn) == ("value-not-text", 1)
 
 
 def test_a_result_in_parts_is_their_text_and_an_image_in_it_is_named() -> None:

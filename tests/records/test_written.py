@@ -22,6 +22,13 @@ WRITTEN = {
     "llama-3.1-python": ('<|python_tag|>f.call(q="Rome")', "<|python_tag|>"),
     "llama-3.1-object": (f'{{"type": "function", "name": "f", "parameters": {ARGUMENTS}}}', OBJECT),
     "xlam": (f'[{{"name": "f", "arguments": {ARGUMENTS}}}]', OBJECT),
+    "nemotron": ("<TOOLCALL>[]</TOOLCALL>", "<TOOLCALL"),
+    "miroverse": ("<use_mcp_tool>\n<server_name>s</server_name>\n<tool_name>f</tool_name>", "<use_mcp_tool>"),
+    "react answer": ("Thought: I know it.\nFinal Answer: 3", "Thought:"),
+    "react 2": ("\nThought 2: I know it.\nAction 2: Finish[3]", "Thought 2:"),
+    "agenttuning": ("Think: I look.\n\nAct: bash\n\n```bash\nls\n```", "Think:"),
+    "mini-swe-agent": ("THOUGHT: I look.\n```bash\nls\n```", "THOUGHT:"),
+    "mistral prompt": ("3 [INST] And 4? [/INST] 4", "[INST]"),
     "command-r": (f'Action: ```json\n[{{"tool_name": "f", "parameters": {ARGUMENTS}}}]\n```', OBJECT),
     "command-a": ("<|START_ACTION|>[]<|END_ACTION|>", "<|START_ACTION|>"),
     "mistral": (f'[TOOL_CALLS] [{{"name": "f", "arguments": {ARGUMENTS}}}]', "[TOOL_CALLS]"),
@@ -85,10 +92,34 @@ def test_calls_in_the_notations_of_model_families_are_named(text: str, kind: str
         "print the sum (x = 1)",
         "The functions.json file",
         "Result:\n{1, 2}",
+        "I thought: no. Action is needed.",
+        "Active: yes",
     ],
 )
 def test_plain_texts_are_not_taken_for_calls(text: str) -> None:
     assert written_call(text) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("<tool_response>\n30\n</tool_response>", "<tool_response>"),
+        (" Observation: 30", "Observation:"),
+        ("OBSERVATION:\n30", "OBSERVATION:"),
+        ('[TOOL_RESULTS] {"content": 30}', "[TOOL_RESULTS]"),
+        ("<s>[INST] Rome? [/INST]", "<s>"),
+        ("<|im_start|>user\nRome?", "<|im_start|>"),
+        ("What does <tool_response> mean?", ""),
+    ],
+)
+def test_results_and_prompts_in_a_users_text_are_named(text: str, kind: str) -> None:
+    """The results of calls in `tool_calls`, and texts that went through a chat template before."""
+    row = chat("Yes")
+    row["messages"][0]["content"] = text
+    assert parse_row(row, "x").unread == ((f"{kind} in a user's text",) if kind else ())
+    call = '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>'
+    if kind == "<tool_response>":  # the result of a call in the text is read
+        assert parse_row({"messages": [*chat(call)["messages"], row["messages"][0]]}, "x").unread == ()
 
 
 def test_thoughts_and_calls_that_are_read_are_not_named() -> None:

@@ -68,6 +68,9 @@ def test_rows_without_a_supervised_token_are_counted_with_the_first() -> None:
     assert ledger.document() == {"rows_without_supervised_tokens": 2}
 
 
+X: Json = {"type": "object", "properties": {"x": {}}}
+
+
 def called(*names: str) -> Json:
     calls: list[Json] = [
         {"id": f"{at}{name}", "type": "function", "function": {"name": name, "arguments": '{"x": 1}'}}
@@ -82,7 +85,7 @@ def answered(identity: str) -> Json:
 
 def remarks(messages: list[Json], schema: dict[str, Json] | None = None) -> dict[str, str]:
     ledger = Ledger()
-    tools: list[Json] = [{"name": "a", "parameters": schema or {}}, {"name": "b"}]
+    tools: list[Json] = [{"name": "a", "parameters": schema or X}, {"name": "b", "parameters": X}]
     ledger.keep(Path("f"), 7, parse_row({"messages": messages, "tools": tools}, "r"))
     assert set(ledger.remarks.values()) <= {1}
     return ledger.first_remarks
@@ -101,6 +104,14 @@ def test_empty_replies_are_counted_by_row(content: Json) -> None:
     assert remarks([ANSWERED[0], empty, ANSWERED[0], ANSWERED[1]]) == {"rows_with_empty_replies": "f:7: turn 1"}
 
 
+@pytest.mark.parametrize("thought", ["<think>So", "<think>So</think>", " <think>\n\n</think>"])
+def test_replies_that_are_only_a_thought_are_counted_unless_they_go_on(thought: str) -> None:
+    """An output that was cut off has no end; a thought may also be a message of its own, before a call."""
+    turns: list[Json] = [ANSWERED[0], {"role": "assistant", "content": thought}]
+    assert remarks(turns) == {"rows_with_empty_replies": "f:7: turn 1"}
+    assert remarks([*turns, called("a"), answered("0a")]) == {}
+
+
 @pytest.mark.parametrize(
     ("schema", "told"),
     [
@@ -112,14 +123,28 @@ def test_empty_replies_are_counted_by_row(content: Json) -> None:
         ({"properties": {"y": {}}, "additionalProperties": False}, "a: x is not declared"),
         ({"properties": {"y": {}}, "patternProperties": {"x": {}}}, ""),
         ({"properties": {"y": {}}, "anyOf": [{"properties": {"x": {}}}]}, ""),
-        ({"properties": {}}, ""),
-        ({}, ""),
+        ({"properties": {}}, "a: x is not declared"),
+        ({}, "a: x is not declared"),
+        ({"properties": {}, "additionalProperties": {"type": "integer"}}, ""),
+        ({"properties": {"x": {"enum": [1, 2]}}}, ""),
+        ({"properties": {"x": {"enum": ["1", "2"]}}}, "a: x is 1, which its enum does not list"),
     ],
 )
 def test_calls_whose_arguments_do_not_fit_their_tool_are_counted_by_row(schema: dict[str, Json], told: str) -> None:
     """From ms-swift: a call with an argument that its tool does not have was learnt without a word."""
     found = remarks([ANSWERED[0], called("a"), answered("0a"), called("b")], {"type": "object", **schema})
     assert found == ({"rows_with_unfitting_arguments": f"f:7: turn 1: {told}"} if told else {})
+
+
+@pytest.mark.parametrize("kind", ["array", "object", "string"])
+def test_a_list_or_an_object_that_is_text_does_not_fit(kind: str) -> None:
+    """As models write it whose rows were encoded twice: `"steps": "[1, 2]"`."""
+    call: Json = {"function": {"name": "a", "arguments": {"steps": "[1, 2]"}}}
+    schema: dict[str, Json] = {"type": "object", "properties": {"steps": {"type": kind}}}
+    told = (
+        {} if kind == "string" else {"rows_with_unfitting_arguments": f"f:7: turn 1: a: steps is text, not an {kind}"}
+    )
+    assert remarks([ANSWERED[0], {"role": "assistant", "tool_calls": [call]}], schema) == told
 
 
 @pytest.mark.parametrize(
