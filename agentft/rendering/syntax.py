@@ -205,7 +205,11 @@ def find_syntax(template: ToolTemplate, controls: Sequence[str], stop: str) -> C
     Raises:
         FrameError: it declares no tools, or its calls cannot be read back.
     """
-    if _NAMES[0] not in template([_USER], True, _TOOLS):
+    try:
+        shown = template([_USER], True, _TOOLS)
+    except FrameError as error:  # it wants tools in a form of its own
+        raise FrameError(f"{_NO_TOOLS}: {error}; {_REMEDY}") from None
+    if _NAMES[0] not in shown:
         raise FrameError(f"{_NO_TOOLS}; {_REMEDY}")
     problem = ""
     for as_text, blank in product((False, True), ("", None)):

