@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
 
-from agentft.files import DIGESTS
+from agentft.files import DIGESTS, read_object, write_text
 from agentft.models.embedded import resolve
 from agentft.models.hf import dequantise, native_bf16, quantisation
 from agentft.models.tokenizers import add_adapter, fit_embeddings, load_base
@@ -61,7 +61,7 @@ def merge_run(run: FinishedRun, prompts: Sequence[Sequence[int]], target: Path, 
         quantization_config=quantisation(run.bits if run.is_rounded else 16, compute),
         device_map={"": 0} if torch.cuda.is_available() else None,
     )
-    model = _cast(dequantise(model), compute) if run.is_rounded else model
+    model = dequantise(model) if getattr(model, "is_quantized", False) else model
     fit_embeddings(model, tokenizer)
     ends = model.generation_config
     tuned = add_adapter(model, str(run.weights))
@@ -87,16 +87,21 @@ def copy_model(source: Path, target: Path) -> None:
 
 
 def write_stops(target: Path, tokenizer: Any, stops: Sequence[str]) -> None:
-    """Add the stop strings that are single tokens to the ends in generation_config.json."""
+    """Add the stop strings that are single tokens to the ends in generation_config.json.
+
+    transformers would not save some models' own settings again, such as a temperature without sampling.
+    """
     path = target / "generation_config.json"
-    config = GenerationConfig.from_pretrained(target, trust_remote_code=False) if path.exists() else GenerationConfig()
-    known = config.eos_token_id
+    config = read_object(path)
+    config.pop("_from_model_config", None)  # transformers 4 would read the ends in config.json instead
+    known = config.get("eos_token_id")
     ends = [known] if isinstance(known, int) else list(known or [])
     vocabulary = tokenizer.get_vocab()
     ends += [vocabulary[stop] for stop in stops if stop in vocabulary]
-    config.eos_token_id = list(dict.fromkeys(ends)) or None
-    config.pad_token_id = tokenizer.pad_token_id if config.pad_token_id is None else config.pad_token_id
-    config.save_pretrained(target)
+    config["eos_token_id"] = list(dict.fromkeys(ends)) or None
+    if config.get("pad_token_id") is None:
+        config["pad_token_id"] = tokenizer.pad_token_id
+    write_text(path, json.dumps(config, indent=2) + "\n")
 
 
 def _cast(model: Any, dtype: torch.dtype) -> Any:

@@ -22,6 +22,7 @@ from agentft.export import folders
 from agentft.export.card import base_of, write_card
 from agentft.export.folders import export_run
 from agentft.export.instructions import how_to_serve
+from agentft.export.merging import write_stops
 from agentft.files import find_damage
 from agentft.rendering import open_rendering
 from agentft.runs import find_finished
@@ -87,6 +88,18 @@ def test_merged_weights_load_and_answer_as_the_adapter_does(
     rounding, learnt = (ours - theirs).norm() / ours.norm(), (ours - bare).norm() / ours.norm()
     assert rounding < 1e-2
     assert learnt > 3 * rounding
+
+
+def test_the_generation_settings_of_the_base_are_kept_as_they_are(tmp_path: Path) -> None:
+    """transformers refuses to save these again with other ends; Llama 2 and Vicuna come with such settings."""
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps({"do_sample": False, "temperature": 0.9, "top_p": 0.6, "eos_token_id": 1}))
+    write_stops(tmp_path, tiny_tokenizer(), ["<|im_end|>", "not a token"])
+    expected = {"do_sample": False, "temperature": 0.9, "top_p": 0.6, "eos_token_id": [1, 2], "pad_token_id": 2}
+    assert json.loads(path.read_text()) == expected
+    path.write_text(json.dumps({"_from_model_config": True, "eos_token_id": [1], "pad_token_id": 0}))
+    write_stops(tmp_path, tiny_tokenizer(), ["<|im_end|>"])
+    assert json.loads(path.read_text()) == {"eos_token_id": [1, 2], "pad_token_id": 0}
 
 
 @pytest.mark.slow
