@@ -15,7 +15,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from agentft.errors import InputError
-from agentft.files import find_damage, fsync_folder, naming
+from agentft.files import find_damage, fsync_folder, lock_folder, naming
 
 __all__ = [
     "clear_partial",
@@ -40,20 +40,23 @@ def complete_folder(target: Path) -> Iterator[Path]:
     """Yield a temporary folder to fill; at the end it replaces `target`.
 
     Raises:
+        InputError: another process writes `target`.
         OSError: the disk or the quota is full, or a file is too large for it.
     """
     partial = partial_name(target)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        with naming(target), disk_errors(partial, target):
-            yield partial
-        _sync(partial)
-        _remove(target)
-        partial.rename(target)
-        fsync_folder(target.parent)
-    finally:
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    with lock_folder(partial.parent, "written"):
         shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        try:
+            with naming(target), disk_errors(partial, target):
+                yield partial
+            _sync(partial)
+            _remove(target)
+            partial.rename(target)
+            fsync_folder(target.parent)
+        finally:
+            shutil.rmtree(partial.parent, ignore_errors=True)
 
 
 @contextmanager
@@ -77,8 +80,8 @@ def disk_errors(partial: Path, target: Path) -> Iterator[None]:
 
 
 def partial_name(target: Path) -> Path:
-    """The temporary folder that becomes `target`."""
-    return target.with_name(_PARTIAL + target.name)
+    """The temporary folder that becomes `target`. The one around it is locked by the process that writes it."""
+    return target.with_name(_PARTIAL + target.name) / target.name
 
 
 def clear_partial(folder: Path) -> None:

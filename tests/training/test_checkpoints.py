@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 import resource
 import shutil
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from agentft.errors import InputError
-from agentft.files import write_digests
+from agentft.files import find_damage, write_digests
 from agentft.training.checkpoints import complete_folder, last_intact, prune_checkpoints
 
 
@@ -47,6 +48,24 @@ def save_tensors(_: Path, partial: Path) -> None:
 
 def save_state(_: Path, partial: Path) -> None:
     torch.save(torch.zeros(100_000), partial / "optimizer.pt")
+
+
+def test_what_another_process_writes_is_refused_and_survives(tmp_path: Path) -> None:
+    target = tmp_path / "merged"
+    with complete_folder(target) as partial:
+        (partial / "weights").write_text("half")
+        with pytest.raises(InputError, match=rf"\.partial-merged is being written by process {os.getpid()}, since"):
+            fail(target, ValueError())
+        (partial / "weights").write_text("whole")
+        write_digests(partial)
+    assert (target / "weights").read_text() == "whole"
+    assert find_damage(target) is None
+    assert sorted(path.name for path in target.iterdir()) == ["digests.json", "weights"]
+    partial.mkdir(parents=True)
+    (partial / "left").write_text("by a killed process")
+    with complete_folder(target) as partial:
+        assert not [*partial.iterdir()]
+    assert [path.name for path in tmp_path.iterdir()] == ["merged"]
 
 
 @pytest.mark.parametrize("write", [copy, save_tensors, save_state])
