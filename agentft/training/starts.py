@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,7 +54,8 @@ def settings_of(recipe: Recipe, model: Any, tokenizer: Any) -> dict[str, Any]:
     if recipe.add_tokens:
         ids = tokenizer.convert_tokens_to_ids(list(recipe.add_tokens))
         ends = [tables[part].rpartition(".")[2] for part in wanted[: 1 if tied else 2]]
-        settings["trainable_token_indices"] = {name: ids for name in ends if name not in recipe.modules_to_save}
+        if not settings.get("ensure_weight_tying"):  # which trains the whole table, by either of its names
+            settings["trainable_token_indices"] = {name: ids for name in ends if name not in recipe.modules_to_save}
     return settings
 
 
@@ -116,12 +116,16 @@ def has_start(model: Any) -> bool:
 
 def save_plain(tuned: Any, folder: Path) -> None:
     """Save adapters that started by PiSSA as plain LoRA of twice the rank, which fits the original weights."""
-    from safetensors.torch import save_file
+    from safetensors.torch import load_file, save_file
 
-    start, config = folder / "start", copy.deepcopy(tuned.peft_config["default"])
-    config.init_lora_weights = True
-    start.mkdir()
-    config.save_pretrained(str(start))
-    save_file(getattr(tuned, _START), start / "adapter_model.safetensors")
-    tuned.save_pretrained(str(folder), save_embedding_layers=False, path_initial_model_for_weight_conversion=str(start))
-    shutil.rmtree(start)
+    tuned.save_pretrained(str(folder), save_embedding_layers=False)
+    config, file = copy.deepcopy(tuned.peft_config["default"]), folder / "adapter_model.safetensors"
+    weights, start = load_file(file), getattr(tuned, _START)
+    for name, tensor in weights.items():
+        if ".lora_" in name:
+            down = ".lora_A." in name
+            weights[name] = torch.cat([tensor, start[name] if down else -start[name]], 0 if down else 1)
+    save_file(weights, file, {"format": "pt"})
+    config.init_lora_weights, config.inference_mode, config.r = True, True, 2 * config.r
+    config.lora_alpha *= 2**0.5 if config.use_rslora else 2
+    config.save_pretrained(str(folder))
