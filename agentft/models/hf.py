@@ -77,7 +77,10 @@ def dequantise(model: Any) -> Any:
         weight: Any = getattr(part, "weight", None)
         if getattr(weight, "module", None) is part:
             weight.module = None  # bitsandbytes' reference back: such a cycle waits for the garbage collector
-    return model.dequantize()
+    dtype, plain = model.dtype, model.dequantize()
+    for parameter in plain.parameters():
+        parameter.data = parameter.data.to(dtype)  # weights that were quantised in the files have that of their own
+    return plain
 
 
 class HfEngine:
@@ -128,12 +131,14 @@ class HfEngine:
             quantization_config=quantisation(rounded or bits, dtype),
             device_map={"": 0} if torch.cuda.is_available() else None,
         )
-        loaded = dequantise(loaded) if rounded else loaded
+        merges = adapter is not None and bits >= 16
+        if rounded or (merges and getattr(loaded, "is_quantized", False)):  # in its files, and would round the merge
+            loaded = dequantise(loaded)
         if adapter is not None:
             if added:
                 fit_embeddings(loaded, tokenizer)
             loaded = add_adapter(loaded, str(adapter))
-            loaded = loaded.merge_and_unload() if bits >= 16 else loaded
+            loaded = loaded.merge_and_unload() if merges else loaded
         return cls(loaded, tokenizer, f"{model}+{adapter.parent.name}" if adapter else model)
 
     def complete(

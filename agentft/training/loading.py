@@ -58,6 +58,8 @@ def load_model(recipe: Recipe, where: str, config: Any = None, tokenizer: Any = 
             attn_implementation=None if recipe.sharing == "off" else TREE_ATTENTION,
             device_map={"": torch.cuda.current_device()} if torch.cuda.is_available() and not zero3 else None,
         )
+    if recipe.method == "full" and getattr(model, "is_quantized", False):
+        raise InputError(f"the weights of {recipe.model} are quantised, so they cannot be trained; use --method lora")
     if recipe.method == "qlora" and recipe.unpack == "on":
         model = dequantise(model)
     if recipe.add_tokens:
@@ -70,7 +72,6 @@ def prepare_model(recipe: Recipe, model: Any, where: str, tokenizer: Any = None)
     """Add adapters to a loaded model and set it up for training. `tokenizer`: only needed for `add_tokens`."""
     if recipe.sharing != "off" and (reason := unshareable(model)):
         raise InputError(f"{where}: {type(model).__name__} {reason}; train it with sharing = off")
-    model.config.get_text_config().use_cache = False
     if recipe.liger == "on":
         use_liger(model)
     tuned = model if recipe.method == "full" else _add_adapters(model, recipe, where, tokenizer)

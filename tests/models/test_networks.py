@@ -13,8 +13,11 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from agentft.errors import InputError, MissingError
-from agentft.models.hf import HfEngine
-from agentft.models.tokenizers import load_base
+from agentft.export.merging import merge_run
+from agentft.models.hf import HfEngine, quantisation
+from agentft.models.tokenizers import load_base, load_tokenizer
+from agentft.runs import FinishedRun
+from agentft.training.loading import load_model
 from agentft.training.recipe import Recipe
 from agentft.training.resolve import read_architecture
 from tests.tiny import SHAPE, save_tiny, tiny_model
@@ -111,6 +114,31 @@ def test_weights_of_8_bits_are_read_with_their_scales(tmp_path: Path) -> None:
     read = load_base(str(folder), str(folder), dtype=torch.float32, quantization_config=None).state_dict()
     name = "model.layers.1.mlp.up_proj.weight"
     assert torch.allclose(read[name], tiny_model().state_dict()[name], atol=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
+def test_an_adapter_of_a_base_with_4_bits_in_its_files_is_merged_into_unrounded_weights(tmp_path: Path) -> None:
+    """Such files are read with their own bits, whatever the run says: `--method lora`."""
+    folder, ids = save_tiny(tmp_path / "model"), torch.tensor([[*range(3, 60)]])
+    loading = quantisation(4, torch.bfloat16)
+    load_base(str(folder), str(folder), quantization_config=loading).save_pretrained(folder)
+    tuned = get_peft_model(load_base(str(folder), str(folder)), LoraConfig(target_modules=["up_proj"]))
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    tuned.save_pretrained(tmp_path / "adapter")
+    expected = tuned.eval()(ids).logits.float()
+    for bits in (16, 32):
+        engine = HfEngine.open(str(folder), tmp_path / "adapter", bits)
+        assert not hasattr(engine._model.model.layers[0].mlp.up_proj.weight, "quant_state")
+        assert (engine._model(ids).logits - expected).norm() < 0.02 * expected.norm()
+    run = FinishedRun(tmp_path, str(folder), "hermes", tmp_path / "adapter", False, False, ())
+    agreement = merge_run(run, ids.tolist(), tmp_path / "merged", load_tokenizer(str(folder)))
+    assert agreement.relative < 0.02
+    assert {one.dtype for one in load_file(tmp_path / "merged" / "model.safetensors").values()} == {torch.bfloat16}
+    with pytest.raises(InputError, match="are quantised, so they cannot be trained; use --method lora"):
+        load_model(Recipe(model=str(folder), method="full", dtype="fp32"), str(folder))
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")

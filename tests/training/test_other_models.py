@@ -42,7 +42,7 @@ def test_only_the_part_that_reads_text_is_adapted(tmp_path: Path, layers: int) -
     adapted = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert adapted
     assert all(".language_model.layers." in name for name in adapted)
-    assert not model.get_base_model().config.get_text_config().use_cache
+    assert model.get_base_model().config.get_text_config().use_cache, "a full run saves the config"
 
 
 def test_the_context_of_a_model_that_sees_is_that_of_its_text(tmp_path: Path) -> None:
