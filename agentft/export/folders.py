@@ -160,11 +160,13 @@ def _check(export: _Export, note: Callable[[str], None], allow_differences: bool
     if parity.as_text:
         note(f"rows with calls in the data set's own wording: {parity.as_text}; send system text and calls as text")
     if parity.unsendable:
-        note(f"rows not sendable as messages: {len(parity.unsendable)} (the first: {parity.unsendable[0]})")
+        which = f"rows not sendable as messages (calls that cannot be read, say): {len(parity.unsendable)}"
+        note(f"{which} (the first: {parity.unsendable[0]})")
 
 
 def _write(export: _Export, target: Path, note: Callable[[str], None], converter: Path | None) -> None:
     from agentft.export.merging import copy_model, write_stops
+    from agentft.export.originals import keep_originals
 
     run, tokenizer = export.run, export.tokenizer
     if run.is_whole or export.to == "adapter":
@@ -180,6 +182,7 @@ def _write(export: _Export, target: Path, note: Callable[[str], None], converter
             note(f"{path.name} names the base model by its folder here, {base}; change it there on another machine")
     tokenizer.chat_template = export.template
     tokenizer.save_pretrained(str(target))
+    keep_originals(run.model, target, added=bool(read_resolved(RunFolder(run.path).recipe).add_tokens))
     if export.to != "adapter":
         stops = [*export.rendering.stop, export.rendering.frame.stop]
         write_stops(target, tokenizer, stops)

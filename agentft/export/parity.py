@@ -14,7 +14,7 @@ from agentft.rendering.messages import ChatMessage, chat_messages
 from agentft.rendering.native import NativeRendering
 from agentft.rendering.render import count_thoughts, render_messages
 from agentft.strict import counted
-from agentft.types import Conversation, Json, Segment
+from agentft.types import Conversation, Json, Segment, ToolCall
 
 __all__ = ["Parity", "Render", "check_parity", "server_messages"]
 
@@ -66,6 +66,8 @@ def check_parity(
             if texts is not None and texts[0] == texts[1]:
                 parity.as_text += 1
                 pairs = [texts]
+        if pairs and any(a != b for a, b in pairs) and _is_unreadable(conversation):
+            pairs = None  # a server that cannot read a call takes no result of it
         if pairs is None:
             parity.unsendable.append(conversation.id)
             continue
@@ -75,6 +77,11 @@ def check_parity(
         if not parity.first and (wrong := next((pair for pair in pairs if pair[0] != pair[1]), None)):
             parity.first = f"{conversation.id}: {_first_difference(*wrong)}"
     return parity
+
+
+def _is_unreadable(conversation: Conversation) -> bool:
+    parts = (part for turn in conversation.turns for part in turn.parts)
+    return any(isinstance(part, ToolCall) and part.parse_error is not None for part in parts)
 
 
 def server_messages(conversation: Conversation, rendering: FramedRendering | NativeRendering) -> list[dict[str, Any]]:

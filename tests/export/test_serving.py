@@ -14,6 +14,7 @@ from agentft.export.instructions import tool_parser
 from agentft.export.ollama import ollama_template
 from agentft.export.parity import Render, check_parity, server_messages
 from agentft.export.serving import given_text, served_template
+from agentft.records import parse_row
 from agentft.rendering import open_rendering
 from agentft.types import Conversation, Json, Span, Text, ToolDefinition, Turn
 from tests.export import go_template
@@ -167,6 +168,20 @@ def test_the_first_difference_shows_both_texts() -> None:
     broken = check_parity(rendering, plain(), jinja(tokenizer, "{{ raise_exception('no') }}"))
     assert broken.differ == broken.texts
     assert "(the template fails: no)" in broken.first
+
+
+@pytest.mark.parametrize("arguments", ['{"a": "x"', "x"])
+def test_a_row_with_an_unreadable_call_and_its_result_is_not_compared(arguments: str) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    messages: list[Json] = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+    ]
+    messages += [{"role": "tool", "tool_call_id": "1", "content": "r"}, {"role": "assistant", "content": "done"}]
+    tool: Json = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+    row = parse_row({"messages": messages, "tools": [tool]}, "rows.jsonl:7")
+    found = parity(tokenizer_with(), "hermes", [row, *plain()])
+    assert (found.differ, found.rows, found.unsendable) == (0, 5, ["rows.jsonl:7"])
 
 
 def test_msagent_with_a_templates_own_thoughts_is_refused() -> None:
