@@ -88,6 +88,7 @@ def traffic_command(
 def _import(read: Callable[[], ImportedWorld], source: str, output: Path, as_json: bool) -> None:
     """Read a source, write the world's folder, and print the report."""
     from agentft.display.terminal import say, say_json, waiting
+    from agentft.imports.world import by_reason
     from agentft.redaction import redacted, redacted_command
     from agentft.toolset.declared import write_world
     from agentft.toolset.schemas import plain_line
@@ -107,7 +108,8 @@ def _import(read: Callable[[], ImportedWorld], source: str, output: Path, as_jso
         return
     shares = ", ".join(f"{number} {name}" for name, number in access.items())
     say(f"{output}: {count} {'tool' if count == 1 else 'tools'} ({shares})")
-    for note in imported.refused[:5]:
-        say(f"  refused {plain_line(note.place)}: {plain_line(note.reason)}")
+    for reason, places in by_reason(imported.refused)[:5]:
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        say(f"  refused {plain_line(places[0])}{more}: {plain_line(reason)}")
     if refused or adapted:
         say(f"  {refused} refused, {adapted} adapted; {output / 'README.md'} lists them all with their places")

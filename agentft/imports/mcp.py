@@ -21,14 +21,14 @@ from agentft.imports.world import ImportedWorld, ImportNote, default_base_url
 from agentft.redaction import is_secret_argument, redacted, redacted_command
 from agentft.toolset.arguments import INERT, ArgumentCheck
 from agentft.toolset.sampling import draw
-from agentft.toolset.schemas import expand
+from agentft.toolset.schemas import expand, plain_line
 from agentft.types import Json, ToolDefinition
 
 if TYPE_CHECKING:
     from mcp import Client
     from mcp.client import Transport
 
-__all__ = ["connect", "import_mcp", "list_tools", "without_credentials"]
+__all__ = ["connect", "import_mcp", "list_tools", "reason_of", "without_credentials"]
 
 _PAGE_LIMIT = 100
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
@@ -184,10 +184,16 @@ async def connect(
             with anyio.fail_after(TIMEOUT) as scope:
                 streams = _keeping_tools(_transport(server, environment, log, expired or Event()), tools)
                 async with Client(streams, mode="legacy") as client:
+                    page: list[Json] | None = None
                     for _ in range(_PAGE_LIMIT):
+                        known = len(tools)
                         cursor = (await client.list_tools(cursor=cursor)).next_cursor
+                        if tools[known:] == page:  # some servers repeat their last page without an end
+                            del tools[known:]
+                            cursor = None
                         if cursor is None:
                             break
+                        page = tools[known:]
                     scope.deadline = math.inf
                     yield client, tools, cursor is None
         # The SDK's dependencies raise other exceptions in groups; a ValueError is pydantic's.
@@ -195,12 +201,18 @@ async def connect(
             first: Exception = error
             while isinstance(first, ExceptionGroup):
                 first = first.exceptions[0]
-            why = "its answers do not follow the protocol" if isinstance(first, ValueError) else str(first)
-            why = f"no answer within {TIMEOUT} seconds" if isinstance(first, TimeoutError) else why
-            why = (why or type(first).__name__) + log.last_line()
+            why = f"no answer within {TIMEOUT} seconds" if isinstance(first, TimeoutError) else reason_of(first)
+            why = plain_line(why) + log.last_line()
             why = str(redacted(without_credentials(why, server, environment, strict=True)))
             remedy = "" if is_url(server) else "; if it needs environment variables, pass each with --env NAME"
             raise InputError(f"{redacted_command(server)}: no tool list: {why}{remedy}") from None
+
+
+def reason_of(error: Exception) -> str:
+    """Why a server gave no answer; not what pydantic says of its messages."""
+    if isinstance(error, ValueError) or str(error).startswith("Failed to parse "):
+        return "its answers do not follow the protocol"
+    return str(error) or type(error).__name__
 
 
 def without_credentials(value: Json, server: str, environment: Sequence[str], *, strict: bool = False) -> Json:
@@ -297,6 +309,9 @@ async def _over_http(url: str, expired: Event) -> AsyncIterator[Any]:
                 yield chunk
 
     async def look(response: Any) -> None:
+        if response.status_code == 401:
+            remedy = "give a command that signs in instead of the URL"
+            raise httpx2.DecodingError(f"the server answers 401: it wants a login, and agentft has none; {remedy}")
         if response.headers.get("content-encoding", "identity") != "identity":
             raise httpx2.DecodingError("the server compresses its answers, though none may be compressed")
         response.stream = Bounded(response.stream)

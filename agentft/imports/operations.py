@@ -13,7 +13,7 @@ from agentft.strict import own_table
 from agentft.toolset.arguments import validator_of
 from agentft.toolset.references import References
 from agentft.toolset.routes import CLIENT_HEADERS, DEFAULT_STYLES, STYLES, check_route
-from agentft.toolset.schemas import Schema, expand, is_cut, plain_line
+from agentft.toolset.schemas import BESIDE, Schema, expand, is_cut, plain_line
 from agentft.types import Json
 
 __all__ = ["OperationReader", "object_or_empty"]
@@ -32,7 +32,9 @@ class OperationReader:
 
     def __init__(self, references: References, imported: ImportedWorld) -> None:
         self._references, self._imported = references, imported
-        self._consumes = object_or_empty(references.find("#", references.address)[0]).get("consumes")
+        root = object_or_empty(references.find("#", references.address)[0])
+        self._consumes = root.get("consumes")
+        self._old = str(root.get("openapi", "2")).startswith(("2", "3.0"))
         self._parameters_read: dict[tuple[int, str], tuple[Any, list[str], Json]] = {}
         self._schemas: dict[tuple[Any, ...], Schema] = {}
         self.place = "#"
@@ -206,12 +208,9 @@ class OperationReader:
         if "form" in places:
             files = any("binary" in place for place in written)
             return _MULTIPART if files or (_MULTIPART in kinds and _FORM not in kinds) else ""
+        body = next((name for name, place in arguments.places.items() if place == ["body", ""]), "")
         kind = _media(dict.fromkeys(kinds))[0]
-        if "body" not in places or not kind or kind == "application/json":
-            return ""
-        if "json" not in kind:
-            self.note(f"a body of type {kind[:60]} is sent as JSON")
-        return kind if "json" in kind else ""
+        return self._body_media(kind, arguments.properties.get(body)) if kind and "body" in places else ""
 
     def _add_body(self, value: Json, base: str, place: str, arguments: ArgumentTable) -> str:
         """Add the arguments of a body, and return its media type: "" for JSON, and for a URL-encoded form."""
@@ -220,13 +219,23 @@ class OperationReader:
         self.tell_unread(media, "media")
         where = "form" if "form" in kind else "body"
         schema = self._expand(media.get("schema"), home, "readOnly")
-        is_text = where == "body" and bool(kind) and schema.get("type") == "string"
-        if where == "body" and "json" not in kind and not is_text:
-            self.note(f"a body of type {kind[:60] or 'unknown'} is sent as JSON")
+        if not schema and where == "body" and kind and "json" not in kind and "*" not in kind:
+            schema = _TEXT  # OpenAPI 3.1 describes files so
         self._spread(schema, where, body.get("required") is True, arguments, object_or_empty(media.get("encoding")))
+        if where == "body":
+            return self._body_media(kind, schema)
         kind = kind.partition(";")[0].strip()
-        kept = kind not in {"application/json", _FORM, ""} and ("json" in kind or where == "form" or is_text)
-        return kind if kept and "*" not in kind else ""
+        return kind if kind != _FORM and "*" not in kind else ""
+
+    def _body_media(self, kind: str, schema: Json) -> str:
+        """The media type of a body that is no form, "" for JSON. A text is sent as it is."""
+        kind = kind.partition(";")[0].strip()
+        is_text = object_or_empty(schema).get("type") == "string"
+        if kind and "json" not in kind and is_text:
+            return "application/octet-stream" if "*" in kind else kind
+        if "json" not in kind:
+            self.note(f"a body of type {kind[:60] or 'unknown'} is sent as JSON")
+        return kind if "json" in kind and kind != "application/json" and "*" not in kind else ""
 
     def _spread(
         self,
@@ -289,7 +298,10 @@ class OperationReader:
         if cut := sorted(self._references.cut):
             more = f" and {len(cut) - 3} more" if len(cut) > 3 else ""
             self.note(f"{', '.join(cut[:3])}{more}: recursive or too large, so any value is accepted there")
-        if dropped := sorted(self._references.dropped):
+        beside = {keyword for keyword in self._references.dropped if keyword.endswith(BESIDE)}
+        if beside and self._old:
+            self.note(f"kept, though OpenAPI before 3.1 ignores it: {', '.join(sorted(beside))[:200]}")
+        if dropped := sorted(self._references.dropped - beside):
             self.note(f"left out of the schema, because they are unknown or cannot be used: {', '.join(dropped)[:200]}")
         return expanded
 

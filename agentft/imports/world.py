@@ -17,7 +17,7 @@ from agentft.toolset.sampling import draw
 from agentft.toolset.schemas import Schema, plain_line
 from agentft.types import Json, ToolDefinition
 
-__all__ = ["ACCESS", "ArgumentTable", "ImportNote", "ImportedWorld", "default_base_url", "unique_name"]
+__all__ = ["ACCESS", "ArgumentTable", "ImportNote", "ImportedWorld", "by_reason", "default_base_url", "unique_name"]
 
 ACCESS = {"get": "read", "head": "read", "options": "read", "trace": "read", "delete": "destructive"}
 """HTTP method -> access of its tool; other methods have `write`."""
@@ -112,7 +112,7 @@ class ImportedWorld:
         """
         if not self.tools:
             notes = self.refused or [ImportNote("#", "there is no operation, tool or exchange"), *self.adapted]
-            shown = "; ".join(f"{note.place}: {note.reason}" for note in notes[:3])
+            shown = "; ".join(f"{places[0]}: {reason}" for reason, places in by_reason(notes)[:3])
             raise InputError(f"{place}: nothing can be imported; the first of {len(notes)}: {shown}")
         return self
 
@@ -128,8 +128,18 @@ class ImportedWorld:
         for title, notes in (("Refused", self.refused), ("Adapted", self.adapted)):
             if notes:
                 lines += ["", f"## {title}", ""]
-                lines += [f"- `{_quoted(note.place)}`: {_quoted(str(redacted(note.reason)))}" for note in notes]
+                for reason, places in by_reason(notes):
+                    listed = ", ".join(f"`{_quoted(place)}`" for place in places)
+                    lines.append(f"- {listed}: {_quoted(str(redacted(reason)))}")
         return "\n".join([*lines, ""])
+
+
+def by_reason(notes: Iterable[ImportNote]) -> list[tuple[str, list[str]]]:
+    """Each reason and the places that it holds for."""
+    found: dict[str, list[str]] = {}
+    for note in notes:
+        found.setdefault(note.reason, []).append(note.place)
+    return [*found.items()]
 
 
 class ArgumentTable:

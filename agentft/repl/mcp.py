@@ -9,7 +9,7 @@ from threading import Event, Lock
 from typing import Any, cast
 
 from agentft.errors import InputError
-from agentft.imports.mcp import connect, without_credentials
+from agentft.imports.mcp import connect, reason_of, without_credentials
 from agentft.redaction import redacted_command
 from agentft.toolserver.recording import Recorded
 from agentft.toolset import Toolset
@@ -71,8 +71,7 @@ class McpService:
             with self._lock:
                 made = self._ask(known.operation, checked)
         except (InputError, MCPError, CancelledError, ClosedResourceError, OSError, RuntimeError, ValueError) as error:
-            said = "its answer does not follow the protocol" if isinstance(error, ValueError) else str(error)
-            why = f"the MCP server gives no result: {said or type(error).__name__}"
+            why = f"the MCP server gives no result: {reason_of(error)}"
             why += "; the next call connects to it again, or starts its command again" * (self._client is None)
             return Recorded(tool, checked, 502, {"error": why})
         result: Json = ["\n".join(map(_text, made.content)), made.structured_content]

@@ -87,7 +87,7 @@ class References:
             return self._named[f"{base}#{fragment}"][0], base
         schema, home = self._named.get(base) or (self._documents[base], base)
         try:
-            return walk_pointer(schema, fragment, reference), base
+            return walk_pointer(schema, "" if fragment == "/" else fragment, reference), base
         except InputError:  # in descriptions, `#/...` often means the document, also inside a schema with an `$id`
             return walk_pointer(self._documents[home], fragment, reference), home
 

@@ -68,8 +68,10 @@ def draw(
     reason = "no value that was drawn satisfies it"
     for attempt in range(_TRIES):
         few = sparse and attempt < _TRIES // 2
+        # Empty lists come last: a URL cannot have one.
+        items = (1, 3) if not few else (1, 1) if attempt < _TRIES // 4 else (0, 0)
         try:
-            value = _Draw(f"{seed}/{attempt}", echo or {}, sparse=few, formats=formats).value(schema, "", 0)
+            value = _Draw(f"{seed}/{attempt}", echo or {}, items, sparse=few, formats=formats).value(schema, "", 0)
         except (UnsatisfiableError, OverflowError) as error:
             reason = str(error)
             continue
@@ -80,8 +82,10 @@ def draw(
 
 
 class _Draw:
-    def __init__(self, seed: str, echo: Mapping[str, Json], *, sparse: bool, formats: bool) -> None:
-        self._seed, self._echo, self._sparse, self._formats = seed, echo, sparse, formats
+    def __init__(
+        self, seed: str, echo: Mapping[str, Json], items: tuple[int, int], *, sparse: bool, formats: bool
+    ) -> None:
+        self._seed, self._echo, self._items, self._sparse, self._formats = seed, echo, items, sparse, formats
         self._count = self._checks = 0
 
     @cached_property
@@ -115,7 +119,8 @@ class _Draw:
         return None if kind == "null" else _number(self._random, schema, kind == "integer")
 
     def _choose(self, schema: Schema, key: str, name: str, depth: int) -> Json:
-        rest = {other: value for other, value in schema.items() if other != key}
+        # Its own examples and default are not values of it, else one of them would have been taken.
+        rest = {other: value for other, value in schema.items() if other not in {key, "examples", "default"}}
         options = self._random.sample(schema[key], len(schema[key]))
         for option in sorted(options, key=lambda option: option == {"type": "null"}):
             self._checks += len(options)  # each value is checked against all of them
@@ -154,8 +159,8 @@ class _Draw:
         echo, self._echo = self._echo, {}  # the items of a list must not all echo the same argument
         if schema.get("minItems", 0) > _MOST:
             raise UnsatisfiableError(f"a list of {schema['minItems']} items is too long")
-        small = self._sparse or self._count > _NODES or depth > 5 or items in ({}, False)
-        count = max(schema.get("minItems", 0), len(first), 0 if small else self._random.randint(1, 3))
+        small = self._count > _NODES or depth > 5 or items in ({}, False)
+        count = max(schema.get("minItems", 0), len(first), 0 if small else self._random.randint(*self._items))
         made: list[Json] = []
         for index in range(min(count, schema.get("maxItems", count))):
             for _ in range(_TRIES):

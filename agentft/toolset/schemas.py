@@ -14,10 +14,11 @@ from agentft.toolset.patterns import compiles
 from agentft.toolset.references import References
 from agentft.types import Json
 
-__all__ = ["Schema", "expand", "is_cut", "merge", "nullable", "plain_line"]
+__all__ = ["BESIDE", "Schema", "expand", "is_cut", "merge", "nullable", "plain_line"]
 
 Schema: TypeAlias = dict[str, Any]
 
+BESIDE = " beside a $ref"
 _NODES = 400  # schemas inside one schema; for a larger one, fewer nested `$ref`s are followed
 _DEPTHS = (8, 5, 3, 2, 1, 0)  # nested `$ref`s to follow, tried in this order
 _NESTED = 40
@@ -66,7 +67,8 @@ def expand(schema: Json, references: References | None = None, base: str = "", h
     """`schema` with its `$ref`s replaced by their targets, and without keywords that JSON Schema does not have.
 
     A reference that closes a cycle, or is nested too deeply in a large schema, becomes {}, which accepts anything, and
-    is added to `references.cut`, and a keyword that is left out to `references.dropped`. OpenAPI's `nullable`,
+    is added to `references.cut`, and a keyword that is left out to `references.dropped`, as is one with `BESIDE` that
+    stands beside a `$ref`, and is kept. OpenAPI's `nullable`,
     `example`, `discriminator` and boolean `exclusiveMinimum` become their JSON Schema forms.
 
     Equal schemas may give the same object, so it must not be changed.
@@ -141,6 +143,7 @@ class _Walk:
         if self.count > _NODES and not self._last:
             raise _TooLargeError
         if self.count > _NODES or nested > _NESTED or not isinstance(schema, dict):
+            self.cut |= {"a part of it"} if schema and isinstance(schema, dict) else set()
             return {"not": {}} if schema is False else {}
         base = self._references.base(schema, base) if "$id" in schema else base
         reference = schema.get("$ref", schema.get("$dynamicRef"))
@@ -150,6 +153,8 @@ class _Walk:
                 return {}
             named = self._target(reference, base, trail, nested)
             beside = {key: value for key, value in schema.items() if key not in {"$ref", "$dynamicRef"}}
+            telling = beside.keys() - _SILENT | beside.keys() & {"nullable", "readOnly", "writeOnly"}
+            self.dropped |= {f"{key}{BESIDE}" for key in telling if not key.startswith("x-")}
             made = merge([self._plain(beside, base, trail, nested), named]) if beside else named
         else:
             made = self._plain(schema, base, trail, nested)

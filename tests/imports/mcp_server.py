@@ -1,7 +1,7 @@
 """An MCP server on stdin and stdout that lists the tools of a JSON file, given as its last argument.
 
 Calls are appended to a file beside it, `calls.jsonl`; a call with `fail` is an error, one with `die` ends the server,
-and one with `content` gets that.
+and one with `content` gets that. A file with `nextCursor` is the answer as it is.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ for line in sys.stdin:
     message = json.loads(line)
     if "id" in message:
         result = {"tools": [*TOOLS, KEY] if isinstance(TOOLS, list) else TOOLS}
+        result = TOOLS if "nextCursor" in TOOLS else result
         if message["method"] == "tools/call":
             called = message["params"]
             with Path(sys.argv[-1]).with_name("calls.jsonl").open("a", encoding="utf-8") as calls:

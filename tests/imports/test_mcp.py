@@ -150,6 +150,12 @@ def test_nulls_of_what_was_left_out_are_dropped(tmp_path: Path) -> None:
     assert "`none`: now as in JSON Schema 2020-12: properties, required" in (tmp_path / "w" / "README.md").read_text()
 
 
+def test_a_list_ends_where_a_page_is_repeated(tmp_path: Path) -> None:
+    assert import_tools({"tools": [{"name": "one", "inputSchema": OBJECT}], "nextCursor": ""}, tmp_path) == 0
+    assert [*load_toolset(str(tmp_path / "w")).tools] == ["one"]
+    assert "Refused: 0. Adapted: 0." in (tmp_path / "w" / "README.md").read_text(encoding="utf-8")
+
+
 def test_descriptions_are_kept_whole(tmp_path: Path) -> None:
     texts = ["Show <revision>:<path>", "Rows where a < b\nand c > d.", "Word " * 70 + "Only in allowed directories."]
     tools = [{"name": f"t{number}", "description": text, "inputSchema": OBJECT} for number, text in enumerate(texts)]
@@ -179,17 +185,19 @@ def test_an_imported_tool_is_called_in_the_chat(
 @pytest.mark.parametrize(
     ("body", "packed", "message"),
     [
+        (b'{"hello": 1}', False, "no tool list: its answers do not follow the protocol\n"),
+        (b"Sign in", False, "no tool list: the server answers 401: it wants a login, and agentft has none; "),
         (gzip.compress(b"{" + b" " * 2**20 * 20 + b"}", mtime=0), True, "the server compresses its answers"),
         (b"{" + b" " * 2**20 * 17 + b"}", False, "the server's answer is larger than 16 MiB"),
     ],
 )
-def test_an_answer_over_http_is_read_within_bounds(
+def test_an_answer_over_http_is_read_within_bounds_or_told(
     body: bytes, packed: bool, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(200)
+            self.send_response(401 if body == b"Sign in" else 200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             if packed:

@@ -191,6 +191,41 @@ def test_bodies_are_sent_in_their_media_type(tmp_path: Path) -> None:
     assert [request.read() for request in sent[1:]] == [b'[{"op":"add"}]', b"hello", b"title=a%20b&tags=a&tags=b"]
 
 
+@pytest.mark.parametrize(
+    ("consumed", "body", "media"),
+    [
+        (None, ("image/*", {"schema": {"type": "string", "format": "binary"}}), "application/octet-stream"),
+        (None, ("image/png", {}), "image/png"),
+        (["text/csv"], None, "text/csv"),
+    ],
+)
+def test_a_text_or_a_file_is_sent_as_it_is(
+    consumed: list[str] | None, body: tuple[str, dict[str, Any]] | None, media: str, tmp_path: Path
+) -> None:
+    operation: dict[str, Any] = {"operationId": "go"}
+    if body:
+        operation["requestBody"] = {"required": True, "content": {body[0]: body[1]}}
+    else:
+        operation |= {"consumes": consumed}
+        operation["parameters"] = [{"in": "body", "name": "rows", "required": True, "schema": {"type": "string"}}]
+    version = {"openapi": "3.1.0"} if body else {"swagger": "2.0"}
+    done = imported({**version, "paths": {"/a": {"post": operation}}})
+    assert done.adapted == []
+    route = loaded(done, tmp_path / "w").tools["go"].route
+    assert route is not None
+    request = fill_request("http://real.test", route, {"body": "a,b"})
+    sent = httpx.Request("POST", request.pop("url"), **request)
+    assert (sent.headers["content-type"], sent.read()) == (media, b"a,b")
+
+
+def test_an_example_has_an_item_in_each_list_that_is_required() -> None:
+    assert imported(described({"schema": {"type": "array", "items": {"const": "x"}}})).tools[0]["example"] == {
+        "p": ["x"]
+    }
+    nothing = {"type": "array", "items": {"allOf": [{"type": "string"}, {"type": "integer"}]}}
+    assert imported(described({"schema": nothing})).tools[0]["example"] == {"p": []}
+
+
 def test_what_cannot_be_sent_as_described_is_listed() -> None:
     parameter = {"schema": {"type": "object", "properties": {"a": LIST}}, "allowReserved": True}
     reasons = [note.reason for note in imported(described(parameter)).adapted]

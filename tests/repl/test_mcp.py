@@ -148,7 +148,7 @@ def test_a_result_that_does_not_follow_the_protocol_is_told_in_a_sentence(
     for more in odd:
         made = service("wipe", more, "s")
         assert made is not None
-        error = "the MCP server gives no result: its answer does not follow the protocol"
+        error = "the MCP server gives no result: its answers do not follow the protocol"
         assert (made.status, made.body) == (502, {"error": error})
     calls(imported[2])
 

@@ -35,6 +35,8 @@ def test_other_documents_are_read_only_through_the_reader() -> None:
     followed = References(root, "/specs/api.json", read)
     assert followed.find("parts/s.json#/S", "/specs/api.json") == ({"type": "string"}, "/specs/parts/s.json")
     assert followed.find("parts/s.json#/T", "/specs/api.json")[0] == {"type": "string"}
+    whole = followed.find("parts/s.json#", "/specs/api.json")
+    assert followed.find("parts/s.json#/", "/specs/api.json") == whole  # by RFC 6901 it is the part called ""
     assert addresses == ["/specs/parts/s.json"]
     for number in range(49):
         followed.find(f"{number}.json", "/specs/api.json")

@@ -44,6 +44,13 @@ SCHEMAS: list[Schema] = [
     {"type": "object", "properties": {"k": {}}, "anyOf": [{"required": ["k"]}, {"required": ["j"]}]},
     {"type": "string", "examples": ["too long", "ok"], "maxLength": 3},
     {"type": "integer", "default": "not one"},
+    {
+        "examples": [{"delay": 1}],
+        "oneOf": [
+            {"type": "object", "properties": {"type": {"enum": ["low"]}, "low": {"type": "integer"}}},
+            {"type": "object", "properties": {"type": {"enum": ["high"]}, "high": {"type": "integer"}}},
+        ],
+    },
 ]
 
 
