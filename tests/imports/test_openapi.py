@@ -198,39 +198,6 @@ def test_refused_operations_have_a_place_and_a_reason() -> None:
     assert "\n# spec" not in readme
 
 
-@pytest.mark.parametrize(("version", "told"), [("3.0.3", True), ("3.1.0", False)])
-def test_keywords_beside_a_reference_are_kept_and_told(version: str, told: bool) -> None:
-    beside = {"$ref": "#/components/schemas/N", "nullable": True, "maximum": 5, "description": "How many"}
-    done = imported(
-        {
-            "openapi": version,
-            "paths": {"/a": {"get": {"parameters": [{"name": "n", "in": "query", "schema": beside}]}}},
-            "components": {"schemas": {"N": {"type": "integer"}}},
-        }
-    )
-    (tool,) = tools_of(done).values()
-    kept = {"type": ["integer", "null"], "maximum": 5, "description": "How many"}
-    assert tool["parameters"]["properties"]["n"] == kept
-    reason = "kept, though OpenAPI before 3.1 ignores it: maximum beside a $ref, nullable beside a $ref"
-    assert [note.reason for note in done.adapted] == [reason] * told
-
-
-def test_a_large_part_without_references_is_noted() -> None:
-    many = {"type": "object", "properties": {f"p{number}": {"type": "integer"} for number in range(500)}}
-    body = {"required": True, "content": {"application/json": {"schema": {"anyOf": [many]}}}}
-    done = imported({"openapi": "3.0.0", "paths": {"/a": {"post": {"requestBody": body}}}})
-    reason = "a part of it: recursive or too large, so any value is accepted there"
-    assert [note.reason for note in done.adapted] == [reason]
-
-
-def test_a_reason_is_told_once_with_its_places() -> None:
-    gone = {"requestBody": {"$ref": "#/components/requestBodies/Gone"}}
-    done = imported({"openapi": "3.0.0", "paths": {"/a": {"post": gone, "put": gone, "get": {}}}})
-    reason = "the reference '#/components/requestBodies/Gone' has no target: there is no 'components'"
-    places = "`#/paths/~1a/put/requestBody`, `#/paths/~1a/post/requestBody`"
-    assert f"- {places}: {reason}\n" in done.readme("w", "spec")
-
-
 def test_cut_schemas_are_noted() -> None:
     node = {"type": "object", "properties": {"next": {"$ref": "#/components/schemas/Node"}, "n": {"type": "integer"}}}
     answer = {"description": "", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Node"}}}}
