@@ -172,13 +172,14 @@ def test_the_first_difference_shows_both_texts() -> None:
 
 @pytest.mark.parametrize("arguments", ['{"a": "x"', "x"])
 def test_a_row_with_an_unreadable_call_and_its_result_is_not_compared(arguments: str) -> None:
-    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    call: Json = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
+    tool: Json = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
     messages: list[Json] = [
         {"role": "user", "content": "q"},
         {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "r"},
+        {"role": "assistant", "content": "done"},
     ]
-    messages += [{"role": "tool", "tool_call_id": "1", "content": "r"}, {"role": "assistant", "content": "done"}]
-    tool: Json = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
     row = parse_row({"messages": messages, "tools": [tool]}, "rows.jsonl:7")
     found = parity(tokenizer_with(), "hermes", [row, *plain()])
     assert (found.differ, found.rows, found.unsendable) == (0, 5, ["rows.jsonl:7"])
