@@ -20,7 +20,7 @@ from agentft.types import Case, Score, Trajectory
 
 __all__ = ["ERROR_CLASSES", "METRICS", "SCORER_VERSION", "Context", "Finding", "classify", "decisions", "score_case"]
 
-SCORER_VERSION = 10
+SCORER_VERSION = 11
 
 METRICS: dict[str, Callable[[Case, Trajectory, Context], Score]] = {
     "bfcl": bfcl,

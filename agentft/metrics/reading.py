@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from agentft.calls import CALL_MARKERS
 from agentft.metrics.bfcl import BfclEntry
+from agentft.records.written import is_call_written
 from agentft.types import Exchange, Step, Text, ToolCall, ToolDefinition, Trajectory
 
 __all__ = [
@@ -102,5 +103,5 @@ def is_only_thought(step: Step) -> bool:
 
 
 def looks_like_call(text: str) -> bool:
-    """Whether plain text was meant as a call: it has call markers, or a tool name near arguments."""
-    return bool(_MARKER.search(text) or _OBJECT.search(text))
+    """Whether plain text was meant as a call: it has call markers, a tool name near arguments, or another notation."""
+    return bool(_MARKER.search(text) or _OBJECT.search(text)) or is_call_written(text)

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agentft.calls import CALL_FORMATS, CALL_MARKERS
+from agentft.calls import CALL_FORMATS
 from agentft.errors import FrameError, MissingError
 from agentft.models import Model, Reply, Request, Sampling
 from agentft.models.prompting import Prompting
+from agentft.records.written import is_call_written, written_call
 from agentft.types import Conversation, Json, Span, Text, ToolCall, ToolDefinition, ToolResult, Turn
 
 __all__ = ["AWKWARD", "Check", "compare_templates", "round_trip", "sample_conversation"]
@@ -24,7 +25,6 @@ _WEATHER = ToolDefinition("get_weather", "The weather in a city.", _CITY)
 _ECHO = ToolDefinition("echo", "Returns its value.", {**_VALUE, "required": ["value"]})
 _QUESTION = "What is the weather in Oslo?"
 _ANSWER = Turn("assistant", (Text("It is 17 degrees.", Span(0, 17)),), "It is 17 degrees.")
-_MARKERS = (*CALL_MARKERS, "<|im_end|>", "<|eot_id|>", "[TOOL_CALLS]", "<|python_tag|>", "<|tool_call")
 _ENOUGH = 5  # requests without a call after which the rest are left out
 _WEAK = "a stronger model or training is needed before its parser can be judged"
 _PARSER = "this is a fault of the parser, not of the model: choose the server's tool parser for this model"
@@ -163,7 +163,7 @@ def _made(model: Model, name: str, asked: Conversation) -> list[ToolCall] | Chec
         blamed = _PARSER if reply.raw is None else f"the model wrote: {reply.raw:.120}"
         return Check(name, False, f"an unreadable call ({failure.kind}): {failure}", blamed)
     text = _text(reply)
-    if not calls and (any(marker in text for marker in _MARKERS) or text.lstrip().startswith(('{"name"', '[{"name"'))):
+    if not calls and is_call_written(text):
         return Check(name, False, f"the call was left in the text: {text:.80}", _PARSER)
     return calls or Check(name, False, f"no call: {text:.80}", _WEAK)
 
@@ -184,9 +184,9 @@ def _stop(model: Model) -> Check:
     if reply is None:
         return failed
     text = _text(reply)
-    left = [marker for marker in _MARKERS if marker in text]
+    left = written_call(text)
     found = f"{text:.60} ({reply.finish})"
-    remedy = f"control tokens in the text: {', '.join(left)}; the server does not stop there" if left else ""
+    remedy = f"control tokens in the text: {left}; the server does not stop there" if left else ""
     return Check("a stop", not left and reply.finish != "length", found, remedy or "the reply was cut at 200 tokens")
 
 

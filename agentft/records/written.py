@@ -1,4 +1,4 @@
-"""Calls, thoughts and results in texts, in a notation that no row format reads: they would be learnt as text."""
+"""Calls, thoughts and results in texts, in a notation that nothing reads: they would pass for plain text."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from collections.abc import Iterable
 
 from agentft.types import Text, Turn
 
-__all__ = ["written_call", "written_calls_of"]
+__all__ = ["is_call_written", "written_call", "written_calls_of"]
 
-# The tags of model families; then shapes: `f(a=1)` in brackets or alone, `f` above its arguments, and an object. Last,
-# what begins (or, after a prompt that began it, ends) a thought, and the ends of turns of model families.
+# The tags of model families; then shapes: `f(a=1)` in brackets or alone, `f` above its arguments, and an object.
 _CALL = re.compile(
-    r"<(?:\w{1,20}:|｜DSML｜)?(?:(?i:tool_?calls?)|function_?calls?|invoke)(?= |>)"
-    r"|<(?:function=|start_function_call>|execute>|longcat_tool_call>|use_mcp_tool>)"
-    r"|<\|(?:tool_call|python_tag\|>|action_start\|>|START_ACTION\|>)|\[TOOL_CALLS\]|<｜tool▁call"
-    r"|to=functions\.|functions\.(?=\w{1,64}:\d)|```tool_code|✿FUNCTION✿|Action Input ?[:：]"
-    r"|(?P<python>\[[A-Za-z_][\w .-]*\((?:\)|\w+ ?=)|(?:\A|Call: )[A-Za-z_][\w.]*\(\w+ ?=)"
+    r"<(?:\w{1,20}[:_])?(?:(?i:tool_?calls?)|tool_(?:use|code)|function_?calls?|invoke)(?= |>)"
+    r"|<(?:function=|function name=|<function>>|start_function_call>|execute>|use_mcp_tool>)"
+    r"|<\|(?:startofthink\|>|tool_call|tools_prefix\|>|python_tag\|>|action_start\|>|START_ACTION\|>)"
+    r"|\[TOOL_CALLS\]|<｜tool[▁_]call|< ?[|｜]{1,2} ?DSML ?[|｜]{1,2} ?\w+|<\|channel\|>commentary"
+    r"|to=(?:functions|multi_tool_use)\.|functions\.(?=\w{1,64}:\d)|```tool_code|✿FUNCTION✿|Action Input ?[:：]"
+    r"|default_api\.(?=\w+\()|\bcall:(?=[\w.-]+\{)"
+    r"|(?P<python>\[[A-Za-z_][\w .-]*\((?:\)|\w+ ?=)|(?:\A|Call: |Action: |\bprint\()[A-Za-z_][\w.]*\(\w+ ?=)"
     r'|(?P<lines>\A(?:>>>)?[A-Za-z_][\w.-]*\n\{")'
-    r'|(?P<object>"(?:name|tool_name|tool|function|action)"\s*:\s*"[^"\n]{1,64}"\s*,'
+    r'|(?P<object>"(?:name|tool_name|tool|function|action|recipient_name)"\s*:\s*"[^"\n]{1,64}"\s*,'
     r'\s*"(?:arguments|parameters|args|input|action_input|tool_input)"\s*:)'
-    r"|</?(?:\w{1,20}[:|])?(?i:think(?:ing)?|thoughts?|reasoning|scratch_?pad|longcat_think)>|\[THINK\]|◁think▷"
+)
+# What begins (or, after a prompt that began it, ends) a thought, and the ends of turns.
+_OTHER = re.compile(
+    r"</?(?:\w{1,20}[:|])?(?i:think(?:ing)?|thoughts?|reasoning|scratch_?pad|longcat_think)>|\[THINK\]|◁think▷"
     r"|<\|(?:begin_of_thought|START_THINKING)\|>|<\|channel\|?>(?:analysis|thought)"
     r"|\[/?INST\]"
     r"|<\|(?:im_end|eot_id|eom_id|end|endoftext|end_of_text)\|>|<end_of_turn>|</s>(?=\s*\Z)"
@@ -35,9 +39,14 @@ _SHAPES = {"python": "f(a=1)", "lines": "f {...}", "object": '{"name": ..., "arg
 
 
 def written_call(text: str) -> str:
-    """The notation of the first such call or thought, for example `[TOOL_CALLS]`; empty if there is none."""
-    found = _CALL.search(text) or _LABEL.match(text)
+    """The notation of the first such call, or else thought, for example `[TOOL_CALLS]`; empty if there is none."""
+    found = _CALL.search(text) or _OTHER.search(text) or _LABEL.match(text)
     return _SHAPES.get(found.lastgroup or "", found[0].strip()) if found else ""
+
+
+def is_call_written(text: str) -> bool:
+    """Whether there is such a call."""
+    return bool(_CALL.search(text))
 
 
 def written_calls_of(turns: Iterable[Turn]) -> Iterable[str]:

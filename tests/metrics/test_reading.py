@@ -19,6 +19,7 @@ from agentft.metrics.reading import (
 from agentft.toolserver.faults import FAULT_KINDS
 from agentft.types import Span, Step, Text, ToolCall, Trajectory
 from tests.metrics.tables import make_trajectory
+from tests.records.test_written import WRITTEN
 
 TWO_TURNS = make_trajectory(
     {
@@ -88,6 +89,13 @@ def test_thoughts_and_calls_are_no_part_of_what_is_written() -> None:
 )
 def test_text_that_looks_like_a_call(text: str, expected: bool) -> None:
     assert looks_like_call(text) is expected
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_text_with_a_call_of_any_model_family_was_meant_as_a_call(name: str) -> None:
+    """One table serves rows and scores; thoughts, labels of steps, and beginnings and ends of turns are no calls."""
+    others = ("thought", "end", "react answer", "react 2", "agenttuning", "mini-swe-agent", "mistral prompt")
+    assert looks_like_call(WRITTEN[name][0]) is not name.startswith(others)
 
 
 @pytest.mark.parametrize("marker", [marker for fmt in CALL_FORMATS.values() for marker in fmt.call_markers])

@@ -37,7 +37,7 @@ WRITTEN = {
     "kimi-names": (f"functions.f:0 {ARGUMENTS}", "functions."),
     "deepseek": ("<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f", "<｜tool▁call"),
     "deepseek-3.2": ('<｜DSML｜function_calls>\n<｜DSML｜invoke name="f">', "<｜DSML｜function_calls"),
-    "gpt-oss": ("<|channel|>commentary to=functions.f<|message|>{}<|call|>", "to=functions."),
+    "gpt-oss": ("<|channel|>commentary to=functions.f<|message|>{}<|call|>", "<|channel|>commentary"),
     "glm-4": (f"f\n{ARGUMENTS}", LINES),
     "functionary": (f">>>f\n{ARGUMENTS}", LINES),
     "glaive": (f'<functioncall> {{"name": "f", "arguments": \'{ARGUMENTS}\'}}', "<functioncall"),
@@ -46,6 +46,28 @@ WRITTEN = {
     "claude": ('<function_calls>\n<invoke name="f">', "<function_calls"),
     "gemma": ("```tool_code\nf()\n```", "```tool_code"),
     "internlm": ("<|action_start|><|plugin|>", "<|action_start|>"),
+    **{
+        name: (text, kind)
+        for name, text, kind in [
+            ("deepseek-4", '<｜DSML｜tool_calls\n<｜DSML｜invoke name="f">', "<｜DSML｜tool_calls"),
+            ("deepseek-two-bars", '<｜｜DSML｜｜tool_calls>\n<｜｜DSML｜｜invoke name="f">', "<｜｜DSML｜｜tool_calls"),
+            ("deepseek-ascii", '< | DSML | tool_use>\n< | DSML | invoke name="f">', "< | DSML | tool_use"),
+            ("gemma-4", 'call:f{city:<|"|>Rome<|"|>}', "call:"),
+            ("gemini", 'print(default_api.f("Rome"))', "default_api."),
+            ("gpt-oss-bare", 'to=functions.f {"city": "Rome"}', "to=functions."),
+            ("print", 'tool_code\nprint(f(city="Rome"))', PYTHON),
+            ("apertus", '<|tools_prefix|>[{"f": {"city": "Rome"}}]<|tools_suffix|>', "<|tools_prefix|>"),
+            ("solar", "<|tool_call:start|>f\n<|tool_arg:start|>city", "<|tool_call"),
+            ("iquest", "<iquestcoder_tool_call>f<arg_key>city</arg_key>", "<iquestcoder_tool_call"),
+            ("minicpm", '<function name="f"><param name="city">Rome</param></function>', "<function name="),
+            ("gorilla-2", '<<function>>f(city="Rome")', "<<function>>"),
+            ("parallel", 'to=multi_tool_use.parallel {"tool_uses": []}', "to=multi_tool_use."),
+            ("uses", f'{{"tool_uses": [{{"recipient_name": "functions.f", "parameters": {ARGUMENTS}}}]}}', OBJECT),
+            ("gpt-oss-channel", f"<|channel|>commentary<|message|>{ARGUMENTS}<|end|>", "<|channel|>commentary"),
+            ("action", 'Action: f(city="Rome")', PYTHON),
+            ("tool-use", "<tool_use>\n{}\n</tool_use>", "<tool_use"),
+        ]
+    },
     **{f"end {end}": (f"It is 3.{end}", end) for end in ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "</s>")},
     "qwen-1": (f"✿FUNCTION✿: f\n✿ARGS✿: {ARGUMENTS}", "✿FUNCTION✿"),
     **{
@@ -94,6 +116,8 @@ def test_calls_in_the_notations_of_model_families_are_named(text: str, kind: str
         "Result:\n{1, 2}",
         "I thought: no. Action is needed.",
         "Active: yes",
+        "I print(ed) the call: it is default_api, on the channel commentary.",
+        "to=functions",
     ],
 )
 def test_plain_texts_are_not_taken_for_calls(text: str) -> None:
