@@ -212,7 +212,7 @@ class _Chat:
         if THINK in prompt[len(head) :] and done.startswith(head):  # the prompt begins a thought, and it is dropped
             lacks = self.rendering.thinking and not self.messages[number].thought
             return (EMPTY_REST if lacks else "") + done[len(head) :]
-        raise FrameError("the chat template begins a reply in another way than its generation prompt does")
+        raise FrameError("the chat template begins this reply (perhaps text after a call) unlike its generation prompt")
 
     @cached_property
     def written(self) -> list[tuple[list[dict[str, Any]], list[Any]]]:

@@ -181,7 +181,7 @@ def _unfitting(arguments: Mapping[str, Json], schema: Mapping[str, Json]) -> str
         kind, enum = (spec.get("type"), spec.get("enum")) if isinstance(spec, dict) else (None, None)
         if isinstance(value, str) and kind in ("array", "object"):
             return f"{name:.60} is text, not an {kind}"
-        if isinstance(enum, list) and value not in enum:
+        if isinstance(enum, list) and not isinstance(value, list | dict) and value not in enum:
             return f"{name:.60} is {value!r:.60}, which its enum does not list"
     listed = required if isinstance(required, list) else []
     missing = next((name for name in listed if isinstance(name, str) and name not in arguments), None)

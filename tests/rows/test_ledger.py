@@ -128,6 +128,7 @@ def test_replies_that_are_only_a_thought_are_counted_unless_they_go_on(thought: 
         ({"properties": {}, "additionalProperties": {"type": "integer"}}, ""),
         ({"properties": {"x": {"enum": [1, 2]}}}, ""),
         ({"properties": {"x": {"enum": ["1", "2"]}}}, "a: x is 1, which its enum does not list"),
+        ({"properties": {"x": {"enum": None}}}, ""),
     ],
 )
 def test_calls_whose_arguments_do_not_fit_their_tool_are_counted_by_row(schema: dict[str, Json], told: str) -> None:
@@ -145,6 +146,12 @@ def test_a_list_or_an_object_that_is_text_does_not_fit(kind: str) -> None:
         {} if kind == "string" else {"rows_with_unfitting_arguments": f"f:7: turn 1: a: steps is text, not an {kind}"}
     )
     assert remarks([ANSWERED[0], {"role": "assistant", "tool_calls": [call]}], schema) == told
+
+
+def test_an_enum_of_a_list_is_taken_for_that_of_its_items() -> None:
+    call: Json = {"function": {"name": "a", "arguments": {"steps": ["go"]}}}
+    schema: dict[str, Json] = {"type": "object", "properties": {"steps": {"type": "array", "enum": ["go", "stop"]}}}
+    assert remarks([ANSWERED[0], {"role": "assistant", "tool_calls": [call]}], schema) == {}
 
 
 @pytest.mark.parametrize(
