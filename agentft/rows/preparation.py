@@ -255,6 +255,8 @@ def prepare(paths: Sequence[Path], encoder: Encoder, quarantine: Path | None = N
         first = [f"{place} ({reason})" for reason, place in ledger.first_places().items()]
         if place := ledger.first_remarks.get(UNSUPERVISED):
             first.append(f"{place}: learn = {encoder.learn.name!r} supervises no token of this row")
+        if ledger.rejected:
+            first.append("`agentft data inspect` says what to do")
         raise InputError(f"no row can be used for training (of {ledger.rows}); the first: {'; '.join(first)}")
     made.complete()
     return made
