@@ -132,7 +132,7 @@ def test_a_row_whose_first_call_does_not_fit_is_rejected(tmp_path: Path) -> None
 
     with pytest.raises(
         InputError,
-        match=r"no row can be used .*rows\.jsonl:1: the .* over 50 tokens; .* \(too-long\); `agentft data inspect` says",
+        match=r"no row can be used .*rows\.jsonl:1: the .* over 50 tokens; .* \(too-long\); `agentft data inspect` ",
     ):
         prepare([path], encoder(max_length=50))
 
