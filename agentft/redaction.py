@@ -16,9 +16,12 @@ __all__ = ["is_secret_argument", "redacted", "redacted_command", "redacted_path"
 
 _HIDDEN = "[redacted]"
 _TABLE = own_table(__file__, str)
-_SECRET_NAME, _SECRET_ARGUMENT, _SECRET_SHAPE, _LOGIN, _VERDICT, _MIXED = (
+_SECRET_NAME, _SECRET_ARGUMENT, _LOGIN, _VERDICT, _MIXED, _AFTER, _AT_WORDS, _SHAPES = (
     re.compile("|".join(pattern for key, pattern in _TABLE.items() if key.startswith(kind)), re.IGNORECASE)
-    for kind in ("name-", "argument-", "shape-", "login-", "verdict-", "mixed-")
+    for kind in ("name-", "argument-", "login-", "verdict-", "mixed-", "after-", "word-", "shape-")
+)
+_SECRET_SHAPE = re.compile(
+    rf"(?<=[=/\s])(?:{_AFTER.pattern})|\b(?:{_AT_WORDS.pattern})|{_SHAPES.pattern}", re.IGNORECASE
 )
 # `name=`, `name:`, `name =>` and `--name `, with or without quotes, and the value after them.
 _HEAD = re.compile(
@@ -40,7 +43,7 @@ _TWIN = re.compile(
     rf"""(?:{"|".join(_PAIRED)})["']?\s{{0,9}}[=:>]\s{{0,9}}["']?)[^"'<>\n]+"""
 )
 _PAIR = re.compile(r"(?<=[?&])([^?&=]+)=[^&]+")  # of a query
-_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_SEAM = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[\[\]]+")
 _RANDOM = re.compile(r"(?=[\w-]*\d)(?=[\w-]*[a-z])(?=[\w-]*[A-Z])[\w-]{20,}|(?=\w*\d)(?=\w*[A-Za-z])[A-Za-z0-9]{24,}")
 
 
@@ -137,13 +140,14 @@ def _is_flag(word: Json, value: Json) -> bool:
     return bool(flag and isinstance(value, str) and value[:1] != "-" and _is_secret(flag[1]))
 
 
+@lru_cache(maxsize=10_000)
 def _is_secret(name: str) -> bool:
     return any(map(_SECRET_NAME.search, {name, _plain(name)}))
 
 
 def _plain(name: str) -> str:
     """`user[authToken][]` -> `user_auth_Token`."""
-    return _HUMP.sub("_", re.sub(r"[\[\]]+", "_", name)).strip("_")
+    return _SEAM.sub("_", name).strip("_")
 
 
 def _redacted_text(text: str, known: Sequence[str]) -> str:

@@ -256,6 +256,23 @@ def test_keys_in_the_path_of_an_address_are_recognised() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"https://hf_{'a1' * 10}:word@h.test",
+        f"sshpass -p bot1234:{'a1' * 10}?word",
+        f"http://h.test/?code=npm_{'a1' * 10}-word",
+        f"a=/--user word:sk-{'a1' * 10}:word",
+        f"pass=gho_{'a1' * 20}",
+    ],
+)
+def test_a_secret_inside_another_does_not_show_its_rest(text: str) -> None:
+    shown = str(redacted(text))
+    assert "[redacted]" in shown
+    assert "word" not in shown
+    assert "a1" not in shown
+
+
 def test_redaction_is_fast_on_hostile_texts() -> None:
     chance = random.Random(1)
     for alphabet in (

@@ -80,7 +80,7 @@ class OperationReader:
             )
         operation, base = self.resolve(item[method], base, place)
         self.tell_unread(operation, "operation")
-        arguments, named = ArgumentTable(), re.findall(r"\{([^{}]+)\}", sent)
+        arguments, named = ArgumentTable(), dict.fromkeys(re.findall(r"\{([^{}]+)\}", sent))
         for parameter, home in self._parameters(item, operation, base, place):
             if parameter.get("in") == "path" and parameter.get("name") not in named:
                 self.note(f"the path has no {{{parameter.get('name')}}}, so it is not an argument")

@@ -112,7 +112,7 @@ class ImportedWorld:
         """
         if not self.tools:
             notes = self.refused or [ImportNote("#", "there is no operation, tool or exchange"), *self.adapted]
-            shown = "; ".join(f"{places[0]}: {reason}" for reason, places in by_reason(notes)[:3])
+            shown = "; ".join(f"{places[0]:.300}: {reason}" for reason, places in by_reason(notes)[:3])
             raise InputError(f"{place}: nothing can be imported; the first of {len(notes)}: {shown}")
         return self
 
@@ -129,7 +129,7 @@ class ImportedWorld:
             if notes:
                 lines += ["", f"## {title}", ""]
                 for reason, places in by_reason(notes):
-                    listed = ", ".join(f"`{_quoted(place)}`" for place in places)
+                    listed = ", ".join(f"`{_quoted(place[:500])}`" for place in places)
                     lines.append(f"- {listed}: {_quoted(str(redacted(reason)))}")
         return "\n".join([*lines, ""])
 

@@ -20,6 +20,7 @@ DEFAULT_STYLES = {"path": "simple", "header": "simple", "query": "form*", "cooki
 """Place of an argument -> OpenAPI's style there; `*`: exploded."""
 STYLES = own_table(__file__, tuple[str, ...])
 """Place of an argument -> the styles it may have. `binary`: a file in a multipart form."""
+_LONGEST = 8000  # characters of a path
 _METHODS = ("GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE")
 
 
@@ -49,10 +50,12 @@ def check_route(method: str, path: str) -> None:
 
     Raises:
         InputError: the method is not one of HTTP's; the path has no leading slash or two, or it has a dot segment, a
-            query, a fragment, a backslash or a control character.
+            query, a fragment, a backslash or a control character, or it is longer than servers accept.
     """
     if method not in _METHODS:
         raise InputError(f"the method {method!r:.40} must be one of {', '.join(_METHODS)}")
+    if len(path) > _LONGEST:  # and each of its parameters would have it in its place
+        raise InputError(f"the path {path!r:.100} has {len(path):,} characters (at most {_LONGEST:,} are accepted)")
     if not re.fullmatch(r"/(?!/)[^?#\\\x00-\x20\x7f]*", path) or has_dot_segment(path):
         raise InputError(
             f"the path {path!r:.100} must begin with one `/` and have no segment `.` or `..` and no `?`, `#` or `\\`"

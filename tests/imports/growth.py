@@ -26,6 +26,10 @@ def parameter(name: str, **schema: Any) -> dict[str, Any]:
     return {"name": name, "in": "query", "schema": schema or {"type": "string"}}
 
 
+def in_path(count: int) -> list[dict[str, Any]]:
+    return [{**parameter(f"p{number}"), "in": "path"} for number in range(count)]
+
+
 def nested(levels: int) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "string"}
     for _ in range(levels):
@@ -87,6 +91,9 @@ FIRST = {"$ref": "#/components/schemas/S0"}
 DESCRIPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
     "paths": lambda size: described({f"/a{number}": {} for number in range(size // 60)}),
     "templates": lambda size: described({"/{a}" * (size // 4): {}}),
+    "undeclared": lambda size: described({"".join(f"/{{p{n}}}" for n in range(min(size // 10, 990))): {}}),
+    "not-in-path": lambda size: described({"/a": {"parameters": in_path(size // 60)}}),
+    "other-in-path": lambda size: described({"/{a}" * min(size // 8, 1990): {"parameters": in_path(size // 70)}}),
     "parameters": lambda size: described({"/a": {"parameters": [parameter(f"p{n}") for n in range(size // 60)]}}),
     "same-parameters": lambda size: described({"/a": {"parameters": [parameter("p")] * (size // 60)}}),
     "enum": lambda size: described({"/a": {"parameters": [parameter("p", enum=list(range(size // 8)))]}}),
@@ -186,6 +193,7 @@ TRAFFIC: dict[str, Callable[[int], list[dict[str, Any]]]] = {
     "keys": lambda size: [entry(sent=json.dumps({f"k{number}": number for number in range(size // 14)}))],
     "deep": lambda size: [entry(sent="[" * (size // 2) + "]" * (size // 2))],
     "open": lambda size: [entry(received='{"a":' * (size // 5))],
+    "open-keys": lambda size: [entry(received="".join(f'{{"a{number}":' for number in range(size // 11)))],
     "shapes": lambda size: [entry(received=json.dumps([{f"k{number}": 1} for number in range(size // 14)]))],
     "results": lambda size: [entry(received=json.dumps({f"k{number}": 1})) for number in range(size // 220)],
 }
