@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from agentft.errors import InputError
 from tests.imports.descriptions import imported, tools_of
 
 
@@ -38,3 +39,15 @@ def test_a_reason_is_told_once_with_its_places() -> None:
     reason = "the reference '#/components/requestBodies/Gone' has no target: there is no 'components'"
     places = "`#/paths/~1a/put/requestBody`, `#/paths/~1a/post/requestBody`"
     assert f"- {places}: {reason}\n" in done.readme("w", "spec")
+
+
+def test_a_very_long_path_is_refused_in_a_short_message() -> None:
+    """Each of its parameters had it in its place, so that 1 MB took 6 GB."""
+    parameters = [{"name": "a", "in": "query", "type": "string"}]
+    long, fits = ("/a" * count for count in (4001, 4000))
+    done = imported({"swagger": "2.0", "paths": {path: {"get": {"parameters": parameters}} for path in (long, fits)}})
+    assert [tool["route"]["path"] for tool in tools_of(done).values()] == [fits]
+    assert "has 8,002 characters (at most 8,000 are accepted)" in done.refused[0].reason
+    with pytest.raises(InputError, match=r"nothing can be imported; the first of 1: #/paths/~1a.*8,002") as found:
+        imported({"swagger": "2.0", "paths": {long: {"get": {}}}})
+    assert len(str(found.value)) < 1000
