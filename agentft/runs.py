@@ -287,11 +287,15 @@ def find_finished(name: str, root: Path = RUNS) -> FinishedRun:
         MissingError: `last`, and no run has finished yet.
     """
     path = _last_finished(root) if name == "last" else next((p for p in (Path(name), root / name) if p.is_dir()), None)
+    if path and path.name in ("adapter", "model") and RunFolder(path.parent).recipe.is_file():
+        path = path.parent  # the folder of weights, which `agentft train` prints
     if path is None:
         raise InputError(f"there is no run {name!r}; give a run folder, or train one with `agentft train`")
     run = RunFolder(path)
     if run.result is None:
-        raise InputError(f"{path} has no adapter/ or model/: continue it with: agentft train --resume {path}")
+        remedy = "merge the adapter of another tool into its model, and give that as --model"
+        remedy = f"continue it with: agentft train --resume {path}" if run.recipe.is_file() else remedy
+        raise InputError(f"{path} is not a finished run (it has no adapter/ or model/); {remedy}")
     if damage := run.find_damage():
         raise InputError(f"{damage}; restore it from a copy, or make it again: agentft train --resume {path}")
     recipe, form = _read(run.recipe, "model", "method"), _read(run.format, "call_format")

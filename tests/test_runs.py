@@ -94,9 +94,13 @@ def test_folders_that_are_not_finished_runs_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no run 'x'"):
         find_finished("x", tmp_path)
     (tmp_path / "half").mkdir()
+    with pytest.raises(InputError, match=r"half is not a finished run .*; merge the adapter of another tool"):
+        find_finished("half", tmp_path)
+    (tmp_path / "half" / "recipe.toml").touch()
     with pytest.raises(InputError, match=r"no adapter/ or model/.*--resume"):
         find_finished("half", tmp_path)
     run = make_run(tmp_path, "a")
+    assert find_finished(str(run / "adapter")).path == run
     (run / "format.json").write_text("{")
     with pytest.raises(InputError, match=r"format\.json: the file is corrupt"):
         find_finished(str(run))

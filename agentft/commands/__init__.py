@@ -246,10 +246,13 @@ def _usage_message(error: typer.TyperException) -> str:
     text = text or "give one of these commands"
     if context is None:
         return text
-    if (option := getattr(error, "option_name", None)) and context.info_name in ("train", "plan"):
+    if option := getattr(error, "option_name", None):
+        from agentft.training.elsewhere import THEIR_OPTIONS
         from agentft.training.recipe import hint_for
 
-        if hint := hint_for(option, "settings are written KEY=VALUE, without dashes: {}=VALUE"):
+        trains, theirs = context.info_name in ("train", "plan"), f"{context.info_name}:{option.lstrip('-')}"
+        hint = hint_for(option, "settings are written KEY=VALUE, without dashes: {}=VALUE") if trains else None
+        if hint := hint or THEIR_OPTIONS.get(theirs.replace("_", "-")):
             text = f"{text.partition(' (Possible')[0]}; {hint}"
     if (word := context.command_path.partition(" eval ")[2]) and Path(word).is_dir():
         text += f"; the suite in the folder {word} is ./{word}"

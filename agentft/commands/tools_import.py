@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,7 @@ def traffic_command(
 def _import(read: Callable[[], ImportedWorld], source: str, output: Path, as_json: bool) -> None:
     """Read a source, write the world's folder, and print the report."""
     from agentft.display.terminal import say, say_json, waiting
+    from agentft.files import path_argument
     from agentft.imports.world import by_reason
     from agentft.redaction import redacted, redacted_command
     from agentft.toolset.declared import write_world
@@ -113,3 +115,4 @@ def _import(read: Callable[[], ImportedWorld], source: str, output: Path, as_jso
         say(f"  refused {plain_line(places[0])}{more}: {plain_line(reason)}")
     if refused or adapted:
         say(f"  {refused} refused, {adapted} adapted; {output / 'README.md'} lists them all with their places")
+    say(f"next: agentft tools show {shlex.quote(path_argument(output))}", err=True)

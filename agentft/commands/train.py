@@ -321,6 +321,8 @@ def _show(result: RunResult, watch: _Watch, *, as_json: bool, quiet: bool) -> No
         say_json(document)
     else:
         say(*_result_lines(result, quiet))
+        if result.weights:
+            watch.view.say(f"next: agentft chat --adapter {result.folder} (or agentft eval SUITE --adapter ...)")
     _end_if_interrupted(result, watch.view)
 
 

@@ -165,7 +165,7 @@ def plan_lines(plan: TrainingPlan, data: DataReport) -> list[str]:
     return [
         f"packs: {packing.packs:,} of {samples}, {packing.fill:.0%} full; shared prefixes: {saved} "
         f"({packing.sharing:.1f}x fewer)",
-        f"steps: {plan.steps:,} over {counted(plan.epochs, 'epoch')}",
+        f"steps: {plan.steps:,} over {plan.epochs:.3g} epoch{'s' * (plan.epochs != 1)}",
     ]
 
 

@@ -78,7 +78,7 @@ def load_suite(name: str) -> Suite:
     if folder is None:
         known = ", ".join(shipped_suites()) or "none"
         raise InputError(f"there is no suite {name!r}; shipped suites: {known}; write a folder as ./folder")
-    remedy = "a suite is suite.toml and cases.jsonl"
+    remedy = "a suite is a folder with suite.toml and cases.jsonl; a tool world goes to --tools"
     head, path = folder / "suite.toml", folder / "cases.jsonl"
     suite = read_as(Suite, read_toml(head, remedy), str(head), folder=folder, cases=(), digest="", places={}, shown=())
     if not suite.worlds:
@@ -122,7 +122,7 @@ def select_suites(names: Sequence[str], worlds: Sequence[str], tools: Collection
         suites = [suite for suite in suites if not worlds or set(suite.worlds) <= set(worlds)]
         suites = [suite for suite in suites if not tools or _needed(suite) <= set(tools)]
     if not suites:
-        raise InputError(f"no shipped suite fits the tools {', '.join(worlds)}; name yours (docs/evaluate.md)")
+        raise InputError(f"no shipped suite fits the tools {', '.join(worlds)}; name your own suite (docs/evaluate.md)")
     return tuple(suites)
 
 

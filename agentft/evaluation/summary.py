@@ -50,10 +50,10 @@ _REMEDIES = {"base": "; try --baseline-format native, or --shots 3", "model": ";
 _REMEDIES["native"] = "; try --format hermes, or start its server with a parser for this model's calls"
 
 _ENDS = {
-    "length": "were cut at --max-new-tokens, which thoughts use too",
-    "filtered": "were withheld or cut by a filter of their server and count as failed",
-    "unread": "could not be read by their server and count as failed; check that its parser is the model's",
-    "thought": "hold a thought and no answer, and count so; check that the reasoning parser of a server is the model's",
+    "length": "cut at --max-new-tokens, which counts thoughts too",
+    "filtered": "withheld or cut by a filter of the server, and counted as failed",
+    "unread": "unreadable for the server, and counted as failed; check that its parser is the model's",
+    "thought": "a thought without an answer, and counted so; check that a server's reasoning parser is the model's",
 }
 
 MAX_INVALID = 0.05
@@ -372,8 +372,8 @@ def _ends(label: str, rows: Sequence[Record]) -> Iterator[str]:
     """Warnings that one reply of twenty, or more, ended early or could not be read. Such replies count as they are."""
     finishes = ["thought" if is_only_thought(step) else step.finish for row in rows for step in row.steps]
     for finish, what in _ENDS.items():
-        if finishes.count(finish) * 20 >= len(finishes) > 0:
-            yield f" {finishes.count(finish)} of the {len(finishes)} replies of {label} {what}."
+        if (count := finishes.count(finish)) * 20 >= len(finishes) > 0:
+            yield f" {count} of the {len(finishes)} replies of {label} {'was' if count == 1 else 'were'} {what}."
     if others := _others(rows):
         named = ", ".join(f"{count} by {name:.100}" for name, count in list(others.items())[:3])
         yield f" The server says that another model wrote replies of {label}: {named} (of {len(finishes)})."

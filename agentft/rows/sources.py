@@ -80,7 +80,7 @@ def check_growth(path: Path, rows: int, size: int, most: int) -> None:
 
 def _check_readable(path: Path) -> None:
     if path.is_dir():
-        raise InputError(f"{path} is a folder; name one of the data files in it")
+        raise InputError(f"{path} is a folder; join its files into one: jq -c . {path}/* > rows.jsonl")
     if not path.exists():
         raise InputError(f"{path} does not exist; check the path (JSONL, a JSON array or parquet is expected)")
     if not path.is_file():

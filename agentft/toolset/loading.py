@@ -82,7 +82,7 @@ def load_toolset(path_or_name: str, seed: int = 0) -> Toolset:
     source, declared = folder / "tools.py", folder / "tools.json"
     if source.is_file() == declared.is_file():
         why = "both tools.py and tools.json" if source.is_file() else "no tools.py and no tools.json"
-        raise InputError(f"{folder}: {why}; a tool world is a folder with one of the two")
+        raise InputError(f"{folder}: {why}; a tool world is a folder with one of the two (see agentft tools import)")
     state = _read_state(folder / "state.json", declared=declared.is_file())
     comparators: dict[str, str] = {}
     if declared.is_file():

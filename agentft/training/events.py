@@ -44,10 +44,10 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class TrainingPlan:
-    """The packing, and the number of epochs and optimizer steps."""
+    """The packing, and the number of epochs, which `max_steps` may cut, and optimizer steps."""
 
     steps: int
-    epochs: int
+    epochs: float
     packing: PackingReport
 
 

@@ -211,7 +211,7 @@ def read_recipe(path: Path | None, overrides: Sequence[str] = (), options: Mappi
         InputError: a setting is invalid; the message has the key, the value and the place.
     """
     if path is not None and _is_data_name(path.name):
-        raise InputError(f"{path} is a data file, not a recipe (TOML); write --data {path}")
+        raise InputError(f"{path} is a data file, not a recipe (TOML); write --data {path} (agentft data: one file)")
     changes: dict[str, Any] = {}
     pairs = [_parse_override(text) for text in overrides]
     names = [key for key, _ in pairs]
@@ -268,8 +268,8 @@ def check_places(recipe: Recipe, at: str = "") -> None:
         raise InputError("no data given; use --data FILE, or data = [...] in the recipe")
     held = [("eval_data", recipe.eval_data)] if recipe.eval_data and share_of(recipe.eval_data) is None else []
     for key, path in [*(("data", path) for path in recipe.data), *held]:
-        if not Path(path).exists() or Path(path).is_dir():
-            what = "is a folder" if Path(path).is_dir() else "does not exist"
+        if (is_folder := Path(path).is_dir()) or not Path(path).exists():
+            what = f"is a folder (jq -c . {path}/* > rows.jsonl joins its files)" if is_folder else "does not exist"
             raise InputError(f"{at}{path} {what}; `{key}` must be a data file, or the name of a shipped one")
     is_folder = Path(recipe.model).expanduser().is_dir()
     if recipe.model.startswith(("/", "./", "../", "~")) and not is_folder:

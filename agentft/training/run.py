@@ -236,9 +236,10 @@ def _prepare(recipe: Recipe, quarantine: Path | None, on_event: OnEvent, ranks: 
         packs += epoch_packs(prepared.samples, recipe.pack_tokens, recipe.seed, epoch, share=share)
         if epoch == 0:
             packing = report_packing(packs, recipe.pack_tokens)
+    epoch_size = len(packs) / recipe.epochs
     if recipe.max_steps:
         packs = packs[: recipe.max_steps * recipe.batch]
-    plan = TrainingPlan(steps=-(-len(packs) // recipe.batch), epochs=recipe.epochs, packing=packing)
+    plan = TrainingPlan(steps=-(-len(packs) // recipe.batch), epochs=len(packs) / epoch_size, packing=packing)
     notes = (*rate, *resolved.notes, *_process_notes(recipe, ranks), *(held.notes(recipe) if held else ()))
     return _Job(recipe, resolved.architecture.config, encoder, prepared, packs, plan, notes, ranks, held)
 

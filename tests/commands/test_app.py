@@ -61,7 +61,7 @@ def test_a_model_folder_that_does_not_exist_is_refused_before_torch_is_imported(
     [
         (["eval", "no-such"], "there is no suite 'no-such'"),
         (["plan", "--data", "no-such"], "no-such does not exist; `data` must be a data file"),
-        (["train", "--data", "."], "is a folder; `data` must be a data file"),
+        (["train", "--data", "."], "/* > rows.jsonl joins its files); `data` must be a data file"),
     ],
 )
 def test_a_wrong_name_is_refused_before_scipy_and_torch_are_imported(command: list[str], error: str) -> None:

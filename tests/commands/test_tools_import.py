@@ -59,8 +59,9 @@ def address() -> Iterator[str]:
 def test_a_file_becomes_a_world(spec: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "world"
     assert run(["tools", "import", "openapi", str(spec), "--output", str(folder)]) == 0
-    shown = capsys.readouterr().out
+    shown, notes = capsys.readouterr()
     assert "1 tool (1 read)" in shown
+    assert f"next: agentft tools show {folder}\n" in notes
     assert "refused #/paths/~1a/get/parameters/0: the reference 'parts/p.yaml#/P' leads to another document" in shown
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "state.json", "tools.json"]
     assert list(load_toolset(str(folder)).tools) == ["get_b"]

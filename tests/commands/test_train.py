@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,7 @@ def test_a_run_prints_its_result_and_the_curve(tiny: Path, here: Path, capfd: py
     assert "rows: 9 = 9 kept + 0 rejected, 1 of the kept without a supervised token" in out
     assert "┤" in out
     assert out.splitlines()[-1] == "runs/rows-1/adapter"
+    assert "next: agentft chat --adapter runs/rows-1 (or agentft eval SUITE" in err
     assert "step 1/" in err
     assert "warning: 1 turn correctly makes no call" in err
     assert "warning: 8 turns answer after a tool's result" in err
@@ -139,6 +141,9 @@ def test_a_dry_run_as_text(tiny: Path, here: Path, capfd: pytest.CaptureFixture[
     out = capfd.readouterr().out
     assert "rows: 9 = 9 kept + 0 rejected" in out
     assert "longest samples:" in out
+    few = ["pack_tokens=512", "epochs=2", "max_steps=1"]
+    assert run(["train", "--model", str(tiny), "--data", "rows.jsonl", "--dry-run", *few]) == 0
+    assert re.search(r"^steps: 1 over 0\.\d+ epochs$", capfd.readouterr().out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +159,10 @@ def test_a_dry_run_as_text(tiny: Path, here: Path, capfd: pytest.CaptureFixture[
             ["--data", "rows.jsonl", "--lr", "1"],
             "no such option: --lr; settings are written KEY=VALUE",
         ),
-        (["rows.jsonl"], "rows.jsonl is a data file, not a recipe (TOML); write --data rows.jsonl"),
+        (
+            ["rows.jsonl"],
+            "rows.jsonl is a data file, not a recipe (TOML); write --data rows.jsonl (agentft data: one file)",
+        ),
         (["--data", "rows.jsonl", "--model", "smollm2-135"], "no model 'smollm2-135'; did you mean 'smollm2-135m'?"),
         (["--data", "rows.jsonl", "--model", "./gone"], "./gone: there is no such folder"),
         (["--resume", "last"], "there is no run in runs/"),

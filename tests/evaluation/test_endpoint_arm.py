@@ -145,7 +145,7 @@ def test_refused_cases_are_invalid_and_run_again_later(tmp_path: Path) -> None:
         ),
         (completion({"content": "No"}, "content_filter"), "refusal", "withheld or cut by a filter"),
         (Answer(400, {"error": {"code": "content_filter"}}), "refusal", "withheld or cut by a filter"),
-        (completion({"content": "", "reasoning_content": "4"}), "no-call", "hold a thought and no answer"),
+        (completion({"content": "", "reasoning_content": "4"}), "no-call", "thought without an answer"),
     ],
 )
 def test_replies_that_the_server_could_not_use_fail(failing: Answer, kind: str, note: str, tmp_path: Path) -> None:

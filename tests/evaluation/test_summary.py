@@ -88,9 +88,9 @@ def test_what_to_do_about_calls_that_nobody_reads(label: str, form: str, remedy:
 @pytest.mark.parametrize(
     ("end", "what"),
     [
-        ("length", "were cut at --max-new-tokens"),
-        ("filtered", "were withheld or cut by a filter of their server and count as failed"),
-        ("unread", "could not be read by their server and count as failed; check that its parser is the model's"),
+        ("length", "were cut at --max-new-tokens, which counts thoughts too"),
+        ("filtered", "were withheld or cut by a filter of the server, and counted as failed"),
+        ("unread", "were unreadable for the server, and counted as failed; check that its parser is the model's"),
     ],
 )
 @pytest.mark.parametrize(("whole", "told"), [(1, True), (19, True), (20, False)])
@@ -108,6 +108,8 @@ def test_replies_that_were_cut_are_told_from_one_in_twenty(
     count = len(plan.cases)
     said = f" {count} of the {(1 + whole) * count} replies of tuned {what}"
     assert (said in finding, "replies of base" in finding) == (told, False)
+    arms["base"] = [replace(arms["base"][0], steps=(step,))]
+    assert f" 1 of the 1 replies of base {what.replace('were', 'was')}" in summarise(plan, arms, (), **options).finding
 
 
 def test_the_names_of_figures() -> None:

@@ -176,7 +176,7 @@ def test_an_array_element_above_the_limit(tmp_path: Path, monkeypatch: pytest.Mo
 def test_files_without_data_are_refused(tmp_path: Path) -> None:
     cut = gzip.compress(b"x" * 10_000 + GOOD.encode())[:-20]
     for path, message in [
-        (tmp_path, "is a folder; name one of the data files"),
+        (tmp_path, r"is a folder; join its files into one: jq -c \. .*/\* > rows.jsonl"),
         (tmp_path / "missing.jsonl", "does not exist; check the path"),
         (write(tmp_path, b"", "empty"), "contains no rows"),
         (write(tmp_path, b"\n \n", "blank"), "contains no rows"),

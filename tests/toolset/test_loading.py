@@ -113,7 +113,7 @@ def test_an_unknown_world_names_the_shipped_ones() -> None:
 @pytest.mark.parametrize(
     ("tools", "state", "message"),
     [
-        (None, "{}", "no tools.py"),
+        (None, "{}", r"no tools.py .* folder with one of the two \(see agentft tools import\)"),
         (GOOD_TOOLS, None, r"state.json: missing; write \{\} there"),
         (GOOD_TOOLS, "{", "state.json: cannot be read as JSON"),
         (GOOD_TOOLS, "[]", "must be a JSON object, not list"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -141,9 +142,16 @@ def test_a_recipe_can_choose_every_loss() -> None:
 
 def test_every_name_of_another_trainer_stands_for_a_setting_or_has_advice() -> None:
     known = {entry.name for entry in fields(Recipe)}
+    options: dict[str, Any] = typer.main.get_command(main.app).commands  # type: ignore[attr-defined]
     tables = tomllib.loads(Path(elsewhere.__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-    commands = [name for row in tables.pop("commands").values() for name in row.split()]
-    assert len(commands) == len(set(commands)) == len(elsewhere.THEIR_COMMANDS)
+    for name, read in (("commands", elsewhere.THEIR_COMMANDS), ("options", elsewhere.THEIR_OPTIONS)):
+        theirs = [name for row in tables.pop(name).values() for name in row.split()]
+        assert len(theirs) == len(set(theirs)) == len(read)
+    for name, advice in elsewhere.THEIR_OPTIONS.items():
+        command, _, other = name.partition(":")
+        ours = {option for parameter in options[command].params for option in parameter.opts}
+        assert f"--{other}" not in ours
+        assert set(re.findall(r"here: (--[\w-]+)", advice)) <= ours
     names = [name for table in tables.values() for row in table.values() for name in row.split()]
     assert set(tables["settings"]) <= known
     assert len(names) == len(set(names)) == len(elsewhere.ELSEWHERE) + len(elsewhere.INSTEAD)
@@ -200,6 +208,9 @@ def test_a_setting_that_only_others_have_is_refused_with_advice(name: str, advic
         (["eval", "diff", "a", "b"], "here that is: agentft eval SUITE --baseline FOLDER, the folder of an earlier"),
         (["train", "template=qwen"], "prompts follow the chat template in the model's folder; format=native"),
         (["merge-lora"], "here that is: agentft export RUN --to merged"),
+        (["dpo"], "here that is: nothing; `agentft train` tunes on supervised rows only"),
+        (["eval", "basics", "--num_fewshot", "3"], "no such option: --num_fewshot; here: --shots N (see"),
+        (["export", "last", "--quant_bits", "4"], "no such option: --quant_bits; here: weights are exported with 16"),
         (["train", "qwen.yaml"], "qwen.yaml is not a recipe (TOML); to write one: agentft train --settings"),
         (["train", "qwen_qlora.py", "--deepspeed", "deepspeed_zero2"], "qwen_qlora.py is not a recipe"),
         (["train", "--data", "x.jsonl", "--deepspeed", "deepspeed_zero3_offload"], "did you mean 'zero3-offload'?"),
@@ -207,7 +218,7 @@ def test_a_setting_that_only_others_have_is_refused_with_advice(name: str, advic
         (["train", "--data", "x.jsonl", "report_to=none"], "omit it for none"),
     ],
 )
-def test_commands_of_other_trainers_get_advice(
+def test_commands_of_other_tools_get_advice(
     typed: list[str], advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
