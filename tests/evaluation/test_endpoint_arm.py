@@ -141,7 +141,7 @@ def test_refused_cases_are_invalid_and_run_again_later(tmp_path: Path) -> None:
         (
             Answer(400, {"error": {"code": "tool_use_failed", "failed_generation": "<f>"}}),
             "broken-wrapper",
-            "not be read",
+            "unreadable for the server",
         ),
         (completion({"content": "No"}, "content_filter"), "refusal", "withheld or cut by a filter"),
         (Answer(400, {"error": {"code": "content_filter"}}), "refusal", "withheld or cut by a filter"),
