@@ -186,6 +186,8 @@ class ShardedModel:
         """Set the adapters' weights and the optimizer's state, of which DeepSpeed makes the flat tensors at a step."""
         utils = self._deepspeed.utils
         own = _own_weights(self._model, weights)
+        for group, kept in zip(self._basic.param_groups, optimizer["param_groups"], strict=True):
+            group["lr"] = kept["lr"]  # the schedule sets only those of later steps
         flat = self.optimizer.fp32_partitioned_groups_flat if self._stage == 3 else None
         for tensor in flat or self.optimizer.single_partition_of_fp32_groups:
             step = next(iter(optimizer["state"].values()))["step"]

@@ -51,7 +51,7 @@ RESUMED: list[tuple[str, Method, str, int]] = [
 
 def train(spread: str, method: Method, target: Path, checkpoints: Path | None, stop: bool) -> None:
     """Two steps of four packs, or one; rank 0 writes losses, gradient norms and digests of each trained tensor."""
-    recipe = Recipe(method=method, batch=4, lr=0.01, schedule="constant", warmup=0.0, dtype="fp32", sharing="on")
+    recipe = Recipe(method=method, batch=4, lr=0.01, schedule="linear", warmup=0.0, dtype="fp32", sharing="on")
     recipe = replace(recipe, deepspeed=spread if spread in FORMS else "")
     samples = nested()
     packs = [pack for epoch in range(4) for pack in epoch_packs(samples, 60, 0, epoch)][:8]
