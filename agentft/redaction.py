@@ -26,7 +26,7 @@ _SECRET_SHAPE = re.compile(
 # `name=`, `name:`, `name =>` and `--name `, with or without quotes, and the value after them.
 _HEAD = re.compile(
     r"""(?P<quote>["']?)(?P<flag>(?<![\w-])--)?(?P<name>(?:api |access |private )?[\w.-]{1,64})(?P=quote)"""
-    r"""(?:\s{0,9}(?:=>?|:|%3[aAdD])\s{0,9}|(?(flag)\s{1,9}|(?!)))"""
+    r"""(?:\s{0,9}(?:=>?|:=?|->|：|%3[aAdD])\s{0,9}|(?(flag)\s{1,9}|(?!)))"""
 )
 _VALUE = re.compile(r"""(?<=")(?:[^"\\]|\\.)+(?=")|(?<=')[^']+(?=')|[^&\s"'#;,{}\[\]<>]+""")
 _HEADER = re.compile(

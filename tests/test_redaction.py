@@ -175,6 +175,13 @@ def test_more_names_are_secret_in_arguments_than_in_responses() -> None:
         {"headers": [["Authorization", "s3cr3t"], ["X-Empty", None]]},
         'Authorization: Digest username="ada", response="s3cr3t"',
         "https://discord.com/api/webhooks/123456789/s3cr3t0AbCdEfGhIjKlMn",
+        "password := s3cr3t",
+        "password -> s3cr3t",
+        "your new password is s3cr3t.",
+        "the user 'ada' with the password 's3cr3t'",
+        "My API key was s3cr3t",
+        "您的新密码是：s3cr3t。",
+        {"contraseña": "s3cr3t"},
     ],
 )
 def test_secrets_are_recognised_in_pairs_and_inside_texts(value: Json) -> None:
@@ -193,6 +200,9 @@ def test_secrets_are_recognised_in_pairs_and_inside_texts(value: Json) -> None:
         "Your secret: must-have item for spring",
         "Missing authorization: please log in within 30 minutes",
         "der Token: ungültig",
+        "The password is 8-20 characters long, the token is used once, and the pin is on page 1234",
+        "1. 密码学：量子计算机",
+        "the zip code is 10115 and the status code is 2000",
     ],
 )
 def test_sentences_and_other_lists_are_unchanged(value: Json) -> None:
@@ -216,6 +226,10 @@ def test_sentences_and_other_lists_are_unchanged(value: Json) -> None:
 )
 def test_fields_are_secret_even_if_their_value_is_a_word(value: Json) -> None:
     assert "hunter" not in json.dumps(redacted(value)).lower()
+
+
+def test_numbers_are_secret_after_the_words_for_them() -> None:
+    assert redacted("My PIN is 4821, and the verification code is: 493021.") == "My [redacted], and the [redacted]."
 
 
 def test_known_secrets_are_recognised_everywhere() -> None:
