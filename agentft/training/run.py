@@ -17,7 +17,6 @@ from agentft.models.embedded import EMBEDDED, resolve
 from agentft.models.opening import base_sample, check_base
 from agentft.rows.preparation import DataReport, Encoder, Prepared
 from agentft.runs import RunFolder, new_run
-from agentft.strict import counted
 from agentft.training.cautions import cautions
 from agentft.training.checkpoints import clear_partial, complete_folder, last_intact, set_aside, step_of
 from agentft.training.encoder import open_encoder
@@ -372,8 +371,8 @@ def _check_origin(folder: RunFolder, recipe: Recipe, processes: int) -> None:
         )
     if processes > recipe.batch:
         raise InputError(
-            f"{folder.path} was begun with batch = {recipe.batch}: at most {counted(recipe.batch, 'process')} can "
-            f"continue it, not {processes}"
+            f"{folder.path} was begun with batch = {recipe.batch}, so {processes} processes are too many to continue "
+            f"it; give at most {recipe.batch}"
         )
     check_base(folder, recipe.model)
 

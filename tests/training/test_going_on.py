@@ -50,7 +50,7 @@ def test_an_edited_setting_is_named_and_not_ignored(stopped: RunFolder, key: str
 
 def test_more_processes_than_packs_in_a_step_are_refused(stopped: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "join_ranks", lambda: Ranks(size=2))
-    with pytest.raises(InputError, match=r"batch = 1: at most 1 process can continue it, not 2"):
+    with pytest.raises(InputError, match=r"batch = 1, so 2 processes are too many to continue it; give at most 1"):
         run.resume(stopped, lambda event: None)
 
 
