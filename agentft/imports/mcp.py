@@ -137,6 +137,8 @@ def _rename(made: dict[str, Any], changed: set[str]) -> None:
     if str(made.get("$id"))[:1] == "#" and len(made["$id"]) > 1:
         changed.add("$id")
         made["$anchor"] = made.pop("$id")[1:]
+    if isinstance(made.get("$ref"), str):  # zod-to-json-schema refers to the items of other tuples
+        made["$ref"] = re.sub(r"/items(?=/\d+(/|$))", "/prefixItems", made["$ref"])
     if isinstance(made.get("items"), list):
         changed.add("items")
         made["prefixItems"] = made.pop("items")

@@ -230,12 +230,12 @@ class OperationReader:
     def _body_media(self, kind: str, schema: Json) -> str:
         """The media type of a body that is no form, "" for JSON. A text is sent as it is."""
         kind = kind.partition(";")[0].strip()
-        is_text = object_or_empty(schema).get("type") == "string"
-        if kind and "json" not in kind and is_text:
+        if "json" in kind:
+            return "" if kind == "application/json" or "*" in kind else kind
+        if kind and object_or_empty(schema).get("type") == "string":
             return "application/octet-stream" if "*" in kind else kind
-        if "json" not in kind:
-            self.note(f"a body of type {kind[:60] or 'unknown'} is sent as JSON")
-        return kind if "json" in kind and kind != "application/json" and "*" not in kind else ""
+        self.note(f"a body of type {kind[:60] or 'unknown'} is sent as JSON")
+        return ""
 
     def _spread(
         self,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, unquote_plus, urlencode, urlsplit
 
 from agentft.errors import InputError
 from agentft.imports.world import ACCESS, ArgumentTable, ImportedWorld, ImportNote, default_base_url
@@ -87,10 +87,8 @@ def _exchanges(content: bytes, place: str) -> list[tuple[str, Any]]:
     except (ValueError, LookupError, TypeError):
         lines = content.removeprefix(BOM_UTF8).splitlines()
         return [(f"{place}:{number}", line) for number, line in enumerate(lines, 1) if line.strip()]
-    return [
-        (f"#{json_pointer('log', 'entries', index)}", entry)
-        for index, entry in enumerate(entries if isinstance(entries, list) else [])
-    ]
+    listed = entries if isinstance(entries, list) else []
+    return [(f"#{json_pointer('log', 'entries', index)}", entry) for index, entry in enumerate(listed)]
 
 
 def _har(entry: Any) -> dict[str, Any]:
@@ -106,7 +104,14 @@ def _har(entry: Any) -> dict[str, Any]:
         sent = _text(post, "request")
         if not form and media == _FORM:
             form = parse_qsl(sent or "", keep_blank_values=True)
-        row = {"method": request["method"], "url": request["url"], "request": None if form else _body(sent)}
+        url = request["url"]
+        known = {name for name, _ in parse_qsl(urlsplit(url).query, keep_blank_values=True)}
+        query = [(pair["name"], pair["value"]) for pair in request.get("queryString") or []]
+        if more := [
+            pair for pair in query if unquote_plus(pair[0]) not in known
+        ]:  # not in the URL of files by programs
+            url += f"{'&' if known else '?'}{urlencode(more)}"
+        row = {"method": request["method"], "url": url, "request": None if form else _body(sent)}
         row |= {"form": form, "media": media if media not in {_FORM, "application/json"} else ""}
         if not content.get("text") and (content.get("size", 0) > 0 or status == 304):
             raise InputError("the response's body was not saved; export the file with the content of responses")

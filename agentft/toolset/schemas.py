@@ -249,7 +249,9 @@ def _left_out(schema: Schema, made: Schema) -> set[str]:
     known = _SILENT | {key for group in _GROUPS for key in group}
     left = {key for key in schema if key not in made and key not in known and not key.startswith("x-")}
     left -= {key for key in ("required", "properties", *_CHOICES) if schema.get(key) in ([], {}, False, None)}
-    left -= {key for key in left if schema[key] is None or (key in _SINGLES and schema[key] in (True, {}))}
+    left -= {
+        key for key in left if schema[key] is None or (key in _SINGLES and key != "not" and schema[key] in (True, {}))
+    }
     old = any(isinstance(schema.get(key), bool) for key in ("exclusiveMinimum", "exclusiveMaximum"))
     left -= {"exclusiveMinimum", "exclusiveMaximum", "minimum", "maximum"} if old else set()
     return left | ({"the end of a description"} if is_cut(schema.get("description")) else set())

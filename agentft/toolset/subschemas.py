@@ -27,7 +27,8 @@ class LazyResolver:
     @cached_property
     def _made(self) -> Any:
         # Crawled once: else each `$ref` to an anchor would walk the whole schema.
-        return Registry().with_resource("", DRAFT202012.create_resource(self._schema)).crawl().resolver()
+        resource = DRAFT202012.create_resource(self._schema)
+        return Registry().with_resource("", resource).crawl().resolver(resource.id() or "")
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._made, name)

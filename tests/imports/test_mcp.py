@@ -136,6 +136,24 @@ def test_what_only_the_oldest_drafts_allow_is_read_or_told(
         check(arguments)
 
 
+def test_references_to_items_of_tuples_and_by_ids_are_followed(tmp_path: Path) -> None:
+    pair = {"type": "array", "items": [{"type": "integer"}, {"$ref": "#/properties/pair/items/0"}]}
+    tree = {"$id": "http://x.test/tree", "type": "object", "properties": {"node": {"$ref": "node"}}}
+    tree["$defs"] = {"node": {"$id": "http://x.test/node", "type": "object", "properties": {"tree": {"$ref": "tree"}}}}
+    tools = [
+        {"name": "tuple", "inputSchema": {"type": "object", "properties": {"pair": pair}}},
+        {"name": "tree", "inputSchema": tree},
+    ]
+    assert import_tools(tools, tmp_path) == 0
+    made = load_toolset(str(tmp_path / "w")).tools
+    made["tuple"].check({"pair": [1, 2]})
+    made["tree"].check({"node": {"tree": {"node": {}}}})
+    with pytest.raises(ToolError, match="integer"):
+        made["tuple"].check({"pair": [1, "x"]})
+    with pytest.raises(ToolError, match="object"):
+        made["tree"].check({"node": {"tree": 1}})
+
+
 def test_nulls_of_what_was_left_out_are_dropped(tmp_path: Path) -> None:
     inner = {"type": "string", "enum": ["a", None], "default": None, "items": None}
     tools = [

@@ -149,6 +149,14 @@ def test_both_ways_to_write_a_form_in_a_har_file_are_read(post: dict[str, Any], 
     assert form.example == {"a": 1, "b": "x y", "c": [1, 2]}
 
 
+def test_the_query_of_a_har_file_is_in_its_url_or_beside_it(tmp_path: Path) -> None:
+    sent = entry("GET", "http://q.test/get?a%5B%5D=1", 200, '{"ok": 1}')
+    pairs = [("a[]", "1"), ("foo", "b&r"), ("foo", "baz")]
+    sent["request"]["queryString"] = [{"name": name, "value": value} for name, value in pairs]
+    shop, _ = world(json.dumps({"log": {"entries": [sent]}}).encode(), tmp_path)
+    assert shop.tools["get_get"].example == {"a": 1, "foo": ["b&r", "baz"]}
+
+
 @pytest.mark.parametrize(
     "stem",
     ["507f1f77bcf86cd79943901", "d41d8cd98f00b204e9800998ecf8427", "D41D8CD98F00B204E9800998ECF8427"],
