@@ -66,7 +66,7 @@ class Ledger:
 
     `reasons`: the number of rejected rows by reason. `first`: the first rejection for each reason, with its file.
     `unread`: the number of kept rows by key that holds something and is not read. `remarks`: the number of kept rows by
-    the key in `_REMARKS`. `first_remarks`: the place of the first.
+    the key in `_REMARKS`. `first_remarks`: the place of the first of each of these keys.
     """
 
     rows: int = 0
@@ -86,6 +86,8 @@ class Ledger:
         """Count a kept row."""
         self.kept += 1
         self.unread.update(conversation.unread)
+        for key in conversation.unread:
+            self.first_remarks.setdefault(key, f"{path}:{line}")
         doubts = list(_doubts(conversation))
         for key, detail in dict(reversed(doubts)).items():  # the first of each
             self.remark(key, f"{path}:{line}: {detail}")
@@ -106,7 +108,8 @@ class Ledger:
     def notes(self) -> list[str]:
         """Remarks about kept rows of which something is not used or doubtful."""
         unread = [
-            f"{rows_have(count)} `{key}`, which is not read: write it as docs/formats.md says, or remove it"
+            f"{rows_have(count)} `{key}`, which is not read: write it as docs/formats.md says, or remove it; "
+            f"the first: {self.first_remarks[key]}"
             for key, count in self.unread.most_common()
         ]
         doubts = [

@@ -198,6 +198,7 @@ def test_inspect_counts_what_is_not_used_of_kept_rows(tmp_path: Path) -> None:
     document = inspection.document()
     assert (document["unread_keys"], document["rows_with_unreadable_calls"]) == ({"plan": 2}, 1)
     assert inspection.notes[0].startswith("2 rows have `plan`, which is not read")
+    assert inspection.notes[0].endswith(f"; the first: {path}:1")
     assert "1 row has an unreadable call, which is never supervised; the first: " in inspection.notes[1]
     assert "rows.jsonl:3: turn 1: " in inspection.notes[1]
     path.write_text(json.dumps({"system": "Be brief.", "messages": [CHAT[0], broken]}), encoding="utf-8")
