@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 from agentft.calls.msagent import INSTRUCTION, ROOT_KEYS
 from agentft.errors import FrameError
 from agentft.rendering import FramedRendering, Rendering
-from agentft.rendering.frame import FIXED_DATE, chat_renderer
+from agentft.rendering.frame import FIXED_DATE, chat_renderer, wants_tools
 from agentft.types import Conversation, Json, Span, Text, ToolDefinition, Turn
 
 __all__ = ["given_text", "served_template"]
 
+_LISTED = "{%- if not tools -%}{%- set tools = [] -%}{%- endif -%}"
 _ASKED = Conversation("probe", (Turn("user", (Text("Probe.", Span(0, 6)),), "Probe."),), (), "")
 
 
@@ -41,6 +42,8 @@ def served_template(
     base = tokenizer.chat_template
     if not isinstance(base, str):
         raise FrameError("the tokenizer has several chat templates; keep the one for tools in its chat_template.jinja")
+    if wants_tools(tokenizer):
+        base = _LISTED + base
     given = given_text(rendering, tokenizer, thinking=thinking)
     head = "".join(f"{{%- set {name} = {_literal(thinking)} -%}}" for name in ("enable_thinking", "thinking"))
     head = head if "thinking" in base else ""

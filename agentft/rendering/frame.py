@@ -29,7 +29,7 @@ from agentft.rendering.thinking import (
     wrapped,
 )
 
-__all__ = ["CHATML", "FIXED_DATE", "ChatTokenizer", "Frame", "Outline", "Trim", "chat_renderer"]
+__all__ = ["CHATML", "FIXED_DATE", "ChatTokenizer", "Frame", "Outline", "Trim", "chat_renderer", "wants_tools"]
 
 # What a side of a message's content may lose: nothing, line breaks, all whitespace. The probes tell them apart.
 STRIPPED: dict[str | None, str] = {"": "\n\t", "\n": "\t", None: ""}
@@ -177,8 +177,8 @@ class Frame:
             return "", "", full.trims[-1]
         prompt = self.outline(roles, generation_prompt=True).pieces
         before = full.pieces[len(roles)]
-        if prompt[-1].rstrip().endswith(THINK) and not before.startswith(prompt[-1]):
-            before = prompt[-1] + EMPTY_REST  # the prompt begins a thought, and there is none
+        if _begins_thought(prompt[-1], before):
+            before = prompt[-1] + EMPTY_REST  # there is none
         added = before.removeprefix(prompt[-1]) if before.startswith(prompt[-1]) else ""
         trim = full.trims[-1]
         sampled = not added.strip() and trim[0] is None  # else the whitespace would be added to the reply's own later
@@ -216,17 +216,32 @@ def chat_renderer(tokenizer: ChatTokenizer) -> Callable[..., str]:
     ) -> str:
         text = named.get("default" if tools is None or "tool_use" not in named else "tool_use")
         dated = {"chat_template": FIXED_DATE + text} if text and "strftime_now" in text else {}
-        return tokenizer.apply_chat_template(
+        rendered = partial(
+            tokenizer.apply_chat_template,
             list(messages),
-            tools=tools,
             tokenize=False,
             add_generation_prompt=prompt,
             enable_thinking=thinking,  # Qwen3, GLM-4.5 and SmolLM3
             thinking=thinking,  # DeepSeek V3.1 and Granite
             **dated,
         )
+        try:
+            return rendered(tools=tools)
+        except TypeError:
+            if tools is not None:
+                raise
+            return rendered(tools=[])  # those of FunctionGemma and Hermes 2 Pro go through a list in any case
 
     return render
+
+
+def wants_tools(tokenizer: ChatTokenizer) -> bool:
+    """Whether its template fails without a list of tools, which may be empty."""
+    try:
+        tokenizer.apply_chat_template([{"role": "user", "content": "Probe."}], tokenize=False)
+    except TypeError:
+        return True
+    return False
 
 
 def _outline(template: Template, roles: tuple[str, ...], prompt: bool, form: ThoughtForm | None) -> Outline:
@@ -303,9 +318,16 @@ def _is_stable(outlines: Callable[[tuple[str, ...], bool], Outline], roles: tupl
         if not full.pieces[index].startswith(prompt.pieces[-1]) or full.pieces[index] != alone.pieces[index]:
             return False
         last = index == len(roles) - 1
+        if _begins_thought(prompt.pieces[-1], full.pieces[index]):
+            return False
         if full.trims[index] != alone.trims[index] or not (last or full.pieces[index + 1].startswith(stop)):
             return False
     return True
+
+
+def _begins_thought(prompt: str, before: str) -> bool:
+    """Whether a generation prompt begins a thought that a template does not end before a reply without one."""
+    return prompt.rstrip().endswith(THINK) and not (before.startswith(prompt) and "</think>" in before)
 
 
 def _first_control(text: str, controls: Sequence[str]) -> str | None:

@@ -19,13 +19,14 @@ from agentft.errors import FrameError
 from agentft.rendering.frame import ChatTokenizer, Frame, chat_renderer
 from agentft.rendering.messages import ChatMessage, chat_messages
 from agentft.rendering.render import count_thoughts
-from agentft.rendering.syntax import EMPTY_THOUGHT, CallSyntax, ToolTemplate, find_syntax
+from agentft.rendering.syntax import EMPTY_THOUGHT, REMEDY, CallSyntax, ToolTemplate, find_syntax
 from agentft.rendering.template import guarded
 from agentft.rendering.thinking import EMPTY_REST
 from agentft.types import Conversation, Json, Part, Segment, SegmentKind, ToolCall
 
 __all__ = ["NativeRendering"]
 
+_BLOCK = re.compile(rf"{THINK}\s*(?:</think>\s*)?\Z")
 _KINDS: tuple[SegmentKind, ...] = ("call", "system", "user", "result", "answer", "thought")
 _ROLES: dict[str, SegmentKind] = {"system": "system", "user": "user", "tool": "result", "assistant": "answer"}
 _Pieces: TypeAlias = list[tuple[SegmentKind | None, str]]
@@ -173,7 +174,7 @@ class _Chat:
         if message.calls and not message.unreadable and found != [(c.name, dict(c.arguments)) for c in message.calls]:
             raise FrameError(
                 f"the chat template writes the {len(message.calls)} calls of a reply so that "
-                f"{len(found)} can be read back; use the call format hermes (--format hermes)"
+                f"{len(found)} can be read back; {REMEDY}"
             )
 
     def _given(self, text: str) -> list[Segment]:
@@ -201,18 +202,21 @@ class _Chat:
             rest = ("" if self.rendering.syntax.begun else f"{THINK}\n") + thought + EMPTY_REST + rest
         frame, syntax = self.rendering.frame, self.rendering.syntax
         body = rest.removesuffix(syntax.after)
-        ends = [end for end in (frame.stop, *frame.controls) if body.endswith(end)]
-        stop = max(ends, key=len, default="")
+        bare = body.rstrip()  # some templates write line breaks after the control token of a call
+        ends = [end for end in (frame.stop, *frame.controls) if bare.endswith(end)]
+        stop, body = max(ends, key=len, default=""), bare if ends else body
         missing = syntax.stop if self.messages[number].calls else frame.stop
         return prompt, body.removesuffix(stop), stop or missing
 
     def _rest(self, number: int, prompt: str, done: str) -> str:
         """The reply in a text that does not begin with its prompt, since the template rewrites what was before it."""
-        head = prompt.removesuffix(EMPTY_REST).rstrip().removesuffix(THINK)
-        if THINK in prompt[len(head) :] and done.startswith(head):  # the prompt begins a thought, and it is dropped
+        head = _BLOCK.sub("", prompt)
+        if head != prompt and done.startswith(head):  # the prompt begins a thought, and it is dropped
             lacks = self.rendering.thinking and not self.messages[number].thought
-            return (EMPTY_REST if lacks else "") + done[len(head) :]
-        raise FrameError("the chat template begins this reply (perhaps text after a call) unlike its generation prompt")
+            begun = prompt[len(head) :].removesuffix(EMPTY_REST)  # some templates begin it before each last reply
+            return (EMPTY_REST if lacks else "") + done[len(head) :].removeprefix(begun)
+        what = "begins this reply (perhaps text after a call) unlike its generation prompt"
+        raise FrameError(f"the chat template {what}; {REMEDY}")
 
     @cached_property
     def written(self) -> list[tuple[list[dict[str, Any]], list[Any]]]:
@@ -229,7 +233,7 @@ class _Chat:
             bare, marked = (template(messages[:count], prompt, tools) for messages, tools in self.written)
             pieces = list(self._pieces(marked))
             if "".join(text for _, text in pieces) != bare:
-                raise _RewrittenError("the chat template rewrites control tokens; remove them from the row")
+                raise _RewrittenError(f"the chat template rewrites contents or control tokens; {REMEDY}")
             if prompt:
                 self._check_kept(self.messages[:count], pieces)
             if prompt and not self.rendering.thinking and bare.rstrip().endswith(THINK):

@@ -44,8 +44,6 @@ class _Message:
 
     def shape(self, frame: Frame) -> str:
         """The role, and what else the frame's template distinguishes."""
-        if frame.form is None:
-            return self.role
         content = "".join(segment.text for segment in self.content(frame))
         return shape_of(self.role, content, thought=self.thought is not None)
 
@@ -272,11 +270,17 @@ def _before_first(reply: _Message, frame: Frame) -> str:
     """What precedes a reply with which the conversation begins: templates cannot render a prompt of no messages."""
     (_, before), *thought = with_thought(frame.outline([reply.shape(frame)], generation_prompt=False).pieces[0], [""])
     if frame.form is None or reply.thought is None:
-        return before
+        return _without_block(before)
     if thought:
         return before.removesuffix(frame.form.opening)
-    bare = frame.outline(["assistant"], generation_prompt=False).pieces[0]
+    bare = _without_block(frame.outline(["assistant"], generation_prompt=False).pieces[0])
     return bare if frame.form.opening else f"{bare}{THINK}\n"
+
+
+def _without_block(before: str) -> str:
+    """What precedes a reply, without the beginning of a thought that some templates write before the last one."""
+    start = before.rstrip().removesuffix(THINK)
+    return start if before.rstrip() != start else before
 
 
 def _assemble(messages: Sequence[_Message], frame: Frame, *, generation_prompt: bool) -> tuple[Segment, ...]:

@@ -18,7 +18,7 @@ from agentft.json_text import UnreadableError, read_json
 from agentft.rendering.thinking import EMPTY_REST, MARK, THOUGHT_MARK
 from agentft.types import Json, ParseFailure, Part, Span, Text, ToolCall, ToolDefinition
 
-__all__ = ["EMPTY_THOUGHT", "CallSyntax", "ToolTemplate", "find_syntax"]
+__all__ = ["EMPTY_THOUGHT", "REMEDY", "CallSyntax", "ToolTemplate", "find_syntax"]
 
 Message = Mapping[str, Any]
 ToolTemplate = Callable[[Sequence[Message], bool, Sequence[Json]], str]
@@ -26,7 +26,7 @@ ToolTemplate = Callable[[Sequence[Message], bool, Sequence[Json]], str]
 
 _NO_TOOLS = "the chat template does not declare tools to the model, so the call format native is not possible"
 _UNREADABLE = "the calls of the chat template are not a name with JSON arguments, so they could not be read back"
-_REMEDY = "use the call format hermes (--format hermes; for --baseline base, --baseline-format hermes)"
+REMEDY = "use the call format hermes (--format hermes; for --baseline base, --baseline-format hermes)"
 _IDS = ("aB3dE6gH9", "zY8wV5tS2")
 _NAMES = ("probe_alpha", "probe_omega")
 _ARGUMENTS: tuple[dict[str, Json], ...] = ({"city": "Oslo fjord", "days": 2}, {"city": "Rome", "exact": True})
@@ -208,19 +208,20 @@ def find_syntax(template: ToolTemplate, controls: Sequence[str], stop: str) -> C
     try:
         shown = template([_USER], True, _TOOLS)
     except FrameError as error:  # it wants tools in a form of its own
-        raise FrameError(f"{_NO_TOOLS}: {error}; {_REMEDY}") from None
+        raise FrameError(f"{_NO_TOOLS}: {error}; {REMEDY}") from None
     if _NAMES[0] not in shown:
-        raise FrameError(f"{_NO_TOOLS}; {_REMEDY}")
-    problem = ""
+        raise FrameError(f"{_NO_TOOLS}; {REMEDY}")
+    problems: list[str] = []  # empty where calls are rendered
     for as_text, blank in product((False, True), ("", None)):
+        found = None
         try:
             found = _Probe(template, controls, stop, as_text, blank).find()
+            problems.append("")
         except FrameError as error:
-            problem = problem or f": {error}"
-            continue
+            problems.append(f": {error}")
         if found:
             return found
-    raise FrameError(f"{_UNREADABLE}{problem if 'cannot render' in problem else ''}; {_REMEDY}")
+    raise FrameError(f"{_UNREADABLE}{problems[0] if all('cannot render' in one for one in problems) else ''}; {REMEDY}")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from agentft.types import Conversation, Json, Span, Text, ToolDefinition, Turn
 from tests.export import go_template
 from tests.export.rows import awkward, declared, plain, tools_of
 from tests.invariants.families import NATIVE_FAMILIES, load_tokenizer
+from tests.rendering.test_thinking import HERMES2
 from tests.tiny import tiny_tokenizer
 
 TRIMMED = (
@@ -62,7 +63,7 @@ def parity(tokenizer: Any, call_format: str, rows: list[Conversation], *, thinki
     return check_parity(rendering, rows, jinja(tokenizer, source))
 
 
-@pytest.mark.parametrize("template", [None, TRIMMED, THINKER], ids=["chatml", "trimmed", "thinker"])
+@pytest.mark.parametrize("template", [None, TRIMMED, THINKER, HERMES2], ids=["chatml", "trimmed", "thinker", "hermes2"])
 @pytest.mark.parametrize("call_format", sorted(CALL_FORMATS))
 def test_every_prompt_is_equal(template: str | None, call_format: str) -> None:
     found = parity(tokenizer_with(template), call_format, [*plain(), *awkward()])

@@ -178,6 +178,11 @@ def test_stops_are_the_control_tokens_that_end_calls(name: str) -> None:
             "not a name with JSON",
         ),
         (TOOLS + SHOW + "{% if m.tool_calls %}{{ raise_exception('no calls') }}{% endif %}" + END, "no calls"),
+        (  # like Qwen3-Coder's: its calls are rendered, if not as JSON
+            TOOLS + SHOW + "{% for c in m.tool_calls or [] %}<function={{ c.function.name }}>"
+            "{% for k, v in c.function.arguments.items() %}<{{ k }}>{{ v }}{% endfor %}{% endfor %}" + END,
+            "so they could not be read back; use",
+        ),
         (FAMILIES["llama2"].template, "does not declare tools"),
     ],
 )
@@ -207,6 +212,49 @@ def test_a_template_that_changes_contents_keeps_control_tokens_as_text_and_the_m
         row = parse_row({"messages": [asked, reply], "tools": DECLARED}, "row")
         with nullcontext() if works else pytest.raises(FrameError, match="text before a call is not told from it"):
             assert [s.kind for s in native.samples(row)[0] if s.sampled] == ["call", "terminator"]
+
+
+def test_a_reply_has_one_stop_and_no_thought_that_is_begun_twice() -> None:
+    """Like Nemotron's: the last reply has the thought that the prompt begins, and line breaks follow a call's stop."""
+    begun = "{% if m.role == 'assistant' and loop.last %}<think>\n{% endif %}{{ m.content }}"
+    end = END.replace("<|im_end|>\n", "<|im_end|>\n{% if m.tool_calls and loop.last %}{{ '\n' }}{% endif %}")
+    end = end.replace("assistant\n", "assistant\n<think>\n")
+    native = open_rendering("native", tokenizer_of(TOOLS + SHOW.replace("{{ m.content }}", begun) + CALLS + end))
+    call: Json = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    replies: list[Json] = [{"role": "assistant", "content": "Hi."}]
+    replies.append({"role": "assistant", "content": "", "tool_calls": [call]})
+    for reply in replies:
+        row = parse_row({"messages": [{"role": "user", "content": "u"}, reply], "tools": DECLARED}, "row")
+        (sample,) = native.samples(row)
+        text = "".join(segment.text for segment in sample)
+        assert text.count("<think>") == text.count("</think>") == 1
+        assert "".join(segment.text for segment in sample if segment.sampled).count("<|im_end|>") == 1
+
+
+@pytest.mark.parametrize("block", ["<think>\n", "<think>\n</think>"])
+def test_a_thought_that_the_prompt_begins_and_the_history_lacks_is_empty(block: str) -> None:
+    """Like QwQ's, and its copy in llama.cpp."""
+    native = open_rendering("native", tokenizer_of(TOOLS + SHOW + CALLS + END.replace("ant\n", f"ant\n{block}")))
+    turns: Json = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "Hi."}]
+    (sample,) = native.samples(parse_row({"messages": turns, "tools": DECLARED}, "row"))
+    text = "".join(segment.text for segment in sample)
+    assert text.partition("assistant\n<think>\n")[2].strip().startswith("</think>")
+    assert [segment.text for segment in sample if segment.sampled] == ["Hi.", "<|im_end|>"]
+
+
+def test_a_row_that_a_template_renders_in_another_way_than_its_prompt_is_refused_with_the_remedy() -> None:
+    """Like that of Hermes in vLLM: a line break follows a result, but not if it is the last message."""
+    result = SHOW + "{% if m.role == 'tool' and not loop.last %}{{ '\n' }}{% endif %}"
+    native = open_rendering("native", tokenizer_of(TOOLS + result + CALLS + END))
+    call: Json = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    turns: Json = [
+        {"role": "user", "content": "u"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "r"},
+        {"role": "assistant", "content": "Hi."},
+    ]
+    with pytest.raises(FrameError, match="unlike its generation prompt; use the call format hermes"):
+        native.samples(parse_row({"messages": turns, "tools": DECLARED}, "row"))
 
 
 @pytest.mark.parametrize("name", HAND_WRITTEN)

@@ -17,6 +17,7 @@ from tests.tiny import CHATML_TEMPLATE, tiny_tokenizer
 
 LOOP = "{% for m in messages %}<|im_start|>{{ m.role }}\n"
 PROMPT = "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+EMPTY = "<think>\n\n</think>\n\n"
 NO_THOUGHT = "{% if not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
 QWEN3 = (  # thoughts of the current turn, in `reasoning_content` or in the content
     "{% set ns = namespace(last=-1) %}{% for m in messages %}"
@@ -39,7 +40,24 @@ GLM = (  # every message with `reasoning_content` keeps it, in a block of anothe
     + PROMPT
     + NO_THOUGHT.replace("\n\n", "", 1).replace("\n\n", "\n", 1)
 )
-TEMPLATES = {"plain": CHATML_TEMPLATE, "qwen3": QWEN3, "r1": R1, "glm": GLM}
+QWEN35 = (  # every reply of the current turn has a block, and the prompt begins it
+    QWEN3.replace(" and (loop.last or r)", "").removesuffix(NO_THOUGHT)
+    + "<think>\n{% if not enable_thinking %}\n</think>\n\n{% endif %}{% endif %}"
+)
+NEMOTRON = (  # the last reply has the block that the prompt begins, and nothing ends it
+    LOOP + "{% if m.role == 'assistant' and loop.last %}<think>\n{% endif %}{{ m.content.split('</think>')[-1] }}"
+    "<|im_end|>\n" + PROMPT + "<think>\n{% endif %}"
+)
+HERMES2 = "{% for tool in tools %}{{ tool | tojson }}{% endfor %}" + CHATML_TEMPLATE  # tools must be a list
+TEMPLATES = {
+    "plain": CHATML_TEMPLATE,
+    "qwen3": QWEN3,
+    "qwen3.5": QWEN35,
+    "r1": R1,
+    "glm": GLM,
+    "nemotron": NEMOTRON,
+    "hermes2": HERMES2,
+}
 
 
 def call(city: str, identity: str) -> dict[str, Json]:
@@ -122,7 +140,10 @@ def test_the_form_of_a_templates_thoughts() -> None:
     assert {name: frame and frame.form for name, frame in forms.items()} == {
         "plain": None,
         "qwen3": ThoughtForm("<think>\n", "\n</think>\n\n", keyed=True),
+        "qwen3.5": ThoughtForm("", "\n</think>\n\n", keyed=True),
         "r1": ThoughtForm("", "\n</think>\n\n", keyed=False),
+        "nemotron": ThoughtForm("", "\n</think>\n\n", keyed=False),
+        "hermes2": None,
         "glm": ThoughtForm("<think>", "</think>\n", keyed=True),
     }
 
@@ -225,8 +246,8 @@ def test_a_row_may_begin_with_the_assistant(template: str, fmt: str, thinking: b
     rendering = rendering_of(template, fmt, thinking=thinking)
     row = parse_row({"messages": [{"role": "assistant", "content": "Hi!", "reasoning": "Greet."}, *BESIDE[:4]]}, "row")
     text = text_of(rendering.samples(row)[0])
-    start, block = "<|im_start|>assistant\n", {CHATML_TEMPLATE: "", R1: "", GLM: "<think></think>\n"}
-    empty = block.get(template, "<think>\n\n</think>\n\n")
+    start, block = "<|im_start|>assistant\n", {GLM: "<think></think>\n", QWEN3: EMPTY, QWEN35: EMPTY}
+    empty = block.get(template, "")
     form = rendering.frame.thinker.form if rendering.frame.thinker and rendering.frame.thinker.form else None
     begun = "" if form is None or form.opening else "<think>\n"
     thought = (begun + form.write("Greet.") if form else "<think>\nGreet.\n</think>\n\n") if thinking else empty
