@@ -261,7 +261,7 @@ def _text(step: Step, part: Part) -> str:
 
 def fit(line: str, width: int) -> str:
     """One line of text, cut at `width` cells."""
-    shown = safe_line(line)
+    shown = safe_line(line[: 10 * width])
     return shown if cell_len(shown) <= width else set_cell_size(shown, max(1, width - 1)).rstrip() + "…"
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 import termios
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Protocol, TextIO
+from contextlib import contextmanager, suppress
+from typing import NoReturn, Protocol, TextIO
 
 __all__ = ["Reader", "line_reader", "plain_reader", "quiet_terminal"]
 
@@ -40,13 +41,24 @@ def plain_reader(prompt: str, text: str = "", /) -> str:
 
 @contextmanager
 def quiet_terminal() -> Iterator[None]:
-    """Keep what is typed on stdin, a terminal, before the input line appears for it, instead of showing it."""
+    """Keep what is typed on stdin, a terminal, before the input line appears for it, instead of showing it.
+
+    SIGTERM and SIGHUP end the block, so that the terminal is never left like this.
+    """
     before = termios.tcgetattr(sys.stdin)
     quiet = [*before]
     quiet[0] = before[0] & ~termios.ICRNL
     quiet[3] = before[3] & ~(termios.ECHO | termios.ICANON)
     termios.tcsetattr(sys.stdin, termios.TCSANOW, quiet)
+    usual = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
+        with suppress(termios.error):  # of a terminal that is gone
+            termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)

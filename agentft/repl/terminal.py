@@ -10,9 +10,10 @@ import contextvars
 import json
 import os
 import queue
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from threading import Condition, Thread
 from typing import cast
@@ -26,7 +27,7 @@ from prompt_toolkit.formatted_text import ANSI, StyleAndTextTuples, to_formatted
 from prompt_toolkit.history import FileHistory
 from prompt_toolkit.input.vt100 import Vt100Input
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.layout.processors import Processor, TabsProcessor, Transformation, TransformationInput
+from prompt_toolkit.layout.processors import TabsProcessor, Transformation, TransformationInput
 from prompt_toolkit.patch_stdout import patch_stdout
 from prompt_toolkit.styles import Style
 from rich.cells import cell_len
@@ -42,6 +43,7 @@ from agentft.types import ToolDefinition
 __all__ = ["ChatCompleter", "Terminal", "example"]
 
 _BELOW = 4  # rows for the input line, the status line and the shell's prompt
+_PATIENCE = 5.0  # seconds for an answer that the end of the chat stops
 _FRAME = 0.125  # seconds between two pictures of the spinner
 _STYLE = Style.from_dict({"bottom-toolbar": "noreverse ansibrightblack", "queued": "ansibrightblack"})
 
@@ -51,12 +53,15 @@ _APART |= dict.fromkeys(range(0x1F3FB, 0x1F400), 0x1F7EB)
 """Emoji that terminals join into one, each with its own width: the cursor counts their parts."""
 
 
-class _Apart(Processor):
-    """Shows joined emoji, flags and skin tones as their parts, so that the cursor is where it seems to be."""
+class _Apart(TabsProcessor):
+    """Shows joined emoji, flags and skin tones as their parts, so that the cursor is where it seems to be, and tabs."""
 
     def apply_transformation(self, transformation_input: TransformationInput) -> Transformation:
-        """See prompt_toolkit."""
-        return Transformation([(part[0], part[1].translate(_APART)) for part in transformation_input.fragments])
+        """See prompt_toolkit. It looks for tabs character by character, which is slow for long lines."""
+        given = transformation_input
+        given.fragments = [(part[0], part[1].translate(_APART)) for part in given.fragments]
+        has_tabs = any("\t" in part[1] for part in given.fragments)
+        return super().apply_transformation(given) if has_tabs else Transformation(given.fragments)
 
 
 class _RawInput(Vt100Input):
@@ -87,8 +92,11 @@ class Terminal:
         self._asked = ""  # a question of the chat itself, which the next line answers
         self._replies: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._draft = ""
+        self._above: StyleAndTextTuples = []  # what is above the input line, and its prompt
         self._is_busy = True
+        self._is_over = False
         self._error: BaseException | None = None
+        self._worker = Thread(target=self._work, name="agentft-chat", daemon=True)
         repl.read, repl.steering = self._read, self._steer
         history.parent.mkdir(parents=True, exist_ok=True)
         history.touch(mode=0o600)
@@ -97,7 +105,7 @@ class Terminal:
             history=FileHistory(str(history)),
             completer=ChatCompleter(repl),
             complete_while_typing=False,
-            input_processors=[TabsProcessor(char1=" ", char2=" "), _Apart()],
+            input_processors=[_Apart(char1=" ", char2=" ")],
             prompt_continuation=[("ansibrightblack", "· ")],
             key_bindings=self._keys(),
             bottom_toolbar=self._status,
@@ -106,6 +114,7 @@ class Terminal:
         )
         self._editor.app.ttimeoutlen, self._editor.app.timeoutlen = 0.05, 0.2
         self._editor.default_buffer.accept_handler = self._accept
+        self._editor.app.before_render += self._compose
 
     def run(self) -> None:
         """Run until the person leaves.
@@ -114,24 +123,27 @@ class Terminal:
             Exception: what ended the thread, such as a model that cannot be loaded.
         """
         try:
-            with patch_stdout():
-                self._editor.prompt(self._message, pre_run=self._start)
-        except (EOFError, KeyboardInterrupt):
-            self._cancel()
+            with suppress(EOFError, KeyboardInterrupt), patch_stdout():
+                self._editor.prompt(lambda: self._above, pre_run=self._start)
         finally:
             self._live.post = lambda work: work()
+            self._is_over = True
+            self._cancel()
+            if self._is_answering:
+                self._worker.join(_PATIENCE)  # what is saved has the answer that this stops
             self._live.do("")
+            self._repl.finish()
         if self._error is not None:
             raise self._error
-        self._repl.finish()
 
     def _start(self) -> None:
         app, loop, context = self._editor.app, self._editor.app.loop, contextvars.copy_context()
         assert loop is not None  # noqa: S101  (it is running)
 
         def write(text: str) -> None:
-            app.output.write_raw(text)
-            app.output.flush()
+            with suppress(OSError):  # of a terminal that is gone
+                app.output.write_raw(text)
+                app.output.flush()
 
         def post(work: Callable[[], None]) -> None:
             loop.call_soon_threadsafe(lambda: run_in_terminal(work), context=context)
@@ -140,7 +152,7 @@ class Terminal:
         self._live.changed = app.invalidate
         self._live.post = post
         app.create_background_task(self._animate())
-        Thread(target=self._work, name="agentft-chat", daemon=True).start()
+        self._worker.start()
 
     async def _animate(self) -> None:
         """Redraw now and then while something is happening."""
@@ -157,9 +169,7 @@ class Terminal:
             self._live.do("reading the tools")
             session.warm()
             line = ""
-            while self._repl.handle(line):
-                self._live.do("")
-                line = self._next()
+            while self._repl.handle(line) and (line := self._next()):
                 self._repl.view.echo(line)
         except BaseException as error:  # raised again by `run`, on the main thread
             self._error = error
@@ -167,13 +177,14 @@ class Terminal:
         self._live.post(self._leave)
 
     def _next(self) -> str:
-        """Wait for a line. A text for the model whose answer has ended is the next question."""
+        """Wait for a line; "" at the end. A text for the model whose answer has ended is the next question."""
+        self._live.do("")
         with self._has_line:
             self._is_busy = bool(self._queued)
             self._live.changed()
-            self._has_line.wait_for(lambda: self._queued)
+            self._has_line.wait_for(lambda: self._queued or self._is_over)
             self._is_busy = True
-            return self._queued.pop(0)[0]
+            return "" if self._is_over else self._queued.pop(0)[0]
 
     def _steer(self, give: Callable[[str], bool]) -> None:
         """Give the model what was typed for it; what it cannot take now becomes the next question."""
@@ -230,6 +241,7 @@ class Terminal:
             self._repl.session.cancel()
         with self._has_line:
             given, self._queued = [f"{'!' * steers}{text}" for text, steers in self._queued], []
+            self._has_line.notify()
         if given:
             buffer = self._editor.default_buffer
             buffer.set_document(Document("\n".join([*given, *([buffer.text] if buffer.text else [])])))
@@ -252,6 +264,14 @@ class Terminal:
             if not self._asked:
                 self._accept(Buffer(document=Document("/show")))
 
+        @keys.add("c-z")
+        def _(event: KeyPressEvent) -> None:
+            def stop() -> None:
+                with Vt100Input.cooked_mode(cast(Vt100Input, event.app.input)):
+                    os.kill(0, signal.SIGTSTP)
+
+            run_in_terminal(stop)
+
         @keys.add("c-c")
         def _(event: KeyPressEvent) -> None:
             if self._is_answering or self._queued:
@@ -265,8 +285,8 @@ class Terminal:
 
         return keys
 
-    def _message(self) -> StyleAndTextTuples:
-        """What is above the input line, and its prompt."""
+    def _compose(self, _: object) -> None:
+        """Make what is above the input line, once for each picture: it is asked for at each row of a long input."""
         size = self._editor.app.output.get_size()
         shown: StyleAndTextTuples = []
         if drawn := self._live.draw(size.columns, max(1, size.rows - _BELOW - len(self._queued))):
@@ -274,7 +294,8 @@ class Terminal:
         for line, steers in [*self._queued] if self._is_busy else []:
             when = "after its next call" if steers else "queued"
             shown += [("class:queued", fit(f"  {when}: {line}", size.columns - 1).translate(_APART) + "\n")]
-        return [*shown, ("bold ansiyellow" if self._asked else "bold ansicyan", safe_line(self._asked) or "› ")]
+        style = "bold ansiyellow" if self._asked else "bold ansicyan"
+        self._above = [*shown, (style, safe_line(self._asked) or "› ")]
 
     @property
     def _is_answering(self) -> bool:

@@ -47,9 +47,9 @@ class Screen:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
         return done.stdout
 
-    def start(self, options: str) -> None:
+    def start(self, options: str, first: str = "", then: str = "echo ended $?") -> None:
         self.starts += 1  # a server that is being killed would take the next session with it
-        run = f"{sys.executable} -m tests.repl.slow chat {options}; echo ended $?; sleep 999"
+        run = f"{first}{sys.executable} -m tests.repl.slow chat {options}; {then}; sleep 999"
         keep = {"AGENTFT_CACHE": str(self.folder), "AGENTFT_TEST_SECONDS": "0.02", "PYTHONPATH": str(REPOSITORY)}
         settings = " ".join(f"{key}={value}" for key, value in keep.items())
         shell = f"cd {REPOSITORY}; unset COLUMNS LINES; export {settings}; {run}"
@@ -198,5 +198,56 @@ def test_a_killed_chat_goes_on_where_it_was(tmp_path: Path) -> None:
         screen.wait_for("undone")
         screen.type("/state")
         screen.wait_for("nothing has changed")
+    finally:
+        screen.tmux("kill-server")
+
+
+def test_the_end_during_an_answer_saves_what_came_of_it(tmp_path: Path) -> None:
+    screen = Screen(tmp_path, 80, {"*/0/0": "It is 100. hold1"})
+    saved = tmp_path / "saved.jsonl"
+    screen.start(f"{screen.options} --save {saved}")
+    try:
+        screen.type("how much")
+        screen.wait_for("hold1")
+        screen.type("", "C-d")
+        shown = screen.wait_for("ended 0")
+        ends = [shown.index(text) for text in ("what came is kept", "saved to", "to go on: agentft chat", "ended 0")]
+        assert ends == sorted(ends), shown
+        assert json.loads(saved.read_text())["conversations"][-1]["value"] == "It is 100. hold1"
+    finally:
+        screen.tmux("kill-server")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_that_ends_the_chat_restores_the_terminal_and_saves(tmp_path: Path, number: int, code: int) -> None:
+    screen = Screen(tmp_path, 80, {"*/0/0": "It is 100. hold1"})
+    saved = tmp_path / "saved.jsonl"
+    screen.start(f"{screen.options} --save {saved}")
+    try:
+        screen.type("how much")
+        screen.wait_for("hold1")
+        os.kill(screen.pid(), number)
+        screen.wait_for(f"ended {code}")
+        settings = subprocess.run(
+            ["stty", "-a", "-F", screen.tmux("display", "-p", "#{pane_tty}").strip()],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        assert {"icanon", "echo", "isig", "icrnl"} <= {*settings}
+        assert "It is 100. hold1" in saved.read_text()
+    finally:
+        screen.tmux("kill-server")
+
+
+def test_ctrl_z_stops_the_chat_for_the_shell_and_fg_goes_on(tmp_path: Path) -> None:
+    screen = Screen(tmp_path, 80)
+    screen.start(screen.options, "set -m; ", "stty -a; fg")
+    try:
+        screen.type("a draft", "C-z")
+        shown = screen.wait_for("isig icanon")
+        assert " -icanon" not in shown
+        screen.type(" goes on", "Space")
+        screen.wait_for("› a draft goes on")
     finally:
         screen.tmux("kill-server")
