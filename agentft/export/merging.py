@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from agentft.errors import InputError
 from agentft.files import DIGESTS, read_object, write_text
 from agentft.models.embedded import resolve
 from agentft.models.hf import dequantise, native_bf16, quantisation
@@ -51,6 +52,7 @@ def merge_run(run: FinishedRun, prompts: Sequence[Sequence[int]], target: Path, 
 
     Raises:
         MissingError: the base model is not on this machine.
+        InputError: its weights are quantised, and no library can dequantise them.
         OSError: the disk is full.
     """
     compute = torch.bfloat16 if native_bf16() else torch.float32  # bf16 would be emulated, many times slower
@@ -61,17 +63,16 @@ def merge_run(run: FinishedRun, prompts: Sequence[Sequence[int]], target: Path, 
         quantization_config=quantisation(run.bits if run.is_rounded else 16, compute),
         device_map={"": 0} if torch.cuda.is_available() else None,
     )
-    model = dequantise(model) if getattr(model, "is_quantized", False) else model
+    model = dequantise(model)
+    if getattr(model, "is_quantized", False):
+        raise InputError(f"the quantised weights of {run.model} cannot be dequantised; export --to adapter")
     fit_embeddings(model, tokenizer)
     ends = model.generation_config
     tuned = add_adapter(model, str(run.weights))
     before = _logits(tuned, prompts)
     merged = _cast(tuned.merge_and_unload(), torch.bfloat16)
     found = _compare(before, _logits(_cast(merged, compute), prompts), str(compute).removeprefix("torch."))
-    merged.hf_quantizer, merged.generation_config = None, ends
-    merged._weight_conversions = None
-    if hasattr(merged.config, "quantization_config"):
-        del merged.config.quantization_config
+    merged.generation_config = ends
     merged.config.dtype, merged.config.use_cache = torch.bfloat16, True
     _cast(merged, torch.bfloat16).save_pretrained(target, max_shard_size="5GB")
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from itertools import groupby, takewhile
@@ -72,15 +73,17 @@ def quantisation(bits: int, compute: torch.dtype) -> BitsAndBytesConfig | None:
 
 
 def dequantise(model: Any) -> Any:
-    """The model with its quantised weights as numbers of its dtype again. The quantised ones are freed at once."""
+    """The model with its quantised weights as numbers of its dtype again. The quantised ones are freed at once.
+
+    Weights that no library can dequantise, and others, stay as they are.
+    """
     for part in model.modules():
         weight: Any = getattr(part, "weight", None)
         if getattr(weight, "module", None) is part:
             weight.module = None  # bitsandbytes' reference back: such a cycle waits for the garbage collector
-    dtype, plain = model.dtype, model.dequantize()
-    for parameter in plain.parameters():
-        parameter.data = parameter.data.to(dtype)  # weights that were quantised in the files have that of their own
-    return plain
+    with suppress(NotImplementedError):
+        return model.dequantize(model.dtype) if getattr(model, "is_quantized", False) else model
+    return model
 
 
 class HfEngine:
@@ -132,8 +135,8 @@ class HfEngine:
             device_map={"": 0} if torch.cuda.is_available() else None,
         )
         merges = adapter is not None and bits >= 16
-        if rounded or (merges and getattr(loaded, "is_quantized", False)):  # in its files, and would round the merge
-            loaded = dequantise(loaded)
+        loaded = dequantise(loaded) if rounded or merges else loaded  # its files may be quantised
+        merges = merges and not getattr(loaded, "is_quantized", False)
         if adapter is not None:
             if added:
                 fit_embeddings(loaded, tokenizer)

@@ -149,6 +149,10 @@ def located(model: str, load: Callable[..., Any], *arguments: Any, **options: An
     except (OSError, ValueError, ImportError) as error:
         if "trust_remote_code" in str(error):
             raise InputError(f"{model!r} needs its own Python code, which agentft never runs; use another") from error
+        if "is quantized with" in str(error):
+            raise InputError(
+                f"the weights of {model!r} are quantised already; use --method lora, or --bits 16"
+            ) from error
         raise MissingError(
             f"the model {model!r} cannot be loaded ({_first_line(error)}); give a folder, a hub id or smollm2-135m"
         ) from error

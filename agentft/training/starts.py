@@ -14,11 +14,11 @@ from agentft.models.tokenizers import load_base
 from agentft.training.early import check_modules, check_new
 from agentft.training.recipe import Recipe
 
-__all__ = ["add_tokens", "has_start", "keep_start", "save_plain", "settings_of", "start_loftq", "widen_trained"]
+__all__ = ["START", "add_tokens", "keep_start", "save_plain", "settings_of", "start_loftq", "widen_trained"]
 
 _FAST_SVD = 16
 """Iterations of PiSSA's approximate SVD, as in its paper; the exact one takes minutes for a large model."""
-_START = "start_of_adapter"
+START = "start_of_adapter"
 
 
 def add_tokens(tokenizer: Any, tokens: Sequence[str]) -> None:
@@ -106,12 +106,7 @@ def keep_start(tuned: Any) -> None:
     from peft import get_peft_model_state_dict
 
     start = get_peft_model_state_dict(tuned, save_embedding_layers=False)
-    setattr(tuned, _START, {name: tensor.detach().to("cpu", copy=True) for name, tensor in start.items()})
-
-
-def has_start(model: Any) -> bool:
-    """Whether the start of the adapters was remembered."""
-    return hasattr(model, _START)
+    setattr(tuned, START, {name: tensor.detach().to("cpu", copy=True) for name, tensor in start.items()})
 
 
 def save_plain(tuned: Any, folder: Path) -> None:
@@ -120,7 +115,7 @@ def save_plain(tuned: Any, folder: Path) -> None:
 
     tuned.save_pretrained(str(folder), save_embedding_layers=False)
     config, file = copy.deepcopy(tuned.peft_config["default"]), folder / "adapter_model.safetensors"
-    weights, start = load_file(file), getattr(tuned, _START)
+    weights, start = load_file(file), getattr(tuned, START)
     for name, tensor in weights.items():
         if ".lora_" in name:
             down = ".lora_A." in name

@@ -24,7 +24,7 @@ from agentft.errors import InputError
 from agentft.files import write_digests
 from agentft.training.checkpoints import complete_folder
 from agentft.training.monitor import Monitor
-from agentft.training.starts import has_start, save_plain
+from agentft.training.starts import START, save_plain
 
 __all__ = [
     "fitting",
@@ -48,7 +48,7 @@ def save_weights(model: Any, folder: Path, weights: dict[str, Tensor] | None = N
 
 def save_result(model: Any, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
     """Save the result of a run, which fits the original weights also if the adapters' start has changed them."""
-    if has_start(model):
+    if hasattr(model, START):
         save_plain(model, folder)
     else:
         save_weights(model, folder, weights)

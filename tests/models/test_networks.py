@@ -32,6 +32,10 @@ ENCODERS = {
 }
 
 
+def not_implemented(*_: object) -> None:
+    raise NotImplementedError
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 def test_a_model_that_does_not_write_text_is_refused(name: str, tmp_path: Path) -> None:
     kind, config, more = ENCODERS[name]
@@ -111,6 +115,8 @@ def test_weights_of_8_bits_are_read_with_their_scales(tmp_path: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     scheme = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
     change_config(folder, quantization_config=scheme)
+    with pytest.raises(InputError, match="are quantised already; use --method lora, or --bits 16"):
+        load_base(str(folder), str(folder), quantization_config=quantisation(4, torch.float32))
     read = load_base(str(folder), str(folder), dtype=torch.float32, quantization_config=None).state_dict()
     name = "model.layers.1.mlp.up_proj.weight"
     assert torch.allclose(read[name], tiny_model().state_dict()[name], atol=0.02)
@@ -118,7 +124,9 @@ def test_weights_of_8_bits_are_read_with_their_scales(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")
-def test_an_adapter_of_a_base_with_4_bits_in_its_files_is_merged_into_unrounded_weights(tmp_path: Path) -> None:
+def test_an_adapter_of_a_base_with_4_bits_in_its_files_is_merged_into_unrounded_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Such files are read with their own bits, whatever the run says: `--method lora`."""
     folder, ids = save_tiny(tmp_path / "model"), torch.tensor([[*range(3, 60)]])
     loading = quantisation(4, torch.bfloat16)
@@ -137,6 +145,12 @@ def test_an_adapter_of_a_base_with_4_bits_in_its_files_is_merged_into_unrounded_
     agreement = merge_run(run, ids.tolist(), tmp_path / "merged", load_tokenizer(str(folder)))
     assert agreement.relative < 0.02
     assert {one.dtype for one in load_file(tmp_path / "merged" / "model.safetensors").values()} == {torch.bfloat16}
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tuned.get_base_model()), "dequantize", not_implemented)
+        unmerged = HfEngine.open(str(folder), tmp_path / "adapter")._model(ids).logits
+        assert (unmerged - expected).norm() < 0.02 * expected.norm()
+        with pytest.raises(InputError, match="cannot be dequantised; export --to adapter"):
+            merge_run(run, ids.tolist(), tmp_path / "other", load_tokenizer(str(folder)))
     with pytest.raises(InputError, match="are quantised, so they cannot be trained; use --method lora"):
         load_model(Recipe(model=str(folder), method="full", dtype="fp32"), str(folder))
 
