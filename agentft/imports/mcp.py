@@ -52,9 +52,8 @@ def import_mcp(server: str, world: str, environment: Sequence[str] = ()) -> Impo
     names: set[str] = set()
     listed, complete = asyncio.run(list_tools(server, environment))
     if not complete:
-        imported.adapted.append(
-            ImportNote("tools/list", f"more than {_PAGE_LIMIT} pages of tools; the rest is left out")
-        )
+        why = f"more than {_PAGE_LIMIT} pages of tools; the rest is left out"
+        imported.adapted.append(ImportNote("tools/list", why))
     for index, tool in enumerate(cast(list[Json], without_credentials(listed, server, environment))):
         name = tool.get("name") if isinstance(tool, dict) else None
         known = isinstance(name, str) and bool(name)

@@ -27,8 +27,9 @@ FORM = "application/x-www-form-urlencoded"
 PARAMETER = re.compile(r"\{([^{}]+)\}")
 _OUR_PATHS = re.compile(r"/(tools(/.*)?|openapi\.json|state|health|mcp)?")
 _DEPTH = 20  # of an object in a query
-# In these styles an object is written as a name, its value, the next name and so on.
+# In these styles an object is written as a name, its value, the next name and so on; with `*`, as name=value.
 _FLAT = frozenset({"form", "spaceDelimited", "pipeDelimited", "tabDelimited", "simple", "label", "matrix"})
+_FLAT |= {"simple*", "label*", "matrix*"}
 
 
 def own_path(toolset: Toolset, tool: Tool) -> str | None:
@@ -113,16 +114,19 @@ async def read_route_arguments(
         "cookie": _cookies(request.headers.getlist("cookie")),
     }
     arguments: dict[str, Json] = {}
+    properties: Any = tool.definition.parameters.get("properties", {})
+    whole = next((name for name, place in places.items() if place == ("body", "")), "")
     body = await read_body(request, limits)
     media = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if body and media != "application/json" and any(kind == "form" for kind, _ in places.values()):
         if media != FORM:
             raise ToolError(f"the media type {media[:60]!r} is not read here; send a form or JSON", status=415)
         texts["form"] = _pairs(body)
+    elif body and not media.endswith("json") and properties.get(whole, {}).get("type") == "string":
+        arguments = {whole: body.decode(errors="replace")}
     elif body:
         arguments = _from_body(parse_body(body, limits), places)
     validator = validator_of(tool.definition.parameters)
-    properties: Any = tool.definition.parameters.get("properties", {})
     read: set[str] = set()
     for name, (kind, wire) in places.items():
         schema, style = properties.get(name, True), tool.route.style(name) if tool.route else ""
@@ -195,9 +199,10 @@ def _typed(values: Sequence[str], validator: Any, wire: str, style: str) -> Json
     """The first reading that the schema accepts; otherwise the text, which the argument check then refuses."""
     readings = _readings(values, wire, style)
     schema, items = validator.schema, split_text(values[-1], wire, style)
-    if style in _FLAT and isinstance(schema, dict) and schema.get("type") == "object" and len(items) % 2 == 0:
-        members = [([name], text) for name, text in zip(items[::2], items[1::2], strict=True)]
-        readings.append(_object(members, validator, style))
+    if style in _FLAT and isinstance(schema, dict) and schema.get("type") == "object":
+        items = [part for item in items for part in item.partition("=")[::2]] if style.endswith("*") else items
+        members = [([name], text) for name, text in zip(items[::2], items[1::2], strict=False)]
+        readings += [_object(members, validator, style)] if len(items) % 2 == 0 else []
     for reading in readings:
         try:
             if validator.is_valid(reading):

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from agentft.toolserver import ToolServer, read_faults
 from agentft.toolserver.limits import Limits
 from agentft.toolserver.places import FORM, PathBook, read_route_arguments
-from agentft.toolserver.styles import write_pairs
+from agentft.toolserver.styles import join_text, write_pairs
 from agentft.toolset import Route, State, Tool, Toolset, load_toolsets
 from agentft.toolset.arguments import ArgumentCheck
 from agentft.toolset.routes import STYLES
@@ -63,6 +63,7 @@ TOOLS = [
     tool("my_pet", "get", "/pets/mine"),
     tool("put_pet", "PUT", "/pets/{petId}", id=("path", "petId", INTEGER), name=("body", "petName", TEXT)),
     tool("add_pets", "POST", "/pets", pets=("body", "", {"type": "array", "items": TEXT})),
+    tool("note", "POST", "/notes", text=("body", "", TEXT)),
     tool("feed_pet", "POST", "/feed", grams=("form", "grams", INTEGER), kind=("form", "kind", TEXT)),
     tool("file", "GET", "/files/{name}.{ext}", name=("path", "name", TEXT), ext=("path", "ext", TEXT)),
 ]
@@ -99,6 +100,8 @@ def http(server: ToolServer) -> Iterator[httpx.Client]:
         ("GET", "/pets/mine", {}, {}),
         ("PUT", "/pets/1", {"json": {"petName": "Rex"}}, {"id": 1, "name": "Rex"}),
         ("POST", "/pets", {"json": ["a", "b"]}, {"pets": ["a", "b"]}),
+        ("POST", "/notes", {"content": "a,é", "headers": {"Content-Type": "text/csv"}}, {"text": "a,é"}),
+        ("POST", "/notes", {"json": "a"}, {"text": "a"}),
         ("POST", "/feed", {"data": {"grams": "50", "kind": "dry & wet"}}, {"grams": 50, "kind": "dry & wet"}),
         ("POST", "/feed", {"json": {"grams": 50}}, {"grams": 50}),
         ("GET", "/files/a%2Fb.txt", {}, {"name": "a/b", "ext": "txt"}),
@@ -228,8 +231,8 @@ VALUES: dict[str, tuple[dict[str, Json], st.SearchStrategy[Any]]] = {
 
 @st.composite
 def written(draw: st.DrawFn) -> tuple[str, str, dict[str, Json], Json]:
-    """A place, a style, a schema and a value, such that what `write_pairs` makes of them has only one reading."""
-    place = draw(st.sampled_from(["query", "cookie", "form"]))
+    """A place, a style, a schema and a value, such that what is written of them has only one reading."""
+    place = draw(st.sampled_from(["query", "cookie", "form", "path"]))
     style = draw(st.sampled_from([style for style in STYLES[place] if style != "binary"]))
     schema, items = VALUES[draw(st.sampled_from(sorted(VALUES)))]
     if schema is TEXT and style not in {"form*", "deepObject", "json"}:
@@ -257,12 +260,17 @@ def written(draw: st.DrawFn) -> tuple[str, str, dict[str, Json], Json]:
 
 @given(written())
 @example(("query", "form*", {"type": "object", "properties": {"p": {"type": "boolean"}}}, {"p": False}))
+@example(("path", "simple*", {"type": "object", "properties": {"a": INTEGER, "b": TEXT}}, {"a": 1, "b": "c"}))
+@example(("path", "label*", {"type": "object", "properties": {"a": INTEGER, "b": TEXT}}, {"a": 1, "b": "c"}))
+@example(("path", "matrix*", {"type": "object", "properties": {"a": INTEGER, "b": TEXT}}, {"a": 1, "b": "c"}))
 def test_every_style_is_read_as_it_is_written(case: tuple[str, str, dict[str, Json], Json]) -> None:
     place, style, schema, value = case
     made = tool("go", "POST", "/go", p=(place, "p", schema))
     assert made.route is not None
     made = replace(made, route=replace(made.route, styles={"p": style}))
-    text = ("; " if place == "cookie" else "&").join(map("=".join, write_pairs("p", value, style))).encode()
+    path = {"p": join_text("p", value, style, escaped=False)} if place == "path" else {}
+    pairs = [] if path else write_pairs("p", value, style)
+    text = ("; " if place == "cookie" else "&").join(map("=".join, pairs)).encode()
     headers = [(b"content-type", FORM.encode()), *([(b"cookie", text)] if place == "cookie" else [])]
     query, body = (text if place == kind else b"" for kind in ("query", "form"))
     scope = {"type": "http", "method": "POST", "headers": headers, "query_string": query}
@@ -270,7 +278,7 @@ def test_every_style_is_read_as_it_is_written(case: tuple[str, str, dict[str, Js
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": body, "more_body": False}
 
-    read = asyncio.run(read_route_arguments(made, {}, Request(scope, receive), Limits()))
+    read = asyncio.run(read_route_arguments(made, path, Request(scope, receive), Limits()))
     assert read == {"p": value}
 
 
