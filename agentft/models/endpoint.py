@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import replace
@@ -36,6 +37,8 @@ T = TypeVar("T")
 _RAW = 1000  # characters of an unreadable response in a message
 _SIGNED = ("extra_content", "reasoning_details", "thinking_blocks")
 """Where Gemini's server, OpenRouter and LiteLLM put the signatures that they want back."""
+_UNKNOWN = re.compile("unsupported|not supported|not permitted|unknown|unrecognized|unexpected", re.IGNORECASE)
+"""In errors about a key of a message."""
 
 
 class EndpointModel:
@@ -64,7 +67,7 @@ class EndpointModel:
         self._takes_ids = self._streams = True
         self._endpoint = endpoint
         self._model = model
-        self._reasoning = ""
+        self._reasoning: str | None = ""  # None: the server does not take thoughts back
         self._signed: dict[str, dict[str, Mapping[str, Json]]] = {}  # by conversation, what its server wants back
         self._limit = "max_tokens"
         self._loop = asyncio.new_event_loop()
@@ -160,12 +163,16 @@ class EndpointModel:
         if self._format is not None:
             return await self._reply_rendered(conversation, self._format, sampling, stream)
         signed = self._signed.setdefault(conversation.id, {})
-        body: dict[str, Json] = {"messages": write_messages(conversation, self._reasoning, signed)}
+        sent = self._reasoning or ""
+        body: dict[str, Json] = {"messages": write_messages(conversation, sent, signed)}
         if conversation.tools:
             body["tools"] = declare(conversation.tools)
         try:
             choice, text = await self._post("/chat/completions", body, sampling, stream)
         except EndpointError as error:
+            if sent and sent in str(error) and _UNKNOWN.search(str(error)) and not (stream and stream.events):
+                self._reasoning = None
+                return await self._reply(request, sampling, stream)
             if not (conversation.tools and is_unread(str(error))):
                 raise
             text = str(error).removeprefix(f"{self._endpoint.url}: ")  # the model is told why
@@ -174,7 +181,8 @@ class EndpointModel:
             turn: Turn = read_turn(choice.message, conversation, choice.unread)
         except UnreadableError as error:
             raise self._malformed(error, text) from None
-        self._reasoning = next((key for key in REASONING if choice.message.get(key)), self._reasoning)
+        if self._reasoning is not None:
+            self._reasoning = next((key for key in REASONING if choice.message.get(key)), self._reasoning)
         signed.update(_signed_by(choice.message, turn))
         return Reply(turn, choice.finish, choice.usage, response=text)
 

@@ -15,6 +15,7 @@ from agentft.models import Finish, Usage
 from agentft.models.service_errors import error_in
 from agentft.records.keys import REASONING_KEYS, as_text, is_blank
 from agentft.records.openai import parse_openai
+from agentft.records.tools import older_calls
 from agentft.types import Conversation, Json, ParseFailure, Text, ToolCall, ToolDefinition, ToolResult, Turn
 
 __all__ = [
@@ -195,8 +196,7 @@ def read_turn(message: Mapping[str, Json], before: Conversation, unread: str = "
     made = sum(isinstance(part, ToolCall) for turn in before.turns for part in turn.parts)
     listed = message.get("tool_calls")
     written: list[Json] = [*listed] if isinstance(listed, list) else [] if is_blank(listed) else [listed]
-    if not is_blank(legacy := message.get("function_call")):
-        written.append(legacy)
+    written += older_calls(message, written)
     calls: list[Json] = []
     failures: list[ParseFailure | None] = []
     taken: set[str] = set()

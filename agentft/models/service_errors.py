@@ -31,7 +31,8 @@ _UNREAD = re.compile(
     "|Failed to parse input at|produced output that does not match the expected"  # llama.cpp
     "|error parsing tool call|Failed to parse tool call:"  # Ollama, LM Studio
     r"|Unexpected token \d+ while expecting start token|unexpected tokens remaining in message header"  # vLLM's gpt-oss
-    "|invalid sequence as part of ToolUse|model produced invalid content",  # Bedrock, OpenAI
+    "|invalid sequence as part of ToolUse|model produced invalid content"  # Bedrock, OpenAI
+    "|Failed to parse generated text",  # TGI
     re.IGNORECASE,
 )
 

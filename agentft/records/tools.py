@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 from agentft.errors import RowError
@@ -15,6 +15,7 @@ from agentft.types import Json, Role, ToolDefinition
 __all__ = [
     "has_calls",
     "make_tool",
+    "older_calls",
     "read_list",
     "read_parameters",
     "read_role",
@@ -62,8 +63,14 @@ def written_calls(message: Mapping[str, Json]) -> list[Json]:
         RowError: `call-not-object`: `tool_calls` is not a list.
     """
     listed = read_list(message.get("tool_calls"), "tool_calls", "call-not-object") or []
+    return [*listed, *older_calls(message, listed)]
+
+
+def older_calls(message: Mapping[str, Json], listed: Sequence[Json]) -> list[Json]:
+    """The `function_call` of a message, unless it repeats one of its `tool_calls`, as llama-cpp-python's does."""
     legacy = message.get("function_call")
-    return listed if is_blank(legacy) else [*listed, legacy]
+    repeated = any(isinstance(call, dict) and call.get("function") == legacy for call in listed)
+    return [] if repeated or is_blank(legacy) else [legacy]
 
 
 def read_role(named: Json, roles: Mapping[str, Role]) -> Role:

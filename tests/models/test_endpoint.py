@@ -217,6 +217,17 @@ def test_arguments_may_be_an_object_and_an_older_function_call_is_read() -> None
     assert [(call.arguments, call.parse_error) for call in found] == [({"city": "A"}, None), ({"city": "B"}, None)]
 
 
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_call_in_both_forms_is_one(streams: bool) -> None:
+    """llama-cpp-python sends each call so; every call counted twice."""
+    call: Any = tool_call("weather", {"city": "A"})
+    message = {"tool_calls": [{**call, "index": 0}], "function_call": call["function"]}
+    delta = json.dumps({"choices": [{"delta": message, "finish_reason": "tool_calls"}]})
+    with serving(Answer(body=f"data: {delta}\n\n") if streams else completion(message)) as (_, model):
+        (reply,) = model.reply([Request("c", conversation())], Sampling(), (lambda *_: None) if streams else None)
+    assert [call.arguments for call in calls(reply)] == [{"city": "A"}]
+
+
 BODIES = [
     "",
     "<html>",
@@ -307,6 +318,36 @@ def test_reasoning_goes_back_under_its_key_during_the_same_turn(key: str) -> Non
         ask(model, add_user_turn(after, "And Rome?"))
     assert served.chats[1].body["messages"][2][key] == "Hm."
     assert key not in served.chats[2].body["messages"][2]
+
+
+@pytest.mark.parametrize(
+    "said", ["property 'reasoning' is unsupported", "messages.2.reasoning: extra is not permitted"]
+)
+def test_a_server_that_refuses_thoughts_gets_none_back(said: str) -> None:
+    """Groq and Cerebras send thoughts and refuse them; each case with a call was invalid."""
+    call = completion({"reasoning": "Hm.", "content": "", "tool_calls": [tool_call("weather", {"city": "A"})]})
+
+    def handle(asked: Any) -> Answer:
+        messages = asked.body["messages"]
+        refused = any("reasoning" in one for one in messages)
+        return Answer(400, {"error": {"message": said}}) if refused else call if len(messages) == 2 else HELLO
+
+    with serving(handle) as (served, model):
+        for _ in range(2):
+            after, _ = advance(conversation(), ask(model), Runner(), "s", 0)
+            assert ask(model, after).turn.raw == "Hello."
+    assert len(served.chats) == 5
+
+
+def test_another_refusal_is_an_error_once() -> None:
+    """DeepSeek's, which wants its thoughts back."""
+    call = completion({"reasoning_content": "Hm.", "content": "", "tool_calls": [tool_call("weather", {"city": "A"})]})
+    said = "The `reasoning_content` in the thinking mode must be passed back to the API."
+    with serving(call, Answer(400, {"error": {"message": said}})) as (served, model):
+        after, _ = advance(conversation(), ask(model), Runner(), "s", 0)
+        with pytest.raises(EndpointError, match="must be passed back"):
+            ask(model, after)
+    assert len(served.chats) == 2
 
 
 def test_a_call_without_a_thought_goes_back_with_an_empty_one() -> None:

@@ -58,6 +58,7 @@ UNREAD = [
     (500, {"error": {"message": 'unexpected tokens remaining in message header: Some("to=functions.f")'}}),
     (424, {"message": "Model produced invalid sequence as part of ToolUse."}),
     (500, {"error": {"message": "The model produced invalid content.", "type": "model_error"}}),
+    (422, {"error": "Tool error: Failed to parse generated text: EOF while parsing", "error_type": "tool_error"}),
 ]
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from agentft.errors import RowError
 from agentft.records import parse_row
+from agentft.types import ToolCall
 from tests.records.rows import results
 
 USER = {"role": "user", "content": "Rome and Oslo?"}
@@ -114,3 +115,13 @@ def test_the_id_of_a_message_names_no_call() -> None:
     result = {"role": "tool", "id": "message-7", "content": "3"}
     row = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls": [call]}, result]}
     assert parse_row(row, "x").turns[2].raw == "3"  # type: ignore[arg-type]
+
+
+def test_a_call_in_both_forms_is_one_and_different_ones_are_two() -> None:
+    """Logs of llama-cpp-python hold each call twice; such rows taught to make it twice."""
+    function = {"name": "f", "arguments": "{}"}
+    listed = [{"id": "c1", "type": "function", "function": function}]
+    for older, count in ((function, 1), ({**function, "name": "g"}, 2)):
+        message: Any = {"role": "assistant", "content": None, "tool_calls": listed, "function_call": older}
+        turns = parse_row({"messages": [{"role": "user", "content": "Hi"}, message]}, "x").turns
+        assert sum(isinstance(part, ToolCall) for turn in turns for part in turn.parts) == count
