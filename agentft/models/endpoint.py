@@ -255,6 +255,10 @@ class EndpointModel:
                     self._limit = "max_completion_tokens"
                 elif "stream" in said and streams and not stream.events:
                     self._streams = False
+                elif refused := next(
+                    (key for key in ("temperature", "top_p") if key in said and whole.get(key) == 1), ""
+                ):
+                    del whole[refused]  # 1 is the default of the models that take none
                 elif not asked and is_filtered(said):
                     return ChatResponse({}, "", "filtered", Usage()), said
                 else:

@@ -39,7 +39,7 @@ _FATAL = {
 }
 _NO_TOOLS = "; start the server with a parser for this model's calls, or read them with `agentft eval --format hermes`"
 _REMEDIES = {
-    "temperature": "; name one that the model takes with --temperature",
+    "temperature": "; name one that the model takes with --temperature, or 1 for none",
     "tool choice": _NO_TOOLS,
     "support tools": _NO_TOOLS,
 }

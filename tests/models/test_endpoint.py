@@ -320,36 +320,6 @@ def test_reasoning_goes_back_under_its_key_during_the_same_turn(key: str) -> Non
     assert key not in served.chats[2].body["messages"][2]
 
 
-@pytest.mark.parametrize(
-    "said", ["property 'reasoning' is unsupported", "messages.2.reasoning: extra is not permitted"]
-)
-def test_a_server_that_refuses_thoughts_gets_none_back(said: str) -> None:
-    """Groq and Cerebras send thoughts and refuse them; each case with a call was invalid."""
-    call = completion({"reasoning": "Hm.", "content": "", "tool_calls": [tool_call("weather", {"city": "A"})]})
-
-    def handle(asked: Any) -> Answer:
-        messages = asked.body["messages"]
-        refused = any("reasoning" in one for one in messages)
-        return Answer(400, {"error": {"message": said}}) if refused else call if len(messages) == 2 else HELLO
-
-    with serving(handle) as (served, model):
-        for _ in range(2):
-            after, _ = advance(conversation(), ask(model), Runner(), "s", 0)
-            assert ask(model, after).turn.raw == "Hello."
-    assert len(served.chats) == 5
-
-
-def test_another_refusal_is_an_error_once() -> None:
-    """DeepSeek's, which wants its thoughts back."""
-    call = completion({"reasoning_content": "Hm.", "content": "", "tool_calls": [tool_call("weather", {"city": "A"})]})
-    said = "The `reasoning_content` in the thinking mode must be passed back to the API."
-    with serving(call, Answer(400, {"error": {"message": said}})) as (served, model):
-        after, _ = advance(conversation(), ask(model), Runner(), "s", 0)
-        with pytest.raises(EndpointError, match="must be passed back"):
-            ask(model, after)
-    assert len(served.chats) == 2
-
-
 def test_a_call_without_a_thought_goes_back_with_an_empty_one() -> None:
     """DeepSeek refuses a message without the key, once it has thought."""
     made: dict[str, Json] = {"content": "", "tool_calls": [tool_call("weather", {"city": "A"})]}

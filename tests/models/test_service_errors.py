@@ -12,7 +12,7 @@ from agentft.agent import advance
 from agentft.models import Request, Sampling
 from agentft.models.transport import EndpointError
 from agentft.types import Json
-from tests.models.served import Answer
+from tests.models.served import Answer, completion, tool_call
 from tests.models.test_endpoint import HELLO, Runner, ask, calls, conversation, no_key, serving
 
 __all__ = ["no_key"]
@@ -163,3 +163,51 @@ def test_a_call_that_the_server_could_not_read_is_the_models(ends: Any, streams:
     (call,) = calls(reply)
     assert reply.finish == "unread"
     assert str(call.parse_error).startswith("the server could not read it (")
+
+
+@pytest.mark.parametrize(
+    "said", ["property 'reasoning' is unsupported", "messages.2.reasoning: extra is not permitted"]
+)
+def test_a_server_that_refuses_thoughts_gets_none_back(said: str) -> None:
+    """Groq and Cerebras send thoughts and refuse them; each case with a call was invalid."""
+    call = completion({"reasoning": "Hm.", "content": "", "tool_calls": [tool_call("weather", {"city": "A"})]})
+
+    def handle(asked: Any) -> Answer:
+        messages = asked.body["messages"]
+        refused = any("reasoning" in one for one in messages)
+        return Answer(400, {"error": {"message": said}}) if refused else call if len(messages) == 2 else HELLO
+
+    with serving(handle) as (served, model):
+        for _ in range(2):
+            after, _ = advance(conversation(), ask(model), Runner(), "s", 0)
+            assert ask(model, after).turn.raw == "Hello."
+    assert len(served.chats) == 5
+
+
+def test_another_refusal_is_an_error_once() -> None:
+    """DeepSeek's, which wants its thoughts back."""
+    call = completion({"reasoning_content": "Hm.", "content": "", "tool_calls": [tool_call("weather", {"city": "A"})]})
+    said = "The `reasoning_content` in the thinking mode must be passed back to the API."
+    with serving(call, Answer(400, {"error": {"message": said}})) as (served, model):
+        after, _ = advance(conversation(), ask(model), Runner(), "s", 0)
+        with pytest.raises(EndpointError, match="must be passed back"):
+            ask(model, after)
+    assert len(served.chats) == 2
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_a_model_without_a_temperature_is_asked_without_1(temperature: float) -> None:
+    """1 is what OpenAI's reasoning models do, but some refuse the parameter, whatever its value."""
+
+    def handle(asked: Any) -> Answer:
+        sent = next((key for key in ("temperature", "top_p") if key in asked.body), "")
+        said = f"Unsupported parameter: '{sent}' is not supported with this model."
+        return Answer(400, {"error": {"message": said}}) if sent else HELLO
+
+    with serving(handle) as (served, model):
+        if temperature == 1:
+            assert ask(model, temperature=temperature).turn.raw == "Hello."
+            assert len(served.chats) == 3
+        else:
+            with pytest.raises(EndpointError, match="name one that the model takes with --temperature, or 1 for none"):
+                ask(model, temperature=temperature)
