@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,30 @@ def test_the_growth_of_the_steps_is_multiplied(tmp_path: Path) -> None:
         check_steps(folder)
 
 
+@pytest.mark.parametrize(
+    ("step", "factor"),
+    [
+        (replace("aa", "aaaa"), 2),
+        (matching("a", "bb"), 2),
+        (matching("a?", "bb"), 4),  # in place of it, and at its end
+        ({"type": "Sequence", "pretokenizers": [BYTES]}, 4),
+        (charsmap("a" * 21, "b"), 21),
+        (charsmap(), 1),
+        (sequence(replace("a", "b"), charsmap("a")), 1),
+    ],
+)
+def test_the_growth_of_a_step(step: dict[str, Any], factor: int) -> None:
+    assert growth(step) == factor
+
+
+def test_the_limits_are_accepted_and_one_more_is_refused(tmp_path: Path) -> None:
+    for more in (0, 1):
+        for part in ({"normalizer": replace("a", "b" * (20 + more))}, {"model": {"vocab": {"a" * (4096 + more): 0}}}):
+            folder = save(tmp_path / f"{more}{[*part]}", pre_tokenizer=None, **part)
+            with pytest.raises(InputError, match="can fill the memory") if more else nullcontext():
+                check_steps(folder)
+
+
 @pytest.mark.parametrize("part", ["normalizer", "pre_tokenizer", "decoder"])
 def test_each_part_is_checked_before_the_tokenizer_is_loaded(part: str, tmp_path: Path) -> None:
     folder = save(tmp_path, **{part: sequence(*[replace("a", "a" * 10)] * 6)})
@@ -124,10 +149,20 @@ def test_a_tokenizer_without_words_is_checked(tmp_path: Path) -> None:
         check_steps(save(tmp_path, normalizer=replace("a", "b" * 1000), model={"vocab": {}}))
 
 
-@pytest.mark.parametrize("content", ["[", "[]", "{}", '{"normalizer": 1, "model": 2}', "[" * 2000])
+@pytest.mark.parametrize(
+    "content", ["[", "[]", "{}", '{"normalizer": 1, "model": 2}', '{"model": {"vocab": 5}}', "[" * 2000]
+)
 def test_a_damaged_file_is_left_to_its_library(content: str, tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
     check_steps(tmp_path)
+
+
+def test_the_files_beside_a_damaged_one_are_checked(tmp_path: Path) -> None:
+    save(tmp_path, normalizer=replace("a", "b" * 1000), pre_tokenizer=None)
+    for number in range(20):  # in the order of the folder, some of them come first
+        (tmp_path / f"tokenizer-{number}.json").mkdir()
+    with pytest.raises(InputError, match="1,000 characters of one"):
+        check_steps(tmp_path)
 
 
 def test_a_panic_of_a_library_is_one_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from agentft.agent import advance
 from agentft.models import Request, Sampling
+from agentft.models.service_errors import read_error
 from agentft.models.transport import EndpointError
 from agentft.types import Json
 from tests.models.served import Answer, completion, tool_call
@@ -37,6 +38,34 @@ __all__ = ["no_key"]
 def test_an_error_with_status_200_is_no_answer(body: Json) -> None:
     with serving(Answer(body=body)) as (_, model), pytest.raises(EndpointError, match=r"the server says .*no provider"):
         ask(model)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (200, {"error": {"message": "slow", "code": 429}}, (429, "slow")),
+        (200, {"error": {"message": "slow"}, "status": "503"}, (503, "slow")),
+        (200, {"error": {"message": "no code", "code": 4290}}, (200, "no code")),
+        (200, {"error": {"message": "model_not_found"}}, (200, "model_not_found")),
+        (200, {"choices": [{"error": {"message": "gone", "code": 502}}, {}]}, (502, "gone")),
+        (200, {"base_resp": {"status_code": 1002, "status_msg": "slow"}}, (429, "slow")),
+        (200, {"base_resp": {"status_code": 1004, "status_msg": "key"}}, (401, "key")),
+        (200, {"base_resp": {"status_code": 1008, "status_msg": "pay"}}, (402, "pay")),
+        (500, {"error": {"message": "down", "code": 429}}, (500, "down")),
+        (400, [{"error": {"message": "API key not valid."}}, {"error": {"message": "x"}}], (401, "API key not valid.")),
+        (429, {"error": {"message": "insufficient_quota"}}, (402, "insufficient_quota")),
+        (400, {"error": {"message": "model_not_found"}}, (404, "model_not_found")),
+        (400, {"error": {"message": "first", "details": "second"}}, (400, "first")),
+        (403, '{"error": {"code": "content_filter"}}', (400, '{"error": {"code": "content_filter"}}')),
+        (200, '{"error": {"code": "content_filter"}}', (400, '{"error": {"code": "content_filter"}}')),
+        (400, '{"error": {"message": "tool_use_failed"}}', (400, '{"error": {"message": "tool_use_failed"}}')),
+        (500, "down\n", (500, "down")),
+        (500, {"reason": "é"}, (500, '{"reason": "é"}')),
+        (500, "x" * 2000, (500, "x" * 1000)),
+    ],
+)
+def test_the_status_and_the_message_of_an_error(status: int, body: Any, expected: tuple[int, str]) -> None:
+    assert read_error(status, body if isinstance(body, str) else json.dumps(body)) == expected
 
 
 def test_good_answers_may_hold_the_keys_of_errors() -> None:

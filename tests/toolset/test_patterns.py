@@ -59,6 +59,12 @@ def test_patterns_that_answers_are_not_drawn_for_are_checked(pattern: str) -> No
     assert matches_pattern(pattern, "aab") or matches_pattern(pattern, "aB")
 
 
-@pytest.mark.parametrize("pattern", [r"\p{Nothing}", r"\u{110000}", "(a", "[a", "\\", r"a\k<b>", "(?<1>a)"])
+@pytest.mark.parametrize("pattern", [r"\p{Nothing}", r"\u{110000}", "(a", "[a", "\\", r"a\k<b>", "(?<1>a)", "(" * 3000])
 def test_other_patterns_are_refused(pattern: str) -> None:
     assert not compiles(pattern)
+
+
+@pytest.mark.parametrize("pattern", ["^(a|aa)+$", "(a"])
+def test_a_pattern_that_takes_too_long_or_is_invalid_does_not_match(pattern: str) -> None:
+    """Without the time limit, the first would take years."""
+    assert not matches_pattern(pattern, "a" * 100 + "b")

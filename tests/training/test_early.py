@@ -34,6 +34,13 @@ WRONG = [
     ({"add_tokens": ("a",)}, "add_tokens: the tokenizer already has 'a'"),
     ({"schedule_args": {"cycles": 2.0}}, "schedule = cosine: no argument 'cycles'; it takes num_cycles"),
     ({"schedule": "linear", "schedule_args": {"power": 2.0}}, "no argument 'power'; it takes no arguments"),
+    ({"modules_to_save": ("nosuch", "lm_heed")}, "has no module 'nosuch'; name modules such as"),
+    ({"add_tokens": ("<|im_end|>", "a")}, "add_tokens: the tokenizer already has '<|im_end|>'"),
+    ({"schedule": "cosine_with_min_lr", "schedule_args": {"num_cycles": 1.0}}, "add schedule_args.min_lr_rate=NUMBER"),
+    (
+        {"schedule": "cosine_warmup_with_min_lr", "schedule_args": {"num_cycles": 1.0}},
+        "add schedule_args.min_lr_rate=NUMBER",
+    ),
     ({"schedule": "cosine_with_min_lr"}, "needs an argument; add schedule_args.min_lr_rate=NUMBER"),
     (
         {"schedule": "warmup_stable_decay", "schedule_args": {"num_cycles": 1.0}},
@@ -53,9 +60,8 @@ def test_what_the_files_of_the_model_contradict_is_refused(
 
 def test_what_the_model_has_passes(model: Path) -> None:
     check_early(Recipe(model=str(model), modules_to_save=("model.embed_tokens", "lm_head"), lora_layers=2))
-    check_early(
-        Recipe(model=str(model), add_tokens=("<new>",), schedule="cosine_with_min_lr", schedule_args={"min_lr": 0})
-    )
+    for schedule in ("cosine_with_min_lr", "cosine_warmup_with_min_lr"):
+        check_early(Recipe(model=str(model), add_tokens=("<new>",), schedule=schedule, schedule_args={"min_lr": 0}))
 
 
 @pytest.mark.parametrize("schedule", get_args(Schedule))
