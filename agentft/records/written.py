@@ -11,11 +11,11 @@ __all__ = ["is_call_written", "written_call", "written_calls_of"]
 
 # The tags of model families; then shapes: `f(a=1)` in brackets or alone, `f` above its arguments, and an object.
 _CALL = re.compile(
-    r"<(?:\w{1,20}[:_])?(?:(?i:tool_?calls?)|tool_(?:use|code)|function_?calls?|invoke)(?= |>)"
+    r"<(?:\w{1,20}[:_|])?(?:(?i:tool_?calls?)|tool_(?:use|code)|function_?calls?|invoke)(?= |>)"
     r"|<(?:function=|function name=|<function>>|start_function_call>|execute>|use_mcp_tool>)"
     r"|<\|(?:startofthink\|>|tool_call|tools_prefix\|>|python_tag\|>|action_start\|>|START_ACTION\|>)"
     r"|\[TOOL_CALLS\]|<｜tool[▁_]call|< ?[|｜]{1,2} ?DSML ?[|｜]{1,2} ?\w+|<\|channel\|>commentary"
-    r"|to=(?:functions|multi_tool_use)\.|functions\.(?=\w{1,64}:\d)|```tool_code|✿FUNCTION✿|Action Input ?[:：]"
+    r"|to=(?:functions|multi_tool_use)\.|functions\.(?=\w{1,64}:\d)|```tool_code|✿FUNCTION✿|functools\[(?=\{)|Action Input ?[:：]"
     r"|default_api\.(?=\w+\()|\bcall:(?=[\w.-]+\{)"
     r"|(?P<python>\[[A-Za-z_][\w .-]*\((?:\)|\w+ ?=)|(?:\A|Call: |Action: |\bprint\()[A-Za-z_][\w.]*\(\w+ ?=)"
     r'|(?P<lines>\A(?:>>>)?[A-Za-z_][\w.-]*\n\{")'

@@ -54,6 +54,8 @@ WRITTEN = {
             ("deepseek-ascii", '< | DSML | tool_use>\n< | DSML | invoke name="f">', "< | DSML | tool_use"),
             ("gemma-4", 'call:f{city:<|"|>Rome<|"|>}', "call:"),
             ("gemini", 'print(default_api.f("Rome"))', "default_api."),
+            ("k2-horizon", "<ifm|tool_calls><ifm|tool_call>f", "<ifm|tool_calls"),
+            ("phi-4-mini", 'functools[{"name": "f"}]', "functools["),
             ("gpt-oss-bare", 'to=functions.f {"city": "Rome"}', "to=functions."),
             ("print", 'tool_code\nprint(f(city="Rome"))', PYTHON),
             ("apertus", '<|tools_prefix|>[{"f": {"city": "Rome"}}]<|tools_suffix|>', "<|tools_prefix|>"),
