@@ -1,8 +1,8 @@
 """The command line: the table of commands, and `main`, which turns errors into exit codes.
 
 Exit codes: 0 success, 1 finished with a bad verdict, 2 wrong usage or bad input, 3 something is missing on this
-machine, 70 a bug in agentft (with its traceback), 130 interrupted. A command returns nothing or raises
-`typer.Exit(code)`.
+machine, 70 a bug in agentft (with its traceback), 130 interrupted, 141 the output's reader ended first, as shells report
+SIGPIPE. A command returns nothing or raises `typer.Exit(code)`.
 
 Command modules import only light modules at the top (typer, pathlib, errors), so that `agentft --help` starts fast.
 """
@@ -53,6 +53,7 @@ __all__ = ["app", "exit_code", "main", "run"]
 
 BUG = 70
 INTERRUPTED = 130
+UNREAD = 141
 
 
 # The keys are what the user types; `--help` lists them in this order.
@@ -230,6 +231,8 @@ def exit_code(work: Callable[[], object]) -> int:
     except Exception as error:  # the command boundary: a bug must not look like a verdict
         return _report_bug(error)
     except BaseException as error:
+        if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):  # typer's, with 1
+            return _report_os_error(error.__context__)
         if not is_panic(error):
             raise
         return _report(
@@ -263,7 +266,7 @@ def _report_os_error(error: OSError) -> int:
     if error.errno == errno.EPIPE:
         # The reader closed the pipe (`| head`); redirect stdout so that the flush at exit does not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return UNREAD
     place = f" at {error.filename}" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _report(f"the disk is full{place}; finished work is kept; free some space (or quota) and rerun", 2)
