@@ -14,7 +14,7 @@ from agentft.records.nulls import check_null_arguments
 from agentft.records.openai import OPENAI_KEYS, holds_openai, parse_openai
 from agentft.records.sharegpt import SHAREGPT_KEYS, holds_sharegpt, parse_sharegpt
 from agentft.records.tagged import TAGGED_KEYS, holds_tagged, parse_tagged
-from agentft.records.tools import read_list, read_tools
+from agentft.records.tools import read_list, read_tools, tools_key
 from agentft.records.turns import SYSTEM_ROLES, role_of, text_of
 from agentft.records.unread import unread_keys
 from agentft.records.written import written_calls_of
@@ -68,7 +68,7 @@ def parse_row(row: Mapping[str, Json], default_id: str) -> Conversation:
         raise RowError("unknown-format", f"the turns of `{key}` have none of the formats {', '.join(ROW_FORMATS)}")
     first = items[0] if isinstance(items[0], dict) and role_of(items[0]) in SYSTEM_ROLES else {}
     turns, declared = _parse_turns(ROW_FORMATS[source].parse, items, row.get("system"), first)
-    lists = {"": declared, "tools": read_tools(row), "system.tools": read_tools(first)}
+    lists = {"": declared, "tools": read_tools(row), f"system.{tools_key(first)}": read_tools(first)}
     tools = next(filter(None, lists.values()), ())
     unread = (*unread_keys(row, key, items, ROW_FORMATS[source].turn_keys), *written_calls_of(turns))
     unread += tuple(name for name, listed in lists.items() if listed and listed != tools)

@@ -17,7 +17,7 @@ _ROW = frozenset({"id", "system", "source", "license", "lang", "language", "cate
 _ROW |= {"dataset", "split", "metadata", "meta", "provenance", "uuid", "uid", "hash", "url", "model", "generator"}
 _ROW |= {"created", "created_at", "date", "timestamp", "version", "topic", "domain", "tags", "difficulty", "quality"}
 _CALL = frozenset({"id", "type", "function", "name"})
-_TOOL = frozenset({"type", "function", "name", "description", "parameters", "input_schema", "inputSchema", "arguments"})
+_TOOL = frozenset({"type", "function", "name", "description", "parameters", "input_schema", "inputSchema"})
 _TEXT_TURNS = (frozenset({"from", "value"}), frozenset({"role", "content"}))
 _TURN = frozenset({"id", *WEIGHT_KEYS})
 _WEIGHT = re.compile("(?:^|_)(?:loss|mask|train|weight|label|kto)", re.I)  # names whose numbers are named, too
@@ -69,7 +69,8 @@ def _unread_of_functions(listed: Json, where: str, known: frozenset[str]) -> Ite
         names += [name for one in (item, function) if isinstance(one, dict) and (name := one.get("name"))]
         for one in (item, function):
             if isinstance(one, dict):
-                own = known | {argument_key(one)} if known is _CALL else known
+                tool = "name" if one.get("parameters") is not None else "arguments"
+                own = known | {argument_key(one) if known is _CALL else tool}
                 yield from (f"{where}.{name}" for name in _unread(one, own))
     if known is _TOOL and len(names) > len(set(names)):
         yield f"{where}: the second {max(names, key=names.count)!r:.60}"

@@ -29,10 +29,10 @@ _OTHER = re.compile(
     r"|\[/?INST\]"
     r"|<\|(?:im_end|eot_id|eom_id|end|endoftext|end_of_text)\|>|<end_of_turn>|</s>(?=\s*\Z)"
 )
-_LABEL = re.compile(r"\s*(?i:thought|think|act(?:ion)?) ?\d{0,2} ?[:：]")  # of a step, as in ReAct's prompts
+_LABEL = re.compile(r"\s*(?i:(?:thought|think|action) ?\d{0,2}|act) ?[:：]")  # of a step, as in ReAct's prompts
 # What begins a result, or a prompt that a chat template has written already.
 _TOLD = re.compile(
-    r"\s*(?:<tool_response>|<function_results?>|\[TOOL_RESULTS\]|(?i:observation) ?[:：]"
+    r"\s*(?:<tool_response>|<function_results?>|\[TOOL_RESULTS\]"
     r"|<s>|\[INST\]|<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>)"
 )
 _SHAPES = {"python": "f(a=1)", "lines": "f {...}", "object": '{"name": ..., "arguments": ...}'}

@@ -176,10 +176,9 @@ def _unfitting(arguments: Mapping[str, Json], schema: Mapping[str, Json]) -> str
     if not isinstance(properties, dict):
         return ""
     closed = not (schema.get("additionalProperties") or schema.keys() & _OPEN)
-    extra = next((name for name in arguments if closed and name not in properties), None)
-    if extra is not None:
-        return f"{extra:.60} is not declared"
     for name, value in arguments.items():
+        if closed and name not in properties:
+            return f"{name:.60} is not declared"
         spec = properties.get(name)
         kind, enum = (spec.get("type"), spec.get("enum")) if isinstance(spec, dict) else (None, None)
         if isinstance(value, str) and kind in ("array", "object"):

@@ -185,6 +185,15 @@ def test_tools_of_the_system_turn_are_read(tools: Any) -> None:
     assert {tuple(tool.name for tool in row.tools) for row in read} == {("weather",)}
 
 
+def test_what_stands_beside_the_tools_that_are_read_is_named() -> None:
+    """A key of a tool, or the list of the system turn, is only known where it is read."""
+    function: Any = TOOL["function"]
+    both = {**function, "arguments": {"a": {"type": "str"}}}
+    system: Any = {"role": "system", "content": "", "functions": [{"name": "other"}]}
+    assert parse_row({"messages": CHAT, "tools": [both]}, "x").unread == ("tools.arguments",)
+    assert parse_row({"messages": [system, *CHAT], "tools": [TOOL]}, "x").unread == ("system.functions",)
+
+
 def test_every_key_of_public_rows_is_read() -> None:
     assert not any(parse_row(row, "x").unread for row in load(PUBLIC))
 

@@ -118,6 +118,7 @@ def test_calls_in_the_notations_of_model_families_are_named(text: str, kind: str
         "Result:\n{1, 2}",
         "I thought: no. Action is needed.",
         "Active: yes",
+        "Act 1: The storm",
         "I print(ed) the call: it is default_api, on the channel commentary.",
         "to=functions",
     ],
@@ -130,8 +131,7 @@ def test_plain_texts_are_not_taken_for_calls(text: str) -> None:
     ("text", "kind"),
     [
         ("<tool_response>\n30\n</tool_response>", "<tool_response>"),
-        (" Observation: 30", "Observation:"),
-        ("OBSERVATION:\n30", "OBSERVATION:"),
+        ("Observation: the sky is blue. Why?", ""),
         ('[TOOL_RESULTS] {"content": 30}', "[TOOL_RESULTS]"),
         ("<s>[INST] Rome? [/INST]", "<s>"),
         ("<|im_start|>user\nRome?", "<|im_start|>"),
