@@ -1,8 +1,8 @@
 """The command line: the table of commands, and `main`, which turns errors into exit codes.
 
 Exit codes: 0 success, 1 finished with a bad verdict, 2 wrong usage or bad input, 3 something is missing on this
-machine, 70 a bug in agentft (with its traceback), 130 interrupted, 141 the output's reader ended first, as shells report
-SIGPIPE. A command returns nothing or raises `typer.Exit(code)`.
+machine, 70 a bug in agentft (with its traceback), 130 interrupted, 141 the output's reader ended first, as shells
+report SIGPIPE. A command returns nothing or raises `typer.Exit(code)`.
 
 Command modules import only light modules at the top (typer, pathlib, errors), so that `agentft --help` starts fast.
 """

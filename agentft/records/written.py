@@ -15,8 +15,8 @@ _CALL = re.compile(
     r"|<(?:function=|function name=|<function>>|start_function_call>|execute>|use_mcp_tool>)"
     r"|<\|(?:startofthink\|>|tool_call|tools_prefix\|>|python_tag\|>|action_start\|>|START_ACTION\|>)"
     r"|\[TOOL_CALLS\]|<｜tool[▁_]call|< ?[|｜]{1,2} ?DSML ?[|｜]{1,2} ?\w+|<\|channel\|>commentary"
-    r"|to=(?:functions|multi_tool_use)\.|functions\.(?=\w{1,64}:\d)|```tool_code|✿FUNCTION✿|functools\[(?=\{)|Action Input ?[:：]"
-    r"|default_api\.(?=\w+\()|\bcall:(?=[\w.-]+\{)"
+    r"|to=(?:functions|multi_tool_use)\.|functions\.(?=\w{1,64}:\d)|```tool_code|✿FUNCTION✿|Action Input ?[:：]"
+    r"|functools\[(?=\{)|default_api\.(?=\w+\()|\bcall:(?=[\w.-]+\{)"
     r"|(?P<python>\[[A-Za-z_][\w .-]*\((?:\)|\w+ ?=)|(?:\A|Call: |Action: |\bprint\()[A-Za-z_][\w.]*\(\w+ ?=)"
     r'|(?P<lines>\A(?:>>>)?[A-Za-z_][\w.-]*\n\{")'
     r'|(?P<object>"(?:name|tool_name|tool|function|action|recipient_name)"\s*:\s*"[^"\n]{1,64}"\s*,'
