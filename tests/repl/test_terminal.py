@@ -19,8 +19,8 @@ from tests.repl.bank import BankStage
 def test_what_is_above_the_input_line_is_drawn_once_for_each_picture(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pasted: str
 ) -> None:
-    live, drawn = LiveArea(), []
-    monkeypatch.setattr(live, "draw", lambda *_: drawn.append(1) or "")
+    live, drawn = LiveArea(), iter(range(1_000_000))
+    monkeypatch.setattr(live, "draw", lambda *_: "" * next(drawn))
     with create_pipe_input() as keyboard, create_app_session(output=DummyOutput()):
         monkeypatch.setattr(terminal, "_RawInput", lambda _: keyboard)
         chat = terminal.Terminal(BankStage([]).repl, live, tmp_path / "history", "loading", [])
@@ -33,4 +33,4 @@ def test_what_is_above_the_input_line_is_drawn_once_for_each_picture(
         editor.app.after_render += leave
         keyboard.send_text(f"\x1b[200~{pasted}\x1b[201~")
         chat.run()
-    assert 0 < len(drawn) <= editor.app.render_counter
+    assert 0 < next(drawn) <= editor.app.render_counter
