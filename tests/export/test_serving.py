@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from jinja2 import Environment, nodes
 
 from agentft.calls import CALL_FORMATS
 from agentft.calls.msagent import MSAGENT
@@ -152,6 +153,18 @@ def test_a_server_that_leaves_arguments_as_text_or_contents_as_parts_renders_the
     text: list[Any] = [{"role": "user", "content": [{"type": "text", "text": "q"}]}, {**messages[1], "tool_calls": [
         {"function": {"name": "f", "arguments": '{"a": "é"}'}}]}]  # fmt: skip
     assert render(text, [], False) == expected
+
+
+@pytest.mark.parametrize("call_format", sorted(CALL_FORMATS))
+def test_the_template_calls_only_what_other_implementations_of_jinja_have(call_format: str) -> None:
+    """LM Studio's (@huggingface/jinja) and llama.cpp's: they have no `dict`, for example."""
+    rendering: Any = open_rendering(call_format, tokenizer_with())
+    tree = Environment(autoescape=True).parse(
+        served_template(rendering, tokenizer_with(), tools_of(plain()), thinking=False)
+    )
+    own = {macro.name for macro in tree.find_all(nodes.Macro)}
+    called = {getattr(call.node, "name", getattr(call.node, "attr", "")) for call in tree.find_all(nodes.Call)}
+    assert called - own <= {"namespace", "endswith", "lstrip", "get", "items"}
 
 
 def test_the_first_difference_shows_both_texts() -> None:
