@@ -88,8 +88,9 @@ def read_as(kind: type[T], row: Mapping[str, Any], at: str, **preset: Any) -> T:
 def read_bytes(path: Path, remedy: str) -> bytes:
     """The content of a file. `remedy` ends the message of the InputError if it cannot be read."""
     try:
-        if path.is_char_device():  # an endless one would fill the memory
-            raise InputError(f"{path}: it is a device, not a file; {remedy}")
+        # An endless device would fill the memory, and a pipe without a writer waits for ever; <(...) has one.
+        if path.is_char_device() or (path.is_fifo() and not path.is_relative_to("/dev")):
+            raise InputError(f"{path}: it is a device or a pipe, not a file; {remedy}")
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None

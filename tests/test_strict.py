@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,5 +48,21 @@ def test_a_key_of_many_parts_is_refused_before_it_is_parsed(tmp_path: Path, part
 
 
 def test_a_device_is_refused() -> None:
-    with pytest.raises(InputError, match="/dev/zero: it is a device, not a file; give a TOML file"):
+    with pytest.raises(InputError, match="/dev/zero: it is a device or a pipe, not a file; give a TOML file"):
         read_bytes(Path("/dev/zero"), "give a TOML file")
+
+
+def test_a_pipe_is_refused_unless_the_shell_made_it(tmp_path: Path) -> None:
+    """One that no program writes to would be waited for without end, which the child process of this test shows."""
+    pipe = tmp_path / "a.toml"
+    os.mkfifo(pipe)
+    code = f"from agentft.commands import run; print(run(['train', {str(pipe)!r}]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert "a.toml: it is a device or a pipe, not a file" in done.stderr
+    read, write = os.pipe()
+    os.write(write, b"a")
+    os.close(write)
+    try:
+        assert read_bytes(Path(f"/dev/fd/{read}"), "") == b"a"
+    finally:
+        os.close(read)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from agentft.content import content_root, find_content, find_shipped
 from agentft.errors import InputError
 from agentft.json_text import parse_json
+from agentft.strict import read_bytes
 from agentft.toolset.arguments import ArgumentCheck
 from agentft.toolset.containment import Interruption, foreign_code, stdout_to_stderr
 from agentft.toolset.declared import load_declared
@@ -137,13 +138,11 @@ def _world_and_tool(name: str) -> tuple[str, str]:
 
 
 def _read_state(path: Path, *, declared: bool = False) -> State:
+    if declared and not path.exists():
+        return {}
     try:
-        state = parse_json(path.read_bytes().decode("utf-8-sig"))
-    except FileNotFoundError:
-        if declared:
-            return {}
-        raise InputError(f"{path}: missing; write {{}} there if the world has no state") from None
-    except (OSError, ValueError) as error:
+        state = parse_json(read_bytes(path, "write {} there if the world has no state").decode("utf-8-sig"))
+    except ValueError as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(state, dict):
         raise InputError(f"{path}: must be a JSON object, not {type(state).__name__}")

@@ -377,7 +377,7 @@ def _with_absolute_paths(
 def _locate(name: str, base: Path) -> str:
     beside = base / name
     found = beside if beside.exists() else find_content("datasets", name)
-    return str((found or beside).resolve())
+    return str(beside if beside.is_fifo() else (found or beside).resolve())  # a pipe of the shell has no other name
 
 
 def _toml(value: Value) -> str:

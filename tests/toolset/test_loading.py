@@ -114,7 +114,7 @@ def test_an_unknown_world_names_the_shipped_ones() -> None:
     ("tools", "state", "message"),
     [
         (None, "{}", r"no tools.py .* folder with one of the two \(see agentft tools import\)"),
-        (GOOD_TOOLS, None, r"state.json: missing; write \{\} there"),
+        (GOOD_TOOLS, None, r"state.json: cannot be read \(No such file.*; write \{\} there"),
         (GOOD_TOOLS, "{", "state.json: cannot be read as JSON"),
         (GOOD_TOOLS, "[]", "must be a JSON object, not list"),
         (GOOD_TOOLS, '{"seed": 1}', "the key 'seed' is reserved for the run's seed; rename it"),
@@ -141,6 +141,14 @@ def test_invalid_utf8_in_the_state_is_refused(tmp_path: Path) -> None:
     world = make_world(tmp_path)
     (tmp_path / "state.json").write_bytes(b'{"a": "\xff"}')
     with pytest.raises(InputError, match=r"state\.json: cannot be read as JSON"):
+        load_toolset(world)
+
+
+def test_a_state_that_is_a_device_is_refused(tmp_path: Path) -> None:
+    """/dev/zero would fill the memory."""
+    world = make_world(tmp_path, state=None)
+    (tmp_path / "state.json").symlink_to("/dev/null")
+    with pytest.raises(InputError, match=r"state\.json: it is a device or a pipe, not a file; write"):
         load_toolset(world)
 
 

@@ -11,6 +11,7 @@ from safetensors.torch import load
 
 from agentft.commands import run as cli
 from agentft.errors import InputError
+from agentft.files import find_damage, write_digests
 from agentft.runs import RunFolder, find_finished
 from agentft.training import run
 from agentft.training.events import Event, Note
@@ -50,6 +51,19 @@ def damages(weights: Path) -> dict[str, Callable[[], object]]:
         "adapter_config.json is damaged": lambda: (weights / "adapter_config.json").write_text("{}"),
         "digests.json is damaged": lambda: (weights / "digests.json").write_text("{"),
     }
+
+
+@pytest.mark.parametrize("name", ["../other", "/dev/zero", "a/../../other"])
+def test_a_record_of_files_elsewhere_is_damaged(tmp_path: Path, name: str) -> None:
+    """To read /dev/zero would have no end."""
+    (tmp_path / "other").write_text("x")
+    (tmp_path / "weights" / "a").mkdir(parents=True)
+    (tmp_path / "weights" / "x").write_text("x")
+    write_digests(tmp_path / "weights")
+    assert find_damage(tmp_path / "weights") is None
+    record = tmp_path / "weights" / "digests.json"
+    record.write_text(record.read_text().replace('"x"', f'"{name}"'))
+    assert find_damage(tmp_path / "weights") == f"{record} is damaged"
 
 
 @pytest.mark.slow

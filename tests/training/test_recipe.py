@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from dataclasses import fields, replace
@@ -134,6 +135,16 @@ def test_model_folders_become_absolute(tmp_path: Path, monkeypatch: pytest.Monke
 
     assert read_recipe(None, ["model=mine"]).model == str(tmp_path / "mine")
     assert read_recipe(None, ["model=smollm2-135m"]).model == "smollm2-135m"
+
+
+def test_a_pipe_of_the_shell_keeps_its_name() -> None:
+    """Resolved, it is `/proc/1/fd/pipe:[2]`, which was said not to exist."""
+    read, write = os.pipe()
+    try:
+        assert read_recipe(None, [f"data=/dev/fd/{read}"]).data == (f"/dev/fd/{read}",)
+    finally:
+        os.close(read)
+        os.close(write)
 
 
 def test_a_recipe_can_choose_every_loss() -> None:
