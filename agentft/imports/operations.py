@@ -217,19 +217,17 @@ class OperationReader:
         body, home = self.resolve(value, base, place)
         kind, media = _media(body.get("content"))
         self.tell_unread(media, "media")
-        where = "form" if "form" in kind else "body"
+        where = "form" if re.search(r"\bform\b", kind) and "json" not in kind else "body"
         schema = self._expand(media.get("schema"), home, "readOnly")
         if not schema and where == "body" and kind and "json" not in kind and "*" not in kind:
             schema = _TEXT  # OpenAPI 3.1 describes files so
         self._spread(schema, where, body.get("required") is True, arguments, object_or_empty(media.get("encoding")))
         if where == "body":
             return self._body_media(kind, schema)
-        kind = kind.partition(";")[0].strip()
         return kind if kind != _FORM and "*" not in kind else ""
 
     def _body_media(self, kind: str, schema: Json) -> str:
         """The media type of a body that is no form, "" for JSON. A text is sent as it is."""
-        kind = kind.partition(";")[0].strip()
         if "json" in kind:
             return "" if kind == "application/json" or "*" in kind else kind
         if kind and object_or_empty(schema).get("type") == "string":
@@ -319,7 +317,11 @@ def _media(content: Json) -> tuple[str, dict[str, Any]]:
     """The preferred media type and its object: JSON before forms before any other."""
     kinds = list(object_or_empty(content))
     kinds.sort(key=lambda kind: (kind != "application/json", "json" not in kind, "form" not in kind))
-    return (kinds[0].lower(), object_or_empty(object_or_empty(content)[kinds[0]])) if kinds else ("", {})
+    return (
+        (kinds[0].lower().partition(";")[0].strip(), object_or_empty(object_or_empty(content)[kinds[0]]))
+        if kinds
+        else ("", {})
+    )
 
 
 def _examples(holder: Mapping[str, Any], references: References, base: str) -> list[Json]:

@@ -166,6 +166,7 @@ def test_bodies_are_sent_in_their_media_type(tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], dict[str, Any]]] = [
         (posted("multipart/form-data", form), {"title": "t", "file": "abc", "tags": ["a", "b"], "at": {"x": 1}}),
         (posted("application/json-patch+json", {"type": "array", "items": {}}), {"body": [{"op": "add"}]}),
+        (posted("application/vnd.platform+json", POINT), {"x": 1, "y": 2}),
         (posted("text/plain", {"type": "string"}), {"body": "hello"}),
         (posted("application/x-www-form-urlencoded", form), {"title": "a b", "tags": ["a", "b"]}),
     ]
@@ -178,17 +179,18 @@ def test_bodies_are_sent_in_their_media_type(tmp_path: Path) -> None:
         request = fill_request("http://real.test", route, arguments)
         sent.append(httpx.Request("POST", request.pop("url"), **request))
     kinds = [request.headers["content-type"].partition(";")[0] for request in sent]
-    assert kinds == [
-        "multipart/form-data",
-        "application/json-patch+json",
-        "text/plain",
-        "application/x-www-form-urlencoded",
-    ]
+    json_kinds = ["application/json-patch+json", "application/vnd.platform+json"]
+    assert kinds == ["multipart/form-data", *json_kinds, "text/plain", "application/x-www-form-urlencoded"]
     parts = sent[0].read().decode()
     assert 'name="file"; filename="file"' in parts
     assert parts.count('name="tags"') == 2
     assert 'name="at"\r\nContent-Type: application/json\r\n\r\n{"x": 1}' in parts
-    assert [request.read() for request in sent[1:]] == [b'[{"op":"add"}]', b"hello", b"title=a%20b&tags=a&tags=b"]
+    assert [request.read() for request in sent[1:]] == [
+        b'[{"op":"add"}]',
+        b'{"x":1,"y":2}',
+        b"hello",
+        b"title=a%20b&tags=a&tags=b",
+    ]
 
 
 @pytest.mark.parametrize(
