@@ -17,6 +17,7 @@ from agentft.evaluation.public_sets import READERS, Draft
 from agentft.evaluation.suites import load_suite
 from agentft.files import naming, path_argument, write_text
 from agentft.imports.world import default_base_url, unique_name
+from agentft.metrics.calls import ABSTAINING
 from agentft.rows.reading import Row, read_rows
 from agentft.toolset import load_toolset
 from agentft.toolset.arguments import ArgumentCheck
@@ -69,12 +70,13 @@ class ImportedSet:
             function["name"] = shown.get(function["name"], function["name"])
         last = history.pop()
         calls: list[Json] = [{"name": shown.get(name, name), "arguments": made} for name, made in draft.calls]
-        one = "several_tools" if len(shown) > 1 else "single"
+        one = "parallel" if len(calls) > 1 else "several_tools" if len(shown) > 1 else "single"
+        named = draft.category or one
         text = str(last["content"])
         self.lines[draft.id] = line
         self.cases[draft.id] = {
             "id": draft.id,
-            "category": draft.category or ("parallel" if len(calls) > 1 else one),
+            "category": named if calls or named in ABSTAINING else "irrelevance",
             "lang": "zh" if any("\u4e00" <= character <= "\u9fff" for character in text) else "en",
             "turns": [{"user": text, "calls": calls}],
             **({"tools": [*shown.values()]} if shown else {}),

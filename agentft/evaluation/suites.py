@@ -35,6 +35,7 @@ from pathlib import Path
 from agentft.content import content_root, find_content
 from agentft.errors import InputError, RowError
 from agentft.evaluation.views import ShownTool, read_view
+from agentft.metrics.calls import ABSTAINING
 from agentft.records.openai import parse_openai
 from agentft.strict import one_of, read_as, read_bytes, read_json_line, read_toml
 from agentft.toolset import Toolset, check_path, load_toolsets, locate_world
@@ -182,6 +183,10 @@ def _check(case: Case, at: str) -> None:
         raise InputError(f"{at}: `turns` is empty; a case needs at least one user turn")
     if case.category in ("irrelevance", "missing_tool") and any(turn.calls for turn in case.turns):
         raise InputError(f"{at}: a case of {case.category} must expect no calls")
+    judged = case.forbidden or any(turn.calls or turn.answer for turn in case.turns)
+    if not judged and case.category not in ABSTAINING:
+        remedy = "add `calls` or `answer`, or make it a case of irrelevance"
+        raise InputError(f"{at}: a case of {case.category} that expects nothing is solved by any reply; {remedy}")
     for index, turn in enumerate(case.turns):
         if not 0 <= turn.failing <= len(turn.calls):
             what = f"`failing` is {turn.failing}; it must be a count from 0 to {len(turn.calls)}"

@@ -6,7 +6,7 @@ from agentft.metrics.matching import Matching, case_matchings
 from agentft.metrics.reading import Context, attempted, final_text
 from agentft.types import Case, Score, Trajectory
 
-__all__ = ["abstention", "argument_f1", "call_decision", "decisions", "exact_call", "tool_name"]
+__all__ = ["ABSTAINING", "abstention", "argument_f1", "call_decision", "decisions", "exact_call", "tool_name"]
 
 ABSTAINING = ("irrelevance", "missing_parameter", "missing_tool")
 NO_CALL = Score(None, "the case expects no call")

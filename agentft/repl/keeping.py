@@ -160,7 +160,8 @@ def case(repl: Repl, rest: str) -> None:
         for (text, _), calls in zip(said, sent, strict=True)
     ]
     wide = any("\u4e00" <= letter <= "\u9fff" for text, _ in said for letter in text)
-    category = "multi_round" if len(sent) > 1 else {0: "irrelevance", 1: "single"}.get(len(sent[0]), "several_tools")
+    one = "single" if len(sent[0]) == 1 else "several_tools"
+    category = "irrelevance" if not any(sent) else "multi_round" if len(sent) > 1 else one
     row = {"id": session.conversation.id, "category": category, "lang": "zh" if wide else "en", "turns": turns}
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "suite.toml").exists():

@@ -192,9 +192,11 @@ def test_seal_tools(tmp_path: Path) -> None:
         row("b", {"kilos": "API_call_0"}),
         row("c", {"fresh": "True"}),
         {"id": "d", "query": "Weigh it.", "calling": []},
+        {"id": "e", "conversations": [{"value": asked.replace("Weigh", "Do not weigh")}, {"value": "[]"}]},
     ]
     made = import_set(write(tmp_path / "test.jsonl", rows), "seal-tools", tmp_path / "suite")
-    (case,) = plan_of(tmp_path / "suite").cases
+    case, without = plan_of(tmp_path / "suite").cases
+    assert (case.category, without.category) == ("single", "irrelevance")
     assert case.turns[0].user == 'Weigh 2.5 kg of "fresh" cod.'
     assert [call.arguments for call in case.calls] == [{"kilos": 2.5, "fresh": True}]
     returns: Any = made.tools[0]["returns"]

@@ -88,6 +88,7 @@ CALL: dict[str, Any] = TURN["calls"][0]
         (edited(id="x", turns="no"), "`turns` is 'no'; it must be a list"),
         (edited(id="x", category="irrelevance"), "a case of irrelevance must expect no calls"),
         (edited(id="x", category="missing_tool"), "a case of missing_tool must expect no calls"),
+        (edited(id="x", turns=[{"user": "Hi"}]), "expects nothing is solved by any reply; add `calls` or `answer`, or"),
         (edited(id="x", turns=[{**TURN, "failing": 2}]), "turns[0]: `failing` is 2; it must be a count from 0 to 1"),
         (edited(id="x", turns=[{**TURN, "failing": True}]), "`failing` is True"),
         (edited(id="x", turns=[{"calls": []}]), "turns[0]: `user` is missing"),

@@ -170,6 +170,13 @@ def test_case_makes_a_suite_that_can_be_loaded(tmp_path: Path) -> None:
     assert [call.arguments["amount"] for turn in case.turns for call in turn.calls] == [100, 200]
 
 
+def test_case_of_rounds_without_calls_expects_none(tmp_path: Path) -> None:
+    """It was of multi_round, and so solved by any reply."""
+    BankStage(["Hi", "And now?", f"/case {tmp_path}/mine"], {"*/0/0": "Hello.", "*/1/0": "Nothing."}).run()
+    (case,) = load_suite(str(tmp_path / "mine")).cases
+    assert (case.category, len(case.turns), case.calls) == ("irrelevance", 2, ())
+
+
 def test_case_writes_a_suite_for_any_persona(tmp_path: Path) -> None:
     stage = BankStage(["limit to 100", f"/case {tmp_path}/mine"])
     stage.session.persona = 'Be "brief" 🌧\n\\'
