@@ -157,7 +157,7 @@ def test_a_server_that_leaves_arguments_as_text_or_contents_as_parts_renders_the
 
 @pytest.mark.parametrize("call_format", sorted(CALL_FORMATS))
 def test_the_template_calls_only_what_other_implementations_of_jinja_have(call_format: str) -> None:
-    """LM Studio's (@huggingface/jinja) and llama.cpp's: they have no `dict`, for example."""
+    """LM Studio's (@huggingface/jinja) has no `dict`, for example; TGI's is minijinja."""
     rendering: Any = open_rendering(call_format, tokenizer_with())
     tree = Environment(autoescape=True).parse(
         served_template(rendering, tokenizer_with(), tools_of(plain()), thinking=False)
@@ -165,6 +165,8 @@ def test_the_template_calls_only_what_other_implementations_of_jinja_have(call_f
     own = {macro.name for macro in tree.find_all(nodes.Macro)}
     called = {getattr(call.node, "name", getattr(call.node, "attr", "")) for call in tree.find_all(nodes.Call)}
     assert called - own <= {"namespace", "endswith", "lstrip", "get", "items"}
+    asked = [test.node for test in tree.find_all(nodes.Test) if test.name == "iterable"]
+    assert not any(isinstance(node, nodes.Call) for node in asked), "minijinja takes what is missing for iterable"
 
 
 def test_the_first_difference_shows_both_texts() -> None:
