@@ -151,7 +151,7 @@ def _check(export: _Export, note: Callable[[str], None], allow_differences: bool
     parity = check_parity(export.rendering, export.rows, export.render())
     if parity.differ and not allow_differences:
         raise InputError(
-            f"{export.to}: {parity.sentence()}; the first difference: {parity.first}. To export all the same: "
+            f"{export.to}: {parity.sentence()}; the first difference: {parity.first}. To export anyway: "
             "--allow-differences"
         )
     if not parity.texts:

@@ -183,7 +183,8 @@ def test_a_property_may_have_the_name_of_a_keyword() -> None:
     inner: Schema = {"type": "object", "properties": {"required": {}}}
     named: Schema = {"properties": {"readOnly": {"type": "boolean"}, "default": inner, "properties": inner}}
     named["dependentRequired"] = {"properties": ["default"], "readOnly": ["default"]}
-    assert expand(named, hidden="readOnly") == named
+    hiding = named | {"properties": {**named["properties"], "id": {"readOnly": True}}}
+    assert expand(hiding, hidden="readOnly") == expand(named, hidden="readOnly") == named
 
 
 @pytest.mark.parametrize("name", ["properties", "patternProperties", "items", "enum", "readOnly", "required", "not"])
@@ -191,15 +192,16 @@ def test_a_property_may_have_a_keywords_name(name: str) -> None:
     """As GeoJSON's `properties` has."""
     inner = {"type": "object", "properties": {name: {"type": "string", "description": "Its name."}}, "required": [name]}
     schema: Schema = {"type": "object", "properties": {name: inner}, "required": [name]}
-    assert expand(schema, hidden="readOnly") == expand(schema) == schema
+    hiding = schema | {"properties": {name: inner, "id": {"readOnly": True}}}
+    assert expand(hiding, hidden="readOnly") == expand(schema) == schema
 
 
 def test_hiding_reads_each_level_once() -> None:
-    schema: Schema = {"type": "string"}
+    schema: Schema = {"type": "string", "readOnly": True}
     for _ in range(24):
         schema = {"type": "object", "properties": {"a": schema}}
     started = process_time()
-    expand(schema, hidden="readOnly")
+    assert "readOnly" not in str(expand(schema, hidden="readOnly"))
     assert process_time() - started < 5, "each level doubled the time"
 
 
