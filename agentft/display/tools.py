@@ -85,6 +85,8 @@ def _kind(spec: Mapping[str, Any]) -> str:
         return " | ".join(str(value) for value in spec["enum"])
     types = spec.get("type", "any")
     kind = " or ".join(types) if isinstance(types, list) else str(types)
+    if properties := spec.get("properties"):
+        return f"{kind} of {', '.join(properties)}"
     low, high = spec.get("minimum"), spec.get("maximum")
     if low is not None and high is not None:
         return f"{kind} {low}..{high}"

@@ -23,6 +23,7 @@ def test_a_tool_shows_its_arguments_with_kind_and_default() -> None:
     assert "days: integer 1..7" in text
     for ends, kind in ((("minimum",), "integer at least 1"), (("maximum",), "integer at most 1"), ((), "integer")):
         assert _kind({"type": "integer", **dict.fromkeys(ends, 1)}) == kind
+    assert _kind({"type": "object", "properties": {"a": {}, "b": {}}}) == "object of a, b"
     shop = shown(tool_table([load_toolset("shop")]))
     assert "max_price: number or null (optional)" in shop
     assert "coupon: string (optional)" in shop
