@@ -124,7 +124,7 @@ class AcpAgent:
         """Answer a prompt; of a link to a file, the model gets the address."""
         if session_id not in self._chats:
             raise acp.RequestError.resource_not_found(session_id)
-        text = "\n".join(getattr(block, "text", "") or getattr(block, "uri", "") for block in prompt)
+        text = "\n".join(getattr(block, "text", "") or getattr(block, "uri", "") or "" for block in prompt)
         if not text.strip():
             raise acp.RequestError.invalid_params({"details": "the prompt has no text"})
         async with self._turn:

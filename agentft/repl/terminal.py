@@ -264,6 +264,10 @@ class Terminal:
             if not self._asked:
                 self._accept(Buffer(document=Document("/show")))
 
+        @keys.add("<vt100-mouse-event>")
+        def _(_: KeyPressEvent) -> None:
+            """Not a mouse's, which is off, but a part of pasted text, in which prompt_toolkit fails to read a place."""
+
         @keys.add("c-z")
         def _(event: KeyPressEvent) -> None:
             def stop() -> None:

@@ -100,7 +100,7 @@ async def _chat(agent: Any, editor: Editor) -> None:
         await ask("there is no answer to this")
     with pytest.raises(acp.RequestError):
         await agent.prompt(session_id="gone", prompt=[acp.text_block("hi")])
-    for empty in ([], [acp.text_block(" \n")]):
+    for empty in ([], [acp.text_block(" \n")], [acp.image_block("AA==", "image/png")]):
         with pytest.raises(acp.RequestError) as refused:
             await agent.prompt(session_id=session, prompt=empty)
         assert refused.value.data == {"details": "the prompt has no text"}

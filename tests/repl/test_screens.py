@@ -148,6 +148,8 @@ def test_pasted_lines_stay_as_they_are(tmp_path: Path) -> None:
         screen.tmux("paste-buffer", "-p")
         screen.wait_for("› if 北京:\n·     stay\n")
         screen.wait_for("0 tokens · 0 MB of memory")
+        screen.type("\x1b[31mred", "Space")  # as a terminal that does not mark what is pasted would send it
+        assert "Exception" not in screen.wait_for("red")
     finally:
         screen.tmux("kill-server")
 
