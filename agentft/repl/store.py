@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,12 @@ class StoredSession:
         """Put the chat into a session.
 
         Raises:
-            InputError: its turns are in another format than this model's.
+            InputError: its turns are in another format than this model's, or damaged.
         """
+        with _reading(self.path):
+            self._fill(session)
+
+    def _fill(self, session: Session) -> None:
         row = self.document["conversation"]
         if row["source"] != session.model.source:
             raise InputError(
@@ -70,14 +74,13 @@ class StoredSession:
                 f"{session.model.source}; start agentft chat with the model {self.document['model']}"
             )
         turns = tuple(Turn(**{**one, "parts": tuple(map(read_part, one["parts"]))}) for one in row["turns"])
-        session.conversation = Conversation(row["id"], turns, session.offered, row["source"])
-        session.rounds = [
-            ChatRound(**{**one, "steps": [*map(_read_step, one["steps"])]}) for one in self.document["rounds"]
-        ]
-        session.dropped, session.fixes = self.document["dropped"], [*self.document["fixes"]]
-        session.unanswered, session.name = "", self.name
+        rounds = [ChatRound(**{**one, "steps": [*map(_read_step, one["steps"])]}) for one in self.document["rounds"]]
+        fixes = [*self.document["fixes"]]
         if session.worlds is not None:
             session.worlds.restore(row["id"], self.document["states"])
+        session.conversation = Conversation(row["id"], turns, session.offered, row["source"])
+        session.rounds, session.dropped, session.fixes = rounds, self.document["dropped"], fixes
+        session.unanswered, session.name = "", self.name
 
 
 @dataclass
@@ -150,11 +153,18 @@ def _read_step(row: dict[str, Any]) -> Step:
 
 
 def _read(path: Path) -> StoredSession:
-    try:
+    with _reading(path):
         document = json_of(path.read_bytes())
         if document["version"] != _VERSION:
             raise InputError(f"{path}: written by another version of agentft; it cannot be resumed")
-        document["conversation"]["turns"], document["rounds"], document["origin"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a session of this version ({error}); remove the file") from None
+        document["conversation"]["turns"], document["rounds"], document["origin"].keys()
     return StoredSession(path, document)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Name the file in an error of the block, which reads a part of a session."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not a session of this version ({error}); remove the file") from None

@@ -259,6 +259,29 @@ def test_a_name_needs_resume() -> None:
     assert "pipe a question to ask it; --resume NAME is for sessions" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"conversation": {}},
+        {"rounds": 5},
+        {"rounds": [{"question": "?"}]},
+        {"fixes": 5},
+        {"states": [1]},
+        {"origin": 5},
+    ],
+)
+def test_a_damaged_session_is_named_and_the_chat_goes_on(part: dict[str, object], tmp_path: Path) -> None:
+    bank("limit to 100", store=tmp_path)
+    (path,) = tmp_path.glob("chat-*.json")
+    stored = json.loads(path.read_text())
+    if "conversation" in part:
+        part = {"conversation": {**stored["conversation"], "turns": [{"x": 1}]}}
+    path.write_text(json.dumps({**stored, **part}))
+    found = bank("limit to 200", f"/load {path.stem}", "/undo", store=tmp_path)
+    assert f"{path}: not a session of this version" in found.noted
+    assert not found.repl.session.rounds
+
+
 def test_a_chat_goes_on_when_its_session_cannot_be_stored(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     full = bank("limit to 100", "/save oslo", "limit to 200", store=tmp_path / "file")
