@@ -110,7 +110,7 @@ def check_hub(name: str) -> None:
     if constants.HF_HUB_OFFLINE and not cached.is_dir():
         raise MissingError(
             f"the model {name!r} cannot be loaded ({hub.netloc} is out of reach, and the cache does not have it); "
-            f"give a folder, a hub id or {', '.join(EMBEDDED)}"
+            f"give a folder, a hub id or {', '.join(EMBEDDED)} (eval, chat: a server's model with --endpoint URL)"
         )
 
 

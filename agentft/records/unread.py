@@ -16,6 +16,7 @@ __all__ = ["unread_keys", "unread_of_turn"]
 _ROW = frozenset({"id", "system", "source", "license", "lang", "language", "category", "subcategory", "task"})
 _ROW |= {"dataset", "split", "metadata", "meta", "provenance", "uuid", "uid", "hash", "url", "model", "generator"}
 _ROW |= {"created", "created_at", "date", "timestamp", "version", "topic", "domain", "tags", "difficulty", "quality"}
+_ROW |= {"session_id", "conversation_id", "thread_id", "user_id"}
 _CALL = frozenset({"id", "type", "function", "name"})
 _TOOL = frozenset({"type", "function", "name", "description", "parameters", "input_schema", "inputSchema"})
 _TEXT_TURNS = (frozenset({"from", "value"}), frozenset({"role", "content"}))

@@ -123,6 +123,7 @@ def test_another_weight_rejects_the_row(weights: dict[str, Any]) -> None:
         ({"messages": CHAT, "tools": [TOOL, TOOL["function"]]}, ("tools: the second 'weather'",)),
         ({"messages": CHAT, "uuid": "a1", "url": "http://x", "created": "2024", "question": CHAT[0]["content"]}, ()),
         ({"messages": CHAT, "question": "Another one?", "uuid": "a1"}, ("question",)),
+        ({"messages": CHAT, "session_id": "s1", "conversation_id": "c", "thread_id": "t", "user_id": "u"}, ()),
         ({"messages": CHAT, "tools": [TOOL], "functions": [TOOL]}, ("functions",)),
         ({"messages": [CHAT[0], {**CHAT[1], "toolCalls": [CALL], "thinking": " "}]}, ("assistant.toolCalls",)),
         (
