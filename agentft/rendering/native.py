@@ -151,7 +151,7 @@ class _Chat:
         message, (_, body, stop) = self.messages[number], self._reply(number)
         pieces = list(self._pieces(body))
         thoughts = self._split_thought(pieces, message)
-        spoken = max((at for at, (kind, _) in enumerate(pieces) if kind == "answer"), default=-1)
+        spoken = self._spoken(pieces)
         kinds: list[SegmentKind] = ["answer"] * len(pieces)
         if message.calls:
             kinds = ["preamble" if at <= spoken else "call" for at in range(len(pieces))]
@@ -169,13 +169,22 @@ class _Chat:
         message, (_, body, stop) = self.messages[number], self._reply(number)
         if not self.whole and (message.thought or (message.calls and message.content.strip())):
             raise FrameError("the chat template rewrites this conversation, so text before a call is not told from it")
-        read = self.rendering.parse("".join(text for _, text in self._pieces(body)) + stop)
+        pieces = [*self._pieces(body)]
+        before = "".join(text for _, text in pieces[: max(self._spoken(pieces), 0)])
+        if message.calls and any(isinstance(part, ToolCall) for part in self.rendering.parse(before)):
+            raise FrameError(f"the chat template writes the text of a reply after its calls; {REMEDY}")
+        read = self.rendering.parse("".join(text for _, text in pieces) + stop)
         found = [(part.name, part.arguments) for part in read if isinstance(part, ToolCall)]
         if message.calls and not message.unreadable and found != [(c.name, dict(c.arguments)) for c in message.calls]:
             raise FrameError(
                 f"the chat template writes the {len(message.calls)} calls of a reply so that "
                 f"{len(found)} can be read back; {REMEDY}"
             )
+
+    @staticmethod
+    def _spoken(pieces: _Pieces) -> int:
+        """The place of the last piece of the reply's text; -1: it has none."""
+        return max((at for at, (kind, _) in enumerate(pieces) if kind == "answer"), default=-1)
 
     def _given(self, text: str) -> list[Segment]:
         kinds: dict[SegmentKind | None, SegmentKind] = {None: "frame", "call": "system"}  # a control token in a tool

@@ -212,7 +212,8 @@ def find_syntax(template: ToolTemplate, controls: Sequence[str], stop: str) -> C
     if _NAMES[0] not in shown:
         raise FrameError(f"{_NO_TOOLS}; {REMEDY}")
     problems: list[str] = []  # empty where calls are rendered
-    for as_text, blank in product((False, True), ("", None)):
+    forms = (False, True) if _wants_text(template) else (False,)
+    for as_text, blank in product(forms, ("", None)):
         found = None
         try:
             found = _Probe(template, controls, stop, as_text, blank).find()
@@ -222,6 +223,15 @@ def find_syntax(template: ToolTemplate, controls: Sequence[str], stop: str) -> C
         if found:
             return found
     raise FrameError(f"{_UNREADABLE}{problems[0] if all('cannot render' in one for one in problems) else ''}; {REMEDY}")
+
+
+def _wants_text(template: ToolTemplate) -> bool:
+    """Whether the template fails for arguments that are an object, or writes them as Python does."""
+    try:
+        reply = {"role": "assistant", "content": "", "tool_calls": [_call(0, _IDS[0], as_text=False)]}
+        return str(_ARGUMENTS[0]) in template([_USER, reply], False, _TOOLS)
+    except FrameError:
+        return True
 
 
 @dataclass(frozen=True)

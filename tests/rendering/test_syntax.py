@@ -214,6 +214,36 @@ def test_a_template_that_changes_contents_keeps_control_tokens_as_text_and_the_m
             assert [s.kind for s in native.samples(row)[0] if s.sampled] == ["call", "terminator"]
 
 
+def test_a_template_with_a_notation_of_its_own_for_arguments_is_refused_even_if_it_prints_texts() -> None:
+    """Like Gemma 4's, which would be trained on `{{"city": "Rome"}}`."""
+    calls = (
+        "{% for c in m.tool_calls or [] %}<tool_call>call:{{ c.function.name }}{{ '{' }}"
+        "{% if c.function.arguments is mapping %}{% for k, v in c.function.arguments.items() %}{{ k }}:<|{{ v }}|>"
+        "{% endfor %}{% else %}{{ c.function.arguments }}{% endif %}{{ '}' }}</tool_call>{% endfor %}"
+    )
+    with pytest.raises(FrameError, match="not a name with JSON arguments"):
+        open_rendering("native", tokenizer_of(TOOLS + SHOW + calls + END))
+
+
+def test_a_template_that_prints_arguments_as_python_does_gets_them_as_json() -> None:
+    calls = CALLS.replace(
+        "{{ c.function | tojson }}", '{"name": "{{ c.function.name }}", "arguments": {{ c.function.arguments }}}'
+    )
+    native = open_rendering("native", tokenizer_of(TOOLS + SHOW + calls + END))
+    assert isinstance(native, NativeRendering)
+    assert native.syntax.as_text
+
+
+def test_a_template_that_writes_the_text_of_a_reply_after_its_calls_is_refused() -> None:
+    """The call would be taken for a part of the text, which `--learn calls` does not supervise."""
+    after = SHOW.replace("{{ m.content }}", "") + CALLS + "{{ m.content }}" + END
+    native = open_rendering("native", tokenizer_of(TOOLS + after))
+    call: Json = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    turns: Json = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "Look.", "tool_calls": [call]}]
+    with pytest.raises(FrameError, match="after its calls; use the call format hermes"):
+        native.samples(parse_row({"messages": turns, "tools": DECLARED}, "row"))
+
+
 def test_a_reply_has_one_stop_and_no_thought_that_is_begun_twice() -> None:
     """Like Nemotron's: the last reply has the thought that the prompt begins, and line breaks follow a call's stop."""
     begun = "{% if m.role == 'assistant' and loop.last %}<think>\n{% endif %}{{ m.content }}"
