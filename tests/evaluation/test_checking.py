@@ -84,7 +84,7 @@ def test_a_crash_of_a_tool_is_a_flaw(tmp_path: Path) -> None:
 
 
 def test_cases_that_ask_the_same_are_flaws(tmp_path: Path) -> None:
-    other = {**NAMED["s1"], "id": "other", "turns": [{"user": "Price of tea?", "calls": []}]}
+    other = {**NAMED["s1"], "id": "other", "category": "irrelevance", "turns": [{"user": "Price of tea?", "calls": []}]}
     flaws = check(tmp_path, NAMED["s1"], {**NAMED["s1"], "id": "again"}, other)
     assert [(flaw.case, flaw.problem) for flaw in flaws] == [
         ("again", "it is the same as case 's1'"),
