@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TextIO
 from weakref import WeakSet
@@ -21,12 +21,13 @@ from agentft.strict import counted
 __all__ = ["Interruption", "end_without_threads", "foreign_code", "stdout_to_stderr"]
 
 _REFUSED = frozenset({"os.chdir", "os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn"})
-_PATIENCE = 10.0  # seconds for the threads of worlds at the end
+_PATIENCE = 10.0  # seconds for the threads of worlds, and what they registered with `atexit`, at the end
 _local = threading.local()
 _threads: WeakSet[threading.Thread] = WeakSet()  # started by worlds
 _outputs: list[int] = []  # copies of the descriptor 2, one for each `stdout_to_stderr` that has not ended
-_exit, _start = os._exit, threading.Thread.start
-_installed = threading.Event()
+_exit, _start, _register = os._exit, threading.Thread.start, atexit.register
+_installed, _has_hooks, _ended = threading.Event(), threading.Event(), threading.Event()
+atexit.register(_ended.set)  # runs after what worlds register later
 
 
 class Interruption(BaseException):
@@ -48,6 +49,7 @@ def foreign_code() -> Iterator[None]:
         sys.addaudithook(_audit)
         os._exit = _leave
         threading.Thread.start = _start_noted  # type: ignore[assignment, method-assign]
+        atexit.register = _register_noted  # type: ignore[assignment]
     before = getattr(_local, "inside", False)
     try:
         with _marked_interrupts():
@@ -90,6 +92,12 @@ def _start_noted(thread: threading.Thread) -> None:
     _start(thread)
 
 
+def _register_noted(function: Callable[..., Any], *arguments: Any, **named: Any) -> Callable[..., Any]:
+    if getattr(_local, "inside", False):
+        _has_hooks.set()
+    return _register(function, *arguments, **named)
+
+
 def _leave(status: int) -> NoReturn:
     if getattr(_local, "inside", False):
         raise RuntimeError("a tool world may not call os._exit, because it would end agentft")
@@ -97,17 +105,17 @@ def _leave(status: int) -> NoReturn:
 
 
 def end_without_threads(code: int) -> None:
-    """End the process soon, although Python would wait for threads that a world's code has started."""
+    """End the process soon, although Python would wait for threads and `atexit` functions of a world's code."""
 
     def end() -> None:
-        if count := sum(thread.is_alive() for thread in [*_threads]):
-            os.write(2, f"ended without waiting for {counted(count, 'thread')} of a tool world\n".encode())
+        waited = _ended.wait(_PATIENCE)
+        count = sum(thread.is_alive() for thread in [*_threads])
+        if not waited and (count or _has_hooks.is_set()):
+            what = counted(count, "thread") if count else "the atexit functions"
+            os.write(2, f"ended without waiting for {what} of a tool world\n".encode())
             _exit(code)
 
-    timer = threading.Timer(_PATIENCE, end)
-    timer.daemon = True
-    atexit.register(timer.cancel)  # runs when all threads have ended
-    timer.start()
+    _start(threading.Thread(target=end, daemon=True))
 
 
 def _reopen() -> None:
