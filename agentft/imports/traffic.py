@@ -98,7 +98,10 @@ def _har(entry: Any) -> dict[str, Any]:
             raise InputError("a redirect, or a browser's own request (OPTIONS), is no answer to a call")
         post, content = request.get("postData") or {}, response.get("content") or {}
         media = str(post.get("mimeType") or "").partition(";")[0].strip().lower()
-        form = [(pair["name"], pair.get("value") or "") for pair in post.get("params") or []]
+        fields = post.get("params") or []
+        if any("fileName" in field for field in fields):
+            raise InputError("its form uploads a file, which a recording does not hold; import the API's description")
+        form = [(field["name"], field.get("value") or "") for field in fields]
         if not form and media.startswith("multipart/") and post.get("text"):
             raise InputError("its multipart form was saved as text; export the file with the parameters of forms")
         sent = _text(post, "request")

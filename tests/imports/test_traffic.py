@@ -271,6 +271,10 @@ def har(folder: Path, *entries: dict[str, Any]) -> ImportedWorld:
             },
             "its multipart form was saved as text",
         ),
+        (
+            {"post": {"mimeType": "multipart/form-data", "params": [{"name": "f", "fileName": "a.txt"}]}},
+            "its form uploads a file",
+        ),
     ],
 )
 def test_an_exchange_whose_content_cannot_be_read_is_refused(
