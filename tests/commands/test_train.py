@@ -141,7 +141,7 @@ def test_a_dry_run_as_text(tiny: Path, here: Path, capfd: pytest.CaptureFixture[
     out = capfd.readouterr().out
     assert "rows: 9 = 9 kept + 0 rejected" in out
     assert "longest samples:" in out
-    few = ["pack_tokens=512", "epochs=2", "max_steps=1"]
+    few = ["pack_tokens=256", "epochs=2", "max_steps=1"]
     assert run(["train", "--model", str(tiny), "--data", "rows.jsonl", "--dry-run", *few]) == 0
     assert re.search(r"^steps: 1 over 0\.\d+ epochs$", capfd.readouterr().out, re.MULTILINE)
 
