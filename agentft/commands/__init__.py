@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -184,6 +185,9 @@ def main() -> None:
     """The console script `agentft`."""
     from agentft.training.launch import rank_here
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.encoding.lower() != "utf-8":  # by the locale
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
     launched = {f"--{name}={os.environ.get('LOCAL_RANK')}" for name in ("local_rank", "local-rank")}  # by DeepSpeed
     code = run([argument for argument in sys.argv[1:] if argument not in launched])
     with suppress(OSError):

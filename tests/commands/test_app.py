@@ -379,14 +379,3 @@ def test_tools_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert tools["current_weather"]["endpoints"] == ["http://weather.test/current_weather"]
     assert run(["tools", "show", str(REPOSITORY / "tools" / "search")]) == 0
     assert "open_page" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("command", [["tools", "list"], ["--help"], ["tools", "list", "--json"]])
-def test_a_command_whose_reader_has_left_exits_as_shells_report_sigpipe(command: list[str]) -> None:
-    started = [sys.executable, "-m", "agentft", *command]
-    with subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=REPOSITORY) as process:
-        assert process.stdout is not None
-        process.stdout.close()
-        assert process.wait(120) == 141
-        assert process.stderr is not None
-        assert process.stderr.read() == b""
