@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +15,7 @@ from typing import Any
 
 from agentft import __version__
 from agentft.agent import INFRASTRUCTURE
+from agentft.display.safe import safe_line
 from agentft.errors import AgentftError
 from agentft.models import Delta, OnDelta, TextDelta
 from agentft.repl.gate import Decision
@@ -25,6 +28,7 @@ __all__ = ["AcpAgent", "serve_editor"]
 
 _OPTIONS = {"allow_once": "Allow", "allow_always": "Always allow", "reject_once": "Reject"}
 _LIMIT = 1 << 24  # bytes of a message
+_FIELDS: dict[str, Any] = {"id": str | float | int | None, "method": str | None, "error": dict | None}
 _SECONDS = 60.0  # that the editor may take to receive an update
 
 
@@ -147,10 +151,51 @@ def _reason(last: Step) -> str:
     return "max_turn_requests" if last.exchanges else ends.get(last.finish, "end_turn")
 
 
+class _OneLine(logging.Formatter):
+    """What the SDK logs, without its tracebacks."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        why = f": {record.exc_info[1]!r}" if record.exc_info else ""
+        return safe_line(f"{record.getMessage()}{why}")
+
+
+class _Messages:
+    """A transport of the SDK: messages, one a line. What is none is refused here, since the SDK would end for it."""
+
+    def __init__(self, reader: Any, writer: Any) -> None:
+        self._reader, self._writer = reader, writer
+
+    async def send(self, message: Any) -> None:
+        self._writer.write(json.dumps(message).encode() + b"\n")
+        await self._writer.drain()
+
+    async def receive(self) -> Any:
+        """The next message; None at the end."""
+        while not self._reader.at_eof():
+            refusal = acp.RequestError.invalid_request()
+            try:
+                line = await self._reader.readline()
+                if not line.strip():
+                    continue
+                message = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                message, refusal = None, acp.RequestError.parse_error({"details": str(error)})
+            if isinstance(message, dict) and all(isinstance(message.get(key), kinds) for key, kinds in _FIELDS.items()):
+                return message
+            await self.send({"jsonrpc": "2.0", "id": None, "error": refusal.to_error_obj()})
+        return None
+
+    async def close(self) -> None:
+        """Nothing: stdout stays open until the process ends."""
+
+
 def serve_editor(opened: Callable[[], Session]) -> None:
     """Serve the editor that started this process until it closes stdin. What libraries print goes to stderr."""
     sys.stdout = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    logged = logging.StreamHandler()
+    logged.setFormatter(_OneLine())
+    logging.basicConfig(handlers=[logged])
     asyncio.run(_serve(AcpAgent(opened)))
 
 
@@ -158,6 +203,6 @@ async def _serve(agent: AcpAgent) -> None:
     reader, writer = await acp.stdio.stdio_streams(_LIMIT)
     sys.stdout = sys.stderr
     try:
-        await acp.run_agent(agent, writer, reader)
+        await acp.run_agent(agent, _Messages(reader, writer))
     finally:
         agent.stop()

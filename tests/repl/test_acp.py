@@ -12,7 +12,7 @@ import pytest
 
 from agentft.repl.session import Session
 from agentft.types import Step
-from tests.commands.run import REPOSITORY
+from tests.commands.run import REPOSITORY, run_process
 from tests.repl.bank import LIMIT, BankStage
 
 acp = pytest.importorskip("acp", reason="the SDK of the Agent Client Protocol is not installed")
@@ -177,3 +177,33 @@ def test_every_session_is_a_chat_of_its_own() -> None:
         assert agent._chats[first].session.gate.cancelled.is_set()
 
     asyncio.run(talk())
+
+
+NO_MESSAGES = {
+    "{bad": -32700,
+    "[" * 100_000: -32700,
+    '"' + "x" * (1 << 24) + '"': -32700,
+    "\0\0": -32700,
+    "42": -32600,
+    "[]": -32600,
+    "null": -32600,
+    '"x"': -32600,
+    '{"id": {}}': -32600,
+    '{"id": 9, "method": []}': -32600,
+    '{"id": 0, "error": "x"}': -32600,
+}
+
+
+def test_what_is_no_message_is_refused_and_the_next_one_answered(tmp_path: Path) -> None:
+    (tmp_path / "answers.jsonl").write_text(json.dumps({"key": "*", "text": "Hello."}))
+    hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": 1}}
+    noted = {"jsonrpc": "2.0", "method": "session/cancel\x1b[2J", "params": []}
+    lines = [*NO_MESSAGES, "", json.dumps(noted), json.dumps(hello)]
+    command = ["chat", "--model", f"scripted:{tmp_path / 'answers.jsonl'}", "--tools", "", "--acp"]
+    done = run_process(command, stdin="\n".join(lines), env={"AGENTFT_CACHE": str(tmp_path)})
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    refusals = [answer["error"]["code"] for answer in answers if answer["id"] is None]
+    assert (refusals, done.returncode) == ([*NO_MESSAGES.values()], 0)
+    assert [answer["result"]["agentInfo"]["name"] for answer in answers if answer["id"] == 1] == ["agentft"]
+    assert "session/cancel␛[2J" in done.stderr
+    assert "Traceback" not in done.stderr
