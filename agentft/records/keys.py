@@ -10,8 +10,9 @@ from agentft.types import Json
 
 __all__ = ["REASONING_KEYS", "WEIGHT_KEYS", "argument_key", "as_text", "is_blank", "read_excluded", "read_reasoning"]
 
-WEIGHT_KEYS = ("weight", "loss", "train", "loss_mask")
-"""Keys of an assistant turn that say whether it is supervised: OpenAI's and Mistral's, ms-swift's, axolotl's, Step."""
+WEIGHT_KEYS = ("weight", "loss", "train", "loss_mask", "loss_weight")
+"""Keys of an assistant turn that say whether it is supervised: OpenAI's and Mistral's, ms-swift's, axolotl's, Step,
+LLaMA-Factory's."""
 
 REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 """Keys of an assistant turn that hold its thought."""

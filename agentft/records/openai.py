@@ -25,7 +25,7 @@ _ROLES |= {"tool": "tool", "function": "tool"}
 _KEYS = CallKeys()
 _UNPLACED = Span(0, 0)
 _THOUGHT_TYPES = ("thinking", "reasoning")
-_THOUGHT_KEYS = (*_THOUGHT_TYPES, "text")
+_THOUGHT_KEYS = (*_THOUGHT_TYPES, "text", "value")
 _TEXT_KEYS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 
 OPENAI_KEYS: dict[str, frozenset[str]] = {
@@ -67,7 +67,7 @@ def parse_openai(items: Sequence[Json]) -> tuple[list[Turn], tuple[ToolDefinitio
                 _add_result(message, step, items[index - 1] if index else None)
                 continue
             turns += step.close(reopen=role == "assistant")
-            turn = _tile(role, _read_message(role, message, numbers))
+            turn = _tile(role, _read_message(role, _move_calls(message), numbers))
             step.add(part for part in turn.parts if isinstance(part, ToolCall))
             turns.append(replace(turn, excluded=True) if role == "assistant" and read_excluded(message) else turn)
         except RowError as error:
@@ -88,6 +88,17 @@ def _tile(role: Role, texts_and_parts: Iterator[tuple[str, Part]]) -> Turn:
         parts.append(replace(part, span=Span(len(raw), len(raw) + len(text))))
         raw += text
     return Turn(role, tuple(parts), raw)
+
+
+def _move_calls(message: Mapping[str, Json]) -> Mapping[str, Json]:
+    """The message with LLaMA-Factory's parts of the type `tool_call` in `tool_calls`, if it has none there."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) and message.get("role") == "assistant" else []
+    calls = [part for part in parts if isinstance(part, dict) and part.get("type") == "tool_call"]
+    if not calls or written_calls(message):
+        return message
+    texts = [part for part in parts if part not in calls]
+    return {**message, "content": texts, "tool_calls": [part.get("value") for part in calls]}
 
 
 def _read_message(role: Role, message: Mapping[str, Json], numbers: Iterator[int]) -> Iterator[tuple[str, Part]]:
@@ -130,7 +141,8 @@ def _read_content(content: Json) -> str:
         thoughts = [part for part in content if isinstance(part, dict) and part.get("type") in _THOUGHT_TYPES]
         text = "".join(_read_text_part(part) for part in content if part not in thoughts)
         for part in reversed(thoughts):
-            text = add_thought(text, _read_content(next((part[key] for key in _THOUGHT_KEYS if key in part), part)))
+            given = [part[key] for key in _THOUGHT_KEYS if key in part]  # Arrow adds the others as nulls
+            text = add_thought(text, _read_content(next(filter(None, given), "" if given else part)))
         return text
     if isinstance(content, str | None):
         return content or ""
@@ -140,6 +152,7 @@ def _read_content(content: Json) -> str:
 def _read_text_part(part: Json) -> str:
     kind = str(part.get("type", "text")) if isinstance(part, dict) else ""
     text = part.get(_TEXT_KEYS.get(kind, "")) if isinstance(part, dict) else part
+    text = part.get("value") if isinstance(part, dict) and text is None and kind in _TEXT_KEYS else text
     if isinstance(text, str):
         return text
     shown = part if kind in ("", *_TEXT_KEYS) else kind

@@ -21,7 +21,7 @@ _CALL = frozenset({"id", "type", "function", "name"})
 _TOOL = frozenset({"type", "function", "name", "description", "parameters", "input_schema", "inputSchema"})
 _TEXT_TURNS = (frozenset({"from", "value"}), frozenset({"role", "content"}))
 _TURN = frozenset({"id", *WEIGHT_KEYS})
-_WEIGHT = re.compile("(?:^|_)(?:loss|mask|train|weight|label|kto)", re.I)  # names whose numbers are named, too
+_WEIGHT = re.compile("(?:^|_)(?:loss|mask|train|learn|supervis|weight|label|kto)", re.I)  # their numbers are named, too
 
 
 def unread_keys(

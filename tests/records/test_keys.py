@@ -84,7 +84,7 @@ def supervised(row: dict[str, Any], fmt: str) -> str:
     return "".join(character for character, weight in zip(text, encoded.loss_weights, strict=True) if weight)
 
 
-@pytest.mark.parametrize("key", ["weight", "loss", "train", "loss_mask"])
+@pytest.mark.parametrize("key", ["weight", "loss", "train", "loss_mask", "loss_weight"])
 @pytest.mark.parametrize("no", [0, False, 0.0])
 @pytest.mark.parametrize("fmt", CALL_FORMATS)
 def test_a_turn_of_weight_0_is_not_learnt(key: str, no: object, fmt: str) -> None:
@@ -151,8 +151,8 @@ def test_another_weight_rejects_the_row(weights: dict[str, Any]) -> None:
         ({"messages": CHAT, "weight": 0, "train": False, "constraint": 3}, ("weight", "train")),
         ({"messages": CHAT, "label": False, "kto_tag": True, "labelled": 1}, ("label", "kto_tag", "labelled")),
         (
-            {"messages": [CHAT[0], {**CHAT[1], "loss_scale": 0.0, "masked": True}]},
-            ("assistant.loss_scale", "assistant.masked"),
+            {"messages": [CHAT[0], {**CHAT[1], "loss_scale": 0.0, "masked": True, "learn": False}]},
+            ("assistant.loss_scale", "assistant.masked", "assistant.learn"),
         ),
         ({"messages": [CHAT[0], {"role": "assistant", "tool_calls": [{**CALL, "weight": 0}]}]}, ("tool_calls.weight",)),
     ],

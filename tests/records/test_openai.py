@@ -237,16 +237,66 @@ def test_parts_of_texts_and_refusals_are_read_and_others_named() -> None:
             {"type": "reasoning", "summary": [{"type": "summary_text", "text": "So."}]},
             "{'type': 'reasoning', 'summary'",
         ),
-        ({"type": "reasoning", "value": "So."}, "{'type': 'reasoning', 'value'"),
-        ({"type": "text", "value": "Hi"}, "{'type': 'text', 'value': 'Hi'}"),
+        ({"type": "text", "body": "Hi"}, "{'type': 'text', 'body': 'Hi'}"),
     ],
 )
 def test_parts_whose_text_stands_under_another_key_are_refused_with_it(part: Any, told: str) -> None:
-    """As in the Responses API and in LLaMA-Factory's newer format. The thoughts were left out without a word."""
+    """As in the Responses API. The thoughts were left out without a word."""
     row: Any = {"messages": [USER, {"role": "assistant", "content": [part, {"type": "text", "text": "4"}]}]}
     with pytest.raises(RowError, match=re.escape(told)) as refused:
         parse_row(row, "x")
     assert (refused.value.reason, refused.value.turn) == ("value-not-text", 1)
+
+
+def test_llama_factorys_parts_are_read_with_their_calls_and_weights() -> None:
+    call = '{"name": "f", "arguments": {"city": "%s"}}'
+    messages: Any = [
+        {"role": "user", "content": [{"type": "text", "value": "Weather?"}], "loss_weight": 0.0},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "reasoning", "value": "So.", "text": None},
+                {"type": "text", "value": "Look.", "text": None},
+                {"type": "tool_call", "value": call % "Rome"},
+                {"type": "tool_call", "value": call % "Oslo"},
+            ],
+            "loss_weight": 1.0,
+        },
+        {"role": "tool", "content": [{"type": "text", "value": "30"}]},
+        {"role": "tool", "content": [{"type": "text", "value": "9"}]},
+        {"role": "assistant", "content": [{"type": "text", "value": "30 and 9."}], "loss_weight": 0.0},
+    ]
+    read = parse_row({"messages": messages}, "x")
+    first = read.turns[1].parts
+    assert [part.text for part in first if isinstance(part, Text)] == ["So.", "Look."]
+    assert [part.arguments for part in first if isinstance(part, ToolCall)] == [{"city": "Rome"}, {"city": "Oslo"}]
+    assert [turn.raw for turn in read.turns if turn.role == "tool"] == ["30", "9"]
+    assert [turn.excluded for turn in read.turns if turn.role == "assistant"] == [False, True]
+    assert read.unread == ()
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ({"role": "user", "content": [{"type": "tool_call", "value": "{}"}]}, "no text but 'tool_call'"),
+        ({"role": "assistant", "content": [{"type": "tool_call", "value": "{"}]}, "the text of `tool_calls` is"),
+        ({"role": "assistant", "content": [{"type": "tool_call"}]}, "a call must be an object, not None"),
+    ],
+)
+def test_a_part_that_is_no_call_of_the_assistant_is_refused(message: Any, told: str) -> None:
+    row: Any = {"messages": [USER, ASSISTANT, message]}
+    with pytest.raises(RowError, match=re.escape(told)):
+        parse_row(row, "x")
+
+
+def test_a_thought_beside_the_nulls_of_a_merged_column_is_read() -> None:
+    parts: Any = [{"type": "reasoning", "thinking": None, "reasoning": "So."}, {"type": "text", "text": "4"}]
+    row: Any = {"messages": [USER, {"role": "assistant", "content": parts}]}
+    read = parse_row(row, "x")
+    assert [(part.text, part.thought) for part in read.turns[1].parts if isinstance(part, Text)] == [
+        ("So.", True),
+        ("4", False),
+    ]
 
 
 def test_a_result_in_parts_is_their_text_and_an_image_in_it_is_named() -> None:
