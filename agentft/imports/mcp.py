@@ -34,6 +34,7 @@ _PAGE_LIMIT = 100
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
 _ANSWER_LIMIT = 16 << 20  # bytes of one answer over HTTP
 _LOG_LIMIT = 1 << 16  # bytes of a server's log that are kept
+_ERROR = re.compile(r"err(or|!)(:| code )", re.IGNORECASE)  # "ValueError: no key", "npm error code E404"
 
 
 def import_mcp(server: str, world: str, environment: Sequence[str] = ()) -> ImportedWorld:
@@ -203,8 +204,9 @@ async def connect(
             while isinstance(first, ExceptionGroup):
                 first = first.exceptions[0]
             why = f"no answer within {TIMEOUT} seconds" if isinstance(first, TimeoutError) else reason_of(first)
-            why = plain_line(why) + log.last_line()
-            why = str(redacted(without_credentials(why, server, environment, strict=True)))
+            texts = (without_credentials(text, server, environment, strict=True) for text in (why, log.end()))
+            why, said = (plain_line(redacted(text)) for text in texts)  # redacted first: half a credential is not known
+            why += f" (it wrote: {said})" if said else ""
             remedy = "" if is_url(server) else "; if it needs environment variables, pass each with --env NAME"
             raise InputError(f"{redacted_command(server)}: no tool list: {why}{remedy}") from None
 
@@ -241,12 +243,12 @@ class _Log:
             self._said = (self._said + chunk)[-_LOG_LIMIT:]
         os.close(reading)
 
-    def last_line(self) -> str:
-        """The last line, to be added to why the server failed."""
+    def end(self) -> str:
+        """The log from its last error on, else its last line."""
         self.stream.close()
         self._thread.join(1)  # a process that outlives the server may hold the other end
-        said = self._said.decode(errors="replace").strip().rpartition("\n")[2].strip()
-        return f" (it wrote: {said[:300]})" if said else ""
+        lines = self._said.decode(errors="replace").strip().split("\n")
+        return "\n".join(lines[max((at for at, line in enumerate(lines) if _ERROR.search(line)), default=-1) :])
 
 
 @asynccontextmanager

@@ -302,6 +302,32 @@ def test_a_server_that_fails_is_quoted(tmp_path: Path, capfd: pytest.CaptureFixt
     assert "\x1b" not in shown
 
 
+@pytest.mark.parametrize(
+    ("log", "shown"),
+    [
+        (
+            "npm error code E404\nnpm error 404 Not Found - GET http://r.test/none\nnpm error A complete log is in: x",
+            "(it wrote: npm error code E404 npm error 404 Not Found - GET http://r.test/none npm",
+        ),
+        ("started\nError: old\nTypeError: no host {\n  errno: -1,\n}", "(it wrote: TypeError: no host { errno: -1, })"),
+        (
+            "SettingsError: 1 missing\napi_key\n  Field required",
+            "(it wrote: SettingsError: 1 missing api_key ",
+        ),
+        ("Error: " + "x" * 275 + " secret-value-of-length", "xx [redacted])"),
+    ],
+    ids=["npm", "node", "pydantic", "a credential at the cut"],
+)
+def test_of_a_failing_servers_log_the_error_is_quoted(
+    log: str, shown: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing = tmp_path / "failing.py"
+    failing.write_text(f"import sys\nsys.exit({log!r})")
+    more = ["--env", "API_KEY=secret-value-of-length", "--output", str(tmp_path / "w")]
+    assert run(["tools", "import", "mcp", f"{sys.executable} {failing}", *more]) == 2
+    assert shown in capsys.readouterr().err
+
+
 def test_what_a_server_writes_of_its_credentials_is_not_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
