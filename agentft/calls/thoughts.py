@@ -52,11 +52,14 @@ def add_thought(text: str, thought: str) -> str:
     return write_thought(join_thoughts([Text(one, Span(0, 0), thought=True) for one in (thought, own)])) + text[end:]
 
 
-def begin_thought(text: str) -> str:
-    """A recorded reply with the `<think>` that its prompt began, so that only a line with the end was recorded."""
+def begin_thought(text: str, beside: str) -> str:
+    """A recorded reply with the `<think>` that its prompt began, so that only a line with the end was recorded.
+
+    `beside`: the thought under a key of its own, if there is one; a text that does not repeat it is then an answer.
+    """
     thought, end, answer = text.partition(_END)
     other = THINK in thought or "<|startof" in thought  # the end stands in a block, or in an MS-Agent call
-    return THINK + text if end and not other and answer[:1] in ("", "\n") else text
+    return THINK + text if end and not other and beside.strip() in thought and answer[:1] in ("", "\n") else text
 
 
 def with_thoughts(parse: Parse) -> Parse:

@@ -108,7 +108,7 @@ def _read_message(role: Role, message: Mapping[str, Json], numbers: Iterator[int
             yield text, Text(text, _UNPLACED)
         return
     reasoning, text = read_reasoning(message), _read_content(message.get("content") or message.get("refusal"))
-    text = begin_thought(text)
+    text = begin_thought(text, reasoning)
     spoken = read_text(text if text.strip() else "")
     if reasoning:
         block, spoken = (spoken[:1], spoken[1:]) if spoken and is_thought(spoken[0]) else ((), spoken)

@@ -37,4 +37,5 @@ def read_text_turn(item: Json, roles: Mapping[str, Role]) -> tuple[Role, str]:
     role, text = read_role(role_of(item), roles), text_of(item)
     if not isinstance(text, str):
         raise RowError("value-not-text", f"the text of a turn must be text, not {text!r:.60}")
-    return role, add_thought(begin_thought(text), read_reasoning(item)) if role == "assistant" else text
+    thought = read_reasoning(item) if role == "assistant" else ""
+    return role, add_thought(begin_thought(text, thought), thought) if role == "assistant" else text

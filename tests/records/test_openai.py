@@ -289,6 +289,20 @@ def test_a_part_that_is_no_call_of_the_assistant_is_refused(message: Any, told: 
         parse_row(row, "x")
 
 
+@pytest.mark.parametrize("key", ["messages", "conversations"])
+@pytest.mark.parametrize("stray", ["It is 4.\n</think>", "It is 4.\n</think>\n\nAnything else?"])
+def test_a_stray_end_of_a_thought_makes_no_thought_of_an_answer(key: str, stray: str) -> None:
+    """The thought stands beside the text. An answer became a thought, so most learn rules left it out."""
+    row: Any = {key: [USER, {"role": "assistant", "content": stray, "reasoning_content": "Easy."}]}
+    read = parse_row(row, "x")
+    spoken = [part.text for part in read.turns[1].parts if isinstance(part, Text) and not part.thought]
+    assert "".join(spoken) == stray
+    assert read.unread == ("</think> in an assistant's text",)
+    row[key][1]["content"] = "Easy.\n</think>\n\n4"  # a server that repeats the thought
+    read = parse_row(row, "x")
+    assert [part.text for part in read.turns[1].parts if isinstance(part, Text)] == ["Easy.", "4"]
+
+
 def test_a_thought_beside_the_nulls_of_a_merged_column_is_read() -> None:
     parts: Any = [{"type": "reasoning", "thinking": None, "reasoning": "So."}, {"type": "text", "text": "4"}]
     row: Any = {"messages": [USER, {"role": "assistant", "content": parts}]}
