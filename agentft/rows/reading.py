@@ -151,6 +151,8 @@ def decode_row(raw: Undecoded) -> Row | Rejection:
     if end < len(text.rstrip()):
         detail = f"not JSON (text after the value at character {end})"
         return Rejection(raw.number, "invalid-json", detail, None, end, text)
+    if isinstance(value, list) and value and all(isinstance(turn, dict) and "role" in turn for turn in value):
+        value = {"messages": value}
     if not isinstance(value, dict):
         return Rejection(raw.number, "not-an-object", f"a row must be an object, not {text:.60}", None, None, text)
     return Row(raw.number, value, text)

@@ -22,6 +22,7 @@ _FREE = 200_000  # bytes: smaller packed files count as that large
 _MOST = 300  # bytes that a byte of gzip may become; rows of two short turns that share 80 tools reach 120
 _BOM = b"\xef\xbb\xbf"
 _INDENTED = re.compile(rb'\s*{[ \t]*\r?\n\s*"')
+_TURNS = re.compile(rb'\s*\[ ?{ ?"(?:role|content)"')  # a line that is a list of turns, as XTuner writes its rows
 _STRUCTURE = re.compile(rb'\[+|{+|[\]},"]')
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 
@@ -106,7 +107,7 @@ def iter_raw(path: Path) -> Iterator[Raw]:
         if _INDENTED.match(head, start):
             remedy = "write a row per line, as jq -c . FILE does or, where a key holds the rows, jq .KEY FILE"
             raise InputError(f"{path} is an indented JSON object; {remedy}")
-        array = head[start:].lstrip()[:1] == b"["
+        array = head[start:].lstrip()[:1] == b"[" and not _TURNS.match(head, start)
         yield from _iter_array(stream, start) if array else _iter_lines(stream, start, 1)
 
 

@@ -61,6 +61,20 @@ def test_line_numbers_match_an_editors(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("before", "between", "after", "lines"),
+    [("\ufeff", "\n\n", "\n", [1, 3]), ("", "\n", "", [1, 2]), ("[", ",\n", "]", [1, 2])],
+)
+def test_a_row_may_be_a_list_of_turns(tmp_path: Path, before: str, between: str, after: str, lines: list[int]) -> None:
+    """As XTuner writes it. The first line was taken for an array of rows, and all places were wrong."""
+    rows = [[{"content": "Hi", "role": "user"}, {"content": name, "role": "assistant"}] for name in ("A", "B")]
+    conversations, ledger = read(write(tmp_path, before + between.join(map(json.dumps, rows)) + after))
+    assert ledger.rejected == 0
+    assert [line for line, _ in conversations] == lines
+    assert [conversation.id for _, conversation in conversations] == [f"rows.jsonl:{line}" for line in lines]
+    assert [conversation.turns[-1].raw for _, conversation in conversations] == ["A", "B"]
+
+
+@pytest.mark.parametrize(
     ("line", "reason", "offset"),
     [
         (b'{"a": ', "invalid-json", 6),
