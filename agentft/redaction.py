@@ -95,7 +95,7 @@ def redacted_command(text: str) -> str:
     for word in words:
         name, given, value = word.partition("=")
         leading = leading and (word == "env" or (bool(given) and name.isidentifier()))
-        if secret or _RANDOM.fullmatch(word):
+        if secret or ("@sha256:" not in word and _RANDOM.fullmatch(word.rpartition(":")[2])):  # also `ID:KEY`
             shown.append(_HIDDEN)
         elif value and "/" not in name and (leading or is_secret_argument(name.lstrip("-"))):
             shown.append(f"{name}={_HIDDEN}")

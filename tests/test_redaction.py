@@ -260,6 +260,9 @@ def test_known_secrets_are_recognised_everywhere() -> None:
         ("s --pass X --passphrase=X", "s --pass [redacted] --passphrase=[redacted]"),
         ("s --user=ada:X -u ada:X", "s --user=[redacted] -u [redacted]"),
         ("python -u s.py", "python -u s.py"),
+        ("s start napi_0a1b2c3d4e5f6a7b8c9d0e1f", "s start [redacted]"),
+        ("s AC0f/SK1e:0a1b2c3d4e5f6a7b8c9d0e1f", "s [redacted]"),
+        ("docker run img@sha256:0a1b2c3d4e5f6a7b8c9d0e1f", "docker run img@sha256:0a1b2c3d4e5f6a7b8c9d0e1f"),
     ],
 )
 def test_commands_and_addresses_are_shown_without_credentials(command: str, shown: str) -> None:
