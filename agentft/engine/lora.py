@@ -145,7 +145,9 @@ class _LoraFunction(torch.autograd.Function):  # type: ignore[misc]
         ctx.save_for_backward(rows, narrow)
         ctx.product, ctx.copies = product, copies
         output = nn.functional.linear(rows, product.weight(rows.dtype), product.bias(rows.dtype))
-        return output.addmm_(narrow, copies[1].t()).view(*inputs.shape[:-1], -1)
+        output.addmm_(narrow, copies[1].t())
+        # Not `view`: some models (Gemma 3n) change the result in place, which autograd forbids for views.
+        return torch.ops.aten._unsafe_view.default(output, [*inputs.shape[:-1], output.shape[-1]])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:

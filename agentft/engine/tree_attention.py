@@ -129,6 +129,8 @@ def unshareable(model: Any) -> str:
         return f"has unsupported layer types: {', '.join(sorted(other))}"
     if model._is_stateful:
         return "carries a state from token to token"
+    if model.config.model_type == "nemotron":
+        return "does not hand to its attention what it needs for that"
     if any(hasattr(part, "sinks") for part in model.modules()):
         return "has attention sinks"
     if not model._supports_attention_backend or "logits_to_keep" not in inspect.signature(model.forward).parameters:

@@ -109,6 +109,9 @@ def expert_notes(recipe: Recipe, model: Any) -> Iterator[str]:
             yield f"{left / whole:.0%} of the weights of the layers are not {fate}, such as {next(iter(some))}"
 
 
+_MAMBA = {"bamba", "falcon_h1", "granitemoehybrid", "nemotron_h"}
+
+
 def _add_adapters(model: Any, recipe: Recipe, where: str, tokenizer: Any) -> Any:
     from peft import LoraConfig, get_peft_model
 
@@ -119,7 +122,7 @@ def _add_adapters(model: Any, recipe: Recipe, where: str, tokenizer: Any) -> Any
         task_type="CAUSAL_LM",
         **settings_of(recipe, model, tokenizer),
         **_target_layers(model, recipe.lora_layers),
-        exclude_modules=_outside_decoder(model),
+        exclude_modules=_not_adapted(model),
     )
     torch.manual_seed(recipe.seed)
     with warnings.catch_warnings():
@@ -140,10 +143,14 @@ def _add_adapters(model: Any, recipe: Recipe, where: str, tokenizer: Any) -> Any
     return tuned
 
 
-def _outside_decoder(model: Any) -> str | None:
-    """A pattern of the parts that see or hear: text does not train them, and servers refuse adapters there."""
+def _not_adapted(model: Any) -> str | None:
+    """A pattern of the parts that see or hear, which text does not train and where servers refuse adapters, and of the
+    Mamba layers' output, whose weights a kernel reads past the adapter.
+    """
     decoder = next(name for name, part in model.named_modules() if part is model.get_decoder())
-    return None if model.config.get_text_config() is model.config else rf"(?!{re.escape(decoder)}\.).*"
+    patterns = [] if model.config.get_text_config() is model.config else [rf"(?!{re.escape(decoder)}\.).*"]
+    patterns += [r".*\.(?:mamba|mixer)\.out_proj"] if model.config.get_text_config().model_type in _MAMBA else []
+    return "|".join(patterns) or None
 
 
 def _target_layers(model: Any, last: int) -> dict[str, Any]:

@@ -26,7 +26,9 @@ class Biased(nn.Module):  # type: ignore[misc]
         self.second = nn.Linear(20, 8, bias=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        result: Tensor = self.second(torch.tanh(self.first(inputs)))
+        hidden = self.first(inputs)
+        hidden *= 1.0  # in place, as Gemma 3n scales it: the output must not be a view
+        result: Tensor = self.second(torch.tanh(hidden))
         return result
 
 

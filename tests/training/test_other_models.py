@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma3Config, GptOssConfig, MambaConfig, PreTrainedConfig, Qwen3MoeConfig
+from transformers import (
+    AutoModelForCausalLM,
+    FalconH1Config,
+    Gemma3Config,
+    GptOssConfig,
+    MambaConfig,
+    PreTrainedConfig,
+    Qwen3MoeConfig,
+)
 
 from agentft.errors import InputError
 from agentft.models.hf import HfEngine
@@ -67,6 +75,14 @@ def test_experts_that_are_not_quantised_are_named(tmp_path: Path) -> None:
         "88% of the weights of the layers are not quantised by bitsandbytes, such as layers.0.mlp.exp"
     )
     assert any(part.dim() == 3 and part.dtype == torch.bfloat16 for part in model.parameters())
+
+
+def test_the_output_of_mamba_layers_has_no_adapter(tmp_path: Path) -> None:
+    mamba = {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_n_groups": 1}
+    _, model = loaded(saved(tmp_path / "model", FalconH1Config(**SHAPE, **mamba)))
+    adapted = {name.split(".lora_")[0].rpartition(".")[2] for name, p in model.named_parameters() if p.requires_grad}
+    assert {"in_proj", "q_proj", "o_proj", "down_proj"} <= adapted
+    assert "out_proj" not in adapted
 
 
 def test_a_model_without_attention_has_no_plan() -> None:
