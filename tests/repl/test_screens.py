@@ -204,12 +204,17 @@ def test_a_killed_chat_goes_on_where_it_was(tmp_path: Path) -> None:
         screen.tmux("kill-server")
 
 
-def test_the_end_during_an_answer_saves_what_came_of_it(tmp_path: Path) -> None:
-    screen = Screen(tmp_path, 80, {"*/0/0": "It is 100. hold1"})
-    saved = tmp_path / "saved.jsonl"
+def answering(folder: Path) -> tuple[Screen, Path]:
+    """A chat that answers a question and does not come to the end, and the file that it saves."""
+    screen, saved = Screen(folder, 80, {"*/0/0": "It is 100. hold1"}), folder / "saved.jsonl"
     screen.start(f"{screen.options} --save {saved}")
+    screen.type("how much")
+    return screen, saved
+
+
+def test_the_end_during_an_answer_saves_what_came_of_it(tmp_path: Path) -> None:
+    screen, saved = answering(tmp_path)
     try:
-        screen.type("how much")
         screen.wait_for("hold1")
         screen.type("", "C-d")
         shown = screen.wait_for("ended 0")
@@ -222,11 +227,8 @@ def test_the_end_during_an_answer_saves_what_came_of_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_that_ends_the_chat_restores_the_terminal_and_saves(tmp_path: Path, number: int, code: int) -> None:
-    screen = Screen(tmp_path, 80, {"*/0/0": "It is 100. hold1"})
-    saved = tmp_path / "saved.jsonl"
-    screen.start(f"{screen.options} --save {saved}")
+    screen, saved = answering(tmp_path)
     try:
-        screen.type("how much")
         screen.wait_for("hold1")
         os.kill(screen.pid(), number)
         screen.wait_for(f"ended {code}")

@@ -259,38 +259,31 @@ def test_what_a_handler_prints_and_closes_is_no_answer_of_a_chat(world: str, tmp
     assert "RAW" in done.stderr
 
 
-def test_the_process_ends_although_a_thread_of_a_world_does_not(world: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("item", "code", "left"),
+    [
+        ("pool", "", "1 thread"),
+        ("tea", "import atexit, time\natexit.register(time.sleep, 10_000)\n", "the atexit functions"),
+    ],
+)
+def test_the_process_ends_although_code_of_a_world_does_not(
+    item: str, code: str, left: str, world: str, tmp_path: Path
+) -> None:
+    with Path(world, "tools.py").open("a", encoding="utf-8") as file:
+        file.write(code)
     program = f"""
 import sys
 from agentft.commands import main
 from agentft.toolset import containment
 containment._PATIENCE = 0.1
-sys.argv = ["agentft", "tools", "call", "{world}.price", '{{"item": "pool"}}']
+sys.argv = ["agentft", "tools", "call", "{world}.price", '{{"item": "{item}"}}']
 main()
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path, timeout=300
     )
-    assert json.loads(done.stdout) == {"item": "pool", "price": 2.5}
-    assert "ended without waiting for 1 thread of a tool world" in done.stderr
-
-
-def test_the_process_ends_although_an_atexit_function_of_a_world_does_not(world: str, tmp_path: Path) -> None:
-    with Path(world, "tools.py").open("a", encoding="utf-8") as file:
-        file.write("import atexit, time\natexit.register(time.sleep, 10_000)\n")
-    program = f"""
-import sys
-from agentft.commands import main
-from agentft.toolset import containment
-containment._PATIENCE = 0.1
-sys.argv = ["agentft", "tools", "call", "{world}.price", '{{"item": "tea"}}']
-main()
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path, timeout=100
-    )
-    assert json.loads(done.stdout) == {"item": "tea", "price": 2.5}
-    assert "ended without waiting for the atexit functions of a tool world" in done.stderr
+    assert json.loads(done.stdout) == {"item": item, "price": 2.5}
+    assert f"ended without waiting for {left} of a tool world" in done.stderr
 
 
 def test_standard_output_is_restored(capfd: pytest.CaptureFixture[str]) -> None:
