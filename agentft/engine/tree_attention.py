@@ -130,7 +130,7 @@ def unshareable(model: Any) -> str:
     if model._is_stateful:
         return "carries a state from token to token"
     if model.config.model_type == "nemotron":
-        return "does not hand to its attention what it needs for that"
+        return "does not pass keyword arguments on to its attention"
     if any(hasattr(part, "sinks") for part in model.modules()):
         return "has attention sinks"
     if not model._supports_attention_backend or "logits_to_keep" not in inspect.signature(model.forward).parameters:

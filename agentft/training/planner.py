@@ -55,8 +55,8 @@ MATMULS, ATTENTION, ELEMENTWISE = 1.24, 4.28, 3.12
 """Measured time, relative to operations at the rate of a large matmul, or to bytes at the memory's bandwidth."""
 LAUNCH, LAUNCH_ADAPTERS, LAUNCH_4BIT, LAUNCH_QK, LAUNCH_SHARING = 12.4, 2.4, 4.8, 1.5, 1.95
 """CPU launch overhead per layer and pass, relative to `Card.launch`, and what is added to it. Long packs hide it."""
-LAUNCHES_DECIDE = 0.8
-"""Above this share of a step's time, launches decide. Time was within 15 % in all measured runs below it."""
+LAUNCH_BOUND = 0.8
+"""Share of a step in launches above which it is launch-bound. Time was within 15 % in all measured runs below it."""
 USUAL_LAUNCH = 199e-6
 """A card's `launch` on the host of the H100 to which the planner was fitted."""
 UNPACKED_BYTES, LOGIT_BYTES, UPDATED_BYTES = 3.3, 145, 34
@@ -145,9 +145,9 @@ class StepCost:
     launches: float = 0.0
 
     @property
-    def launches_decide(self) -> bool:
+    def launch_bound(self) -> bool:
         """Whether the CPU's launches take about as long as the GPU's work, so that `seconds` may be 30 % off."""
-        return self.launches > LAUNCHES_DECIDE * self.seconds
+        return self.launches > LAUNCH_BOUND * self.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,8 +287,8 @@ def describe_choice(choice: Choice) -> str:
     words += ["embeddings on the host"] if levers.host else []
     memory = choice.estimate.memory / GIB
     speed = f"{choice.samples_per_second:.3g} samples/s, {describe_duration(choice.total_seconds)} in all"
-    if choice.estimate.launches_decide:
-        speed += " (give or take 30 %: the CPU's kernel launches decide)"
+    if choice.estimate.launch_bound:
+        speed += " (give or take 30 %: bound by kernel launches on the CPU)"
     return f"{memory:.1f} GiB, {speed}, with {', '.join(words)}"
 
 

@@ -80,7 +80,7 @@ UNSHAREABLE = {
         "has unsupported layer types: linear_attention",
     ),
     "lfm2": (Lfm2Config(**SHAPE, layer_types=["conv", "full_attention"]), "has unsupported layer types: conv"),
-    "nemotron": (NemotronConfig(**SHAPE), "does not hand to its attention"),
+    "nemotron": (NemotronConfig(**SHAPE), "does not pass keyword arguments on"),
     "mamba": (
         MambaConfig(vocab_size=70, hidden_size=64, num_hidden_layers=2),
         "layer types: linear_attention",

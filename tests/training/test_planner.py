@@ -67,7 +67,7 @@ def test_predicted_times_are_within_15_percent_where_the_gpu_is_the_limit() -> N
     errors: dict[str, list[float]] = {"gpu": [], "launches": []}
     for row in MEASURED:
         cost = predict(row)
-        kind = "launches" if cost.launches_decide else "gpu"
+        kind = "launches" if cost.launch_bound else "gpu"
         errors[kind].append(abs(cost.seconds / row["seconds"] - 1))
     assert len(errors["gpu"]) >= 30
     assert max(errors["gpu"]) < 0.15
@@ -75,11 +75,11 @@ def test_predicted_times_are_within_15_percent_where_the_gpu_is_the_limit() -> N
     assert max(errors["launches"]) < 0.3
 
 
-def test_a_plan_says_that_launches_decide_its_time() -> None:
+def test_a_plan_says_that_it_is_bound_by_launches() -> None:
     short, long = (choose(SEVEN, H100, agent930(), fixed={"pack": pack}) for pack in (512, 16_384))
     assert short is not None
     assert long is not None
-    assert "in all (give or take 30 %: the CPU's kernel launches decide), with" in describe_choice(short)
+    assert "in all (give or take 30 %: bound by kernel launches on the CPU), with" in describe_choice(short)
     assert "in all, with" in describe_choice(long)
 
 
